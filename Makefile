@@ -1,0 +1,63 @@
+# Every target prepares what it needs; `make demo` on a fresh clone is enough.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STACK := $(BIN)/python -m include.local_stack
+INSTALLED := $(VENV)/.installed
+REQUIREMENTS := requirements.txt include/local_stack/requirements.txt tests/requirements.txt
+SOURCES := plugins include dags tests benchmarks
+
+export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
+
+.PHONY: help demo up down test test-all check bench clean prerequisites constraints
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: $(INSTALLED) ## start the stack, run the passages pipeline, ask three questions
+	@$(BIN)/python -m include.local_stack.demo
+
+up: $(INSTALLED) ## start the local stack (OPENSEARCH_VERSION=2.19.1|3.6.0, PORTS=free)
+	@$(STACK) up
+
+down: ## stop the local stack
+	@test ! -x $(BIN)/python || $(STACK) down
+
+test: $(INSTALLED) ## the tests of one OpenSearch version, at most 10 minutes
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(INSTALLED) check ## all tests, on both OpenSearch versions, at most 60 minutes
+	@OPENSEARCH_VERSIONS=2.19.1,3.6.0 $(BIN)/python -m pytest
+
+check: $(INSTALLED) ## ruff, mypy, and that core/ knows no Airflow
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(INSTALLED) ## the benchmarks, as a table
+	@$(BIN)/python -m benchmarks
+
+clean: down ## remove the environment, caches and all state of the stack
+	rm -rf $(VENV) .cache .local .mypy_cache .ruff_cache .pytest_cache .hypothesis plugins/*.egg-info
+
+prerequisites: ## install what the operating system has to bring (as root, with apt-get)
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11+ is missing: apt-get install -y python3 python3-venv"; exit 1; }
+	@$(PYTHON) include/local_stack/prerequisites.py install
+
+constraints: $(VENV)/bin/uv ## resolve constraints.txt anew from the requirements files
+	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate -q $(REQUIREMENTS) -o constraints.txt
+
+$(VENV)/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11+ is needed, $(PYTHON) is older: make PYTHON=python3.12 …"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing: apt-get install -y python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.8
+
+$(INSTALLED): $(VENV)/bin/uv $(REQUIREMENTS) constraints.txt pyproject.toml
+	@$(PYTHON) include/local_stack/prerequisites.py check
+	@echo "installing the Python packages into $(VENV)"
+	@$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt $(REQUIREMENTS:%=-r %)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@

@@ -1,0 +1,68 @@
+"""The road of include/pipelines/passages.yaml in plain Python, for people who write their own DAGs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Param, task_group
+
+from opensearch_batch.batch_predict import OpenSearchBatchPredictOperator
+from opensearch_batch.ingest import OpenSearchBatchIngestOperator
+from opensearch_batch.poll import OpenSearchMLTaskSensor
+from opensearch_batch.prepare import OpenSearchPrepareOperator
+
+INCLUDE = Path(__file__).resolve().parent.parent / "include"
+WORK = "s3://opensearch-batch"
+INDEX = "passages-by-hand"
+FIELD_MAP = {"_id": "$._id", "text": "$.text", "embedding": "$.SageMakerOutput"}
+
+with DAG(
+    dag_id="example_by_hand",
+    description="prepare, batch_predict, poll and ingest, made of the public operators.",
+    schedule=None,
+    catchup=False,
+    tags=["opensearch", "sagemaker", "example"],
+    params={
+        "source": Param("s3://documents/passages/", type="string", description="S3 prefix of JSON Lines"),
+        "force": Param(default=False, type="boolean", description="Submit (and pay for) new jobs"),
+    },
+    doc_md=__doc__,
+):
+    prepare = OpenSearchPrepareOperator(
+        task_id="prepare",
+        source="{{ params.source }}",
+        work=WORK,
+        service="sagemaker",
+        connector=json.loads((INCLUDE / "connectors" / "sagemaker.json").read_text()),
+        values={
+            "region": "us-east-1",
+            "model_name": "all-MiniLM-L6-v2",
+            "endpoint_name": "all-MiniLM-L6-v2",
+            "input_field": "text",
+        },
+        dimension=384,
+        index=INDEX,
+        index_body=json.loads((INCLUDE / "indexes" / "passages.json").read_text()),
+        field_map=FIELD_MAP,
+        max_records=500,
+    )
+
+    @task_group(group_id="shard", prefix_group_id=False)
+    def shard(shard: Any) -> None:  # noqa: ANN401 - one of the shards prepare returned
+        """Predict one shard, wait, ingest; the next shard does not wait for this one."""
+        batch_predict = OpenSearchBatchPredictOperator(
+            task_id="batch_predict",
+            shard=shard,
+            work=WORK,
+            service="sagemaker",
+            model_id="{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}",
+        )
+        poll = OpenSearchMLTaskSensor(task_id="poll", service="sagemaker", poll_every_s=2)
+        ingest = OpenSearchBatchIngestOperator(
+            task_id="ingest", shard=shard, work=WORK, service="sagemaker", index=INDEX, field_map=FIELD_MAP
+        )
+        batch_predict >> poll >> ingest
+
+    shard.expand(shard=prepare.output)

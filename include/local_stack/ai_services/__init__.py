@@ -1,0 +1,1 @@
+"""Local AI services: production's batch APIs, signatures and errors, with vectors of a real model."""

@@ -1,0 +1,1 @@
+"""Everything that decides or moves data. Nothing below this package imports Airflow."""

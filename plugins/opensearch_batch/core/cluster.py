@@ -1,0 +1,170 @@
+"""An OpenSearch cluster as the stages see it: every failure of a call becomes one error with cause, place and remedy.
+
+Works on a ready opensearch-py client, so credentials, TLS and signing stay with whoever made it (`hooks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
+from opensearch_batch.core.field_map import VectorField
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+TOO_MANY, UNAVAILABLE = 429, (502, 503, 504)
+RETRY_STATUSES = frozenset({TOO_MANY, *UNAVAILABLE})
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, BAD_REQUEST = 401, 403, 404, 400
+
+
+class Index(msgspec.Struct, frozen=True):
+    """What ingest has to know of an index: its identity and its vector fields."""
+
+    name: str
+    uuid: str
+    vectors: tuple[VectorField, ...] = ()
+
+
+class Cluster:
+    """Calls one cluster and explains what goes wrong.
+
+    Args:
+        client: an opensearch-py client.
+        name: how the user knows the cluster, for messages: the connection's id and the address.
+    """
+
+    def __init__(self, client: OpenSearch, name: str) -> None:
+        self.client = client
+        self.name = name
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | bytes | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        timeout_s: float = 30.0,
+    ) -> Any:  # noqa: ANN401 - JSON of many shapes; callers convert it
+        """Send one request and return the decoded answer.
+
+        Raises:
+            ConfigError: credentials, certificate, permission or address are wrong, or the request is (4xx).
+            RetriableError: the cluster does not answer or is busy (429, 502, 503, 504).
+            NotFound: 404.
+        """
+        headers = {"Content-Type": "application/x-ndjson"} if isinstance(body, bytes) else None
+        with self._errors(f"{method} {path}"):
+            return self.client.transport.perform_request(
+                method,
+                path,
+                body=body,
+                headers=headers,
+                params={**(params or {}), "request_timeout": timeout_s},
+            )
+
+    @property
+    def url(self) -> str:
+        """The cluster's address, without credentials."""
+        return str(self.client.transport.hosts and self.client.transport.get_connection().host)
+
+    @contextmanager
+    def _errors(self, request: str) -> Iterator[None]:
+        from opensearchpy import exceptions as os_errors
+
+        try:
+            yield
+        except os_errors.SSLError as error:
+            raise ConfigError(
+                f"OpenSearch {self.name}: its certificate is not trusted ({error.error}); "
+                "give the authority's file as ca_certs in the connection's extra"
+            ) from error
+        except os_errors.ConnectionError as error:
+            raise RetriableError(
+                f"OpenSearch {self.name} does not answer ({error.error}); "
+                "check that it is up and that the connection names its host and port"
+            ) from error
+        except os_errors.TransportError as error:
+            raise self._explain(error, request) from error
+
+    def _explain(self, error: Any, request: str) -> BatchError:  # noqa: ANN401 - opensearch-py's errors are untyped
+        status, reason = error.status_code, reason_of(error.info) or str(error.error)
+        place = f"OpenSearch {self.name}: {request}"
+        if status == UNAUTHORIZED:
+            return ConfigError(f"{place}: wrong user or password (401); mend login and password of the connection")
+        if status == FORBIDDEN:
+            return ConfigError(f"{place}: not permitted (403): {reason}; give the connection's user this permission")
+        if status == NOT_FOUND:
+            return NotFound(f"{place}: not found (404): {reason}")
+        if status in RETRY_STATUSES:
+            return RetriableError(f"{place}: busy ({status}): {reason}")
+        if status == BAD_REQUEST:
+            return ConfigError(f"{place}: refused (400): {reason}")
+        return FatalError(f"{place}: answered {status}: {reason}")
+
+    def index(self, name: str) -> Index | None:
+        """Return an index by name or alias, None when there is none.
+
+        Raises:
+            ConfigError: an alias with several indexes: the one to write to cannot be told.
+        """
+        try:
+            found: dict[str, Any] = self.call("GET", f"/{name}")
+        except NotFound:
+            return None
+        if len(found) != 1:
+            raise ConfigError(
+                f"OpenSearch {self.name}: {name} stands for {len(found)} indexes; name the one to write to"
+            )
+        (body,) = found.values()
+        uuid = body["settings"]["index"]["uuid"]
+        return Index(name, uuid, vector_fields(body.get("mappings", {})))
+
+    def create_index(self, name: str, body: Mapping[str, Any]) -> None:
+        """Create an index; one that exists already is left as it is."""
+        try:
+            self.call("PUT", f"/{name}", body)
+        except ConfigError as error:
+            if self.index(name) is None:
+                raise ConfigError(f"index body of {name}: {error}") from error
+
+    def refresh(self, name: str) -> None:
+        """Make what was written searchable."""
+        self.call("POST", f"/{name}/_refresh", timeout_s=120.0)
+
+
+class NotFound(FatalError):
+    """What was asked for is not there (404)."""
+
+
+def reason_of(info: object) -> str:
+    """Return the reason in an OpenSearch error body, ``""`` when it has none."""
+    error = info.get("error", info) if isinstance(info, dict) else info
+    if isinstance(error, dict):
+        return str(error.get("reason") or error.get("type") or "")
+    return str(error or "")
+
+
+def vector_fields(mappings: Mapping[str, Any], prefix: str = "") -> tuple[VectorField, ...]:
+    """Return the ``knn_vector`` fields of a mapping that state a dimension, nested ones by their dotted name."""
+    found: list[VectorField] = []
+    for name, field in mappings.get("properties", {}).items():
+        if field.get("type") == "knn_vector" and "dimension" in field:
+            found.append(VectorField(prefix + name, int(field["dimension"])))
+        found += vector_fields(field, f"{prefix}{name}.")
+    return tuple(found)
+
+
+def check_dimension(index: Index, fields: list[str], dimension: int) -> None:
+    """Raise ConfigError when a mapped vector field of the index takes another dimension than the model gives."""
+    for vector in index.vectors:
+        if vector.name in fields and vector.dimension != dimension:
+            raise ConfigError(
+                f"index {index.name} field {vector.name} takes {vector.dimension} values a vector, the model gives "
+                f"{dimension} (batch_predict.dimension); name another index, or create it again with {dimension}"
+            )

@@ -1,0 +1,41 @@
+"""The type of an error decides what happens next; its text is for people and is never matched.
+
+    BatchError
+    ├── ConfigError       the request, pipeline, connection or index is wrong: a person mends it, no retry helps
+    ├── RetriableError    the same call may succeed later: a retry is safe
+    ├── FatalError        it went wrong for good: a retry would repeat it, or would pay again
+    └── RecordRejected    one record cannot be done: it becomes a dead letter and the rest goes on
+
+Every message names cause, place and remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BatchError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+
+class ConfigError(BatchError):
+    """What the user gave cannot work; raised before anything is written or paid wherever that is possible."""
+
+
+class RetriableError(BatchError):
+    """A server was away or busy; the same attempt is safe to repeat."""
+
+
+class FatalError(BatchError):
+    """No repetition of the same attempt can succeed."""
+
+
+class RecordRejected(BatchError):
+    """One record cannot be done; ``str()`` of it is the reason its dead letter carries."""
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the nearest known name, or ``""`` when none is near."""
+    near = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""

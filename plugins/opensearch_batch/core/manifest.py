@@ -1,0 +1,183 @@
+"""The account of a run: what was read, where it lies, what became of it. Counts reconcile or the run fails.
+
+A run's files lie below ``<work>/<pipeline>/<run_key>/``: `manifest.json` (by prepare), ``ingest/<shard>.json`` (by
+ingest) and ``dead_letters/``. What is shared between runs lies below ``<work>/jobs/`` (see `core.job`) and
+``<work>/<pipeline>/ingested/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.objects import Objects, split_uri
+
+KEY_HEX_DIGITS = 32
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True):
+    """A run of consecutive lines of one source object, in a shard: where each record of the shard came from."""
+
+    source: str
+    first_line: int
+    records: int
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """One service-ready input file: the unit of one batch job and of one ingest task.
+
+    `id` is its position in the run, `job` its job key, `bytes` the size of `input`. This is what XCom carries.
+    """
+
+    id: str
+    input: str
+    job: str
+    records: int
+    bytes: int
+
+
+class PrepareCounts(msgspec.Struct, frozen=True):
+    """Lines of the sources: ``read == records + dead_letters``; blank lines are not records and stand apart."""
+
+    read: int = 0
+    records: int = 0
+    dead_letters: int = 0
+    blank: int = 0
+
+    def reconcile(self, place: str) -> None:
+        """Raise FatalError unless every line read is a record of a shard or a dead letter."""
+        if self.read != self.records + self.dead_letters:
+            verdicts = self.records + self.dead_letters
+            raise FatalError(f"{place}: read {self.read} lines, but {verdicts} are a record or a dead letter")
+
+
+class IngestCounts(msgspec.Struct, frozen=True):
+    """Rows of a shard's output: ``read == indexed + unchanged + dead_letters``; `nulls` counts absent fields."""
+
+    read: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    dead_letters: int = 0
+    blank: int = 0
+    nulls: int = 0
+
+    def reconcile(self, place: str, *, records: int) -> None:
+        """Raise FatalError unless every row read has a verdict and there are as many rows as records."""
+        verdicts = self.indexed + self.unchanged + self.dead_letters
+        if self.read != verdicts:
+            raise FatalError(f"{place}: read {self.read} rows, but {verdicts} have a verdict")
+        if self.read != records:
+            raise FatalError(
+                f"{place}: the job's output has {self.read} rows for {records} records; "
+                "clear batch_predict to submit (and pay for) a new job"
+            )
+
+
+class PreparedShard(msgspec.Struct, frozen=True):
+    """A shard with the origin of its records."""
+
+    shard: Shard
+    segments: list[Segment]
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What prepare found and made in one run."""
+
+    pipeline: str
+    run_key: str
+    source: str
+    service: str
+    model_id: str
+    counts: PrepareCounts
+    shards: list[PreparedShard]
+    dead_letters: str | None = None
+
+    def origin(self, shard_id: str) -> list[Segment]:
+        """Return the segments of one shard.
+
+        Raises:
+            FatalError: the manifest has no such shard.
+        """
+        for prepared in self.shards:
+            if prepared.shard.id == shard_id:
+                return prepared.segments
+        raise FatalError(f"the manifest of run {self.run_key} has no shard {shard_id}")
+
+
+class IngestReport(msgspec.Struct, frozen=True):
+    """What ingest did with one shard; kept per run, and per pipeline as the proof that a source is done."""
+
+    shard: str
+    index: str
+    counts: IngestCounts
+    fingerprint: str
+    dead_letters: str | None = None
+
+
+class WorkPrefix:
+    """Names every location below the work prefix of one pipeline."""
+
+    def __init__(self, work: str, pipeline: str) -> None:
+        split_uri(work)
+        self.root = work.rstrip("/")
+        self.pipeline = pipeline
+
+    def job(self, job_key: str) -> str:
+        """Return the folder of a batch job, outside any run."""
+        return f"{self.root}/jobs/{job_key}"
+
+    def run(self, run_key: str) -> str:
+        """Return the folder of one run."""
+        return f"{self.root}/{self.pipeline}/{run_key}"
+
+    def manifest(self, run_key: str) -> str:
+        """Return the location of a run's manifest."""
+        return f"{self.run(run_key)}/manifest.json"
+
+    def dead_letters(self, run_key: str, stage: str, shard_id: str | None = None) -> str:
+        """Return where a stage of a run puts its dead letters."""
+        name = stage if shard_id is None else f"{stage}-{shard_id}"
+        return f"{self.run(run_key)}/dead_letters/{name}.jsonl"
+
+    def ingest_report(self, run_key: str, shard_id: str) -> str:
+        """Return where ingest accounts for one shard of a run."""
+        return f"{self.run(run_key)}/ingest/{shard_id}.json"
+
+    def ingested(self, fingerprint: str) -> str:
+        """Return the proof, shared by all runs of the pipeline, that one source is in the index."""
+        return f"{self.root}/{self.pipeline}/ingested/{fingerprint}.json"
+
+
+def run_key(dag_id: str, run: str) -> str:
+    """Return the key of a run; `run` is its partition key, else its logical date, else its run id."""
+    return digest(dag_id, run)
+
+
+def digest(*parts: str) -> str:
+    """Return a short stable hash of texts, unambiguous about where one ends (joined by NUL)."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_HEX_DIGITS]
+
+
+def save(objects: Objects, uri: str, value: msgspec.Struct) -> None:
+    """Write a typed value as JSON, indented for people."""
+    objects.write(uri, msgspec.json.format(msgspec.json.encode(value), indent=1))
+
+
+def load_manifest(objects: Objects, uri: str) -> Manifest:
+    """Read a run's manifest.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    stored = objects.read(uri)
+    if stored is None:
+        raise ConfigError(f"{uri}: no manifest; clear prepare to write it")
+    return msgspec.json.decode(stored.content, type=Manifest)
+
+
+def load_report(objects: Objects, uri: str) -> IngestReport | None:
+    """Read what ingest recorded, None when it recorded nothing."""
+    stored = objects.read(uri)
+    return None if stored is None else msgspec.json.decode(stored.content, type=IngestReport)

@@ -1,0 +1,189 @@
+"""ML Commons: connectors and models made once however often they are asked for, and batch jobs as tasks.
+
+Sources: "Connecting to externally hosted models", "Batch predict" and "Tasks APIs" of the OpenSearch documentation;
+what a node really answers was seen on 2.19.1 and 3.6.0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.cluster import Cluster, NotFound
+from opensearch_batch.core.errors import ConfigError, RetriableError, did_you_mean
+from opensearch_batch.core.job import Accepted
+
+ML = "/_plugins/_ml"
+SEARCH_SIZE = 100
+# The paid call goes to the AI service and back; ML Commons' own client gives up after 30 s.
+SUBMIT_TIMEOUT_S = 45.0
+COMPARED = ("name", "protocol", "parameters", "actions", "description")
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A remote model, and the parameters its connector gives every call."""
+
+    id: str
+    parameters: dict[str, Any]
+
+
+class MLCommons:
+    """The ML Commons plugin of one cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def model(self, model_id: str) -> Model:
+        """Return a registered model.
+
+        Raises:
+            ConfigError: there is no such model, or it is no remote model.
+        """
+        try:
+            found = self._cluster.call("GET", f"{ML}/models/{model_id}")
+        except NotFound as error:
+            raise ConfigError(
+                f"OpenSearch {self._cluster.name}: no model {model_id!r}; register it, or mend model_id"
+            ) from error
+        connector = found.get("connector")
+        if connector is None and "connector_id" in found:
+            connector = self._cluster.call("GET", f"{ML}/connectors/{found['connector_id']}")
+        if connector is None:
+            raise ConfigError(f"model {model_id!r} is not remote; batch jobs need a model with a connector")
+        return Model(model_id, connector.get("parameters", {}))
+
+    def ensure_model(self, name: str, connector: Mapping[str, Any]) -> Model:
+        """Return the deployed model of a connector body, making connector and model only where they are missing.
+
+        A connector counts as the same when name and content agree. Its credential cannot be read back, so its access
+        key id goes, hashed, into the description: a changed key makes a new connector.
+        """
+        body = {**connector, "description": _description(connector)}
+        connector_id = self._find_connector(body) or self._create_connector(body)
+        model_id = self._find_model(name, connector_id) or self._register(name, connector_id)
+        return Model(model_id, dict(connector.get("parameters", {})))
+
+    def batch_predict(self, model_id: str, parameters: Mapping[str, Any]) -> Accepted:
+        """Submit a batch job: the paid call.
+
+        Raises:
+            RetriableError: the service or the cluster throttles, or the answer was lost.
+            ConfigError: the service refuses the request.
+        """
+        path = f"{ML}/models/{model_id}/_batch_predict"
+        answer = self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=SUBMIT_TIMEOUT_S)
+        return Accepted(answer["task_id"], answer.get("remote_job") or {})
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        """Return a task; for a batch job this asks the AI service and answers its words in `remote_job`."""
+        found: dict[str, Any] = self._cluster.call("GET", f"{ML}/tasks/{task_id}")
+        return found
+
+    def task_url(self, task_id: str) -> str:
+        """Return the address of a task for a browser, without credentials."""
+        return f"{self._cluster.url}{ML}/tasks/{task_id}"
+
+    def tasks(self, model_id: str) -> list[dict[str, Any]]:
+        """Return a model's newest batch jobs as ML Commons stored them, each with its `task_id`."""
+        filters = [{"term": {"task_type": "BATCH_PREDICTION"}}, {"term": {"model_id": model_id}}]
+        query = {
+            "size": SEARCH_SIZE,
+            "query": {"bool": {"filter": filters}},
+            "sort": [{"create_time": {"order": "desc"}}],
+        }
+        return [{**hit["_source"], "task_id": hit["_id"]} for hit in self._search("tasks", query)]
+
+    def cancel(self, task_id: str) -> None:
+        """Cancel a batch job at the service (``_cancel``; only 2.17.0 calls it ``_cancel_batch``)."""
+        try:
+            self._cluster.call("POST", f"{ML}/tasks/{task_id}/_cancel")
+        except ConfigError as error:
+            if "no handler found" not in str(error):
+                raise
+            self._cluster.call("POST", f"{ML}/tasks/{task_id}/_cancel_batch")
+
+    def _find_connector(self, body: Mapping[str, Any]) -> str | None:
+        query = {"size": SEARCH_SIZE, "query": {"match_phrase": {"name": body["name"]}}}
+        for hit in self._search("connectors", query):
+            if all(_same(hit["_source"].get(key), body.get(key)) for key in COMPARED):
+                return str(hit["_id"])
+        return None
+
+    def _create_connector(self, body: Mapping[str, Any]) -> str:
+        return str(self._cluster.call("POST", f"{ML}/connectors/_create", body)["connector_id"])
+
+    def _find_model(self, name: str, connector_id: str) -> str | None:
+        filters = [{"term": {"connector_id": connector_id}}, {"term": {"model_state": "DEPLOYED"}}]
+        query = {"size": SEARCH_SIZE, "query": {"bool": {"filter": filters}}}
+        named = [hit["_id"] for hit in self._search("models", query) if hit["_source"].get("name") == name]
+        return str(min(named)) if named else None
+
+    def _register(self, name: str, connector_id: str) -> str:
+        body = {"name": name, "function_name": "remote", "connector_id": connector_id}
+        answer = self._cluster.call("POST", f"{ML}/models/_register", body, params={"deploy": "true"})
+        if "model_id" not in answer:
+            raise RetriableError(f"OpenSearch {self._cluster.name}: model {name!r} is still being registered")
+        return str(answer["model_id"])
+
+    def _search(self, kind: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        try:
+            hits: list[dict[str, Any]] = self._cluster.call("POST", f"{ML}/{kind}/_search", query)["hits"]["hits"]
+        except NotFound:
+            # Before the first connector, model or task their index does not exist.
+            return []
+        return hits
+
+
+def fill(body: Mapping[str, Any], values: Mapping[str, str], place: str) -> dict[str, Any]:
+    """Return a connector body with its placeholders (``<region>``) filled in.
+
+    Raises:
+        ConfigError: a placeholder has no value.
+    """
+    filled: dict[str, Any] = {key: _fill(value, values, f"{place} {key}") for key, value in body.items()}
+    return filled
+
+
+def _fill(value: Any, values: Mapping[str, str], place: str) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, dict):
+        return {key: _fill(item, values, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, values, f"{place}[{n}]") for n, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    for name, text in values.items():
+        value = value.replace(f"<{name}>", text)
+    left = value.partition("<")[2].partition(">")
+    if left[1] and left[0].replace("_", "").isalnum():
+        raise ConfigError(
+            f"{place}: no value for <{left[0]}>; known: {', '.join(values)}.{did_you_mean(left[0], values)}"
+        )
+    return value
+
+
+def _description(connector: Mapping[str, Any]) -> str:
+    key_id = str(connector.get("credential", {}).get("access_key", ""))
+    mark = f" [key {hashlib.sha256(key_id.encode()).hexdigest()[:8]}]" if key_id else ""
+    return f"{connector.get('description', '')}{mark}"
+
+
+def _same(stored: object, given: object) -> bool:
+    """Compare as ML Commons stores: nested parameters as JSON text, names in lower case, absent members left out."""
+    return _plain(stored) == _plain(given)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            decoded = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            return value
+        return _plain(decoded) if isinstance(decoded, dict | list) else value
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, int | float) else value

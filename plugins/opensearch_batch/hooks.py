@@ -1,0 +1,152 @@
+"""Airflow connections become clients here and nowhere else, so secrets stay inside the clients.
+
+The connection types are those of apache-airflow-providers-opensearch and apache-airflow-providers-amazon.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from opensearch_batch.core.cluster import Cluster
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ml_commons import MLCommons
+from opensearch_batch.core.objects import S3Objects
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+    from opensearchpy import OpenSearch
+
+OPENSEARCH_CONN_ID = "opensearch_default"
+AWS_CONN_ID = "aws_default"
+TIMEOUT_S = 30
+
+
+class OpenSearchMLHook(BaseHook):
+    """OpenSearch and its ML Commons plugin, from an Airflow connection of type ``opensearch``.
+
+    Host, port, login and password as usual; in the extra: `use_ssl`, `verify_certs` (default true), `ca_certs`
+    (a file), `ssl_assert_hostname`, `url_prefix`, and for Amazon OpenSearch Service `aws_conn_id`, `region_name` and
+    `service` (``es`` or ``aoss``), which sign each request with SigV4 in place of a password.
+
+    Args:
+        opensearch_conn_id: the connection.
+
+    Raises:
+        ConfigError: the connection is missing or cannot make a client.
+    """
+
+    conn_name_attr = "opensearch_conn_id"
+    default_conn_name = OPENSEARCH_CONN_ID
+    conn_type = "opensearch"
+    hook_name = "OpenSearch ML Commons"
+
+    def __init__(self, opensearch_conn_id: str = OPENSEARCH_CONN_ID) -> None:
+        super().__init__()
+        self.opensearch_conn_id = opensearch_conn_id
+
+    @cached_property
+    def _connection(self) -> Connection:
+        return connection(self.opensearch_conn_id, "opensearch")
+
+    def get_conn(self) -> OpenSearch:
+        """Return an opensearch-py client."""
+        from opensearchpy import OpenSearch, Urllib3HttpConnection
+
+        conn, extra = self._connection, self._connection.extra_dejson
+        if not conn.host:
+            raise ConfigError(f"connection {self.opensearch_conn_id}: no host; give the cluster's host name")
+        use_ssl = flag(extra.get("use_ssl", conn.schema == "https"))
+        options: dict[str, Any] = {
+            "hosts": [{"host": conn.host, "port": conn.port or (443 if use_ssl else 9200)}],
+            "use_ssl": use_ssl,
+            "url_prefix": extra.get("url_prefix") or "",
+            "timeout": TIMEOUT_S,
+            "max_retries": 0,
+            # urllib3 and not requests, which lets REQUESTS_CA_BUNDLE override the connection's own ca_certs.
+            "connection_class": Urllib3HttpConnection,
+        }
+        return OpenSearch(**options, **self._tls(extra, use_ssl=use_ssl), **self._auth(conn, extra))
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The cluster."""
+        return Cluster(self.get_conn(), f"{self.opensearch_conn_id} ({self._connection.host}:{self._connection.port})")
+
+    @cached_property
+    def ml(self) -> MLCommons:
+        """Its ML Commons plugin: connectors, models, batch jobs and tasks."""
+        return MLCommons(self.cluster)
+
+    def _tls(self, extra: dict[str, Any], *, use_ssl: bool) -> dict[str, Any]:
+        if not use_ssl:
+            return {}
+        ca_certs = extra.get("ca_certs")
+        if ca_certs and not Path(ca_certs).is_file():
+            raise ConfigError(f"connection {self.opensearch_conn_id}: ca_certs {ca_certs} is no file")
+        verify = flag(extra.get("verify_certs", True))
+        options = {"verify_certs": verify, "ca_certs": ca_certs, "ssl_show_warn": verify}
+        if "ssl_assert_hostname" in extra:
+            options["ssl_assert_hostname"] = flag(extra["ssl_assert_hostname"])
+        return options
+
+    def _auth(self, conn: Connection, extra: dict[str, Any]) -> dict[str, Any]:
+        if aws_conn_id := extra.get("aws_conn_id"):
+            from opensearchpy import Urllib3AWSV4SignerAuth
+
+            session = _aws_hook(aws_conn_id).get_session(region_name=extra.get("region_name"))
+            credentials = session.get_credentials()
+            return {"http_auth": Urllib3AWSV4SignerAuth(credentials, session.region_name, extra.get("service", "es"))}
+        return {"http_auth": (conn.login, conn.password or "")} if conn.login else {}
+
+
+def objects(aws_conn_id: str = AWS_CONN_ID) -> S3Objects:
+    """Return the object storage of an AWS connection.
+
+    Raises:
+        ConfigError: there is no such connection.
+    """
+    connection(aws_conn_id, "aws")
+    return S3Objects(_aws_hook(aws_conn_id, "s3").get_conn())
+
+
+def connector_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None = None) -> dict[str, str]:
+    """Return the ``credential`` of an ML Commons connector.
+
+    Amazon OpenSearch Service takes a role; open-source ML Commons requires keys and gets the AWS connection's.
+    """
+    if role_arn:
+        return {"roleArn": role_arn}
+    connection(aws_conn_id, "aws")
+    credentials = _aws_hook(aws_conn_id).get_credentials()
+    keys = {"access_key": credentials.access_key, "secret_key": credentials.secret_key}
+    return keys | ({"session_token": credentials.token} if credentials.token else {})
+
+
+def connection(conn_id: str, conn_type: str) -> Connection:
+    """Return an Airflow connection.
+
+    Raises:
+        ConfigError: there is none of this id.
+    """
+    try:
+        return BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise ConfigError(
+            f"no Airflow connection {conn_id!r}; create one of type {conn_type} under Admin, Connections"
+        ) from error
+
+
+def flag(value: object) -> bool:
+    """Read a boolean an extra may hold as JSON or as text."""
+    return value if isinstance(value, bool) else str(value).strip().lower() in {"1", "true", "yes", "on"}
+
+
+def _aws_hook(aws_conn_id: str, client_type: str = "sts") -> Any:  # noqa: ANN401 - generic over boto3's run-time clients
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+    return AwsBaseHook(aws_conn_id=aws_conn_id, client_type=client_type)

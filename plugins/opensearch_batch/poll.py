@@ -1,0 +1,225 @@
+"""poll: waits for a batch job in the triggerer, without a worker, and cancels it only when a person ends the wait.
+
+The task starts from its trigger and ends inside it (tried on Airflow 3.3.2: `start_from_trigger`, with one scalar
+template a trigger argument).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+from airflow.sdk import BaseSensorOperator
+from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+
+from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
+from opensearch_batch.core.job import BAD_ENDS, End, JobRecord, Ledger, Sighting, Watch, bad_end
+from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
+from opensearch_batch.services import service
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+TRIGGER = "opensearch_batch.poll.MLTaskTrigger"
+# Airflow calls on_kill for a clear too; only these states mean that a person ended the wait.
+ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
+
+
+class Polled(msgspec.Struct, frozen=True):
+    """How a job ended: what `poll` returns. `outputs` are the locations of a completed job's predictions."""
+
+    task_id: str
+    state: str
+    outputs: list[str]
+    reason: str = ""
+
+
+def polled(value: Any) -> Polled:  # noqa: ANN401 - an XCom
+    """Read the XCom of `poll`; one that a trigger pushed arrives JSON-encoded once more (Airflow 3.3.2)."""
+    return msgspec.convert(json.loads(value) if isinstance(value, str) else value, Polled)
+
+
+class OpenSearchMLTaskSensor(BaseSensorOperator):
+    """Wait for the batch job that `batch_predict` submitted; deferrable always, no worker while waiting.
+
+    Returns ``{task_id, state, outputs}``. Fails when the job ends badly, and says how to pay for another. Marking the
+    task failed or success, or the run's timeout, cancels the job; clearing it reattaches to the running job.
+
+    Args:
+        batch_predict: the task id of the stage before, whose XCom (of the same map index) names the job.
+        service: the AI service.
+        poll_every_s: first interval; it grows to a tenth of the job's age.
+        poll_at_most_s: longest interval.
+        deadline_s: cancels a job that takes longer, counted from its submission.
+        opensearch_conn_id: the cluster.
+        aws_conn_id: the object storage.
+    """
+
+    template_fields = ("job", "service")
+    start_from_trigger = True
+    ui_color = "#f3e8fd"
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        batch_predict: str = "batch_predict",
+        poll_every_s: float = 30.0,
+        poll_at_most_s: float = 300.0,
+        deadline_s: float | None = None,
+        opensearch_conn_id: str = OPENSEARCH_CONN_ID,
+        aws_conn_id: str = AWS_CONN_ID,
+        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+    ) -> None:
+        # A TaskFailedEvent with retries left loses its XCom and polls an ended job again; the trigger retries itself.
+        super().__init__(**{**kwargs, "retries": 0})
+        self.service = service
+        self.batch_predict = batch_predict
+        self.job = f"{{{{ ti.xcom_pull(task_ids='{batch_predict}', map_indexes=ti.map_index)['job'] }}}}"
+        self._watch = {
+            "poll_every_s": poll_every_s,
+            "poll_at_most_s": poll_at_most_s,
+            "deadline_s": deadline_s,
+            "opensearch_conn_id": opensearch_conn_id,
+            "aws_conn_id": aws_conn_id,
+        }
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=TRIGGER,
+            trigger_kwargs={"job": self.job, "service": service, **self._watch},
+            next_method="execute_complete",
+        )
+
+    def execute(self, context: Any) -> NoReturn:  # noqa: ARG002, ANN401 - Airflow's signature
+        """Defer at once; only reached where a task cannot start from its trigger, such as ``dag.test``."""
+        self.defer(
+            trigger=MLTaskTrigger(job=self.job, service=self.service, **self._watch),  # type: ignore[arg-type]
+            method_name="execute_complete",
+        )
+
+    def execute_complete(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002, ANN401 - as above
+        """Return what the trigger saw; only reached as `execute` is."""
+        return event
+
+
+class MLTaskTrigger(BaseTrigger):
+    """Looks at one batch job until it ends, and records the end in the job's record."""
+
+    def __init__(
+        self,
+        *,
+        job: str,
+        service: str,
+        poll_every_s: float,
+        poll_at_most_s: float,
+        deadline_s: float | None,
+        opensearch_conn_id: str,
+        aws_conn_id: str,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
+        self.job = job
+        self.service = service
+        self.poll_every_s = poll_every_s
+        self.poll_at_most_s = poll_at_most_s
+        self.deadline_s = deadline_s
+        self.opensearch_conn_id = opensearch_conn_id
+        self.aws_conn_id = aws_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and arguments."""
+        names = ("job", "service", "poll_every_s", "poll_at_most_s", "deadline_s", "opensearch_conn_id", "aws_conn_id")
+        return TRIGGER, {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait for the end; yield success or failure of the task itself."""
+        try:
+            record = await asyncio.to_thread(self._record)
+            end = record.end or await self._end_of(record)
+            record = msgspec.structs.replace(record, end=end)
+        except BatchError as error:
+            self.log.error("%s", error)  # noqa: TRY400 - the message is the whole story; a trace would bury it
+            yield TaskFailedEvent()
+            return
+        result: dict[str, JsonValue] = {"return_value": self._result(record, end)}
+        if end.state in BAD_ENDS:
+            self.log.error(bad_end(record))
+            yield TaskFailedEvent(xcoms=result)
+        else:
+            self.log.info("job %s (task %s) ended %s", record.name, record.task_id, end.state)
+            yield TaskSuccessEvent(xcoms=result)
+
+    async def on_kill(self) -> None:
+        """Cancel the job when a person ended the wait; after a clear leave it to the next attempt, which reattaches."""
+        state = await asyncio.to_thread(self._state_of_task)
+        if state not in ENDED_BY_A_PERSON:
+            self.log.info("the task was cleared (it is %s now): the job runs on", state)
+            return
+        record = await asyncio.to_thread(self._record)
+        if record.end is None:
+            await asyncio.to_thread(self._cancel, record, f"cancelled, because the task was marked {state}")
+
+    async def _end_of(self, record: JobRecord) -> End:
+        """Look, decide, pause, until the decision is an end."""
+        deadline_at = None if self.deadline_s is None else record.intended_at + self.deadline_s
+        watch = Watch(record.intended_at, self.poll_every_s, self.poll_at_most_s, deadline_at)
+        while True:
+            step: Watch | End | None
+            try:
+                seen = await asyncio.to_thread(self._look, record)
+                step = watch.on_sighting(seen, now=time.time())
+            except RetriableError as error:
+                self.log.warning("%s", error)
+                step = watch.on_error(now=time.time())
+                if step is None:
+                    raise
+            if isinstance(step, End):
+                await asyncio.to_thread(self._conclude, record, step, cancel=seen.state == "RUNNING")
+                return step
+            watch = step
+            await asyncio.sleep(watch.pause_s(now=time.time()))
+
+    def _record(self) -> JobRecord:
+
+        found = Ledger(objects(self.aws_conn_id), self.job).load()
+        if found is None or found[0].task_id is None:
+            raise ConfigError(f"{self.job}: no submitted job is recorded here; clear batch_predict")
+        return found[0]
+
+    def _look(self, record: JobRecord) -> Sighting:
+
+        task = OpenSearchMLHook(self.opensearch_conn_id).ml.task(str(record.task_id))
+        return service(self.service).sighting(task.get("remote_job") or {})
+
+    def _conclude(self, record: JobRecord, end: End, *, cancel: bool) -> None:
+
+        if cancel:
+            OpenSearchMLHook(self.opensearch_conn_id).ml.cancel(str(record.task_id))
+        try:
+            Ledger(objects(self.aws_conn_id), self.job).end(record.generation, end)
+        except RetriableError as error:
+            self.log.warning("the end is not recorded, the next run will ask the service again: %s", error)
+
+    def _cancel(self, record: JobRecord, reason: str) -> None:
+
+        self._conclude(record, End("CANCELLED", time.time(), reason), cancel=True)
+        self.log.info("job %s (task %s) %s", record.name, record.task_id, reason)
+
+    def _result(self, record: JobRecord, end: End) -> dict[str, JsonValue]:
+
+        outputs = service(self.service).outputs(record) if end.state == "COMPLETED" else []
+        ended: dict[str, JsonValue] = msgspec.to_builtins(Polled(str(record.task_id), end.state, outputs, end.reason))
+        return ended
+
+    def _state_of_task(self) -> str | None:
+        """Ask Airflow what became of the task this trigger waited for."""
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        ti: Any = self.task_instance
+        runs = RuntimeTaskInstance.get_task_states(
+            dag_id=ti.dag_id, map_index=ti.map_index, task_ids=[ti.task_id], run_ids=[ti.run_id]
+        )
+        states = [state for tasks in runs.values() for state in tasks.values()]
+        return states[0] if states else None

@@ -1,0 +1,38 @@
+"""What the stages share of Airflow: who the run is, and which errors end a task for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.manifest import WorkPrefix, run_key
+
+
+@contextmanager
+def errors_end_the_task() -> Iterator[None]:
+    """Let a retry happen only where it can help: errors of other types fail the task at once, with their message."""
+    try:
+        yield
+    except (ConfigError, FatalError) as error:
+        raise AirflowFailException(str(error)) from error
+
+
+def run_key_of(context: Mapping[str, Any]) -> str:
+    """Return the run key: partition key, else logical date, else run id, so that a cleared run keeps its files."""
+    run = context["dag_run"]
+    named = getattr(run, "partition_key", None) or run.logical_date or run.run_id
+    return run_key(run.dag_id, str(named))
+
+
+def work_of(work: str, context: Mapping[str, Any]) -> WorkPrefix:
+    """Return the locations of this DAG below a work prefix."""
+    return WorkPrefix(work, context["dag_run"].dag_id)
+
+
+def forced(context: Mapping[str, Any]) -> bool:
+    """Say whether a person started this run with ``force``."""
+    return bool(context["params"].get("force", False))

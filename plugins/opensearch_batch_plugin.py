@@ -1,0 +1,14 @@
+"""Registers with Airflow what the package shows in the UI."""
+
+from __future__ import annotations
+
+from airflow.plugins_manager import AirflowPlugin
+
+from opensearch_batch.links import MLTaskLink
+
+
+class OpenSearchBatchPlugin(AirflowPlugin):
+    """The links of the operators."""
+
+    name = "opensearch_batch"
+    operator_extra_links = [MLTaskLink()]  # noqa: RUF012 - Airflow reads a plain class attribute

@@ -1,0 +1,213 @@
+"""A batch job is paid once per shard content, whatever dies and whoever else tries."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from opensearch_batch.core.errors import FatalError, RetriableError
+from opensearch_batch.core.job import (
+    Accepted,
+    Asked,
+    End,
+    JobRecord,
+    Ledger,
+    Sighting,
+    State,
+    Submission,
+    Watch,
+    decide,
+    job_key,
+)
+from opensearch_batch.core.objects import S3Objects
+
+
+class Service:
+    """Counts the jobs it accepted; loses its answer or dies on demand."""
+
+    def __init__(self, *, lose_answers: int = 0) -> None:
+        self.accepted: list[str] = []
+        self.lose_answers = lose_answers
+        self._lock = threading.Lock()
+
+    def submit(self, record: JobRecord) -> Accepted:
+        """Accept a job."""
+        with self._lock:
+            self.accepted.append(record.name)
+            if self.lose_answers:
+                self.lose_answers -= 1
+                raise RetriableError("the answer was lost")
+        return Accepted(f"task-{record.name}")
+
+    def find(self, record: JobRecord) -> Accepted | None:
+        """Find an accepted job by name."""
+        return Accepted(f"task-{record.name}") if record.name in self.accepted else None
+
+
+def draft(generation: int) -> JobRecord:
+    """Make the record of a generation."""
+    return JobRecord("k", f"job-{generation}", "sagemaker", "m", "s3://b/in", "s3://b/out", 1000.0, generation)
+
+
+class Clock:
+    """Time that passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+Attempt = Callable[..., tuple[str, JobRecord]]
+
+
+@pytest.fixture
+def ledger(store: S3Objects, bucket: str) -> Ledger:
+    """The record of one job key, on a real store."""
+    return Ledger(store, f"s3://{bucket}/jobs/k")
+
+
+def attempt(ledger: Ledger, service: Service, asked: Asked = Asked()) -> tuple[str, JobRecord]:  # noqa: B008 - frozen
+    """Try to submit once."""
+    clock = Clock()
+    return Submission(ledger, service, clock=clock, sleep=clock.sleep).run(draft, asked)
+
+
+def test_the_second_attempt_reattaches(ledger: Ledger) -> None:
+    """A retry, a second run, a backfill: one job."""
+    service = Service()
+    assert [attempt(ledger, service)[0], attempt(ledger, service)[0]] == ["submit", "reattach"]
+    assert service.accepted == ["job-1"]
+
+
+def test_of_racing_attempts_one_pays(ledger: Ledger) -> None:
+    """Attempts at the same moment submit once, and all get the same task."""
+    service, tasks = Service(), set[str | None]()
+    threads = [threading.Thread(target=lambda: tasks.add(attempt(ledger, service)[1].task_id)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (service.accepted, tasks) == (["job-1"], {"task-job-1"})
+
+
+def test_a_lost_answer_is_found_again_and_not_paid_twice(ledger: Ledger) -> None:
+    """The service accepted, the answer was lost: the next attempt finds the orphan."""
+    service = Service(lose_answers=1)
+    with pytest.raises(RetriableError):
+        attempt(ledger, service)
+    decision, record = attempt(ledger, service)
+    assert (decision, record.task_id, service.accepted) == ("recover", "task-job-1", ["job-1"])
+
+
+def test_an_intent_that_never_reached_the_service_is_taken_over(ledger: Ledger) -> None:
+    """A worker that died before the paid call leaves an intent; the next attempt submits under the same name."""
+    ledger.write(draft(1), over=None)
+    service = Service()
+    _, record = attempt(ledger, service)
+    assert (record.task_id, service.accepted) == ("task-job-1", ["job-1"])
+
+
+@pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "EXPIRED"])
+def test_a_bad_end_is_paid_again_only_when_a_person_asks(ledger: Ledger, state: State) -> None:
+    """Without a clear the attempt fails and says what to do; with it there is one new generation, and no third."""
+    service = Service()
+    attempt(ledger, service)
+    ledger.end(1, End(state, 2000.0, "out of memory"))
+    with pytest.raises(FatalError, match=rf"job-1 .* ended {state}: out of memory; clear batch_predict .*pay"):
+        attempt(ledger, service)
+    decision, record = attempt(ledger, service, Asked(cleared=True))
+    assert (decision, record.generation, record.history[0]["end"]["state"]) == ("again", 2, state)
+    assert attempt(ledger, service, Asked(cleared=True))[0] == "reattach"
+    assert service.accepted == ["job-1", "job-2"]
+
+
+def test_force_pays_once_a_run(ledger: Ledger) -> None:
+    """A forced run adds a generation; its own retries do not."""
+    service, forced = Service(), Asked(force=True, run_key="run-2")
+    attempt(ledger, service)
+    ledger.end(1, End("COMPLETED", 2000.0))
+    assert attempt(ledger, service)[0] == "reuse"
+    assert [attempt(ledger, service, forced)[0] for _ in range(3)] == ["again", "reattach", "reattach"]
+    assert service.accepted == ["job-1", "job-2"]
+
+
+def test_the_first_run_of_a_shard_with_force_pays_once(ledger: Ledger) -> None:
+    """Force on what was never submitted is one job."""
+    service, forced = Service(), Asked(force=True, run_key="run-1")
+    assert [attempt(ledger, service, forced)[0] for _ in range(2)] == ["submit", "reattach"]
+    assert service.accepted == ["job-1"]
+
+
+def test_an_end_is_recorded_once_and_not_over_a_later_generation(ledger: Ledger) -> None:
+    """States are sticky here: what ended COMPLETED does not become FAILED."""
+    attempt(ledger, Service())
+    ledger.end(1, End("COMPLETED", 2000.0))
+    ledger.end(1, End("FAILED", 3000.0))
+    ledger.end(7, End("FAILED", 3000.0))
+    found = ledger.load()
+    assert found is not None
+    assert found[0].end == End("COMPLETED", 2000.0)
+
+
+def test_the_decision_table() -> None:
+    """Each state of the record has one decision."""
+    submitted = msgspec.structs.replace(draft(1), task_id="t")
+    good = msgspec.structs.replace(submitted, end=End("COMPLETED", 1.0))
+    bad = msgspec.structs.replace(submitted, end=End("FAILED", 1.0))
+    nothing, cleared = Asked(), Asked(cleared=True)
+    assert [decide(r, nothing) for r in (None, draft(1), submitted, good, bad)] == [
+        "submit", "recover", "reattach", "reuse", "refuse",
+    ]  # fmt: skip
+    assert [decide(r, cleared) for r in (None, draft(1), submitted, good, bad)] == [
+        "submit", "recover", "reattach", "reuse", "again",
+    ]  # fmt: skip
+
+
+def test_the_job_key_is_made_of_what_decides_predictions() -> None:
+    """Order of parameters does not count; service, model, parameters and content do."""
+    key = job_key("sagemaker", "m", {"a": 1, "b": {"c": 2, "d": 3}}, "digest")
+    assert key == job_key("sagemaker", "m", {"b": {"d": 3, "c": 2}, "a": 1}, "digest")
+    others = [
+        job_key("bedrock", "m", {"a": 1, "b": {"c": 2, "d": 3}}, "digest"),
+        job_key("sagemaker", "n", {"a": 1, "b": {"c": 2, "d": 3}}, "digest"),
+        job_key("sagemaker", "m", {"a": 2, "b": {"c": 2, "d": 3}}, "digest"),
+        job_key("sagemaker", "m", {"a": 1, "b": {"c": 2, "d": 3}}, "other"),
+    ]
+    assert len({key, *others}) == 5
+
+
+def test_a_watch_ends_with_the_job_or_at_its_deadline() -> None:
+    """An end that is seen counts also after the deadline; a deadline ends a running job."""
+    watch = Watch(0.0, deadline_at=100.0)
+    assert isinstance(watch.on_sighting(Sighting("RUNNING"), now=99.0), Watch)
+    assert watch.on_sighting(Sighting("COMPLETED"), now=200.0) == End("COMPLETED", 200.0)
+    late = watch.on_sighting(Sighting("RUNNING"), now=100.0)
+    assert isinstance(late, End)
+    assert late.state == "EXPIRED"
+
+
+def test_a_watch_bears_some_errors_in_a_row_and_forgets_them() -> None:
+    """Five failed looks in a row are borne, the sixth is not; a look that works starts the count again."""
+    watch: Watch | None = Watch(0.0)
+    for _ in range(5):
+        assert watch is not None
+        watch = watch.on_error(now=1.0)
+    assert watch is not None
+    assert watch.on_error(now=1.0) is None
+    assert watch.on_sighting(Sighting("RUNNING"), now=1.0) == Watch(0.0)
+
+
+def test_intervals_stretch_with_age() -> None:
+    """A tenth of the age, within the limits."""
+    watch = Watch(0.0, poll_every_s=2.0, poll_at_most_s=60.0)
+    assert [watch.pause_s(now=age) for age in (0.0, 100.0, 10_000.0)] == [2.0, 10.0, 60.0]

@@ -1,0 +1,1 @@
+"""Tests of the local AI services, against their real processes."""

@@ -1,0 +1,184 @@
+"""Real processes for these tests: an S3 server, the services' app and their worker, with two ways to call them."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import requests
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.credentials import Credentials
+
+REPOSITORY = Path(__file__).parents[3]
+ACCESS_KEY = "AKIDLOCALSTACKTEST"
+SECRET_KEY = "a secret only for tests on loopback"
+MODEL_NAME = "all-MiniLM-L6-v2"
+BUCKET = "batch"
+TIMEOUT_S = 30.0
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(check: Callable[[], bool], what: str) -> None:
+    """Poll until `check` holds."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not check():
+        assert time.monotonic() < deadline, f"{what}: not within {TIMEOUT_S} s"
+        time.sleep(0.05)
+
+
+def answers(url: str) -> bool:
+    """Whether something serves at this URL."""
+    try:
+        return requests.get(url, timeout=5).status_code < 500
+    except requests.ConnectionError:
+        return False
+
+
+def start_python(module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a module as its own process, with the key pair of these tests."""
+    environment = {**os.environ, "AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    command = [sys.executable, "-m", module, *arguments]
+    # By argument list, never through a shell.
+    return subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process the hard way."""
+    process.kill()
+    process.wait()
+
+
+@dataclass
+class Stand:
+    """The running processes and what tests ask of them."""
+
+    s3_url: str
+    app_url: str
+    state_dir: Path
+    model_dir: Path
+    worker: subprocess.Popen[bytes] | None = None
+    s3: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.s3 = self.client("s3", endpoint_url=self.s3_url)
+
+    def client(  # boto3 makes the methods of its clients at run time
+        self, service: str, *, secret: str = SECRET_KEY, endpoint_url: str | None = None
+    ) -> Any:  # noqa: ANN401
+        """A boto3 client that does not retry."""
+        return boto3.client(  # type: ignore[call-overload]
+            service,
+            endpoint_url=endpoint_url or self.app_url,
+            region_name="us-east-1",
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=secret,
+            config=Config(retries={"total_max_attempts": 1}),
+        )
+
+    def post_signed(
+        self, path: str, body: str, *, host: str = "api.sagemaker.us-east-1.amazonaws.com"
+    ) -> requests.Response:
+        """A request as ML Commons' connector sends it: production host, operation in the path."""
+        signed = AWSRequest("POST", f"https://{host}{path}", data=body.encode())
+        signed.headers["content-type"] = "application/json"
+        signed.headers["host"] = host
+        SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY), "sagemaker", "us-east-1").add_auth(signed)
+        headers = dict(signed.headers.items())
+        return requests.post(f"{self.app_url}{path}", data=body.encode(), headers=headers, timeout=TIMEOUT_S)
+
+    def fault(self, fault: str, **members: object) -> None:
+        """Let something go wrong."""
+        body = {"service": "sagemaker", "fault": fault, **members}
+        requests.post(f"{self.app_url}/faults", json=body, timeout=TIMEOUT_S).raise_for_status()
+
+    def job_count(self) -> int:
+        """SageMaker jobs ever accepted."""
+        counts: dict[str, int] = requests.get(f"{self.app_url}/jobs/count", timeout=TIMEOUT_S).json()
+        return counts["sagemaker"]
+
+    def put_lines(self, key: str, lines: Iterable[str]) -> None:
+        """Store an object of lines."""
+        self.s3.put_object(Bucket=BUCKET, Key=key, Body="".join(f"{line}\n" for line in lines).encode())
+
+    def read(self, key: str) -> str:
+        """The text of an object."""
+        content: bytes = self.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return content.decode()
+
+    def keys(self, prefix: str) -> list[str]:
+        """The keys below a prefix."""
+        listing = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+        return [found["Key"] for found in listing.get("Contents", [])]
+
+    def wait(self, name: str, *, leaves: tuple[str, ...] = ("InProgress", "Stopping")) -> dict[str, Any]:
+        """The job's description once it has left these statuses."""
+        client = self.client("sagemaker")
+        described: dict[str, Any] = {}
+
+        def left() -> bool:
+            described.update(client.describe_transform_job(TransformJobName=name))
+            return described["TransformJobStatus"] not in leaves
+
+        wait_until(left, f"job {name} leaves {leaves}")
+        return described
+
+    def start_worker(self) -> None:
+        """Start the worker."""
+        arguments = ["--state", str(self.state_dir), "--s3-endpoint", self.s3_url, "--model", str(self.model_dir)]
+        self.worker = start_python("include.local_stack.ai_services.worker", *arguments)
+
+    def kill_worker(self) -> None:
+        """Kill the worker in the middle of whatever it does."""
+        assert self.worker is not None
+        kill(self.worker)
+        self.worker = None
+
+
+def new_name(stem: str = "job") -> str:
+    """A job name or folder nobody used before."""
+    return f"{stem}-{uuid.uuid4().hex[:12]}"
+
+
+def request(name: str, source: str, output: str, **changes: object) -> dict[str, Any]:
+    """A CreateTransformJob body as OpenSearch's documentation shows it."""
+    body: dict[str, Any] = {
+        "TransformJobName": name,
+        "ModelName": MODEL_NAME,
+        "BatchStrategy": "SingleRecord",
+        "MaxConcurrentTransforms": 2,
+        "DataProcessing": {"InputFilter": "$.text", "JoinSource": "Input", "OutputFilter": "$"},
+        "TransformInput": {
+            "ContentType": "application/json",
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/{source}"}},
+            "SplitType": "Line",
+        },
+        "TransformOutput": {
+            "AssembleWith": "Line",
+            "Accept": "application/json",
+            "S3OutputPath": f"s3://{BUCKET}/{output}",
+        },
+        "TransformResources": {"InstanceCount": 1, "InstanceType": "ml.c5.xlarge"},
+    }
+    return {**body, **changes}
+
+
+def as_ml_commons_template(body: Mapping[str, Any]) -> str:
+    """The body as the connector's request_body template gives it: spaces, another key order."""
+    return json.dumps(dict(sorted(body.items())), indent=1)
