@@ -43,20 +43,19 @@ bench: $(INSTALLED) ## the benchmarks, as a table
 clean: down ## remove the environment, caches and all state of the stack
 	rm -rf $(VENV) .cache .local .mypy_cache .ruff_cache .pytest_cache .hypothesis plugins/*.egg-info
 
-prerequisites: ## install what the operating system has to bring (as root, with apt-get)
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11+ is missing: apt-get install -y python3 python3-venv"; exit 1; }
-	@$(PYTHON) include/local_stack/prerequisites.py install
+prerequisites: $(INSTALLED) ## install what the operating system has to bring (as root, with apt-get)
+	@$(STACK) prerequisites
 
 constraints: $(VENV)/bin/uv ## resolve constraints.txt anew from the requirements files
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate -q $(REQUIREMENTS) -o constraints.txt
 
 $(VENV)/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11+ is needed, $(PYTHON) is older: make PYTHON=python3.12 …"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { echo "the venv module is missing: apt-get install -y python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' || { echo "the venv module is missing: apt-get install -y python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.8
 
 $(INSTALLED): $(VENV)/bin/uv $(REQUIREMENTS) constraints.txt pyproject.toml
-	@$(PYTHON) include/local_stack/prerequisites.py check
 	@echo "installing the Python packages into $(VENV)"
 	@$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt $(REQUIREMENTS:%=-r %)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .

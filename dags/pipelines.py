@@ -1,4 +1,7 @@
-"""One DAG per file of include/pipelines/; a mistake in one shows as an import error with its file and line."""
+"""One DAG per file of include/pipelines/; a mistake in one shows as an import error with its file and line.
+
+Airflow reads only files that hold the words airflow and DAG (``dag_discovery_safe_mode``), as this sentence does.
+"""
 
 from __future__ import annotations
 

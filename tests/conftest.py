@@ -2,48 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
+from include.local_stack.stack import Stack, StackOptions
 from opensearch_batch.core.objects import S3Objects
+from tests.lab import TIMEOUT_S, Lab
+
+VERSIONS = os.environ.get("OPENSEARCH_VERSIONS", "2.19.1").split(",")
+MODEL = "all-MiniLM-L6-v2"
 
 
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """An S3 server of the tests' own."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(scope="session")
-def s3_client(s3_endpoint: str) -> Any:
-    """A boto3 client of that server."""
-    return boto3.client(
-        "s3",
-        endpoint_url=s3_endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="tests",
-        aws_secret_access_key="tests",
-    )
+@pytest.fixture(scope="session", params=VERSIONS)
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The whole stack with Airflow, on free ports, of one OpenSearch version."""
+    home: Path = tmp_path_factory.mktemp("stack")
+    # pytest keeps its folders to their owner; the node runs as another user when the tests run as root.
+    stack = Stack.up(StackOptions(home=home, free_ports=True, opensearch_version=request.param))
+    running = Lab(stack, request.param)
+    try:
+        running.sagemaker.create_model(ModelName=MODEL)
+        yield running
+    finally:
+        running.close()
+        stack.down()
 
 
 @pytest.fixture
-def bucket(s3_client: Any) -> str:
+def store(lab: Lab) -> S3Objects:
+    """The object storage the stages see."""
+    return lab.objects
+
+
+@pytest.fixture
+def bucket(lab: Lab) -> str:
     """A new empty bucket."""
     name = f"b-{uuid.uuid4().hex[:12]}"
-    s3_client.create_bucket(Bucket=name)
+    lab.s3.create_bucket(Bucket=name)
     return name
 
 
 @pytest.fixture
-def store(s3_client: Any) -> S3Objects:
-    """The object storage the stages see."""
-    return S3Objects(s3_client)
+def index(lab: Lab) -> Iterator[str]:
+    """The name of an index that is gone after the test."""
+    name = f"i-{uuid.uuid4().hex[:12]}"
+    yield name
+    lab.http.delete(f"{lab.stack.addresses.opensearch}/{name}", timeout=TIMEOUT_S)

@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 from airflow.sdk import BaseOperator
 
+from opensearch_batch.core.errors import RemoteError
 from opensearch_batch.core.job import Accepted, Asked, JobRecord, Ledger, Submission
 from opensearch_batch.core.manifest import Shard
 from opensearch_batch.core.ml_commons import MLCommons, Model
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.links import MLTaskLink
 from opensearch_batch.services import service
-from opensearch_batch.services.base import Service
+from opensearch_batch.services.base import Service, explain
 from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, work_of
 
 
@@ -104,7 +105,7 @@ class _Cluster:
 
         return JobRecord(
             job=shard.job,
-            name=self._adapter.job_name(pipeline, shard.job, generation),
+            name=self._adapter.job_name(pipeline, folder, generation),
             service=self._adapter.name,
             model_id=self._model.id,
             input=shard.input,
@@ -116,7 +117,10 @@ class _Cluster:
     def submit(self, record: JobRecord) -> Accepted:
         known = {**self._model.parameters, **self._overrides}
         parameters = self._overrides | self._adapter.batch_predict_parameters(record, known)
-        return self._ml.batch_predict(record.model_id, parameters)
+        try:
+            return self._ml.batch_predict(record.model_id, parameters)
+        except RemoteError as error:
+            raise explain(self._adapter, error) from error
 
     def find(self, record: JobRecord) -> Accepted | None:
 

@@ -5,6 +5,7 @@ The connection types are those of apache-airflow-providers-opensearch and apache
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +58,8 @@ class OpenSearchMLHook(BaseHook):
         """Return an opensearch-py client."""
         from opensearchpy import OpenSearch, Urllib3HttpConnection
 
+        # The client logs every request; a task's log is for what the stage did.
+        logging.getLogger("opensearch").setLevel(logging.ERROR)
         conn, extra = self._connection, self._connection.extra_dejson
         if not conn.host:
             raise ConfigError(f"connection {self.opensearch_conn_id}: no host; give the cluster's host name")

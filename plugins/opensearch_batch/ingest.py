@@ -72,8 +72,8 @@ class OpenSearchBatchIngestOperator(BaseOperator):
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
         """Ingest the outputs that `poll` found."""
         ti = context["ti"]
-        outputs = polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index)).outputs
         with errors_end_the_task():
+            outputs = polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index)).outputs
             store, work = objects(self.aws_conn_id), work_of(self.work, context)
             request = IngestRequest(self.index, dict(self.field_map), list(self.ingest_fields), self.max_body_bytes)
             shard = msgspec.convert(self.shard, Shard)

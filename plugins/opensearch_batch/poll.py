@@ -16,10 +16,11 @@ import msgspec
 from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
-from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
+from opensearch_batch.core.errors import BatchError, ConfigError, RemoteError, RetriableError
 from opensearch_batch.core.job import BAD_ENDS, End, JobRecord, Ledger, Sighting, Watch, bad_end
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.services import service
+from opensearch_batch.services.base import explain
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -39,7 +40,13 @@ class Polled(msgspec.Struct, frozen=True):
 
 
 def polled(value: Any) -> Polled:  # noqa: ANN401 - an XCom
-    """Read the XCom of `poll`; one that a trigger pushed arrives JSON-encoded once more (Airflow 3.3.2)."""
+    """Read the XCom of `poll`; one that a trigger pushed arrives JSON-encoded once more (Airflow 3.3.2).
+
+    Raises:
+        ConfigError: there is none, because somebody marked `poll` success, which cancels its job.
+    """
+    if value is None:
+        raise ConfigError("poll left no result, because it was marked success by hand; clear batch_predict")
     return msgspec.convert(json.loads(value) if isinstance(value, str) else value, Polled)
 
 
@@ -152,14 +159,23 @@ class MLTaskTrigger(BaseTrigger):
             yield TaskSuccessEvent(xcoms=result)
 
     async def on_kill(self) -> None:
-        """Cancel the job when a person ended the wait; after a clear leave it to the next attempt, which reattaches."""
-        state = await asyncio.to_thread(self._state_of_task)
+        """Cancel the job when a person ended the wait; after a clear leave it to the next attempt, which reattaches.
+
+        One thread does all of it: the triggerer (3.3.2) cancels this coroutine again a second later, and a thread
+        runs on.
+        """
+        await asyncio.to_thread(self._ended_from_outside)
+
+    def _ended_from_outside(self) -> None:
+        state = self._state_of_task()
         if state not in ENDED_BY_A_PERSON:
             self.log.info("the task was cleared (it is %s now): the job runs on", state)
             return
-        record = await asyncio.to_thread(self._record)
+        record = self._record()
         if record.end is None:
-            await asyncio.to_thread(self._cancel, record, f"cancelled, because the task was marked {state}")
+            end = End("CANCELLED", time.time(), f"cancelled, because the task was marked {state}")
+            self._conclude(record, end, cancel=True)
+            self.log.info("job %s (task %s) %s", record.name, record.task_id, end.reason)
 
     async def _end_of(self, record: JobRecord) -> End:
         """Look, decide, pause, until the decision is an end."""
@@ -190,8 +206,12 @@ class MLTaskTrigger(BaseTrigger):
 
     def _look(self, record: JobRecord) -> Sighting:
 
-        task = OpenSearchMLHook(self.opensearch_conn_id).ml.task(str(record.task_id))
-        return service(self.service).sighting(task.get("remote_job") or {})
+        adapter = service(self.service)
+        try:
+            task = OpenSearchMLHook(self.opensearch_conn_id).ml.task(str(record.task_id))
+        except RemoteError as error:
+            raise explain(adapter, error) from error
+        return adapter.sighting(task.get("remote_job") or {})
 
     def _conclude(self, record: JobRecord, end: End, *, cancel: bool) -> None:
 
@@ -201,11 +221,6 @@ class MLTaskTrigger(BaseTrigger):
             Ledger(objects(self.aws_conn_id), self.job).end(record.generation, end)
         except RetriableError as error:
             self.log.warning("the end is not recorded, the next run will ask the service again: %s", error)
-
-    def _cancel(self, record: JobRecord, reason: str) -> None:
-
-        self._conclude(record, End("CANCELLED", time.time(), reason), cancel=True)
-        self.log.info("job %s (task %s) %s", record.name, record.task_id, reason)
 
     def _result(self, record: JobRecord, end: End) -> dict[str, JsonValue]:
 

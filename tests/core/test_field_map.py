@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jsonpath_ng.ext import parse
+from jsonpath_ng.ext.parser import parse
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.field_map import FieldMap, PlainPath, VectorField, VectorRejected, document_id
@@ -36,7 +36,9 @@ def test_the_documented_request_gives_the_documented_document() -> None:
     }
 
 
-@pytest.mark.parametrize("path", ["$.SageMakerOutput", "SageMakerOutput", "source[0].$.SageMakerOutput", "$['SageMakerOutput']"])
+@pytest.mark.parametrize(
+    "path", ["$.SageMakerOutput", "SageMakerOutput", "source[0].$.SageMakerOutput", "$['SageMakerOutput']"]
+)
 def test_numbers_keep_their_text(path: str) -> None:
     """What the file said is what the index gets, to the digit."""
     assert FieldMap({"v": path}).document(ROW).source == b'{"v":[[1.10,2],[3.50,4e-7]]}'
@@ -57,7 +59,10 @@ def test_a_mapped_path_that_is_absent_is_null_and_counted() -> None:
 
 @pytest.mark.parametrize(
     "row",
-    [b"", b"x", b"{'a':1}", b'{"a":NaN}', b'{"a":1}{"a":2}', b'{"a":1} x', b'{"a":1,}', b"[1]", b'"a"', b"5", b'{"a":"\xff"}', b'{"b":"\xff"}', b'{"b":tru}', b"\xef\xbb\xbf{}"],
+    [
+        b"", b"x", b"{'a':1}", b'{"a":NaN}', b'{"a":1}{"a":2}', b'{"a":1} x', b'{"a":1,}', b"[1]", b'"a"', b"5",
+        b'{"a":"\xff"}', b'{"b":"\xff"}', b'{"b":tru}', b"\xef\xbb\xbf{}",
+    ],
 )  # fmt: skip
 def test_only_json_objects_are_rows(row: bytes) -> None:
     """RFC 8259 and UTF-8, also in the parts that no path reads."""

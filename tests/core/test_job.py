@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from opensearch_batch.core.errors import FatalError, RetriableError
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, Throttled
 from opensearch_batch.core.job import (
     Accepted,
     Asked,
@@ -28,13 +28,16 @@ from opensearch_batch.core.objects import S3Objects
 class Service:
     """Counts the jobs it accepted; loses its answer or dies on demand."""
 
-    def __init__(self, *, lose_answers: int = 0) -> None:
+    def __init__(self, *, lose_answers: int = 0, refuse: BatchError | None = None) -> None:
         self.accepted: list[str] = []
+        self.refuse = refuse
         self.lose_answers = lose_answers
         self._lock = threading.Lock()
 
     def submit(self, record: JobRecord) -> Accepted:
         """Accept a job."""
+        if self.refuse is not None:
+            raise self.refuse
         with self._lock:
             self.accepted.append(record.name)
             if self.lose_answers:
@@ -115,6 +118,20 @@ def test_an_intent_that_never_reached_the_service_is_taken_over(ledger: Ledger) 
     service = Service()
     _, record = attempt(ledger, service)
     assert (record.task_id, service.accepted) == ("task-job-1", ["job-1"])
+
+
+@pytest.mark.parametrize("refusal", [Throttled("rate exceeded"), ConfigError("no such model")])
+def test_a_refused_call_leaves_the_next_attempt_free_to_submit(ledger: Ledger, refusal: BatchError) -> None:
+    """The service did nothing, so nobody waits for an orphan; the refusal is on record until then."""
+    service = Service(refuse=refusal)
+    with pytest.raises(type(refusal)):
+        attempt(ledger, service)
+    found = ledger.load()
+    assert found is not None
+    assert (found[0].refused, found[0].task_id) == (str(refusal), None)
+    service.refuse = None
+    decision, record = attempt(ledger, service)
+    assert (decision, record.refused, service.accepted) == ("submit", None, ["job-1"])
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "EXPIRED"])

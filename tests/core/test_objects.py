@@ -67,7 +67,10 @@ def test_damaged_gzip_is_named(store: S3Objects, bucket: str, content: bytes) ->
         list(lines(stream, max_line_bytes=100))
 
 
-@given(st.lists(st.binary(max_size=20).filter(lambda b: b"\n" not in b and b"\r" not in b)), st.sampled_from([b"\n", b"\r\n"]))
+@given(
+    st.lists(st.binary(max_size=20).filter(lambda b: b"\n" not in b and b"\r" not in b)),
+    st.sampled_from([b"\n", b"\r\n"]),
+)
 def test_lines_are_those_of_the_file(contents: list[bytes], end: bytes) -> None:
     """Every line comes once, in order, with its number, whatever ends it."""
     stream = io.BytesIO(b"".join(content + end for content in contents))
@@ -97,7 +100,11 @@ def test_a_missing_bucket_is_named(store: S3Objects) -> None:
 def test_a_store_that_is_away_can_be_retried() -> None:
     """No server on the port: a retriable error that names the endpoint."""
     client: Any = boto3.client(
-        "s3", endpoint_url="http://127.0.0.1:9", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b"
+        "s3",
+        endpoint_url="http://127.0.0.1:9",
+        region_name="us-east-1",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
     )
     client.meta.config.retries = {"max_attempts": 0}
     with pytest.raises(RetriableError, match=r"S3 at http://127.0.0.1:9 does not answer"):

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from opensearch_batch.core.cluster import RETRY_STATUSES, Cluster, NotFound, reason_of
-from opensearch_batch.core.errors import ConfigError, RetriableError
+from opensearch_batch.core.cluster import RETRY_STATUSES, Cluster, reason_of
+from opensearch_batch.core.errors import ConfigError, NotFound, RetriableError
 
 MAX_BODY_BYTES = 5_000_000
 RETRY_WINDOW_S = 300.0

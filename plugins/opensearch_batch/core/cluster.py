@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
+from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RemoteError, RetriableError, Throttled
 from opensearch_batch.core.field_map import VectorField
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-TOO_MANY, UNAVAILABLE = 429, (502, 503, 504)
-RETRY_STATUSES = frozenset({TOO_MANY, *UNAVAILABLE})
-UNAUTHORIZED, FORBIDDEN, NOT_FOUND, BAD_REQUEST = 401, 403, 404, 400
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY, SERVER_ERROR = 401, 403, 404, 429, 500
+RETRY_STATUSES = frozenset({TOO_MANY, 502, 503, 504})
+REMOTE = "Error from remote service: "
 
 
 class Index(msgspec.Struct, frozen=True):
@@ -55,10 +55,11 @@ class Cluster:
 
         Raises:
             ConfigError: credentials, certificate, permission or address are wrong, or the request is (4xx).
-            RetriableError: the cluster does not answer or is busy (429, 502, 503, 504).
+            RetriableError: the cluster does not answer, or answers 5xx; Throttled: it is busy (429).
             NotFound: 404.
+            RemoteError: ML Commons passes on what an AI service answered.
         """
-        headers = {"Content-Type": "application/x-ndjson"} if isinstance(body, bytes) else None
+        headers = {"content-type": "application/x-ndjson"} if isinstance(body, bytes) else None
         with self._errors(f"{method} {path}"):
             return self.client.transport.perform_request(
                 method,
@@ -95,17 +96,16 @@ class Cluster:
     def _explain(self, error: Any, request: str) -> BatchError:  # noqa: ANN401 - opensearch-py's errors are untyped
         status, reason = error.status_code, reason_of(error.info) or str(error.error)
         place = f"OpenSearch {self.name}: {request}"
+        if reason.startswith(REMOTE):
+            return RemoteError(f"{place}: {reason} ({status})", status=status, code=remote_code(reason))
         if status == UNAUTHORIZED:
             return ConfigError(f"{place}: wrong user or password (401); mend login and password of the connection")
         if status == FORBIDDEN:
             return ConfigError(f"{place}: not permitted (403): {reason}; give the connection's user this permission")
         if status == NOT_FOUND:
             return NotFound(f"{place}: not found (404): {reason}")
-        if status in RETRY_STATUSES:
-            return RetriableError(f"{place}: busy ({status}): {reason}")
-        if status == BAD_REQUEST:
-            return ConfigError(f"{place}: refused (400): {reason}")
-        return FatalError(f"{place}: answered {status}: {reason}")
+        kind = Throttled if status == TOO_MANY else RetriableError if status >= SERVER_ERROR else ConfigError
+        return kind(f"{place}: answered {status}: {reason}")
 
     def index(self, name: str) -> Index | None:
         """Return an index by name or alias, None when there is none.
@@ -138,16 +138,24 @@ class Cluster:
         self.call("POST", f"/{name}/_refresh", timeout_s=120.0)
 
 
-class NotFound(FatalError):
-    """What was asked for is not there (404)."""
-
-
 def reason_of(info: object) -> str:
     """Return the reason in an OpenSearch error body, ``""`` when it has none."""
     error = info.get("error", info) if isinstance(info, dict) else info
     if isinstance(error, dict):
         return str(error.get("reason") or error.get("type") or "")
     return str(error or "")
+
+
+def remote_code(reason: str) -> str:
+    """Return the error code in an AI service's answer as ML Commons quotes it, ``""`` when it has none."""
+    try:
+        answer = msgspec.json.decode(reason.removeprefix(REMOTE))
+    except msgspec.DecodeError:
+        return ""
+    found = answer.get("__type") or answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(found, dict):
+        found = found.get("code") or found.get("type")
+    return str(found or "").rpartition("#")[2]
 
 
 def vector_fields(mappings: Mapping[str, Any], prefix: str = "") -> tuple[VectorField, ...]:

@@ -3,7 +3,11 @@
     BatchError
     ├── ConfigError       the request, pipeline, connection or index is wrong: a person mends it, no retry helps
     ├── RetriableError    the same call may succeed later: a retry is safe
+    │   └── Throttled     the server said not now: nothing was done, a retry is safe and needs no look at what was done
     ├── FatalError        it went wrong for good: a retry would repeat it, or would pay again
+    │   ├── NotFound      what was asked for is not there
+    │   ├── RemoteError   the AI service's own answer, passed on by ML Commons; its adapter says which of these it is
+    │   └── AlreadySubmitted  the service has a job of this name
     └── RecordRejected    one record cannot be done: it becomes a dead letter and the rest goes on
 
 Every message names cause, place and remedy.
@@ -27,8 +31,29 @@ class RetriableError(BatchError):
     """A server was away or busy; the same attempt is safe to repeat."""
 
 
+class Throttled(RetriableError):
+    """The server refused because it is busy; it did nothing."""
+
+
 class FatalError(BatchError):
     """No repetition of the same attempt can succeed."""
+
+
+class NotFound(FatalError):
+    """What was asked for is not there (404)."""
+
+
+class AlreadySubmitted(FatalError):
+    """The AI service has a job of this name, so the paid call was made before."""
+
+
+class RemoteError(FatalError):
+    """What an AI service answered through ML Commons: HTTP status, the service's own error code, its text."""
+
+    def __init__(self, message: str, *, status: int, code: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
 
 
 class RecordRejected(BatchError):

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from opensearch_batch.core.errors import FatalError, RetriableError
+from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError, Throttled
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.objects import Objects
 
@@ -38,7 +38,10 @@ class End(msgspec.Struct, frozen=True):
 
 
 class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Everything known of the newest job of one job key; earlier generations stay in `history`."""
+    """Everything known of the newest job of one job key; earlier generations stay in `history`.
+
+    `refused` is the reason why the paid call was refused: then there is no job, and the next attempt may submit.
+    """
 
     job: str
     name: str
@@ -49,6 +52,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     intended_at: float
     generation: int = 1
     forced_by: str | None = None
+    refused: str | None = None
     task_id: str | None = None
     remote_job: dict[str, Any] = {}
     end: End | None = None
@@ -86,7 +90,7 @@ def decide(record: JobRecord | None, asked: Asked) -> Decision:
     submit: nobody did yet. again: a person asked for a new generation. recover: an intent without a record, so look
     for its orphan. reattach: the job runs. reuse: its output is paid for and there. refuse: it ended badly.
     """
-    if record is None:
+    if record is None or record.refused is not None:
         return "submit"
     if asked.force and record.forced_by != asked.run_key:
         return "again"
@@ -216,6 +220,9 @@ class Submission:
                 first = msgspec.structs.replace(first, forced_by=asked.run_key)
             return self._intend(first, over=None)
         old, etag = found
+        if decision == "submit":
+            again = msgspec.structs.replace(old, refused=None, intended_at=self._clock())
+            return self._intend(again, over=etag)
         if decision == "again":
             return self._intend(next_generation(old, draft(old.generation + 1), asked), over=etag)
         return self._recover(old, etag)
@@ -223,7 +230,12 @@ class Submission:
     def _intend(self, record: JobRecord, *, over: str | None) -> JobRecord | None:
         if not self._ledger.write(record, over=over):
             return None
-        return self._record(record, self._cluster.submit(record))
+        try:
+            accepted = self._cluster.submit(record)
+        except (ConfigError, Throttled) as error:
+            self._update(record, refused=str(error))
+            raise
+        return self._update(record, task_id=accepted.task_id, remote_job=accepted.remote_job)
 
     def _recover(self, record: JobRecord, etag: str) -> JobRecord | None:
         """Wait while the intent may be somebody's at work; then attach its orphan, or take the intent over."""
@@ -231,16 +243,16 @@ class Submission:
             self._sleep(RACE_POLL_S)
             return None
         if orphan := self._cluster.find(record):
-            return self._record(record, orphan)
+            return self._update(record, task_id=orphan.task_id, remote_job=orphan.remote_job)
         return self._intend(msgspec.structs.replace(record, intended_at=self._clock()), over=etag)
 
-    def _record(self, record: JobRecord, accepted: Accepted) -> JobRecord | None:
-        """Write what was accepted; the paid call is over, so a lost race here is looked at again, never repeated."""
+    def _update(self, record: JobRecord, **known: Any) -> JobRecord | None:  # noqa: ANN401 - fields of JobRecord
+        """Write what the paid call came to; it is over, so a lost race here is looked at again, never repeated."""
         found = self._ledger.load()
         if found is None or found[0].generation != record.generation:
             raise RetriableError(f"{self._ledger.uri} was removed while its job {record.name} was being submitted")
-        submitted = msgspec.structs.replace(record, task_id=accepted.task_id, remote_job=accepted.remote_job)
-        return submitted if self._ledger.write(submitted, over=found[1]) else None
+        updated = msgspec.structs.replace(record, **known)
+        return updated if self._ledger.write(updated, over=found[1]) else None
 
 
 def bad_end(record: JobRecord) -> str:

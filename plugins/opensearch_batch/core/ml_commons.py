@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.cluster import Cluster, NotFound
-from opensearch_batch.core.errors import ConfigError, RetriableError, did_you_mean
+from opensearch_batch.core.cluster import Cluster
+from opensearch_batch.core.errors import ConfigError, NotFound, RetriableError, did_you_mean
 from opensearch_batch.core.job import Accepted
 
 ML = "/_plugins/_ml"
@@ -70,8 +70,8 @@ class MLCommons:
         """Submit a batch job: the paid call.
 
         Raises:
-            RetriableError: the service or the cluster throttles, or the answer was lost.
-            ConfigError: the service refuses the request.
+            RemoteError: the service refuses the request, throttles, or fails.
+            RetriableError: the answer was lost; Throttled: ML Commons has too many batch jobs.
         """
         path = f"{ML}/models/{model_id}/_batch_predict"
         answer = self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=SUBMIT_TIMEOUT_S)
@@ -116,10 +116,11 @@ class MLCommons:
         return str(self._cluster.call("POST", f"{ML}/connectors/_create", body)["connector_id"])
 
     def _find_model(self, name: str, connector_id: str) -> str | None:
-        filters = [{"term": {"connector_id": connector_id}}, {"term": {"model_state": "DEPLOYED"}}]
-        query = {"size": SEARCH_SIZE, "query": {"bool": {"filter": filters}}}
-        named = [hit["_id"] for hit in self._search("models", query) if hit["_source"].get("name") == name]
-        return str(min(named)) if named else None
+        # connector_id is mapped as text there, so the search narrows and the comparison decides.
+        query = {"size": SEARCH_SIZE, "query": {"match": {"connector_id": connector_id}}}
+        wanted = {"name": name, "connector_id": connector_id, "model_state": "DEPLOYED"}
+        found = [hit["_id"] for hit in self._search("models", query) if wanted.items() <= hit["_source"].items()]
+        return str(min(found)) if found else None
 
     def _register(self, name: str, connector_id: str) -> str:
         body = {"name": name, "function_name": "remote", "connector_id": connector_id}
@@ -171,7 +172,7 @@ def _description(connector: Mapping[str, Any]) -> str:
 
 
 def _same(stored: object, given: object) -> bool:
-    """Compare as ML Commons stores: nested parameters as JSON text, names in lower case, absent members left out."""
+    """Compare as ML Commons stores: nested parameters as JSON text, action types in capitals, null members left out."""
     return _plain(stored) == _plain(given)
 
 
@@ -183,7 +184,11 @@ def _plain(value: object) -> object:
             return value
         return _plain(decoded) if isinstance(decoded, dict | list) else value
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
+        return {
+            key: str(item).upper() if key == "action_type" else _plain(item)
+            for key, item in value.items()
+            if item is not None
+        }
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, int | float) else value

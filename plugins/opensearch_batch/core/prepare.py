@@ -99,13 +99,14 @@ class Prepare:
         return shards, counts
 
     def _cut(self, sources: Sequence[str]) -> Iterator[_Draft]:
-        draft = _Draft()
+        draft: _Draft | None = None
         for record in self._each(sources):
-            if draft.records and draft.full(record, self._limits):
+            if draft is not None and draft.full(record, self._limits):
                 yield draft
-                draft = _Draft()
+                draft = None
+            draft = draft or _Draft()
             draft.add(record)
-        if draft.records:
+        if draft is not None:
             yield draft
 
     def _each(self, sources: Sequence[str]) -> Iterator[Record]:

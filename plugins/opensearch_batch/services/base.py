@@ -7,6 +7,15 @@ from typing import Any, Protocol
 
 import msgspec
 
+from opensearch_batch.core.cluster import SERVER_ERROR, TOO_MANY
+from opensearch_batch.core.errors import (
+    AlreadySubmitted,
+    BatchError,
+    ConfigError,
+    RemoteError,
+    RetriableError,
+    Throttled,
+)
 from opensearch_batch.core.job import JobRecord, Sighting
 
 RequestLine = Callable[[bytes], bytes]
@@ -20,18 +29,16 @@ class Limits(msgspec.Struct, frozen=True):
     max_record_bytes: int
 
 
-class Blueprint(msgspec.Struct, frozen=True):
-    """A connector file: the documented body of ``connectors/_create`` with placeholders like ``<region>``."""
-
-    place: str
-    body: dict[str, Any]
-
-
 class Service(Protocol):
-    """One AI service. Adapters keep no state and do no I/O."""
+    """One AI service. Adapters keep no state and do no I/O.
+
+    `throttle_codes` are the service's error codes for "not now", `exists_codes` those for a job name that is taken.
+    """
 
     name: str
     limits: Limits
+    throttle_codes: frozenset[str]
+    exists_codes: frozenset[str]
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Raise ConfigError when connector and request parameters together cannot make a job we can ingest."""
@@ -48,8 +55,8 @@ class Service(Protocol):
         It raises RecordRejected for a record that lacks what the model reads.
         """
 
-    def job_name(self, prefix: str, job_key: str, generation: int) -> str:
-        """Return the job's name at the service, the same for the same generation of a job key."""
+    def job_name(self, prefix: str, folder: str, generation: int) -> str:
+        """Return the job's name at the service, the same for the same generation of the job in this folder."""
 
     def batch_predict_parameters(self, record: JobRecord, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the ``parameters`` of ``_batch_predict``: what this job overrides of its connector."""
@@ -65,3 +72,12 @@ class Service(Protocol):
 
     def row_error(self, row: bytes) -> str | None:
         """Return the service's reason when an output row is an error in place of a prediction."""
+
+
+def explain(service: Service, error: RemoteError) -> BatchError:
+    """Return what a service's answer means for us: not now, done before, broken there, or wrong here."""
+    if error.code in service.throttle_codes or error.status == TOO_MANY:
+        return Throttled(str(error))
+    if error.code in service.exists_codes:
+        return AlreadySubmitted(str(error))
+    return RetriableError(str(error)) if error.status >= SERVER_ERROR else ConfigError(str(error))

@@ -15,6 +15,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.field_map import PlainPath
 from opensearch_batch.core.job import JobRecord, Sighting, State
+from opensearch_batch.core.manifest import digest
 from opensearch_batch.services.base import Limits, RequestLine
 
 MIB = 1 << 20
@@ -39,6 +40,8 @@ class SageMaker:
     name = "sagemaker"
     # SageMaker sets no limit on records or object size; these keep one job a unit a person can wait for.
     limits = Limits(max_records=1_000_000, max_bytes=1024 * MIB, max_record_bytes=6 * MIB)
+    throttle_codes = frozenset({"ThrottlingException", "ResourceLimitExceeded"})
+    exists_codes = frozenset({"ResourceInUse"})
 
     def check(self, parameters: Mapping[str, Any]) -> None:
         """Raise ConfigError unless rows are split by line and carry their input."""
@@ -86,9 +89,12 @@ class SageMaker:
 
         return line
 
-    def job_name(self, prefix: str, job_key: str, generation: int) -> str:
-        """Return a TransformJobName: letters, digits and hyphens, at most 63."""
-        tail = f"-{job_key}-{generation}"
+    def job_name(self, prefix: str, folder: str, generation: int) -> str:
+        """Return a TransformJobName: letters, digits and hyphens, at most 63.
+
+        SageMaker takes a name once an account and region, so the folder, work prefix included, stands in it.
+        """
+        tail = f"-{digest(folder)}-{generation}"
         head = "".join(c if c.isascii() and c.isalnum() else "-" for c in prefix)[: MAX_NAME_CHARS - len(tail)]
         return (head.strip("-") or "job") + tail
 

@@ -1,0 +1,250 @@
+"""Airflow's own processes on loopback, each started separately: `airflow standalone` would listen on every interface.
+
+Database, password and keys belong to one stack home; secrets travel in the environment and in files of mode 0600.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import requests
+from cryptography.fernet import Fernet
+
+from include.local_stack import processes
+from include.local_stack.airflow_api import AirflowAPI
+from include.local_stack.processes import Command, child_environment
+from include.local_stack.settings import LOOPBACK, REPOSITORY, Ports, StackError, StackOptions
+from include.local_stack.state import Credentials, write_private
+
+ADMIN = "admin"
+HEALTH_PATH = "/api/v2/monitor/health"
+START_WAIT_S = 180.0
+# serve-logs has no host option and listens on every interface; local logs are read from the disk instead.
+COMPONENTS = {
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+}
+STATUS_KEY_OF = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
+MASKED_WORDS = "access_key,secret_key,session_token,credential,openai_key"
+
+
+class AirflowSecrets(msgspec.Struct, frozen=True):
+    """What one Airflow keeps to itself."""
+
+    fernet_key: str
+    jwt_secret: str
+    api_secret_key: str
+    admin_password: str
+
+    def __repr__(self) -> str:
+        """Hide all of it from logs and tracebacks."""
+        return "AirflowSecrets(...)"
+
+
+class Airflow:
+    """One Airflow in one stack home."""
+
+    def __init__(self, options: StackOptions, ports: Ports) -> None:
+        self.folder = options.home / "airflow"
+        self.url = ports.url("airflow")
+        self._logs = options.home / "logs"
+        # `db migrate` takes longer than all other steps together and always ends in the same empty tables.
+        self._empty_database = options.cache / f"airflow-{version('apache-airflow')}.db"
+        self._ports = ports
+
+    def prepare(self) -> None:
+        """Make secrets and database; does nothing that was done before."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        password = read_secrets(self.folder).admin_password
+        write_private(self._passwords_file, json.dumps({ADMIN: password}).encode())
+        if self._database.exists():
+            return
+        if not self._empty_database.exists():
+            self._migrate()
+            self._keep_empty_database()
+        else:
+            shutil.copyfile(self._empty_database, self._database)
+
+    def commands(self) -> list[Command]:
+        """The processes; they may start at the same time."""
+        env = self._environment()
+        return [
+            Command(
+                name=f"airflow-{component}",
+                argv=(*_airflow_program(), *arguments),
+                env=env,
+                cwd=REPOSITORY,
+                log=self._logs / f"airflow-{component}.log",
+                is_healthy=component_check(self._ports.airflow, STATUS_KEY_OF.get(component, "metadatabase")),
+                wait_s=START_WAIT_S,
+            )
+            for component, arguments in COMPONENTS.items()
+        ]
+
+    def connect(self, credentials: Credentials) -> None:
+        """Create or correct the connections that the pipelines use by default."""
+        api = self.api()
+        for connection in connections(self._ports, credentials):
+            try:
+                api.call("PATCH", f"connections/{connection['connection_id']}", connection)
+            except requests.HTTPError as error:
+                if error.response.status_code != requests.codes.not_found:
+                    raise
+                api.call("POST", "connections", connection)
+
+    def api(self) -> AirflowAPI:
+        """The REST API, signed in as admin."""
+        return AirflowAPI(self.url, ADMIN, read_secrets(self.folder).admin_password)
+
+    @property
+    def _database(self) -> Path:
+        return self.folder / "airflow.db"
+
+    @property
+    def _passwords_file(self) -> Path:
+        return self.folder / "passwords.json"
+
+    def _migrate(self) -> None:
+        """Create the tables."""
+        log = self._logs / "airflow-migrate.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as output:
+            answer = subprocess.run(
+                [*_airflow_program(), "db", "migrate"],
+                env=self._environment(),
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+            )
+        if answer.returncode:
+            self._database.unlink(missing_ok=True)
+            raise StackError(f"airflow db migrate failed. Last lines of {log}:\n{processes.tail(log)}")
+
+    def _keep_empty_database(self) -> None:
+        """Copy what `db migrate` made into the cache; the copy appears whole."""
+        draft = self._empty_database.with_suffix(f".{os.getpid()}")
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(self._database)) as made, closing(sqlite3.connect(draft)) as kept:
+            made.backup(kept)
+        draft.replace(self._empty_database)
+
+    def _environment(self) -> dict[str, str]:
+        own = read_secrets(self.folder)
+        return child_environment() | {
+            "AIRFLOW_HOME": str(self.folder),
+            "PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "plugins"))),
+            # The packages of Airflow warn about each other; a log of those hides what matters.
+            "PYTHONWARNINGS": "ignore",
+            "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__FERNET_KEY": own.fernet_key,
+            "AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES": MASKED_WORDS,
+            "AIRFLOW__CORE__AUTH_MANAGER": (
+                "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager"
+            ),
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{ADMIN}:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self._passwords_file),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self._database}",
+            "AIRFLOW__API__HOST": LOOPBACK,
+            "AIRFLOW__API__PORT": str(self._ports.airflow),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API__SECRET_KEY": own.api_secret_key,
+            "AIRFLOW__API_AUTH__JWT_SECRET": own.jwt_secret,
+            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(self.folder / "logs"),
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+            "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        }
+
+
+def connections(ports: Ports, credentials: Credentials) -> list[dict[str, Any]]:
+    """The bodies of the REST API."""
+    aws = {
+        "region_name": "us-east-1",
+        "service_config": {
+            "s3": {"endpoint_url": ports.url("s3")},
+            "sagemaker": {"endpoint_url": ports.url("ai_services")},
+            "sagemaker-runtime": {"endpoint_url": ports.url("ai_services")},
+        },
+    }
+    return [
+        {
+            "connection_id": "opensearch_default",
+            "conn_type": "opensearch",
+            "host": LOOPBACK,
+            "port": ports.opensearch,
+            "extra": json.dumps({"use_ssl": False}),
+        },
+        {
+            "connection_id": "aws_default",
+            "conn_type": "aws",
+            "login": credentials.access_key,
+            "password": credentials.secret_key,
+            "extra": json.dumps(aws),
+        },
+    ]
+
+
+def read_secrets(folder: Path) -> AirflowSecrets:
+    """The secrets of this Airflow, made at the first call."""
+    path = folder / "secrets.json"
+    if not path.exists():
+        made = AirflowSecrets(
+            fernet_key=Fernet.generate_key().decode(),
+            jwt_secret=secrets.token_urlsafe(48),
+            api_secret_key=secrets.token_urlsafe(48),
+            admin_password=secrets.token_urlsafe(12),
+        )
+        write_private(path, msgspec.json.encode(made))
+    return msgspec.json.decode(path.read_bytes(), type=AirflowSecrets)
+
+
+def component_check(port: int, component: str) -> Callable[[], bool]:
+    """A health check: Airflow itself says that this component is healthy."""
+
+    def is_healthy() -> bool:
+        connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+        try:
+            connection.request("GET", HEALTH_PATH)
+            answer = connection.getresponse()
+            status = json.loads(answer.read()) if answer.status == http.HTTPStatus.OK else {}
+            return bool(status.get(component, {}).get("status") == "healthy")
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+        finally:
+            connection.close()
+
+    return is_healthy
+
+
+def _airflow_program() -> tuple[str, ...]:
+    beside = Path(sys.executable).with_name("airflow")
+    found = str(beside) if beside.exists() else shutil.which("airflow")
+    if not found:
+        raise StackError(f"{sys.executable} has no airflow beside it: run `make up`, which installs the requirements")
+    return (sys.executable, found)

@@ -1,0 +1,224 @@
+"""The demo shows only what it measured: counts that reconcile, answers of the index, seconds per stage.
+
+Run again, it finds the work done, and says so.
+"""
+
+from __future__ import annotations
+
+import gzip
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import msgspec
+import requests
+from rich.console import Console
+from rich.table import Table
+
+from include.local_stack.airflow_api import ENDED, AirflowAPI
+from include.local_stack.stack import Stack, StackError
+from opensearch_batch.core.manifest import IngestCounts, IngestReport, Manifest
+from opensearch_batch.core.objects import S3Objects
+
+DAG_ID, INDEX, MODEL = "passages", "passages", "all-MiniLM-L6-v2"
+DOCUMENTS, WORK = "documents", "opensearch-batch"
+SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "passages.jsonl.gz"
+QUESTIONS = ("an animal that lives in the sea", "how do banks lend money", "disease of the lungs")
+STAGES = ("prepare", "batch_predict", "poll", "ingest")
+WAIT_S, TIMEOUT_S = 600, 30
+console = Console(highlight=False)
+
+
+class Demo:
+    """One run of the passages pipeline on a running stack."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self._airflow = AirflowAPI(stack.addresses.airflow, "admin", stack.airflow_password())
+        self._aws = boto3.Session(
+            aws_access_key_id=stack.credentials.access_key,
+            aws_secret_access_key=stack.credentials.secret_key,
+            region_name="us-east-1",
+        )
+        self._s3: Any = self._aws.client("s3", endpoint_url=stack.addresses.s3)
+        self._objects = S3Objects(self._s3)
+        self._http = requests.Session()
+        self._http.trust_env = False
+
+    def run(self) -> bool:
+        """Run the pipeline and show what happened; False when it failed."""
+        self._provide()
+        jobs, writes = self._jobs(), self._writes()
+        self._airflow.wait_for_dag(DAG_ID)
+        run_id = self._airflow.trigger(DAG_ID)
+        started = time.monotonic()
+        tasks, state = self._watch(run_id, started)
+        console.print(f"run {run_id}: {state} in {time.monotonic() - started:.1f} s")
+        self._show_stages(tasks)
+        if state != "success":
+            self._show_failures(tasks)
+            return False
+        self._show_counts(tasks, jobs=self._jobs() - jobs, writes=self._writes() - writes)
+        self._ask()
+        self._show_addresses()
+        return True
+
+    def _provide(self) -> None:
+        """Put the passages into the bucket and the model into SageMaker, where that is still to be done."""
+        for bucket in (DOCUMENTS, WORK):
+            self._s3.create_bucket(Bucket=bucket)
+        key = f"passages/{SAMPLE.name}"
+        if self._objects.head(f"s3://{DOCUMENTS}/{key}") is None:
+            self._s3.upload_file(str(SAMPLE), DOCUMENTS, key)
+        sagemaker: Any = self._aws.client("sagemaker", endpoint_url=self._stack.addresses.ai_services)
+        try:
+            sagemaker.create_model(ModelName=MODEL)
+        except sagemaker.exceptions.ClientError as error:
+            if "already exist" not in str(error):
+                raise
+        with gzip.open(SAMPLE) as sample:
+            console.print(f"{sum(1 for _ in sample):,} passages in s3://{DOCUMENTS}/{key}")
+
+    def _watch(self, run_id: str, started: float) -> tuple[list[dict[str, Any]], str]:
+        """Print progress whenever a stage moves, until the run ends."""
+        shown = ""
+        while time.monotonic() < started + WAIT_S:
+            state = str(self._airflow.run(DAG_ID, run_id)["state"])
+            tasks = self._airflow.tasks(DAG_ID, run_id)
+            line = "   ".join(_progress(stage, tasks) for stage in STAGES)
+            if line != shown:
+                console.print(f"{time.monotonic() - started:6.1f} s   {line}")
+                shown = line
+            if state in ENDED:
+                return tasks, state
+            time.sleep(0.5)
+        raise StackError(f"run {run_id} did not end in {WAIT_S} s; see {self._stack.addresses.airflow}/dags/{DAG_ID}")
+
+    def _jobs(self) -> int:
+        answer = self._http.get(f"{self._stack.addresses.ai_services}/jobs/count", timeout=TIMEOUT_S)
+        return int(answer.json().get("sagemaker", 0))
+
+    def _writes(self) -> int:
+        """Return how many index operations the index ever saw, 0 before it exists."""
+        answer = self._http.get(f"{self._stack.addresses.opensearch}/{INDEX}/_stats/indexing", timeout=TIMEOUT_S)
+        if answer.status_code == requests.codes.not_found:
+            return 0
+        return int(answer.json()["_all"]["primaries"]["indexing"]["index_total"])
+
+    def _show_stages(self, tasks: list[dict[str, Any]]) -> None:
+        table = Table("stage", "tasks", "wall clock s", box=None, pad_edge=False)
+        for stage in STAGES:
+            of_stage = [task for task in tasks if task["task_id"] == stage and task["end_date"]]
+            if of_stage:
+                first = min(_at(task["start_date"]) for task in of_stage)
+                last = max(_at(task["end_date"]) for task in of_stage)
+                table.add_row(stage, str(len(of_stage)), f"{(last - first).total_seconds():.1f}")
+        console.print(table)
+
+    def _show_failures(self, tasks: list[dict[str, Any]]) -> None:
+        for task in tasks:
+            if task["state"] == "failed":
+                console.print(f"{task['task_id']} {task['map_index']} failed:\n{self._airflow.log(task)[-3000:]}")
+
+    def _show_counts(self, tasks: list[dict[str, Any]], *, jobs: int, writes: int) -> None:
+        """Add up the reports of all shards and hold them against the manifest."""
+        prepare = next(task for task in tasks if task["task_id"] == "prepare")
+        manifest = self._load(_json(self._airflow.xcom(prepare, "run"))["manifest"], Manifest)
+        reports = [
+            self._load(_json(self._airflow.xcom(task))["report"], IngestReport)
+            for task in tasks
+            if task["task_id"] == "ingest"
+        ]
+        done = _total([report.counts for report in reports])
+        done.reconcile("all shards", records=manifest.counts.records)
+        lost = manifest.counts.read - done.indexed - done.unchanged - done.dead_letters - manifest.counts.dead_letters
+        console.print(
+            f"{manifest.counts.read:,} read, {done.indexed:,} indexed, {done.unchanged:,} unchanged, "
+            f"{done.dead_letters + manifest.counts.dead_letters:,} dead letters, {lost:,} lost; "
+            f"{jobs} batch jobs submitted, {writes:,} index operations"
+        )
+        if jobs == 0 and writes == 0:
+            console.print("The work was done before: no job was submitted and nothing was written.")
+
+    def _load(self, uri: str, kind: Any) -> Any:  # noqa: ANN401 - one of the manifest's types
+        stored = self._objects.read(uri)
+        if stored is None:
+            raise StackError(f"{uri} is not there")
+        return msgspec.json.decode(stored.content, type=kind)
+
+    def _ask(self) -> None:
+        """Ask by text (the node embeds the question) and by vector (we embed it): the answers have to agree."""
+        model_id = self._model_id()
+        for question in QUESTIONS:
+            neural = {"neural": {"embedding": {"query_text": question, "model_id": model_id, "k": 3}}}
+            knn = {"knn": {"embedding": {"vector": self._embed(model_id, question), "k": 3}}}
+            by_text, by_vector = self._search(neural), self._search(knn)
+            same = "same answers by knn" if by_text == by_vector else f"knn answers otherwise: {by_vector}"
+            console.print(f"\n[bold]{question}?[/bold]   (neural query; {same})")
+            for score, text in by_text:
+                console.print(f"  {score:.3f}  {text[:100]}")
+
+    def _model_id(self) -> str:
+        query = {"query": {"bool": {"filter": [{"term": {"model_state": "DEPLOYED"}}]}}}
+        hits = self._post("_plugins/_ml/models/_search", query)["hits"]["hits"]
+        return str(next(hit["_id"] for hit in hits if hit["_source"]["name"].endswith(MODEL)))
+
+    def _embed(self, model_id: str, text: str) -> list[float]:
+        body = {"text_docs": [text], "return_number": True, "target_response": ["sentence_embedding"]}
+        answer = self._post(f"_plugins/_ml/_predict/text_embedding/{model_id}", body)
+        vector: list[float] = answer["inference_results"][0]["output"][0]["data"]
+        return vector
+
+    def _search(self, query: dict[str, Any]) -> list[tuple[float, str]]:
+        body = {"size": 3, "_source": {"excludes": ["embedding"]}, "query": query}
+        hits = self._post(f"{INDEX}/_search", body)["hits"]["hits"]
+        return [(round(hit["_score"], 4), hit["_source"]["text"]) for hit in hits]
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        answer = self._http.post(f"{self._stack.addresses.opensearch}/{path}", json=body, timeout=TIMEOUT_S)
+        answer.raise_for_status()
+        return answer.json()
+
+    def _show_addresses(self) -> None:
+        console.print(
+            f"\nAirflow     {self._stack.addresses.airflow}/dags/{DAG_ID}   "
+            f"user admin, password {self._stack.airflow_password()}\n"
+            f"OpenSearch  {self._stack.addresses.opensearch}/{INDEX}/_search?pretty\n"
+            "The stack keeps running; make down ends it."
+        )
+
+
+def _progress(stage: str, tasks: list[dict[str, Any]]) -> str:
+    of_stage = [task for task in tasks if task["task_id"] == stage]
+    done = sum(task["state"] == "success" for task in of_stage)
+    waiting = sum(task["state"] == "deferred" for task in of_stage)
+    return f"{stage} {done}/{len(of_stage)}" + (f" ({waiting} waiting)" if waiting else "")
+
+
+def _total(counts: list[IngestCounts]) -> IngestCounts:
+    names = IngestCounts.__struct_fields__
+    return IngestCounts(*(sum(getattr(count, name) for count in counts) for name in names))
+
+
+def _at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _json(value: Any) -> Any:  # noqa: ANN401 - an XCom
+    return msgspec.json.decode(value) if isinstance(value, str) else value
+
+
+def main() -> int:
+    """Start the stack if it is not up, and run the demo."""
+    try:
+        return 0 if Demo(Stack.up()).run() else 1
+    except StackError as error:
+        console.print(f"demo: {error}", style="red")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""A real OpenSearch node on loopback. It is ready only when the index guard is in place.
+
+The k-NN plugin's archive carries no native faiss. An index of that engine (or of none: faiss is the default) would
+end the node at its first refresh. The guard is a legacy index template that turns graph building off for every
+index: search stays exact, in Java. A legacy template, because those merge with each other: a composable one would
+hide the templates of the user. What it cannot cover: an index that matches a composable template of the user (put
+`GUARD_SETTINGS` into that template), and quantised fields (`mode: on_disk`, `compression_level` of 4x and more).
+Engine `lucene` is not touched, `nmslib` is harmless on 2.19 and refused by 3.x itself.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import pwd
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from include.local_stack.egress_certificates import install_in_node
+from include.local_stack.egress_certificates import jvm_flags as egress_jvm_flags
+from include.local_stack.java import Java, choose_java
+from include.local_stack.opensearch_artifacts import fetch
+from include.local_stack.opensearch_home import (
+    NODE_USER,
+    NodeHome,
+    assemble,
+    hand_over,
+    node_user_can_reach,
+    place_for,
+)
+from include.local_stack.processes import Command
+from include.local_stack.settings import LOOPBACK, Ports, StackOptions
+
+# Its name stands in the warning that the node sends to whoever puts a composable template over it.
+GUARD_NAME = "local_stack_has_no_native_faiss"
+GUARD_SETTINGS = {"index.knn.advanced.approximate_threshold": -1}
+# Language analyzers load locale data that a trimmed runtime does not have; index creation fails with them.
+LEFT_OUT_ON_TRIMMED_JAVA = ("analysis-common",)
+START_WAIT_S = 180.0
+
+BASE_SETTINGS = """cluster.name: local-stack
+node.name: local
+path.data: {home}/data
+path.logs: {home}/logs
+network.host: 127.0.0.1
+http.port: {http}
+transport.port: {transport}
+discovery.type: single-node
+action.auto_create_index: true
+cluster.routing.allocation.disk.threshold_enabled: false
+"""
+ML_SETTINGS = """plugins.ml_commons.only_run_on_ml_node: false
+plugins.ml_commons.native_memory_threshold: 100
+plugins.ml_commons.jvm_heap_memory_threshold: 100
+plugins.ml_commons.disk_free_space_threshold: -1
+plugins.ml_commons.offline_batch_inference_enabled: true
+plugins.ml_commons.offline_batch_ingestion_enabled: true
+plugins.ml_commons.remote_inference.enabled: true
+plugins.ml_commons.connector.private_ip_enabled: true
+plugins.ml_commons.model_access_control_enabled: false
+plugins.ml_commons.trusted_connector_endpoints_regex:
+  - "^https?://(localhost|127\\\\.0\\\\.0\\\\.1)(:[0-9]+)?(/.*)?$"
+  - "^https://(runtime|api)\\\\.sagemaker\\\\..*[a-z0-9-]\\\\.amazonaws\\\\.com/.*$"
+  - "^https://bedrock(-runtime|-agent-runtime)?\\\\..*[a-z0-9-]\\\\.amazonaws\\\\.com/.*$"
+  - "^https://api\\\\.(openai\\\\.com|cohere\\\\.(ai|com))/.*$"
+"""
+# config/jvm.options of the distribution and the launcher's own flags.
+JVM_FLAGS = (
+    "-XX:+UseG1GC",
+    "-XX:G1ReservePercent=25",
+    "-XX:InitiatingHeapOccupancyPercent=30",
+    "-XX:-OmitStackTraceInFastThrow",
+    "-Xss1m",
+    "-Dopensearch.networkaddress.cache.ttl=60",
+    "-Dopensearch.networkaddress.cache.negative.ttl=10",
+    "-Djava.awt.headless=true",
+    "-Dfile.encoding=UTF-8",
+    "-Djna.nosys=true",
+    "-Dio.netty.noUnsafe=true",
+    "-Dio.netty.noKeySetOptimization=true",
+    "-Dio.netty.recycler.maxCapacityPerThread=0",
+    "-Dio.netty.allocator.numDirectArenas=0",
+    "-Dlog4j.shutdownHookEnabled=false",
+    "-Dlog4j2.disable.jmx=true",
+    "-Dopensearch.distribution.type=tar",
+    "-Dopensearch.bundled_jdk=false",
+)
+
+
+class Node(msgspec.Struct, frozen=True):
+    """An assembled node and the Java that runs it."""
+
+    home: NodeHome
+    java: Java
+
+
+def prepare(options: StackOptions, *, certificates: Path) -> Node:
+    """Fetch, verify and assemble; does nothing that was done before."""
+    lock = fetch(options.opensearch_version, options.cache / "jars")
+    java = choose_java(lock.java_min, lock.java_max, cache=options.cache, usable=node_user_can_reach)
+    left_out = LEFT_OUT_ON_TRIMMED_JAVA if java.is_trimmed else ()
+    path = place_for(options.home)
+    home = assemble(lock, cache=options.cache / "jars", path=path, left_out=left_out)
+    install_in_node(certificates, path / "config")
+    return Node(home, _within_reach(java, path))
+
+
+def command(node: Node, options: StackOptions, ports: Ports, *, env: dict[str, str]) -> Command:
+    """How to start the node; its settings file is written here, its folders pass to the account that runs it."""
+    path = node.home.path
+    settings = BASE_SETTINGS.format(home=path, http=ports.opensearch, transport=ports.opensearch_transport)
+    (path / "config" / "opensearch.yml").write_text(settings + ML_SETTINGS)
+    account = pwd.getpwnam(NODE_USER) if os.geteuid() == 0 else None
+    if account:
+        hand_over(path)
+    return Command(
+        name="opensearch",
+        argv=(
+            str(node.java.executable),
+            *java_flags(node, heap=options.opensearch_heap),
+            *egress_jvm_flags(path / "config", ports.egress),
+            *("-cp", f"{path}/lib/*", "org.opensearch.bootstrap.OpenSearch"),
+        ),
+        env=env | {"HOME": str(path / "tmp"), "LANG": "C.UTF-8", "AWS_ENDPOINT_URL_S3": ports.url("s3")},
+        cwd=path,
+        log=options.home / "logs" / "opensearch.log",
+        is_healthy=ready_check(ports.opensearch),
+        wait_s=START_WAIT_S,
+        uid=account.pw_uid if account else None,
+        gid=account.pw_gid if account else None,
+    )
+
+
+def java_flags(node: Node, *, heap: str) -> list[str]:
+    """The flags for this version on this Java; the javaagent of 3.x replaces the security manager of 2.x."""
+    path, major = node.home.path, node.java.major
+    flags = [f"-Xms{heap}", f"-Xmx{heap}", *JVM_FLAGS]
+    flags.append(f"-Djava.locale.providers=SPI,{'COMPAT' if major < 23 else 'CLDR'}")  # noqa: PLR2004  COMPAT ended
+    if major >= 20 and node.java.has_vector_module:  # noqa: PLR2004  what Lucene can use
+        flags.append("--add-modules=jdk.incubator.vector")
+    if node.home.version.startswith("2."):
+        if major >= 12:  # noqa: PLR2004  before, it was allowed without asking
+            flags.append("-Djava.security.manager=allow")
+    else:
+        flags.append(f"-javaagent:{path}/agent/opensearch-agent.jar")
+        flags.append("-Dorg.apache.lucene.store.MMapDirectory.sharedArenaMaxPermits=1")
+        if major >= 22:  # noqa: PLR2004  since then, native access without the flag warns
+            flags.append("--enable-native-access=ALL-UNNAMED")
+    return [
+        *flags,
+        f"-Djava.io.tmpdir={path / 'tmp'}",
+        f"-Djna.tmpdir={path / 'tmp'}",
+        f"-XX:ErrorFile={path}/logs/hs_err_pid%p.log",
+        f"-Dopensearch.path.home={path}",
+        f"-Dopensearch.path.conf={path}/config",
+    ]
+
+
+def ready_check(port: int) -> Callable[[], bool]:
+    """True once the node answers yellow or green and holds the index guard."""
+    guard = {"index_patterns": ["*"], "order": -1, "settings": GUARD_SETTINGS}
+
+    def is_ready() -> bool:
+        status, body = _call(port, "GET", "/_cluster/health?wait_for_status=yellow&timeout=2s")
+        if status != http.HTTPStatus.OK or body.get("status") not in ("yellow", "green"):
+            return False
+        return _call(port, "PUT", f"/_template/{GUARD_NAME}", guard)[0] == http.HTTPStatus.OK
+
+    return is_ready
+
+
+def _within_reach(java: Java, path: Path) -> Java:
+    """Copy the runtime into the node's home when the node's account cannot reach it where it lies."""
+    if node_user_can_reach(java.executable):
+        return java
+    runtime = path / "jdk"
+    if not runtime.exists():
+        shutil.copytree(java.executable.parents[1], runtime)
+    return msgspec.structs.replace(java, executable=runtime / "bin" / "java")
+
+
+def _call(port: int, method: str, path: str, body: object = None) -> tuple[int, dict[str, object]]:
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+    try:
+        content = json.dumps(body) if body is not None else None
+        connection.request(method, path, content, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read() or b"{}")
+    except (OSError, http.client.HTTPException, ValueError):
+        return 0, {}
+    finally:
+        connection.close()

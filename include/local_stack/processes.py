@@ -1,0 +1,176 @@
+"""Processes by identity. A signal goes only to a process whose pid and start time are the recorded ones."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from include.local_stack.settings import LOOPBACK
+
+LOG_TAIL_LINES = 15
+GRACE_S = 10.0
+
+# Kept so that this program can reap what it started; Popen also warns when it is dropped while its process runs.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+class RunningProcess(msgspec.Struct, frozen=True):
+    """A process as recorded: the pid alone may have passed to a stranger since."""
+
+    pid: int
+    started: str
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """One process to start and how to know that it serves."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+    log: Path
+    is_healthy: Callable[[], bool]
+    wait_s: float = 90.0
+    uid: int | None = None
+    gid: int | None = None
+
+
+def child_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The caller's environment for a child, without the person's own AWS, Airflow and AI service settings.
+
+    Loopback never goes through a proxy, whatever the machine uses for the outside.
+    """
+    kept = {
+        key: value
+        for key, value in environ.items()
+        if not key.startswith(("AWS_", "AIRFLOW_", "OPENAI_", "CO_API_", "PYTHONWARNINGS"))
+    }
+    return kept | {"NO_PROXY": f"{LOOPBACK},localhost", "no_proxy": f"{LOOPBACK},localhost"}
+
+
+def start(command: Command) -> RunningProcess:
+    """Start in a session of its own: it outlives the caller, and its children are found by the session."""
+    command.log.parent.mkdir(parents=True, exist_ok=True)
+    with command.log.open("ab") as log:
+        child = subprocess.Popen(
+            command.argv,
+            env=dict(command.env),
+            cwd=command.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            user=command.uid,
+            group=command.gid,
+            extra_groups=[] if command.uid is not None else None,
+        )
+    _children[child.pid] = child
+    return RunningProcess(pid=child.pid, started=start_time(child.pid) or "")
+
+
+def is_alive(process: RunningProcess) -> bool:
+    """Whether this very process still runs."""
+    if child := _children.get(process.pid):
+        child.poll()
+    return bool(process.started) and start_time(process.pid) == process.started
+
+
+def start_time(pid: int) -> str | None:
+    """When the process started, in the system's own words; None when it is gone or only waits to be reaped."""
+    try:
+        # proc(5): fields after the command in parentheses; the first is the state, the 20th the start in ticks.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None if Path("/proc/self/stat").exists() else _start_time_from_ps(pid)
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _start_time_from_ps(pid: int) -> str | None:
+    """The same where there is no /proc (macOS)."""
+    line = subprocess.run(
+        ["ps", "-o", "stat=,lstart=", "-p", str(pid)],  # noqa: S607  ps lies in different places
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    state, _, started = line.partition(" ")
+    return None if not started or state.startswith("Z") else started.strip()
+
+
+def members_of_session(leader: RunningProcess) -> list[RunningProcess]:
+    """The leader and all its descendants that kept its session.
+
+    The system gives no pid away while a session of that number exists, so that orphans of a dead leader are its
+    own, unless the pid runs again with another start time: then everything recorded is gone.
+    """
+    now = start_time(leader.pid)
+    if now is not None and now != leader.started:
+        return []
+    found = []
+    for pid in _all_pids():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getsid(pid) == leader.pid and (started := start_time(pid)):
+                found.append(RunningProcess(pid=pid, started=started))
+    return found
+
+
+def _all_pids() -> list[int]:
+    if Path("/proc/self/stat").exists():
+        return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]  # noqa: PTH208
+    listing = subprocess.run(
+        ["ps", "-axo", "pid="],  # noqa: S607  ps lies in different places
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    return [int(word) for word in listing.split()]
+
+
+def stop(process: RunningProcess, *, grace_s: float = GRACE_S) -> bool:
+    """End a process and all its descendants; False when nothing of it was left.
+
+    First the leader alone, which ends its own workers in order; then whoever is left; then by force.
+    """
+    left = members_of_session(process)
+    if not left:
+        return False
+    _signal([process], signal.SIGTERM)
+    if not _wait_until_gone(process, wait_s=grace_s):
+        _signal(members_of_session(process), signal.SIGTERM)
+        if not _wait_until_gone(process, wait_s=1.0):
+            _signal(members_of_session(process), signal.SIGKILL)
+            _wait_until_gone(process, wait_s=5.0)
+    return True
+
+
+def _signal(processes: list[RunningProcess], number: signal.Signals) -> None:
+    for process in processes:
+        if is_alive(process):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+
+
+def _wait_until_gone(process: RunningProcess, *, wait_s: float) -> bool:
+    deadline = time.monotonic() + wait_s
+    while True:
+        if not is_alive(process) and not members_of_session(process):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+
+
+def tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
+    """The last lines of a log, for an error message."""
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return "(no log)"
+    return "\n".join(text.splitlines()[-lines:]) or "(the log is empty)"

@@ -1,0 +1,170 @@
+"""What a stack is asked to be. Every port, path and version is decided here, before anything starts."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+LOOPBACK = "127.0.0.1"
+REPOSITORY = Path(__file__).resolve().parents[2]
+VERSIONS = ("2.19.1", "3.6.0")
+SERVICES = ("opensearch", "s3", "ai_services", "airflow")
+DEFAULT_PORTS = {
+    "opensearch": 9200,
+    "opensearch_transport": 9300,
+    "s3": 9000,
+    "ai_services": 9400,
+    "egress": 9401,
+    "airflow": 8080,
+}
+
+
+class StackError(Exception):
+    """The stack cannot do what was asked; the message names cause, place and remedy."""
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """One port per listener; all are fixed before the first process starts, so that none waits for another."""
+
+    opensearch: int
+    opensearch_transport: int
+    s3: int
+    ai_services: int
+    egress: int
+    airflow: int
+
+    def url(self, service: str) -> str:
+        """Where a service answers on loopback."""
+        return f"http://{LOOPBACK}:{getattr(self, service)}"
+
+
+class Addresses(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The content of `stack.json`: only services that run are named, the others are empty here."""
+
+    opensearch: str = ""
+    s3: str = ""
+    ai_services: str = ""
+    airflow: str = ""
+    opensearch_version: str = ""
+
+
+class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What to start and where.
+
+    `ports` holds only the ports somebody asked for; `free_ports` picks the others from what the system has free
+    instead of taking the defaults.
+    """
+
+    home: Path = REPOSITORY / ".local"
+    cache: Path = REPOSITORY / ".cache"
+    services: frozenset[str] = frozenset(SERVICES)
+    opensearch_version: str = VERSIONS[0]
+    opensearch_heap: str = "1g"
+    ports: dict[str, int] = {}
+    free_ports: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no stack can be."""
+        if self.opensearch_version not in VERSIONS:
+            raise StackError(
+                f"OPENSEARCH_VERSION={self.opensearch_version}: not assembled here. Use {' or '.join(VERSIONS)}."
+            )
+        if unknown := sorted(self.services - set(SERVICES)):
+            raise StackError(f"--services {','.join(unknown)}: no such service. Choose from {','.join(SERVICES)}.")
+
+
+def options_from_environment(environ: Mapping[str, str], *, services: Iterable[str] = SERVICES) -> StackOptions:
+    """Read the variables a person sets before `make up`; unset ones keep their defaults."""
+    return StackOptions(
+        home=home_from_environment(environ),
+        cache=Path(environ.get("LOCAL_STACK_CACHE") or REPOSITORY / ".cache").absolute(),
+        services=frozenset(services),
+        opensearch_version=environ.get("OPENSEARCH_VERSION") or VERSIONS[0],
+        opensearch_heap=environ.get("OPENSEARCH_HEAP") or "1g",
+        ports={
+            name: _port_number(port_variable(name), environ[port_variable(name)])
+            for name in DEFAULT_PORTS
+            if environ.get(port_variable(name))
+        },
+        free_ports=_wants_free_ports(environ.get("PORTS", "")),
+    )
+
+
+def home_from_environment(environ: Mapping[str, str]) -> Path:
+    """The folder that holds the state of one stack."""
+    return Path(environ.get("LOCAL_STACK_HOME") or REPOSITORY / ".local").absolute()
+
+
+def port_variable(name: str) -> str:
+    """`ai_services` -> `AI_SERVICES_PORT`."""
+    return f"{name.upper()}_PORT"
+
+
+def choose_ports(options: StackOptions) -> Ports:
+    """Fix every port: those asked for, then defaults or what the system has free."""
+    chosen = dict(options.ports)
+    missing = [name for name in DEFAULT_PORTS if name not in chosen]
+    if options.free_ports:
+        chosen |= dict(zip(missing, _free_ports(len(missing)), strict=True))
+    else:
+        chosen |= {name: DEFAULT_PORTS[name] for name in missing}
+    _refuse_doubles(chosen)
+    return Ports(**chosen)
+
+
+def refuse_taken(ports: Ports, names: Iterable[str]) -> None:
+    """A port that is taken is an error now, not a line in the log of a half-started stack later."""
+    for name in sorted(names):
+        if not is_free(port := getattr(ports, name)):
+            raise StackError(
+                f"{name}: port {port} on {LOOPBACK} is taken by another program. "
+                f"Set {port_variable(name)} to another port, or PORTS=free to pick free ones."
+            )
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this loopback port now."""
+    with socket.socket() as probe:
+        # Servers set this too; without it a port in TIME_WAIT looks taken for a minute after `down`.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:  # all stay open until the last one is bound: the system hands out distinct ports
+            probe.bind((LOOPBACK, 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def _refuse_doubles(chosen: Mapping[str, int]) -> None:
+    name_of: dict[int, str] = {}
+    for name, port in chosen.items():
+        if other := name_of.get(port):
+            raise StackError(
+                f"{port_variable(name)} and {port_variable(other)} both are {port}: give each its own port."
+            )
+        name_of[port] = name
+
+
+def _port_number(variable: str, text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:  # noqa: PLR2004  the last port there is
+        raise StackError(f"{variable}={text}: not a port. Give a number from 1 to 65535.")
+    return int(text)
+
+
+def _wants_free_ports(text: str) -> bool:
+    if text not in ("", "free"):
+        raise StackError(f"PORTS={text}: unknown. The only value is PORTS=free.")
+    return text == "free"

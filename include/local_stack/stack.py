@@ -1,0 +1,195 @@
+"""The whole stack. Its S3, index, jobs and Airflow database live and die together.
+
+S3 is kept in memory only; an index, a job or a task's record that pointed to lost objects would lie. Therefore `down`
+removes all of that state; what was downloaded stays in the cache, logs and the key pair stay in the home.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from include.local_stack import opensearch_home, processes
+from include.local_stack.airflow import ADMIN, read_secrets
+from include.local_stack.airflow_api import AirflowAPI
+from include.local_stack.services import LISTENERS, PROCESSES_OF, Services
+from include.local_stack.settings import (
+    Addresses,
+    Ports,
+    StackError,
+    StackOptions,
+    choose_ports,
+    home_from_environment,
+    options_from_environment,
+    port_variable,
+    refuse_taken,
+)
+from include.local_stack.state import (
+    STACK_FILE,
+    STATE_FILE,
+    Credentials,
+    StackState,
+    StateFile,
+    credentials_of,
+    only_one_at_a_time,
+)
+from include.local_stack.supervisor import Say, Supervisor
+
+__all__ = ["Addresses", "Stack", "StackError", "StackOptions"]
+
+FOLDERS_OF_STATE = ("airflow", "ai_services")
+
+
+def say_on_stdout(line: str) -> None:
+    """Print one line at once, also into a pipe."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+class Stack(msgspec.Struct, frozen=True):
+    """A stack that runs."""
+
+    home: Path
+    addresses: Addresses
+    credentials: Credentials
+
+    @classmethod
+    def up(cls, options: StackOptions | None = None, *, say: Say = say_on_stdout) -> Stack:
+        """Start what does not run yet and return when everything serves; twice is harmless.
+
+        Without options, the environment decides (`LOCAL_STACK_HOME`, `OPENSEARCH_VERSION`, `PORTS`, ...).
+        """
+        options = options or options_from_environment(os.environ)
+        with only_one_at_a_time(options.home, say):
+            file = StateFile(options.home)
+            state = _settle(options, file, say)
+            file.write(state)
+            keys = credentials_of(options.home)
+            supervisor = Supervisor(file, say)
+            try:
+                Services(options, state, keys, supervisor, say).start()
+            finally:
+                addresses = _write_addresses(options.home, file)
+        return cls(options.home, addresses, keys)
+
+    @classmethod
+    def running(cls, home: Path | None = None) -> Stack:
+        """The stack that `up` started in this home."""
+        home = home or home_from_environment(os.environ)
+        file = home / STACK_FILE
+        if not file.exists():
+            raise StackError(f"{file}: no stack runs in {home}. Start it with `make up`.")
+        return cls(home, msgspec.json.decode(file.read_bytes(), type=Addresses), credentials_of(home))
+
+    def down(self, *, say: Say = say_on_stdout) -> None:
+        """End this stack and remove its state."""
+        down(self.home, say=say)
+
+    def airflow_password(self) -> str:
+        """The password of Airflow's user `admin`."""
+        return read_secrets(self.home / "airflow").admin_password
+
+    def airflow_api(self) -> AirflowAPI:
+        """Airflow's REST API, signed in as admin."""
+        return AirflowAPI(self.addresses.airflow, ADMIN, self.airflow_password())
+
+
+def down(home: Path, *, say: Say = say_on_stdout) -> bool:
+    """End all processes of a home and remove their state; False, and nothing touched, when there was no stack."""
+    if not (home / STATE_FILE).exists():
+        say(f"no stack in {home}")
+        return False
+    with only_one_at_a_time(home, say):
+        file = StateFile(home)
+        state = file.read()
+        stopped = Supervisor(file, say).stop_all()
+        if state:
+            _remove_state(home, state)
+    say(f"stopped: {', '.join(stopped) or 'nothing ran'}; state removed, caches kept")
+    return True
+
+
+def status(home: Path, *, say: Say = say_on_stdout) -> bool:
+    """Say what runs where; True when every recorded process is alive."""
+    state = StateFile(home).read()
+    if state is None:
+        say(f"no stack in {home}")
+        return False
+    alive = _alive(state)
+    for name, process in sorted(state.processes.items()):
+        addresses = [f"{listener} {state.ports.url(listener)}" for listener in LISTENERS.get(name, ())]
+        verdict = "runs" if name in alive else f"has ended, see {home / 'logs' / name}.log"
+        say(f"{name:<22} {verdict}   pid {process.pid}   {'  '.join(addresses)}".rstrip())
+    return len(alive) == len(state.processes)
+
+
+def _settle(options: StackOptions, file: StateFile, say: Say) -> StackState:
+    """Decide ports and version: those of the stack that runs, else new ones; nothing is started yet."""
+    recorded = file.read()
+    if recorded and not _alive(recorded):
+        if recorded.processes:
+            say("the previous stack ended without `make down`; its state is removed")
+        Supervisor(file, say).stop_all()
+        _remove_state(options.home, recorded)
+        recorded = None
+    if recorded is None:
+        ports = choose_ports(options)
+        refuse_taken(ports, _listeners(options.services, running=()))
+        return StackState(options.opensearch_version, ports, str(opensearch_home.place_for(options.home)))
+    _refuse_changes(options, recorded)
+    refuse_taken(recorded.ports, _listeners(options.services, running=_alive(recorded)))
+    return msgspec.structs.replace(recorded, opensearch_version=options.opensearch_version)
+
+
+def _refuse_changes(options: StackOptions, recorded: StackState) -> None:
+    if "opensearch" in recorded.processes and options.opensearch_version != recorded.opensearch_version:
+        raise StackError(
+            f"{options.home}: OpenSearch {recorded.opensearch_version} is up, OPENSEARCH_VERSION asks for "
+            f"{options.opensearch_version}. Run `make down` first: index, jobs and objects end with it."
+        )
+    for name, port in options.ports.items():
+        if (used := getattr(recorded.ports, name)) != port:
+            raise StackError(
+                f"{options.home}: this stack uses port {used} for {name}, {port_variable(name)} asks for {port}. "
+                f"Run `make down` first, or unset {port_variable(name)}."
+            )
+
+
+def _listeners(services: Iterable[str], *, running: Iterable[str]) -> list[str]:
+    """The ports that must be free before these services start."""
+    to_start = {process for service in services for process in PROCESSES_OF[service]} - set(running)
+    return [listener for process in to_start for listener in LISTENERS.get(process, ())]
+
+
+def _alive(state: StackState) -> list[str]:
+    return [name for name, process in state.processes.items() if processes.is_alive(process)]
+
+
+def _write_addresses(home: Path, file: StateFile) -> Addresses:
+    """Write `stack.json`, for programs that only need to know where things are."""
+    state = file.read()
+    addresses = addresses_of(state.ports, state.opensearch_version, _alive(state)) if state else Addresses()
+    (home / STACK_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(addresses)))
+    return addresses
+
+
+def addresses_of(ports: Ports, opensearch_version: str, running: Iterable[str]) -> Addresses:
+    """Name every service whose last process runs."""
+    served = [service for service, names in PROCESSES_OF.items() if set(names) <= set(running)]
+    return Addresses(
+        **{service: ports.url(service) for service in served},
+        opensearch_version=opensearch_version if "opensearch" in served else "",
+    )
+
+
+def _remove_state(home: Path, state: StackState) -> None:
+    opensearch_home.remove(Path(state.node_home))
+    for folder in FOLDERS_OF_STATE:
+        shutil.rmtree(home / folder, ignore_errors=True)
+    for file in (STACK_FILE, STATE_FILE):
+        (home / file).unlink(missing_ok=True)

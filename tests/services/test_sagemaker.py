@@ -1,0 +1,132 @@
+"""What reaches SageMaker through ML Commons, and what comes back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.job import JobRecord, Sighting
+from opensearch_batch.core.ml_commons import fill
+from opensearch_batch.services.sagemaker import SageMaker
+
+CONNECTOR = Path(__file__).resolve().parents[2] / "include" / "connectors" / "sagemaker.json"
+VALUES = {
+    "region": "us-east-1",
+    "model_name": "minilm",
+    "endpoint_name": "e",
+    "input_field": "text",
+    "role_arn": "arn:r",
+}
+RECORD = JobRecord("k", "p-k-1", "sagemaker", "m", "s3://w/jobs/k/input.jsonl", "s3://w/jobs/k/output/1/", 0.0)
+
+
+@pytest.fixture
+def parameters() -> dict[str, Any]:
+    """The connector's parameters as ML Commons stores them: nested ones as text."""
+    body: dict[str, Any] = fill(json.loads(CONNECTOR.read_text()), VALUES, "connector")["parameters"]
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in body.items()}
+
+
+def test_the_connector_for_amazon_opensearch_service_keeps_its_role() -> None:
+    """Filled with a role, the documents' credential form stands unchanged."""
+    body = fill(json.loads(CONNECTOR.read_text()), VALUES, "connector")
+    assert body["credential"] == {"roleArn": "arn:r"}
+    assert body["actions"][1]["url"] == "https://api.sagemaker.us-east-1.amazonaws.com/CreateTransformJob"
+
+
+def test_a_placeholder_without_value_is_named() -> None:
+    """The error names the place and what is known."""
+    with pytest.raises(ConfigError, match=r"connector name: no value for <model_name>"):
+        fill(json.loads(CONNECTOR.read_text()), {"region": "x"}, "connector")
+
+
+def test_a_job_overrides_name_and_places_and_keeps_the_rest(parameters: dict[str, Any]) -> None:
+    """Only what differs from job to job is sent with `_batch_predict`."""
+    assert SageMaker().batch_predict_parameters(RECORD, parameters) == {
+        "TransformJobName": "p-k-1",
+        "TransformInput": {
+            "ContentType": "application/json",
+            "SplitType": "Line",
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://w/jobs/k/input.jsonl"}},
+        },
+        "TransformOutput": {
+            "AssembleWith": "Line",
+            "Accept": "application/json",
+            "S3OutputPath": "s3://w/jobs/k/output/1/",
+        },
+    }
+
+
+def test_the_output_is_one_object_beside_the_inputs_name() -> None:
+    """SageMaker appends .out."""
+    assert SageMaker().outputs(RECORD) == ["s3://w/jobs/k/output/1/input.jsonl.out"]
+
+
+def test_machine_sizes_and_places_are_no_part_of_the_identity(parameters: dict[str, Any]) -> None:
+    """A bigger machine predicts the same; another filter does not."""
+    one = SageMaker().identity(parameters)
+    bigger = {**parameters, "TransformResources": '{"InstanceCount":9}', "TransformJobName": "x"}
+    other = {**parameters, "DataProcessing": '{"InputFilter":"$.title","JoinSource":"Input","OutputFilter":"$"}'}
+    assert SageMaker().identity(bigger) == one
+    assert SageMaker().identity(other) != one
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("InProgress", "RUNNING"), ("Stopping", "RUNNING"), ("Completed", "COMPLETED"), ("Failed", "FAILED"),
+        ("Stopped", "CANCELLED"), ("incomplete", "RUNNING"), (None, "RUNNING"),
+    ],
+)  # fmt: skip
+def test_the_state_is_read_exactly(status: str | None, state: Any) -> None:
+    """No substring decides: `incomplete` is not complete."""
+    assert SageMaker().sighting({"TransformJobStatus": status, "FailureReason": None}) == Sighting(state)
+
+
+@pytest.mark.parametrize("name", ["p", "Ünï çøde!", "a" * 200, "--"])
+def test_a_job_name_is_one_sagemaker_takes(name: str) -> None:
+    """At most 63 letters, digits and inner hyphens, and different for each folder and generation."""
+    made = SageMaker().job_name(name, "s3://w/jobs/k", 1)
+    assert len(made) <= 63
+    assert all(part.isascii() and part.isalnum() for part in made.split("-") if part)
+    assert made[0] != "-"
+    assert (
+        len({made, SageMaker().job_name(name, "s3://w/jobs/k", 2), SageMaker().job_name(name, "s3://v/jobs/k", 1)}) == 3
+    )
+
+
+def test_a_record_without_the_models_input_is_rejected(parameters: dict[str, Any]) -> None:
+    """SageMaker would fail the whole job for it; others pass unchanged."""
+    line = SageMaker().request_line(parameters)
+    assert line(b'{"text": "x", "n": 1.10}') == b'{"text": "x", "n": 1.10}'
+    for record in (b'{"title":"x"}', b'{"text":null}'):
+        with pytest.raises(RecordRejected, match=r"nothing at \$\.text"):
+            line(record)
+
+
+def test_an_error_row_gives_its_reason_and_a_text_that_says_so_does_not() -> None:
+    """Only the service's own key counts."""
+    service = SageMaker()
+    assert service.row_error(b'{"SageMakerInferenceError":"too long"}') == 'SageMakerInferenceError: "too long"'
+    assert service.row_error(b'{"text":"SageMakerInferenceError","SageMakerOutput":[1]}') is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("DataProcessing", '{"InputFilter":"$.text"}', "JoinSource must be Input"),
+        ("TransformInput", '{"SplitType":"None"}', "SplitType must be Line"),
+        ("DataProcessing", '{"InputFilter":"$.a[*]","JoinSource":"Input"}', "no plain path"),
+        ("TransformInput", "7", "must be an object"),
+    ],
+)
+def test_parameters_that_cannot_be_ingested_are_refused_before_paying(
+    parameters: dict[str, Any], name: str, value: str, message: str
+) -> None:
+    """The error names the parameter."""
+    with pytest.raises(ConfigError, match=message):
+        SageMaker().check({**parameters, name: value})

@@ -1,0 +1,33 @@
+"""The files around the code say what the code does."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_compose_file_is_one() -> None:
+    """It validates against the compose specification's schema."""
+    command = [
+        sys.executable,
+        "-m",
+        "check_jsonschema",
+        "--builtin-schema",
+        "vendor.compose-spec",
+        "docker-compose.yaml",
+    ]
+    checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own file
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_every_requirement_is_pinned_as_the_constraints_say() -> None:
+    """An install with constraints.txt gives exactly the pinned versions."""
+    constraints = set((ROOT / "constraints.txt").read_text().split("\n"))
+    for name in ("requirements.txt", "include/local_stack/requirements.txt", "tests/requirements.txt"):
+        for line in (ROOT / name).read_text().splitlines():
+            if line and not line.startswith("#"):
+                package, _, version = line.partition("==")
+                assert f"{package.partition('[')[0].lower()}=={version}" in constraints
