@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ with DAG(
     schedule=None,
     catchup=False,
     tags=["opensearch", "sagemaker", "example"],
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
     params={
         "source": Param("s3://documents/passages/", type="string", description="S3 prefix of JSON Lines"),
         "force": Param(default=False, type="boolean", description="Submit (and pay for) new jobs"),
     },
     doc_md=__doc__,
-):
+) as dag:
     prepare = OpenSearchPrepareOperator(
         task_id="prepare",
         source="{{ params.source }}",

@@ -28,10 +28,17 @@ def main(arguments: list[str]) -> int:
             return 0
         if options.command == "status":
             return 0 if stack.status(home) else 1
-        return 0 if prerequisites.install(stack.say_on_stdout) else 1
+        return _prerequisites()
     except StackError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+
+
+def _prerequisites() -> int:
+    if not prerequisites.install(stack.say_on_stdout):
+        return 1
+    stack.say_on_stdout("java and mvn are here")
+    return 0
 
 
 def _up(services: list[str]) -> int:

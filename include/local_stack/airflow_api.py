@@ -76,7 +76,7 @@ class AirflowAPI:
     def xcom(self, task: dict[str, Any], key: str = "return_value") -> Any:  # noqa: ANN401 - JSON
         """Return one XCom of a task instance as Airflow stores it."""
         path = f"dags/{task['dag_id']}/dagRuns/{task['dag_run_id']}/taskInstances/{task['task_id']}/xcomEntries/{key}"
-        return self.call("GET", path, map_index=task["map_index"], stringify="true")["value"]
+        return self.call("GET", path, map_index=task["map_index"], stringify="false")["value"]
 
     def log(self, task: dict[str, Any], try_number: int | None = None) -> str:
         """Return the log of a task instance as text."""

@@ -16,6 +16,7 @@ from include.local_stack.settings import LOOPBACK
 
 LOG_TAIL_LINES = 15
 GRACE_S = 10.0
+KILL_AFTER_S = 2.0
 
 # Kept so that this program can reap what it started; Popen also warns when it is dropped while its process runs.
 _children: dict[int, subprocess.Popen[bytes]] = {}
@@ -77,9 +78,10 @@ def start(command: Command) -> RunningProcess:
 
 def is_alive(process: RunningProcess) -> bool:
     """Whether this very process still runs."""
-    if child := _children.get(process.pid):
-        child.poll()
-    return bool(process.started) and start_time(process.pid) == process.started
+    alive = bool(process.started) and start_time(process.pid) == process.started
+    if not alive and (child := _children.get(process.pid)) and child.poll() is not None:
+        del _children[process.pid]
+    return alive
 
 
 def start_time(pid: int) -> str | None:
@@ -142,11 +144,13 @@ def stop(process: RunningProcess, *, grace_s: float = GRACE_S) -> bool:
     if not left:
         return False
     _signal([process], signal.SIGTERM)
-    if not _wait_until_gone(process, wait_s=grace_s):
-        _signal(members_of_session(process), signal.SIGTERM)
-        if not _wait_until_gone(process, wait_s=1.0):
-            _signal(members_of_session(process), signal.SIGKILL)
-            _wait_until_gone(process, wait_s=5.0)
+    _wait_until(lambda: not is_alive(process), wait_s=grace_s)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not members_of_session(process):
+            break
+        _signal(members_of_session(process), number)
+        _wait_until(lambda: not members_of_session(process), wait_s=KILL_AFTER_S)
+    is_alive(process)  # reaps it
     return True
 
 
@@ -157,13 +161,9 @@ def _signal(processes: list[RunningProcess], number: signal.Signals) -> None:
                 os.kill(process.pid, number)
 
 
-def _wait_until_gone(process: RunningProcess, *, wait_s: float) -> bool:
+def _wait_until(condition: Callable[[], bool], *, wait_s: float) -> None:
     deadline = time.monotonic() + wait_s
-    while True:
-        if not is_alive(process) and not members_of_session(process):
-            return True
-        if time.monotonic() > deadline:
-            return False
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.05)
 
 

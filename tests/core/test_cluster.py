@@ -83,13 +83,6 @@ def test_bodies_are_cut_by_bytes_and_a_large_document_travels_alone() -> None:
     assert all(size <= 100 or len(body) == 1 for size, body in zip(sizes, cut, strict=True))
 
 
-def test_a_missing_index_is_not_created_by_writing(lab: Lab, index: str) -> None:
-    """Writing to an index that is gone is an error, or an index with guessed mappings would come to be."""
-    with pytest.raises(ConfigError, match=rf"index {index} is gone"):
-        list(BulkWriter(lab.cluster(), index).write([item(0)]))
-    assert lab.cluster().index(index) is None
-
-
 def test_a_model_that_is_not_there_is_named(lab: Lab) -> None:
     """Before anything is written."""
     with pytest.raises(ConfigError, match="no model 'nobody'"):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
-from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.ingest import Ingest, IngestRequest
 from opensearch_batch.core.manifest import (
     IngestCounts,
@@ -42,6 +42,7 @@ class Run:
 
     def __init__(self, lab: Lab, bucket: str, index: str, rows: list[bytes], *, records: int | None = None) -> None:
         self.lab, self.index, self.bucket = lab, index, bucket
+        self.objects = lab.objects
         self.output = f"s3://{bucket}/output/input.jsonl.out"
         lab.objects.write(self.output, b"\n".join(rows))
         count = records if records is not None else sum(bool(row.strip()) for row in rows)
@@ -55,7 +56,7 @@ class Run:
         origin = PreparedShard(self.shard, [Segment("s3://docs/a.jsonl", 11, 2), Segment("s3://docs/b.jsonl", 1, 99)])
         manifest = Manifest("p", run_key, "s3://docs/", "sagemaker", "m", PrepareCounts(), [origin])
         return Ingest(
-            self.lab.objects,
+            self.objects,
             self.lab.cluster(),
             work=self.work,
             manifest=manifest,
@@ -174,6 +175,21 @@ def test_an_output_or_index_that_is_gone_is_named(lab: Lab, bucket: str, index: 
     lab.cluster().create_index(index, BODY)
     lab.s3.delete_object(Bucket=bucket, Key="output/input.jsonl.out")
     with pytest.raises(FatalError, match="the job's output is gone; clear batch_predict"):
+        run()
+
+
+def test_an_index_deleted_meanwhile_is_no_success(lab: Lab, bucket: str, index: str) -> None:
+    """A bulk request creates a missing index with guessed mappings; the identity of the index tells."""
+    lab.cluster().create_index(index, BODY)
+    run = Run(lab, bucket, index, [row(0)])
+
+    class Deleting(S3Objects):
+        def open(self, uri: str) -> IO[bytes]:
+            lab.node("DELETE", index)
+            return super().open(uri)
+
+    run.objects = Deleting(lab.s3)
+    with pytest.raises(RetriableError, match=f"index {index} was deleted while it was being written"):
         run()
 
 

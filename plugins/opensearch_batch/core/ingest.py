@@ -14,7 +14,7 @@ import msgspec
 from opensearch_batch.core.bulk import MAX_BODY_BYTES, BulkWriter, Item
 from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.dead_letters import DeadLetters, dead_letter
-from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
+from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected, RetriableError
 from opensearch_batch.core.field_map import FieldMap, VectorRejected
 from opensearch_batch.core.job import CLEAR_TO_PAY
 from opensearch_batch.core.manifest import (
@@ -126,7 +126,14 @@ class Ingest:
             counts = tally.counts()
             counts.reconcile(", ".join(outputs), records=shard.records)
             self._cluster.refresh(index.name)
+            self._check_same(index)
             return IngestReport(shard.id, index.name, counts, fingerprint, dead.location)
+
+    def _check_same(self, index: Index) -> None:
+        """Raise RetriableError when another index came into its place; a bulk request would even create one."""
+        now = self._cluster.index(index.name)
+        if now is None or now.uuid != index.uuid:
+            raise RetriableError(f"index {index.name} was deleted while it was being written; clear prepare")
 
     def _map(self, index: Index) -> FieldMap:
         return FieldMap(self._request.field_map, self._request.ingest_fields, vectors=index.vectors)

@@ -81,7 +81,7 @@ class Stand:
 
     def client(  # boto3 makes the methods of its clients at run time
         self, service: str, *, secret: str = SECRET_KEY, endpoint_url: str | None = None
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         """A boto3 client that does not retry."""
         return boto3.client(  # type: ignore[call-overload]
             service,

@@ -1,0 +1,67 @@
+"""Airflow can read the DAGs: they import, serialise, and stay light."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ["boto3", "opensearchpy", "jsonpath_ng", "openai", "numpy", "onnxruntime"]
+READ = """
+import json, sys
+sys.path.insert(0, "dags")
+import airflow.sdk
+before = set(sys.modules)
+import {module}
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+dags = [value for value in vars({module}).values() if isinstance(value, DAG)]
+heavy = [name for name in {heavy} if name in set(sys.modules) - before]
+encoded = {{dag.dag_id: DagSerialization.to_dict(dag) for dag in dags}}
+again = [DagSerialization.from_dict(value).dag_id for value in encoded.values()]
+tasks = {{dag.dag_id: {{task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks}} for dag in dags}}
+print(json.dumps({{"heavy": heavy, "again": again, "tasks": tasks}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Airflow home that is thrown away."""
+    return tmp_path_factory.mktemp("airflow")
+
+
+@pytest.mark.parametrize(("module", "dag_id"), [("pipelines", "passages"), ("example_by_hand", "example_by_hand")])
+def test_a_dag_file_is_light_and_its_stages_stand_in_order(home: Path, module: str, dag_id: str) -> None:
+    """Reading it loads no heavy library; the serialised DAG reads back; the road is the documented one."""
+    found = read(home, module)
+    assert found["heavy"] == []
+    assert dag_id in found["again"]
+    assert found["tasks"][dag_id] == {
+        "prepare": ["batch_predict", "ingest"],
+        "batch_predict": ["poll"],
+        "poll": ["ingest"],
+        "ingest": [],
+    }
+
+
+def read(home: Path, module: str) -> dict[str, Any]:
+    """Read a DAG file as Airflow does, in a process of its own."""
+    environment = {
+        **os.environ,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}",
+    }
+    code = READ.format(module=module, heavy=HEAVY)
+    done = subprocess.run(  # noqa: S603 - our own interpreter and code
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found

@@ -1,0 +1,198 @@
+"""What becomes of a batch job when the service or a person interferes, on the real scheduler and triggerer."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import pytest
+
+from include.local_stack.airflow_api import AirflowAPI
+from tests.lab import Lab
+
+DAG_ID = "example_by_hand"
+WAIT_S = 120
+T = TypeVar("T")
+
+
+class Run:
+    """One run of the example by hand over documents of its own, so that its job is new."""
+
+    def __init__(self, lab: Lab, airflow: AirflowAPI, *lines: bytes) -> None:
+        self.lab, self.airflow = lab, airflow
+        self.folder = f"s3://documents/{uuid.uuid4().hex}/"
+        self.put(*(lines or (json.dumps({"_id": uuid.uuid4().hex, "text": "a fish"}).encode(),)))
+        self.jobs_before = lab.jobs()
+        self.run_id = ""
+
+    def put(self, *lines: bytes) -> None:
+        """Write the source."""
+        self.lab.objects.write(f"{self.folder}a.jsonl", b"\n".join(lines))
+
+    def start(self, **conf: Any) -> None:
+        """Trigger the DAG."""
+        self.airflow.wait_for_dag(DAG_ID)
+        self.run_id = self.airflow.trigger(DAG_ID, {"source": self.folder, **conf})
+
+    def end(self) -> str:
+        """Wait for the run's end."""
+        return self.airflow.wait(DAG_ID, self.run_id, wait_s=WAIT_S)
+
+    def task(self, stage: str) -> dict[str, Any]:
+        """Return the one task instance of a stage."""
+        return next(task for task in self.airflow.tasks(DAG_ID, self.run_id) if task["task_id"] == stage)
+
+    def until(self, stage: str, state: str) -> dict[str, Any]:
+        """Wait for a task's state."""
+        return eventually(lambda: found if (found := self.task(stage))["state"] == state else None, f"{stage} {state}")
+
+    def mark(self, stage: str, state: str) -> None:
+        """Mark a task by hand."""
+        path = f"dags/{DAG_ID}/dagRuns/{self.run_id}/taskInstances/{stage}"
+        self.airflow.call("PATCH", path, {"new_state": state}, map_index=0)
+
+    def clear(self, stage: str, *, downstream: bool = True) -> None:
+        """Clear a task by hand."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": self.run_id,
+            "task_ids": [[stage, 0]],
+            "only_failed": False,
+            "include_downstream": downstream,
+        }
+        self.airflow.call("POST", f"dags/{DAG_ID}/clearTaskInstances", body)
+
+    def record(self) -> dict[str, Any]:
+        """Return the record of the run's job."""
+        folder = self.airflow.xcom(self.task("batch_predict"))["job"]
+        stored = self.lab.objects.read(f"{folder}/job.json")
+        assert stored is not None
+        found: dict[str, Any] = json.loads(stored.content)
+        return found
+
+    def job_status(self) -> str:
+        """Ask SageMaker for the job's status."""
+        found = self.lab.sagemaker.describe_transform_job(TransformJobName=self.record()["name"])
+        return str(found["TransformJobStatus"])
+
+    def jobs(self) -> int:
+        """Count the jobs that SageMaker accepted since the run was made."""
+        return self.lab.jobs() - self.jobs_before
+
+    def log(self, stage: str) -> str:
+        """Return a task's log."""
+        return self.airflow.log(self.task(stage))
+
+
+def eventually(look: Callable[[], T | None], what: str) -> T:
+    """Wait until a look gives something."""
+    give_up_at = time.monotonic() + WAIT_S
+    while time.monotonic() < give_up_at:
+        if found := look():
+            return found
+        time.sleep(0.3)
+    raise AssertionError(f"{what} did not come in {WAIT_S} s")
+
+
+@pytest.fixture
+def run(lab: Lab, airflow: AirflowAPI) -> Iterator[Run]:
+    """A run that was not started yet."""
+    for bucket in ("documents", "opensearch-batch"):
+        lab.s3.create_bucket(Bucket=bucket)
+    yield Run(lab, airflow)
+    lab.no_faults()
+
+
+def test_a_failed_job_is_paid_again_only_after_a_clear(run: Run) -> None:
+    """The reason stands in the log of poll; clearing poll pays nothing, clearing batch_predict pays one job."""
+    run.lab.fault(fault="fail", times=1)
+    run.start()
+    assert run.end() == "failed"
+    assert "ended FAILED" in run.log("poll")
+    assert "clear batch_predict to submit (and pay for) a new job" in run.log("poll")
+    run.clear("poll")
+    run.until("poll", "failed")
+    assert run.jobs() == 1
+    eventually(lambda: run.end() == "failed", "the end of the run")
+    run.clear("batch_predict")
+    assert run.end() == "success"
+    record = run.record()
+    assert (run.jobs(), record["generation"], record["end"]["state"]) == (2, 2, "COMPLETED")
+
+
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_marking_poll_cancels_the_job(run: Run, state: str) -> None:
+    """Whoever ends the wait by hand does not want the predictions; ingest does not invent any."""
+    run.lab.fault(fault="delay", times=1, seconds=60)
+    run.start()
+    run.until("poll", "deferred")
+    eventually(lambda: "starting" in run.log("poll"), "the trigger's start")
+    run.mark("poll", state)
+    eventually(lambda: run.job_status() in {"Stopping", "Stopped"}, "the cancelled job")
+    end = eventually(lambda: run.record().get("end"), "the recorded end")
+    assert (end["state"], end["reason"]) == ("CANCELLED", f"cancelled, because the task was marked {state}")
+    assert run.end() == "failed"
+    assert run.jobs() == 1
+
+
+def test_clearing_poll_reattaches_to_the_running_job(run: Run) -> None:
+    """Airflow calls on_kill for a clear as for a mark; the job runs on all the same."""
+    run.lab.fault(fault="delay", times=1, seconds=8)
+    run.start()
+    run.until("poll", "deferred")
+    eventually(lambda: "starting" in run.log("poll"), "the trigger's start")
+    run.clear("poll")
+    assert run.end() == "success"
+    assert (run.jobs(), run.record()["end"]["state"], run.task("poll")["try_number"]) == (1, "COMPLETED", 2)
+
+
+def test_throttling_is_retried_and_pays_once(run: Run) -> None:
+    """SageMaker says not now; the task's own retry submits."""
+    run.lab.fault(fault="throttle", times=1, operation="CreateTransformJob")
+    run.start()
+    assert run.end() == "success"
+    assert (run.jobs(), run.task("batch_predict")["try_number"]) == (1, 2)
+
+
+def test_bad_lines_are_dead_letters_and_the_rest_is_indexed(run: Run) -> None:
+    """A line that is no JSON and one without text do not reach the service."""
+    good = uuid.uuid4().hex
+    run.put(b"{oops", b'{"_id":"1"}', json.dumps({"_id": good, "text": "a bird"}).encode())
+    run.start()
+    assert run.end() == "success"
+    manifest = run.airflow.xcom(run.task("prepare"), "run")["manifest"]
+    stored = run.lab.objects.read(manifest)
+    assert stored is not None
+    account = json.loads(stored.content)
+    assert account["counts"] == {"read": 3, "records": 1, "dead_letters": 2, "blank": 0}
+    letters = run.lab.objects.read(account["dead_letters"])
+    assert letters is not None
+    assert [json.loads(line)["line"] for line in letters.content.splitlines()] == [1, 2]
+    assert run.lab.node("GET", f"passages-by-hand/_doc/{good}")["found"]
+
+
+def test_a_missing_source_fails_at_once_and_pays_nothing(run: Run) -> None:
+    """The log of prepare names the place and the remedy; no retry is tried."""
+    run.folder = "s3://no-such-bucket/in/"
+    run.start()
+    assert run.end() == "failed"
+    assert "there is no bucket 'no-such-bucket'" in run.log("prepare")
+    assert (run.jobs(), run.task("prepare")["try_number"]) == (0, 1)
+
+
+def test_no_secret_reaches_a_log_an_xcom_or_a_rendered_template(run: Run) -> None:
+    """The key that ML Commons and S3 were given is nowhere in what Airflow keeps of a run."""
+    run.start()
+    assert run.end() == "success"
+    secret = run.lab.stack.credentials.secret_key
+    for task in run.airflow.tasks(DAG_ID, run.run_id):
+        path = f"dags/{DAG_ID}/dagRuns/{run.run_id}/taskInstances/{task['task_id']}"
+        entries = run.airflow.call("GET", f"{path}/xcomEntries", map_index=task["map_index"])["xcom_entries"]
+        values = [json.dumps(run.airflow.xcom(task, entry["key"])) for entry in entries]
+        kept = [run.airflow.log(task), json.dumps(task), *values]
+        assert not any(secret in text for text in kept), task["task_id"]
+    logs = (run.lab.stack.home / "logs").glob("*.log")
+    assert not [log.name for log in logs if secret in log.read_text(errors="replace")]

@@ -1,0 +1,160 @@
+"""`up` twice is harmless, `down` leaves nothing running, and every refusal says what to do."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from include.local_stack import __main__ as command_line
+from include.local_stack import prerequisites, processes, stack
+from include.local_stack.airflow import connections, read_secrets
+from include.local_stack.settings import StackError, StackOptions, choose_ports
+from include.local_stack.stack import Stack, addresses_of
+from include.local_stack.state import Credentials, StateFile
+
+KEYS = Credentials("access", "secret")
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Iterator[StackOptions]:
+    """A stack of S3 alone: a real process that starts fast."""
+    options = StackOptions(home=tmp_path, services=frozenset({"s3"}), free_ports=True)
+    yield options
+    stack.down(tmp_path, say=lambda _: None)
+
+
+def test_s3_comes_up_once_and_goes_down_whole(options: StackOptions) -> None:
+    """The second `up` keeps process and port; `down` ends it and removes its state, and says so only once."""
+    said: list[str] = []
+    first = Stack.up(options, say=said.append)
+    second = Stack.up(options, say=said.append)
+    assert first == second == Stack.running(options.home)
+    assert any(line.startswith("s3") and "runs already" in line for line in said)
+    _write_an_object(first)
+    state = StateFile(options.home).read()
+    assert state is not None
+    first.down(say=said.append)
+    assert not any(processes.is_alive(process) for process in state.processes.values())
+    assert not stack.down(options.home, say=said.append)
+    assert not (options.home / "stack.json").exists()
+
+
+def test_a_stack_that_died_is_forgotten(options: StackOptions) -> None:
+    """After a crash of everything, `up` starts from nothing and says that the old state is gone."""
+    said: list[str] = []
+    Stack.up(options, say=said.append)
+    state = StateFile(options.home).read()
+    assert state is not None
+    for process in state.processes.values():
+        processes.stop(process)
+    Stack.up(options, say=said.append)
+    assert any("ended without `make down`" in line for line in said)
+
+
+def test_a_running_stack_keeps_version_and_ports(options: StackOptions) -> None:
+    """Another port for a stack that is up is refused with a remedy; a version is free until a node runs."""
+    Stack.up(options, say=lambda _: None)
+    moved = StackOptions(home=options.home, services=options.services, ports={"s3": 1})
+    with pytest.raises(StackError, match=r"S3_PORT asks for 1\. Run `make down` first"):
+        Stack.up(moved, say=lambda _: None)
+
+
+def test_another_version_is_refused_while_a_node_is_recorded(options: StackOptions) -> None:
+    """Data of one version is never opened by another."""
+    Stack.up(options, say=lambda _: None)
+    file = StateFile(options.home)
+    state = file.read()
+    assert state is not None
+    file.record("opensearch", state.processes["s3"])
+    other = StackOptions(home=options.home, services=frozenset({"s3"}), opensearch_version="3.6.0")
+    with pytest.raises(StackError, match=r"2\.19\.1 is up, OPENSEARCH_VERSION asks for 3\.6\.0\. Run `make down`"):
+        Stack.up(other, say=lambda _: None)
+
+
+def test_a_taken_port_stops_everything_before_it_starts(tmp_path: Path) -> None:
+    """Nothing runs and nothing is recorded after the refusal."""
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        taken = stranger.getsockname()[1]
+        options = StackOptions(home=tmp_path, services=frozenset({"s3"}), ports={"s3": taken}, free_ports=True)
+        with pytest.raises(StackError, match="PORTS=free"):
+            Stack.up(options, say=lambda _: None)
+    assert StateFile(tmp_path).read() is None
+
+
+def test_addresses_name_only_what_runs(tmp_path: Path) -> None:
+    """A service counts when all its processes run; the version stands beside a node only."""
+    ports = choose_ports(StackOptions(home=tmp_path))
+    assert addresses_of(ports, "2.19.1", ["s3", "ai_services"]) == stack.Addresses(s3="http://127.0.0.1:9000")
+    node = addresses_of(ports, "2.19.1", ["egress", "opensearch"])
+    assert (node.opensearch, node.opensearch_version) == ("http://127.0.0.1:9200", "2.19.1")
+
+
+def test_stack_json_holds_addresses_and_no_secret(options: StackOptions) -> None:
+    """Any program may read it."""
+    running = Stack.up(options, say=lambda _: None)
+    assert json.loads((options.home / "stack.json").read_text()) == {"s3": running.addresses.s3}
+
+
+def test_without_a_stack_the_remedy_is_named(tmp_path: Path) -> None:
+    """`Stack.running` says how to start one."""
+    with pytest.raises(StackError, match="Start it with `make up`"):
+        Stack.running(tmp_path)
+
+
+def test_connections_point_to_the_stack() -> None:
+    """AWS clients of the DAGs reach local S3 and AI services with the stack's own keys."""
+    ports = choose_ports(StackOptions())
+    opensearch, aws = connections(ports, KEYS)
+    assert (opensearch["port"], json.loads(opensearch["extra"])) == (9200, {"use_ssl": False})
+    services = json.loads(aws["extra"])["service_config"]
+    assert services["s3"]["endpoint_url"] == "http://127.0.0.1:9000"
+    assert {services[name]["endpoint_url"] for name in ("sagemaker", "sagemaker-runtime")} == {"http://127.0.0.1:9400"}
+
+
+def test_secrets_of_airflow_are_made_once_and_private(tmp_path: Path) -> None:
+    """Keys and password survive a restart; only their owner reads them, and no repr shows them."""
+    made = read_secrets(tmp_path)
+    assert read_secrets(tmp_path) == made
+    assert (tmp_path / "secrets.json").stat().st_mode & 0o777 == 0o600
+    assert made.admin_password not in repr(made)
+
+
+def test_missing_programs_are_named_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without java and mvn, the person reads one line to copy."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setattr(prerequisites, "JVM_FOLDER", tmp_path)
+    said: list[str] = []
+    assert not prerequisites.check(said.append)
+    assert "sudo apt-get install --yes --no-install-recommends maven default-jre-headless" in said[0]
+
+
+def test_an_error_is_a_message_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command line ends with 1 and one readable sentence."""
+    monkeypatch.setenv("LOCAL_STACK_HOME", str(tmp_path))
+    monkeypatch.setenv("PORTS", "some")
+    assert command_line.main(["up"]) == 1
+    assert capsys.readouterr().err == "PORTS=some: unknown. The only value is PORTS=free.\n"
+    assert command_line.main(["down"]) == 0
+
+
+def _write_an_object(running: Stack) -> None:
+    s3 = boto3.client(
+        "s3",
+        endpoint_url=running.addresses.s3,
+        region_name="us-east-1",
+        aws_access_key_id=running.credentials.access_key,
+        aws_secret_access_key=running.credentials.secret_key,
+    )
+    s3.create_bucket(Bucket="bucket")
+    s3.put_object(Bucket="bucket", Key="k", Body=b"1")
+    assert [entry["Key"] for entry in s3.list_objects_v2(Bucket="bucket")["Contents"]] == ["k"]
