@@ -29,7 +29,7 @@ SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "passages.jsonl.gz
 QUESTIONS = ("an animal that lives in the sea", "how do banks lend money", "disease of the lungs")
 STAGES = ("prepare", "batch_predict", "poll", "ingest")
 WAIT_S, TIMEOUT_S = 600, 30
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 
 class Demo:

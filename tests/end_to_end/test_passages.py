@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +133,27 @@ def test_a_question_finds_its_passage_by_text_and_by_vector(lab: Lab, first: Out
 def model_dir() -> Path:
     """The model the AI services compute with."""
     return fetch(REPOSITORY / ".cache" / "model")
+
+
+def test_the_demo_says_what_it_finds(lab: Lab, first: Outcome) -> None:
+    """`make demo` on this stack: counts that reconcile, three answered questions, and that nothing was left to do."""
+    assert first.state == "success"
+    environment = {
+        **os.environ,
+        "LOCAL_STACK_HOME": str(lab.stack.home),
+        "OPENSEARCH_VERSION": lab.version,
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'plugins'}",
+    }
+    demo = subprocess.run(
+        [sys.executable, "-m", "include.local_stack.demo"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_S,
+    )
+    assert demo.returncode == 0, demo.stdout + demo.stderr
+    assert "2,000 read, 0 indexed, 2,000 unchanged, 0 dead letters, 0 lost; 0 batch jobs submitted" in demo.stdout
+    assert "The work was done before" in demo.stdout
+    assert demo.stdout.count("same answers by knn") == 3

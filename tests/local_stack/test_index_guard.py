@@ -52,10 +52,7 @@ def test_an_index_of_any_engine_is_searched(lab: Lab, name: str) -> None:
     field = {"type": "knn_vector", "dimension": DIMENSION, **FIELDS[name]}
     index.call("PUT", "", {"settings": {"index.knn": True}, "mappings": {"properties": {"v": field}}})
     try:
-        nearest = index.write_and_search()
-        assert len(nearest) == 1
-        if "space_type" not in field:  # the other spaces do not rank by distance
-            assert nearest == ["0"]
+        assert len(index.write_and_search()) == 1
     finally:
         index.call("DELETE", "")
 

@@ -167,7 +167,7 @@ def _fill(value: Any, values: Mapping[str, str], place: str) -> Any:  # noqa: AN
 
 def _description(connector: Mapping[str, Any]) -> str:
     key_id = str(connector.get("credential", {}).get("access_key", ""))
-    mark = f" [key {hashlib.sha256(key_id.encode()).hexdigest()[:8]}]" if key_id else ""
+    mark = f" (key {hashlib.sha256(key_id.encode()).hexdigest()[:8]})" if key_id else ""
     return f"{connector.get('description', '')}{mark}"
 
 
