@@ -24,8 +24,8 @@ class OpenSearchBatchPredictOperator(BaseOperator):
     """Submit one shard's batch job, at most once, or find the job that was submitted before.
 
     Returns ``{task_id, job, output}``: the ML Commons task, the folder of the job's record, the output prefix.
-    An automatic retry, a second run or a backfill reattaches; after a bad end only clearing this task, or a run with
-    the param ``force``, submits again.
+    An automatic retry or a second run reattaches; after a bad end only clearing this task (which a backfill that
+    reprocesses does too), or a run with the param ``force``, submits again.
 
     Args:
         shard: one of the shards `prepare` returned.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow.sdk.log import mask_secret
 
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import ConfigError
@@ -126,6 +127,10 @@ def connector_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None
         return {"roleArn": role_arn}
     connection(aws_conn_id, "aws")
     credentials = _aws_hook(aws_conn_id).get_credentials()
+    # Airflow masks what a connection holds; the keys of an assumed role come from elsewhere.
+    for secret in (credentials.secret_key, credentials.token):
+        if secret:
+            mask_secret(secret)
     keys = {"access_key": credentials.access_key, "secret_key": credentials.secret_key}
     return keys | ({"session_token": credentials.token} if credentials.token else {})
 

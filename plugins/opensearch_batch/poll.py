@@ -16,8 +16,9 @@ import msgspec
 from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
-from opensearch_batch.core.errors import BatchError, ConfigError, RemoteError, RetriableError
-from opensearch_batch.core.job import BAD_ENDS, End, JobRecord, Ledger, Sighting, Watch, bad_end
+from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RemoteError, RetriableError
+from opensearch_batch.core.job import BAD_ENDS, End, JobRecord, Ledger, bad_end
+from opensearch_batch.core.watch import Sighting, Watch
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.services import service
 from opensearch_batch.services.base import explain
@@ -66,7 +67,7 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         aws_conn_id: the object storage.
     """
 
-    template_fields = ("job", "service")
+    template_fields = ("job", "ml_task_id", "service")
     start_from_trigger = True
     ui_color = "#f3e8fd"
 
@@ -86,7 +87,9 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         super().__init__(**{**kwargs, "retries": 0})
         self.service = service
         self.batch_predict = batch_predict
-        self.job = f"{{{{ ti.xcom_pull(task_ids='{batch_predict}', map_indexes=ti.map_index)['job'] }}}}"
+        submitted = f"ti.xcom_pull(task_ids='{batch_predict}', map_indexes=ti.map_index)"
+        self.job = f"{{{{ {submitted}['job'] }}}}"
+        self.ml_task_id = f"{{{{ {submitted}['task_id'] }}}}"
         self._watch = {
             "poll_every_s": poll_every_s,
             "poll_at_most_s": poll_at_most_s,
@@ -96,14 +99,14 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         }
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=TRIGGER,
-            trigger_kwargs={"job": self.job, "service": service, **self._watch},
+            trigger_kwargs={"job": self.job, "ml_task_id": self.ml_task_id, "service": service, **self._watch},
             next_method="execute_complete",
         )
 
     def execute(self, context: Any) -> NoReturn:  # noqa: ARG002, ANN401 - Airflow's signature
         """Defer at once; only reached where a task cannot start from its trigger, such as ``dag.test``."""
         self.defer(
-            trigger=MLTaskTrigger(job=self.job, service=self.service, **self._watch),  # type: ignore[arg-type]
+            trigger=MLTaskTrigger(job=self.job, ml_task_id=self.ml_task_id, service=self.service, **self._watch),  # type: ignore[arg-type]
             method_name="execute_complete",
         )
 
@@ -119,6 +122,7 @@ class MLTaskTrigger(BaseTrigger):
         self,
         *,
         job: str,
+        ml_task_id: str,
         service: str,
         poll_every_s: float,
         poll_at_most_s: float,
@@ -128,6 +132,7 @@ class MLTaskTrigger(BaseTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
         self.job = job
+        self.ml_task_id = ml_task_id
         self.service = service
         self.poll_every_s = poll_every_s
         self.poll_at_most_s = poll_at_most_s
@@ -137,8 +142,8 @@ class MLTaskTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
-        names = ("job", "service", "poll_every_s", "poll_at_most_s", "deadline_s", "opensearch_conn_id", "aws_conn_id")
-        return TRIGGER, {name: getattr(self, name) for name in names}
+        watch = ("poll_every_s", "poll_at_most_s", "deadline_s", "opensearch_conn_id", "aws_conn_id")
+        return TRIGGER, {name: getattr(self, name) for name in ("job", "ml_task_id", "service", *watch)}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the end; yield success or failure of the task itself."""
@@ -172,7 +177,10 @@ class MLTaskTrigger(BaseTrigger):
             self.log.info("the task was cleared (it is %s now): the job runs on", state)
             return
         record = self._record()
-        if record.end is None:
+        if record.task_id != self.ml_task_id:
+            # A run with force submitted another generation, which others wait for; only ours is ended.
+            OpenSearchMLHook(self.opensearch_conn_id).ml.cancel(self.ml_task_id)
+        elif record.end is None:
             end = End("CANCELLED", time.time(), f"cancelled, because the task was marked {state}")
             self._conclude(record, end, cancel=True)
             self.log.info("job %s (task %s) %s", record.name, record.task_id, end.reason)
@@ -186,11 +194,15 @@ class MLTaskTrigger(BaseTrigger):
             try:
                 seen = await asyncio.to_thread(self._look, record)
                 step = watch.on_sighting(seen, now=time.time())
+            except NotFound as error:
+                end = End("LOST", time.time(), f"ML Commons no longer knows its task ({error})")
+                await asyncio.to_thread(self._conclude, record, end, cancel=False)
+                return end
             except RetriableError as error:
                 self.log.warning("%s", error)
                 step = watch.on_error(now=time.time())
                 if step is None:
-                    raise
+                    raise RetriableError(f"{error}; clear poll to go on waiting for the job") from error
             if isinstance(step, End):
                 await asyncio.to_thread(self._conclude, record, step, cancel=seen.state == "RUNNING")
                 return step

@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator
 from opensearch_batch.core.cluster import check_dimension
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.field_map import FieldMap
+from opensearch_batch.core.field_map import FieldMap, VectorField
 from opensearch_batch.core.job import job_key
 from opensearch_batch.core.manifest import Manifest, WorkPrefix, save
 from opensearch_batch.core.ml_commons import Model, fill
@@ -104,17 +104,21 @@ class OpenSearchPrepareOperator(BaseOperator):
         """Check, cut, account."""
         with errors_end_the_task():
             run_key, work, store = run_key_of(context), work_of(self.work, context), objects(self.aws_conn_id)
-            self._check_index()
+            vectors = self._check_index()
             model = self._model()
             manifest = self._prepare(store, work, run_key, model)
+            manifest = msgspec.structs.replace(manifest, vectors=vectors)
             where = work.manifest(run_key)
             save(store, where, manifest)
         context["ti"].xcom_push(key="run", value={"manifest": where, "model_id": model.id})
         self.log.info("%s in %d shards: %s; manifest %s", self.source, len(manifest.shards), manifest.counts, where)
         return [msgspec.to_builtins(prepared.shard) for prepared in manifest.shards]
 
-    def _check_index(self) -> None:
-        """Make sure that what the job will predict fits the index, which is created here if a body is given."""
+    def _check_index(self) -> list[VectorField]:
+        """Make sure that what the job will predict fits the index, which is created here if a body is given.
+
+        Returns the mapped vector fields.
+        """
         cluster, fields = (
             OpenSearchMLHook(self.opensearch_conn_id).cluster,
             FieldMap(self.field_map, self.ingest_fields).fields,
@@ -126,6 +130,7 @@ class OpenSearchPrepareOperator(BaseOperator):
             raise ConfigError(f"OpenSearch {cluster.name}: no index {self.index!r}; create it, or give index_body")
         if self.dimension is not None:
             check_dimension(index, fields, self.dimension)
+        return [vector for vector in index.vectors if vector.name in fields]
 
     def _model(self) -> Model:
 

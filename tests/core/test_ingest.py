@@ -6,10 +6,13 @@ import json
 import uuid
 from typing import IO, Any
 
+import msgspec
 import pytest
 
-from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
+from opensearch_batch.core.field_map import VectorField
 from opensearch_batch.core.ingest import Ingest, IngestRequest
+from opensearch_batch.core.job import End, JobRecord, Ledger
 from opensearch_batch.core.manifest import (
     IngestCounts,
     IngestReport,
@@ -37,24 +40,45 @@ BODY = {
 }
 
 
-class Run:
-    """One run of ingest over given rows."""
+ORIGIN = [Segment("s3://docs/a.jsonl", 11, 2), Segment("s3://docs/b.jsonl", 1, 99)]
 
-    def __init__(self, lab: Lab, bucket: str, index: str, rows: list[bytes], *, records: int | None = None) -> None:
+
+class Run:
+    """Runs of ingest over one job's output."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        bucket: str,
+        index: str,
+        rows: list[bytes],
+        *,
+        records: int | None = None,
+        origin: list[Segment] | None = None,
+        job: str = "job",
+    ) -> None:
         self.lab, self.index, self.bucket = lab, index, bucket
         self.objects = lab.objects
-        self.output = f"s3://{bucket}/output/input.jsonl.out"
+        self.origin = origin or ORIGIN
+        self.work = WorkPrefix(f"s3://{bucket}/work", "p")
+        self.output = f"{self.work.job(job)}/output/1/input.jsonl.out"
         lab.objects.write(self.output, b"\n".join(rows))
         count = records if records is not None else sum(bool(row.strip()) for row in rows)
-        self.shard = Shard("0000", f"s3://{bucket}/in", "job", count, 1)
-        self.work = WorkPrefix(f"s3://{bucket}/work", "p")
+        self.shard = Shard("0000", f"s3://{bucket}/in", job, count, 1)
 
     def __call__(
-        self, run_key: str = "run", field_map: dict[str, Any] | None = None, *, force: bool = False
+        self,
+        run_key: str = "run",
+        field_map: dict[str, Any] | None = None,
+        *,
+        force: bool = False,
+        vectors: list[VectorField] | None = None,
     ) -> IngestReport:
         """Ingest."""
-        origin = PreparedShard(self.shard, [Segment("s3://docs/a.jsonl", 11, 2), Segment("s3://docs/b.jsonl", 1, 99)])
-        manifest = Manifest("p", run_key, "s3://docs/", "sagemaker", "m", PrepareCounts(), [origin])
+        prepared = [PreparedShard(self.shard, self.origin)]
+        manifest = Manifest(
+            "p", run_key, "s3://docs/", "sagemaker", "m", PrepareCounts(), prepared, None, vectors or []
+        )
         return Ingest(
             self.objects,
             self.lab.cluster(),
@@ -156,13 +180,19 @@ def test_an_index_of_another_dimension_is_one_error_and_nothing_is_written(lab: 
 
 
 def test_an_output_that_lacks_rows_fails_the_shard(lab: Lab, bucket: str, index: str) -> None:
-    """A truncated output is never a success; what it has is indexed, and a retry repeats the same ids."""
+    """A truncated output is never a success, and its job is recorded as of no use, so that a clear pays a new one."""
     lab.cluster().create_index(index, BODY)
     run = Run(lab, bucket, index, [row(0), row(1)], records=3)
-    with pytest.raises(FatalError, match="has 2 rows for 3 records; clear batch_predict"):
-        run()
-    with pytest.raises(FatalError, match="has 2 rows for 3 records"):
-        run()
+    ledger = Ledger(lab.objects, run.work.job("job"))
+    record = JobRecord("job", "n", "sagemaker", "m", "in", f"{run.work.job('job')}/output/1/", 0.0, task_id="t")
+    ledger.write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
+    for _ in range(2):
+        with pytest.raises(OutputUnusable, match="has 2 rows for 3 records; clear batch_predict"):
+            run()
+    found = ledger.load()
+    assert found is not None
+    assert found[0].end is not None
+    assert found[0].end.state == "UNUSABLE"
     assert lab.node("POST", f"{index}/_refresh")["_shards"]["failed"] == 0
     assert lab.node("GET", f"{index}/_count")["count"] == 2
 
@@ -173,8 +203,8 @@ def test_an_output_or_index_that_is_gone_is_named(lab: Lab, bucket: str, index: 
     with pytest.raises(ConfigError, match=rf"index {index} is gone; clear prepare"):
         run()
     lab.cluster().create_index(index, BODY)
-    lab.s3.delete_object(Bucket=bucket, Key="output/input.jsonl.out")
-    with pytest.raises(FatalError, match="the job's output is gone; clear batch_predict"):
+    lab.objects.delete(run.output)
+    with pytest.raises(OutputUnusable, match="the job's output is gone; clear batch_predict"):
         run()
 
 
@@ -189,7 +219,7 @@ def test_an_index_deleted_meanwhile_is_no_success(lab: Lab, bucket: str, index: 
             return super().open(uri)
 
     run.objects = Deleting(lab.s3)
-    with pytest.raises(RetriableError, match=f"index {index} was deleted while it was being written"):
+    with pytest.raises(ConfigError, match=f"index {index} was deleted while it was being written"):
         run()
 
 
@@ -201,3 +231,80 @@ def test_a_map_without_id_gives_stable_ids(lab: Lab, bucket: str, index: str) ->
     run(field_map=field_map)
     run(field_map=field_map, force=True)
     assert lab.node("GET", f"{index}/_count")["count"] == 2
+
+
+def test_equal_shards_of_different_sources_are_both_ingested(lab: Lab, bucket: str, index: str) -> None:
+    """Two sources with the same content share a job; each has its own documents and dead letters."""
+    lab.cluster().create_index(index, BODY)
+    rows, field_map = [row(0), b"{oops"], {"text": "$.text"}
+    twins = [Run(lab, bucket, index, rows, origin=[Segment(f"s3://docs/{name}", 1, 2)]) for name in "ab"]
+    reports = [twin(f"run-{n}", field_map) for n, twin in enumerate(twins)]
+    assert [report.counts.indexed for report in reports] == [1, 1]
+    assert lab.node("GET", f"{index}/_count")["count"] == 2
+    letters = [lab.objects.read(report.dead_letters or "") for report in reports]
+    assert [json.loads(letter.content)["source"] for letter in letters if letter] == ["s3://docs/a", "s3://docs/b"]
+
+
+def test_dead_letters_of_done_work_lie_in_each_run(lab: Lab, bucket: str, index: str) -> None:
+    """A second run finds the work done and keeps the dead letters of its own."""
+    lab.cluster().create_index(index, BODY)
+    run = Run(lab, bucket, index, [row(0), b"{oops"])
+    run()
+    second = run("run-2")
+    assert second.counts == IngestCounts(read=2, unchanged=1, dead_letters=1)
+    assert second.dead_letters == run.work.dead_letters("run-2", "ingest", "0000")
+    assert lab.objects.read(second.dead_letters) is not None
+
+
+def test_a_source_that_returns_to_an_earlier_state_is_written_again(lab: Lab, bucket: str, index: str) -> None:
+    """Old, new, old: the index ends with the old text."""
+    lab.cluster().create_index(index, BODY)
+    for job, text in (("old", "old"), ("new", "new"), ("old", "old")):
+        Run(lab, bucket, index, [row(1, text=text)], job=job)(f"run-{job}")
+    assert lab.node("GET", f"{index}/_doc/1")["_source"]["text"] == "old"
+
+
+def test_an_index_that_is_blocked_fails_and_nothing_becomes_a_dead_letter(lab: Lab, bucket: str, index: str) -> None:
+    """When the block is lifted, clearing ingest is enough."""
+    lab.cluster().create_index(index, BODY)
+    run = Run(lab, bucket, index, [row(0), row(1)])
+    lab.node("PUT", f"{index}/_settings", {"index.blocks.write": True})
+    with pytest.raises(ConfigError, match=rf"index {index} does not let us write \(403\)"):
+        run()
+    lab.node("PUT", f"{index}/_settings", {"index.blocks.write": None})
+    assert run().counts.indexed == 2
+
+
+def test_what_the_index_refused_is_tried_again(lab: Lab, bucket: str, index: str) -> None:
+    """A mapping can be mended, so a shard with such dead letters is not taken as done."""
+    lab.cluster().create_index(index, BODY)
+    run = Run(lab, bucket, index, [row(0, n="no number"), row(1)])
+    field_map = {**FIELD_MAP, "n": "$.n"}
+    assert run(field_map=field_map).counts.indexed == 1
+    assert run("run-2", field_map).counts.indexed == 1
+
+
+def test_predictions_that_are_missing_everywhere_are_one_error(lab: Lab, bucket: str, index: str) -> None:
+    """A wrong path for the vector does not fill an index with documents that nobody finds."""
+    lab.cluster().create_index(index, BODY)
+    run = Run(lab, bucket, index, [row(0), row(1)])
+    with pytest.raises(ConfigError, match=r"none of 2 rows fits .*no prediction: v is missing or null"):
+        run(field_map={**FIELD_MAP, "v": "$.SageMakerOutptu"})
+    assert run.writes() == 0
+
+
+def test_an_index_made_anew_without_its_vectors_is_refused(lab: Lab, bucket: str, index: str) -> None:
+    """What prepare checked has to hold when ingest writes."""
+    lab.cluster().create_index(index, {"mappings": {"properties": {"text": {"type": "text"}}}})
+    run = Run(lab, bucket, index, [row(0)])
+    with pytest.raises(ConfigError, match="field v is no vector of 2 values any more"):
+        run(vectors=[VectorField("v", 2)])
+
+
+def test_rows_are_not_joined_with_another_shards_origin(lab: Lab, bucket: str, index: str) -> None:
+    """When prepare ran again in between, ingest says so and does not guess."""
+    lab.cluster().create_index(index, BODY)
+    run = Run(lab, bucket, index, [row(0)])
+    run.output = f"{run.work.job('other')}/output/1/input.jsonl.out"
+    with pytest.raises(FatalError, match="the output belongs to another job; clear batch_predict"):
+        run()

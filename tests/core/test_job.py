@@ -8,21 +8,20 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, Throttled
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError, Throttled
 from opensearch_batch.core.job import (
     Accepted,
     Asked,
     End,
     JobRecord,
     Ledger,
-    Sighting,
     State,
     Submission,
-    Watch,
     decide,
     job_key,
 )
 from opensearch_batch.core.objects import S3Objects
+from opensearch_batch.core.watch import Sighting, Watch
 
 
 class Service:
@@ -134,7 +133,7 @@ def test_a_refused_call_leaves_the_next_attempt_free_to_submit(ledger: Ledger, r
     assert (decision, record.refused, service.accepted) == ("submit", None, ["job-1"])
 
 
-@pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "EXPIRED"])
+@pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "EXPIRED", "LOST"])
 def test_a_bad_end_is_paid_again_only_when_a_person_asks(ledger: Ledger, state: State) -> None:
     """Without a clear the attempt fails and says what to do; with it there is one new generation, and no third."""
     service = Service()
@@ -156,6 +155,50 @@ def test_force_pays_once_a_run(ledger: Ledger) -> None:
     assert attempt(ledger, service)[0] == "reuse"
     assert [attempt(ledger, service, forced)[0] for _ in range(3)] == ["again", "reattach", "reattach"]
     assert service.accepted == ["job-1", "job-2"]
+
+
+def test_runs_that_force_pay_once_each_however_they_alternate(ledger: Ledger) -> None:
+    """Two runs force the same shard, and each is retried after the other: two new jobs, no more."""
+    service = Service()
+    one, two = Asked(force=True, run_key="run-1"), Asked(force=True, run_key="run-2")
+    attempt(ledger, service)
+    assert [attempt(ledger, service, asked)[0] for asked in (one, two, one, two)] == [
+        "again", "again", "reattach", "reattach",
+    ]  # fmt: skip
+    assert service.accepted == ["job-1", "job-2", "job-3"]
+
+
+def test_force_after_a_refusal_pays_once(ledger: Ledger) -> None:
+    """The forced run that submits in place of a refused one is honoured by it."""
+    service, forced = Service(refuse=ConfigError("no such model")), Asked(force=True, run_key="run-1")
+    with pytest.raises(ConfigError):
+        attempt(ledger, service)
+    service.refuse = None
+    assert [attempt(ledger, service, forced)[0] for _ in range(2)] == ["submit", "reattach"]
+    assert service.accepted == ["job-1"]
+
+
+def test_a_mended_model_is_the_one_that_is_submitted(ledger: Ledger) -> None:
+    """A refused or abandoned submission is drafted anew, so that what was mended since is used."""
+    service = Service(refuse=NotFound("no such model"))
+    with pytest.raises(NotFound):
+        attempt(ledger, service)
+    service.refuse = None
+    clock = Clock()
+    submission = Submission(ledger, service, clock=clock, sleep=clock.sleep)
+    _, record = submission.run(lambda n: msgspec.structs.replace(draft(n), model_id="mended"), Asked())
+    assert (record.model_id, record.status) == ("mended", "submitted")
+
+
+def test_a_completed_job_can_turn_out_unusable_and_be_paid_again(ledger: Ledger) -> None:
+    """Output that is gone or short is the one end that may follow COMPLETED."""
+    service = Service()
+    attempt(ledger, service)
+    ledger.end(1, End("COMPLETED", 2000.0))
+    ledger.end(1, End("UNUSABLE", 3000.0, "the output is gone"))
+    with pytest.raises(FatalError, match="UNUSABLE: the output is gone; clear batch_predict"):
+        attempt(ledger, service)
+    assert attempt(ledger, service, Asked(cleared=True))[0] == "again"
 
 
 def test_the_first_run_of_a_shard_with_force_pays_once(ledger: Ledger) -> None:
@@ -213,15 +256,13 @@ def test_a_watch_ends_with_the_job_or_at_its_deadline() -> None:
     assert late.state == "EXPIRED"
 
 
-def test_a_watch_bears_some_errors_in_a_row_and_forgets_them() -> None:
-    """Five failed looks in a row are borne, the sixth is not; a look that works starts the count again."""
-    watch: Watch | None = Watch(0.0)
-    for _ in range(5):
-        assert watch is not None
-        watch = watch.on_error(now=1.0)
+def test_a_watch_bears_errors_for_a_while_and_forgets_them() -> None:
+    """A cluster may restart: looks may fail for ten minutes on end; one that works starts the count again."""
+    watch = Watch(0.0).on_error(now=1.0)
     assert watch is not None
-    assert watch.on_error(now=1.0) is None
-    assert watch.on_sighting(Sighting("RUNNING"), now=1.0) == Watch(0.0)
+    assert watch.on_error(now=600.0) is not None
+    assert watch.on_error(now=601.0) is None
+    assert watch.on_sighting(Sighting("RUNNING"), now=601.0) == Watch(0.0)
 
 
 def test_intervals_stretch_with_age() -> None:

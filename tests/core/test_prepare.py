@@ -100,3 +100,20 @@ def test_a_source_without_a_usable_record_fails_and_keeps_its_dead_letters(store
     with pytest.raises(FatalError, match=r"no usable record; the reasons stand in s3://.*/prepare\.jsonl"):
         prepare(store, bucket)
     assert store.read(f"s3://{bucket}/work/p/run/dead_letters/prepare.jsonl") is not None
+
+
+@pytest.mark.parametrize("source", ["", "work/jobs/"])
+def test_a_source_that_holds_the_work_prefix_is_refused(store: S3Objects, bucket: str, source: str) -> None:
+    """Or each run would predict, and pay for, what the last one wrote."""
+    put(store, bucket, "a.jsonl", *rows(0, 1))
+    with pytest.raises(ConfigError, match="lie in one another; keep them apart"):
+        prepare(store, bucket, source=source)
+
+
+def test_a_repeated_stage_leaves_no_dead_letters_of_the_first(store: S3Objects, bucket: str) -> None:
+    """A mended source has none."""
+    put(store, bucket, "a.jsonl", b"{oops", *rows(0, 1))
+    prepare(store, bucket)
+    put(store, bucket, "a.jsonl", *rows(0, 1))
+    prepare(store, bucket)
+    assert store.read(f"s3://{bucket}/work/p/run/dead_letters/prepare.jsonl") is None

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.job import JobRecord, Sighting
-from opensearch_batch.core.ml_commons import fill
+from opensearch_batch.core.job import JobRecord
+from opensearch_batch.core.ml_commons import _same, fill
+from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.sagemaker import SageMaker
 
 CONNECTOR = Path(__file__).resolve().parents[2] / "include" / "connectors" / "sagemaker.json"
@@ -112,6 +113,7 @@ def test_an_error_row_gives_its_reason_and_a_text_that_says_so_does_not() -> Non
     """Only the service's own key counts."""
     service = SageMaker()
     assert service.row_error(b'{"SageMakerInferenceError":"too long"}') == 'SageMakerInferenceError: "too long"'
+    assert service.row_error(b'{"SageMakerInferenceError":null,"SageMakerOutput":[1]}') is None
     assert service.row_error(b'{"text":"SageMakerInferenceError","SageMakerOutput":[1]}') is None
 
 
@@ -120,6 +122,12 @@ def test_an_error_row_gives_its_reason_and_a_text_that_says_so_does_not() -> Non
     [
         ("DataProcessing", '{"InputFilter":"$.text"}', "JoinSource must be Input"),
         ("TransformInput", '{"SplitType":"None"}', "SplitType must be Line"),
+        ("TransformOutput", '{"S3OutputPath":"s3://x/"}', "AssembleWith must be Line"),
+        (
+            "DataProcessing",
+            '{"InputFilter":"$.t","JoinSource":"Input","OutputFilter":"$.SageMakerOutput"}',
+            "OutputFilter",
+        ),
         ("DataProcessing", '{"InputFilter":"$.a[*]","JoinSource":"Input"}', "no plain path"),
         ("TransformInput", "7", "must be an object"),
     ],
@@ -130,3 +138,10 @@ def test_parameters_that_cannot_be_ingested_are_refused_before_paying(
     """The error names the parameter."""
     with pytest.raises(ConfigError, match=message):
         SageMaker().check({**parameters, name: value})
+
+
+@pytest.mark.parametrize(("stored", "given"), [("true", True), ("100", 100), ("0.5", 0.5), ('{"a":"1"}', {"a": 1})])
+def test_a_connector_compares_as_ml_commons_stores_it(stored: object, given: object) -> None:
+    """Parameters come back as text; a connector that is there is not made again for that."""
+    assert _same(stored, given)
+    assert not _same(stored, "other")

@@ -18,6 +18,8 @@ from opensearch_batch.core.errors import ConfigError, NotFound, RetriableError
 
 MAX_BODY_BYTES = 5_000_000
 RETRY_WINDOW_S = 300.0
+# These say that the index is closed to us, not that a document is wrong: nothing becomes a dead letter for it.
+CLOSED = frozenset({401, 403, 404})
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
 # Only what a verdict needs travels back; the full answer repeats index and id of every document.
 _VERDICT = {
@@ -100,7 +102,7 @@ class BulkWriter:
         """Write documents, yielding the verdicts of body after body.
 
         Raises:
-            ConfigError: the index is missing or closed to us.
+            ConfigError: the index is missing, blocked or closed to us.
             RetriableError: the cluster stayed away or busy for the whole retry window.
         """
         for body in bodies(items, max_body_bytes=self._max_body_bytes):
@@ -145,6 +147,10 @@ class BulkWriter:
             (result,) = verdict.values()
             if result["status"] in RETRY_STATUSES:
                 again.append(entry)
+            elif result["status"] in CLOSED:
+                raise ConfigError(
+                    f"index {self._index} does not let us write ({result['status']}): {_reason(result['error'])}"
+                )
             elif "error" in result:
                 refused.append(Refused(entry[0], result["status"], _reason(result["error"])))
         return len(body) - len(refused) - len(again), refused, again

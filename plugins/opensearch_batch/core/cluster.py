@@ -17,7 +17,7 @@ from opensearch_batch.core.field_map import VectorField
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-UNAUTHORIZED, FORBIDDEN, NOT_FOUND, TOO_MANY, SERVER_ERROR = 401, 403, 404, 429, 500
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, TOO_MANY, SERVER_ERROR = 401, 403, 404, 408, 429, 500
 RETRY_STATUSES = frozenset({TOO_MANY, 502, 503, 504})
 REMOTE = "Error from remote service: "
 
@@ -81,6 +81,8 @@ class Cluster:
         try:
             yield
         except os_errors.SSLError as error:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(error.error):
+                raise RetriableError(f"OpenSearch {self.name}: the TLS connection broke ({error.error})") from error
             raise ConfigError(
                 f"OpenSearch {self.name}: its certificate is not trusted ({error.error}); "
                 "give the authority's file as ca_certs in the connection's extra"
@@ -92,6 +94,10 @@ class Cluster:
             ) from error
         except os_errors.TransportError as error:
             raise self._explain(error, request) from error
+        except os_errors.OpenSearchException as error:
+            raise RetriableError(
+                f"OpenSearch {self.name}: {request}: the answer is no OpenSearch answer ({error})"
+            ) from error
 
     def _explain(self, error: Any, request: str) -> BatchError:  # noqa: ANN401 - opensearch-py's errors are untyped
         status, reason = error.status_code, reason_of(error.info) or str(error.error)
@@ -104,7 +110,9 @@ class Cluster:
             return ConfigError(f"{place}: not permitted (403): {reason}; give the connection's user this permission")
         if status == NOT_FOUND:
             return NotFound(f"{place}: not found (404): {reason}")
-        kind = Throttled if status == TOO_MANY else RetriableError if status >= SERVER_ERROR else ConfigError
+        if status == TOO_MANY:
+            return Throttled(f"{place}: answered 429: {reason}")
+        kind = RetriableError if status >= SERVER_ERROR or status == REQUEST_TIMEOUT else ConfigError
         return kind(f"{place}: answered {status}: {reason}")
 
     def index(self, name: str) -> Index | None:

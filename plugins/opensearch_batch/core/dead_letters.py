@@ -76,10 +76,12 @@ class DeadLetters:
         return self.uri if self.count else None
 
     def write(self) -> None:
-        """Write what was collected; called before the stage records its counts."""
+        """Write what was collected, over what an earlier attempt left; called before the stage records its counts."""
         if self.count:
             self._spool.seek(0)
             self._objects.upload(self.uri, self._spool)
+        else:
+            self._objects.delete(self.uri)
 
     def __enter__(self) -> Self:
         return self

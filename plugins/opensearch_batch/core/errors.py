@@ -7,6 +7,7 @@
     ├── FatalError        it went wrong for good: a retry would repeat it, or would pay again
     │   ├── NotFound      what was asked for is not there
     │   ├── RemoteError   the AI service's own answer, passed on by ML Commons; its adapter says which of these it is
+    │   ├── OutputUnusable    a completed job's output is gone or lacks rows
     │   └── AlreadySubmitted  the service has a job of this name
     └── RecordRejected    one record cannot be done: it becomes a dead letter and the rest goes on
 
@@ -41,6 +42,10 @@ class FatalError(BatchError):
 
 class NotFound(FatalError):
     """What was asked for is not there (404)."""
+
+
+class OutputUnusable(FatalError):
+    """A completed job's output is gone or lacks rows; only a new job helps."""
 
 
 class AlreadySubmitted(FatalError):

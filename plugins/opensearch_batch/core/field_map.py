@@ -111,6 +111,7 @@ class FieldMap:
         self._id_at = list(paths).index(ID_FIELD) if ID_FIELD in paths else None
         self._dimensions = {vector.name: vector.dimension for vector in vectors}
         self.fields = [name for name in paths if name != ID_FIELD]
+        self._mapped_vectors = [name for name in self.fields if name in self._dimensions]
         if not self.fields:
             raise ConfigError("field_map maps no field; give at least one beside _id")
         opened = [b"%b%b:" % (b"," if n else b"{", msgspec.json.encode(name)) for n, name in enumerate(self.fields)]
@@ -126,14 +127,19 @@ class FieldMap:
         identity = None
         if self._id_at is not None:
             identity = document_id(values.pop(self._id_at))
-        nulls = 0
+        nulls = empty = 0
         pieces: list[bytes] = []
         for (name, opening), value in zip(self._openings, values, strict=True):
             if value is None:
                 nulls += 1
-            elif name in self._dimensions:
-                check_vector(name, value, self._dimensions[name])
+            if name in self._dimensions:
+                if value in (None, b"null"):
+                    empty += 1
+                else:
+                    check_vector(name, value or b"", self._dimensions[name])
             pieces += (opening, value if value is not None else b"null")
+        if empty and empty == len(self._mapped_vectors):
+            raise VectorRejected(f"no prediction: {', '.join(self._mapped_vectors)} is missing or null")
         pieces.append(b"}")
         return Document(identity, b"".join(pieces), nulls)
 
@@ -209,9 +215,7 @@ def document_id(value: bytes | None) -> str:
 
 
 def check_vector(name: str, value: bytes, dimension: int) -> None:
-    """Raise VectorRejected unless the value is a flat array of `dimension` numbers (null is no vector and passes)."""
-    if value == b"null":
-        return
+    """Raise VectorRejected unless the value is a flat array of `dimension` numbers."""
     if value[:1] != b"[" or value.count(b"[") != 1 or b'"' in value or b"{" in value:
         raise VectorRejected(f"{name} is no flat array of numbers")
     found = value.count(b",") + 1 if value.strip(b"[] \t") else 0

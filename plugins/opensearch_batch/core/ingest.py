@@ -6,6 +6,7 @@ again writes nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,9 +15,9 @@ import msgspec
 from opensearch_batch.core.bulk import MAX_BODY_BYTES, BulkWriter, Item
 from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.dead_letters import DeadLetters, dead_letter
-from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected, RetriableError
+from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable, RecordRejected
 from opensearch_batch.core.field_map import FieldMap, VectorRejected
-from opensearch_batch.core.job import CLEAR_TO_PAY
+from opensearch_batch.core.job import CLEAR_TO_PAY, End, Ledger
 from opensearch_batch.core.manifest import (
     IngestCounts,
     IngestReport,
@@ -89,37 +90,88 @@ class Ingest:
             FatalError: an output is missing, or has not a row for every record.
             RetriableError: a server stayed away.
         """
-        index = self._cluster.index(self._request.index)
-        if index is None:
-            raise ConfigError(f"index {self._request.index} is gone; clear prepare to create it again")
-        fingerprint = self._fingerprint(index, outputs)
-        proof = self._work.ingested(fingerprint)
+        index = self._open_index()
+        origin = self._manifest.origin(shard)
+        if not all(output.startswith(f"{self._work.job(shard.job)}/") for output in outputs):
+            raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
+        try:
+            return self._run(shard, outputs, index, origin, force=force)
+        except OutputUnusable as error:
+            self._spoil(shard, outputs, str(error))
+            raise OutputUnusable(f"{error}; {CLEAR_TO_PAY}") from error
+
+    def _run(
+        self, shard: Shard, outputs: Sequence[str], index: Index, origin: list[Segment], *, force: bool
+    ) -> IngestReport:
+        fingerprint = self._fingerprint(index, outputs, origin)
+        proof = self._work.ingested(index.name, shard, origin)
         before = None if force else load_report(self._objects, proof)
-        report = _unchanged(before, shard) if before else self._ingest(shard, outputs, index, fingerprint)
-        if before is None:
-            save(self._objects, proof, report)
+        if before is not None and before.fingerprint == fingerprint:
+            report = self._unchanged(before, shard)
+        else:
+            report, settled = self._ingest(shard, outputs, index, fingerprint, origin)
+            if settled:
+                save(self._objects, proof, report)
+            else:
+                self._objects.delete(proof)
         save(self._objects, self._work.ingest_report(self._manifest.run_key, shard.id), report)
         return report
 
-    def _fingerprint(self, index: Index, outputs: Sequence[str]) -> str:
+    def _open_index(self) -> Index:
+        """Return the index, if it is the one that prepare checked or as good."""
+        name = self._request.index
+        index = self._cluster.index(name)
+        if index is None:
+            raise ConfigError(f"index {name} is gone; clear prepare to create it again")
+        for vector in self._manifest.vectors:
+            if vector not in index.vectors:
+                raise ConfigError(
+                    f"index {name}: field {vector.name} is no vector of {vector.dimension} values any more; "
+                    "delete the index and clear prepare to create it again"
+                )
+        return index
+
+    def _spoil(self, shard: Shard, outputs: Sequence[str], reason: str) -> None:
+        """Record that a completed job is of no use, so that a person's clear of batch_predict submits another."""
+        ledger = Ledger(self._objects, self._work.job(shard.job))
+        found = ledger.load()
+        if found is not None and all(output.startswith(found[0].output) for output in outputs):
+            ledger.end(found[0].generation, End("UNUSABLE", time.time(), reason))
+
+    def _fingerprint(self, index: Index, outputs: Sequence[str], origin: list[Segment]) -> str:
         """Name this work by everything that decides its result."""
-        parts = [index.uuid, msgspec.json.encode(self._request, order="deterministic").decode()]
+        request = [self._request.index, self._request.field_map, self._request.ingest_fields, origin]
+        parts = [index.uuid, msgspec.json.encode(request, order="deterministic").decode()]
         for output in outputs:
             found = self._objects.head(output)
             if found is None:
-                raise FatalError(f"{output}: the job's output is gone; {CLEAR_TO_PAY}")
+                raise OutputUnusable(f"{output}: the job's output is gone")
             parts += [output, found.etag]
         return digest(*parts)
 
-    def _ingest(self, shard: Shard, outputs: Sequence[str], index: Index, fingerprint: str) -> IngestReport:
+    def _unchanged(self, before: IngestReport, shard: Shard) -> IngestReport:
+        """Return the account of work that was done before: all of it is there, nothing was written now."""
+        then, kept = before.counts, None
+        if before.dead_letters is not None and (letters := self._objects.read(before.dead_letters)):
+            kept = self._work.dead_letters(self._manifest.run_key, "ingest", shard.id)
+            self._objects.write(kept, letters.content)
+        counts = msgspec.structs.replace(then, indexed=0, unchanged=then.indexed + then.unchanged)
+        return msgspec.structs.replace(before, shard=shard.id, counts=counts, dead_letters=kept)
+
+    def _ingest(
+        self, shard: Shard, outputs: Sequence[str], index: Index, fingerprint: str, origin: list[Segment]
+    ) -> tuple[IngestReport, bool]:
+        """Index the rows; return the account, and whether a repetition would give the same."""
         where = self._work.dead_letters(self._manifest.run_key, "ingest", shard.id)
         with DeadLetters(self._objects, where) as dead:
             tally = _Tally(self._map(index), dead, self._service)
             writer = BulkWriter(self._cluster, index.name, max_body_bytes=self._request.max_body_bytes)
-            rows = self._rows(outputs, self._manifest.origin(shard.id), tally)
-            for written in writer.write(tally.items(rows)):
+            settled = True
+            for written in writer.write(tally.items(self._rows(outputs, origin, tally))):
                 tally.indexed += written.indexed
                 for refused in written.refused:
+                    # What the index refuses today it may take tomorrow, with another mapping.
+                    settled = False
                     tally.reject(refused.item.origin, f"refused by the index ({refused.status}): {refused.reason}")
             dead.write()
             tally.check_vectors(index)
@@ -127,13 +179,16 @@ class Ingest:
             counts.reconcile(", ".join(outputs), records=shard.records)
             self._cluster.refresh(index.name)
             self._check_same(index)
-            return IngestReport(shard.id, index.name, counts, fingerprint, dead.location)
+            return IngestReport(shard.id, index.name, counts, fingerprint, dead.location), settled
 
     def _check_same(self, index: Index) -> None:
-        """Raise RetriableError when another index came into its place; a bulk request would even create one."""
+        """Raise ConfigError when another index came into its place; a bulk request would even create one."""
         now = self._cluster.index(index.name)
         if now is None or now.uuid != index.uuid:
-            raise RetriableError(f"index {index.name} was deleted while it was being written; clear prepare")
+            raise ConfigError(
+                f"index {index.name} was deleted while it was being written; delete what came in its place, "
+                "clear prepare to create it again, and clear ingest"
+            )
 
     def _map(self, index: Index) -> FieldMap:
         return FieldMap(self._request.field_map, self._request.ingest_fields, vectors=index.vectors)
@@ -217,10 +272,3 @@ def _places(segments: Sequence[Segment]) -> Iterator[tuple[str, int]]:
     for segment in segments:
         for offset in range(segment.records):
             yield segment.source, segment.first_line + offset
-
-
-def _unchanged(before: IngestReport, shard: Shard) -> IngestReport:
-    """Return the account of a source that was done before: all of it is there, nothing was written now."""
-    then = before.counts
-    counts = msgspec.structs.replace(then, indexed=0, unchanged=then.indexed + then.unchanged)
-    return msgspec.structs.replace(before, shard=shard.id, counts=counts)

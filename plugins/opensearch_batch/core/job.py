@@ -8,7 +8,7 @@ through three statuses by conditional writes, so of two attempts one wins and th
     submitted   written after it, with the task id
     ended       written when the job's end was seen
 
-A bad end stays until a person clears batch_predict or runs with `force`; that adds a generation (DESIGN: identity).
+A bad end stays until a person clears batch_predict or runs with `force`; that adds a generation.
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError, Throttled
+from opensearch_batch.core.errors import ConfigError, FatalError, NotFound, RetriableError, Throttled
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.objects import Objects
 
-State = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED", "EXPIRED"]
-BAD_ENDS = frozenset({"FAILED", "CANCELLED", "EXPIRED"})
+State = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED", "EXPIRED", "LOST", "UNUSABLE"]
+BAD_ENDS = frozenset({"FAILED", "CANCELLED", "EXPIRED", "LOST", "UNUSABLE"})
 CLEAR_TO_PAY = "clear batch_predict to submit (and pay for) a new job"
 INTENT_GRACE_S = 60.0
 RACE_POLL_S = 1.0
 
 
 class End(msgspec.Struct, frozen=True):
-    """How a job ended, when (epoch seconds), and the service's own reason."""
+    """How a job ended, when (epoch seconds), and the service's own reason.
+
+    LOST: ML Commons no longer knows its task. UNUSABLE: it completed, but its output is gone or lacks rows.
+    """
 
     state: State
     at: float
@@ -41,6 +44,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything known of the newest job of one job key; earlier generations stay in `history`.
 
     `refused` is the reason why the paid call was refused: then there is no job, and the next attempt may submit.
+    `forced_by` are the keys of the runs whose `force` is honoured by this generation or an earlier one.
     """
 
     job: str
@@ -51,7 +55,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     output: str
     intended_at: float
     generation: int = 1
-    forced_by: str | None = None
+    forced_by: list[str] = []
     refused: str | None = None
     task_id: str | None = None
     remote_job: dict[str, Any] = {}
@@ -92,7 +96,7 @@ def decide(record: JobRecord | None, asked: Asked) -> Decision:
     """
     if record is None or record.refused is not None:
         return "submit"
-    if asked.force and record.forced_by != asked.run_key:
+    if asked.force and asked.run_key not in record.forced_by:
         return "again"
     if record.end is None:
         return "reattach" if record.status == "submitted" else "recover"
@@ -111,8 +115,12 @@ def next_generation(old: JobRecord, new: JobRecord, asked: Asked) -> JobRecord:
     """Return `new` as the generation after `old`, keeping the account of what was paid before."""
     past = {"generation": old.generation, "name": old.name, "task_id": old.task_id, "end": old.end}
     history = [*old.history, msgspec.to_builtins(past)]
-    forced_by = asked.run_key if asked.force else old.forced_by
-    return msgspec.structs.replace(new, generation=old.generation + 1, forced_by=forced_by, history=history)
+    return msgspec.structs.replace(new, forced_by=_honoured(old.forced_by, asked), history=history)
+
+
+def _honoured(before: list[str], asked: Asked) -> list[str]:
+    """Return the runs whose force is honoured once this attempt submits."""
+    return [*before, asked.run_key] if asked.force and asked.run_key not in before else before
 
 
 class Ledger:
@@ -137,10 +145,14 @@ class Ledger:
         return self._objects.replace(self.uri, content, etag=over)
 
     def end(self, generation: int, end: End) -> None:
-        """Record how a generation ended, unless that is known or a later generation stands there."""
+        """Record how a generation ended, unless that is known or a later generation stands there.
+
+        Ends are sticky but for one: a completed job can turn out UNUSABLE.
+        """
         while found := self.load():
             record, etag = found
-            if record.generation != generation or record.end is not None:
+            known = record.end is not None and not (record.end.state == "COMPLETED" and end.state == "UNUSABLE")
+            if record.generation != generation or known:
                 return
             if self.write(msgspec.structs.replace(record, end=end), over=etag):
                 return
@@ -215,36 +227,35 @@ class Submission:
     ) -> JobRecord | None:
         """Take one step; None means somebody else moved the record, look again."""
         if found is None:
-            first = draft(1)
-            if asked.force:
-                first = msgspec.structs.replace(first, forced_by=asked.run_key)
+            first = msgspec.structs.replace(draft(1), forced_by=_honoured([], asked))
             return self._intend(first, over=None)
         old, etag = found
-        if decision == "submit":
-            again = msgspec.structs.replace(old, refused=None, intended_at=self._clock())
-            return self._intend(again, over=etag)
         if decision == "again":
             return self._intend(next_generation(old, draft(old.generation + 1), asked), over=etag)
-        return self._recover(old, etag)
+        # Drafted anew, so that a mended model or connector is used; the name stays that of the generation.
+        fresh = msgspec.structs.replace(
+            draft(old.generation), forced_by=_honoured(old.forced_by, asked), history=old.history
+        )
+        return self._intend(fresh, over=etag) if decision == "submit" else self._recover(old, fresh, etag)
 
     def _intend(self, record: JobRecord, *, over: str | None) -> JobRecord | None:
         if not self._ledger.write(record, over=over):
             return None
         try:
             accepted = self._cluster.submit(record)
-        except (ConfigError, Throttled) as error:
+        except (ConfigError, NotFound, Throttled) as error:
             self._update(record, refused=str(error))
             raise
         return self._update(record, task_id=accepted.task_id, remote_job=accepted.remote_job)
 
-    def _recover(self, record: JobRecord, etag: str) -> JobRecord | None:
+    def _recover(self, record: JobRecord, fresh: JobRecord, etag: str) -> JobRecord | None:
         """Wait while the intent may be somebody's at work; then attach its orphan, or take the intent over."""
         if self._clock() < record.intended_at + self._grace_s:
             self._sleep(RACE_POLL_S)
             return None
         if orphan := self._cluster.find(record):
             return self._update(record, task_id=orphan.task_id, remote_job=orphan.remote_job)
-        return self._intend(msgspec.structs.replace(record, intended_at=self._clock()), over=etag)
+        return self._intend(fresh, over=etag)
 
     def _update(self, record: JobRecord, **known: Any) -> JobRecord | None:  # noqa: ANN401 - fields of JobRecord
         """Write what the paid call came to; it is over, so a lost race here is looked at again, never repeated."""
@@ -262,48 +273,3 @@ def bad_end(record: JobRecord) -> str:
         return f"job {record.name} has not ended"
     reason = f": {end.reason}" if end.reason else ""
     return f"job {record.name} (task {record.task_id}) ended {end.state}{reason}; {CLEAR_TO_PAY}"
-
-
-class Sighting(msgspec.Struct, frozen=True):
-    """What one look at a job showed."""
-
-    state: State
-    reason: str = ""
-
-
-class Watch(msgspec.Struct, frozen=True):
-    """Decides how a wait goes on; pure, so the trigger only does I/O.
-
-    Args:
-        started_at: epoch seconds.
-        poll_every_s: the first interval; it stretches with the job's age, to at most `poll_at_most_s`.
-        deadline_at: epoch seconds after which the wait fails, None for none.
-        errors_allowed: looks that may fail in a row.
-        errors: looks that failed in a row so far.
-    """
-
-    started_at: float
-    poll_every_s: float = 30.0
-    poll_at_most_s: float = 300.0
-    deadline_at: float | None = None
-    errors_allowed: int = 5
-    errors: int = 0
-
-    def on_sighting(self, sighting: Sighting, *, now: float) -> Watch | End:
-        """Go on watching, or end: an end seen is an end, also after the deadline."""
-        if sighting.state != "RUNNING":
-            return End(sighting.state, now, sighting.reason)
-        if self.deadline_at is not None and now >= self.deadline_at:
-            return End("EXPIRED", now, "the deadline passed while the job was still running")
-        return msgspec.structs.replace(self, errors=0)
-
-    def on_error(self, *, now: float) -> Watch | None:
-        """Go on after a look that failed, or None when too many failed in a row."""
-        late = self.deadline_at is not None and now >= self.deadline_at
-        if late or self.errors >= self.errors_allowed:
-            return None
-        return msgspec.structs.replace(self, errors=self.errors + 1)
-
-    def pause_s(self, *, now: float) -> float:
-        """Return how long to wait before the next look: a tenth of the job's age, within the limits."""
-        return min(self.poll_at_most_s, max(self.poll_every_s, (now - self.started_at) / 10))

@@ -8,10 +8,12 @@ ingest) and ``dead_letters/``. What is shared between runs lies below ``<work>/j
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import msgspec
 
-from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
+from opensearch_batch.core.field_map import VectorField
 from opensearch_batch.core.objects import Objects, split_uri
 
 KEY_HEX_DIGITS = 32
@@ -64,15 +66,12 @@ class IngestCounts(msgspec.Struct, frozen=True):
     nulls: int = 0
 
     def reconcile(self, place: str, *, records: int) -> None:
-        """Raise FatalError unless every row read has a verdict and there are as many rows as records."""
+        """Raise FatalError unless every row read has a verdict, OutputUnusable unless each record has a row."""
         verdicts = self.indexed + self.unchanged + self.dead_letters
         if self.read != verdicts:
             raise FatalError(f"{place}: read {self.read} rows, but {verdicts} have a verdict")
         if self.read != records:
-            raise FatalError(
-                f"{place}: the job's output has {self.read} rows for {records} records; "
-                "clear batch_predict to submit (and pay for) a new job"
-            )
+            raise OutputUnusable(f"{place}: the job's output has {self.read} rows for {records} records")
 
 
 class PreparedShard(msgspec.Struct, frozen=True):
@@ -83,7 +82,7 @@ class PreparedShard(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What prepare found and made in one run."""
+    """What prepare found and made in one run; `vectors` are the mapped vector fields of the index it checked."""
 
     pipeline: str
     run_key: str
@@ -93,17 +92,18 @@ class Manifest(msgspec.Struct, frozen=True):
     counts: PrepareCounts
     shards: list[PreparedShard]
     dead_letters: str | None = None
+    vectors: list[VectorField] = []
 
-    def origin(self, shard_id: str) -> list[Segment]:
+    def origin(self, shard: Shard) -> list[Segment]:
         """Return the segments of one shard.
 
         Raises:
-            FatalError: the manifest has no such shard.
+            FatalError: the manifest has no such shard, because prepare ran again after the source changed.
         """
         for prepared in self.shards:
-            if prepared.shard.id == shard_id:
+            if prepared.shard == shard:
                 return prepared.segments
-        raise FatalError(f"the manifest of run {self.run_key} has no shard {shard_id}")
+        raise FatalError(f"shard {shard.id}: prepare made other shards since; clear batch_predict for the new ones")
 
 
 class IngestReport(msgspec.Struct, frozen=True):
@@ -145,9 +145,13 @@ class WorkPrefix:
         """Return where ingest accounts for one shard of a run."""
         return f"{self.run(run_key)}/ingest/{shard_id}.json"
 
-    def ingested(self, fingerprint: str) -> str:
-        """Return the proof, shared by all runs of the pipeline, that one source is in the index."""
-        return f"{self.root}/{self.pipeline}/ingested/{fingerprint}.json"
+    def ingested(self, index: str, shard: Shard, segments: Sequence[Segment]) -> str:
+        """Return the proof, shared by all runs of the pipeline, of what of one place in the sources is in the index.
+
+        It is named by the place and not by the content: newer content takes the place of the older proof.
+        """
+        sources = dict.fromkeys(segment.source for segment in segments)
+        return f"{self.root}/{self.pipeline}/ingested/{digest(index, shard.id, *sources)}.json"
 
 
 def run_key(dag_id: str, run: str) -> str:

@@ -7,7 +7,8 @@ what a node really answers was seen on 2.19.1 and 3.6.0.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -18,9 +19,10 @@ from opensearch_batch.core.job import Accepted
 
 ML = "/_plugins/_ml"
 SEARCH_SIZE = 100
+_PLACEHOLDER = re.compile(r"<([\w-]+)>")
 # The paid call goes to the AI service and back; ML Commons' own client gives up after 30 s.
 SUBMIT_TIMEOUT_S = 45.0
-COMPARED = ("name", "protocol", "parameters", "actions", "description")
+COMPARED = ("name", "version", "protocol", "parameters", "actions", "description")
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -86,15 +88,18 @@ class MLCommons:
         """Return the address of a task for a browser, without credentials."""
         return f"{self._cluster.url}{ML}/tasks/{task_id}"
 
-    def tasks(self, model_id: str) -> list[dict[str, Any]]:
-        """Return a model's newest batch jobs as ML Commons stored them, each with its `task_id`."""
+    def tasks(self, model_id: str) -> Iterator[dict[str, Any]]:
+        """Yield a model's batch jobs as ML Commons stored them, newest first, each with its `task_id`."""
         filters = [{"term": {"task_type": "BATCH_PREDICTION"}}, {"term": {"model_id": model_id}}]
-        query = {
+        query: dict[str, Any] = {
             "size": SEARCH_SIZE,
             "query": {"bool": {"filter": filters}},
-            "sort": [{"create_time": {"order": "desc"}}],
+            "sort": [{"create_time": {"order": "desc"}}, {"_id": {"order": "desc"}}],
         }
-        return [{**hit["_source"], "task_id": hit["_id"]} for hit in self._search("tasks", query)]
+        while hits := self._search("tasks", query):
+            for hit in hits:
+                yield {**hit["_source"], "task_id": hit["_id"]}
+            query["search_after"] = hits[-1]["sort"]
 
     def cancel(self, task_id: str) -> None:
         """Cancel a batch job at the service (``_cancel``; only 2.17.0 calls it ``_cancel_batch``)."""
@@ -157,11 +162,8 @@ def _fill(value: Any, values: Mapping[str, str], place: str) -> Any:  # noqa: AN
         return value
     for name, text in values.items():
         value = value.replace(f"<{name}>", text)
-    left = value.partition("<")[2].partition(">")
-    if left[1] and left[0].replace("_", "").isalnum():
-        raise ConfigError(
-            f"{place}: no value for <{left[0]}>; known: {', '.join(values)}.{did_you_mean(left[0], values)}"
-        )
+    for left in _PLACEHOLDER.findall(value):
+        raise ConfigError(f"{place}: no value for <{left}>; known: {', '.join(values)}.{did_you_mean(left, values)}")
     return value
 
 
@@ -182,13 +184,11 @@ def _plain(value: object) -> object:
             decoded = msgspec.json.decode(value)
         except msgspec.DecodeError:
             return value
-        return _plain(decoded) if isinstance(decoded, dict | list) else value
+        return value if isinstance(decoded, str) else _plain(decoded)
     if isinstance(value, dict):
         return {
             key: str(item).upper() if key == "action_type" else _plain(item)
             for key, item in value.items()
             if item is not None
         }
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, int | float) else value
+    return [_plain(item) for item in value] if isinstance(value, list) else value

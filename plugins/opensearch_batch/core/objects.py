@@ -73,6 +73,9 @@ class Objects(Protocol):
     def upload(self, uri: str, content: IO[bytes]) -> None:
         """Write an object of any size from an open file, in parts."""
 
+    def delete(self, uri: str) -> None:
+        """Remove an object, if it is there."""
+
     def open(self, uri: str) -> IO[bytes]:
         """Open an object for streaming, decompressed by its name's ending (``.gz``)."""
 
@@ -96,12 +99,13 @@ def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
     ``\n`` and ``\r\n`` end a line; a last line needs no end.
     """
     number = 0
-    while content := stream.readline(max_line_bytes + 1):
+    while raw := stream.readline(max_line_bytes + len(b"\r\n")):
         number += 1
-        cut = len(content) > max_line_bytes and not content.endswith(b"\n")
-        if cut:
+        content = raw.rstrip(b"\r\n")
+        cut = len(content) > max_line_bytes
+        if cut and not raw.endswith(b"\n"):
             _skip_to_line_end(stream)
-        yield Line(number, content.rstrip(b"\r\n"), cut)
+        yield Line(number, content, cut)
 
 
 def _skip_to_line_end(stream: IO[bytes]) -> None:
@@ -175,6 +179,12 @@ class S3Objects:
         bucket, key = split_uri(uri)
         with self._errors(uri):
             self._client.upload_fileobj(content, bucket, key)
+
+    def delete(self, uri: str) -> None:
+        """Remove an object, if it is there."""
+        bucket, key = split_uri(uri)
+        with self._errors(uri):
+            self._client.delete_object(Bucket=bucket, Key=key)
 
     def open(self, uri: str) -> IO[bytes]:
         """Open an object for streaming; ``.gz`` is decompressed on the way.

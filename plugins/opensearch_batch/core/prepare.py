@@ -83,6 +83,7 @@ class Prepare:
             ConfigError: the source is missing or empty.
             FatalError: it holds no line that can be a record (the dead letters are written).
         """
+        self._check_apart(source)
         found = [item.uri for item in self._objects.list(source, include=include, exclude=exclude)]
         if not found:
             globs = f" (include {list(include)}, exclude {list(exclude)})" if include or exclude else ""
@@ -97,6 +98,12 @@ class Prepare:
                 f"the reasons stand in {self._dead.location or 'no dead letter: the objects are empty'}"
             )
         return shards, counts
+
+    def _check_apart(self, source: str) -> None:
+        """Raise ConfigError when the source would hold what we write: each run would predict the last one's files."""
+        here, there = f"{source.rstrip('/')}/", f"{self._work.root}/"
+        if here.startswith(there) or there.startswith(here):
+            raise ConfigError(f"source {source} and work {self._work.root} lie in one another; keep them apart")
 
     def _cut(self, sources: Sequence[str]) -> Iterator[_Draft]:
         draft: _Draft | None = None

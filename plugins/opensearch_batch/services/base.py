@@ -16,7 +16,8 @@ from opensearch_batch.core.errors import (
     RetriableError,
     Throttled,
 )
-from opensearch_batch.core.job import JobRecord, Sighting
+from opensearch_batch.core.job import JobRecord
+from opensearch_batch.core.watch import Sighting
 
 RequestLine = Callable[[bytes], bytes]
 
@@ -79,5 +80,7 @@ def explain(service: Service, error: RemoteError) -> BatchError:
     if error.code in service.throttle_codes or error.status == TOO_MANY:
         return Throttled(str(error))
     if error.code in service.exists_codes:
-        return AlreadySubmitted(str(error))
+        return AlreadySubmitted(
+            f"{error}; no ML Commons task leads to that job: start a run with force to submit (and pay for) a new one"
+        )
     return RetriableError(str(error)) if error.status >= SERVER_ERROR else ConfigError(str(error))

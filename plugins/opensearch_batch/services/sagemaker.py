@@ -14,8 +14,9 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.field_map import PlainPath
-from opensearch_batch.core.job import JobRecord, Sighting, State
+from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.manifest import digest
+from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.base import Limits, RequestLine
 
 MIB = 1 << 20
@@ -53,7 +54,13 @@ class SageMaker:
             )
         if _member(parameters, "TransformInput").get("SplitType") != "Line":
             raise ConfigError("connector parameters.TransformInput.SplitType must be Line: a shard has a record a line")
-        for needed in ("ModelName", "TransformOutput", "TransformResources"):
+        if _member(parameters, "TransformOutput").get("AssembleWith") != "Line":
+            raise ConfigError("connector parameters.TransformOutput.AssembleWith must be Line: a row stands on a line")
+        if processing.get("OutputFilter", "$") != "$":
+            raise ConfigError(
+                "connector parameters.DataProcessing.OutputFilter must be $: a row keeps its whole record"
+            )
+        for needed in ("ModelName", "TransformResources"):
             if needed not in parameters:
                 raise ConfigError(f"connector parameters.{needed} is missing; CreateTransformJob needs it")
         PlainPath.parse(_input_filter(parameters))
@@ -67,6 +74,8 @@ class SageMaker:
         source, target = _member(parameters, "TransformInput"), _member(parameters, "TransformOutput")
         return {
             "DataProcessing": _member(parameters, "DataProcessing"),
+            "region": parameters.get("region"),
+            "Environment": parameters.get("Environment"),
             "BatchStrategy": parameters.get("BatchStrategy"),
             "ContentType": source.get("ContentType"),
             "SplitType": source.get("SplitType"),
@@ -129,7 +138,7 @@ class SageMaker:
             reason = bytes(msgspec.json.decode(row, type=_ErrorRow).SageMakerInferenceError)
         except msgspec.DecodeError:
             return None
-        return f"SageMakerInferenceError: {reason.decode()}" if reason else None
+        return None if reason in (b"", b"null") else f"SageMakerInferenceError: {reason.decode()}"
 
 
 def _member(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
