@@ -25,7 +25,7 @@ from tests.local_stack.ai_services.stand import (
 @pytest.fixture(scope="session")
 def ai_model_dir() -> Path:
     """The model's folder, kept between runs."""
-    return fetch(REPOSITORY / ".cache" / "minilm")
+    return fetch(REPOSITORY / ".cache" / "model")
 
 
 @pytest.fixture(scope="session")
