@@ -57,6 +57,6 @@ $(VENV)/bin/uv:
 
 $(INSTALLED): $(VENV)/bin/uv $(REQUIREMENTS) constraints.txt pyproject.toml
 	@echo "installing the Python packages into $(VENV)"
-	@$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt $(REQUIREMENTS:%=-r %)
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt $(REQUIREMENTS:%=-r %)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@

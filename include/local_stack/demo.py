@@ -27,6 +27,8 @@ DAG_ID, INDEX, MODEL = "passages", "passages", "all-MiniLM-L6-v2"
 DOCUMENTS, WORK = "documents", "opensearch-batch"
 SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "passages.jsonl.gz"
 QUESTIONS = ("an animal that lives in the sea", "how do banks lend money", "disease of the lungs")
+# Lucene looks at k candidates a segment; more than are shown, or near ones can be missed.
+ANSWERS, CANDIDATES = 3, 50
 STAGES = ("prepare", "batch_predict", "poll", "ingest")
 WAIT_S, TIMEOUT_S = 600, 30
 console = Console(highlight=False, soft_wrap=True)
@@ -153,8 +155,8 @@ class Demo:
         """Ask by text (the node embeds the question) and by vector (we embed it): the answers have to agree."""
         model_id = self._model_id()
         for question in QUESTIONS:
-            neural = {"neural": {"embedding": {"query_text": question, "model_id": model_id, "k": 3}}}
-            knn = {"knn": {"embedding": {"vector": self._embed(model_id, question), "k": 3}}}
+            neural = {"neural": {"embedding": {"query_text": question, "model_id": model_id, "k": CANDIDATES}}}
+            knn = {"knn": {"embedding": {"vector": self._embed(model_id, question), "k": CANDIDATES}}}
             by_text, by_vector = self._search(neural), self._search(knn)
             same = "same answers by knn" if by_text == by_vector else f"knn answers otherwise: {by_vector}"
             console.print(f"\n[bold]{question}?[/bold]   (neural query; {same})")
@@ -173,7 +175,7 @@ class Demo:
         return vector
 
     def _search(self, query: dict[str, Any]) -> list[tuple[float, str]]:
-        body = {"size": 3, "_source": {"excludes": ["embedding"]}, "query": query}
+        body = {"size": ANSWERS, "_source": {"excludes": ["embedding"]}, "query": query}
         hits = self._post(f"{INDEX}/_search", body)["hits"]["hits"]
         return [(round(hit["_score"], 4), hit["_source"]["text"]) for hit in hits]
 

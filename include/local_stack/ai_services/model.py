@@ -95,6 +95,9 @@ class MiniLM:
         self._tokenizer.no_padding()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads  # 0: all cores
+        # A thread that spins for its partner takes the core the partner needs while the rest of the stack works:
+        # 98 in place of 75 texts a second beside one busy process, on two cores; no loss on idle ones.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
             str(model_dir / GRAPH.name), options, providers=["CPUExecutionProvider"]
         )
