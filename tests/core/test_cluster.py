@@ -190,3 +190,11 @@ def test_an_ai_services_answer_keeps_its_code(busy: Busy) -> None:
     with pytest.raises(RemoteError, match="Rate exceeded") as raised:
         busy.cluster.call("POST", "/x", {})
     assert (raised.value.status, raised.value.code) == (400, "ThrottlingException")
+
+
+def test_throttling_is_known_by_its_type_on_3x(busy: Busy) -> None:
+    """ML Commons 3.x does not quote the service then."""
+    error = {"type": "remote_connector_throttling_exception", "reason": "Error from remote service: denied"}
+    busy.answers = [(400, {"error": error})]
+    with pytest.raises(Throttled, match="denied"):
+        busy.cluster.call("POST", "/x", {})

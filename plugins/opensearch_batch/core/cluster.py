@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, TOO_MANY, SERVER_ERROR = 401, 403, 404, 408, 429, 500
 RETRY_STATUSES = frozenset({TOO_MANY, 502, 503, 504})
 REMOTE = "Error from remote service: "
+# ML Commons 3.x says this, with status 400, in place of quoting a service that throttles.
+THROTTLED_TYPE = "remote_connector_throttling_exception"
 
 
 class Index(msgspec.Struct, frozen=True):
@@ -102,6 +104,8 @@ class Cluster:
     def _explain(self, error: Any, request: str) -> BatchError:  # noqa: ANN401 - opensearch-py's errors are untyped
         status, reason = error.status_code, reason_of(error.info) or str(error.error)
         place = f"OpenSearch {self.name}: {request}"
+        if type_of(error.info) == THROTTLED_TYPE or status == TOO_MANY:
+            return Throttled(f"{place}: answered {status}: {reason}")
         if reason.startswith(REMOTE):
             return RemoteError(f"{place}: {reason} ({status})", status=status, code=remote_code(reason))
         if status == UNAUTHORIZED:
@@ -110,8 +114,6 @@ class Cluster:
             return ConfigError(f"{place}: not permitted (403): {reason}; give the connection's user this permission")
         if status == NOT_FOUND:
             return NotFound(f"{place}: not found (404): {reason}")
-        if status == TOO_MANY:
-            return Throttled(f"{place}: answered 429: {reason}")
         kind = RetriableError if status >= SERVER_ERROR or status == REQUEST_TIMEOUT else ConfigError
         return kind(f"{place}: answered {status}: {reason}")
 
@@ -144,6 +146,12 @@ class Cluster:
     def refresh(self, name: str) -> None:
         """Make what was written searchable."""
         self.call("POST", f"/{name}/_refresh", timeout_s=120.0)
+
+
+def type_of(info: object) -> str:
+    """Return the type in an OpenSearch error body, ``""`` when it has none."""
+    error = info.get("error") if isinstance(info, dict) else None
+    return str(error.get("type", "")) if isinstance(error, dict) else ""
 
 
 def reason_of(info: object) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.errors import ConfigError, NotFound, RetriableError, did_you_mean
+from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RemoteError, RetriableError, did_you_mean
 from opensearch_batch.core.job import Accepted
 
 ML = "/_plugins/_ml"
@@ -22,6 +22,7 @@ SEARCH_SIZE = 100
 _PLACEHOLDER = re.compile(r"<([\w-]+)>")
 # The paid call goes to the AI service and back; ML Commons' own client gives up after 30 s.
 SUBMIT_TIMEOUT_S = 45.0
+LIVE_STATES = frozenset({"CREATED", "RUNNING"})
 COMPARED = ("name", "version", "protocol", "parameters", "actions", "description")
 
 
@@ -102,13 +103,23 @@ class MLCommons:
             query["search_after"] = hits[-1]["sort"]
 
     def cancel(self, task_id: str) -> None:
-        """Cancel a batch job at the service (``_cancel``; only 2.17.0 calls it ``_cancel_batch``)."""
-        try:
-            self._cluster.call("POST", f"{ML}/tasks/{task_id}/_cancel")
-        except ConfigError as error:
-            if "no handler found" not in str(error):
-                raise
-            self._cluster.call("POST", f"{ML}/tasks/{task_id}/_cancel_batch")
+        """Cancel a batch job at the service; one that has ended is left as it is.
+
+        The task's state tells whether it worked, not the answer: 3.6.0 answers 400 ("Unsupported response type") to
+        SageMaker's empty answer though the job is stopping. Only 2.17.0 calls the route ``_cancel_batch``.
+        """
+        refused: BatchError | None = None
+        for route in ("_cancel", "_cancel_batch"):
+            try:
+                self._cluster.call("POST", f"{ML}/tasks/{task_id}/{route}")
+            except (ConfigError, RemoteError) as error:
+                refused = refused or error
+                if self.task(task_id)["state"] not in LIVE_STATES:
+                    return
+            else:
+                return
+        if refused is not None:
+            raise refused
 
     def _find_connector(self, body: Mapping[str, Any]) -> str | None:
         query = {"size": SEARCH_SIZE, "query": {"match_phrase": {"name": body["name"]}}}
