@@ -189,6 +189,7 @@ class MLTaskTrigger(BaseTrigger):
         """Look, decide, pause, until the decision is an end."""
         deadline_at = None if self.deadline_s is None else record.intended_at + self.deadline_s
         watch = Watch(record.intended_at, self.poll_every_s, self.poll_at_most_s, deadline_at)
+        self.log.info("waiting for job %s (task %s), first every %g s", record.name, record.task_id, self.poll_every_s)
         while True:
             step: Watch | End | None
             try:
