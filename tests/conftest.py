@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,16 @@ from tests.lab import TIMEOUT_S, Lab
 
 VERSIONS = os.environ.get("OPENSEARCH_VERSIONS", "2.19.1").split(",")
 MODEL = "all-MiniLM-L6-v2"
+
+
+def pytest_configure() -> None:
+    """Keep what Airflow writes when it is imported out of the user's own home."""
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-of-tests-")
+
+
+def pytest_unconfigure() -> None:
+    """Remove that home."""
+    shutil.rmtree(os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session", params=VERSIONS)

@@ -1,0 +1,155 @@
+"""Airflow connections become clients; what is wrong with one is said with its id, its place and the remedy."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
+
+from include.local_stack import egress_certificates
+from opensearch_batch.core.errors import ConfigError, RetriableError
+from opensearch_batch.hooks import OpenSearchMLHook, connector_credential, objects
+
+USER, PASSWORD = "worker", "Right-Password-1"
+
+
+class Node(BaseHTTPRequestHandler):
+    """Answers as a secured node does: 401 for a wrong password, 404 for an index that is not there."""
+
+    seen: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        """Check the password."""
+        Node.seen.append(self.headers.get("Authorization", ""))
+        right = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        aws = self.headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256 Credential=key-id/")
+        status = 404 if aws or self.headers.get("Authorization") == right else 401
+        body = json.dumps({"error": {"reason": "no such index"}}).encode() if status == 404 else b"Unauthorized"
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json" if status == 404 else "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+    """A server with TLS and a password, and the file of its certificate authority."""
+    folder = tmp_path_factory.mktemp("certificates")
+    egress_certificates.ensure(folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / egress_certificates.CERTIFICATE, folder / egress_certificates.KEY)
+    server = HTTPServer(("127.0.0.1", 0), Node)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    store = load_pkcs12(
+        (folder / egress_certificates.TRUST_STORE).read_bytes(), egress_certificates.TRUST_STORE_PASSWORD.encode()
+    )
+    authority: x509.Certificate = store.additional_certs[0].certificate
+    (folder / "ca.pem").write_bytes(authority.public_bytes(Encoding.PEM))
+    yield server.server_port, folder / "ca.pem"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def connect(secured: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Define the connection ``lab`` to that server."""
+
+    def define(*, password: str = PASSWORD, **extra: Any) -> OpenSearchMLHook:
+        port, authority = secured
+        options = {"use_ssl": True, "ca_certs": str(authority), "ssl_assert_hostname": False, **extra}
+        value = {
+            "conn_type": "opensearch",
+            "host": "127.0.0.1",
+            "port": port,
+            "login": USER,
+            "password": password,
+            "extra": options,
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_LAB", json.dumps(value))
+        return OpenSearchMLHook("lab")
+
+    return define
+
+
+def test_the_right_password_over_tls_with_the_authoritys_file_passes(connect: Any) -> None:
+    """The index is not there, and that is all there is to say."""
+    assert connect().cluster.index("passages") is None
+
+
+def test_a_wrong_password_is_named_without_the_password(connect: Any) -> None:
+    """The error names connection, request and remedy, and never a secret."""
+    with pytest.raises(ConfigError, match=r"OpenSearch lab .*wrong user or password \(401\)") as raised:
+        connect(password="Wrong-Password-2").cluster.index("passages")
+    assert "Wrong-Password-2" not in str(raised.value)
+
+
+def test_an_unknown_authority_is_named(connect: Any) -> None:
+    """Verification is on unless it is turned off."""
+    with pytest.raises(
+        ConfigError, match=r"OpenSearch lab .*certificate is not trusted.*give the authority's file as ca_certs"
+    ):
+        connect(ca_certs=None).cluster.index("passages")
+
+
+def test_a_missing_authority_file_is_named(connect: Any) -> None:
+    """The client's own error would not name the path."""
+    with pytest.raises(ConfigError, match=r"connection lab: ca_certs /no/such/ca.pem is no file"):
+        connect(ca_certs="/no/such/ca.pem").cluster.index("passages")
+
+
+def test_requests_are_signed_with_the_aws_connection(connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For Amazon OpenSearch Service: SigV4 in place of a password."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_KEYS", json.dumps({"conn_type": "aws", "login": "key-id", "password": "secret-key"})
+    )
+    hook = connect(aws_conn_id="keys", region_name="eu-central-1")
+    assert hook.cluster.index("passages") is None
+    assert "/eu-central-1/es/aws4_request" in Node.seen[-1]
+
+
+def test_a_connection_that_is_not_there_is_named() -> None:
+    """The remedy says where to create it, and of which type."""
+    with pytest.raises(ConfigError, match="no Airflow connection 'nobody'; create one of type opensearch"):
+        OpenSearchMLHook("nobody").cluster  # noqa: B018 - the property connects
+    with pytest.raises(ConfigError, match="no Airflow connection 'nobody'; create one of type aws"):
+        objects("nobody")
+
+
+def test_a_store_that_is_away_is_named_by_its_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 not reachable: a retry may help."""
+    extra = {
+        "endpoint_url": "http://127.0.0.1:9",
+        "region_name": "us-east-1",
+        "config_kwargs": {"retries": {"max_attempts": 0}},
+    }
+    value = {"conn_type": "aws", "login": "key-id", "password": "secret-key", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_AWAY", json.dumps(value))
+    with pytest.raises(RetriableError, match=r"S3 at http://127.0.0.1:9 does not answer") as raised:
+        objects("away").read("s3://bucket/key")
+    assert "secret-key" not in str(raised.value)
+
+
+def test_a_connector_gets_a_role_or_the_connections_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A role where one is named (Amazon OpenSearch Service), else the keys of the AWS connection."""
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_KEYS", json.dumps({"conn_type": "aws", "login": "key-id", "password": "secret-key"})
+    )
+    assert connector_credential("keys", role_arn="arn:r") == {"roleArn": "arn:r"}
+    assert connector_credential("keys") == {"access_key": "key-id", "secret_key": "secret-key"}
