@@ -74,7 +74,7 @@ class Cluster:
     @property
     def url(self) -> str:
         """The cluster's address, without credentials."""
-        return str(self.client.transport.hosts and self.client.transport.get_connection().host)
+        return str(self.client.transport.get_connection().host)
 
     @contextmanager
     def _errors(self, request: str) -> Iterator[None]:
