@@ -60,7 +60,7 @@ class Run:
         self.lab, self.index, self.bucket = lab, index, bucket
         self.objects = lab.objects
         self.origin = origin or ORIGIN
-        self.work = WorkPrefix(f"s3://{bucket}/work", "p")
+        self.work = WorkPrefix(f"s3://{bucket}/kept", "p")
         self.output = f"{self.work.job(job)}/output/1/input.jsonl.out"
         lab.objects.write(self.output, b"\n".join(rows))
         count = records if records is not None else sum(bool(row.strip()) for row in rows)

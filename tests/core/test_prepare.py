@@ -27,7 +27,7 @@ def prepare(
     store: S3Objects, bucket: str, *, limits: ShardLimits = LIMITS, source: str = "in/"
 ) -> tuple[list[PreparedShard], PrepareCounts]:
     """Run prepare over a bucket."""
-    work = WorkPrefix(f"s3://{bucket}/work", "p")
+    work = WorkPrefix(f"s3://{bucket}/kept", "p")
     with DeadLetters(store, work.dead_letters("run", "prepare")) as dead:
         stage = Prepare(store, work, limits=limits, request_line=needs_text, job_key=lambda d: d[:8], dead=dead)
         return stage.run(f"s3://{bucket}/{source}")
@@ -76,7 +76,7 @@ def test_bad_lines_are_dead_letters_and_the_rest_goes_on(store: S3Objects, bucke
         Segment(f"s3://{bucket}/in/a.jsonl", 1, 1),
         Segment(f"s3://{bucket}/in/a.jsonl", 8, 1),
     ]
-    stored = store.read(f"s3://{bucket}/work/p/run/dead_letters/prepare.jsonl")
+    stored = store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare.jsonl")
     assert stored is not None
     letters = [json.loads(line) for line in stored.content.splitlines()]
     assert [letter["line"] for letter in letters] == [2, 4, 5, 6, 7]
@@ -99,10 +99,10 @@ def test_a_source_without_a_usable_record_fails_and_keeps_its_dead_letters(store
     put(store, bucket, "a.jsonl", b"{oops")
     with pytest.raises(FatalError, match=r"no usable record; the reasons stand in s3://.*/prepare\.jsonl"):
         prepare(store, bucket)
-    assert store.read(f"s3://{bucket}/work/p/run/dead_letters/prepare.jsonl") is not None
+    assert store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare.jsonl") is not None
 
 
-@pytest.mark.parametrize("source", ["", "work/jobs/"])
+@pytest.mark.parametrize("source", ["", "kept/jobs/"])
 def test_a_source_that_holds_the_work_prefix_is_refused(store: S3Objects, bucket: str, source: str) -> None:
     """Or each run would predict, and pay for, what the last one wrote."""
     put(store, bucket, "a.jsonl", *rows(0, 1))
@@ -116,4 +116,4 @@ def test_a_repeated_stage_leaves_no_dead_letters_of_the_first(store: S3Objects, 
     prepare(store, bucket)
     put(store, bucket, "a.jsonl", *rows(0, 1))
     prepare(store, bucket)
-    assert store.read(f"s3://{bucket}/work/p/run/dead_letters/prepare.jsonl") is None
+    assert store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare.jsonl") is None
