@@ -5,15 +5,14 @@ The connection types are those of apache-airflow-providers-opensearch and apache
 
 from __future__ import annotations
 
-import logging
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
+from opensearch_batch.core.clients import Address, Signing, Tls, opensearch_client
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ml_commons import MLCommons
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 OPENSEARCH_CONN_ID = "opensearch_default"
 AWS_CONN_ID = "aws_default"
-TIMEOUT_S = 30
 
 
 class OpenSearchMLHook(BaseHook):
@@ -57,24 +55,20 @@ class OpenSearchMLHook(BaseHook):
 
     def get_conn(self) -> OpenSearch:
         """Return an opensearch-py client."""
-        from opensearchpy import OpenSearch, Urllib3HttpConnection
-
-        # The client logs every request; a task's log is for what the stage did.
-        logging.getLogger("opensearch").setLevel(logging.ERROR)
         conn, extra = self._connection, self._connection.extra_dejson
         if not conn.host:
             raise ConfigError(f"connection {self.opensearch_conn_id}: no host; give the cluster's host name")
         use_ssl = flag(extra.get("use_ssl", conn.schema == "https"))
-        options: dict[str, Any] = {
-            "hosts": [{"host": conn.host, "port": conn.port or (443 if use_ssl else 9200)}],
-            "use_ssl": use_ssl,
-            "url_prefix": extra.get("url_prefix") or "",
-            "timeout": TIMEOUT_S,
-            "max_retries": 0,
-            # urllib3 and not requests, which lets REQUESTS_CA_BUNDLE override the connection's own ca_certs.
-            "connection_class": Urllib3HttpConnection,
-        }
-        return OpenSearch(**options, **self._tls(extra, use_ssl=use_ssl), **self._auth(conn, extra))
+        try:
+            return opensearch_client(
+                Address(conn.host, conn.port, use_ssl, extra.get("url_prefix") or ""),
+                user=conn.login,
+                password=conn.password,
+                signing=_signing(extra),
+                tls=_tls(extra),
+            )
+        except ConfigError as error:
+            raise ConfigError(f"connection {self.opensearch_conn_id}: {error}") from error
 
     @cached_property
     def cluster(self) -> Cluster:
@@ -85,27 +79,6 @@ class OpenSearchMLHook(BaseHook):
     def ml(self) -> MLCommons:
         """Its ML Commons plugin: connectors, models, batch jobs and tasks."""
         return MLCommons(self.cluster)
-
-    def _tls(self, extra: dict[str, Any], *, use_ssl: bool) -> dict[str, Any]:
-        if not use_ssl:
-            return {}
-        ca_certs = extra.get("ca_certs")
-        if ca_certs and not Path(ca_certs).is_file():
-            raise ConfigError(f"connection {self.opensearch_conn_id}: ca_certs {ca_certs} is no file")
-        verify = flag(extra.get("verify_certs", True))
-        options = {"verify_certs": verify, "ca_certs": ca_certs, "ssl_show_warn": verify}
-        if "ssl_assert_hostname" in extra:
-            options["ssl_assert_hostname"] = flag(extra["ssl_assert_hostname"])
-        return options
-
-    def _auth(self, conn: Connection, extra: dict[str, Any]) -> dict[str, Any]:
-        if aws_conn_id := extra.get("aws_conn_id"):
-            from opensearchpy import Urllib3AWSV4SignerAuth
-
-            session = _aws_hook(aws_conn_id).get_session(region_name=extra.get("region_name"))
-            credentials = session.get_credentials()
-            return {"http_auth": Urllib3AWSV4SignerAuth(credentials, session.region_name, extra.get("service", "es"))}
-        return {"http_auth": (conn.login, conn.password or "")} if conn.login else {}
 
 
 def objects(aws_conn_id: str = AWS_CONN_ID) -> S3Objects:
@@ -152,6 +125,19 @@ def connection(conn_id: str, conn_type: str) -> Connection:
 def flag(value: object) -> bool:
     """Read a boolean an extra may hold as JSON or as text."""
     return value if isinstance(value, bool) else str(value).strip().lower() in {"1", "true", "yes", "on"}
+
+
+def _tls(extra: dict[str, Any]) -> Tls:
+    assert_hostname = flag(extra["ssl_assert_hostname"]) if "ssl_assert_hostname" in extra else None
+    return Tls(extra.get("ca_certs"), flag(extra.get("verify_certs", True)), assert_hostname)
+
+
+def _signing(extra: dict[str, Any]) -> Signing | None:
+    aws_conn_id = extra.get("aws_conn_id")
+    if not aws_conn_id:
+        return None
+    session = _aws_hook(aws_conn_id).get_session(region_name=extra.get("region_name"))
+    return Signing(session.get_credentials(), session.region_name, extra.get("service", "es"))
 
 
 def _aws_hook(aws_conn_id: str, client_type: str = "sts") -> Any:  # noqa: ANN401 - generic over boto3's run-time clients

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 from airflow.sdk import BaseOperator
 
-from opensearch_batch.core.ingest import Ingest, IngestRequest
 from opensearch_batch.core.manifest import Shard, load_manifest
+from opensearch_batch.core.request import IngestRequest
+from opensearch_batch.core.shard import ShardIngest
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.poll import polled
 from opensearch_batch.services import service
@@ -75,9 +76,11 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         with errors_end_the_task():
             outputs = polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index)).outputs
             store, work = objects(self.aws_conn_id), work_of(self.work, context)
-            request = IngestRequest(self.index, dict(self.field_map), list(self.ingest_fields), self.max_body_bytes)
+            request = IngestRequest(
+                self.index, dict(self.field_map), list(self.ingest_fields), max_body_bytes=self.max_body_bytes
+            )
             shard = msgspec.convert(self.shard, Shard)
-            report = Ingest(
+            report = ShardIngest(
                 store,
                 OpenSearchMLHook(self.opensearch_conn_id).cluster,
                 work=work,

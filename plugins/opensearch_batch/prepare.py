@@ -11,12 +11,13 @@ from airflow.sdk import BaseOperator
 from opensearch_batch.core.cluster import check_dimension
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.field_map import FieldMap, VectorField
+from opensearch_batch.core.field_map import FieldMap
 from opensearch_batch.core.job import job_key
 from opensearch_batch.core.manifest import Manifest, WorkPrefix, save
 from opensearch_batch.core.ml_commons import Model, fill
 from opensearch_batch.core.objects import S3Objects
 from opensearch_batch.core.prepare import Prepare, ShardLimits
+from opensearch_batch.core.vectors import VectorField
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, connector_credential, objects
 from opensearch_batch.services import service
 from opensearch_batch.stage import errors_end_the_task, run_key_of, work_of

@@ -11,6 +11,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from opensearch_batch.core.objects import S3Objects
+from tests.scripted import Scripted
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +44,11 @@ def bucket(s3_client: Any) -> str:
 def store(s3_client: Any) -> S3Objects:
     """The object storage the stages see."""
     return S3Objects(s3_client)
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    """A server that answers what it is told."""
+    server = Scripted()
+    yield server
+    server.close()

@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 from jsonpath_ng.ext.parser import parse
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.field_map import FieldMap, PlainPath, VectorField, VectorRejected, document_id
+from opensearch_batch.core.field_map import Document, FieldMap, OnMissing, Part, document_id
+from opensearch_batch.core.json_path import PlainPath, RowReader
+from opensearch_batch.core.vectors import VectorField, VectorRejected
 
 ROW = b'{"SageMakerOutput":[[1.10,2],[3.50,4e-7]],"content":["this is chapter 1","harry potter"],"id":1}'
+
+
+def mapped(field_map: FieldMap, *rows: bytes) -> Document:
+    """Map one row of each source."""
+    return field_map.document([Part(n, field_map.read(n, row)) for n, row in enumerate(rows)])
 
 
 def test_the_documented_request_gives_the_documented_document() -> None:
@@ -25,7 +32,7 @@ def test_the_documented_request_gives_the_documented_document() -> None:
         "title_embedding": "$.SageMakerOutput[1]",
         "_id": "$.id",
     }
-    document = FieldMap(field_map, ["$.id"]).document(ROW)
+    document = mapped(FieldMap(field_map, ["$.id"]), ROW)
     assert document.id == "1"
     assert json.loads(document.source) == {
         "chapter": "this is chapter 1",
@@ -41,19 +48,19 @@ def test_the_documented_request_gives_the_documented_document() -> None:
 )
 def test_numbers_keep_their_text(path: str) -> None:
     """What the file said is what the index gets, to the digit."""
-    assert FieldMap({"v": path}).document(ROW).source == b'{"v":[[1.10,2],[3.50,4e-7]]}'
+    assert mapped(FieldMap({"v": path}), ROW).source == b'{"v":[[1.10,2],[3.50,4e-7]]}'
 
 
 def test_numbers_keep_their_text_through_jsonpath_too() -> None:
     """Wildcards go through jsonpath-ng and still do not print a float again."""
     row = b'{"a":[{"e":1.10,"k":1},{"e":1e-7,"k":2}]}'
-    assert FieldMap({"v": "$.a[*].e"}).document(row).source == b'{"v":[1.10,1e-7]}'
-    assert FieldMap({"v": "$.a[?(@.k==2)].e"}).document(row).source == b'{"v":[1e-7]}'
+    assert mapped(FieldMap({"v": "$.a[*].e"}), row).source == b'{"v":[1.10,1e-7]}'
+    assert mapped(FieldMap({"v": "$.a[?(@.k==2)].e"}), row).source == b'{"v":[1e-7]}'
 
 
 def test_a_mapped_path_that_is_absent_is_null_and_counted() -> None:
     """As documented: a field without a value is null; the count of such fields is kept."""
-    document = FieldMap({"a": "$.none", "b": "$.content[9]", "c": "$.id.deeper", "d": "$.id"}).document(ROW)
+    document = mapped(FieldMap({"a": "$.none", "b": "$.content[9]", "c": "$.id.deeper", "d": "$.id"}), ROW)
     assert (document.source, document.nulls) == (b'{"a":null,"b":null,"c":null,"d":1}', 3)
 
 
@@ -67,7 +74,7 @@ def test_a_mapped_path_that_is_absent_is_null_and_counted() -> None:
 def test_only_json_objects_are_rows(row: bytes) -> None:
     """RFC 8259 and UTF-8, also in the parts that no path reads."""
     with pytest.raises(RecordRejected):
-        FieldMap({"a": "$.a"}).document(row)
+        mapped(FieldMap({"a": "$.a"}), row)
 
 
 @pytest.mark.parametrize(
@@ -93,17 +100,114 @@ def test_a_vector_that_does_not_fit_the_index_is_rejected(vector: bytes, reason:
     """The reason names the field, before anything is sent."""
     compiled = FieldMap({"v": "$.v"}, vectors=[VectorField("v", 3)])
     with pytest.raises(VectorRejected, match=f"^v .*{reason}"):
-        compiled.document(b'{"v":%b}' % vector)
+        mapped(compiled, b'{"v":%b}' % vector)
 
 
 def test_a_vector_that_fits_passes() -> None:
-    """White space does not matter; a row needs one of its vectors, not each."""
+    """White space does not matter; a vector that is null is no vector of a wrong size."""
     compiled = FieldMap({"v": "$.v"}, vectors=[VectorField("v", 3)])
-    assert compiled.document(b'{"v":[1.0, 2, -3e-5]}').source == b'{"v":[1.0, 2, -3e-5]}'
-    two = FieldMap({"v": "$.v", "w": "$.w"}, vectors=[VectorField("v", 1), VectorField("w", 1)])
-    assert two.document(b'{"v":null,"w":[1]}').source == b'{"v":null,"w":[1]}'
-    with pytest.raises(VectorRejected, match="no prediction: v, w is missing or null"):
-        two.document(b'{"v":null}')
+    assert mapped(compiled, b'{"v":[1.0, 2, -3e-5]}').source == b'{"v":[1.0, 2, -3e-5]}'
+    assert mapped(compiled, b'{"v":null}').source == b'{"v":null}'
+
+
+@pytest.mark.parametrize(
+    ("on_missing", "expected"),
+    [({}, b'{"a":null,"b":1}'), ({"*": "omit"}, b'{"b":1}'), ({"*": "dead_letter", "a": "omit"}, b'{"b":1}')],
+)
+def test_what_a_missing_path_does_is_a_choice(on_missing: dict[str, OnMissing], expected: bytes) -> None:
+    """For all fields or by name; null unless said."""
+    document = mapped(FieldMap({"a": "$.a", "b": "$.b"}, on_missing=on_missing), b'{"b":1}')
+    assert (document.source, document.nulls) == (expected, 1)
+
+
+def test_a_field_that_must_be_there_rejects_its_record() -> None:
+    """Named, and a vector that is null counts as missing."""
+    strict = FieldMap({"a": "$.a", "v": "$.v"}, vectors=[VectorField("v", 1)], on_missing={"*": "dead_letter"})
+    with pytest.raises(RecordRejected, match="a is missing"):
+        mapped(strict, b'{"v":[1]}')
+    with pytest.raises(VectorRejected, match="no prediction: v is missing or null"):
+        mapped(strict, b'{"a":1,"v":null}')
+
+
+def test_several_sources_give_one_document() -> None:
+    """The three-file request of "Asynchronous batch ingestion": the third source joins by the path the others share."""
+    field_map = FieldMap(
+        {
+            "question": "source[1].$.body.input[0]",
+            "question_embedding": "source[0].$.response.body.data[0].embedding",
+            "_id": ["source[0].$.custom_id", "source[1].$.custom_id"],
+        },
+        ["source[2].$.custom_field1"],
+        sources=3,
+    )
+    assert field_map.id_paths == ["$.custom_id"] * 3
+    output = b'{"custom_id":"r","response":{"body":{"data":[{"embedding":[0.10]},{"embedding":[2]}]}}}'
+    rows = [output, b'{"custom_id":"r","body":{"input":["why"]}}', b'{"custom_id":"r","custom_field1":7}']
+    assert mapped(field_map, *rows) == Document(
+        "r", b'{"question":"why","question_embedding":[0.10],"custom_field1":7}', 0
+    )
+
+
+def test_a_source_without_a_row_leaves_its_fields_out() -> None:
+    """What is not there yet is not overwritten with null; what a row lacks is."""
+    field_map = FieldMap({"a": "source[0].$.a", "b": "source[1].$.b", "_id": ["source[0].$.id"]}, sources=2)
+    values = field_map.read(0, b'{"id":1}')
+    assert field_map.document([Part(0, values)]) == Document("1", b'{"a":null}', 1)
+
+
+def test_a_field_from_two_sources_is_merged_in_their_order() -> None:
+    """Objects deeply, number texts kept; arrays, null and scalars overwrite; what is absent does not."""
+    field_map = FieldMap(
+        {"o": ["source[0].$.o", "source[1].$.o"], "_id": ["source[0].$.id", "source[1].$.id"]}, sources=2
+    )
+    first = b'{"id":1,"o":{"a":1.10,"b":{"x":1},"c":[1]}}'
+    second = b'{"id":1,"o":{"b":{"y":2.50},"c":[]}}'
+    assert mapped(field_map, first, second).source == b'{"o":{"a":1.10,"b":{"x":1,"y":2.50},"c":[]}}'
+    assert mapped(field_map, first, b'{"id":1,"o":null}').source == b'{"o":null}'
+    assert mapped(field_map, first, b'{"id":1}').source == b'{"o":{"a":1.10,"b":{"x":1},"c":[1]}}'
+
+
+def test_rows_of_one_source_with_the_same_id_are_merged_in_their_order() -> None:
+    """As the reference does, row after row."""
+    field_map = FieldMap({"a": "$.a", "b": "$.b", "_id": "$.id"})
+    parts = [Part(0, field_map.read(0, row)) for row in (b'{"id":1,"a":1,"b":1}', b'{"id":1,"b":2}')]
+    assert field_map.document(parts) == Document("1", b'{"a":1,"b":2}', 0)
+
+
+def test_a_document_can_name_its_routing() -> None:
+    """A record without the value it is routed by is rejected: it would land on another shard."""
+    field_map = FieldMap({"a": "$.a", "_id": "$.id"}, routing="$.tenant")
+    assert mapped(field_map, b'{"id":1,"a":1,"tenant":"t"}').routing == "t"
+    with pytest.raises(RecordRejected, match="the routing value is missing"):
+        mapped(field_map, b'{"id":1,"a":1}')
+
+
+def test_a_row_of_another_shape_reads_path_by_path() -> None:
+    """One value that is no list, as in an error row, does not hide the others."""
+    field_map = FieldMap({"v": "$.out[0]", "w": "$.out[1]", "t": "$.text", "d": "$.a.b.c"})
+    document = mapped(field_map, b'{"out":{"error":"x"},"text":"t","a":[1]}')
+    assert document == Document(None, b'{"v":null,"w":null,"t":"t","d":null}', 3)
+    with pytest.raises(RecordRejected, match="no object"):
+        mapped(field_map, b"[1]")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("$.a.length()", b"3"),
+        ("$.a.max()", b"3.0"),
+        ("$.a.min()", b"1.0"),
+        ("$.a.sum()", b"6.0"),
+        ("$.a.avg()", b"2.0"),
+        ("$.b.length()", b"null"),
+        ("$['x y'][0]", b"null"),
+        ("$..c", b"[]"),
+        ("$", b'{"a":[1,2,3]}'),
+    ],
+)
+def test_functions_and_odd_paths(path: str, expected: bytes) -> None:
+    """The reference's functions of lists; a path that can name one value gives it, any other a list."""
+    assert mapped(FieldMap({"v": path}), b'{"a":[1,2,3]}').source == b'{"v":%b}' % expected
 
 
 @pytest.mark.parametrize(
@@ -112,6 +216,7 @@ def test_a_vector_that_fits_passes() -> None:
         ({"_id": "$.id"}, "maps no field"),
         ({"a": "source[1].$.x"}, r"field_map.a: no source\[1\]"),
         ({"a": 5}, "expected a path"),
+        ({"a": "source[0].x"}, r"write source\[0\].\$.x"),
         ({"a": "$.a["}, "no JSONPath"),
     ],
 )
@@ -119,6 +224,28 @@ def test_a_map_that_cannot_work_is_refused_before_anything_is_read(field_map: di
     """Every mistake names its field and the remedy."""
     with pytest.raises(ConfigError, match=message):
         FieldMap(field_map)
+
+
+@pytest.mark.parametrize(
+    ("field_map", "message"),
+    [
+        ({"a": "$.x", "_id": "source[0].$.id"}, r"field_map.a: .* does not say which of the 2 sources"),
+        ({"a": "source[7].$.x"}, r"no source\[7\]; there is 2 sources. Did you mean source\[1\]"),
+        ({"a": "source[0].$.x", "b": "source[1].$.x"}, r"_id: source\[0\] has no id path .* no path at all"),
+        ({"a": "source[0].$.x", "_id": ["source[0].$.id", "source[1].$.id"]}, r"no field reads source\[1\]"),
+    ],
+)
+def test_a_map_of_several_sources_that_cannot_work_is_refused(field_map: dict[str, Any], message: str) -> None:
+    """What the reference ignores silently, or finds out after writing."""
+    with pytest.raises(ConfigError, match=message):
+        FieldMap(field_map, sources=2)
+
+
+def test_different_id_paths_are_not_guessed_for_a_third_source() -> None:
+    """Two sources that name their ids differently say nothing about a third."""
+    field_map = {f"f{n}": f"source[{n}].$.x" for n in range(3)} | {"_id": ["source[0].$.a", "source[1].$.b"]}
+    with pytest.raises(ConfigError, match=r"source\[2\] has no id path and the others give different paths"):
+        FieldMap(field_map, sources=3)
 
 
 KEYS = st.sampled_from(["a", "b", "c d", "é"])
@@ -144,3 +271,23 @@ def test_plain_paths_read_what_jsonpath_ng_reads(row: dict[str, Any], steps: lis
     assert (None if found is None else json.loads(found)) == value
     if all(isinstance(step, str) for step in steps):
         assert [match.value for match in parse(text).find(row)] in ([value], [])
+
+
+@given(st.dictionaries(KEYS, VALUES), st.lists(STEPS, min_size=1, max_size=6))
+def test_paths_read_together_give_what_each_gives_alone(row: dict[str, Any], paths: list[list[str | int]]) -> None:
+    """One pass over the row, whatever the paths have in common and whatever shape the row has."""
+    texts = ["$" + "".join(f"[{json.dumps(step, ensure_ascii=False)}]" for step in steps) for steps in paths]
+    content = json.dumps(row).encode()
+    expected = []
+    for steps in paths:
+        value: Any = row
+        for step in steps:
+            if isinstance(step, str):
+                value = value[step] if isinstance(value, dict) and step in value else ...
+            else:
+                value = value[step] if isinstance(value, list) and -len(value) <= step < len(value) else ...
+            if value is ...:
+                break
+        expected.append(value)
+    found = RowReader([(str(n), text) for n, text in enumerate(texts)]).values(content)
+    assert [... if value is None else json.loads(value) for value in found] == expected

@@ -1,37 +1,43 @@
-"""Bulk writer: every document has a verdict before anybody calls it done.
+"""Bulk writer: every document has a verdict before anybody calls it done; verdicts come in the documents' order.
 
-Bodies are cut by bytes, not by documents. What the index is too busy to take is sent again, alone; what it refuses is
-returned with its reason; a document is never dropped. Equal ids make a repeated body harmless.
+Bodies are cut by bytes, several are in flight, and two bodies in flight never hold the same id. What the index is too
+busy to take is sent again, alone; what it refuses is returned with its reason; a document is never dropped.
 """
 
 from __future__ import annotations
 
 import random
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from opensearch_batch.core.cluster import RETRY_STATUSES, Cluster, reason_of
-from opensearch_batch.core.errors import ConfigError, NotFound, RetriableError
+from opensearch_batch.core.cluster import CONFLICT, RETRY_STATUSES, Cluster, reason_of
+from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError, TooLarge
+from opensearch_batch.core.pace import Pace
 
+OpType = Literal["index", "create", "upsert"]
 MAX_BODY_BYTES = 5_000_000
+MAX_IN_FLIGHT = 8
 RETRY_WINDOW_S = 300.0
 # These say that the index is closed to us, not that a document is wrong: nothing becomes a dead letter for it.
 CLOSED = frozenset({401, 403, 404})
+TOO_LARGE = 413
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
 # Only what a verdict needs travels back; the full answer repeats index and id of every document.
-_VERDICT = {
-    "filter_path": "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
-}
+_VERDICT = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+_NOOP = "noop"
 
 
 class Item(NamedTuple):
-    """One document on its way: its id, its ``_source`` bytes, and whatever the caller needs to know it again by."""
+    """One document on its way: its id, its lines in a body, and whatever the caller needs to know it again by."""
 
     id: str
-    source: bytes
+    lines: bytes
     origin: Any = None
 
 
@@ -43,30 +49,73 @@ class Refused(NamedTuple):
     reason: str
 
 
-class Written(NamedTuple):
-    """The verdicts of one body: how many were indexed, and which were refused."""
+class Body:
+    """Documents that travel together, and what the caller lets ride along between them (`passing`)."""
 
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.passing: list[Any] = []
+        self.ids: set[str] = set()
+        self.size_bytes = 0
+
+    def add(self, item: Item) -> None:
+        """Put a document in."""
+        self.items.append(item)
+        self.ids.add(item.id)
+        self.size_bytes += len(item.lines)
+
+
+class Written(NamedTuple):
+    """The verdicts of one body: ``len(body.items) == indexed + unchanged + len(refused)``."""
+
+    body: Body
     indexed: int
+    unchanged: int
     refused: list[Refused]
 
 
-def action(item: Item) -> bytes:
+class _Verdict:
+    """What became of a body so far."""
+
+    def __init__(self) -> None:
+        self.indexed = self.unchanged = 0
+        self.refused: list[Refused] = []
+        self.was_busy = False
+
+
+def lines_of(id: str, source: bytes, *, op_type: OpType = "index", routing: str | None = None) -> bytes:  # noqa: A002 - the field's own name
     """Return the two lines of one document in a bulk body."""
-    return b'{"index":{"_id":%b}}\n%b\n' % (msgspec.json.encode(item.id), item.source)
+    name = msgspec.json.encode(id)
+    route = b',"routing":' + msgspec.json.encode(routing) if routing is not None else b""
+    if op_type == "upsert":
+        return b'{"update":{"_id":%b%b,"retry_on_conflict":3}}\n{"doc":%b,"doc_as_upsert":true}\n' % (
+            name,
+            route,
+            source,
+        )
+    return b'{"%b":{"_id":%b%b}}\n%b\n' % (op_type.encode(), name, route, source)
 
 
-def bodies(items: Iterable[Item], *, max_body_bytes: int = MAX_BODY_BYTES) -> Iterator[list[tuple[Item, bytes]]]:
-    """Cut documents into bodies of at most `max_body_bytes`; a larger document travels alone."""
-    body: list[tuple[Item, bytes]] = []
-    size = 0
-    for item in items:
-        lines = action(item)
-        if body and size + len(lines) > max_body_bytes:
-            yield body
-            body, size = [], 0
-        body.append((item, lines))
-        size += len(lines)
-    if body:
+def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iterator[Body]:
+    """Cut documents into bodies of at most so many bytes; a larger document travels alone, an id once in each.
+
+    Entries that are no `Item` ride along and count with their `size_bytes`, so that a file of nothing else moves on.
+    """
+    body = Body()
+    for entry in entries:
+        if isinstance(entry, Item):
+            full = body.size_bytes + len(entry.lines) > max_body_bytes()
+            if body.items and (full or entry.id in body.ids):
+                yield body
+                body = Body()
+            body.add(entry)
+        else:
+            body.passing.append(entry)
+            body.size_bytes += entry.size_bytes
+            if body.size_bytes > max_body_bytes():
+                yield body
+                body = Body()
+    if body.items or body.passing:
         yield body
 
 
@@ -76,7 +125,10 @@ class BulkWriter:
     Args:
         cluster: where the index is.
         index: its name.
-        max_body_bytes: the size a body is cut at.
+        pipeline: the ingest pipeline all documents go through.
+        max_body_bytes: the size a body is cut at; lowered for good when the server finds it too large (413).
+        max_in_flight: bodies under way at most; how many there are is found by trying (`Pace`).
+        compress: send bodies gzipped.
         retry_window_s: how long a body may be refused as busy before the writer gives up.
         clock, sleep: seconds; given by tests.
     """
@@ -86,74 +138,142 @@ class BulkWriter:
         cluster: Cluster,
         index: str,
         *,
+        pipeline: str | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        compress: bool = False,
         retry_window_s: float = RETRY_WINDOW_S,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._cluster = cluster
         self._index = index
+        self._params = {"filter_path": f"{_VERDICT},items.*.result"} | ({"pipeline": pipeline} if pipeline else {})
         self._max_body_bytes = max_body_bytes
+        self._max_in_flight = max_in_flight
+        self._compress = compress
         self._retry_window_s = retry_window_s
         self._clock = clock
-        self._sleep = sleep
+        self._stopped = threading.Event()
+        self._sleep = sleep or self._stopped.wait
+        self.pace = Pace(max_in_flight)
 
-    def write(self, items: Iterable[Item]) -> Iterator[Written]:
-        """Write documents, yielding the verdicts of body after body.
+    def write(self, entries: Iterable[Any]) -> Iterator[Written]:
+        """Write documents, yielding the verdicts of body after body, in the order of the documents.
 
         Raises:
             ConfigError: the index is missing, blocked or closed to us.
             RetriableError: the cluster stayed away or busy for the whole retry window.
         """
-        for body in bodies(items, max_body_bytes=self._max_body_bytes):
-            yield self._write_body(body)
-
-    def _write_body(self, body: list[tuple[Item, bytes]]) -> Written:
-        indexed, refused = 0, list[Refused]()
-        give_up_at, pause_s = self._clock() + self._retry_window_s, FIRST_PAUSE_S
-        while body:
+        under_way: deque[tuple[Body, Future[_Verdict]]] = deque()
+        self._stopped.clear()
+        with ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="bulk") as pool:
             try:
-                done, denied, body = self._send(body)
+                for body in bodies(entries, max_body_bytes=lambda: self._max_body_bytes):
+                    yield from self._settled(under_way, until=lambda body=body: self._has_room(under_way, body))  # type: ignore[misc]
+                    under_way.append((body, pool.submit(self._write_body, body)))
+                yield from self._settled(under_way, until=lambda: not under_way)
+            finally:
+                self._stopped.set()
+                for _, future in under_way:
+                    future.cancel()
+
+    def _has_room(self, under_way: deque[tuple[Body, Future[_Verdict]]], body: Body) -> bool:
+        flying = [other for other, future in under_way if not future.done()]
+        if len(under_way) >= 2 * self._max_in_flight or len(flying) >= self.pace.limit:
+            return False
+        return all(body.ids.isdisjoint(other.ids) for other in flying)
+
+    def _settled(
+        self, under_way: deque[tuple[Body, Future[_Verdict]]], *, until: Callable[[], bool]
+    ) -> Iterator[Written]:
+        """Yield the verdicts at the head of the queue; wait for more until there is room."""
+        while True:
+            while under_way and under_way[0][1].done():
+                body, future = under_way.popleft()
+                verdict = future.result()
+                self._keep_pace(body, verdict)
+                yield Written(body, verdict.indexed, verdict.unchanged, verdict.refused)
+            if until():
+                return
+            wait([future for _, future in under_way if not future.done()], return_when=FIRST_COMPLETED)
+
+    def _keep_pace(self, body: Body, verdict: _Verdict) -> None:
+        if verdict.was_busy:
+            self.pace.on_busy()
+        elif body.items:
+            self.pace.on_done(body.size_bytes, self._clock())
+
+    def _write_body(self, body: Body) -> _Verdict:
+        verdict = _Verdict()
+        self._write_items(body.items, verdict)
+        return verdict
+
+    def _write_items(self, items: Sequence[Item], verdict: _Verdict) -> None:
+        """Send until every item has its verdict; halve what is too large for the server."""
+        give_up_at, pause_s = self._clock() + self._retry_window_s, FIRST_PAUSE_S
+        while items:
+            try:
+                items = self._send(items, verdict)
+            except TooLarge as error:
+                self._halve(items, verdict, error)
+                return
             except RetriableError:
-                if self._clock() >= give_up_at:
+                verdict.was_busy = True
+                if self._clock() >= give_up_at or self._stopped.is_set():
                     raise
-            else:
-                indexed += done
-                refused += denied
-                if body and self._clock() >= give_up_at:
+            if items:
+                verdict.was_busy = True
+                if self._clock() >= give_up_at:
                     raise RetriableError(f"index {self._index} stayed busy for {self._retry_window_s:.0f} s")
-            if body:
+                if self._stopped.is_set():
+                    raise RetriableError(f"index {self._index}: writing was stopped")
                 self._sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
-        return Written(indexed, refused)
 
-    def _send(self, body: list[tuple[Item, bytes]]) -> tuple[int, list[Refused], list[tuple[Item, bytes]]]:
-        """Send one body; return how many were indexed, what was refused, and what has to be sent again."""
+    def _halve(self, items: Sequence[Item], verdict: _Verdict, error: BatchError) -> None:
+        if len(items) == 1:
+            verdict.refused.append(Refused(items[0], TOO_LARGE, f"larger than the server takes: {error}"))
+            return
+        half = len(items) // 2
+        self._max_body_bytes = max(1, min(self._max_body_bytes, sum(len(item.lines) for item in items) // 2))
+        self._write_items(items[:half], verdict)
+        self._write_items(items[half:], verdict)
+
+    def _send(self, items: Sequence[Item], verdict: _Verdict) -> list[Item]:
+        """Send items once, enter the verdicts, and return those that have to be sent again."""
         try:
             answer = self._cluster.call(
                 "POST",
                 f"/{self._index}/_bulk",
-                b"".join(lines for _, lines in body),
-                params=_VERDICT,
+                b"".join([item.lines for item in items]),
+                params=self._params,
                 timeout_s=120.0,
+                compress=self._compress,
             )
         except NotFound as error:
             raise ConfigError(f"index {self._index} is gone; clear prepare to create it again") from error
-        if not answer.get("errors"):
-            return len(body), [], []
-        refused: list[Refused] = []
-        again: list[tuple[Item, bytes]] = []
-        for entry, verdict in zip(body, answer["items"], strict=True):
-            (result,) = verdict.values()
-            if result["status"] in RETRY_STATUSES:
-                again.append(entry)
-            elif result["status"] in CLOSED:
-                raise ConfigError(
-                    f"index {self._index} does not let us write ({result['status']}): {_reason(result['error'])}"
-                )
-            elif "error" in result:
-                refused.append(Refused(entry[0], result["status"], _reason(result["error"])))
-        return len(body) - len(refused) - len(again), refused, again
+        again: list[Item] = []
+        for item, result in zip(items, answer["items"], strict=True):
+            self._enter(item, result, verdict, again)
+        return again
+
+    def _enter(self, item: Item, entry: dict[str, Any], verdict: _Verdict, again: list[Item]) -> None:
+        ((action, result),) = entry.items()
+        status = result["status"]
+        if "error" not in result and status < 300:  # noqa: PLR2004 - HTTP success
+            if result.get("result") == _NOOP:
+                verdict.unchanged += 1
+            else:
+                verdict.indexed += 1
+        elif action == "create" and status == CONFLICT:
+            verdict.unchanged += 1
+        elif status in RETRY_STATUSES or status == CONFLICT:
+            again.append(item)
+        elif status in CLOSED:
+            raise ConfigError(f"index {self._index} does not let us write ({status}): {_reason(result['error'])}")
+        else:
+            verdict.refused.append(Refused(item, status, _reason(result.get("error", {}))))
 
 
 def _reason(error: dict[str, Any]) -> str:

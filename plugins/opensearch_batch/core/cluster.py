@@ -5,31 +5,51 @@ Works on a ready opensearch-py client, so credentials, TLS and signing stay with
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RemoteError, RetriableError, Throttled
-from opensearch_batch.core.field_map import VectorField
+from opensearch_batch.core.errors import (
+    BatchError,
+    ConfigError,
+    NotFound,
+    RemoteError,
+    RetriableError,
+    Throttled,
+    TooLarge,
+)
+from opensearch_batch.core.vectors import VectorField
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
-UNAUTHORIZED, FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, TOO_MANY, SERVER_ERROR = 401, 403, 404, 408, 429, 500
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, CONFLICT = 401, 403, 404, 408, 409
+TOO_LARGE, TOO_MANY, SERVER_ERROR = 413, 429, 500
 RETRY_STATUSES = frozenset({TOO_MANY, 502, 503, 504})
 REMOTE = "Error from remote service: "
 # ML Commons 3.x says this, with status 400, in place of quoting a service that throttles.
 THROTTLED_TYPE = "remote_connector_throttling_exception"
 
 
+_MEANINGS: Mapping[int, tuple[type[BatchError], str]] = {
+    UNAUTHORIZED: (ConfigError, "wrong user or password (401); mend login and password of the connection"),
+    FORBIDDEN: (ConfigError, "not permitted (403): {reason}; give the connection's user this permission"),
+    NOT_FOUND: (NotFound, "not found (404): {reason}"),
+    TOO_LARGE: (TooLarge, "larger than the server takes (413, http.max_content_length)"),
+}
+
+
 class Index(msgspec.Struct, frozen=True):
-    """What ingest has to know of an index: its identity and its vector fields."""
+    """What ingest has to know of an index: its identity, its vector fields, its mappings and settings as stored."""
 
     name: str
     uuid: str
     vectors: tuple[VectorField, ...] = ()
+    mappings: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
 
 
 class Cluster:
@@ -52,16 +72,23 @@ class Cluster:
         *,
         params: Mapping[str, str] | None = None,
         timeout_s: float = 30.0,
+        compress: bool = False,
     ) -> Any:  # noqa: ANN401 - JSON of many shapes; callers convert it
         """Send one request and return the decoded answer.
 
         Raises:
             ConfigError: credentials, certificate, permission or address are wrong, or the request is (4xx).
             RetriableError: the cluster does not answer, or answers 5xx; Throttled: it is busy (429).
-            NotFound: 404.
+            NotFound: 404; TooLarge: 413.
             RemoteError: ML Commons passes on what an AI service answered.
         """
-        headers = {"content-type": "application/x-ndjson"} if isinstance(body, bytes) else None
+        headers: dict[str, str] | None = None
+        if isinstance(body, bytes):
+            headers = {"content-type": "application/x-ndjson"}
+            if compress:
+                headers["content-encoding"] = "gzip"
+                # The client's own compression takes the slowest level; here the processor is the index's too.
+                body = gzip.compress(body, compresslevel=1, mtime=0)
         with self._errors(f"{method} {path}"):
             return self.client.transport.perform_request(
                 method,
@@ -108,12 +135,9 @@ class Cluster:
             return Throttled(f"{place}: answered {status}: {reason}")
         if reason.startswith(REMOTE):
             return RemoteError(f"{place}: {reason} ({status})", status=status, code=remote_code(reason))
-        if status == UNAUTHORIZED:
-            return ConfigError(f"{place}: wrong user or password (401); mend login and password of the connection")
-        if status == FORBIDDEN:
-            return ConfigError(f"{place}: not permitted (403): {reason}; give the connection's user this permission")
-        if status == NOT_FOUND:
-            return NotFound(f"{place}: not found (404): {reason}")
+        if status in _MEANINGS:
+            kind, meaning = _MEANINGS[status]
+            return kind(f"{place}: {meaning.format(reason=reason)}")
         kind = RetriableError if status >= SERVER_ERROR or status == REQUEST_TIMEOUT else ConfigError
         return kind(f"{place}: answered {status}: {reason}")
 
@@ -132,8 +156,8 @@ class Cluster:
                 f"OpenSearch {self.name}: {name} stands for {len(found)} indexes; name the one to write to"
             )
         (body,) = found.values()
-        uuid = body["settings"]["index"]["uuid"]
-        return Index(name, uuid, vector_fields(body.get("mappings", {})))
+        settings, mappings = body["settings"]["index"], body.get("mappings", {})
+        return Index(name, settings["uuid"], vector_fields(mappings), mappings, settings)
 
     def create_index(self, name: str, body: Mapping[str, Any]) -> None:
         """Create an index; one that exists already is left as it is."""
@@ -179,7 +203,9 @@ def vector_fields(mappings: Mapping[str, Any], prefix: str = "") -> tuple[Vector
     found: list[VectorField] = []
     for name, field in mappings.get("properties", {}).items():
         if field.get("type") == "knn_vector" and "dimension" in field:
-            found.append(VectorField(prefix + name, int(field["dimension"])))
+            space = field.get("space_type") or field.get("method", {}).get("space_type")
+            data_type = field.get("data_type", "float")
+            found.append(VectorField(prefix + name, int(field["dimension"]), data_type, space == "cosinesimil"))
         found += vector_fields(field, f"{prefix}{name}.")
     return tuple(found)
 

@@ -1,28 +1,45 @@
 """A record that could not be done is kept with its bytes, where it came from, the stage and the reason.
 
-Dead letters are spooled to a local file while a stage runs and written as one object at its end, so a stage that is
-repeated writes the same object again and nothing twice.
+They lie as JSON Lines below one prefix, the queue of a stage, in numbered parts. A part is written before the progress
+that counts its letters, so a stage that is repeated after a crash loses none and repeats none.
 """
 
 from __future__ import annotations
 
 import base64
 import tempfile
-from types import TracebackType
+from collections import Counter
+from collections.abc import Iterator
 from typing import Self
 
 import msgspec
 
-from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.objects import Objects, lines
 
 SPOOL_BYTES = 1 << 20
+PART = ".jsonl"
+MAX_LETTER_BYTES = 512 << 20
+
+
+class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One more row of a record that several sources gave: its source (by number), place and bytes."""
+
+    number: int
+    source: str
+    line: int
+    offset: int = 0
+    record: str | None = None
+    record_base64: str | None = None
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     """One record that could not be done.
 
     `record` is its text; bytes that are no UTF-8 stand in `record_base64` instead. `source` and `line` name the
-    user's own document where that is known; `output` and `output_line` the service's row, for stage ingest.
+    user's own document where that is known; `output` and `output_line` the service's row, for stage ingest. `offset` is
+    the byte at which the record starts in `output`, else in `source` (decompressed). `number` says which of the
+    request's sources it is, `joined` holds the rows that other sources gave to the same record. A `late` row came after
+    its document was written. `status` is the index's.
     """
 
     stage: str
@@ -34,59 +51,119 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str | None = None
     output: str | None = None
     output_line: int | None = None
+    offset: int = 0
+    number: int = 0
+    status: int = 0
+    late: bool = False
+    joined: list[Origin] = []
 
 
-def dead_letter(
-    content: bytes,
-    *,
-    stage: str,
-    reason: str,
-    source: str,
-    line: int,
-    id: str | None = None,  # noqa: A002 - the field's own name
-    output: str | None = None,
-    output_line: int | None = None,
-) -> DeadLetter:
+def dead_letter(content: bytes, *, stage: str, reason: str, source: str, line: int, offset: int = 0) -> DeadLetter:
     """Make a dead letter of a record's bytes, whatever they are."""
-    text, coded = None, None
+    text, coded = as_text(content)
+    return DeadLetter(stage, reason, source, line, text, coded, offset=offset)
+
+
+def as_text(content: bytes) -> tuple[str | None, str | None]:
+    """Return bytes as ``(text, None)``, or as ``(None, base64)`` when they are no UTF-8."""
     try:
-        text = content.decode()
+        return content.decode(), None
     except UnicodeDecodeError:
-        coded = base64.b64encode(content).decode()
-    return DeadLetter(stage, reason, source, line, text, coded, id, output, output_line)
+        return None, base64.b64encode(content).decode()
+
+
+def as_bytes(letter: DeadLetter | Origin) -> bytes:
+    """Return the record's own bytes."""
+    if letter.record_base64 is not None:
+        return base64.b64decode(letter.record_base64)
+    return (letter.record or "").encode()
 
 
 class DeadLetters:
-    """Collects the dead letters of one stage and writes them to `uri` as one object; none leave no object."""
+    """Collects the dead letters of one stage below `prefix`, in numbered parts; none leave no object.
 
-    def __init__(self, objects: Objects, uri: str) -> None:
-        self.uri = uri
-        self.count = 0
+    Args:
+        objects: where they go.
+        prefix: the queue.
+        parts: how many parts an earlier attempt wrote that count.
+        count: how many letters those hold.
+    """
+
+    def __init__(self, objects: Objects, prefix: str, *, parts: int = 0, count: int = 0) -> None:
+        self.prefix = f"{prefix.rstrip('/')}/"
+        self.count = count
+        self.parts = parts
         self._objects = objects
-        self._spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - closed in __exit__
+        self._spool = self._new_spool()
+        self._spooled = 0
 
     def add(self, letter: DeadLetter) -> None:
         """Keep one dead letter."""
         self._spool.write(msgspec.json.encode(letter) + b"\n")
+        self._spooled += 1
         self.count += 1
 
     @property
     def location(self) -> str | None:
         """Where the dead letters lie, None when there are none."""
-        return self.uri if self.count else None
+        return self.prefix if self.count else None
 
-    def write(self) -> None:
-        """Write what was collected, over what an earlier attempt left; called before the stage records its counts."""
-        if self.count:
-            self._spool.seek(0)
-            self._objects.upload(self.uri, self._spool)
-        else:
-            self._objects.delete(self.uri)
+    def write(self) -> int:
+        """Write what was collected since the last call as one more part; return its number, 0 when there was nothing.
+
+        Called before the stage records its counts.
+        """
+        if not self._spooled:
+            return 0
+        self._spool.seek(0)
+        self._objects.upload(self._part(self.parts + 1), self._spool)
+        self._spool.close()
+        self._spool, self._spooled = self._new_spool(), 0
+        self.parts += 1
+        return self.parts
+
+    def clear(self) -> None:
+        """Remove the parts beyond those that count: what an earlier attempt left."""
+        counted = {self._part(number) for number in range(1, self.parts + 1)}
+        for uri in list_parts(self._objects, self.prefix):
+            if uri not in counted:
+                self._objects.delete(uri)
+
+    def _part(self, number: int) -> str:
+        return f"{self.prefix}{number:05d}{PART}"
+
+    def _new_spool(self) -> tempfile.SpooledTemporaryFile[bytes]:
+        return tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
+
+    def close(self) -> None:
+        """Let go of what was not written."""
+        self._spool.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._spool.close()
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def read_letters(objects: Objects, uri: str) -> Iterator[DeadLetter]:
+    """Yield the dead letters of one part."""
+    with objects.open(uri) as stream:
+        for line in lines(stream, max_line_bytes=MAX_LETTER_BYTES):
+            if line.content.strip():
+                yield msgspec.json.decode(line.content, type=DeadLetter)
+
+
+def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
+    """Count the dead letters that still lie below a prefix, and their rows by the number of the source."""
+    count, rows = 0, Counter[int]()
+    for uri in list_parts(objects, prefix):
+        for letter in read_letters(objects, uri):
+            count += 1
+            rows.update([letter.number, *(origin.number for origin in letter.joined)])
+    return count, rows
+
+
+def list_parts(objects: Objects, prefix: str) -> list[str]:
+    """Return the parts of a queue in their order; a single part is a queue of its own."""
+    return [item.uri for item in objects.list(prefix) if item.uri.endswith(PART)]

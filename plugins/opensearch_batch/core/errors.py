@@ -6,6 +6,7 @@
     │   └── Throttled     the server said not now: nothing was done, a retry is safe and needs no look at what was done
     ├── FatalError        it went wrong for good: a retry would repeat it, or would pay again
     │   ├── NotFound      what was asked for is not there
+    │   ├── TooLarge          the server takes no request of this size (413): a smaller one may pass
     │   ├── RemoteError   the AI service's own answer, passed on by ML Commons; its adapter says which of these it is
     │   ├── OutputUnusable    a completed job's output is gone or lacks rows
     │   └── AlreadySubmitted  the service has a job of this name
@@ -42,6 +43,10 @@ class FatalError(BatchError):
 
 class NotFound(FatalError):
     """What was asked for is not there (404)."""
+
+
+class TooLarge(FatalError):
+    """The server takes no request of this size (413)."""
 
 
 class OutputUnusable(FatalError):

@@ -1,242 +1,249 @@
-"""Field maps move values, they do not parse them: what the file said is, byte for byte, what the index gets.
+"""A field map says which value of which source becomes which field; it is compiled once and moves bytes.
 
-A map is compiled once. Plain paths (names, indexes, bracket names) slice the row with `msgspec.Raw`; any other JSONPath
-goes through jsonpath-ng over a tree whose numbers keep their text. The language is the one of ML Commons' asynchronous
-batch ingestion: ``{"field": "$.path", "_id": "$.path"}`` and ``ingest_fields``, kept under their own last name.
+The language is the one of ML Commons' asynchronous batch ingestion: ``{"field": "$.path", "_id": "$.path"}``, with
+several sources ``source[N].$.path`` and a list of paths for ``_id``, and ``ingest_fields``, kept under their last name.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.json_path import RowReader, Values, encode_kept, keep_number_text
+from opensearch_batch.core.vectors import VectorField, VectorRejected, check_vector
 
 ID_FIELD = "_id"
 MAX_ID_BYTES = 512
-Read = Callable[[bytes], bytes | None]
-_STEP = re.compile(r"""\.([^.\[\]'"*?()@$,:\s]+)|\[(-?\d+)\]|\['([^'\\]*)'\]|\["([^"\\]*)"\]""")
-_SOURCE = re.compile(r"source\[(\d+)\]\.?(?=[$])")
+OnMissing = Literal["null", "omit", "dead_letter"]
+ANY_FIELD = "*"
+_SOURCE = re.compile(r"\s*source\[(\d+)\]\.?(?=[$])")
+_SOURCE_WITHOUT_ROOT = re.compile(r"\s*source\[(\d+)\]\.?(?P<rest>.+)")
 
 
-class VectorRejected(RecordRejected):
-    """A value does not fit the vector field it is mapped to."""
-
-
-class PlainPath(msgspec.Struct, frozen=True):
-    """A path of names and indexes, as text and as steps."""
-
-    text: str
-    steps: tuple[str | int, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> PlainPath:
-        """Read a plain JSONPath such as ``$.content[0]``, ``$['a b'].c`` or ``$``; ``a.b`` is read as ``$.a.b``.
-
-        Raises:
-            ConfigError: it is no JSONPath, or one with wildcards, slices or filters.
-        """
-        path = text if text.startswith("$") else f"$.{text}"
-        steps: list[str | int] = []
-        at = 1
-        while at < len(path):
-            step = _STEP.match(path, at)
-            if step is None:
-                raise ConfigError(
-                    f"{text!r} is no plain path at {path[at:]!r}; write names and indexes, like $.content[0]"
-                )
-            name, index, quoted, double_quoted = step.groups()
-            steps.append(int(index) if index is not None else name or quoted or double_quoted or "")
-            at = step.end()
-        return cls(text, tuple(steps))
-
-    def reader(self) -> Read:
-        """Return a function from a JSON text to the text of the value at this path, None where there is none.
-
-        It raises RecordRejected when the JSON is malformed.
-        """
-        slices = [_slicer(step) for step in self.steps]
-
-        def read(row: bytes) -> bytes | None:
-            value: bytes | None = check_json(row) if not slices else check_text(row)
-            for cut in slices:
-                if value is None:
-                    return None
-                value = cut(value)
-            return value
-
-        return read
-
-
-class Document(msgspec.Struct, frozen=True):
-    """One mapped row: its id (None: the caller makes one), its ``_source`` bytes, how many mapped fields it lacked."""
+class Document(msgspec.Struct, frozen=True, gc=False):
+    """One mapped document: its id (None: the caller makes one), its ``_source``, how many mapped fields it lacked."""
 
     id: str | None
     source: bytes
     nulls: int
+    routing: str | None = None
 
 
-class VectorField(msgspec.Struct, frozen=True):
-    """A ``knn_vector`` field of the target index and its dimension."""
+class SourcePath(msgspec.Struct, frozen=True):
+    """A path and the source it reads."""
 
-    name: str
-    dimension: int
+    source: int
+    path: str
+
+
+class Part(msgspec.Struct, frozen=True, gc=False):
+    """What one row of one source gives to a document."""
+
+    source: int
+    values: Values
 
 
 class FieldMap:
-    """A compiled field map for one source.
+    """A compiled field map.
 
     Args:
-        field_map: field name -> path; ``_id`` names the document id and does not become a field.
+        field_map: field name -> path; ``_id`` names the document id (one path, or one for each source) and is no field.
         ingest_fields: paths kept under their own last name; they win over `field_map`, as in the reference.
+        sources: how many sources the request has. Several are joined by ``_id``.
         vectors: the index's vector fields, so that a wrong one is rejected before it is sent.
+        on_missing: what a mapped path that a row lacks does, for each field name and ``*``; ``null`` where unsaid.
+        routing: path of the value that routes the document.
 
     Raises:
-        ConfigError: a path cannot be read, or nothing is mapped.
+        ConfigError: a path cannot be read, names a source that is not there, or nothing is mapped.
     """
 
     def __init__(
         self,
         field_map: Mapping[str, Any],
-        ingest_fields: Sequence[str] = (),
+        ingest_fields: Sequence[str | None] = (),
         *,
+        sources: int = 1,
         vectors: Sequence[VectorField] = (),
+        on_missing: Mapping[str, OnMissing] | None = None,
+        routing: str | None = None,
     ) -> None:
-        paths = {name: one_source_path(name, path) for name, path in field_map.items()}
-        paths |= {last_name(path): one_source_path("ingest_fields", path) for path in ingest_fields}
-        self._read = _Row(paths)
-        self._id_at = list(paths).index(ID_FIELD) if ID_FIELD in paths else None
-        self._dimensions = {vector.name: vector.dimension for vector in vectors}
-        self.fields = [name for name in paths if name != ID_FIELD]
-        self._mapped_vectors = [name for name in self.fields if name in self._dimensions]
-        if not self.fields:
+        self.sources = sources
+        fields = {name: _paths(f"field_map.{name}", path, sources) for name, path in field_map.items()}
+        ids = fields.pop(ID_FIELD, [])
+        for path in ingest_fields:
+            if path is not None:
+                fields[last_name(path)] = _paths("ingest_fields", path, sources)
+        if not fields:
             raise ConfigError("field_map maps no field; give at least one beside _id")
-        opened = [b"%b%b:" % (b"," if n else b"{", msgspec.json.encode(name)) for n, name in enumerate(self.fields)]
-        self._openings = list(zip(self.fields, opened, strict=True))
+        self.fields = list(fields)
+        self.id_paths = _one_id_path_each(ids, sources)
+        policies = on_missing or {}
+        self._missing = [policies.get(name, policies.get(ANY_FIELD, "null")) for name in self.fields]
+        by_name = {vector.name: vector for vector in vectors}
+        self._vectors = [by_name.get(name) for name in self.fields]
+        self._openings = [msgspec.json.encode(name) + b":" for name in self.fields]
+        self._routes = _paths("routing", routing, sources) if routing else []
+        self._compile(list(fields.values()))
+        self._refuse_idle_sources()
 
-    def document(self, row: bytes) -> Document:
-        """Map one row.
+    @property
+    def joins(self) -> bool:
+        """Whether rows find one another by an id; a map of one source may name none."""
+        return self.id_paths != [None]
+
+    def read(self, source: int, row: bytes) -> Values:
+        """Return the values a row of a source gives.
 
         Raises:
-            RecordRejected: the row is no JSON object, its id cannot be one, or a vector does not fit the index.
+            RecordRejected: the row is no JSON object.
         """
-        values = self._read.values(row)
-        identity = None
-        if self._id_at is not None:
-            identity = document_id(values.pop(self._id_at))
-        nulls = empty = 0
+        return self._readers[source].values(row)
+
+    def key(self, source: int, values: Values) -> str | None:
+        """Return the document id a row names, None when the map names no id.
+
+        Raises:
+            RecordRejected: the id is missing or cannot be one.
+        """
+        at = self._id_at[source]
+        return None if at is None else document_id(values[at])
+
+    def document(self, parts: Sequence[Part]) -> Document:
+        """Make the document of all rows of one key (or of one row).
+
+        A field that several sources give is merged in their order: objects deeply, anything else overwrites.
+
+        Raises:
+            RecordRejected: the id cannot be one, a vector does not fit the index, or a field is missing that must not.
+        """
+        nulls = 0
         pieces: list[bytes] = []
-        for (name, opening), value in zip(self._openings, values, strict=True):
-            if value is None:
-                nulls += 1
-            if name in self._dimensions:
-                if value in (None, b"null"):
-                    empty += 1
-                else:
-                    check_vector(name, value or b"", self._dimensions[name])
-            pieces += (opening, value if value is not None else b"null")
-        if empty and empty == len(self._mapped_vectors):
-            raise VectorRejected(f"no prediction: {', '.join(self._mapped_vectors)} is missing or null")
-        pieces.append(b"}")
-        return Document(identity, b"".join(pieces), nulls)
+        for at, opening in enumerate(self._openings):
+            value, given = self._value(at, parts)
+            vector = self._vectors[at]
+            if value is None or (value == b"null" and vector):
+                if given or value is not None:
+                    nulls += value is None
+                    value = self._of_missing(at, value)
+                if value is None:
+                    continue
+            elif vector:
+                check_vector(vector, value)
+            pieces += (b"," if pieces else b"{", opening, value)
+        pieces.append(b"}" if pieces else b"{}")
+        return Document(self._id(parts), b"".join(pieces), nulls, self._routing(parts))
+
+    def reads(self, source: int, name: str) -> bool:
+        """Say whether some field reads below the member `name` of a source's rows."""
+        start = re.compile(rf"(?:\$\.|\$\[['\"]|^){re.escape(name)}\b")
+        return any(start.search(path) for path in self._paths_of[source])
+
+    def _compile(self, fields: list[list[SourcePath]]) -> None:
+        """Give each source a reader of all its paths, and each field the slots its values arrive in."""
+        named: list[list[tuple[str, str]]] = [[] for _ in range(self.sources)]
+        self._slots: list[list[tuple[int, int]]] = []
+        for name, paths in zip(self.fields, fields, strict=True):
+            slots = []
+            for path in paths:
+                slots.append((path.source, len(named[path.source])))
+                named[path.source].append((f"field_map.{name}", path.path))
+            self._slots.append(slots)
+        self._paths_of = [[path for _, path in mapped] for mapped in named]
+        self._id_at: list[int | None] = []
+        for source, id_path in enumerate(self.id_paths):
+            self._id_at.append(None if id_path is None else len(named[source]))
+            if id_path is not None:
+                named[source].append((f"field_map.{ID_FIELD}", id_path))
+        self._route_slots = []
+        for path in self._routes:
+            self._route_slots.append((path.source, len(named[path.source])))
+            named[path.source].append(("routing", path.path))
+        self._readers = [RowReader(paths) for paths in named]
+
+    def _refuse_idle_sources(self) -> None:
+        for source, paths in enumerate(self._paths_of):
+            if not paths:
+                raise ConfigError(
+                    f"field_map: no field reads source[{source}]; map one (source[{source}].$.path) or leave it out"
+                )
+
+    def _value(self, at: int, parts: Sequence[Part]) -> tuple[bytes | None, bool]:
+        """Return a field's value, and whether a row of a source that should give it was there."""
+        found: bytes | None = None
+        given = False
+        for part in parts:
+            for source, slot in self._slots[at]:
+                if source == part.source:
+                    given = True
+                    value = part.values[slot]
+                    if value is not None:
+                        found = value if found is None else merge(found, value)
+        return found, given
+
+    def _of_missing(self, at: int, value: bytes | None) -> bytes | None:
+        """Return what stands in the document for a value that is missing, None for nothing."""
+        policy = self._missing[at]
+        if policy == "dead_letter":
+            if self._vectors[at]:
+                raise VectorRejected(f"no prediction: {self.fields[at]} is missing or null")
+            raise RecordRejected(f"{self.fields[at]} is missing")
+        if policy == "omit" and value is None:
+            return None
+        return b"null"
+
+    def _id(self, parts: Sequence[Part]) -> str | None:
+        return self.key(parts[0].source, parts[0].values)
+
+    def _routing(self, parts: Sequence[Part]) -> str | None:
+        if not self._route_slots:
+            return None
+        for part in parts:
+            for source, slot in self._route_slots:
+                if source == part.source and part.values[slot] is not None:
+                    return document_id(part.values[slot], what="routing value")
+        raise RecordRejected("the routing value is missing")
 
 
-class _Row:
-    """Reads all mapped values of a row in one pass over its top level."""
-
-    def __init__(self, paths: Mapping[str, str]) -> None:
-        plain = {name: steps for name, path in paths.items() if (steps := _plain_steps(path))}
-        tops = list(dict.fromkeys(str(steps[0]) for steps in plain.values()))
-        struct = msgspec.defstruct(
-            "Row",
-            [(f"f{n}", msgspec.Raw, msgspec.Raw()) for n in range(len(tops))],
-            rename={f"f{n}": top for n, top in enumerate(tops)},
-        )
-        self._decode = msgspec.json.Decoder(struct).decode
-        self._values: list[Callable[[Any, bytes], bytes | None]] = []
-        for name, path in paths.items():
-            steps = plain.get(name)
-            if steps is None:
-                self._values.append(_general(name, path))
-            else:
-                self._values.append(_from_struct(f"f{tops.index(str(steps[0]))}", [_slicer(s) for s in steps[1:]]))
-
-    def values(self, row: bytes) -> list[bytes | None]:
-        check_text(row)
-        try:
-            tops = self._decode(row)
-        except msgspec.ValidationError:
-            raise RecordRejected("the row is JSON, but no object") from None
-        except msgspec.DecodeError as error:
-            raise RecordRejected(f"not JSON: {error}") from None
-        return [value(tops, row) for value in self._values]
-
-
-def check_text(row: bytes) -> bytes:
-    """Return the row; raise RecordRejected unless it is UTF-8 (which the slicing decoder does not look at)."""
-    if not row.isascii():
-        try:
-            row.decode()
-        except UnicodeDecodeError as error:
-            raise RecordRejected(f"not UTF-8 at byte {error.start}") from None
-    return row
-
-
-def check_json(row: bytes) -> bytes:
-    """Return the row; raise RecordRejected unless it is one JSON value (RFC 8259)."""
-    try:
-        msgspec.json.decode(check_text(row), type=msgspec.Raw)
-    except msgspec.DecodeError as error:
-        raise RecordRejected(f"not JSON: {error}") from None
-    return row
-
-
-def document_id(value: bytes | None) -> str:
+def document_id(value: bytes | None, *, what: str = "id") -> str:
     """Return the document id a JSON value stands for: a string's characters, any other scalar's text.
 
     Raises:
         RecordRejected: absent, null, empty, longer than OpenSearch takes, or an array or object.
     """
     if value is None or value == b"null":
-        raise RecordRejected("the id is missing or null")
+        raise RecordRejected(f"the {what} is missing or null")
     if value[:1] in b"[{":
-        raise RecordRejected("the id is an array or object; map one string or number")
+        raise RecordRejected(f"the {what} is an array or object; map one string or number")
     try:
         text = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
-    except msgspec.DecodeError as error:
-        raise RecordRejected(f"the id is no text: {error}") from None
-    size = len(text.encode())
+        size = len(text.encode())
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise RecordRejected(f"the {what} is no text: {error}") from None
     if not 0 < size <= MAX_ID_BYTES:
-        raise RecordRejected(f"the id has {size} bytes; OpenSearch takes 1 to {MAX_ID_BYTES}")
+        raise RecordRejected(f"the {what} has {size} bytes; OpenSearch takes 1 to {MAX_ID_BYTES}")
     return text
 
 
-def check_vector(name: str, value: bytes, dimension: int) -> None:
-    """Raise VectorRejected unless the value is a flat array of `dimension` numbers."""
-    if value[:1] != b"[" or value.count(b"[") != 1 or b'"' in value or b"{" in value:
-        raise VectorRejected(f"{name} is no flat array of numbers")
-    found = value.count(b",") + 1 if value.strip(b"[] \t") else 0
-    if found != dimension:
-        raise VectorRejected(f"{name} has {found} values; the index takes {dimension}")
+def merge(older: bytes, newer: bytes) -> bytes:
+    """Merge two JSON texts as OpenSearch merges a partial document: objects member by member, else the newer one."""
+    if older.lstrip()[:1] != b"{" or newer.lstrip()[:1] != b"{":
+        return newer
+    decode = keep_number_text().decode
+    return encode_kept(_merge_members(decode(older), decode(newer)))
 
 
-def one_source_path(name: str, path: object) -> str:
-    """Return the path of a map with one source, without its optional ``source[0].`` prefix.
-
-    Raises:
-        ConfigError: it is no text, or names a source that is not there.
-    """
-    if not isinstance(path, str) or not path:
-        raise ConfigError(f"field_map.{name}: expected a path like $.text, got {path!r}")
-    prefix = _SOURCE.match(path)
-    if prefix is None:
-        return path
-    if int(prefix[1]) > 0:
-        raise ConfigError(f"field_map.{name}: no source[{prefix[1]}]; there is 1 source. Did you mean source[0]?")
-    return path[prefix.end() :]
+def _merge_members(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(older)
+    for name, value in newer.items():
+        before = merged.get(name)
+        both = isinstance(before, dict) and isinstance(value, dict)
+        merged[name] = _merge_members(before, value) if both else value  # type: ignore[arg-type]
+    return merged
 
 
 def last_name(path: str) -> str:
@@ -244,92 +251,53 @@ def last_name(path: str) -> str:
     return path.rpartition(".")[2]
 
 
-def _plain_steps(path: str) -> tuple[str | int, ...] | None:
-    """Return the steps of a path that starts with a name, None for one that needs jsonpath-ng."""
-    try:
-        steps = PlainPath.parse(path).steps
-    except ConfigError:
-        return None
-    return steps if steps and isinstance(steps[0], str) else None
+def _paths(place: str, paths: object, sources: int) -> list[SourcePath]:
+    """Return the paths of a field; of several for one source the last one counts, as in the reference."""
+    listed = paths if isinstance(paths, list) else [paths]
+    last = {path.source: path for path in (_path(place, path, sources) for path in listed)}
+    return [last[source] for source in sorted(last)]
 
 
-def _from_struct(attribute: str, slices: list[Callable[[bytes], bytes | None]]) -> Callable[[Any, bytes], bytes | None]:
-    def value(tops: Any, row: bytes) -> bytes | None:  # noqa: ANN401, ARG001 - a struct made at run time; one signature
-        found: bytes | None = bytes(getattr(tops, attribute)) or None
-        for cut in slices:
-            if found is None:
-                return None
-            found = cut(found)
-        return found
+def _path(place: str, path: object, sources: int) -> SourcePath:
+    """Return a path and its source.
 
-    return value
-
-
-def _slicer(step: str | int) -> Callable[[bytes], bytes | None]:
-    return _index_slicer(step) if isinstance(step, int) else _name_slicer(step)
-
-
-def _name_slicer(name: str) -> Callable[[bytes], bytes | None]:
-    struct = msgspec.defstruct("Step", [("value", msgspec.Raw, msgspec.Raw())], rename={"value": name})
-    decode = msgspec.json.Decoder(struct).decode
-
-    def cut(text: bytes) -> bytes | None:
-        try:
-            return bytes(getattr(decode(text), "value")) or None  # noqa: B009 - a struct made at run time
-        except msgspec.ValidationError:
-            return None
-        except msgspec.DecodeError as error:
-            raise RecordRejected(f"not JSON: {error}") from None
-
-    return cut
+    Raises:
+        ConfigError: it is no text, names a source that is not there, or none where there are several.
+    """
+    if not isinstance(path, str) or not path.strip():
+        raise ConfigError(f"{place}: expected a path like $.text, got {path!r}")
+    prefix = _SOURCE.match(path)
+    if prefix is None:
+        if loose := _SOURCE_WITHOUT_ROOT.match(path):
+            hint = f"source[{loose[1]}].$.{loose['rest'].lstrip('.')}"
+            raise ConfigError(f"{place}: {path!r} has no $ after its source; write {hint}")
+        if sources > 1:
+            raise ConfigError(
+                f"{place}: {path!r} does not say which of the {sources} sources it reads; write source[0].{path}"
+            )
+        return SourcePath(0, path)
+    source = int(prefix[1])
+    if source >= sources:
+        there = "1 source" if sources == 1 else f"{sources} sources"
+        raise ConfigError(f"{place}: no source[{source}]; there is {there}. Did you mean source[{sources - 1}]?")
+    return SourcePath(source, path[prefix.end() :])
 
 
-def _index_slicer(index: int) -> Callable[[bytes], bytes | None]:
-    decode = msgspec.json.Decoder(list[msgspec.Raw]).decode
+def _one_id_path_each(ids: list[SourcePath], sources: int) -> list[str | None]:
+    """Return each source's id path; a source without one uses the path that all others share.
 
-    def cut(text: bytes) -> bytes | None:
-        try:
-            items = decode(text)
-        except msgspec.ValidationError:
-            return None
-        except msgspec.DecodeError as error:
-            raise RecordRejected(f"not JSON: {error}") from None
-        return bytes(items[index]) if -len(items) <= index < len(items) else None
-
-    return cut
-
-
-def _general(name: str, path: str) -> Callable[[Any, bytes], bytes | None]:
-    """Read a path with wildcards, slices or filters: always a list of what matched, as in the reference."""
-    from jsonpath_ng.exceptions import JSONPathError
-    from jsonpath_ng.ext.parser import parse
-
-    try:
-        compiled = parse(path)
-    except JSONPathError as error:
-        raise ConfigError(f"field_map.{name}: {path!r} is no JSONPath ({error})") from error
-    decode = msgspec.json.Decoder(float_hook=_NumberText).decode
-
-    def value(tops: Any, row: bytes) -> bytes | None:  # noqa: ANN401, ARG001 - as in _from_struct
-        found = [match.value for match in compiled.find(decode(row))]
-        return msgspec.json.encode(found, enc_hook=_NumberText.raw)
-
-    return value
-
-
-class _NumberText(float):
-    """A float that remembers how it was written, so that filters can compare it and the index gets its own text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.text = text
-
-    def __new__(cls, text: str) -> Self:
-        return super().__new__(cls, text)
-
-    @staticmethod
-    def raw(value: object) -> msgspec.Raw:
-        """Encode a number as it was written."""
-        if isinstance(value, _NumberText):
-            return msgspec.Raw(value.text.encode())
-        raise NotImplementedError(type(value).__name__)
+    Raises:
+        ConfigError: several sources, and one of them cannot be joined.
+    """
+    by_source = {path.source: path.path for path in ids}
+    if sources == 1:
+        return [by_source.get(0)]
+    shared = set(by_source.values())
+    for source in range(sources):
+        if source not in by_source and len(shared) != 1:
+            found = "different paths" if shared else "no path at all"
+            raise ConfigError(
+                f"field_map.{ID_FIELD}: source[{source}] has no id path and the others give {found}; "
+                f'add one, like "source[{source}].$.custom_id", so that its rows find their documents'
+            )
+    return [by_source.get(source) or next(iter(shared)) for source in range(sources)]

@@ -1,68 +1,77 @@
-"""Ingest turns a job's output into documents: every row is indexed, or it is a dead letter with its reason.
+"""Ingest brings sources into an index: every row becomes part of a document, or of a dead letter with its reason.
 
-A source that is in the index already (same output bytes, same field map, same index) is skipped, so the same request
-again writes nothing.
+Sources -> rows -> join by id -> field map -> bulk. What was settled before a crash is skipped by its number, and the
+same request again writes nothing.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.bulk import MAX_BODY_BYTES, BulkWriter, Item
+from opensearch_batch.core.account import Account, Queue
+from opensearch_batch.core.bulk import BulkWriter
 from opensearch_batch.core.cluster import Cluster, Index
-from opensearch_batch.core.dead_letters import DeadLetters, dead_letter
-from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable, RecordRejected
-from opensearch_batch.core.field_map import FieldMap, VectorRejected
-from opensearch_batch.core.job import CLEAR_TO_PAY, End, Ledger
-from opensearch_batch.core.manifest import (
-    IngestCounts,
-    IngestReport,
-    Manifest,
-    Segment,
-    Shard,
-    WorkPrefix,
-    digest,
-    load_report,
-    save,
-)
-from opensearch_batch.core.objects import Line, Objects, lines
-from opensearch_batch.services.base import Service
+from opensearch_batch.core.dead_letters import count_letters
+from opensearch_batch.core.documents import Documents, Place, RowError
+from opensearch_batch.core.doubt import without_those_there
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.field_map import FieldMap
+from opensearch_batch.core.join import MEMORY_BYTES
+from opensearch_batch.core.manifest import digest
+from opensearch_batch.core.objects import Objects, find
+from opensearch_batch.core.progress import IngestCounts, Progress, ProgressFile
+from opensearch_batch.core.request import BatchIngestion, IngestRequest, compile_map
+from opensearch_batch.core.rows import Read, Source, read_rows, refuse_twice
+from opensearch_batch.core.target import during_load, open_target
+from opensearch_batch.services.row_errors import provider_error
 
-MAX_ROW_BYTES = 64 << 20
+CHECKPOINT_BYTES = 32 << 20
+CHECKPOINT_S = 2.0
+DONE, DONE_WITH_DEAD_LETTERS = "DONE", "DONE_WITH_DEAD_LETTERS"
 
 
-class IngestRequest(msgspec.Struct, frozen=True):
-    """What to put where: the same words as ML Commons' batch ingestion."""
+class IngestReport(msgspec.Struct, frozen=True):
+    """What became of a request: `state` is DONE or DONE_WITH_DEAD_LETTERS; `dead_letters` says where they lie."""
 
     index: str
-    field_map: dict[str, Any]
-    ingest_fields: list[str] = []
-    max_body_bytes: int = MAX_BODY_BYTES
+    state: str
+    counts: IngestCounts
+    dead_letters: str | None = None
+    remarks: list[str] = []
 
 
-class Row(msgspec.Struct, frozen=True):
-    """One output row and the place of its record in the user's own document, as far as that is known."""
+class Locations(msgspec.Struct, frozen=True):
+    """Where an ingest keeps its own files: progress and dead letters of one place, load settings of all."""
 
-    line: Line
-    output: str
-    source: str
-    source_line: int
+    work: str
+    place: str
+    dead_letters: str
+
+    @classmethod
+    def of(cls, work: str, place: str, dead_letters: str | None = None) -> Locations:
+        """Name them below a work prefix."""
+        return cls(work.rstrip("/"), place.rstrip("/"), dead_letters or f"{place.rstrip('/')}/dead_letters/")
 
 
 class Ingest:
-    """Ingests the output of one shard's job.
+    """Brings sources into an index.
 
     Args:
-        objects: where outputs and work prefix lie.
+        objects: where sources and own files lie.
         cluster: where the index is.
-        work: names the locations.
-        manifest: the run's account, which knows where each record came from.
-        service: reads its own error rows.
         request: what to put where.
+        locations: where its own files go.
+        read, row_error, memory_bytes, folder, place: as in `Documents`.
+        check: raises when the counts cannot be right; called before the work is recorded as done.
+        identity: texts that make this another work than the same request's, beside its sources.
+        on_progress: called with the counts so far and the bytes read.
+        clock: seconds; given by tests.
     """
 
     def __init__(
@@ -70,116 +79,155 @@ class Ingest:
         objects: Objects,
         cluster: Cluster,
         *,
-        work: WorkPrefix,
-        manifest: Manifest,
-        service: Service,
         request: IngestRequest,
+        locations: Locations,
+        read: Read = read_rows,
+        row_error: RowError = provider_error,
+        memory_bytes: int = MEMORY_BYTES,
+        folder: Path | None = None,
+        place: Place = lambda row: (row.uri, row.line),
+        check: Callable[[IngestCounts], None] = lambda counts: None,  # noqa: ARG005 - any counts are right
+        identity: Sequence[str] = (),
+        on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - nobody watches
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._objects = objects
         self._cluster = cluster
-        self._work = work
-        self._manifest = manifest
-        self._service = service
         self._request = request
+        self._locations = locations
+        self._reading: dict[str, Any] = {
+            "objects": objects,
+            "read": read,
+            "row_error": row_error,
+            "memory_bytes": memory_bytes,
+            "folder": folder,
+            "place": place,
+        }
+        self._check = check
+        self._identity = (*identity, str(memory_bytes))
+        self._on_progress = on_progress
+        self._clock = clock
+        self._file = ProgressFile(objects, f"{locations.place}/progress.json")
 
-    def run(self, shard: Shard, outputs: Sequence[str], *, force: bool = False) -> IngestReport:
-        """Index the rows of `outputs`, write the account of it, and return it.
+    def run(self, sources: Sequence[Source], *, force: bool = False) -> IngestReport:
+        """Index the sources and return the account.
 
         Raises:
-            ConfigError: the index is missing, or its vectors have another dimension than all predictions.
-            FatalError: an output is missing, or has not a row for every record.
-            RetriableError: a server stayed away.
+            ConfigError: the request, the index or the store is wrong.
+            RetriableError: a server stayed away; the same call goes on where this one stopped.
+            FatalError: a source is damaged, or changed meanwhile.
         """
-        index = self._open_index()
-        origin = self._manifest.origin(shard)
-        if not all(output.startswith(f"{self._work.job(shard.job)}/") for output in outputs):
-            raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
-        try:
-            return self._run(shard, outputs, index, origin, force=force)
-        except OutputUnusable as error:
-            self._spoil(shard, outputs, str(error))
-            raise OutputUnusable(f"{error}; {CLEAR_TO_PAY}") from error
+        refuse_twice(sources)
+        compile_map(self._request, sources=len(sources))
+        index, remark = open_target(self._cluster, self._request)
+        fingerprint = self._fingerprint(index, sources)
+        before = None if force else self._file.load(fingerprint)
+        if before is not None and before.done:
+            return self._unchanged(before)
+        counts, dead_letters = self._load(index, sources, fingerprint, before)
+        return self._report(counts, dead_letters, [remark] if remark else [])
 
-    def _run(
-        self, shard: Shard, outputs: Sequence[str], index: Index, origin: list[Segment], *, force: bool
-    ) -> IngestReport:
-        fingerprint = self._fingerprint(index, outputs, origin)
-        proof = self._work.ingested(index.name, shard, origin)
-        before = None if force else load_report(self._objects, proof)
-        if before is not None and before.fingerprint == fingerprint:
-            report = self._unchanged(before, shard)
-        else:
-            report, settled = self._ingest(shard, outputs, index, fingerprint, origin)
-            if settled:
-                save(self._objects, proof, report)
-            else:
-                self._objects.delete(proof)
-        save(self._objects, self._work.ingest_report(self._manifest.run_key, shard.id), report)
-        return report
+    def _load(
+        self, index: Index, sources: Sequence[Source], fingerprint: str, before: Progress | None
+    ) -> tuple[IngestCounts, str | None]:
+        field_map = compile_map(self._request, sources=len(sources), vectors=index.vectors)
+        documents = self._documents(field_map, sources)
+        if self._request.on_unmatched == "fail" and len(sources) > 1 and before is None:
+            documents.refuse_unmatched()
+            documents = self._documents(field_map, sources)
+        with Account(
+            self._objects,
+            self._file,
+            queue=self._locations.dead_letters,
+            names=[source.name for source in sources],
+            fingerprint=fingerprint,
+            before=before,
+            place=self._reading["place"],
+            about=Queue([source.name for source in sources], self._request),
+        ) as account:
+            account.begin()
+            with during_load(
+                self._objects,
+                self._cluster,
+                index,
+                self._request.load,
+                folder=self._locations.work,
+                holder=self._locations.place,
+            ):
+                self._write(index, documents, account)
+                self._finish(index, account)
+            return account.counts(), account.dead.location
 
-    def _open_index(self) -> Index:
-        """Return the index, if it is the one that prepare checked or as good."""
-        name = self._request.index
-        index = self._cluster.index(name)
-        if index is None:
-            raise ConfigError(f"index {name} is gone; clear prepare to create it again")
-        for vector in self._manifest.vectors:
-            if vector not in index.vectors:
-                raise ConfigError(
-                    f"index {name}: field {vector.name} is no vector of {vector.dimension} values any more; "
-                    "delete the index and clear prepare to create it again"
-                )
-        return index
+    def _write(self, index: Index, documents: Documents, account: Account) -> None:
+        """Send what is not settled yet, recording progress every so many bytes or seconds."""
+        request = self._request
+        entries: Iterator[Any] = islice(documents, account.settled, None)
+        if account.resumed:
+            in_flight_bytes = request.max_in_flight * request.max_body_bytes
+            entries = without_those_there(entries, self._cluster, index.name, in_flight_bytes=in_flight_bytes)
+        writer = BulkWriter(
+            self._cluster,
+            index.name,
+            pipeline=request.ingest_pipeline,
+            max_body_bytes=request.max_body_bytes,
+            max_in_flight=request.max_in_flight,
+            compress=request.compress,
+        )
+        recorded_at, unrecorded_bytes = self._clock(), 0
+        for written in writer.write(entries):
+            account.settle(written)
+            unrecorded_bytes += written.body.size_bytes
+            if unrecorded_bytes >= CHECKPOINT_BYTES or self._clock() >= recorded_at + CHECKPOINT_S:
+                account.record(done=False)
+                recorded_at, unrecorded_bytes = self._clock(), 0
+            self._on_progress(account.counts(), documents.read_bytes)
 
-    def _spoil(self, shard: Shard, outputs: Sequence[str], reason: str) -> None:
-        """Record that a completed job is of no use, so that a person's clear of batch_predict submits another."""
-        ledger = Ledger(self._objects, self._work.job(shard.job))
-        found = ledger.load()
-        if found is not None and all(output.startswith(found[0].output) for output in outputs):
-            ledger.end(found[0].generation, End("UNUSABLE", time.time(), reason))
+    def _finish(self, index: Index, account: Account) -> None:
+        """Record the work as done, once nothing speaks against it."""
+        account.record(done=False)
+        counts = account.counts()
+        account.refuse_if_no_vector_fits(index.name)
+        counts.reconcile(self._locations.place)
+        self._check(counts)
+        self._cluster.refresh(index.name)
+        self._check_same(index)
+        account.record(done=True)
 
-    def _fingerprint(self, index: Index, outputs: Sequence[str], origin: list[Segment]) -> str:
-        """Name this work by everything that decides its result."""
-        request = [self._request.index, self._request.field_map, self._request.ingest_fields, origin]
-        parts = [index.uuid, msgspec.json.encode(request, order="deterministic").decode()]
-        for output in outputs:
-            found = self._objects.head(output)
-            if found is None:
-                raise OutputUnusable(f"{output}: the job's output is gone")
-            parts += [output, found.etag]
-        return digest(*parts)
+    def _documents(self, field_map: FieldMap, sources: Sequence[Source]) -> Documents:
+        return Documents(self._request, field_map, sources, **self._reading)
 
-    def _unchanged(self, before: IngestReport, shard: Shard) -> IngestReport:
-        """Return the account of work that was done before: all of it is there, nothing was written now."""
-        then, kept = before.counts, None
-        if before.dead_letters is not None and (letters := self._objects.read(before.dead_letters)):
-            kept = self._work.dead_letters(self._manifest.run_key, "ingest", shard.id)
-            self._objects.write(kept, letters.content)
-        counts = msgspec.structs.replace(then, indexed=0, unchanged=then.indexed + then.unchanged)
-        return msgspec.structs.replace(before, shard=shard.id, counts=counts, dead_letters=kept)
+    def _report(self, counts: IngestCounts, dead_letters: str | None, remarks: list[str]) -> IngestReport:
+        state = DONE_WITH_DEAD_LETTERS if counts.dead_letters else DONE
+        return IngestReport(self._request.index, state, counts, dead_letters, remarks)
 
-    def _ingest(
-        self, shard: Shard, outputs: Sequence[str], index: Index, fingerprint: str, origin: list[Segment]
-    ) -> tuple[IngestReport, bool]:
-        """Index the rows; return the account, and whether a repetition would give the same."""
-        where = self._work.dead_letters(self._manifest.run_key, "ingest", shard.id)
-        with DeadLetters(self._objects, where) as dead:
-            tally = _Tally(self._map(index), dead, self._service)
-            writer = BulkWriter(self._cluster, index.name, max_body_bytes=self._request.max_body_bytes)
-            settled = True
-            for written in writer.write(tally.items(self._rows(outputs, origin, tally))):
-                tally.indexed += written.indexed
-                for refused in written.refused:
-                    # What the index refuses today it may take tomorrow, with another mapping.
-                    settled = False
-                    tally.reject(refused.item.origin, f"refused by the index ({refused.status}): {refused.reason}")
-            dead.write()
-            tally.check_vectors(index)
-            counts = tally.counts()
-            counts.reconcile(", ".join(outputs), records=shard.records)
-            self._cluster.refresh(index.name)
-            self._check_same(index)
-            return IngestReport(shard.id, index.name, counts, fingerprint, dead.location), settled
+    def _unchanged(self, before: Progress) -> IngestReport:
+        """Return the account of work that was done before: all of it is there but what still is a dead letter."""
+        then = before.counts
+        left, rows = count_letters(self._objects, before.dead_letters) if before.parts else (0, {})
+        unchanged = then.indexed + then.unchanged + then.dead_letters - left
+        sources = [
+            msgspec.structs.replace(source, dead_letters=rows.get(number, 0))
+            for number, source in enumerate(then.sources)
+        ]
+        counts = msgspec.structs.replace(then, indexed=0, unchanged=unchanged, dead_letters=left, sources=sources)
+        return self._report(counts, before.dead_letters if left else None, [])
+
+    def _fingerprint(self, index: Index, sources: Sequence[Source]) -> str:
+        """Name this work by everything that decides its result and the order of its entries."""
+        request = self._request
+        decisive = [
+            request.field_map,
+            request.ingest_fields,
+            request.op_type,
+            request.on_missing,
+            request.on_unmatched,
+            request.ingest_pipeline,
+            request.routing,
+        ]
+        parts = [index.name, index.uuid, msgspec.json.encode(decisive, order="deterministic").decode()]
+        for source in sources:
+            parts += [source.name, *(f"{found.uri} {found.etag}" for found in source.objects)]
+        return digest(*parts, *self._identity)
 
     def _check_same(self, index: Index) -> None:
         """Raise ConfigError when another index came into its place; a bulk request would even create one."""
@@ -187,88 +235,56 @@ class Ingest:
         if now is None or now.uuid != index.uuid:
             raise ConfigError(
                 f"index {index.name} was deleted while it was being written; delete what came in its place, "
-                "clear prepare to create it again, and clear ingest"
+                "create it again, and run ingest again"
             )
 
-    def _map(self, index: Index) -> FieldMap:
-        return FieldMap(self._request.field_map, self._request.ingest_fields, vectors=index.vectors)
 
-    def _rows(self, outputs: Sequence[str], segments: Sequence[Segment], tally: _Tally) -> Iterator[Row]:
-        """Yield the rows, each with the place of the record that stands at the same position of the shard."""
-        origins = _places(segments)
-        for output in outputs:
-            with self._objects.open(output) as stream:
-                for line in lines(stream, max_line_bytes=MAX_ROW_BYTES):
-                    if not line.content.strip():
-                        tally.blank += 1
-                        continue
-                    tally.read += 1
-                    source, source_line = next(origins, (output, line.number))
-                    yield Row(line, output, source, source_line)
+def ingest_request(
+    batch: BatchIngestion,
+    objects: Objects,
+    cluster: Cluster,
+    *,
+    work: str,
+    force: bool = False,
+    memory_bytes: int = MEMORY_BYTES,
+    folder: Path | None = None,
+    on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - nobody watches
+) -> IngestReport:
+    """Run a `_batch_ingestion` request.
 
+    Args:
+        batch: the request.
+        objects: where its sources lie, and its work prefix.
+        cluster: where its index is.
+        work: where progress and dead letters go, beside which nothing else should lie.
+        force: write everything again, whatever was done before.
+        memory_bytes: how much may wait in memory for its partners in other sources.
+        folder: where what passes that bound is put; a temporary folder of the system if None.
+        on_progress: called with the counts so far and the bytes read.
 
-class _Tally:
-    """Maps rows and counts what becomes of them."""
-
-    def __init__(self, field_map: FieldMap, dead: DeadLetters, service: Service) -> None:
-        self._field_map = field_map
-        self._dead = dead
-        self._service = service
-        self.read = self.indexed = self.blank = self.nulls = self.vectors_rejected = 0
-        self._vector_reason = ""
-
-    def items(self, rows: Iterator[Row]) -> Iterator[Item]:
-        for row in rows:
-            try:
-                yield self._item(row)
-            except VectorRejected as error:
-                self.vectors_rejected += 1
-                self._vector_reason = self._vector_reason or str(error)
-                self.reject(row, str(error))
-            except RecordRejected as error:
-                self.reject(row, str(error))
-
-    def _item(self, row: Row) -> Item:
-        if row.line.cut:
-            raise RecordRejected(f"the row is longer than {MAX_ROW_BYTES} bytes")
-        if error := self._service.row_error(row.line.content):
-            raise RecordRejected(error)
-        document = self._field_map.document(row.line.content)
-        self.nulls += document.nulls
-        return Item(document.id or digest(row.source, str(row.source_line)), document.source, row)
-
-    def reject(self, row: Row, reason: str) -> None:
-        self._dead.add(
-            dead_letter(
-                row.line.content,
-                stage="ingest",
-                reason=reason,
-                source=row.source,
-                line=row.source_line,
-                output=row.output,
-                output_line=row.line.number,
-            )
-        )
-
-    def check_vectors(self, index: Index) -> None:
-        """Raise ConfigError when no vector at all fits: that is the index's fault, not the records'."""
-        if self.read and self.vectors_rejected == self.read:
-            raise ConfigError(
-                f"index {index.name}: none of {self.read} rows fits its mapping ({self._vector_reason}); nothing was "
-                "written. Create the index again with the model's dimension, or mend field_map, and clear ingest"
-            )
-
-    def counts(self) -> IngestCounts:
-        return IngestCounts(
-            read=self.read,
-            indexed=self.indexed,
-            dead_letters=self._dead.count,
-            blank=self.blank,
-            nulls=self.nulls,
-        )
+    Raises:
+        ConfigError: the request cannot work: a source is missing, for example.
+        RetriableError: a server stayed away; the same call goes on where this one stopped.
+        FatalError: a source is damaged, or changed meanwhile.
+    """
+    sources = find_sources(batch, objects)
+    place = f"{work.rstrip('/')}/{digest(batch.ingest.index, *batch.sources)}"
+    ingest = Ingest(
+        objects,
+        cluster,
+        request=batch.ingest,
+        locations=Locations.of(work, place, batch.dead_letters),
+        memory_bytes=memory_bytes,
+        folder=folder,
+        on_progress=on_progress,
+    )
+    return ingest.run(sources, force=force)
 
 
-def _places(segments: Sequence[Segment]) -> Iterator[tuple[str, int]]:
-    for segment in segments:
-        for offset in range(segment.records):
-            yield segment.source, segment.first_line + offset
+def find_sources(batch: BatchIngestion, objects: Objects) -> list[Source]:
+    """Return the sources of a request with the objects behind them.
+
+    Raises:
+        ConfigError: a source is not there.
+    """
+    return [Source(source, tuple(find(objects, source))) for source in batch.sources]

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
-from opensearch_batch.core.field_map import VectorField
+from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.objects import Objects, split_uri
+from opensearch_batch.core.vectors import VectorField
 
 KEY_HEX_DIGITS = 32
 
@@ -55,25 +55,6 @@ class PrepareCounts(msgspec.Struct, frozen=True):
             raise FatalError(f"{place}: read {self.read} lines, but {verdicts} are a record or a dead letter")
 
 
-class IngestCounts(msgspec.Struct, frozen=True):
-    """Rows of a shard's output: ``read == indexed + unchanged + dead_letters``; `nulls` counts absent fields."""
-
-    read: int = 0
-    indexed: int = 0
-    unchanged: int = 0
-    dead_letters: int = 0
-    blank: int = 0
-    nulls: int = 0
-
-    def reconcile(self, place: str, *, records: int) -> None:
-        """Raise FatalError unless every row read has a verdict, OutputUnusable unless each record has a row."""
-        verdicts = self.indexed + self.unchanged + self.dead_letters
-        if self.read != verdicts:
-            raise FatalError(f"{place}: read {self.read} rows, but {verdicts} have a verdict")
-        if self.read != records:
-            raise OutputUnusable(f"{place}: the job's output has {self.read} rows for {records} records")
-
-
 class PreparedShard(msgspec.Struct, frozen=True):
     """A shard with the origin of its records."""
 
@@ -106,16 +87,6 @@ class Manifest(msgspec.Struct, frozen=True):
         raise FatalError(f"shard {shard.id}: prepare made other shards since; clear batch_predict for the new ones")
 
 
-class IngestReport(msgspec.Struct, frozen=True):
-    """What ingest did with one shard; kept per run, and per pipeline as the proof that a source is done."""
-
-    shard: str
-    index: str
-    counts: IngestCounts
-    fingerprint: str
-    dead_letters: str | None = None
-
-
 class WorkPrefix:
     """Names every location below the work prefix of one pipeline."""
 
@@ -139,19 +110,19 @@ class WorkPrefix:
     def dead_letters(self, run_key: str, stage: str, shard_id: str | None = None) -> str:
         """Return where a stage of a run puts its dead letters."""
         name = stage if shard_id is None else f"{stage}-{shard_id}"
-        return f"{self.run(run_key)}/dead_letters/{name}.jsonl"
+        return f"{self.run(run_key)}/dead_letters/{name}/"
 
     def ingest_report(self, run_key: str, shard_id: str) -> str:
         """Return where ingest accounts for one shard of a run."""
         return f"{self.run(run_key)}/ingest/{shard_id}.json"
 
     def ingested(self, index: str, shard: Shard, segments: Sequence[Segment]) -> str:
-        """Return the proof, shared by all runs of the pipeline, of what of one place in the sources is in the index.
+        """Return the folder, shared by all runs of the pipeline, of what of one place in the sources is in the index.
 
-        It is named by the place and not by the content: newer content takes the place of the older proof.
+        It is named by the place and not by the content: newer content takes the place of the older.
         """
         sources = dict.fromkeys(segment.source for segment in segments)
-        return f"{self.root}/{self.pipeline}/ingested/{digest(index, shard.id, *sources)}.json"
+        return f"{self.root}/{self.pipeline}/ingested/{digest(index, shard.id, *sources)}"
 
 
 def run_key(dag_id: str, run: str) -> str:
@@ -179,9 +150,3 @@ def load_manifest(objects: Objects, uri: str) -> Manifest:
     if stored is None:
         raise ConfigError(f"{uri}: no manifest; clear prepare to write it")
     return msgspec.json.decode(stored.content, type=Manifest)
-
-
-def load_report(objects: Objects, uri: str) -> IngestReport | None:
-    """Read what ingest recorded, None when it recorded nothing."""
-    stored = objects.read(uri)
-    return None if stored is None else msgspec.json.decode(stored.content, type=IngestReport)

@@ -47,6 +47,7 @@ class Line(msgspec.Struct, frozen=True):
     number: int
     content: bytes
     cut: bool = False
+    offset: int = 0
 
 
 class Objects(Protocol):
@@ -76,8 +77,17 @@ class Objects(Protocol):
     def delete(self, uri: str) -> None:
         """Remove an object, if it is there."""
 
-    def open(self, uri: str) -> IO[bytes]:
+    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
         """Open an object for streaming, decompressed by its name's ending (``.gz``)."""
+
+
+def find(objects: Objects, uri: str) -> list[ObjectInfo]:
+    if uri.endswith("/"):
+        return list(objects.list(uri))
+    found = objects.head(uri)
+    if found is None:
+        raise ConfigError(f"{uri}: there is no such object")
+    return [found]
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -98,14 +108,15 @@ def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
 
     ``\n`` and ``\r\n`` end a line; a last line needs no end.
     """
-    number = 0
+    number = offset = 0
     while raw := stream.readline(max_line_bytes + len(b"\r\n")):
         number += 1
         content = raw.rstrip(b"\r\n")
         cut = len(content) > max_line_bytes
         if cut and not raw.endswith(b"\n"):
             _skip_to_line_end(stream)
-        yield Line(number, content, cut)
+        yield Line(number, content, cut, offset)
+        offset += len(raw)
 
 
 def _skip_to_line_end(stream: IO[bytes]) -> None:
@@ -186,7 +197,7 @@ class S3Objects:
         with self._errors(uri):
             self._client.delete_object(Bucket=bucket, Key=key)
 
-    def open(self, uri: str) -> IO[bytes]:
+    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
         """Open an object for streaming; ``.gz`` is decompressed on the way.
 
         Raises:

@@ -15,7 +15,7 @@ import msgspec
 
 from opensearch_batch.core.dead_letters import DeadLetters, dead_letter
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
-from opensearch_batch.core.field_map import check_json
+from opensearch_batch.core.json_path import check_json
 from opensearch_batch.core.manifest import (
     PrepareCounts,
     PreparedShard,
@@ -89,6 +89,7 @@ class Prepare:
             globs = f" (include {list(include)}, exclude {list(exclude)})" if include or exclude else ""
             raise ConfigError(f"{source}: no objects below this prefix{globs}; upload documents, or mend source")
         shards = [self._upload(n, shard) for n, shard in enumerate(self._cut(found))]
+        self._dead.clear()
         self._dead.write()
         counts = PrepareCounts(self._read, self._records, self._dead.count, self._blank)
         counts.reconcile(source)
@@ -136,7 +137,14 @@ class Prepare:
                 raise RecordRejected("the line is JSON, but no object")  # noqa: TRY301 - one place makes the dead letter
             return Record(self._request_line(line.content), source, line.number)
         except RecordRejected as error:
-            letter = dead_letter(line.content, stage="prepare", reason=str(error), source=source, line=line.number)
+            letter = dead_letter(
+                line.content,
+                stage="prepare",
+                reason=str(error),
+                source=source,
+                line=line.number,
+                offset=line.offset,
+            )
             self._dead.add(letter)
             return None
 

@@ -1,4 +1,4 @@
-"""Ingest: every row is indexed, or a dead letter with its reason; done work is not written again."""
+"""A shard's output: every row is indexed, or a dead letter with its reason; done work is not written again."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
-from opensearch_batch.core.field_map import VectorField
-from opensearch_batch.core.ingest import Ingest, IngestRequest
+from opensearch_batch.core.dead_letters import DeadLetter, list_parts, read_letters
+from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.job import End, JobRecord, Ledger
 from opensearch_batch.core.manifest import (
-    IngestCounts,
-    IngestReport,
     Manifest,
     PrepareCounts,
     PreparedShard,
@@ -24,6 +22,11 @@ from opensearch_batch.core.manifest import (
     WorkPrefix,
 )
 from opensearch_batch.core.objects import S3Objects
+from opensearch_batch.core.progress import IngestCounts, SourceCounts
+from opensearch_batch.core.replay import replay
+from opensearch_batch.core.request import IngestRequest
+from opensearch_batch.core.shard import ShardIngest
+from opensearch_batch.core.vectors import VectorField
 from opensearch_batch.services import service
 from tests.lab import Lab
 
@@ -79,7 +82,7 @@ class Run:
         manifest = Manifest(
             "p", run_key, "s3://docs/", "sagemaker", "m", PrepareCounts(), prepared, None, vectors or []
         )
-        return Ingest(
+        return ShardIngest(
             self.objects,
             self.lab.cluster(),
             work=self.work,
@@ -87,6 +90,11 @@ class Run:
             service=service("sagemaker"),
             request=IngestRequest(self.index, field_map or FIELD_MAP),
         ).run(self.shard, [self.output], force=force)
+
+    def letters(self, report: IngestReport) -> list[DeadLetter]:
+        """Read the dead letters a report names."""
+        parts = list_parts(self.objects, report.dead_letters or "")
+        return [letter for part in parts for letter in read_letters(self.objects, part)]
 
     def writes(self) -> int:
         """Count the index operations the index ever saw."""
@@ -106,6 +114,12 @@ def bucket(lab: Lab) -> str:
     name = f"ingest-{uuid.uuid4().hex[:12]}"
     lab.s3.create_bucket(Bucket=name)
     return name
+
+
+def counted(read: int, indexed: int = 0, unchanged: int = 0, dead: int = 0, blank: int = 0, nulls: int = 0) -> IngestCounts:
+    """Make the counts of one source."""
+    source = SourceCounts("output", read, blank, dead)
+    return IngestCounts(read, indexed, unchanged, dead, blank=blank, nulls=nulls, sources=[source])
 
 
 def row(number: int, **more: object) -> bytes:
@@ -128,21 +142,19 @@ def test_rows_become_documents_and_bad_rows_dead_letters(lab: Lab, bucket: str, 
     ]
     run = Run(lab, bucket, index, rows)
     report = run(field_map={**FIELD_MAP, "n": "$.n"})
-    assert report.counts == IngestCounts(read=7, indexed=2, dead_letters=5, blank=1, nulls=2)
-    assert report.dead_letters is not None
-    stored = lab.objects.read(report.dead_letters)
-    assert stored is not None
-    letters = {letter["output_line"]: letter for letter in map(json.loads, stored.content.splitlines())}
-    reasons = {line: letter["reason"] for line, letter in letters.items()}
+    assert report.counts == counted(7, indexed=2, dead=5, blank=1, nulls=2)
+    letters = {letter.output_line: letter for letter in run.letters(report)}
+    reasons = {line: letter.reason for line, letter in letters.items()}
     assert set(reasons) == {2, 4, 5, 6, 7}
     assert reasons[2].startswith("not JSON")
     assert reasons[4] == 'SageMakerInferenceError: "too long"'
     assert reasons[5] == "the id is missing or null"
     assert reasons[6] == "v has 3 values; the index takes 2"
     assert "refused by the index (400)" in reasons[7]
-    assert (letters[2]["source"], letters[2]["line"]) == ("s3://docs/a.jsonl", 12)
-    assert (letters[4]["source"], letters[4]["line"]) == ("s3://docs/b.jsonl", 1)
-    assert letters[2]["record"] == "{oops"
+    assert (letters[2].source, letters[2].line) == ("s3://docs/a.jsonl", 12)
+    assert (letters[4].source, letters[4].line) == ("s3://docs/b.jsonl", 1)
+    assert (letters[2].record, letters[2].offset) == ("{oops", len(row(0)) + 1)
+    assert (letters[7].id, letters[7].status) == ("3", 400)
     assert lab.node("GET", f"{index}/_doc/4")["_source"] == {"text": "t4", "v": [4, 1.5], "n": None}
     assert lab.node("GET", f"{index}/_count")["count"] == 2
 
@@ -153,7 +165,7 @@ def test_the_same_request_again_writes_nothing(lab: Lab, bucket: str, index: str
     run = Run(lab, bucket, index, [row(0), row(1)])
     run()
     writes = run.writes()
-    assert run("run-2").counts == IngestCounts(read=2, unchanged=2)
+    assert run("run-2").counts == counted(2, unchanged=2)
     assert run.writes() == writes
     assert lab.objects.read(run.work.ingest_report("run-2", "0000")) is not None
 
@@ -214,9 +226,9 @@ def test_an_index_deleted_meanwhile_is_no_success(lab: Lab, bucket: str, index: 
     run = Run(lab, bucket, index, [row(0)])
 
     class Deleting(S3Objects):
-        def open(self, uri: str) -> IO[bytes]:
+        def open(self, uri: str, **how: Any) -> IO[bytes]:
             lab.node("DELETE", index)
-            return super().open(uri)
+            return super().open(uri, **how)
 
     run.objects = Deleting(lab.s3)
     with pytest.raises(ConfigError, match=f"index {index} was deleted while it was being written"):
@@ -241,19 +253,18 @@ def test_equal_shards_of_different_sources_are_both_ingested(lab: Lab, bucket: s
     reports = [twin(f"run-{n}", field_map) for n, twin in enumerate(twins)]
     assert [report.counts.indexed for report in reports] == [1, 1]
     assert lab.node("GET", f"{index}/_count")["count"] == 2
-    letters = [lab.objects.read(report.dead_letters or "") for report in reports]
-    assert [json.loads(letter.content)["source"] for letter in letters if letter] == ["s3://docs/a", "s3://docs/b"]
+    letters = [letter for twin, report in zip(twins, reports, strict=True) for letter in twin.letters(report)]
+    assert [letter.source for letter in letters] == ["s3://docs/a", "s3://docs/b"]
 
 
-def test_dead_letters_of_done_work_lie_in_each_run(lab: Lab, bucket: str, index: str) -> None:
-    """A second run finds the work done and keeps the dead letters of its own."""
+def test_dead_letters_of_done_work_stay_in_their_one_queue(lab: Lab, bucket: str, index: str) -> None:
+    """A second run finds the work done and names the same queue, so that a replay empties it for both."""
     lab.cluster().create_index(index, BODY)
     run = Run(lab, bucket, index, [row(0), b"{oops"])
-    run()
-    second = run("run-2")
-    assert second.counts == IngestCounts(read=2, unchanged=1, dead_letters=1)
-    assert second.dead_letters == run.work.dead_letters("run-2", "ingest", "0000")
-    assert lab.objects.read(second.dead_letters) is not None
+    first, second = run(), run("run-2")
+    assert second.counts == counted(2, unchanged=1, dead=1)
+    assert second.dead_letters == first.dead_letters
+    assert len(run.letters(second)) == 1
 
 
 def test_a_source_that_returns_to_an_earlier_state_is_written_again(lab: Lab, bucket: str, index: str) -> None:
@@ -275,13 +286,21 @@ def test_an_index_that_is_blocked_fails_and_nothing_becomes_a_dead_letter(lab: L
     assert run().counts.indexed == 2
 
 
-def test_what_the_index_refused_is_tried_again(lab: Lab, bucket: str, index: str) -> None:
-    """A mapping can be mended, so a shard with such dead letters is not taken as done."""
-    lab.cluster().create_index(index, BODY)
+def test_what_the_index_refused_waits_for_a_replay(lab: Lab, bucket: str, index: str) -> None:
+    """A repetition writes nothing; after the mapping is mended, a replay sends the dead letter alone."""
+    lab.cluster().create_index(index, {**BODY, "mappings": {**BODY["mappings"], "dynamic": False}})
     run = Run(lab, bucket, index, [row(0, n="no number"), row(1)])
     field_map = {**FIELD_MAP, "n": "$.n"}
-    assert run(field_map=field_map).counts.indexed == 1
-    assert run("run-2", field_map).counts.indexed == 1
+    report = run(field_map=field_map)
+    writes = run.writes()
+    assert run("run-2", field_map).counts == counted(2, unchanged=1, dead=1, nulls=1)
+    assert run.writes() == writes
+    mended = IngestRequest(index, FIELD_MAP)
+    replayed = replay(report.dead_letters or "", run.objects, lab.cluster(), request=mended)
+    assert (replayed.read, replayed.indexed, replayed.dead_letters) == (1, 1, 0)
+    assert run.writes() == writes + 1
+    assert run("run-3", field_map).counts == counted(2, unchanged=2, nulls=1)
+    assert lab.node("GET", f"{index}/_count")["count"] == 2
 
 
 def test_predictions_that_are_missing_everywhere_are_one_error(lab: Lab, bucket: str, index: str) -> None:

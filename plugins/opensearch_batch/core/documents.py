@@ -1,0 +1,151 @@
+"""Rows of all sources become documents: joined by id, mapped, or rejected with a reason; nothing falls between.
+
+The order of what comes out depends on the sources and the request alone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from opensearch_batch.core.bulk import Item, lines_of
+from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.field_map import FieldMap, Part
+from opensearch_batch.core.join import MEMORY_BYTES, Group, Keyed, Row, Stream, join
+from opensearch_batch.core.manifest import digest
+from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.request import IngestRequest
+from opensearch_batch.core.rows import Blank, Mapped, Read, Rejected, Source, read_rows
+from opensearch_batch.core.vectors import VectorRejected
+from opensearch_batch.services.row_errors import provider_error
+
+Entry = Item | Rejected | Blank
+RowError = Callable[[bytes], str | None]
+Place = Callable[[Row], tuple[str, int]]
+
+
+class Documents:
+    """Makes the documents of a request.
+
+    Args:
+        request: what to put where.
+        field_map: its compiled map.
+        sources: what to read, in the order the map counts them.
+        objects: where they lie.
+        read: yields the rows of a source.
+        row_error: the AI service's reason when a row is an error in place of a prediction.
+        memory_bytes: how much may wait in memory for its partners in other sources.
+        folder: where what passes that bound is put; a temporary folder of the system if None.
+        place: which document of the user's a row comes from: what a document without an id is named by.
+    """
+
+    def __init__(
+        self,
+        request: IngestRequest,
+        field_map: FieldMap,
+        sources: Sequence[Source],
+        *,
+        objects: Objects,
+        read: Read = read_rows,
+        row_error: RowError = provider_error,
+        memory_bytes: int = MEMORY_BYTES,
+        folder: Path | None = None,
+        place: Place = lambda row: (row.uri, row.line),
+    ) -> None:
+        self._request = request
+        self._map = field_map
+        self._sources = sources
+        self._objects = objects
+        self._read = read
+        self._row_error = row_error
+        self._memory_bytes = memory_bytes
+        self._folder = folder
+        self._place = place
+        self.read_bytes = 0
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield the documents, and what is rejected or blank in its place."""
+        for entry in self._joined():
+            yield self.entry(entry) if isinstance(entry, Group) else entry
+
+    def keyed(self, row: Row) -> Keyed:
+        """Read a row's values and the id it names.
+
+        Raises:
+            RecordRejected: it is no JSON object, or has no id.
+        """
+        values = self._map.read(row.source, row.content)
+        return Keyed(self._map.key(row.source, values) or "", row, values)
+
+    def refuse_unmatched(self) -> None:
+        """Raise ConfigError at the first id that some source lacks; nothing is written for it."""
+        for entry in self._joined():
+            if isinstance(entry, Group) and not entry.late and (lacking := self._lacking(entry)):
+                row = entry.rows[0].row
+                raise ConfigError(
+                    f"id {entry.key!r} ({row.uri} line {row.line}) has no row in {lacking}; nothing was written. "
+                    "Mend the sources, or choose on_unmatched index_partial or dead_letter"
+                )
+
+    def entry(self, group: Group) -> Item | Rejected:
+        """Make the document of a group of rows, or say why there is none."""
+        rows = tuple(keyed.row for keyed in group.rows)
+        try:
+            self._refuse(group)
+            document = self._map.document([self._part(keyed) for keyed in group.rows])
+        except RecordRejected as error:
+            cause = self._error_in(rows) or str(error)
+            return Rejected(rows, cause, group.key or None, group.late, isinstance(error, VectorRejected))
+        if document.nulls and (reason := self._error_in(rows)):
+            return Rejected(rows, reason, group.key or None, group.late)
+        name = document.id or digest(*map(str, self._place(rows[0])))
+        op_type = "upsert" if group.late else self._request.op_type
+        lines = lines_of(name, document.source, op_type=op_type, routing=document.routing)
+        return Item(name, lines, Mapped(rows, document.nulls, group.late))
+
+    def _joined(self) -> Iterator[Group | Rejected | Blank]:
+        """Yield groups of rows by id; a map without ids has one source and joins nothing."""
+        if not self._map.joins:
+            for entry in self._keyed(0):
+                yield Group("", (entry,)) if isinstance(entry, Keyed) else entry
+            return
+        streams = [Stream(self._keyed(number), source.size_bytes) for number, source in enumerate(self._sources)]
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix="join-") as folder:
+            yield from join(streams, folder=Path(folder), memory_bytes=self._memory_bytes)
+
+    def _keyed(self, number: int) -> Iterator[Keyed | Rejected | Blank]:
+        for row in self._read(self._objects, number, self._sources[number]):
+            if not isinstance(row, Row):
+                yield row
+                continue
+            self.read_bytes += len(row.content)
+            try:
+                yield self.keyed(row)
+            except RecordRejected as error:
+                yield Rejected((row,), self._error_in((row,)) or str(error))
+
+    def _part(self, keyed: Keyed) -> Part:
+        row = keyed.row
+        return Part(row.source, keyed.values if keyed.values is not None else self._map.read(row.source, row.content))
+
+    def _refuse(self, group: Group) -> None:
+        if group.late:
+            if self._request.op_type == "create":
+                raise RecordRejected(f"a row with id {group.key!r} came before; op_type create keeps the first")
+        elif self._request.on_unmatched == "dead_letter" and (lacking := self._lacking(group)):
+            raise RecordRejected(f"no row with id {group.key!r} in {lacking}")
+
+    def _lacking(self, group: Group) -> str:
+        there = {keyed.row.source for keyed in group.rows}
+        return ", ".join(
+            f"source[{number}] ({source.name})" for number, source in enumerate(self._sources) if number not in there
+        )
+
+    def _error_in(self, rows: Sequence[Row]) -> str | None:
+        """Return the AI service's reason, unless the map reads the errors themselves."""
+        for row in rows:
+            reason = None if self._map.reads(row.source, "error") else self._row_error(row.content)
+            if reason:
+                return reason
+        return None

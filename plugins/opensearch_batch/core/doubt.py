@@ -1,0 +1,73 @@
+"""After a crash, what the index holds already is not written again.
+
+Only the documents behind the last recorded progress are in doubt. They are fetched (`_mget`) and compared, until so
+many bytes in a row were not there that no body can have been in flight any more.
+docs/decisions/007 says why not versions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from opensearch_batch.core.bulk import Item
+from opensearch_batch.core.cluster import Cluster
+from opensearch_batch.core.rows import AlreadyThere
+
+BATCH_BYTES = 2_000_000
+
+
+def without_those_there(entries: Iterable[Any], cluster: Cluster, index: str, *, in_flight_bytes: int) -> Iterator[Any]:
+    """Yield the entries, those in place of which the index holds an equal document as `AlreadyThere`.
+
+    Args:
+        entries: what comes after the recorded progress, in the order of the interrupted run.
+        cluster: where the index is.
+        index: its name.
+        in_flight_bytes: how much can have been under way at once.
+    """
+    stream = iter(entries)
+    absent_bytes = 0
+    while absent_bytes < in_flight_bytes:
+        batch = _take(stream)
+        if not batch:
+            return
+        there = _equal_ones(batch, cluster, index)
+        for at, entry in enumerate(batch):
+            yield AlreadyThere(entry.origin) if at in there else entry
+        absent_bytes = 0 if there else absent_bytes + sum(_size(entry) for entry in batch)
+    yield from stream
+
+
+def _take(stream: Iterator[Any]) -> list[Any]:
+    batch: list[Any] = []
+    size = 0
+    for entry in stream:
+        batch.append(entry)
+        size += _size(entry)
+        if size >= BATCH_BYTES:
+            break
+    return batch
+
+
+def _size(entry: Any) -> int:  # noqa: ANN401 - an Item or what rides along
+    return len(entry.lines) if isinstance(entry, Item) else int(entry.size_bytes)
+
+
+def _equal_ones(batch: list[Any], cluster: Cluster, index: str) -> set[int]:
+    items = {at: entry for at, entry in enumerate(batch) if isinstance(entry, Item)}
+    if not items:
+        return set()
+    wanted = [{"_id": item.id} | _routing(item) for item in items.values()]
+    answer = cluster.call("POST", f"/{index}/_mget", {"docs": wanted}, timeout_s=120.0)
+    return {
+        at
+        for (at, item), found in zip(items.items(), answer["docs"], strict=True)
+        if found.get("found") and found.get("_source") == json.loads(item.lines.split(b"\n", 1)[1])
+    }
+
+
+def _routing(item: Item) -> dict[str, str]:
+    ((_, head),) = json.loads(item.lines.split(b"\n", 1)[0]).items()
+    return {"routing": head["routing"]} if "routing" in head else {}

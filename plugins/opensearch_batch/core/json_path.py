@@ -1,0 +1,344 @@
+"""Paths move values, they do not parse them: what comes out is the text of the value, byte for byte.
+
+All plain paths of a row (names, indexes, bracket names) are read in one pass: they become one nested msgspec type whose
+leaves are `msgspec.Raw`. Any other JSONPath goes through jsonpath-ng over a tree whose numbers keep their text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, RecordRejected
+
+Step = str | int
+Cut = Callable[[bytes], bytes | None]
+Values = list[bytes | None]
+_STEP = re.compile(r"""\.([^.\[\]'"*?()@$,:\s]+)|\[(-?\d+)\]|\['([^'"\\]*)'\]|\["([^'"\\]*)"\]""")
+_FUNCTION = re.compile(r"\.(length|size|min|max|sum|avg)\(\)$")
+_FUNCTIONS: Mapping[str, Callable[[list[Any]], int | float]] = {
+    "length": len,
+    "size": len,
+    # The reference's own functions of numbers give doubles.
+    "min": lambda values: float(min(values)),
+    "max": lambda values: float(max(values)),
+    "sum": lambda values: float(sum(values)),
+    "avg": lambda values: float(sum(values)) / len(values),
+}
+
+
+class PlainPath(msgspec.Struct, frozen=True):
+    """A path of names and indexes, as text and as steps."""
+
+    text: str
+    steps: tuple[Step, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> PlainPath:
+        """Read a plain JSONPath such as ``$.content[0]``, ``$['a b'].c`` or ``$``; ``a.b`` is read as ``$.a.b``.
+
+        Raises:
+            ConfigError: it is no JSONPath, or one with wildcards, slices or filters.
+        """
+        path = text if text.startswith("$") else f"$.{text}"
+        steps: list[Step] = []
+        at = 1
+        while at < len(path):
+            step = _STEP.match(path, at)
+            if step is None:
+                raise ConfigError(
+                    f"{text!r} is no plain path at {path[at:]!r}; write names and indexes, like $.content[0]"
+                )
+            name, index, quoted, double_quoted = step.groups()
+            steps.append(int(index) if index is not None else name or quoted or double_quoted or "")
+            at = step.end()
+        return cls(text, tuple(steps))
+
+    def reader(self) -> Cut:
+        """Return a function from a JSON text to the text of the value at this path, None where there is none.
+
+        It raises RecordRejected when the JSON is malformed.
+        """
+        cuts = [_cut(step) for step in self.steps]
+
+        def read(row: bytes) -> bytes | None:
+            return _follow(check_json(row) if not cuts else check_text(row), cuts)
+
+        return read
+
+
+class RowReader:
+    """Reads the values of several paths out of one row.
+
+    Args:
+        paths: what to read, and under which name a mistake in it is reported.
+
+    Raises:
+        ConfigError: a path is no JSONPath.
+    """
+
+    def __init__(self, paths: Sequence[tuple[str, str]]) -> None:
+        plain = [_plain_steps(path) for _, path in paths]
+        tree = _Node.of(steps for steps in plain if steps)
+        self._decode = msgspec.json.Decoder(tree.struct()).decode
+        self._fast = [
+            tree.getter(steps) if steps else _general(name, path)
+            for (name, path), steps in zip(paths, plain, strict=True)
+        ]
+        self._slow = [_by_cuts(steps) if steps else fast for steps, fast in zip(plain, self._fast, strict=True)]
+
+    def values(self, row: bytes) -> Values:
+        """Return the text of each value in the order of the paths, None for one that is absent.
+
+        Raises:
+            RecordRejected: the row is no JSON object (RFC 8259, UTF-8).
+        """
+        check_text(row)
+        try:
+            tops = self._decode(row)
+        except msgspec.ValidationError:
+            # Somewhere below, a value has another shape than the paths expect: an error row, for example.
+            return self._values_one_by_one(row)
+        except msgspec.DecodeError as error:
+            raise RecordRejected(f"not JSON: {error}") from None
+        return [read(tops, row) for read in self._fast]
+
+    def _values_one_by_one(self, row: bytes) -> Values:
+        if check_json(row).lstrip()[:1] != b"{":
+            raise RecordRejected("the row is JSON, but no object")
+        return [read(None, row) for read in self._slow]
+
+
+class _Node:
+    """Where paths lead from one place in a row; `wanted` says that one of them ends here."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.names: dict[str, _Node] = {}
+        self.element: _Node | None = None
+
+    @classmethod
+    def of(cls, paths: Any) -> _Node:  # noqa: ANN401 - an iterable of step tuples
+        root = cls()
+        for steps in paths:
+            root.add(steps)
+        return root
+
+    def add(self, steps: tuple[Step, ...]) -> None:
+        if not steps:
+            self.wanted = True
+        elif isinstance(steps[0], str):
+            self.names.setdefault(steps[0], _Node()).add(steps[1:])
+        else:
+            self.element = self.element or _Node()
+            self.element.add(steps[1:])
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the value is taken whole here: it is wanted, or paths disagree whether it is a list or an object."""
+        return self.wanted or bool(self.names and self.element)
+
+    def struct(self) -> Any:  # noqa: ANN401 - a type made at run time
+        nodes = list(self.names.values())
+        return msgspec.defstruct(
+            "Part",
+            [
+                (f"f{n}", msgspec.Raw, msgspec.Raw()) if node.is_leaf else (f"f{n}", node.type() | None, None)
+                for n, node in enumerate(nodes)
+            ],
+            rename={f"f{n}": name for n, name in enumerate(self.names)},
+            gc=False,
+        )
+
+    def type(self) -> Any:  # noqa: ANN401 - a type made at run time
+        if self.element is None:
+            return self.struct()
+        element: Any = msgspec.Raw if self.element.is_leaf else self.element.type() | None
+        return list.__class_getitem__(element)
+
+    def getter(self, steps: tuple[Step, ...]) -> Callable[[Any, bytes], bytes | None]:
+        """Return a function from the decoded row to the value's text."""
+        node, taken = self, list[Step]()
+        for step in steps:
+            if node.is_leaf and node is not self:
+                break
+            if isinstance(step, str):
+                taken.append(f"f{list(node.names).index(step)}")
+                node = node.names[step]
+            else:
+                taken.append(step)
+                node = node.element or node
+        cuts = [_cut(step) for step in steps[len(taken) :]]
+        return _taker(tuple(taken), cuts)
+
+
+def check_text(row: bytes) -> bytes:
+    """Return the row; raise RecordRejected unless it is UTF-8 (which the slicing decoder does not look at)."""
+    if not row.isascii():
+        try:
+            row.decode()
+        except UnicodeDecodeError as error:
+            raise RecordRejected(f"not UTF-8 at byte {error.start}") from None
+    return row
+
+
+def check_json(row: bytes) -> bytes:
+    """Return the row; raise RecordRejected unless it is one JSON value (RFC 8259)."""
+    try:
+        msgspec.json.decode(check_text(row), type=msgspec.Raw)
+    except msgspec.DecodeError as error:
+        raise RecordRejected(f"not JSON: {error}") from None
+    return row
+
+
+def keep_number_text() -> msgspec.json.Decoder[Any]:
+    """Return a decoder to plain values whose floats remember how they were written; see `encode_kept`."""
+    return msgspec.json.Decoder(float_hook=_NumberText)
+
+
+def encode_kept(value: object) -> bytes:
+    """Return the JSON text of a value read by `keep_number_text`, each number as it was written."""
+    return msgspec.json.encode(value, enc_hook=_NumberText.raw)
+
+
+def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[Any, bytes], bytes | None]:
+    first, rest = taken[0], taken[1:]
+
+    def take(tops: Any, row: bytes) -> bytes | None:  # noqa: ANN401, ARG001 - a struct made at run time; one signature
+        value = getattr(tops, first)  # type: ignore[arg-type]
+        for step in rest:
+            if value is None:
+                return None
+            if isinstance(step, str):
+                value = getattr(value, step)
+            elif -len(value) <= step < len(value):
+                value = value[step]
+            else:
+                return None
+        found = None if value is None else bytes(value) or None
+        return _follow(found, cuts) if cuts else found
+
+    return take
+
+
+def _by_cuts(steps: tuple[Step, ...]) -> Callable[[Any, bytes], bytes | None]:
+    cuts = [_cut(step) for step in steps]
+    return lambda tops, row: _follow(row, cuts)  # noqa: ARG005 - the signature of `_taker`
+
+
+def _follow(value: bytes | None, cuts: Sequence[Cut]) -> bytes | None:
+    for cut in cuts:
+        if value is None:
+            return None
+        value = cut(value)
+    return value
+
+
+def _cut(step: Step) -> Cut:
+    return _index_cut(step) if isinstance(step, int) else _name_cut(step)
+
+
+def _name_cut(name: str) -> Cut:
+    struct = msgspec.defstruct("Step", [("value", msgspec.Raw, msgspec.Raw())], rename={"value": name})
+    decode = msgspec.json.Decoder(struct).decode
+
+    def cut(text: bytes) -> bytes | None:
+        try:
+            return bytes(getattr(decode(text), "value")) or None  # noqa: B009 - a struct made at run time
+        except msgspec.ValidationError:
+            return None
+        except msgspec.DecodeError as error:
+            raise RecordRejected(f"not JSON: {error}") from None
+
+    return cut
+
+
+def _index_cut(index: int) -> Cut:
+    decode = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+    def cut(text: bytes) -> bytes | None:
+        try:
+            items = decode(text)
+        except msgspec.ValidationError:
+            return None
+        except msgspec.DecodeError as error:
+            raise RecordRejected(f"not JSON: {error}") from None
+        return bytes(items[index]) if -len(items) <= index < len(items) else None
+
+    return cut
+
+
+def _plain_steps(path: str) -> tuple[Step, ...] | None:
+    """Return the steps of a path that starts with a name, None for one that needs jsonpath-ng."""
+    try:
+        steps = PlainPath.parse(path).steps
+    except ConfigError:
+        return None
+    return steps if steps and isinstance(steps[0], str) else None
+
+
+def _general(name: str, path: str) -> Callable[[Any, bytes], bytes | None]:
+    """Read any other path: a list of what matched, or the one value where the path can name only one."""
+    from jsonpath_ng.exceptions import JSONPathError
+    from jsonpath_ng.ext.parser import parse
+
+    function = _FUNCTION.search(path)
+    try:
+        compiled = parse(path[: function.start()] if function else path)
+    except JSONPathError as error:
+        raise ConfigError(f"{name}: {path!r} is no JSONPath ({error})") from error
+    decode, one = keep_number_text().decode, _names_one(compiled)
+
+    def value(tops: Any, row: bytes) -> bytes | None:  # noqa: ANN401, ARG001 - the signature of `_taker`
+        found = [match.value for match in compiled.find(decode(row))]
+        if function:
+            return _apply(function[1], found)
+        if not one:
+            return encode_kept(found)
+        return encode_kept(found[0]) if found else None
+
+    return value
+
+
+def _apply(function: str, found: list[Any]) -> bytes | None:
+    if not found:
+        return None
+    values = found[0] if len(found) == 1 and isinstance(found[0], list) else found
+    try:
+        return msgspec.json.encode(_FUNCTIONS[function](values))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _names_one(path: Any) -> bool:  # noqa: ANN401 - jsonpath-ng ships no types
+    """Say whether a compiled path can name one value only: names and single indexes all the way."""
+    from jsonpath_ng import Child, Fields, Index, Root
+
+    if isinstance(path, Child):
+        return _names_one(path.left) and _names_one(path.right)
+    if isinstance(path, Fields):
+        return len(path.fields) == 1 and path.fields[0] != "*"
+    if isinstance(path, Index):
+        return len(path.indices) == 1
+    return isinstance(path, Root)
+
+
+class _NumberText(float):
+    """A float that remembers how it was written, so that filters can compare it and the index gets its own text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def __new__(cls, text: str) -> Self:
+        return super().__new__(cls, text)
+
+    @staticmethod
+    def raw(value: object) -> msgspec.Raw:
+        """Encode a number as it was written."""
+        if isinstance(value, _NumberText):
+            return msgspec.Raw(value.text.encode())
+        raise NotImplementedError(type(value).__name__)

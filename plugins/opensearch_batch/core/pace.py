@@ -1,0 +1,58 @@
+"""How many bodies are in flight: more while that brings more bytes a second, fewer at once when the index is busy."""
+
+from __future__ import annotations
+
+FIRST_LIMIT = 2
+# A step must bring this much more to be kept: less is noise of merges and garbage collection.
+GAIN = 1.08
+BODIES_A_SAMPLE = 6
+# Samples a found limit is kept before one more connection is tried again.
+SAMPLES_OF_REST = 12
+
+
+class Pace:
+    """Finds the number of bodies in flight by trying; pure, the caller brings the clock.
+
+    Args:
+        most: never more than this.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = max(1, most)
+        self.limit = min(FIRST_LIMIT, self._most)
+        self._before: float | None = None
+        self._trying = False
+        self._rest = 0
+        self._started: float | None = None
+        self._bytes = self._bodies = 0
+
+    def on_busy(self) -> None:
+        """Halve: the index refused something as too much."""
+        self.limit = max(1, self.limit // 2)
+        self._before, self._trying, self._rest = None, False, SAMPLES_OF_REST
+        self._started = None
+
+    def on_done(self, size_bytes: int, now_s: float) -> None:
+        """Count a body the index took."""
+        if self._started is None:
+            self._started, self._bytes, self._bodies = now_s, 0, 0
+            return
+        self._bytes += size_bytes
+        self._bodies += 1
+        if self._bodies >= BODIES_A_SAMPLE and now_s > self._started:
+            self._decide(self._bytes / (now_s - self._started))
+            self._started = None
+
+    def _decide(self, speed: float) -> None:
+        before, self._before = self._before, speed
+        if self._trying:
+            self._trying = False
+            if before is not None and speed < before * GAIN:
+                self.limit -= 1
+                self._before, self._rest = before, SAMPLES_OF_REST
+                return
+        if self._rest > 0:
+            self._rest -= 1
+        elif self.limit < self._most:
+            self.limit += 1
+            self._trying = True

@@ -1,0 +1,69 @@
+"""How the AI services say, in place of a prediction, that a record failed; their words are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+BAD_REQUEST = 400
+
+
+class _Row(msgspec.Struct):
+    """The members in which errors stand. Sources: ml_commons and the services' batch output formats."""
+
+    error: Any = None
+    SageMakerInferenceError: Any = None
+    SageMakerOutput: msgspec.Raw = msgspec.Raw()
+    response: msgspec.Raw = msgspec.Raw()
+    modelOutput: msgspec.Raw = msgspec.Raw()  # noqa: N815 - the services' names
+    custom_id: Any = None
+    recordId: Any = None  # noqa: N815
+
+
+class _Output(msgspec.Struct):
+    error: Any = None
+
+
+class _Response(msgspec.Struct):
+    status_code: int = 200
+    body: msgspec.Raw = msgspec.Raw()
+
+
+def provider_error(row: bytes) -> str | None:
+    """Return the service's reason when a row holds an error in place of a prediction, None when it does not.
+
+    SageMaker: ``SageMakerInferenceError``, or an ``error`` as its output. OpenAI: ``error``, or a response with status
+    400 and more. Bedrock: ``error`` beside a ``recordId``.
+    """
+    found = _decoded(row, _Row)
+    if found is None:
+        return None
+    if found.SageMakerInferenceError is not None:
+        return f"SageMakerInferenceError: {_text(found.SageMakerInferenceError)}"
+    output = _decoded(bytes(found.SageMakerOutput), _Output)
+    if output is not None and output.error is not None:
+        return f"SageMakerOutput: {_text(output.error)}"
+    if found.error is not None and (found.custom_id is not None or found.recordId is not None):
+        return _text(found.error)
+    response = _decoded(bytes(found.response), _Response)
+    if response is not None and response.status_code >= BAD_REQUEST:
+        body = _decoded(bytes(response.body), _Output)
+        reason = body.error if body is not None and body.error is not None else bytes(response.body).decode()
+        return f"{response.status_code}: {_text(reason)}"
+    return None
+
+
+def _decoded(text: bytes, kind: Any) -> Any:  # noqa: ANN401 - one of the shapes above
+    try:
+        return msgspec.json.decode(text, type=kind) if text else None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _text(error: Any) -> str:  # noqa: ANN401 - an object with code and message, or a text
+    if isinstance(error, dict):
+        code, message = error.get("code") or error.get("errorCode"), error.get("message") or error.get("errorMessage")
+        if message:
+            return f"{code}: {message}" if code else str(message)
+    return error if isinstance(error, str) else msgspec.json.encode(error).decode()
