@@ -10,7 +10,7 @@ from opensearchpy import OpenSearch
 
 from include.local_stack.stack import Stack
 from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.objects import S3Objects
+from opensearch_batch.core.s3 import S3Objects
 
 TIMEOUT_S = 30
 

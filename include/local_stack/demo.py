@@ -20,8 +20,11 @@ from rich.table import Table
 
 from include.local_stack.airflow_api import ENDED, AirflowAPI
 from include.local_stack.stack import Stack, StackError
-from opensearch_batch.core.manifest import IngestCounts, IngestReport, Manifest
-from opensearch_batch.core.objects import S3Objects
+from include.local_stack.state import CREDENTIALS_FILE
+from opensearch_batch.core.ingest import IngestReport
+from opensearch_batch.core.manifest import Manifest
+from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.progress import IngestCounts
 
 DAG_ID, INDEX, MODEL = "passages", "passages", "all-MiniLM-L6-v2"
 DOCUMENTS, WORK = "documents", "opensearch-batch"
@@ -49,6 +52,7 @@ class Demo:
         self._objects = S3Objects(self._s3)
         self._http = requests.Session()
         self._http.trust_env = False
+        self._node = stack.node_session()
 
     def run(self) -> bool:
         """Run the pipeline and show what happened; False when it failed."""
@@ -105,7 +109,7 @@ class Demo:
 
     def _writes(self) -> int:
         """Return how many index operations the index ever saw, 0 before it exists."""
-        answer = self._http.get(f"{self._stack.addresses.opensearch}/{INDEX}/_stats/indexing", timeout=TIMEOUT_S)
+        answer = self._node.get(f"{self._stack.addresses.opensearch}/{INDEX}/_stats/indexing", timeout=TIMEOUT_S)
         if answer.status_code == requests.codes.not_found:
             return 0
         return int(answer.json()["_all"]["primaries"]["indexing"]["index_total"])
@@ -135,8 +139,9 @@ class Demo:
             if task["task_id"] == "ingest"
         ]
         done = _total([report.counts for report in reports])
-        done.reconcile("all shards", records=manifest.counts.records)
-        lost = manifest.counts.read - done.indexed - done.unchanged - done.dead_letters - manifest.counts.dead_letters
+        done.reconcile("all shards")
+        settled = done.indexed + done.unchanged + done.dead_letters + done.joined
+        lost = manifest.counts.read - settled - manifest.counts.dead_letters
         console.print(
             f"{manifest.counts.read:,} read, {done.indexed:,} indexed, {done.unchanged:,} unchanged, "
             f"{done.dead_letters + manifest.counts.dead_letters:,} dead letters, {lost:,} lost; "
@@ -180,15 +185,17 @@ class Demo:
         return [(round(hit["_score"], 4), hit["_source"]["text"]) for hit in hits]
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
-        answer = self._http.post(f"{self._stack.addresses.opensearch}/{path}", json=body, timeout=TIMEOUT_S)
+        answer = self._node.post(f"{self._stack.addresses.opensearch}/{path}", json=body, timeout=TIMEOUT_S)
         answer.raise_for_status()
         return answer.json()
 
     def _show_addresses(self) -> None:
+        secured = self._stack.addresses.ca_certs
+        sign_in = f"   user admin, password in {self._stack.home / CREDENTIALS_FILE}" if secured else ""
         console.print(
             f"\nAirflow     {self._stack.addresses.airflow}/dags/{DAG_ID}   "
             f"user admin, password {self._stack.airflow_password()}\n"
-            f"OpenSearch  {self._stack.addresses.opensearch}/{INDEX}/_search?pretty\n"
+            f"OpenSearch  {self._stack.addresses.opensearch}/{INDEX}/_search?pretty{sign_in}\n"
             "The stack keeps running; make down ends it."
         )
 
@@ -201,8 +208,8 @@ def _progress(stage: str, tasks: list[dict[str, Any]]) -> str:
 
 
 def _total(counts: list[IngestCounts]) -> IngestCounts:
-    names = IngestCounts.__struct_fields__
-    return IngestCounts(*(sum(getattr(count, name) for count in counts) for name in names))
+    names = [name for name in IngestCounts.__struct_fields__ if name != "sources"]
+    return IngestCounts(**{name: sum(getattr(count, name) for count in counts) for name in names})
 
 
 def _at(text: str) -> datetime:

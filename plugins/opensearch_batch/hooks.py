@@ -16,7 +16,7 @@ from opensearch_batch.core.clients import Address, Signing, Tls, opensearch_clie
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ml_commons import MLCommons
-from opensearch_batch.core.objects import S3Objects
+from opensearch_batch.core.s3 import S3Objects
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

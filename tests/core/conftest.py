@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from opensearch_batch.core.objects import S3Objects
+from opensearch_batch.core.s3 import S3Objects
 from tests.scripted import Scripted
 
 

@@ -20,7 +20,7 @@ from opensearch_batch.core.job import (
     decide,
     job_key,
 )
-from opensearch_batch.core.objects import S3Objects
+from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.watch import Sighting, Watch
 
 

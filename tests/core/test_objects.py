@@ -5,15 +5,18 @@ from __future__ import annotations
 import concurrent.futures
 import gzip
 import io
+from collections.abc import Callable
 from typing import Any
 
 import boto3
 import pytest
+from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
-from opensearch_batch.core.objects import Line, S3Objects, lines, split_uri
+from opensearch_batch.core.objects import Line, find, lines, split_uri
+from opensearch_batch.core.s3 import S3Objects
 
 
 def test_a_listing_is_in_key_order_and_obeys_the_globs(store: S3Objects, bucket: str) -> None:
@@ -51,37 +54,67 @@ def test_what_is_absent_is_none_and_not_an_error(store: S3Objects, bucket: str) 
     assert store.head(f"s3://{bucket}/none") is None
 
 
-def test_gzip_is_decompressed_by_name(store: S3Objects, bucket: str) -> None:
-    """A .gz object streams as its content."""
-    store.write(f"s3://{bucket}/a.jsonl.gz", gzip.compress(b"one\ntwo\n"))
-    with store.open(f"s3://{bucket}/a.jsonl.gz") as stream:
+@pytest.mark.parametrize(("ending", "compress"), [("gz", gzip.compress), ("zst", zstd.compress)])
+def test_what_is_compressed_is_decompressed_by_name(
+    store: S3Objects, bucket: str, ending: str, compress: Callable[[bytes], bytes]
+) -> None:
+    """Members and frames that follow one another stream as one content."""
+    uri = f"s3://{bucket}/a.jsonl.{ending}"
+    store.write(uri, compress(b"one\nt") + compress(b"wo\n"))
+    with store.open(uri) as stream:
         assert [line.content for line in lines(stream, max_line_bytes=100)] == [b"one", b"two"]
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b"one\n" * 9999)[:-20], b"no gzip"])
-def test_damaged_gzip_is_named(store: S3Objects, bucket: str, content: bytes) -> None:
-    """A cut or wrong gzip object is an error that names it, never a short file."""
-    uri = f"s3://{bucket}/a.jsonl.gz"
+@pytest.mark.parametrize(
+    ("ending", "content"),
+    [
+        ("gz", gzip.compress(b"one\n" * 9999)[:-20]),
+        ("gz", b"no gzip"),
+        ("zst", zstd.compress(b"one\n" * 9999)[:-20]),
+        ("zst", b"no zstd"),
+    ],
+)
+def test_damaged_data_are_named(store: S3Objects, bucket: str, ending: str, content: bytes) -> None:
+    """A cut or wrong object is an error that names it, never a short file."""
+    uri = f"s3://{bucket}/a.jsonl.{ending}"
     store.write(uri, content)
-    with store.open(uri) as stream, pytest.raises(FatalError, match=r"a\.jsonl\.gz: damaged gzip"):
+    with (
+        store.open(uri) as stream,
+        pytest.raises(
+            FatalError, match=rf"a\.jsonl\.{ending}: damaged or cut off compressed data .*; upload the object again"
+        ),
+    ):
         list(lines(stream, max_line_bytes=100))
 
 
 @given(
     st.lists(st.binary(max_size=20).filter(lambda b: b"\n" not in b and b"\r" not in b)),
-    st.sampled_from([b"\n", b"\r\n"]),
+    st.sampled_from([b"\n", b"\r\n", b"\r"]),
 )
 def test_lines_are_those_of_the_file(contents: list[bytes], end: bytes) -> None:
-    """Every line comes once, in order, with its number, whatever ends it."""
-    stream = io.BytesIO(b"".join(content + end for content in contents))
-    expected = [Line(number, content) for number, content in enumerate(contents, 1)]
-    assert list(lines(stream, max_line_bytes=30)) == expected
+    """Every line comes once, in order, with its number and the byte it starts at, whatever ends it."""
+    whole = b"".join(content + end for content in contents)
+    found = list(lines(io.BufferedReader(io.BytesIO(whole)), max_line_bytes=30))
+    assert [(line.number, line.content) for line in found] == list(enumerate(contents, 1))
+    assert all(whole[line.offset :].startswith(line.content + end) for line in found)
 
 
 def test_a_line_that_is_too_long_is_cut_and_the_next_is_whole() -> None:
     """Memory is bounded by the limit, and no line is lost."""
     stream = io.BytesIO(b"a" * 10 + b"\r\n" + b"b" * 3_000_000 + b"\nc")
-    assert list(lines(stream, max_line_bytes=10)) == [Line(1, b"a" * 10), Line(2, b"b" * 12, cut=True), Line(3, b"c")]
+    cut = Line(2, b"b" * 12, cut=True, offset=12)
+    assert list(lines(stream, max_line_bytes=10)) == [Line(1, b"a" * 10), cut, Line(3, b"c", offset=3_000_013)]
+
+
+def test_lines_that_end_in_cr_are_cut_too() -> None:
+    """A file without any line feed is bounded in memory as well."""
+    stream = io.BufferedReader(io.BytesIO(b"a\r" + b"b" * 5_000_000 + b"\rc"))
+    found = list(lines(stream, max_line_bytes=10))
+    assert [(line.number, line.content, line.cut) for line in found] == [
+        (1, b"a", False),
+        (2, b"b" * 10, True),
+        (3, b"c", False),
+    ]
 
 
 @pytest.mark.parametrize("uri", ["/tmp/x", "http://a/b", "s3://", "bucket/key"])  # noqa: S108 - no file is touched
@@ -109,3 +142,30 @@ def test_a_store_that_is_away_can_be_retried() -> None:
     client.meta.config.retries = {"max_attempts": 0}
     with pytest.raises(RetriableError, match=r"S3 at http://127.0.0.1:9 does not answer"):
         S3Objects(client).read("s3://b/k")
+
+
+def test_a_source_is_an_object_a_prefix_or_a_glob(store: S3Objects, bucket: str) -> None:
+    """In key order, without our own folders; brackets stand for themselves."""
+    names = ["out/a.jsonl", "out/b.json", "out/deep/c.jsonl", "out/[d].jsonl", "out/_opensearch_batch/e.jsonl"]
+    for name in names:
+        store.write(f"s3://{bucket}/{name}", b"x")
+
+    def found(uri: str) -> list[str]:
+        return [item.uri.removeprefix(f"s3://{bucket}/out/") for item in find(store, f"s3://{bucket}/{uri}")]
+
+    assert found("out/a.jsonl") == ["a.jsonl"]
+    assert found("out/") == ["[d].jsonl", "a.jsonl", "b.json", "deep/c.jsonl"]
+    assert found("out/*.jsonl") == ["[d].jsonl", "a.jsonl"]
+    assert found("out/**/*.jsonl") == ["[d].jsonl", "a.jsonl", "deep/c.jsonl"]
+    assert found("out/?.json") == ["b.json"]
+    assert found("out/[d].jsonl") == ["[d].jsonl"]
+
+
+def test_a_source_that_is_not_there_is_named_with_its_nearest(store: S3Objects, bucket: str) -> None:
+    """A typing error shows at once, before anything is written."""
+    store.write(f"s3://{bucket}/out/part-1.jsonl", b"x")
+    with pytest.raises(ConfigError, match=r"part-2.jsonl: there is no such object. Did you mean 'part-1.jsonl'\?"):
+        find(store, f"s3://{bucket}/out/part-2.jsonl")
+    for uri in ("none/", "out/*.csv"):
+        with pytest.raises(ConfigError, match="no objects there"):
+            find(store, f"s3://{bucket}/{uri}")

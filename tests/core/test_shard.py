@@ -21,7 +21,7 @@ from opensearch_batch.core.manifest import (
     Shard,
     WorkPrefix,
 )
-from opensearch_batch.core.objects import S3Objects
+from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.progress import IngestCounts, SourceCounts
 from opensearch_batch.core.replay import replay
 from opensearch_batch.core.request import IngestRequest

@@ -110,7 +110,9 @@ class Documents:
             for entry in self._keyed(0):
                 yield Group("", (entry,)) if isinstance(entry, Keyed) else entry
             return
-        streams = [Stream(self._keyed(number), source.size_bytes) for number, source in enumerate(self._sources)]
+        streams: list[Stream[Rejected | Blank]] = [
+            Stream(self._keyed(number), source.size_bytes) for number, source in enumerate(self._sources)
+        ]
         with tempfile.TemporaryDirectory(dir=self._folder, prefix="join-") as folder:
             yield from join(streams, folder=Path(folder), memory_bytes=self._memory_bytes)
 

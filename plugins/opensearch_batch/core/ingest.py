@@ -287,4 +287,5 @@ def find_sources(batch: BatchIngestion, objects: Objects) -> list[Source]:
     Raises:
         ConfigError: a source is not there.
     """
-    return [Source(source, tuple(find(objects, source))) for source in batch.sources]
+    prefix = "openai://" if batch.type == "openai" else ""
+    return [Source(source, tuple(find(objects, f"{prefix}{source}"))) for source in batch.sources]

@@ -1,29 +1,24 @@
-"""Object storage by URI. A write that must happen once is a conditional write; nobody checks first and writes later.
+"""Where data lie, by URI. A write that must happen once is a conditional write; nobody checks first and writes later.
 
-`S3Objects` takes a ready boto3 S3 client, so credentials and endpoints stay with whoever made it.
+`Objects` is what the stages need of a store; `s3`, `local_files` and `openai_files` are stores, `stores` chooses one.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import gzip
-import io
-import zlib
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, Protocol
 
 import msgspec
 
-from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
-
-if TYPE_CHECKING:
-    from botocore.client import BaseClient
+from opensearch_batch.core.errors import ConfigError, did_you_mean
 
 READ_BUFFER_BYTES = 1 << 20
-_ABSENT = {"NoSuchKey", "404", "NotFound"}
-_LOST_RACE = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
-_REFUSED = {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden"}
+# Folders for our own files beside a user's; a listing for a request passes them by.
+OWN_FOLDERS = ("_opensearch_batch/", ".opensearch_batch/")
+_GLOB = re.compile(r"[*?]")
+NAMES_TO_COMPARE = 1_000
 
 
 class ObjectInfo(msgspec.Struct, frozen=True):
@@ -41,8 +36,11 @@ class Stored(msgspec.Struct, frozen=True):
     etag: str
 
 
-class Line(msgspec.Struct, frozen=True):
-    """One line without its line end; `number` counts from 1. A `cut` line was too long and holds its start."""
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """One line without its line end; `number` counts from 1, `offset` is the byte it starts at.
+
+    A `cut` line was too long and holds its start.
+    """
 
     number: int
     content: bytes
@@ -78,16 +76,7 @@ class Objects(Protocol):
         """Remove an object, if it is there."""
 
     def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed by its name's ending (``.gz``)."""
-
-
-def find(objects: Objects, uri: str) -> list[ObjectInfo]:
-    if uri.endswith("/"):
-        return list(objects.list(uri))
-    found = objects.head(uri)
-    if found is None:
-        raise ConfigError(f"{uri}: there is no such object")
-    return [found]
+        """Open an object for streaming, decompressed by its name's ending; with `etag` only that version of it."""
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -103,208 +92,104 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
-    r"""Yield the lines of a stream, memory bounded by `max_line_bytes` whatever the file holds.
+def find(objects: Objects, uri: str) -> list[ObjectInfo]:
+    """Return the objects behind a source, in key order: one object, a prefix ending in ``/``, or a glob.
 
-    ``\n`` and ``\r\n`` end a line; a last line needs no end.
+    ``*`` and ``?`` do not cross a ``/``, ``**`` does; brackets stand for themselves.
+
+    Raises:
+        ConfigError: there are none.
     """
-    number = offset = 0
-    while raw := stream.readline(max_line_bytes + len(b"\r\n")):
-        number += 1
-        content = raw.rstrip(b"\r\n")
-        cut = len(content) > max_line_bytes
-        if cut and not raw.endswith(b"\n"):
-            _skip_to_line_end(stream)
-        yield Line(number, content, cut, offset)
-        offset += len(raw)
+    start = _GLOB.search(uri)
+    if start is None and not uri.endswith("/"):
+        found = objects.head(uri)
+        if found is None:
+            raise ConfigError(f"{uri}: there is no such object.{_nearest(objects, uri)}")
+        return [found]
+    wanted = _pattern(uri) if start else None
+    prefix = uri[: start.start()] if start else uri
+    listed = [
+        item for item in objects.list(prefix) if _is_users(item.uri) and (not wanted or wanted.fullmatch(item.uri))
+    ]
+    if not listed:
+        raise ConfigError(f"{uri}: no objects there; upload some, or mend the {'glob' if start else 'prefix'}")
+    return listed
 
 
-def _skip_to_line_end(stream: IO[bytes]) -> None:
-    while rest := stream.readline(READ_BUFFER_BYTES):
-        if rest.endswith(b"\n"):
-            return
+def _is_users(uri: str) -> bool:
+    return not any(f"/{folder}" in uri for folder in OWN_FOLDERS)
 
 
-class S3Objects:
-    """Objects in S3 or any store that speaks its protocol, conditional writes included."""
-
-    def __init__(self, client: BaseClient) -> None:
-        self._client: Any = client
-
-    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
-        """Yield the objects below a prefix in key order; globs match the part of the key after the prefix.
-
-        For a single object, or a prefix in the middle of a name, they match the last part of the key.
-
-        Raises:
-            ConfigError: the bucket is missing or closed to us.
-            RetriableError: the store does not answer.
-        """
-        bucket, prefix = split_uri(uri)
-        folder = prefix.rpartition("/")[0]
-        with self._errors(uri):
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-                for item in page.get("Contents", ()):
-                    name = item["Key"][len(folder) :].lstrip("/")
-                    if not item["Key"].endswith("/") and _wanted(name, include, exclude):
-                        yield ObjectInfo(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
-
-    def head(self, uri: str) -> ObjectInfo | None:
-        """Return size and ETag of an object, None when it is absent."""
-        bucket, key = split_uri(uri)
-        with self._errors(uri):
-            try:
-                found = self._client.head_object(Bucket=bucket, Key=key)
-            except self._client.exceptions.ClientError as error:
-                if _code(error) in _ABSENT:
-                    return None
-                raise
-        return ObjectInfo(uri, found["ContentLength"], found["ETag"].strip('"'))
-
-    def read(self, uri: str) -> Stored | None:
-        """Return a small object whole, None when it is absent."""
-        bucket, key = split_uri(uri)
-        with self._errors(uri):
-            try:
-                found = self._client.get_object(Bucket=bucket, Key=key)
-            except self._client.exceptions.ClientError as error:
-                if _code(error) in _ABSENT:
-                    return None
-                raise
-            return Stored(found["Body"].read(), found["ETag"].strip('"'))
-
-    def write(self, uri: str, content: bytes) -> None:
-        """Write an object, replacing what was there."""
-        self._put(uri, content)
-
-    def create(self, uri: str, content: bytes) -> bool:
-        """Write an object only if it is absent (``If-None-Match: *``); False when somebody else was first."""
-        return self._put(uri, content, IfNoneMatch="*")
-
-    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
-        """Write an object only if it still has this ETag (``If-Match``); False when it changed meanwhile."""
-        return self._put(uri, content, IfMatch=etag)
-
-    def upload(self, uri: str, content: IO[bytes]) -> None:
-        """Write an object of any size from an open file; the client library cuts it into parts."""
-        bucket, key = split_uri(uri)
-        with self._errors(uri):
-            self._client.upload_fileobj(content, bucket, key)
-
-    def delete(self, uri: str) -> None:
-        """Remove an object, if it is there."""
-        bucket, key = split_uri(uri)
-        with self._errors(uri):
-            self._client.delete_object(Bucket=bucket, Key=key)
-
-    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open an object for streaming; ``.gz`` is decompressed on the way.
-
-        Raises:
-            ConfigError: there is no such object, or it is closed to us.
-        """
-        bucket, key = split_uri(uri)
-        with self._errors(uri):
-            body = self._client.get_object(Bucket=bucket, Key=key)["Body"]
-        reader = io.BufferedReader(_Body(body, uri), READ_BUFFER_BYTES)
-        if not key.endswith(".gz"):
-            return reader
-        return io.BufferedReader(_Gunzip(reader, uri), READ_BUFFER_BYTES)
-
-    def _put(self, uri: str, content: bytes, **condition: str) -> bool:
-        bucket, key = split_uri(uri)
-        with self._errors(uri):
-            try:
-                self._client.put_object(Bucket=bucket, Key=key, Body=content, **condition)
-            except self._client.exceptions.ClientError as error:
-                if condition and _code(error) in _LOST_RACE | _ABSENT:
-                    return False
-                raise
-        return True
-
-    @contextmanager
-    def _errors(self, uri: str) -> Iterator[None]:
-        from botocore import exceptions as aws
-
-        endpoint = self._client.meta.endpoint_url
-        try:
-            yield
-        except aws.ClientError as error:
-            raise _explain(error, uri, endpoint) from error
-        except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
-            raise ConfigError(f"{uri}: no AWS credentials; give login and password in the AWS connection") from error
-        except (aws.BotoCoreError, OSError) as error:
-            raise RetriableError(
-                f"{uri}: S3 at {endpoint} does not answer ({type(error).__name__}); "
-                "check that it is up and that the AWS connection's endpoint_url is right"
-            ) from error
+def _pattern(glob: str) -> re.Pattern[str]:
+    """Compile a glob over whole URIs."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
+    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts))
 
 
-def _wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+def _nearest(objects: Objects, uri: str) -> str:
+    """Say which object of the same folder has the nearest name."""
+    folder, _, name = uri.rpartition("/")
+    names = []
+    for item in objects.list(f"{folder}/") if folder else ():
+        names.append(item.uri.rpartition("/")[2])
+        if len(names) >= NAMES_TO_COMPARE:
+            break
+    return did_you_mean(name, names)
+
+
+def wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Say whether a listed name passes the globs."""
     if include and not any(fnmatch.fnmatchcase(name, glob) for glob in include):
         return False
     return not any(fnmatch.fnmatchcase(name, glob) for glob in exclude)
 
 
-def _code(error: Any) -> str:  # noqa: ANN401 - botocore makes its exception classes at run time
-    return str(error.response.get("Error", {}).get("Code", ""))
+def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
+    r"""Yield the lines of a stream, memory bounded by `max_line_bytes` whatever the stream holds.
+
+    ``\n`` and ``\r\n`` end a line, and ``\r`` in a stream that starts without any ``\n``; a last line needs no end.
+    """
+    if _ends_in_cr(stream):
+        yield from _cr_lines(stream, max_line_bytes=max_line_bytes)
+        return
+    number = offset = 0
+    while raw := stream.readline(max_line_bytes + len(b"\r\n")):
+        number += 1
+        content = raw.rstrip(b"\r\n")
+        cut = len(content) > max_line_bytes
+        yield Line(number, content, cut, offset)
+        offset += len(raw)
+        if cut and not raw.endswith(b"\n"):
+            offset += _skip_to_line_end(stream)
 
 
-def _explain(error: Any, uri: str, endpoint: str) -> Exception:  # noqa: ANN401 - as above
-    code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    if code == "NoSuchBucket":
-        return ConfigError(f"{uri}: there is no bucket {split_uri(uri)[0]!r} at {endpoint}; create it or mend the name")
-    if code in _ABSENT:
-        return ConfigError(f"{uri}: there is no such object at {endpoint}")
-    if code in _REFUSED:
-        return ConfigError(f"{uri}: {endpoint} refuses the credentials of the AWS connection ({code})")
-    if status >= 500 or code in {"SlowDown", "Throttling", "RequestTimeout"}:  # noqa: PLR2004 - HTTP server errors
-        return RetriableError(f"{uri}: S3 at {endpoint} answered {status} {code}")
-    return FatalError(f"{uri}: S3 at {endpoint} answered {status} {code}")
+def _skip_to_line_end(stream: IO[bytes]) -> int:
+    skipped = 0
+    while rest := stream.readline(READ_BUFFER_BYTES):
+        skipped += len(rest)
+        if rest.endswith(b"\n"):
+            break
+    return skipped
 
 
-class _Body(io.RawIOBase):
-    """A boto3 body as a raw stream that names its object when the connection breaks."""
-
-    def __init__(self, body: Any, uri: str) -> None:  # noqa: ANN401 - botocore ships no types
-        self._body, self._uri = body, uri
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no name before Python 3.12
-        from botocore.exceptions import BotoCoreError
-
-        try:
-            chunk = self._body.read(len(buffer))
-        except (BotoCoreError, OSError) as error:
-            raise RetriableError(f"{self._uri}: the transfer broke off ({type(error).__name__})") from error
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
-
-    def close(self) -> None:
-        self._body.close()
-        super().close()
+def _ends_in_cr(stream: IO[bytes]) -> bool:
+    start = stream.peek(READ_BUFFER_BYTES) if hasattr(stream, "peek") else b""
+    return b"\r" in start and b"\n" not in start
 
 
-class _Gunzip(io.RawIOBase):
-    """A gzip stream that names its object when the data are cut off or no gzip at all."""
-
-    def __init__(self, reader: IO[bytes], uri: str) -> None:
-        self._reader, self._uri = reader, uri
-        self._unzipped = gzip.GzipFile(fileobj=reader)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no name before Python 3.12
-        try:
-            chunk = self._unzipped.read(len(buffer))
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise FatalError(f"{self._uri}: damaged gzip data ({error}); upload the object again") from error
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
-
-    def close(self) -> None:
-        self._reader.close()
-        super().close()
+def _cr_lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
+    """Yield the lines of a file of old; JSON has no raw CR inside a value."""
+    rest, number, offset = b"", 0, 0
+    while block := stream.read(READ_BUFFER_BYTES):
+        *whole, rest = (rest + block).split(b"\r")
+        for content in whole:
+            number += 1
+            yield Line(number, content.strip(b"\n")[:max_line_bytes], len(content) > max_line_bytes, offset)
+            offset += len(content) + 1
+        if len(rest) > max_line_bytes + READ_BUFFER_BYTES:
+            # Too long in any case: its start is enough to tell.
+            offset += len(rest) - max_line_bytes - 1
+            rest = rest[: max_line_bytes + 1]
+    if rest:
+        yield Line(number + 1, rest[:max_line_bytes], len(rest) > max_line_bytes, offset)

@@ -1,0 +1,211 @@
+"""What does not fit in memory lies on disk as the bytes it came in; memory holds some twenty bytes a key of it.
+
+The file has no name: it is gone when it is closed, also when the process is killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, RetriableError
+
+PLACE_BYTES = 6
+WRITE_BYTES = 1 << 20
+WALK_BYTES = 1 << 20
+_DIGEST_BYTES, _BUCKET_BYTES = 16, 2
+_REST_BYTES = _DIGEST_BYTES - _BUCKET_BYTES
+_ENTRY_BYTES = _REST_BYTES + PLACE_BYTES
+_GIVEN = b"\xff" * PLACE_BYTES
+_HEAD = struct.Struct("<IIIQQQ")  # source, number of the URI, bytes of the key, line, offset, bytes of the content
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """One line of a source, as it stood there.
+
+    `source` is its position in the request, `line` counts from 1, `offset` is in bytes from the start of `uri`.
+    """
+
+    source: int
+    uri: str
+    line: int
+    offset: int
+    content: bytes
+
+
+class Keyed(msgspec.Struct, frozen=True):
+    """A row, its key, and what the caller took out of the row: None when it lay on disk, so take it out again."""
+
+    key: str
+    row: Row
+    values: Any = None
+
+
+def digest(key: str) -> bytes:
+    """Return 128 bits that stand for the key: two keys with the same ones are not met in practice."""
+    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+
+
+class Keys:
+    """The keys that lie on disk, with their places, and those that were given out; some 20 bytes a key.
+
+    The start of a digest names a bucket, the rest stands in it; one search in some hundred bytes finds it.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[bytes, bytearray] = {}
+
+    def is_given(self, key: bytes) -> bool:
+        """Tell whether a group of this key (its digest) was given out."""
+        bucket = self._buckets.get(key[:_BUCKET_BYTES])
+        if bucket is None:
+            return False
+        at = _find(bucket, key[_BUCKET_BYTES:])
+        return at >= 0 and bucket[at + _REST_BYTES : at + _ENTRY_BYTES] == _GIVEN
+
+    def add(self, key: bytes, place: int) -> None:
+        """Add a place of a digest whose group was not given out."""
+        self._bucket(key).extend(key[_BUCKET_BYTES:] + place.to_bytes(PLACE_BYTES, "big"))
+
+    def give(self, key: bytes) -> list[int] | None:
+        """Note that the group of this digest is given out; return its places in the order they were added.
+
+        None says that it was given out before.
+        """
+        bucket, rest = self._bucket(key), key[_BUCKET_BYTES:]
+        first = at = _find(bucket, rest)
+        if first < 0:
+            bucket += rest + _GIVEN
+            return []
+        if bucket[at + _REST_BYTES : at + _ENTRY_BYTES] == _GIVEN:
+            return None
+        places = []
+        while at >= 0:
+            places.append(int.from_bytes(bucket[at + _REST_BYTES : at + _ENTRY_BYTES], "big"))
+            at = _find(bucket, rest, at + _ENTRY_BYTES)
+        # The other places stay: the first one is what anybody looks at.
+        bucket[first + _REST_BYTES : first + _ENTRY_BYTES] = _GIVEN
+        return places
+
+    def _bucket(self, key: bytes) -> bytearray:
+        start = key[:_BUCKET_BYTES]
+        bucket = self._buckets.get(start)
+        if bucket is None:
+            bucket = self._buckets[start] = bytearray()
+        return bucket
+
+
+def _find(bucket: bytearray, rest: bytes, start: int = 0) -> int:
+    """Return where the entry of a digest begins, -1 when there is none; a find in the middle of an entry is none."""
+    at = bucket.find(rest, start)
+    while at > 0 and at % _ENTRY_BYTES:
+        at = bucket.find(rest, at + 1)
+    return at
+
+
+class Spill:
+    """Rows in one file below `folder`: first all are added, then any is read by its place.
+
+    Args:
+        folder: where the file is made.
+        needed_bytes: how much room it will need as far as known; only told to people.
+
+    Raises:
+        ConfigError: no file can be made there.
+    """
+
+    def __init__(self, folder: Path, *, needed_bytes: int) -> None:
+        self._folder = folder
+        self._needed_bytes = needed_bytes
+        try:
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed in __exit__
+        except OSError as error:
+            raise ConfigError(
+                f"{folder}: no file can be made there ({error.strerror}); give a folder that is there and writable"
+            ) from error
+        self._pieces: list[bytes] = []
+        self._waiting_bytes = self._written_bytes = self._rows = 0
+        self._uris: dict[str, int] = {}
+        self._uri_of: list[str] = []
+
+    def add(self, keyed: Keyed) -> int:
+        """Append a row; return its place.
+
+        Raises:
+            RetriableError: the disk is full.
+        """
+        row, key = keyed.row, keyed.key.encode("utf-8", "surrogatepass")
+        uri = self._uris.setdefault(row.uri, len(self._uris))
+        if uri == len(self._uri_of):
+            self._uri_of.append(row.uri)
+        place = self._written_bytes + self._waiting_bytes
+        head = _HEAD.pack(row.source, uri, len(key), row.line, row.offset, len(row.content))
+        self._pieces += (head, key, row.content)
+        self._waiting_bytes += len(head) + len(key) + len(row.content)
+        self._rows += 1
+        if self._waiting_bytes >= WRITE_BYTES:
+            self._write()
+        return place
+
+    def finish(self) -> None:
+        """Write what is left; rows can be read from here on.
+
+        Raises:
+            RetriableError: the disk is full.
+        """
+        self._write()
+        # One read gets most rows whole; a longer one takes a second.
+        self._read_bytes = self._written_bytes // max(self._rows, 1) * 5 // 4 + _HEAD.size
+
+    def read(self, place: int) -> Keyed:
+        """Return the row at a place."""
+        piece = os.pread(self._file.fileno(), self._read_bytes, place)
+        source, uri, key_bytes, line, offset, content_bytes = _HEAD.unpack_from(piece)
+        start = _HEAD.size + key_bytes
+        end = start + content_bytes
+        while len(piece) < end:
+            piece += os.pread(self._file.fileno(), end - len(piece), place + len(piece))
+        key = piece[_HEAD.size : start].decode("utf-8", "surrogatepass")
+        return Keyed(key, Row(source, self._uri_of[uri], line, offset, piece[start:end]))
+
+    def walk(self) -> Iterator[str]:
+        """Yield the keys of all rows in the order they were added."""
+        with os.fdopen(os.dup(self._file.fileno()), "rb", buffering=WALK_BYTES) as file:
+            file.seek(0)
+            while head := file.read(_HEAD.size):
+                _, _, key_bytes, _, _, content_bytes = _HEAD.unpack(head)
+                yield file.read(key_bytes).decode("utf-8", "surrogatepass")
+                file.seek(content_bytes, os.SEEK_CUR)
+
+    def _write(self) -> None:
+        content = memoryview(b"".join(self._pieces))
+        self._pieces.clear()
+        self._waiting_bytes = 0
+        try:
+            while content:
+                written = self._file.write(content)
+                self._written_bytes += written
+                content = content[written:]
+        except OSError as error:
+            needed = max(self._needed_bytes, self._written_bytes + len(content))
+            raise RetriableError(
+                f"{self._folder}: no room for rows that wait for their partners ({error.strerror}): at least {needed} "
+                f"bytes are needed, {self._written_bytes} could be written; make room there, or give another folder or "
+                "more memory"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

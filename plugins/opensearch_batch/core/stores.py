@@ -1,0 +1,88 @@
+"""One store for every kind of URI; each is made when first asked for, so nobody needs keys for what lies elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, NoReturn
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.objects import ObjectInfo, Objects, Stored
+from opensearch_batch.core.openai_files import SCHEME as OPENAI
+
+Make = Callable[[], Objects]
+
+
+class Stores:
+    """Objects by the scheme of their URI: ``s3://…``, ``file-…`` or ``openai://file-…`` at OpenAI, else a local path.
+
+    Args:
+        s3, openai, local: make each store; one that is not given is refused with its remedy.
+    """
+
+    def __init__(self, *, s3: Make | None = None, openai: Make | None = None, local: Make | None = None) -> None:
+        self._make = {
+            "s3": s3 or _missing("S3 is not set up here; give an AWS connection or keys"),
+            "openai": openai or _missing("OpenAI is not set up here; give a connection or a key"),
+            "local": local or _missing("files of this machine are not read here; upload them to S3"),
+        }
+        self._made: dict[str, Objects] = {}
+
+    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
+        """Yield the objects below a prefix."""
+        return self._of(uri).list(uri, include=include, exclude=exclude)
+
+    def head(self, uri: str) -> ObjectInfo | None:
+        """Return what is known of an object."""
+        return self._of(uri).head(uri)
+
+    def read(self, uri: str) -> Stored | None:
+        """Return a small object whole."""
+        return self._of(uri).read(uri)
+
+    def write(self, uri: str, content: bytes) -> None:
+        """Write an object."""
+        self._of(uri).write(uri, content)
+
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write an object only if it is absent."""
+        return self._of(uri).create(uri, content)
+
+    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
+        """Write an object only if it still has this ETag."""
+        return self._of(uri).replace(uri, content, etag=etag)
+
+    def upload(self, uri: str, content: IO[bytes]) -> None:
+        """Write an object from an open file."""
+        self._of(uri).upload(uri, content)
+
+    def delete(self, uri: str) -> None:
+        """Remove an object, if it is there."""
+        self._of(uri).delete(uri)
+
+    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
+        """Open an object for streaming."""
+        return self._of(uri).open(uri, etag=etag)
+
+    def _of(self, uri: str) -> Objects:
+        kind = _kind(uri)
+        if kind not in self._made:
+            try:
+                self._made[kind] = self._make[kind]()
+            except ConfigError as error:
+                raise ConfigError(f"{uri}: {error}") from error
+        return self._made[kind]
+
+
+def _kind(uri: str) -> str:
+    if uri.startswith("s3://"):
+        return "s3"
+    if uri.startswith(OPENAI) or (uri.startswith("file-") and "/" not in uri):
+        return "openai"
+    return "local"
+
+
+def _missing(message: str) -> Make:
+    def refuse() -> NoReturn:
+        raise ConfigError(message)
+
+    return refuse
