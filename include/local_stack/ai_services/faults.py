@@ -14,6 +14,7 @@ class FaultKind(StrEnum):
     DELAY = "delay"
     FAIL = "fail"
     LOST_RESPONSE = "lost_response"
+    TRUNCATE = "truncate"
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

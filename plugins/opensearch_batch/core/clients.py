@@ -127,17 +127,19 @@ def s3_client(
         missing = "secret_key" if access_key else "access_key"
         raise ConfigError(f"credential: access_key and secret_key go together; {missing} is missing")
     try:
-        return boto3.Session(
+        session = boto3.Session(
             aws_access_key_id=access_key,
             aws_secret_access_key=secret_key,
             aws_session_token=session_token,
             region_name=region,
-        ).client("s3", endpoint_url=endpoint)
+        )
+        client: BaseClient = session.client("s3", endpoint_url=endpoint)
     except (BotoCoreError, ValueError) as error:
         # A token written in place of the region would stand in the error's text.
         raise ConfigError(
             f"no S3 client can be made ({type(error).__name__}); mend the region, the endpoint or AWS_PROFILE"
         ) from None
+    return client
 
 
 def openai_client(*, api_key: str | None = None, base_url: str | None = None) -> OpenAI:

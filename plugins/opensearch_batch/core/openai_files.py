@@ -29,8 +29,7 @@ class OpenAIFiles:
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:  # noqa: ARG002 - the protocol's
         """Yield the one file: ids have no folders."""
-        found = self.head(uri)
-        if found is not None:
+        if uri.removeprefix(SCHEME) and (found := self.head(uri)):
             yield found
 
     def head(self, uri: str) -> ObjectInfo | None:
@@ -84,8 +83,12 @@ class _Content(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no name before Python 3.12
         if not self._rest:
-            with _errors(self._uri):
+            try:
                 self._rest = memoryview(next(self._chunks, b""))
+            except Exception as error:  # noqa: BLE001 - the client passes on what its transport raises, its own affair
+                raise RetriableError(
+                    f"{self._uri}: the transfer from OpenAI broke off ({type(error).__name__}); run again"
+                ) from None
         size = min(len(buffer), len(self._rest))
         buffer[:size] = self._rest[:size]
         self._rest = self._rest[size:]
@@ -100,7 +103,6 @@ class _Content(io.RawIOBase):
 @contextmanager
 def _errors(uri: str) -> Iterator[None]:
     """Explain what the service says; its messages may quote the key, so they are not repeated."""
-    import httpx
     import openai
 
     try:
@@ -117,5 +119,5 @@ def _errors(uri: str) -> Iterator[None]:
         raise RetriableError(f"{uri}: OpenAI answered {error.status_code}; run again later") from None
     except openai.APIStatusError as error:
         raise FatalError(f"{uri}: OpenAI answered {error.status_code}") from None
-    except (openai.APIConnectionError, httpx.HTTPError) as error:
-        raise RetriableError(f"{uri}: the transfer from OpenAI broke off ({type(error).__name__}); run again") from None
+    except openai.APIConnectionError:
+        raise RetriableError(f"{uri}: OpenAI does not answer; run again later") from None
