@@ -19,7 +19,7 @@ help: ## show this list
 demo: $(INSTALLED) ## start the stack, run the passages pipeline, ask three questions
 	@$(BIN)/python -m include.local_stack.demo
 
-up: $(INSTALLED) ## start the local stack (OPENSEARCH_VERSION=2.19.1|3.6.0, PORTS=free)
+up: $(INSTALLED) ## start the local stack (OPENSEARCH_VERSION=2.19.1|3.6.0, SECURITY=on, PORTS=free)
 	@$(STACK) up
 
 down: ## stop the local stack

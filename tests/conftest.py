@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from include.local_stack.stack import Stack, StackOptions
-from opensearch_batch.core.objects import S3Objects
+from opensearch_batch.core.s3 import S3Objects
 from tests.lab import TIMEOUT_S, Lab
+from tests.security.secured import Secured
 
 VERSIONS = os.environ.get("OPENSEARCH_VERSIONS", "2.19.1").split(",")
 MODEL = "all-MiniLM-L6-v2"
@@ -38,6 +39,23 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     running = Lab(stack, request.param)
     try:
         running.sagemaker.create_model(ModelName=MODEL)
+        yield running
+    finally:
+        running.close()
+        stack.down()
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A node with its Security plugin, and what its batch jobs need; no Airflow."""
+    home: Path = tmp_path_factory.mktemp("secured")
+    services = frozenset({"opensearch", "s3", "ai_services"})
+    stack = Stack.up(StackOptions(home=home, services=services, free_ports=True, security=True))
+    running = Secured(stack)
+    try:
+        running.create_sagemaker_model()
+        settings = {"transient": {"plugins.ml_commons.max_batch_inference_tasks": 500}}
+        running.admin("PUT", "_cluster/settings", settings)
         yield running
     finally:
         running.close()

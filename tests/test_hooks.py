@@ -9,14 +9,11 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
 
-from include.local_stack import egress_certificates
+from include.local_stack import opensearch_security
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.hooks import OpenSearchMLHook, connector_credential, objects
 
@@ -26,14 +23,10 @@ USER, PASSWORD = "worker", "Right-Password-1"
 class Node(BaseHTTPRequestHandler):
     """Answers as a secured node does: 401 for a wrong password, 404 for an index that is not there."""
 
-    seen: ClassVar[list[str]] = []
-
     def do_GET(self) -> None:
         """Check the password."""
-        Node.seen.append(self.headers.get("Authorization", ""))
         right = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        aws = self.headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256 Credential=key-id/")
-        status = 404 if aws or self.headers.get("Authorization") == right else 401
+        status = 404 if self.headers.get("Authorization") == right else 401
         body = json.dumps({"error": {"reason": "no such index"}}).encode() if status == 404 else b"Unauthorized"
         self.send_response(status)
         self.send_header("Content-Type", "application/json" if status == 404 else "text/plain")
@@ -46,34 +39,29 @@ class Node(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
+def tls_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
     """A server with TLS and a password, and the file of its certificate authority."""
     folder = tmp_path_factory.mktemp("certificates")
-    egress_certificates.ensure(folder)
+    opensearch_security.ensure_certificates(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / egress_certificates.CERTIFICATE, folder / egress_certificates.KEY)
+    context.load_cert_chain(folder / opensearch_security.CERTIFICATE_FILE, folder / opensearch_security.KEY_FILE)
     server = HTTPServer(("127.0.0.1", 0), Node)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    store = load_pkcs12(
-        (folder / egress_certificates.TRUST_STORE).read_bytes(), egress_certificates.TRUST_STORE_PASSWORD.encode()
-    )
-    authority: x509.Certificate = store.additional_certs[0].certificate
-    (folder / "ca.pem").write_bytes(authority.public_bytes(Encoding.PEM))
-    yield server.server_port, folder / "ca.pem"
+    yield server.server_port, folder / opensearch_security.AUTHORITY_FILE
     server.shutdown()
     server.server_close()
     thread.join()
 
 
 @pytest.fixture
-def connect(secured: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> Any:
+def connect(tls_node: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Define the connection ``lab`` to that server."""
 
     def define(*, password: str = PASSWORD, **extra: Any) -> OpenSearchMLHook:
-        port, authority = secured
-        options = {"use_ssl": True, "ca_certs": str(authority), "ssl_assert_hostname": False, **extra}
+        port, authority = tls_node
+        options = {"use_ssl": True, "ca_certs": str(authority), **extra}
         value = {
             "conn_type": "opensearch",
             "host": "127.0.0.1",
@@ -112,16 +100,6 @@ def test_a_missing_authority_file_is_named(connect: Any) -> None:
     """The client's own error would not name the path."""
     with pytest.raises(ConfigError, match=r"connection lab: ca_certs /no/such/ca.pem is no file"):
         connect(ca_certs="/no/such/ca.pem").cluster.index("passages")
-
-
-def test_requests_are_signed_with_the_aws_connection(connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For Amazon OpenSearch Service: SigV4 in place of a password."""
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_KEYS", json.dumps({"conn_type": "aws", "login": "key-id", "password": "secret-key"})
-    )
-    hook = connect(aws_conn_id="keys", region_name="eu-central-1")
-    assert hook.cluster.index("passages") is None
-    assert "/eu-central-1/es/aws4_request" in Node.seen[-1]
 
 
 def test_a_connection_that_is_not_there_is_named() -> None:

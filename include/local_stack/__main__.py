@@ -14,6 +14,7 @@ from include.local_stack.settings import (
     home_from_environment,
     options_from_environment,
 )
+from include.local_stack.state import CREDENTIALS_FILE
 
 
 def main(arguments: list[str]) -> int:
@@ -48,6 +49,9 @@ def _up(services: list[str]) -> int:
     if running.addresses.airflow:
         secrets_file = running.home / "airflow" / "passwords.json"
         stack.say_on_stdout(f"Airflow: user admin, password in {secrets_file}")
+    if running.addresses.ca_certs:
+        where = f"passwords in {running.home / CREDENTIALS_FILE}, authority in {running.addresses.ca_certs}"
+        stack.say_on_stdout(f"OpenSearch: users admin and worker, {where}")
     return 0
 
 

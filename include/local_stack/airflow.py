@@ -25,6 +25,7 @@ from cryptography.fernet import Fernet
 
 from include.local_stack import processes
 from include.local_stack.airflow_api import AirflowAPI
+from include.local_stack.opensearch_security import WORKER, authority_file
 from include.local_stack.processes import Command, child_environment
 from include.local_stack.settings import LOOPBACK, REPOSITORY, Ports, StackError, StackOptions
 from include.local_stack.state import Credentials, write_private
@@ -40,6 +41,7 @@ COMPONENTS = {
     "triggerer": ("triggerer", "--skip-serve-logs"),
 }
 STATUS_KEY_OF = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
+# Airflow looks for these, as they stand here, in the lower case of the names of a request's members.
 MASKED_WORDS = "access_key,secret_key,session_token,credential,openai_key"
 
 
@@ -63,6 +65,7 @@ class Airflow:
         self.folder = options.home / "airflow"
         self.url = ports.url("airflow")
         self._logs = options.home / "logs"
+        self._ca_certs = authority_file(options.home) if options.security else None
         # `db migrate` takes longer than all other steps together and always ends in the same empty tables.
         self._empty_database = options.cache / f"airflow-{version('apache-airflow')}.db"
         self._ports = ports
@@ -99,7 +102,7 @@ class Airflow:
     def connect(self, credentials: Credentials) -> None:
         """Create or correct the connections that the pipelines use by default."""
         api = self.api()
-        for connection in connections(self._ports, credentials):
+        for connection in connections(self._ports, credentials, ca_certs=self._ca_certs):
             try:
                 api.call("PATCH", f"connections/{connection['connection_id']}", connection)
             except requests.HTTPError as error:
@@ -182,8 +185,8 @@ class Airflow:
         }
 
 
-def connections(ports: Ports, credentials: Credentials) -> list[dict[str, Any]]:
-    """The bodies of the REST API."""
+def connections(ports: Ports, credentials: Credentials, *, ca_certs: Path | None = None) -> list[dict[str, Any]]:
+    """The bodies of the REST API; with `ca_certs`, the node is secured and the pipelines sign in as `worker`."""
     aws = {
         "region_name": "us-east-1",
         "service_config": {
@@ -193,13 +196,7 @@ def connections(ports: Ports, credentials: Credentials) -> list[dict[str, Any]]:
         },
     }
     return [
-        {
-            "connection_id": "opensearch_default",
-            "conn_type": "opensearch",
-            "host": LOOPBACK,
-            "port": ports.opensearch,
-            "extra": json.dumps({"use_ssl": False}),
-        },
+        _node_connection(ports, credentials, ca_certs),
         {
             "connection_id": "aws_default",
             "conn_type": "aws",
@@ -208,6 +205,19 @@ def connections(ports: Ports, credentials: Credentials) -> list[dict[str, Any]]:
             "extra": json.dumps(aws),
         },
     ]
+
+
+def _node_connection(ports: Ports, credentials: Credentials, ca_certs: Path | None) -> dict[str, Any]:
+    signed_in = {"login": WORKER, "password": credentials.opensearch_worker_password} if ca_certs else {}
+    tls = {"use_ssl": True, "ca_certs": str(ca_certs)} if ca_certs else {"use_ssl": False}
+    return {
+        "connection_id": "opensearch_default",
+        "conn_type": "opensearch",
+        "host": LOOPBACK,
+        "port": ports.opensearch,
+        "extra": json.dumps(tls),
+        **signed_in,
+    }
 
 
 def read_secrets(folder: Path) -> AirflowSecrets:

@@ -23,8 +23,8 @@ from include.local_stack.stack import Stack, StackError
 from include.local_stack.state import CREDENTIALS_FILE
 from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.manifest import Manifest
-from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.progress import IngestCounts
+from opensearch_batch.core.s3 import S3Objects
 
 DAG_ID, INDEX, MODEL = "passages", "passages", "all-MiniLM-L6-v2"
 DOCUMENTS, WORK = "documents", "opensearch-batch"

@@ -10,20 +10,21 @@ Engine `lucene` is not touched, `nmslib` is harmless on 2.19 and refused by 3.x 
 
 from __future__ import annotations
 
-import http.client
-import json
+import http
 import os
 import pwd
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
+from include.local_stack import opensearch_security
 from include.local_stack.egress_certificates import install_in_node
 from include.local_stack.egress_certificates import jvm_flags as egress_jvm_flags
 from include.local_stack.java import Java, choose_java
-from include.local_stack.opensearch_artifacts import fetch
+from include.local_stack.node_api import NodeAPI
+from include.local_stack.opensearch_artifacts import Lock, fetch, read_lock
 from include.local_stack.opensearch_home import (
     NODE_USER,
     NodeHome,
@@ -33,7 +34,8 @@ from include.local_stack.opensearch_home import (
     place_for,
 )
 from include.local_stack.processes import Command
-from include.local_stack.settings import LOOPBACK, Ports, StackOptions
+from include.local_stack.settings import Ports, StackOptions
+from include.local_stack.state import Credentials
 
 # Its name stands in the warning that the node sends to whoever puts a composable template over it.
 GUARD_NAME = "local_stack_has_no_native_faiss"
@@ -98,22 +100,40 @@ class Node(msgspec.Struct, frozen=True):
     java: Java
 
 
-def prepare(options: StackOptions, *, certificates: Path) -> Node:
+def prepare(options: StackOptions, keys: Credentials, *, certificates: Path) -> Node:
     """Fetch, verify and assemble; does nothing that was done before."""
-    lock = fetch(options.opensearch_version, options.cache / "jars")
+    lock = fetch(options.opensearch_version, options.cache / "jars", _optional_plugins(options))
     java = choose_java(lock.java_min, lock.java_max, cache=options.cache, usable=node_user_can_reach)
     left_out = LEFT_OUT_ON_TRIMMED_JAVA if java.is_trimmed else ()
     path = place_for(options.home)
     home = assemble(lock, cache=options.cache / "jars", path=path, left_out=left_out)
     install_in_node(certificates, path / "config")
-    return Node(home, _within_reach(java, path))
+    java = _within_reach(java, path)
+    if options.security:
+        opensearch_security.install(
+            path,
+            java.executable,
+            certificates=opensearch_security.certificates_of(options.home),
+            admin_password=keys.opensearch_admin_password,
+        )
+    return Node(home, java)
 
 
-def command(node: Node, options: StackOptions, ports: Ports, *, env: dict[str, str]) -> Command:
+def lock_of(options: StackOptions) -> Lock:
+    """Everything the node of these options is made of."""
+    return read_lock(options.opensearch_version, _optional_plugins(options))
+
+
+def _optional_plugins(options: StackOptions) -> tuple[str, ...]:
+    return (opensearch_security.PLUGIN,) if options.security else ()
+
+
+def command(node: Node, options: StackOptions, ports: Ports, keys: Credentials, *, env: dict[str, str]) -> Command:
     """How to start the node; its settings file is written here, its folders pass to the account that runs it."""
     path = node.home.path
     settings = BASE_SETTINGS.format(home=path, http=ports.opensearch, transport=ports.opensearch_transport)
-    (path / "config" / "opensearch.yml").write_text(settings + ML_SETTINGS)
+    settings += ML_SETTINGS + (opensearch_security.SETTINGS if options.security else "")
+    (path / "config" / "opensearch.yml").write_text(settings)
     account = pwd.getpwnam(NODE_USER) if os.geteuid() == 0 else None
     if account:
         hand_over(path)
@@ -128,7 +148,7 @@ def command(node: Node, options: StackOptions, ports: Ports, *, env: dict[str, s
         env=env | {"HOME": str(path / "tmp"), "LANG": "C.UTF-8", "AWS_ENDPOINT_URL_S3": ports.url("s3")},
         cwd=path,
         log=options.home / "logs" / "opensearch.log",
-        is_healthy=ready_check(ports.opensearch),
+        is_healthy=_ready_check(options, ports, keys),
         wait_s=START_WAIT_S,
         uid=account.pw_uid if account else None,
         gid=account.pw_gid if account else None,
@@ -160,17 +180,31 @@ def java_flags(node: Node, *, heap: str) -> list[str]:
     ]
 
 
-def ready_check(port: int) -> Callable[[], bool]:
-    """True once the node answers yellow or green and holds the index guard."""
-    guard = {"index_patterns": ["*"], "order": -1, "settings": GUARD_SETTINGS}
+def ready_check(api: NodeAPI, wanted: Sequence[tuple[str, object]]) -> Callable[[], bool]:
+    """True once the node answers yellow or green and holds what it has to: a path and a body each."""
 
     def is_ready() -> bool:
-        status, body = _call(port, "GET", "/_cluster/health?wait_for_status=yellow&timeout=2s")
+        status, body = api.call("GET", "/_cluster/health?wait_for_status=yellow&timeout=2s")
         if status != http.HTTPStatus.OK or body.get("status") not in ("yellow", "green"):
             return False
-        return _call(port, "PUT", f"/_template/{GUARD_NAME}", guard)[0] == http.HTTPStatus.OK
+        made = (http.HTTPStatus.OK, http.HTTPStatus.CREATED)
+        return all(api.call("PUT", path, content)[0] in made for path, content in wanted)
 
     return is_ready
+
+
+def _ready_check(options: StackOptions, ports: Ports, keys: Credentials) -> Callable[[], bool]:
+    guard = {"index_patterns": ["*"], "order": -1, "settings": GUARD_SETTINGS}
+    wanted: list[tuple[str, object]] = [(f"/_template/{GUARD_NAME}", guard)]
+    if not options.security:
+        return ready_check(NodeAPI(ports.opensearch), wanted)
+    admin = NodeAPI(
+        ports.opensearch,
+        opensearch_security.ADMIN,
+        keys.opensearch_admin_password,
+        opensearch_security.authority_file(options.home),
+    )
+    return ready_check(admin, [*wanted, *opensearch_security.worker_account(keys)])
 
 
 def _within_reach(java: Java, path: Path) -> Java:
@@ -181,16 +215,3 @@ def _within_reach(java: Java, path: Path) -> Java:
     if not runtime.exists():
         shutil.copytree(java.executable.parents[1], runtime)
     return msgspec.structs.replace(java, executable=runtime / "bin" / "java")
-
-
-def _call(port: int, method: str, path: str, body: object = None) -> tuple[int, dict[str, object]]:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
-    try:
-        content = json.dumps(body) if body is not None else None
-        connection.request(method, path, content, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read() or b"{}")
-    except (OSError, http.client.HTTPException, ValueError):
-        return 0, {}
-    finally:
-        connection.close()

@@ -59,14 +59,20 @@ class Lock(msgspec.Struct, frozen=True):
     optional_plugins: dict[str, Artifact]
 
     def artifacts(self) -> tuple[Artifact, ...]:
-        """All files that a node without optional plugins needs."""
+        """All files that the node needs."""
         jars = (jar for module in self.modules.values() for jar in module.jars)
         return tuple({a.gav: a for a in (*self.lib, *self.agent, *jars, *self.plugins.values())}.values())
 
+    def with_plugins(self, names: Iterable[str]) -> Lock:
+        """The lock of a node that has these optional plugins too."""
+        chosen = {name: self.optional_plugins[name] for name in names}
+        return msgspec.structs.replace(self, plugins=self.plugins | chosen)
 
-def read_lock(version: str) -> Lock:
-    """The lock of a version, checked for shape."""
-    return msgspec.json.decode((FOLDER / f"lock-{version}.json").read_bytes(), type=Lock, strict=True)
+
+def read_lock(version: str, optional: Iterable[str] = ()) -> Lock:
+    """The lock of a version, checked for shape, with the optional plugins asked for."""
+    lock = msgspec.json.decode((FOLDER / f"lock-{version}.json").read_bytes(), type=Lock, strict=True)
+    return lock.with_plugins(optional)
 
 
 def pom_of(version: str) -> Path:
@@ -74,9 +80,9 @@ def pom_of(version: str) -> Path:
     return FOLDER / f"pom-{version}.xml"
 
 
-def fetch(version: str, cache: Path) -> Lock:
+def fetch(version: str, cache: Path, optional: Iterable[str] = ()) -> Lock:
     """Complete the cache with the Maven client; runs it only when a file is missing."""
-    lock = read_lock(version)
+    lock = read_lock(version, optional)
     cache.mkdir(parents=True, exist_ok=True)
     if missing(lock.artifacts(), cache):
         _run_maven(version, cache)

@@ -9,7 +9,7 @@ from functools import partial
 from include.local_stack import egress, egress_certificates, opensearch
 from include.local_stack.ai_services import model
 from include.local_stack.airflow import COMPONENTS, Airflow
-from include.local_stack.opensearch_artifacts import missing, read_lock
+from include.local_stack.opensearch_artifacts import missing
 from include.local_stack.processes import Command, child_environment
 from include.local_stack.settings import LOOPBACK, REPOSITORY, StackOptions
 from include.local_stack.state import Credentials, StackState
@@ -68,13 +68,14 @@ class Services:
 
     def _node(self) -> None:
         options = self._options
-        if missing(read_lock(options.opensearch_version).artifacts(), options.cache / "jars"):
+        if missing(opensearch.lock_of(options).artifacts(), options.cache / "jars"):
             self._say(f"fetching OpenSearch {options.opensearch_version} with mvn, about 450 MB, once")
-        node = opensearch.prepare(options, certificates=self._certificates)
+        node = opensearch.prepare(options, self._keys, certificates=self._certificates)
         self._supervisor.check_cancelled()
         env = {"PATH": os.environ.get("PATH", os.defpath)}
-        command = opensearch.command(node, options, self._ports, env=env)
-        self._supervisor.ensure(command, f"{self._ports.url('opensearch')}   {options.opensearch_version}")
+        command = opensearch.command(node, options, self._ports, self._keys, env=env)
+        url = self._ports.url("opensearch", tls=options.security)
+        self._supervisor.ensure(command, f"{url}   {options.opensearch_version}")
 
     def _airflow(self) -> None:
         airflow = Airflow(self._options, self._ports)

@@ -11,6 +11,8 @@ import msgspec
 LOOPBACK = "127.0.0.1"
 REPOSITORY = Path(__file__).resolve().parents[2]
 VERSIONS = ("2.19.1", "3.6.0")
+# The Security plugin is on Maven Central for these only.
+SECURED_VERSIONS = ("2.19.1",)
 SERVICES = ("opensearch", "s3", "ai_services", "airflow")
 DEFAULT_PORTS = {
     "opensearch": 9200,
@@ -36,19 +38,23 @@ class Ports(msgspec.Struct, frozen=True):
     egress: int
     airflow: int
 
-    def url(self, service: str) -> str:
+    def url(self, service: str, *, tls: bool = False) -> str:
         """Where a service answers on loopback."""
-        return f"http://{LOOPBACK}:{getattr(self, service)}"
+        return f"{'https' if tls else 'http'}://{LOOPBACK}:{getattr(self, service)}"
 
 
 class Addresses(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The content of `stack.json`: only services that run are named, the others are empty here."""
+    """The content of `stack.json`: only services that run are named, the others are empty here.
+
+    `ca_certs` is the file to trust when the node is secured, else empty.
+    """
 
     opensearch: str = ""
     s3: str = ""
     ai_services: str = ""
     airflow: str = ""
     opensearch_version: str = ""
+    ca_certs: str = ""
 
 
 class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +69,7 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
     services: frozenset[str] = frozenset(SERVICES)
     opensearch_version: str = VERSIONS[0]
     opensearch_heap: str = "1g"
+    security: bool = False
     ports: dict[str, int] = {}
     free_ports: bool = False
 
@@ -71,6 +78,11 @@ class StackOptions(msgspec.Struct, frozen=True, kw_only=True):
         if self.opensearch_version not in VERSIONS:
             raise StackError(
                 f"OPENSEARCH_VERSION={self.opensearch_version}: not assembled here. Use {' or '.join(VERSIONS)}."
+            )
+        if self.security and self.opensearch_version not in SECURED_VERSIONS:
+            raise StackError(
+                f"SECURITY=on: the Security plugin for OpenSearch {self.opensearch_version} is not published. "
+                f"Use OPENSEARCH_VERSION={' or '.join(SECURED_VERSIONS)}, or SECURITY=off."
             )
         if unknown := sorted(self.services - set(SERVICES)):
             raise StackError(f"--services {','.join(unknown)}: no such service. Choose from {','.join(SERVICES)}.")
@@ -84,6 +96,7 @@ def options_from_environment(environ: Mapping[str, str], *, services: Iterable[s
         services=frozenset(services),
         opensearch_version=environ.get("OPENSEARCH_VERSION") or VERSIONS[0],
         opensearch_heap=environ.get("OPENSEARCH_HEAP") or "1g",
+        security=_wants_security(environ.get("SECURITY", "")),
         ports={
             name: _port_number(port_variable(name), environ[port_variable(name)])
             for name in DEFAULT_PORTS
@@ -162,6 +175,12 @@ def _port_number(variable: str, text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:  # noqa: PLR2004  the last port there is
         raise StackError(f"{variable}={text}: not a port. Give a number from 1 to 65535.")
     return int(text)
+
+
+def _wants_security(text: str) -> bool:
+    if text not in ("", "on", "off"):
+        raise StackError(f"SECURITY={text}: unknown. Use SECURITY=on or SECURITY=off.")
+    return text == "on"
 
 
 def _wants_free_ports(text: str) -> bool:

@@ -13,8 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+import requests
 
-from include.local_stack import opensearch_home, processes
+from include.local_stack import opensearch_home, opensearch_security, processes
 from include.local_stack.airflow import ADMIN, read_secrets
 from include.local_stack.airflow_api import AirflowAPI
 from include.local_stack.services import LISTENERS, PROCESSES_OF, Services
@@ -94,6 +95,16 @@ class Stack(msgspec.Struct, frozen=True):
         """The password of Airflow's user `admin`."""
         return read_secrets(self.home / "airflow").admin_password
 
+    def node_session(self) -> requests.Session:
+        """A client of the node; on a secured one it is signed in as admin and trusts the stack's authority."""
+        session = requests.Session()
+        # Loopback needs no proxy, and a CA bundle of the environment would replace the stack's own.
+        session.trust_env = False
+        if self.addresses.ca_certs:
+            session.auth = (opensearch_security.ADMIN, self.credentials.opensearch_admin_password)
+            session.verify = self.addresses.ca_certs
+        return session
+
     def airflow_api(self) -> AirflowAPI:
         """Airflow's REST API, signed in as admin."""
         return AirflowAPI(self.addresses.airflow, ADMIN, self.airflow_password())
@@ -122,7 +133,8 @@ def status(home: Path, *, say: Say = say_on_stdout) -> bool:
         return False
     alive = _alive(state)
     for name, process in sorted(state.processes.items()):
-        addresses = [f"{listener} {state.ports.url(listener)}" for listener in LISTENERS.get(name, ())]
+        tls = state.security and name == "opensearch"
+        addresses = [f"{listener} {state.ports.url(listener, tls=tls)}" for listener in LISTENERS.get(name, ())]
         verdict = "runs" if name in alive else f"has ended, see {home / 'logs' / name}.log"
         say(f"{name:<22} {verdict}   pid {process.pid}   {'  '.join(addresses)}".rstrip())
     return len(alive) == len(state.processes)
@@ -140,10 +152,11 @@ def _settle(options: StackOptions, file: StateFile, say: Say) -> StackState:
     if recorded is None:
         ports = choose_ports(options)
         refuse_taken(ports, _listeners(options.services, running=()))
-        return StackState(options.opensearch_version, ports, str(opensearch_home.place_for(options.home)))
+        node_home = str(opensearch_home.place_for(options.home))
+        return StackState(options.opensearch_version, ports, node_home, options.security)
     _refuse_changes(options, recorded)
     refuse_taken(recorded.ports, _listeners(options.services, running=_alive(recorded)))
-    return msgspec.structs.replace(recorded, opensearch_version=options.opensearch_version)
+    return msgspec.structs.replace(recorded, opensearch_version=options.opensearch_version, security=options.security)
 
 
 def _refuse_changes(options: StackOptions, recorded: StackState) -> None:
@@ -152,12 +165,21 @@ def _refuse_changes(options: StackOptions, recorded: StackState) -> None:
             f"{options.home}: OpenSearch {recorded.opensearch_version} is up, OPENSEARCH_VERSION asks for "
             f"{options.opensearch_version}. Run `make down` first: index, jobs and objects end with it."
         )
+    if "opensearch" in recorded.processes and options.security != recorded.security:
+        raise StackError(
+            f"{options.home}: OpenSearch is up with SECURITY={_on_or_off(recorded.security)}, now it is asked for "
+            f"SECURITY={_on_or_off(options.security)}. Run `make down` first: index, jobs and objects end with it."
+        )
     for name, port in options.ports.items():
         if (used := getattr(recorded.ports, name)) != port:
             raise StackError(
                 f"{options.home}: this stack uses port {used} for {name}, {port_variable(name)} asks for {port}. "
                 f"Run `make down` first, or unset {port_variable(name)}."
             )
+
+
+def _on_or_off(security: bool) -> str:  # noqa: FBT001 - the word for one value
+    return "on" if security else "off"
 
 
 def _listeners(services: Iterable[str], *, running: Iterable[str]) -> list[str]:
@@ -173,17 +195,24 @@ def _alive(state: StackState) -> list[str]:
 def _write_addresses(home: Path, file: StateFile) -> Addresses:
     """Write `stack.json`, for programs that only need to know where things are."""
     state = file.read()
-    addresses = addresses_of(state.ports, state.opensearch_version, _alive(state)) if state else Addresses()
+    ca_certs = opensearch_security.authority_file(home) if state and state.security else None
+    addresses = Addresses()
+    if state:
+        addresses = addresses_of(state.ports, state.opensearch_version, _alive(state), ca_certs=ca_certs)
     (home / STACK_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(addresses)))
     return addresses
 
 
-def addresses_of(ports: Ports, opensearch_version: str, running: Iterable[str]) -> Addresses:
-    """Name every service whose last process runs."""
+def addresses_of(
+    ports: Ports, opensearch_version: str, running: Iterable[str], *, ca_certs: Path | None = None
+) -> Addresses:
+    """Name every service whose last process runs; a node is secured when there is an authority to trust."""
     served = [service for service, names in PROCESSES_OF.items() if set(names) <= set(running)]
+    has_node = "opensearch" in served
     return Addresses(
-        **{service: ports.url(service) for service in served},
-        opensearch_version=opensearch_version if "opensearch" in served else "",
+        **{name: ports.url(name, tls=name == "opensearch" and ca_certs is not None) for name in served},
+        opensearch_version=opensearch_version if has_node else "",
+        ca_certs=str(ca_certs) if has_node and ca_certs else "",
     )
 
 

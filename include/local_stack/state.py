@@ -24,17 +24,20 @@ class StackState(msgspec.Struct, frozen=True):
     opensearch_version: str
     ports: Ports
     node_home: str
+    security: bool = False
     processes: dict[str, RunningProcess] = {}
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """The key pair that clients sign with; made at random, valid only on this stack."""
+    """The key pair that clients sign with, the passwords of the secured node; random, valid only on this stack."""
 
     access_key: str
     secret_key: str
+    opensearch_admin_password: str = ""
+    opensearch_worker_password: str = ""
 
     def __repr__(self) -> str:
-        """Hide the secret from logs and tracebacks."""
+        """Hide the secrets from logs and tracebacks."""
         return f"Credentials(access_key={self.access_key!r})"
 
     def as_environment(self) -> dict[str, str]:
@@ -92,11 +95,17 @@ def only_one_at_a_time(home: Path, say: Callable[[str], None]) -> Iterator[None]
 
 
 def credentials_of(home: Path) -> Credentials:
-    """The key pair of this home, made at the first call."""
+    """The credentials of this home, made at the first call; what an older file lacks is added."""
     path = home / CREDENTIALS_FILE
-    if not path.exists():
-        made = Credentials("LOCAL" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30))
-        write_private(path, msgspec.json.encode(made))
+    fresh = {
+        "access_key": "LOCAL" + secrets.token_hex(8).upper(),
+        "secret_key": secrets.token_urlsafe(30),
+        "opensearch_admin_password": secrets.token_urlsafe(24),
+        "opensearch_worker_password": secrets.token_urlsafe(24),
+    }
+    known: dict[str, str] = msgspec.json.decode(path.read_bytes()) if path.exists() else {}
+    if fresh.keys() - known.keys():
+        write_private(path, msgspec.json.encode(fresh | known))
     return msgspec.json.decode(path.read_bytes(), type=Credentials)
 
 

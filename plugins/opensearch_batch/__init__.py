@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 def get_provider_info() -> dict[str, Any]:
     """Describe the package to Airflow (entry point ``apache_airflow_provider``)."""
-    modules = ["prepare", "batch_predict", "ingest"]
+    modules = ["prepare", "batch_predict", "ingest", "batch_ingestion", "replay"]
     name = "OpenSearch Batch"
     return {
         "package-name": "airflow-provider-opensearch-batch",

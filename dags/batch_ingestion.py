@@ -1,0 +1,160 @@
+"""A `_batch_ingestion` request as a DAG: filled in as a form, or sent whole as a run's conf.
+
+The body of `POST /_plugins/_ml/_batch_ingestion` is a valid conf but for its `credential`: keys come from Airflow
+connections. What the schemas below refuse is refused before a run exists.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, Param
+
+from opensearch_batch.batch_ingestion import WORK, OpenSearchBatchIngestionOperator
+
+NO_CREDENTIAL = (
+    "no credential is taken: Airflow would store it. Name the Airflow connections that hold the keys: "
+    "aws_conn_id for S3, openai_conn_id for OpenAI"
+)
+# The schemas' own descriptions stand in what Airflow answers to a refused run.
+REMOTE = "A DAG reads from S3 and from OpenAI; files of the worker's own machine are not read."
+SOURCE = {"type": "string", "pattern": "^(s3://.+|[^/\\\\]+)$", "description": REMOTE}
+S3_PREFIX = "^s3://[^/]+"
+PATHS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+ON_MISSING = ["null", "omit", "dead_letter"]
+INDEX, WRITING, RUN = "Index", "Rows that do not fit, and where to write", "Connections and run"
+CREDENTIAL = "Keys: none here"
+WHOLE = "data_source as the API's JSON"
+
+with DAG(
+    dag_id="batch_ingestion",
+    description="A _batch_ingestion request: JSON Lines from S3 or OpenAI, field-mapped into an index.",
+    schedule=None,
+    catchup=False,
+    tags=["opensearch", "ingest"],
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    params={
+        "index_name": Param("passages-text", type="string", minLength=1, description="The index to write to."),
+        "type": Param(
+            "s3",
+            type="string",
+            enum=["s3", "openAI"],
+            title="data_source.type",
+            description_md=REMOTE,
+        ),
+        "source": Param(
+            ["s3://documents/passages/"],
+            type="array",
+            items=SOURCE,
+            minItems=1,
+            title="data_source.source",
+            description=(
+                "One a line: s3://bucket/key, s3://bucket/prefix/, s3://bucket/*.jsonl.gz, or OpenAI's file-… "
+                "Several are joined by _id, and paths say which is meant: source[0].$.…"
+            ),
+        ),
+        "field_map": Param(
+            {"_id": "$._id", "text": "$.text", "lemma": "$.metadata.lemma"},
+            type="object",
+            additionalProperties=PATHS,
+            description_md="Field of the index → path in a row. `_id` names the document id.",
+        ),
+        "ingest_fields": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string"},
+            description="Paths kept under their own last name, one a line: $.id becomes the field id.",
+        ),
+        "index_body": Param(
+            None,
+            type=["null", "object"],
+            section=INDEX,
+            description="Makes the index if it is absent: its settings and mappings.",
+        ),
+        "op_type": Param(
+            "index",
+            type="string",
+            enum=["index", "create", "upsert"],
+            section=INDEX,
+            description_md="`index` replaces a document, `create` leaves one that is there, `upsert` adds to it.",
+        ),
+        "load": Param(
+            None,
+            type=["null", "object"],
+            section=INDEX,
+            description='Settings during the load, given back afterwards: {"refresh_interval": "-1"}, for example.',
+        ),
+        "on_missing": Param(
+            "null",
+            type=["string", "object"],
+            pattern=f"^({'|'.join(ON_MISSING)})$",
+            examples=ON_MISSING,
+            additionalProperties={"enum": ON_MISSING},
+            section=WRITING,
+            description_md="A mapped path that a row lacks: `null`, `omit` or `dead_letter`; as JSON also by field.",
+        ),
+        "on_unmatched": Param(
+            "index_partial",
+            type="string",
+            enum=["index_partial", "dead_letter", "fail"],
+            section=WRITING,
+            description="With several sources: a key that one of them lacks.",
+        ),
+        "dead_letters": Param(
+            None,
+            type=["null", "string"],
+            pattern=S3_PREFIX,
+            section=WRITING,
+            description="S3 prefix for rows that could not be done; below work if empty.",
+        ),
+        "work": Param(
+            WORK,
+            type="string",
+            pattern=S3_PREFIX,
+            section=WRITING,
+            description="S3 prefix for progress, reports and dead letters.",
+        ),
+        "opensearch_conn_id": Param("opensearch_default", type="string", section=RUN, description="The cluster."),
+        "aws_conn_id": Param("aws_default", type="string", section=RUN, description="Keys and address of S3."),
+        "openai_conn_id": Param(
+            "openai_default",
+            type="string",
+            section=RUN,
+            description="Type http or generic: its password is OpenAI's key. Used by openAI sources only.",
+        ),
+        "force": Param(
+            default=False,
+            type="boolean",
+            section=RUN,
+            description="Write every document again, even where that is done.",
+        ),
+        "credential": Param(
+            None,
+            type=["null", "object"],
+            # An error about a member's name quotes the name; one about the object would quote the keys in it.
+            propertyNames={"const": NO_CREDENTIAL},
+            section=CREDENTIAL,
+            description=f"Leave this empty: {NO_CREDENTIAL}.",
+        ),
+        "data_source": Param(
+            None,
+            type=["null", "object"],
+            required=["type", "source"],
+            properties={
+                "type": {"type": "string", "pattern": "^(?i:s3|openai)$", "description": REMOTE},
+                "source": {"type": "array", "minItems": 1, "items": SOURCE},
+            },
+            propertyNames={"enum": ["type", "source"]},
+            section=WHOLE,
+            description_md='`{"type": …, "source": […]}`; it takes the place of the two fields above.',
+        ),
+    },
+    doc_md=__doc__,
+) as dag:
+    OpenSearchBatchIngestionOperator(
+        task_id="batch_ingestion",
+        work="{{ params.work }}",
+        opensearch_conn_id="{{ params.opensearch_conn_id }}",
+        aws_conn_id="{{ params.aws_conn_id }}",
+        openai_conn_id="{{ params.openai_conn_id }}",
+    )

@@ -1,0 +1,209 @@
+"""batch_ingestion: a `_batch_ingestion` request as a task. Keys come from Airflow connections, never from the request.
+
+A request is stored with the run, in Airflow's database, and shown in its pages: a credential in it would be, too. And
+who may start a run must not thereby read the worker's own files: sources are in S3 or at OpenAI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from airflow.sdk import BaseOperator
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest import IngestReport, ingest_request
+from opensearch_batch.core.manifest import WorkPrefix, save
+from opensearch_batch.core.objects import split_uri
+from opensearch_batch.core.progress import IngestCounts
+from opensearch_batch.core.request import BatchIngestion, parse_request
+from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, connection, objects
+from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, work_of
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from opensearch_batch.core.openai_files import OpenAIFiles
+    from opensearch_batch.core.stores import Stores
+
+OPENAI_CONN_ID = "openai_default"
+WORK = "s3://opensearch-batch"
+# What a run is told beside the request.
+SETTINGS = frozenset({"opensearch_conn_id", "aws_conn_id", "openai_conn_id", "work", "force"})
+# The request's `data_source` in a form: one field each.
+DATA_SOURCE_FIELDS = ("type", "source")
+LOG_EVERY_ROWS = 100_000
+
+
+class OpenSearchBatchIngestionOperator(BaseOperator):
+    """Run a `_batch_ingestion` request.
+
+    Returns ``{index, state, counts: {read, indexed, unchanged, dead_letters, joined, …}, report, dead_letters}``; the
+    last two are locations. What a killed or cleared task had settled is not written again, and the same request again
+    writes nothing.
+
+    Args:
+        request: the body of a request; the run's own conf, or its params, if None.
+        work: S3 prefix for everything this task writes.
+        opensearch_conn_id: the cluster.
+        aws_conn_id: the object storage, of the sources and of `work`.
+        openai_conn_id: type ``http`` or ``generic``; its password is OpenAI's key, its host the API's URL, if another.
+
+    Raises:
+        ConfigError: when the DAG is made: `request` holds a credential.
+        AirflowFailException: the request cannot work, or a source is damaged.
+        RetriableError: a server was away; the retry goes on where this attempt stopped.
+    """
+
+    template_fields = ("request", "work", "opensearch_conn_id", "aws_conn_id", "openai_conn_id")
+    ui_color = "#e6f4ea"
+
+    def __init__(
+        self,
+        *,
+        request: Mapping[str, Any] | None = None,
+        work: str = WORK,
+        opensearch_conn_id: str = OPENSEARCH_CONN_ID,
+        aws_conn_id: str = AWS_CONN_ID,
+        openai_conn_id: str = OPENAI_CONN_ID,
+        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+    ) -> None:
+        super().__init__(**kwargs)
+        # Airflow stores templated fields before it runs the task.
+        refuse_credential(request or {})
+        self.request = request
+        self.work = work
+        self.opensearch_conn_id = opensearch_conn_id
+        self.aws_conn_id = aws_conn_id
+        self.openai_conn_id = openai_conn_id
+
+    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
+        """Ingest what the request names."""
+        with errors_end_the_task():
+            body = self.request or request_of(context["dag_run"].conf or {}, context["params"])
+            batch = remote_only(body)
+            work = work_of(batch.work or self.work, context)
+            store = stores(self.aws_conn_id, self.openai_conn_id)
+            report = ingest_request(
+                batch,
+                store,
+                OpenSearchMLHook(self.opensearch_conn_id).cluster,
+                work=f"{work.root}/{work.pipeline}/ingested",
+                force=forced(context),
+                on_progress=_Progress(self),
+            )
+            where = report_location(work, run_key_of(context), context["ti"])
+            save(store, where, report)
+        for remark in report.remarks:
+            self.log.warning(remark)
+        found = summary(report, where)
+        self.log.info("%s: %s, %s; report %s", report.index, report.state, found["counts"], where)
+        return found
+
+
+class _Progress:
+    """Logs how far a long ingest is."""
+
+    def __init__(self, operator: BaseOperator) -> None:
+        self._operator = operator
+        self._next = LOG_EVERY_ROWS
+
+    def __call__(self, counts: IngestCounts, size_bytes: int) -> None:
+        if counts.read >= self._next:
+            self._next = counts.read + LOG_EVERY_ROWS
+            self._operator.log.info(
+                "%d rows, %d bytes read, %d dead letters", counts.read, size_bytes, counts.dead_letters
+            )
+
+
+def request_of(conf: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request a run asks for.
+
+    As soon as `conf` names any member of it, it is the whole request: the params' defaults are an example, and must
+    not fill in what a request leaves out. The form sends all members. ``type`` and ``source`` stand for `data_source`.
+    """
+    given = {name: value for name, value in conf.items() if name not in SETTINGS and value is not None}
+    body = given or {name: value for name, value in params.items() if name not in SETTINGS and value is not None}
+    fields = {name: body.pop(name) for name in DATA_SOURCE_FIELDS if name in body}
+    return {**body, **({"data_source": fields} if fields and "data_source" not in body else {})}
+
+
+def refuse_credential(body: Mapping[str, Any]) -> None:
+    """Raise ConfigError when a request holds a credential; its values are not repeated."""
+    if body.get("credential"):
+        raise ConfigError(
+            "credential: Airflow would store it with the run; take it out, and name Airflow connections that hold "
+            "the keys: aws_conn_id for S3, openai_conn_id for OpenAI"
+        )
+
+
+def remote_only(body: Mapping[str, Any]) -> BatchIngestion:
+    """Read a request whose sources, dead letters and keys are nothing of the worker's or the request's own.
+
+    Raises:
+        ConfigError: it holds a credential, names local files, or cannot work.
+    """
+    refuse_credential(body)
+    batch = parse_request(body)
+    if batch.type == "local":
+        raise ConfigError(
+            "data_source.type: 'local' would read the worker's own files; put them into S3 and give type s3, or run "
+            "the request with the command line"
+        )
+    if batch.dead_letters is not None:
+        split_uri(batch.dead_letters)
+    return batch
+
+
+def stores(aws_conn_id: str, openai_conn_id: str) -> Stores:
+    """Return the stores of a request, each made at its first use, so that only connections in use must be there."""
+    from opensearch_batch.core.stores import Stores
+
+    return Stores(s3=lambda: objects(aws_conn_id), openai=lambda: openai_files(openai_conn_id))
+
+
+def openai_files(openai_conn_id: str) -> OpenAIFiles:
+    """Return the files of an OpenAI account.
+
+    Raises:
+        ConfigError: there is no such connection, or it has no password.
+    """
+    from opensearch_batch.core.clients import openai_client
+    from opensearch_batch.core.openai_files import OpenAIFiles
+
+    found = connection(openai_conn_id, "http")
+    if not found.password:
+        raise ConfigError(f"connection {openai_conn_id}: no password; put OpenAI's key there")
+    return OpenAIFiles(openai_client(api_key=found.password, base_url=base_url(found)))
+
+
+def base_url(found: Connection) -> str | None:
+    """Return the API's URL a connection names, with its path; None when it names no host."""
+    if not found.host:
+        return None
+    host = found.host if "://" in found.host else f"{found.schema or 'https'}://{found.host}"
+    if not found.port:
+        return host
+    scheme, _, rest = host.partition("://")
+    name, slash, path = rest.partition("/")
+    return f"{scheme}://{name}:{found.port}{slash}{path}"
+
+
+def report_location(work: WorkPrefix, run_key: str, ti: Any) -> str:  # noqa: ANN401 - Airflow's task instance
+    """Return where a task accounts for its run."""
+    mapped = "" if ti.map_index < 0 else f"-{ti.map_index}"
+    return f"{work.run(run_key)}/{ti.task_id}{mapped}.json"
+
+
+def summary(report: IngestReport, where: str) -> dict[str, Any]:
+    """Return what XCom carries of a report: sums and locations; the counts of each source stay in the report."""
+    counts = msgspec.to_builtins(report.counts)
+    del counts["sources"]
+    return {
+        "index": report.index,
+        "state": report.state,
+        "counts": counts,
+        "report": where,
+        "dead_letters": report.dead_letters,
+    }

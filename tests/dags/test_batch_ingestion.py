@@ -1,0 +1,228 @@
+"""What the DAG of a `_batch_ingestion` request takes and refuses, and which request a run asks for."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from airflow.sdk import Connection
+from airflow.sdk.definitions.param import ParamsDict
+from airflow.sdk.exceptions import ParamValidationError
+
+from dags.batch_ingestion import dag
+from dags.replay import dag as replay_dag
+from include.local_stack.airflow import MASKED_WORDS
+from opensearch_batch.batch_ingestion import (
+    DATA_SOURCE_FIELDS,
+    SETTINGS,
+    OpenSearchBatchIngestionOperator,
+    base_url,
+    remote_only,
+    request_of,
+    summary,
+)
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest import IngestReport
+from opensearch_batch.core.progress import IngestCounts, SourceCounts
+from opensearch_batch.core.request import Credential, parse_request
+
+ROOT = Path(__file__).resolve().parents[2]
+KEYS = {"region": "us-east-1", "access_key": "AKIA-of-the-test", "secret_key": "one-secret", "session_token": "other"}
+DOCUMENTED: dict[str, Any] = {
+    "index_name": "my-nlp-index",
+    "field_map": {
+        "chapter": "$.content[0]",
+        "title": "$.content[1]",
+        "chapter_embedding": "$.SageMakerOutput[0]",
+        "title_embedding": "$.SageMakerOutput[1]",
+        "_id": "$.id",
+    },
+    "ingest_fields": ["$.id"],
+    "data_source": {"type": "s3", "source": ["s3://offlinebatch/output/sagemaker_batch.json.out"]},
+}
+OPENAI: dict[str, Any] = {
+    "index_name": "my-nlp-index-openai",
+    "field_map": {
+        "question": "source[1].$.body.input[0]",
+        "answer": "source[1].$.body.input[1]",
+        "question_embedding": "source[0].$.response.body.data[0].embedding",
+        "answer_embedding": "source[0].$.response.body.data[1].embedding",
+        "_id": ["source[0].$.custom_id", "source[1].$.custom_id"],
+    },
+    "ingest_fields": ["source[2].$.custom_field1", "source[2].$.custom_field2"],
+    "data_source": {"type": "openAI", "source": ["file-output", "file-input", "file-other"]},
+}
+
+
+def checked(conf: dict[str, Any], params: ParamsDict = dag.params) -> dict[str, Any]:
+    """Return a run's params as Airflow makes them of its conf."""
+    made = copy.deepcopy(params)
+    made.update(conf)
+    return made.validate()
+
+
+def refused(conf: dict[str, Any]) -> str:
+    """Return what Airflow says of a conf that the schema refuses."""
+    with pytest.raises(ParamValidationError) as error:
+        checked(conf)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("body", [DOCUMENTED, OPENAI])
+def test_a_documented_request_is_a_valid_conf(body: dict[str, Any]) -> None:
+    """The schema takes it unchanged, and the run asks for exactly it: no default of the form is mixed in."""
+    params = checked(body)
+    assert request_of(body, params) == body
+    assert remote_only(request_of(body, params)) == parse_request(body)
+
+
+@pytest.mark.parametrize("missing", ["index_name", "field_map", "data_source"])
+def test_what_a_conf_leaves_out_is_not_taken_from_the_example(missing: str) -> None:
+    """A request without one of its members stays without it."""
+    body = {name: value for name, value in DOCUMENTED.items() if name != missing}
+    assert request_of({**body, "force": True, "credential": None}, checked(body)) == body
+
+
+def test_a_run_without_conf_ingests_the_example() -> None:
+    """The form's defaults are a request that can be read; settings alone leave it as it is."""
+    example = request_of({}, checked({}))
+    assert remote_only(example).sources == ["s3://documents/passages/"]
+    assert request_of({"force": True, "work": "s3://elsewhere"}, checked({"force": True})) == example
+
+
+def test_the_form_asks_for_what_its_fields_say() -> None:
+    """The form sends every field; type and source become the data source, empty fields are left out."""
+    filled = {**checked({}), "index_name": "i", "type": "openAI", "source": ["file-1"], "field_map": {"_id": "$.id"}}
+    assert request_of(filled, checked(filled)) == {
+        "index_name": "i",
+        "field_map": {"_id": "$.id"},
+        "op_type": "index",
+        "on_missing": "null",
+        "on_unmatched": "index_partial",
+        "data_source": {"type": "openAI", "source": ["file-1"]},
+    }
+
+
+def test_a_whole_data_source_takes_the_place_of_the_two_fields() -> None:
+    """It is what the API's own JSON says."""
+    conf = {**checked({}), **DOCUMENTED}
+    assert request_of(conf, checked(conf))["data_source"] == DOCUMENTED["data_source"]
+
+
+def test_every_field_of_the_form_belongs_to_a_request_or_to_the_run() -> None:
+    """No field is read by nobody: each is a member of the request, or a setting."""
+    members = set(dag.params) - SETTINGS - set(DATA_SOURCE_FIELDS)
+    for name in members - {"credential"}:
+        with pytest.raises(ConfigError) as error:
+            parse_request({**DOCUMENTED, name: object})
+        assert "no such member" not in str(error.value), name
+
+
+def test_the_documents_requests_are_taken() -> None:
+    """Each body the document shows is valid for its DAG."""
+    bodies = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "batch_ingestion.md").read_text(), re.DOTALL)
+    ingested, replayed = (json.loads(body)["conf"] for body in bodies)
+    assert remote_only(request_of(ingested, checked(ingested))).ingest.index == "my-nlp-index"
+    assert checked(replayed, replay_dag.params)["field_map"] == {"_id": "$.id", "year": "$.published"}
+
+
+def test_the_audit_of_both_stacks_masks_what_the_document_says() -> None:
+    """The compose file and the document name the words of the local stack, in the lower case in which they match."""
+    compose = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
+    assert compose["x-airflow"]["environment"]["AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES"] == MASKED_WORDS
+    assert f"`{MASKED_WORDS}`" in (ROOT / "docs" / "batch_ingestion.md").read_text()
+    assert MASKED_WORDS.islower()
+    for name in msgspec.structs.fields(Credential):
+        if name.encode_name != "region":
+            assert any(word in name.encode_name.lower() for word in MASKED_WORDS.split(",")), name.encode_name
+
+
+def test_a_credential_is_refused_and_not_repeated() -> None:
+    """The refusal says where keys belong; none of the credential's values is in it."""
+    said = refused({**DOCUMENTED, "credential": KEYS})
+    assert said.startswith("Invalid input for param credential: 'no credential is taken")
+    assert "aws_conn_id for S3, openai_conn_id for OpenAI" in said
+    assert not [value for value in KEYS.values() if value in said]
+
+
+def test_a_credential_that_is_no_object_is_refused_and_repeated() -> None:
+    """JSON schema quotes the value that is wrong, here the text itself; the documents say so."""
+    assert "'sk-text'" in refused({"credential": "sk-text"})
+
+
+def test_a_credential_inside_the_data_source_is_refused_and_not_repeated() -> None:
+    """A data source has a type and sources."""
+    said = refused({"data_source": {**DOCUMENTED["data_source"], "credential": KEYS}})
+    assert "'credential' is not one of ['type', 'source']" in said
+    assert "one-secret" not in said
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {"type": "local"},
+        {"source": ["/etc/passwd"]},
+        {"source": ["s3://bucket/key", "file:///etc/passwd"]},
+        {"data_source": {"type": "local", "source": ["rows.jsonl"]}},
+        {"data_source": {"type": "s3", "source": ["../rows.jsonl"]}},
+    ],
+)
+def test_files_of_the_worker_are_refused(conf: dict[str, Any]) -> None:
+    """The answer says what a DAG reads."""
+    assert "worker's own machine are not read" in " ".join(refused(conf).replace("'\n", "").replace('"', "'").split())
+
+
+@pytest.mark.parametrize("name", ["work", "dead_letters"])
+def test_a_run_writes_to_s3_only(name: str) -> None:
+    """A local prefix is refused."""
+    assert f"Invalid input for param {name}: '/tmp/x' does not match" in refused({name: "/tmp/x"})  # noqa: S108 - refused, not written
+
+
+def test_a_request_of_ones_own_dag_is_held_to_the_same() -> None:
+    """The operator refuses a credential when the DAG is made, and local files and prefixes when it runs."""
+    with pytest.raises(ConfigError, match="aws_conn_id for S3, openai_conn_id for OpenAI") as error:
+        OpenSearchBatchIngestionOperator(task_id="t", request={**DOCUMENTED, "credential": KEYS})
+    assert "one-secret" not in str(error.value)
+    with pytest.raises(ConfigError, match="would read the worker's own files"):
+        remote_only({**DOCUMENTED, "data_source": {"type": "local", "source": ["rows.jsonl"]}})
+    with pytest.raises(ConfigError, match="is no S3 location"):
+        remote_only({**DOCUMENTED, "dead_letters": "letters/"})
+
+
+def test_a_replay_needs_a_queue() -> None:
+    """Without one, or with a local one, no run starts."""
+    with pytest.raises(ParamValidationError, match="no default value"):
+        checked({}, replay_dag.params)
+    with pytest.raises(ParamValidationError, match="does not match"):
+        checked({"queue": "/letters/"}, replay_dag.params)
+    assert checked({"queue": "s3://b/letters/"}, replay_dag.params)["field_map"] is None
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({}, None),
+        ({"host": "https://gateway.example/openai/v1"}, "https://gateway.example/openai/v1"),
+        ({"host": "gateway.example/v1"}, "https://gateway.example/v1"),
+        ({"host": "127.0.0.1/v1", "port": 9400, "schema": "http"}, "http://127.0.0.1:9400/v1"),
+        ({"host": "http://127.0.0.1/v1", "port": 9400}, "http://127.0.0.1:9400/v1"),
+    ],
+)
+def test_the_connection_names_the_apis_url(parts: dict[str, Any], expected: str | None) -> None:
+    """A host may be a whole URL, or come with scheme and port beside it; none means OpenAI's own."""
+    assert base_url(Connection(conn_id="c", conn_type="http", **parts)) == expected
+
+
+def test_what_xcom_carries_does_not_grow_with_the_sources() -> None:
+    """A thousand sources leave it below 2 KB; their own counts are in the report."""
+    counts = IngestCounts(read=10, indexed=10, sources=[SourceCounts(f"s3://bucket/{n}") for n in range(1000)])
+    report = IngestReport("index", "DONE", counts, f"s3://bucket/{'k' * 600}")
+    carried = summary(report, f"s3://bucket/{'w' * 600}")
+    assert len(msgspec.json.encode(carried)) <= 2048
+    assert carried["counts"]["indexed"] == 10

@@ -1,0 +1,84 @@
+"""The document's role for the whole road: enough for all that the stages ask of ML Commons, and nothing in vain."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from include.local_stack.opensearch_security import ROLE_FILE
+from opensearch_batch.core.ml_commons import ML, MLCommons
+from tests.security.secured import (
+    INGEST_ROLE,
+    ML_MAPPING,
+    ROAD_ROLE,
+    Job,
+    Secured,
+    User,
+    permissions,
+    refusals,
+    submit,
+    without,
+)
+
+ML_PERMISSIONS = [name for name in permissions(ROAD_ROLE) if name not in permissions(INGEST_ROLE)]
+
+
+@pytest.fixture(scope="module")
+def job(secured: Secured) -> Job:
+    """A model and a job of it, so that no call of a user depends on another."""
+    admin = User("admin", secured.stack.credentials.opensearch_admin_password)
+    ml = MLCommons(secured.cluster(admin))
+    model = ml.ensure_model(f"model {uuid.uuid4().hex}", secured.connector())
+    return Job(model.id, submit(ml, model.id))
+
+
+@pytest.fixture(scope="module")
+def probed(secured: Secured) -> User:
+    """A user whose role changes from test to test."""
+    return secured.user(ROAD_ROLE)
+
+
+def road(secured: Secured, user: User, job: Job) -> Iterator[Callable[[], object]]:
+    """Yield every kind of call that the stages make of ML Commons."""
+    cluster = secured.cluster(user)
+    ml = MLCommons(cluster)
+    yield lambda: ml.ensure_model(f"model {uuid.uuid4().hex}", secured.connector())
+    yield lambda: ml.model(job.model_id)
+    yield lambda: submit(ml, job.model_id)
+    yield lambda: list(ml.tasks(job.model_id))
+    yield lambda: ml.task(job.task_id)
+    yield lambda: cluster.call("POST", f"{ML}/tasks/{submit(ml, job.model_id)}/_cancel")
+
+
+def test_the_stack_gives_its_worker_the_role_of_the_document() -> None:
+    """What the document says is what `make up SECURITY=on` does."""
+    assert json.loads(ROLE_FILE.read_text()) == ROAD_ROLE
+
+
+def test_the_role_for_the_whole_road_is_the_one_for_ingest_and_more() -> None:
+    """Whoever may do all may ingest."""
+    assert set(permissions(INGEST_ROLE)) < set(permissions(ROAD_ROLE))
+
+
+def test_the_role_for_the_whole_road_is_enough(secured: Secured, job: Job) -> None:
+    """No call is refused."""
+    assert refusals(road(secured, secured.user(ROAD_ROLE), job)) == ""
+
+
+@pytest.mark.parametrize("permission", ML_PERMISSIONS)
+def test_the_role_for_the_whole_road_holds_nothing_in_vain(
+    secured: Secured, probed: User, job: Job, permission: str
+) -> None:
+    """Without any one of its permissions some call is refused, and the error names that permission."""
+    user = secured.give(probed, without(ROAD_ROLE, permission))
+    assert f"[{permission}]" in refusals(road(secured, user, job))
+
+
+def test_ml_full_access_goes_with_the_role_for_ingest(secured: Secured, job: Job) -> None:
+    """Mapped by an ARN, as on Amazon OpenSearch Service, it stands for all permissions of ML Commons."""
+    secured.admin("PUT", "_plugins/_security/api/rolesmapping/ml_full_access", ML_MAPPING)
+    user = secured.user(INGEST_ROLE, backend_roles=ML_MAPPING["backend_roles"])
+    assert refusals(road(secured, user, job)) == ""
