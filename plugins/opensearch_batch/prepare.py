@@ -15,8 +15,8 @@ from opensearch_batch.core.field_map import FieldMap
 from opensearch_batch.core.job import job_key
 from opensearch_batch.core.manifest import Manifest, WorkPrefix, save
 from opensearch_batch.core.ml_commons import Model, fill
-from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.prepare import Prepare, ShardLimits
+from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.vectors import VectorField
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, connector_credential, objects
 from opensearch_batch.services import service

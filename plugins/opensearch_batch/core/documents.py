@@ -113,8 +113,9 @@ class Documents:
         streams: list[Stream[Rejected | Blank]] = [
             Stream(self._keyed(number), source.size_bytes) for number, source in enumerate(self._sources)
         ]
-        with tempfile.TemporaryDirectory(dir=self._folder, prefix="join-") as folder:
-            yield from join(streams, folder=Path(folder), memory_bytes=self._memory_bytes)
+        # A spill has no name there, so nothing is left behind, whatever ends this process.
+        folder = self._folder or Path(tempfile.gettempdir())
+        yield from join(streams, folder=folder, memory_bytes=self._memory_bytes)
 
     def _keyed(self, number: int) -> Iterator[Keyed | Rejected | Blank]:
         for row in self._read(self._objects, number, self._sources[number]):

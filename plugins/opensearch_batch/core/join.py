@@ -103,7 +103,8 @@ class _Join(Generic[T]):
     def side_by_side(self) -> Iterator[Group | T]:
         """Read the streams at the same pace until all have ended, or too much waits: then some are still live."""
         first = self._small()
-        while self.live and not self._is_full():
+        # What waits, waits for a stream: with one stream left it cannot grow.
+        while self.live and self._waiting_bytes <= self._memory_bytes:
             source = self._next(first)
             try:
                 item = next(source.rows)
@@ -130,14 +131,15 @@ class _Join(Generic[T]):
     def needed_bytes(self) -> int:
         """Return how much will go to disk, as far as known."""
         biggest = self._biggest()
-        return self._waiting_bytes + sum(source.left_bytes() for source in self.live if source is not biggest)
+        waiting = sum(len(keyed.row.content) for waiting in self._waiting.values() for keyed in waiting.rows)
+        return waiting + sum(source.left_bytes() for source in self.live if source is not biggest)
 
     def _small(self) -> list[_Source[T]]:
-        """Return the streams that are read first, the smallest first; never all of them."""
+        """Return the streams that are read first, the smallest first."""
         known = sorted((source.size_bytes, source.bit, source) for source in self.live if source.size_bytes is not None)
         room = self._memory_bytes // FIRST_SHARE
         first: list[_Source[T]] = []
-        for size_bytes, _, source in known[: len(self.live) - 1]:
+        for size_bytes, _, source in known:
             room -= size_bytes
             if room < 0:
                 break
@@ -152,10 +154,6 @@ class _Join(Generic[T]):
                 return first[0]
             first.pop(0)
         return min(self.live, key=_front)
-
-    def _is_full(self) -> bool:
-        """Tell whether too much waits; with one stream left nothing new can wait."""
-        return self._waiting_bytes > self._memory_bytes and len(self.live) > 1
 
     def _take(self, source: _Source[T], keyed: Keyed) -> Group | None:
         """Return the group a row completes, or let it wait."""

@@ -18,10 +18,10 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
 
-PLACE_BYTES = 6
+PLACE_BYTES = 5
 WRITE_BYTES = 1 << 20
 WALK_BYTES = 1 << 20
-_DIGEST_BYTES, _BUCKET_BYTES = 16, 2
+_DIGEST_BYTES, _BUCKET_BYTES = 13, 2
 _REST_BYTES = _DIGEST_BYTES - _BUCKET_BYTES
 _ENTRY_BYTES = _REST_BYTES + PLACE_BYTES
 _GIVEN = b"\xff" * PLACE_BYTES
@@ -50,22 +50,22 @@ class Keyed(msgspec.Struct, frozen=True):
 
 
 def digest(key: str) -> bytes:
-    """Return 128 bits that stand for the key: two keys with the same ones are not met in practice."""
+    """Return 104 bits that stand for the key: two keys with the same ones are not met in practice."""
     return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
 
 
 class Keys:
-    """The keys that lie on disk, with their places, and those that were given out; some 20 bytes a key.
+    """The keys that lie on disk, with their places, and those that were given out: 21 to 29 bytes a key.
 
     The start of a digest names a bucket, the rest stands in it; one search in some hundred bytes finds it.
     """
 
     def __init__(self) -> None:
-        self._buckets: dict[bytes, bytearray] = {}
+        self._buckets: list[bytearray | None] = [None] * (1 << 8 * _BUCKET_BYTES)
 
     def is_given(self, key: bytes) -> bool:
         """Tell whether a group of this key (its digest) was given out."""
-        bucket = self._buckets.get(key[:_BUCKET_BYTES])
+        bucket = self._buckets[key[0] << 8 | key[1]]
         if bucket is None:
             return False
         at = _find(bucket, key[_BUCKET_BYTES:])
@@ -96,10 +96,10 @@ class Keys:
         return places
 
     def _bucket(self, key: bytes) -> bytearray:
-        start = key[:_BUCKET_BYTES]
-        bucket = self._buckets.get(start)
+        number = key[0] << 8 | key[1]
+        bucket = self._buckets[number]
         if bucket is None:
-            bucket = self._buckets[start] = bytearray()
+            bucket = self._buckets[number] = bytearray()
         return bucket
 
 

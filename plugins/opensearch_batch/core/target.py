@@ -31,7 +31,7 @@ def open_target(cluster: Cluster, request: IngestRequest) -> tuple[Index, str | 
     Raises:
         ConfigError: it cannot be made, or it is there with other mappings than `index_body`.
     """
-    index, remark = cluster.index(request.index), None
+    index, remark = check_target(cluster, request), None
     if index is None:
         cluster.create_index(request.index, request.index_body or {})
         index = cluster.index(request.index)
@@ -42,9 +42,19 @@ def open_target(cluster: Cluster, request: IngestRequest) -> tuple[Index, str | 
             )
     if index is None:
         raise ConfigError(f"OpenSearch {cluster.name}: index {request.index} was made and is gone; run again")
-    if request.index_body is not None:
-        _check_mappings(index, request.index_body.get("mappings", {}))
     return index, remark
+
+
+def check_target(cluster: Cluster, request: IngestRequest) -> Index | None:
+    """Return the index to write to, None when it has yet to be made; nothing is changed.
+
+    Raises:
+        ConfigError: it is there with other mappings than `index_body`.
+    """
+    index = cluster.index(request.index)
+    if index is not None and request.index_body is not None:
+        _check_mappings(index, request.index_body.get("mappings", {}))
+    return index
 
 
 def _check_mappings(index: Index, wanted: Mapping[str, Any]) -> None:

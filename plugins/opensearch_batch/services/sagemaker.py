@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.json_path import PlainPath
 from opensearch_batch.core.job import JobRecord, State
+from opensearch_batch.core.json_path import PlainPath
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.base import Limits, RequestLine

@@ -1,0 +1,56 @@
+"""The command line: what the DAGs do, without Airflow; every command ends with an account and an exit code.
+
+A command is one module with one function, registered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from opensearch_batch import __version__
+from opensearch_batch.cli.command import Account, usage_error
+from opensearch_batch.cli.ingest import IngestAccount, ingest
+from opensearch_batch.cli.replay import ReplayAccount, replay
+
+PROGRAM = "python -m opensearch_batch"
+# The account of a command that was called wrongly has the members of any other.
+ACCOUNTS: dict[str, type[Account]] = {"ingest": IngestAccount, "replay": ReplayAccount}
+
+app = typer.Typer(
+    help="Batch ingestion for OpenSearch, offline. Exit codes: 0 done, 1 done with dead letters, 2 refused, 3 failed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(ingest)
+app.command()(replay)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer passes a flag's value so
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Hold what all commands share."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    try:
+        return int(app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        name = next((word for word in arguments if word in ACCOUNTS), "ingest")
+        return usage_error(
+            error.format_message(), ACCOUNTS[name], as_json="--json" in arguments, hint=f"{PROGRAM} {name}"
+        )

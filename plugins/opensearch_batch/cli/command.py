@@ -1,0 +1,104 @@
+"""However a command ends, it ends with one account, one exit code, and at most one line about the error."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from rich.console import Console
+
+from opensearch_batch.cli.secrets import Secrets
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest import DONE, DONE_WITH_DEAD_LETTERS
+
+REFUSED, FAILED, DRY_RUN = "REFUSED", "FAILED", "DRY_RUN"
+EXIT_CODES = {DONE: 0, DRY_RUN: 0, DONE_WITH_DEAD_LETTERS: 1, REFUSED: 2, FAILED: 3}
+INTERRUPTED = 130
+
+
+class Account(msgspec.Struct, frozen=True, kw_only=True):
+    """What every command tells; `error` stands there when `state` is REFUSED or FAILED."""
+
+    state: str = FAILED
+    seconds: float = 0.0
+    error: str | msgspec.UnsetType = msgspec.UNSET
+
+
+A = TypeVar("A", bound=Account)
+
+
+class Command(Generic[A]):
+    """One run of a command; `account` is what is known so far, so that an error does not take it along.
+
+    A command defines `work`, `show` and `when_stopped`.
+    """
+
+    when_stopped = "run the same command again"
+
+    def __init__(self, account: A) -> None:
+        self.account = account
+        self.secrets = Secrets()
+
+    def work(self) -> None:
+        """Do what the command is for, and set the account."""
+        raise NotImplementedError
+
+    def show(self, console: Console) -> None:
+        """Tell people the account of work that was done."""
+        raise NotImplementedError
+
+    def tell(self, **news: Any) -> None:  # noqa: ANN401 - members of the account
+        """Put news into the account."""
+        self.account = msgspec.structs.replace(self.account, **news)
+
+
+def run(command: Command[Any], *, as_json: bool, debug: bool, clock: Callable[[], float] = time.monotonic) -> int:
+    """Run a command, give its account and return its exit code."""
+    began_at, code = clock(), None
+    try:
+        command.work()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        command.tell(state=FAILED, error=f"stopped: {command.when_stopped}")
+    except Exception as error:  # noqa: BLE001 - whatever happens has an account
+        state = REFUSED if isinstance(error, ConfigError) else FAILED
+        command.tell(state=state, error=command.secrets.hide(_one_line(error)))
+        if debug:
+            sys.stderr.write(command.secrets.hide(traceback.format_exc()))
+    command.tell(seconds=round(clock() - began_at, 3))
+    _give(command, as_json=as_json)
+    return EXIT_CODES[command.account.state] if code is None else code
+
+
+def usage_error(message: str, account: type[Account], *, as_json: bool, hint: str) -> int:
+    """Give the account of a command that was called wrongly and return its exit code."""
+    message = f"{message.rstrip('.')}; see {hint} --help"
+    if as_json:
+        _write_json(account(state=REFUSED, error=message))
+    else:
+        sys.stderr.write(f"refused: {message}\n")
+    return EXIT_CODES[REFUSED]
+
+
+def _give(command: Command[Any], *, as_json: bool) -> None:
+    account = command.account
+    if as_json:
+        _write_json(account)
+    elif account.error is not msgspec.UNSET:
+        sys.stderr.write(f"{account.state.lower()}: {account.error}\n")
+    else:
+        command.show(Console(highlight=False, markup=False, emoji=False, soft_wrap=True))
+
+
+def _write_json(account: Account) -> None:
+    sys.stdout.write(msgspec.json.encode(account).decode() + "\n")
+
+
+def _one_line(error: Exception) -> str:
+    """Return an error's text; an unexpected one's with its type, which often is all it says."""
+    text = " ".join(str(error).split())
+    return text if type(error).__module__.startswith("opensearch_batch.") else f"{type(error).__name__}: {text}"

@@ -1,0 +1,127 @@
+"""Options, environment and the request's own credential become clients; no secret is an option.
+
+Options stand in the list of processes, which every user of a machine may read.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from opensearch_batch.cli.secrets import Secrets
+from opensearch_batch.core import clients
+from opensearch_batch.core.clients import Signing, Tls, address_of
+from opensearch_batch.core.cluster import Cluster
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.request import Credential
+
+if TYPE_CHECKING:
+    from opensearch_batch.core.objects import Objects
+    from opensearch_batch.core.stores import Stores
+
+PASSWORD = "OPENSEARCH_PASSWORD"  # noqa: S105 - the variable's name
+SAFE_WAY = f"give {PASSWORD} in the environment, and --user NAME --opensearch-url https://host:9200"
+
+
+class Connections(msgspec.Struct, frozen=True):
+    """Where the servers are, as the options say."""
+
+    opensearch_url: str | None = None
+    user: str | None = None
+    ca_certs: str | None = None
+    insecure: bool = False
+    aws_region: str | None = None
+    aws_service: str | None = None
+    s3_endpoint: str | None = None
+    openai_base_url: str | None = None
+
+    def cluster(self, secrets: Secrets) -> Cluster:
+        """Return the cluster.
+
+        Raises:
+            ConfigError: no address, or one with a password in it; no password, or no AWS credentials.
+        """
+        if not self.opensearch_url:
+            raise ConfigError("which cluster? Give --opensearch-url, or OPENSEARCH_URL in the environment")
+        url = _without_password("--opensearch-url", self.opensearch_url, SAFE_WAY)
+        signing = self._signing()
+        client = clients.opensearch_client(
+            address_of(url),
+            user=self.user,
+            password=self._password(secrets) if self.user else None,
+            signing=signing,
+            tls=Tls(self.ca_certs, verify=not self.insecure),
+        )
+        return Cluster(client, url)
+
+    def stores(self, credential: Credential | None = None) -> Stores:
+        """Return where data lie; a client is made when it is first needed."""
+        from opensearch_batch.core.local_files import LocalFiles
+        from opensearch_batch.core.stores import Stores
+
+        own = credential or Credential()
+        return Stores(s3=lambda: self._s3(own), local=LocalFiles, openai=lambda: self._openai(own))
+
+    def as_arguments(self) -> list[str]:
+        """Return the options that give these connections again; none is a secret."""
+        arguments: list[str] = []
+        for name, value in msgspec.structs.asdict(self).items():
+            option = f"--{name.replace('_', '-')}"
+            if value is True:
+                arguments.append(option)
+            elif value:
+                arguments += [option, value]
+        return arguments
+
+    def _password(self, secrets: Secrets) -> str:
+        password = os.environ.get(PASSWORD)
+        if password is None and sys.stdin.isatty():
+            password = getpass.getpass(f"Password of {self.user} at {self.opensearch_url}: ", stream=sys.stderr)
+        if not password:
+            raise ConfigError(f"no password for --user {self.user}; give it in the environment as {PASSWORD}")
+        return secrets.keep(password)
+
+    def _signing(self) -> Signing | None:
+        if not (self.aws_region or self.aws_service):
+            return None
+        if self.user:
+            raise ConfigError("--user signs in with a password and --aws-region with SigV4; give one of them")
+        return clients.aws_signing(self.aws_region, self.aws_service or "es")
+
+    def _s3(self, own: Credential) -> Objects:
+        from opensearch_batch.core.s3 import S3Objects
+
+        endpoint = self.s3_endpoint and _without_password("--s3-endpoint", self.s3_endpoint, "give AWS_ACCESS_KEY_ID")
+        client: Any = clients.s3_client(
+            endpoint=endpoint,
+            region=own.region,
+            access_key=own.access_key,
+            secret_key=own.secret_key,
+            session_token=own.token,
+        )
+        return S3Objects(client)
+
+    def _openai(self, own: Credential) -> Objects:
+        from opensearch_batch.core.openai_files import OpenAIFiles
+
+        url = self.openai_base_url and _without_password(
+            "--openai-base-url", self.openai_base_url, "give OPENAI_API_KEY"
+        )
+        return OpenAIFiles(clients.openai_client(api_key=own.openai_key, base_url=url))
+
+
+def _without_password(option: str, url: str, instead: str) -> str:
+    """Return a URL that is fit for the list of processes.
+
+    Raises:
+        ConfigError: it is not, or is no URL of a server.
+    """
+    try:
+        address_of(url)
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}" + (f"; {instead} in its place" if "@" in url else "")) from None
+    return url

@@ -1,0 +1,169 @@
+"""ingest: a `_batch_ingestion` request; the same request again writes nothing, an interrupted one goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from opensearch_batch.cli import options
+from opensearch_batch.cli.command import Account, Command, run
+from opensearch_batch.cli.connections import Connections
+from opensearch_batch.cli.preview import Preview
+from opensearch_batch.cli.request_file import RequestFile, absolute, default_work, read_request
+from opensearch_batch.cli.tables import counts_table, show_dead_letters, sources_table
+from opensearch_batch.cli.watch import Watch, bytes_to_read
+from opensearch_batch.core.ingest import find_sources, ingest_request
+from opensearch_batch.core.join import MEMORY_BYTES
+from opensearch_batch.core.progress import IngestCounts, SourceCounts
+
+MIB = 1 << 20
+
+
+class IngestAccount(Account, frozen=True, kw_only=True):
+    """What became of a request; the counts are those of `IngestCounts`."""
+
+    index: str | None = None
+    read: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    dead_letters: int = 0
+    unmatched: int = 0
+    joined: int = 0
+    blank: int = 0
+    nulls: int = 0
+    sources: list[SourceCounts] = msgspec.field(default_factory=list)
+    dead_letters_location: str | None = None
+    remarks: list[str] = msgspec.field(default_factory=list)
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """How a request is run."""
+
+    work: str | None
+    force: bool
+    memory_bytes: int
+    spill_folder: Path | None
+
+
+def ingest(
+    *,
+    request: Annotated[str, typer.Argument(metavar="REQUEST.json", help="The request's file, or - for stdin.")],
+    opensearch_url: options.OpenSearchUrl = None,
+    user: options.User = None,
+    ca_certs: options.CaCerts = None,
+    insecure: options.Insecure = False,
+    aws_region: options.AwsRegion = None,
+    aws_service: options.AwsService = None,
+    s3_endpoint: options.S3Endpoint = None,
+    openai_base_url: options.OpenAIBaseUrl = None,
+    work: Annotated[
+        str | None,
+        typer.Option(
+            help="Where progress and dead letters go; beside the first source if nobody says.", show_default=False
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all of it, show the first documents, write nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write everything again, whatever was done before.")] = False,
+    memory_mb: Annotated[
+        int, typer.Option(min=1, help="How many MiB of rows may wait for their partners in other sources.")
+    ] = MEMORY_BYTES // MIB,
+    spill_folder: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Where more than that waits; a temporary folder if not given."),
+    ] = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> int:
+    """Bring the rows a _batch_ingestion request names into its index.
+
+    Example: python -m opensearch_batch ingest request.json --opensearch-url https://localhost:9200 --user worker
+    """
+    connections = Connections(
+        opensearch_url,
+        user,
+        str(ca_certs) if ca_certs else None,
+        insecure,
+        aws_region,
+        aws_service,
+        s3_endpoint,
+        openai_base_url,
+    )
+    if dry_run:
+        return run(Preview(request, connections), as_json=as_json, debug=debug)
+    settings = Settings(work, force, memory_mb * MIB, spill_folder)
+    return run(Ingestion(request, connections, settings), as_json=as_json, debug=debug)
+
+
+class Ingestion(Command[IngestAccount]):
+    """One run of a request."""
+
+    when_stopped = "the same command goes on where it stopped"
+
+    def __init__(self, request: str, connections: Connections, settings: Settings) -> None:
+        super().__init__(IngestAccount())
+        self._request = request
+        self._connections = connections
+        self._settings = settings
+        self._replay_arguments = connections.as_arguments()
+        if settings.force:
+            self.when_stopped = "the same command without --force goes on where it stopped"
+
+    def work(self) -> None:
+        """Run the request."""
+        file = read_request(self._request)
+        batch, settings = file.batch, self._settings
+        self.secrets.keep_credential(batch.credential)
+        self.tell(index=batch.ingest.index)
+        self._replay_arguments = self._arguments_of_replay(file)
+        objects = self._connections.stores(batch.credential)
+        cluster = self._connections.cluster(self.secrets)
+        work = absolute(settings.work, Path.cwd()) if settings.work else batch.work or default_work(batch)
+        total_bytes = bytes_to_read(find_sources(batch, objects))
+        with Watch(batch.ingest.index, total_bytes=total_bytes) as watch:
+
+            def see(counts: IngestCounts, read_bytes: int) -> None:
+                self._count(counts)
+                watch.see_ingest(counts, read_bytes)
+
+            report = ingest_request(
+                batch,
+                objects,
+                cluster,
+                work=work,
+                force=settings.force,
+                memory_bytes=settings.memory_bytes,
+                folder=settings.spill_folder,
+                on_progress=see,
+            )
+        self._count(report.counts)
+        self.tell(state=report.state, dead_letters_location=report.dead_letters, remarks=report.remarks)
+
+    def _count(self, counts: IngestCounts) -> None:
+        self.tell(**msgspec.structs.asdict(counts))
+
+    def _arguments_of_replay(self, file: RequestFile) -> list[str]:
+        """Return what a replay needs beside its queue: the request again, where its credential opens the queue."""
+        own = file.batch.credential
+        again = ["--request", file.name] if own and own.secret_key else []
+        return [*again, *self._connections.as_arguments()]
+
+    def show(self, console: Console) -> None:
+        """Tell people the counts, and what is left to do."""
+        account = self.account
+        console.print(f"{account.index}: {account.state} in {account.seconds:.1f} s")
+        names = ("read", "indexed", "unchanged", "dead_letters")
+        rare = ("joined", "unmatched", "blank", "nulls")
+        shown = [*names, *(name for name in rare if getattr(account, name))]
+        console.print(counts_table({name: getattr(account, name) for name in shown}))
+        if len(account.sources) > 1:
+            console.print(sources_table(account.sources))
+        for remark in account.remarks:
+            console.print(f"remark: {remark}")
+        if account.dead_letters_location:
+            show_dead_letters(console, account.dead_letters_location, self._replay_arguments)

@@ -1,0 +1,119 @@
+"""replay: dead letters once more, after their cause was mended; what succeeds leaves the queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from opensearch_batch.cli import options
+from opensearch_batch.cli.command import Account, Command, run
+from opensearch_batch.cli.connections import Connections
+from opensearch_batch.cli.request_file import RequestFile, absolute, read_request
+from opensearch_batch.cli.tables import counts_table, show_dead_letters
+from opensearch_batch.cli.watch import Watch
+from opensearch_batch.core import replay as core
+from opensearch_batch.core.ingest import DONE, DONE_WITH_DEAD_LETTERS
+from opensearch_batch.core.request import IngestRequest
+
+
+class ReplayAccount(Account, frozen=True, kw_only=True):
+    """What became of a queue; `dead_letters` are those that stay, at `dead_letters_location`."""
+
+    queue: str | None = None
+    index: str | None = None
+    read: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    dead_letters: int = 0
+    dead_letters_location: str | None = None
+
+
+def replay(
+    *,
+    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The dead letters, as a report named them.")],
+    request: Annotated[
+        str | None, typer.Option(help="A mended request, in place of the one they were made with; - for stdin.")
+    ] = None,
+    opensearch_url: options.OpenSearchUrl = None,
+    user: options.User = None,
+    ca_certs: options.CaCerts = None,
+    insecure: options.Insecure = False,
+    aws_region: options.AwsRegion = None,
+    aws_service: options.AwsService = None,
+    s3_endpoint: options.S3Endpoint = None,
+    openai_base_url: options.OpenAIBaseUrl = None,
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> int:
+    """Send dead letters again, after their cause was mended.
+
+    Example: python -m opensearch_batch replay s3://bucket/_opensearch_batch/4f0c/dead_letters/
+    """
+    connections = Connections(
+        opensearch_url,
+        user,
+        str(ca_certs) if ca_certs else None,
+        insecure,
+        aws_region,
+        aws_service,
+        s3_endpoint,
+        openai_base_url,
+    )
+    return run(Replay(queue, request, connections), as_json=as_json, debug=debug)
+
+
+class Replay(Command[ReplayAccount]):
+    """One replay of a queue."""
+
+    when_stopped = "the same command sends what is left"
+
+    def __init__(self, queue: str, request: str | None, connections: Connections) -> None:
+        super().__init__(ReplayAccount(queue=absolute(queue, Path.cwd())))
+        self._request = request
+        self._connections = connections
+
+    def work(self) -> None:
+        """Send the letters."""
+        file = read_request(self._request) if self._request else None
+        credential = file.batch.credential if file else None
+        self.secrets.keep_credential(credential)
+        objects = self._connections.stores(credential)
+        cluster = self._connections.cluster(self.secrets)
+        with Watch("replay") as watch:
+
+            def see(report: core.ReplayReport) -> None:
+                self._count(report)
+                documents = report.indexed + report.unchanged
+                watch.see(rows=report.read, documents=documents, dead_letters=report.dead_letters)
+
+            report = core.replay(self.account.queue or "", objects, cluster, request=_mended(file), on_progress=see)
+        self._count(report)
+        self.tell(state=DONE_WITH_DEAD_LETTERS if report.dead_letters else DONE)
+
+    def _count(self, report: core.ReplayReport) -> None:
+        self.tell(
+            queue=report.queue,
+            index=report.index,
+            read=report.read,
+            indexed=report.indexed,
+            unchanged=report.unchanged,
+            dead_letters=report.dead_letters,
+            dead_letters_location=report.queue if report.dead_letters else None,
+        )
+
+    def show(self, console: Console) -> None:
+        """Tell people the counts, and what stays."""
+        account = self.account
+        console.print(f"{account.index}: {account.state} in {account.seconds:.1f} s")
+        names = ("read", "indexed", "unchanged", "dead_letters")
+        console.print(counts_table({name: getattr(account, name) for name in names}))
+        if account.dead_letters_location:
+            again = ["--request", self._request] if self._request else []
+            show_dead_letters(console, account.dead_letters_location, [*again, *self._connections.as_arguments()])
+
+
+def _mended(file: RequestFile | None) -> IngestRequest | None:
+    return file.batch.ingest if file else None
