@@ -10,7 +10,7 @@ import msgspec
 from opensearch_batch.core.bulk import Written
 from opensearch_batch.core.dead_letters import DeadLetter, DeadLetters, Origin, as_text
 from opensearch_batch.core.documents import Place
-from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.join import Row
 from opensearch_batch.core.manifest import save
 from opensearch_batch.core.objects import Objects
@@ -56,6 +56,7 @@ class Account:
     ) -> None:
         self.resumed = before is not None
         before = before or Progress(fingerprint, done=False, settled=0, counts=IngestCounts(), dead_letters=queue)
+        self.attempt = file.attempt
         self._file = file
         self._fingerprint = fingerprint
         self._place = place
@@ -65,11 +66,18 @@ class Account:
         self._tally = Tally(names, before.counts.sources)
         self._vectors_rejected, self._vector_reason = before.vectors_rejected, before.vector_reason
         self.settled = before.settled
-        self.dead = DeadLetters(objects, queue, parts=before.parts, count=before.counts.dead_letters)
+        self.dead = DeadLetters(
+            objects, queue, attempt=file.attempt, parts=before.parts, count=before.counts.dead_letters
+        )
 
     def begin(self) -> None:
-        """Record the start, so that no later look takes an older account for this work's, and clear what it left."""
-        self.record(done=False)
+        """Record the start, so that no later look takes an older account for this work's, and clear what it left.
+
+        Raises:
+            RetriableError: another run of the same request is under way.
+        """
+        if not self._file.begin(self._progress(done=False)):
+            raise RetriableError(f"{self._file.uri}: another run of this request is under way; run again when it ended")
         self.dead.clear()
 
     def settle(self, written: Written) -> None:
@@ -109,20 +117,20 @@ class Account:
         )
 
     def record(self, *, done: bool) -> None:
-        """Write the dead letters, then the progress that counts them."""
-        if self.dead.write() == 1:
+        """Write the dead letters, then the progress that counts them.
+
+        Raises:
+            RetriableError: another run of the same request took over, dead letters included.
+        """
+        parts = self.dead.write()
+        if parts == 1:
             save(self._objects, f"{self.dead.prefix}{QUEUE_FILE}", self._about)
-        self._file.save(
-            Progress(
-                self._fingerprint,
-                done,
-                self.settled,
-                self.counts(),
-                self.dead.prefix,
-                self.dead.parts,
-                self._vectors_rejected,
-                self._vector_reason,
-            )
+        if self._file.save(self._progress(done=done)):
+            return
+        if parts:
+            self.dead.withdraw()
+        raise RetriableError(
+            f"{self._file.uri}: another run of this request took over and goes on from here; run again when it ended"
         )
 
     def refuse_if_no_vector_fits(self, index: str) -> None:
@@ -133,6 +141,19 @@ class Account:
                 f"index {index}: none of {read} rows fits its mapping ({self._vector_reason}); nothing was written. "
                 "Create the index again with the model's dimension, or mend field_map, and run ingest again"
             )
+
+    def _progress(self, *, done: bool) -> Progress:
+        return Progress(
+            self._fingerprint,
+            done,
+            self.settled,
+            self.counts(),
+            self.dead.prefix,
+            self.dead.parts,
+            self._vectors_rejected,
+            self._vector_reason,
+            self.attempt,
+        )
 
     def _pass(self, entry: Rejected | Blank | AlreadyThere) -> None:
         if isinstance(entry, Blank):

@@ -17,7 +17,7 @@ def decompressed(stream: IO[bytes], uri: str) -> IO[bytes]:
     Members and frames that follow one another are one content. Reading raises FatalError where the data are damaged.
     """
     if uri.endswith(".gz"):
-        damage: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error)
+        damage: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error)
         return io.BufferedReader(_Checked(gzip.GzipFile(fileobj=stream), stream, uri, damage), READ_BUFFER_BYTES)
     if uri.endswith(".zst"):
         from backports import zstd

@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Self
 
 import msgspec
@@ -85,14 +86,24 @@ class DeadLetters:
     Args:
         objects: where they go.
         prefix: the queue.
-        parts: how many parts an earlier attempt wrote that count.
+        attempt: begins the parts' names, so that no two attempts write the same one; later ones sort later.
+        parts: how many parts of each earlier attempt count.
         count: how many letters those hold.
     """
 
-    def __init__(self, objects: Objects, prefix: str, *, parts: int = 0, count: int = 0) -> None:
+    def __init__(
+        self,
+        objects: Objects,
+        prefix: str,
+        *,
+        attempt: str = "",
+        parts: Mapping[str, int] = MappingProxyType({}),
+        count: int = 0,
+    ) -> None:
         self.prefix = f"{prefix.rstrip('/')}/"
         self.count = count
-        self.parts = parts
+        self.parts = dict(parts)
+        self._attempt = attempt
         self._objects = objects
         self._spool = self._new_spool()
         self._spooled = 0
@@ -109,28 +120,33 @@ class DeadLetters:
         return self.prefix if self.count else None
 
     def write(self) -> int:
-        """Write what was collected since the last call as one more part; return its number, 0 when there was nothing.
+        """Write what was collected since the last call as one more part; return how many there are, 0 for no new one.
 
         Called before the stage records its counts.
         """
         if not self._spooled:
             return 0
+        number = self.parts.get(self._attempt, 0) + 1
         self._spool.seek(0)
-        self._objects.upload(self._part(self.parts + 1), self._spool)
+        self._objects.upload(self._part(self._attempt, number), self._spool)
         self._spool.close()
         self._spool, self._spooled = self._new_spool(), 0
-        self.parts += 1
-        return self.parts
+        self.parts[self._attempt] = number
+        return sum(self.parts.values())
+
+    def withdraw(self) -> None:
+        """Remove the part that was written last: somebody else accounts for its letters."""
+        self._objects.delete(self._part(self._attempt, self.parts[self._attempt]))
 
     def clear(self) -> None:
-        """Remove the parts beyond those that count: what an earlier attempt left."""
-        counted = {self._part(number) for number in range(1, self.parts + 1)}
+        """Remove the parts that earlier attempts left and that do not count; those of a later attempt are its own."""
+        counted = {self._part(attempt, at + 1) for attempt, count in self.parts.items() for at in range(count)}
         for uri in list_parts(self._objects, self.prefix):
-            if uri not in counted:
+            if uri not in counted and (not self._attempt or uri < f"{self.prefix}{self._attempt}"):
                 self._objects.delete(uri)
 
-    def _part(self, number: int) -> str:
-        return f"{self.prefix}{number:05d}{PART}"
+    def _part(self, attempt: str, number: int) -> str:
+        return f"{self.prefix}{attempt and f'{attempt}-'}{number:05d}{PART}"
 
     def _new_spool(self) -> tempfile.SpooledTemporaryFile[bytes]:
         return tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)

@@ -7,7 +7,7 @@ same request again writes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.dead_letters import count_letters
 from opensearch_batch.core.documents import Documents, Place, RowError
 from opensearch_batch.core.doubt import without_those_there
-from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.field_map import FieldMap
 from opensearch_batch.core.join import MEMORY_BYTES
 from opensearch_batch.core.manifest import digest
@@ -118,14 +118,20 @@ class Ingest:
             FatalError: a source is damaged, or changed meanwhile.
         """
         refuse_twice(sources)
-        compile_map(self._request, sources=len(sources))
+        fields = compile_map(self._request, sources=len(sources)).fields
         index, remark = open_target(self._cluster, self._request)
         fingerprint = self._fingerprint(index, sources)
-        before = None if force else self._file.load(fingerprint)
+        before = self._file.load(fingerprint)
+        if force:
+            before = None
         if before is not None and before.done:
             return self._unchanged(before)
         counts, dead_letters = self._load(index, sources, fingerprint, before)
-        return self._report(counts, dead_letters, [remark] if remark else [])
+        remarks = [remark] if remark else []
+        documents = counts.indexed + counts.unchanged
+        if documents and counts.nulls == documents * len(fields):
+            remarks.append("no row has anything at any mapped path: all fields are null; check the paths and the sources")
+        return self._report(counts, dead_letters, remarks)
 
     def _load(
         self, index: Index, sources: Sequence[Source], fingerprint: str, before: Progress | None
@@ -152,16 +158,24 @@ class Ingest:
                 index,
                 self._request.load,
                 folder=self._locations.work,
-                holder=self._locations.place,
+                place=self._locations.place,
+                attempt=account.attempt,
             ):
                 self._write(index, documents, account)
                 self._finish(index, account)
+            # Last of all: a kill before it is followed by an attempt that gives the load settings back.
+            account.record(done=True)
             return account.counts(), account.dead.location
 
     def _write(self, index: Index, documents: Documents, account: Account) -> None:
-        """Send what is not settled yet, recording progress every so many bytes or seconds."""
+        """Send what is not settled yet, recording progress every so many bytes or seconds.
+
+        Raises:
+            BatchError: of a source, when all that came before it is written.
+        """
         request = self._request
-        entries: Iterator[Any] = islice(documents, account.settled, None)
+        errors: list[BatchError] = []
+        entries: Iterator[Any] = islice(_until_error(documents, errors), account.settled, None)
         if account.resumed:
             in_flight_bytes = request.max_in_flight * request.max_body_bytes
             entries = without_those_there(entries, self._cluster, index.name, in_flight_bytes=in_flight_bytes)
@@ -181,9 +195,12 @@ class Ingest:
                 account.record(done=False)
                 recorded_at, unrecorded_bytes = self._clock(), 0
             self._on_progress(account.counts(), documents.read_bytes)
+        if errors:
+            account.record(done=False)
+            raise errors[0]
 
     def _finish(self, index: Index, account: Account) -> None:
-        """Record the work as done, once nothing speaks against it."""
+        """Raise when something speaks against the work as done."""
         account.record(done=False)
         counts = account.counts()
         account.refuse_if_no_vector_fits(index.name)
@@ -191,7 +208,6 @@ class Ingest:
         self._check(counts)
         self._cluster.refresh(index.name)
         self._check_same(index)
-        account.record(done=True)
 
     def _documents(self, field_map: FieldMap, sources: Sequence[Source]) -> Documents:
         return Documents(self._request, field_map, sources, **self._reading)
@@ -237,6 +253,14 @@ class Ingest:
                 f"index {index.name} was deleted while it was being written; delete what came in its place, "
                 "create it again, and run ingest again"
             )
+
+
+def _until_error(entries: Iterable[Any], errors: list[BatchError]) -> Iterator[Any]:
+    """Yield what comes before an error, and keep the error."""
+    try:
+        yield from entries
+    except BatchError as error:
+        errors.append(error)
 
 
 def ingest_request(

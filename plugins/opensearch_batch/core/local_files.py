@@ -6,8 +6,8 @@ import errno
 import fcntl
 import io
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +35,7 @@ class LocalFiles:
         named, _, start = uri.rpartition("/")
         with _errors(uri):
             folder = self._path(f"{named}/" if named or uri.startswith("/") else ".")
-            for path in sorted(_files(folder)):
-                name = path.relative_to(folder).as_posix()
+            for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in _files(folder)):
                 if name.startswith(start) and wanted(name, include, exclude):
                     yield _info(uri[: len(uri) - len(start)] + name, path)
 
@@ -77,6 +76,8 @@ class LocalFiles:
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
         """Write a file only if it still has this ETag; False when it changed meanwhile."""
+        if self.head(uri) is None:
+            return False
         with _errors(uri), _locked(self._path(uri).parent):
             found = self.head(uri)
             if found is None or found.etag != etag:
@@ -116,8 +117,9 @@ class LocalFiles:
         """Write a temporary file beside the one that is meant, safely on disk; it is gone at the end."""
         path = self._path(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=NEW, delete=False) as file:
-            temporary = Path(file.name)
+        # tempfile would close the file to everybody but this user.
+        temporary = path.parent / f".{secrets.token_hex(8)}{NEW}"
+        with temporary.open("xb") as file:
             try:
                 shutil.copyfileobj(content, file, READ_BUFFER_BYTES)
                 file.flush()
@@ -128,7 +130,14 @@ class LocalFiles:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file() and not _is_own(path.name))
+    """Yield the files below a folder; a folder that is closed to us is an error and no gap."""
+    for place, _, names in os.walk(folder, onerror=_unless_absent):
+        yield from (path for name in names if not _is_own(name) and (path := Path(place, name)).is_file())
+
+
+def _unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _is_own(name: str) -> bool:

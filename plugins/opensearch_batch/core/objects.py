@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import fnmatch
+import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import msgspec
 
@@ -95,7 +96,8 @@ def split_uri(uri: str) -> tuple[str, str]:
 def find(objects: Objects, uri: str) -> list[ObjectInfo]:
     """Return the objects behind a source, in key order: one object, a prefix ending in ``/``, or a glob.
 
-    ``*`` and ``?`` do not cross a ``/``, ``**`` does; brackets stand for themselves.
+    ``*`` and ``?`` do not cross a ``/``, ``**`` does; brackets stand for themselves. Our own folders are passed by,
+    unless the prefix itself names one.
 
     Raises:
         ConfigError: there are none.
@@ -106,25 +108,24 @@ def find(objects: Objects, uri: str) -> list[ObjectInfo]:
         if found is None:
             raise ConfigError(f"{uri}: there is no such object.{_nearest(objects, uri)}")
         return [found]
-    wanted = _pattern(uri) if start else None
     prefix = uri[: start.start()] if start else uri
-    listed = [
-        item for item in objects.list(prefix) if _is_users(item.uri) and (not wanted or wanted.fullmatch(item.uri))
-    ]
+    below = len(prefix[: prefix.rfind("/") + 1])
+    pattern = _pattern(uri) if start else re.compile(".*", re.DOTALL)
+    listed = [item for item in objects.list(prefix) if _is_users(item.uri[below:]) and pattern.fullmatch(item.uri)]
     if not listed:
         raise ConfigError(f"{uri}: no objects there; upload some, or mend the {'glob' if start else 'prefix'}")
     return listed
 
 
-def _is_users(uri: str) -> bool:
-    return not any(f"/{folder}" in uri for folder in OWN_FOLDERS)
+def _is_users(name: str) -> bool:
+    return not any(f"/{folder}" in f"/{name}" for folder in OWN_FOLDERS)
 
 
 def _pattern(glob: str) -> re.Pattern[str]:
     """Compile a glob over whole URIs."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
     meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts))
+    return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)
 
 
 def _nearest(objects: Objects, uri: str) -> str:
@@ -151,12 +152,11 @@ def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
     ``\n`` and ``\r\n`` end a line, and ``\r`` in a stream that starts without any ``\n``; a last line needs no end.
     """
     if _ends_in_cr(stream):
-        yield from _cr_lines(stream, max_line_bytes=max_line_bytes)
-        return
+        stream = io.BufferedReader(_CrAsLf(stream), READ_BUFFER_BYTES)
     number = offset = 0
     while raw := stream.readline(max_line_bytes + len(b"\r\n")):
         number += 1
-        content = raw.rstrip(b"\r\n")
+        content = raw.removesuffix(b"\n").removesuffix(b"\r")
         cut = len(content) > max_line_bytes
         yield Line(number, content, cut, offset)
         offset += len(raw)
@@ -175,21 +175,20 @@ def _skip_to_line_end(stream: IO[bytes]) -> int:
 
 def _ends_in_cr(stream: IO[bytes]) -> bool:
     start = stream.peek(READ_BUFFER_BYTES) if hasattr(stream, "peek") else b""
-    return b"\r" in start and b"\n" not in start
+    # A CR at its very end may be half of a CRLF.
+    return b"\r" in start[:-1] and b"\n" not in start
 
 
-def _cr_lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
-    """Yield the lines of a file of old; JSON has no raw CR inside a value."""
-    rest, number, offset = b"", 0, 0
-    while block := stream.read(READ_BUFFER_BYTES):
-        *whole, rest = (rest + block).split(b"\r")
-        for content in whole:
-            number += 1
-            yield Line(number, content.strip(b"\n")[:max_line_bytes], len(content) > max_line_bytes, offset)
-            offset += len(content) + 1
-        if len(rest) > max_line_bytes + READ_BUFFER_BYTES:
-            # Too long in any case: its start is enough to tell.
-            offset += len(rest) - max_line_bytes - 1
-            rest = rest[: max_line_bytes + 1]
-    if rest:
-        yield Line(number + 1, rest[:max_line_bytes], len(rest) > max_line_bytes, offset)
+class _CrAsLf(io.RawIOBase):
+    """A file of old, byte for byte, its CRs read as LFs; JSON has no raw CR inside a value."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no name before Python 3.12
+        chunk = self._stream.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(chunk)] = chunk
+        return len(chunk)

@@ -93,7 +93,7 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     index_name: str
     data_source: _DataSource
-    field_map: dict[str, str | list[str]] = {}
+    field_map: dict[str, Any] = {}
     ingest_fields: list[str | None] = []
     credential: Credential | None = None
     op_type: OpType = "index"

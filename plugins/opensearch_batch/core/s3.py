@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 _ABSENT = {"NoSuchKey", "404", "NotFound"}
 _LOST_RACE = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
-_REFUSED = {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden"}
+_REFUSED = {
+    *("AccessDenied", "403", "Forbidden"),
+    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
+}
 _BUSY = {"SlowDown", "Throttling", "RequestTimeout"}
 SERVER_ERROR = 500
 # Pauses after a transfer broke off without having moved on; then it is given up.
@@ -114,11 +117,14 @@ class S3Objects:
             FatalError: it is not the version of this ETag any more; also while reading.
             RetriableError: the transfer broke off again and again; also while reading.
         """
-        body = _Body(self._range, uri, etag, self._sleep)
+        body = _Body(self._range, uri, *self._range(uri, 0, etag), self._sleep)
         return decompressed(io.BufferedReader(body, READ_BUFFER_BYTES), uri)
 
     def _range(self, uri: str, first_byte: int, etag: str | None) -> tuple[Any, str]:
-        """Ask for an object from a byte on; return its body and its ETag."""
+        """Ask for an object from a byte on; return its body and its ETag.
+
+        Not every store keeps the condition or sends a part, so the answer is looked at too.
+        """
         bucket, key = split_uri(uri)
         asked: dict[str, str] = {"IfMatch": f'"{etag}"'} if etag else {}
         if first_byte:
@@ -128,8 +134,15 @@ class S3Objects:
                 found = self._client.get_object(Bucket=bucket, Key=key, **asked)
             except self._client.exceptions.ClientError as error:
                 if etag and _code(error) in _LOST_RACE:
-                    raise FatalError(f"{uri} changed while it was being read; run again") from error
+                    raise _changed(uri) from error
                 raise
+        if etag and found["ETag"].strip('"') != etag:
+            raise _changed(uri)
+        if first_byte and not found.get("ContentRange", "").startswith(f"bytes {first_byte}-"):
+            raise FatalError(
+                f"{uri}: the transfer broke off at byte {first_byte} and S3 at {self._client.meta.endpoint_url} "
+                "sends no part of an object; run again, or use a store that answers Range requests"
+            )
         return found["Body"], found["ETag"].strip('"')
 
     def _put(self, uri: str, content: bytes, **condition: str) -> bool:
@@ -154,6 +167,8 @@ class S3Objects:
             raise _explain(error, uri, endpoint) from error
         except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
             raise ConfigError(f"{uri}: no AWS credentials; give login and password in the AWS connection") from error
+        except aws.ParamValidationError as error:
+            raise ConfigError(f"{uri} is no location of an object; write it as s3://bucket/key") from error
         except (aws.BotoCoreError, OSError) as error:
             raise RetriableError(
                 f"{uri}: S3 at {endpoint} does not answer ({type(error).__name__}); "
@@ -178,6 +193,10 @@ def _explain(error: Any, uri: str, endpoint: str) -> Exception:  # noqa: ANN401 
     return FatalError(f"{uri}: S3 at {endpoint} answered {status} {code}")
 
 
+def _changed(uri: str) -> FatalError:
+    return FatalError(f"{uri} changed while it was being read; run again")
+
+
 class _Body(io.RawIOBase):
     """An object's bytes as a raw stream that goes on where a transfer broke off."""
 
@@ -185,11 +204,12 @@ class _Body(io.RawIOBase):
         self,
         ask: Callable[[str, int, str | None], tuple[Any, str]],
         uri: str,
-        etag: str | None,
+        body: Any,  # noqa: ANN401 - botocore ships no types
+        etag: str,
         sleep: Callable[[float], None],
     ) -> None:
         self._ask, self._uri, self._sleep = ask, uri, sleep
-        self._body, self._etag = ask(uri, 0, etag)
+        self._body, self._etag = body, etag
         self._at = self._failures = 0
 
     def readable(self) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, NoReturn
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.objects import ObjectInfo, Objects, Stored
-from opensearch_batch.core.openai_files import SCHEME as OPENAI
 
 Make = Callable[[], Objects]
+KINDS = {"s3": "s3", "openai": "openai", "file": "local"}
+# A file of this machine has a suffix, or a folder before its name.
+_OPENAI_ID = re.compile(r"file-[A-Za-z0-9_-]+")
 
 
 class Stores:
@@ -74,11 +77,12 @@ class Stores:
 
 
 def _kind(uri: str) -> str:
-    if uri.startswith("s3://"):
-        return "s3"
-    if uri.startswith(OPENAI) or (uri.startswith("file-") and "/" not in uri):
-        return "openai"
-    return "local"
+    scheme, separator, _ = uri.partition("://")
+    if not separator:
+        return "openai" if _OPENAI_ID.fullmatch(uri) else "local"
+    if scheme not in KINDS:
+        raise ConfigError(f"{uri}: nothing here reads {scheme}://; give an s3://, openai:// or file:// URI, or a path")
+    return KINDS[scheme]
 
 
 def _missing(message: str) -> Make:

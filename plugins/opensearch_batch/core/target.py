@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from opensearch_batch.core.cluster import Cluster, Index
-from opensearch_batch.core.errors import ConfigError, NotFound
+from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.request import IngestRequest, LoadSettings
@@ -19,10 +19,10 @@ _DECISIVE = ("type", "dimension", "data_type", "space_type")
 
 
 class Load(msgspec.Struct, frozen=True):
-    """The settings an index had before the first of its present loads, and who loads."""
+    """The settings an index had before the first of its present loads, and who loads: the attempt at each place."""
 
-    before: dict[str, Any]
-    holders: list[str]
+    before: dict[str, Any] = {}
+    holders: dict[str, str] = {}
 
 
 def open_target(cluster: Cluster, request: IngestRequest) -> tuple[Index, str | None]:
@@ -82,71 +82,86 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], prefix: st
 
 @contextmanager
 def during_load(
-    objects: Objects, cluster: Cluster, index: Index, settings: LoadSettings | None, *, folder: str, holder: str
+    objects: Objects,
+    cluster: Cluster,
+    index: Index,
+    settings: LoadSettings | None,
+    *,
+    folder: str,
+    place: str,
+    attempt: str,
 ) -> Iterator[None]:
     """Change an index's settings while it is loaded.
 
     What they were stands in `folder` until the last of several loads is done, so that one which was killed
-    does not leave them behind: its repetition, or any later load of the index, gives them back.
+    does not leave them behind: the next attempt at its place gives them back.
     """
     wanted = {} if settings is None else {k: v for k, v in msgspec.to_builtins(settings).items() if v is not None}
     if not wanted:
         yield
         return
     record = _LoadRecord(objects, f"{folder}/loads/{digest(index.uuid)}.json")
-    record.enter({name: index.settings.get(name) for name in wanted}, holder)
+    record.enter(lambda: {name: _settings(cluster, index).get(name) for name in wanted}, place, attempt)
     try:
         _put(cluster, index, wanted)
         yield
     finally:
-        before = record.leave(holder)
-        if before is not None:
+        before = record.leave(place, attempt)
+        if before:
             _put(cluster, index, before)
             record.forget()
 
 
+def _settings(cluster: Cluster, index: Index) -> dict[str, Any]:
+    now = cluster.index(index.name)
+    return index.settings if now is None else now.settings
+
+
 def _put(cluster: Cluster, index: Index, settings: Mapping[str, Any]) -> None:
-    try:
+    now = cluster.index(index.name)
+    # Deleted meanwhile: the writer says so; and what came in its place keeps its own.
+    if now is not None and now.uuid == index.uuid:
         cluster.call("PUT", f"/{index.name}/_settings", {"index": dict(settings)})
-    except NotFound:
-        # Deleted meanwhile: the writer says so, and there is nothing to give back.
-        return
 
 
 class _LoadRecord:
-    """The shared account of an index's loads, moved by conditional writes."""
+    """The shared account of an index's loads, moved by conditional writes; an empty one says that nobody loads."""
 
     def __init__(self, objects: Objects, uri: str) -> None:
         self._objects = objects
         self._uri = uri
 
-    def enter(self, before: dict[str, Any], holder: str) -> None:
-        """Add a holder; the first one's settings are those to give back."""
+    def enter(self, settings: Callable[[], dict[str, Any]], place: str, attempt: str) -> None:
+        """Add a holder; what the first one finds is to be given back, so nobody may enter between look and entry."""
         while True:
-            stored = self._objects.read(self._uri)
-            if stored is None:
-                if self._objects.create(self._uri, msgspec.json.encode(Load(before, [holder]))):
-                    return
-                continue
-            load = msgspec.json.decode(stored.content, type=Load)
-            joined = Load({**before, **load.before}, list(dict.fromkeys([*load.holders, holder])))
-            if self._objects.replace(self._uri, msgspec.json.encode(joined), etag=stored.etag):
+            load, etag = self._read()
+            joined = Load({**settings(), **load.before}, {**load.holders, place: attempt})
+            if self._write(joined, etag):
                 return
 
-    def leave(self, holder: str) -> dict[str, Any] | None:
-        """Remove a holder; return the settings to give back if it was the last one."""
+    def leave(self, place: str, attempt: str) -> dict[str, Any]:
+        """Remove a holder, unless another attempt took its place; return the settings to give back if none is left."""
         while True:
-            stored = self._objects.read(self._uri)
-            if stored is None:
-                return None
-            load = msgspec.json.decode(stored.content, type=Load)
-            rest = [other for other in load.holders if other != holder]
-            if self._objects.replace(self._uri, msgspec.json.encode(Load(load.before, rest)), etag=stored.etag):
-                return None if rest else load.before
+            load, etag = self._read()
+            rest = {other: by for other, by in load.holders.items() if (other, by) != (place, attempt)}
+            if self._write(Load(load.before, rest), etag):
+                return {} if rest else load.before
 
     def forget(self) -> None:
-        """Remove the account, after the settings were given back."""
-        self._objects.delete(self._uri)
+        """Empty the account after the settings were given back, unless somebody entered meanwhile."""
+        load, etag = self._read()
+        if not load.holders:
+            self._write(Load(), etag)
+
+    def _read(self) -> tuple[Load, str | None]:
+        stored = self._objects.read(self._uri)
+        return (Load(), None) if stored is None else (msgspec.json.decode(stored.content, type=Load), stored.etag)
+
+    def _write(self, load: Load, etag: str | None) -> bool:
+        content = msgspec.json.encode(load)
+        if etag is None:
+            return self._objects.create(self._uri, content)
+        return self._objects.replace(self._uri, content, etag=etag)
 
 
 def mapped_vectors(index: Index, fields: Sequence[str]) -> list[str]:

@@ -1,0 +1,227 @@
+"""The command line: its documents, its one JSON object, its exit codes, and no secret in anything it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from tests.lab import Lab
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = ROOT / "include" / "samples" / "requests"
+SECRET = "s3cr3t-of-the-tests"
+MEMBERS = {
+    "state", "seconds", "index", "read", "indexed", "unchanged", "dead_letters", "unmatched", "joined", "blank",
+    "nulls", "sources", "dead_letters_location", "remarks",
+}  # fmt: skip
+
+
+def command(*arguments: str, cwd: Path = ROOT, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "OPENSEARCH_"))}
+    return subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-m", "opensearch_batch", *arguments],
+        cwd=cwd,
+        input=stdin,
+        env={**inherited, "PYTHONPATH": str(ROOT / "plugins"), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def request_file(tmp_path: Path, index: str) -> Path:
+    """A request beside its rows, of which one is no JSON."""
+    (tmp_path / "rows.jsonl").write_text('{"id":1,"t":"a"}\n{oops\n{"id":2,"t":"b"}\n')
+    request = {
+        "index_name": index,
+        "field_map": {"_id": "$.id", "t": "$.t"},
+        "data_source": {"type": "local", "source": ["rows.jsonl"]},
+    }
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    return tmp_path / "request.json"
+
+
+def account(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Read the one JSON object on stdout."""
+    (line,) = done.stdout.splitlines()
+    found: dict[str, Any] = json.loads(line)
+    return found
+
+
+def change(file: Path, **members: Any) -> None:
+    """Change members of a request."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), **members}))
+
+
+def test_the_documented_request_of_one_file(lab: Lab) -> None:
+    """SageMaker's output, as the document has it, from any folder; a second run writes nothing."""
+    url = lab.stack.addresses.opensearch
+    try:
+        done = command("ingest", str(SAMPLES / "sagemaker.json"), "--opensearch-url", url, "--json", "--work", "w",
+                       cwd=Path(os.environ["AIRFLOW_HOME"]))  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert set(account(done)) == MEMBERS
+        rows = [json.loads(line) for line in (SAMPLES / "sagemaker_batch.json.out").read_text().splitlines()]
+        for row in rows:
+            found = lab.node("GET", f"my-nlp-index/_doc/{row['id']}")["_source"]
+            assert found == {
+                "chapter": row["content"][0],
+                "title": row["content"][1],
+                "chapter_embedding": row["SageMakerOutput"][0],
+                "title_embedding": row["SageMakerOutput"][1],
+                "id": row["id"],
+            }
+        writes = lab.node("GET", "my-nlp-index/_stats/indexing")["_all"]["primaries"]["indexing"]["index_total"]
+        again = command("ingest", str(SAMPLES / "sagemaker.json"), "--opensearch-url", url, "--json", "--work", "w",
+                        cwd=Path(os.environ["AIRFLOW_HOME"]))  # fmt: skip
+        told = account(again)
+        assert (told["indexed"], told["unchanged"]) == (0, 2)
+        now = lab.node("GET", "my-nlp-index/_stats/indexing")["_all"]["primaries"]["indexing"]["index_total"]
+        assert (writes, now) == (2, 2)
+    finally:
+        lab.node("DELETE", "my-nlp-index")
+
+
+def test_the_documented_request_of_three_files_at_openai(lab: Lab, tmp_path: Path) -> None:
+    """The third file has no id path and joins by the one the others share; the key stands in the request."""
+    key, base = lab.stack.credentials.secret_key, f"{lab.stack.addresses.ai_services}/v1"
+    request = json.loads((SAMPLES / "openai.json").read_text())
+    with openai.OpenAI(api_key=key, base_url=base) as client:
+        names = request["data_source"]["source"]
+        ids = [client.files.create(file=SAMPLES / name, purpose="batch").id for name in names]
+    request |= {"data_source": {"type": "openAI", "source": ids}, "credential": {"openAI_key": key}}
+    try:
+        done = command(
+            "ingest", "-", "--opensearch-url", lab.stack.addresses.opensearch, "--openai-base-url", base, "--json",
+            cwd=tmp_path, stdin=json.dumps(request),
+        )  # fmt: skip
+        told = account(done)
+        assert (told["state"], told["read"], told["indexed"], told["joined"]) == ("DONE", 9, 3, 6)
+        found = lab.node("GET", "my-nlp-index-openai/_doc/request-2")["_source"]
+        assert set(found) == {
+            "question", "answer", "question_embedding", "answer_embedding", "custom_field1", "custom_field2"
+        }  # fmt: skip
+        assert (found["question"], found["custom_field2"]) == ("What is the meaning of work?", 2)
+        assert key not in done.stdout + done.stderr
+    finally:
+        lab.http.delete(f"{lab.stack.addresses.opensearch}/my-nlp-index-openai", timeout=30)
+
+
+def test_dead_letters_are_said_and_replayed(lab: Lab, request_file: Path) -> None:
+    """Exit code 1; after the row is mended in its queue, the replay empties it."""
+    url = lab.stack.addresses.opensearch
+    done = command("ingest", str(request_file), "--opensearch-url", url)
+    assert done.returncode == 1, done.stderr
+    (hint,) = re.findall(r"python -m opensearch_batch (replay .+)", done.stdout)
+    queue = Path(hint.split()[1])
+    (part,) = queue.glob("*.jsonl")
+    letter = json.loads(part.read_text())
+    assert (letter["line"], letter["offset"], letter["record"]) == (2, 17, "{oops")
+    unmended = command("replay", str(queue), "--opensearch-url", url, "--json")
+    assert (unmended.returncode, account(unmended)["dead_letters"]) == (1, 1)
+    part.write_text(json.dumps({**letter, "record": '{"id":3,"t":"c"}'}) + "\n")
+    mended = command(*hint.split())
+    assert mended.returncode == 0, mended.stderr
+    assert list(queue.glob("*.jsonl")) == []
+    assert lab.node("POST", f"{request_file and account_index(request_file)}/_refresh")["_shards"]["failed"] == 0
+    assert lab.node("GET", f"{account_index(request_file)}/_count")["count"] == 3
+
+
+def account_index(file: Path) -> str:
+    """Return the index a request names."""
+    return str(json.loads(file.read_text())["index_name"])
+
+
+def test_a_dry_run_writes_nothing(lab: Lab, request_file: Path, index: str) -> None:
+    """It shows what would be sent and what would not."""
+    before = sorted(request_file.parent.rglob("*"))
+    done = command(
+        "ingest", str(request_file), "--opensearch-url", lab.stack.addresses.opensearch, "--dry-run", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    told = account(done)
+    assert (told["state"], told["documents"], told["dead_letters"], told["whole"]) == ("DRY_RUN", 2, 1, True)
+    assert told["first_documents"][0] == {"id": "1", "source": {"t": "a"}, "partial": False}
+    assert told["first_dead_letters"][0]["line"] == 2
+    assert told["index_found"] is False
+    assert sorted(request_file.parent.rglob("*")) == before
+    assert lab.http.head(f"{lab.stack.addresses.opensearch}/{index}", timeout=30).status_code == 404
+    shown = command("ingest", str(SAMPLES / "openai.json"), "--dry-run")
+    assert "3 documents (0 partial), 0 dead letters" in shown.stdout
+    assert "… 384 numbers" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("members", "arguments", "message"),
+    [
+        ({"fieldmap": {}}, [], "fieldmap: no such member. Did you mean 'field_map'?"),
+        ({"data_source": {"type": "local", "source": ["rosw.jsonl"]}}, [], "Did you mean 'rows.jsonl'?"),
+        ({}, ["--opensearch-url", f"http://me:{SECRET}@127.0.0.1:1"], "give OPENSEARCH_PASSWORD in the environment"),
+        ({}, ["--user", "me", "--opensearch-url", "http://127.0.0.1:1"], "no password for --user me"),
+        ({}, ["--memory-mb", "no"], "see python -m opensearch_batch ingest --help"),
+        ({"data_source": {"type": "s3", "source": ["s3://b/k"]}, "credential": {"access_key": "a", "sekret": SECRET}},
+         [], "credential: Object contains unknown field `sekret`"),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_refused(
+    request_file: Path, members: dict[str, Any], arguments: list[str], message: str
+) -> None:
+    """Exit code 2, one line with the remedy, and the same in JSON."""
+    change(request_file, **members)
+    urls = [] if "--opensearch-url" in arguments else ["--opensearch-url", "http://127.0.0.1:1"]
+    done = command("ingest", str(request_file), *urls, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert done.stderr.startswith("refused: ")
+    assert len(done.stderr.splitlines()) == 1
+    told = command("ingest", str(request_file), *urls, *arguments, "--json")
+    assert (told.returncode, account(told)["state"]) == (2, "REFUSED")
+    assert message in account(told)["error"]
+    assert SECRET not in done.stderr + told.stdout + told.stderr
+
+
+def test_a_server_that_is_away_fails(request_file: Path) -> None:
+    """Exit code 3: the same command may work later."""
+    done = command("ingest", str(request_file), "--opensearch-url", "http://127.0.0.1:1", OPENSEARCH_PASSWORD=SECRET)
+    assert done.returncode == 3
+    assert done.stderr.startswith("failed: OpenSearch http://127.0.0.1:1 does not answer")
+    assert SECRET not in done.stdout + done.stderr
+
+
+def test_the_page_of_the_command_line_is_true(lab: Lab) -> None:
+    """Every command it shows runs, against the stack's own address."""
+    shown = [
+        line.removeprefix("$ python -m opensearch_batch ")
+        for page in ("docs/cli.md", "README.md")
+        for line in (ROOT / page).read_text().splitlines()
+        if line.startswith("$ python -m opensearch_batch ")
+    ]
+    assert len(shown) >= 4
+    try:
+        for line in shown:
+            arguments = line.replace("http://127.0.0.1:9200", lab.stack.addresses.opensearch).split()
+            work = [] if "--dry-run" in arguments else ["--work", str(Path(os.environ["AIRFLOW_HOME"]) / "cli")]
+            done = command(*arguments, *work)
+            assert done.returncode == 0, (line, done.stderr)
+    finally:
+        for name in ("my-nlp-index", "my-nlp-index-openai"):
+            lab.http.delete(f"{lab.stack.addresses.opensearch}/{name}", timeout=30)
+
+
+def test_version_and_help() -> None:
+    """Help names the commands, and each has an example."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", command("--version").stdout)
+    assert {"ingest", "replay"} <= set(command("--help").stdout.split())
+    for name in ("ingest", "replay"):
+        assert f"Example: python -m opensearch_batch {name}" in re.sub(r"\s+", " ", command(name, "--help").stdout)
