@@ -1,28 +1,53 @@
-"""Runs every benchmark and prints one table."""
+"""Runs the benchmarks, prints one table, and keeps what each found in `benchmarks/results`."""
 
 from __future__ import annotations
 
-import os
+import argparse
+import signal
+import sys
+from collections.abc import Callable
 
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import field_map
+from benchmarks import body_sizes, field_map, joins, memory, node_speed
+from benchmarks.report import Outcome, Surroundings, terminal, write
+
+WIDTH = 180
+# Each takes `quick`: smaller sizes, for a look.
+ALL: dict[str, Callable[..., Outcome]] = {
+    field_map.NAME: field_map.run,
+    node_speed.NAME: node_speed.run,
+    joins.NAME: joins.run,
+    memory.NAME: memory.run,
+}
+# Looked at when defaults are chosen; it proves nothing.
+ON_REQUEST: dict[str, Callable[..., Outcome]] = {body_sizes.NAME: body_sizes.run}
 
 
-def main() -> None:
-    """Print medians of 5 alternating runs and the ratio to the rival."""
-    table = Table("what", "rival", "ours", "rival's", "ratio", title=f"make bench, {os.cpu_count()} cores")
-    result = field_map.run()
-    table.add_row(
-        result.name,
-        "json + jsonpath-ng + json",
-        f"{result.ours:.0f} {result.unit}",
-        f"{result.rival:.0f} {result.unit}",
-        f"{result.ratio:.1f} x",
-    )
-    Console(width=140).print(table)
+def main() -> int:
+    """Run what is named, or all; 1 when a bar does not hold at full size."""
+    # A terminated benchmark still ends the node it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    known = ALL | ON_REQUEST
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(known))
+    parser.add_argument("--quick", action="store_true", help="smaller sizes: no bar is judged, nothing is written")
+    given = parser.parse_args()
+    if unknown := sorted(set(given.names) - set(known)):
+        parser.error(f"no benchmark {', '.join(unknown)}; choose from {', '.join(known)}")
+    console = Console(width=WIDTH)
+    command = " ".join(["python -m benchmarks", *given.names, *(["--quick"] if given.quick else [])])
+    outcomes = []
+    for name in given.names or ALL:
+        surroundings = Surroundings.here(command)
+        outcomes.append(known[name](quick=given.quick))
+        if not given.quick:
+            write(outcomes[-1], surroundings)
+        console.print(f"{name}: {surroundings.sentence()}", *outcomes[-1].remarks, sep="\n  ", markup=False)
+    console.print(terminal(outcomes, command))
+    missed = any(comparison.holds is False for outcome in outcomes for comparison in outcome.comparisons)
+    return int(missed and not given.quick)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
