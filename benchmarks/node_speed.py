@@ -32,10 +32,8 @@ def run(*, quick: bool = False) -> Outcome:
         path = Path(name) / "rows.jsonl"
         rows.write_rows(path, count)
         found = client.alternate(_contenders(target, path, count), runs=runs)
-    remark = (
-        f"{count:,} rows of {rows.DIMENSION} floats twice; medians of {runs} runs in turn after one that does not count"
-    )
-    return Outcome(NAME, compare(found), found, [remark])
+    size = f"{count:,} rows of {rows.DIMENSION} floats twice"
+    return Outcome(NAME, compare(found), found, [f"{size}; {in_turn(found)}"])
 
 
 def compare(found: dict[str, list[Measured]]) -> list[Comparison]:

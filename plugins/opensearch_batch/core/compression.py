@@ -40,7 +40,8 @@ class _Checked(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override] # what io.BufferedReader gives
         try:
-            chunk = self._unpacked.read(len(buffer))
+            # At most one step: what was unpacked before the damage is given out.
+            chunk = self._unpacked.read1(len(buffer))
         except self._damage as error:
             raise FatalError(
                 f"{self._uri}: damaged or cut off compressed data ({error}); upload the object again and run again"

@@ -8,23 +8,26 @@ docs/decisions/007 says why not versions.
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from opensearch_batch.core.bulk import Item
-from opensearch_batch.core.cluster import Cluster
+from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.rows import AlreadyThere
 
 BATCH_BYTES = 2_000_000
 
 
-def without_those_there(entries: Iterable[Any], cluster: Cluster, index: str, *, in_flight_bytes: int) -> Iterator[Any]:
+def without_those_there(
+    entries: Iterable[Any], cluster: Cluster, index: Index, *, in_flight_bytes: int
+) -> Iterator[Any]:
     """Yield the entries, those in place of which the index holds an equal document as `AlreadyThere`.
 
     Args:
         entries: what comes after the recorded progress, in the order of the interrupted run.
         cluster: where the index is.
-        index: its name.
+        index: it, with its vectors.
         in_flight_bytes: how much can have been under way at once.
     """
     stream = iter(entries)
@@ -55,17 +58,41 @@ def _size(entry: Any) -> int:  # noqa: ANN401 - an Item or what rides along
     return len(entry.lines) if isinstance(entry, Item) else int(entry.size_bytes)
 
 
-def _equal_ones(batch: list[Any], cluster: Cluster, index: str) -> set[int]:
+def _equal_ones(batch: list[Any], cluster: Cluster, index: Index) -> set[int]:
     items = {at: entry for at, entry in enumerate(batch) if isinstance(entry, Item)}
     if not items:
         return set()
     wanted = [{"_id": item.id} | _routing(item) for item in items.values()]
-    answer = cluster.call("POST", f"/{index}/_mget", {"docs": wanted}, timeout_s=120.0)
+    answer = cluster.call("POST", f"/{index.name}/_mget", {"docs": wanted}, timeout_s=120.0)
     return {
         at
         for (at, item), found in zip(items.items(), answer["docs"], strict=True)
-        if found.get("found") and found.get("_source") == json.loads(item.lines.split(b"\n", 1)[1])
+        if found.get("_source") is not None and _text(found["_source"], index) == _text(_sent(item), index)
     }
+
+
+def _sent(item: Item) -> Any:  # noqa: ANN401 - any JSON
+    return json.loads(item.lines.split(b"\n", 1)[1])
+
+
+def _text(source: Any, index: Index) -> str:  # noqa: ANN401 - any JSON
+    """Return a document as a text that is the same for equal ones only: to Python, true equals 1."""
+    for vector in index.vectors:
+        _round(source, vector.name.split("."))
+    return json.dumps(source, sort_keys=True)
+
+
+def _round(node: Any, path: list[str]) -> None:  # noqa: ANN401 - any JSON
+    """Round the vectors at a path to 32 bits, as an index that derives `_source` from what it searches gives them."""
+    for each in node if isinstance(node, list) else [node]:
+        if not isinstance(each, dict):
+            continue
+        for members in range(1, len(path) + 1):
+            name, rest = ".".join(path[:members]), path[members:]
+            if rest and name in each:
+                _round(each[name], rest)
+            elif name in each and isinstance(each[name], list):
+                each[name] = array("f", each[name]).tolist()
 
 
 def _routing(item: Item) -> dict[str, str]:

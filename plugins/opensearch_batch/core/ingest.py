@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.account import Account, Queue
-from opensearch_batch.core.bulk import BulkWriter
+from opensearch_batch.core.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, BulkWriter
 from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.dead_letters import count_letters
 from opensearch_batch.core.documents import Documents, Place, RowError
@@ -33,6 +33,8 @@ from opensearch_batch.services.row_errors import provider_error
 
 CHECKPOINT_BYTES = 32 << 20
 CHECKPOINT_S = 2.0
+# The interrupted attempt may have sent larger bodies than the request asks for now.
+DEFAULT_IN_FLIGHT_BYTES = MAX_IN_FLIGHT * MAX_BODY_BYTES
 DONE, DONE_WITH_DEAD_LETTERS = "DONE", "DONE_WITH_DEAD_LETTERS"
 
 
@@ -177,8 +179,8 @@ class Ingest:
         errors: list[BatchError] = []
         entries: Iterator[Any] = islice(_until_error(documents, errors), account.settled, None)
         if account.resumed:
-            in_flight_bytes = request.max_in_flight * request.max_body_bytes
-            entries = without_those_there(entries, self._cluster, index.name, in_flight_bytes=in_flight_bytes)
+            in_flight_bytes = max(request.max_in_flight * request.max_body_bytes, DEFAULT_IN_FLIGHT_BYTES)
+            entries = without_those_there(entries, self._cluster, index, in_flight_bytes=in_flight_bytes)
         writer = BulkWriter(
             self._cluster,
             index.name,
@@ -292,12 +294,14 @@ def ingest_request(
         FatalError: a source is damaged, or changed meanwhile.
     """
     sources = find_sources(batch, objects)
-    place = f"{work.rstrip('/')}/{digest(batch.ingest.index, *batch.sources)}"
+    name = digest(batch.ingest.index, *batch.sources)
+    place = f"{work.rstrip('/')}/{name}"
     ingest = Ingest(
         objects,
         cluster,
         request=batch.ingest,
-        locations=Locations.of(work, place, batch.dead_letters),
+        # Requests may share a place for dead letters; each clears only its own.
+        locations=Locations.of(work, place, batch.dead_letters and f"{batch.dead_letters.rstrip('/')}/{name}/"),
         memory_bytes=memory_bytes,
         folder=folder,
         on_progress=on_progress,

@@ -9,8 +9,7 @@ import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
 
-# An exponent of 30 or more, or that many digits in a row: only such a text can be beyond a 32-bit float.
-_MAYBE_TOO_LARGE = re.compile(rb"[eE]\+?(?:[3-9]\d|\d{3})|\d{38}")
+SHORT_BYTES = 64
 # A number that is written without an exponent and does not start with dozens of zeros is not zero as a 32-bit float.
 _SURELY_NOT_ZERO = re.compile(rb"[\[,\s]-?(?:0\.0{0,30})?[1-9][0-9.]*\s*[,\]]")
 
@@ -38,15 +37,27 @@ def check_vector(field: VectorField, value: bytes) -> None:
 
     Under cosine a zero vector has no direction; k-NN refuses it (lucene and faiss, `space_type: cosinesimil`).
     """
-    if value[:1] != b"[" or value.count(b"[") != 1 or b'"' in value or b"{" in value:
+    # Searches for one byte cost nothing; a pattern over the whole text would cost more than all the rest of a row.
+    if value[:1] != b"[" or value.find(b"[", 1) >= 0 or b'"' in value or b"{" in value:
         raise VectorRejected(f"{field.name} is no flat array of numbers")
-    found = value.count(b",") + 1 if value.strip(b"[] \t") else 0
+    found = value.count(b",") + 1 if len(value) > SHORT_BYTES or value.strip(b"[] \t") else 0
     if found != field.values:
         raise VectorRejected(f"{field.name} has {found} values; the index takes {field.values}")
-    if _MAYBE_TOO_LARGE.search(value):
+    if _has_positive_exponent(value):
         _as_float32(field, value)
     if field.cosine and not _SURELY_NOT_ZERO.search(value) and not any(_as_float32(field, value)):
         raise VectorRejected(f"{field.name} is a zero vector; the index compares by cosine, which it has none of")
+
+
+def _has_positive_exponent(value: bytes) -> bool:
+    """Say whether a number can be beyond a 32-bit float; one of 39 digits and more is left to the index."""
+    for letter in (b"e", b"E"):
+        at = value.find(letter)
+        while at >= 0:
+            if value[at + 1 : at + 2] != b"-":
+                return True
+            at = value.find(letter, at + 1)
+    return False
 
 
 def _as_float32(field: VectorField, value: bytes) -> tuple[float, ...]:
