@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from airflow.sdk import BaseOperator
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest import IngestReport, ingest_request
+from opensearch_batch.core.ingest import ingest_request
 from opensearch_batch.core.manifest import WorkPrefix, save
 from opensearch_batch.core.objects import split_uri
 from opensearch_batch.core.progress import IngestCounts
 from opensearch_batch.core.request import BatchIngestion, parse_request
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, connection, objects
-from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, work_of
+from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, summary, work_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -194,16 +193,3 @@ def report_location(work: WorkPrefix, run_key: str, ti: Any) -> str:  # noqa: AN
     """Return where a task accounts for its run."""
     mapped = "" if ti.map_index < 0 else f"-{ti.map_index}"
     return f"{work.run(run_key)}/{ti.task_id}{mapped}.json"
-
-
-def summary(report: IngestReport, where: str) -> dict[str, Any]:
-    """Return what XCom carries of a report: sums and locations; the counts of each source stay in the report."""
-    counts = msgspec.to_builtins(report.counts)
-    del counts["sources"]
-    return {
-        "index": report.index,
-        "state": report.state,
-        "counts": counts,
-        "report": where,
-        "dead_letters": report.dead_letters,
-    }

@@ -14,7 +14,7 @@ from opensearch_batch.core.shard import ShardIngest
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.poll import polled
 from opensearch_batch.services import service
-from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, work_of
+from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, summary, work_of
 
 
 class OpenSearchBatchIngestOperator(BaseOperator):
@@ -90,4 +90,4 @@ class OpenSearchBatchIngestOperator(BaseOperator):
             ).run(shard, outputs, force=forced(context))
         self.log.info("shard %s into %s: %s", shard.id, self.index, report.counts)
         where = work.ingest_report(run_key_of(context), shard.id)
-        return {"counts": msgspec.to_builtins(report.counts), "report": where, "dead_letters": report.dead_letters}
+        return summary(report, where)

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 from airflow.sdk.exceptions import AirflowFailException
 
 from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.manifest import WorkPrefix, run_key
 
 
@@ -36,3 +38,16 @@ def work_of(work: str, context: Mapping[str, Any]) -> WorkPrefix:
 def forced(context: Mapping[str, Any]) -> bool:
     """Say whether a person started this run with ``force``."""
     return bool(context["params"].get("force", False))
+
+
+def summary(report: IngestReport, where: str) -> dict[str, Any]:
+    """Return what XCom carries of a report: sums and locations; the counts of each source stay in the report."""
+    counts = msgspec.to_builtins(report.counts)
+    del counts["sources"]
+    return {
+        "index": report.index,
+        "state": report.state,
+        "counts": counts,
+        "report": where,
+        "dead_letters": report.dead_letters,
+    }

@@ -67,7 +67,7 @@ def test_every_document_has_a_verdict(lab: Lab, index: str) -> None:
     [("index", 2, 0, {"n": 2}), ("create", 0, 2, {"n": 1, "m": 1}), ("upsert", 1, 1, {"n": 2, "m": 1})],
 )
 def test_an_existing_document_is_replaced_kept_or_merged(
-    lab: Lab, index: str, op_type: OpType, indexed_again: int, unchanged: int, kept: dict[str, int]
+    lab: Lab, index: str, *, op_type: OpType, indexed_again: int, unchanged: int, kept: dict[str, int]
 ) -> None:
     """Index replaces, create keeps what is there, upsert merges and counts an equal document as unchanged."""
     cluster = lab.cluster()
@@ -142,7 +142,7 @@ def test_what_stays_busy_is_given_up_as_retriable(scripted: Scripted) -> None:
 
 
 def test_a_body_that_is_too_large_is_halved_until_it_passes(scripted: Scripted) -> None:
-    """And later bodies are cut smaller at once; a document that is too large alone is refused with its size's reason."""
+    """And later bodies are cut smaller at once; a document that is too large alone is refused with the reason."""
     most = 4 * len(item(0).lines)
 
     def limited(body: bytes) -> Answer:

@@ -96,6 +96,7 @@ def test_a_source_is_an_object_a_prefix_or_a_glob(store: S3Objects, bucket: str)
     assert found("out/**/*.jsonl") == ["[d].jsonl", "a.jsonl", "deep/c.jsonl"]
     assert found("out/?.json") == ["b.json"]
     assert found("out/[d].jsonl") == ["[d].jsonl"]
+    assert found("out/[d]*") == ["[d].jsonl"]
     assert found("out/_opensearch_batch/") == ["_opensearch_batch/e.jsonl"]
 
 

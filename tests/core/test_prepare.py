@@ -10,8 +10,8 @@ import pytest
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
 from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Segment, WorkPrefix
-from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.prepare import Prepare, ShardLimits
+from opensearch_batch.core.s3 import S3Objects
 
 LIMITS = ShardLimits(max_records=3, max_bytes=1000, max_record_bytes=200)
 
@@ -76,7 +76,7 @@ def test_bad_lines_are_dead_letters_and_the_rest_goes_on(store: S3Objects, bucke
         Segment(f"s3://{bucket}/in/a.jsonl", 1, 1),
         Segment(f"s3://{bucket}/in/a.jsonl", 8, 1),
     ]
-    stored = store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare.jsonl")
+    stored = store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare/00001.jsonl")
     assert stored is not None
     letters = [json.loads(line) for line in stored.content.splitlines()]
     assert [letter["line"] for letter in letters] == [2, 4, 5, 6, 7]
@@ -97,9 +97,9 @@ def test_an_empty_prefix_is_named(store: S3Objects, bucket: str) -> None:
 def test_a_source_without_a_usable_record_fails_and_keeps_its_dead_letters(store: S3Objects, bucket: str) -> None:
     """The error says where the reasons stand."""
     put(store, bucket, "a.jsonl", b"{oops")
-    with pytest.raises(FatalError, match=r"no usable record; the reasons stand in s3://.*/prepare\.jsonl"):
+    with pytest.raises(FatalError, match=r"no usable record; the reasons stand in s3://.*/prepare/"):
         prepare(store, bucket)
-    assert store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare.jsonl") is not None
+    assert store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare/00001.jsonl") is not None
 
 
 @pytest.mark.parametrize("source", ["", "kept/jobs/"])
@@ -116,4 +116,4 @@ def test_a_repeated_stage_leaves_no_dead_letters_of_the_first(store: S3Objects, 
     prepare(store, bucket)
     put(store, bucket, "a.jsonl", *rows(0, 1))
     prepare(store, bucket)
-    assert store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare.jsonl") is None
+    assert store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare/00001.jsonl") is None

@@ -114,6 +114,7 @@ class Flaky:
         self.reset = False
         self.ranges_known = self.conditions_known = True
         self.ranges: list[str | None] = []
+        self.conditions: list[str | None] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -132,6 +133,7 @@ class Flaky:
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Send the asked part, or less."""
         self.ranges.append(request.headers.get("Range"))
+        self.conditions.append(request.headers.get("If-Match"))
         first = int((request.headers.get("Range") or "bytes=0-")[6:-1])
         etag = f'"{hashlib.md5(self.content, usedforsecurity=False).hexdigest()}"'
         wanted = request.headers.get("If-Match")
@@ -202,6 +204,8 @@ def test_a_transfer_that_breaks_off_goes_on(flaky: Flaky, objects: S3Objects, pa
     with objects.open("s3://b/k") as stream:
         assert stream.read() == CONTENT
     assert flaky.ranges == [None, *(f"bytes={n}000000-" for n in range(1, 9))]
+    etag = f'"{hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()}"'
+    assert flaky.conditions == [None, *[etag] * 8]
     assert pauses == [PAUSES_S[0]] * 8
 
 

@@ -9,8 +9,8 @@ from typing import IO, Any
 import msgspec
 import pytest
 
-from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
 from opensearch_batch.core.dead_letters import DeadLetter, list_parts, read_letters
+from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
 from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.job import End, JobRecord, Ledger
 from opensearch_batch.core.manifest import (
@@ -21,28 +21,24 @@ from opensearch_batch.core.manifest import (
     Shard,
     WorkPrefix,
 )
-from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.progress import IngestCounts, SourceCounts
 from opensearch_batch.core.replay import replay
 from opensearch_batch.core.request import IngestRequest
+from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.shard import ShardIngest
 from opensearch_batch.core.vectors import VectorField
 from opensearch_batch.services import service
 from tests.lab import Lab
 
 FIELD_MAP = {"_id": "$.id", "text": "$.text", "v": "$.SageMakerOutput"}
-BODY = {
-    "settings": {"index.knn": True, "number_of_replicas": 0},
-    "mappings": {
-        "properties": {
-            "text": {"type": "text"},
-            "n": {"type": "integer"},
-            "v": {"type": "knn_vector", "dimension": 2, "method": {"name": "hnsw", "engine": "lucene"}},
-        }
-    },
+MAPPINGS = {
+    "properties": {
+        "text": {"type": "text"},
+        "n": {"type": "integer"},
+        "v": {"type": "knn_vector", "dimension": 2, "method": {"name": "hnsw", "engine": "lucene"}},
+    }
 }
-
-
+BODY = {"settings": {"index.knn": True, "number_of_replicas": 0}, "mappings": MAPPINGS}
 ORIGIN = [Segment("s3://docs/a.jsonl", 11, 2), Segment("s3://docs/b.jsonl", 1, 99)]
 
 
@@ -116,7 +112,9 @@ def bucket(lab: Lab) -> str:
     return name
 
 
-def counted(read: int, indexed: int = 0, unchanged: int = 0, dead: int = 0, blank: int = 0, nulls: int = 0) -> IngestCounts:
+def counted(
+    read: int, *, indexed: int = 0, unchanged: int = 0, dead: int = 0, blank: int = 0, nulls: int = 0
+) -> IngestCounts:
     """Make the counts of one source."""
     source = SourceCounts("output", read, blank, dead)
     return IngestCounts(read, indexed, unchanged, dead, blank=blank, nulls=nulls, sources=[source])
@@ -288,7 +286,7 @@ def test_an_index_that_is_blocked_fails_and_nothing_becomes_a_dead_letter(lab: L
 
 def test_what_the_index_refused_waits_for_a_replay(lab: Lab, bucket: str, index: str) -> None:
     """A repetition writes nothing; after the mapping is mended, a replay sends the dead letter alone."""
-    lab.cluster().create_index(index, {**BODY, "mappings": {**BODY["mappings"], "dynamic": False}})
+    lab.cluster().create_index(index, {**BODY, "mappings": {**MAPPINGS, "dynamic": False}})
     run = Run(lab, bucket, index, [row(0, n="no number"), row(1)])
     field_map = {**FIELD_MAP, "n": "$.n"}
     report = run(field_map=field_map)

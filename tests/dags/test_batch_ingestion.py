@@ -25,12 +25,12 @@ from opensearch_batch.batch_ingestion import (
     base_url,
     remote_only,
     request_of,
-    summary,
 )
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.progress import IngestCounts, SourceCounts
 from opensearch_batch.core.request import Credential, parse_request
+from opensearch_batch.stage import summary
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"region": "us-east-1", "access_key": "AKIA-of-the-test", "secret_key": "one-secret", "session_token": "other"}

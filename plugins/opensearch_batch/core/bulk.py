@@ -271,7 +271,10 @@ class BulkWriter:
         elif status in RETRY_STATUSES or status == CONFLICT:
             again.append(item)
         elif status in CLOSED:
-            raise ConfigError(f"index {self._index} does not let us write ({status}): {_reason(result['error'])}")
+            raise ConfigError(
+                f"index {self._index} does not let us write ({status}): {_reason(result['error'])}; "
+                "lift its block, or give the connection's user this permission"
+            )
         else:
             verdict.refused.append(Refused(item, status, _reason(result.get("error", {}))))
 

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from opensearch_batch.core.bulk import Item
-from opensearch_batch.core.cluster import Cluster, Index
+from opensearch_batch.core.cluster import Cluster, Index, reason_of, type_of
+from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
 from opensearch_batch.core.rows import AlreadyThere
 
 BATCH_BYTES = 2_000_000
+FORBIDDEN_TYPE = "security_exception"
 
 
 def without_those_there(
@@ -64,11 +66,22 @@ def _equal_ones(batch: list[Any], cluster: Cluster, index: Index) -> set[int]:
         return set()
     wanted = [{"_id": item.id} | _routing(item) for item in items.values()]
     answer = cluster.call("POST", f"/{index.name}/_mget", {"docs": wanted}, timeout_s=120.0)
+    for found in answer["docs"]:
+        if "error" in found:
+            raise _explain(found, index.name)
     return {
         at
         for (at, item), found in zip(items.items(), answer["docs"], strict=True)
         if found.get("_source") is not None and _text(found["_source"], index) == _text(_sent(item), index)
     }
+
+
+def _explain(found: dict[str, Any], index: str) -> BatchError:
+    """Make an error of a document that cannot be read; taken as absent, it would silently be written again."""
+    place = f"index {index}: what a crash left in doubt cannot be read: {reason_of(found)}"
+    if type_of(found) == FORBIDDEN_TYPE:
+        return ConfigError(f"{place}; give the connection's user this permission")
+    return RetriableError(f"{place}; run again when the index is there and well")
 
 
 def _sent(item: Item) -> Any:  # noqa: ANN401 - any JSON

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.json_path import RowReader, Values, encode_kept, keep_number_text
+from opensearch_batch.core.json_path import TOO_DEEP, RowReader, Values, encode_kept, keep_number_text
 from opensearch_batch.core.vectors import VectorField, VectorRejected, check_vector
 
 ID_FIELD = "_id"
@@ -22,6 +22,8 @@ OnMissing = Literal["null", "omit", "dead_letter"]
 ANY_FIELD = "*"
 _SOURCE = re.compile(r"\s*source\[(\d+)\]\.?(?=[$])")
 _SOURCE_WITHOUT_ROOT = re.compile(r"\s*source\[(\d+)\]\.?(?P<rest>.+)")
+# Whatever stands before a path's root, but within no quotes and no filter: a source[N] with a slip of the pen.
+_BEFORE_ROOT = re.compile(r"[^$'\"(?]+(?=\$[.\[])")
 
 
 class Document(msgspec.Struct, frozen=True, gc=False):
@@ -75,11 +77,15 @@ class FieldMap:
         self.sources = sources
         fields = {name: _paths(f"field_map.{name}", path, sources) for name, path in field_map.items()}
         ids = fields.pop(ID_FIELD, [])
-        for path in ingest_fields:
+        places = {name: f"field_map.{name}" for name in fields}
+        for at, path in enumerate(ingest_fields):
             if path is not None:
-                fields[last_name(path)] = _paths("ingest_fields", path, sources)
+                name, place = last_name(path), f"ingest_fields[{at}]"
+                fields[name], places[name] = _paths(place, path, sources), place
         if not fields:
             raise ConfigError("field_map maps no field; give at least one beside _id")
+        if not all(map(str.strip, fields)):
+            raise ConfigError("field_map: a field has no name; OpenSearch takes none without one")
         self.fields = list(fields)
         self.id_paths = _one_id_path_each(ids, sources)
         policies = on_missing or {}
@@ -87,8 +93,8 @@ class FieldMap:
         by_name = {vector.name: vector for vector in vectors}
         self._vectors = [by_name.get(name) for name in self.fields]
         self._openings = [msgspec.json.encode(name) + b":" for name in self.fields]
-        self._routes = _paths("routing", routing, sources) if routing else []
-        self._compile(list(fields.values()))
+        self._routes = _paths("routing", routing, sources) if routing is not None else []
+        self._compile(list(fields.values()), list(places.values()))
         self._refuse_idle_sources()
 
     @property
@@ -143,15 +149,15 @@ class FieldMap:
         start = re.compile(rf"(?:\$\.|\$\[['\"]|^){re.escape(name)}\b")
         return any(start.search(path) for path in self._paths_of[source])
 
-    def _compile(self, fields: list[list[SourcePath]]) -> None:
+    def _compile(self, fields: list[list[SourcePath]], places: list[str]) -> None:
         """Give each source a reader of all its paths, and each field the slots its values arrive in."""
         named: list[list[tuple[str, str]]] = [[] for _ in range(self.sources)]
         self._slots: list[list[tuple[int, int]]] = []
-        for name, paths in zip(self.fields, fields, strict=True):
+        for place, paths in zip(places, fields, strict=True):
             slots = []
             for path in paths:
                 slots.append((path.source, len(named[path.source])))
-                named[path.source].append((f"field_map.{name}", path.path))
+                named[path.source].append((place, path.path))
             self._slots.append(slots)
         self._paths_of = [[path for _, path in mapped] for mapped in named]
         self._id_at: list[int | None] = []
@@ -230,11 +236,18 @@ def document_id(value: bytes | None, *, what: str = "id") -> str:
 
 
 def merge(older: bytes, newer: bytes) -> bytes:
-    """Merge two JSON texts as OpenSearch merges a partial document: objects member by member, else the newer one."""
+    """Merge two JSON texts as OpenSearch merges a partial document: objects member by member, else the newer one.
+
+    Raises:
+        RecordRejected: they are nested too deeply.
+    """
     if older.lstrip()[:1] != b"{" or newer.lstrip()[:1] != b"{":
         return newer
     decode = keep_number_text().decode
-    return encode_kept(_merge_members(decode(older), decode(newer)))
+    try:
+        return encode_kept(_merge_members(decode(older), decode(newer)))
+    except RecursionError:
+        raise RecordRejected(TOO_DEEP) from None
 
 
 def _merge_members(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
@@ -253,7 +266,7 @@ def last_name(path: str) -> str:
 
 def _paths(place: str, paths: object, sources: int) -> list[SourcePath]:
     """Return the paths of a field; of several for one source the last one counts, as in the reference."""
-    listed = paths if isinstance(paths, list) else [paths]
+    listed = paths if isinstance(paths, list) and paths else [paths]
     last = {path.source: path for path in (_path(place, path, sources) for path in listed)}
     return [last[source] for source in sorted(last)]
 
@@ -271,11 +284,14 @@ def _path(place: str, path: object, sources: int) -> SourcePath:
         if loose := _SOURCE_WITHOUT_ROOT.match(path):
             hint = f"source[{loose[1]}].$.{loose['rest'].lstrip('.')}"
             raise ConfigError(f"{place}: {path!r} has no $ after its source; write {hint}")
+        if before := _BEFORE_ROOT.match(path.lstrip()):
+            hint = f"source[0].{path.lstrip()[before.end() :]}"
+            raise ConfigError(f"{place}: {before[0]!r} before the $ is no source; write {hint}")
         if sources > 1:
             raise ConfigError(
                 f"{place}: {path!r} does not say which of the {sources} sources it reads; write source[0].{path}"
             )
-        return SourcePath(0, path)
+        return SourcePath(0, path.strip())
     source = int(prefix[1])
     if source >= sources:
         there = "1 source" if sources == 1 else f"{sources} sources"

@@ -132,7 +132,9 @@ class Ingest:
         remarks = [remark] if remark else []
         documents = counts.indexed + counts.unchanged
         if documents and counts.nulls == documents * len(fields):
-            remarks.append("no row has anything at any mapped path: all fields are null; check the paths and the sources")
+            remarks.append(
+                "no row has anything at any mapped path: all fields are null; check the paths and the sources"
+            )
         return self._report(counts, dead_letters, remarks)
 
     def _load(

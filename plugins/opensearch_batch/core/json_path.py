@@ -17,7 +17,10 @@ from opensearch_batch.core.errors import ConfigError, RecordRejected
 Step = str | int
 Cut = Callable[[bytes], bytes | None]
 Values = list[bytes | None]
-_STEP = re.compile(r"""\.([^.\[\]'"*?()@$,:\s]+)|\[(-?\d+)\]|\['([^'"\\]*)'\]|\["([^'"\\]*)"\]""")
+# Names of other characters, as a reader of many paths cannot have them, go through jsonpath-ng.
+_NAME = r"[^'\"\\\x00-\x1f]*"
+_STEP = re.compile(rf"""\.([^.\[\]'"*?()@$,:\s\\\x00-\x1f]+)|\[(-?\d+)\]|\['({_NAME})'\]|\["({_NAME})"\]""")
+TOO_DEEP = "the row is nested too deeply to be read"
 _FUNCTION = re.compile(r"\.(length|size|min|max|sum|avg)\(\)$")
 _FUNCTIONS: Mapping[str, Callable[[list[Any]], int | float]] = {
     "length": len,
@@ -94,8 +97,14 @@ class RowReader:
         """Return the text of each value in the order of the paths, None for one that is absent.
 
         Raises:
-            RecordRejected: the row is no JSON object (RFC 8259, UTF-8).
+            RecordRejected: the row is no JSON object (RFC 8259, UTF-8), or is nested too deeply.
         """
+        try:
+            return self._values(row)
+        except RecursionError:
+            raise RecordRejected(TOO_DEEP) from None
+
+    def _values(self, row: bytes) -> Values:
         check_text(row)
         try:
             tops = self._decode(row)
@@ -289,7 +298,7 @@ def _general(name: str, path: str) -> Callable[[Any, bytes], bytes | None]:
     try:
         compiled = parse(path[: function.start()] if function else path)
     except JSONPathError as error:
-        raise ConfigError(f"{name}: {path!r} is no JSONPath ({error})") from error
+        raise ConfigError(f"{name}: {path!r} is no JSONPath ({error}); write it like $.content[0]") from error
     decode, one = keep_number_text().decode, _names_one(compiled)
 
     def value(tops: Any, row: bytes) -> bytes | None:  # noqa: ANN401, ARG001 - the signature of `_taker`

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, cast, get_args
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 
@@ -19,9 +20,11 @@ from opensearch_batch.core.field_map import ANY_FIELD, FieldMap, OnMissing
 
 SourceType = Literal["s3", "openai", "local"]
 OnUnmatched = Literal["index_partial", "dead_letter", "fail"]
-_INDEX_NAME = re.compile(r"[^A-Z\\/*?\"<>| ,#:]+")
-_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
-_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/|$)")
+_INDEX_NAME = re.compile(r"[^-_+\s\\/*?\"<>|,#:][^\s\\/*?\"<>|,#:]*")
+MAX_INDEX_NAME_BYTES = 255
+_REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]+")
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"openai_key": "openAI_key"}):
@@ -46,8 +49,8 @@ class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
 class LoadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Index settings during the load; what they were before is restored on every exit."""
 
-    refresh_interval: str | None = None
-    number_of_replicas: int | None = None
+    refresh_interval: Annotated[str, msgspec.Meta(pattern=r"^(-1|0|\d+(nanos|micros|ms|s|m|h|d))$")] | None = None
+    number_of_replicas: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class IngestRequest(msgspec.Struct, frozen=True):
@@ -105,9 +108,43 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load: LoadSettings | None = None
     dead_letters: str | None = None
     work: str | None = None
-    max_body_bytes: int = MAX_BODY_BYTES
-    max_in_flight: int = MAX_IN_FLIGHT
+    max_body_bytes: _Positive = MAX_BODY_BYTES
+    max_in_flight: _Positive = MAX_IN_FLIGHT
     compress: bool = False
+
+
+# How each member is written, for messages.
+_LOOKS: Mapping[str, str] = MappingProxyType(
+    {
+        "index_name": '"my-index"',
+        "field_map": '{"title": "$.title", "_id": "$.id"}',
+        "ingest_fields": '["$.title"]',
+        "data_source": '{"type": "s3", "source": ["s3://bucket/key"]}',
+        "data_source.type": '"s3", "openAI" or "local"',
+        "data_source.source": '["s3://bucket/key"]',
+        "credential": '{"region": "…", "access_key": "…", "secret_key": "…"} or {"openAI_key": "…"}',
+        "on_missing": '"null", or {"title": "omit", "*": "null"}',
+        "index_body": '{"mappings": {"properties": {"title": {"type": "text"}}}}',
+        "load": '{"refresh_interval": "-1", "number_of_replicas": 0}',
+        "load.refresh_interval": '"-1", or a time like "30s"',
+    }
+)
+_CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"op_type": get_args(OpType), "on_missing": get_args(OnMissing), "on_unmatched": get_args(OnUnmatched)}
+)
+_PARTS: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
+    {"": _Body, "data_source": _DataSource, "credential": Credential, "load": LoadSettings}
+)
+_WORDS = MappingProxyType(
+    {
+        "str": "a text",
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "array": "a list",
+        "object": "an object",
+    }
+)
 
 
 def parse_request(content: bytes | Mapping[str, Any], place: str = "request") -> BatchIngestion:
@@ -131,8 +168,6 @@ def parse_request(content: bytes | Mapping[str, Any], place: str = "request") ->
     missing: dict[str, OnMissing] = (
         body.on_missing if isinstance(body.on_missing, dict) else {ANY_FIELD: body.on_missing}
     )
-    if body.max_body_bytes < 1 or body.max_in_flight < 1:
-        raise ConfigError(f"{place}: max_body_bytes and max_in_flight are numbers of at least 1")
     ingest = IngestRequest(
         body.index_name,
         dict(body.field_map),
@@ -154,8 +189,12 @@ def parse_request(content: bytes | Mapping[str, Any], place: str = "request") ->
         raise ConfigError(f"{place}: {error}") from error
     for name in missing:
         if name not in {*fields, ANY_FIELD}:
-            raise ConfigError(f"{place}: on_missing.{name}: no such field is mapped.{did_you_mean(name, fields)}")
-    return BatchIngestion(ingest, kind, body.data_source.source, body.credential, body.dead_letters, body.work)
+            raise ConfigError(
+                f"{place}: on_missing.{name}: no such field is mapped; name one of field_map, or * for all."
+                f"{did_you_mean(name, fields)}"
+            )
+    credential = body.credential and _as_documented(body.credential)
+    return BatchIngestion(ingest, kind, body.data_source.source, credential, body.dead_letters, body.work)
 
 
 def compile_map(request: IngestRequest, *, sources: int, vectors: Any = ()) -> FieldMap:  # noqa: ANN401 - VectorField's
@@ -194,14 +233,48 @@ def _refuse_unknown(raw: Mapping[str, Any], place: str) -> None:
                 f"{place}: connector_id: a connector's credential stays in ML Commons; name a connection instead"
             )
         if name not in known:
-            raise ConfigError(f"{place}: {name}: no such member.{did_you_mean(name, known)}")
+            raise ConfigError(f"{place}: {_no_such_member('', name)}")
+
+
+def _no_such_member(part: str, name: str) -> str:
+    known = [field.encode_name for field in msgspec.structs.fields(_PARTS[part])]
+    hint = did_you_mean(name, known) or f" The members are {', '.join(known)}."
+    return f"{part and f'{part}.'}{name}: no such member.{hint}"
 
 
 def _explain(error: msgspec.ValidationError) -> str:
-    """Turn msgspec's ``… - at `$.a[0]` `` into ``a[0]: …``; values of a credential are never part of it."""
+    """Turn msgspec's ``… - at `$.a[0]` `` into ``a[0]: …; write …``; values of a credential are never part of it."""
     text, _, at = str(error).partition(" - at `")
-    where = at.rstrip("`").removeprefix("$").removeprefix(".")
-    return f"{where}: {text}" if where else text
+    where = at.rstrip("`").removeprefix("$").removeprefix(".").replace("[...]", "")
+    named = text.partition("`")[2].rstrip("`")
+    below = f"{where}.{named}" if where else named
+    if text.startswith("Object missing required field"):
+        return f"{below} is missing; write {_LOOKS[below]}"
+    if text.startswith("Object contains unknown field"):
+        return _no_such_member(where, named)
+    if text.startswith("Invalid enum value"):
+        wrong, known = text.partition("'")[2].rstrip("'"), _CHOICES[where]
+        return f"{where}: {wrong!r} is none of {', '.join(known)}.{did_you_mean(wrong, known)}"
+    plain = re.sub(r"`([a-z |]+)`", lambda types: _in_words(types[1]), text.partition(" matching")[0])
+    look = _LOOKS.get(re.sub(r"\[\d+\]$", "", where))
+    return f"{where}: {plain[0].lower()}{plain[1:]}" + (f"; write {look}" if look else "")
+
+
+def _in_words(types: str) -> str:
+    return " or ".join(_WORDS.get(name, name) for name in types.split(" | "))
+
+
+def _as_documented(credential: Credential) -> Credential:
+    """Return a credential with the region in its own place, however a request for OpenSearch 2.19 had to be written.
+
+    That version reads region and session token in each other's place.
+    """
+    token, region = credential.session_token, credential.region
+    if not token or not _REGION.fullmatch(token):
+        return credential
+    if region and not _REGION.fullmatch(region):
+        return msgspec.structs.replace(credential, region=token, session_token=region)
+    return msgspec.structs.replace(credential, region=region or token, session_token=None)
 
 
 def _source_type(body: _Body, place: str) -> SourceType:
@@ -215,19 +288,38 @@ def _source_type(body: _Body, place: str) -> SourceType:
         raise ConfigError(f"{place}: data_source.source is empty; name at least one source")
     for at, source in enumerate(body.data_source.source):
         where = f"{place}: data_source.source[{at}]: {source!r}"
-        if kind == "s3" and not _BUCKET.match(source):
-            raise ConfigError(f"{where} is no S3 location; write it as s3://bucket/key")
-        if kind == "s3" and not source.partition("://")[2].partition("/")[2]:
-            raise ConfigError(f"{where} names a bucket only; write s3://bucket/key, or s3://bucket/prefix/ for many")
+        if kind == "s3":
+            _check_s3(source, where)
         if kind == "openai" and ("/" in source or not source.strip()):
             raise ConfigError(f"{where} is no file id; write it as OpenAI shows it, file-…")
         if kind == "local" and (not source or source.startswith("s3://")):
-            raise ConfigError(f"{where} is no path of a file, folder/ or glob")
+            raise ConfigError(f"{where} is no path of a file, folder/ or glob; for S3 give type s3")
     return cast("SourceType", kind)
 
 
-def _check_index_name(name: str, place: str) -> None:
-    if not _INDEX_NAME.fullmatch(name) or name.startswith(("-", "_", "+")) or name in (".", ".."):
+def _check_s3(source: str, where: str) -> None:
+    if not source.startswith("s3://"):
+        raise ConfigError(f"{where} is no S3 location; write it as s3://bucket/key")
+    bucket, _, key = source.removeprefix("s3://").partition("/")
+    if not _BUCKET.fullmatch(bucket):
         raise ConfigError(
-            f'{place}: index_name: {name!r} cannot be an index; names are lower case, without spaces and \\/*?"<>|,#:'
+            f"{where}: {bucket!r} is no name of a bucket, which has letters, digits, dots and hyphens; "
+            "write it as s3://bucket/key"
         )
+    if not key:
+        raise ConfigError(f"{where} names a bucket only; write s3://bucket/key, or s3://bucket/prefix/ for many")
+
+
+def _check_index_name(name: str, place: str) -> None:
+    if name == name.lower() and _can_be_index(name):
+        return
+    hint = f" Did you mean {name.lower()!r}?" if _can_be_index(name.lower()) else ""
+    raise ConfigError(
+        f"{place}: index_name: {name!r} cannot be an index; names are lower case, do not start with - _ or +, have no "
+        f'spaces and none of \\/*?"<>|,#: and at most {MAX_INDEX_NAME_BYTES} bytes.{hint}'
+    )
+
+
+def _can_be_index(name: str) -> bool:
+    fits = 0 < len(name.encode(errors="replace")) <= MAX_INDEX_NAME_BYTES
+    return fits and name not in (".", "..") and _INDEX_NAME.fullmatch(name) is not None

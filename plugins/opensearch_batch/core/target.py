@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -162,8 +162,3 @@ class _LoadRecord:
         if etag is None:
             return self._objects.create(self._uri, content)
         return self._objects.replace(self._uri, content, etag=etag)
-
-
-def mapped_vectors(index: Index, fields: Sequence[str]) -> list[str]:
-    """Return the names of the mapped fields that are vectors in the index."""
-    return [vector.name for vector in index.vectors if vector.name in fields]

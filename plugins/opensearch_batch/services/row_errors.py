@@ -44,20 +44,27 @@ def provider_error(row: bytes) -> str | None:
     output = _decoded(bytes(found.SageMakerOutput), _Output)
     if output is not None and output.error is not None:
         return f"SageMakerOutput: {_text(output.error)}"
-    if found.error is not None and (found.custom_id is not None or found.recordId is not None):
+    # Some services write an empty error where there is none.
+    if found.error and (found.custom_id is not None or found.recordId is not None):
         return _text(found.error)
     response = _decoded(bytes(found.response), _Response)
     if response is not None and response.status_code >= BAD_REQUEST:
-        body = _decoded(bytes(response.body), _Output)
-        reason = body.error if body is not None and body.error is not None else bytes(response.body).decode()
-        return f"{response.status_code}: {_text(reason)}"
+        return f"{response.status_code}: {_reason(bytes(response.body))}"
     return None
+
+
+def _reason(body: bytes) -> str:
+    """Return what a response's body says: its error, else all of it."""
+    said = _decoded(body, Any)
+    if isinstance(said, dict) and said.get("error"):
+        said = said["error"]
+    return _text(said) if said else body.decode(errors="replace").removeprefix("null") or "no reason given"
 
 
 def _decoded(text: bytes, kind: Any) -> Any:  # noqa: ANN401 - one of the shapes above
     try:
         return msgspec.json.decode(text, type=kind) if text else None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -65,5 +72,5 @@ def _text(error: Any) -> str:  # noqa: ANN401 - an object with code and message,
     if isinstance(error, dict):
         code, message = error.get("code") or error.get("errorCode"), error.get("message") or error.get("errorMessage")
         if message:
-            return f"{code}: {message}" if code else str(message)
+            return f"{code}: {_text(message)}" if code else _text(message)
     return error if isinstance(error, str) else msgspec.json.encode(error).decode()

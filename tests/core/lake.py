@@ -1,0 +1,77 @@
+"""Sources in the stack's store, and requests that bring them into its node."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from opensearch_batch.core.dead_letters import DeadLetter, list_parts, read_letters
+from opensearch_batch.core.ingest import IngestReport, ingest_request
+from opensearch_batch.core.join import MEMORY_BYTES
+from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.progress import IngestCounts
+from opensearch_batch.core.request import parse_request
+from tests.lab import Lab
+
+
+class Lake:
+    """A bucket with sources, and one index to bring them into."""
+
+    def __init__(self, lab: Lab, bucket: str, index: str) -> None:
+        self.lab, self.bucket, self.index = lab, bucket, index
+        self.objects: Objects = lab.objects
+        self.sources: list[str] = []
+        self.field_map: dict[str, Any] = {"_id": "$.id", "n": "$.n", "text": "$.text"}
+
+    def put(self, name: str, *rows: dict[str, Any] | bytes) -> str:
+        """Write a source, or write it anew; it is part of all later requests."""
+        uri = f"s3://{self.bucket}/{name}"
+        content = b"\n".join(row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows)
+        self.lab.objects.write(uri, content)
+        if uri not in self.sources:
+            self.sources.append(uri)
+        return uri
+
+    def run(
+        self,
+        *,
+        force: bool = False,
+        memory_bytes: int = MEMORY_BYTES,
+        folder: Path | None = None,
+        on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - nobody watches
+        **more: Any,
+    ) -> IngestReport:
+        """Run the request; `more` are members of it."""
+        request = {
+            "index_name": self.index,
+            "field_map": self.field_map,
+            "data_source": {"type": "s3", "source": self.sources},
+            **more,
+        }
+        return ingest_request(
+            parse_request(request),
+            self.objects,
+            self.lab.cluster(),
+            work=f"s3://{self.bucket}/work",
+            force=force,
+            memory_bytes=memory_bytes,
+            folder=folder,
+            on_progress=on_progress,
+        )
+
+    def letters(self, report: IngestReport) -> list[DeadLetter]:
+        """Read the dead letters a report names."""
+        parts = list_parts(self.lab.objects, report.dead_letters or "")
+        return [letter for part in parts for letter in read_letters(self.lab.objects, part)]
+
+    def documents(self) -> dict[str, Any]:
+        """Return what a search finds."""
+        found = self.lab.node("POST", f"{self.index}/_search", {"size": 100})
+        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+
+    def operations(self) -> int:
+        """Count the documents the index ever wrote."""
+        stats = self.lab.node("GET", f"{self.index}/_stats/indexing")
+        return int(stats["_all"]["primaries"]["indexing"]["index_total"])
