@@ -132,6 +132,7 @@ def test_the_role_for_ingest_is_enough(secured: Secured, worker: User, index: st
     assert refusals(ingest(secured, worker, index)) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("permission", permissions(INGEST_ROLE))
 def test_the_role_for_ingest_holds_nothing_in_vain(secured: Secured, probed: User, index: str, permission: str) -> None:
     """Without any one of its permissions some call is refused, and the error names that permission."""

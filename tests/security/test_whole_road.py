@@ -68,6 +68,7 @@ def test_the_role_for_the_whole_road_is_enough(secured: Secured, job: Job) -> No
     assert refusals(road(secured, secured.user(ROAD_ROLE), job)) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("permission", ML_PERMISSIONS)
 def test_the_role_for_the_whole_road_holds_nothing_in_vain(
     secured: Secured, probed: User, job: Job, permission: str
