@@ -64,8 +64,9 @@ def checked(data: list[bytes]) -> int:
 def _mapped(data: list[bytes], field_map: FieldMap) -> int:
     size = 0
     for row in data:
-        made = field_map.document([Part(0, field_map.read(0, row))])
-        size += len(lines_of(made.id or "", made.source))
+        values = field_map.read(0, row)
+        made = field_map.document([Part(0, values)])
+        size += len(lines_of(field_map.key(0, values) or "", made.source))
     return size
 
 

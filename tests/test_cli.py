@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 
+from tests.command_line import ROOT, SAMPLES, account, command, write_request
+from tests.faults.proxy import Proxy, answers
 from tests.lab import Lab
 
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLES = ROOT / "include" / "samples" / "requests"
 SECRET = "s3cr3t-of-the-tests"
 MEMBERS = {
     "state", "seconds", "index", "read", "indexed", "unchanged", "dead_letters", "unmatched", "joined", "blank",
@@ -24,39 +22,11 @@ MEMBERS = {
 }  # fmt: skip
 
 
-def command(*arguments: str, cwd: Path = ROOT, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "OPENSEARCH_"))}
-    return subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-m", "opensearch_batch", *arguments],
-        cwd=cwd,
-        input=stdin,
-        env={**inherited, "PYTHONPATH": str(ROOT / "plugins"), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
 @pytest.fixture
 def request_file(tmp_path: Path, index: str) -> Path:
     """A request beside its rows, of which one is no JSON."""
     (tmp_path / "rows.jsonl").write_text('{"id":1,"t":"a"}\n{oops\n{"id":2,"t":"b"}\n')
-    request = {
-        "index_name": index,
-        "field_map": {"_id": "$.id", "t": "$.t"},
-        "data_source": {"type": "local", "source": ["rows.jsonl"]},
-    }
-    (tmp_path / "request.json").write_text(json.dumps(request))
-    return tmp_path / "request.json"
-
-
-def account(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """Read the one JSON object on stdout."""
-    (line,) = done.stdout.splitlines()
-    found: dict[str, Any] = json.loads(line)
-    return found
+    return write_request(tmp_path, index)
 
 
 def change(file: Path, **members: Any) -> None:
@@ -71,7 +41,7 @@ def test_the_documented_request_of_one_file(lab: Lab) -> None:
         done = command("ingest", str(SAMPLES / "sagemaker.json"), "--opensearch-url", url, "--json", "--work", "w",
                        cwd=Path(os.environ["AIRFLOW_HOME"]))  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert set(account(done)) == MEMBERS
+        assert set(account(done.stdout)) == MEMBERS
         rows = [json.loads(line) for line in (SAMPLES / "sagemaker_batch.json.out").read_text().splitlines()]
         for row in rows:
             found = lab.node("GET", f"my-nlp-index/_doc/{row['id']}")["_source"]
@@ -85,7 +55,7 @@ def test_the_documented_request_of_one_file(lab: Lab) -> None:
         writes = lab.node("GET", "my-nlp-index/_stats/indexing")["_all"]["primaries"]["indexing"]["index_total"]
         again = command("ingest", str(SAMPLES / "sagemaker.json"), "--opensearch-url", url, "--json", "--work", "w",
                         cwd=Path(os.environ["AIRFLOW_HOME"]))  # fmt: skip
-        told = account(again)
+        told = account(again.stdout)
         assert (told["indexed"], told["unchanged"]) == (0, 2)
         now = lab.node("GET", "my-nlp-index/_stats/indexing")["_all"]["primaries"]["indexing"]["index_total"]
         assert (writes, now) == (2, 2)
@@ -106,7 +76,7 @@ def test_the_documented_request_of_three_files_at_openai(lab: Lab, tmp_path: Pat
             "ingest", "-", "--opensearch-url", lab.stack.addresses.opensearch, "--openai-base-url", base, "--json",
             cwd=tmp_path, stdin=json.dumps(request),
         )  # fmt: skip
-        told = account(done)
+        told = account(done.stdout)
         assert (told["state"], told["read"], told["indexed"], told["joined"]) == ("DONE", 9, 3, 6)
         found = lab.node("GET", "my-nlp-index-openai/_doc/request-2")["_source"]
         assert set(found) == {
@@ -129,7 +99,7 @@ def test_dead_letters_are_said_and_replayed(lab: Lab, request_file: Path) -> Non
     letter = json.loads(part.read_text())
     assert (letter["line"], letter["offset"], letter["record"]) == (2, 17, "{oops")
     unmended = command("replay", str(queue), "--opensearch-url", url, "--json")
-    assert (unmended.returncode, account(unmended)["dead_letters"]) == (1, 1)
+    assert (unmended.returncode, account(unmended.stdout)["dead_letters"]) == (1, 1)
     part.write_text(json.dumps({**letter, "record": '{"id":3,"t":"c"}'}) + "\n")
     mended = command(*hint.split())
     assert mended.returncode == 0, mended.stderr
@@ -150,7 +120,7 @@ def test_a_dry_run_writes_nothing(lab: Lab, request_file: Path, index: str) -> N
         "ingest", str(request_file), "--opensearch-url", lab.stack.addresses.opensearch, "--dry-run", "--json"
     )
     assert done.returncode == 0, done.stderr
-    told = account(done)
+    told = account(done.stdout)
     assert (told["state"], told["documents"], told["dead_letters"], told["whole"]) == ("DRY_RUN", 2, 1, True)
     assert told["first_documents"][0] == {"id": "1", "source": {"t": "a"}, "partial": False}
     assert told["first_dead_letters"][0]["line"] == 2
@@ -162,13 +132,40 @@ def test_a_dry_run_writes_nothing(lab: Lab, request_file: Path, index: str) -> N
     assert "… 384 numbers" in shown.stdout
 
 
+def test_a_dry_run_looks_at_the_first_rows_only(request_file: Path) -> None:
+    """A partner that may follow is not missed; where all rows were looked at, the policy is the run's own."""
+    folder, numbers = request_file.parent, range(1_500)
+    (folder / "rows.jsonl").write_text("".join(f'{{"id":{number},"t":"a"}}\n' for number in numbers))
+    (folder / "more.jsonl").write_text("".join(f'{{"id":{number},"u":1}}\n' for number in reversed(numbers)))
+    change(
+        request_file,
+        field_map={"_id": ["source[0].$.id", "source[1].$.id"], "t": "source[0].$.t", "u": "source[1].$.u"},
+        data_source={"type": "local", "source": ["rows.jsonl", "more.jsonl"]},
+        on_unmatched="dead_letter",
+    )
+    told = account(command("ingest", str(request_file), "--dry-run", "--json").stdout)
+    assert (told["whole"], told["rows"], told["documents"], told["partial"]) == (False, 2_000, 1_500, 1_000)
+    assert (told["dead_letters"], [shown["partial"] for shown in told["first_documents"]]) == (0, [False] * 3)
+    assert any("partners may be among the others" in remark for remark in told["remarks"])
+    (folder / "rows.jsonl").write_text('{"id":1,"t":"a"}\n{"id":2,"t":"b"}\n')
+    (folder / "more.jsonl").write_text('{"id":1,"u":1}\n')
+    told = account(command("ingest", str(request_file), "--dry-run", "--json").stdout)
+    assert (told["whole"], told["documents"], told["dead_letters"]) == (True, 1, 1)
+    assert "no row with id '2' in source[1]" in told["first_dead_letters"][0]["reason"]
+    change(request_file, on_unmatched="fail")
+    refused = command("ingest", str(request_file), "--dry-run")
+    assert (refused.returncode, "id '2'" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("members", "arguments", "message"),
     [
         ({"fieldmap": {}}, [], "fieldmap: no such member. Did you mean 'field_map'?"),
         ({"data_source": {"type": "local", "source": ["rosw.jsonl"]}}, [], "Did you mean 'rows.jsonl'?"),
-        ({}, ["--opensearch-url", f"http://me:{SECRET}@127.0.0.1:1"], "give OPENSEARCH_PASSWORD in the environment"),
         ({}, ["--user", "me", "--opensearch-url", "http://127.0.0.1:1"], "no password for --user me"),
+        ({}, ["--user", "me", "--aws-region", "r", "--opensearch-url", "http://127.0.0.1:1"], "give one of them"),
+        ({"credential": {"openAI_key": "<you openAI key>"}}, [], "credential.openai_key still is the documents'"),
+        ({"data_source": {"type": "openAI", "source": ["file-<your file>"]}}, [], "write your own, or leave it out"),
         ({}, ["--memory-mb", "no"], "see python -m opensearch_batch ingest --help"),
         ({"data_source": {"type": "s3", "source": ["s3://b/k"]}, "credential": {"access_key": "a", "sekret": SECRET}},
          [], "credential: Object contains unknown field `sekret`"),
@@ -186,9 +183,51 @@ def test_what_cannot_work_is_refused(
     assert done.stderr.startswith("refused: ")
     assert len(done.stderr.splitlines()) == 1
     told = command("ingest", str(request_file), *urls, *arguments, "--json")
-    assert (told.returncode, account(told)["state"]) == (2, "REFUSED")
-    assert message in account(told)["error"]
+    assert (told.returncode, account(told.stdout)["state"]) == (2, "REFUSED")
+    assert message in account(told.stdout)["error"]
     assert SECRET not in done.stderr + told.stdout + told.stderr
+
+
+def test_what_is_no_command_is_refused(tmp_path: Path) -> None:
+    """The help is named, and shown where nothing was asked for."""
+    wrong = command("inject")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert (
+        wrong.stderr
+        == "refused: No such command 'inject'. Did you mean 'ingest'?; see python -m opensearch_batch --help\n"
+    )
+    assert command().returncode == 2
+    gone = command("ingest", str(tmp_path / "no.json"))
+    assert (gone.returncode, "no.json: the request cannot be read" in gone.stderr) == (2, True)
+    queue = command("replay", str(tmp_path), "--opensearch-url", "http://127.0.0.1:1", "--json")
+    assert (queue.returncode, account(queue.stdout)["state"], account(queue.stdout)["queue"]) == (
+        2,
+        "REFUSED",
+        str(tmp_path),
+    )
+    assert "no dead letters there" in account(queue.stdout)["error"]
+
+
+def test_an_answer_that_nobody_expects_fails(lab: Lab, request_file: Path) -> None:
+    """Exit code 3 and one line with the error's kind; the traceback only when it is asked for."""
+    proxy = Proxy(lab.stack.addresses.opensearch)
+    try:
+        proxy.on("GET /", 1, answers(200, b'{"x":{}}'), times=2)
+        done = command("ingest", str(request_file), "--opensearch-url", proxy.url)
+        debug = command("ingest", str(request_file), "--opensearch-url", proxy.url, "--debug")
+    finally:
+        proxy.close()
+    assert (done.returncode, done.stderr) == (3, "failed: KeyError: 'settings'\n")
+    assert (debug.returncode, debug.stderr.startswith("Traceback")) == (3, True)
+
+
+def test_a_damaged_source_fails(lab: Lab, request_file: Path) -> None:
+    """Exit code 3: what can be done is to upload it again."""
+    (request_file.parent / "rows.jsonl.gz").write_bytes(b"no gzip")
+    change(request_file, data_source={"type": "local", "source": ["rows.jsonl.gz"]})
+    done = command("ingest", str(request_file), "--opensearch-url", lab.stack.addresses.opensearch)
+    assert done.returncode == 3
+    assert "rows.jsonl.gz: damaged" in done.stderr
 
 
 def test_a_server_that_is_away_fails(request_file: Path) -> None:

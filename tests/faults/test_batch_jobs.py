@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from include.local_stack.airflow_api import AirflowAPI
+from opensearch_batch.core.dead_letters import list_parts, read_letters
 from tests.lab import Lab
 
 DAG_ID = "example_by_hand"
@@ -168,9 +169,12 @@ def test_bad_lines_are_dead_letters_and_the_rest_is_indexed(run: Run) -> None:
     assert stored is not None
     account = json.loads(stored.content)
     assert account["counts"] == {"read": 3, "records": 1, "dead_letters": 2, "blank": 0}
-    letters = run.lab.objects.read(account["dead_letters"])
-    assert letters is not None
-    assert [json.loads(line)["line"] for line in letters.content.splitlines()] == [1, 2]
+    letters = [
+        letter
+        for part in list_parts(run.lab.objects, account["dead_letters"])
+        for letter in read_letters(run.lab.objects, part)
+    ]
+    assert [letter.line for letter in letters] == [1, 2]
     assert run.lab.node("GET", f"passages-by-hand/_doc/{good}")["found"]
 
 

@@ -50,7 +50,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return int(app(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
     except typer.TyperException as error:
-        name = next((word for word in arguments if word in ACCOUNTS), "ingest")
-        return usage_error(
-            error.format_message(), ACCOUNTS[name], as_json="--json" in arguments, hint=f"{PROGRAM} {name}"
-        )
+        name = next((word for word in arguments if word in ACCOUNTS), "")
+        # Without arguments the help has been shown already, and that is the message.
+        message = error.format_message() or "no command"
+        account = ACCOUNTS.get(name, IngestAccount)
+        return usage_error(message, account, as_json="--json" in arguments, hint=f"{PROGRAM} {name}".strip())

@@ -59,12 +59,21 @@ class Connections(msgspec.Struct, frozen=True):
         return Cluster(client, url)
 
     def stores(self, credential: Credential | None = None) -> Stores:
-        """Return where data lie; a client is made when it is first needed."""
+        """Return where data lie; a client is made when it is first needed.
+
+        Raises:
+            ConfigError: an address has a password in it, or is none; also when no data lie there, as it would be shown.
+        """
         from opensearch_batch.core.local_files import LocalFiles
         from opensearch_batch.core.stores import Stores
 
         own = credential or Credential()
-        return Stores(s3=lambda: self._s3(own), local=LocalFiles, openai=lambda: self._openai(own))
+        s3_keys = "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+        s3_url = self.s3_endpoint and _without_password("--s3-endpoint", self.s3_endpoint, s3_keys)
+        openai_url = self.openai_base_url and _without_password(
+            "--openai-base-url", self.openai_base_url, "give OPENAI_API_KEY in the environment"
+        )
+        return Stores(s3=lambda: _s3(own, s3_url), local=LocalFiles, openai=lambda: _openai(own, openai_url))
 
     def as_arguments(self) -> list[str]:
         """Return the options that give these connections again; none is a secret."""
@@ -92,26 +101,24 @@ class Connections(msgspec.Struct, frozen=True):
             raise ConfigError("--user signs in with a password and --aws-region with SigV4; give one of them")
         return clients.aws_signing(self.aws_region, self.aws_service or "es")
 
-    def _s3(self, own: Credential) -> Objects:
-        from opensearch_batch.core.s3 import S3Objects
 
-        endpoint = self.s3_endpoint and _without_password("--s3-endpoint", self.s3_endpoint, "give AWS_ACCESS_KEY_ID")
-        client: Any = clients.s3_client(
-            endpoint=endpoint,
-            region=own.region,
-            access_key=own.access_key,
-            secret_key=own.secret_key,
-            session_token=own.token,
-        )
-        return S3Objects(client)
+def _s3(own: Credential, endpoint: str | None) -> Objects:
+    from opensearch_batch.core.s3 import S3Objects
 
-    def _openai(self, own: Credential) -> Objects:
-        from opensearch_batch.core.openai_files import OpenAIFiles
+    client: Any = clients.s3_client(
+        endpoint=endpoint,
+        region=own.region,
+        access_key=own.access_key,
+        secret_key=own.secret_key,
+        session_token=own.token,
+    )
+    return S3Objects(client)
 
-        url = self.openai_base_url and _without_password(
-            "--openai-base-url", self.openai_base_url, "give OPENAI_API_KEY"
-        )
-        return OpenAIFiles(clients.openai_client(api_key=own.openai_key, base_url=url))
+
+def _openai(own: Credential, base_url: str | None) -> Objects:
+    from opensearch_batch.core.openai_files import OpenAIFiles
+
+    return OpenAIFiles(clients.openai_client(api_key=own.openai_key, base_url=base_url))
 
 
 def _without_password(option: str, url: str, instead: str) -> str:

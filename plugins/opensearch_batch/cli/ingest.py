@@ -15,7 +15,7 @@ from opensearch_batch.cli.connections import Connections
 from opensearch_batch.cli.preview import Preview
 from opensearch_batch.cli.request_file import RequestFile, absolute, default_work, read_request
 from opensearch_batch.cli.tables import counts_table, show_dead_letters, sources_table
-from opensearch_batch.cli.watch import Watch, bytes_to_read
+from opensearch_batch.cli.watch import Watch, bytes_to_read, is_watched
 from opensearch_batch.core.ingest import find_sources, ingest_request
 from opensearch_batch.core.join import MEMORY_BYTES
 from opensearch_batch.core.progress import IngestCounts, SourceCounts
@@ -124,7 +124,8 @@ class Ingestion(Command[IngestAccount]):
         objects = self._connections.stores(batch.credential)
         cluster = self._connections.cluster(self.secrets)
         work = absolute(settings.work, Path.cwd()) if settings.work else batch.work or default_work(batch)
-        total_bytes = bytes_to_read(find_sources(batch, objects))
+        # Listed once more, for whoever looks on.
+        total_bytes = bytes_to_read(find_sources(batch, objects)) if is_watched() else None
         with Watch(batch.ingest.index, total_bytes=total_bytes) as watch:
 
             def see(counts: IngestCounts, read_bytes: int) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from typing import TYPE_CHECKING, Self
 
 from opensearch_batch.core.progress import IngestCounts
 from opensearch_batch.core.rows import Source
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 COMPRESSED = (".gz", ".zst")
 
@@ -27,29 +28,18 @@ class Watch:
     def __init__(
         self, what: str, *, total_bytes: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        console = Console(stderr=True)
-        amount = [] if total_bytes is None else [DownloadColumn()]
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            *amount,
-            TextColumn("{task.fields[counts]}", markup=False),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task(what, total=total_bytes, counts="")
+        self._bar = _bar(what, total_bytes) if is_watched() else None
         self._clock = clock
         self._began_at = clock()
 
     def see(self, *, rows: int, documents: int, dead_letters: int, read_bytes: int | None = None) -> None:
         """Show how far it is."""
+        if self._bar is None:
+            return
         passed_s = self._clock() - self._began_at
         rate = documents / passed_s if passed_s > 0 else 0.0
         counts = f"{rows:,} rows  {rate:,.0f} documents/s  {dead_letters:,} dead letters"
-        self._bar.update(self._task, completed=read_bytes, counts=counts)
+        self._bar.update(self._bar.task_ids[0], completed=read_bytes, counts=counts)
 
     def see_ingest(self, counts: IngestCounts, read_bytes: int) -> None:
         """Show how far an ingest is."""
@@ -57,11 +47,38 @@ class Watch:
         self.see(rows=counts.read, documents=documents, dead_letters=counts.dead_letters, read_bytes=read_bytes)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _bar(what: str, total_bytes: int | None) -> Progress:
+    # Loading and drawing take longer than a small request, so only who looks on pays for them.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    amount = [] if total_bytes is None else [DownloadColumn()]
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *amount,
+        TextColumn("{task.fields[counts]}", markup=False),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    bar.add_task(what, total=total_bytes, counts="")
+    return bar
+
+
+def is_watched() -> bool:
+    """Say whether stderr is a terminal; settings that force colours do not make it one."""
+    return sys.stderr.isatty()
 
 
 def bytes_to_read(sources: Sequence[Source]) -> int | None:

@@ -160,15 +160,16 @@ class Account:
             self._tally.blank(entry.source)
             return
         if isinstance(entry, AlreadyThere):
-            unchanged, rows, late = 1, entry.mapped.rows, entry.mapped.late
+            unchanged, rows, late, has_id = 1, entry.mapped.rows, entry.mapped.late, True
             nulls = entry.mapped.nulls
         else:
-            unchanged, rows, late, nulls = 0, entry.rows, entry.late, 0
+            unchanged, rows, late, has_id = 0, entry.rows, entry.late, entry.id is not None
+            nulls = 0
             self._keep(rows, entry.reason, id=entry.id, late=late)
             if entry.vector:
                 self._vectors_rejected += len(rows)
                 self._vector_reason = self._vector_reason or entry.reason
-        unmatched = self._tally.rows(rows, late=late, dead=not unchanged)
+        unmatched = self._tally.rows(rows, late=late, dead=not unchanged, has_id=has_id)
         then = self._counts
         self._counts = msgspec.structs.replace(
             then,

@@ -33,7 +33,7 @@ _VERDICT = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.
 _NOOP = "noop"
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """One document on its way: its id, its lines in a body, and whatever the caller needs to know it again by."""
 
     id: str

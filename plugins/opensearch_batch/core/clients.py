@@ -61,13 +61,14 @@ def address_of(url: str) -> Address:
     Raises:
         ConfigError: it is no http or https URL, or holds a password; the message never repeats it.
     """
+    # Anywhere: without a scheme, or with a / in the password, it is not where a parser looks for a user.
+    if "@" in url:
+        raise ConfigError("the URL holds a user or password, which every user of the machine can read in its processes")
     try:
         parts = urlsplit(url.strip())
         port = parts.port
     except ValueError:
         raise ConfigError("the URL's host or port cannot be read; write it as https://host:9200") from None
-    if "@" in parts.netloc:
-        raise ConfigError("the URL holds a user or password, which every user of the machine can read in its processes")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{url!r} is no address of a server; write it as https://host:9200")
     return Address(parts.hostname, port, parts.scheme == "https", parts.path.strip("/"))

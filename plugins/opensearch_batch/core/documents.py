@@ -17,6 +17,8 @@ from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.request import IngestRequest
 from opensearch_batch.core.rows import Blank, Mapped, Read, Rejected, Source, read_rows
+from opensearch_batch.core.spill import Keys
+from opensearch_batch.core.spill import digest as digest_of
 from opensearch_batch.core.vectors import VectorRejected
 from opensearch_batch.services.row_errors import provider_error
 
@@ -62,6 +64,8 @@ class Documents:
         self._memory_bytes = memory_bytes
         self._folder = folder
         self._place = place
+        self._strict = request.on_unmatched == "dead_letter" and len(sources) > 1
+        self._refused = Keys()
         self.read_bytes = 0
 
     def __iter__(self) -> Iterator[Entry]:
@@ -90,16 +94,22 @@ class Documents:
 
     def entry(self, group: Group) -> Item | Rejected:
         """Make the document of a group of rows, or say why there is none."""
+        entry = self._entry(group)
+        if self._strict and group.key and not group.late and isinstance(entry, Rejected):
+            self._refused.give(digest_of(group.key))
+        return entry
+
+    def _entry(self, group: Group) -> Item | Rejected:
         rows = tuple(keyed.row for keyed in group.rows)
         try:
             self._refuse(group)
-            document = self._map.document([self._part(keyed) for keyed in group.rows])
+            document = self._map.document([self._part(keyed) for keyed in group.rows], partial=group.late)
         except RecordRejected as error:
             cause = self._error_in(rows) or str(error)
             return Rejected(rows, cause, group.key or None, group.late, isinstance(error, VectorRejected))
         if document.nulls and (reason := self._error_in(rows)):
             return Rejected(rows, reason, group.key or None, group.late)
-        name = document.id or digest(*map(str, self._place(rows[0])))
+        name = group.key or digest(*map(str, self._place(rows[0])))
         op_type = "upsert" if group.late else self._request.op_type
         lines = lines_of(name, document.source, op_type=op_type, routing=document.routing)
         return Item(name, lines, Mapped(rows, document.nulls, group.late))
@@ -136,7 +146,9 @@ class Documents:
         if group.late:
             if self._request.op_type == "create":
                 raise RecordRejected(f"a row with id {group.key!r} came before; op_type create keeps the first")
-        elif self._request.on_unmatched == "dead_letter" and (lacking := self._lacking(group)):
+            if self._strict and self._refused.is_given(digest_of(group.key)):
+                raise RecordRejected(f"earlier rows with id {group.key!r} became a dead letter; these belong to them")
+        elif self._strict and (lacking := self._lacking(group)):
             raise RecordRejected(f"no row with id {group.key!r} in {lacking}")
 
     def _lacking(self, group: Group) -> str:

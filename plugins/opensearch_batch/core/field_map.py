@@ -27,9 +27,8 @@ _BEFORE_ROOT = re.compile(r"[^$'\"(?]+(?=\$[.\[])")
 
 
 class Document(msgspec.Struct, frozen=True, gc=False):
-    """One mapped document: its id (None: the caller makes one), its ``_source``, how many mapped fields it lacked."""
+    """One mapped document: its ``_source``, how many mapped fields it lacked, and its routing."""
 
-    id: str | None
     source: bytes
     nulls: int
     routing: str | None = None
@@ -119,30 +118,36 @@ class FieldMap:
         at = self._id_at[source]
         return None if at is None else document_id(values[at])
 
-    def document(self, parts: Sequence[Part]) -> Document:
+    def document(self, parts: Sequence[Part], *, partial: bool = False) -> Document:
         """Make the document of all rows of one key (or of one row).
 
         A field that several sources give is merged in their order: objects deeply, anything else overwrites.
 
+        Args:
+            parts: what the rows give.
+            partial: it is merged into a document that is there: what the rows lack is left as it is.
+
         Raises:
-            RecordRejected: the id cannot be one, a vector does not fit the index, or a field is missing that must not.
+            RecordRejected: a vector does not fit the index, or a field is missing that must not.
         """
         nulls = 0
         pieces: list[bytes] = []
+        # A row of the only source needs no search for who gives what.
+        alone = parts[0].values if self.sources == 1 and len(parts) == 1 else None
         for at, opening in enumerate(self._openings):
-            value, given = self._value(at, parts)
+            value, given = self._value(at, parts) if alone is None else (alone[self._slots[at][0][1]], True)
             vector = self._vectors[at]
             if value is None or (value == b"null" and vector):
                 if given or value is not None:
                     nulls += value is None
-                    value = self._of_missing(at, value)
+                    value = None if partial and value is None else self._of_missing(at, value)
                 if value is None:
                     continue
             elif vector:
                 check_vector(vector, value)
             pieces += (b"," if pieces else b"{", opening, value)
         pieces.append(b"}" if pieces else b"{}")
-        return Document(self._id(parts), b"".join(pieces), nulls, self._routing(parts))
+        return Document(b"".join(pieces), nulls, self._routing(parts))
 
     def reads(self, source: int, name: str) -> bool:
         """Say whether some field reads below the member `name` of a source's rows."""
@@ -201,9 +206,6 @@ class FieldMap:
         if policy == "omit" and value is None:
             return None
         return b"null"
-
-    def _id(self, parts: Sequence[Part]) -> str | None:
-        return self.key(parts[0].source, parts[0].values)
 
     def _routing(self, parts: Sequence[Part]) -> str | None:
         if not self._route_slots:

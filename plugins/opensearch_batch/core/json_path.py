@@ -215,6 +215,8 @@ def encode_kept(value: object) -> bytes:
 
 def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[Any, bytes], bytes | None]:
     first, rest = taken[0], taken[1:]
+    if not rest and not cuts:
+        return lambda tops, row: bytes(getattr(tops, first)) or None  # type: ignore[arg-type] # noqa: ARG005
 
     def take(tops: Any, row: bytes) -> bytes | None:  # noqa: ANN401, ARG001 - a struct made at run time; one signature
         value = getattr(tops, first)  # type: ignore[arg-type]

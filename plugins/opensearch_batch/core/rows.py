@@ -109,8 +109,8 @@ class Tally:
         for counts, found in zip(self._sources, before, strict=False):
             counts.update({name: getattr(found, name) for name in counts})
 
-    def rows(self, rows: Sequence[Row], *, late: bool, dead: bool) -> bool:
-        """Count the rows of one document, or of one dead letter; say whether some source has no row of it."""
+    def rows(self, rows: Sequence[Row], *, late: bool, dead: bool, has_id: bool = True) -> bool:
+        """Count the rows of one document, or of one dead letter; say whether some source has no row of its id."""
         seen: set[int] = set()
         for row in rows:
             counts = self._sources[row.source]
@@ -118,7 +118,7 @@ class Tally:
             counts["dead_letters"] += dead
             counts["duplicates"] += late or row.source in seen
             seen.add(row.source)
-        unmatched = not late and len(seen) < len(self._names)
+        unmatched = has_id and not late and len(seen) < len(self._names)
         if unmatched:
             for source in seen:
                 self._sources[source]["unmatched"] += 1

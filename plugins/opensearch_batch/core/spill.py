@@ -41,7 +41,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     content: bytes
 
 
-class Keyed(msgspec.Struct, frozen=True):
+class Keyed(msgspec.Struct, frozen=True, gc=False):
     """A row, its key, and what the caller took out of the row: None when it lay on disk, so take it out again."""
 
     key: str

@@ -1,0 +1,135 @@
+"""The first rows of each source go the whole way but its last step: they become documents, and are not sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.bulk import Item
+from opensearch_batch.core.documents import Documents, Entry
+from opensearch_batch.core.join import Row
+from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.request import IngestRequest, compile_map
+from opensearch_batch.core.rows import Blank, Rejected, Source, read_rows
+from opensearch_batch.core.vectors import VectorField
+
+SHOWN = 3
+# What is looked at of each source, whichever comes first.
+MAX_ROWS, MAX_BYTES = 1_000, 16 << 20
+# So few rows wait for one another in memory; no file is made for them.
+MEMORY_BYTES = 1 << 40
+# A longer array of numbers is a vector; its first ones tell whether it is the right one.
+MAX_NUMBERS, FIRST_NUMBERS = 8, 3
+
+
+class DocumentShown(msgspec.Struct, frozen=True):
+    """One document as it would be sent, vectors shortened; `partial` when some source has no row of it."""
+
+    id: str
+    source: Any
+    partial: bool
+
+
+class RejectedShown(msgspec.Struct, frozen=True):
+    """One row that would become a dead letter, and why."""
+
+    source: str
+    line: int
+    reason: str
+
+
+class Look(msgspec.Struct, frozen=True):
+    """What the first rows become; `whole` says that they are all there are."""
+
+    whole: bool
+    rows: int
+    documents: int
+    partial: int
+    dead_letters: int
+    first_documents: list[DocumentShown]
+    first_dead_letters: list[RejectedShown]
+
+
+class FirstRows:
+    """Reads the first rows of each source; `whole` says that there were no more."""
+
+    def __init__(self) -> None:
+        self.whole = True
+
+    def __call__(self, objects: Objects, number: int, source: Source) -> Iterator[Row | Blank | Rejected]:
+        """Yield the first rows of one source."""
+        read_bytes = 0
+        for rows, entry in enumerate(read_rows(objects, number, source)):
+            if rows >= MAX_ROWS or read_bytes >= MAX_BYTES:
+                self.whole = False
+                return
+            read_bytes += len(entry.content) if isinstance(entry, Row) else entry.size_bytes
+            yield entry
+
+
+def look_at(
+    request: IngestRequest, sources: Sequence[Source], objects: Objects, *, vectors: Sequence[VectorField]
+) -> Look:
+    """Make the documents of the first rows.
+
+    Raises:
+        ConfigError: the map cannot work; or `on_unmatched` is ``fail``, and a row in a whole look lacks a partner.
+        FatalError: a source is damaged.
+    """
+    field_map = compile_map(request, sources=len(sources), vectors=vectors)
+
+    def documents(request: IngestRequest, read: FirstRows) -> Documents:
+        return Documents(request, field_map, sources, objects=objects, read=read, memory_bytes=MEMORY_BYTES)
+
+    # Where there are more rows, a partner may be among them: that it was not seen proves nothing.
+    lenient = msgspec.structs.replace(request, on_unmatched="index_partial")
+    entries = list(documents(lenient, read := FirstRows()))
+    if read.whole and request.on_unmatched == "fail" and len(sources) > 1:
+        documents(request, FirstRows()).refuse_unmatched()
+    if read.whole and request.on_unmatched == "dead_letter":
+        entries = list(documents(request, FirstRows()))
+    return _look(entries, sources=len(sources), whole=read.whole)
+
+
+def _look(entries: Sequence[Entry], *, sources: int, whole: bool) -> Look:
+    items = [entry for entry in entries if isinstance(entry, Item)]
+    rejected = [entry for entry in entries if isinstance(entry, Rejected)]
+    # A late row is merged into a document that was counted before.
+    new = [item for item in items if not item.origin.late]
+    partial = {id(item) for item in new if len({row.source for row in item.origin.rows}) < sources}
+    # A document with all its parts says more about a map.
+    first = sorted(new, key=lambda item: id(item) in partial)[:SHOWN]
+    return Look(
+        whole,
+        rows=sum(len(item.origin.rows) for item in items) + sum(len(entry.rows) for entry in rejected),
+        documents=len(new),
+        partial=len(partial),
+        dead_letters=len(rejected),
+        first_documents=[DocumentShown(item.id, shortened(_fields(item)), id(item) in partial) for item in first],
+        first_dead_letters=[_shown(entry) for entry in rejected[:SHOWN]],
+    )
+
+
+def _shown(entry: Rejected) -> RejectedShown:
+    row = entry.rows[0]
+    return RejectedShown(row.uri, row.line, entry.reason)
+
+
+def _fields(item: Item) -> Any:  # noqa: ANN401 - a document
+    """Return a document's fields; an upsert holds them as its ``doc``."""
+    action, _, rest = item.lines.partition(b"\n")
+    body = msgspec.json.decode(rest)
+    return body["doc"] if action.startswith(b'{"update"') else body
+
+
+def shortened(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return a value with its vectors cut to what a person can read."""
+    if isinstance(value, dict):
+        return {name: shortened(member) for name, member in value.items()}
+    if isinstance(value, list):
+        if len(value) > MAX_NUMBERS and all(isinstance(number, int | float) for number in value):
+            return [*value[:FIRST_NUMBERS], f"… {len(value)} numbers"]
+        return [shortened(member) for member in value]
+    return value
