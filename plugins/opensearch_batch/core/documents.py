@@ -70,6 +70,9 @@ class Documents:
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield the documents, and what is rejected or blank in its place."""
+        if len(self._sources) == 1:
+            yield from self._unjoined()
+            return
         for entry in self._joined():
             yield self.entry(entry) if isinstance(entry, Group) else entry
 
@@ -94,32 +97,50 @@ class Documents:
 
     def entry(self, group: Group) -> Item | Rejected:
         """Make the document of a group of rows, or say why there is none."""
-        entry = self._entry(group)
+        rows = tuple(keyed.row for keyed in group.rows)
+        try:
+            self._refuse(group)
+            entry = self._document(group.key, rows, [self._part(keyed) for keyed in group.rows], late=group.late)
+        except RecordRejected as error:
+            entry = self._rejected(group.key, rows, error, late=group.late)
         if self._strict and group.key and not group.late and isinstance(entry, Rejected):
             self._refused.give(digest_of(group.key))
         return entry
 
-    def _entry(self, group: Group) -> Item | Rejected:
-        rows = tuple(keyed.row for keyed in group.rows)
-        try:
-            self._refuse(group)
-            document = self._map.document([self._part(keyed) for keyed in group.rows], partial=group.late)
-        except RecordRejected as error:
-            cause = self._error_in(rows) or str(error)
-            return Rejected(rows, cause, group.key or None, group.late, isinstance(error, VectorRejected))
+    def _document(self, key: str, rows: tuple[Row, ...], parts: Sequence[Part], *, late: bool) -> Item | Rejected:
+        document = self._map.document(parts, partial=late)
         if document.nulls and (reason := self._error_in(rows)):
-            return Rejected(rows, reason, group.key or None, group.late)
-        name = group.key or digest(*map(str, self._place(rows[0])))
-        op_type = "upsert" if group.late else self._request.op_type
+            return Rejected(rows, reason, key or None, late)
+        name = key or digest(*map(str, self._place(rows[0])))
+        op_type = "upsert" if late else self._request.op_type
         lines = lines_of(name, document.source, op_type=op_type, routing=document.routing)
-        return Item(name, lines, Mapped(rows, document.nulls, group.late))
+        return Item(name, lines, Mapped(rows, document.nulls, late))
+
+    def _rejected(self, key: str, rows: tuple[Row, ...], error: RecordRejected, *, late: bool) -> Rejected:
+        cause = self._error_in(rows) or str(error)
+        return Rejected(rows, cause, key or None, late, isinstance(error, VectorRejected))
+
+    def _unjoined(self) -> Iterator[Entry]:
+        """Make the documents of one source: row by row, as fast as it goes; only ids that come again are looked for."""
+        given, has_ids, keeps_first = Keys(), self._map.joins, self._request.op_type == "create"
+        for row in self._rows(0):
+            if not isinstance(row, Row):
+                yield row
+                continue
+            key, late = "", False
+            try:
+                values = self._map.read(0, row.content)
+                if has_ids:
+                    key = self._map.key(0, values) or ""
+                    late = given.give(digest_of(key)) is None
+                    if late and keeps_first:
+                        raise _came_before(key)
+                yield self._document(key, (row,), (Part(0, values),), late=late)
+            except RecordRejected as error:
+                yield self._rejected(key, (row,), error, late=late)
 
     def _joined(self) -> Iterator[Group | Rejected | Blank]:
-        """Yield groups of rows by id; a map without ids has one source and joins nothing."""
-        if not self._map.joins:
-            for entry in self._keyed(0):
-                yield Group("", (entry,)) if isinstance(entry, Keyed) else entry
-            return
+        """Yield groups of rows by id."""
         streams: list[Stream[Rejected | Blank]] = [
             Stream(self._keyed(number), source.size_bytes) for number, source in enumerate(self._sources)
         ]
@@ -128,15 +149,20 @@ class Documents:
         yield from join(streams, folder=folder, memory_bytes=self._memory_bytes)
 
     def _keyed(self, number: int) -> Iterator[Keyed | Rejected | Blank]:
-        for row in self._read(self._objects, number, self._sources[number]):
+        for row in self._rows(number):
             if not isinstance(row, Row):
                 yield row
                 continue
-            self.read_bytes += len(row.content)
             try:
                 yield self.keyed(row)
             except RecordRejected as error:
                 yield Rejected((row,), self._error_in((row,)) or str(error))
+
+    def _rows(self, number: int) -> Iterator[Row | Blank | Rejected]:
+        for row in self._read(self._objects, number, self._sources[number]):
+            if isinstance(row, Row):
+                self.read_bytes += len(row.content)
+            yield row
 
     def _part(self, keyed: Keyed) -> Part:
         row = keyed.row
@@ -145,7 +171,7 @@ class Documents:
     def _refuse(self, group: Group) -> None:
         if group.late:
             if self._request.op_type == "create":
-                raise RecordRejected(f"a row with id {group.key!r} came before; op_type create keeps the first")
+                raise _came_before(group.key)
             if self._strict and self._refused.is_given(digest_of(group.key)):
                 raise RecordRejected(f"earlier rows with id {group.key!r} became a dead letter; these belong to them")
         elif self._strict and (lacking := self._lacking(group)):
@@ -164,3 +190,7 @@ class Documents:
             if reason:
                 return reason
         return None
+
+
+def _came_before(key: str) -> RecordRejected:
+    return RecordRejected(f"a row with id {key!r} came before; op_type create keeps the first")

@@ -53,21 +53,11 @@ def join(streams: Sequence[Stream[T]], *, folder: Path, memory_bytes: int = MEMO
         ConfigError: a file is needed and cannot be made in `folder`.
         RetriableError: the disk is full.
     """
-    if len(streams) == 1:
-        yield from _alone(streams[0])
-        return
     run = _Join(streams, memory_bytes)
     yield from run.side_by_side()
     if run.live:
         with Spill(folder, needed_bytes=run.needed_bytes()) as spill:
             yield from run.past(spill)
-
-
-def _alone(stream: Stream[T]) -> Iterator[Group | T]:
-    """Yield the rows of the only stream: nothing waits, and a key that comes again is late."""
-    keys = Keys()
-    for item in stream.rows:
-        yield Group(item.key, (item,), keys.give(digest(item.key)) is None) if isinstance(item, Keyed) else item
 
 
 class _Source(Generic[T]):
