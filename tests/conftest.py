@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from include.local_stack.stack import Stack, StackOptions
 from opensearch_batch.core.s3 import S3Objects
@@ -21,7 +22,9 @@ MODEL = "all-MiniLM-L6-v2"
 
 
 def pytest_configure() -> None:
-    """Keep what Airflow writes when it is imported out of the user's own home."""
+    """Keep what Airflow writes when it is imported out of the user's own home; a busy machine is no mistake."""
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-of-tests-")
 
 

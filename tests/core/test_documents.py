@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.account import Account, Queue
@@ -61,8 +61,6 @@ ERROR_ROWS = st.builds(partial(row_of, error=True), st.sampled_from([*IDS, ...])
 ODD = st.builds(row_of, st.sampled_from(NO_IDS), FIELDS) | st.sampled_from(NOT_ROWS + BLANK).map(Line)
 CLEAN_SOURCES = st.lists(st.lists(ROWS | ODD, max_size=7), min_size=1, max_size=3)
 SOURCES = st.lists(st.lists(ROWS | ROWS | ERROR_ROWS | ODD, max_size=7), min_size=1, max_size=3)
-# A busy machine is no mistake in the code.
-UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 POLICIES: st.SearchStrategy[OnUnmatched] = st.sampled_from(["index_partial", "dead_letter"])
 
 
@@ -212,7 +210,6 @@ class Model:
         self.index[key] = merged(self.index.get(key, {}), document) if group.late else document
 
 
-@UNTIMED
 @given(SOURCES, POLICIES, st.sampled_from([TINY, 700, HUGE]))
 def test_every_line_is_accounted_for_once(
     sources: list[list[Line]], on_unmatched: OnUnmatched, memory_bytes: int
@@ -229,7 +226,6 @@ def test_every_line_is_accounted_for_once(
     assert run.read_bytes == sum(len(line.content) for lines in sources for line in lines if line.content not in BLANK)
 
 
-@UNTIMED
 @given(SOURCES, POLICIES, st.sampled_from([TINY, 700, HUGE]))
 def test_an_id_has_one_first_group_and_its_rows_keep_their_order(
     sources: list[list[Line]], on_unmatched: OnUnmatched, memory_bytes: int
@@ -249,7 +245,6 @@ def test_an_id_has_one_first_group_and_its_rows_keep_their_order(
             assert order == sorted(order)
 
 
-@UNTIMED
 @given(SOURCES, POLICIES, st.sampled_from([TINY, 700, HUGE]))
 def test_the_documents_are_those_of_the_model(
     sources: list[list[Line]], on_unmatched: OnUnmatched, memory_bytes: int
@@ -259,7 +254,6 @@ def test_the_documents_are_those_of_the_model(
     assert run.index == Model(run).index
 
 
-@UNTIMED
 @given(SOURCES, POLICIES, st.sampled_from([TINY, 700, HUGE]))
 def test_the_counts_reconcile_and_are_those_of_the_lines(
     sources: list[list[Line]], on_unmatched: OnUnmatched, memory_bytes: int
@@ -289,7 +283,6 @@ def test_the_counts_reconcile_and_are_those_of_the_lines(
         )
 
 
-@UNTIMED
 @given(CLEAN_SOURCES, POLICIES)
 def test_the_memory_bound_changes_no_document(sources: list[list[Line]], on_unmatched: OnUnmatched) -> None:
     """Fields that one source gives are the same however the rows met; only the order of entries may differ."""

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
@@ -89,7 +89,6 @@ def numbered(numbers: Sequence[int]) -> list[str]:
     return [f"k{number:04}" for number in numbers]
 
 
-@settings(deadline=None)
 @given(SOURCES, SIZES, BOUNDS)
 def test_every_row_comes_out_once_and_every_key_has_one_group(
     sources: list[list[str | None]], sizes: list[int | None], memory_bytes: int
@@ -113,7 +112,6 @@ def test_every_row_comes_out_once_and_every_key_has_one_group(
     assert rows == {key: Counter(all_of_it) for key, all_of_it in expected.items()}
 
 
-@settings(deadline=None)
 @given(SOURCES, SIZES, BOUNDS)
 def test_groups_and_all_else_keep_the_order_of_their_sources(
     sources: list[list[str | None]], sizes: list[int | None], memory_bytes: int
@@ -129,7 +127,6 @@ def test_groups_and_all_else_keep_the_order_of_their_sources(
         assert [item for item in found if isinstance(item, Other) and item.source == number] == others
 
 
-@settings(deadline=None)
 @given(SOURCES, SIZES, BOUNDS)
 def test_the_order_is_the_same_each_time(
     sources: list[list[str | None]], sizes: list[int | None], memory_bytes: int
@@ -163,7 +160,6 @@ print([(g.key, g.late) for g in joined(sources, memory_bytes={memory_bytes}, fol
     assert len(printed) == 1
 
 
-@settings(deadline=None)
 @given(SOURCES, SIZES)
 def test_rows_that_are_late_in_little_memory_are_never_more_than_the_duplicates(
     sources: list[list[str | None]], sizes: list[int | None]

@@ -53,7 +53,7 @@ def test_output_of_a_record(processing: dict[str, str], record: bytes, expected:
     assert transform(**processing).output(record, ANSWER) == expected
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(st.text().filter(lambda key: key != "SageMakerOutput"), JSON_VALUES))
 def test_a_join_keeps_the_line(document: dict[str, object]) -> None:
     """Whatever an object holds, its line stays as it was and only gains the output."""
