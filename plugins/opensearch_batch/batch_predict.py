@@ -1,31 +1,27 @@
-"""batch_predict: a shard -> one batch job through ML Commons -> its task id. Only this stage submits, and so pays."""
+"""batch_predict: a shard -> one batch job through ML Commons -> its task id. Only it and repair submit, and so pay."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from airflow.sdk import BaseOperator
 
-from opensearch_batch.core.errors import RemoteError
-from opensearch_batch.core.job import Accepted, Asked, JobRecord, Ledger, Submission
+from opensearch_batch.core.job import Asked
 from opensearch_batch.core.manifest import Shard
-from opensearch_batch.core.ml_commons import MLCommons, Model
-from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
+from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook
 from opensearch_batch.links import MLTaskLink
-from opensearch_batch.services import service
-from opensearch_batch.services.base import Service, explain
 from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, work_of
+from opensearch_batch.submit import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
 
 
 class OpenSearchBatchPredictOperator(BaseOperator):
     """Submit one shard's batch job, at most once, or find the job that was submitted before.
 
-    Returns ``{task_id, job, output}``: the ML Commons task, the folder of the job's record, the output prefix.
-    An automatic retry or a second run reattaches; after a bad end only clearing this task (which a backfill that
-    reprocesses does too), or a run with the param ``force``, submits again.
+    Returns ``{task_id, job, output}``: the ML Commons task (null when only the service knows the job), the folder of
+    the job's record, the output prefix. An automatic retry or a second run reattaches; after a bad end only clearing
+    this task (which a backfill that reprocesses does too), or a run with the param ``force``, submits again.
 
     Args:
         shard: one of the shards `prepare` returned.
@@ -33,15 +29,20 @@ class OpenSearchBatchPredictOperator(BaseOperator):
         service: the AI service.
         model_id: the model registered with ML Commons.
         parameters: override the connector's parameters.
+        inputs: the paths in a record that the model reads, as in `prepare`.
+        max_jobs_in_flight: of this pipeline and model, over all runs; None for no limit of ours.
+        retry_time_window_s: how long a service may say not now before the task fails.
+        retry_interval_s: how long to wait each time, give or take a quarter.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage.
+        ai_conn_id: the AI service's key, where that is not the AWS connection; its usual connection if None.
 
     Raises:
-        AirflowFailException: the job ended badly before, or the service refuses it.
+        AirflowFailException: the job ended badly before, or the service refuses it or says not now for too long.
         RetriableError: a server was away; the retry finds what was submitted.
     """
 
-    template_fields = ("shard", "work", "service", "model_id", "parameters")
+    template_fields = ("shard", "work", "service", "model_id", "parameters", "inputs")
     operator_extra_links = (MLTaskLink(),)
     ui_color = "#fef7e0"
 
@@ -53,8 +54,13 @@ class OpenSearchBatchPredictOperator(BaseOperator):
         service: str,
         model_id: str,
         parameters: Mapping[str, Any] | None = None,
+        inputs: Sequence[str] = (),
+        max_jobs_in_flight: int | None = None,
+        retry_time_window_s: float = RETRY_TIME_WINDOW_S,
+        retry_interval_s: float = RETRY_INTERVAL_S,
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         aws_conn_id: str = AWS_CONN_ID,
+        ai_conn_id: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
@@ -63,68 +69,49 @@ class OpenSearchBatchPredictOperator(BaseOperator):
         self.service = service
         self.model_id = model_id
         self.parameters = parameters or {}
+        self.inputs = inputs
+        self.max_jobs_in_flight = max_jobs_in_flight
+        self.retry_time_window_s = retry_time_window_s
+        self.retry_interval_s = retry_interval_s
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
+        self.ai_conn_id = ai_conn_id
 
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
         """Submit or reattach."""
+        return self.execute_complete(context, {})
+
+    def execute_complete(self, context: Any, event: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - as above
+        """Go on after a wait, whose event says since when the service says not now."""
         with errors_end_the_task():
             shard = msgspec.convert(self.shard, Shard)
-            work, ml, adapter = (
-                work_of(self.work, context),
-                OpenSearchMLHook(self.opensearch_conn_id).ml,
-                service(self.service),
+            done = Submit(work_of(self.work, context), self._terms()).run(
+                shard, self._asked(context), since=event.get("since")
             )
-            folder = work.job(shard.job)
-            cluster = _Cluster(ml, adapter, ml.model(self.model_id), self.parameters)
-            submission = Submission(
-                Ledger(objects(self.aws_conn_id), folder), cluster, clock=time.time, sleep=time.sleep
-            )
-            decision, record = submission.run(
-                lambda generation: cluster.draft(shard, folder, work.pipeline, generation), self._asked(context)
-            )
-        self.ml_task_url = ml.task_url(str(record.task_id))
+        if isinstance(done, Waiting):
+            self.log.info("waiting: %s", done.reason)
+            self.defer(trigger=done.trigger(self.aws_conn_id), method_name="execute_complete")
+        decision, record = done
+        if record.task_id:
+            self.ml_task_url = OpenSearchMLHook(self.opensearch_conn_id).ml.task_url(record.task_id)
         self.log.info("%s: job %s, task %s", decision, record.name, record.task_id)
+        folder = work_of(self.work, context).job(shard.job)
         return {"task_id": record.task_id, "job": folder, "output": record.output}
+
+    def _terms(self) -> JobTerms:
+        return JobTerms(
+            service=self.service,
+            model_id=self.model_id,
+            parameters=dict(self.parameters),
+            inputs=tuple(self.inputs),
+            max_jobs_in_flight=self.max_jobs_in_flight,
+            retry_time_window_s=self.retry_time_window_s,
+            retry_interval_s=self.retry_interval_s,
+            opensearch_conn_id=self.opensearch_conn_id,
+            aws_conn_id=self.aws_conn_id,
+            ai_conn_id=self.ai_conn_id,
+        )
 
     def _asked(self, context: Any) -> Asked:  # noqa: ANN401 - Airflow's context
         """Say what a person asked: clearing a task raises its max_tries, a retry does not (Airflow 3.3)."""
         return Asked(cleared=context["ti"].max_tries > self.retries, force=forced(context), run_key=run_key_of(context))
-
-
-class _Cluster:
-    """Submits through ML Commons what the service's adapter says."""
-
-    def __init__(self, ml: MLCommons, adapter: Service, model: Model, parameters: Mapping[str, Any]) -> None:
-        self._ml = ml
-        self._adapter = adapter
-        self._model = model
-        self._overrides = dict(parameters)
-
-    def draft(self, shard: Shard, folder: str, pipeline: str, generation: int) -> JobRecord:
-
-        return JobRecord(
-            job=shard.job,
-            name=self._adapter.job_name(pipeline, folder, generation),
-            service=self._adapter.name,
-            model_id=self._model.id,
-            input=shard.input,
-            output=f"{folder}/output/{generation}/",
-            intended_at=time.time(),
-            generation=generation,
-        )
-
-    def submit(self, record: JobRecord) -> Accepted:
-        known = {**self._model.parameters, **self._overrides}
-        parameters = self._overrides | self._adapter.batch_predict_parameters(record, known)
-        try:
-            return self._ml.batch_predict(record.model_id, parameters)
-        except RemoteError as error:
-            raise explain(self._adapter, error) from error
-
-    def find(self, record: JobRecord) -> Accepted | None:
-
-        for task in self._ml.tasks(record.model_id):
-            if self._adapter.is_task_of(record, task.get("remote_job") or {}):
-                return Accepted(task["task_id"], task["remote_job"])
-        return None

@@ -91,6 +91,16 @@ def objects(aws_conn_id: str = AWS_CONN_ID) -> S3Objects:
     return S3Objects(_aws_hook(aws_conn_id, "s3").get_conn())
 
 
+def aws_client(name: str, aws_conn_id: str = AWS_CONN_ID) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
+    """Return a client of one of AWS's services.
+
+    Raises:
+        ConfigError: there is no such connection.
+    """
+    connection(aws_conn_id, "aws")
+    return _aws_hook(aws_conn_id, name).get_conn()
+
+
 def connector_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None = None) -> dict[str, str]:
     """Return the ``credential`` of an ML Commons connector.
 

@@ -1,4 +1,4 @@
-"""ingest: a job's output -> field map -> index; every row is indexed, or a dead letter with its reason."""
+"""ingest: what a shard's jobs answered -> field map -> index; every record is indexed, or a dead letter."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import msgspec
 from airflow.sdk import BaseOperator
 
 from opensearch_batch.core.manifest import Shard, load_manifest
+from opensearch_batch.core.prediction_map import over_sources
+from opensearch_batch.core.repair import answers_of
 from opensearch_batch.core.request import IngestRequest
 from opensearch_batch.core.shard import ShardIngest
-from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
+from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook
 from opensearch_batch.poll import polled
+from opensearch_batch.providers import outputs_store
 from opensearch_batch.services import service
 from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, summary, work_of
 
@@ -28,12 +31,15 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         work: the same as in `prepare`.
         service: the AI service.
         index: the index.
-        field_map: field name -> path in an output row; ``_id`` names the document id.
+        field_map: field name -> ``$.path`` in a record, ``prediction[0]``, or a path in the service's own rows; ``_id``
+            names the document id.
         ingest_fields: paths kept under their own last name.
-        poll: the task id of the stage before, whose XCom (of the same map index) names the outputs.
+        poll: the task id of the stage whose XCom (of the same map index) names the outputs.
+        repair: the task id of the stage whose XCom names the account of further jobs, if there were any.
         max_body_bytes: size of a bulk body.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage.
+        ai_conn_id: the AI service's key, where outputs lie there; its usual connection if None.
 
     Raises:
         AirflowFailException: the index is gone or does not fit, or the output has not a row for each record.
@@ -53,9 +59,11 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         field_map: Mapping[str, Any],
         ingest_fields: Sequence[str] = (),
         poll: str = "poll",
+        repair: str = "repair",
         max_body_bytes: int = 5_000_000,
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         aws_conn_id: str = AWS_CONN_ID,
+        ai_conn_id: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
@@ -66,28 +74,38 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         self.field_map = field_map
         self.ingest_fields = ingest_fields
         self.poll = poll
+        self.repair = repair
         self.max_body_bytes = max_body_bytes
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
+        self.ai_conn_id = ai_conn_id
 
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
         """Ingest the outputs that `poll` found."""
         ti = context["ti"]
         with errors_end_the_task():
             outputs = polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index)).outputs
-            store, work = objects(self.aws_conn_id), work_of(self.work, context)
+            account = ti.xcom_pull(task_ids=self.repair, map_indexes=ti.map_index)
+            store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
+            work, adapter = work_of(self.work, context), service(self.service)
+            manifest = load_manifest(store, work.manifest(run_key_of(context)))
             request = IngestRequest(
-                self.index, dict(self.field_map), list(self.ingest_fields), max_body_bytes=self.max_body_bytes
+                self.index,
+                dict(self.field_map),
+                list(self.ingest_fields),
+                on_unmatched="dead_letter",
+                max_body_bytes=self.max_body_bytes,
             )
             shard = msgspec.convert(self.shard, Shard)
             report = ShardIngest(
                 store,
                 OpenSearchMLHook(self.opensearch_conn_id).cluster,
                 work=work,
-                manifest=load_manifest(store, work.manifest(run_key_of(context))),
-                service=service(self.service),
-                request=request,
-            ).run(shard, outputs, force=forced(context))
+                manifest=manifest,
+                service=adapter,
+                answers=adapter.answers(manifest.parameters),
+                request=over_sources(request, adapter, manifest.parameters, manifest.inputs),
+            ).run(shard, answers_of(store, account, outputs), force=forced(context))
         self.log.info("shard %s into %s: %s", shard.id, self.index, report.counts)
         where = work.ingest_report(run_key_of(context), shard.id)
         return summary(report, where)

@@ -18,6 +18,7 @@ from opensearch_batch.core.spec import PipelineSpec, load
 from opensearch_batch.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.poll import OpenSearchMLTaskSensor
 from opensearch_batch.prepare import OpenSearchPrepareOperator
+from opensearch_batch.repair import OpenSearchRepairOperator
 
 FORCE = Param(
     default=False,
@@ -55,6 +56,7 @@ def _stages(spec: PipelineSpec, include: Path) -> None:
         "service": spec.batch_predict.service,
         "opensearch_conn_id": spec.connections.opensearch,
         "aws_conn_id": spec.connections.aws,
+        "ai_conn_id": spec.connections.ai,
     }
     prepare = _prepare(spec, include, shared)
 
@@ -62,28 +64,49 @@ def _stages(spec: PipelineSpec, include: Path) -> None:
     def shard(shard: Any) -> None:  # noqa: ANN401 - the XComArg of one shard
         predict = spec.batch_predict
         model_id = f"{{{{ ti.xcom_pull(task_ids='{prepare.task_id}', key='run')['model_id'] }}}}"
-        submitted = OpenSearchBatchPredictOperator(
-            task_id="batch_predict", shard=shard, model_id=model_id, parameters=predict.parameters, **shared
-        )
+        terms: dict[str, Any] = {
+            "model_id": model_id,
+            "parameters": predict.parameters,
+            "inputs": predict.inputs,
+            "max_jobs_in_flight": predict.max_jobs_in_flight,
+            "retry_time_window_s": predict.retry_time_window_s,
+            "retry_interval_s": predict.retry_interval_s,
+        }
+        watch: dict[str, Any] = {
+            "poll_every_s": predict.poll_every_s,
+            "poll_at_most_s": predict.poll_at_most_s,
+            "deadline_s": predict.deadline_s,
+        }
+        submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", shard=shard, **terms, **shared)
         ended = OpenSearchMLTaskSensor(
             task_id="poll",
             batch_predict=submitted.task_id,
-            poll_every_s=predict.poll_every_s,
-            poll_at_most_s=predict.poll_at_most_s,
-            deadline_s=predict.deadline_s,
+            **watch,
             **{key: value for key, value in shared.items() if key != "work"},
+        )
+        repaired = OpenSearchRepairOperator(
+            task_id="repair",
+            shard=shard,
+            poll=ended.task_id,
+            rounds=predict.repair_rounds,
+            **terms,
+            **watch,
+            **shared,
         )
         ingested = OpenSearchBatchIngestOperator(
             task_id="ingest",
             shard=shard,
             poll=ended.task_id,
+            repair=repaired.task_id,
+            # repair is skipped where nothing failed; a failed poll still ends the shard.
+            trigger_rule="none_failed",
             index=spec.ingest.index,
             field_map=spec.ingest.field_map,
             ingest_fields=spec.ingest.ingest_fields,
             max_body_bytes=spec.ingest.max_body_bytes,
             **shared,
         )
-        submitted >> ended >> ingested
+        submitted >> ended >> repaired >> ingested
 
     shard.expand(shard=prepare.output)
 
@@ -100,9 +123,11 @@ def _prepare(spec: PipelineSpec, include: Path, shared: dict[str, Any]) -> OpenS
         ingest_fields=ingest.ingest_fields,
         index_body=_body(include / "indexes", ingest.index_body),
         model_id=predict.model_id,
+        stack=predict.stack,
         connector=_body(include / "connectors", predict.connector),
         values=predict.values,
         parameters=predict.parameters,
+        inputs=predict.inputs,
         dimension=predict.dimension,
         max_records=spec.shard.max_records,
         max_bytes=spec.shard.max_bytes,

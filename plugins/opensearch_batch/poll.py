@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import msgspec
 from airflow.sdk import BaseSensorOperator
@@ -20,8 +20,9 @@ from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, Remo
 from opensearch_batch.core.job import BAD_ENDS, End, JobRecord, Ledger, bad_end
 from opensearch_batch.core.watch import Sighting, Watch
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
+from opensearch_batch.providers import provider_of
 from opensearch_batch.services import service
-from opensearch_batch.services.base import explain
+from opensearch_batch.services.base import Provider, explain
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -32,12 +33,17 @@ ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed", "upstr
 
 
 class Polled(msgspec.Struct, frozen=True):
-    """How a job ended: what `poll` returns. `outputs` are the locations of a completed job's predictions."""
+    """How a job ended: what `poll` returns.
 
-    task_id: str
+    `outputs` are the locations of a completed job's rows, `counts` what the service itself counted, if it does;
+    `task_id` is null for a job that ML Commons does not know.
+    """
+
+    task_id: str | None
     state: str
     outputs: list[str]
     reason: str = ""
+    counts: dict[str, int] = {}
 
 
 def polled(value: Any) -> Polled:  # noqa: ANN401 - an XCom
@@ -65,6 +71,7 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         deadline_s: cancels a job that takes longer, counted from its submission.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage.
+        ai_conn_id: the AI service's key, where that is not the AWS connection; its usual connection if None.
     """
 
     template_fields = ("job", "ml_task_id", "service")
@@ -81,6 +88,7 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         deadline_s: float | None = None,
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         aws_conn_id: str = AWS_CONN_ID,
+        ai_conn_id: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         # A TaskFailedEvent with retries left loses its XCom and polls an ended job again; the trigger retries itself.
@@ -89,13 +97,15 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         self.batch_predict = batch_predict
         submitted = f"ti.xcom_pull(task_ids='{batch_predict}', map_indexes=ti.map_index)"
         self.job = f"{{{{ {submitted}['job'] }}}}"
-        self.ml_task_id = f"{{{{ {submitted}['task_id'] }}}}"
+        # A job that only the service knows has none.
+        self.ml_task_id = f"{{{{ {submitted}['task_id'] or '' }}}}"
         self._watch = {
             "poll_every_s": poll_every_s,
             "poll_at_most_s": poll_at_most_s,
             "deadline_s": deadline_s,
             "opensearch_conn_id": opensearch_conn_id,
             "aws_conn_id": aws_conn_id,
+            "ai_conn_id": ai_conn_id,
         }
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=TRIGGER,
@@ -129,6 +139,7 @@ class MLTaskTrigger(BaseTrigger):
         deadline_s: float | None,
         opensearch_conn_id: str,
         aws_conn_id: str,
+        ai_conn_id: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
         self.job = job
@@ -139,18 +150,19 @@ class MLTaskTrigger(BaseTrigger):
         self.deadline_s = deadline_s
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
+        self.ai_conn_id = ai_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
-        watch = ("poll_every_s", "poll_at_most_s", "deadline_s", "opensearch_conn_id", "aws_conn_id")
+        watch = ("poll_every_s", "poll_at_most_s", "deadline_s", "opensearch_conn_id", "aws_conn_id", "ai_conn_id")
         return TRIGGER, {name: getattr(self, name) for name in ("job", "ml_task_id", "service", *watch)}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the end; yield success or failure of the task itself."""
         try:
             record = await asyncio.to_thread(self._record)
-            end = record.end or await self._end_of(record)
-            record = msgspec.structs.replace(record, end=end)
+            record = record if record.end else await self._until_ended(record)
+            end = cast("End", record.end)
         except BatchError as error:
             self.log.error("%s", error)  # noqa: TRY400 - the message is the whole story; a trace would bury it
             yield TaskFailedEvent()
@@ -177,7 +189,7 @@ class MLTaskTrigger(BaseTrigger):
             self.log.info("the task was cleared (it is %s now): the job runs on", state)
             return
         record = self._record()
-        if record.task_id != self.ml_task_id:
+        if self.ml_task_id and record.task_id != self.ml_task_id:
             # A run with force submitted another generation, which others wait for; only ours is ended.
             OpenSearchMLHook(self.opensearch_conn_id).ml.cancel(self.ml_task_id)
         elif record.end is None:
@@ -185,20 +197,21 @@ class MLTaskTrigger(BaseTrigger):
             self._conclude(record, end, cancel=True)
             self.log.info("job %s (task %s) %s", record.name, record.task_id, end.reason)
 
-    async def _end_of(self, record: JobRecord) -> End:
-        """Look, decide, pause, until the decision is an end."""
+    async def _until_ended(self, record: JobRecord) -> JobRecord:
+        """Look, decide, pause, until the decision is an end; return the record with it."""
         deadline_at = None if self.deadline_s is None else record.intended_at + self.deadline_s
         watch = Watch(record.intended_at, self.poll_every_s, self.poll_at_most_s, deadline_at)
         self.log.info("waiting for job %s (task %s), first every %g s", record.name, record.task_id, self.poll_every_s)
         while True:
             step: Watch | End | None
             try:
-                seen = await asyncio.to_thread(self._look, record)
+                remote_job = await asyncio.to_thread(self._look, record)
+                record = msgspec.structs.replace(record, remote_job=remote_job)
+                seen = service(self.service).sighting(remote_job)
                 step = watch.on_sighting(seen, now=time.time())
             except NotFound as error:
-                end = End("LOST", time.time(), f"ML Commons no longer knows its task ({error})")
-                await asyncio.to_thread(self._conclude, record, end, cancel=False)
-                return end
+                step = End("LOST", time.time(), f"nobody knows it any more ({error})")
+                seen = Sighting("LOST")
             except RetriableError as error:
                 self.log.warning("%s", error)
                 step = watch.on_error(now=time.time())
@@ -206,40 +219,48 @@ class MLTaskTrigger(BaseTrigger):
                     raise RetriableError(f"{error}; clear poll to go on waiting for the job") from error
             if isinstance(step, End):
                 await asyncio.to_thread(self._conclude, record, step, cancel=seen.state == "RUNNING")
-                return step
+                return msgspec.structs.replace(record, end=step)
             watch = step
             await asyncio.sleep(watch.pause_s(now=time.time()))
 
     def _record(self) -> JobRecord:
 
         found = Ledger(objects(self.aws_conn_id), self.job).load()
-        if found is None or found[0].task_id is None:
+        if found is None or found[0].status == "intent":
             raise ConfigError(f"{self.job}: no submitted job is recorded here; clear batch_predict")
         return found[0]
 
-    def _look(self, record: JobRecord) -> Sighting:
-
-        adapter = service(self.service)
+    def _look(self, record: JobRecord) -> dict[str, Any]:
+        """Ask for the job: through ML Commons, or the service itself where ML Commons has no task of it."""
+        if record.task_id is None:
+            return self._provider().look(record)
         try:
-            task = OpenSearchMLHook(self.opensearch_conn_id).ml.task(str(record.task_id))
+            task = OpenSearchMLHook(self.opensearch_conn_id).ml.task(record.task_id)
         except RemoteError as error:
-            raise explain(adapter, error) from error
-        return adapter.sighting(task.get("remote_job") or {})
+            raise explain(service(self.service), error) from error
+        return {**record.remote_job, **(task.get("remote_job") or {})}
 
     def _conclude(self, record: JobRecord, end: End, *, cancel: bool) -> None:
 
-        if cancel:
+        if cancel and record.task_id is None:
+            self._provider().stop(record)
+        elif cancel:
             OpenSearchMLHook(self.opensearch_conn_id).ml.cancel(str(record.task_id))
         try:
-            Ledger(objects(self.aws_conn_id), self.job).end(record.generation, end)
+            Ledger(objects(self.aws_conn_id), self.job).end(record.generation, end, record.remote_job)
         except RetriableError as error:
             self.log.warning("the end is not recorded, the next run will ask the service again: %s", error)
 
     def _result(self, record: JobRecord, end: End) -> dict[str, JsonValue]:
 
-        outputs = service(self.service).outputs(record) if end.state == "COMPLETED" else []
-        ended: dict[str, JsonValue] = msgspec.to_builtins(Polled(str(record.task_id), end.state, outputs, end.reason))
+        outputs = service(self.service).outputs(record, record.remote_job) if end.state == "COMPLETED" else []
+        counts = {name: int(count) for name, count in (record.remote_job.get("request_counts") or {}).items()}
+        polled = Polled(record.task_id, end.state, outputs, end.reason, counts)
+        ended: dict[str, JsonValue] = msgspec.to_builtins(polled)
         return ended
+
+    def _provider(self) -> Provider:
+        return provider_of(self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
 
     def _state_of_task(self) -> str | None:
         """Ask Airflow what became of the task this trigger waited for."""

@@ -8,33 +8,48 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError, Throttled
-from opensearch_batch.core.job import (
-    Accepted,
-    Asked,
-    End,
-    JobRecord,
-    Ledger,
-    State,
-    Submission,
-    decide,
-    job_key,
+from opensearch_batch.core.errors import (
+    AlreadySubmitted,
+    BatchError,
+    ConfigError,
+    FatalError,
+    NotFound,
+    RetriableError,
+    Throttled,
 )
+from opensearch_batch.core.job import Accepted, Asked, End, JobRecord, Ledger, State, decide, job_key
 from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.submission import Submission
 from opensearch_batch.core.watch import Sighting, Watch
 
 
 class Service:
-    """Counts the jobs it accepted; loses its answer or dies on demand."""
+    """Counts the jobs it accepted and the files it holds; loses its answer or dies on demand."""
 
     def __init__(self, *, lose_answers: int = 0, refuse: BatchError | None = None) -> None:
         self.accepted: list[str] = []
+        self.files: set[str] = set()
+        self.has_task = True
+        self._uploads = 0
         self.refuse = refuse
         self.lose_answers = lose_answers
         self._lock = threading.Lock()
 
+    def stage(self, record: JobRecord) -> dict[str, str]:
+        """Take a file."""
+        with self._lock:
+            self._uploads += 1
+            name = f"{record.name}-{self._uploads}"
+            self.files.add(name)
+        return {"file": name}
+
+    def unstage(self, record: JobRecord) -> None:
+        """Remove a file."""
+        self.files.discard(record.staged["file"])
+
     def submit(self, record: JobRecord) -> Accepted:
-        """Accept a job."""
+        """Accept a job over a file that is there."""
+        assert record.staged["file"] in self.files
         if self.refuse is not None:
             raise self.refuse
         with self._lock:
@@ -45,8 +60,10 @@ class Service:
         return Accepted(f"task-{record.name}")
 
     def find(self, record: JobRecord) -> Accepted | None:
-        """Find an accepted job by name."""
-        return Accepted(f"task-{record.name}") if record.name in self.accepted else None
+        """Find an accepted job by name, at ML Commons or at the service alone."""
+        if record.name not in self.accepted:
+            return None
+        return Accepted(f"task-{record.name}") if self.has_task else Accepted(None, {"id": record.name})
 
 
 def draft(generation: int) -> JobRecord:
@@ -100,6 +117,7 @@ def test_of_racing_attempts_one_pays(ledger: Ledger) -> None:
     for thread in threads:
         thread.join()
     assert (service.accepted, tasks) == (["job-1"], {"task-job-1"})
+    assert len(service.files) == 1
 
 
 def test_a_lost_answer_is_found_again_and_not_paid_twice(ledger: Ledger) -> None:
@@ -109,6 +127,55 @@ def test_a_lost_answer_is_found_again_and_not_paid_twice(ledger: Ledger) -> None
         attempt(ledger, service)
     decision, record = attempt(ledger, service)
     assert (decision, record.task_id, service.accepted) == ("recover", "task-job-1", ["job-1"])
+
+
+def test_a_job_that_ml_commons_does_not_know_is_known_by_the_services_own_words(ledger: Ledger) -> None:
+    """Lost before ML Commons stored a task: the job is found at the service, and nobody pays again."""
+    service = Service(lose_answers=1)
+    service.has_task = False
+    with pytest.raises(RetriableError):
+        attempt(ledger, service)
+    decision, record = attempt(ledger, service)
+    assert (decision, record.task_id, record.remote_job) == ("recover", None, {"id": "job-1"})
+    assert (record.status, attempt(ledger, service)[0], service.accepted) == ("submitted", "reattach", ["job-1"])
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_name_that_is_taken_is_this_job_if_it_can_be_found(ledger: Ledger, is_known: bool) -> None:  # noqa: FBT001 - a case
+    """The service refuses a second job of the name: the first one is attached, or a person is told to pay anew."""
+    service = Service(refuse=AlreadySubmitted("the name is taken"))
+    service.accepted = ["job-1"] if is_known else []
+    if is_known:
+        assert attempt(ledger, service)[1].task_id == "task-job-1"
+        return
+    with pytest.raises(AlreadySubmitted, match="the name is taken; clear batch_predict to submit"):
+        attempt(ledger, service)
+
+
+def test_while_the_service_says_not_now_its_first_time_stands(ledger: Ledger) -> None:
+    """So that a window holds over restarts; the file is uploaded once, and the next success forgets the time."""
+    service = Service(refuse=Throttled("not now"))
+    clock = Clock()
+    submission = Submission(ledger, service, clock=clock, sleep=clock.sleep)
+    for _ in range(2):
+        with pytest.raises(Throttled):
+            submission.run(draft, Asked())
+        clock.now += 60
+    found = ledger.load()
+    assert found is not None
+    assert (found[0].throttled_since, service.files) == (1000.0, {"job-1-1"})
+    service.refuse = None
+    _, record = submission.run(draft, Asked())
+    assert (record.throttled_since, record.refused, service.files) == (None, None, {"job-1-1"})
+
+
+def test_a_refused_job_is_staged_anew(ledger: Ledger) -> None:
+    """What was staged may be what the service refused."""
+    service = Service(refuse=ConfigError("no such file"))
+    with pytest.raises(ConfigError):
+        attempt(ledger, service)
+    service.refuse = None
+    assert attempt(ledger, service)[1].staged == {"file": "job-1-2"}
 
 
 def test_an_intent_that_never_reached_the_service_is_taken_over(ledger: Ledger) -> None:
@@ -217,6 +284,15 @@ def test_an_end_is_recorded_once_and_not_over_a_later_generation(ledger: Ledger)
     found = ledger.load()
     assert found is not None
     assert found[0].end == End("COMPLETED", 2000.0)
+
+
+def test_the_end_keeps_the_services_last_words(ledger: Ledger) -> None:
+    """Where the outputs lie stands there for the next run."""
+    attempt(ledger, Service())
+    ledger.end(1, End("COMPLETED", 2000.0), {"output_file_id": "file-1"})
+    found = ledger.load()
+    assert found is not None
+    assert found[0].remote_job == {"output_file_id": "file-1"}
 
 
 def test_the_decision_table() -> None:

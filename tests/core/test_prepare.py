@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from opensearch_batch.core.dead_letters import DeadLetters
@@ -16,7 +18,7 @@ from opensearch_batch.core.s3 import S3Objects
 LIMITS = ShardLimits(max_records=3, max_bytes=1000, max_record_bytes=200)
 
 
-def needs_text(record: bytes) -> bytes:
+def needs_text(record: bytes, name: str) -> bytes:  # noqa: ARG001 - a service that needs no ids
     """Reject a record without text, as a service does."""
     if b'"text"' not in record:
         raise RecordRejected("nothing at $.text")
@@ -24,12 +26,26 @@ def needs_text(record: bytes) -> bytes:
 
 
 def prepare(
-    store: S3Objects, bucket: str, *, limits: ShardLimits = LIMITS, source: str = "in/"
+    store: S3Objects,
+    bucket: str,
+    *,
+    limits: ShardLimits = LIMITS,
+    source: str = "in/",
+    line: Callable[[bytes, str], bytes] = needs_text,
+    keeps_records: bool = False,
 ) -> tuple[list[PreparedShard], PrepareCounts]:
     """Run prepare over a bucket."""
     work = WorkPrefix(f"s3://{bucket}/kept", "p")
     with DeadLetters(store, work.dead_letters("run", "prepare")) as dead:
-        stage = Prepare(store, work, limits=limits, request_line=needs_text, job_key=lambda d: d[:8], dead=dead)
+        stage = Prepare(
+            store,
+            work,
+            limits=limits,
+            request_line=line,
+            keeps_records=keeps_records,
+            job_key=lambda d: d[:8],
+            dead=dead,
+        )
         return stage.run(f"s3://{bucket}/{source}")
 
 
@@ -117,3 +133,65 @@ def test_a_repeated_stage_leaves_no_dead_letters_of_the_first(store: S3Objects, 
     put(store, bucket, "a.jsonl", *rows(0, 1))
     prepare(store, bucket)
     assert store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare/00001.jsonl") is None
+
+
+def with_id(record: bytes, name: str) -> bytes:
+    """Make the line of a service that answers by id."""
+    return b'{"id":"%b","in":%b}' % (name.encode(), needs_text(record, name))
+
+
+def content(store: S3Objects, uri: str) -> list[bytes]:
+    """Return an object's lines."""
+    stored = store.read(uri)
+    assert stored is not None
+    return stored.content.splitlines()
+
+
+def test_records_are_numbered_in_their_shard_and_kept_beside_it(store: S3Objects, bucket: str) -> None:
+    """A rejected record takes no number; the kept records stand under the same ids as the service's lines."""
+    put(store, bucket, "a.jsonl", b'{"text":"0"}', b'{"no":1}', *rows(1, 3))
+    shards, counts = prepare(store, bucket, line=with_id, keeps_records=True)
+    assert counts == PrepareCounts(read=5, records=4, dead_letters=1)
+    first, second = (prepared.shard for prepared in shards)
+    assert content(store, first.input) == [b'{"id":"r%010d","in":{"text":"%d"}}' % (n, n) for n in range(3)]
+    assert content(store, first.source) == [b'{"record_id":"r%010d","record":{"text":"%d"}}' % (n, n) for n in range(3)]
+    assert content(store, second.input) == [b'{"id":"r0000000000","in":{"text":"3"}}']
+
+
+def test_the_same_input_keeps_other_records_apart(store: S3Objects, bucket: str) -> None:
+    """A job is shared by what the model reads alone; each run finds its own records beside it."""
+
+    def text_alone(record: bytes, name: str) -> bytes:
+        return with_id(msgspec.json.encode({"text": msgspec.json.decode(record)["text"]}), name)
+
+    put(store, bucket, "a.jsonl", b'{"text":"a","n":1}')
+    (first,), _ = prepare(store, bucket, line=text_alone, keeps_records=True)
+    put(store, bucket, "a.jsonl", b'{"text":"a","n":2}')
+    (second,), _ = prepare(store, bucket, line=text_alone, keeps_records=True)
+    assert first.shard.input == second.shard.input
+    assert [content(store, each.shard.source) for each in (first, second)] == [
+        [b'{"record_id":"r0000000000","record":{"text":"a","n":%d}}' % n] for n in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize(("records", "expected"), [(3, [3]), (4, [4]), (5, [3, 2]), (7, [3, 4]), (8, [3, 3, 2])])
+def test_a_shard_too_small_for_the_service_joins_the_one_before(
+    store: S3Objects, bucket: str, records: int, expected: list[int]
+) -> None:
+    """Its records are numbered on from there, and keep their places."""
+    put(store, bucket, "a.jsonl", *rows(0, records))
+    limits = ShardLimits(3, 1000, 200, min_records=2)
+    shards, _ = prepare(store, bucket, limits=limits, line=with_id)
+    assert [prepared.shard.records for prepared in shards] == expected
+    last, first = shards[-1], records - expected[-1]
+    assert last.segments == [Segment(f"s3://{bucket}/in/a.jsonl", first + 1, expected[-1])]
+    assert content(store, last.shard.input) == [
+        b'{"id":"r%010d","in":{"text":"%d"}}' % (n, first + n) for n in range(expected[-1])
+    ]
+
+
+def test_too_few_records_for_the_service_are_refused(store: S3Objects, bucket: str) -> None:
+    """Before anything is paid."""
+    put(store, bucket, "a.jsonl", *rows(0, 1))
+    with pytest.raises(ConfigError, match="the source has 1 records, and the service takes no job of fewer than 2"):
+        prepare(store, bucket, limits=ShardLimits(3, 1000, 200, min_records=2))

@@ -12,6 +12,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    import cohere
     from botocore.client import BaseClient
     from botocore.credentials import Credentials
     from openai import OpenAI
@@ -155,6 +156,13 @@ def openai_client(*, api_key: str | None = None, base_url: str | None = None) ->
         return OpenAI(api_key=api_key, base_url=base_url)
     except OpenAIError:
         raise ConfigError("no OpenAI key; give credential.openAI_key in the request, or set OPENAI_API_KEY") from None
+
+
+def cohere_client(*, api_key: str, base_url: str | None = None) -> cohere.Client:
+    """Return a Cohere client."""
+    from cohere import Client
+
+    return Client(api_key=api_key, base_url=base_url, client_name="opensearch-batch")
 
 
 def aws_signing(region: str | None, service: str) -> Signing:

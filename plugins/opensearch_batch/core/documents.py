@@ -111,7 +111,7 @@ class Documents:
         document = self._map.document(parts, partial=late)
         if document.nulls and (reason := self._error_in(rows)):
             return Rejected(rows, reason, key or None, late)
-        name = key or digest(*map(str, self._place(rows[0])))
+        name = self._map.id_of(parts, key) or digest(*map(str, self._place(rows[0])))
         op_type = "upsert" if late else self._request.op_type
         lines = lines_of(name, document.source, op_type=op_type, routing=document.routing)
         return Item(name, lines, Mapped(rows, document.nulls, late))

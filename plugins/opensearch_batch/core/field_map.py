@@ -58,6 +58,8 @@ class FieldMap:
         vectors: the index's vector fields, so that a wrong one is rejected before it is sent.
         on_missing: what a mapped path that a row lacks does, for each field name and ``*``; ``null`` where unsaid.
         routing: path of the value that routes the document.
+        joined_by: the path in each source by which rows find one another, where that is not the document's id; ``_id``
+            may then be read from any source.
 
     Raises:
         ConfigError: a path cannot be read, names a source that is not there, or nothing is mapped.
@@ -72,6 +74,7 @@ class FieldMap:
         vectors: Sequence[VectorField] = (),
         on_missing: Mapping[str, OnMissing] | None = None,
         routing: str | None = None,
+        joined_by: Sequence[str] = (),
     ) -> None:
         self.sources = sources
         fields = {name: _paths(f"field_map.{name}", path, sources) for name, path in field_map.items()}
@@ -86,7 +89,9 @@ class FieldMap:
         if not all(map(str.strip, fields)):
             raise ConfigError("field_map: a field has no name; OpenSearch takes none without one")
         self.fields = list(fields)
-        self.id_paths = _one_id_path_each(ids, sources)
+        self.id_paths: list[str | None] = list(joined_by) or _one_id_path_each(ids, sources)
+        self._joined_by = bool(joined_by)
+        self._names = ids if joined_by else []
         policies = on_missing or {}
         self._missing = [policies.get(name, policies.get(ANY_FIELD, "null")) for name in self.fields]
         by_name = {vector.name: vector for vector in vectors}
@@ -110,7 +115,7 @@ class FieldMap:
         return self._readers[source].values(row)
 
     def key(self, source: int, values: Values) -> str | None:
-        """Return the document id a row names, None when the map names no id.
+        """Return what a row is joined by: the document's id unless the map says else; None when it names none.
 
         Raises:
             RecordRejected: the id is missing or cannot be one.
@@ -149,6 +154,16 @@ class FieldMap:
         pieces.append(b"}" if pieces else b"{}")
         return Document(b"".join(pieces), nulls, self._routing(parts))
 
+    def id_of(self, parts: Sequence[Part], key: str) -> str | None:
+        """Return the document's id: `key`, unless rows are joined by something else; None when the map names none.
+
+        Raises:
+            RecordRejected: the id is missing or cannot be one.
+        """
+        if not self._name_slots:
+            return None if self._joined_by else key
+        return document_id(_first(parts, self._name_slots))
+
     def reads(self, source: int, name: str) -> bool:
         """Say whether some field reads below the member `name` of a source's rows."""
         start = re.compile(rf"(?:\$\.|\$\[['\"]|^){re.escape(name)}\b")
@@ -170,10 +185,8 @@ class FieldMap:
             self._id_at.append(None if id_path is None else len(named[source]))
             if id_path is not None:
                 named[source].append((f"field_map.{ID_FIELD}", id_path))
-        self._route_slots = []
-        for path in self._routes:
-            self._route_slots.append((path.source, len(named[path.source])))
-            named[path.source].append(("routing", path.path))
+        self._route_slots = _slots_of("routing", self._routes, named)
+        self._name_slots = _slots_of(f"field_map.{ID_FIELD}", self._names, named)
         self._readers = [RowReader(paths) for paths in named]
 
     def _refuse_idle_sources(self) -> None:
@@ -210,11 +223,28 @@ class FieldMap:
     def _routing(self, parts: Sequence[Part]) -> str | None:
         if not self._route_slots:
             return None
-        for part in parts:
-            for source, slot in self._route_slots:
-                if source == part.source and part.values[slot] is not None:
-                    return document_id(part.values[slot], what="routing value")
-        raise RecordRejected("the routing value is missing")
+        value = _first(parts, self._route_slots)
+        if value is None:
+            raise RecordRejected("the routing value is missing")
+        return document_id(value, what="routing value")
+
+
+def _slots_of(place: str, paths: Sequence[SourcePath], named: list[list[tuple[str, str]]]) -> list[tuple[int, int]]:
+    """Give each path a slot beside those of the fields."""
+    slots = []
+    for path in paths:
+        slots.append((path.source, len(named[path.source])))
+        named[path.source].append((place, path.path))
+    return slots
+
+
+def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> bytes | None:
+    """Return the first value that a part gives for one of the slots."""
+    for part in parts:
+        for source, slot in slots:
+            if source == part.source and part.values[slot] is not None:
+                return part.values[slot]
+    return None
 
 
 def document_id(value: bytes | None, *, what: str = "id") -> str:

@@ -243,6 +243,7 @@ class Ingest:
             request.on_unmatched,
             request.ingest_pipeline,
             request.routing,
+            request.joined_by,
         ]
         parts = [index.name, index.uuid, msgspec.json.encode(decisive, order="deterministic").decode()]
         for source in sources:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -30,7 +31,8 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
 class Shard(msgspec.Struct, frozen=True):
     """One service-ready input file: the unit of one batch job and of one ingest task.
 
-    `id` is its position in the run, `job` its job key, `bytes` the size of `input`. This is what XCom carries.
+    `id` is its position in the run, `job` its job key, `bytes` the size of `input`. `source` holds the records as
+    ``{"record_id": …, "record": …}``, where the service's rows will not (else empty). This is what XCom carries.
     """
 
     id: str
@@ -38,6 +40,7 @@ class Shard(msgspec.Struct, frozen=True):
     job: str
     records: int
     bytes: int
+    source: str = ""
 
 
 class PrepareCounts(msgspec.Struct, frozen=True):
@@ -63,7 +66,11 @@ class PreparedShard(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What prepare found and made in one run; `vectors` are the mapped vector fields of the index it checked."""
+    """What prepare found and made in one run.
+
+    `vectors` are the mapped vector fields of the index it checked; `parameters` those of connector and pipeline
+    together, `inputs` the paths the model reads.
+    """
 
     pipeline: str
     run_key: str
@@ -74,6 +81,8 @@ class Manifest(msgspec.Struct, frozen=True):
     shards: list[PreparedShard]
     dead_letters: str | None = None
     vectors: list[VectorField] = []
+    parameters: dict[str, Any] = {}
+    inputs: tuple[str, ...] = ()
 
     def origin(self, shard: Shard) -> list[Segment]:
         """Return the segments of one shard.
@@ -98,6 +107,14 @@ class WorkPrefix:
     def job(self, job_key: str) -> str:
         """Return the folder of a batch job, outside any run."""
         return f"{self.root}/jobs/{job_key}"
+
+    def slots(self, service: str, model_id: str) -> str:
+        """Return the folder of what limits the jobs in flight of the pipeline and a model."""
+        return f"{self.root}/{self.pipeline}/slots/{digest(service, model_id)}"
+
+    def repair(self, run_key: str, shard_id: str) -> str:
+        """Return where repair accounts for the jobs of one shard of a run."""
+        return f"{self.run(run_key)}/repair/{shard_id}.json"
 
     def run(self, run_key: str) -> str:
         """Return the folder of one run."""

@@ -57,7 +57,8 @@ class IngestRequest(msgspec.Struct, frozen=True):
     """What to put where.
 
     `on_missing` is what a mapped path that a row lacks does (``null``, ``omit``, ``dead_letter``), for all fields or by
-    field name; `on_unmatched` what a key does that some source lacks.
+    field name; `on_unmatched` what a key does that some source lacks. `joined_by` are the paths, one a source, by which
+    rows find one another where that is not the document's id.
     """
 
     index: str
@@ -73,6 +74,7 @@ class IngestRequest(msgspec.Struct, frozen=True):
     max_body_bytes: int = MAX_BODY_BYTES
     max_in_flight: int = MAX_IN_FLIGHT
     compress: bool = False
+    joined_by: list[str] = []
 
 
 class BatchIngestion(msgspec.Struct, frozen=True):
@@ -210,6 +212,7 @@ def compile_map(request: IngestRequest, *, sources: int, vectors: Any = ()) -> F
         vectors=vectors,
         on_missing=request.on_missing,
         routing=request.routing,
+        joined_by=request.joined_by,
     )
 
 

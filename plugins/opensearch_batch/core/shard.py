@@ -1,13 +1,15 @@
-"""Ingest of one shard: a job's output, whose every record is a row, into the index that prepare checked.
+"""Ingest of one shard: what its jobs answered, joined with its records, into the index that prepare checked.
 
-A dead letter names the user's own document, which prepare cut the record from.
+Every record becomes a document or a dead letter, also one that no job answered. A dead letter names the user's own
+document, which prepare cut the record from.
 """
 
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -18,23 +20,28 @@ from opensearch_batch.core.ingest import Ingest, IngestReport, Locations
 from opensearch_batch.core.job import CLEAR_TO_PAY, End, Ledger
 from opensearch_batch.core.join import Row
 from opensearch_batch.core.manifest import Manifest, Segment, Shard, WorkPrefix, save
-from opensearch_batch.core.objects import ObjectInfo, Objects
+from opensearch_batch.core.objects import Objects, find
+from opensearch_batch.core.output_rows import Answered, LastAnswers, OutputRows
+from opensearch_batch.core.prediction_map import RECORDS
 from opensearch_batch.core.progress import IngestCounts
 from opensearch_batch.core.request import IngestRequest
 from opensearch_batch.core.rows import Blank, Rejected, Source, read_rows
-from opensearch_batch.services.base import Service
+from opensearch_batch.services.base import Answers, Service
+from opensearch_batch.services.row_errors import provider_error
 
 
 class ShardIngest:
-    """Ingests the output of one shard's job.
+    """Ingests what the jobs of one shard answered.
 
     Args:
         objects: where outputs and work prefix lie.
         cluster: where the index is.
         work: names the locations.
         manifest: the run's account, which knows where each record came from.
-        service: reads its own error rows.
-        request: what to put where; a mapped vector that a row lacks is a dead letter unless `on_missing` says else.
+        service: reads its own rows.
+        answers: how its rows find their records.
+        request: what to put where, its paths those of `over_sources`; a mapped vector that a row lacks is a dead letter
+            unless `on_missing` says else, and a record without an answer is one unless `on_unmatched` says else.
     """
 
     def __init__(
@@ -45,6 +52,7 @@ class ShardIngest:
         work: WorkPrefix,
         manifest: Manifest,
         service: Service,
+        answers: Answers,
         request: IngestRequest,
     ) -> None:
         self._objects = objects
@@ -52,57 +60,70 @@ class ShardIngest:
         self._work = work
         self._manifest = manifest
         self._service = service
+        self._rows = OutputRows(objects, service, answers)
+        self._holds_record = answers == "beside_record"
         self._request = request
 
-    def run(self, shard: Shard, outputs: Sequence[str], *, force: bool = False) -> IngestReport:
-        """Index the rows of `outputs`, write the account of it, and return it.
+    def run(self, shard: Shard, answered: Sequence[Answered], *, force: bool = False) -> IngestReport:
+        """Index the rows of all answers, write the account of it, and return it.
 
         Raises:
             ConfigError: the index is missing, or its vectors have another dimension than all predictions.
-            FatalError: an output is missing, or has not a row for every record.
+            FatalError: an output is missing, or has not a row for every record where rows hold their records.
             RetriableError: a server stayed away.
         """
         self._open_index()
         segments = self._manifest.origin(shard)
-        if not all(output.startswith(f"{self._work.job(shard.job)}/") for output in outputs):
+        # Outputs at the service itself are named by the job's record alone.
+        own = f"{self._work.job(shard.job)}/"
+        if not all(uri.startswith(own) for uri in answered[0].outputs if uri.startswith(self._work.root)):
             raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
         try:
-            report = self._ingest(shard, segments).run([self._source(outputs)], force=force)
+            report = self._ingest(shard, segments, answered).run(self._sources(shard, answered), force=force)
         except OutputUnusable as error:
-            self._spoil(shard, outputs, str(error))
+            self._spoil(shard, str(error))
             raise OutputUnusable(f"{error}; {CLEAR_TO_PAY}") from error
         save(self._objects, self._work.ingest_report(self._manifest.run_key, shard.id), report)
         return report
 
-    def _ingest(self, shard: Shard, segments: Sequence[Segment]) -> Ingest:
+    def _sources(self, shard: Shard, answered: Sequence[Answered]) -> list[Source]:
+        output = self._rows.source(answered)
+        if self._holds_record:
+            return [output]
+        return [Source("records", tuple(find(self._objects, shard.source))), output]
+
+    def _ingest(self, shard: Shard, segments: Sequence[Segment], answered: Sequence[Answered]) -> Ingest:
         places = Places(segments)
+        last = LastAnswers(self._rows, answered, holds_record=self._holds_record)
+
+        def read(objects: Objects, number: int, source: Source) -> Iterator[Row | Blank | Rejected]:
+            if number == RECORDS and not self._holds_record:
+                return read_rows(objects, number, source)
+            return last.read(number)
+
+        def place(row: Row) -> tuple[str, int]:
+            position = last.position(row)
+            return (position is not None and places.of(position)) or (row.uri, row.line)
 
         def check(counts: IngestCounts) -> None:
-            if counts.read != shard.records:
-                raise OutputUnusable(
-                    f"shard {shard.id}: the job's output has {counts.read} rows for {shard.records} records"
-                )
+            rows = counts.sources[RECORDS].read
+            if rows != shard.records:
+                raise OutputUnusable(f"shard {shard.id}: {rows} rows for {shard.records} records")
 
         return Ingest(
             self._objects,
             self._cluster,
             request=self._request,
             locations=Locations.of(self._work.root, self._work.ingested(self._request.index, shard, segments)),
-            read=places.read,
-            row_error=self._service.row_error,
-            place=places.of,
+            read=read,
+            row_error=self._error,
+            place=place,
             check=check,
-            identity=[msgspec.json.encode(segments).decode()],
+            identity=[msgspec.json.encode([segments, list(answered)]).decode()],
         )
 
-    def _source(self, outputs: Sequence[str]) -> Source:
-        found = list[ObjectInfo]()
-        for output in outputs:
-            info = self._objects.head(output)
-            if info is None:
-                raise OutputUnusable(f"{output}: the job's output is gone")
-            found.append(info)
-        return Source("output", tuple(found))
+    def _error(self, row: bytes) -> str | None:
+        return self._service.row(row).error if self._holds_record else provider_error(row)
 
     def _open_index(self) -> None:
         """Make a row without its prediction a dead letter.
@@ -125,40 +146,25 @@ class ShardIngest:
             policies = {**strict, **self._request.on_missing}
             self._request = msgspec.structs.replace(self._request, on_missing=policies)
 
-    def _spoil(self, shard: Shard, outputs: Sequence[str], reason: str) -> None:
+    def _spoil(self, shard: Shard, reason: str) -> None:
         """Record that a completed job is of no use, so that a person's clear of batch_predict submits another."""
         ledger = Ledger(self._objects, self._work.job(shard.job))
         found = ledger.load()
-        if found is not None and all(output.startswith(found[0].output) for output in outputs):
+        if found is not None:
             ledger.end(found[0].generation, End("UNUSABLE", time.time(), reason))
 
 
 class Places:
-    """Knows which of the user's documents a row of the output came from: the one at the same position of the shard."""
+    """Knows which of the user's documents the record at a position of the shard is."""
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         self._segments = segments
-        self._rows = 0
-        self._rows_before: dict[str, int] = {}
-        self._blank_lines: dict[str, list[int]] = {}
+        self._starts = list(accumulate((segment.records for segment in segments), initial=0))
 
-    def read(self, objects: Objects, number: int, source: Source) -> Iterator[Row | Blank | Rejected]:
-        """Yield the rows and take note of where they stand."""
-        for found in source.objects:
-            self._rows_before[found.uri] = self._rows
-            blank = self._blank_lines[found.uri] = list[int]()
-            for line, entry in enumerate(read_rows(objects, number, Source(source.name, (found,))), start=1):
-                if isinstance(entry, Blank):
-                    blank.append(line)
-                else:
-                    self._rows += 1
-                yield entry
-
-    def of(self, row: Row) -> tuple[str, int]:
-        """Return the source and the line of the user's document; those of the row when it has too many."""
-        at = self._rows_before[row.uri] + row.line - 1 - bisect_left(self._blank_lines[row.uri], row.line)
-        for segment in self._segments:
-            if at < segment.records:
-                return segment.source, segment.first_line + at
-            at -= segment.records
-        return row.uri, row.line
+    def of(self, position: int) -> tuple[str, int] | None:
+        """Return source and line, None when the shard has no such record."""
+        if not 0 <= position < self._starts[-1]:
+            return None
+        at = bisect_right(self._starts, position) - 1
+        segment = self._segments[at]
+        return segment.source, segment.first_line + position - self._starts[at]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -30,22 +30,41 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BatchPredict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which model predicts, and how a job of it is watched.
+    """Which model predicts, from which paths of a record, and how a job of it is submitted and watched.
 
-    Either `model_id` names a model registered with ML Commons, or `connector` a file of ``include/connectors/`` whose
-    placeholders `values` fill in; connector and model are then made if missing. `dimension` is the length of the
-    model's vectors, checked against the index before anything is paid. `parameters` override the connector's.
+    `input` is one path, or a list of them: one prediction each. None leaves the choice to the connector. At most
+    `max_jobs_in_flight` jobs of the pipeline and model are under way, over all runs; a service that says not now is
+    asked again every `retry_interval_s`, for `retry_time_window_s`. Records that failed are asked again `repair_rounds`
+    times.
+
+    `model_id` names a model registered with ML Commons, or `stack` a CloudFormation stack that made one, or `connector`
+    a file of ``include/connectors/`` whose placeholders `values` fill in; connector and model are then made if missing.
+    `dimension` is the length of the model's vectors, checked against the index before anything is paid. `parameters`
+    override the connector's.
     """
 
     service: str
     model_id: str | None = None
+    stack: str | None = None
     connector: str | None = None
     values: dict[str, str] = {}
     parameters: dict[str, Any] = {}
+    input: str | list[str] | None = None
     dimension: int | None = None
+    max_jobs_in_flight: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    retry_time_window_s: float = 600.0
+    retry_interval_s: float = 60.0
+    repair_rounds: Annotated[int, msgspec.Meta(ge=0)] = 2
     poll_every_s: float = 30.0
     poll_at_most_s: float = 300.0
     deadline_s: float | None = None
+
+    @property
+    def inputs(self) -> list[str]:
+        """The paths the model reads, as a list."""
+        if self.input is None:
+            return []
+        return [self.input] if isinstance(self.input, str) else self.input
 
 
 class ShardSize(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,10 +85,11 @@ class IngestSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Connections(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Airflow connection ids."""
+    """Airflow connection ids; `ai` holds the key of an AI service that is not of AWS, None is its usual one."""
 
     opensearch: str = "opensearch_default"
     aws: str = "aws_default"
+    ai: str | None = None
 
 
 class PipelineSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,9 +141,9 @@ def _check(path: Path, tree: Any, spec: PipelineSpec) -> None:  # noqa: ANN401 -
             check()
         except ConfigError as error:
             raise ConfigError(f"{path}:{_line(tree, keys)} {'.'.join(keys)}: {error}") from error
-    if (predict.model_id is None) == (predict.connector is None):
+    if sum(given is not None for given in (predict.model_id, predict.stack, predict.connector)) != 1:
         line = _line(tree, ["batch_predict"])
-        raise ConfigError(f"{path}:{line} batch_predict: give one of model_id and connector")
+        raise ConfigError(f"{path}:{line} batch_predict: give one of model_id, stack and connector")
 
 
 def _placed(path: Path, tree: Any, message: str) -> ConfigError:  # noqa: ANN401 - a YAML node

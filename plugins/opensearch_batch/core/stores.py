@@ -10,22 +10,32 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.objects import ObjectInfo, Objects, Stored
 
 Make = Callable[[], Objects]
-KINDS = {"s3": "s3", "openai": "openai", "file": "local"}
+KINDS = {"s3": "s3", "openai": "openai", "cohere": "cohere", "file": "local"}
 # A file of this machine has a suffix, or a folder before its name.
 _OPENAI_ID = re.compile(r"file-[A-Za-z0-9_-]+")
 
 
 class Stores:
-    """Objects by the scheme of their URI: ``s3://…``, ``file-…`` or ``openai://file-…`` at OpenAI, else a local path.
+    """Objects by the scheme of their URI.
+
+    ``s3://…``; ``file-…`` or ``openai://file-…`` at OpenAI; ``cohere://…`` at Cohere; else a local path.
 
     Args:
-        s3, openai, local: make each store; one that is not given is refused with its remedy.
+        s3, openai, cohere, local: make each store; one that is not given is refused with its remedy.
     """
 
-    def __init__(self, *, s3: Make | None = None, openai: Make | None = None, local: Make | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        s3: Make | None = None,
+        openai: Make | None = None,
+        cohere: Make | None = None,
+        local: Make | None = None,
+    ) -> None:
         self._make = {
             "s3": s3 or _missing("S3 is not set up here; give an AWS connection or keys"),
             "openai": openai or _missing("OpenAI is not set up here; give a connection or a key"),
+            "cohere": cohere or _missing("Cohere is not set up here; give a connection"),
             "local": local or _missing("files of this machine are not read here; upload them to S3"),
         }
         self._made: dict[str, Objects] = {}
@@ -81,7 +91,9 @@ def _kind(uri: str) -> str:
     if not separator:
         return "openai" if _OPENAI_ID.fullmatch(uri) else "local"
     if scheme not in KINDS:
-        raise ConfigError(f"{uri}: nothing here reads {scheme}://; give an s3://, openai:// or file:// URI, or a path")
+        raise ConfigError(
+            f"{uri}: nothing here reads {scheme}://; give an s3://, openai://, cohere:// or file:// URI, or a path"
+        )
     return KINDS[scheme]
 
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from opensearch_batch.core.errors import ConfigError, did_you_mean
-from opensearch_batch.services.base import Service
+from opensearch_batch.core.objects import Objects
+from opensearch_batch.services.base import Provider, Service
+from opensearch_batch.services.bedrock import Bedrock
+from opensearch_batch.services.cohere import Cohere
+from opensearch_batch.services.openai import OpenAI
 from opensearch_batch.services.sagemaker import SageMaker
 
-SERVICES: dict[str, Service] = {"sagemaker": SageMaker()}
+SERVICES: dict[str, Service] = {
+    "sagemaker": SageMaker(),
+    "bedrock": Bedrock(),
+    "openai": OpenAI(),
+    "cohere": Cohere(),
+}
 
 
 def service(name: str) -> Service:
@@ -19,3 +30,27 @@ def service(name: str) -> Service:
         known = ", ".join(SERVICES)
         raise ConfigError(f"no AI service {name!r}; known: {known}.{did_you_mean(name, SERVICES)}")
     return SERVICES[name]
+
+
+def provider(name: str, *, client: Any, objects: Objects) -> Provider:  # noqa: ANN401 - each service's own client
+    """Return our own way to a service's API.
+
+    Args:
+        name: the service.
+        client: boto3's, openai's or cohere's client.
+        objects: where shards lie that are uploaded.
+
+    Raises:
+        ConfigError: there is no such service.
+    """
+    from opensearch_batch.services.providers.bedrock import BedrockProvider
+    from opensearch_batch.services.providers.cohere import CohereProvider
+    from opensearch_batch.services.providers.openai import OpenAIProvider
+    from opensearch_batch.services.providers.sagemaker import SageMakerProvider
+
+    service(name)
+    if name == "openai":
+        return OpenAIProvider(client, objects)
+    if name == "cohere":
+        return CohereProvider(client, objects)
+    return BedrockProvider(client) if name == "bedrock" else SageMakerProvider(client)

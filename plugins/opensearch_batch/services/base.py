@@ -1,9 +1,13 @@
-"""The contract of an AI service: everything that differs between services stands behind it, and nothing else does."""
+"""The contract of an AI service: everything that differs between services stands behind it, and nothing else does.
+
+A `Service` decides and does no I/O. A `Provider` is our own way to a service's API, beside ML Commons: it uploads what
+a service wants to hold itself, and looks at a job that ML Commons does not know.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -16,32 +20,46 @@ from opensearch_batch.core.errors import (
     RetriableError,
     Throttled,
 )
-from opensearch_batch.core.job import JobRecord
+from opensearch_batch.core.job import JobRecord, job_key
 from opensearch_batch.core.watch import Sighting
 
-RequestLine = Callable[[bytes], bytes]
+RequestLine = Callable[[bytes, str], bytes]
+Answers = Literal["beside_record", "by_id", "by_position"]
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What one batch job of a service takes."""
+    """What one batch job of a service takes; one with fewer than `min_records` is refused."""
 
     max_records: int
     max_bytes: int
     max_record_bytes: int
+    min_records: int = 1
+
+
+class PredictionRow(msgspec.Struct, frozen=True):
+    """What one row of an output says: which record it answers (None: by its position), and the error if it is none."""
+
+    record_id: str | None
+    error: str | None = None
 
 
 class Service(Protocol):
     """One AI service. Adapters keep no state and do no I/O.
 
+    `parameters` are the connector's, overridden by the pipeline's. `inputs` are the paths in a record that the model
+    reads, one prediction each; none leaves the choice to the connector, where the service has one there.
+
     `throttle_codes` are the service's error codes for "not now", `exists_codes` those for a job name that is taken.
+    `output_members` are the names at the top of an output row: a path that starts with one reads the output.
     """
 
     name: str
     limits: Limits
     throttle_codes: frozenset[str]
     exists_codes: frozenset[str]
+    output_members: frozenset[str]
 
-    def check(self, parameters: Mapping[str, Any]) -> None:
+    def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError when connector and request parameters together cannot make a job we can ingest."""
 
     def model(self, parameters: Mapping[str, Any]) -> str:
@@ -50,29 +68,82 @@ class Service(Protocol):
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters that shape predictions; names, places and machine sizes do not."""
 
-    def request_line(self, parameters: Mapping[str, Any]) -> RequestLine:
-        """Return the function that turns a record's bytes into its service-ready line.
+    def answers(self, parameters: Mapping[str, Any]) -> Answers:
+        """Say how an output row finds its record.
+
+        beside_record: the row holds the whole record. by_id: it names the record's id. by_position: neither, but rows
+        have the order of the records.
+        """
+
+    def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
+        """Return the function that turns a record's bytes and id into its service-ready line, without a line end.
 
         It raises RecordRejected for a record that lacks what the model reads.
+        """
+
+    def prediction_path(
+        self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
+    ) -> str:
+        """Return where in an output row the prediction for input `number` stands; None: the only input's.
+
+        Raises:
+            ConfigError: there is no such input.
         """
 
     def job_name(self, prefix: str, folder: str, generation: int) -> str:
         """Return the job's name at the service, the same for the same generation of the job in this folder."""
 
-    def batch_predict_parameters(self, record: JobRecord, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def batch_predict_parameters(
+        self, record: JobRecord, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """Return the ``parameters`` of ``_batch_predict``: what this job overrides of its connector."""
 
-    def is_task_of(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
-        """Say whether an ML Commons task's `remote_job` is this job."""
+    def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
+        """Say whether a `remote_job` (ML Commons' or the service's own words) is this job."""
 
     def sighting(self, remote_job: Mapping[str, Any]) -> Sighting:
         """Read the job's state from the service's own words, exactly: ``incomplete`` is not complete."""
 
-    def outputs(self, record: JobRecord) -> list[str]:
-        """Return where the predictions of a completed job lie."""
+    def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
+        """Return where the rows of an ended job lie, those of its errors included.
 
-    def row_error(self, row: bytes) -> str | None:
-        """Return the service's reason when an output row is an error in place of a prediction."""
+        An S3 URI that ends with ``/`` stands for the ``.out`` objects below it.
+        """
+
+    def row(self, row: bytes) -> PredictionRow:
+        """Read of an output row which record it answers, and the service's reason when it is an error."""
+
+
+class Provider(Protocol):
+    """Our own way to a service's API. Only `stage` is needed on the straight road, and only where files are uploaded.
+
+    All raise RetriableError when the service stays away (Throttled: not now), ConfigError when it refuses us.
+    """
+
+    def stage(self, uri: str, name: str) -> dict[str, str]:
+        """Bring a shard's file where the job will read it; return what names it there, ``{}`` when that is S3."""
+
+    def unstage(self, staged: Mapping[str, str]) -> None:
+        """Remove what `stage` uploaded; nothing happens where nothing is."""
+
+    def find(self, record: JobRecord) -> dict[str, Any] | None:
+        """Return the `remote_job` of a job that the service accepted though nobody heard of it, None for none."""
+
+    def look(self, record: JobRecord) -> dict[str, Any]:
+        """Return the `remote_job` of a job, as the service tells it now.
+
+        Raises:
+            NotFound: the service knows no such job.
+        """
+
+    def stop(self, record: JobRecord) -> None:
+        """Cancel a job; one that has ended is left as it is."""
+
+
+def job_keys(service: Service, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Callable[[str], str]:
+    """Return the function that makes the job key of a shard's content digest."""
+    identity, model = {**service.identity(parameters), "inputs": list(inputs)}, service.model(parameters)
+    return lambda content: job_key(service.name, model, identity, content)
 
 
 def explain(service: Service, error: RemoteError) -> BatchError:
@@ -80,7 +151,5 @@ def explain(service: Service, error: RemoteError) -> BatchError:
     if error.code in service.throttle_codes or error.status == TOO_MANY:
         return Throttled(str(error))
     if error.code in service.exists_codes:
-        return AlreadySubmitted(
-            f"{error}; no ML Commons task leads to that job: start a run with force to submit (and pay for) a new one"
-        )
+        return AlreadySubmitted(str(error))
     return RetriableError(str(error)) if error.status >= SERVER_ERROR else ConfigError(str(error))

@@ -19,6 +19,7 @@ class _Row(msgspec.Struct):
     modelOutput: msgspec.Raw = msgspec.Raw()  # noqa: N815 - the services' names
     custom_id: Any = None
     recordId: Any = None  # noqa: N815
+    record_id: Any = None
 
 
 class _Output(msgspec.Struct):
@@ -34,7 +35,8 @@ def provider_error(row: bytes) -> str | None:
     """Return the service's reason when a row holds an error in place of a prediction, None when it does not.
 
     SageMaker: ``SageMakerInferenceError``, or an ``error`` as its output. OpenAI: ``error``, or a response with status
-    400 and more. Bedrock: ``error`` beside a ``recordId``.
+    400 and more. Bedrock: ``error`` beside a ``recordId``. Ours, where output and record
+    are joined: beside a `record_id`.
     """
     found = _decoded(row, _Row)
     if found is None:
@@ -45,7 +47,7 @@ def provider_error(row: bytes) -> str | None:
     if output is not None and output.error is not None:
         return f"SageMakerOutput: {_text(output.error)}"
     # Some services write an empty error where there is none.
-    if found.error and (found.custom_id is not None or found.recordId is not None):
+    if found.error and not found.custom_id is found.recordId is found.record_id is None:
         return _text(found.error)
     response = _decoded(bytes(found.response), _Response)
     if response is not None and response.status_code >= BAD_REQUEST:

@@ -1,27 +1,31 @@
 """Amazon SageMaker batch transform: a shard is one input object, its answer one ``.out`` object, row by row in order.
 
 With ``JoinSource: Input`` each output row is the record itself plus ``SageMakerOutput``, so nothing else is joined.
+Without it a row is the bare answer, and its position names its record. Several inputs of a record travel as one more
+member, `model_inputs`, because an InputFilter gives the model one value.
 Source: the SageMaker API reference (CreateTransformJob) and the connector of "Using an OpenSearch Ingestion pipeline
 with machine learning offline batch inference".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.json_path import PlainPath
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.watch import Sighting
-from opensearch_batch.services.base import Limits, RequestLine
+from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
+from opensearch_batch.services.row_errors import provider_error
 
 MIB = 1 << 20
 MAX_NAME_CHARS = 63
-ERROR_KEY = b"SageMakerInferenceError"
+MODEL_INPUTS = "model_inputs"
 _STATES: dict[str, State] = {
     "InProgress": "RUNNING",
     "Stopping": "RUNNING",
@@ -29,10 +33,6 @@ _STATES: dict[str, State] = {
     "Failed": "FAILED",
     "Stopped": "CANCELLED",
 }
-
-
-class _ErrorRow(msgspec.Struct):
-    SageMakerInferenceError: msgspec.Raw = msgspec.Raw()
 
 
 class SageMaker:
@@ -43,15 +43,11 @@ class SageMaker:
     limits = Limits(max_records=1_000_000, max_bytes=1024 * MIB, max_record_bytes=6 * MIB)
     throttle_codes = frozenset({"ThrottlingException", "ResourceLimitExceeded"})
     exists_codes = frozenset({"ResourceInUse"})
+    output_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
 
-    def check(self, parameters: Mapping[str, Any]) -> None:
-        """Raise ConfigError unless rows are split by line and carry their input."""
+    def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
+        """Raise ConfigError unless rows are split by line, and are whole."""
         processing = _member(parameters, "DataProcessing")
-        if processing.get("JoinSource") != "Input":
-            raise ConfigError(
-                "connector parameters.DataProcessing.JoinSource must be Input, "
-                "so that each prediction comes back beside its record"
-            )
         if _member(parameters, "TransformInput").get("SplitType") != "Line":
             raise ConfigError("connector parameters.TransformInput.SplitType must be Line: a shard has a record a line")
         if _member(parameters, "TransformOutput").get("AssembleWith") != "Line":
@@ -63,7 +59,8 @@ class SageMaker:
         for needed in ("ModelName", "TransformResources"):
             if needed not in parameters:
                 raise ConfigError(f"connector parameters.{needed} is missing; CreateTransformJob needs it")
-        PlainPath.parse(_input_filter(parameters))
+        for path in inputs or [_input_filter(parameters)]:
+            PlainPath.parse(path)
 
     def model(self, parameters: Mapping[str, Any]) -> str:
         """Return ModelName."""
@@ -83,20 +80,36 @@ class SageMaker:
             "AssembleWith": target.get("AssembleWith"),
         }
 
-    def request_line(self, parameters: Mapping[str, Any]) -> RequestLine:
-        """Return a check that leaves records unchanged: SageMaker itself takes the model's input out by InputFilter.
+    def answers(self, parameters: Mapping[str, Any]) -> Answers:
+        """Say that a row holds its record, or with JoinSource None is known by its position."""
+        joined = _member(parameters, "DataProcessing").get("JoinSource") == "Input"
+        return "beside_record" if joined else "by_position"
+
+    def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
+        """Return a check that leaves records as they are: SageMaker itself takes the model's input out by InputFilter.
 
         A record with nothing there is rejected, because SageMaker would fail the whole job for it.
         """
-        path = PlainPath.parse(_input_filter(parameters))
-        read = path.reader()
+        paths = inputs or [_input_filter(parameters)]
+        read = inputs_reader(paths)
 
-        def line(record: bytes) -> bytes:
-            if read(record) in (None, b"null"):
-                raise RecordRejected(f"nothing at {path.text}, which the model reads (DataProcessing.InputFilter)")
-            return record
+        def line(record: bytes, record_id: str) -> bytes:  # noqa: ARG001 - rows are known by their place
+            values = read(record)
+            return record if len(paths) == 1 else with_member(record, MODEL_INPUTS, b"[%b]" % b",".join(values))
 
         return line
+
+    def prediction_path(
+        self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
+    ) -> str:
+        """Return ``$.SageMakerOutput``, or one of its elements where a record has several inputs.
+
+        Raises:
+            ConfigError: there is no such input.
+        """
+        check_number(inputs, number)
+        whole = "$.SageMakerOutput" if self.answers(parameters) == "beside_record" else "$"
+        return whole if number is None or len(inputs) == 1 else f"{whole}[{number}]"
 
     def job_name(self, prefix: str, folder: str, generation: int) -> str:
         """Return a TransformJobName: letters, digits and hyphens, at most 63.
@@ -107,16 +120,20 @@ class SageMaker:
         head = "".join(c if c.isascii() and c.isalnum() else "-" for c in prefix)[: MAX_NAME_CHARS - len(tail)]
         return (head.strip("-") or "job") + tail
 
-    def batch_predict_parameters(self, record: JobRecord, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    def batch_predict_parameters(
+        self, record: JobRecord, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
+    ) -> dict[str, Any]:
         """Return TransformJobName, and the connector's input and output with this job's places in them."""
         place = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": record.input}}
+        own = {"InputFilter": inputs[0] if len(inputs) == 1 else f"$.{MODEL_INPUTS}"} if inputs else {}
         return {
             "TransformJobName": record.name,
+            "DataProcessing": {**_member(parameters, "DataProcessing"), **own},
             "TransformInput": {**_member(parameters, "TransformInput"), "DataSource": place},
             "TransformOutput": {**_member(parameters, "TransformOutput"), "S3OutputPath": record.output},
         }
 
-    def is_task_of(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
+    def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
         """Compare by TransformJobName, which SageMaker never gives twice; the ARN ends with it."""
         arn = str(remote_job.get("TransformJobArn", ""))
         return record.name in (remote_job.get("TransformJobName"), arn.rpartition("/")[2])
@@ -126,19 +143,13 @@ class SageMaker:
         status = remote_job.get("TransformJobStatus")
         return Sighting(_STATES.get(str(status), "RUNNING"), str(remote_job.get("FailureReason") or ""))
 
-    def outputs(self, record: JobRecord) -> list[str]:
+    def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - known by name
         """Return the one object SageMaker writes for the shard: its input's name with ``.out``."""
         return [f"{record.output.rstrip('/')}/{record.input.rpartition('/')[2]}.out"]
 
-    def row_error(self, row: bytes) -> str | None:
-        """Return the error SageMaker puts in place of a prediction."""
-        if ERROR_KEY not in row:
-            return None
-        try:
-            reason = bytes(msgspec.json.decode(row, type=_ErrorRow).SageMakerInferenceError)
-        except msgspec.DecodeError:
-            return None
-        return None if reason in (b"", b"null") else f"SageMakerInferenceError: {reason.decode()}"
+    def row(self, row: bytes) -> PredictionRow:
+        """Read the error SageMaker or the model puts in place of a prediction; rows name no record."""
+        return PredictionRow(None, provider_error(row))
 
 
 def _member(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -1,0 +1,163 @@
+"""What a shard's jobs answered, row by row: every row finds its record, and of two answers the later job's counts.
+
+A shard has one job, and further ones for the records that it failed at (`repair`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import OutputUnusable
+from opensearch_batch.core.join import Row
+from opensearch_batch.core.objects import ObjectInfo, Objects
+from opensearch_batch.core.prediction_map import OUTPUT
+from opensearch_batch.core.record_ids import RECORD_ID, position_of, record_id
+from opensearch_batch.core.rows import Blank, Rejected, Source, read_rows
+from opensearch_batch.services.base import Answers, PredictionRow, Service
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """One job's answer: where its rows lie, and the positions of the records it was asked about (None: all)."""
+
+    outputs: list[str]
+    positions: list[int] | None = None
+
+
+class OutputRow(msgspec.Struct, frozen=True):
+    """One row, the position of its record (None: nobody knows), and the reason when it is no prediction."""
+
+    row: Row
+    position: int | None
+    error: str | None = None
+    rejected: Rejected | None = None
+
+
+class OutputRows:
+    """Reads the answers of a shard's jobs.
+
+    Args:
+        objects: where they lie.
+        service: reads its own rows.
+        answers: how a row finds its record.
+    """
+
+    def __init__(self, objects: Objects, service: Service, answers: Answers) -> None:
+        self._objects = objects
+        self._service = service
+        self._answers = answers
+
+    def source(self, answered: Sequence[Answered]) -> Source:
+        """Return the objects of all answers, the jobs in their order.
+
+        Raises:
+            OutputUnusable: one is gone.
+        """
+        found: list[ObjectInfo] = []
+        for output in (uri for answer in answered for uri in answer.outputs):
+            below = [item for item in self._objects.list(output) if item.uri != output] if output.endswith("/") else []
+            info = None if below else self._objects.head(output)
+            if info is None and not below:
+                raise OutputUnusable(f"{output}: the job's output is gone")
+            found += below or ([info] if info else [])
+        return Source("output", tuple(found))
+
+    def of(self, answer: Answered, number: int = 0) -> Iterator[OutputRow | Blank]:
+        """Yield the rows of one answer; each has the number of the source it stands for.
+
+        Raises:
+            OutputUnusable: an output is gone.
+        """
+        at = 0
+        for entry in read_rows(self._objects, number, self.source([answer])):
+            if isinstance(entry, Blank):
+                yield entry
+                continue
+            if isinstance(entry, Rejected):
+                position = self._position(PredictionRow(None), at, answer)
+                yield OutputRow(entry.rows[0], position, entry.reason, entry)
+            else:
+                told = self._service.row(entry.content)
+                yield OutputRow(entry, self._position(told, at, answer), told.error)
+            at += 1
+
+    def _position(self, told: PredictionRow, at: int, answer: Answered) -> int | None:
+        if self._answers == "by_id":
+            return position_of(told.record_id)
+        if answer.positions is None:
+            return at
+        return answer.positions[at] if at < len(answer.positions) else None
+
+
+class LastAnswers:
+    """Reads the rows that count: those that no later job of the shard answered again.
+
+    It is the `Read` of an ingest. Rows that do not hold their record come as ``{"record_id": …, "output": …}``, with an
+    ``error`` where the service gave one.
+    """
+
+    def __init__(self, rows: OutputRows, answered: Sequence[Answered], *, holds_record: bool) -> None:
+        self._rows = rows
+        self._answered = answered
+        self._holds_record = holds_record
+        self._again = [self._positions(answer) for answer in answered]
+        # By URI: from this line on, a row's position is its line plus so many.
+        self._shifts: dict[str, list[tuple[int, int]]] = {}
+
+    def read(self, number: int) -> Iterator[Row | Blank | Rejected]:
+        """Yield the rows, the jobs in their order."""
+        for job, answer in enumerate(self._answered):
+            later = set[int]().union(*self._again[job + 1 :])
+            for entry in self._rows.of(answer, number):
+                if isinstance(entry, Blank):
+                    yield entry
+                elif entry.position not in later:
+                    self._note(entry)
+                    yield entry.rejected or self._told(entry)
+
+    def position(self, row: Row) -> int | None:
+        """Return the position of the record a row belongs to, None when nobody knows."""
+        if not self._holds_record:
+            return position_of(_record_id(row.content))
+        shifts = self._shifts.get(row.uri, [])
+        at = bisect_right(shifts, row.line, key=itemgetter(0)) - 1
+        return row.line + shifts[at][1] if at >= 0 else None
+
+    def _note(self, entry: OutputRow) -> None:
+        if self._holds_record and entry.position is not None:
+            shifts, shift = self._shifts.setdefault(entry.row.uri, []), entry.position - entry.row.line
+            if not shifts or shifts[-1][1] != shift:
+                shifts.append((entry.row.line, shift))
+
+    def _told(self, entry: OutputRow) -> Row:
+        row = entry.row
+        if self._holds_record:
+            return row
+        members: Mapping[str, Any] = {
+            RECORD_ID: None if entry.position is None else record_id(entry.position),
+            **({"error": entry.error} if entry.error else {}),
+            OUTPUT: msgspec.Raw(row.content),
+        }
+        return msgspec.structs.replace(row, content=msgspec.json.encode(members))
+
+    def _positions(self, answer: Answered) -> set[int]:
+        """Return the records that a later job answered; the first job's are too many to be kept, and nobody asks."""
+        if answer.positions is None:
+            return set()
+        rows = (row for row in self._rows.of(answer) if isinstance(row, OutputRow))
+        return {row.position for row in rows if row.position is not None}
+
+
+class _Named(msgspec.Struct):
+    record_id: str | None = None
+
+
+def _record_id(row: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(row, type=_Named).record_id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,19 @@
+"""A record is known by its position in its shard, so that service, repair and ingest speak of the same one."""
+
+from __future__ import annotations
+
+RECORD_ID = "record_id"
+# Amazon Bedrock takes record ids of eleven letters and digits.
+_DIGITS = 10
+
+
+def record_id(position: int) -> str:
+    """Return the id of the record at a position, counted from 0, of a shard."""
+    return f"r{position:0{_DIGITS}d}"
+
+
+def position_of(name: str | None) -> int | None:
+    """Return the position a record id stands for, None when it is none of ours."""
+    if name is None or len(name) != _DIGITS + 1 or name[0] != "r" or not name[1:].isdecimal():
+        return None
+    return int(name[1:])

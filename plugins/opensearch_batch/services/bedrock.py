@@ -1,0 +1,199 @@
+"""Amazon Bedrock batch inference: ``{recordId, modelInput}`` a line in, the same with `modelOutput` or `error` out.
+
+Source: the Bedrock API reference (CreateModelInvocationJob) and "Format and upload your batch inference data". What
+stands in `modelInput` is each model's own affair; models of families not known here take `parameters.model_input` with
+``<input>`` where the input goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.job import JobRecord, State
+from opensearch_batch.core.manifest import digest
+from opensearch_batch.core.watch import Sighting
+from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+from opensearch_batch.services.row_errors import provider_error
+
+MIB = 1 << 20
+MAX_NAME_CHARS = 63
+INPUT = "<input>"
+MODEL_INPUT = "model_input"
+DEFAULT_MAX_TOKENS = 1024
+_STATES: dict[str, State] = {
+    "Submitted": "RUNNING",
+    "Validating": "RUNNING",
+    "Scheduled": "RUNNING",
+    "InProgress": "RUNNING",
+    "Stopping": "RUNNING",
+    "Completed": "COMPLETED",
+    # The rows say which records failed.
+    "PartiallyCompleted": "COMPLETED",
+    "Failed": "FAILED",
+    "Stopped": "CANCELLED",
+    "Expired": "EXPIRED",
+}
+Body = Callable[[list[bytes]], dict[str, Any]]
+
+
+class _Row(msgspec.Struct):
+    recordId: str | None = None  # noqa: N815 - the service's name
+
+
+class Bedrock:
+    """The adapter for Bedrock model invocation jobs."""
+
+    name = "bedrock"
+    # Source: "Quotas for Amazon Bedrock": records a job, and input file size.
+    limits = Limits(max_records=50_000, max_bytes=1000 * MIB, max_record_bytes=10 * MIB, min_records=100)
+    throttle_codes = frozenset(
+        {
+            "ThrottlingException",
+            "TooManyRequestsException",
+            "ServiceQuotaExceededException",
+            "ServiceUnavailableException",
+        }
+    )
+    exists_codes = frozenset({"ConflictException"})
+    output_members = frozenset({"recordId", "modelInput", "modelOutput", "error"})
+
+    def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
+        """Raise ConfigError unless model, role and inputs can make a job."""
+        for needed in ("modelId", "roleArn"):
+            if needed not in parameters:
+                raise ConfigError(f"connector parameters.{needed} is missing; CreateModelInvocationJob needs it")
+        many = self.model(parameters).startswith("cohere.embed")
+        need_inputs(f"bedrock {self.model(parameters)}", inputs, most=None if many else 1)
+        _body(self.model(parameters), _extra(parameters))
+
+    def model(self, parameters: Mapping[str, Any]) -> str:
+        """Return modelId."""
+        return str(parameters["modelId"])
+
+    def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the region; all else that shapes predictions stands in the input's lines."""
+        return {"region": parameters.get("region")}
+
+    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - rows always name their record
+        """Say that a row names its record."""
+        return "by_id"
+
+    def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
+        """Return the function that makes ``{"recordId", "modelInput"}``."""
+        read, body = texts_reader(inputs), _body(self.model(parameters), _extra(parameters))
+
+        def line(record: bytes, record_id: str) -> bytes:
+            return msgspec.json.encode({"recordId": record_id, "modelInput": body(read(record))})
+
+        return line
+
+    def prediction_path(
+        self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
+    ) -> str:
+        """Return where in `modelOutput` the model's family puts its prediction; all of it for an unknown one.
+
+        Raises:
+            ConfigError: there is no such input.
+        """
+        check_number(inputs, number)
+        model = self.model(parameters)
+        if model.startswith("amazon.titan-embed"):
+            return "$.modelOutput.embedding"
+        if model.startswith("cohere.embed"):
+            return f"$.modelOutput.embeddings[{number or 0}]"
+        return "$.modelOutput.content[0].text" if model.startswith("anthropic.") else "$.modelOutput"
+
+    def job_name(self, prefix: str, folder: str, generation: int) -> str:
+        """Return a jobName: letters, digits and hyphens, at most 63; the folder, work prefix included, stands in it."""
+        tail = f"-{digest(folder)}-{generation}"
+        head = "".join(c if c.isascii() and c.isalnum() else "-" for c in prefix)[: MAX_NAME_CHARS - len(tail)]
+        return (head.strip("-") or "job") + tail
+
+    def batch_predict_parameters(
+        self,
+        record: JobRecord,
+        parameters: Mapping[str, Any],
+        inputs: Sequence[str] = (),  # noqa: ARG002 - they stand in the file
+    ) -> dict[str, Any]:
+        """Return the job's name, and its places in the connector's configurations."""
+        source = _member(parameters, "inputDataConfig").get("s3InputDataConfig", {})
+        target = _member(parameters, "outputDataConfig").get("s3OutputDataConfig", {})
+        return {
+            "jobName": record.name,
+            "inputDataConfig": {"s3InputDataConfig": {**source, "s3Uri": record.input}},
+            "outputDataConfig": {"s3OutputDataConfig": {**target, "s3Uri": record.output}},
+        }
+
+    def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
+        """Compare by jobName; a task that ML Commons has not refreshed yet has the ARN alone, as has our own record."""
+        known = record.remote_job.get("jobArn")
+        return remote_job.get("jobName") == record.name or (known is not None and remote_job.get("jobArn") == known)
+
+    def sighting(self, remote_job: Mapping[str, Any]) -> Sighting:
+        """Read status; a task ML Commons has not refreshed yet has none and is running."""
+        status = str(remote_job.get("status"))
+        return Sighting(_STATES.get(status, "RUNNING"), str(remote_job.get("message") or ""))
+
+    def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
+        """Return the one object Bedrock writes for the shard, below a folder named by the job's id."""
+        job_id = str(remote_job.get("jobArn", "")).rpartition("/")[2]
+        return [f"{record.output.rstrip('/')}/{job_id}/{record.input.rpartition('/')[2]}.out"]
+
+    def row(self, row: bytes) -> PredictionRow:
+        """Read recordId, and the error in place of a modelOutput."""
+        try:
+            name = msgspec.json.decode(row, type=_Row).recordId
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return PredictionRow(None, "the row is no JSON object")
+        return PredictionRow(name, provider_error(row))
+
+
+def _body(model: str, extra: dict[str, Any]) -> Body:
+    """Return what makes the `modelInput` of a model from the JSON texts of its inputs.
+
+    Raises:
+        ConfigError: how this model takes its input is not known, and `model_input` does not say.
+    """
+    if INPUT in msgspec.json.encode(extra).decode():
+        return lambda texts: _filled(extra, msgspec.Raw(texts[0]))
+    if model.startswith("amazon.titan-embed"):
+        return lambda texts: {"inputText": msgspec.Raw(texts[0]), **extra}
+    if model.startswith("cohere.embed"):
+        return lambda texts: {"texts": [msgspec.Raw(text) for text in texts], "input_type": "search_document", **extra}
+    if model.startswith("anthropic."):
+        fixed = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": DEFAULT_MAX_TOKENS, **extra}
+        return lambda texts: {**fixed, "messages": [{"role": "user", "content": msgspec.Raw(texts[0])}]}
+    raise ConfigError(
+        f"bedrock {model}: how this model takes its input is not known here; give parameters.{MODEL_INPUT} with the "
+        f'text "{INPUT}" where the input goes'
+    )
+
+
+def _filled(value: Any, text: msgspec.Raw) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, dict):
+        return {key: _filled(item, text) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, text) for item in value]
+    return text if value == INPUT else value
+
+
+def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return _member(parameters, MODEL_INPUT)
+
+
+def _member(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = parameters.get(name, {})
+    if isinstance(value, str):
+        # ML Commons stores nested connector parameters as JSON text.
+        try:
+            value = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            value = None
+    if not isinstance(value, dict):
+        raise ConfigError(f"connector parameters.{name} must be an object")
+    return value

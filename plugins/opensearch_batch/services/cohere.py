@@ -1,0 +1,156 @@
+"""Cohere's Embed Jobs: a dataset of texts, uploaded, becomes a dataset of texts with their embeddings.
+
+A row is one text, so a record has one input. The record's id travels as a field that the job keeps. A row has no place
+for an error: one that failed has no embeddings.
+
+Source: Cohere's API reference (Datasets, Embed Jobs), and its Python package for what a dataset's parts are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.job import JobRecord, State
+from opensearch_batch.core.manifest import digest
+from opensearch_batch.core.record_ids import RECORD_ID
+from opensearch_batch.core.watch import Sighting
+from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+
+MIB = 1 << 20
+DATASET = "dataset_id"
+DEFAULT_INPUT_TYPE = "search_document"
+_STATES: dict[str, State] = {
+    "processing": "RUNNING",
+    "cancelling": "RUNNING",
+    "complete": "COMPLETED",
+    "cancelled": "CANCELLED",
+    "failed": "FAILED",
+}
+NO_EMBEDDINGS = "the row has no embeddings"
+
+
+class _Embeddings(msgspec.Struct):
+    float: msgspec.Raw = msgspec.Raw()
+    int8: msgspec.Raw = msgspec.Raw()
+    uint8: msgspec.Raw = msgspec.Raw()
+    binary: msgspec.Raw = msgspec.Raw()
+    ubinary: msgspec.Raw = msgspec.Raw()
+
+
+class _Row(msgspec.Struct):
+    record_id: str | None = None
+    embeddings: _Embeddings | None = None
+
+
+class Cohere:
+    """The adapter for Cohere embed jobs."""
+
+    name = "cohere"
+    # Source: "Embed Jobs API": texts a job; a dataset file of at most 1.5 GB.
+    limits = Limits(max_records=100_000, max_bytes=1500 * MIB, max_record_bytes=MIB)
+    throttle_codes = frozenset({"too_many_requests"})
+    exists_codes = frozenset[str]()
+    output_members = frozenset({"embeddings"})
+
+    def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
+        """Raise ConfigError unless model and input can make a job."""
+        if "model" not in parameters:
+            raise ConfigError("connector parameters.model is missing; an embed job needs it")
+        need_inputs("cohere", inputs, most=1)
+        _embedding_type(parameters)
+
+    def model(self, parameters: Mapping[str, Any]) -> str:
+        """Return the model's name."""
+        return str(parameters["model"])
+
+    def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what shapes the embeddings beside the texts."""
+        return {name: parameters.get(name) for name in ("input_type", "embedding_types", "truncate")}
+
+    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - rows always keep the id
+        """Say that a row names its record."""
+        return "by_id"
+
+    def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:  # noqa: ARG002 - a dataset knows no model
+        """Return the function that makes one row of a dataset: ``{"text", "record_id"}``."""
+        read = texts_reader(inputs)
+
+        def line(record: bytes, record_id: str) -> bytes:
+            return msgspec.json.encode({"text": msgspec.Raw(read(record)[0]), RECORD_ID: record_id})
+
+        return line
+
+    def prediction_path(
+        self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
+    ) -> str:
+        """Return where the embedding of the job's type stands.
+
+        Raises:
+            ConfigError: there is no such input.
+        """
+        check_number(inputs, number)
+        return f"$.embeddings.{_embedding_type(parameters)}"
+
+    def job_name(self, prefix: str, folder: str, generation: int) -> str:
+        """Return the job's name, by which an orphan is found: the folder, work prefix included, stands in it."""
+        return f"{prefix}-{digest(folder)}-{generation}"
+
+    def batch_predict_parameters(
+        self,
+        record: JobRecord,
+        parameters: Mapping[str, Any],  # noqa: ARG002 - the connector's own are not overridden
+        inputs: Sequence[str] = (),  # noqa: ARG002 - they stand in the dataset
+    ) -> dict[str, Any]:
+        """Return the uploaded dataset and the job's name."""
+        return {DATASET: record.staged[DATASET], "name": record.name}
+
+    def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
+        """Compare by name or dataset; before ML Commons refreshed a task it has the id alone, as has our own record."""
+        known = record.remote_job.get("job_id")
+        if known is not None and remote_job.get("job_id") == known:
+            return True
+        staged = record.staged.get(DATASET)
+        return staged is not None and remote_job.get("input_dataset_id") == staged
+
+    def sighting(self, remote_job: Mapping[str, Any]) -> Sighting:
+        """Read status: ``complete``, not ``completed``."""
+        state = _STATES.get(str(remote_job.get("status")), "RUNNING")
+        if state == "COMPLETED" and not remote_job.get("output_dataset_id"):
+            return Sighting("FAILED", "complete, but it names no output dataset")
+        return Sighting(state, str(remote_job.get("error") or ""))
+
+    def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - named by the job
+        """Return the output dataset."""
+        dataset = remote_job.get("output_dataset_id")
+        return [f"cohere://{dataset}"] if dataset else []
+
+    def row(self, row: bytes) -> PredictionRow:
+        """Read the kept id; a row without embeddings is an error."""
+        try:
+            found = msgspec.json.decode(row, type=_Row)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return PredictionRow(None, "the row is no JSON object")
+        given = [] if found.embeddings is None else msgspec.structs.astuple(found.embeddings)
+        is_there = any(bytes(value) not in (b"", b"null") for value in given)
+        return PredictionRow(found.record_id, None if is_there else NO_EMBEDDINGS)
+
+
+def _embedding_type(parameters: Mapping[str, Any]) -> str:
+    """Return the one type of embeddings the job makes.
+
+    Raises:
+        ConfigError: it would make several.
+    """
+    types = parameters.get("embedding_types", ["float"])
+    if isinstance(types, str):
+        # ML Commons stores nested connector parameters as JSON text.
+        types = msgspec.json.decode(types)
+    if not isinstance(types, list) or len(types) != 1 or types[0] not in _Embeddings.__struct_fields__:
+        known = ", ".join(_Embeddings.__struct_fields__)
+        raise ConfigError(f"connector parameters.embedding_types must be a list of one of {known}; found {types!r}")
+    return str(types[0])

@@ -1,0 +1,77 @@
+"""What the model reads of a record: its values are moved as they stand there, and a record without them is rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.json_path import PlainPath
+
+
+def inputs_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
+    """Return a function from a record to the JSON texts at these paths.
+
+    It raises RecordRejected where there is nothing, or null.
+
+    Raises:
+        ConfigError: a path is not plain (names, indexes).
+    """
+    plain = [PlainPath.parse(path) for path in paths]
+    readers = [path.reader() for path in plain]
+
+    def read(record: bytes) -> list[bytes]:
+        values = []
+        for path, reader in zip(plain, readers, strict=True):
+            value = reader(record)
+            if value in (None, b"null"):
+                raise RecordRejected(f"nothing at {path.text}, which the model reads")
+            values.append(value)
+        return values
+
+    return read
+
+
+def texts_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
+    """Return the same for a service whose models read texts: anything but a string is rejected, as is an empty one."""
+    read = inputs_reader(paths)
+
+    def texts(record: bytes) -> list[bytes]:
+        values = read(record)
+        for path, value in zip(paths, values, strict=True):
+            if value[:1] != b'"':
+                raise RecordRejected(f"{path} is no text, which the model reads")
+            if not msgspec.json.decode(value, type=str).strip():
+                raise RecordRejected(f"the text at {path} is empty; the service would refuse it")
+        return values
+
+    return texts
+
+
+def with_member(record: bytes, name: str, value: bytes) -> bytes:
+    """Return a JSON object with one more member at its end, the rest untouched."""
+    opened = record.rstrip()[:-1].rstrip()
+    comma = b"" if opened.endswith(b"{") and opened.strip() == b"{" else b","
+    return b"%b%b%b:%b}" % (opened, comma, msgspec.json.encode(name), value)
+
+
+def check_number(inputs: Sequence[str], number: int | None) -> None:
+    """Raise ConfigError unless a record has an input of this number; None means the only one."""
+    if not inputs:
+        return
+    if number is None and len(inputs) > 1:
+        raise ConfigError(f"prediction: a record has {len(inputs)} inputs; say which, like prediction[0]")
+    if number is not None and number >= len(inputs):
+        one = "1 input" if len(inputs) == 1 else f"{len(inputs)} inputs"
+        raise ConfigError(f"prediction[{number}]: a record has {one}; the last is prediction[{len(inputs) - 1}]")
+
+
+def need_inputs(service: str, inputs: Sequence[str], *, most: int | None = None) -> None:
+    """Raise ConfigError unless the pipeline says what the model reads, and not more than the service takes."""
+    if not inputs:
+        raise ConfigError(f"{service}: say what the model reads, like input: $.text")
+    if most is not None and len(inputs) > most:
+        raise ConfigError(f"{service}: this model takes {most} input a record, found {len(inputs)}; map one")
+    for path in inputs:
+        PlainPath.parse(path)

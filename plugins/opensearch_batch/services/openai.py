@@ -1,0 +1,166 @@
+"""OpenAI's Batch API: a file of requests, uploaded, becomes a file of answers and a file of errors, both by custom_id.
+
+Rows come in any order. A batch that expired keeps what it had done, which is paid for: where it has an output it counts
+as completed, and the rest is asked again (`repair`). One that somebody cancelled is cancelled, whatever it had done.
+
+Source: OpenAI's API reference (Batch, Files), and the connector of "Batch predict" in the OpenSearch documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.job import JobRecord, State
+from opensearch_batch.core.watch import Sighting
+from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+from opensearch_batch.services.row_errors import provider_error
+
+MIB = 1 << 20
+EMBEDDINGS, CHAT = "/v1/embeddings", "/v1/chat/completions"
+FILE = "input_file_id"
+_STATES: dict[str, State] = {
+    "validating": "RUNNING",
+    "in_progress": "RUNNING",
+    "finalizing": "RUNNING",
+    "cancelling": "RUNNING",
+    "completed": "COMPLETED",
+    "failed": "FAILED",
+    "expired": "EXPIRED",
+    "cancelled": "CANCELLED",
+}
+
+
+class _Row(msgspec.Struct):
+    custom_id: str | None = None
+
+
+class OpenAI:
+    """The adapter for OpenAI batches of embeddings and chat completions."""
+
+    name = "openai"
+    # Source: "Batch API", rate limits: requests a batch (and inputs of embeddings, so with several inputs a record
+    # shards have to be smaller: shard.max_records), and bytes of a file.
+    limits = Limits(max_records=50_000, max_bytes=200 * MIB, max_record_bytes=10 * MIB)
+    throttle_codes = frozenset({"rate_limit_exceeded", "token_limit_exceeded", "batch_limit_exceeded"})
+    exists_codes = frozenset[str]()
+    output_members = frozenset({"custom_id", "response", "error"})
+
+    def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
+        """Raise ConfigError unless model, endpoint and inputs can make a batch."""
+        if "model" not in parameters:
+            raise ConfigError("connector parameters.model is missing; each request of a batch names it")
+        need_inputs(f"openai {_endpoint(parameters)}", inputs, most=None if _endpoint(parameters) == EMBEDDINGS else 1)
+
+    def model(self, parameters: Mapping[str, Any]) -> str:
+        """Return the model's name."""
+        return str(parameters["model"])
+
+    def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the endpoint; all else that shapes predictions stands in the input's lines."""
+        return {"endpoint": _endpoint(parameters)}
+
+    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - rows always name their request
+        """Say that a row names its record."""
+        return "by_id"
+
+    def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
+        """Return the function that makes one request: ``{"custom_id", "method", "url", "body"}``."""
+        read, endpoint, extra = texts_reader(inputs), _endpoint(parameters), _extra(parameters)
+        fixed = {"model": self.model(parameters), **extra}
+
+        def line(record: bytes, record_id: str) -> bytes:
+            texts = [msgspec.Raw(text) for text in read(record)]
+            own = {"input": texts} if endpoint == EMBEDDINGS else {"messages": [{"role": "user", "content": texts[0]}]}
+            request = {"custom_id": record_id, "method": "POST", "url": endpoint, "body": {**fixed, **own}}
+            return msgspec.json.encode(request)
+
+        return line
+
+    def prediction_path(
+        self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
+    ) -> str:
+        """Return where in an answer's body the prediction stands.
+
+        Raises:
+            ConfigError: there is no such input.
+        """
+        check_number(inputs, number)
+        if _endpoint(parameters) == EMBEDDINGS:
+            return f"$.response.body.data[{number or 0}].embedding"
+        return "$.response.body.choices[0].message.content"
+
+    def job_name(self, prefix: str, folder: str, generation: int) -> str:
+        """Return a name for people: OpenAI knows a batch by its file."""
+        return f"{prefix}-{folder.rstrip('/').rpartition('/')[2]}-{generation}"
+
+    def batch_predict_parameters(
+        self,
+        record: JobRecord,
+        parameters: Mapping[str, Any],
+        inputs: Sequence[str] = (),  # noqa: ARG002 - they stand in the file
+    ) -> dict[str, Any]:
+        """Return the uploaded file and the endpoint."""
+        return {FILE: record.staged[FILE], "endpoint": _endpoint(parameters)}
+
+    def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
+        """Compare by the file, which was uploaded for this job alone."""
+        return FILE in record.staged and remote_job.get(FILE) == record.staged[FILE]
+
+    def sighting(self, remote_job: Mapping[str, Any]) -> Sighting:
+        """Read status; a batch that expired but kept some answers is completed in part."""
+        status = str(remote_job.get("status"))
+        state, reason = _STATES.get(status, "RUNNING"), _reason(remote_job)
+        if state == "EXPIRED" and remote_job.get("output_file_id"):
+            return Sighting("COMPLETED", f"{status}, with {_counts(remote_job)}")
+        if state == "COMPLETED" and not (remote_job.get("output_file_id") or remote_job.get("error_file_id")):
+            return Sighting("FAILED", "completed, but it names no output file")
+        return Sighting(state, reason)
+
+    def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - named by the job
+        """Return the files of answers and of errors."""
+        named = (remote_job.get("output_file_id"), remote_job.get("error_file_id"))
+        return [f"openai://{file_id}" for file_id in named if file_id]
+
+    def row(self, row: bytes) -> PredictionRow:
+        """Read custom_id, and the error in place of an answer."""
+        try:
+            name = msgspec.json.decode(row, type=_Row).custom_id
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return PredictionRow(None, "the row is no JSON object")
+        return PredictionRow(name, provider_error(row))
+
+
+def _endpoint(parameters: Mapping[str, Any]) -> str:
+    endpoint = str(parameters.get("endpoint", EMBEDDINGS))
+    if endpoint not in {EMBEDDINGS, CHAT}:
+        raise ConfigError(f"connector parameters.endpoint is {endpoint!r}; batches of {EMBEDDINGS} and {CHAT} are read")
+    return endpoint
+
+
+def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `parameters.body` adds to each request's body."""
+    body = parameters.get("body", {})
+    if isinstance(body, str):
+        # ML Commons stores nested connector parameters as JSON text.
+        body = msgspec.json.decode(body)
+    if not isinstance(body, dict):
+        raise ConfigError("parameters.body must be an object; its members go into each request's body")
+    return body
+
+
+def _reason(remote_job: Mapping[str, Any]) -> str:
+    errors = remote_job.get("errors")
+    found = errors.get("data") if isinstance(errors, dict) else None
+    texts = [str(error.get("message")) for error in found or [] if isinstance(error, dict)]
+    return "; ".join(texts[:3])
+
+
+def _counts(remote_job: Mapping[str, Any]) -> str:
+    counts = remote_job.get("request_counts") or {}
+    # ML Commons 2.19 prints whole numbers as 3.0.
+    return f"{int(counts.get('completed') or 0)} of {int(counts.get('total') or 0)} requests done"

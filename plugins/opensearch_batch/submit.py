@@ -1,0 +1,212 @@
+"""One job for one shard: what `batch_predict` and `repair` share. A task that has to wait, waits in the triggerer.
+
+It waits for a slot (`max_jobs_in_flight`), which the trigger itself takes, so that each freed slot wakes one task; and
+when a service or ML Commons says not now, for `retry_interval_s`, until `retry_time_window_s` is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from opensearch_batch.core.errors import BatchError, FatalError, Throttled
+from opensearch_batch.core.job import Asked, Decision, JobRecord, Ledger, decide
+from opensearch_batch.core.manifest import Shard, WorkPrefix
+from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.slots import Slots
+from opensearch_batch.core.submission import Submission, ThroughMLCommons
+from opensearch_batch.hooks import OpenSearchMLHook, objects
+from opensearch_batch.providers import provider_of
+from opensearch_batch.services import service
+from opensearch_batch.services.base import Service
+
+TRIGGER = "opensearch_batch.submit.SubmitTrigger"
+RETRY_TIME_WINDOW_S = 600.0
+RETRY_INTERVAL_S = 60.0
+SLOT_INTERVAL_S = 10.0
+# Of the tasks that wait for the same slots in one triggerer, one looks and the others queue.
+_queues: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+
+class JobTerms(msgspec.Struct, frozen=True):
+    """Which model predicts what, through which connections, and how long submission may wait."""
+
+    service: str
+    model_id: str
+    parameters: dict[str, Any] = {}
+    inputs: tuple[str, ...] = ()
+    max_jobs_in_flight: int | None = None
+    retry_time_window_s: float = RETRY_TIME_WINDOW_S
+    retry_interval_s: float = RETRY_INTERVAL_S
+    opensearch_conn_id: str = "opensearch_default"
+    aws_conn_id: str = "aws_default"
+    ai_conn_id: str | None = None
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """Not now: wait for a slot or for some seconds. `since` (epoch seconds) is when the service first said not now."""
+
+    holder: str
+    slots: str | None = None
+    most: int = 0
+    pause_s: float = 0.0
+    since: float | None = None
+    reason: str = ""
+
+    def trigger(self, aws_conn_id: str) -> SubmitTrigger:
+        """Return what waits."""
+        return SubmitTrigger(aws_conn_id=aws_conn_id, **msgspec.structs.asdict(self))
+
+
+class Submit:
+    """Submits the jobs of one pipeline.
+
+    Args:
+        work: names the locations.
+        terms: which model, and how.
+    """
+
+    def __init__(self, work: WorkPrefix, terms: JobTerms) -> None:
+        self._work = work
+        self._terms = terms
+        self._objects: Objects = objects(terms.aws_conn_id)
+        self._service: Service = service(terms.service)
+        ml = OpenSearchMLHook(terms.opensearch_conn_id).ml
+        self._through = ThroughMLCommons(
+            ml,
+            self._service,
+            provider_of(terms.service, aws_conn_id=terms.aws_conn_id, ai_conn_id=terms.ai_conn_id),
+            model=ml.model(terms.model_id),
+            parameters=terms.parameters,
+            inputs=terms.inputs,
+        )
+
+    def run(self, shard: Shard, asked: Asked, *, since: float | None = None) -> tuple[Decision, JobRecord] | Waiting:
+        """Submit the shard's job, find the one that was submitted before, or say what has to be waited for.
+
+        Args:
+            shard: the shard.
+            asked: what a person asked of this run.
+            since: when the service first said not now, as the last `Waiting` told.
+
+        Raises:
+            FatalError: the job ended badly before, or the service says not now for too long.
+            BatchError: the service refuses it, or a server was away.
+        """
+        folder = self._work.job(shard.job)
+        ledger = Ledger(self._objects, folder)
+        found = ledger.load()
+        if decide(found[0] if found else None, asked) in {"submit", "again"} and not self._has_slot(folder):
+            most = self._terms.max_jobs_in_flight or 0
+            return Waiting(folder, self._slots_folder, most, reason=f"{most} jobs are in flight (max_jobs_in_flight)")
+        try:
+            submission = Submission(ledger, self._through, clock=time.time, sleep=time.sleep)
+            return submission.run(lambda generation: self._draft(shard, folder, generation), asked)
+        except Throttled as error:
+            return self._not_now(folder, ledger, error, since)
+        except BatchError:
+            self._give_back(folder)
+            raise
+
+    def _not_now(self, folder: str, ledger: Ledger, error: Throttled, since: float | None) -> Waiting:
+        found = ledger.load()
+        since = (found[0].throttled_since if found else None) or since or time.time()
+        if time.time() - since >= self._terms.retry_time_window_s:
+            self._give_back(folder)
+            raise FatalError(
+                f"{error}; so it went for {self._terms.retry_time_window_s:.0f} s (retry_time_window_s). Raise the "
+                "limit that refuses (plugins.ml_commons.max_batch_inference_tasks, or the service's quota), set "
+                "max_jobs_in_flight below it, and clear batch_predict"
+            ) from error
+        pause_s = self._terms.retry_interval_s * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
+        return Waiting(folder, pause_s=pause_s, since=since, reason=str(error))
+
+    def _draft(self, shard: Shard, folder: str, generation: int) -> JobRecord:
+        return JobRecord(
+            job=shard.job,
+            name=self._service.job_name(self._work.pipeline, folder, generation),
+            service=self._service.name,
+            model_id=self._terms.model_id,
+            input=shard.input,
+            output=f"{folder}/output/{generation}/",
+            intended_at=time.time(),
+            generation=generation,
+        )
+
+    @property
+    def _slots_folder(self) -> str:
+        return self._work.slots(self._terms.service, self._terms.model_id)
+
+    def _has_slot(self, folder: str) -> bool:
+        most = self._terms.max_jobs_in_flight
+        return most is None or slots(self._objects, self._slots_folder, most).take(folder)
+
+    def _give_back(self, folder: str) -> None:
+        if self._terms.max_jobs_in_flight is not None:
+            slots(self._objects, self._slots_folder, self._terms.max_jobs_in_flight).give_back(folder)
+
+
+def slots(store: Objects, folder: str, most: int) -> Slots:
+    """Return the slots in a folder; a job holds its slot from before its submission until its record has an end."""
+
+    def is_at_work(holder: str) -> bool | None:
+        found = Ledger(store, holder).load()
+        if found is None or found[0].refused is not None:
+            return None
+        return found[0].end is None
+
+    return Slots(store, folder, most=most, is_at_work=is_at_work, clock=time.time)
+
+
+class SubmitTrigger(BaseTrigger):
+    """Waits for a slot, and takes it, or for some seconds; the event says since when the service says not now."""
+
+    def __init__(
+        self,
+        *,
+        holder: str,
+        slots: str | None,
+        most: int,
+        pause_s: float,
+        since: float | None,
+        aws_conn_id: str,
+        reason: str = "",
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
+        self.holder = holder
+        self.slots = slots
+        self.most = most
+        self.pause_s = pause_s
+        self.since = since
+        self.reason = reason
+        self.aws_conn_id = aws_conn_id
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and arguments."""
+        names = ("holder", "slots", "most", "pause_s", "since", "reason", "aws_conn_id")
+        return TRIGGER, {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait."""
+        self.log.info("not yet submitted: %s", self.reason)
+        if self.slots is None:
+            await asyncio.sleep(self.pause_s)
+        else:
+            async with _queues[self.slots]:
+                while not await asyncio.to_thread(self._take):  # noqa: ASYNC110 - the slots lie on object storage
+                    await asyncio.sleep(SLOT_INTERVAL_S)
+        yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # Airflow's own
+
+    def _take(self) -> bool:
+        try:
+            return slots(objects(self.aws_conn_id), str(self.slots), self.most).take(self.holder)
+        except BatchError as error:
+            self.log.warning("%s", error)
+            return False

@@ -1,0 +1,87 @@
+"""The model of a CloudFormation stack is found in its outputs."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from opensearch_batch.core.cloudformation import model_of_stack
+from opensearch_batch.core.errors import ConfigError, RetriableError
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    """CloudFormation's API on loopback."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    made = boto3.client(
+        "cloudformation",
+        endpoint_url=f"http://{host}:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="tests",
+        aws_secret_access_key="tests",
+    )
+    yield made
+    made.close()
+    server.stop()
+
+
+def stack(client: Any, outputs: dict[str, str]) -> str:
+    """Create a stack that gives out these values."""
+    name = f"s-{uuid.uuid4().hex[:8]}"
+    template = {
+        "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+        "Outputs": {key: {"Value": value} for key, value in outputs.items()},
+    }
+    client.create_stack(StackName=name, TemplateBody=json.dumps(template))
+    return name
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"ModelId": "m", "ConnectorId": "c"},
+        {"modelid": "m"},
+        {"ModelId": "other", "BatchInferenceModelId": "m"},
+    ],
+)
+def test_the_model_is_found_however_the_output_is_written(client: Any, outputs: dict[str, str]) -> None:
+    """Of two, the one for batch inference is meant."""
+    assert model_of_stack(client, stack(client, outputs)) == "m"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "found"),
+    [({"ConnectorId": "c"}, "ConnectorId"), ({"AModelId": "1", "BModelId": "2"}, "AModelId, BModelId")],
+)
+def test_a_stack_without_one_model_is_refused(client: Any, outputs: dict[str, str], found: str) -> None:
+    """The message names what is there."""
+    with pytest.raises(ConfigError, match=f"expected one output model_id, found {found}; give model_id"):
+        model_of_stack(client, stack(client, outputs))
+
+
+def test_a_stack_that_is_not_there_is_named(client: Any) -> None:
+    """With CloudFormation's own words."""
+    with pytest.raises(ConfigError, match=r"CloudFormation stack 'no-such'.*does not exist"):
+        model_of_stack(client, "no-such")
+
+
+def test_a_service_that_does_not_answer_is_asked_again_later() -> None:
+    """A retry may help."""
+    nobody = boto3.client(
+        "cloudformation",
+        endpoint_url="http://127.0.0.1:1",
+        region_name="us-east-1",
+        aws_access_key_id="tests",
+        aws_secret_access_key="tests",
+    )
+    with pytest.raises(RetriableError, match="CloudFormation does not answer"):
+        model_of_stack(nobody, "s")
+    nobody.close()
