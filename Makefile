@@ -16,7 +16,7 @@ export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-demo: $(INSTALLED) ## start the stack, run the passages pipeline, ask three questions
+demo: $(INSTALLED) ## start the stack, run the passages pipeline (SERVICE=sagemaker|openai|bedrock|cohere), ask
 	@$(BIN)/python -m include.local_stack.demo
 
 up: $(INSTALLED) ## start the local stack (OPENSEARCH_VERSION=2.19.1|3.6.0, SECURITY=on, PORTS=free)

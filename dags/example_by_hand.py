@@ -17,7 +17,8 @@ from opensearch_batch.prepare import OpenSearchPrepareOperator
 INCLUDE = Path(__file__).resolve().parent.parent / "include"
 WORK = "s3://opensearch-batch"
 INDEX = "passages-by-hand"
-FIELD_MAP = {"_id": "$._id", "text": "$.text", "embedding": "$.SageMakerOutput"}
+INPUTS = ["$.text"]
+FIELD_MAP = {"_id": "$._id", "text": "$.text", "embedding": "prediction"}
 
 with DAG(
     dag_id="example_by_hand",
@@ -42,8 +43,8 @@ with DAG(
             "region": "us-east-1",
             "model_name": "all-MiniLM-L6-v2",
             "endpoint_name": "all-MiniLM-L6-v2",
-            "input_field": "text",
         },
+        inputs=INPUTS,
         dimension=384,
         index=INDEX,
         index_body=json.loads((INCLUDE / "indexes" / "passages.json").read_text()),
@@ -60,6 +61,7 @@ with DAG(
             work=WORK,
             service="sagemaker",
             model_id="{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}",
+            inputs=INPUTS,
         )
         poll = OpenSearchMLTaskSensor(task_id="poll", service="sagemaker", poll_every_s=2)
         ingest = OpenSearchBatchIngestOperator(

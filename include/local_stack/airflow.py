@@ -42,7 +42,7 @@ COMPONENTS = {
 }
 STATUS_KEY_OF = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 # Airflow looks for these, as they stand here, in the lower case of the names of a request's members.
-MASKED_WORDS = "access_key,secret_key,session_token,credential,openai_key"
+MASKED_WORDS = "access_key,secret_key,session_token,credential,openai_key,cohere_key"
 
 
 class AirflowSecrets(msgspec.Struct, frozen=True):
@@ -193,6 +193,7 @@ def connections(ports: Ports, credentials: Credentials, *, ca_certs: Path | None
             "s3": {"endpoint_url": ports.url("s3")},
             "sagemaker": {"endpoint_url": ports.url("ai_services")},
             "sagemaker-runtime": {"endpoint_url": ports.url("ai_services")},
+            "bedrock": {"endpoint_url": ports.url("ai_services")},
         },
     }
     return [
@@ -204,7 +205,19 @@ def connections(ports: Ports, credentials: Credentials, *, ca_certs: Path | None
             "password": credentials.secret_key,
             "extra": json.dumps(aws),
         },
+        _ai_connection("openai_default", ports, credentials, path="/v1"),
+        _ai_connection("cohere_default", ports, credentials),
     ]
+
+
+def _ai_connection(name: str, ports: Ports, credentials: Credentials, *, path: str = "") -> dict[str, Any]:
+    """The key of a service of its own is the secret of the stack's key pair."""
+    return {
+        "connection_id": name,
+        "conn_type": "http",
+        "host": f"{ports.url('ai_services')}{path}",
+        "password": credentials.secret_key,
+    }
 
 
 def _node_connection(ports: Ports, credentials: Credentials, ca_certs: Path | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Run again, it finds the work done, and says so.
 from __future__ import annotations
 
 import gzip
+import os
 import sys
 import time
 from datetime import datetime
@@ -26,22 +27,27 @@ from opensearch_batch.core.manifest import Manifest
 from opensearch_batch.core.progress import IngestCounts
 from opensearch_batch.core.s3 import S3Objects
 
-DAG_ID, INDEX, MODEL = "passages", "passages", "all-MiniLM-L6-v2"
+MODEL = "all-MiniLM-L6-v2"
+# The pipeline and the index of each AI service's demo.
+PIPELINES = {"sagemaker": "passages", **{name: f"passages_{name}" for name in ("openai", "bedrock", "cohere")}}
 DOCUMENTS, WORK = "documents", "opensearch-batch"
 SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "passages.jsonl.gz"
 QUESTIONS = ("an animal that lives in the sea", "how do banks lend money", "disease of the lungs")
 # Lucene looks at k candidates a segment; more than are shown, or near ones can be missed.
 ANSWERS, CANDIDATES = 3, 50
-STAGES = ("prepare", "batch_predict", "poll", "ingest")
+STAGES = ("prepare", "batch_predict", "poll", "repair", "ingest")
 WAIT_S, TIMEOUT_S = 600, 30
 console = Console(highlight=False, soft_wrap=True)
 
 
 class Demo:
-    """One run of the passages pipeline on a running stack."""
+    """One run of a service's passages pipeline on a running stack."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, service: str) -> None:
         self._stack = stack
+        self._service = service
+        self._dag_id = PIPELINES[service]
+        self._index = self._dag_id.replace("_", "-")
         self._airflow = AirflowAPI(stack.addresses.airflow, "admin", stack.airflow_password())
         self._aws = boto3.Session(
             aws_access_key_id=stack.credentials.access_key,
@@ -58,8 +64,8 @@ class Demo:
         """Run the pipeline and show what happened; False when it failed."""
         self._provide()
         jobs, writes = self._jobs(), self._writes()
-        self._airflow.wait_for_dag(DAG_ID)
-        run_id = self._airflow.trigger(DAG_ID)
+        self._airflow.wait_for_dag(self._dag_id)
+        run_id = self._airflow.trigger(self._dag_id)
         started = time.monotonic()
         tasks, state = self._watch(run_id, started)
         console.print(f"run {run_id}: {state} in {time.monotonic() - started:.1f} s")
@@ -68,7 +74,7 @@ class Demo:
             self._show_failures(tasks)
             return False
         self._show_counts(tasks, jobs=self._jobs() - jobs, writes=self._writes() - writes)
-        self._ask()
+        self._ask(self._manifest(tasks).model_id)
         self._show_addresses()
         return True
 
@@ -92,8 +98,8 @@ class Demo:
         """Print progress whenever a stage moves, until the run ends."""
         shown = ""
         while time.monotonic() < started + WAIT_S:
-            state = str(self._airflow.run(DAG_ID, run_id)["state"])
-            tasks = self._airflow.tasks(DAG_ID, run_id)
+            state = str(self._airflow.run(self._dag_id, run_id)["state"])
+            tasks = self._airflow.tasks(self._dag_id, run_id)
             line = "   ".join(_progress(stage, tasks) for stage in STAGES)
             if line != shown:
                 console.print(f"{time.monotonic() - started:6.1f} s   {line}")
@@ -101,15 +107,16 @@ class Demo:
             if state in ENDED:
                 return tasks, state
             time.sleep(0.5)
-        raise StackError(f"run {run_id} did not end in {WAIT_S} s; see {self._stack.addresses.airflow}/dags/{DAG_ID}")
+        address = f"{self._stack.addresses.airflow}/dags/{self._dag_id}"
+        raise StackError(f"run {run_id} did not end in {WAIT_S} s; see {address}")
 
     def _jobs(self) -> int:
         answer = self._http.get(f"{self._stack.addresses.ai_services}/jobs/count", timeout=TIMEOUT_S)
-        return int(answer.json().get("sagemaker", 0))
+        return int(answer.json().get(self._service, 0))
 
     def _writes(self) -> int:
         """Return how many index operations the index ever saw, 0 before it exists."""
-        answer = self._node.get(f"{self._stack.addresses.opensearch}/{INDEX}/_stats/indexing", timeout=TIMEOUT_S)
+        answer = self._node.get(f"{self._stack.addresses.opensearch}/{self._index}/_stats/indexing", timeout=TIMEOUT_S)
         if answer.status_code == requests.codes.not_found:
             return 0
         return int(answer.json()["_all"]["primaries"]["indexing"]["index_total"])
@@ -131,8 +138,7 @@ class Demo:
 
     def _show_counts(self, tasks: list[dict[str, Any]], *, jobs: int, writes: int) -> None:
         """Add up the reports of all shards and hold them against the manifest."""
-        prepare = next(task for task in tasks if task["task_id"] == "prepare")
-        manifest = self._load(_json(self._airflow.xcom(prepare, "run"))["manifest"], Manifest)
+        manifest = self._manifest(tasks)
         reports = [
             self._load(_json(self._airflow.xcom(task))["report"], IngestReport)
             for task in tasks
@@ -140,7 +146,8 @@ class Demo:
         ]
         done = _total([report.counts for report in reports])
         done.reconcile("all shards")
-        settled = done.indexed + done.unchanged + done.dead_letters + done.joined
+        # Rows that were joined to a record, or came late to its document, are no records of their own.
+        settled = done.indexed + done.unchanged + done.dead_letters
         lost = manifest.counts.read - settled - manifest.counts.dead_letters
         console.print(
             f"{manifest.counts.read:,} read, {done.indexed:,} indexed, {done.unchanged:,} unchanged, "
@@ -150,15 +157,19 @@ class Demo:
         if jobs == 0 and writes == 0:
             console.print("The work was done before: no job was submitted and nothing was written.")
 
+    def _manifest(self, tasks: list[dict[str, Any]]) -> Manifest:
+        prepare = next(task for task in tasks if task["task_id"] == "prepare")
+        found: Manifest = self._load(_json(self._airflow.xcom(prepare, "run"))["manifest"], Manifest)
+        return found
+
     def _load(self, uri: str, kind: Any) -> Any:  # noqa: ANN401 - one of the manifest's types
         stored = self._objects.read(uri)
         if stored is None:
             raise StackError(f"{uri} is not there")
         return msgspec.json.decode(stored.content, type=kind)
 
-    def _ask(self) -> None:
+    def _ask(self, model_id: str) -> None:
         """Ask by text (the node embeds the question) and by vector (we embed it): the answers have to agree."""
-        model_id = self._model_id()
         for question in QUESTIONS:
             neural = {"neural": {"embedding": {"query_text": question, "model_id": model_id, "k": CANDIDATES}}}
             knn = {"knn": {"embedding": {"vector": self._embed(model_id, question), "k": CANDIDATES}}}
@@ -168,11 +179,6 @@ class Demo:
             for score, text in by_text:
                 console.print(f"  {score:.3f}  {text[:100]}")
 
-    def _model_id(self) -> str:
-        query = {"query": {"bool": {"filter": [{"term": {"model_state": "DEPLOYED"}}]}}}
-        hits = self._post("_plugins/_ml/models/_search", query)["hits"]["hits"]
-        return str(next(hit["_id"] for hit in hits if hit["_source"]["name"].endswith(MODEL)))
-
     def _embed(self, model_id: str, text: str) -> list[float]:
         body = {"text_docs": [text], "return_number": True, "target_response": ["sentence_embedding"]}
         answer = self._post(f"_plugins/_ml/_predict/text_embedding/{model_id}", body)
@@ -181,7 +187,7 @@ class Demo:
 
     def _search(self, query: dict[str, Any]) -> list[tuple[float, str]]:
         body = {"size": ANSWERS, "_source": {"excludes": ["embedding"]}, "query": query}
-        hits = self._post(f"{INDEX}/_search", body)["hits"]["hits"]
+        hits = self._post(f"{self._index}/_search", body)["hits"]["hits"]
         return [(round(hit["_score"], 4), hit["_source"]["text"]) for hit in hits]
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
@@ -193,16 +199,16 @@ class Demo:
         secured = self._stack.addresses.ca_certs
         sign_in = f"   user admin, password in {self._stack.home / CREDENTIALS_FILE}" if secured else ""
         console.print(
-            f"\nAirflow     {self._stack.addresses.airflow}/dags/{DAG_ID}   "
+            f"\nAirflow     {self._stack.addresses.airflow}/dags/{self._dag_id}   "
             f"user admin, password {self._stack.airflow_password()}\n"
-            f"OpenSearch  {self._stack.addresses.opensearch}/{INDEX}/_search?pretty{sign_in}\n"
+            f"OpenSearch  {self._stack.addresses.opensearch}/{self._index}/_search?pretty{sign_in}\n"
             "The stack keeps running; make down ends it."
         )
 
 
 def _progress(stage: str, tasks: list[dict[str, Any]]) -> str:
     of_stage = [task for task in tasks if task["task_id"] == stage]
-    done = sum(task["state"] == "success" for task in of_stage)
+    done = sum(task["state"] in {"success", "skipped"} for task in of_stage)
     waiting = sum(task["state"] == "deferred" for task in of_stage)
     return f"{stage} {done}/{len(of_stage)}" + (f" ({waiting} waiting)" if waiting else "")
 
@@ -227,9 +233,13 @@ def _say_what_starts(line: str) -> None:
 
 
 def main() -> int:
-    """Start the stack if it is not up, and run the demo."""
+    """Start the stack if it is not up, and run the demo of the service named in SERVICE."""
+    service = os.environ.get("SERVICE") or "sagemaker"
+    if service not in PIPELINES:
+        console.print(f"demo: no service {service!r}; SERVICE is one of {', '.join(PIPELINES)}", style="red")
+        return 2
     try:
-        return 0 if Demo(Stack.up(say=_say_what_starts)).run() else 1
+        return 0 if Demo(Stack.up(say=_say_what_starts), service).run() else 1
     except StackError as error:
         console.print(f"demo: {error}", style="red")
         return 1

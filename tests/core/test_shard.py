@@ -21,6 +21,7 @@ from opensearch_batch.core.manifest import (
     Shard,
     WorkPrefix,
 )
+from opensearch_batch.core.output_rows import Answered
 from opensearch_batch.core.progress import IngestCounts, SourceCounts
 from opensearch_batch.core.replay import replay
 from opensearch_batch.core.request import IngestRequest
@@ -84,8 +85,9 @@ class Run:
             work=self.work,
             manifest=manifest,
             service=service("sagemaker"),
+            answers="beside_record",
             request=IngestRequest(self.index, field_map or FIELD_MAP),
-        ).run(self.shard, [self.output], force=force)
+        ).run(self.shard, [Answered([self.output])], force=force)
 
     def letters(self, report: IngestReport) -> list[DeadLetter]:
         """Read the dead letters a report names."""

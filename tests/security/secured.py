@@ -83,7 +83,7 @@ class Secured:
     def connector(self) -> dict[str, Any]:
         """The body of a new SageMaker connector."""
         body = json.loads((REPOSITORY / "include" / "connectors" / "sagemaker.json").read_text())
-        values = {"region": "us-east-1", "model_name": MODEL, "endpoint_name": MODEL, "input_field": "text"}
+        values = {"region": "us-east-1", "model_name": MODEL, "endpoint_name": MODEL}
         filled = fill({key: value for key, value in body.items() if key != "credential"}, values, "connector")
         keys = self.stack.credentials
         credential = {"access_key": keys.access_key, "secret_key": keys.secret_key}

@@ -12,6 +12,7 @@ from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.job import JobRecord
 from opensearch_batch.core.ml_commons import _same, fill
 from opensearch_batch.core.watch import Sighting
+from opensearch_batch.services.base import PredictionRow
 from opensearch_batch.services.sagemaker import SageMaker
 
 CONNECTOR = Path(__file__).resolve().parents[2] / "include" / "connectors" / "sagemaker.json"
@@ -19,7 +20,6 @@ VALUES = {
     "region": "us-east-1",
     "model_name": "minilm",
     "endpoint_name": "e",
-    "input_field": "text",
     "role_arn": "arn:r",
 }
 RECORD = JobRecord("k", "p-k-1", "sagemaker", "m", "s3://w/jobs/k/input.jsonl", "s3://w/jobs/k/output/1/", 0.0)
@@ -64,7 +64,7 @@ def test_a_job_overrides_name_and_places_and_keeps_the_rest(parameters: dict[str
 
 def test_the_output_is_one_object_beside_the_inputs_name() -> None:
     """SageMaker appends .out."""
-    assert SageMaker().outputs(RECORD) == ["s3://w/jobs/k/output/1/input.jsonl.out"]
+    assert SageMaker().outputs(RECORD, {}) == ["s3://w/jobs/k/output/1/input.jsonl.out"]
 
 
 def test_machine_sizes_and_places_are_no_part_of_the_identity(parameters: dict[str, Any]) -> None:
@@ -102,25 +102,63 @@ def test_a_job_name_is_one_sagemaker_takes(name: str) -> None:
 
 def test_a_record_without_the_models_input_is_rejected(parameters: dict[str, Any]) -> None:
     """SageMaker would fail the whole job for it; others pass unchanged."""
-    line = SageMaker().request_line(parameters)
-    assert line(b'{"text": "x", "n": 1.10}') == b'{"text": "x", "n": 1.10}'
-    for record in (b'{"title":"x"}', b'{"text":null}'):
-        with pytest.raises(RecordRejected, match=r"nothing at \$\.text"):
-            line(record)
+    for path, line in (
+        ("text", SageMaker().request_line(parameters, ["$.text"])),
+        ("content", SageMaker().request_line(parameters)),
+    ):
+        record = b'{"%b": "x", "n": 1.10}' % path.encode()
+        assert line(record, "r") == record
+        for wrong in (b'{"title":"x"}', b'{"%b":null}' % path.encode()):
+            with pytest.raises(RecordRejected, match=rf"nothing at \$\.{path}"):
+                line(wrong, "r")
+
+
+def test_several_inputs_travel_as_one_more_member(parameters: dict[str, Any]) -> None:
+    """Their texts untouched, in the order they were named; the job's InputFilter reads them."""
+    inputs = ["$.title", "$.body.text"]
+    line = SageMaker().request_line(parameters, inputs)
+    record = b'{"title":"a\\u0041", "body": {"text":1.10} }'
+    assert line(record, "r") == b'{"title":"a\\u0041", "body": {"text":1.10},"model_inputs":["a\\u0041",1.10]}'
+    job = SageMaker().batch_predict_parameters(RECORD, parameters, inputs)
+    assert job["DataProcessing"] == {"InputFilter": "$.model_inputs", "JoinSource": "Input", "OutputFilter": "$"}
+    assert [SageMaker().prediction_path(parameters, inputs, number) for number in (0, 1)] == [
+        "$.SageMakerOutput[0]",
+        "$.SageMakerOutput[1]",
+    ]
+
+
+def test_one_input_overrides_the_connectors_filter(parameters: dict[str, Any]) -> None:
+    """The prediction is the whole output then."""
+    job = SageMaker().batch_predict_parameters(RECORD, parameters, ["$.text"])
+    assert job["DataProcessing"]["InputFilter"] == "$.text"
+    assert {SageMaker().prediction_path(parameters, ["$.text"], number) for number in (None, 0)} == {
+        "$.SageMakerOutput"
+    }
+    assert SageMaker().prediction_path(parameters, (), 1) == "$.SageMakerOutput[1]"
+
+
+def test_rows_without_their_records_are_known_by_position(parameters: dict[str, Any]) -> None:
+    """JoinSource None: the row is the bare answer."""
+    processing = '{"InputFilter":"$.text","JoinSource":"None","OutputFilter":"$"}'
+    bare = {**parameters, "DataProcessing": processing}
+    SageMaker().check(bare, ["$.text"])
+    assert [SageMaker().answers(each) for each in (parameters, bare)] == ["beside_record", "by_position"]
+    assert SageMaker().prediction_path(bare, ["$.text"], 0) == "$"
+    assert SageMaker().row(b"[1,2]") == PredictionRow(None)
 
 
 def test_an_error_row_gives_its_reason_and_a_text_that_says_so_does_not() -> None:
     """Only the service's own key counts."""
     service = SageMaker()
-    assert service.row_error(b'{"SageMakerInferenceError":"too long"}') == 'SageMakerInferenceError: "too long"'
-    assert service.row_error(b'{"SageMakerInferenceError":null,"SageMakerOutput":[1]}') is None
-    assert service.row_error(b'{"text":"SageMakerInferenceError","SageMakerOutput":[1]}') is None
+    error = service.row(b'{"SageMakerInferenceError":"too long"}').error
+    assert error == "SageMakerInferenceError: too long"
+    assert service.row(b'{"SageMakerInferenceError":null,"SageMakerOutput":[1]}').error is None
+    assert service.row(b'{"text":"SageMakerInferenceError","SageMakerOutput":[1]}').error is None
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("DataProcessing", '{"InputFilter":"$.text"}', "JoinSource must be Input"),
         ("TransformInput", '{"SplitType":"None"}', "SplitType must be Line"),
         ("TransformOutput", '{"S3OutputPath":"s3://x/"}', "AssembleWith must be Line"),
         (

@@ -99,7 +99,8 @@ class FieldMap:
         self._openings = [msgspec.json.encode(name) + b":" for name in self.fields]
         self._routes = _paths("routing", routing, sources) if routing is not None else []
         self._compile(list(fields.values()), list(places.values()))
-        self._refuse_idle_sources()
+        if not joined_by:
+            self._refuse_idle_sources()
 
     @property
     def joins(self) -> bool:

@@ -94,7 +94,7 @@ def repair_shard(
                 size_bytes += spool.write(content)
                 position = next(wanted)
         if position != -1 or at + 1 != shard.records:
-            raise OutputUnusable(f"{shard.input}: it has {at + 1} lines in place of {shard.records}; clear prepare")
+            raise OutputUnusable(f"{shard.input}: its {at + 1} lines are not the {shard.records} that were prepared")
         key = job_key(digest.hexdigest())
         uri = f"{work.job(key)}/input.jsonl"
         present = objects.head(uri)

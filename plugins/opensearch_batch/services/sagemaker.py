@@ -125,10 +125,13 @@ class SageMaker:
     ) -> dict[str, Any]:
         """Return TransformJobName, and the connector's input and output with this job's places in them."""
         place = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": record.input}}
-        own = {"InputFilter": inputs[0] if len(inputs) == 1 else f"$.{MODEL_INPUTS}"} if inputs else {}
+        own: dict[str, Any] = {}
+        if inputs:
+            path = inputs[0] if len(inputs) == 1 else f"$.{MODEL_INPUTS}"
+            own["DataProcessing"] = {**_member(parameters, "DataProcessing"), "InputFilter": path}
         return {
+            **own,
             "TransformJobName": record.name,
-            "DataProcessing": {**_member(parameters, "DataProcessing"), **own},
             "TransformInput": {**_member(parameters, "TransformInput"), "DataSource": place},
             "TransformOutput": {**_member(parameters, "TransformOutput"), "S3OutputPath": record.output},
         }

@@ -1,0 +1,290 @@
+"""What reaches Bedrock, OpenAI and Cohere through ML Commons, and what comes back, in their own words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from opensearch_batch.core.errors import ConfigError, RecordRejected, RemoteError, RetriableError, Throttled
+from opensearch_batch.core.job import JobRecord
+from opensearch_batch.core.ml_commons import fill
+from opensearch_batch.core.record_ids import position_of, record_id
+from opensearch_batch.services import SERVICES, service
+from opensearch_batch.services.base import PredictionRow, explain
+
+CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
+VALUES = {
+    "region": "us-east-1",
+    "model_name": "m",
+    "job_role_arn": "arn:job",
+    "role_arn": "arn:r",
+    "endpoint_name": "e",
+}
+FOLDER, INPUT, OUTPUT = "s3://w/jobs/k", "s3://w/jobs/k/input.jsonl", "s3://w/jobs/k/output/1/"
+TITAN, EMBED, CLAUDE = (
+    "amazon.titan-embed-text-v2:0",
+    "cohere.embed-english-v3",
+    "anthropic.claude-3-haiku-20240307-v1:0",
+)
+
+
+def parameters(name: str, **more: Any) -> dict[str, Any]:
+    """The connector's parameters as ML Commons stores them: nested ones as text."""
+    body = fill(json.loads((CONNECTORS / f"{name}.json").read_text()), VALUES, "connector")["parameters"] | more
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in body.items()}
+
+
+def record(name: str, **more: Any) -> JobRecord:
+    """A job's record."""
+    return msgspec.structs.replace(JobRecord("k", "p-k-1", name, "m", INPUT, OUTPUT, 0.0), **more)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "inputs", "line"),
+    [
+        ("openai", {}, ["$.a", "$.b"],
+         {"custom_id": "r1", "method": "POST", "url": "/v1/embeddings", "body": {"model": "m", "input": ["A", "B"]}}),
+        ("openai", {"body": {"dimensions": 3}}, ["$.a"],
+         {"custom_id": "r1", "method": "POST", "url": "/v1/embeddings",
+          "body": {"model": "m", "dimensions": 3, "input": ["A"]}}),
+        ("openai", {"endpoint": "/v1/chat/completions"}, ["$.a"],
+         {"custom_id": "r1", "method": "POST", "url": "/v1/chat/completions",
+          "body": {"model": "m", "messages": [{"role": "user", "content": "A"}]}}),
+        ("bedrock", {"modelId": TITAN, "model_input": {"dimensions": 256}}, ["$.a"],
+         {"recordId": "r1", "modelInput": {"inputText": "A", "dimensions": 256}}),
+        ("bedrock", {"modelId": EMBED}, ["$.a", "$.b"],
+         {"recordId": "r1", "modelInput": {"texts": ["A", "B"], "input_type": "search_document"}}),
+        ("bedrock", {"modelId": CLAUDE, "model_input": {"max_tokens": 9}}, ["$.a"],
+         {"recordId": "r1", "modelInput": {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 9,
+                                           "messages": [{"role": "user", "content": "A"}]}}),
+        ("bedrock", {"modelId": "new.model", "model_input": {"x": [{"prompt": "<input>"}]}}, ["$.a"],
+         {"recordId": "r1", "modelInput": {"x": [{"prompt": "A"}]}}),
+        ("cohere", {}, ["$.a"], {"text": "A", "record_id": "r1"}),
+    ],
+)  # fmt: skip
+def test_a_record_becomes_the_services_own_line(
+    name: str, more: dict[str, Any], inputs: list[str], line: dict[str, Any]
+) -> None:
+    """With the record's id, from which the answer is known again."""
+    given = parameters(name, **more)
+    service(name).check(given, inputs)
+    made = service(name).request_line(given, inputs)(b'{"a":"A","b":"B","n":1}', "r1")
+    assert json.loads(made) == line
+    assert b"\n" not in made
+
+
+@pytest.mark.parametrize("name", ["openai", "bedrock", "cohere"])
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b'{"b":1}', r"nothing at \$\.a"), (b'{"a":null}', r"nothing at \$\.a"), (b'{"a":[1]}', "no text"),
+        (b'{"a":""}', "is empty"), (b'{"a":" \\n"}', "is empty"),
+    ],
+)  # fmt: skip
+def test_a_record_the_model_could_not_read_is_rejected(name: str, row: bytes, reason: str) -> None:
+    """Before it is paid for, with the path."""
+    more = {"modelId": TITAN} if name == "bedrock" else {}
+    line = service(name).request_line(parameters(name, **more), ["$.a"])
+    with pytest.raises(RecordRejected, match=reason):
+        line(row, "r1")
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "inputs", "message"),
+    [
+        ("openai", {}, [], r"say what the model reads, like input: \$\.text"),
+        ("openai", {"endpoint": "/v1/moderations"}, ["$.a"], "endpoint is '/v1/moderations'"),
+        ("openai", {"endpoint": "/v1/chat/completions"}, ["$.a", "$.b"], "takes 1 input a record, found 2"),
+        ("openai", {}, ["$.a[*]"], "no plain path"),
+        ("bedrock", {"modelId": TITAN}, ["$.a", "$.b"], "takes 1 input a record, found 2"),
+        ("bedrock", {"modelId": "new.model"}, ["$.a"], 'give parameters.model_input with the text "<input>"'),
+        ("cohere", {}, ["$.a", "$.b"], "takes 1 input a record, found 2"),
+        ("cohere", {"embedding_types": ["float", "int8"]}, ["$.a"], "must be a list of one of float"),
+    ],
+)  # fmt: skip
+def test_what_cannot_make_a_job_is_refused_before_paying(
+    name: str, more: dict[str, Any], inputs: list[str], message: str
+) -> None:
+    """The error names the parameter and the way out."""
+    with pytest.raises(ConfigError, match=message):
+        service(name).check(parameters(name, **more), inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"), [("openai", "model"), ("bedrock", "modelId"), ("bedrock", "roleArn"), ("cohere", "model")]
+)
+def test_a_parameter_the_service_needs_is_missed(name: str, missing: str) -> None:
+    """By its own name."""
+    given = {key: value for key, value in parameters(name).items() if key != missing}
+    with pytest.raises(ConfigError, match=f"parameters.{missing} is missing"):
+        service(name).check(given, ["$.a"])
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "inputs", "number", "path"),
+    [
+        ("openai", {}, ["$.a"], None, "$.response.body.data[0].embedding"),
+        ("openai", {}, ["$.a", "$.b"], 1, "$.response.body.data[1].embedding"),
+        ("openai", {"endpoint": "/v1/chat/completions"}, ["$.a"], 0, "$.response.body.choices[0].message.content"),
+        ("bedrock", {"modelId": TITAN}, ["$.a"], 0, "$.modelOutput.embedding"),
+        ("bedrock", {"modelId": EMBED}, ["$.a", "$.b"], 1, "$.modelOutput.embeddings[1]"),
+        ("bedrock", {"modelId": CLAUDE}, ["$.a"], None, "$.modelOutput.content[0].text"),
+        ("bedrock", {"modelId": "new.model"}, ["$.a"], None, "$.modelOutput"),
+        ("cohere", {}, ["$.a"], 0, "$.embeddings.float"),
+        ("cohere", {"embedding_types": ["int8"]}, ["$.a"], None, "$.embeddings.int8"),
+    ],
+)  # fmt: skip
+def test_a_prediction_stands_where_the_service_puts_it(
+    name: str, more: dict[str, Any], inputs: list[str], number: int | None, path: str
+) -> None:
+    """So that a pipeline changes its service and not its field map."""
+    assert service(name).prediction_path(parameters(name, **more), inputs, number) == path
+
+
+@pytest.mark.parametrize("name", list(SERVICES))
+def test_a_prediction_nobody_makes_is_refused(name: str) -> None:
+    """The error says how many there are."""
+    given = parameters(name, **({"modelId": EMBED} if name == "bedrock" else {}))
+    with pytest.raises(ConfigError, match=r"prediction\[1\]: a record has 1 input; the last is prediction\[0\]"):
+        service(name).prediction_path(given, ["$.a"], 1)
+    if name in {"openai", "bedrock"}:
+        with pytest.raises(ConfigError, match="a record has 2 inputs; say which"):
+            service(name).prediction_path(given, ["$.a", "$.b"], None)
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "state", "reason"),
+    [
+        ("openai", {"status": "validating"}, "RUNNING", ""),
+        ("openai", {"status": "finalizing", "output_file_id": "f"}, "RUNNING", ""),
+        ("openai", {"status": "completed", "output_file_id": "f"}, "COMPLETED", ""),
+        ("openai", {"status": "completed", "error_file_id": "f"}, "COMPLETED", ""),
+        ("openai", {"status": "completed"}, "FAILED", "completed, but it names no output file"),
+        ("openai", {"status": "failed", "errors": {"data": [{"message": "bad line"}]}}, "FAILED", "bad line"),
+        ("openai", {"status": "expired"}, "EXPIRED", ""),
+        ("openai", {"status": "expired", "output_file_id": "f", "request_counts": {"completed": 2.0, "total": 3.0}},
+         "COMPLETED", "expired, with 2 of 3 requests done"),
+        ("openai", {"status": "cancelled", "output_file_id": "f"}, "CANCELLED", ""),
+        ("openai", {"status": "incomplete"}, "RUNNING", ""),
+        ("openai", {}, "RUNNING", ""),
+        ("bedrock", {"status": "Scheduled"}, "RUNNING", ""),
+        ("bedrock", {"status": "Completed"}, "COMPLETED", ""),
+        ("bedrock", {"status": "PartiallyCompleted", "message": "some"}, "COMPLETED", "some"),
+        ("bedrock", {"status": "Failed", "message": "too few"}, "FAILED", "too few"),
+        ("bedrock", {"status": "Stopped"}, "CANCELLED", ""),
+        ("bedrock", {"status": "Expired"}, "EXPIRED", ""),
+        ("bedrock", {"jobArn": "a"}, "RUNNING", ""),
+        ("cohere", {"status": "processing"}, "RUNNING", ""),
+        ("cohere", {"status": "complete", "output_dataset_id": "d"}, "COMPLETED", ""),
+        ("cohere", {"status": "complete"}, "FAILED", "complete, but it names no output dataset"),
+        ("cohere", {"status": "completed", "output_dataset_id": "d"}, "RUNNING", ""),
+        ("cohere", {"status": "cancelled"}, "CANCELLED", ""),
+        ("cohere", {"status": "failed"}, "FAILED", ""),
+    ],
+)  # fmt: skip
+def test_the_state_is_read_exactly(name: str, told: dict[str, Any], state: str, reason: str) -> None:
+    """No substring decides, and a job that ended early but kept rows is not thrown away."""
+    seen = service(name).sighting(told)
+    assert (seen.state, seen.reason) == (state, reason)
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "places"),
+    [
+        ("openai", {"output_file_id": "file-1", "error_file_id": "file-2"}, ["openai://file-1", "openai://file-2"]),
+        ("openai", {"output_file_id": None, "error_file_id": "file-2"}, ["openai://file-2"]),
+        ("bedrock", {"jobArn": "arn:aws:bedrock:r:1:model-invocation-job/abc"}, [f"{OUTPUT}abc/input.jsonl.out"]),
+        ("cohere", {"output_dataset_id": "d"}, ["cohere://d"]),
+    ],
+)  # fmt: skip
+def test_the_outputs_are_where_the_service_says(name: str, told: dict[str, Any], places: list[str]) -> None:
+    """Rows of errors included."""
+    assert service(name).outputs(record(name), told) == places
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "read"),
+    [
+        ("openai", b'{"custom_id":"r1","response":{"status_code":200,"body":{}},"error":null}', PredictionRow("r1")),
+        ("openai", b'{"custom_id":"r1","response":{"status_code":400,"body":{"error":{"message":"long"}}}}',
+         PredictionRow("r1", "400: long")),
+        ("openai", b'{"custom_id":"r1","response":null,"error":{"code":"batch_expired","message":"late"}}',
+         PredictionRow("r1", "batch_expired: late")),
+        ("openai", b'{"custom_id":"r1","resp', PredictionRow(None, "the row is no JSON object")),
+        ("bedrock", b'{"modelInput":{},"modelOutput":{"embedding":[1]},"recordId":"r1"}', PredictionRow("r1")),
+        ("bedrock", b'{"modelInput":{},"error":{"errorCode":400,"errorMessage":"long"},"recordId":"r1"}',
+         PredictionRow("r1", "400: long")),
+        ("bedrock", b"[1]", PredictionRow(None, "the row is no JSON object")),
+        ("cohere", b'{"text":"t","embeddings":{"float":[1.0],"int8":null},"record_id":"r1"}', PredictionRow("r1")),
+        ("cohere", b'{"text":"t","embeddings":{"float":null},"record_id":"r1"}',
+         PredictionRow("r1", "the row has no embeddings")),
+    ],
+)  # fmt: skip
+def test_a_row_names_its_record_or_says_why_it_has_none(name: str, row: bytes, read: PredictionRow) -> None:
+    """The service's own reason is kept."""
+    assert service(name).row(row) == read
+
+
+@pytest.mark.parametrize(
+    ("name", "staged", "known", "told", "is_it"),
+    [
+        ("openai", {"input_file_id": "f"}, {}, {"input_file_id": "f"}, True),
+        ("openai", {"input_file_id": "f"}, {}, {"input_file_id": "g"}, False),
+        ("openai", {}, {}, {}, False),
+        ("bedrock", {}, {}, {"jobName": "p-k-1"}, True),
+        ("bedrock", {}, {}, {"jobName": "p-k-12"}, False),
+        ("bedrock", {}, {"jobArn": "a"}, {"jobArn": "a"}, True),
+        ("bedrock", {}, {}, {}, False),
+        ("cohere", {"dataset_id": "d"}, {}, {"input_dataset_id": "d"}, True),
+        ("cohere", {"dataset_id": "d"}, {"job_id": "j"}, {"job_id": "j"}, True),
+        ("cohere", {"dataset_id": "d"}, {}, {"job_id": "j"}, False),
+        ("cohere", {}, {}, {}, False),
+    ],
+)  # fmt: skip
+def test_a_job_is_known_by_what_only_it_has(
+    name: str,
+    staged: dict[str, str],
+    known: dict[str, Any],
+    told: dict[str, Any],
+    is_it: bool,  # noqa: FBT001 - a case
+) -> None:
+    """An orphan is taken for ours only if it is."""
+    assert service(name).is_job(record(name, staged=staged, remote_job=known), told) is is_it
+
+
+@pytest.mark.parametrize(
+    ("name", "staged", "sent"),
+    [
+        ("openai", {"input_file_id": "f"}, {"input_file_id": "f", "endpoint": "/v1/embeddings"}),
+        ("bedrock", {}, {
+            "jobName": "p-k-1",
+            "inputDataConfig": {"s3InputDataConfig": {"s3Uri": INPUT}},
+            "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": OUTPUT}},
+        }),
+        ("cohere", {"dataset_id": "d"}, {"dataset_id": "d", "name": "p-k-1"}),
+    ],
+)  # fmt: skip
+def test_a_job_overrides_what_differs_from_job_to_job(name: str, staged: dict[str, str], sent: dict[str, Any]) -> None:
+    """The rest is the connector's."""
+    assert service(name).batch_predict_parameters(record(name, staged=staged), parameters(name)) == sent
+
+
+@pytest.mark.parametrize("name", list(SERVICES))
+def test_a_refusal_means_what_the_service_means(name: str) -> None:
+    """Not now, broken there, or wrong here."""
+    adapter = service(name)
+    for code in adapter.throttle_codes:
+        assert type(explain(adapter, RemoteError("x", status=400, code=code))) is Throttled
+    assert type(explain(adapter, RemoteError("x", status=429, code=""))) is Throttled
+    assert type(explain(adapter, RemoteError("x", status=503, code=""))) is RetriableError
+    assert type(explain(adapter, RemoteError("x", status=400, code="other"))) is ConfigError
+
+
+def test_a_record_id_is_what_every_service_takes() -> None:
+    """Eleven letters and digits; anything else stands for no record of ours."""
+    assert (record_id(7), position_of(record_id(7)), len(record_id(49_999))) == ("r0000000007", 7, 11)
+    assert [position_of(name) for name in (None, "", "r7", "x0000000007", "r000000000x", "CALL0000001")] == [None] * 6
