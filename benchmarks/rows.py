@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROWS, DIMENSION, TEMPLATES = 10_000, 384, 256
+ROWS, DIMENSION, TEMPLATES = 5_000, 384, 256
 FIELD_MAP = {
     "chapter": "$.content[0]",
     "title": "$.content[1]",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -25,6 +26,9 @@ def pytest_configure() -> None:
     """Keep what Airflow writes when it is imported out of the user's own home; a busy machine is no mistake."""
     settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("untimed")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell without job control ignores it for what runs in its background; processes under test would, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-of-tests-")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import boto3
@@ -29,14 +30,19 @@ class Lab:
             region_name="us-east-1",
         )
         self.s3: Any = self._session.client("s3", endpoint_url=stack.addresses.s3)
-        self.sagemaker: Any = self._session.client("sagemaker", endpoint_url=stack.addresses.ai_services)
         self.objects = S3Objects(self.s3)
 
     def close(self) -> None:
         """Give the connections back."""
         self.http.close()
         self.s3.close()
-        self.sagemaker.close()
+        if "sagemaker" in self.__dict__:
+            self.sagemaker.close()
+
+    @cached_property
+    def sagemaker(self) -> Any:
+        """A client of SageMaker; not every stack has the AI services."""
+        return self._session.client("sagemaker", endpoint_url=self.stack.addresses.ai_services)
 
     def node(self, method: str, path: str, body: Any = None) -> Any:
         """Ask the OpenSearch node."""

@@ -23,6 +23,11 @@ def mapped(field_map: FieldMap, *rows: bytes) -> Document:
     return field_map.document([Part(n, field_map.read(n, row)) for n, row in enumerate(rows)])
 
 
+def told(document: Document) -> tuple[bytes, int]:
+    """Return a document's source, and how many fields it lacked."""
+    return document.source, document.nulls
+
+
 def test_the_documented_request_gives_the_documented_document() -> None:
     """The single-file request of "Asynchronous batch ingestion", on one of its (repaired) rows."""
     field_map = {
@@ -144,14 +149,14 @@ def test_several_sources_give_one_document() -> None:
     assert field_map.id_paths == ["$.custom_id"] * 3
     output = b'{"custom_id":"r","response":{"body":{"data":[{"embedding":[0.10]},{"embedding":[2]}]}}}'
     rows = [output, b'{"custom_id":"r","body":{"input":["why"]}}', b'{"custom_id":"r","custom_field1":7}']
-    assert mapped(field_map, *rows) == Document(b'{"question":"why","question_embedding":[0.10],"custom_field1":7}', 0)
+    assert told(mapped(field_map, *rows)) == (b'{"question":"why","question_embedding":[0.10],"custom_field1":7}', 0)
 
 
 def test_a_source_without_a_row_leaves_its_fields_out() -> None:
     """What is not there yet is not overwritten with null; what a row lacks is."""
     field_map = FieldMap({"a": "source[0].$.a", "b": "source[1].$.b", "_id": ["source[0].$.id"]}, sources=2)
     values = field_map.read(0, b'{"id":1}')
-    assert field_map.document([Part(0, values)]) == Document(b'{"a":null}', 1)
+    assert told(field_map.document([Part(0, values)])) == (b'{"a":null}', 1)
 
 
 def test_a_field_from_two_sources_is_merged_in_their_order() -> None:
@@ -170,7 +175,7 @@ def test_rows_of_one_source_with_the_same_id_are_merged_in_their_order() -> None
     """As the reference does, row after row."""
     field_map = FieldMap({"a": "$.a", "b": "$.b", "_id": "$.id"})
     parts = [Part(0, field_map.read(0, row)) for row in (b'{"id":1,"a":1,"b":1}', b'{"id":1,"b":2}')]
-    assert field_map.document(parts) == Document(b'{"a":1,"b":2}', 0)
+    assert told(field_map.document(parts)) == (b'{"a":1,"b":2}', 0)
 
 
 def test_a_document_can_name_its_routing() -> None:
@@ -185,7 +190,7 @@ def test_a_row_of_another_shape_reads_path_by_path() -> None:
     """One value that is no list, as in an error row, does not hide the others."""
     field_map = FieldMap({"v": "$.out[0]", "w": "$.out[1]", "t": "$.text", "d": "$.a.b.c"})
     document = mapped(field_map, b'{"out":{"error":"x"},"text":"t","a":[1]}')
-    assert document == Document(b'{"v":null,"w":null,"t":"t","d":null}', 3)
+    assert told(document) == (b'{"v":null,"w":null,"t":"t","d":null}', 3)
     with pytest.raises(RecordRejected, match="no object"):
         mapped(field_map, b"[1]")
 

@@ -83,17 +83,14 @@ class _Verdict:
         self.was_busy = False
 
 
-def lines_of(id: str, source: bytes, *, op_type: OpType = "index", routing: str | None = None) -> bytes:  # noqa: A002 - the field's own name
-    """Return the two lines of one document in a bulk body."""
+def lines_of(id: str, *source: bytes, op_type: OpType = "index", routing: str | None = None) -> bytes:  # noqa: A002 - the field's own name
+    """Return the two lines of one document, whose ``_source`` may come in pieces, in a bulk body."""
     name = msgspec.json.encode(id)
     route = b',"routing":' + msgspec.json.encode(routing) if routing is not None else b""
     if op_type == "upsert":
-        return b'{"update":{"_id":%b%b,"retry_on_conflict":3}}\n{"doc":%b,"doc_as_upsert":true}\n' % (
-            name,
-            route,
-            source,
-        )
-    return b'{"%b":{"_id":%b%b}}\n%b\n' % (op_type.encode(), name, route, source)
+        head = b'{"update":{"_id":%b%b,"retry_on_conflict":3}}\n{"doc":' % (name, route)
+        return b"".join((head, *source, b',"doc_as_upsert":true}\n'))
+    return b"".join((b'{"%b":{"_id":%b%b}}\n' % (op_type.encode(), name, route), *source, b"\n"))
 
 
 def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iterator[Body]:

@@ -113,7 +113,7 @@ class Documents:
             return Rejected(rows, reason, key or None, late)
         name = self._map.id_of(parts, key) or digest(*map(str, self._place(rows[0])))
         op_type = "upsert" if late else self._request.op_type
-        lines = lines_of(name, document.source, op_type=op_type, routing=document.routing)
+        lines = lines_of(name, *document.pieces, op_type=op_type, routing=document.routing)
         return Item(name, lines, Mapped(rows, document.nulls, late))
 
     def _rejected(self, key: str, rows: tuple[Row, ...], error: RecordRejected, *, late: bool) -> Rejected:

@@ -27,11 +27,16 @@ _BEFORE_ROOT = re.compile(r"[^$'\"(?]+(?=\$[.\[])")
 
 
 class Document(msgspec.Struct, frozen=True, gc=False):
-    """One mapped document: its ``_source``, how many mapped fields it lacked, and its routing."""
+    """One mapped document: its ``_source`` in pieces, how many mapped fields it lacked, and its routing."""
 
-    source: bytes
+    pieces: tuple[bytes, ...]
     nulls: int
     routing: str | None = None
+
+    @property
+    def source(self) -> bytes:
+        """The ``_source``; who writes it elsewhere joins the pieces there, and copies a vector once."""
+        return b"".join(self.pieces)
 
 
 class SourcePath(msgspec.Struct, frozen=True):
@@ -153,7 +158,7 @@ class FieldMap:
                 check_vector(vector, value)
             pieces += (b"," if pieces else b"{", opening, value)
         pieces.append(b"}" if pieces else b"{}")
-        return Document(b"".join(pieces), nulls, self._routing(parts))
+        return Document(tuple(pieces), nulls, self._routing(parts))
 
     def id_of(self, parts: Sequence[Part], key: str) -> str | None:
         """Return the document's id: `key`, unless rows are joined by something else; None when the map names none.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Callable
+from functools import cache
 
 import msgspec
 
@@ -40,13 +42,22 @@ def check_vector(field: VectorField, value: bytes) -> None:
     # Searches for one byte cost nothing; a pattern over the whole text would cost more than all the rest of a row.
     if value[:1] != b"[" or value.find(b"[", 1) >= 0 or b'"' in value or b"{" in value:
         raise VectorRejected(f"{field.name} is no flat array of numbers")
-    found = value.count(b",") + 1 if len(value) > SHORT_BYTES or value.strip(b"[] \t") else 0
+    found = _commas()(value) + 1 if len(value) > SHORT_BYTES or value.strip(b"[] \t") else 0
     if found != field.values:
         raise VectorRejected(f"{field.name} has {found} values; the index takes {field.values}")
     if _has_positive_exponent(value):
         _as_float32(field, value)
     if field.cosine and not _SURELY_NOT_ZERO.search(value) and not any(_as_float32(field, value)):
         raise VectorRejected(f"{field.name} is a zero vector; the index compares by cosine, which it has none of")
+
+
+@cache
+def _commas() -> Callable[[bytes], int]:
+    """Return what counts the commas of a text: numpy looks at many bytes at once (docs/decisions/008)."""
+    import numpy as np
+
+    comma = np.uint8(ord(","))
+    return lambda value: int(np.count_nonzero(np.frombuffer(value, np.uint8) == comma))
 
 
 def _has_positive_exponent(value: bytes) -> bool:
