@@ -40,6 +40,12 @@ def check(service: str, operation: str, body: dict[str, Any]) -> None:
         raise validation_error(f"{len(problems)} validation {noun} detected: {'; '.join(problems)}")
 
 
+def error(service: str, kind: str, message: str) -> AwsError:
+    """An error of the service with the status that its model gives it."""
+    shape = _service_model(service).shape_for(kind)
+    return AwsError(shape.metadata["error"]["httpStatusCode"], kind, message)
+
+
 def members(service: str, shape: str) -> frozenset[str]:
     """The member names of a structure of the service."""
     found = _service_model(service).shape_for(shape)
@@ -75,6 +81,8 @@ def _whole_number(shape: Shape, value: Any) -> Any:  # noqa: ANN401 -- any JSON 
 
 
 def _structure_problems(shape: StructureShape, value: dict[str, Any], path: str) -> Iterator[str]:
+    if shape.metadata.get("union") and sum(value.get(name) is not None for name in shape.members) != 1:
+        yield f"Value '{value}' at '{path}' failed to satisfy constraint: Member must have exactly one member set"
     for name, member in shape.members.items():
         spelled = f"{path}.{name[0].lower()}{name[1:]}".lstrip(".")
         if value.get(name) is not None:

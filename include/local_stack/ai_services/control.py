@@ -1,13 +1,19 @@
-"""The stack's own routes: is it up, how many jobs were ever accepted, and what shall go wrong next."""
+"""The stack's own routes: is it up, how many jobs were ever accepted, what shall go wrong next, which limits hold."""
+
+from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 from fastapi import APIRouter, HTTPException, Request, Response
 
 from include.local_stack.ai_services.faults import Fault
-from include.local_stack.ai_services.service import Context
+from include.local_stack.ai_services.quotas import Quotas
+from include.local_stack.ai_services.service import Context, Service
+
+Body = TypeVar("Body")
 
 
-def control_router(context: Context, service_names: list[str]) -> APIRouter:
+def control_router(context: Context, services: Sequence[Service]) -> APIRouter:
     """Unsigned routes for tests and health checks; only loopback reaches them."""
     router = APIRouter()
 
@@ -17,26 +23,47 @@ def control_router(context: Context, service_names: list[str]) -> APIRouter:
 
     @router.get("/jobs/count")
     def jobs_count() -> dict[str, int]:
-        return {name: context.jobs.count(name) for name in service_names}
+        return {service.name: context.jobs.count(service.name) for service in services}
 
     @router.post("/faults")
     async def add_fault(request: Request) -> Response:
-        fault = _decoded(await request.body())
-        if fault.service not in service_names:
-            raise HTTPException(400, f"/faults: no service {fault.service!r}; there is {', '.join(service_names)}")
+        fault = _decoded(request, await request.body(), Fault)
+        _check(fault, services)
         context.faults.add(fault)
-        return Response(msgspec.json.encode({"faults": context.faults.pending()}), media_type="application/json")
+        return _json({"faults": context.faults.pending()})
 
     @router.delete("/faults")
     async def clear_faults() -> dict[str, list[str]]:
         context.faults.clear()
         return {"faults": []}
 
+    @router.get("/quotas")
+    async def quotas() -> Response:
+        return _json(context.quotas)
+
+    @router.put("/quotas")
+    async def set_quotas(request: Request) -> Response:
+        context.quotas = _decoded(request, await request.body(), Quotas)
+        return _json(context.quotas)
+
     return router
 
 
-def _decoded(body: bytes) -> Fault:
+def _check(fault: Fault, services: Sequence[Service]) -> None:
+    known = {service.name: service.faults for service in services}
+    if fault.service not in known:
+        raise HTTPException(400, f"/faults: no service {fault.service!r}; there is {', '.join(known)}")
+    if fault.fault not in known[fault.service]:
+        can = ", ".join(sorted(known[fault.service]))
+        raise HTTPException(400, f"/faults: {fault.service} has no {fault.fault.value!r}; it has {can}")
+
+
+def _decoded(request: Request, body: bytes, kind: type[Body]) -> Body:
     try:
-        return msgspec.json.decode(body, type=Fault)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
-        raise HTTPException(400, f"/faults: {error}") from error
+        raise HTTPException(400, f"{request.url.path}: {error}") from error
+
+
+def _json(content: object) -> Response:
+    return Response(msgspec.json.encode(content), media_type="application/json")

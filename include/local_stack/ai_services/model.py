@@ -31,10 +31,17 @@ MAX_TOKENS = 256  # what sentence-transformers uses; tokenizer.json itself says 
 TEXTS_PER_RUN = 16  # larger runs fall out of the processor's caches: 16 is a third faster than 64
 
 Vectors = NDArray[np.float32]
+Vector = NDArray[np.float32]
 
 
 class ModelFilesError(RuntimeError):
     """The model's files could not be had, or are not the pinned ones."""
+
+
+def vector_json(vector: Vector, dropped: int = 0) -> bytes:
+    """A vector as JSON, without its last `dropped` numbers."""
+    # str() of a numpy float32 is the shortest text that reads back as the same float32.
+    return f"[{','.join(map(str, vector[: len(vector) - dropped]))}]".encode("ascii")
 
 
 def fetch(cache_dir: Path) -> Path:
@@ -112,6 +119,11 @@ class MiniLM:
             chosen = by_length[start : start + TEXTS_PER_RUN]
             vectors[chosen] = self._run([token_ids[index] for index in chosen])
         return vectors
+
+    def tokens(self, texts: Sequence[str]) -> list[list[str]]:
+        """The tokens of each text as the model reads them, without those that mark its start and end."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [encoding.tokens for encoding in encodings]
 
     def _run(self, token_ids: Sequence[Sequence[int]]) -> Vectors:
         ids = np.zeros((len(token_ids), len(token_ids[-1])), np.int64)

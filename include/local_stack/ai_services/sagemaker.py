@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 NAME = "sagemaker"
 HOSTS = re.compile(r"(api|runtime)\.sagemaker\.[a-z0-9-]+\.amazonaws\.com(:443)?")
+# SageMaker's limits do not end a job as expired.
+FAULTS = frozenset(FaultKind) - {FaultKind.EXPIRE}
 STATUS_OF = {
     State.ACCEPTED: "InProgress",  # SageMaker has no word for a job that waits
     State.RUNNING: "InProgress",
@@ -44,7 +46,7 @@ def service(context: Context) -> Service:
     router.add_api_route("/endpoints/{endpoint}/invocations", api.invoke_endpoint, methods=["POST"])
     for operation in api.operations:
         router.add_api_route(f"/{operation}", api.by_path, methods=["POST"])
-    return Service(NAME, HOSTS, router)
+    return Service(NAME, HOSTS, [router], FAULTS)
 
 
 class SageMaker:
@@ -70,10 +72,10 @@ class SageMaker:
         """ML Commons' form."""
         return await self._answer(request.url.path.removeprefix("/"), request, "application/json")
 
-    async def invoke_endpoint(self, request: Request) -> Response:
+    async def invoke_endpoint(self, request: Request, endpoint: str) -> Response:
         """One answer of the model; every endpoint name is taken to exist."""
         body = await self._admitted(request, "InvokeEndpoint")
-        answer = await run_in_threadpool(self._invocation, body)
+        answer = await run_in_threadpool(self._invocation, endpoint, body)
         return Response(
             answer, media_type="application/json", headers={"x-Amzn-Invoked-Production-Variant": "AllTraffic"}
         )
@@ -81,10 +83,7 @@ class SageMaker:
     async def _admitted(self, request: Request, operation: str) -> bytes:
         received = await sigv4.received(request)
         sigv4.verify(received, keys=self._context.keys, service=NAME, now=datetime.now(UTC))
-        if self._context.faults.take(FaultKind.THROTTLE, NAME, operation):
-            raise AwsError(400, "ThrottlingException", "Rate exceeded")
-        if self._context.faults.take(FaultKind.ERROR, NAME, operation):
-            raise _internal_failure()
+        self._context.faults.strike(NAME, operation, ERRORS)
         return received.body
 
     async def _answer(self, operation: str, request: Request, media_type: str) -> Response:
@@ -121,24 +120,19 @@ class SageMaker:
                 "Job name must be unique within an AWS account and region, "
                 f"and a job with this name already exists ({job_arn})",
             ) from None
-        if self._context.faults.take(FaultKind.LOST_RESPONSE, NAME, "CreateTransformJob"):
-            raise _internal_failure()
+        self._context.faults.strike(NAME, "CreateTransformJob", {FaultKind.LOST_RESPONSE: _internal_failure})
         return {"TransformJobArn": job_arn}
 
     def _with_faults(self, body: Body) -> Job:
         # A name in use is found only on acceptance: a fault spent on a refused duplicate would be lost.
         if self._context.jobs.exists(NAME, body["TransformJobName"]):
             raise JobExistsError(body["TransformJobName"])
-        now_s = time.time()
-        delay = self._context.faults.take(FaultKind.DELAY, NAME, "CreateTransformJob")
-        fails = self._context.faults.take(FaultKind.FAIL, NAME, "CreateTransformJob")
         return Job(
             service=NAME,
             name=body["TransformJobName"],
             request=body,
-            accepted_at_s=now_s,
-            start_not_before_s=now_s + delay.seconds if delay else now_s,
-            injected_failure="AlgorithmError: See job logs for more information" if fails else None,
+            accepted_at_s=time.time(),
+            faults=self._context.faults.of_job(NAME, "CreateTransformJob"),
         )
 
     def _describe_transform_job(self, body: Body) -> Body:
@@ -153,9 +147,10 @@ class SageMaker:
         except UnknownJobError:
             raise _unknown_job(body) from None
 
-    def _invocation(self, body: bytes) -> bytes:
+    def _invocation(self, endpoint: str, body: bytes) -> bytes:
         try:
-            (answer,) = container.answers(self._context.model, [container.texts_of(msgspec.json.decode(body))])
+            payload = container.texts_of(msgspec.json.decode(body))
+            (answer,) = container.answers(self._context.model, endpoint, [payload])
         except (msgspec.DecodeError, container.PayloadError) as error:
             raise AwsError(
                 424, "ModelError", f'Received client error (400) from primary with message "{error}"'
@@ -175,7 +170,7 @@ def described(job: Job) -> Body:
     answer["TransformOutput"] = {"AssembleWith": "None", "KmsKeyId": "", **job.request["TransformOutput"]}
     moments = {
         "CreationTime": job.accepted_at_s,
-        "TransformStartTime": job.started_at_s,
+        "TransformStartTime": job.entered_at_s.get(State.RUNNING),
         "TransformEndTime": job.ended_at_s,
         "FailureReason": job.failure_reason,
     }
@@ -192,7 +187,7 @@ def _stopping(job: Job) -> Job:
         raise validation_error(
             f"The request was rejected because the transform job is in status {STATUS_OF[job.state]}."
         )
-    return msgspec.structs.replace(job, state=State.STOPPING)
+    return job.entered(State.STOPPING, time.time())
 
 
 def _check_filters(body: Body) -> None:
@@ -219,3 +214,20 @@ def _unknown_job(body: Body) -> AwsError:
 
 def _internal_failure() -> AwsError:
     return AwsError(500, "InternalFailure", "The request processing has failed because of an unknown error.")
+
+
+def _throttled() -> AwsError:
+    return AwsError(400, "ThrottlingException", "Rate exceeded")
+
+
+def _quota() -> AwsError:
+    return AwsError(
+        400,
+        "ResourceLimitExceeded",
+        "The account-level service limit 'ml.c5.xlarge for transform job usage' is 0 Instances, with current "
+        "utilization of 0 Instances and a request delta of 1 Instances. Please contact AWS support to request an "
+        "increase for this limit.",
+    )
+
+
+ERRORS = {FaultKind.THROTTLE: _throttled, FaultKind.QUOTA: _quota, FaultKind.ERROR: _internal_failure}

@@ -5,9 +5,7 @@ Outputs are stored together at the end: a job that is stopped, or whose worker i
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -15,61 +13,41 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from include.local_stack.ai_services import container
 from include.local_stack.ai_services.aws import REGION
-from include.local_stack.ai_services.jobs import Job
-from include.local_stack.ai_services.model import MiniLM
+from include.local_stack.ai_services.computing import JobFailedError, Outcome, S3Client, Tools, batches
+from include.local_stack.ai_services.damage import Damage
+from include.local_stack.ai_services.faults import FaultKind
+from include.local_stack.ai_services.jobs import Job, State
+from include.local_stack.ai_services.s3 import Source, sources_below, split_uri, store
 from include.local_stack.ai_services.transform import RecordError, Transform
 
-S3Client = Any  # boto3 makes the methods of its clients at run time
-
-RECORDS_PER_BATCH = 256
 DEFAULT_MAX_PAYLOAD_MB = 6
+INFERENCE_ERROR = b'"The model could not compute this record."'
 
 
-class JobFailedError(Exception):
-    """The job ends as Failed; the message is its FailureReason."""
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What a job computes with; `raise_if_stopped` ends a job that was asked to stop."""
-
-    s3: S3Client
-    model: MiniLM
-    work_dir: Path
-    raise_if_stopped: Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """One input object, and the part of its key that its output keeps."""
-
-    bucket: str
-    key: str
-    relative_key: str
-
-    def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
-
-
-def run(job: Job, tools: Tools) -> None:
+def run(job: Job, tools: Tools) -> Outcome:
     """Compute a job to its end; raises JobFailedError, after the outputs of the good objects are stored."""
+    tools.raise_if_stopped()
+    tools.enter(State.RUNNING)
+    if job.fault(FaultKind.FAIL):
+        raise JobFailedError("AlgorithmError: See job logs for more information")
     outputs: list[tuple[Source, Path]] = []
     failures: list[str] = []
     try:
         for number, source in enumerate(_sources(tools.s3, job.request["TransformInput"]["DataSource"])):
             output = tools.work_dir / f"{number}.out"
             try:
-                _transform_object(source, output, job.request, tools)
+                _transform_object(source, output, job, tools)
                 outputs.append((source, output))
             except (RecordError, container.PayloadError) as error:
                 failures.append(f"ClientError: {error}")
         tools.raise_if_stopped()
         for source, output in outputs:
-            _store(tools.s3, job.request["TransformOutput"]["S3OutputPath"], source, output)
+            store(tools.s3, job.request["TransformOutput"]["S3OutputPath"], f"{source.relative_key}.out", output)
     except (ClientError, BotoCoreError) as error:
         raise JobFailedError(f"ClientError: {error}") from error
     if failures:
         raise JobFailedError(failures[0])
+    return Outcome()
 
 
 def _sources(s3: S3Client, data_source: dict[str, Any]) -> list[Source]:
@@ -77,7 +55,7 @@ def _sources(s3: S3Client, data_source: dict[str, Any]) -> list[Source]:
     bucket, key = split_uri(uri)
     try:
         manifest = data_source["S3DataSource"]["S3DataType"] == "ManifestFile"
-        sources = list(_from_manifest(s3, bucket, key) if manifest else _from_prefix(s3, bucket, key))
+        sources = list(_from_manifest(s3, bucket, key) if manifest else sources_below(s3, bucket, key))
     except ClientError as error:
         raise JobFailedError(f'ClientError: The S3 input "{uri}" cannot be read: {error}') from error
     if not sources:
@@ -87,26 +65,6 @@ def _sources(s3: S3Client, data_source: dict[str, Any]) -> list[Source]:
             "and that objects exist under that S3 prefix."
         )
     return sources
-
-
-def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of an s3:// URI; the key may be empty."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    return bucket, key
-
-
-def relative_key(key: str, prefix: str) -> str:
-    """The folders below the prefix and the file name; a prefix within a name cuts no name in two."""
-    if key.startswith(prefix) and key[len(prefix) :].startswith("/"):
-        return key[len(prefix) + 1 :]
-    return key[prefix.rfind("/") + 1 :]
-
-
-def _from_prefix(s3: S3Client, bucket: str, prefix: str) -> Iterator[Source]:
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for found in page.get("Contents", []):
-            if not found["Key"].endswith("/"):  # a console's folder marker is no data
-                yield Source(bucket, found["Key"], relative_key(found["Key"], prefix))
 
 
 def _from_manifest(s3: S3Client, bucket: str, key: str) -> Iterator[Source]:
@@ -123,19 +81,20 @@ def _from_manifest(s3: S3Client, bucket: str, key: str) -> Iterator[Source]:
         yield Source(data_bucket, f"{prefix}{name}", str(name))
 
 
-def _transform_object(source: Source, output: Path, request: dict[str, Any], tools: Tools) -> None:
+def _transform_object(source: Source, output: Path, job: Job, tools: Tools) -> None:
     local_input = output.with_suffix(".in")
-    with local_input.open("wb") as file:
-        tools.s3.download_fileobj(source.bucket, source.key, file)
-    transform = Transform.of(request)
-    ending = b"\n" if request["TransformOutput"].get("AssembleWith") == "Line" else b""
-    records = _records(local_input, source, request)
+    source.download(tools.s3, local_input)
+    transform, damage = Transform.of(job.request), Damage(job.faults)
+    ending = b"\n" if job.request["TransformOutput"].get("AssembleWith") == "Line" else b""
     with output.open("wb") as file:
-        while batch := list(islice(records, RECORDS_PER_BATCH)):
+        for batch in batches(_records(local_input, source, job.request)):
             tools.raise_if_stopped()
-            for result in _computed(batch, transform, source, tools.model):
+            payloads = _payloads(batch, transform, source, damage)
+            answered = container.answers(tools.model, job.request["ModelName"], payloads)
+            for result in _results(batch, answered, transform, source, damage):
                 file.write(result + ending)
     local_input.unlink()
+    damage.spoil(output)
 
 
 def _records(path: Path, source: Source, request: dict[str, Any]) -> Iterator[tuple[int, bytes]]:
@@ -150,23 +109,26 @@ def _records(path: Path, source: Source, request: dict[str, Any]) -> Iterator[tu
             yield number, record.rstrip(b"\r\n")
 
 
-def _computed(batch: list[tuple[int, bytes]], transform: Transform, source: Source, model: MiniLM) -> Iterator[bytes]:
+def _payloads(
+    batch: list[tuple[int, bytes]], transform: Transform, source: Source, damage: Damage
+) -> list[container.Texts]:
     payloads = []
     for number, record in batch:
         try:
-            payloads.append(container.texts_of(transform.payload(record)))
+            payloads.append(container.texts_of(transform.payload(record), dropped=damage.dropped(number)))
         except (RecordError, container.PayloadError) as error:
             raise RecordError(f"{source} line {number}: {error}") from error
-    answers = container.answers(model, payloads)
-    for (number, record), answer in zip(batch, answers, strict=True):
+    return payloads
+
+
+def _results(
+    batch: list[tuple[int, bytes]], answered: list[bytes], transform: Transform, source: Source, damage: Damage
+) -> Iterator[bytes]:
+    for (number, record), answer in zip(batch, answered, strict=True):
         try:
-            yield transform.output(record, answer)
+            if damage.fails(number):
+                yield transform.failure(record, INFERENCE_ERROR)
+            else:
+                yield transform.output(record, answer)
         except RecordError as error:
             raise RecordError(f"{source} line {number}: {error}") from error
-
-
-def _store(s3: S3Client, output_uri: str, source: Source, output: Path) -> None:
-    bucket, prefix = split_uri(output_uri)
-    key = "/".join(part for part in (prefix.rstrip("/"), f"{source.relative_key}.out") if part)
-    with output.open("rb") as file:
-        s3.put_object(Bucket=bucket, Key=key, Body=file)

@@ -13,7 +13,7 @@ from jsonpath_ng import Child, Fields, Index, JSONPath, Root
 from jsonpath_ng.exceptions import JSONPathError
 from jsonpath_ng.parser import parse
 
-JOINED_KEY = "SageMakerOutput"
+JOINED_KEY, ERROR_KEY = "SageMakerOutput", "SageMakerInferenceError"
 ROOT = "$"
 
 
@@ -103,16 +103,20 @@ class Transform:
         joined = _joined(record.strip(), answer) if self.joins_input else answer
         return joined if self.output_filter.keeps_all else _encoded(self.output_filter.select(_decoded(joined)))
 
+    def failure(self, record: bytes, reason: bytes) -> bytes:
+        """What is written for a record that the container could not compute; `reason` is JSON."""
+        return _joined(record.strip() if self.joins_input else b"{}", reason, key=ERROR_KEY)
 
-def _joined(record: bytes, answer: bytes) -> bytes:
+
+def _joined(record: bytes, answer: bytes, *, key: str = JOINED_KEY) -> bytes:
     if not record.startswith(b"{"):
-        return b'{"SageMakerInput":%b,"SageMakerOutput":%b}' % (record, answer)
+        return b'{"SageMakerInput":%b,"%b":%b}' % (record, key.encode(), answer)
     # An earlier job's output as input: the key is replaced, not doubled. The search spares most lines a parse.
-    if JOINED_KEY.encode() in record and JOINED_KEY in (document := _decoded(record)):
-        return _encoded({**document, JOINED_KEY: msgspec.Raw(answer)})
+    if key.encode() in record and key in (document := _decoded(record)):
+        return _encoded({**document, key: msgspec.Raw(answer)})
     opened = record[:-1].rstrip()
     comma = b"" if opened == b"{" else b","
-    return b'%b%b"SageMakerOutput":%b}' % (opened, comma, answer)
+    return b'%b%b"%b":%b}' % (opened, comma, key.encode(), answer)
 
 
 def _decoded(text: bytes) -> Any:  # noqa: ANN401 -- any JSON value

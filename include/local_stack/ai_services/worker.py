@@ -12,77 +12,93 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import boto3
 import msgspec
 from botocore.config import Config
 
-from include.local_stack.ai_services import sagemaker_job
+from include.local_stack.ai_services import bedrock_job, cohere_job, openai_job, sagemaker_job
 from include.local_stack.ai_services.aws import REGION
+from include.local_stack.ai_services.computing import JobFailedError, JobStoppedError, Outcome, S3Client, Tools
 from include.local_stack.ai_services.jobs import Job, JobStore, State
 from include.local_stack.ai_services.model import MiniLM
-from include.local_stack.ai_services.sagemaker_job import JobFailedError, S3Client, Tools
+from include.local_stack.ai_services.service import datasets_of, files_of
 
 POLL_EVERY_S = 0.2
-COMPUTE: Mapping[str, Callable[[Job, Tools], None]] = {"sagemaker": sagemaker_job.run}
+COMPUTE: Mapping[str, Callable[[Job, Tools], Outcome]] = {
+    "sagemaker": sagemaker_job.run,
+    "openai": openai_job.run,
+    "bedrock": bedrock_job.run,
+    "cohere": cohere_job.run,
+}
 log = logging.getLogger("ai_services.worker")
-
-
-class JobStoppedError(Exception):
-    """The job was asked to stop while it was computed."""
 
 
 class Worker:
     """Takes jobs in the order they were accepted, one at a time: the model uses all cores for each."""
 
-    def __init__(self, *, jobs: JobStore, s3: S3Client, model: MiniLM, work_dir: Path) -> None:
-        self._jobs = jobs
+    def __init__(self, *, state_dir: Path, s3: S3Client, model: MiniLM, now_s: Callable[[], float] = time.time) -> None:
+        self._jobs = JobStore(state_dir)
+        self._files = files_of(state_dir)
+        self._datasets = datasets_of(state_dir)
         self._s3 = s3
         self._model = model
-        self._work_dir = work_dir
+        self._work_dir = state_dir / "work"
+        self._now_s = now_s
 
-    def run_once(self, now_s: float) -> bool:
+    def run_once(self) -> bool:
         """Bring the first job that is due to its end; false if none is."""
-        due = (job for job in self._jobs.unfinished() if job.state is State.STOPPING or job.start_not_before_s <= now_s)
-        job = next(due, None)
+        job = self._jobs.next_due(self._now_s())
         if job is None:
             return False
-        state, reason = self._outcome(job)
-        self._change(job, state=state, ended_at_s=time.time(), failure_reason=reason)
+        outcome = self._outcome(job)
+
+        def ended(current: Job) -> Job:
+            result = {**current.result, **outcome.result}
+            return current.entered(outcome.state, self._now_s(), failure_reason=outcome.reason, result=result)
+
+        self._jobs.update(job.service, job.name, ended)
         return True
 
-    def _outcome(self, job: Job) -> tuple[State, str | None]:
+    def _outcome(self, job: Job) -> Outcome:
         self._work_dir.mkdir(parents=True, exist_ok=True)
         try:
-            self._jobs.update(job.service, job.name, _started)
-            if job.injected_failure:
-                raise JobFailedError(job.injected_failure)  # noqa: TRY301 -- ends like any other failure
             with tempfile.TemporaryDirectory(dir=self._work_dir) as folder:
-                COMPUTE[job.service](job, self._tools(job, Path(folder)))
+                return COMPUTE[job.service](job, self._tools(job, Path(folder)))
         except JobStoppedError:
-            return State.STOPPED, None
+            return Outcome(State.STOPPED)
         except JobFailedError as error:
-            return State.FAILED, str(error)
+            return Outcome(State.FAILED, str(error))
         except Exception as error:
             log.exception("%s job %s", job.service, job.name)
-            return State.FAILED, f"InternalServerError: {type(error).__name__}: {error}"
-        return State.COMPLETED, None
+            return Outcome(State.FAILED, f"InternalServerError: {type(error).__name__}: {error}")
 
     def _tools(self, job: Job, folder: Path) -> Tools:
-        def raise_if_stopped() -> None:
-            if self._jobs.get(job.service, job.name).state is State.STOPPING:
-                raise JobStoppedError
+        def enter(state: State) -> None:
+            self._unless_stopping(job, lambda current: current.entered(state, self._now_s()))
 
-        return Tools(s3=self._s3, model=self._model, work_dir=folder, raise_if_stopped=raise_if_stopped)
+        def report(result: Mapping[str, Any]) -> None:
+            self._unless_stopping(
+                job, lambda current: msgspec.structs.replace(current, result={**current.result, **result})
+            )
 
-    def _change(self, job: Job, **changes: State | float | str | None) -> None:
-        self._jobs.update(job.service, job.name, lambda current: msgspec.structs.replace(current, **changes))
+        return Tools(
+            s3=self._s3,
+            model=self._model,
+            files=self._files,
+            datasets=self._datasets,
+            work_dir=folder,
+            is_stopped=lambda: self._jobs.get(job.service, job.name).state is State.STOPPING,
+            enter=enter,
+            report=report,
+            now_s=self._now_s,
+        )
 
-
-def _started(job: Job) -> Job:
-    if job.state is State.STOPPING:
-        raise JobStoppedError
-    return msgspec.structs.replace(job, state=State.RUNNING, started_at_s=time.time())
+    def _unless_stopping(self, job: Job, change: Callable[[Job], Job]) -> None:
+        self._jobs.update(
+            job.service, job.name, lambda current: current if current.state is State.STOPPING else change(current)
+        )
 
 
 @contextmanager
@@ -104,12 +120,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     config = Config(s3={"addressing_style": "path"})
     s3 = boto3.client("s3", endpoint_url=arguments.s3_endpoint, region_name=REGION, config=config)
-    work_dir = arguments.state / "work"
     with only_worker(arguments.state):
-        shutil.rmtree(work_dir, ignore_errors=True)  # what a killed worker left
-        worker = Worker(jobs=JobStore(arguments.state), s3=s3, model=MiniLM(arguments.model), work_dir=work_dir)
+        shutil.rmtree(arguments.state / "work", ignore_errors=True)  # what a killed worker left
+        worker = Worker(state_dir=arguments.state, s3=s3, model=MiniLM(arguments.model))
         while True:
-            if not worker.run_once(time.time()):
+            if not worker.run_once():
                 time.sleep(POLL_EVERY_S)
 
 

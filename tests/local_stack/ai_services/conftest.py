@@ -60,6 +60,7 @@ def ai_running(ai_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def ai_stand(ai_running: Stand) -> Iterator[Stand]:
-    """The running processes, without faults left by a test."""
+    """The running processes, without faults or quotas left by a test."""
     yield ai_running
     requests.delete(f"{ai_running.app_url}/faults", timeout=TIMEOUT_S).raise_for_status()
+    ai_running.quotas()

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import cohere
+import openai
 import requests
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -96,22 +98,44 @@ class Stand:
         self, path: str, body: str, *, host: str = "api.sagemaker.us-east-1.amazonaws.com"
     ) -> requests.Response:
         """A request as ML Commons' connector sends it: production host, operation in the path."""
-        signed = AWSRequest("POST", f"https://{host}{path}", data=body.encode())
+        return self.signed("POST", path, body, host=host, service="sagemaker")
+
+    def signed(self, method: str, path: str, body: str, *, host: str, service: str) -> requests.Response:
+        """A request to a production host, signed for a service; the path goes out as it is given here."""
+        signed = AWSRequest(method, f"https://{host}{path}", data=body.encode())
         signed.headers["content-type"] = "application/json"
         signed.headers["host"] = host
-        SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY), "sagemaker", "us-east-1").add_auth(signed)
+        SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY), service, "us-east-1").add_auth(signed)
         headers = dict(signed.headers.items())
-        return requests.post(f"{self.app_url}{path}", data=body.encode(), headers=headers, timeout=TIMEOUT_S)
+        url = f"{self.app_url}{path}"
+        return requests.request(method, url, data=body.encode(), headers=headers, timeout=TIMEOUT_S)
 
-    def fault(self, fault: str, **members: object) -> None:
+    def openai(self, *, key: str = SECRET_KEY) -> openai.OpenAI:
+        """An `openai` client that does not retry; the caller closes it."""
+        return openai.OpenAI(api_key=key, base_url=f"{self.app_url}/v1", max_retries=0)
+
+    def cohere(self, *, key: str = SECRET_KEY) -> cohere.Client:
+        """A `cohere` client; the caller closes it."""
+        return cohere.Client(api_key=key, base_url=self.app_url)
+
+    def bearer(self, method: str, path: str, *, host: str = "", key: str = SECRET_KEY) -> requests.Response:
+        """A request as ML Commons' connector sends it without a body, by default to loopback."""
+        headers = {"Authorization": f"Bearer {key}", **({"host": host} if host else {})}
+        return requests.request(method, f"{self.app_url}{path}", headers=headers, timeout=TIMEOUT_S)
+
+    def fault(self, fault: str, *, service: str = "sagemaker", **members: object) -> None:
         """Let something go wrong."""
-        body = {"service": "sagemaker", "fault": fault, **members}
+        body = {"service": service, "fault": fault, **members}
         requests.post(f"{self.app_url}/faults", json=body, timeout=TIMEOUT_S).raise_for_status()
 
-    def job_count(self) -> int:
-        """SageMaker jobs ever accepted."""
+    def quotas(self, **quotas: int) -> None:
+        """Set limits of the services; those not named are production's."""
+        requests.put(f"{self.app_url}/quotas", json=quotas, timeout=TIMEOUT_S).raise_for_status()
+
+    def job_count(self, service: str = "sagemaker") -> int:
+        """Jobs of a service ever accepted."""
         counts: dict[str, int] = requests.get(f"{self.app_url}/jobs/count", timeout=TIMEOUT_S).json()
-        return counts["sagemaker"]
+        return counts[service]
 
     def put_lines(self, key: str, lines: Iterable[str]) -> None:
         """Store an object of lines."""
@@ -130,13 +154,12 @@ class Stand:
     def wait(self, name: str, *, leaves: tuple[str, ...] = ("InProgress", "Stopping")) -> dict[str, Any]:
         """The job's description once it has left these statuses."""
         client = self.client("sagemaker")
-        described: dict[str, Any] = {}
 
-        def left() -> bool:
-            described.update(client.describe_transform_job(TransformJobName=name))
-            return described["TransformJobStatus"] not in leaves
+        def status() -> str:
+            return str(client.describe_transform_job(TransformJobName=name)["TransformJobStatus"])
 
-        wait_until(left, f"job {name} leaves {leaves}")
+        wait_until(lambda: status() not in leaves, f"job {name} leaves {leaves}")
+        described: dict[str, Any] = client.describe_transform_job(TransformJobName=name)
         return described
 
     def start_worker(self) -> None:

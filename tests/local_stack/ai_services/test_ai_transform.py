@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.local_stack.ai_services.container import PayloadError, texts_of
-from include.local_stack.ai_services.sagemaker_job import relative_key
+from include.local_stack.ai_services.s3 import relative_key
 from include.local_stack.ai_services.transform import FilterSyntaxError, RecordError, Transform
 
 ANSWER = b"[0.5,-1e-05]"

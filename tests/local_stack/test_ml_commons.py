@@ -1,0 +1,86 @@
+"""A real node's ML Commons reaches every local AI service under its public name, by the connectors of production."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import cohere
+import openai
+import pytest
+import requests
+
+from include.local_stack.settings import REPOSITORY
+from tests.lab import TIMEOUT_S, Lab
+
+MODEL_OF = {
+    "openai": "text-embedding-3-small",
+    "bedrock": "amazon.titan-embed-text-v2:0",
+    "cohere": "embed-english-light-v3.0",
+}
+ROLE = "arn:aws:iam::123456789012:role/batch"
+
+
+@pytest.fixture
+def one_hour(lab: Lab) -> Iterator[None]:
+    """Jobs begin after an hour, so that their states are known."""
+    for service in MODEL_OF:
+        lab.fault(service=service, fault="delay", seconds=3600, operation=None)
+    yield
+    lab.no_faults()
+
+
+def registered(lab: Lab, service: str) -> str:
+    """Create a service's connector and its model: the model's id."""
+    text = (REPOSITORY / "include" / "connectors" / f"{service}.json").read_text()
+    places = {"region": "us-east-1", "model_name": MODEL_OF[service], "job_role_arn": ROLE}
+    for name, value in places.items():
+        text = text.replace(f"<{name}>", value)
+    connector: dict[str, Any] = json.loads(text)
+    keys = lab.stack.credentials
+    connector["credential"] = {
+        "openai": {"openAI_key": keys.secret_key},
+        "cohere": {"cohere_key": keys.secret_key},
+        "bedrock": {"access_key": keys.access_key, "secret_key": keys.secret_key},
+    }[service]
+    made = lab.node("POST", "_plugins/_ml/connectors/_create", connector)
+    body = {"name": service, "function_name": "remote", "connector_id": made["connector_id"]}
+    return str(lab.node("POST", "_plugins/_ml/models/_register?deploy=true", body)["model_id"])
+
+
+def parameters(lab: Lab, service: str) -> dict[str, Any]:
+    """What this job overrides of its connector, with its input where the service reads it."""
+    name, key = f"job-{uuid.uuid4().hex[:12]}", lab.stack.credentials.secret_key
+    if service == "bedrock":
+        places = {
+            side: {f"s3{side.capitalize()}DataConfig": {"s3Uri": f"s3://batch/{side}/"}} for side in ("input", "output")
+        }
+        return {"jobName": name, **{f"{side}DataConfig": place for side, place in places.items()}}
+    if service == "openai":
+        with openai.OpenAI(api_key=key, base_url=f"{lab.stack.addresses.ai_services}/v1") as files:
+            return {"input_file_id": files.files.create(file=("in.jsonl", b"{}"), purpose="batch").id}
+    lab.no_faults()  # a dataset could be delayed too
+    with cohere.Client(api_key=key, base_url=lab.stack.addresses.ai_services) as datasets:
+        made = datasets.datasets.create(name=name, type="embed-input", data=("in.jsonl", b'{"text":"one"}'))
+    lab.fault(service=service, fault="delay", seconds=3600)
+    return {"dataset_id": made.id, "name": name}
+
+
+@pytest.mark.usefixtures("one_hour")
+@pytest.mark.parametrize("service", sorted(MODEL_OF))
+def test_a_batch_job_is_submitted_seen_and_cancelled(lab: Lab, service: str) -> None:
+    """The node's own three calls; the job counts as one at the service."""
+    url = f"{lab.stack.addresses.ai_services}/jobs/count"
+    before = requests.get(url, timeout=TIMEOUT_S).json()[service]
+    body = {"parameters": parameters(lab, service)}
+    task = lab.node("POST", f"_plugins/_ml/models/{registered(lab, service)}/_batch_predict", body)["task_id"]
+    assert requests.get(url, timeout=TIMEOUT_S).json()[service] == before + 1
+    seen = lab.node("GET", f"_plugins/_ml/tasks/{task}")
+    assert (seen["state"], seen["remote_job"]["status"]) == (
+        "RUNNING",
+        {"openai": "validating", "bedrock": "Submitted", "cohere": "processing"}[service],
+    )
+    assert lab.node("POST", f"_plugins/_ml/tasks/{task}/_cancel") == {"status": "OK"}
+    assert lab.node("GET", f"_plugins/_ml/tasks/{task}")["state"] in {"CANCELLING", "CANCELLED"}
