@@ -15,11 +15,10 @@ from hypothesis import HealthCheck, settings
 
 from include.local_stack.stack import Stack, StackOptions
 from opensearch_batch.core.s3 import S3Objects
-from tests.lab import TIMEOUT_S, Lab
+from tests.lab import MODEL, TIMEOUT_S, Lab
 from tests.security.secured import Secured
 
 VERSIONS = os.environ.get("OPENSEARCH_VERSIONS", "2.19.1").split(",")
-MODEL = "all-MiniLM-L6-v2"
 
 
 def pytest_configure() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import struct
+import uuid
 from typing import Any
 
 import boto3
@@ -13,6 +14,7 @@ from include.local_stack.stack import Stack
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.s3 import S3Objects
 
+MODEL = "all-MiniLM-L6-v2"
 TIMEOUT_S = 30
 
 
@@ -30,19 +32,54 @@ class Lab:
             region_name="us-east-1",
         )
         self.s3: Any = self._session.client("s3", endpoint_url=stack.addresses.s3)
+        # Made when first asked for: not every stack has the AI services.
+        self._clients: dict[str, Any] = {}
         self.objects = S3Objects(self.s3)
+
+    def aws(self, name: str) -> Any:
+        """A client of one of AWS's services; the AI services answer for all but S3."""
+        if name not in self._clients:
+            make: Any = self._session.client
+            self._clients[name] = make(name, endpoint_url=self.stack.addresses.ai_services)
+        return self._clients[name]
+
+    def sagemaker_model(self, name: str) -> None:
+        """Let SageMaker have a model of this name."""
+        try:
+            self.sagemaker.create_model(ModelName=name)
+        except self.sagemaker.exceptions.ClientError as error:
+            if "already exist" not in str(error):
+                raise
+
+    def new_bucket(self) -> str:
+        """Make an empty bucket."""
+        name = f"b-{uuid.uuid4().hex[:12]}"
+        self.s3.create_bucket(Bucket=name)
+        return name
+
+    def vector(self, text: str) -> tuple[float, ...]:
+        """Return the model's vector of a text, as an index keeps it."""
+        answer = self.http.post(
+            f"{self.stack.addresses.ai_services}/v1/embeddings",
+            json={"model": "any", "input": text},
+            headers={"Authorization": f"Bearer {self.stack.credentials.secret_key}"},
+            timeout=TIMEOUT_S,
+        )
+        answer.raise_for_status()
+        vector = answer.json()["data"][0]["embedding"]
+        return struct.unpack(f"<{len(vector)}f", struct.pack(f"<{len(vector)}f", *vector))
 
     def close(self) -> None:
         """Give the connections back."""
         self.http.close()
         self.s3.close()
-        if "sagemaker" in self.__dict__:
-            self.sagemaker.close()
+        for client in self._clients.values():
+            client.close()
 
-    @cached_property
+    @property
     def sagemaker(self) -> Any:
-        """A client of SageMaker; not every stack has the AI services."""
-        return self._session.client("sagemaker", endpoint_url=self.stack.addresses.ai_services)
+        """A client of SageMaker."""
+        return self.aws("sagemaker")
 
     def node(self, method: str, path: str, body: Any = None) -> Any:
         """Ask the OpenSearch node."""
@@ -60,7 +97,7 @@ class Lab:
         return int(answer.json()["sagemaker"])
 
     def fault(self, **fault: Any) -> None:
-        """Inject a fault into SageMaker."""
+        """Inject a fault, into SageMaker unless another service is named."""
         url = f"{self.stack.addresses.ai_services}/faults"
         self.http.post(url, json={"service": "sagemaker", **fault}, timeout=TIMEOUT_S).raise_for_status()
 

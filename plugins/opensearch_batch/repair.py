@@ -11,19 +11,17 @@ from typing import Any
 import msgspec
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
-from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TriggerEvent
+from airflow.triggers.base import TaskFailedEvent, TriggerEvent
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.job import BAD_ENDS, Asked, JobRecord
+from opensearch_batch.core.job import Asked, JobRecord
 from opensearch_batch.core.manifest import Shard, WorkPrefix, load_manifest, save
 from opensearch_batch.core.objects import Objects
-from opensearch_batch.core.output_rows import Answered, OutputRows
-from opensearch_batch.core.repair import Failed, RepairAccount, find_failed, repair_shard
+from opensearch_batch.core.repair import Repair
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.poll import MLTaskTrigger, polled
 from opensearch_batch.providers import outputs_store
 from opensearch_batch.services import service
-from opensearch_batch.services.base import job_keys
 from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, work_of
 from opensearch_batch.submit import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
 
@@ -101,22 +99,52 @@ class OpenSearchRepairOperator(BaseOperator):
 
     def execute_complete(self, context: Any, event: Mapping[str, Any]) -> str:  # noqa: ANN401 - as above
         """Go on: all that was done before is found again, so a round that was paid for is not repeated."""
-        work = work_of(self.work, context)
+        work, ti = work_of(self.work, context), context["ti"]
         with errors_end_the_task():
-            rounds = _Rounds(self, work, context)
-            account = rounds.run(since=event.get("since"), given_up=bool(event.get("given_up")))
-        if not isinstance(account, RepairAccount):
-            self.log.info("waiting")
-            self.defer(trigger=account, method_name="execute_complete")
-        if len(account.answered) == 1:
-            raise AirflowSkipException(account.reason or "every record has its prediction")
-        where = work.repair(run_key_of(context), rounds.shard.id)
-        save(rounds.objects, where, account)
-        self.log.info("%d jobs; %d records failed to the end; %s", len(account.answered), account.failed, where)
+            store: Objects = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
+            first = polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index))
+            done = self._repair(store, work, context).run(
+                first.outputs, first.task_id, lambda shard: self._submit(work, shard, context, event)
+            )
+            if isinstance(done, JobRecord) and event.get("given_up"):
+                raise FatalError(f"job {done.name}: its end could not be seen; clear repair to go on waiting")
+        if isinstance(done, JobRecord):
+            self.defer(trigger=self._trigger(work.job(done.job), done), method_name="execute_complete")
+        if isinstance(done, Waiting):
+            self.log.info("waiting: %s", done.reason)
+            self.defer(trigger=done.trigger(self.aws_conn_id), method_name="execute_complete")
+        if len(done.answered) == 1:
+            raise AirflowSkipException(done.reason or "every record has its prediction")
+        where = work.repair(run_key_of(context), msgspec.convert(self.shard, Shard).id)
+        save(store, where, done)
+        self.log.info("%d jobs; %d records failed to the end; %s", len(done.answered), done.failed, where)
         return where
 
-    def terms(self) -> JobTerms:
-        """Return which model predicts what, and how."""
+    def _repair(self, store: Objects, work: WorkPrefix, context: Any) -> Repair:  # noqa: ANN401 - Airflow's context
+        return Repair(
+            store,
+            work,
+            msgspec.convert(self.shard, Shard),
+            service=service(self.service),
+            parameters=load_manifest(store, work.manifest(run_key_of(context))).parameters,
+            inputs=self.inputs,
+            rounds=self.rounds,
+        )
+
+    def _submit(
+        self,
+        work: WorkPrefix,
+        shard: Shard,
+        context: Any,  # noqa: ANN401 - Airflow's context
+        event: Mapping[str, Any],
+    ) -> JobRecord | Waiting:
+        asked = Asked(
+            cleared=context["ti"].max_tries > self.retries, force=forced(context), run_key=run_key_of(context)
+        )
+        done = Submit(work, self._terms()).run(shard, asked, since=event.get("since"))
+        return done if isinstance(done, Waiting) else done[1]
+
+    def _terms(self) -> JobTerms:
         return JobTerms(
             service=self.service,
             model_id=self.model_id,
@@ -130,12 +158,7 @@ class OpenSearchRepairOperator(BaseOperator):
             ai_conn_id=self.ai_conn_id,
         )
 
-    def asked(self, context: Any) -> Asked:  # noqa: ANN401 - Airflow's context
-        """Say what a person asked of this run."""
-        return Asked(cleared=context["ti"].max_tries > self.retries, force=forced(context), run_key=run_key_of(context))
-
-    def trigger(self, folder: str, record: JobRecord) -> RepairTrigger:
-        """Return what waits for a job."""
+    def _trigger(self, folder: str, record: JobRecord) -> RepairTrigger:
         return RepairTrigger(
             job=folder,
             ml_task_id=record.task_id or "",
@@ -147,59 +170,6 @@ class OpenSearchRepairOperator(BaseOperator):
             aws_conn_id=self.aws_conn_id,
             ai_conn_id=self.ai_conn_id,
         )
-
-
-class _Rounds:
-    """The rounds of one shard's repair, found again from what is stored, however often the task resumes."""
-
-    def __init__(self, operator: OpenSearchRepairOperator, work: WorkPrefix, context: Any) -> None:  # noqa: ANN401 - Airflow's context
-        ti = context["ti"]
-        self.shard = msgspec.convert(operator.shard, Shard)
-        self.objects: Objects = outputs_store(aws_conn_id=operator.aws_conn_id, ai_conn_id=operator.ai_conn_id)
-        self._operator = operator
-        self._work = work
-        self._context = context
-        self._service = service(operator.service)
-        manifest = load_manifest(self.objects, work.manifest(run_key_of(context)))
-        self._parameters = manifest.parameters
-        self._rows = OutputRows(self.objects, self._service, self._service.answers(self._parameters))
-        self._first = polled(ti.xcom_pull(task_ids=operator.poll, map_indexes=ti.map_index))
-
-    def run(self, *, since: float | None, given_up: bool) -> RepairAccount | BaseTrigger:
-        """Return the account, or what has to be waited for; `given_up` says that the last wait saw no end."""
-        answered = [Answered(self._first.outputs)]
-        tasks: list[str | None] = [self._first.task_id]
-        failed = find_failed(self._rows, self.shard, answered)
-        reason = ""
-        for number in range(1, self._operator.rounds + 1):
-            if not failed.positions:
-                break
-            few = self._service.limits.min_records
-            if len(failed.positions) < few:
-                reason = f"{len(failed.positions)} records failed ({failed.example}); a job takes at least {few}"
-                break
-            shard = self._shard(failed, number)
-            done = Submit(self._work, self._operator.terms()).run(
-                shard, self._operator.asked(self._context), since=since
-            )
-            if isinstance(done, Waiting):
-                return done.trigger(self._operator.aws_conn_id)
-            folder, record = self._work.job(shard.job), done[1]
-            if record.end is None and given_up:
-                raise FatalError(f"job {record.name}: its end could not be seen; clear repair to go on waiting")
-            if record.end is None:
-                return self._operator.trigger(folder, record)
-            tasks.append(record.task_id)
-            if record.end.state in BAD_ENDS:
-                reason = f"repair job {record.name} ended {record.end.state}: {record.end.reason}"
-                break
-            answered.append(Answered(self._service.outputs(record, record.remote_job), failed.positions))
-            failed = find_failed(self._rows, self.shard, answered)
-        return RepairAccount(answered, tasks, len(failed.positions), reason)
-
-    def _shard(self, failed: Failed, number: int) -> Shard:
-        key = job_keys(self._service, self._parameters, self._operator.inputs)
-        return repair_shard(self.objects, self._work, self.shard, failed, job_key=key, number=number)
 
 
 class RepairTrigger(MLTaskTrigger):

@@ -40,9 +40,12 @@ def test_of_racing_jobs_as_many_win_as_there_are_slots(work: Work) -> None:
     names = [f"job-{n}" for n in range(8)]
     work.known = dict.fromkeys(names, True)
     won: list[str] = []
-    threads = [
-        threading.Thread(target=lambda name=name: work.slots(3).take(name) and won.append(name)) for name in names
-    ]
+
+    def race(name: str) -> None:
+        if work.slots(3).take(name):
+            won.append(name)
+
+    threads = [threading.Thread(target=race, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:

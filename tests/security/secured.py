@@ -153,4 +153,4 @@ def submit(ml: MLCommons, model_id: str) -> str:
             "S3OutputPath": f"s3://nowhere/{job}",
         },
     }
-    return ml.batch_predict(model_id, parameters).task_id
+    return str(ml.batch_predict(model_id, parameters).task_id)

@@ -85,6 +85,13 @@ class OutputRows:
                 yield OutputRow(entry, self._position(told, at, answer), told.error)
             at += 1
 
+    def refuse_other_count(self, answer: Answered, rows: int, records: int) -> None:
+        """Raise OutputUnusable when rows that are known by their place are not as many as the records."""
+        asked = records if answer.positions is None else len(answer.positions)
+        if self._answers != "by_id" and rows != asked:
+            place = ", ".join(answer.outputs)
+            raise OutputUnusable(f"{place}: {rows} rows for {asked} records, and nothing tells which is whose")
+
     def _position(self, told: PredictionRow, at: int, answer: Answered) -> int | None:
         if self._answers == "by_id":
             return position_of(told.record_id)

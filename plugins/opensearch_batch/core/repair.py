@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from opensearch_batch.core.errors import OutputUnusable
+from opensearch_batch.core.job import BAD_ENDS, JobRecord
 from opensearch_batch.core.manifest import Shard, WorkPrefix
 from opensearch_batch.core.objects import Objects, lines
 from opensearch_batch.core.output_rows import Answered, OutputRow, OutputRows
+from opensearch_batch.services.base import Service, job_keys
 
 SPOOL_BYTES = 16 << 20
 MAX_LINE_BYTES = 512 << 20
@@ -36,22 +39,102 @@ class RepairAccount(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+Elsewhere = TypeVar("Elsewhere")
+
+
+class Repair:
+    """The rounds of one shard's repair, found again from what is stored, however often its task resumes.
+
+    Args:
+        objects: where everything lies.
+        work: names the locations.
+        shard: the shard.
+        service: the AI service.
+        parameters: of connector and pipeline together.
+        inputs: the paths the model reads.
+        rounds: how many further jobs there may be.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        work: WorkPrefix,
+        shard: Shard,
+        *,
+        service: Service,
+        parameters: Mapping[str, Any],
+        inputs: Sequence[str],
+        rounds: int,
+    ) -> None:
+        self._objects = objects
+        self._work = work
+        self._shard = shard
+        self._service = service
+        self._job_key = job_keys(service, parameters, inputs)
+        self._rounds = rounds
+        self._rows = OutputRows(objects, service, service.answers(parameters))
+
+    def run(
+        self, outputs: Sequence[str], task_id: str | None, submit: Callable[[Shard], JobRecord | Elsewhere]
+    ) -> RepairAccount | JobRecord | Elsewhere:
+        """Go as far as it goes now.
+
+        Args:
+            outputs: of the shard's job.
+            task_id: its task.
+            submit: submits a smaller job, or finds it; or returns what has to be waited for first.
+
+        Returns:
+            The account; or the record of a job that has not ended; or what `submit` gave in place of one.
+
+        Raises:
+            OutputUnusable: an output is gone.
+        """
+        answered, tasks = [Answered(list(outputs))], [task_id]
+        failed, reason = find_failed(self._rows, self._shard, answered), ""
+        for number in range(1, self._rounds + 1):
+            if reason := self._given_up(failed):
+                break
+            if not failed.positions:
+                break
+            smaller = repair_shard(self._objects, self._work, self._shard, failed, job_key=self._job_key, number=number)
+            record = submit(smaller)
+            if not isinstance(record, JobRecord) or record.end is None:
+                return record
+            tasks.append(record.task_id)
+            if record.end.state in BAD_ENDS:
+                reason = f"repair job {record.name} ended {record.end.state}: {record.end.reason}"
+                break
+            answered.append(Answered(self._service.outputs(record, record.remote_job), failed.positions))
+            failed = find_failed(self._rows, self._shard, answered)
+        return RepairAccount(answered, tasks, len(failed.positions), reason)
+
+    def _given_up(self, failed: Failed) -> str:
+        few = self._service.limits.min_records
+        if 0 < len(failed.positions) < few:
+            return f"{len(failed.positions)} records failed ({failed.example}); a job takes at least {few}"
+        return ""
+
+
 def find_failed(rows: OutputRows, shard: Shard, answered: Sequence[Answered]) -> Failed:
     """Return which records of a shard no job has predicted.
 
     Raises:
-        OutputUnusable: an output is gone.
+        OutputUnusable: an output is gone, or rows that are known by their place are too few or too many.
     """
     missing = bytearray(b"\x01") * shard.records
     example = ""
     for answer in answered:
+        count = 0
         for row in rows.of(answer):
             if not isinstance(row, OutputRow):
                 continue
+            count += 1
             if row.error is not None:
                 example = example or row.error
             elif row.position is not None and row.position < shard.records:
                 missing[row.position] = 0
+        rows.refuse_other_count(answer, count, shard.records)
     return Failed(list(_positions(missing)), example)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.job import JobRecord, State
-from opensearch_batch.core.json_path import PlainPath
+from opensearch_batch.core.json_path import PlainPath, check_json
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
@@ -152,6 +152,10 @@ class SageMaker:
 
     def row(self, row: bytes) -> PredictionRow:
         """Read the error SageMaker or the model puts in place of a prediction; rows name no record."""
+        try:
+            check_json(row)
+        except RecordRejected as error:
+            return PredictionRow(None, str(error))
         return PredictionRow(None, provider_error(row))
 
 

@@ -1,0 +1,250 @@
+"""The road of one shard without Airflow: prepare, submit, wait, repair, ingest; each step as the stages take it."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from opensearch_batch.core.clients import cohere_client, openai_client
+from opensearch_batch.core.cohere_datasets import CohereDatasets
+from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_letters
+from opensearch_batch.core.ingest import IngestReport
+from opensearch_batch.core.job import Asked, Decision, End, JobRecord, Ledger
+from opensearch_batch.core.manifest import Manifest, Shard, WorkPrefix
+from opensearch_batch.core.ml_commons import MLCommons, Model, fill
+from opensearch_batch.core.openai_files import OpenAIFiles
+from opensearch_batch.core.prediction_map import holds_record, over_sources
+from opensearch_batch.core.prepare import Prepare, ShardLimits
+from opensearch_batch.core.repair import Repair, RepairAccount
+from opensearch_batch.core.request import IngestRequest
+from opensearch_batch.core.shard import ShardIngest
+from opensearch_batch.core.stores import Stores
+from opensearch_batch.core.submission import Submission, ThroughMLCommons
+from opensearch_batch.services import provider, service
+from opensearch_batch.services.base import job_keys
+from tests.lab import MODEL, Lab
+
+CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
+WAIT_S, LOOK_S = 120.0, 0.3
+TITAN = "amazon.titan-embed-text-v2:0"
+VALUES = {
+    "sagemaker": {"region": "us-east-1", "model_name": MODEL, "endpoint_name": MODEL},
+    "bedrock": {"region": "us-east-1", "model_name": TITAN, "job_role_arn": "arn:aws:iam::123456789012:role/batch"},
+    "openai": {"model_name": "text-embedding-3-small"},
+    "cohere": {"model_name": "embed-english-v3.0"},
+}
+KEYS = {"openai": "openAI_key", "cohere": "cohere_key"}
+BODY = {
+    "settings": {"index.knn": True, "number_of_shards": 1, "number_of_replicas": 0},
+    "mappings": {
+        "properties": {
+            "text": {"type": "text"},
+            "v": {"type": "knn_vector", "dimension": 384, "method": {"name": "hnsw", "engine": "lucene"}},
+        }
+    },
+}
+FIELD_MAP = {"_id": "$.id", "text": "$.text", "v": "prediction[0]"}
+# A prediction of any kind is moved alike, so most outcomes are tried with one kind.
+SUBMIT = {
+    "sagemaker": "CreateTransformJob",
+    "bedrock": "CreateModelInvocationJob",
+    "openai": "CreateBatch",
+    "cohere": "CreateEmbedJob",
+}
+
+
+class Road:
+    """One shard of documents of their own on its way through one service."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        name: str,
+        bucket: str,
+        index: str,
+        *,
+        records: int = 6,
+        inputs: Sequence[str] = ("$.text",),
+        field_map: dict[str, Any] | None = None,
+        connector: dict[str, Any] | None = None,
+        body: dict[str, Any] | None = None,
+    ) -> None:
+        self.lab, self.name, self.index = lab, name, index
+        self.cluster = lab.cluster()
+        self.ml = MLCommons(self.cluster)
+        self.adapter = service(name)
+        self.inputs = tuple(inputs)
+        self.field_map = field_map or FIELD_MAP
+        self.work = WorkPrefix(f"s3://{bucket}/kept", "road")
+        self.ids = [f"{uuid.uuid4().hex}" for _ in range(records)]
+        self.bucket = bucket
+        self._body = body or BODY
+        keys, url = lab.stack.credentials, lab.stack.addresses.ai_services
+        self._openai = openai_client(api_key=keys.secret_key, base_url=f"{url}/v1")
+        self._cohere = cohere_client(api_key=keys.secret_key, base_url=url)
+        self.objects = Stores(
+            s3=lambda: lab.objects,
+            openai=lambda: OpenAIFiles(self._openai),
+            cohere=lambda: CohereDatasets(self._cohere),
+        )
+        clients = {"openai": self._openai, "cohere": self._cohere}
+        client = clients.get(name) or lab.aws(name)
+        self.provider = provider(name, client=client, objects=lab.objects)
+        self.model = self._ensure_model(connector or {})
+        self.jobs_before = self.jobs()
+
+    def prepare(self) -> Shard:
+        """Put the documents below a prefix, and cut them into one shard."""
+        rows = (json.dumps({"id": name, "text": f"text {name}", "title": f"title {name}"}) for name in self.ids)
+        self.lab.objects.write(f"s3://{self.bucket}/in/a.jsonl", "\n".join(rows).encode())
+        parameters = self.model.parameters
+        self.adapter.check(parameters, self.inputs)
+        with DeadLetters(self.lab.objects, self.work.dead_letters("run", "prepare")) as dead:
+            (prepared,), counts = Prepare(
+                self.lab.objects,
+                self.work,
+                limits=ShardLimits(1000, 10_000_000, 1_000_000),
+                request_line=self.adapter.request_line(parameters, self.inputs),
+                keeps_records=not holds_record(self.adapter, parameters),
+                job_key=job_keys(self.adapter, parameters, self.inputs),
+                dead=dead,
+            ).run(f"s3://{self.bucket}/in/")
+        self.manifest = Manifest(
+            "road", "run", "in", self.name, self.model.id, counts, [prepared], parameters=parameters, inputs=self.inputs
+        )
+        return prepared.shard
+
+    def submit(self, shard: Shard, asked: Asked = Asked(), *, later_s: float = 0.0) -> tuple[Decision, JobRecord]:  # noqa: B008 - frozen
+        """Submit a shard's job, or find it; `later_s` lets an intent of before be that old."""
+        folder = self.work.job(shard.job)
+        through = ThroughMLCommons(
+            self.ml, self.adapter, self.provider, model=self.model, parameters={}, inputs=self.inputs
+        )
+
+        def draft(generation: int) -> JobRecord:
+            return JobRecord(
+                shard.job,
+                self.adapter.job_name("road", folder, generation),
+                self.name,
+                self.model.id,
+                shard.input,
+                f"{folder}/output/{generation}/",
+                time.time(),
+                generation,
+            )
+
+        ledger = Ledger(self.lab.objects, folder)
+        submission = Submission(ledger, through, clock=lambda: time.time() + later_s, sleep=time.sleep)
+        return submission.run(draft, asked)
+
+    def look(self, record: JobRecord) -> dict[str, Any]:
+        """Ask for a job: ML Commons, or the service where that has no task of it."""
+        if record.task_id is None:
+            return self.provider.look(record)
+        return {**record.remote_job, **(self.ml.task(record.task_id).get("remote_job") or {})}
+
+    def wait(self, shard: Shard, record: JobRecord) -> JobRecord:
+        """Wait for a job's end, and record it."""
+        give_up_at = time.monotonic() + WAIT_S
+        while time.monotonic() < give_up_at:
+            remote_job = self.look(record)
+            seen = self.adapter.sighting(remote_job)
+            if seen.state != "RUNNING":
+                ledger = Ledger(self.lab.objects, self.work.job(shard.job))
+                ledger.end(record.generation, End(seen.state, time.time(), seen.reason), remote_job)
+                found = ledger.load()
+                assert found is not None
+                return found[0]
+            time.sleep(LOOK_S)
+        raise AssertionError(f"{self.name}: {record.name} did not end: {remote_job}")
+
+    def repair(self, shard: Shard, record: JobRecord, *, rounds: int = 2) -> RepairAccount:
+        """Ask again for what failed, as often as is allowed."""
+        repair = Repair(
+            self.objects,
+            self.work,
+            shard,
+            service=self.adapter,
+            parameters=self.model.parameters,
+            inputs=self.inputs,
+            rounds=rounds,
+        )
+
+        def submit(smaller: Shard) -> JobRecord:
+            _, submitted = self.submit(smaller)
+            return self.wait(smaller, submitted) if submitted.end is None else submitted
+
+        done = repair.run(self.adapter.outputs(record, record.remote_job), record.task_id, submit)
+        assert isinstance(done, RepairAccount)
+        return done
+
+    def ingest(self, shard: Shard, account: RepairAccount) -> IngestReport:
+        """Bring what the jobs answered into the index."""
+        if self.cluster.index(self.index) is None:
+            self.cluster.create_index(self.index, self._body)
+        parameters = self.model.parameters
+        request = IngestRequest(self.index, self.field_map, on_unmatched="dead_letter")
+        return ShardIngest(
+            self.objects,
+            self.cluster,
+            work=self.work,
+            manifest=self.manifest,
+            service=self.adapter,
+            answers=self.adapter.answers(parameters),
+            request=over_sources(request, self.adapter, parameters, self.inputs),
+        ).run(shard, account.answered)
+
+    def run(self, *, rounds: int = 2) -> IngestReport:
+        """Go the whole road."""
+        shard = self.prepare()
+        record = self.wait(shard, self.submit(shard)[1])
+        assert record.end is not None
+        assert record.end.state == "COMPLETED", record.end
+        return self.ingest(shard, self.repair(shard, record, rounds=rounds))
+
+    def jobs(self) -> int:
+        """Count the jobs the service ever accepted."""
+        answer = self.lab.http.get(f"{self.lab.stack.addresses.ai_services}/jobs/count", timeout=30)
+        return int(answer.json()[self.name])
+
+    def paid(self) -> int:
+        """Count those of this road."""
+        return self.jobs() - self.jobs_before
+
+    def fault(self, kind: str, **more: Any) -> None:
+        """Let something go wrong with the next job."""
+        self.lab.fault(service=self.name, fault=kind, **more)
+
+    def documents(self) -> dict[str, Any]:
+        """Return what a search finds."""
+        found = self.lab.node("POST", f"{self.index}/_search", {"size": 1000})
+        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+
+    def letters(self, report: IngestReport) -> dict[str, str]:
+        """Return reason by document id (or by the record, where none is known) of the dead letters."""
+        parts = list_parts(self.lab.objects, report.dead_letters or "")
+        letters = [letter for part in parts for letter in read_letters(self.lab.objects, part)]
+        return {f"{letter.source}:{letter.line}": letter.reason for letter in letters}
+
+    def _ensure_model(self, more: dict[str, Any]) -> Model:
+        keys = self.lab.stack.credentials
+        body = json.loads((CONNECTORS / f"{self.name}.json").read_text())
+        del body["credential"]
+        body = fill(body, VALUES[self.name], "connector")
+        body["parameters"] |= more
+        credential = (
+            {KEYS[self.name]: keys.secret_key}
+            if self.name in KEYS
+            else {"access_key": keys.access_key, "secret_key": keys.secret_key}
+        )
+        return self.ml.ensure_model(f"{self.name} {json.dumps(more)}", {**body, "credential": credential})
+
+
+def as_floats(vector: list[float]) -> tuple[float, ...]:
+    """Return a vector as the index keeps it."""
+    return struct.unpack(f"<{len(vector)}f", struct.pack(f"<{len(vector)}f", *vector))

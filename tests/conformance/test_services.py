@@ -1,0 +1,256 @@
+"""Every service and every outcome, through a real ML Commons: what happens to the money and to the records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from opensearch_batch.core.errors import BatchError, FatalError, OutputUnusable, RetriableError, Throttled
+from opensearch_batch.core.job import Asked
+from opensearch_batch.core.submission import INTENT_GRACE_S
+from tests.conformance.road import SUBMIT, Road, as_floats
+from tests.lab import Lab
+
+RECORDS = 6
+FULL, OTHERS = "openai", ("sagemaker", "bedrock", "cohere")
+slow = pytest.mark.slow
+# One service goes through all outcomes in every run of the tests, the others through two.
+EVERY = [FULL, *(pytest.param(name, marks=slow) for name in OTHERS)]
+ALWAYS = [FULL, *OTHERS]
+Start = Callable[..., Road]
+
+
+@pytest.fixture
+def start(lab: Lab, bucket: str, index: str) -> Iterator[Start]:
+    """Lay out a road; Bedrock takes small jobs for once."""
+    quotas = f"{lab.stack.addresses.ai_services}/quotas"
+    lab.http.put(quotas, json={"bedrock_min_records": 1}, timeout=30).raise_for_status()
+    yield lambda name, **more: Road(lab, name, bucket, index, **more)
+    lab.no_faults()
+    lab.http.put(quotas, json={}, timeout=30).raise_for_status()
+
+
+def near(vector: tuple[float, ...]) -> Any:
+    """A model's vector of a text differs in its last bit with the texts it is computed beside."""
+    return pytest.approx(vector, abs=1e-6)
+
+
+@pytest.fixture
+def bucket(lab: Lab) -> str:
+    """A bucket of the stack's own store."""
+    return lab.new_bucket()
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_whole(start: Start, name: str) -> None:
+    """One job, every record a document with its true vector; again, nothing is paid and nothing written."""
+    road = start(name)
+    report = road.run()
+    assert (report.counts.indexed, report.counts.dead_letters, road.paid()) == (RECORDS, 0, 1)
+    documents = road.documents()
+    assert set(documents) == set(road.ids)
+    for key in road.ids:
+        assert documents[key]["text"] == f"text {key}"
+        assert as_floats(documents[key]["v"]) == near(road.lab.vector(f"text {key}"))
+    again = road.run()
+    assert (again.counts.indexed, again.counts.unchanged, road.paid()) == (0, RECORDS, 1)
+
+
+@pytest.mark.parametrize("name", ALWAYS)
+def test_partial(start: Start, name: str) -> None:
+    """What failed is asked again, and only that; Bedrock takes no job that small, so there it is a dead letter."""
+    road = start(name)
+    road.fault("partial", every=2)
+    report = road.run()
+    if name == "bedrock":
+        assert (report.counts.indexed, report.counts.dead_letters, road.paid()) == (3, 3, 1)
+        return
+    assert (report.counts.indexed, report.counts.dead_letters, road.paid()) == (RECORDS, 0, 2)
+    assert set(road.documents()) == set(road.ids)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_partial_to_the_end(start: Start, name: str) -> None:
+    """After two rounds the rest are dead letters that name document and reason."""
+    road = start(name)
+    road.fault("partial", every=1, times=3)
+    shard = road.prepare()
+    account = road.repair(shard, road.wait(shard, road.submit(shard)[1]))
+    rounds = 1 if name == "bedrock" else 3
+    assert (len(account.answered), account.failed, road.paid()) == (rounds, RECORDS, rounds)
+    road.cluster.create_index(road.index, {"mappings": {"properties": {"v": {"type": "float"}}}})
+    report = road.ingest(shard, account)
+    letters = road.letters(report)
+    assert sorted(letters) == [f"s3://{road.bucket}/in/a.jsonl:{line}" for line in range(1, RECORDS + 1)]
+    assert all(letters.values())
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_failed(start: Start, name: str) -> None:
+    """The job's end says why; nobody pays again until a person asks, and then once."""
+    road = start(name)
+    road.fault("fail")
+    shard = road.prepare()
+    record = road.wait(shard, road.submit(shard)[1])
+    assert record.end is not None
+    assert record.end.state == "FAILED"
+    with pytest.raises(FatalError, match=r"ended FAILED.*clear batch_predict to submit"):
+        road.submit(shard)
+    assert road.paid() == 1
+    cleared = road.wait(shard, road.submit(shard, Asked(cleared=True))[1])
+    report = road.ingest(shard, road.repair(shard, cleared))
+    assert (report.counts.indexed, road.paid()) == (RECORDS, 2)
+
+
+@pytest.mark.parametrize("name", ["openai", pytest.param("bedrock", marks=slow)])
+def test_expired(start: Start, name: str) -> None:
+    """What OpenAI did in time counts and the rest is asked again; at Bedrock nothing is left."""
+    road = start(name)
+    road.fault("expire")
+    shard = road.prepare()
+    record = road.wait(shard, road.submit(shard)[1])
+    assert record.end is not None
+    if record.end.state == "EXPIRED":
+        with pytest.raises(FatalError, match="ended EXPIRED"):
+            road.submit(shard)
+        return
+    report = road.ingest(shard, road.repair(shard, record))
+    assert (name, report.counts.indexed, road.paid()) == ("openai", RECORDS, 2)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_cancelled(start: Start, name: str) -> None:
+    """Through ML Commons; the end is the service's own."""
+    road = start(name)
+    road.fault("delay", seconds=60)
+    shard = road.prepare()
+    _, record = road.submit(shard)
+    road.look(record)
+    road.ml.cancel(str(record.task_id))
+    end = road.wait(shard, record).end
+    assert end is not None
+    assert end.state == "CANCELLED"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_throttled(start: Start, name: str) -> None:
+    """Not now is no failure: the next attempt submits, and pays once."""
+    road = start(name)
+    road.fault("throttle", operation=SUBMIT[name])
+    shard = road.prepare()
+    with pytest.raises(Throttled):
+        road.submit(shard)
+    assert road.paid() == 0
+    decision, _ = road.submit(shard)
+    assert (decision, road.paid()) == ("submit", 1)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_orphaned(start: Start, name: str) -> None:
+    """Accepted, but nobody heard of it: the job is found at the service, waited for there, and paid once."""
+    road = start(name)
+    road.fault("lost_response", operation=SUBMIT[name])
+    shard = road.prepare()
+    with pytest.raises(RetriableError):
+        road.submit(shard)
+    decision, record = road.submit(shard, later_s=INTENT_GRACE_S)
+    assert (decision, record.task_id, road.paid()) == ("recover", None, 1)
+    report = road.ingest(shard, road.repair(shard, road.wait(shard, record)))
+    assert (report.counts.indexed, road.paid()) == (RECORDS, 1)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("kind", ["reorder", "duplicate"])
+def test_rows_in_any_order_and_twice(start: Start, name: str, kind: str) -> None:
+    """Each finds its record; where rows are counted against records, twice is too many, and the job unusable."""
+    road = start(name)
+    road.fault(kind)
+    if (name, kind) == ("sagemaker", "duplicate"):
+        with pytest.raises(OutputUnusable, match="9 rows for 6 records, and nothing tells which is whose"):
+            road.run()
+        return
+    report = road.run()
+    assert (report.counts.dead_letters, road.paid()) == (0, 1)
+    documents = road.documents()
+    assert set(documents) == set(road.ids)
+    for key in road.ids:
+        assert as_floats(documents[key]["v"]) == near(road.lab.vector(f"text {key}"))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_rows_that_are_missing(start: Start, name: str) -> None:
+    """Are asked again where rows name their records."""
+    road = start(name)
+    road.fault("missing", every=3)
+    if name == "sagemaker":
+        with pytest.raises(OutputUnusable, match="4 rows for 6 records"):
+            road.run()
+        return
+    report = road.run()
+    lost = 2 if name == "bedrock" else 0
+    assert (report.counts.indexed, report.counts.dead_letters) == (RECORDS - lost, lost)
+    assert road.paid() == (1 if name == "bedrock" else 2)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_truncated(start: Start, name: str) -> None:
+    """A row that is cut off is a dead letter, and its record is asked again; a cut Avro file is an error."""
+    road = start(name)
+    road.fault("truncate")
+    if name == "cohere":
+        with pytest.raises(BatchError, match="damaged or cut off"):
+            road.run()
+        return
+    report = road.run()
+    if name == "bedrock":
+        assert (report.counts.indexed, road.paid()) == (RECORDS - 1, 1)
+        return
+    assert (report.counts.indexed, road.paid()) == (RECORDS, 2)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_wrong_dimension(start: Start, name: str) -> None:
+    """Vectors the index does not take are dead letters, named before they are sent; the rest is indexed."""
+    road = start(name)
+    road.fault("wrong_dimension", every=2)
+    report = road.run()
+    assert (report.counts.indexed, report.counts.dead_letters, road.paid()) == (3, 3, 1)
+    assert set(road.letters(report).values()) == {"v has 383 values; the index takes 384"}
+
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sparse weights": ("sagemaker", {"connector": {"ModelName": "sparse-minilm"}}),
+    "text at OpenAI": ("openai", {"connector": {"endpoint": "/v1/chat/completions"}}),
+    "text at Bedrock": ("bedrock", {"connector": {"modelId": "anthropic.claude-3-haiku-20240307-v1:0"}}),
+    "two vectors at OpenAI": ("openai", {"inputs": ["$.title", "$.text"]}),
+    "two vectors at SageMaker": ("sagemaker", {"inputs": ["$.title", "$.text"]}),
+    "two vectors at Bedrock": (
+        "bedrock",
+        {"connector": {"modelId": "cohere.embed-english-v3"}, "inputs": ["$.title", "$.text"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_prediction_is_any_json(start: Start, kind: str) -> None:
+    """Dense, sparse or text, one or several a record: the field map moves what the service gave."""
+    name, more = KINDS[kind]
+    several = len(more.get("inputs", [])) > 1
+    fields = {"first": "prediction[0]", "second": "prediction[1]"} if several else {"p": "prediction"}
+    plain = {"mappings": {"dynamic": False}}
+    road = start(name, field_map={"_id": "$.id", **fields}, body=plain, **more)
+    if "ModelName" in more.get("connector", {}):
+        road.lab.sagemaker_model(more["connector"]["ModelName"])
+    report = road.run()
+    assert (report.counts.indexed, report.counts.dead_letters) == (RECORDS, 0)
+    for key, document in road.documents().items():
+        if several:
+            assert as_floats(document["first"]) == near(road.lab.vector(f"title {key}"))
+            assert as_floats(document["second"]) == near(road.lab.vector(f"text {key}"))
+        elif kind == "sparse weights":
+            assert document["p"]
+            assert all(isinstance(weight, float) for weight in document["p"].values())
+        else:
+            assert document["p"] == f"TEXT {key.upper()}"
