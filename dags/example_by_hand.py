@@ -13,6 +13,7 @@ from opensearch_batch.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.poll import OpenSearchMLTaskSensor
 from opensearch_batch.prepare import OpenSearchPrepareOperator
+from opensearch_batch.repair import OpenSearchRepairOperator
 
 INCLUDE = Path(__file__).resolve().parent.parent / "include"
 WORK = "s3://opensearch-batch"
@@ -22,7 +23,7 @@ FIELD_MAP = {"_id": "$._id", "text": "$.text", "embedding": "prediction"}
 
 with DAG(
     dag_id="example_by_hand",
-    description="prepare, batch_predict, poll and ingest, made of the public operators.",
+    description="prepare, batch_predict, poll, repair and ingest, made of the public operators.",
     schedule=None,
     catchup=False,
     tags=["opensearch", "sagemaker", "example"],
@@ -55,18 +56,17 @@ with DAG(
     @task_group(group_id="shard", prefix_group_id=False)
     def shard(shard: Any) -> None:  # noqa: ANN401 - one of the shards prepare returned
         """Predict one shard, wait, ingest; the next shard does not wait for this one."""
-        batch_predict = OpenSearchBatchPredictOperator(
-            task_id="batch_predict",
-            shard=shard,
-            work=WORK,
-            service="sagemaker",
-            model_id="{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}",
-            inputs=INPUTS,
-        )
+        of_shard: dict[str, Any] = {"shard": shard, "work": WORK, "service": "sagemaker"}
+        job: dict[str, Any] = {
+            "model_id": "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}",
+            "inputs": INPUTS,
+        }
+        batch_predict = OpenSearchBatchPredictOperator(task_id="batch_predict", **of_shard, **job)
         poll = OpenSearchMLTaskSensor(task_id="poll", service="sagemaker", poll_every_s=2)
+        repair = OpenSearchRepairOperator(task_id="repair", poll_every_s=2, **of_shard, **job)
         ingest = OpenSearchBatchIngestOperator(
-            task_id="ingest", shard=shard, work=WORK, service="sagemaker", index=INDEX, field_map=FIELD_MAP
+            task_id="ingest", index=INDEX, field_map=FIELD_MAP, trigger_rule="none_failed", **of_shard
         )
-        batch_predict >> poll >> ingest
+        batch_predict >> poll >> repair >> ingest
 
     shard.expand(shard=prepare.output)

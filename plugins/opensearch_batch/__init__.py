@@ -1,6 +1,6 @@
 """Offline machine-learning inference and field-mapped batch ingestion for OpenSearch, as Airflow operators.
 
-The road of the data: `prepare` -> `batch_predict` -> `poll` -> `ingest`.
+The road of the data: `prepare` -> `batch_predict` -> `poll` -> `repair` -> `ingest`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 def get_provider_info() -> dict[str, Any]:
     """Describe the package to Airflow (entry point ``apache_airflow_provider``)."""
-    modules = ["prepare", "batch_predict", "ingest", "batch_ingestion", "replay"]
+    modules = ["prepare", "batch_predict", "repair", "ingest", "batch_ingestion", "replay"]
     name = "OpenSearch Batch"
     return {
         "package-name": "airflow-provider-opensearch-batch",
@@ -22,6 +22,11 @@ def get_provider_info() -> dict[str, Any]:
         "versions": [__version__],
         "operators": [{"integration-name": name, "python-modules": [f"opensearch_batch.{m}" for m in modules]}],
         "sensors": [{"integration-name": name, "python-modules": ["opensearch_batch.poll"]}],
-        "triggers": [{"integration-name": name, "python-modules": ["opensearch_batch.poll"]}],
+        "triggers": [
+            {
+                "integration-name": name,
+                "python-modules": [f"opensearch_batch.{m}" for m in ("submit", "poll", "repair")],
+            }
+        ],
         "hooks": [{"integration-name": name, "python-modules": ["opensearch_batch.hooks"]}],
     }

@@ -17,16 +17,14 @@ from opensearch_batch.core.manifest import WorkPrefix, save
 from opensearch_batch.core.objects import split_uri
 from opensearch_batch.core.progress import IngestCounts
 from opensearch_batch.core.request import BatchIngestion, parse_request
-from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, connection, objects
+from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
+from opensearch_batch.providers import AI_CONN_IDS, openai_files
 from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, summary, work_of
 
 if TYPE_CHECKING:
-    from airflow.sdk import Connection
-
-    from opensearch_batch.core.openai_files import OpenAIFiles
     from opensearch_batch.core.stores import Stores
 
-OPENAI_CONN_ID = "openai_default"
+OPENAI_CONN_ID = AI_CONN_IDS["openai"]
 WORK = "s3://opensearch-batch"
 # What a run is told beside the request.
 SETTINGS = frozenset({"opensearch_conn_id", "aws_conn_id", "openai_conn_id", "work", "force"})
@@ -160,33 +158,6 @@ def stores(aws_conn_id: str, openai_conn_id: str) -> Stores:
     from opensearch_batch.core.stores import Stores
 
     return Stores(s3=lambda: objects(aws_conn_id), openai=lambda: openai_files(openai_conn_id))
-
-
-def openai_files(openai_conn_id: str) -> OpenAIFiles:
-    """Return the files of an OpenAI account.
-
-    Raises:
-        ConfigError: there is no such connection, or it has no password.
-    """
-    from opensearch_batch.core.clients import openai_client
-    from opensearch_batch.core.openai_files import OpenAIFiles
-
-    found = connection(openai_conn_id, "http")
-    if not found.password:
-        raise ConfigError(f"connection {openai_conn_id}: no password; put OpenAI's key there")
-    return OpenAIFiles(openai_client(api_key=found.password, base_url=base_url(found)))
-
-
-def base_url(found: Connection) -> str | None:
-    """Return the API's URL a connection names, with its path; None when it names no host."""
-    if not found.host:
-        return None
-    host = found.host if "://" in found.host else f"{found.schema or 'https'}://{found.host}"
-    if not found.port:
-        return host
-    scheme, _, rest = host.partition("://")
-    name, slash, path = rest.partition("/")
-    return f"{scheme}://{name}:{found.port}{slash}{path}"
 
 
 def report_location(work: WorkPrefix, run_key: str, ti: Any) -> str:  # noqa: ANN401 - Airflow's task instance

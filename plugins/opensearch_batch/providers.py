@@ -11,6 +11,8 @@ from opensearch_batch.hooks import AWS_CONN_ID, aws_client, connection, objects
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+    from opensearch_batch.core.cohere_datasets import CohereDatasets
+    from opensearch_batch.core.openai_files import OpenAIFiles
     from opensearch_batch.services.base import Provider
 
 # Services with keys of their own: the connection that holds the key, and its name in a connector's credential.
@@ -37,17 +39,23 @@ def provider_of(service: str, *, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str
 def outputs_store(*, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = None) -> Stores:
     """Return the store of everything a pipeline reads, at S3 and at the services; each is made at its first use."""
 
-    def openai() -> Any:  # noqa: ANN401 - one of the stores
-        from opensearch_batch.core.openai_files import OpenAIFiles
-
-        return OpenAIFiles(openai_client_of(ai_conn_id))
-
-    def cohere() -> Any:  # noqa: ANN401 - the same
+    def cohere() -> CohereDatasets:
         from opensearch_batch.core.cohere_datasets import CohereDatasets
 
         return CohereDatasets(cohere_client_of(ai_conn_id))
 
-    return Stores(s3=lambda: objects(aws_conn_id), openai=openai, cohere=cohere)
+    return Stores(s3=lambda: objects(aws_conn_id), openai=lambda: openai_files(ai_conn_id), cohere=cohere)
+
+
+def openai_files(ai_conn_id: str | None) -> OpenAIFiles:
+    """Return the files of an OpenAI account.
+
+    Raises:
+        ConfigError: there is no such connection, or it has no password.
+    """
+    from opensearch_batch.core.openai_files import OpenAIFiles
+
+    return OpenAIFiles(openai_client_of(ai_conn_id))
 
 
 def ai_credential(service: str, ai_conn_id: str | None = None) -> dict[str, str] | None:

@@ -218,7 +218,13 @@ class Road:
 
     def fault(self, kind: str, **more: Any) -> None:
         """Let something go wrong with the next job."""
-        self.lab.fault(service=self.name, fault=kind, **more)
+        self.lab.fault(**{"service": self.name, "fault": kind, "operation": SUBMIT[self.name], **more})
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._openai.close()
+        self._cohere._client_wrapper.httpx_client.httpx_client.close()  # noqa: SLF001 - it has no way of its own
+        self.cluster.client.close()
 
     def documents(self) -> dict[str, Any]:
         """Return what a search finds."""

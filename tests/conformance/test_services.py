@@ -10,7 +10,7 @@ import pytest
 from opensearch_batch.core.errors import BatchError, FatalError, OutputUnusable, RetriableError, Throttled
 from opensearch_batch.core.job import Asked
 from opensearch_batch.core.submission import INTENT_GRACE_S
-from tests.conformance.road import SUBMIT, Road, as_floats
+from tests.conformance.road import Road, as_floats
 from tests.lab import Lab
 
 RECORDS = 6
@@ -27,7 +27,15 @@ def start(lab: Lab, bucket: str, index: str) -> Iterator[Start]:
     """Lay out a road; Bedrock takes small jobs for once."""
     quotas = f"{lab.stack.addresses.ai_services}/quotas"
     lab.http.put(quotas, json={"bedrock_min_records": 1}, timeout=30).raise_for_status()
-    yield lambda name, **more: Road(lab, name, bucket, index, **more)
+    roads: list[Road] = []
+
+    def lay_out(name: str, **more: Any) -> Road:
+        roads.append(Road(lab, name, bucket, index, **more))
+        return roads[-1]
+
+    yield lay_out
+    for road in roads:
+        road.close()
     lab.no_faults()
     lab.http.put(quotas, json={}, timeout=30).raise_for_status()
 
@@ -138,7 +146,7 @@ def test_cancelled(start: Start, name: str) -> None:
 def test_throttled(start: Start, name: str) -> None:
     """Not now is no failure: the next attempt submits, and pays once."""
     road = start(name)
-    road.fault("throttle", operation=SUBMIT[name])
+    road.fault("throttle")
     shard = road.prepare()
     with pytest.raises(Throttled):
         road.submit(shard)
@@ -151,7 +159,7 @@ def test_throttled(start: Start, name: str) -> None:
 def test_orphaned(start: Start, name: str) -> None:
     """Accepted, but nobody heard of it: the job is found at the service, waited for there, and paid once."""
     road = start(name)
-    road.fault("lost_response", operation=SUBMIT[name])
+    road.fault("lost_response")
     shard = road.prepare()
     with pytest.raises(RetriableError):
         road.submit(shard)

@@ -64,8 +64,8 @@ def jobs(store: S3Objects, bucket: str) -> Jobs:
 
 
 def test_missing_failed_and_broken_rows_are_asked_again(jobs: Jobs) -> None:
-    """In any order, rows twice, blank lines and rows of others do not count."""
-    rows = [openai(4), openai(0), b"", openai(0), openai(2, error="too long"), openai(77), openai(5)[:-9]]
+    """In any order; of rows twice the first counts, and blank lines and rows of others do not."""
+    rows = [openai(4), openai(0), b"", openai(0), openai(2, error="too long"), openai(2), openai(77), openai(5)[:-9]]
     answered = jobs.answer(rows)
     failed = find_failed(jobs.rows, jobs.shard, [answered])
     assert (failed.positions, failed.example) == ([1, 2, 3, 5], "too long")

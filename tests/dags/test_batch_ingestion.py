@@ -22,7 +22,6 @@ from opensearch_batch.batch_ingestion import (
     DATA_SOURCE_FIELDS,
     SETTINGS,
     OpenSearchBatchIngestionOperator,
-    base_url,
     remote_only,
     request_of,
 )
@@ -30,6 +29,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.progress import IngestCounts, SourceCounts
 from opensearch_batch.core.request import Credential, parse_request
+from opensearch_batch.providers import base_url
 from opensearch_batch.stage import summary
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,6 +21,10 @@ from opensearch_batch.core.rows import Blank, Rejected, Source, read_rows
 from opensearch_batch.services.base import Answers, PredictionRow, Service
 
 
+# More records no shard has: a foreign id does not take memory.
+MAX_POSITION = 10_000_000
+
+
 class Answered(msgspec.Struct, frozen=True):
     """One job's answer: where its rows lie, and the positions of the records it was asked about (None: all)."""
 
@@ -29,12 +33,16 @@ class Answered(msgspec.Struct, frozen=True):
 
 
 class OutputRow(msgspec.Struct, frozen=True):
-    """One row, the position of its record (None: nobody knows), and the reason when it is no prediction."""
+    """One row, the position of its record (None: nobody knows), and the reason when it is no prediction.
+
+    `again` says that the job answered the record before: its first row counts.
+    """
 
     row: Row
     position: int | None
     error: str | None = None
     rejected: Rejected | None = None
+    again: bool = False
 
 
 class OutputRows:
@@ -72,7 +80,7 @@ class OutputRows:
         Raises:
             OutputUnusable: an output is gone.
         """
-        at = 0
+        at, seen = 0, bytearray()
         for entry in read_rows(self._objects, number, self.source([answer])):
             if isinstance(entry, Blank):
                 yield entry
@@ -82,7 +90,8 @@ class OutputRows:
                 yield OutputRow(entry.rows[0], position, entry.reason, entry)
             else:
                 told = self._service.row(entry.content)
-                yield OutputRow(entry, self._position(told, at, answer), told.error)
+                position = self._position(told, at, answer)
+                yield OutputRow(entry, position, told.error, again=_note(seen, position))
             at += 1
 
     def refuse_other_count(self, answer: Answered, rows: int, records: int) -> None:
@@ -122,7 +131,7 @@ class LastAnswers:
             for entry in self._rows.of(answer, number):
                 if isinstance(entry, Blank):
                     yield entry
-                elif entry.position not in later:
+                elif entry.position not in later and not entry.again:
                     self._note(entry)
                     yield entry.rejected or self._told(entry)
 
@@ -157,6 +166,16 @@ class LastAnswers:
             return set()
         rows = (row for row in self._rows.of(answer) if isinstance(row, OutputRow))
         return {row.position for row in rows if row.position is not None}
+
+
+def _note(seen: bytearray, position: int | None) -> bool:
+    """Note a position, a byte each; say whether it was there."""
+    if position is None or position > MAX_POSITION:
+        return False
+    if position >= len(seen):
+        seen.extend(bytes(position + 1 - len(seen)))
+    was_there, seen[position] = bool(seen[position]), 1
+    return was_there
 
 
 class _Named(msgspec.Struct):

@@ -132,7 +132,7 @@ def find_failed(rows: OutputRows, shard: Shard, answered: Sequence[Answered]) ->
             count += 1
             if row.error is not None:
                 example = example or row.error
-            elif row.position is not None and row.position < shard.records:
+            elif row.position is not None and row.position < shard.records and not row.again:
                 missing[row.position] = 0
         rows.refuse_other_count(answer, count, shard.records)
     return Failed(list(_positions(missing)), example)
@@ -178,7 +178,8 @@ def repair_shard(
                 position = next(wanted)
         if position != -1 or at + 1 != shard.records:
             raise OutputUnusable(f"{shard.input}: its {at + 1} lines are not the {shard.records} that were prepared")
-        key = job_key(digest.hexdigest())
+        # Which job failed at them, and how often, belongs to it: else it would be the job that failed.
+        key = job_key(f"{digest.hexdigest()} {shard.job} {number}")
         uri = f"{work.job(key)}/input.jsonl"
         present = objects.head(uri)
         if present is None or present.size_bytes != size_bytes:
