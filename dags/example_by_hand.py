@@ -60,6 +60,7 @@ with DAG(
         job: dict[str, Any] = {
             "model_id": "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}",
             "inputs": INPUTS,
+            "retry_interval_s": 5,
         }
         batch_predict = OpenSearchBatchPredictOperator(task_id="batch_predict", **of_shard, **job)
         poll = OpenSearchMLTaskSensor(task_id="poll", service="sagemaker", poll_every_s=2)

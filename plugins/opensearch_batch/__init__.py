@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 def get_provider_info() -> dict[str, Any]:
     """Describe the package to Airflow (entry point ``apache_airflow_provider``)."""
     modules = ["prepare", "batch_predict", "repair", "ingest", "batch_ingestion", "replay"]
+    triggers = ["submit", "poll", "repair"]
     name = "OpenSearch Batch"
     return {
         "package-name": "airflow-provider-opensearch-batch",
@@ -22,11 +23,6 @@ def get_provider_info() -> dict[str, Any]:
         "versions": [__version__],
         "operators": [{"integration-name": name, "python-modules": [f"opensearch_batch.{m}" for m in modules]}],
         "sensors": [{"integration-name": name, "python-modules": ["opensearch_batch.poll"]}],
-        "triggers": [
-            {
-                "integration-name": name,
-                "python-modules": [f"opensearch_batch.{m}" for m in ("submit", "poll", "repair")],
-            }
-        ],
+        "triggers": [{"integration-name": name, "python-modules": [f"opensearch_batch.{m}" for m in triggers]}],
         "hooks": [{"integration-name": name, "python-modules": ["opensearch_batch.hooks"]}],
     }

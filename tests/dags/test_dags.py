@@ -43,9 +43,10 @@ def test_a_dag_file_is_light_and_its_stages_stand_in_order(home: Path, module: s
     assert found["heavy"] == []
     assert dag_id in found["again"]
     assert found["tasks"][dag_id] == {
-        "prepare": ["batch_predict", "ingest"],
+        "prepare": ["batch_predict", "ingest", "repair"],
         "batch_predict": ["poll"],
-        "poll": ["ingest"],
+        "poll": ["repair"],
+        "repair": ["ingest"],
         "ingest": [],
     }
 

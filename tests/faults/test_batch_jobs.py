@@ -150,12 +150,13 @@ def test_clearing_poll_reattaches_to_the_running_job(run: Run) -> None:
     assert (run.jobs(), run.record()["end"]["state"], run.task("poll")["try_number"]) == (1, "COMPLETED", 2)
 
 
-def test_throttling_is_retried_and_pays_once(run: Run) -> None:
-    """SageMaker says not now; the task's own retry submits."""
-    run.lab.fault(fault="throttle", times=1, operation="CreateTransformJob")
+def test_throttling_is_waited_for_and_pays_once(run: Run) -> None:
+    """SageMaker says not now, twice; the task waits in the triggerer, and no retry is used up."""
+    run.lab.fault(fault="throttle", times=2, operation="CreateTransformJob")
     run.start()
     assert run.end() == "success"
-    assert (run.jobs(), run.task("batch_predict")["try_number"]) == (1, 2)
+    assert (run.jobs(), run.task("batch_predict")["try_number"]) == (1, 1)
+    assert "not yet submitted" in run.log("batch_predict")
 
 
 def test_bad_lines_are_dead_letters_and_the_rest_is_indexed(run: Run) -> None:

@@ -20,7 +20,6 @@ from opensearch_batch.core.record_ids import RECORD_ID, position_of, record_id
 from opensearch_batch.core.rows import Blank, Rejected, Source, read_rows
 from opensearch_batch.services.base import Answers, PredictionRow, Service
 
-
 # More records no shard has: a foreign id does not take memory.
 MAX_POSITION = 10_000_000
 
