@@ -24,6 +24,8 @@ def test_a_store_is_asked_for_only_when_its_uris_come(tmp_path: Path) -> None:
     for uri in ("file-abc", "openai://file-abc"):
         with pytest.raises(ConfigError, match="OpenAI is not set up here; give a connection or a key"):
             stores.open(uri)
+    with pytest.raises(ConfigError, match="cohere://d: Cohere is not set up here; give a connection"):
+        stores.open("cohere://d")
     with pytest.raises(ConfigError, match="files of this machine are not read here"):
         Stores().head("/etc/passwd")
 
@@ -77,6 +79,6 @@ def test_an_unknown_scheme_is_no_path(tmp_path: Path) -> None:
     """What nobody reads is said, with what is read."""
     stores = Stores(local=lambda: LocalFiles(tmp_path))
     with pytest.raises(
-        ConfigError, match=r"gs://b/k: nothing here reads gs://; give an s3://, openai:// or file:// URI"
+        ConfigError, match=r"gs://b/k: nothing here reads gs://; give an s3://, openai://, cohere:// or file:// URI"
     ):
         stores.head("gs://b/k")

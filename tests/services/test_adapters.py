@@ -61,8 +61,13 @@ def record(name: str, **more: Any) -> JobRecord:
         ("bedrock", {"modelId": CLAUDE, "model_input": {"max_tokens": 9}}, ["$.a"],
          {"recordId": "r1", "modelInput": {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 9,
                                            "messages": [{"role": "user", "content": "A"}]}}),
+        ("bedrock", {"modelId": f"us.{CLAUDE}"}, ["$.a"],
+         {"recordId": "r1", "modelInput": {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 1024,
+                                           "messages": [{"role": "user", "content": "A"}]}}),
         ("bedrock", {"modelId": "new.model", "model_input": {"x": [{"prompt": "<input>"}]}}, ["$.a"],
          {"recordId": "r1", "modelInput": {"x": [{"prompt": "A"}]}}),
+        ("bedrock", {"modelId": "new.model", "model_input": {"prompt": 'In "short": <input>.', "n": 1}}, ["$.q"],
+         {"recordId": "r1", "modelInput": {"prompt": 'In "short": say "<input>"\n\\.', "n": 1}}),
         ("cohere", {}, ["$.a"], {"text": "A", "record_id": "r1"}),
     ],
 )  # fmt: skip
@@ -72,7 +77,7 @@ def test_a_record_becomes_the_services_own_line(
     """With the record's id, from which the answer is known again."""
     given = parameters(name, **more)
     service(name).check(given, inputs)
-    made = service(name).request_line(given, inputs)(b'{"a":"A","b":"B","n":1}', "r1")
+    made = service(name).request_line(given, inputs)(b'{"a":"A","b":"B","n":1,"q":"say \\"<input>\\"\\n\\\\"}', "r1")
     assert json.loads(made) == line
     assert b"\n" not in made
 
@@ -100,10 +105,14 @@ def test_a_record_the_model_could_not_read_is_rejected(name: str, row: bytes, re
         ("openai", {"endpoint": "/v1/moderations"}, ["$.a"], "endpoint is '/v1/moderations'"),
         ("openai", {"endpoint": "/v1/chat/completions"}, ["$.a", "$.b"], "takes 1 input a record, found 2"),
         ("openai", {}, ["$.a[*]"], "no plain path"),
-        ("bedrock", {"modelId": TITAN}, ["$.a", "$.b"], "takes 1 input a record, found 2"),
+        ("openai", {"body": "no object"}, ["$.a"], "parameters.body must be an object"),
+        ("bedrock", {"modelId": TITAN}, ["$.a", "$.b"], r"found 2; map one, or choose a cohere\.embed model"),
+        ("bedrock", {"modelId": EMBED, "model_input": {"texts": ["<input>"]}}, ["$.a", "$.b"], "takes 1 input"),
+        ("bedrock", {"modelId": TITAN, "model_input": "[1]"}, ["$.a"], "parameters.model_input must be an object"),
         ("bedrock", {"modelId": "new.model"}, ["$.a"], 'give parameters.model_input with the text "<input>"'),
         ("cohere", {}, ["$.a", "$.b"], "takes 1 input a record, found 2"),
         ("cohere", {"embedding_types": ["float", "int8"]}, ["$.a"], "must be a list of one of float"),
+        ("cohere", {"embedding_types": "float"}, ["$.a"], "must be a list of one of float.*found 'float'"),
     ],
 )  # fmt: skip
 def test_what_cannot_make_a_job_is_refused_before_paying(
@@ -133,6 +142,10 @@ def test_a_parameter_the_service_needs_is_missed(name: str, missing: str) -> Non
         ("bedrock", {"modelId": TITAN}, ["$.a"], 0, "$.modelOutput.embedding"),
         ("bedrock", {"modelId": EMBED}, ["$.a", "$.b"], 1, "$.modelOutput.embeddings[1]"),
         ("bedrock", {"modelId": CLAUDE}, ["$.a"], None, "$.modelOutput.content[0].text"),
+        ("bedrock", {"modelId": f"arn:aws:bedrock:us-east-1:1:inference-profile/us.{CLAUDE}"}, ["$.a"], None,
+         "$.modelOutput.content[0].text"),
+        ("bedrock", {"modelId": f"arn:aws:bedrock:us-east-1::foundation-model/{TITAN}"}, ["$.a"], None,
+         "$.modelOutput.embedding"),
         ("bedrock", {"modelId": "new.model"}, ["$.a"], None, "$.modelOutput"),
         ("cohere", {}, ["$.a"], 0, "$.embeddings.float"),
         ("cohere", {"embedding_types": ["int8"]}, ["$.a"], None, "$.embeddings.int8"),
@@ -282,6 +295,17 @@ def test_a_refusal_means_what_the_service_means(name: str) -> None:
     assert type(explain(adapter, RemoteError("x", status=429, code=""))) is Throttled
     assert type(explain(adapter, RemoteError("x", status=503, code=""))) is RetriableError
     assert type(explain(adapter, RemoteError("x", status=400, code="other"))) is ConfigError
+
+
+@pytest.mark.parametrize("name", list(SERVICES))
+def test_the_identity_is_the_same_however_ml_commons_keeps_a_parameter(name: str) -> None:
+    """As it was written, or as JSON text: a job that is paid for is found by both."""
+    written = fill(json.loads((CONNECTORS / f"{name}.json").read_text()), VALUES, "connector")["parameters"]
+    written |= {"Environment": {"A": "1"}}
+    kept = {key: value if isinstance(value, str) else json.dumps(value) for key, value in written.items()}
+    adapter = service(name)
+    assert adapter.identity(written) == adapter.identity(kept)
+    assert adapter.prediction_path(written, ["$.a"]) == adapter.prediction_path(kept, ["$.a"])
 
 
 def test_a_record_id_is_what_every_service_takes() -> None:

@@ -62,6 +62,15 @@ def test_a_job_overrides_name_and_places_and_keeps_the_rest(parameters: dict[str
     }
 
 
+def test_a_shard_is_read_as_an_object_whatever_the_connector_reads(parameters: dict[str, Any]) -> None:
+    """Of a manifest file the connector's own jobs may read; a shard is one object."""
+    source = json.loads(parameters["TransformInput"])
+    source["DataSource"]["S3DataSource"] = {"S3DataType": "ManifestFile", "S3Uri": "s3://x/batch.manifest"}
+    job = SageMaker().batch_predict_parameters(RECORD, {**parameters, "TransformInput": json.dumps(source)})
+    place = {"S3DataType": "S3Prefix", "S3Uri": "s3://w/jobs/k/input.jsonl"}
+    assert job["TransformInput"]["DataSource"] == {"S3DataSource": place}
+
+
 def test_the_output_is_one_object_beside_the_inputs_name() -> None:
     """SageMaker appends .out."""
     assert SageMaker().outputs(RECORD, {}) == ["s3://w/jobs/k/output/1/input.jsonl.out"]

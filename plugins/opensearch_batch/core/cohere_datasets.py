@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import IO, Any, NoReturn
 
 import msgspec
 
 from opensearch_batch.core.cohere_errors import cohere_errors
-from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.errors import ConfigError, OutputUnusable, RetriableError
 from opensearch_batch.core.objects import READ_BUFFER_BYTES, ObjectInfo, Stored
+from opensearch_batch.core.single_floats import change_of
 
 SCHEME = "cohere://"
 TIMEOUT_S = 120.0
@@ -52,13 +53,17 @@ class CohereDatasets:
 
         Raises:
             ConfigError: there is no such dataset, or the key is refused.
-            RetriableError: the service stays away; also while reading.
-            FatalError: a part is damaged; while reading.
+            RetriableError: the service stays away, also while reading; or the dataset is not ready yet.
+            OutputUnusable: the dataset is none that can be read; or a part is damaged, while reading.
         """
         found = self._dataset(uri)
         if found is None:
             raise ConfigError(f"{uri}: Cohere knows no such dataset; mend the id, or give the key of its own account")
-        return io.BufferedReader(_Rows(uri, [str(part.url) for part in found.dataset_parts or []]), READ_BUFFER_BYTES)
+        parts = [str(part.url) for part in found.dataset_parts or []]
+        if not parts:
+            # No rows must not look like an answer without rows.
+            _refuse_unready(uri, str(found.validation_status))
+        return io.BufferedReader(_Rows(uri, parts), READ_BUFFER_BYTES)
 
     def _dataset(self, uri: str) -> Any | None:  # noqa: ANN401 - cohere's model of a dataset
         from cohere.errors import NotFoundError
@@ -80,7 +85,6 @@ class _Rows(io.RawIOBase):
     """The rows of Avro files as a raw stream of JSON lines."""
 
     def __init__(self, uri: str, parts: list[str]) -> None:
-        self._uri = uri
         self._lines = _lines(uri, parts)
         self._rest = memoryview(b"")
 
@@ -100,24 +104,42 @@ class _Rows(io.RawIOBase):
         super().close()
 
 
-def _lines(uri: str, parts: list[str]) -> Any:  # noqa: ANN401 - a generator
-    """Yield each row as a line. The value of a 32-bit float is written whole, so that the index reads the same one."""
-    import fastavro
-    import requests
+def _refuse_unready(uri: str, status: str) -> NoReturn:
+    if status in {"failed", "skipped"}:
+        raise OutputUnusable(f"{uri}: Cohere says the dataset is {status}, and shows no part of it")
+    raise RetriableError(f"{uri}: Cohere shows no part of the dataset yet ({status}); run again later")
 
-    encode = msgspec.json.Encoder().encode
+
+def _lines(uri: str, parts: list[str]) -> Generator[bytes]:
+    """Yield each row as a line."""
+    import requests
+    from urllib3.exceptions import HTTPError
+
     for part in parts:
         try:
             # The address is signed: it needs no key, and stands in no message.
             with requests.get(part, stream=True, timeout=TIMEOUT_S) as response:
                 response.raise_for_status()
                 response.raw.decode_content = True
-                content: Any = response.raw
-                for row in fastavro.reader(content):
-                    yield encode(row) + b"\n"
-        except requests.RequestException as error:
+                yield from _avro_lines(uri, response.raw)
+        except (requests.RequestException, HTTPError) as error:
             raise RetriableError(
                 f"{uri}: a part of the dataset cannot be read ({type(error).__name__}); run again"
             ) from None
-        except (EOFError, ValueError, IndexError) as error:
-            raise FatalError(f"{uri}: a part of the dataset is damaged or cut off ({error})") from None
+
+
+def _avro_lines(uri: str, part: Any) -> Generator[bytes]:  # noqa: ANN401 - a response's raw stream, of urllib3's own type
+    """Yield the rows of one Avro file; what breaks the transfer is passed on as it is."""
+    import fastavro
+    from urllib3.exceptions import HTTPError
+
+    encode = msgspec.json.Encoder().encode
+    try:
+        reader = fastavro.reader(part)
+        short = change_of(reader.writer_schema)
+        for row in reader:
+            yield encode(row if short is None else short(row)) + b"\n"
+    except HTTPError:
+        raise
+    except Exception as error:  # noqa: BLE001 - fastavro raises whatever its decoder stumbles over in damaged bytes
+        raise OutputUnusable(f"{uri}: a part of the dataset is damaged or cut off ({type(error).__name__})") from None

@@ -18,11 +18,13 @@ from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+from opensearch_batch.services.parameters import nested_object
 from opensearch_batch.services.row_errors import provider_error
 
 MIB = 1 << 20
 MAX_NAME_CHARS = 63
-INPUT = "<input>"
+INPUT = b"<input>"
+TITAN_EMBED, COHERE_EMBED, ANTHROPIC = _FAMILIES = ("amazon.titan-embed", "cohere.embed", "anthropic.")
 MODEL_INPUT = "model_input"
 DEFAULT_MAX_TOKENS = 1024
 _STATES: dict[str, State] = {
@@ -38,7 +40,7 @@ _STATES: dict[str, State] = {
     "Stopped": "CANCELLED",
     "Expired": "EXPIRED",
 }
-Body = Callable[[list[bytes]], dict[str, Any]]
+Body = Callable[[list[bytes]], Any]
 
 
 class _Row(msgspec.Struct):
@@ -67,9 +69,10 @@ class Bedrock:
         for needed in ("modelId", "roleArn"):
             if needed not in parameters:
                 raise ConfigError(f"connector parameters.{needed} is missing; CreateModelInvocationJob needs it")
-        many = self.model(parameters).startswith("cohere.embed")
-        need_inputs(f"bedrock {self.model(parameters)}", inputs, most=None if many else 1)
-        _body(self.model(parameters), _extra(parameters))
+        model, extra = self.model(parameters), _extra(parameters)
+        most = None if _family(model) == COHERE_EMBED and not _is_template(extra) else 1
+        need_inputs(f"bedrock {model}", inputs, most=most, remedy="map one, or choose a cohere.embed model")
+        _body(model, extra)
 
     def model(self, parameters: Mapping[str, Any]) -> str:
         """Return modelId."""
@@ -101,12 +104,12 @@ class Bedrock:
             ConfigError: there is no such input.
         """
         check_number(inputs, number)
-        model = self.model(parameters)
-        if model.startswith("amazon.titan-embed"):
-            return "$.modelOutput.embedding"
-        if model.startswith("cohere.embed"):
-            return f"$.modelOutput.embeddings[{number or 0}]"
-        return "$.modelOutput.content[0].text" if model.startswith("anthropic.") else "$.modelOutput"
+        paths = {
+            TITAN_EMBED: "$.modelOutput.embedding",
+            COHERE_EMBED: f"$.modelOutput.embeddings[{number or 0}]",
+            ANTHROPIC: "$.modelOutput.content[0].text",
+        }
+        return paths.get(_family(self.model(parameters)), "$.modelOutput")
 
     def job_name(self, prefix: str, folder: str, generation: int) -> str:
         """Return a jobName: letters, digits and hyphens, at most 63; the folder, work prefix included, stands in it."""
@@ -121,8 +124,8 @@ class Bedrock:
         inputs: Sequence[str] = (),  # noqa: ARG002 - they stand in the file
     ) -> dict[str, Any]:
         """Return the job's name, and its places in the connector's configurations."""
-        source = _member(parameters, "inputDataConfig").get("s3InputDataConfig", {})
-        target = _member(parameters, "outputDataConfig").get("s3OutputDataConfig", {})
+        source = nested_object(parameters, "inputDataConfig", default={}).get("s3InputDataConfig", {})
+        target = nested_object(parameters, "outputDataConfig", default={}).get("s3OutputDataConfig", {})
         return {
             "jobName": record.name,
             "inputDataConfig": {"s3InputDataConfig": {**source, "s3Uri": record.input}},
@@ -159,41 +162,35 @@ def _body(model: str, extra: dict[str, Any]) -> Body:
     Raises:
         ConfigError: how this model takes its input is not known, and `model_input` does not say.
     """
-    if INPUT in msgspec.json.encode(extra).decode():
-        return lambda texts: _filled(extra, msgspec.Raw(texts[0]))
-    if model.startswith("amazon.titan-embed"):
-        return lambda texts: {"inputText": msgspec.Raw(texts[0]), **extra}
-    if model.startswith("cohere.embed"):
-        return lambda texts: {"texts": [msgspec.Raw(text) for text in texts], "input_type": "search_document", **extra}
-    if model.startswith("anthropic."):
+    family = _family(model)
+    if _is_template(extra):
+        template = msgspec.json.encode(extra)
+        # Within the quotes of a JSON text, so that it may be a part of a longer one.
+        return lambda texts: msgspec.Raw(template.replace(INPUT, texts[0][1:-1]))
+    if family == TITAN_EMBED:
+        return lambda texts: {**extra, "inputText": msgspec.Raw(texts[0])}
+    if family == COHERE_EMBED:
+        fixed = {"input_type": "search_document", **extra}
+        return lambda texts: {**fixed, "texts": [msgspec.Raw(text) for text in texts]}
+    if family == ANTHROPIC:
         fixed = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": DEFAULT_MAX_TOKENS, **extra}
         return lambda texts: {**fixed, "messages": [{"role": "user", "content": msgspec.Raw(texts[0])}]}
     raise ConfigError(
         f"bedrock {model}: how this model takes its input is not known here; give parameters.{MODEL_INPUT} with the "
-        f'text "{INPUT}" where the input goes'
+        f'text "{INPUT.decode()}" where the input goes'
     )
 
 
-def _filled(value: Any, text: msgspec.Raw) -> Any:  # noqa: ANN401 - JSON
-    if isinstance(value, dict):
-        return {key: _filled(item, text) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_filled(item, text) for item in value]
-    return text if value == INPUT else value
+def _family(model: str) -> str:
+    """Return the known family of a model's id, of its ARN, or of an inference profile's (``us.anthropic.…``)."""
+    name = model.rpartition("/")[2]
+    names = (name, name.partition(".")[2])
+    return next((family for family in _FAMILIES if any(each.startswith(family) for each in names)), "")
+
+
+def _is_template(extra: dict[str, Any]) -> bool:
+    return INPUT in msgspec.json.encode(extra)
 
 
 def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return _member(parameters, MODEL_INPUT)
-
-
-def _member(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = parameters.get(name, {})
-    if isinstance(value, str):
-        # ML Commons stores nested connector parameters as JSON text.
-        try:
-            value = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            value = None
-    if not isinstance(value, dict):
-        raise ConfigError(f"connector parameters.{name} must be an object")
-    return value
+    return nested_object(parameters, MODEL_INPUT, default={})

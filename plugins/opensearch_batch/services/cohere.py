@@ -1,7 +1,8 @@
 """Cohere's Embed Jobs: a dataset of texts, uploaded, becomes a dataset of texts with their embeddings.
 
-A row is one text, so a record has one input. The record's id travels as a field that the job keeps. A row has no place
-for an error: one that failed has no embeddings.
+A row is one text, so a record has one input: with several, a record's predictions would stand in rows of their own, and
+nothing but this service would need to bring them together again. The record's id travels as a field that the job
+keeps. A row has no place for an error: one that failed has no embeddings.
 
 Source: Cohere's API reference (Datasets, Embed Jobs), and its Python package for what a dataset's parts are.
 """
@@ -20,6 +21,7 @@ from opensearch_batch.core.record_ids import RECORD_ID
 from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+from opensearch_batch.services.parameters import nested
 
 MIB = 1 << 20
 DATASET = "dataset_id"
@@ -70,7 +72,7 @@ class Cohere:
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return what shapes the embeddings beside the texts."""
-        return {name: parameters.get(name) for name in ("input_type", "embedding_types", "truncate")}
+        return {name: nested(parameters, name) for name in ("input_type", "embedding_types", "truncate")}
 
     def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - rows always keep the id
         """Say that a row names its record."""
@@ -110,7 +112,7 @@ class Cohere:
         return {DATASET: record.staged[DATASET], "name": record.name}
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
-        """Compare by name or dataset; before ML Commons refreshed a task it has the id alone, as has our own record."""
+        """Compare by dataset; before ML Commons refreshed a task it has the id alone, as has our own record."""
         known = record.remote_job.get("job_id")
         if known is not None and remote_job.get("job_id") == known:
             return True
@@ -146,10 +148,7 @@ def _embedding_type(parameters: Mapping[str, Any]) -> str:
     Raises:
         ConfigError: it would make several.
     """
-    types = parameters.get("embedding_types", ["float"])
-    if isinstance(types, str):
-        # ML Commons stores nested connector parameters as JSON text.
-        types = msgspec.json.decode(types)
+    types = nested(parameters, "embedding_types", default=["float"])
     if not isinstance(types, list) or len(types) != 1 or types[0] not in _Embeddings.__struct_fields__:
         known = ", ".join(_Embeddings.__struct_fields__)
         raise ConfigError(f"connector parameters.embedding_types must be a list of one of {known}; found {types!r}")

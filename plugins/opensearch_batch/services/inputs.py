@@ -67,11 +67,11 @@ def check_number(inputs: Sequence[str], number: int | None) -> None:
         raise ConfigError(f"prediction[{number}]: a record has {one}; the last is prediction[{len(inputs) - 1}]")
 
 
-def need_inputs(service: str, inputs: Sequence[str], *, most: int | None = None) -> None:
+def need_inputs(service: str, inputs: Sequence[str], *, most: int | None = None, remedy: str = "map one") -> None:
     """Raise ConfigError unless the pipeline says what the model reads, and not more than the service takes."""
     if not inputs:
         raise ConfigError(f"{service}: say what the model reads, like input: $.text")
     if most is not None and len(inputs) > most:
-        raise ConfigError(f"{service}: this model takes {most} input a record, found {len(inputs)}; map one")
+        raise ConfigError(f"{service}: this model takes {most} input a record, found {len(inputs)}; {remedy}")
     for path in inputs:
         PlainPath.parse(path)

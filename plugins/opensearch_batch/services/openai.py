@@ -18,6 +18,7 @@ from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+from opensearch_batch.services.parameters import nested_object
 from opensearch_batch.services.row_errors import provider_error
 
 MIB = 1 << 20
@@ -55,6 +56,7 @@ class OpenAI:
         if "model" not in parameters:
             raise ConfigError("connector parameters.model is missing; each request of a batch names it")
         need_inputs(f"openai {_endpoint(parameters)}", inputs, most=None if _endpoint(parameters) == EMBEDDINGS else 1)
+        _extra(parameters)
 
     def model(self, parameters: Mapping[str, Any]) -> str:
         """Return the model's name."""
@@ -70,8 +72,8 @@ class OpenAI:
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
         """Return the function that makes one request: ``{"custom_id", "method", "url", "body"}``."""
-        read, endpoint, extra = texts_reader(inputs), _endpoint(parameters), _extra(parameters)
-        fixed = {"model": self.model(parameters), **extra}
+        read, endpoint = texts_reader(inputs), _endpoint(parameters)
+        fixed = {"model": self.model(parameters), **_extra(parameters)}
 
         def line(record: bytes, record_id: str) -> bytes:
             texts = [msgspec.Raw(text) for text in read(record)]
@@ -144,13 +146,7 @@ def _endpoint(parameters: Mapping[str, Any]) -> str:
 
 def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `parameters.body` adds to each request's body."""
-    body = parameters.get("body", {})
-    if isinstance(body, str):
-        # ML Commons stores nested connector parameters as JSON text.
-        body = msgspec.json.decode(body)
-    if not isinstance(body, dict):
-        raise ConfigError("parameters.body must be an object; its members go into each request's body")
-    return body
+    return nested_object(parameters, "body", default={})
 
 
 def _reason(remote_job: Mapping[str, Any]) -> str:

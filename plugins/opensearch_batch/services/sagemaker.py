@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.json_path import PlainPath, check_json
@@ -21,6 +19,7 @@ from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
+from opensearch_batch.services.parameters import nested, nested_object
 from opensearch_batch.services.row_errors import provider_error
 
 MIB = 1 << 20
@@ -47,10 +46,10 @@ class SageMaker:
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless rows are split by line, and are whole."""
-        processing = _member(parameters, "DataProcessing")
-        if _member(parameters, "TransformInput").get("SplitType") != "Line":
+        processing = nested_object(parameters, "DataProcessing")
+        if nested_object(parameters, "TransformInput").get("SplitType") != "Line":
             raise ConfigError("connector parameters.TransformInput.SplitType must be Line: a shard has a record a line")
-        if _member(parameters, "TransformOutput").get("AssembleWith") != "Line":
+        if nested_object(parameters, "TransformOutput").get("AssembleWith") != "Line":
             raise ConfigError("connector parameters.TransformOutput.AssembleWith must be Line: a row stands on a line")
         if processing.get("OutputFilter", "$") != "$":
             raise ConfigError(
@@ -68,11 +67,11 @@ class SageMaker:
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return what shapes the rows: filters, split, assembly and strategy; not names, places, machines."""
-        source, target = _member(parameters, "TransformInput"), _member(parameters, "TransformOutput")
+        source, target = nested_object(parameters, "TransformInput"), nested_object(parameters, "TransformOutput")
         return {
-            "DataProcessing": _member(parameters, "DataProcessing"),
+            "DataProcessing": nested_object(parameters, "DataProcessing"),
             "region": parameters.get("region"),
-            "Environment": parameters.get("Environment"),
+            "Environment": nested(parameters, "Environment"),
             "BatchStrategy": parameters.get("BatchStrategy"),
             "ContentType": source.get("ContentType"),
             "SplitType": source.get("SplitType"),
@@ -82,7 +81,7 @@ class SageMaker:
 
     def answers(self, parameters: Mapping[str, Any]) -> Answers:
         """Say that a row holds its record, or with JoinSource None is known by its position."""
-        joined = _member(parameters, "DataProcessing").get("JoinSource") == "Input"
+        joined = nested_object(parameters, "DataProcessing").get("JoinSource") == "Input"
         return "beside_record" if joined else "by_position"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
@@ -128,12 +127,12 @@ class SageMaker:
         own: dict[str, Any] = {}
         if inputs:
             path = inputs[0] if len(inputs) == 1 else f"$.{MODEL_INPUTS}"
-            own["DataProcessing"] = {**_member(parameters, "DataProcessing"), "InputFilter": path}
+            own["DataProcessing"] = {**nested_object(parameters, "DataProcessing"), "InputFilter": path}
         return {
             **own,
             "TransformJobName": record.name,
-            "TransformInput": {**_member(parameters, "TransformInput"), "DataSource": place},
-            "TransformOutput": {**_member(parameters, "TransformOutput"), "S3OutputPath": record.output},
+            "TransformInput": {**nested_object(parameters, "TransformInput"), "DataSource": place},
+            "TransformOutput": {**nested_object(parameters, "TransformOutput"), "S3OutputPath": record.output},
         }
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
@@ -159,15 +158,5 @@ class SageMaker:
         return PredictionRow(None, provider_error(row))
 
 
-def _member(parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
-    value = parameters.get(name)
-    if isinstance(value, str):
-        # ML Commons stores nested connector parameters as JSON text.
-        value = msgspec.json.decode(value)
-    if not isinstance(value, dict):
-        raise ConfigError(f"connector parameters.{name} must be an object, as CreateTransformJob documents it")
-    return value
-
-
 def _input_filter(parameters: Mapping[str, Any]) -> str:
-    return str(_member(parameters, "DataProcessing").get("InputFilter") or "$")
+    return str(nested_object(parameters, "DataProcessing").get("InputFilter") or "$")

@@ -23,7 +23,13 @@ def aws_errors(place: str, throttle_codes: frozenset[str]) -> Iterator[None]:
     Raises:
         NotFound: no such job. Throttled: not now. RetriableError: the service stays away. ConfigError: it refuses us.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        ParamValidationError,
+        PartialCredentialsError,
+    )
 
     try:
         yield
@@ -37,8 +43,10 @@ def aws_errors(place: str, throttle_codes: frozenset[str]) -> Iterator[None]:
         if status >= SERVER_ERROR:
             raise RetriableError(f"{place}: {error}") from error
         raise ConfigError(f"{place}: {error}; mend the AWS connection, or what its role may do") from error
+    except (NoCredentialsError, PartialCredentialsError, ParamValidationError) as error:
+        raise ConfigError(f"{place}: {error}; mend the AWS connection") from error
     except BotoCoreError as error:
-        raise RetriableError(f"{place}: {error}") from error
+        raise RetriableError(f"{place}: AWS does not answer ({type(error).__name__}); run again later") from error
 
 
 def plain(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from opensearch_batch.core.errors import NotFound
 from opensearch_batch.core.job import JobRecord
 from opensearch_batch.services.bedrock import Bedrock
 from opensearch_batch.services.providers.aws import aws_errors, plain
+from opensearch_batch.services.providers.stopping import stop_if_live
 
 LIVE = frozenset({"Submitted", "Validating", "Scheduled", "InProgress"})
 
@@ -49,10 +50,12 @@ class BedrockProvider:
 
     def stop(self, record: JobRecord) -> None:
         """Stop the job, unless it has ended."""
-        if self.look(record).get("status") not in LIVE:
-            return
-        with aws_errors(f"Bedrock job {record.name}", Bedrock.throttle_codes):
-            self._client.stop_model_invocation_job(jobIdentifier=self._arn(record))
+
+        def stop() -> None:
+            with aws_errors(f"Bedrock job {record.name}", Bedrock.throttle_codes):
+                self._client.stop_model_invocation_job(jobIdentifier=self._arn(record))
+
+        stop_if_live(lambda: self.look(record).get("status") in LIVE, stop)
 
     def _arn(self, record: JobRecord) -> str:
         known = record.remote_job.get("jobArn") or (self.find(record) or {}).get("jobArn")

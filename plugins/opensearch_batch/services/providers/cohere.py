@@ -6,14 +6,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from opensearch_batch.core.cohere_errors import cohere_errors
-from opensearch_batch.core.errors import ConfigError, NotFound, RetriableError
+from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
 from opensearch_batch.core.job import JobRecord
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.record_ids import RECORD_ID
 from opensearch_batch.services.cohere import DATASET
+from opensearch_batch.services.providers.stopping import stop_if_live
+
+if TYPE_CHECKING:
+    from cohere import Client
+    from cohere.types import EmbedJob
 
 SPOOL_BYTES = 16 << 20
 VALIDATION_POLL_S, VALIDATION_MOST_S = 2.0, 900.0
@@ -31,7 +37,7 @@ class CohereProvider:
 
     def __init__(
         self,
-        client: Any,  # noqa: ANN401 - cohere's client is imported where it is made
+        client: Client,
         objects: Objects,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -56,8 +62,15 @@ class CohereProvider:
                 created = self._client.datasets.create(
                     name=name, type="embed-input", data=(f"{name}.jsonl", spool), keep_fields=[RECORD_ID]
                 )
-        self._wait_until_valid(str(created.id), uri)
-        return {DATASET: str(created.id)}
+        staged = {DATASET: str(created.id)}
+        try:
+            self._wait_until_valid(str(created.id), uri)
+        except BatchError:
+            # Nobody would know of it, and an account has room for so many only.
+            with suppress(BatchError):
+                self.unstage(staged)
+            raise
+        return staged
 
     def unstage(self, staged: Mapping[str, str]) -> None:
         """Delete the dataset, if it is there."""
@@ -71,10 +84,12 @@ class CohereProvider:
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
         """Return the job over the record's dataset, None for none."""
+        if DATASET not in record.staged:
+            return None
         with cohere_errors("embed jobs at Cohere"):
             jobs = self._client.embed_jobs.list().embed_jobs or []
         for job in jobs:
-            if job.input_dataset_id == record.staged.get(DATASET):
+            if job.input_dataset_id == record.staged[DATASET]:
                 return _plain(job)
         return None
 
@@ -85,10 +100,12 @@ class CohereProvider:
 
     def stop(self, record: JobRecord) -> None:
         """Cancel the job, unless it has ended."""
-        if self.look(record).get("status") not in LIVE:
-            return
-        with cohere_errors(f"embed job {_id(record)} at Cohere"):
-            self._client.embed_jobs.cancel(id=_id(record))
+
+        def stop() -> None:
+            with cohere_errors(f"embed job {_id(record)} at Cohere"):
+                self._client.embed_jobs.cancel(id=_id(record))
+
+        stop_if_live(lambda: self.look(record).get("status") in LIVE, stop)
 
     def _wait_until_valid(self, dataset: str, uri: str) -> None:
         give_up_at = self._clock() + VALIDATION_MOST_S
@@ -104,9 +121,8 @@ class CohereProvider:
             self._sleep(VALIDATION_POLL_S)
 
 
-def _plain(job: Any) -> dict[str, Any]:  # noqa: ANN401 - cohere's model of a job
-    found: dict[str, Any] = job.model_dump(mode="json") if hasattr(job, "model_dump") else job.dict()
-    return found
+def _plain(job: EmbedJob) -> dict[str, Any]:
+    return dict(job.model_dump(mode="json"))
 
 
 def _id(record: JobRecord) -> str:

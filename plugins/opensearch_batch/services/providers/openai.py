@@ -12,6 +12,7 @@ from opensearch_batch.core.errors import ConfigError, FatalError, NotFound, Retr
 from opensearch_batch.core.job import JobRecord
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.services.openai import FILE
+from opensearch_batch.services.providers.stopping import stop_if_live
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -42,7 +43,7 @@ class OpenAIProvider:
                 shutil.copyfileobj(stream, spool, 1 << 20)
             spool.seek(0)
             # A file of its own for each job: the batch is found again by it.
-            created = self._client.files.create(file=(f"{name}.jsonl", spool._file), purpose="batch")  # noqa: SLF001 - openai asks for an io.IOBase
+            created = self._client.files.create(file=(f"{name}.jsonl", spool), purpose="batch")
             return {FILE: created.id}
 
     def unstage(self, staged: Mapping[str, str]) -> None:
@@ -75,10 +76,12 @@ class OpenAIProvider:
 
     def stop(self, record: JobRecord) -> None:
         """Cancel the batch, unless it has ended."""
-        if self.look(record).get("status") not in LIVE:
-            return
-        with _errors(f"batch {_id(record)} at OpenAI"):
-            self._client.batches.cancel(_id(record))
+
+        def stop() -> None:
+            with _errors(f"batch {_id(record)} at OpenAI"):
+                self._client.batches.cancel(_id(record))
+
+        stop_if_live(lambda: self.look(record).get("status") in LIVE, stop)
 
 
 def _id(record: JobRecord) -> str:
@@ -104,6 +107,6 @@ def _errors(place: str) -> Iterator[None]:
     except openai.InternalServerError as error:
         raise RetriableError(f"{place}: OpenAI answered {error.status_code}; run again later") from None
     except openai.APIStatusError as error:
-        raise FatalError(f"{place}: OpenAI answered {error.status_code}") from None
+        raise FatalError(f"{place}: OpenAI refuses it ({error.status_code}); no retry helps") from None
     except openai.APIConnectionError:
         raise RetriableError(f"{place}: OpenAI does not answer; run again later") from None

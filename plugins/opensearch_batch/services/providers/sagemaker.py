@@ -8,6 +8,7 @@ from typing import Any
 from opensearch_batch.core.errors import NotFound
 from opensearch_batch.core.job import JobRecord
 from opensearch_batch.services.providers.aws import aws_errors, plain
+from opensearch_batch.services.providers.stopping import stop_if_live
 from opensearch_batch.services.sagemaker import SageMaker
 
 LIVE = frozenset({"InProgress"})
@@ -44,7 +45,9 @@ class SageMakerProvider:
 
     def stop(self, record: JobRecord) -> None:
         """Stop the job, unless it has ended."""
-        if self.look(record).get("TransformJobStatus") not in LIVE:
-            return
-        with aws_errors(f"SageMaker job {record.name}", SageMaker.throttle_codes):
-            self._client.stop_transform_job(TransformJobName=record.name)
+
+        def stop() -> None:
+            with aws_errors(f"SageMaker job {record.name}", SageMaker.throttle_codes):
+                self._client.stop_transform_job(TransformJobName=record.name)
+
+        stop_if_live(lambda: self.look(record).get("TransformJobStatus") in LIVE, stop)

@@ -1,0 +1,35 @@
+"""A connector's nested parameters are read alike as they were written and as ML Commons keeps them: as JSON text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+
+
+def nested(parameters: Mapping[str, Any], name: str, *, default: Any = None) -> Any:  # noqa: ANN401 - JSON
+    """Return a parameter, decoded where it is JSON text; text that is none is returned as it is."""
+    value = parameters.get(name, default)
+    if not isinstance(value, str):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return value
+
+
+def nested_object(
+    parameters: Mapping[str, Any], name: str, *, default: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a parameter that is an object.
+
+    Raises:
+        ConfigError: it is none; or is missing, and there is no default.
+    """
+    value = nested(parameters, name, default=default)
+    if not isinstance(value, dict):
+        raise ConfigError(f"connector parameters.{name} must be an object, as the service's API documents it")
+    return value

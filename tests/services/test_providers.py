@@ -1,0 +1,324 @@
+"""Our own way to each service: what is uploaded, how a job is found, looked at and stopped, and what errors mean."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import boto3
+import cohere
+import msgspec
+import openai
+import pytest
+from botocore.config import Config
+
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError, Throttled
+from opensearch_batch.core.job import JobRecord
+from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.services import provider, service
+from opensearch_batch.services.providers.cohere import VALIDATION_MOST_S, CohereProvider
+from opensearch_batch.services.providers.openai import SPOOL_BYTES
+from opensearch_batch.services.providers.stopping import stop_if_live
+from tests.local_stack.ai_services.stand import BUCKET, SECRET_KEY, Stand, request, wait_until
+
+ALL = ["sagemaker", "bedrock", "openai", "cohere"]
+SUBMIT = {
+    "sagemaker": "CreateTransformJob",
+    "bedrock": "CreateModelInvocationJob",
+    "openai": "CreateBatch",
+    "cohere": "CreateEmbedJob",
+}
+LINES = {
+    "openai": b'{"custom_id":"r1","method":"POST","url":"/v1/embeddings","body":{"model":"text-embedding-3-small",'
+    b'"input":["one"]}}\n',
+    "cohere": b'{"text":"one","record_id":"r1"}\n',
+}
+NOWHERE = "http://127.0.0.1:9"
+Client = Any
+
+
+class Way:
+    """One service, our own way to it, and the calls ML Commons would make in the same place."""
+
+    def __init__(self, stand: Stand, name: str, client: Client) -> None:
+        self.stand, self.name, self.client = stand, name, client
+        self.objects = S3Objects(stand.s3)
+        self.provider = provider(name, client=client, objects=self.objects)
+        self.adapter = service(name)
+
+    def record(self, job: str | None = None) -> JobRecord:
+        """The record of a job whose shard is staged."""
+        job = job or f"job-{uuid.uuid4().hex[:12]}"
+        uri = f"s3://{BUCKET}/{job}/input.jsonl"
+        self.objects.write(uri, LINES.get(self.name, b'{"text":"one"}\n'))
+        record = JobRecord("k", job, self.name, "m", uri, f"s3://{BUCKET}/{job}/output/", 0.0)
+        return msgspec.structs.replace(record, staged=self.provider.stage(uri, job))
+
+    def submit(self, record: JobRecord) -> None:
+        """Submit a job as ML Commons does; nobody keeps the answer."""
+        submits: dict[str, Callable[[], Any]] = {
+            "sagemaker": lambda: self.client.create_transform_job(
+                **request(record.name, f"{record.name}/input.jsonl", f"{record.name}/output/")
+            ),
+            "bedrock": lambda: self.client.create_model_invocation_job(
+                jobName=record.name,
+                modelId="amazon.titan-embed-text-v2:0",
+                roleArn="arn:aws:iam::123456789012:role/batch",
+                inputDataConfig={"s3InputDataConfig": {"s3Uri": record.input}},
+                outputDataConfig={"s3OutputDataConfig": {"s3Uri": record.output}},
+            ),
+            "openai": lambda: self.client.batches.create(
+                input_file_id=record.staged["input_file_id"], endpoint="/v1/embeddings", completion_window="24h"
+            ),
+            "cohere": lambda: self.client.embed_jobs.create(
+                model="embed-english-v3.0",
+                dataset_id=record.staged["dataset_id"],
+                input_type="search_document",
+                name=record.name,
+            ),
+        }
+        submits[self.name]()
+
+    def delayed(self) -> None:
+        """Let the next job begin after an hour."""
+        self.stand.fault("delay", service=self.name, operation=SUBMIT[self.name], seconds=3600)
+
+
+def client_of(name: str, url: str, key: str = SECRET_KEY) -> Client:
+    """A service's own client, which asks once."""
+    if name == "openai":
+        return openai.OpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0)
+    if name == "cohere":
+        return cohere.Client(api_key=key, base_url=url, max_retries=0)
+    make: Any = boto3.client
+    return make(
+        name,
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="AKIDLOCALSTACKTEST",
+        aws_secret_access_key=key,
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+
+
+@pytest.fixture
+def open_client() -> Iterator[Callable[..., Client]]:
+    """Make clients that are closed in the end."""
+    with ExitStack() as stack:
+
+        def made(name: str, url: str, key: str = SECRET_KEY) -> Client:
+            client = client_of(name, url, key)
+            close = client.__exit__ if name == "cohere" else lambda *_: client.close()
+            stack.push(lambda *_: close(None, None, None))
+            return client
+
+        yield made
+
+
+@pytest.fixture
+def way(ai_stand: Stand, open_client: Callable[..., Client]) -> Callable[[str], Way]:
+    """Open our own way to a service."""
+    return lambda name: Way(ai_stand, name, open_client(name, ai_stand.app_url))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_orphan_is_found_looked_at_and_stopped(way: Callable[[str], Way], name: str) -> None:
+    """Its answers are the service's own words, which the adapter reads; stopping it twice is stopping it once."""
+    it = way(name)
+    record, other = it.record(), it.record()
+    assert it.provider.find(record) is None
+    it.delayed()
+    it.submit(record)
+    found = it.provider.find(record)
+    assert found is not None
+    assert it.adapter.is_job(record, found)
+    assert not it.adapter.is_job(other, found)
+    assert it.provider.find(other) is None
+    known = msgspec.structs.replace(record, remote_job=msgspec.json.decode(msgspec.json.encode(found)))
+    assert it.adapter.sighting(it.provider.look(known)).state == "RUNNING"
+    it.provider.stop(known)
+    wait_until(lambda: it.adapter.sighting(it.provider.look(known)).state == "CANCELLED", f"{name} stops the job")
+    it.provider.stop(known)
+
+
+@pytest.mark.parametrize("name", ["sagemaker", "bedrock"])
+def test_a_job_whose_name_begins_alike_is_another(way: Callable[[str], Way], name: str) -> None:
+    """A list by name gives both."""
+    it = way(name)
+    longer = it.record()
+    it.delayed()
+    it.submit(longer)
+    assert it.provider.find(it.record(longer.name[:-1])) is None
+    assert it.provider.find(longer) is not None
+
+
+def test_old_batches_are_not_listed_to_the_end(way: Callable[[str], Way]) -> None:
+    """What is behind a batch an hour older than the intent is no orphan of it; clocks may differ by less."""
+    it = way("openai")
+    record, newer = it.record(), it.record()
+    for each in (record, newer):
+        it.delayed()
+        it.submit(each)
+    newest_at_s = it.client.batches.list(limit=1).data[0].created_at
+    intents = [msgspec.structs.replace(record, intended_at=newest_at_s + later) for later in (3600.0, 3601.0)]
+    assert [it.provider.find(each) is not None for each in intents] == [True, False]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_job_nobody_knows_is_said_to_be_none(way: Callable[[str], Way], name: str) -> None:
+    """Whether the record says how the service calls it or not."""
+    it = way(name)
+    record = it.record()
+    known = {"openai": {"id": "batch_0"}, "cohere": {"job_id": "0"}}.get(name, {})
+    arn = "arn:aws:bedrock:us-east-1:123456789012:model-invocation-job/abcdefghijkl"
+    for remote_job in ({}, {"jobArn": arn} if name == "bedrock" else known):
+        for call in (it.provider.look, it.provider.stop):
+            with pytest.raises(NotFound):
+                call(msgspec.structs.replace(record, remote_job=remote_job))
+
+
+@pytest.mark.parametrize("name", ["sagemaker", "bedrock"])
+def test_what_reads_from_s3_needs_no_upload(way: Callable[[str], Way], name: str) -> None:
+    """Nothing is staged, and nothing is taken back."""
+    it = way(name)
+    assert it.provider.stage("s3://nowhere/at-all", "n") == {}
+    it.provider.unstage({})
+
+
+def test_a_shard_is_uploaded_whole_however_large(way: Callable[[str], Way]) -> None:
+    """Beyond what is held in memory; it is removed once, and again without an error."""
+    it = way("openai")
+    content = bytes(range(256)) * (SPOOL_BYTES // 256) + b"the end"
+    it.objects.write(f"s3://{BUCKET}/large", content)
+    staged = it.provider.stage(f"s3://{BUCKET}/large", "large")
+    file = it.client.files.retrieve(staged["input_file_id"])
+    assert (file.filename, file.purpose, file.bytes) == ("large.jsonl", "batch", len(content))
+    assert it.client.files.content(file.id).content == content
+    for _ in range(2):
+        it.provider.unstage(staged)
+    with pytest.raises(openai.NotFoundError):
+        it.client.files.retrieve(file.id)
+
+
+def test_a_dataset_keeps_the_ids_and_is_waited_for(ai_stand: Stand, way: Callable[[str], Way]) -> None:
+    """A job over one that is still being validated would be refused."""
+    it = way("cohere")
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        wait_until(lambda: bool(parts()), "the dataset is validated")
+
+    def parts() -> list[Any]:
+        (newest,) = it.client.datasets.list(limit=1).datasets
+        return list(newest.dataset_parts or [])
+
+    it.objects.write(f"s3://{BUCKET}/one", LINES["cohere"])
+    ai_stand.fault("delay", service="cohere", operation="CreateDataset", seconds=1)
+    made = CohereProvider(it.client, it.objects, clock=lambda: 0.0, sleep=sleep)
+    staged = made.stage(f"s3://{BUCKET}/one", "one")
+    assert slept == [2.0]
+    dataset = it.client.datasets.get(staged["dataset_id"]).dataset
+    assert (dataset.validation_status, dataset.preserve_fields) == ("validated", ["record_id"])
+    for _ in range(2):
+        made.unstage(staged)
+    with pytest.raises(cohere.NotFoundError):
+        it.client.datasets.get(staged["dataset_id"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "message"),
+    [
+        ("fail", ConfigError, "s3://batch/one: Cohere finds the dataset wrong: the file could not be read"),
+        ("delay", RetriableError, "Cohere did not validate it in 900 s"),
+    ],
+)
+def test_a_dataset_that_is_not_validated_is_taken_back(
+    ai_stand: Stand, way: Callable[[str], Way], fault: str, error: type[BatchError], message: str
+) -> None:
+    """Nobody would know of it."""
+    it = way("cohere")
+    before = [dataset.id for dataset in it.client.datasets.list().datasets]
+    times = iter([0.0, 1.0, VALIDATION_MOST_S])
+    slept: list[float] = []
+    it.objects.write(f"s3://{BUCKET}/one", LINES["cohere"])
+    ai_stand.fault(fault, service="cohere", operation="CreateDataset", seconds=3600)
+    with pytest.raises(error, match=message):
+        CohereProvider(it.client, it.objects, clock=lambda: next(times), sleep=slept.append).stage(
+            f"s3://{BUCKET}/one", "one"
+        )
+    assert slept == ([2.0] if fault == "delay" else [])
+    assert [dataset.id for dataset in it.client.datasets.list().datasets] == before
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(("fault", "error"), [("throttle", Throttled), ("error", RetriableError)])
+def test_not_now_and_broken_there_can_be_tried_again(
+    ai_stand: Stand, way: Callable[[str], Way], name: str, fault: str, error: type[BatchError]
+) -> None:
+    """The service did nothing yet."""
+    it = way(name)
+    record = it.record()
+    ai_stand.fault(fault, service=name)
+    with pytest.raises(error) as raised:
+        it.provider.find(record)
+    assert type(raised.value) is error
+    assert it.provider.find(record) is None
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_refused_key_is_for_a_person_and_stays_unsaid(
+    way: Callable[[str], Way], open_client: Callable[..., Client], name: str
+) -> None:
+    """No retry would help."""
+    it = way(name)
+    record = it.record()
+    wrong = provider(name, client=open_client(name, it.stand.app_url, "sk-wrong-key"), objects=it.objects)
+    with pytest.raises(ConfigError, match=r"mend the (AWS )?connection") as raised:
+        wrong.find(record)
+    assert "sk-wrong-key" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_service_that_is_away_can_be_tried_again(
+    way: Callable[[str], Way], open_client: Callable[..., Client], name: str
+) -> None:
+    """No server on the port."""
+    it = way(name)
+    record = it.record()
+    away = provider(name, client=open_client(name, NOWHERE), objects=it.objects)
+    with pytest.raises(RetriableError, match="does not answer"):
+        away.find(record)
+
+
+def test_a_call_that_cannot_leave_is_for_a_person(way: Callable[[str], Way]) -> None:
+    """No retry makes a name of it that AWS takes."""
+    it = way("sagemaker")
+    with pytest.raises(ConfigError, match="Parameter validation failed"):
+        it.provider.look(msgspec.structs.replace(it.record(), name=""))
+
+
+@pytest.mark.parametrize("refusal", [ConfigError("ended"), FatalError("ended")])
+def test_a_job_that_ends_while_it_is_being_stopped_is_left_as_it_is(refusal: BatchError) -> None:
+    """A refusal counts only where the job is still live."""
+    tried: list[str] = []
+
+    def refuse() -> None:
+        tried.append("stop")
+        raise refusal
+
+    stop_if_live(iter([True, False]).__next__, refuse)
+    with pytest.raises(type(refusal), match="ended"):
+        stop_if_live(iter([True, True]).__next__, refuse)
+    stop_if_live(iter([False]).__next__, refuse)
+    assert tried == ["stop", "stop"]
+
+
+def test_an_unknown_service_is_named_with_the_nearest(way: Callable[[str], Way]) -> None:
+    """The error says which there are."""
+    it = way("cohere")
+    known = "sagemaker, bedrock, openai, cohere"
+    with pytest.raises(ConfigError, match=rf"no AI service 'coherent'; known: {known}. Did you mean 'cohere'\?"):
+        provider("coherent", client=it.client, objects=it.objects)
