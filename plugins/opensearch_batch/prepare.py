@@ -208,7 +208,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         # The last shard takes in what would be too few for a job of its own.
         room = of.min_records - 1
         return ShardLimits(
-            min(self.max_records, of.max_records - room),
+            min(self.max_records, of.records_at_most(len(self.inputs)) - room),
             min(self.max_bytes, of.max_bytes - room * min(of.max_record_bytes, of.max_bytes // (10 * of.min_records))),
             of.max_record_bytes,
             of.min_records,

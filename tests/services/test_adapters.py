@@ -312,3 +312,11 @@ def test_a_record_id_is_what_every_service_takes() -> None:
     """Eleven letters and digits; anything else stands for no record of ours."""
     assert (record_id(7), position_of(record_id(7)), len(record_id(49_999))) == ("r0000000007", 7, 11)
     assert [position_of(name) for name in (None, "", "r7", "x0000000007", "r000000000x", "CALL0000001")] == [None] * 6
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "records"), [("openai", 1, 50_000), ("openai", 3, 16_666), ("bedrock", 2, 50_000)]
+)
+def test_a_job_takes_so_many_inputs(name: str, inputs: int, records: int) -> None:
+    """OpenAI counts the texts of all records together."""
+    assert service(name).limits.records_at_most(inputs) == records

@@ -28,12 +28,22 @@ Answers = Literal["beside_record", "by_id", "by_position"]
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What one batch job of a service takes; one with fewer than `min_records` is refused."""
+    """What one batch job of a service takes; one with fewer than `min_records` is refused.
+
+    `max_inputs` limits the inputs of all its records together.
+    """
 
     max_records: int
     max_bytes: int
     max_record_bytes: int
     min_records: int = 1
+    max_inputs: int | None = None
+
+    def records_at_most(self, inputs: int) -> int:
+        """Return how many records with so many inputs each a job takes."""
+        if self.max_inputs is None:
+            return self.max_records
+        return min(self.max_records, self.max_inputs // max(inputs, 1))
 
 
 class PredictionRow(msgspec.Struct, frozen=True):

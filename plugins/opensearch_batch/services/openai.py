@@ -44,9 +44,8 @@ class OpenAI:
     """The adapter for OpenAI batches of embeddings and chat completions."""
 
     name = "openai"
-    # Source: "Batch API", rate limits: requests a batch (and inputs of embeddings, so with several inputs a record
-    # shards have to be smaller: shard.max_records), and bytes of a file.
-    limits = Limits(max_records=50_000, max_bytes=200 * MIB, max_record_bytes=10 * MIB)
+    # Source: "Batch API", rate limits: requests a batch, inputs of embeddings a batch, and bytes of a file.
+    limits = Limits(max_records=50_000, max_bytes=200 * MIB, max_record_bytes=10 * MIB, max_inputs=50_000)
     throttle_codes = frozenset({"rate_limit_exceeded", "token_limit_exceeded", "batch_limit_exceeded"})
     exists_codes = frozenset[str]()
     output_members = frozenset({"custom_id", "response", "error"})
