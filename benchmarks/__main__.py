@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import body_sizes, field_map, joins, memory, node_speed
+from benchmarks import body_sizes, field_map, joins, memory, node_speed, waiting
 from benchmarks.report import Outcome, Surroundings, terminal, write
 
 WIDTH = 180
@@ -19,6 +19,7 @@ ALL: dict[str, Callable[..., Outcome]] = {
     node_speed.NAME: node_speed.run,
     joins.NAME: joins.run,
     memory.NAME: memory.run,
+    waiting.NAME: waiting.run,
 }
 # Looked at when defaults are chosen; it proves nothing.
 ON_REQUEST: dict[str, Callable[..., Outcome]] = {body_sizes.NAME: body_sizes.run}

@@ -5,8 +5,11 @@ The connection types are those of apache-airflow-providers-opensearch and apache
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable, Hashable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 OPENSEARCH_CONN_ID = "opensearch_default"
 AWS_CONN_ID = "aws_default"
+KEEP_S = 300.0
+T = TypeVar("T")
 
 
 class OpenSearchMLHook(BaseHook):
@@ -79,6 +84,43 @@ class OpenSearchMLHook(BaseHook):
     def ml(self) -> MLCommons:
         """Its ML Commons plugin: connectors, models, batch jobs and tasks."""
         return MLCommons(self.cluster)
+
+
+class _Slot(Generic[T]):
+    """A client, until when it is kept, and who makes it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.client: T | None = None
+        self.until = 0.0
+
+
+class Shared:
+    """Clients of one process that are made once for all its threads, and again after a while.
+
+    A triggerer has thousands of waits: a client each would take it minutes. What is made again reads its connection
+    anew, so that rotated credentials are taken up.
+
+    Args:
+        keep_s: how long a client is given out.
+        clock: seconds.
+    """
+
+    def __init__(self, *, keep_s: float = KEEP_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._keep_s = keep_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._slots: dict[Hashable, _Slot[Any]] = {}
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return the client of this key; one thread makes it, others wait for it. An error of `make` is not kept."""
+        with self._lock:
+            slot: _Slot[T] = self._slots.setdefault(key, _Slot())
+        with slot.lock:
+            if slot.client is None or self._clock() >= slot.until:
+                slot.client = make()
+                slot.until = self._clock() + self._keep_s
+            return slot.client
 
 
 def objects(aws_conn_id: str = AWS_CONN_ID) -> S3Objects:

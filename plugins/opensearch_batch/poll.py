@@ -1,28 +1,31 @@
 """poll: waits for a batch job in the triggerer, without a worker, and cancels it only when a person ends the wait.
 
 The task starts from its trigger and ends inside it (tried on Airflow 3.3.2: `start_from_trigger`, with one scalar
-template a trigger argument).
+template a trigger argument). All triggers of a process look at a cluster's jobs through one lookout, with one client.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, NoReturn, cast
+from weakref import WeakKeyDictionary
 
 import msgspec
 from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
-from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RemoteError, RetriableError
-from opensearch_batch.core.job import BAD_ENDS, End, JobRecord, Ledger, bad_end
-from opensearch_batch.core.watch import Sighting, Watch
-from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
-from opensearch_batch.providers import provider_of
+from opensearch_batch.awaited import AwaitedJob, Polled, names_of, shared_ml, words_or_error
+from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
+from opensearch_batch.core.job import BAD_ENDS, End, JobRecord, bad_end
+from opensearch_batch.core.lookout import Lookout, Want, Words
+from opensearch_batch.core.waiters import Waiter, pause_s
+from opensearch_batch.core.watch import Watch
+from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.services import service
-from opensearch_batch.services.base import Provider, explain
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -30,20 +33,8 @@ if TYPE_CHECKING:
 TRIGGER = "opensearch_batch.poll.MLTaskTrigger"
 # Airflow calls on_kill for a clear too; only these states mean that a person ended the wait.
 ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
-
-
-class Polled(msgspec.Struct, frozen=True):
-    """How a job ended: what `poll` returns.
-
-    `outputs` are the locations of a completed job's rows, `counts` what the service itself counted, if it does;
-    `task_id` is null for a job that ML Commons does not know.
-    """
-
-    task_id: str | None
-    state: str
-    outputs: list[str]
-    reason: str = ""
-    counts: dict[str, int] = {}
+# A lookout belongs to an event loop; a triggerer has one, `dag.test` one for each trigger.
+_lookouts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Lookout]] = WeakKeyDictionary()
 
 
 def polled(value: Any) -> Polled:  # noqa: ANN401 - an XCom
@@ -60,8 +51,9 @@ def polled(value: Any) -> Polled:  # noqa: ANN401 - an XCom
 class OpenSearchMLTaskSensor(BaseSensorOperator):
     """Wait for the batch job that `batch_predict` submitted; deferrable always, no worker while waiting.
 
-    Returns ``{task_id, state, outputs}``. Fails when the job ends badly, and says how to pay for another. Marking the
-    task failed or success, or the run's timeout, cancels the job; clearing it reattaches to the running job.
+    Returns ``{task_id, state, outputs, reason, counts}``. Fails when the job ends badly, and says how to pay for
+    another. Marking the task failed or success, or the run's timeout, cancels the job, unless another run waits for
+    it; clearing it reattaches to the running job.
 
     Args:
         batch_predict: the task id of the stage before, whose XCom (of the same map index) names the job.
@@ -160,14 +152,15 @@ class MLTaskTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the end; yield success or failure of the task itself."""
         try:
-            record = await asyncio.to_thread(self._record)
-            record = record if record.end else await self._until_ended(record)
+            record = await self._loaded()
+            record = record if record.end else await self._wait(record)
             end = cast("End", record.end)
         except BatchError as error:
             self.log.error("%s", error)  # noqa: TRY400 - the message is the whole story; a trace would bury it
             yield TaskFailedEvent()
             return
-        result: dict[str, JsonValue] = {"return_value": self._result(record, end)}
+        polled = await asyncio.to_thread(self._job().result, record, end)
+        result: dict[str, JsonValue] = {"return_value": msgspec.to_builtins(polled)}
         if end.state in BAD_ENDS:
             self.log.error(bad_end(record))
             yield TaskFailedEvent(xcoms=result)
@@ -176,10 +169,10 @@ class MLTaskTrigger(BaseTrigger):
             yield TaskSuccessEvent(xcoms=result)
 
     async def on_kill(self) -> None:
-        """Cancel the job when a person ended the wait; after a clear leave it to the next attempt, which reattaches.
+        """Cancel the job when a person ended the wait, unless others wait for it; after a clear leave it as it is.
 
-        One thread does all of it: the triggerer (3.3.2) cancels this coroutine again a second later, and a thread
-        runs on.
+        The next attempt then reattaches. One thread does all of it: the triggerer (3.3.2) cancels this coroutine again
+        a second later, and a thread runs on.
         """
         await asyncio.to_thread(self._ended_from_outside)
 
@@ -188,79 +181,111 @@ class MLTaskTrigger(BaseTrigger):
         if state not in ENDED_BY_A_PERSON:
             self.log.info("the task was cleared (it is %s now): the job runs on", state)
             return
-        record = self._record()
-        if self.ml_task_id and record.task_id != self.ml_task_id:
-            # A run with force submitted another generation, which others wait for; only ours is ended.
-            OpenSearchMLHook(self.opensearch_conn_id).ml.cancel(self.ml_task_id)
+        job = self._job()
+        record, waiter = job.record(), self._waiter(self.ml_task_id)
+        if others := job.left(waiter) if waiter else []:
+            self.log.info("job %s runs on, because others wait for it: %s", record.name, names_of(others))
+        elif self.ml_task_id and record.task_id != self.ml_task_id:
+            # A run with force submitted another generation; only ours is ended.
+            job.cancel(self.ml_task_id)
         elif record.end is None:
             end = End("CANCELLED", time.time(), f"cancelled, because the task was marked {state}")
-            self._conclude(record, end, cancel=True)
+            job.conclude(record, end, cancel=True)
             self.log.info("job %s (task %s) %s", record.name, record.task_id, end.reason)
+
+    async def _loaded(self) -> JobRecord:
+        """Return the job's record; a store that is away for a while is waited for."""
+        watch = self._watch(time.time())
+        while True:
+            try:
+                return await asyncio.to_thread(self._job().record)
+            except RetriableError as error:
+                watch = self._bear(watch, error)
+            await asyncio.sleep(watch.pause_s(now=time.time()))
+
+    async def _wait(self, record: JobRecord) -> JobRecord:
+        """Wait for the end, and let others know that somebody does; return the record with the end."""
+        waiter = self._waiter(record.task_id or "")
+        seen = asyncio.create_task(self._be_seen(waiter))
+        try:
+            record = await self._until_ended(record)
+        except asyncio.CancelledError:
+            # Another triggerer or attempt goes on with it, or a person ended it: then `on_kill` leaves.
+            waiter = None
+            raise
+        finally:
+            seen.cancel()
+            if waiter:
+                await asyncio.to_thread(self._job().leave, waiter)
+        return record
 
     async def _until_ended(self, record: JobRecord) -> JobRecord:
         """Look, decide, pause, until the decision is an end; return the record with it."""
-        deadline_at = None if self.deadline_s is None else record.intended_at + self.deadline_s
-        watch = Watch(record.intended_at, self.poll_every_s, self.poll_at_most_s, deadline_at)
+        adapter = service(self.service)
+        watch, look_at = self._watch(record.intended_at), time.time()
         self.log.info("waiting for job %s (task %s), first every %g s", record.name, record.task_id, self.poll_every_s)
         while True:
-            step: Watch | End | None
-            try:
-                remote_job = await asyncio.to_thread(self._look, record)
-                record = msgspec.structs.replace(record, remote_job=remote_job)
-                seen = service(self.service).sighting(remote_job)
-                step = watch.on_sighting(seen, now=time.time())
-            except NotFound as error:
-                step = End("LOST", time.time(), f"nobody knows it any more ({error})")
-                seen = Sighting("LOST")
-            except RetriableError as error:
-                self.log.warning("%s", error)
-                step = watch.on_error(now=time.time())
-                if step is None:
-                    raise RetriableError(f"{error}; clear poll to go on waiting for the job") from error
+            found, is_running = await self._look(record, watch, look_at), False
+            step: Watch | End
+            if isinstance(found, dict):
+                record = msgspec.structs.replace(record, remote_job={**record.remote_job, **found})
+                sighting = adapter.sighting(record.remote_job)
+                step, is_running = watch.on_sighting(sighting, now=time.time()), sighting.state == "RUNNING"
+            elif isinstance(found, NotFound):
+                step = End("LOST", time.time(), f"nobody knows it any more ({found})")
+            else:
+                step = self._bear(watch, found)
             if isinstance(step, End):
-                await asyncio.to_thread(self._conclude, record, step, cancel=seen.state == "RUNNING")
+                await asyncio.to_thread(self._job().conclude, record, step, cancel=is_running)
                 return msgspec.structs.replace(record, end=step)
             watch = step
-            await asyncio.sleep(watch.pause_s(now=time.time()))
+            look_at = watch.look_at(now=time.time(), jitter=random.random())  # noqa: S311 - jitter, no secret
 
-    def _record(self) -> JobRecord:
+    async def _look(self, record: JobRecord, watch: Watch, look_at: float) -> Words | BatchError:
+        """Ask for the job when it is time, or learn with others what ML Commons stored of it.
 
-        found = Ledger(objects(self.aws_conn_id), self.job).load()
-        if found is None or found[0].status == "intent":
-            raise ConfigError(f"{self.job}: no submitted job is recorded here; clear batch_predict")
-        return found[0]
+        A job of which ML Commons has no task is asked for at the service itself.
+        """
+        if record.task_id is not None:
+            every_s = watch.pause_s(now=time.time())
+            want = Want(record.task_id, self.service, look_at, every_s, exact_from=watch.deadline_at)
+            return await lookout(self.opensearch_conn_id).look(want)
+        await asyncio.sleep(max(0.0, look_at - time.time()))
+        return await asyncio.to_thread(words_or_error, lambda: self._job().look(record))
 
-    def _look(self, record: JobRecord) -> dict[str, Any]:
-        """Ask for the job: through ML Commons, or the service itself where ML Commons has no task of it."""
-        if record.task_id is None:
-            return self._provider().look(record)
-        try:
-            task = OpenSearchMLHook(self.opensearch_conn_id).ml.task(record.task_id)
-        except RemoteError as error:
-            raise explain(service(self.service), error) from error
-        return {**record.remote_job, **(task.get("remote_job") or {})}
+    def _watch(self, started_at: float) -> Watch:
+        deadline_at = None if self.deadline_s is None else started_at + self.deadline_s
+        return Watch(started_at, self.poll_every_s, self.poll_at_most_s, deadline_at)
 
-    def _conclude(self, record: JobRecord, end: End, *, cancel: bool) -> None:
+    def _bear(self, watch: Watch, error: BatchError) -> Watch:
+        """Go on after an error that may pass; raise any other, and one that does not pass."""
+        if not isinstance(error, RetriableError):
+            raise error
+        self.log.warning("%s", error)
+        step = watch.on_error(now=time.time())
+        if step is None:
+            raise RetriableError(f"{error}; clear poll to go on waiting for the job") from error
+        return step
 
-        if cancel and record.task_id is None:
-            self._provider().stop(record)
-        elif cancel:
-            OpenSearchMLHook(self.opensearch_conn_id).ml.cancel(str(record.task_id))
-        try:
-            Ledger(objects(self.aws_conn_id), self.job).end(record.generation, end, record.remote_job)
-        except RetriableError as error:
-            self.log.warning("the end is not recorded, the next run will ask the service again: %s", error)
+    async def _be_seen(self, waiter: Waiter | None) -> None:
+        """Say from time to time that this wait goes on."""
+        while waiter is not None:
+            await asyncio.to_thread(self._job().see, waiter)
+            await asyncio.sleep(pause_s(random.random()))  # noqa: S311 - jitter, no secret
 
-    def _result(self, record: JobRecord, end: End) -> dict[str, JsonValue]:
+    def _waiter(self, ml_task_id: str) -> Waiter | None:
+        """Who waits; None in a `dag.test`, which does not say."""
+        ti: Any = self.task_instance
+        return None if ti is None else Waiter(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ml_task_id)
 
-        outputs = service(self.service).outputs(record, record.remote_job) if end.state == "COMPLETED" else []
-        counts = {name: int(count) for name, count in (record.remote_job.get("request_counts") or {}).items()}
-        polled = Polled(record.task_id, end.state, outputs, end.reason, counts)
-        ended: dict[str, JsonValue] = msgspec.to_builtins(polled)
-        return ended
-
-    def _provider(self) -> Provider:
-        return provider_of(self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
+    def _job(self) -> AwaitedJob:
+        return AwaitedJob(
+            self.job,
+            self.service,
+            opensearch_conn_id=self.opensearch_conn_id,
+            aws_conn_id=self.aws_conn_id,
+            ai_conn_id=self.ai_conn_id,
+        )
 
     def _state_of_task(self) -> str | None:
         """Ask Airflow what became of the task this trigger waited for."""
@@ -272,3 +297,11 @@ class MLTaskTrigger(BaseTrigger):
         )
         states = [state for tasks in runs.values() for state in tasks.values()]
         return states[0] if states else None
+
+
+def lookout(opensearch_conn_id: str) -> Lookout:
+    """Return the lookout of all triggers in this event loop that wait for jobs of a cluster."""
+    of_loop = _lookouts.setdefault(asyncio.get_running_loop(), {})
+    if opensearch_conn_id not in of_loop:
+        of_loop[opensearch_conn_id] = Lookout(lambda: shared_ml(opensearch_conn_id))
+    return of_loop[opensearch_conn_id]

@@ -9,7 +9,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from opensearch_batch.core.errors import ConfigError, RecordRejected, RemoteError, RetriableError, Throttled
+from opensearch_batch.core.errors import (
+    AlreadySubmitted,
+    BatchError,
+    ConfigError,
+    RecordRejected,
+    RemoteError,
+    RetriableError,
+    Throttled,
+)
 from opensearch_batch.core.job import JobRecord
 from opensearch_batch.core.ml_commons import fill
 from opensearch_batch.core.record_ids import position_of, record_id
@@ -290,11 +298,31 @@ def test_a_job_overrides_what_differs_from_job_to_job(name: str, staged: dict[st
 def test_a_refusal_means_what_the_service_means(name: str) -> None:
     """Not now, broken there, or wrong here."""
     adapter = service(name)
-    for code in adapter.throttle_codes:
+    for code in adapter.errors.throttle:
         assert type(explain(adapter, RemoteError("x", status=400, code=code))) is Throttled
     assert type(explain(adapter, RemoteError("x", status=429, code=""))) is Throttled
     assert type(explain(adapter, RemoteError("x", status=503, code=""))) is RetriableError
     assert type(explain(adapter, RemoteError("x", status=400, code="other"))) is ConfigError
+
+
+def test_a_spent_budget_is_no_throttling() -> None:
+    """OpenAI answers 429 for both."""
+    error = RemoteError("x", status=429, code="insufficient_quota")
+    assert type(explain(service("openai"), error)) is ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("Your account has reached the quota for number of concurrent invoke-model jobs", Throttled),
+        ("Too many requests, please wait before trying again.", Throttled),
+        ("A job of this name exists already", AlreadySubmitted),
+        ("The provided model identifier is invalid.", ConfigError),
+    ],
+)
+def test_bedrock_is_known_by_its_words(text: str, kind: type[BatchError]) -> None:
+    """ML Commons passes on no header, and Bedrock names its errors nowhere else."""
+    assert type(explain(service("bedrock"), RemoteError(text, status=400, code=""))) is kind
 
 
 @pytest.mark.parametrize("name", list(SERVICES))

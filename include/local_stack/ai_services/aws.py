@@ -6,6 +6,8 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 REGION = "us-east-1"
+# Bedrock has a REST protocol, SageMaker a JSON protocol.
+REST_PATHS = "/model"
 ACCOUNT = "123456789012"
 
 
@@ -29,12 +31,13 @@ def arn(service: str, resource: str) -> str:
     return f"arn:aws:{service}:{REGION}:{ACCOUNT}:{resource}"
 
 
-def error_response(_request: Request, error: Exception) -> Response:
-    """JSON protocols read `__type`, REST protocols the header; both are always sent."""
+def error_response(request: Request, error: Exception) -> Response:
+    """JSON protocols have the code in `__type` also, REST protocols in the header alone."""
     if not isinstance(error, AwsError):
         raise error
+    named = {} if request.url.path.startswith(REST_PATHS) else {"__type": error.kind}
     return JSONResponse(
-        {"__type": error.kind, "message": error.message},
+        {**named, "message": error.message},
         status_code=error.status,
         headers={"x-amzn-ErrorType": error.kind, "x-amzn-RequestId": str(uuid.uuid4())},
     )

@@ -7,6 +7,8 @@ import msgspec
 from opensearch_batch.core.job import End, State
 
 PATIENCE_S = 600.0
+# Jobs that were submitted together are not looked at together for ever.
+JITTER = 0.1
 
 
 class Sighting(msgspec.Struct, frozen=True):
@@ -53,3 +55,13 @@ class Watch(msgspec.Struct, frozen=True):
     def pause_s(self, *, now: float) -> float:
         """Return how long to wait before the next look: a tenth of the job's age, within the limits."""
         return min(self.poll_at_most_s, max(self.poll_every_s, (now - self.started_at) / 10))
+
+    def look_at(self, *, now: float, jitter: float) -> float:
+        """Return when to look next: after the pause, up to a tenth of it sooner or later; at the deadline in any case.
+
+        Args:
+            now: epoch seconds.
+            jitter: a random number from 0 to 1.
+        """
+        at = now + self.pause_s(now=now) * (1 - JITTER + 2 * JITTER * jitter)
+        return at if self.deadline_at is None else min(at, self.deadline_at)

@@ -46,6 +46,28 @@ class Limits(msgspec.Struct, frozen=True):
         return min(self.max_records, self.max_inputs // max(inputs, 1))
 
 
+class ErrorCodes(msgspec.Struct, frozen=True):
+    """What a service's own error codes mean for us; any other is a refusal, or by its status a passing failure.
+
+    Args:
+        throttle: not now; with status 429 whatever the code, unless it stands in `refuse`.
+        exists: the job's name is taken.
+        refuse: no later attempt helps, though the status is 429.
+        words: words in an error's text and the code they stand for, where a service sends its codes in a header, which
+            ML Commons does not pass on.
+    """
+
+    throttle: frozenset[str]
+    exists: frozenset[str] = frozenset()
+    refuse: frozenset[str] = frozenset()
+    words: dict[str, str] = {}
+
+    def code_of(self, error: RemoteError) -> str:
+        """Return the code of an answer, ``""`` when it has none."""
+        text = str(error).lower()
+        return error.code or next((code for words, code in self.words.items() if words in text), "")
+
+
 class PredictionRow(msgspec.Struct, frozen=True):
     """What one row of an output says: which record it answers (None: by its position), and the error if it is none."""
 
@@ -59,14 +81,12 @@ class Service(Protocol):
     `parameters` are the connector's, overridden by the pipeline's. `inputs` are the paths in a record that the model
     reads, one prediction each; none leaves the choice to the connector, where the service has one there.
 
-    `throttle_codes` are the service's error codes for "not now", `exists_codes` those for a job name that is taken.
     `output_members` are the names at the top of an output row: a path that starts with one reads the output.
     """
 
     name: str
     limits: Limits
-    throttle_codes: frozenset[str]
-    exists_codes: frozenset[str]
+    errors: ErrorCodes
     output_members: frozenset[str]
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
@@ -158,8 +178,10 @@ def job_keys(service: Service, parameters: Mapping[str, Any], inputs: Sequence[s
 
 def explain(service: Service, error: RemoteError) -> BatchError:
     """Return what a service's answer means for us: not now, done before, broken there, or wrong here."""
-    if error.code in service.throttle_codes or error.status == TOO_MANY:
+    codes = service.errors
+    code = codes.code_of(error)
+    if code in codes.throttle or (error.status == TOO_MANY and code not in codes.refuse):
         return Throttled(str(error))
-    if error.code in service.exists_codes:
+    if code in codes.exists:
         return AlreadySubmitted(str(error))
     return RetriableError(str(error)) if error.status >= SERVER_ERROR else ConfigError(str(error))

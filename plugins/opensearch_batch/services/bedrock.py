@@ -16,7 +16,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.watch import Sighting
-from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
 from opensearch_batch.services.parameters import nested_object
 from opensearch_batch.services.row_errors import provider_error
@@ -53,15 +53,24 @@ class Bedrock:
     name = "bedrock"
     # Source: "Quotas for Amazon Bedrock": records a job, and input file size.
     limits = Limits(max_records=50_000, max_bytes=1000 * MIB, max_record_bytes=10 * MIB, min_records=100)
-    throttle_codes = frozenset(
-        {
-            "ThrottlingException",
-            "TooManyRequestsException",
-            "ServiceQuotaExceededException",
-            "ServiceUnavailableException",
-        }
+    errors = ErrorCodes(
+        throttle=frozenset(
+            {
+                "ThrottlingException",
+                "TooManyRequestsException",
+                "ServiceQuotaExceededException",
+                "ServiceUnavailableException",
+            }
+        ),
+        exists=frozenset({"ConflictException"}),
+        # Its codes stand in the header x-amzn-ErrorType alone.
+        words={
+            "quota": "ServiceQuotaExceededException",
+            "too many requests": "ThrottlingException",
+            "throttl": "ThrottlingException",
+            "already": "ConflictException",
+        },
     )
-    exists_codes = frozenset({"ConflictException"})
     output_members = frozenset({"recordId", "modelInput", "modelOutput", "error"})
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:

@@ -19,7 +19,7 @@ from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.record_ids import RECORD_ID
 from opensearch_batch.core.watch import Sighting
-from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
 from opensearch_batch.services.parameters import nested
 
@@ -55,8 +55,7 @@ class Cohere:
     name = "cohere"
     # Source: "Embed Jobs API": texts a job; a dataset file of at most 1.5 GB.
     limits = Limits(max_records=100_000, max_bytes=1500 * MIB, max_record_bytes=MIB)
-    throttle_codes = frozenset({"too_many_requests"})
-    exists_codes = frozenset[str]()
+    errors = ErrorCodes(throttle=frozenset({"too_many_requests"}))
     output_members = frozenset({"embeddings"})
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:

@@ -16,7 +16,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.watch import Sighting
-from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
 from opensearch_batch.services.parameters import nested_object
 from opensearch_batch.services.row_errors import provider_error
@@ -46,8 +46,10 @@ class OpenAI:
     name = "openai"
     # Source: "Batch API", rate limits: requests a batch, inputs of embeddings a batch, and bytes of a file.
     limits = Limits(max_records=50_000, max_bytes=200 * MIB, max_record_bytes=10 * MIB, max_inputs=50_000)
-    throttle_codes = frozenset({"rate_limit_exceeded", "token_limit_exceeded", "batch_limit_exceeded"})
-    exists_codes = frozenset[str]()
+    errors = ErrorCodes(
+        throttle=frozenset({"rate_limit_exceeded", "token_limit_exceeded", "batch_limit_exceeded"}),
+        refuse=frozenset({"insufficient_quota"}),
+    )
     output_members = frozenset({"custom_id", "response", "error"})
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:

@@ -17,7 +17,7 @@ from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.json_path import PlainPath, check_json
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.watch import Sighting
-from opensearch_batch.services.base import Answers, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
 from opensearch_batch.services.parameters import nested, nested_object
 from opensearch_batch.services.row_errors import provider_error
@@ -40,8 +40,9 @@ class SageMaker:
     name = "sagemaker"
     # SageMaker sets no limit on records or object size; these keep one job a unit a person can wait for.
     limits = Limits(max_records=1_000_000, max_bytes=1024 * MIB, max_record_bytes=6 * MIB)
-    throttle_codes = frozenset({"ThrottlingException", "ResourceLimitExceeded"})
-    exists_codes = frozenset({"ResourceInUse"})
+    errors = ErrorCodes(
+        throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})
+    )
     output_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:

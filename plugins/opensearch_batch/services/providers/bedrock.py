@@ -33,7 +33,7 @@ class BedrockProvider:
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
         """Return the newest job of the record's name, None for none."""
-        with aws_errors(f"Bedrock job {record.name}", Bedrock.throttle_codes):
+        with aws_errors(f"Bedrock job {record.name}", Bedrock.errors.throttle):
             pages = self._client.get_paginator("list_model_invocation_jobs").paginate(
                 nameContains=record.name, sortBy="CreationTime", sortOrder="Descending"
             )
@@ -45,14 +45,14 @@ class BedrockProvider:
 
     def look(self, record: JobRecord) -> dict[str, Any]:
         """Return what GetModelInvocationJob tells."""
-        with aws_errors(f"Bedrock job {record.name}", Bedrock.throttle_codes):
+        with aws_errors(f"Bedrock job {record.name}", Bedrock.errors.throttle):
             return plain(self._client.get_model_invocation_job(jobIdentifier=self._arn(record)))
 
     def stop(self, record: JobRecord) -> None:
         """Stop the job, unless it has ended."""
 
         def stop() -> None:
-            with aws_errors(f"Bedrock job {record.name}", Bedrock.throttle_codes):
+            with aws_errors(f"Bedrock job {record.name}", Bedrock.errors.throttle):
                 self._client.stop_model_invocation_job(jobIdentifier=self._arn(record))
 
         stop_if_live(lambda: self.look(record).get("status") in LIVE, stop)

@@ -12,6 +12,7 @@ from opensearch_batch.core.errors import ConfigError, FatalError, NotFound, Retr
 from opensearch_batch.core.job import JobRecord
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.services.openai import FILE
+from opensearch_batch.services.openai import OpenAI as Adapter
 from opensearch_batch.services.providers.stopping import stop_if_live
 
 if TYPE_CHECKING:
@@ -102,7 +103,9 @@ def _errors(place: str) -> Iterator[None]:
         raise NotFound(f"{place}: OpenAI knows nothing of this name") from None
     except (openai.AuthenticationError, openai.PermissionDeniedError):
         raise ConfigError(f"{place}: OpenAI refuses the key; mend the connection") from None
-    except openai.RateLimitError:
+    except openai.RateLimitError as error:
+        if error.code in Adapter.errors.refuse:
+            raise ConfigError(f"{place}: OpenAI answers {error.code}; raise the account's budget there") from None
         raise Throttled(f"{place}: OpenAI answered 429") from None
     except openai.InternalServerError as error:
         raise RetriableError(f"{place}: OpenAI answered {error.status_code}; run again later") from None

@@ -40,14 +40,14 @@ class SageMakerProvider:
 
     def look(self, record: JobRecord) -> dict[str, Any]:
         """Return what DescribeTransformJob tells."""
-        with aws_errors(f"SageMaker job {record.name}", SageMaker.throttle_codes):
+        with aws_errors(f"SageMaker job {record.name}", SageMaker.errors.throttle):
             return plain(self._client.describe_transform_job(TransformJobName=record.name))
 
     def stop(self, record: JobRecord) -> None:
         """Stop the job, unless it has ended."""
 
         def stop() -> None:
-            with aws_errors(f"SageMaker job {record.name}", SageMaker.throttle_codes):
+            with aws_errors(f"SageMaker job {record.name}", SageMaker.errors.throttle):
                 self._client.stop_transform_job(TransformJobName=record.name)
 
         stop_if_live(lambda: self.look(record).get("TransformJobStatus") in LIVE, stop)

@@ -1,0 +1,93 @@
+"""Clients are made once for all waits of a process, and again after a while; what a bad end wrote is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from opensearch_batch.awaited import AwaitedJob, shared
+from opensearch_batch.core.errors import ConfigError, RetriableError
+from opensearch_batch.core.job import End, JobRecord, State
+from opensearch_batch.hooks import KEEP_S, Shared
+
+
+class Made:
+    """Counts what it makes; time is what the test says."""
+
+    def __init__(self) -> None:
+        self.now, self.count = 0.0, 0
+        self.clients = Shared(clock=lambda: self.now)
+
+    def make(self) -> int:
+        """Make a client, which takes a moment."""
+        time.sleep(0.02)
+        self.count += 1
+        return self.count
+
+
+def test_many_threads_make_one_client() -> None:
+    """They wait for the one who makes it."""
+    made, found = Made(), list[int]()
+    threads = [
+        threading.Thread(target=lambda: found.append(made.clients.get("aws_default", made.make))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (found, made.count) == ([1] * 8, 1)
+
+
+def test_a_client_is_made_anew_after_a_while() -> None:
+    """So that rotated credentials are taken up."""
+    made = Made()
+    found = []
+    for now in (0.0, KEEP_S - 1, KEEP_S, KEEP_S + 1):
+        made.now = now
+        found.append(made.clients.get("aws_default", made.make))
+    assert found == [1, 1, 2, 2]
+
+
+def test_each_connection_has_a_client_of_its_own() -> None:
+    """By its key."""
+    made = Made()
+    assert [made.clients.get(key, made.make) for key in ("a", "b", "a")] == [1, 2, 1]
+
+
+def test_what_could_not_be_made_is_tried_again() -> None:
+    """The error is not kept."""
+    made = Made()
+
+    def refuse() -> int:
+        raise ConfigError("no such connection")
+
+    with pytest.raises(ConfigError):
+        made.clients.get("a", refuse)
+    assert made.clients.get("a", made.make) == 1
+
+
+def test_an_airflow_that_cannot_tell_a_connection_is_away_for_a_while() -> None:
+    """Thousands of waits bear that, as they bear a cluster that is away; a connection that is wrong they do not."""
+
+    def broken() -> int:
+        raise OSError("database is locked")
+
+    with pytest.raises(RetriableError, match=r"connection c: no client for aws can be made now .*database is locked"):
+        shared("aws", "c", broken)
+
+    def wrong() -> int:
+        raise ConfigError("no Airflow connection 'c'")
+
+    with pytest.raises(ConfigError):
+        shared("aws", "c", wrong)
+
+
+@pytest.mark.parametrize("state", ["FAILED", "EXPIRED", "CANCELLED"])
+def test_an_openai_batch_that_ended_badly_names_what_it_wrote(state: State) -> None:
+    """It is paid for."""
+    said = {"status": state.lower(), "output_file_id": "file-1", "error_file_id": "file-2"}
+    record = JobRecord("k", "n", "openai", "m", "s3://b/in", "s3://b/out", 0.0, task_id="t", remote_job=said)
+    job = AwaitedJob("s3://b/k", "openai", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None)
+    assert job.result(record, End(state, 1.0)).outputs == ["openai://file-1", "openai://file-2"]

@@ -1,0 +1,106 @@
+"""A wait ends when its job ends at the service, and as it ended there, whatever ML Commons has stored of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from opensearch_batch.core.job import Ledger
+from tests.faults.waits import TASK_INDEX, Wait
+from tests.lab import Lab
+
+Begin = Callable[..., Wait]
+
+
+@pytest.fixture
+def begin(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
+    """Submits a job; nobody waits for it yet."""
+    yield lambda service="sagemaker", **delay: Wait(lab, monkeypatch, service, **delay)
+    lab.no_faults()
+
+
+def test_a_completed_job_leaves_its_outputs_its_words_and_no_waiter(begin: Begin) -> None:
+    """What the service said last stands in the record."""
+    wait = begin()
+    succeeds, result = wait.end()
+    assert succeeds
+    record = wait.record()
+    assert result == {
+        "task_id": wait.submitted.task_id,
+        "state": "COMPLETED",
+        "outputs": [f"{record.output}input.jsonl.out"],
+        "reason": "",
+        "counts": {},
+    }
+    assert record.remote_job["TransformJobStatus"] == "Completed"
+    assert wait.waiters() == []
+
+
+def test_the_services_own_counts_are_in_the_result(begin: Begin) -> None:
+    """OpenAI counts the requests of a batch."""
+    succeeds, result = begin("openai").end()
+    assert succeeds
+    assert result["counts"] == {"total": 6, "completed": 6, "failed": 0}
+
+
+def test_a_job_that_failed_names_no_output_that_is_not_there(begin: Begin, lab: Lab) -> None:
+    """SageMaker wrote nothing; the reason is its own."""
+    lab.fault(fault="fail")
+    wait = begin()
+    succeeds, result = wait.end()
+    assert not succeeds
+    assert (result["state"], result["outputs"]) == ("FAILED", [])
+    assert "AlgorithmError" in result["reason"]
+    assert wait.recorded_end().reason == result["reason"]
+
+
+@pytest.mark.parametrize("status", ["incomplete", "Completed"])
+def test_a_stored_status_is_no_end(begin: Begin, status: str) -> None:
+    """ML Commons takes the one for COMPLETED, and the other is not yet true: the service has the last word."""
+    wait = begin(seconds=6.0)
+    wait.store(state="COMPLETED", remote_job={"TransformJobStatus": status})
+    succeeds, result = wait.end()
+    assert (succeeds, result["state"]) == (True, "COMPLETED")
+    assert wait.recorded_end().at >= wait.job()["TransformEndTime"].timestamp()
+
+
+def test_a_job_that_ml_commons_gave_up_is_asked_for(begin: Begin) -> None:
+    """It asks no more by itself, but still when it is asked."""
+    wait = begin(seconds=3.0)
+    wait.store(state="UNREACHABLE", remote_job={"num_of_retries": 11})
+    succeeds, result = wait.end()
+    assert (succeeds, result["state"]) == (True, "COMPLETED")
+
+
+def test_a_task_that_is_gone_is_lost(begin: Begin, lab: Lab) -> None:
+    """It is recorded, so that the next attempt says what to do."""
+    wait = begin(seconds=60.0)
+    lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.task_id}?refresh=true")
+    succeeds, result = wait.end()
+    assert (succeeds, result["state"], result["outputs"]) == (False, "LOST", [])
+    assert wait.recorded_end().state == "LOST"
+
+
+def test_a_deadline_cancels_the_job(begin: Begin) -> None:
+    """At the deadline and not an interval later, after a last question to the service."""
+    wait = begin(seconds=60.0)
+    succeeds, result = wait.end(deadline_s=4.0, poll_every_s=30.0, poll_at_most_s=300.0)
+    assert (succeeds, result["state"]) == (False, "EXPIRED")
+    assert wait.job()["TransformJobStatus"] in {"Stopping", "Stopped"}
+    assert 4.0 <= wait.recorded_end().at - wait.submitted.intended_at < 30.0
+
+
+@pytest.mark.parametrize("service", ["sagemaker", "openai"])
+def test_a_job_that_ml_commons_does_not_know_is_asked_for_at_the_service(begin: Begin, service: str) -> None:
+    """It was found there after an answer was lost."""
+    wait = begin(service, seconds=2.0)
+    ledger = Ledger(wait.lab.objects, wait.folder)
+    found = ledger.load()
+    assert found is not None
+    known: dict[str, Any] = wait.road.provider.look(wait.submitted)
+    assert ledger.write(msgspec.structs.replace(found[0], task_id=None, remote_job=known), over=found[1])
+    succeeds, result = wait.end(ml_task_id="")
+    assert (succeeds, result["state"], result["task_id"]) == (True, "COMPLETED", None)
