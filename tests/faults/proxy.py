@@ -99,7 +99,13 @@ class Proxy:
                     self.close_connection = True
 
             def pass_on(self) -> None:
-                exchange = Exchange(self, server, self.rfile.read(int(self.headers.get("Content-Length", 0))))
+                size_bytes = int(self.headers.get("Content-Length", 0))
+                body = self.rfile.read(size_bytes)
+                if len(body) < size_bytes:
+                    # Whoever sent it was killed in its midst; the server would wait for the rest without end.
+                    self.close_connection = True
+                    return
+                exchange = Exchange(self, server, body)
                 outer.act(f"{self.command} {self.path}", exchange)
 
             do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = pass_on  # noqa: N815 - the base class names them so
