@@ -25,7 +25,7 @@ MAX_BODY_BYTES = 5_000_000
 MAX_IN_FLIGHT = 8
 RETRY_WINDOW_S = 300.0
 # These say that the index is closed to us, not that a document is wrong: nothing becomes a dead letter for it.
-CLOSED = frozenset({401, 403, 404})
+CLOSED = frozenset({401, 403})
 TOO_LARGE = 413
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
 # Only what a verdict needs travels back; the full answer repeats index and id of every document.
@@ -249,7 +249,7 @@ class BulkWriter:
                 compress=self._compress,
             )
         except NotFound as error:
-            raise ConfigError(f"index {self._index} is gone; clear prepare to create it again") from error
+            raise index_deleted(self._index) from error
         again: list[Item] = []
         for item, result in zip(items, answer["items"], strict=True):
             self._enter(item, result, verdict, again)
@@ -267,6 +267,8 @@ class BulkWriter:
             verdict.unchanged += 1
         elif status in RETRY_STATUSES or status == CONFLICT:
             again.append(item)
+        elif result["error"].get("type") == "index_not_found_exception":
+            raise index_deleted(self._index)
         elif status in CLOSED:
             raise ConfigError(
                 f"index {self._index} does not let us write ({status}): {_reason(result['error'])}; "
@@ -274,6 +276,14 @@ class BulkWriter:
             )
         else:
             verdict.refused.append(Refused(item, status, _reason(result.get("error", {}))))
+
+
+def index_deleted(name: str) -> ConfigError:
+    """The error for an index that went, or was made anew, between two bulk requests."""
+    return ConfigError(
+        f"index {name} was deleted while it was being written; delete what came in its place, "
+        "create it again, and run ingest again"
+    )
 
 
 def _reason(error: dict[str, Any]) -> str:
