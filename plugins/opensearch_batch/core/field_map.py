@@ -98,9 +98,11 @@ class FieldMap:
         self._checks = [vector_check(by_name[name]) if name in by_name else None for name in self.fields]
         self._routes = _paths("routing", routing, sources) if routing is not None else []
         self._compile(list(fields.values()), list(places.values()))
-        openings = [msgspec.json.encode(name) + b":" for name in self.fields]
-        firsts = [slots[0][1] for slots in self._slots]
-        self._fields = list(zip(openings, firsts, self._checks, strict=True))
+        names = [msgspec.json.encode(name) for name in self.fields]
+        self._fields = [
+            (b"{%b:" % name, b",%b:" % name, slots[0][1], check)
+            for name, slots, check in zip(names, self._slots, self._checks, strict=True)
+        ]
         self._refuse_idle_sources()
 
     @property
@@ -141,7 +143,7 @@ class FieldMap:
         pieces: list[Text] = []
         # A row of the only source needs no search for who gives what.
         alone = parts[0].values if self.sources == 1 and len(parts) == 1 else None
-        for at, (opening, slot, check) in enumerate(self._fields):
+        for at, (first, further, slot, check) in enumerate(self._fields):
             value, given = self._value(at, parts) if alone is None else (alone[slot], True)
             text = bytes(value) if check and value is not None else None
             if value is None or text == b"null":
@@ -152,7 +154,7 @@ class FieldMap:
                     continue
             elif check and text is not None:
                 check(text)
-            pieces += (b"," if pieces else b"{", opening, value)
+            pieces += (further if pieces else first, value)
         pieces.append(b"}" if pieces else b"{}")
         return Document(tuple(pieces), nulls, self._routing(parts))
 
