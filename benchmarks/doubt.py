@@ -120,7 +120,7 @@ def _item(number: int, source: bytes) -> Item:
 
 def _versioned(number: int, source: bytes) -> Item:
     head = {"index": {"_id": f"d{number}", "version": VERSION, "version_type": "external"}}
-    return Item(f"d{number}", msgspec.json.encode(head) + b"\n" + source + b"\n")
+    return Item(f"d{number}", (msgspec.json.encode(head), b"\n", source, b"\n"))
 
 
 if __name__ == "__main__":

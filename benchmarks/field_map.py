@@ -66,7 +66,7 @@ def _mapped(data: list[bytes], field_map: FieldMap) -> int:
     for row in data:
         values = field_map.read(0, row)
         made = field_map.document([Part(0, values)])
-        size += len(lines_of(field_map.key(0, values) or "", *made.pieces))
+        size += len(b"".join(lines_of(field_map.key(0, values) or "", *made.pieces)))
     return size
 
 

@@ -1,5 +1,7 @@
 """Memory is bounded by configuration, never by the file: one of 4 GB takes what one of 1 GB takes.
 
+But for the ids that were met, 21 to 29 bytes each (`core/spill.py`): some 8 MB for the rows the larger file has more.
+
 The target is a server that takes everything at once, so that the client alone is measured.
 """
 
@@ -15,7 +17,7 @@ from benchmarks.report import Comparison, Outcome
 
 NAME = "memory"
 SIZES_MB, QUICK_SIZES_MB = (1_000, 4_000), (50, 200)
-BAR_MB, SAME = 300, 1.1
+BAR_MB, SAME = 300, 1.2
 MB = 1_000_000
 INDEX = "bench"
 

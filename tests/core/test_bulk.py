@@ -99,7 +99,7 @@ def test_documents_are_routed_and_go_through_an_ingest_pipeline(lab: Lab, index:
 def test_bodies_keep_order_size_and_unique_ids(plan: list[Any], limit: int) -> None:
     """No body exceeds the limit unless one entry does, none holds an id twice, nothing is lost or reordered."""
     entries: list[Any] = [
-        Blank("", size) if isinstance(size, int) else Item(str(size[0]), b"x" * size[1]) for size in plan
+        Blank("", size) if isinstance(size, int) else Item(str(size[0]), (b"x" * size[1],)) for size in plan
     ]
     cut = list(bodies(entries, max_body_bytes=lambda: limit))
     assert [entry for body in cut for entry in body.items] == [entry for entry in entries if isinstance(entry, Item)]

@@ -294,4 +294,4 @@ def test_paths_read_together_give_what_each_gives_alone(row: dict[str, Any], pat
                 break
         expected.append(value)
     found = RowReader([(str(n), text) for n, text in enumerate(texts)]).values(content)
-    assert [... if value is None else json.loads(value) for value in found] == expected
+    assert [... if value is None else json.loads(bytes(value)) for value in found] == expected

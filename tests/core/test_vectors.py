@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.vectors import VectorField, VectorRejected, check_vector
+from opensearch_batch.core.vectors import VectorField, VectorRejected, vector_check
 
 BEYOND = 3.4028235677973366e38  # the first number that a 32-bit float rounds to infinity
 
@@ -18,28 +18,28 @@ BEYOND = 3.4028235677973366e38  # the first number that a 32-bit float rounds to
 def test_a_value_beyond_a_32_bit_float_is_rejected(value: bytes) -> None:
     """It would be infinite in the index."""
     with pytest.raises(VectorRejected, match="v has a value beyond the range of a 32-bit float"):
-        check_vector(VectorField("v", 2), value)
+        vector_check(VectorField("v", 2))(value)
 
 
 def test_a_number_beyond_any_float_is_rejected() -> None:
     """The reference indexes the text "Infinity" for it."""
     with pytest.raises(VectorRejected, match="v has a value that is no number of the index"):
-        check_vector(VectorField("v", 2), b"[0,1e400]")
+        vector_check(VectorField("v", 2))(b"[0,1e400]")
 
 
 @pytest.mark.parametrize("value", [b"[0,0]", b"[0.0, -0]", b"[0e5,0.0E-7]", b"[1e-60,0]", b"[0.%b1,0]" % (b"0" * 50)])
 def test_a_zero_vector_is_rejected_under_cosine_only(value: bytes) -> None:
     """It has no direction; other spaces take it."""
-    check_vector(VectorField("v", 2), value)
+    vector_check(VectorField("v", 2))(value)
     with pytest.raises(VectorRejected, match="v is a zero vector"):
-        check_vector(VectorField("v", 2, cosine=True), value)
+        vector_check(VectorField("v", 2, cosine=True))(value)
 
 
 def test_a_binary_vector_is_written_in_bytes() -> None:
     """Eight dimensions a number."""
-    check_vector(VectorField("v", 16, "binary"), b"[1,2]")
+    vector_check(VectorField("v", 16, "binary"))(b"[1,2]")
     with pytest.raises(VectorRejected, match="v has 16 values; the index takes 2"):
-        check_vector(VectorField("v", 16, "binary"), json.dumps([1] * 16).encode())
+        vector_check(VectorField("v", 16, "binary"))(json.dumps([1] * 16).encode())
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-5, 5), min_size=1, max_size=4))
@@ -51,7 +51,7 @@ def test_exactly_the_vectors_of_32_bit_floats_with_a_direction_pass(numbers: lis
     fits = all(abs(number) < BEYOND for number in numbers)
     zero = fits and not any(struct.unpack("f", struct.pack("f", number))[0] for number in numbers)
     try:
-        check_vector(VectorField("v", len(numbers), cosine=True), json.dumps(numbers).encode())
+        vector_check(VectorField("v", len(numbers), cosine=True))(json.dumps(numbers).encode())
     except VectorRejected:
         assert not fits or zero
     else:

@@ -130,8 +130,10 @@ class Worker:
         """Kill it, and see it dead."""
         pid = self._process.pid
         assert pid is not None
+        started = start_time(pid)
         os.kill(pid, signal.SIGKILL)
-        while start_time(pid):
+        # Another process may get its number.
+        while started is not None and start_time(pid) == started:
             time.sleep(0.001)
 
     def end(self) -> Outcome | int:

@@ -45,8 +45,8 @@ def stack(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
 def test_a_node_that_restarts(stack: tuple[Lab, Restart]) -> None:
     """The ingest waits for it and loses nothing."""
     lab, restart = stack
-    lab.s3.create_bucket(Bucket="in")
-    ingestion = Ingestion(lab, "in", "restarted", one_source())
+    lab.s3.create_bucket(Bucket="inputs")
+    ingestion = Ingestion(lab, "inputs", "restarted", one_source())
     restarts = list[threading.Thread]()
     ingestion.node.on(BULK, 5, first(lambda: restarts.append(restart())))
     report = ingestion.done()

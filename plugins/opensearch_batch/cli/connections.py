@@ -17,11 +17,12 @@ from opensearch_batch.core import clients
 from opensearch_batch.core.clients import Signing, Tls, address_of
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.local_files import LocalFiles
 from opensearch_batch.core.request import Credential
+from opensearch_batch.core.stores import Stores
 
 if TYPE_CHECKING:
     from opensearch_batch.core.objects import Objects
-    from opensearch_batch.core.stores import Stores
 
 PASSWORD = "OPENSEARCH_PASSWORD"  # noqa: S105 - the variable's name
 SAFE_WAY = f"give {PASSWORD} in the environment, and --user NAME --opensearch-url https://host:9200"
@@ -64,9 +65,6 @@ class Connections(msgspec.Struct, frozen=True):
         Raises:
             ConfigError: an address has a password in it, or is none; also when no data lie there, as it would be shown.
         """
-        from opensearch_batch.core.local_files import LocalFiles
-        from opensearch_batch.core.stores import Stores
-
         own = credential or Credential()
         s3_keys = "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
         s3_url = self.s3_endpoint and _without_password("--s3-endpoint", self.s3_endpoint, s3_keys)

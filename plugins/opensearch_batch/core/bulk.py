@@ -12,12 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from opensearch_batch.core.cluster import CONFLICT, RETRY_STATUSES, Cluster, reason_of
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError, TooLarge
+from opensearch_batch.core.json_path import Text
 from opensearch_batch.core.pace import Pace
 
 OpType = Literal["index", "create", "upsert"]
@@ -25,7 +27,7 @@ MAX_BODY_BYTES = 5_000_000
 MAX_IN_FLIGHT = 8
 RETRY_WINDOW_S = 300.0
 # These say that the index is closed to us, not that a document is wrong: nothing becomes a dead letter for it.
-CLOSED = frozenset({401, 403, 404})
+CLOSED = frozenset({401, 403})
 TOO_LARGE = 413
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
 # Only what a verdict needs travels back; the full answer repeats index and id of every document.
@@ -34,11 +36,24 @@ _NOOP = "noop"
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
-    """One document on its way: its id, its lines in a body, and whatever the caller needs to know it again by."""
+    """One document on its way: its id, its lines in a body, and whatever the caller needs to know it again by.
+
+    The lines come in pieces, so that a vector is copied once: from the row it stands in to the body.
+    """
 
     id: str
-    lines: bytes
+    pieces: tuple[Text, ...]
     origin: Any = None
+
+    @property
+    def lines(self) -> bytes:
+        """The two lines of the document."""
+        return b"".join(self.pieces)
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes they have."""
+        return sum(map(len, self.pieces))
 
 
 class Refused(NamedTuple):
@@ -58,11 +73,11 @@ class Body:
         self.ids: set[str] = set()
         self.size_bytes = 0
 
-    def add(self, item: Item) -> None:
-        """Put a document in."""
+    def add(self, item: Item, size_bytes: int) -> None:
+        """Put a document of so many bytes in."""
         self.items.append(item)
         self.ids.add(item.id)
-        self.size_bytes += len(item.lines)
+        self.size_bytes += size_bytes
 
 
 class Written(NamedTuple):
@@ -83,14 +98,19 @@ class _Verdict:
         self.was_busy = False
 
 
-def lines_of(id: str, *source: bytes, op_type: OpType = "index", routing: str | None = None) -> bytes:  # noqa: A002 - the field's own name
-    """Return the two lines of one document, whose ``_source`` may come in pieces, in a bulk body."""
+def lines_of(
+    id: str,  # noqa: A002 - the field's own name
+    *source: Text,
+    op_type: OpType = "index",
+    routing: str | None = None,
+) -> tuple[Text, ...]:
+    """Return the two lines of one document in a bulk body, in pieces, as its ``_source`` may be."""
     name = msgspec.json.encode(id)
     route = b',"routing":' + msgspec.json.encode(routing) if routing is not None else b""
     if op_type == "upsert":
         head = b'{"update":{"_id":%b%b,"retry_on_conflict":3}}\n{"doc":' % (name, route)
-        return b"".join((head, *source, b',"doc_as_upsert":true}\n'))
-    return b"".join((b'{"%b":{"_id":%b%b}}\n' % (op_type.encode(), name, route), *source, b"\n"))
+        return (head, *source, b',"doc_as_upsert":true}\n')
+    return (b'{"%b":{"_id":%b%b}}\n' % (op_type.encode(), name, route), *source, b"\n")
 
 
 def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iterator[Body]:
@@ -101,11 +121,12 @@ def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iter
     body = Body()
     for entry in entries:
         if isinstance(entry, Item):
-            full = body.size_bytes + len(entry.lines) > max_body_bytes()
+            size_bytes = entry.size_bytes
+            full = body.size_bytes + size_bytes > max_body_bytes()
             if body.items and (full or entry.id in body.ids):
                 yield body
                 body = Body()
-            body.add(entry)
+            body.add(entry, size_bytes)
         else:
             body.passing.append(entry)
             body.size_bytes += entry.size_bytes
@@ -233,7 +254,7 @@ class BulkWriter:
             verdict.refused.append(Refused(items[0], TOO_LARGE, f"larger than the server takes: {error}"))
             return
         half = len(items) // 2
-        self._max_body_bytes = max(1, min(self._max_body_bytes, sum(len(item.lines) for item in items) // 2))
+        self._max_body_bytes = max(1, min(self._max_body_bytes, sum(item.size_bytes for item in items) // 2))
         self._write_items(items[:half], verdict)
         self._write_items(items[half:], verdict)
 
@@ -243,13 +264,13 @@ class BulkWriter:
             answer = self._cluster.call(
                 "POST",
                 f"/{self._index}/_bulk",
-                b"".join([item.lines for item in items]),
+                b"".join(chain.from_iterable([item.pieces for item in items])),
                 params=self._params,
                 timeout_s=120.0,
                 compress=self._compress,
             )
         except NotFound as error:
-            raise ConfigError(f"index {self._index} is gone; clear prepare to create it again") from error
+            raise index_deleted(self._index) from error
         again: list[Item] = []
         for item, result in zip(items, answer["items"], strict=True):
             self._enter(item, result, verdict, again)
@@ -267,6 +288,8 @@ class BulkWriter:
             verdict.unchanged += 1
         elif status in RETRY_STATUSES or status == CONFLICT:
             again.append(item)
+        elif result["error"].get("type") == "index_not_found_exception":
+            raise index_deleted(self._index)
         elif status in CLOSED:
             raise ConfigError(
                 f"index {self._index} does not let us write ({status}): {_reason(result['error'])}; "
@@ -274,6 +297,14 @@ class BulkWriter:
             )
         else:
             verdict.refused.append(Refused(item, status, _reason(result.get("error", {}))))
+
+
+def index_deleted(name: str) -> ConfigError:
+    """The error for an index that went, or was made anew, between two bulk requests."""
+    return ConfigError(
+        f"index {name} was deleted while it was being written; delete what came in its place, "
+        "create it again, and run ingest again"
+    )
 
 
 def _reason(error: dict[str, Any]) -> str:

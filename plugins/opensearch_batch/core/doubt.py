@@ -41,7 +41,7 @@ def without_those_there(
         there = _equal_ones(batch, cluster, index)
         for at, entry in enumerate(batch):
             yield AlreadyThere(entry.origin) if at in there else entry
-        absent_bytes = 0 if there else absent_bytes + sum(_size(entry) for entry in batch)
+        absent_bytes = 0 if there else absent_bytes + sum(entry.size_bytes for entry in batch)
     yield from stream
 
 
@@ -50,14 +50,10 @@ def _take(stream: Iterator[Any]) -> list[Any]:
     size = 0
     for entry in stream:
         batch.append(entry)
-        size += _size(entry)
+        size += entry.size_bytes
         if size >= BATCH_BYTES:
             break
     return batch
-
-
-def _size(entry: Any) -> int:  # noqa: ANN401 - an Item or what rides along
-    return len(entry.lines) if isinstance(entry, Item) else int(entry.size_bytes)
 
 
 def _equal_ones(batch: list[Any], cluster: Cluster, index: Index) -> set[int]:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.json_path import TOO_DEEP, RowReader, Values, encode_kept, keep_number_text
-from opensearch_batch.core.vectors import VectorField, VectorRejected, check_vector
+from opensearch_batch.core.json_path import TOO_DEEP, RowReader, Text, Values, encode_kept, keep_number_text
+from opensearch_batch.core.vectors import VectorField, VectorRejected, vector_check
 
 ID_FIELD = "_id"
 MAX_ID_BYTES = 512
@@ -29,7 +29,7 @@ _BEFORE_ROOT = re.compile(r"[^$'\"(?]+(?=\$[.\[])")
 class Document(msgspec.Struct, frozen=True, gc=False):
     """One mapped document: its ``_source`` in pieces, how many mapped fields it lacked, and its routing."""
 
-    pieces: tuple[bytes, ...]
+    pieces: tuple[Text, ...]
     nulls: int
     routing: str | None = None
 
@@ -100,10 +100,14 @@ class FieldMap:
         policies = on_missing or {}
         self._missing = [policies.get(name, policies.get(ANY_FIELD, "null")) for name in self.fields]
         by_name = {vector.name: vector for vector in vectors}
-        self._vectors = [by_name.get(name) for name in self.fields]
-        self._openings = [msgspec.json.encode(name) + b":" for name in self.fields]
+        self._checks = [vector_check(by_name[name]) if name in by_name else None for name in self.fields]
         self._routes = _paths("routing", routing, sources) if routing is not None else []
         self._compile(list(fields.values()), list(places.values()))
+        names = [msgspec.json.encode(name) for name in self.fields]
+        self._fields = [
+            (b"{%b:" % name, b",%b:" % name, slots[0][1], check)
+            for name, slots, check in zip(names, self._slots, self._checks, strict=True)
+        ]
         if not joined_by:
             self._refuse_idle_sources()
 
@@ -142,21 +146,21 @@ class FieldMap:
             RecordRejected: a vector does not fit the index, or a field is missing that must not.
         """
         nulls = 0
-        pieces: list[bytes] = []
+        pieces: list[Text] = []
         # A row of the only source needs no search for who gives what.
         alone = parts[0].values if self.sources == 1 and len(parts) == 1 else None
-        for at, opening in enumerate(self._openings):
-            value, given = self._value(at, parts) if alone is None else (alone[self._slots[at][0][1]], True)
-            vector = self._vectors[at]
-            if value is None or (value == b"null" and vector):
+        for at, (first, further, slot, check) in enumerate(self._fields):
+            value, given = self._value(at, parts) if alone is None else (alone[slot], True)
+            text = bytes(value) if check and value is not None else None
+            if value is None or text == b"null":
                 if given or value is not None:
                     nulls += value is None
                     value = None if partial and value is None else self._of_missing(at, value)
                 if value is None:
                     continue
-            elif vector:
-                check_vector(vector, value)
-            pieces += (b"," if pieces else b"{", opening, value)
+            elif check and text is not None:
+                check(text)
+            pieces += (further if pieces else first, value)
         pieces.append(b"}" if pieces else b"{}")
         return Document(tuple(pieces), nulls, self._routing(parts))
 
@@ -202,9 +206,9 @@ class FieldMap:
                     f"field_map: no field reads source[{source}]; map one (source[{source}].$.path) or leave it out"
                 )
 
-    def _value(self, at: int, parts: Sequence[Part]) -> tuple[bytes | None, bool]:
+    def _value(self, at: int, parts: Sequence[Part]) -> tuple[Text | None, bool]:
         """Return a field's value, and whether a row of a source that should give it was there."""
-        found: bytes | None = None
+        found: Text | None = None
         given = False
         for part in parts:
             for source, slot in self._slots[at]:
@@ -212,14 +216,14 @@ class FieldMap:
                     given = True
                     value = part.values[slot]
                     if value is not None:
-                        found = value if found is None else merge(found, value)
+                        found = value if found is None else merge(bytes(found), bytes(value))
         return found, given
 
-    def _of_missing(self, at: int, value: bytes | None) -> bytes | None:
+    def _of_missing(self, at: int, value: Text | None) -> bytes | None:
         """Return what stands in the document for a value that is missing, None for nothing."""
         policy = self._missing[at]
         if policy == "dead_letter":
-            if self._vectors[at]:
+            if self._checks[at]:
                 raise VectorRejected(f"no prediction: {self.fields[at]} is missing or null")
             raise RecordRejected(f"{self.fields[at]} is missing")
         if policy == "omit" and value is None:
@@ -244,7 +248,7 @@ def _slots_of(place: str, paths: Sequence[SourcePath], named: list[list[tuple[st
     return slots
 
 
-def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> bytes | None:
+def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> Text | None:
     """Return the first value that a part gives for one of the slots."""
     for part in parts:
         for source, slot in slots:
@@ -253,13 +257,14 @@ def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> bytes | N
     return None
 
 
-def document_id(value: bytes | None, *, what: str = "id") -> str:
+def document_id(given: Text | None, *, what: str = "id") -> str:
     """Return the document id a JSON value stands for: a string's characters, any other scalar's text.
 
     Raises:
         RecordRejected: absent, null, empty, longer than OpenSearch takes, or an array or object.
     """
-    if value is None or value == b"null":
+    value = b"null" if given is None else bytes(given)
+    if value == b"null":
         raise RecordRejected(f"the {what} is missing or null")
     if value[:1] in b"[{":
         raise RecordRejected(f"the {what} is an array or object; map one string or number")

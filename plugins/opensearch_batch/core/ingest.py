@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.account import Account, Queue
-from opensearch_batch.core.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, BulkWriter
+from opensearch_batch.core.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, BulkWriter, index_deleted
 from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.dead_letters import count_letters
 from opensearch_batch.core.documents import Documents, Place, RowError
 from opensearch_batch.core.doubt import without_those_there
-from opensearch_batch.core.errors import BatchError, ConfigError
+from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.field_map import FieldMap
 from opensearch_batch.core.join import MEMORY_BYTES
 from opensearch_batch.core.manifest import digest
@@ -254,10 +254,7 @@ class Ingest:
         """Raise ConfigError when another index came into its place; a bulk request would even create one."""
         now = self._cluster.index(index.name)
         if now is None or now.uuid != index.uuid:
-            raise ConfigError(
-                f"index {index.name} was deleted while it was being written; delete what came in its place, "
-                "create it again, and run ingest again"
-            )
+            raise index_deleted(index.name)
 
 
 def _until_error(entries: Iterable[Any], errors: list[BatchError]) -> Iterator[Any]:

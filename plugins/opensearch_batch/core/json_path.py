@@ -16,7 +16,9 @@ from opensearch_batch.core.errors import ConfigError, RecordRejected
 
 Step = str | int
 Cut = Callable[[bytes], bytes | None]
-Values = list[bytes | None]
+# The text of a value: where no other is needed, a view of the row it stands in, which is not copied.
+Text = bytes | msgspec.Raw
+Values = list[Text | None]
 # Names of other characters, as a reader of many paths cannot have them, go through jsonpath-ng.
 _NAME = r"[^'\"\\\x00-\x1f]*"
 _STEP = re.compile(rf"""\.([^.\[\]'"*?()@$,:\s\\\x00-\x1f]+)|\[(-?\d+)\]|\['({_NAME})'\]|\["({_NAME})"\]""")
@@ -168,7 +170,7 @@ class _Node:
         element: Any = msgspec.Raw if self.element.is_leaf else self.element.type() | None
         return list.__class_getitem__(element)
 
-    def getter(self, steps: tuple[Step, ...]) -> Callable[[Any, bytes], bytes | None]:
+    def getter(self, steps: tuple[Step, ...]) -> Callable[[Any, bytes], Text | None]:
         """Return a function from the decoded row to the value's text."""
         node, taken = self, list[Step]()
         for step in steps:
@@ -213,12 +215,15 @@ def encode_kept(value: object) -> bytes:
     return msgspec.json.encode(value, enc_hook=_NumberText.raw)
 
 
-def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[Any, bytes], bytes | None]:
+def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[Any, bytes], Text | None]:
     first, rest = taken[0], taken[1:]
     if not rest and not cuts:
-        return lambda tops, row: bytes(getattr(tops, first)) or None  # type: ignore[arg-type] # noqa: ARG005
+        return lambda tops, row: getattr(tops, first) or None  # type: ignore[arg-type] # noqa: ARG005
 
-    def take(tops: Any, row: bytes) -> bytes | None:  # noqa: ANN401, ARG001 - a struct made at run time; one signature
+    if len(rest) == 1 and isinstance(rest[0], int) and not cuts:
+        return _element(first, rest[0])
+
+    def take(tops: Any, row: bytes) -> Text | None:  # noqa: ANN401, ARG001 - a struct made at run time; one signature
         value = getattr(tops, first)  # type: ignore[arg-type]
         for step in rest:
             if value is None:
@@ -229,8 +234,22 @@ def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[Any, bytes], b
                 value = value[step]
             else:
                 return None
-        found = None if value is None else bytes(value) or None
-        return _follow(found, cuts) if cuts else found
+        return _follow(bytes(value), cuts) if cuts and value else value or None
+
+    return take
+
+
+def _element(first: Step, index: int) -> Callable[[Any, bytes], Text | None]:
+    """Return what takes one element of a list at the top of a row, the most frequent of all paths."""
+
+    def take(tops: Any, row: bytes) -> Text | None:  # noqa: ANN401, ARG001 - as in `_taker`
+        values = getattr(tops, first)  # type: ignore[arg-type]
+        try:
+            found: msgspec.Raw = values[index]
+        except (TypeError, IndexError):
+            # No list there, or one that is shorter.
+            return None
+        return found
 
     return take
 

@@ -175,7 +175,7 @@ class _Part:
         for letter in read_letters(self._objects, uri):
             entry = self._entry(letter)
             if isinstance(entry, Item):
-                yield Item(entry.id, entry.lines, letter)
+                yield Item(entry.id, (entry.lines,), letter)
             else:
                 yield Again(_with(letter, entry.reason, 0), entry.size_bytes)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
-from functools import cache
 
 import msgspec
 
@@ -34,30 +33,32 @@ class VectorField(msgspec.Struct, frozen=True):
         return self.dimension // 8 if self.data_type == "binary" else self.dimension
 
 
-def check_vector(field: VectorField, value: bytes) -> None:
-    """Raise VectorRejected unless the value is a flat array of as many numbers as the field takes, all finite.
+def vector_check(field: VectorField) -> Callable[[bytes], None]:
+    """Return the check of a value for a field; it is called for each vector, so all it needs is at hand.
 
-    Under cosine a zero vector has no direction; k-NN refuses it (lucene and faiss, `space_type: cosinesimil`).
+    It raises VectorRejected unless the value is a flat array of as many numbers as the field takes, all finite. Under
+    cosine a zero vector has no direction; k-NN refuses it (lucene and faiss, `space_type: cosinesimil`).
     """
-    # Searches for one byte cost nothing; a pattern over the whole text would cost more than all the rest of a row.
-    if value[:1] != b"[" or value.find(b"[", 1) >= 0 or b'"' in value or b"{" in value:
-        raise VectorRejected(f"{field.name} is no flat array of numbers")
-    found = _commas()(value) + 1 if len(value) > SHORT_BYTES or value.strip(b"[] \t") else 0
-    if found != field.values:
-        raise VectorRejected(f"{field.name} has {found} values; the index takes {field.values}")
-    if _has_positive_exponent(value):
-        _as_float32(field, value)
-    if field.cosine and not _SURELY_NOT_ZERO.search(value) and not any(_as_float32(field, value)):
-        raise VectorRejected(f"{field.name} is a zero vector; the index compares by cosine, which it has none of")
-
-
-@cache
-def _commas() -> Callable[[bytes], int]:
-    """Return what counts the commas of a text: numpy looks at many bytes at once (docs/decisions/008)."""
+    # Loaded here, so not when a DAG file is read; it compares many bytes at once (docs/decisions/008).
     import numpy as np
 
-    comma = np.uint8(ord(","))
-    return lambda value: int(np.count_nonzero(np.frombuffer(value, np.uint8) == comma))
+    comma, of_bytes, one_byte, nonzero = np.uint8(ord(",")), np.frombuffer, np.uint8, np.count_nonzero
+    expected, cosine, not_zero = field.values, field.cosine, _SURELY_NOT_ZERO.search
+
+    def check(value: bytes) -> None:
+        # Searches for one byte cost nothing; a pattern over the whole text would cost more than all else of a row.
+        if value[:1] != b"[" or value.find(b"[", 1) >= 0 or b'"' in value or b"{" in value:
+            raise VectorRejected(f"{field.name} is no flat array of numbers")
+        commas = int(nonzero(of_bytes(value, one_byte) == comma))
+        found = commas + 1 if len(value) > SHORT_BYTES or value.strip(b"[] \t") else 0
+        if found != expected:
+            raise VectorRejected(f"{field.name} has {found} values; the index takes {expected}")
+        if (b"e" in value or b"E" in value) and _has_positive_exponent(value):
+            _as_float32(field, value)
+        if cosine and not not_zero(value) and not any(_as_float32(field, value)):
+            raise VectorRejected(f"{field.name} is a zero vector; the index compares by cosine, which it has none of")
+
+    return check
 
 
 def _has_positive_exponent(value: bytes) -> bool:
