@@ -147,7 +147,7 @@ def test_rows_become_documents_and_bad_rows_dead_letters(lab: Lab, bucket: str, 
     reasons = {line: letter.reason for line, letter in letters.items()}
     assert set(reasons) == {2, 4, 5, 6, 7}
     assert reasons[2].startswith("not JSON")
-    assert reasons[4] == 'SageMakerInferenceError: "too long"'
+    assert reasons[4] == "SageMakerInferenceError: too long"
     assert reasons[5] == "the id is missing or null"
     assert reasons[6] == "v has 3 values; the index takes 2"
     assert "refused by the index (400)" in reasons[7]
@@ -199,7 +199,7 @@ def test_an_output_that_lacks_rows_fails_the_shard(lab: Lab, bucket: str, index:
     record = JobRecord("job", "n", "sagemaker", "m", "in", f"{run.work.job('job')}/output/1/", 0.0, task_id="t")
     ledger.write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
     for _ in range(2):
-        with pytest.raises(OutputUnusable, match="has 2 rows for 3 records; clear batch_predict"):
+        with pytest.raises(OutputUnusable, match="2 rows for 3 records; clear batch_predict"):
             run()
     found = ledger.load()
     assert found is not None

@@ -48,7 +48,7 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ("index: passages", "index: 5", r"books.yaml:8 ingest.index: Expected `str`, got `int`"),
         ("text: $.text", "text: source[1].$.text", r"books.yaml:9 ingest.field_map: field_map.text: no source\[1\]"),
         ("uri: s3://documents/in/", "uri: /documents", r"books.yaml:2 source.uri: '/documents' is no S3 location"),
-        ("model_id: abc", "dimension: 4", "books.yaml:4 batch_predict: give one of model_id and connector"),
+        ("model_id: abc", "dimension: 4", "books.yaml:4 batch_predict: give one of model_id, stack and connector"),
         ("work: s3://work", "work s3://work", r"books.yaml:\d no YAML"),
         ("work: s3://work\n", "", r"books.yaml:1 pipeline: Object missing required field `work`"),
     ],

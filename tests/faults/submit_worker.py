@@ -1,0 +1,101 @@
+"""A process that submits one shard's job and kills itself at a chosen moment; it is a fork of one with all imports."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from include.local_stack.stack import Stack
+from opensearch_batch.core.job import Ledger
+from opensearch_batch.core.manifest import Shard
+from opensearch_batch.core.submission import ThroughMLCommons
+from tests.conformance.road import Road
+from tests.lab import Lab
+
+END_S = 60.0
+# In the order of a submission: after which call the process dies, and the call's number of its kind.
+MOMENTS: dict[str, tuple[type, str, int]] = {
+    "looked": (Ledger, "load", 1),
+    "staged": (ThroughMLCommons, "stage", 1),
+    "intended": (Ledger, "write", 1),
+    "paid": (ThroughMLCommons, "submit", 1),
+    "recorded": (Ledger, "write", 2),
+}
+# While the paid call is under way, so many seconds after it began.
+PAYING, PAYING_S = "paying", 0.03
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What to submit, and when to die."""
+
+    home: Path
+    version: str
+    service: str
+    bucket: str
+    index: str
+    shard: Shard
+    moment: str
+
+
+def die() -> None:
+    """End as by ``kill -9``."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def work(task: Task) -> None:
+    """Submit, until the moment comes."""
+    lab = Lab(Stack.running(task.home), task.version)
+    road = Road(lab, task.service, task.bucket, task.index)
+    if task.moment == PAYING:
+        _before(ThroughMLCommons, "submit", lambda: threading.Timer(PAYING_S, die).start())
+    else:
+        owner, name, number = MOMENTS[task.moment]
+        _after(owner, name, number)
+    road.submit(task.shard)
+    # Only a call that was over before the timer rang comes here.
+    die()
+
+
+def submit_and_die(task: Task) -> int:
+    """Run it in a process of its own; return the signal that ended it."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload([__name__])
+    process = forks.Process(target=work, args=(task,), daemon=True)
+    process.start()
+    process.join(END_S)
+    code = process.exitcode
+    assert code is not None
+    process.close()
+    return -code
+
+
+def _before(owner: type, name: str, do: Callable[[], None]) -> None:
+    call: Callable[..., Any] = getattr(owner, name)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        do()
+        return call(*args, **kwargs)
+
+    setattr(owner, name, wrapped)
+
+
+def _after(owner: type, name: str, number: int) -> None:
+    call: Callable[..., Any] = getattr(owner, name)
+    left = number
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nonlocal left
+        found = call(*args, **kwargs)
+        left -= 1
+        if left == 0:
+            die()
+        return found
+
+    setattr(owner, name, wrapped)
