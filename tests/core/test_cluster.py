@@ -71,6 +71,7 @@ def test_a_cluster_that_is_away_can_be_retried() -> None:
         (401, ConfigError, "wrong user or password"),
         (403, ConfigError, "not permitted .*because"),
         (404, NotFound, "not found"),
+        (409, RetriableError, "changed by somebody else at the same moment"),
         (413, TooLarge, "larger than the server takes"),
         (400, ConfigError, "answered 400: because"),
         (429, Throttled, "answered 429: because"),

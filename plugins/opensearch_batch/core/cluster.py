@@ -38,6 +38,8 @@ _MEANINGS: Mapping[int, tuple[type[BatchError], str]] = {
     UNAUTHORIZED: (ConfigError, "wrong user or password (401); mend login and password of the connection"),
     FORBIDDEN: (ConfigError, "not permitted (403): {reason}; give the connection's user this permission"),
     NOT_FOUND: (NotFound, "not found (404): {reason}"),
+    # ML Commons writes into a task whenever it is asked for: of two who ask at once, one is told this.
+    CONFLICT: (RetriableError, "changed by somebody else at the same moment (409): {reason}"),
     TOO_LARGE: (TooLarge, "larger than the server takes (413, http.max_content_length)"),
 }
 

@@ -111,8 +111,8 @@ class OutputRows:
 class LastAnswers:
     """Reads the rows that count: those that no later job of the shard answered again.
 
-    It is the `Read` of an ingest. Rows that do not hold their record come as ``{"record_id": …, "output": …}``, with an
-    ``error`` where the service gave one.
+    It is the `Read` of an ingest. Rows that do not hold their record come as ``{"record_id": …, "output": …}``, those
+    that are no prediction as ``{"record_id": …, "error": …, "row": …}``: no path finds anything in them.
     """
 
     def __init__(self, rows: OutputRows, answered: Sequence[Answered], *, holds_record: bool) -> None:
@@ -152,11 +152,10 @@ class LastAnswers:
         row = entry.row
         if self._holds_record:
             return row
-        members: Mapping[str, Any] = {
-            RECORD_ID: None if entry.position is None else record_id(entry.position),
-            **({"error": entry.error} if entry.error else {}),
-            OUTPUT: msgspec.Raw(row.content),
-        }
+        name, told = None if entry.position is None else record_id(entry.position), msgspec.Raw(row.content)
+        members: Mapping[str, Any] = (
+            {RECORD_ID: name, "error": entry.error, "row": told} if entry.error else {RECORD_ID: name, OUTPUT: told}
+        )
         return msgspec.structs.replace(row, content=msgspec.json.encode(members))
 
     def _positions(self, answer: Answered) -> set[int]:
