@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
+from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
 from opensearch_batch.core.job import BAD_ENDS, End, JobRecord, Ledger
 from opensearch_batch.core.lookout import Words
 from opensearch_batch.core.ml_commons import MLCommons
 from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.output_rows import Answered
 from opensearch_batch.core.waiters import Waiter, Waiters
 from opensearch_batch.hooks import OpenSearchMLHook, Shared, objects
 from opensearch_batch.providers import provider_of
@@ -41,6 +42,10 @@ class Polled(msgspec.Struct, frozen=True):
     outputs: list[str]
     reason: str = ""
     counts: dict[str, int] = {}
+
+    def answered(self, job: str) -> Answered:
+        """Return what the job, whose record lies in this folder, answered."""
+        return Answered(self.outputs, None, job, self.task_id)
 
 
 class AwaitedJob:
@@ -79,8 +84,18 @@ class AwaitedJob:
         return found[0]
 
     def look(self, record: JobRecord) -> Words:
-        """Ask the service itself for the job."""
-        return self._provider().look(record)
+        """Ask the service itself for the job; where the record does not name it, by what only this job has.
+
+        Raises:
+            NotFound: the service does not know it.
+        """
+        provider = self._provider()
+        try:
+            return provider.look(record)
+        except NotFound:
+            if found := provider.find(record):
+                return found
+            raise
 
     def cancel(self, task_id: str) -> None:
         """Cancel an ML Commons task."""
@@ -88,14 +103,22 @@ class AwaitedJob:
 
     def conclude(self, record: JobRecord, end: End, *, cancel: bool) -> None:
         """Record how it ended; cancel it first where it runs on."""
-        if cancel and record.task_id is None:
-            self._provider().stop(record)
-        elif cancel:
-            self.cancel(str(record.task_id))
+        if cancel:
+            self._stop(record)
         try:
             Ledger(self._objects(), self._folder).end(record.generation, end, record.remote_job)
         except RetriableError as error:
             log.warning("the end is not recorded, the next run will ask the service again: %s", error)
+
+    def _stop(self, record: JobRecord) -> None:
+        if record.task_id is not None:
+            try:
+                self.cancel(record.task_id)
+            except NotFound:
+                log.warning("ML Commons does not know task %s; the job is stopped at its service", record.task_id)
+            else:
+                return
+        self._provider().stop(record)
 
     def result(self, record: JobRecord, end: End) -> Polled:
         """Return what is known of an ended job."""
@@ -145,6 +168,11 @@ class AwaitedJob:
             return provider_of(self._service_name, aws_conn_id=self._aws_conn_id, ai_conn_id=self._ai_conn_id)
 
         return shared(self._service_name, f"{self._aws_conn_id} {self._ai_conn_id or ''}".rstrip(), make)
+
+
+def waiter_of(ti: Any, ml_task_id: str) -> Waiter:  # noqa: ANN401 - Airflow's task instance
+    """Return who waits: the run of a task instance."""
+    return Waiter(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ml_task_id)
 
 
 def shared_ml(opensearch_conn_id: str) -> MLCommons:

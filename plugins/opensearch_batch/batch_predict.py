@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
 
-from opensearch_batch.core.job import Asked
+from opensearch_batch.awaited import AwaitedJob, waiter_of
+from opensearch_batch.core.job import JobRecord, bad_end
 from opensearch_batch.core.manifest import Shard
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook
 from opensearch_batch.links import MLTaskLink
-from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, work_of
+from opensearch_batch.stage import asked_in, errors_end_the_task, work_of
 from opensearch_batch.submit import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
 
 
@@ -86,12 +88,15 @@ class OpenSearchBatchPredictOperator(BaseOperator):
         with errors_end_the_task():
             shard = msgspec.convert(self.shard, Shard)
             done = Submit(work_of(self.work, context), self._terms()).run(
-                shard, self._asked(context), since=event.get("since")
+                shard, asked_in(context, self.retries), since=event.get("since")
             )
         if isinstance(done, Waiting):
             self.log.info("waiting: %s", done.reason)
             self.defer(trigger=done.trigger(self.aws_conn_id), method_name="execute_complete")
         decision, record = done
+        if decision == "refuse":
+            raise AirflowFailException(bad_end(record))
+        self._will_be_waited_for(record, context)
         if record.task_id:
             self.ml_task_url = OpenSearchMLHook(self.opensearch_conn_id).ml.task_url(record.task_id)
         self.log.info("%s: job %s, task %s", decision, record.name, record.task_id)
@@ -112,6 +117,14 @@ class OpenSearchBatchPredictOperator(BaseOperator):
             ai_conn_id=self.ai_conn_id,
         )
 
-    def _asked(self, context: Any) -> Asked:  # noqa: ANN401 - Airflow's context
-        """Say what a person asked: clearing a task raises its max_tries, a retry does not (Airflow 3.3)."""
-        return Asked(cleared=context["ti"].max_tries > self.retries, force=forced(context), run_key=run_key_of(context))
+    def _will_be_waited_for(self, record: JobRecord, context: Any) -> None:  # noqa: ANN401 - Airflow's context
+        """Let who ends another wait for the job know that this run is about to wait for it."""
+        if record.end is None:
+            job = AwaitedJob(
+                work_of(self.work, context).job(record.job),
+                self.service,
+                opensearch_conn_id=self.opensearch_conn_id,
+                aws_conn_id=self.aws_conn_id,
+                ai_conn_id=self.ai_conn_id,
+            )
+            job.see(waiter_of(context["ti"], record.task_id or ""))

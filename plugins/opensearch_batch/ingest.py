@@ -84,7 +84,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         """Ingest the outputs that `poll` found."""
         ti = context["ti"]
         with errors_end_the_task():
-            outputs = polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index)).outputs
+            first = polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index))
             account = ti.xcom_pull(task_ids=self.repair, map_indexes=ti.map_index)
             store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
             work, adapter = work_of(self.work, context), service(self.service)
@@ -105,7 +105,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
                 service=adapter,
                 answers=adapter.answers(manifest.parameters),
                 request=over_sources(request, adapter, manifest.parameters, manifest.inputs),
-            ).run(shard, answers_of(store, account, outputs), force=forced(context))
+            ).run(shard, answers_of(store, account, first.answered(work.job(shard.job))), force=forced(context))
         self.log.info("shard %s into %s: %s", shard.id, self.index, report.counts)
         where = work.ingest_report(run_key_of(context), shard.id)
         return summary(report, where)

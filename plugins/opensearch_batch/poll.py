@@ -18,8 +18,8 @@ import msgspec
 from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
-from opensearch_batch.awaited import AwaitedJob, Polled, names_of, shared_ml, words_or_error
-from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
+from opensearch_batch.awaited import AwaitedJob, Polled, names_of, shared_ml, waiter_of, words_or_error
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
 from opensearch_batch.core.job import BAD_ENDS, End, JobRecord, bad_end
 from opensearch_batch.core.lookout import Lookout, Want, Words
 from opensearch_batch.core.waiters import Waiter, pause_s
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TRIGGER = "opensearch_batch.poll.MLTaskTrigger"
 # Airflow calls on_kill for a clear too; only these states mean that a person ended the wait.
-ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
+ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed"})
 # A lookout belongs to an event loop; a triggerer has one, `dag.test` one for each trigger.
 _lookouts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Lookout]] = WeakKeyDictionary()
 
@@ -236,20 +236,41 @@ class MLTaskTrigger(BaseTrigger):
             else:
                 step = self._bear(watch, found)
             if isinstance(step, End):
-                await asyncio.to_thread(self._job().conclude, record, step, cancel=is_running)
-                return msgspec.structs.replace(record, end=step)
+                return await self._concluded(record, watch, step, cancel=is_running)
             watch = step
             look_at = watch.look_at(now=time.time(), jitter=random.random())  # noqa: S311 - jitter, no secret
+
+    async def _concluded(self, record: JobRecord, watch: Watch, end: End, *, cancel: bool) -> JobRecord:
+        """Record the end, and return the record with it; a job that runs on at its deadline is cancelled first.
+
+        Raises:
+            FatalError: the deadline of this wait passed, and others wait for the job with another, or none.
+        """
+        job, waiter = self._job(), self._waiter(record.task_id or "")
+        while True:
+            try:
+                if cancel and waiter and (others := await asyncio.to_thread(job.left, waiter)):
+                    raise FatalError(f"{end.reason}; job {record.name} runs on, others wait for it: {names_of(others)}")
+                await asyncio.to_thread(job.conclude, record, end, cancel=cancel)
+            except RetriableError as error:
+                watch = self._bear(watch, error)
+                await asyncio.sleep(watch.pause_s(now=time.time()))
+            else:
+                return msgspec.structs.replace(record, end=end)
 
     async def _look(self, record: JobRecord, watch: Watch, look_at: float) -> Words | BatchError:
         """Ask for the job when it is time, or learn with others what ML Commons stored of it.
 
-        A job of which ML Commons has no task is asked for at the service itself.
+        A job of which ML Commons has no task is asked for at the service itself, as is one that ML Commons says it does
+        not know: so it speaks too when it cannot load the model.
         """
         if record.task_id is not None:
             every_s = watch.pause_s(now=time.time())
             want = Want(record.task_id, self.service, look_at, every_s, exact_from=watch.deadline_at)
-            return await lookout(self.opensearch_conn_id).look(want)
+            found = await lookout(self.opensearch_conn_id).look(want)
+            if not isinstance(found, NotFound):
+                return found
+            self.log.warning("%s; the service itself is asked", found)
         await asyncio.sleep(max(0.0, look_at - time.time()))
         return await asyncio.to_thread(words_or_error, lambda: self._job().look(record))
 
@@ -276,7 +297,7 @@ class MLTaskTrigger(BaseTrigger):
     def _waiter(self, ml_task_id: str) -> Waiter | None:
         """Who waits; None in a `dag.test`, which does not say."""
         ti: Any = self.task_instance
-        return None if ti is None else Waiter(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ml_task_id)
+        return None if ti is None else waiter_of(ti, ml_task_id)
 
     def _job(self) -> AwaitedJob:
         return AwaitedJob(

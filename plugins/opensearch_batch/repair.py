@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import TaskFailedEvent, TriggerEvent
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.job import Asked, JobRecord
+from opensearch_batch.core.job import JobRecord
 from opensearch_batch.core.manifest import Shard, WorkPrefix, load_manifest, save
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.repair import Repair
@@ -22,7 +22,7 @@ from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.poll import MLTaskTrigger, polled
 from opensearch_batch.providers import outputs_store
 from opensearch_batch.services import service
-from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, work_of
+from opensearch_batch.stage import asked_in, errors_end_the_task, run_key_of, work_of
 from opensearch_batch.submit import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
 
 
@@ -103,8 +103,9 @@ class OpenSearchRepairOperator(BaseOperator):
         with errors_end_the_task():
             store: Objects = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
             first = polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index))
+            answered = first.answered(work.job(msgspec.convert(self.shard, Shard).job))
             done = self._repair(store, work, context).run(
-                first.outputs, first.task_id, lambda shard: self._submit(work, shard, context, event)
+                answered, lambda shard: self._submit(work, shard, context, event)
             )
             if isinstance(done, JobRecord) and event.get("given_up"):
                 raise FatalError(f"job {done.name}: its end could not be seen; clear repair to go on waiting")
@@ -138,9 +139,7 @@ class OpenSearchRepairOperator(BaseOperator):
         context: Any,  # noqa: ANN401 - Airflow's context
         event: Mapping[str, Any],
     ) -> JobRecord | Waiting:
-        asked = Asked(
-            cleared=context["ti"].max_tries > self.retries, force=forced(context), run_key=run_key_of(context)
-        )
+        asked = asked_in(context, self.retries)
         done = Submit(work, self._terms()).run(shard, asked, since=event.get("since"))
         return done if isinstance(done, Waiting) else done[1]
 

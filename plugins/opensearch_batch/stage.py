@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ingest import IngestReport
+from opensearch_batch.core.job import Asked
 from opensearch_batch.core.manifest import WorkPrefix, run_key
 
 
@@ -33,6 +34,12 @@ def run_key_of(context: Mapping[str, Any]) -> str:
 def work_of(work: str, context: Mapping[str, Any]) -> WorkPrefix:
     """Return the locations of this DAG below a work prefix."""
     return WorkPrefix(work, context["dag_run"].dag_id)
+
+
+def asked_in(context: Mapping[str, Any], retries: int | None) -> Asked:
+    """Return what a person asked of this task: clearing raises its max_tries, a retry does not (Airflow 3.3)."""
+    run, tries = run_key_of(context), context["ti"].max_tries
+    return Asked(clear=f"{run} {tries}" if tries > (retries or 0) else "", force=run if forced(context) else "")
 
 
 def forced(context: Mapping[str, Any]) -> bool:

@@ -16,12 +16,14 @@ from typing import Any
 import msgspec
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from opensearch_batch.core.errors import BatchError, FatalError, Throttled
+from opensearch_batch.awaited import shared
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, Throttled
 from opensearch_batch.core.job import Asked, Decision, JobRecord, Ledger, decide
 from opensearch_batch.core.manifest import Shard, WorkPrefix
 from opensearch_batch.core.objects import Objects
-from opensearch_batch.core.slots import Slots
+from opensearch_batch.core.slots import Slot, Slots
 from opensearch_batch.core.submission import Submission, ThroughMLCommons
+from opensearch_batch.core.watch import PATIENCE_S
 from opensearch_batch.hooks import OpenSearchMLHook, objects
 from opensearch_batch.providers import provider_of
 from opensearch_batch.services import service
@@ -91,33 +93,36 @@ class Submit:
     def run(self, shard: Shard, asked: Asked, *, since: float | None = None) -> tuple[Decision, JobRecord] | Waiting:
         """Submit the shard's job, find the one that was submitted before, or say what has to be waited for.
 
+        A job that ended badly and that nobody asked to pay again is found too, with the decision "refuse".
+
         Args:
             shard: the shard.
             asked: what a person asked of this run.
             since: when the service first said not now, as the last `Waiting` told.
 
         Raises:
-            FatalError: the job ended badly before, or the service says not now for too long.
+            FatalError: the service says not now for too long.
             BatchError: the service refuses it, or a server was away.
         """
         folder = self._work.job(shard.job)
         ledger = Ledger(self._objects, folder)
         found = ledger.load()
-        if decide(found[0] if found else None, asked) in {"submit", "again"} and not self._has_slot(folder):
+        pays = decide(found[0] if found else None, asked) in {"submit", "again", "recover"}
+        if pays and not self._has_slot(folder):
             most = self._terms.max_jobs_in_flight or 0
             return Waiting(folder, self._slots_folder, most, reason=f"{most} jobs are in flight (max_jobs_in_flight)")
         try:
             submission = Submission(ledger, self._through, clock=time.time, sleep=time.sleep)
             return submission.run(lambda generation: self._draft(shard, folder, generation), asked)
         except Throttled as error:
-            return self._not_now(folder, ledger, error, since)
-        except BatchError:
+            return self._not_now(folder, error, since)
+        except (ConfigError, FatalError):
+            # Refused; after any other error the job may be in flight.
             self._give_back(folder)
             raise
 
-    def _not_now(self, folder: str, ledger: Ledger, error: Throttled, since: float | None) -> Waiting:
-        found = ledger.load()
-        since = (found[0].throttled_since if found else None) or since or time.time()
+    def _not_now(self, folder: str, error: Throttled, since: float | None) -> Waiting:
+        since = since or time.time()
         if time.time() - since >= self._terms.retry_time_window_s:
             self._give_back(folder)
             raise FatalError(
@@ -156,11 +161,13 @@ class Submit:
 def slots(store: Objects, folder: str, most: int) -> Slots:
     """Return the slots in a folder; a job holds its slot from before its submission until its record has an end."""
 
-    def is_at_work(holder: str) -> bool | None:
-        found = Ledger(store, holder).load()
-        if found is None or found[0].refused is not None:
+    def is_at_work(slot: Slot) -> bool | None:
+        found = Ledger(store, slot.holder).load()
+        if found is None or found[0].status == "intent":
             return None
-        return found[0].end is None
+        end = found[0].end
+        # One that ended before it took the slot is about to be submitted again.
+        return True if end is None else None if end.at < slot.at else False
 
     return Slots(store, folder, most=most, is_at_work=is_at_work, clock=time.time)
 
@@ -200,13 +207,24 @@ class SubmitTrigger(BaseTrigger):
             await asyncio.sleep(self.pause_s)
         else:
             async with _queues[self.slots]:
-                while not await asyncio.to_thread(self._take):  # noqa: ASYNC110 - the slots lie on object storage
-                    await asyncio.sleep(SLOT_INTERVAL_S)
+                await self._taken()
         yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # Airflow's own
 
+    async def _taken(self) -> None:
+        """Wait until a slot is taken, or until only the task itself can say what is wrong."""
+        failing_since = None
+        while True:
+            try:
+                if await asyncio.to_thread(self._take):
+                    return
+                failing_since = None
+            except BatchError as error:
+                self.log.warning("%s", error)
+                failing_since = failing_since or time.monotonic()
+                if not isinstance(error, RetriableError) or time.monotonic() >= failing_since + PATIENCE_S:
+                    return
+            await asyncio.sleep(SLOT_INTERVAL_S)
+
     def _take(self) -> bool:
-        try:
-            return slots(objects(self.aws_conn_id), str(self.slots), self.most).take(self.holder)
-        except BatchError as error:
-            self.log.warning("%s", error)
-            return False
+        store = shared("aws", self.aws_conn_id, lambda: objects(self.aws_conn_id))
+        return slots(store, str(self.slots), self.most).take(self.holder)

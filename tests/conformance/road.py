@@ -13,11 +13,13 @@ from typing import Any
 from opensearch_batch.core.clients import cohere_client, openai_client
 from opensearch_batch.core.cohere_datasets import CohereDatasets
 from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_letters
+from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ingest import IngestReport
-from opensearch_batch.core.job import Asked, Decision, End, JobRecord, Ledger
+from opensearch_batch.core.job import Asked, Decision, End, JobRecord, Ledger, bad_end
 from opensearch_batch.core.manifest import Manifest, Shard, WorkPrefix
 from opensearch_batch.core.ml_commons import MLCommons, Model, fill
 from opensearch_batch.core.openai_files import OpenAIFiles
+from opensearch_batch.core.output_rows import Answered
 from opensearch_batch.core.prediction_map import holds_record, over_sources
 from opensearch_batch.core.prepare import Prepare, ShardLimits
 from opensearch_batch.core.repair import Repair, RepairAccount
@@ -120,6 +122,13 @@ class Road:
         return prepared.shard
 
     def submit(self, shard: Shard, asked: Asked = Asked(), *, later_s: float = 0.0) -> tuple[Decision, JobRecord]:  # noqa: B008 - frozen
+        """Submit a shard's job, or find it; raise FatalError for one that ended badly, as batch_predict does."""
+        decision, record = self.attempt(shard, asked, later_s=later_s)
+        if decision == "refuse":
+            raise FatalError(bad_end(record))
+        return decision, record
+
+    def attempt(self, shard: Shard, asked: Asked, *, later_s: float = 0.0) -> tuple[Decision, JobRecord]:
         """Submit a shard's job, or find it; `later_s` lets an intent of before be that old."""
         folder = self.work.job(shard.job)
         through = ThroughMLCommons(
@@ -163,7 +172,14 @@ class Road:
             time.sleep(LOOK_S)
         raise AssertionError(f"{self.name}: {record.name} did not end: {remote_job}")
 
-    def repair(self, shard: Shard, record: JobRecord, *, rounds: int = 2) -> RepairAccount:
+    def repair(
+        self,
+        shard: Shard,
+        record: JobRecord,
+        asked: Asked = Asked(),  # noqa: B008 - frozen
+        *,
+        rounds: int = 2,
+    ) -> RepairAccount:
         """Ask again for what failed, as often as is allowed."""
         repair = Repair(
             self.objects,
@@ -176,10 +192,11 @@ class Road:
         )
 
         def submit(smaller: Shard) -> JobRecord:
-            _, submitted = self.submit(smaller)
+            _, submitted = self.attempt(smaller, asked)
             return self.wait(smaller, submitted) if submitted.end is None else submitted
 
-        done = repair.run(self.adapter.outputs(record, record.remote_job), record.task_id, submit)
+        outputs, folder = self.adapter.outputs(record, record.remote_job), self.work.job(shard.job)
+        done = repair.run(Answered(outputs, None, folder, record.task_id), submit)
         assert isinstance(done, RepairAccount)
         return done
 

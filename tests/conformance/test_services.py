@@ -95,6 +95,26 @@ def test_partial_to_the_end(start: Start, name: str) -> None:
     assert all(letters.values())
 
 
+@pytest.mark.parametrize("name", ["openai", pytest.param("cohere", marks=slow), pytest.param("bedrock", marks=slow)])
+def test_a_repair_that_fails(start: Start, name: str) -> None:
+    """What the first job predicted is indexed, the rest are dead letters; a clear of repair pays once, not for ever."""
+    road = start(name)
+    road.fault("partial", every=2)
+    shard = road.prepare()
+    record = road.wait(shard, road.submit(shard)[1])
+    road.fault("fail")
+    failing = road.repair(shard, record)
+    left = failing.failed
+    assert 0 < left < RECORDS
+    assert (failing.reason.startswith("repair job"), road.paid()) == (True, 2)
+    report = road.ingest(shard, road.repair(shard, record))
+    assert (report.counts.indexed, report.counts.dead_letters, road.paid()) == (RECORDS - left, left, 2)
+    road.fault("fail")
+    cleared = Asked(clear="run 3")
+    assert [road.repair(shard, record, cleared).failed for _ in range(2)] == [left, left]
+    assert road.paid() == 3
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_failed(start: Start, name: str) -> None:
     """The job's end says why; nobody pays again until a person asks, and then once."""
@@ -107,7 +127,7 @@ def test_failed(start: Start, name: str) -> None:
     with pytest.raises(FatalError, match=r"ended FAILED.*clear batch_predict to submit"):
         road.submit(shard)
     assert road.paid() == 1
-    cleared = road.wait(shard, road.submit(shard, Asked(cleared=True))[1])
+    cleared = road.wait(shard, road.submit(shard, Asked(clear="run 3"))[1])
     report = road.ingest(shard, road.repair(shard, cleared))
     assert (report.counts.indexed, road.paid()) == (RECORDS, 2)
 

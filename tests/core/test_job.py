@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 
@@ -12,12 +13,11 @@ from opensearch_batch.core.errors import (
     AlreadySubmitted,
     BatchError,
     ConfigError,
-    FatalError,
     NotFound,
     RetriableError,
     Throttled,
 )
-from opensearch_batch.core.job import Accepted, Asked, End, JobRecord, Ledger, State, decide, job_key
+from opensearch_batch.core.job import Accepted, Asked, End, JobRecord, Ledger, State, bad_end, decide, job_key
 from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.submission import Submission
 from opensearch_batch.core.watch import Sighting, Watch
@@ -30,6 +30,7 @@ class Service:
         self.accepted: list[str] = []
         self.files: set[str] = set()
         self.has_task = True
+        self.pays_before_it_refuses = False
         self._uploads = 0
         self.refuse = refuse
         self.lose_answers = lose_answers
@@ -51,6 +52,7 @@ class Service:
         """Accept a job over a file that is there."""
         assert record.staged["file"] in self.files
         if self.refuse is not None:
+            self.accepted += [record.name] if self.pays_before_it_refuses else []
             raise self.refuse
         with self._lock:
             self.accepted.append(record.name)
@@ -152,8 +154,8 @@ def test_a_name_that_is_taken_is_this_job_if_it_can_be_found(ledger: Ledger, is_
         attempt(ledger, service)
 
 
-def test_while_the_service_says_not_now_its_first_time_stands(ledger: Ledger) -> None:
-    """So that a window holds over restarts; the file is uploaded once, and the next success forgets the time."""
+def test_while_the_service_says_not_now_the_file_is_uploaded_once(ledger: Ledger) -> None:
+    """The next success forgets the refusal."""
     service = Service(refuse=Throttled("not now"))
     clock = Clock()
     submission = Submission(ledger, service, clock=clock, sleep=clock.sleep)
@@ -161,12 +163,53 @@ def test_while_the_service_says_not_now_its_first_time_stands(ledger: Ledger) ->
         with pytest.raises(Throttled):
             submission.run(draft, Asked())
         clock.now += 60
-    found = ledger.load()
-    assert found is not None
-    assert (found[0].throttled_since, service.files) == (1000.0, {"job-1-1"})
+    assert service.files == {"job-1-1"}
     service.refuse = None
     _, record = submission.run(draft, Asked())
-    assert (record.throttled_since, record.refused, service.files) == (None, None, {"job-1-1"})
+    assert (record.refused, service.files) == (None, {"job-1-1"})
+
+
+@pytest.mark.parametrize("refusal", [Throttled("the write was rejected"), ConfigError("the index is blocked")])
+def test_a_refusal_that_came_after_the_payment_is_looked_behind(ledger: Ledger, refusal: BatchError) -> None:
+    """ML Commons asks the service first and stores its task then; that it could not says nothing of the job."""
+    service = Service(refuse=refusal)
+    service.pays_before_it_refuses = True
+    with pytest.raises(type(refusal)):
+        attempt(ledger, service)
+    assert attempt(ledger, service)[1].task_id == "task-job-1"
+    assert service.accepted == ["job-1"]
+
+
+def test_an_intent_is_as_old_as_its_paid_call(ledger: Ledger) -> None:
+    """An upload of minutes makes nobody believe that who pays now has died."""
+    clock, service = Clock(), Service(refuse=ConfigError("no such model"))
+    stage = service.stage
+
+    def slow(record: JobRecord) -> dict[str, str]:
+        clock.now += 500
+        return stage(record)
+
+    service.stage = slow  # type: ignore[method-assign] # the same, slower
+    with pytest.raises(ConfigError):
+        Submission(ledger, service, clock=clock, sleep=clock.sleep).run(draft, Asked())
+    found = ledger.load()
+    assert found is not None
+    assert found[0].intended_at == 1500.0
+
+
+def test_who_lost_an_intent_leaves_the_record_alone(ledger: Ledger) -> None:
+    """Another attempt took it over and submitted: its task stays on record."""
+    service = Service()
+    submit = service.submit
+
+    def overtaken(record: JobRecord) -> Accepted:
+        found = ledger.load()
+        assert found is not None
+        ledger.write(msgspec.structs.replace(record, intended_at=2000.0, task_id="theirs"), over=found[1])
+        return submit(record)
+
+    service.submit = overtaken  # type: ignore[method-assign] # the same, later
+    assert attempt(ledger, service)[1].task_id == "theirs"
 
 
 def test_a_refused_job_is_staged_anew(ledger: Ledger) -> None:
@@ -206,17 +249,30 @@ def test_a_bad_end_is_paid_again_only_when_a_person_asks(ledger: Ledger, state: 
     service = Service()
     attempt(ledger, service)
     ledger.end(1, End(state, 2000.0, "out of memory"))
-    with pytest.raises(FatalError, match=rf"job-1 .* ended {state}: out of memory; clear batch_predict .*pay"):
-        attempt(ledger, service)
-    decision, record = attempt(ledger, service, Asked(cleared=True))
+    decision, record = attempt(ledger, service)
+    assert decision == "refuse"
+    assert re.fullmatch(rf"job job-1 .* ended {state}: out of memory; clear batch_predict .*pay.*", bad_end(record))
+    decision, record = attempt(ledger, service, Asked(clear="run 3"))
     assert (decision, record.generation, record.history[0]["end"]["state"]) == ("again", 2, state)
-    assert attempt(ledger, service, Asked(cleared=True))[0] == "reattach"
+    assert attempt(ledger, service, Asked(clear="run 3"))[0] == "reattach"
     assert service.accepted == ["job-1", "job-2"]
+
+
+def test_a_clear_pays_once_however_often_its_task_resumes(ledger: Ledger) -> None:
+    """A task that was cleared stays so until its next clear; the job that fails again is not paid a third time."""
+    service = Service()
+    for generation, (asked, decision) in enumerate(
+        [(Asked(), "submit"), (Asked(clear="run 3"), "again"), (Asked(clear="run 5"), "again")], 1
+    ):
+        assert attempt(ledger, service, asked)[0] == decision
+        ledger.end(generation, End("FAILED", 2000.0))
+        assert attempt(ledger, service, asked)[0] == "refuse"
+    assert service.accepted == ["job-1", "job-2", "job-3"]
 
 
 def test_force_pays_once_a_run(ledger: Ledger) -> None:
     """A forced run adds a generation; its own retries do not."""
-    service, forced = Service(), Asked(force=True, run_key="run-2")
+    service, forced = Service(), Asked(force="run-2")
     attempt(ledger, service)
     ledger.end(1, End("COMPLETED", 2000.0))
     assert attempt(ledger, service)[0] == "reuse"
@@ -227,7 +283,7 @@ def test_force_pays_once_a_run(ledger: Ledger) -> None:
 def test_runs_that_force_pay_once_each_however_they_alternate(ledger: Ledger) -> None:
     """Two runs force the same shard, and each is retried after the other: two new jobs, no more."""
     service = Service()
-    one, two = Asked(force=True, run_key="run-1"), Asked(force=True, run_key="run-2")
+    one, two = Asked(force="run-1"), Asked(force="run-2")
     attempt(ledger, service)
     assert [attempt(ledger, service, asked)[0] for asked in (one, two, one, two)] == [
         "again", "again", "reattach", "reattach",
@@ -237,7 +293,7 @@ def test_runs_that_force_pay_once_each_however_they_alternate(ledger: Ledger) ->
 
 def test_force_after_a_refusal_pays_once(ledger: Ledger) -> None:
     """The forced run that submits in place of a refused one is honoured by it."""
-    service, forced = Service(refuse=ConfigError("no such model")), Asked(force=True, run_key="run-1")
+    service, forced = Service(refuse=ConfigError("no such model")), Asked(force="run-1")
     with pytest.raises(ConfigError):
         attempt(ledger, service)
     service.refuse = None
@@ -263,14 +319,13 @@ def test_a_completed_job_can_turn_out_unusable_and_be_paid_again(ledger: Ledger)
     attempt(ledger, service)
     ledger.end(1, End("COMPLETED", 2000.0))
     ledger.end(1, End("UNUSABLE", 3000.0, "the output is gone"))
-    with pytest.raises(FatalError, match="UNUSABLE: the output is gone; clear batch_predict"):
-        attempt(ledger, service)
-    assert attempt(ledger, service, Asked(cleared=True))[0] == "again"
+    assert attempt(ledger, service)[0] == "refuse"
+    assert attempt(ledger, service, Asked(clear="run 3"))[0] == "again"
 
 
 def test_the_first_run_of_a_shard_with_force_pays_once(ledger: Ledger) -> None:
     """Force on what was never submitted is one job."""
-    service, forced = Service(), Asked(force=True, run_key="run-1")
+    service, forced = Service(), Asked(force="run-1")
     assert [attempt(ledger, service, forced)[0] for _ in range(2)] == ["submit", "reattach"]
     assert service.accepted == ["job-1"]
 
@@ -300,7 +355,7 @@ def test_the_decision_table() -> None:
     submitted = msgspec.structs.replace(draft(1), task_id="t")
     good = msgspec.structs.replace(submitted, end=End("COMPLETED", 1.0))
     bad = msgspec.structs.replace(submitted, end=End("FAILED", 1.0))
-    nothing, cleared = Asked(), Asked(cleared=True)
+    nothing, cleared = Asked(), Asked(clear="run 3")
     assert [decide(r, nothing) for r in (None, draft(1), submitted, good, bad)] == [
         "submit", "recover", "reattach", "reuse", "refuse",
     ]  # fmt: skip

@@ -149,6 +149,6 @@ def test_an_output_that_is_gone_is_named(jobs: Jobs) -> None:
 
 def test_without_a_repair_the_jobs_own_outputs_count(jobs: Jobs) -> None:
     """And an account that is gone is an error, not a smaller answer."""
-    assert answers_of(jobs.store, None, ["a", "b"]) == [Answered(["a", "b"])]
+    assert answers_of(jobs.store, None, Answered(["a", "b"])) == [Answered(["a", "b"])]
     with pytest.raises(OutputUnusable, match=r"account\.json: the account of repair is gone; clear repair"):
-        answers_of(jobs.store, f"{jobs.work.root}/account.json", ["a"])
+        answers_of(jobs.store, f"{jobs.work.root}/account.json", Answered(["a"]))

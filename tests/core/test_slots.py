@@ -20,7 +20,13 @@ class Work:
 
     def slots(self, most: int = 2) -> Slots:
         """Return slots, as any process sees them."""
-        return Slots(self._store, self._folder, most=most, is_at_work=self.known.get, clock=lambda: self.now)
+        return Slots(
+            self._store,
+            self._folder,
+            most=most,
+            is_at_work=lambda slot: self.known.get(slot.holder),
+            clock=lambda: self.now,
+        )
 
 
 @pytest.fixture

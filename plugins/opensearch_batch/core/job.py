@@ -8,7 +8,7 @@ through three statuses by conditional writes, so of two attempts one wins and th
     submitted   written after it, with the task id, or with the service's own words where ML Commons has no task
     ended       written when the job's end was seen
 
-A bad end stays until a person clears batch_predict or runs with `force`; that adds a generation.
+A bad end stays until a person clears batch_predict or runs with `force`; that adds a generation, once for each asking.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from opensearch_batch.core.errors import OutputUnusable
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.objects import Objects
 
@@ -40,10 +41,9 @@ class End(msgspec.Struct, frozen=True):
 class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Everything known of the newest job of one job key; earlier generations stay in `history`.
 
-    `staged` names the shard's file at the service, where that is not S3. `throttled_since` (epoch seconds) is when the
-    service first said not now, while it goes on saying so. `refused` is the reason why the paid call was refused: then
-    there is no job, and the next attempt may submit. `forced_by` are the keys of the runs whose `force` is honoured by
-    this generation or an earlier one.
+    `staged` names the shard's file at the service, where that is not S3; `restage` says that it may be what was
+    refused. `refused` is the reason why the paid call was refused: then the next attempt may submit, when it finds no
+    job. `honoured` are the clears and forces (`Asked`) that this generation or an earlier one answered.
     """
 
     job: str
@@ -54,10 +54,10 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     output: str
     intended_at: float
     generation: int = 1
-    forced_by: list[str] = []
+    honoured: list[str] = []
     refused: str | None = None
-    throttled_since: float | None = None
     staged: dict[str, str] = {}
+    restage: bool = False
     task_id: str | None = None
     remote_job: dict[str, Any] = {}
     end: End | None = None
@@ -79,11 +79,18 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What a person asked of this run: `cleared` the task by hand, or `force` (with the run's key)."""
+    """What a person asked: a clear of the task by hand, a run with `force`.
 
-    cleared: bool = False
-    force: bool = False
-    run_key: str = ""
+    Each is a key that names this asking and no other, empty for none: a task that resumes or is retried asks no more
+    than the person did.
+    """
+
+    clear: str = ""
+    force: str = ""
+
+    def is_new_to(self, record: JobRecord, key: str) -> bool:
+        """Say whether one of both was asked and not yet answered."""
+        return bool(key) and key not in record.honoured
 
 
 Decision = Literal["submit", "again", "recover", "reattach", "reuse", "refuse"]
@@ -97,13 +104,13 @@ def decide(record: JobRecord | None, asked: Asked) -> Decision:
     """
     if record is None or record.refused is not None:
         return "submit"
-    if asked.force and asked.run_key not in record.forced_by:
+    if asked.is_new_to(record, asked.force):
         return "again"
     if record.end is None:
         return "reattach" if record.status == "submitted" else "recover"
     if record.end.state not in BAD_ENDS:
         return "reuse"
-    return "again" if asked.cleared else "refuse"
+    return "again" if asked.is_new_to(record, asked.clear) else "refuse"
 
 
 def job_key(service: str, model: str, parameters: Mapping[str, Any], content_digest: str) -> str:
@@ -116,12 +123,12 @@ def next_generation(old: JobRecord, new: JobRecord, asked: Asked) -> JobRecord:
     """Return `new` as the generation after `old`, keeping the account of what was paid before."""
     past = {"generation": old.generation, "name": old.name, "task_id": old.task_id, "end": old.end}
     history = [*old.history, msgspec.to_builtins(past)]
-    return msgspec.structs.replace(new, forced_by=honoured(old.forced_by, asked), history=history)
+    return msgspec.structs.replace(new, honoured=honoured(old.honoured, asked), history=history)
 
 
 def honoured(before: list[str], asked: Asked) -> list[str]:
-    """Return the runs whose force is honoured once this attempt submits."""
-    return [*before, asked.run_key] if asked.force and asked.run_key not in before else before
+    """Return the askings that are answered once this attempt submits."""
+    return [*before, *(key for key in (asked.clear, asked.force) if key and key not in before)]
 
 
 class Ledger:
@@ -158,6 +165,15 @@ class Ledger:
             known_job = record.remote_job if remote_job is None else dict(remote_job)
             if self.write(msgspec.structs.replace(record, end=end, remote_job=known_job), over=etag):
                 return
+
+
+def spoil(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
+    """Record that the completed job an error speaks of is of no use; say whether its record still is of that job."""
+    found = Ledger(objects, error.job).load() if error.job else None
+    if found is None or found[0].task_id != error.task_id:
+        return False
+    Ledger(objects, error.job).end(found[0].generation, End("UNUSABLE", now, str(error)))
+    return True
 
 
 def bad_end(record: JobRecord) -> str:

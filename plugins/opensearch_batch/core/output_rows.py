@@ -25,10 +25,19 @@ MAX_POSITION = 10_000_000
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """One job's answer: where its rows lie, and the positions of the records it was asked about (None: all)."""
+    """One job's answer: where its rows lie, and the positions of the records it was asked about (None: all).
+
+    `job` is the folder of the job's record, and `task_id` its task.
+    """
 
     outputs: list[str]
     positions: list[int] | None = None
+    job: str = ""
+    task_id: str | None = None
+
+    def unusable(self, reason: str) -> OutputUnusable:
+        """Return the error that blames this job."""
+        return OutputUnusable(reason, job=self.job, task_id=self.task_id)
 
 
 class OutputRow(msgspec.Struct, frozen=True):
@@ -65,11 +74,11 @@ class OutputRows:
             OutputUnusable: one is gone.
         """
         found: list[ObjectInfo] = []
-        for output in (uri for answer in answered for uri in answer.outputs):
+        for answer, output in ((one, uri) for one in answered for uri in one.outputs):
             below = [item for item in self._objects.list(output) if item.uri != output] if output.endswith("/") else []
             info = None if below else self._objects.head(output)
             if info is None and not below:
-                raise OutputUnusable(f"{output}: the job's output is gone")
+                raise answer.unusable(f"{output}: the job's output is gone")
             found += below or ([info] if info else [])
         return Source("output", tuple(found))
 
@@ -98,7 +107,7 @@ class OutputRows:
         asked = records if answer.positions is None else len(answer.positions)
         if self._answers != "by_id" and rows != asked:
             place = ", ".join(answer.outputs)
-            raise OutputUnusable(f"{place}: {rows} rows for {asked} records, and nothing tells which is whose")
+            raise answer.unusable(f"{place}: {rows} rows for {asked} records, and nothing tells which is whose")
 
     def _position(self, told: PredictionRow, at: int, answer: Answered) -> int | None:
         if self._answers == "by_id":

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from opensearch_batch.core.errors import OutputUnusable
-from opensearch_batch.core.job import BAD_ENDS, JobRecord
+from opensearch_batch.core.job import BAD_ENDS, CLEAR_TO_PAY, JobRecord, spoil
 from opensearch_batch.core.manifest import Shard, WorkPrefix
 from opensearch_batch.core.objects import Objects, lines
 from opensearch_batch.core.output_rows import Answered, OutputRow, OutputRows
@@ -75,22 +76,33 @@ class Repair:
         self._rows = OutputRows(objects, service, service.answers(parameters))
 
     def run(
-        self, outputs: Sequence[str], task_id: str | None, submit: Callable[[Shard], JobRecord | Elsewhere]
+        self, first: Answered, submit: Callable[[Shard], JobRecord | Elsewhere]
     ) -> RepairAccount | JobRecord | Elsewhere:
         """Go as far as it goes now.
 
         Args:
-            outputs: of the shard's job.
-            task_id: its task.
+            first: what the shard's job answered.
             submit: submits a smaller job, or finds it; or returns what has to be waited for first.
 
         Returns:
             The account; or the record of a job that has not ended; or what `submit` gave in place of one.
 
         Raises:
-            OutputUnusable: an output is gone.
+            OutputUnusable: the job's output is gone or has not a row for each record, or the shard's input is gone. Of
+                a smaller job it counts as a bad end.
         """
-        answered, tasks = [Answered(list(outputs))], [task_id]
+        while True:
+            try:
+                return self._run(first, submit)
+            except OutputUnusable as error:
+                is_recorded = spoil(self._objects, error, now=time.time())
+                if error.job == first.job or not is_recorded:
+                    raise OutputUnusable(f"{error}; {CLEAR_TO_PAY}") from error
+
+    def _run(
+        self, first: Answered, submit: Callable[[Shard], JobRecord | Elsewhere]
+    ) -> RepairAccount | JobRecord | Elsewhere:
+        answered, tasks = [first], [first.task_id]
         failed, reason = find_failed(self._rows, self._shard, answered), ""
         for number in range(1, self._rounds + 1):
             if reason := self._given_up(failed):
@@ -103,9 +115,12 @@ class Repair:
                 return record
             tasks.append(record.task_id)
             if record.end.state in BAD_ENDS:
-                reason = f"repair job {record.name} ended {record.end.state}: {record.end.reason}"
+                reason = (
+                    f"repair job {record.name} ended {record.end.state}: {record.end.reason}; clear repair for another"
+                )
                 break
-            answered.append(Answered(self._service.outputs(record, record.remote_job), failed.positions))
+            outputs, folder = self._service.outputs(record, record.remote_job), self._work.job(smaller.job)
+            answered.append(Answered(outputs, failed.positions, folder, record.task_id))
             failed = find_failed(self._rows, self._shard, answered)
         return RepairAccount(answered, tasks, len(failed.positions), reason)
 
@@ -188,14 +203,14 @@ def repair_shard(
     return Shard(f"{shard.id}-repair-{number}", uri, key, len(failed.positions), size_bytes)
 
 
-def answers_of(objects: Objects, account: str | None, outputs: Sequence[str]) -> list[Answered]:
-    """Return what a shard's jobs answered: what repair's account says, else the outputs of the one job.
+def answers_of(objects: Objects, account: str | None, first: Answered) -> list[Answered]:
+    """Return what a shard's jobs answered: what repair's account says, else what the one job did.
 
     Raises:
         OutputUnusable: the account is gone.
     """
     if account is None:
-        return [Answered(list(outputs))]
+        return [first]
     stored = objects.read(account)
     if stored is None:
         raise OutputUnusable(f"{account}: the account of repair is gone; clear repair")

@@ -17,7 +17,7 @@ from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
 from opensearch_batch.core.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.ingest import Ingest, IngestReport, Locations
-from opensearch_batch.core.job import CLEAR_TO_PAY, End, Ledger
+from opensearch_batch.core.job import CLEAR_TO_PAY, spoil
 from opensearch_batch.core.join import Row
 from opensearch_batch.core.manifest import Manifest, Segment, Shard, WorkPrefix, save
 from opensearch_batch.core.objects import Objects, find
@@ -81,8 +81,9 @@ class ShardIngest:
         try:
             report = self._ingest(shard, segments, answered).run(self._sources(shard, answered), force=force)
         except OutputUnusable as error:
-            self._spoil(shard, str(error))
-            raise OutputUnusable(f"{error}; {CLEAR_TO_PAY}") from error
+            spoil(self._objects, error, now=time.time())
+            remedy = CLEAR_TO_PAY if error.job == answered[0].job else "clear repair to ask once more"
+            raise OutputUnusable(f"{error}; {remedy}") from error
         save(self._objects, self._work.ingest_report(self._manifest.run_key, shard.id), report)
         return report
 
@@ -108,7 +109,7 @@ class ShardIngest:
         def check(counts: IngestCounts) -> None:
             rows = counts.sources[RECORDS].read
             if rows != shard.records:
-                raise OutputUnusable(f"shard {shard.id}: {rows} rows for {shard.records} records")
+                raise answered[0].unusable(f"shard {shard.id}: {rows} rows for {shard.records} records")
 
         return Ingest(
             self._objects,
@@ -145,13 +146,6 @@ class ShardIngest:
             strict: dict[str, OnMissing] = {vector.name: "dead_letter" for vector in index.vectors}
             policies = {**strict, **self._request.on_missing}
             self._request = msgspec.structs.replace(self._request, on_missing=policies)
-
-    def _spoil(self, shard: Shard, reason: str) -> None:
-        """Record that a completed job is of no use, so that a person's clear of batch_predict submits another."""
-        ledger = Ledger(self._objects, self._work.job(shard.job))
-        found = ledger.load()
-        if found is not None:
-            ledger.end(found[0].generation, End("UNUSABLE", time.time(), reason))
 
 
 class Places:

@@ -31,7 +31,7 @@ class Slots:
         objects: where they lie.
         folder: names them.
         most: how many there are.
-        is_at_work: says of a holder whether its job is in flight; None when it has no job yet.
+        is_at_work: says of a slot whether its holder's job is in flight; None when it has no job yet.
         clock: epoch seconds.
     """
 
@@ -41,7 +41,7 @@ class Slots:
         folder: str,
         *,
         most: int,
-        is_at_work: Callable[[str], bool | None],
+        is_at_work: Callable[[Slot], bool | None],
         clock: Callable[[], float],
     ) -> None:
         self._objects = objects
@@ -53,9 +53,11 @@ class Slots:
     def take(self, holder: str) -> bool:
         """Take a slot for a job, or find the one it has; False when others hold all."""
         slots = [self._read(number) for number in range(self._most)]
-        if any(found is not None and found[0].holder == holder for found in slots):
-            return True
         mine = msgspec.json.encode(Slot(holder, self._clock()))
+        for number, found in enumerate(slots):
+            # Held anew, so that nobody takes it over while its holder is about to submit.
+            if found and found[0].holder == holder and self._objects.replace(self._uri(number), mine, etag=found[1]):
+                return True
         for number, found in enumerate(slots):
             uri = self._uri(number)
             if found is None:
@@ -76,7 +78,7 @@ class Slots:
     def _is_held(self, slot: Slot) -> bool:
         if slot.holder == FREE:
             return False
-        at_work = self._is_at_work(slot.holder)
+        at_work = self._is_at_work(slot)
         return self._clock() < slot.at + GRACE_S if at_work is None else at_work
 
     def _read(self, number: int) -> tuple[Slot, str] | None:

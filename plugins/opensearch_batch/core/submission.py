@@ -13,7 +13,6 @@ import msgspec
 from opensearch_batch.core.errors import (
     AlreadySubmitted,
     ConfigError,
-    FatalError,
     NotFound,
     RemoteError,
     RetriableError,
@@ -26,7 +25,6 @@ from opensearch_batch.core.job import (
     Decision,
     JobRecord,
     Ledger,
-    bad_end,
     decide,
     honoured,
     next_generation,
@@ -82,25 +80,22 @@ class Submission:
         self._grace_s = intent_grace_s
 
     def run(self, draft: Callable[[int], JobRecord], asked: Asked) -> tuple[Decision, JobRecord]:
-        """Submit once, or find what was submitted; return what was done and the record.
+        """Submit once, or find what was submitted; return what was done and the record: "refuse" for a bad end.
 
         Args:
             draft: makes the record of a generation.
             asked: what a person asked of this run.
 
         Raises:
-            FatalError: the job ended badly and nobody asked for another.
-            Throttled: not now; `throttled_since` of the record says since when.
+            Throttled: not now.
             RetriableError: the cluster or the store was away; the intent stays, a retry finds it.
         """
         while True:
             found = self._ledger.load()
             record = found[0] if found else None
             decision = decide(record, asked)
-            if decision in {"reattach", "reuse"} and record is not None:
+            if decision in {"reattach", "reuse", "refuse"} and record is not None:
                 return decision, record
-            if decision == "refuse" and record is not None and record.end is not None:
-                raise FatalError(bad_end(record))
             done = self._act(decision, found, draft, asked)
             if done is not None:
                 return decision, done
@@ -114,7 +109,7 @@ class Submission:
     ) -> JobRecord | None:
         """Take one step; None means somebody else moved the record, look again."""
         if found is None:
-            first = msgspec.structs.replace(draft(1), forced_by=honoured([], asked))
+            first = msgspec.structs.replace(draft(1), honoured=honoured([], asked))
             return self._intend(first, over=None)
         old, etag = found
         if decision == "again":
@@ -122,26 +117,29 @@ class Submission:
         # Drafted anew, so that a mended model or connector is used; the name stays that of the generation.
         fresh = msgspec.structs.replace(
             draft(old.generation),
-            forced_by=honoured(old.forced_by, asked),
+            honoured=honoured(old.honoured, asked),
             history=old.history,
             staged=old.staged,
-            throttled_since=old.throttled_since,
+            restage=old.restage,
         )
-        return self._intend(fresh, over=etag) if decision == "submit" else self._recover(old, fresh, etag)
+        return self._recover(old, fresh, etag)
 
     def _intend(self, record: JobRecord, *, over: str | None) -> JobRecord | None:
         """Stage, write the intent, pay. What is staged stands in the intent, so that its orphan can be found by it."""
-        staged = record.staged or self._cluster.stage(record)
-        if not self._ledger.write(msgspec.structs.replace(record, staged=staged), over=over):
-            if staged != record.staged:
-                self._cluster.unstage(msgspec.structs.replace(record, staged=staged))
+        is_staged = bool(record.staged) and not record.restage
+        if record.restage:
+            self._cluster.unstage(record)
+        staged = record.staged if is_staged else self._cluster.stage(record)
+        # An upload takes its time; the intent is as old as the paid call.
+        record = msgspec.structs.replace(record, staged=staged, restage=False, intended_at=self._clock())
+        if not self._ledger.write(record, over=over):
+            if not is_staged:
+                self._cluster.unstage(record)
             return None
-        record = msgspec.structs.replace(record, staged=staged)
         try:
             return self._accept(record, self._cluster.submit(record))
         except Throttled as error:
-            since = record.throttled_since or self._clock()
-            self._update(record, refused=str(error), throttled_since=since)
+            self._update(record, refused=str(error))
             raise
         except AlreadySubmitted as error:
             orphan = self._cluster.find(record)
@@ -149,18 +147,18 @@ class Submission:
                 raise AlreadySubmitted(f"{error}; {CLEAR_TO_PAY}") from error
             return self._accept(record, orphan)
         except (ConfigError, NotFound) as error:
-            # What was staged may be what is wrong: the next attempt stages anew.
-            self._update(record, refused=str(error), staged={}, throttled_since=None)
+            self._update(record, refused=str(error), restage=True)
             raise
 
     def _accept(self, record: JobRecord, accepted: Accepted) -> JobRecord | None:
-        return self._update(
-            record, task_id=accepted.task_id, remote_job=accepted.remote_job, refused=None, throttled_since=None
-        )
+        return self._update(record, task_id=accepted.task_id, remote_job=accepted.remote_job, refused=None)
 
     def _recover(self, record: JobRecord, fresh: JobRecord, etag: str) -> JobRecord | None:
-        """Wait while the intent may be somebody's at work; then attach its orphan, or take the intent over."""
-        if self._clock() < record.intended_at + self._grace_s:
+        """Wait while the intent may be somebody's at work; then attach its orphan, or take the intent over.
+
+        A refusal is looked behind as well: ML Commons pays first and keeps its task then, which its node may refuse.
+        """
+        if record.refused is None and self._clock() < record.intended_at + self._grace_s:
             self._sleep(RACE_POLL_S)
             return None
         if orphan := self._cluster.find(record):
@@ -172,6 +170,9 @@ class Submission:
         found = self._ledger.load()
         if found is None or found[0].generation != record.generation:
             raise RetriableError(f"{self._ledger.uri} was removed while its job {record.name} was being submitted")
+        if found[0].status != "intent" or found[0].intended_at != record.intended_at:
+            # Somebody took the intent over; what stands there is theirs.
+            return None
         updated = msgspec.structs.replace(record, **known)
         return updated if self._ledger.write(updated, over=found[1]) else None
 

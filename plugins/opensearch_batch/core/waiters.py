@@ -22,7 +22,7 @@ SEEN_WITHIN_S = 1800.0
 class Waiter(msgspec.Struct, frozen=True):
     """Who waits for which task of a job (empty for a job that only its service knows), and when that was last sure.
 
-    `seen_at` is in epoch seconds.
+    One of a run that is about to wait is the same as one that does. `seen_at` is in epoch seconds.
     """
 
     dag_id: str
@@ -33,9 +33,9 @@ class Waiter(msgspec.Struct, frozen=True):
     seen_at: float = 0.0
 
     @property
-    def who(self) -> tuple[str, str, str, int]:
-        """What tells one from another."""
-        return self.dag_id, self.run_id, self.task_id, self.map_index
+    def who(self) -> tuple[str, str, int]:
+        """What tells one from another: the run, and the shard in it."""
+        return self.dag_id, self.run_id, self.map_index
 
     def __str__(self) -> str:
         """Name it as Airflow does."""

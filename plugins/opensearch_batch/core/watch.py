@@ -47,8 +47,8 @@ class Watch(msgspec.Struct, frozen=True):
     def on_error(self, *, now: float) -> Watch | None:
         """Go on after a look that failed, or None when they fail for too long."""
         since = self.failing_since if self.failing_since is not None else now
-        late = self.deadline_at is not None and now >= self.deadline_at
-        if late or now - since >= self.patience_s:
+        # Also after the deadline: who cannot look cannot cancel.
+        if now - since >= self.patience_s:
             return None
         return msgspec.structs.replace(self, failing_since=since)
 
@@ -64,4 +64,4 @@ class Watch(msgspec.Struct, frozen=True):
             jitter: a random number from 0 to 1.
         """
         at = now + self.pause_s(now=now) * (1 - JITTER + 2 * JITTER * jitter)
-        return at if self.deadline_at is None else min(at, self.deadline_at)
+        return at if self.deadline_at is None or self.deadline_at <= now else min(at, self.deadline_at)

@@ -41,17 +41,29 @@ def provider_error(row: bytes) -> str | None:
     found = _decoded(row, _Row)
     if found is None:
         return None
-    if found.SageMakerInferenceError is not None:
-        return f"SageMakerInferenceError: {_text(found.SageMakerInferenceError)}"
-    output = _decoded(bytes(found.SageMakerOutput), _Output)
-    if output is not None and output.error is not None:
-        return f"SageMakerOutput: {_text(output.error)}"
+    if reason := _sagemaker(found):
+        return reason
     # Some services write an empty error where there is none.
     if found.error and not found.custom_id is found.recordId is found.record_id is None:
         return _text(found.error)
     response = _decoded(bytes(found.response), _Response)
     if response is not None and response.status_code >= BAD_REQUEST:
         return f"{response.status_code}: {_reason(bytes(response.body))}"
+    return None
+
+
+def sagemaker_error(row: bytes) -> str | None:
+    """Return SageMaker's reason alone: the rest of its row is the user's own record, which may speak of errors."""
+    found = _decoded(row, _Row)
+    return None if found is None else _sagemaker(found)
+
+
+def _sagemaker(row: _Row) -> str | None:
+    if row.SageMakerInferenceError is not None:
+        return f"SageMakerInferenceError: {_text(row.SageMakerInferenceError)}"
+    output = _decoded(bytes(row.SageMakerOutput), _Output)
+    if output is not None and output.error is not None:
+        return f"SageMakerOutput: {_text(output.error)}"
     return None
 
 

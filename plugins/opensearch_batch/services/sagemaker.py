@@ -20,7 +20,7 @@ from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
 from opensearch_batch.services.parameters import nested, nested_object
-from opensearch_batch.services.row_errors import provider_error
+from opensearch_batch.services.row_errors import sagemaker_error
 
 MIB = 1 << 20
 MAX_NAME_CHARS = 63
@@ -156,7 +156,7 @@ class SageMaker:
             check_json(row)
         except RecordRejected as error:
             return PredictionRow(None, str(error))
-        return PredictionRow(None, provider_error(row))
+        return PredictionRow(None, sagemaker_error(row))
 
 
 def _input_filter(parameters: Mapping[str, Any]) -> str:
