@@ -87,7 +87,7 @@ class Run:
             service=service("sagemaker"),
             answers="beside_record",
             request=IngestRequest(self.index, field_map or FIELD_MAP),
-        ).run(self.shard, [Answered([self.output], None, self.work.job(self.job), "t")], force=force)
+        ).run(self.shard, [Answered([self.output], None, self.work.job(self.shard.job), "t")], force=force)
 
     def letters(self, report: IngestReport) -> list[DeadLetter]:
         """Read the dead letters a report names."""

@@ -75,10 +75,22 @@ def test_a_job_that_ml_commons_gave_up_is_asked_for(begin: Begin) -> None:
     assert (succeeds, result["state"]) == (True, "COMPLETED")
 
 
-def test_a_task_that_is_gone_is_lost(begin: Begin, lab: Lab) -> None:
+def test_a_task_that_ml_commons_does_not_find_is_looked_for_at_the_service(begin: Begin, lab: Lab) -> None:
+    """ML Commons says so too when it cannot load a model; nothing is lost by that."""
+    wait = begin(seconds=2.0)
+    lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.task_id}?refresh=true")
+    succeeds, result = wait.end()
+    assert (succeeds, result["state"], len(result["outputs"])) == (True, "COMPLETED", 1)
+
+
+def test_a_job_that_nobody_knows_is_lost(begin: Begin, lab: Lab) -> None:
     """It is recorded, so that the next attempt says what to do."""
     wait = begin(seconds=60.0)
     lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.task_id}?refresh=true")
+    ledger = Ledger(lab.objects, wait.folder)
+    found = ledger.load()
+    assert found is not None
+    assert ledger.write(msgspec.structs.replace(found[0], name="nobody-knows-it"), over=found[1])
     succeeds, result = wait.end()
     assert (succeeds, result["state"], result["outputs"]) == (False, "LOST", [])
     assert wait.recorded_end().state == "LOST"
