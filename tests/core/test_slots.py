@@ -85,3 +85,12 @@ def test_a_slot_given_back_is_free_at_once(work: Work) -> None:
     assert not slots.take("b")
     slots.give_back("a")
     assert slots.take("b")
+
+
+def test_a_slot_that_is_found_again_is_held_anew(work: Work) -> None:
+    """Its holder is about to submit, so nobody takes it over."""
+    assert work.slots(1).take("a")
+    work.now += GRACE_S - 1
+    assert work.slots(1).take("a")
+    work.now += 2
+    assert not work.slots(1).take("b")

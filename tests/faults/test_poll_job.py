@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.job import Ledger
+from opensearch_batch.core.waiters import Waiter, Waiters
 from tests.faults.waits import TASK_INDEX, Wait
 from tests.lab import Lab
 
@@ -103,6 +105,15 @@ def test_a_deadline_cancels_the_job(begin: Begin) -> None:
     assert (succeeds, result["state"]) == (False, "EXPIRED")
     assert wait.job()["TransformJobStatus"] in {"Stopping", "Stopped"}
     assert 4.0 <= wait.recorded_end().at - wait.submitted.intended_at < 30.0
+
+
+def test_a_deadline_leaves_a_job_alone_that_others_wait_for(begin: Begin, lab: Lab) -> None:
+    """Only this wait ends; the record has no end."""
+    wait = begin(seconds=60.0)
+    other = Waiter("d", "another run", "poll", 0, wait.submitted.task_id or "")
+    Waiters(lab.objects, wait.folder, clock=time.time).see(other)
+    assert wait.end(deadline_s=3.0) == (False, {})
+    assert (wait.record().end, wait.job()["TransformJobStatus"]) == (None, "InProgress")
 
 
 @pytest.mark.parametrize("service", ["sagemaker", "openai"])

@@ -305,6 +305,18 @@ def test_a_refusal_means_what_the_service_means(name: str) -> None:
     assert type(explain(adapter, RemoteError("x", status=400, code="other"))) is ConfigError
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        b'{"url":"/x","response":{"status_code":404},"SageMakerOutput":[0.1]}',
+        b'{"record_id":"7","error":"disk full","SageMakerOutput":[0.1]}',
+    ],
+)
+def test_a_users_own_words_of_errors_are_none_of_sagemakers(row: bytes) -> None:
+    """Its rows hold the whole record."""
+    assert service("sagemaker").row(row).error is None
+
+
 def test_a_spent_budget_is_no_throttling() -> None:
     """OpenAI answers 429 for both."""
     error = RemoteError("x", status=429, code="insufficient_quota")

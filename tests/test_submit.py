@@ -1,0 +1,62 @@
+"""What batch_predict and repair share: who holds a slot, and what a wait for one does when it cannot be had."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from opensearch_batch import submit
+from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
+from opensearch_batch.core.job import End, JobRecord, Ledger
+from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.submit import SubmitTrigger, slots
+
+
+def record(end: End | None = None, *, task_id: str | None = "t", intended_at: float = 0.0) -> JobRecord:
+    """Make a job's record."""
+    return JobRecord("k", "n", "openai", "m", "in", "out", intended_at, task_id=task_id, end=end)
+
+
+@pytest.mark.parametrize(
+    ("holds", "is_taken_over"),
+    [
+        (record(), False),
+        (record(End("COMPLETED", time.time() + 3600)), True),
+        # It is about to be paid again; or its answer was lost; or it is on its way to its first submission.
+        (record(End("FAILED", 1.0)), False),
+        (record(task_id=None), False),
+        (None, False),
+    ],
+)
+def test_who_holds_a_slot(store: S3Objects, bucket: str, holds: JobRecord | None, *, is_taken_over: bool) -> None:
+    """A job from before its submission until its end."""
+    one, other = f"s3://{bucket}/jobs/one", f"s3://{bucket}/jobs/other"
+    if holds is not None:
+        assert Ledger(store, one).write(holds, over=None)
+    assert slots(store, f"s3://{bucket}/slots", 1).take(one)
+    assert slots(store, f"s3://{bucket}/slots", 1).take(other) == is_taken_over
+
+
+@pytest.mark.parametrize("error", [ConfigError("the bucket is gone"), RetriableError("away")])
+def test_a_slot_that_cannot_be_had_ends_the_wait(monkeypatch: pytest.MonkeyPatch, error: BatchError) -> None:
+    """The task itself says then what is wrong; after an error that may pass, not at once."""
+    tries = list[int]()
+
+    def refuse(_: SubmitTrigger) -> bool:
+        tries.append(1)
+        raise error
+
+    monkeypatch.setattr(SubmitTrigger, "_take", refuse)
+    monkeypatch.setattr(submit, "SLOT_INTERVAL_S", 0.01)
+    monkeypatch.setattr(submit, "PATIENCE_S", 0.1)
+    waiting = SubmitTrigger(
+        holder="s3://b/k", slots=f"s3://b/{error}", most=1, pause_s=0.0, since=7.0, aws_conn_id="aws_default"
+    )
+
+    async def events() -> list[object]:
+        return [event.payload async for event in waiting.run()]
+
+    assert asyncio.run(events()) == [{"since": 7.0}]
+    assert (len(tries) == 1) == isinstance(error, ConfigError)
