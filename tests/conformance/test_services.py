@@ -95,7 +95,7 @@ def test_partial_to_the_end(start: Start, name: str) -> None:
     assert all(letters.values())
 
 
-@pytest.mark.parametrize("name", ["openai", pytest.param("cohere", marks=slow), pytest.param("bedrock", marks=slow)])
+@pytest.mark.parametrize("name", ["openai", pytest.param("cohere", marks=slow)])
 def test_a_repair_that_fails(start: Start, name: str) -> None:
     """What the first job predicted is indexed, the rest are dead letters; a clear of repair pays once, not for ever."""
     road = start(name)

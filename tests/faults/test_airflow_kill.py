@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +16,7 @@ from include.local_stack.state import StateFile
 from tests.faults.test_batch_jobs import DAG_ID, Run
 from tests.lab import Lab
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 # Airflow misses a worker after 40 s, and an intent without a record counts as abandoned after 60 s.
 END_S = 300
 WAITING_S = 15
@@ -34,8 +35,11 @@ def kill(lab: Lab, name: str) -> None:
     """Kill a process of the stack with all its children, and start it again; the scheduler's are the workers."""
     state = StateFile(lab.stack.home).read()
     assert state is not None
-    for process in processes.members_of_session(state.processes[name]):
+    members = processes.members_of_session(state.processes[name])
+    for process in members:
         os.kill(process.pid, signal.SIGKILL)
+    while any(map(processes.is_alive, members)):
+        time.sleep(0.05)
     Stack.up(StackOptions(home=lab.stack.home, free_ports=True, opensearch_version=lab.version))
 
 
