@@ -64,7 +64,7 @@ def test_a_node_that_runs_is_neither_secured_nor_opened(options: StackOptions) -
 
 def test_the_connection_signs_in_as_the_service_user() -> None:
     """Never as admin; the authority's file stands in the extra."""
-    connection, _ = connections(choose_ports(StackOptions()), KEYS, ca_certs=Path("/ca.pem"))
+    connection, *_ = connections(choose_ports(StackOptions()), KEYS, ca_certs=Path("/ca.pem"))
     assert (connection["login"], connection["password"]) == ("worker", "worker-password")
     assert json.loads(connection["extra"]) == {"use_ssl": True, "ca_certs": "/ca.pem"}
 

@@ -111,7 +111,8 @@ def test_without_a_stack_the_remedy_is_named(tmp_path: Path) -> None:
 def test_connections_point_to_the_stack() -> None:
     """AWS clients of the DAGs reach local S3 and AI services with the stack's own keys."""
     ports = choose_ports(StackOptions())
-    opensearch, aws = connections(ports, KEYS)
+    opensearch, aws, openai, cohere = connections(ports, KEYS)
+    assert [found["host"] for found in (openai, cohere)] == ["http://127.0.0.1:9400/v1", "http://127.0.0.1:9400"]
     assert (opensearch["port"], json.loads(opensearch["extra"])) == (9200, {"use_ssl": False})
     services = json.loads(aws["extra"])["service_config"]
     assert services["s3"]["endpoint_url"] == "http://127.0.0.1:9000"

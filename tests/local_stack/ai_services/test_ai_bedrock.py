@@ -263,7 +263,9 @@ def test_refused_requests(ai_stand: Stand) -> None:
         assert found[:2] == (400, "ValidationException")
     empty = request(new_name(), "in", inputDataConfig={})
     answer = ai_stand.signed("POST", "/model-invocation-job", json.dumps(empty), host=HOST, service="bedrock")
-    assert (answer.status_code, answer.json()["__type"]) == (400, "ValidationException")
+    # A REST service of AWS names its errors in a header alone.
+    assert (answer.status_code, answer.headers["x-amzn-ErrorType"]) == (400, "ValidationException")
+    assert set(answer.json()) == {"message"}
     missing = f"arn:aws:bedrock:us-east-1:123456789012:model-invocation-job/{'a' * 12}"
     for call in (client.get_model_invocation_job, client.stop_model_invocation_job):
         assert refused(call, jobIdentifier=missing)[:2] == (404, "ResourceNotFoundException")
