@@ -73,6 +73,7 @@ class Airflow:
     def prepare(self) -> None:
         """Make secrets and database; does nothing that was done before."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.own_dags.mkdir(exist_ok=True)
         password = read_secrets(self.folder).admin_password
         write_private(self._passwords_file, json.dumps({ADMIN: password}).encode())
         if self._database.exists():
@@ -113,6 +114,11 @@ class Airflow:
     def api(self) -> AirflowAPI:
         """The REST API, signed in as admin."""
         return AirflowAPI(self.url, ADMIN, read_secrets(self.folder).admin_password)
+
+    @property
+    def own_dags(self) -> Path:
+        """A folder for DAG files beside the repository's."""
+        return self.folder / "dags"
 
     @property
     def _database(self) -> Path:
@@ -156,6 +162,9 @@ class Airflow:
             # The packages of Airflow warn about each other; a log of those hides what matters.
             "PYTHONWARNINGS": "ignore",
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+            "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
+                [_bundle("dags-folder"), _bundle("own-dags", path=str(self.own_dags))]
+            ),
             "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -186,6 +195,11 @@ class Airflow:
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         }
+
+
+def _bundle(name: str, **kwargs: str) -> dict[str, Any]:
+    """Return a folder of DAG files; without a path it is Airflow's DAGS_FOLDER."""
+    return {"name": name, "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": kwargs}
 
 
 def connections(ports: Ports, credentials: Credentials, *, ca_certs: Path | None = None) -> list[dict[str, Any]]:

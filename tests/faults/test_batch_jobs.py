@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from include.local_stack.airflow_api import AirflowAPI
+from include.local_stack.settings import REPOSITORY
 from opensearch_batch.core.dead_letters import list_parts, read_letters
 from tests.lab import Lab
 
@@ -24,6 +25,7 @@ class Run:
 
     def __init__(self, lab: Lab, airflow: AirflowAPI, *lines: bytes) -> None:
         self.lab, self.airflow = lab, airflow
+        self.dag_id = DAG_ID
         self.folder = f"s3://documents/{uuid.uuid4().hex}/"
         self.put(*(lines or (json.dumps({"_id": uuid.uuid4().hex, "text": "a fish"}).encode(),)))
         self.jobs_before = lab.jobs()
@@ -35,16 +37,16 @@ class Run:
 
     def start(self, **conf: Any) -> None:
         """Trigger the DAG."""
-        self.airflow.wait_for_dag(DAG_ID)
-        self.run_id = self.airflow.trigger(DAG_ID, {"source": self.folder, **conf})
+        self.airflow.wait_for_dag(self.dag_id)
+        self.run_id = self.airflow.trigger(self.dag_id, {"source": self.folder, **conf})
 
     def end(self) -> str:
         """Wait for the run's end."""
-        return self.airflow.wait(DAG_ID, self.run_id, wait_s=WAIT_S)
+        return self.airflow.wait(self.dag_id, self.run_id, wait_s=WAIT_S)
 
     def task(self, stage: str) -> dict[str, Any]:
         """Return the one task instance of a stage."""
-        return next(task for task in self.airflow.tasks(DAG_ID, self.run_id) if task["task_id"] == stage)
+        return next(task for task in self.airflow.tasks(self.dag_id, self.run_id) if task["task_id"] == stage)
 
     def until(self, stage: str, state: str) -> dict[str, Any]:
         """Wait for a task's state."""
@@ -52,7 +54,7 @@ class Run:
 
     def mark(self, stage: str, state: str) -> None:
         """Mark a task by hand."""
-        path = f"dags/{DAG_ID}/dagRuns/{self.run_id}/taskInstances/{stage}"
+        path = f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/{stage}"
         self.airflow.call("PATCH", path, {"new_state": state}, map_index=0)
 
     def clear(self, stage: str, *, downstream: bool = True) -> None:
@@ -64,7 +66,7 @@ class Run:
             "only_failed": False,
             "include_downstream": downstream,
         }
-        self.airflow.call("POST", f"dags/{DAG_ID}/clearTaskInstances", body)
+        self.airflow.call("POST", f"dags/{self.dag_id}/clearTaskInstances", body)
 
     def record(self) -> dict[str, Any]:
         """Return the record of the run's job."""
@@ -137,6 +139,29 @@ def test_marking_poll_cancels_the_job(run: Run, state: str) -> None:
     assert (end["state"], end["reason"]) == ("CANCELLED", f"cancelled, because the task was marked {state}")
     assert run.end() == "failed"
     assert run.jobs() == 1
+
+
+@pytest.mark.slow
+def test_a_runs_timeout_cancels_the_job(run: Run) -> None:
+    """Airflow skips what has not ended when a run takes longer than its DAG allows; nobody waits for the job then."""
+    run.dag_id = "with_a_timeout"
+    text = (REPOSITORY / "dags" / f"{DAG_ID}.py").read_text()
+    for old, new in {
+        f'dag_id="{DAG_ID}",': f'dag_id="{run.dag_id}", dagrun_timeout=timedelta(seconds=25),',
+        "Path(__file__).resolve().parent.parent": f"Path({str(REPOSITORY)!r})",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    (run.lab.stack.home / "airflow" / "dags" / f"{run.dag_id}.py").write_text(text)
+    run.lab.fault(fault="delay", times=1, seconds=90)
+    run.start()
+    run.until("poll", "deferred")
+    assert run.job_status() == "InProgress"
+    eventually(lambda: run.job_status() in {"Stopping", "Stopped"}, "the cancelled job")
+    end = eventually(lambda: run.record().get("end"), "the recorded end")
+    assert (end["state"], end["reason"]) == ("CANCELLED", "cancelled, because the task was marked skipped")
+    assert run.end() == "failed"
+    assert (run.task("poll")["state"], run.jobs()) == ("skipped", 1)
 
 
 def test_clearing_poll_reattaches_to_the_running_job(run: Run) -> None:
