@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from airflow.sdk import BaseOperator
 
+from opensearch_batch.core.bulk import MAX_BODY_BYTES
 from opensearch_batch.core.manifest import Shard, load_manifest
 from opensearch_batch.core.request import IngestRequest
 from opensearch_batch.core.shard import ShardIngest
@@ -53,7 +54,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         field_map: Mapping[str, Any],
         ingest_fields: Sequence[str] = (),
         poll: str = "poll",
-        max_body_bytes: int = 5_000_000,
+        max_body_bytes: int = MAX_BODY_BYTES,
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         aws_conn_id: str = AWS_CONN_ID,
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
