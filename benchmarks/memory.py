@@ -17,7 +17,7 @@ from benchmarks.report import Comparison, Outcome
 
 NAME = "memory"
 SIZES_MB, QUICK_SIZES_MB = (1_000, 4_000), (50, 200)
-BAR_MB, SAME = 300, 1.2
+BAR_MB, SAME = 300, 1.1
 MB = 1_000_000
 INDEX = "bench"
 

@@ -1,56 +1,38 @@
-"""Ours is the command line: one request, one process. No other module here knows how it is started.
+"""Ours is what the command line and the DAG's task call for a request. No other module here knows how it is started.
 
 Job options are members of the request: `max_body_bytes`, `max_in_flight`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-import numpy as np  # noqa: F401 - loaded before the clock starts, as the rivals do
-import opensearchpy  # noqa: F401 - the same
+import numpy as np  # noqa: F401 - loaded before the clock starts, as the rivals' modules are
 
 from benchmarks.client import Job, serve
 from benchmarks.rows import request
-from opensearch_batch.cli import main
-from opensearch_batch.cli.ingest import IngestAccount
+from opensearch_batch.core.clients import address_of, opensearch_client
+from opensearch_batch.core.cluster import Cluster
+from opensearch_batch.core.ingest import DONE, ingest_request
+from opensearch_batch.core.local_files import LocalFiles
+from opensearch_batch.core.request import parse_request
 
 
 def prepare(job: Job) -> Callable[[], int]:
-    """Return what runs ``opensearch_batch ingest REQUEST.json``; it refreshes the index itself."""
-    # The command line loads modules with the first options it reads, which belong to the start: a request that is
-    # refused at once makes it load them.
-    with contextlib.redirect_stdout(io.StringIO()):
-        main(["ingest", os.devnull, "--opensearch-url", job.url, "--json"])
+    """Return what runs the request and refreshes the index; client and request are made before, as the rivals' are."""
+    batch = parse_request(request(Path(job.rows), job.index) | job.options)
+    cluster = Cluster(opensearch_client(address_of(job.url)), job.url)
 
     def write() -> int:
-        with tempfile.TemporaryDirectory(prefix="ours-") as name:
-            path = Path(name) / "request.json"
-            body = request(Path(job.rows), job.index, work=path.with_name("work")) | job.options
-            path.write_bytes(msgspec.json.encode(body))
-            return ingest(path, job.url).indexed
+        with tempfile.TemporaryDirectory(prefix="ours-") as work:
+            report = ingest_request(batch, LocalFiles(), cluster, work=work)
+        if report.state != DONE:
+            raise RuntimeError(f"the request ended as {report.state}: {report.dead_letters}")
+        return report.counts.indexed
 
     return write
-
-
-def ingest(path: Path, url: str) -> IngestAccount:
-    """Run the command and return its account.
-
-    Raises:
-        RuntimeError: it did not end well.
-    """
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        code = main(["ingest", str(path), "--opensearch-url", url, "--json"])
-    if code != 0:
-        raise RuntimeError(f"ingest ended with {code}: {printed.getvalue()}")
-    return msgspec.json.decode(printed.getvalue(), type=IngestAccount)
 
 
 if __name__ == "__main__":

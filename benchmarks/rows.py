@@ -52,14 +52,13 @@ def index_body(dimension: int = DIMENSION) -> dict[str, Any]:
     }
 
 
-def request(path: Path, index: str, *, work: Path) -> dict[str, Any]:
+def request(path: Path, index: str) -> dict[str, Any]:
     """Return the `_batch_ingestion` request for a file of rows."""
     return {
         "index_name": index,
         "field_map": FIELD_MAP,
         "ingest_fields": INGEST_FIELDS,
         "data_source": {"type": "local", "source": [str(path)]},
-        "work": str(work),
     }
 
 

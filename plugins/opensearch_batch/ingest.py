@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from airflow.sdk import BaseOperator
 
+from opensearch_batch.core.bulk import MAX_BODY_BYTES
 from opensearch_batch.core.manifest import Shard, load_manifest
 from opensearch_batch.core.prediction_map import over_sources
 from opensearch_batch.core.repair import answers_of
@@ -60,7 +61,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         ingest_fields: Sequence[str] = (),
         poll: str = "poll",
         repair: str = "repair",
-        max_body_bytes: int = 5_000_000,
+        max_body_bytes: int = MAX_BODY_BYTES,
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         aws_conn_id: str = AWS_CONN_ID,
         ai_conn_id: str | None = None,

@@ -305,7 +305,7 @@ def test_what_a_request_leaves_out_is_as_documented() -> None:
     batch = parse_request(REQUEST)
     ingest = batch.ingest
     assert (ingest.op_type, ingest.on_missing, ingest.on_unmatched) == ("index", {"*": "null"}, "index_partial")
-    assert (ingest.max_body_bytes, ingest.max_in_flight, ingest.compress) == (5_000_000, 8, False)
+    assert (ingest.max_body_bytes, ingest.max_in_flight, ingest.compress) == (2_000_000, 8, False)
     assert (ingest.ingest_pipeline, ingest.routing, ingest.index_body, ingest.load) == (None, None, None, None)
     assert (batch.type, batch.credential, batch.dead_letters, batch.work) == ("s3", None, None, None)
 

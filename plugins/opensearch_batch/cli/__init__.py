@@ -5,10 +5,8 @@ A command is one module with one function, registered here.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
-from functools import cache
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -47,18 +45,11 @@ def common(
     """Hold what all commands share."""
 
 
-@cache
-def _command() -> Any:  # noqa: ANN401 - a class of typer's own copy of click
-    """Return all commands; they are built once in a process."""
-    return typer.main.get_command(app)
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
-    # What was loaded lives as long as the process: looking at it again with every full collection is work for nothing.
-    gc.freeze()
     try:
-        return int(_command().main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
+        command = typer.main.get_command(app)
+        return int(command.main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
     except typer.TyperException as error:
         name = next((word for word in arguments if word in ACCOUNTS), "")
         # Without arguments the help has been shown already, and that is the message.

@@ -82,13 +82,17 @@ class Account:
 
     def settle(self, written: Written) -> None:
         """Count the verdicts of one body."""
-        refused = {id(item) for item, _, _ in written.refused}
-        nulls = unmatched = joined = 0
-        for item in written.body.items:
-            mapped: Mapped = item.origin
-            nulls += mapped.nulls
-            joined += len(mapped.rows) - 1
-            unmatched += self._tally.rows(mapped.rows, late=mapped.late, dead=id(item) in refused)
+        items: list[Mapped] = [item.origin for item in written.body.items]
+        nulls = sum([mapped.nulls for mapped in items])
+        unmatched = joined = 0
+        if self._tally.alone:
+            late = sum([mapped.late for mapped in items])
+            self._tally.rows_alone(read=len(items), late=late, dead=len(written.refused))
+        else:
+            refused = {id(item.origin) for item, _, _ in written.refused}
+            for mapped in items:
+                joined += len(mapped.rows) - 1
+                unmatched += self._tally.rows(mapped.rows, late=mapped.late, dead=id(mapped) in refused)
         for item, status, reason in written.refused:
             why = f"refused by the index ({status}): {reason}"
             self._keep(item.origin.rows, why, id=item.id, status=status, late=item.origin.late)

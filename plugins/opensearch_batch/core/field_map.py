@@ -17,6 +17,7 @@ from opensearch_batch.core.json_path import TOO_DEEP, RowReader, Text, Values, e
 from opensearch_batch.core.vectors import VectorField, VectorRejected, vector_check
 
 ID_FIELD = "_id"
+_decode_text = msgspec.json.Decoder(str).decode
 MAX_ID_BYTES = 512
 OnMissing = Literal["null", "omit", "dead_letter"]
 ANY_FIELD = "*"
@@ -108,6 +109,11 @@ class FieldMap:
             (b"{%b:" % name, b",%b:" % name, slots[0][1], check)
             for name, slots, check in zip(names, self._slots, self._checks, strict=True)
         ]
+        self._slot_of = [slot for _, _, slot, _ in self._fields]
+        self._checked = [(at, check) for at, check in enumerate(self._checks) if check]
+        # What stands around the values of a document that lacks none: a value's place is every second one.
+        starts = [self._fields[0][0], *(further for _, further, _, _ in self._fields[1:])]
+        self._frame: list[Text] = [*(text for start in starts for text in (start, b"")), b"}"]
         if not joined_by:
             self._refuse_idle_sources()
 
@@ -145,10 +151,12 @@ class FieldMap:
         Raises:
             RecordRejected: a vector does not fit the index, or a field is missing that must not.
         """
-        nulls = 0
-        pieces: list[Text] = []
         # A row of the only source needs no search for who gives what.
         alone = parts[0].values if self.sources == 1 and len(parts) == 1 else None
+        if alone is not None and (whole := self._whole(alone)):
+            return Document(whole, 0, self._routing(parts))
+        nulls = 0
+        pieces: list[Text] = []
         for at, (first, further, slot, check) in enumerate(self._fields):
             value, given = self._value(at, parts) if alone is None else (alone[slot], True)
             text = bytes(value) if check and value is not None else None
@@ -173,6 +181,24 @@ class FieldMap:
         if not self._name_slots:
             return None if self._joined_by else key
         return document_id(_first(parts, self._name_slots))
+
+    def _whole(self, values: Values) -> tuple[Text, ...] | None:
+        """Return the pieces of the document of a row that gives every field, None when it does not: the shortest way.
+
+        Raises:
+            RecordRejected: a vector does not fit the index.
+        """
+        given = [values[slot] for slot in self._slot_of]
+        if None in given:
+            return None
+        for at, check in self._checked:
+            text = bytes(given[at])  # type: ignore[arg-type] # none is None
+            if text == b"null":
+                return None
+            check(text)
+        pieces = self._frame.copy()
+        pieces[1::2] = given  # type: ignore[assignment] # none is None
+        return tuple(pieces)
 
     def reads(self, source: int, name: str) -> bool:
         """Say whether some field reads below the member `name` of a source's rows."""
@@ -266,11 +292,12 @@ def document_id(given: Text | None, *, what: str = "id") -> str:
     value = b"null" if given is None else bytes(given)
     if value == b"null":
         raise RecordRejected(f"the {what} is missing or null")
-    if value[:1] in b"[{":
+    first = value[:1]
+    if first in b"[{":
         raise RecordRejected(f"the {what} is an array or object; map one string or number")
     try:
-        text = msgspec.json.decode(value, type=str) if value[:1] == b'"' else value.decode()
-        size = len(text.encode())
+        text = _decode_text(value) if first == b'"' else value.decode()
+        size = len(text) if text.isascii() else len(text.encode())
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
         raise RecordRejected(f"the {what} is no text: {error}") from None
     if not 0 < size <= MAX_ID_BYTES:

@@ -111,12 +111,6 @@ class Tally:
 
     def rows(self, rows: Sequence[Row], *, late: bool, dead: bool, has_id: bool = True) -> bool:
         """Count the rows of one document, or of one dead letter; say whether some source has no row of its id."""
-        if len(rows) == len(self._names) == 1:
-            counts = self._sources[0]
-            counts["read"] += 1
-            counts["dead_letters"] += dead
-            counts["duplicates"] += late
-            return False
         seen: set[int] = set()
         for row in rows:
             counts = self._sources[row.source]
@@ -129,6 +123,18 @@ class Tally:
             for source in seen:
                 self._sources[source]["unmatched"] += 1
         return unmatched
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one source, so that each document has one row."""
+        return len(self._names) == 1
+
+    def rows_alone(self, *, read: int, late: int, dead: int) -> None:
+        """Count rows of the only source."""
+        counts = self._sources[0]
+        counts["read"] += read
+        counts["dead_letters"] += dead
+        counts["duplicates"] += late
 
     def blank(self, source: int) -> None:
         """Count an empty line."""
