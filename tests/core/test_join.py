@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.join import MEMORY_BYTES, Group, Keyed, Row, Stream, join
-from opensearch_batch.core.spill import Keys
+from opensearch_batch.core.spill import Keys, Met
 
 
 class Other(NamedTuple):
@@ -430,3 +430,15 @@ def test_an_entry_is_found_at_its_own_place_only() -> None:
     assert keys.is_given(across)
     assert keys.give(other) == [0x4142434445]
     assert keys.give(other) is None
+
+
+def test_a_key_is_met_at_its_own_place_only() -> None:
+    """The end of one digest and the start of the next one are no key that was met."""
+    met = Met()
+    first, second = b"AB" + bytes(range(8)), b"AB" + bytes(range(8, 16))
+    assert met.add(first)
+    assert met.add(second)
+    assert met.add(b"AB" + bytes(range(4, 12)))
+    assert not met.add(first)
+    assert not met.add(second)
+    assert met.add(b"AC" + first[2:])

@@ -17,7 +17,7 @@ from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.request import IngestRequest
 from opensearch_batch.core.rows import Blank, Mapped, Read, Rejected, Source, read_rows
-from opensearch_batch.core.spill import Keys
+from opensearch_batch.core.spill import Keys, Met
 from opensearch_batch.core.spill import digest as digest_of
 from opensearch_batch.core.vectors import VectorRejected
 from opensearch_batch.services.row_errors import provider_error
@@ -122,7 +122,7 @@ class Documents:
 
     def _unjoined(self) -> Iterator[Entry]:
         """Make the documents of one source: row by row, as fast as it goes; only ids that come again are looked for."""
-        given, has_ids, keeps_first = Keys(), self._map.joins, self._request.op_type == "create"
+        met, has_ids, keeps_first = Met(), self._map.joins, self._request.op_type == "create"
         for row in self._rows(0):
             if not isinstance(row, Row):
                 yield row
@@ -132,7 +132,7 @@ class Documents:
                 values = self._map.read(0, row.content)
                 if has_ids:
                     key = self._map.key(0, values) or ""
-                    late = given.give(digest_of(key)) is None
+                    late = not met.add(digest_of(key))
                     if late and keeps_first:
                         raise _came_before(key)
                 yield self._document(key, (row,), (Part(0, values),), late=late)

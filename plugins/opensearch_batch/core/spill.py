@@ -24,6 +24,7 @@ WALK_BYTES = 1 << 20
 _DIGEST_BYTES, _BUCKET_BYTES = 13, 2
 _REST_BYTES = _DIGEST_BYTES - _BUCKET_BYTES
 _ENTRY_BYTES = _REST_BYTES + PLACE_BYTES
+_MET_BYTES = 8
 _GIVEN = b"\xff" * PLACE_BYTES
 _HEAD = struct.Struct("<IIIQQQ")  # source, number of the URI, bytes of the key, line, offset, bytes of the content
 
@@ -96,17 +97,39 @@ class Keys:
         return places
 
     def _bucket(self, key: bytes) -> bytearray:
-        number = key[0] << 8 | key[1]
-        bucket = self._buckets[number]
-        if bucket is None:
-            bucket = self._buckets[number] = bytearray()
-        return bucket
+        return _bucket(self._buckets, key)
 
 
-def _find(bucket: bytearray, rest: bytes, start: int = 0) -> int:
+class Met:
+    """The keys that were met, where none waits for a partner: eight bytes a key, and some of room to grow.
+
+    80 bits of its digest stand for a key: in one of two million sources of a thousand million keys, two have the same.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: list[bytearray | None] = [None] * (1 << 8 * _BUCKET_BYTES)
+
+    def add(self, key: bytes) -> bool:
+        """Note that a key (its digest) was met; say whether it is the first time."""
+        bucket, rest = _bucket(self._buckets, key), key[_BUCKET_BYTES : _BUCKET_BYTES + _MET_BYTES]
+        if _find(bucket, rest, entry_bytes=_MET_BYTES) >= 0:
+            return False
+        bucket += rest
+        return True
+
+
+def _bucket(buckets: list[bytearray | None], key: bytes) -> bytearray:
+    number = key[0] << 8 | key[1]
+    bucket = buckets[number]
+    if bucket is None:
+        bucket = buckets[number] = bytearray()
+    return bucket
+
+
+def _find(bucket: bytearray, rest: bytes, start: int = 0, *, entry_bytes: int = _ENTRY_BYTES) -> int:
     """Return where the entry of a digest begins, -1 when there is none; a find in the middle of an entry is none."""
     at = bucket.find(rest, start)
-    while at > 0 and at % _ENTRY_BYTES:
+    while at > 0 and at % entry_bytes:
         at = bucket.find(rest, at + 1)
     return at
 
