@@ -26,7 +26,10 @@ down: ## stop the local stack
 	@test ! -x $(BIN)/python || $(STACK) down
 
 test: $(INSTALLED) ## the tests of one OpenSearch version, at most 10 minutes
-	@$(BIN)/python -m pytest -m "not slow"
+	@apart=$$(mktemp); echo "the tests without the whole stack run beside the others; theirs is shown at the end"; \
+	$(BIN)/python -m pytest -m "not slow and not lab" >$$apart 2>&1 & half=$$!; \
+	$(BIN)/python -m pytest -m "not slow and lab"; lab=$$?; \
+	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
 
 test-all: $(INSTALLED) check ## all tests, on both OpenSearch versions, at most 60 minutes
 	@OPENSEARCH_VERSIONS=2.19.1,3.6.0 $(BIN)/python -m pytest

@@ -57,10 +57,30 @@ def test_the_documented_request_with_its_keys(lab: Lab, bucket: str, index: str,
     ("data_source", "options", "ending"),
     [
         ({"type": "s3", "source": ["s3://bucket/k"]}, ["--s3-endpoint", AWAY], (3, f"S3 at {AWAY} does not answer")),
-        ({"type": "s3", "source": ["s3://no-such-bucket/k"]}, ["--s3-endpoint", "{s3}"], (2, "there is no bucket")),
-        ({"type": "local", "source": ["rows.jsonl"]}, ["--opensearch-url", AWAY], (3, f"{AWAY} does not answer")),
-        ({"type": "openAI", "source": ["file-a"]}, ["--openai-base-url", f"{AWAY}/v1"], (3, "OpenAI does not answer")),
-        ({"type": "openAI", "source": ["file-a"]}, ["--openai-base-url", "{ai}/v1"], (2, "OpenAI refuses the key")),
+        pytest.param(
+            {"type": "s3", "source": ["s3://no-such-bucket/k"]},
+            ["--s3-endpoint", "{s3}"],
+            (2, "there is no bucket"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"type": "local", "source": ["rows.jsonl"]},
+            ["--opensearch-url", AWAY],
+            (3, f"{AWAY} does not answer"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"type": "openAI", "source": ["file-a"]},
+            ["--openai-base-url", f"{AWAY}/v1"],
+            (3, "OpenAI does not answer"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"type": "openAI", "source": ["file-a"]},
+            ["--openai-base-url", "{ai}/v1"],
+            (2, "OpenAI refuses the key"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_no_failure_tells_a_key(

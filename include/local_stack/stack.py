@@ -66,7 +66,8 @@ class Stack(msgspec.Struct, frozen=True):
         Without options, the environment decides (`LOCAL_STACK_HOME`, `OPENSEARCH_VERSION`, `PORTS`, ...).
         """
         options = options or options_from_environment(os.environ)
-        with only_one_at_a_time(options.home, say):
+        # Two stacks with one cache fill it one after the other.
+        with only_one_at_a_time(options.home, say), only_one_at_a_time(options.cache, say):
             file = StateFile(options.home)
             state = _settle(options, file, say)
             file.write(state)

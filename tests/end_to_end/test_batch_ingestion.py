@@ -104,6 +104,7 @@ def test_a_request_arrives_as_documents_and_again_writes_nothing(runs: Runs) -> 
     assert runs.writes() == 50
 
 
+@pytest.mark.slow
 def test_dead_letters_are_replayed_after_a_fix(runs: Runs) -> None:
     """A row the index refuses is a dead letter; with a mended field map its replay indexes it and empties the queue."""
     rows = [row(1, year=1997, published=1997), row(2, year="long ago", published=1954)]

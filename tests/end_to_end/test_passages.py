@@ -103,6 +103,7 @@ def test_the_second_run_finds_the_work_done(lab: Lab, first: Outcome) -> None:
     assert lab.node("GET", "passages/_stats/indexing")["_all"]["primaries"]["indexing"]["index_total"] == writes
 
 
+@pytest.mark.slow
 def test_another_dag_on_the_same_documents_pays_nothing(lab: Lab, first: Outcome) -> None:
     """The job key lies outside any run and any DAG: the example by hand ingests what was predicted before."""
     assert first.state == "success"
@@ -139,6 +140,7 @@ def model_dir() -> Path:
     return fetch(REPOSITORY / ".cache" / "model")
 
 
+@pytest.mark.slow
 def test_the_demo_says_what_it_finds(lab: Lab, first: Outcome) -> None:
     """`make demo` on this stack: counts that reconcile, three answered questions, and that nothing was left to do."""
     assert first.state == "success"

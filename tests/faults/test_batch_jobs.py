@@ -126,7 +126,7 @@ def test_a_failed_job_is_paid_again_only_after_a_clear(run: Run) -> None:
     assert (run.jobs(), record["generation"], record["end"]["state"]) == (2, 2, "COMPLETED")
 
 
-@pytest.mark.parametrize("state", ["failed", "success"])
+@pytest.mark.parametrize("state", ["failed", pytest.param("success", marks=pytest.mark.slow)])
 def test_marking_poll_cancels_the_job(run: Run, state: str) -> None:
     """Whoever ends the wait by hand does not want the predictions; ingest does not invent any."""
     run.lab.fault(fault="delay", times=1, seconds=60)
@@ -164,6 +164,7 @@ def test_a_runs_timeout_cancels_the_job(run: Run) -> None:
     assert (run.task("poll")["state"], run.jobs()) == ("skipped", 1)
 
 
+@pytest.mark.slow
 def test_clearing_poll_reattaches_to_the_running_job(run: Run) -> None:
     """Airflow calls on_kill for a clear as for a mark; the job runs on all the same."""
     run.lab.fault(fault="delay", times=1, seconds=8)
@@ -175,6 +176,7 @@ def test_clearing_poll_reattaches_to_the_running_job(run: Run) -> None:
     assert (run.jobs(), run.record()["end"]["state"], run.task("poll")["try_number"]) == (1, "COMPLETED", 2)
 
 
+@pytest.mark.slow
 def test_throttling_is_waited_for_and_pays_once(run: Run) -> None:
     """SageMaker says not now, twice; the task waits in the triggerer, and no retry is used up."""
     run.lab.fault(fault="throttle", times=2, operation="CreateTransformJob")

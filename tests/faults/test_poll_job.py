@@ -59,7 +59,7 @@ def test_a_job_that_failed_names_no_output_that_is_not_there(begin: Begin, lab: 
     assert wait.recorded_end().reason == result["reason"]
 
 
-@pytest.mark.parametrize("status", ["incomplete", "Completed"])
+@pytest.mark.parametrize("status", ["incomplete", pytest.param("Completed", marks=pytest.mark.slow)])
 def test_a_stored_status_is_no_end(begin: Begin, status: str) -> None:
     """ML Commons takes the one for COMPLETED, and the other is not yet true: the service has the last word."""
     wait = begin(seconds=6.0)

@@ -353,6 +353,7 @@ def test_stopping_a_running_job(ai_stand: Stand) -> None:
     assert refused(client.stop_model_invocation_job, jobIdentifier=arn)[:2] == (400, "ConflictException")
 
 
+@pytest.mark.slow
 def test_a_job_outlives_its_worker(ai_stand: Stand) -> None:
     """The next worker computes it from its start, and every record is in its output once."""
     arn, output = long_job(ai_stand)

@@ -312,6 +312,7 @@ def test_a_job_that_fails(ai_stand: Stand, client: cohere.Client) -> None:
     assert [(job.status, job.output_dataset_id) for job in (told, ended(client, job_id))] == [("failed", None)] * 2
 
 
+@pytest.mark.slow
 def test_a_job_outlives_its_worker(ai_stand: Stand, client: cohere.Client, tmp_path: Path) -> None:
     """The next worker computes it from its start, into one dataset."""
     job_id = submit(client, [{"text": f"{number} the sea is wide and " * 8} for number in range(300)])

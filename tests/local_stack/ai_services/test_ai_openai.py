@@ -246,6 +246,7 @@ def test_a_batch_cancelled_while_it_is_computed(client: openai.OpenAI) -> None:
     assert 0 < len(done) < 700
 
 
+@pytest.mark.slow
 def test_a_batch_outlives_its_worker(ai_stand: Stand, client: openai.OpenAI) -> None:
     """The next worker computes it from its start; it has one output file, of the same id as any run gives it."""
     before = {file.id for file in client.files.list(purpose="batch_output")}
