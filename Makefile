@@ -11,6 +11,11 @@ SOURCES := plugins include dags tests benchmarks
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
+# The tests without the whole stack run beside those that need it, and show theirs at the end.
+halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&1 & half=$$!; \
+	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
+	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
+
 .PHONY: help demo up down test test-all check bench clean prerequisites constraints
 
 help: ## show this list
@@ -26,13 +31,10 @@ down: ## stop the local stack
 	@test ! -x $(BIN)/python || $(STACK) down
 
 test: $(INSTALLED) ## the tests of one OpenSearch version, at most 10 minutes
-	@apart=$$(mktemp); echo "the tests without the whole stack run beside the others; theirs is shown at the end"; \
-	$(BIN)/python -m pytest -m "not slow and not lab" >$$apart 2>&1 & half=$$!; \
-	$(BIN)/python -m pytest -m "not slow and lab"; lab=$$?; \
-	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
+	@$(call halves,not slow and )
 
 test-all: $(INSTALLED) check ## all tests, on both OpenSearch versions, at most 60 minutes
-	@OPENSEARCH_VERSIONS=2.19.1,3.6.0 $(BIN)/python -m pytest
+	@export OPENSEARCH_VERSIONS=2.19.1,3.6.0; $(call halves)
 
 check: $(INSTALLED) ## ruff, mypy, and that core/ knows no Airflow
 	@$(BIN)/ruff check $(SOURCES)

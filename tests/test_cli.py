@@ -88,6 +88,7 @@ def test_the_documented_request_of_three_files_at_openai(lab: Lab, tmp_path: Pat
         lab.http.delete(f"{lab.stack.addresses.opensearch}/my-nlp-index-openai", timeout=30)
 
 
+@pytest.mark.slow
 def test_dead_letters_are_said_and_replayed(lab: Lab, request_file: Path) -> None:
     """Exit code 1; after the row is mended in its queue, the replay empties it."""
     url = lab.stack.addresses.opensearch
@@ -238,6 +239,7 @@ def test_a_server_that_is_away_fails(request_file: Path) -> None:
     assert SECRET not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_page_of_the_command_line_is_true(lab: Lab) -> None:
     """Every command it shows runs, against the stack's own address."""
     shown = [

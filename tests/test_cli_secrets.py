@@ -25,6 +25,7 @@ def worker(secured: Secured) -> User:
     return secured.user(INGEST_ROLE)
 
 
+@pytest.mark.slow
 def test_the_documented_request_with_its_keys(lab: Lab, bucket: str, index: str, tmp_path: Path) -> None:
     """S3 keys in the request, the region in the token's place, as 2.19 wants it; progress lies in the bucket."""
     keys = lab.stack.credentials
@@ -120,6 +121,7 @@ def test_a_url_with_a_password_is_refused_unseen(tmp_path: Path, option: str, ur
     assert SECRET not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_openai_key_of_the_environment(lab: Lab, index: str, tmp_path: Path) -> None:
     """Where the request brings none; where nobody has one, the message says where to put it."""
     key, base = lab.stack.credentials.secret_key, f"{lab.stack.addresses.ai_services}/v1"
@@ -150,6 +152,7 @@ def test_a_password_is_typed_or_stands_in_the_environment(secured: Secured, work
     secured.admin("DELETE", "passages-of-the-command-line")
 
 
+@pytest.mark.slow
 def test_a_wrong_password_and_an_unknown_authority_are_refused(secured: Secured, worker: User, tmp_path: Path) -> None:
     """Each by its name; without verification the password still counts."""
     (tmp_path / "rows.jsonl").write_text('{"id":1,"t":"a"}\n')

@@ -66,7 +66,9 @@ def same_documents(case: Case, outcome: Outcome) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * bool(n % 3)) for n, name in enumerate(CASES)]
+)
 def test_a_case_of_the_reference(lab: Lab, name: str) -> None:
     """Equal documents, all rows accounted for; or exactly the better outcome of the table."""
     case = CASES[name]

@@ -192,6 +192,7 @@ def test_a_credential_that_is_a_text_is_quoted_to_who_sent_it_and_kept_nowhere(r
     assert audited(runs.lab)["conf"]["credential"] == "***"
 
 
+@pytest.mark.slow
 def test_a_credential_under_another_name_fails_the_run_and_stays_in_it(runs: Runs) -> None:
     """Airflow takes any other member of a conf: the run is refused by its task, and Airflow keeps what was sent."""
     secret = f"sk-{uuid.uuid4().hex}"
@@ -227,6 +228,7 @@ def test_a_missing_connection_fails_at_once(runs: Runs, setting: str) -> None:
     assert "under Admin, Connections" in log
 
 
+@pytest.mark.slow
 def test_files_at_openai_are_joined_and_the_key_stays_in_its_connection(
     runs: Runs, airflow: AirflowAPI, openai: FilesAPI
 ) -> None:
@@ -261,6 +263,7 @@ def test_files_at_openai_are_joined_and_the_key_stays_in_its_connection(
     assert files_with(runs.lab, openai.key) == []
 
 
+@pytest.mark.slow
 def test_a_missing_openai_connection_fails_only_where_it_is_needed(runs: Runs) -> None:
     """An S3 request needs none; an openAI request says which is missing."""
     source = runs.rows("rows.jsonl", [row(1)])

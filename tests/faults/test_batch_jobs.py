@@ -186,6 +186,7 @@ def test_throttling_is_waited_for_and_pays_once(run: Run) -> None:
     assert "not yet submitted" in run.log("batch_predict")
 
 
+@pytest.mark.slow
 def test_bad_lines_are_dead_letters_and_the_rest_is_indexed(run: Run) -> None:
     """A line that is no JSON and one without text do not reach the service."""
     good = uuid.uuid4().hex

@@ -45,7 +45,12 @@ def complete(ingestion: Ingestion) -> None:
 
 @pytest.mark.parametrize(
     ("number", "when", "each_body"),
-    [pytest.param(1, before, False, marks=slow), (5, after, False), (5, before, True), (9, after, True)],
+    [
+        pytest.param(1, before, False, marks=slow),
+        (5, after, False),
+        pytest.param(5, before, True, marks=slow),
+        (9, after, True),
+    ],
 )
 def test_killed_between_two_bulks(start: Start, number: int, when: When, *, each_body: bool) -> None:
     """Whether the body arrived or not, and whether progress tells of those before it or the index alone."""
@@ -59,7 +64,7 @@ def test_killed_between_two_bulks(start: Start, number: int, when: When, *, each
 @pytest.mark.parametrize(
     "shape",
     [
-        "two side by side",
+        pytest.param("two side by side", marks=slow),
         pytest.param("two on disk", marks=slow),
         pytest.param("three side by side", marks=slow),
         "three on disk",
@@ -111,7 +116,7 @@ def test_killed_again_and_again(start: Start, shape: str) -> None:
         pytest.param("node", REFRESH, 1, after, marks=slow),
         pytest.param("store", LETTERS, 1, after, marks=slow),
         pytest.param("store", LETTERS, 2, before, marks=slow),
-        ("store", LETTERS, 2, after),
+        pytest.param("store", LETTERS, 2, after, marks=slow),
         pytest.param("store", PROGRESS, 1, after, marks=slow),
         pytest.param("store", PROGRESS, 5, before, marks=slow),
         ("store", PROGRESS, 5, after),

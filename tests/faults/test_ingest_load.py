@@ -44,6 +44,7 @@ def test_given_back_after_success_and_after_an_error(start: Start) -> None:
     assert (seen, ingestion.settings()) == ([DURING, DURING], BEFORE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("server", "request_", "number", "when"),
     [

@@ -69,6 +69,7 @@ def test_a_node_that_is_away_when_doubt_is_settled(start: Start) -> None:
     assert ingestion.operations() == len(ingestion.shape.documents)
 
 
+@pytest.mark.slow
 def test_an_index_deleted_meanwhile(start: Start) -> None:
     """A bulk request makes it again with guessed mappings; the ingest says what to do, and then starts anew."""
     ingestion = start(one_source())
@@ -87,6 +88,7 @@ def test_an_index_deleted_meanwhile(start: Start) -> None:
     assert report.counts.indexed == ingestion.operations() == len(ingestion.shape.documents)
 
 
+@pytest.mark.slow
 def test_an_index_blocked_meanwhile(start: Start) -> None:
     """No document becomes a dead letter for it; when the block is lifted the same request goes on."""
     ingestion = start(one_source())

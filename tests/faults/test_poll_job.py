@@ -59,7 +59,8 @@ def test_a_job_that_failed_names_no_output_that_is_not_there(begin: Begin, lab: 
     assert wait.recorded_end().reason == result["reason"]
 
 
-@pytest.mark.parametrize("status", ["incomplete", pytest.param("Completed", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("status", ["incomplete", "Completed"])
 def test_a_stored_status_is_no_end(begin: Begin, status: str) -> None:
     """ML Commons takes the one for COMPLETED, and the other is not yet true: the service has the last word."""
     wait = begin(seconds=6.0)
@@ -69,6 +70,7 @@ def test_a_stored_status_is_no_end(begin: Begin, status: str) -> None:
     assert wait.recorded_end().at >= wait.job()["TransformEndTime"].timestamp()
 
 
+@pytest.mark.slow
 def test_a_job_that_ml_commons_gave_up_is_asked_for(begin: Begin) -> None:
     """It asks no more by itself, but still when it is asked."""
     wait = begin(seconds=3.0)
@@ -107,6 +109,7 @@ def test_a_deadline_cancels_the_job(begin: Begin) -> None:
     assert 4.0 <= wait.recorded_end().at - wait.submitted.intended_at < 30.0
 
 
+@pytest.mark.slow
 def test_a_deadline_leaves_a_job_alone_that_others_wait_for(begin: Begin, lab: Lab) -> None:
     """Only this wait ends; the record has no end."""
     wait = begin(seconds=60.0)
@@ -116,6 +119,7 @@ def test_a_deadline_leaves_a_job_alone_that_others_wait_for(begin: Begin, lab: L
     assert (wait.record().end, wait.job()["TransformJobStatus"]) == (None, "InProgress")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", ["sagemaker", "openai"])
 def test_a_job_that_ml_commons_does_not_know_is_asked_for_at_the_service(begin: Begin, service: str) -> None:
     """It was found there after an answer was lost."""

@@ -38,8 +38,9 @@ def start(lab: Lab, index: str) -> Iterator[Start]:
     lab.http.put(quotas, json={}, timeout=30).raise_for_status()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("moment", [*(pytest.param(moment, marks=pytest.mark.slow) for moment in MOMENTS), PAYING])
+@pytest.mark.parametrize("moment", [*MOMENTS, PAYING])
 def test_killed_at_each_step(lab: Lab, start: Start, name: str, moment: str) -> None:
     """One job is paid in all, and it completes."""
     road = start(name)

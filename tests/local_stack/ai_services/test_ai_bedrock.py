@@ -75,6 +75,7 @@ def run(stand: Stand, lines: list[str], **changes: object) -> tuple[dict[str, An
     return job, [json.loads(row) for row in stand.read(f"{output}a.jsonl.out").splitlines()]
 
 
+@pytest.mark.slow
 def test_a_job_through_boto3(ai_stand: Stand, ai_model: MiniLM) -> None:
     """Every object below the prefix gets its own output, and the manifest the sums; other objects are no input."""
     folder, name = new_name("in"), new_name()
@@ -342,6 +343,7 @@ def long_job(stand: Stand) -> tuple[str, str]:
     return arn, output
 
 
+@pytest.mark.slow
 def test_stopping_a_running_job(ai_stand: Stand) -> None:
     """It is Stopping, then Stopped, leaves nothing, and cannot be stopped again."""
     arn, output = long_job(ai_stand)
