@@ -88,6 +88,7 @@ def test_waiting_takes_no_worker_and_xcoms_are_small(first: Outcome) -> None:
             assert len(json.dumps(value)) <= MAX_XCOM_BYTES, (task["task_id"], entry["key"])
 
 
+@pytest.mark.slow
 def test_the_second_run_finds_the_work_done(lab: Lab, first: Outcome) -> None:
     """One job per shard after two runs, and not one more index operation."""
     assert first.state == "success"

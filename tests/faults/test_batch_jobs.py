@@ -109,6 +109,7 @@ def run(lab: Lab, airflow: AirflowAPI) -> Iterator[Run]:
     lab.no_faults()
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_paid_again_only_after_a_clear(run: Run) -> None:
     """The reason stands in the log of poll; clearing poll pays nothing, clearing batch_predict pays one job."""
     run.lab.fault(fault="fail", times=1)
