@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow.sdk import DAG, Param, task_group
 
@@ -28,6 +28,24 @@ FORCE = Param(
 )
 
 
+class Pipelines(NamedTuple):
+    """What the files of a folder became: DAGs, and the reasons why some of them are none."""
+
+    dags: list[DAG]
+    refused: list[ConfigError]
+
+
+def pipelines(folder: Path) -> Pipelines:
+    """Return the DAGs of all files in a folder; a file with a mistake takes no other one with it."""
+    found = Pipelines([], [])
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            found.dags.append(pipeline_dag(path))
+        except ConfigError as error:
+            found.refused.append(error)
+    return found
+
+
 def pipeline_dag(path: Path) -> DAG:
     """Return the DAG of one pipeline file; the file's stem is the DAG's id.
 
@@ -38,6 +56,8 @@ def pipeline_dag(path: Path) -> DAG:
     include = path.parent.parent
     with DAG(
         dag_id=path.stem,
+        # Only the file that names it as its own gives it to Airflow.
+        auto_register=False,
         description=spec.description,
         schedule=None,
         catchup=False,

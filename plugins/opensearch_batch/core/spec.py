@@ -109,11 +109,14 @@ def load(path: Path) -> PipelineSpec:
     """Read a pipeline file.
 
     Raises:
-        ConfigError: it is no YAML, or says something a pipeline cannot.
+        ConfigError: it cannot be read, is no YAML, or says something a pipeline cannot.
     """
     import yaml
 
-    text = path.read_text()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}:1 cannot be read: {error}") from error
     try:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         value = yaml.safe_load(text)
