@@ -30,7 +30,7 @@ SOON = 0.25
 OLD = 1 - JITTER - SOON
 TICK_S = 1.0
 # An AI service's own limits are near, and the process's threads are few.
-ASKED_AT_ONCE, ASKED_A_TICK = 4, 8
+ASKED_AT_ONCE, ASKED_A_TICK = 4, 6
 # More old ones than that do not queue: a later search may show that they were refreshed.
 QUEUE_AT_MOST = 60
 
