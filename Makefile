@@ -33,7 +33,7 @@ down: ## stop the local stack
 test: $(INSTALLED) ## the tests of one OpenSearch version, at most 10 minutes
 	@$(call halves,not slow and )
 
-test-all: $(INSTALLED) check ## all tests, on both OpenSearch versions, at most 60 minutes
+test-all: $(INSTALLED) check ## all tests, those that are not slow on both OpenSearch versions, at most 60 minutes
 	@export OPENSEARCH_VERSIONS=2.19.1,3.6.0; $(call halves)
 
 check: $(INSTALLED) ## ruff, mypy, and that core/ knows no Airflow

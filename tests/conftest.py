@@ -36,11 +36,26 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs the whole stack, so that the rest can run beside it."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what needs the whole stack, so that the rest can run beside it; leave slow ones to the first version.
+
+    What is slow shows our own processes' faults, which are the same on each, unless it is marked otherwise.
+    """
+    left_out = [item for item in items if _is_later_version(item) and _is_slow(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
     for item in items:
         if "lab" in getattr(item, "fixturenames", ()):
             item.add_marker("lab")
+
+
+def _is_later_version(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    return call is not None and call.params.get("lab", VERSIONS[0]) != VERSIONS[0]
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None and item.get_closest_marker("each_version") is None
 
 
 @pytest.fixture(scope="session", params=VERSIONS)

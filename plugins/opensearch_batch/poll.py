@@ -223,7 +223,8 @@ class MLTaskTrigger(BaseTrigger):
         """Look, decide, pause, until the decision is an end; return the record with it."""
         adapter = service(self.service)
         watch, look_at = self._watch(record.intended_at), time.time()
-        self.log.info("waiting for job %s (task %s), first every %g s", record.name, record.task_id, self.poll_every_s)
+        # Nothing is logged here. Airflow logs each wait that begins, and nobody reads while it hands over the next:
+        # with two lines a wait, a triggerer (3.3.2) and its supervisor waited for each other after some 280 of them.
         while True:
             found, is_running = await self._look(record, watch, look_at), False
             step: Watch | End

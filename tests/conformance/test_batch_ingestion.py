@@ -66,6 +66,7 @@ def same_documents(case: Case, outcome: Outcome) -> bool:
     )
 
 
+@pytest.mark.each_version
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * bool(n % 3)) for n, name in enumerate(CASES)]
 )

@@ -229,6 +229,21 @@ def test_an_index_that_is_closed_to_us_ends_the_writing(scripted: Scripted) -> N
         next(verdicts)
 
 
+def test_an_answer_that_leaves_out_a_document_is_no_verdict(scripted: Scripted) -> None:
+    """All of the body is sent again: which document was left out cannot be told."""
+    scripted.answers = [(200, {"errors": errors, "items": [{"index": {"status": 201}}]}) for errors in (False, True)]
+    written = list(BulkWriter(scripted.cluster, "i", sleep=lambda _: None).write(map(item, range(2))))
+    assert [names(body) for body in scripted.bodies] == [["d0", "d1"]] * 3
+    assert indexed(written) == 2
+
+
+def test_an_answer_that_always_leaves_one_out_ends_the_writing(scripted: Scripted) -> None:
+    """The error says how many are missing."""
+    scripted.answer = lambda _: (200, {"errors": False, "items": []})
+    with pytest.raises(RetriableError, match="index i: 2 documents were sent, 0 answered for"):
+        list(BulkWriter(scripted.cluster, "i", retry_window_s=0.0).write(map(item, range(2))))
+
+
 def test_the_pace_grows_while_it_pays() -> None:
     """One more body in flight is kept when it brings more, and taken back when it does not."""
     pace = Pace(most=8)

@@ -17,7 +17,18 @@ from opensearchpy import OpenSearch
 
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import BatchError, NotFound, RetriableError, Throttled
-from opensearch_batch.core.lookout import ASKED_AT_ONCE, OLD, QUEUE_AT_MOST, SOON, Lookout, Want, Words, due, plan
+from opensearch_batch.core.lookout import (
+    ASKED_A_TICK,
+    ASKED_AT_ONCE,
+    OLD,
+    QUEUE_AT_MOST,
+    SOON,
+    Lookout,
+    Want,
+    Words,
+    due,
+    plan,
+)
 from opensearch_batch.core.lookout import together as wanted_together
 from opensearch_batch.core.ml_commons import MLCommons, Stored
 
@@ -240,6 +251,31 @@ def test_old_words_are_asked_for_anew_the_oldest_first_and_few_at_once(node: Nod
     assert sorted(node.asked) == names
     assert node.most_at_once == ASKED_AT_ONCE
     assert sum(node.searches) == 12
+
+
+def test_a_fast_service_is_asked_so_often_a_tick_and_no_more(node: Node) -> None:
+    """Four at a time would be hundreds a second, where answers come at once."""
+    names = [f"t{number:02d}" for number in range(3 * ASKED_A_TICK)]
+    node.stored = dict.fromkeys(names, (RUNNING, 80.0))
+    node.told = dict.fromkeys(names, RUNNING)
+    asked: list[int] = []
+
+    class Tick(Clock):
+        async def sleep(self, seconds: float) -> None:
+            """Let time pass when no more is asked."""
+            await super().sleep(seconds)
+            before = -1
+            while len(node.asked) != before:
+                before = len(node.asked)
+                await asyncio.sleep(0.2)
+            asked.append(before)
+
+    async def all_of_them() -> None:
+        common = lookout(node, Tick())
+        await asyncio.gather(*(common.look(want(name)) for name in names))
+
+    asyncio.run(all_of_them())
+    assert asked[:2] == [ASKED_A_TICK, 2 * ASKED_A_TICK]
 
 
 def test_more_old_ones_than_the_queue_holds_are_searched_for_again(node: Node) -> None:

@@ -22,7 +22,7 @@ def two(lab: Lab, airflow: AirflowAPI) -> Iterator[tuple[Run, Run]]:
     for number, run in enumerate((first, second), 1):
         run.start()
         run.until("poll", "deferred")
-        eventually(lambda run=run: "waiting for job" in run.log("poll"), "the wait")  # type: ignore[misc] # bound at once
+        eventually(lambda run=run: "starting" in run.log("poll"), "the wait")  # type: ignore[misc] # bound at once
         assert waiters(run) == number
     yield first, second
     lab.no_faults()

@@ -29,8 +29,8 @@ SOON = 0.25
 # So what a look of ours brought is always old at the next one.
 OLD = 1 - JITTER - SOON
 TICK_S = 1.0
-# Asked at once, and in a tick: an AI service's own limits are near.
-ASKED_AT_ONCE = 4
+# An AI service's own limits are near, and the process's threads are few.
+ASKED_AT_ONCE, ASKED_A_TICK = 4, 6
 # More old ones than that do not queue: a later search may show that they were refreshed.
 QUEUE_AT_MOST = 60
 
@@ -141,6 +141,7 @@ class Lookout:
         self._first: deque[str] = deque()
         self._old: deque[str] = deque()
         self._asks: dict[str, asyncio.Task[None]] = {}
+        self._room_to_ask = 0
         self._ahead_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -163,6 +164,7 @@ class Lookout:
         try:
             while self._wants:
                 await self._look()
+                self._room_to_ask = ASKED_A_TICK
                 self._ask_on()
                 await self._sleep(TICK_S)
         except Exception as error:  # noqa: BLE001 - without it, a mistake here would leave all of them waiting for ever
@@ -208,9 +210,10 @@ class Lookout:
 
     def _ask_on(self) -> None:
         """Begin to ask after the next ones."""
-        while (queue := self._first or self._old) and len(self._asks) < ASKED_AT_ONCE:
+        while (queue := self._first or self._old) and len(self._asks) < ASKED_AT_ONCE and self._room_to_ask:
             task_id = queue.popleft()
             if task_id in self._wants:
+                self._room_to_ask -= 1
                 self._asks[task_id] = asyncio.create_task(self._ask(task_id))
 
     async def _ask(self, task_id: str) -> None:
@@ -225,6 +228,7 @@ class Lookout:
             self._break(task_id, error)
         finally:
             del self._asks[task_id]
+            self._ask_on()
 
     def _task_of(self, task_id: str) -> Words:
         return self._ml().task(task_id).get("remote_job") or {}
