@@ -41,20 +41,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     What is slow shows our own processes' faults, which are the same on each, unless it is marked otherwise.
     """
-    left_out = [item for item in items if _is_later_version(item) and _is_slow(item)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=[item for item in items if _is_left_out(item)])
+    items[:] = [item for item in items if not _is_left_out(item)]
     for item in items:
         if "lab" in getattr(item, "fixturenames", ()):
             item.add_marker("lab")
 
 
-def _is_later_version(item: pytest.Item) -> bool:
+def _is_left_out(item: pytest.Item) -> bool:
+    """Say whether it is slow, of a version after the first, and not marked to run on each."""
     call = getattr(item, "callspec", None)
-    return call is not None and call.params.get("lab", VERSIONS[0]) != VERSIONS[0]
-
-
-def _is_slow(item: pytest.Item) -> bool:
+    if call is None or call.params.get("lab", VERSIONS[0]) == VERSIONS[0]:
+        return False
     return item.get_closest_marker("slow") is not None and item.get_closest_marker("each_version") is None
 
 

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Sequence
 
 from opensearch_batch.cli import main
 
-
-def run(arguments: Sequence[str]) -> int:
-    """Run one command in a process of its own and return its exit code."""
+if __name__ == "__main__":
     # What was loaded lives as long as the process: looking at it again with every full collection is work for nothing.
     gc.freeze()
-    return main(arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -57,6 +57,14 @@ def test_numbers_keep_their_text(path: str) -> None:
     assert mapped(FieldMap({"v": path}), ROW).source == b'{"v":[[1.10,2],[3.50,4e-7]]}'
 
 
+@pytest.mark.parametrize("shape", [b'["one"]', b'"no list"'])
+def test_a_row_that_is_nested_too_deeply_is_rejected(shape: bytes) -> None:
+    """Also one whose values have another shape than the paths expect, so that they are read one by one."""
+    row = b'{"content":%b,"x":%b%b}' % (shape, b"[" * 5000, b"]" * 5000)
+    with pytest.raises(RecordRejected, match="nested too deeply"):
+        FieldMap({"text": "$.content[0]"}).read(0, row)
+
+
 def test_numbers_keep_their_text_through_jsonpath_too() -> None:
     """Wildcards go through jsonpath-ng and still do not print a float again."""
     row = b'{"a":[{"e":1.10,"k":1},{"e":1e-7,"k":2}]}'

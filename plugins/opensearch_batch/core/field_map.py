@@ -17,10 +17,10 @@ from opensearch_batch.core.json_path import TOO_DEEP, RowReader, Text, Values, e
 from opensearch_batch.core.vectors import VectorField, VectorRejected, vector_check
 
 ID_FIELD = "_id"
-_decode_text = msgspec.json.Decoder(str).decode
 MAX_ID_BYTES = 512
 OnMissing = Literal["null", "omit", "dead_letter"]
 ANY_FIELD = "*"
+_decode_text = msgspec.json.Decoder(str).decode
 _SOURCE = re.compile(r"\s*source\[(\d+)\]\.?(?=[$])")
 _SOURCE_WITHOUT_ROOT = re.compile(r"\s*source\[(\d+)\]\.?(?P<rest>.+)")
 # Whatever stands before a path's root, but within no quotes and no filter: a source[N] with a slip of the pen.
@@ -105,15 +105,12 @@ class FieldMap:
         self._routes = _paths("routing", routing, sources) if routing is not None else []
         self._compile(list(fields.values()), list(places.values()))
         names = [msgspec.json.encode(name) for name in self.fields]
-        self._fields = [
-            (b"{%b:" % name, b",%b:" % name, slots[0][1], check)
-            for name, slots, check in zip(names, self._slots, self._checks, strict=True)
-        ]
-        self._slot_of = [slot for _, _, slot, _ in self._fields]
+        self._heads = [(b"{%b:" % name, b",%b:" % name) for name in names]
+        self._slot_of = [slots[0][1] for slots in self._slots]
         self._checked = [(at, check) for at, check in enumerate(self._checks) if check]
         # What stands around the values of a document that lacks none: a value's place is every second one.
-        starts = [self._fields[0][0], *(further for _, further, _, _ in self._fields[1:])]
-        self._frame: list[Text] = [*(text for start in starts for text in (start, b"")), b"}"]
+        self._frame: list[Text] = [text for first, further in self._heads for text in (further, b"")] + [b"}"]
+        self._frame[0] = self._heads[0][0]
         if not joined_by:
             self._refuse_idle_sources()
 
@@ -151,14 +148,12 @@ class FieldMap:
         Raises:
             RecordRejected: a vector does not fit the index, or a field is missing that must not.
         """
-        # A row of the only source needs no search for who gives what.
-        alone = parts[0].values if self.sources == 1 and len(parts) == 1 else None
-        if alone is not None and (whole := self._whole(alone)):
+        if self.sources == 1 and len(parts) == 1 and (whole := self._whole(parts[0].values)):
             return Document(whole, 0, self._routing(parts))
         nulls = 0
         pieces: list[Text] = []
-        for at, (first, further, slot, check) in enumerate(self._fields):
-            value, given = self._value(at, parts) if alone is None else (alone[slot], True)
+        for at, ((first, further), check) in enumerate(zip(self._heads, self._checks, strict=True)):
+            value, given = self._value(at, parts)
             text = bytes(value) if check and value is not None else None
             if value is None or text == b"null":
                 if given or value is not None:
@@ -183,7 +178,9 @@ class FieldMap:
         return document_id(_first(parts, self._name_slots))
 
     def _whole(self, values: Values) -> tuple[Text, ...] | None:
-        """Return the pieces of the document of a row that gives every field, None when it does not: the shortest way.
+        """Return the pieces of the document of a row that alone gives every field, None when it does not.
+
+        Nearly all rows of one source do; nobody has to search there for who gives what.
 
         Raises:
             RecordRejected: a vector does not fit the index.

@@ -101,25 +101,26 @@ class RowReader:
         Raises:
             RecordRejected: the row is no JSON object (RFC 8259, UTF-8), or is nested too deeply.
         """
+        try:
+            return self._values(row)
+        except RecursionError:
+            raise RecordRejected(TOO_DEEP) from None
+
+    def _values(self, row: bytes) -> Values:
         check_text(row)
         try:
             tops = self._decode(row)
-            return [read(tops, row) for read in self._fast]
         except msgspec.ValidationError:
             # Somewhere below, a value has another shape than the paths expect: an error row, for example.
             return self._values_one_by_one(row)
         except msgspec.DecodeError as error:
             raise RecordRejected(f"not JSON: {error}") from None
-        except RecursionError:
-            raise RecordRejected(TOO_DEEP) from None
+        return [read(tops, row) for read in self._fast]
 
     def _values_one_by_one(self, row: bytes) -> Values:
         if check_json(row).lstrip()[:1] != b"{":
             raise RecordRejected("the row is JSON, but no object")
-        try:
-            return [read(None, row) for read in self._slow]
-        except RecursionError:
-            raise RecordRejected(TOO_DEEP) from None
+        return [read(None, row) for read in self._slow]
 
 
 class _Node:

@@ -74,14 +74,14 @@ class Keys:
 
     def add(self, key: bytes, place: int) -> None:
         """Add a place of a digest whose group was not given out."""
-        self._bucket(key).extend(key[_BUCKET_BYTES:] + place.to_bytes(PLACE_BYTES, "big"))
+        _bucket(self._buckets, key).extend(key[_BUCKET_BYTES:] + place.to_bytes(PLACE_BYTES, "big"))
 
     def give(self, key: bytes) -> list[int] | None:
         """Note that the group of this digest is given out; return its places in the order they were added.
 
         None says that it was given out before.
         """
-        bucket, rest = self._bucket(key), key[_BUCKET_BYTES:]
+        bucket, rest = _bucket(self._buckets, key), key[_BUCKET_BYTES:]
         first = at = _find(bucket, rest)
         if first < 0:
             bucket += rest + _GIVEN
@@ -95,9 +95,6 @@ class Keys:
         # The other places stay: the first one is what anybody looks at.
         bucket[first + _REST_BYTES : first + _ENTRY_BYTES] = _GIVEN
         return places
-
-    def _bucket(self, key: bytes) -> bytearray:
-        return _bucket(self._buckets, key)
 
 
 class Met:
