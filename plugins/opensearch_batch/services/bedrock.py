@@ -8,6 +8,7 @@ stands in `modelInput` is each model's own affair; models of families not known 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.watch import Sighting
-from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.base import Answers, BlockCheck, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
 from opensearch_batch.services.parameters import nested_object
 from opensearch_batch.services.row_errors import provider_error
@@ -72,6 +73,10 @@ class Bedrock:
         },
     )
     output_members = frozenset({"recordId", "modelInput", "modelOutput", "error"})
+    id_member: str | None = "recordId"
+    example_parameters: Mapping[str, Any] = MappingProxyType(
+        {"modelId": "amazon.titan-embed-text-v2:0", "roleArn": "role"}
+    )
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless model, role and inputs can make a job."""
@@ -103,6 +108,10 @@ class Bedrock:
             return msgspec.json.encode({"recordId": record_id, "modelInput": body(read(record))})
 
         return line
+
+    def passes(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> BlockCheck | None:  # noqa: ARG002 - as they say
+        """Return None: each gets its recordId."""
+        return None
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

@@ -10,6 +10,7 @@ Source: Cohere's API reference (Datasets, Embed Jobs), and its Python package fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.record_ids import RECORD_ID
 from opensearch_batch.core.watch import Sighting
-from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.base import Answers, BlockCheck, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
 from opensearch_batch.services.parameters import nested
 
@@ -57,6 +58,8 @@ class Cohere:
     limits = Limits(max_records=100_000, max_bytes=1500 * MIB, max_record_bytes=MIB)
     errors = ErrorCodes(throttle=frozenset({"too_many_requests"}))
     output_members = frozenset({"embeddings"})
+    id_member: str | None = RECORD_ID
+    example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless model and input can make a job."""
@@ -85,6 +88,10 @@ class Cohere:
             return msgspec.json.encode({"text": msgspec.Raw(read(record)[0]), RECORD_ID: record_id})
 
         return line
+
+    def passes(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> BlockCheck | None:  # noqa: ARG002 - as they say
+        """Return None: each becomes a row of a dataset."""
+        return None
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

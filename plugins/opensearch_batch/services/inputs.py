@@ -49,6 +49,34 @@ def texts_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
     return texts
 
 
+def block_check(path: str) -> Callable[[bytes], int | None] | None:
+    """Return a function from whole lines to the number of records in them, which all have a value at a path.
+
+    It returns None where that is not so, or not sure; who asks looks at each line then. There is no such function for a
+    path of several steps.
+    """
+    steps = PlainPath.parse(path).steps
+    if len(steps) != 1 or not isinstance(steps[0], str):
+        return None
+    struct = msgspec.defstruct("Record", [("value", msgspec.Raw, msgspec.Raw())], rename={"value": steps[0]}, gc=False)
+    decode = msgspec.json.Decoder(struct).decode_lines
+    empty, null = msgspec.Raw(), msgspec.Raw(b"null")
+
+    def check(block: bytes) -> int | None:
+        if not block.isascii():
+            try:
+                block.decode()
+            except UnicodeDecodeError:
+                return None
+        try:
+            values = [record.value for record in decode(block)]  # type: ignore[attr-defined] # a struct made at run time
+        except msgspec.DecodeError:
+            return None
+        return None if empty in values or null in values else len(values)
+
+    return check
+
+
 def with_member(record: bytes, name: str, value: bytes) -> bytes:
     """Return a JSON object with one more member at its end, the rest untouched."""
     opened = record.rstrip()[:-1].rstrip()

@@ -9,6 +9,7 @@ Source: OpenAI's API reference (Batch, Files), and the connector of "Batch predi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.watch import Sighting
-from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.base import Answers, BlockCheck, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
 from opensearch_batch.services.parameters import nested_object
 from opensearch_batch.services.row_errors import provider_error
@@ -51,6 +52,8 @@ class OpenAI:
         refuse=frozenset({"insufficient_quota"}),
     )
     output_members = frozenset({"custom_id", "response", "error"})
+    id_member: str | None = "custom_id"
+    example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless model, endpoint and inputs can make a batch."""
@@ -83,6 +86,10 @@ class OpenAI:
             return msgspec.json.encode(request)
 
         return line
+
+    def passes(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> BlockCheck | None:  # noqa: ARG002 - as they say
+        """Return None: each becomes a request."""
+        return None
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

@@ -10,6 +10,7 @@ with machine learning offline batch inference".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
@@ -17,8 +18,8 @@ from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.json_path import PlainPath, check_json
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.watch import Sighting
-from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
-from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
+from opensearch_batch.services.base import Answers, BlockCheck, ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.inputs import block_check, check_number, inputs_reader, with_member
 from opensearch_batch.services.parameters import nested, nested_object
 from opensearch_batch.services.row_errors import sagemaker_error
 
@@ -44,6 +45,16 @@ class SageMaker:
         throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})
     )
     output_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
+    id_member: str | None = None
+    example_parameters: Mapping[str, Any] = MappingProxyType(
+        {
+            "ModelName": "model",
+            "TransformInput": {"SplitType": "Line"},
+            "TransformOutput": {"AssembleWith": "Line"},
+            "TransformResources": {},
+            "DataProcessing": {"JoinSource": "Input"},
+        }
+    )
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless rows are split by line, and are whole."""
@@ -98,6 +109,11 @@ class SageMaker:
             return record if len(paths) == 1 else with_member(record, MODEL_INPUTS, b"[%b]" % b",".join(values))
 
         return line
+
+    def passes(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> BlockCheck | None:
+        """Return a check of records that have the value the model reads; several are put into a member of their own."""
+        paths = inputs or [_input_filter(parameters)]
+        return block_check(paths[0]) if len(paths) == 1 else None
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
