@@ -60,6 +60,8 @@ def pipeline_dag(path: Path) -> DAG:
         description=spec.description,
         schedule=schedule_of(file.name, spec),
         catchup=False,
+        # What runs by itself pays by itself: a person has to switch it on.
+        is_paused_upon_creation=True if spec.schedule not in (None, "none") else None,
         tags=["opensearch", *spec.batch_predict.models, *spec.tags],
         params=form_of(spec),
         default_args={"owner": spec.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},

@@ -11,6 +11,8 @@ from opensearch_batch.new_objects import NewObjectsTrigger
 
 # Partition and date of a run are those of the period that ended with its start: a nightly run reads yesterday.
 PERIOD_BEFORE = -1
+# Of a scheme of one's own Airflow asks no provider; it would load all of them to ask, boto3 included.
+OWN = "x-"
 
 
 def schedule_of(name: str, spec: PipelineSpec) -> Any:  # noqa: ANN401 - what a DAG takes: timetable, assets or None
@@ -29,7 +31,7 @@ def schedule_of(name: str, spec: PipelineSpec) -> Any:  # noqa: ANN401 - what a 
 
 def index_asset(opensearch_conn_id: str, index: str) -> Asset:
     """Return the asset that an index is to those who follow it."""
-    return Asset(f"opensearch://{opensearch_conn_id}/{index}")
+    return Asset(f"{OWN}opensearch://{opensearch_conn_id}/{index}")
 
 
 def _watched(name: str, spec: PipelineSpec) -> Asset:
@@ -44,6 +46,5 @@ def _watched(name: str, spec: PipelineSpec) -> Asset:
         sqs=new.sqs if new else None,
     )
     # Not by its URI alone: another pipeline may watch the same prefix with other globs.
-    return Asset(
-        name=f"{name} source", uri=spec.source.uri, watchers=[AssetWatcher(name=f"{name} objects", trigger=trigger)]
-    )
+    watcher = AssetWatcher(name=f"{name} objects", trigger=trigger)
+    return Asset(name=f"{name} source", uri=f"{OWN}{spec.source.uri}", watchers=[watcher])

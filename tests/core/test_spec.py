@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.spec import load
+from opensearch_batch.core.pipeline_file import load
 
 GOOD = """\
 source:
@@ -50,7 +50,7 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ("uri: s3://documents/in/", "uri: /documents", r"books.yaml:2 source.uri: '/documents' is no S3 location"),
         ("model_id: abc", "dimension: 4", "books.yaml:4 batch_predict: give one of model_id, stack and connector"),
         ("work: s3://work", "work s3://work", r"books.yaml:\d no YAML"),
-        ("work: s3://work\n", "", r"books.yaml:1 pipeline: Object missing required field `work`"),
+        ("work: s3://work\n", "", r"books.yaml:1 pipeline: work is missing; write work: "s3://my-work-bucket""),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:

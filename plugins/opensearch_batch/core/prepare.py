@@ -59,7 +59,7 @@ class Prepare:
         self._job_key = job_key
         self._dead = dead
         self._writes = writes
-        self._cutter = Cutter(limits, keeps_records=keeps_records)
+        self._keeps_records = keeps_records
         self._read = self._records = self._blank = 0
 
     def run(
@@ -147,6 +147,7 @@ class Prepare:
 
     def _cut(self, found: Sequence[ObjectInfo], said: Format | None, at_most: int | None) -> Iterator[Draft]:
         """Yield shards. One that would have too few records for the service joins the one before it."""
+        self._cutter = Cutter(self._limits, keeps_records=self._keeps_records)
         try:
             for item in found:
                 for entry in self._entries(item, said):
