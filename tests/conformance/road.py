@@ -13,10 +13,10 @@ from typing import Any
 from opensearch_batch.core.clients import cohere_client, openai_client
 from opensearch_batch.core.cohere_datasets import CohereDatasets
 from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_letters
-from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.errors import FatalError, RetriableError
 from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.job import Asked, Decision, End, JobRecord, Ledger, bad_end
-from opensearch_batch.core.manifest import Manifest, Shard, WorkPrefix
+from opensearch_batch.core.manifest import Manifest, Shard, WorkPrefix, digest
 from opensearch_batch.core.ml_commons import MLCommons, Model, fill
 from opensearch_batch.core.openai_files import OpenAIFiles
 from opensearch_batch.core.output_rows import Answered
@@ -160,8 +160,13 @@ class Road:
     def wait(self, shard: Shard, record: JobRecord) -> JobRecord:
         """Wait for a job's end, and record it."""
         give_up_at = time.monotonic() + WAIT_S
+        remote_job: dict[str, Any] = {}
         while time.monotonic() < give_up_at:
-            remote_job = self.look(record)
+            try:
+                remote_job = self.look(record)
+            except RetriableError:
+                # ML Commons asks by itself, too: two writes of one task may meet.
+                continue
             seen = self.adapter.sighting(remote_job)
             if seen.state != "RUNNING":
                 ledger = Ledger(self.lab.objects, self.work.job(shard.job))
@@ -265,7 +270,8 @@ class Road:
             if self.name in KEYS
             else {"access_key": keys.access_key, "secret_key": keys.secret_key}
         )
-        return self.ml.ensure_model(f"{self.name} {json.dumps(more)}", {**body, "credential": credential})
+        # A model's name has letters, digits and little else (ML Commons 3.6).
+        return self.ml.ensure_model(f"{self.name} {digest(json.dumps(more))}", {**body, "credential": credential})
 
 
 def as_floats(vector: list[float]) -> tuple[float, ...]:
