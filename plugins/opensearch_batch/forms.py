@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from opensearch_batch.core.pipeline_checks import template_of
+from opensearch_batch.core.pipeline_checks import is_template, template_of
 from opensearch_batch.core.request import INDEX_NAME_PATTERN
 from opensearch_batch.core.spec import PipelineSpec
 
@@ -22,8 +22,7 @@ RUN = "This run"
 def form_of(spec: PipelineSpec) -> dict[str, Param]:
     """Return the form's fields with the pipeline's values."""
     uri = spec.source.uri
-    templated = template_of(uri) != uri
-    dated = " As it stands here it is filled in with the run's own date or partition." if templated else ""
+    dated = " As it stands here it is filled in with the run's own date or partition." if is_template(uri) else ""
     return {
         "source": Param(
             uri,
@@ -74,10 +73,9 @@ def force_field() -> Param:
 def source_of(spec: PipelineSpec) -> str:
     """Return the template that prepare reads the source from: the form's text, or the pipeline's own filled in."""
     uri = spec.source.uri
-    filled = template_of(uri)
-    if filled == uri:
+    if not is_template(uri):
         return "{{ params.source }}"
-    return f"{{% if params.source == {_quoted(uri)} %}}{filled}{{% else %}}{{{{ params.source }}}}{{% endif %}}"
+    return f"{{% if params.source == {_quoted(uri)} %}}{template_of(uri)}{{% else %}}{{{{ params.source }}}}{{% endif %}}"
 
 
 def of_service(own: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - what the values are, or a template

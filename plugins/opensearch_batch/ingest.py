@@ -96,7 +96,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         self.repair = repair
         self.dead_letters = dead_letters
         # The index is a template until the task runs.
-        self._request = IngestRequest(
+        self.request = IngestRequest(
             index,
             dict(field_map),
             list(ingest_fields),
@@ -123,7 +123,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
             store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
             work, adapter = work_of(self.work, context), service(self.service)
             manifest = load_manifest(store, work.manifest(run_key_of(context)))
-            request = msgspec.structs.replace(self._request, index=self.index)
+            request = msgspec.structs.replace(self.request, index=self.index)
             shard = msgspec.convert(self.shard, Shard)
             report = ShardIngest(
                 store,

@@ -13,7 +13,6 @@ from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.listing import Estimate, estimate, read_listing
 from opensearch_batch.core.ml_commons import fill
-from opensearch_batch.core.pipeline_checks import TEMPLATES
 from opensearch_batch.core.pipeline_file import PipelineFile
 from opensearch_batch.core.spec import ModelOf
 from opensearch_batch.core.spec_tests import SpecRun, differences
@@ -90,7 +89,7 @@ def _parameters(file: PipelineFile, adapter: Service, model: ModelOf, keys: tupl
 def _plan(file: PipelineFile, listing: str) -> Estimate:
     spec = file.spec
     # A dated prefix is listed as a whole: what stands before the date.
-    uri = spec.source.uri.partition("{{")[0] if any(name in spec.source.uri for name in TEMPLATES) else spec.source.uri
+    uri = spec.source.uri.partition("{{")[0]
     found = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
     of = service(spec.batch_predict.service).limits
     limits = ShardLimits(

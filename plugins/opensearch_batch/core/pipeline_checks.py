@@ -20,6 +20,11 @@ PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
 _TEMPLATE = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 
 
+def is_template(uri: str) -> bool:
+    """Say whether a source's URI depends on the run."""
+    return _TEMPLATE.search(uri) is not None
+
+
 def template_of(uri: str) -> str:
     """Return a source's URI as Airflow fills it in."""
     return _TEMPLATE.sub(lambda found: f"{{{{ {TEMPLATES[found[1]]} }}}}", uri)

@@ -10,7 +10,7 @@ import re
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
@@ -20,6 +20,7 @@ from opensearch_batch.core.spec import PipelineSpec
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]+)`")
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
+_NOT_ONE_OF = re.compile(r"Invalid enum value '(?P<value>[^']*)'")
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
 _KEY = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 
@@ -117,7 +118,9 @@ class PipelineFile:
     def _placed(self, message: str) -> ConfigError:
         """Turn msgspec's message, which ends with a path, into one with a line and what to write."""
         at = _AT.search(message)
-        keys: Keys = tuple(name or int(number) for name, number in _KEY.findall(at["path"] if at else ""))
+        # A member of an object is told without its name.
+        path = at["path"].replace("[...]", "") if at else ""
+        keys: Keys = tuple(name or int(number) for name, number in _KEY.findall(path))
         cause = _AT.sub("", message)
         if unknown := _UNKNOWN.search(cause):
             known = [field.name for field in _fields(keys)]
@@ -125,6 +128,10 @@ class PipelineFile:
             return self.error((*keys, unknown["key"]), f"unknown key.{hint}")
         if missing := _MISSING.search(cause):
             return self.error(keys, f"{missing['key']} is missing; write {_look((*keys, missing['key']))}")
+        if wrong := _NOT_ONE_OF.search(cause):
+            known = list(_choices(_type_at(keys)))
+            hint = did_you_mean(wrong["value"], known)
+            return self.error(keys, f"{wrong['value']!r} is none of {', '.join(known)}.{hint}")
         look = _look(keys)
         return self.error(keys, cause + (f"; write {look}" if look else ""))
 
@@ -160,21 +167,42 @@ def _struct(kind: Any, keys: Sequence[str | int]) -> type[msgspec.Struct] | None
     return None if field is None else _struct(field.type, keys[1:])
 
 
+def _field_at(keys: Sequence[str | int]) -> msgspec.structs.FieldInfo | None:
+    """Return the field that the last name of a path is, None where anything may stand."""
+    at = next((at for at in range(len(keys) - 1, -1, -1) if isinstance(keys[at], str)), None)
+    if at is None:
+        return None
+    return next((field for field in _fields(keys[:at]) if field.name == keys[at]), None)
+
+
+def _type_at(keys: Sequence[str | int]) -> Any:  # noqa: ANN401 - a type's annotation
+    """Return the type of the nearest key that has one: a member of an object has its object's."""
+    while keys:
+        if (field := _field_at(keys)) is not None:
+            return field.type
+        keys = keys[:-1]
+    return None
+
+
+def _choices(kind: Any) -> Iterator[str]:  # noqa: ANN401 - a type's annotation
+    """Yield the words of which one may stand somewhere."""
+    if get_origin(kind) is Literal:
+        yield from dict.fromkeys(get_args(kind))
+    else:
+        yield from dict.fromkeys(word for each in get_args(kind) for word in _choices(each))
+
+
 def _look(keys: Sequence[str | int]) -> str:
     """Return how a key is written, from its example."""
-    names = [key for key in keys if isinstance(key, str)]
-    if not names:
-        return ""
-    at = len(keys) - 1 - list(reversed(keys)).index(names[-1])
-    field = next((field for field in _fields(keys[:at]) if field.name == names[-1]), None)
+    field = _field_at(keys)
     if field is None:
         return ""
     struct = _struct(field.type, ())
     if struct is not None:
         needed = [inner.name for inner in msgspec.structs.fields(struct) if inner.required]
-        return f"{names[-1]}: with {', '.join(needed)} below it" if needed else ""
+        return f"{field.name}: with {', '.join(needed)} below it" if needed else ""
     example = next(iter(_examples(field.type)), None)
-    return "" if example is None else f"{names[-1]}: {json.dumps(example, ensure_ascii=False)}"
+    return "" if example is None else f"{field.name}: {json.dumps(example, ensure_ascii=False)}"
 
 
 def _examples(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - a type's annotation

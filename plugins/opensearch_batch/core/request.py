@@ -51,8 +51,13 @@ class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
 class LoadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Index settings during the load; what they were before is restored on every exit."""
 
-    refresh_interval: Annotated[str, msgspec.Meta(pattern=r"^(-1|0|\d+(nanos|micros|ms|s|m|h|d))$")] | None = None
-    number_of_replicas: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    refresh_interval: Annotated[
+        Annotated[str, msgspec.Meta(pattern=r"^(-1|0|\d+(nanos|micros|ms|s|m|h|d))$")] | None,
+        msgspec.Meta(description="How often what was written is made searchable; `-1`: not before the end."),
+    ] = None
+    number_of_replicas: Annotated[
+        Annotated[int, msgspec.Meta(ge=0)] | None, msgspec.Meta(description="Copies of each shard of the index.")
+    ] = None
 
 
 class IngestRequest(msgspec.Struct, frozen=True):

@@ -60,7 +60,8 @@ class Schedule(Said, frozen=True):
     assets: Annotated[
         list[str],
         about(
-            "Assets of other DAGs, by URI; a run starts when all have news.", ["x-opensearch://opensearch_default/books"]
+            "Assets of other DAGs, by URI; a run starts when all have news.",
+            ["x-opensearch://opensearch_default/books"],
         ),
     ] = []
     new_objects: Annotated[NewObjects | None, about("A run for new objects at the source.", {"poll_every_s": 60})] = (
