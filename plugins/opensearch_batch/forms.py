@@ -75,7 +75,8 @@ def source_of(spec: PipelineSpec) -> str:
     uri = spec.source.uri
     if not is_template(uri):
         return "{{ params.source }}"
-    return f"{{% if params.source == {_quoted(uri)} %}}{template_of(uri)}{{% else %}}{{{{ params.source }}}}{{% endif %}}"
+    own, typed = template_of(uri), "{{ params.source }}"
+    return f"{{% if params.source == {_quoted(uri)} %}}{own}{{% else %}}{typed}{{% endif %}}"
 
 
 def of_service(own: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - what the values are, or a template

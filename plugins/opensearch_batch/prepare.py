@@ -239,7 +239,7 @@ class OpenSearchPrepareOperator(BaseOperator):
                 work,
                 limits=self._limits(adapter),
                 request_line=adapter.request_line(parameters, inputs),
-                passes=adapter.passes(parameters, inputs),
+                form=adapter.line_form(parameters, inputs),
                 keeps_records=not holds_record(adapter, parameters),
                 job_key=job_keys(adapter, parameters, inputs),
                 dead=dead,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from opensearch_batch.core.listing import estimate, read_listing
 from opensearch_batch.core.local_files import LocalFiles
 from opensearch_batch.core.manifest import PreparedShard, WorkPrefix
 from opensearch_batch.core.objects import ObjectInfo
+from opensearch_batch.core.prediction_map import holds_record
 from opensearch_batch.core.prepare import NoDocuments, Prepare
-from opensearch_batch.services.inputs import block_check
+from opensearch_batch.core.record_ids import record_id
+from opensearch_batch.services import service
 
 LIMITS = ShardLimits(max_records=100, max_bytes=1 << 20, max_record_bytes=1000)
 
@@ -34,16 +37,18 @@ class Lake:
         self.objects.write(f"s3://lake/{name}", b"".join(rows))
 
     def prepare(
-        self, *, limits: ShardLimits = LIMITS, fast: bool = True, at_most: int | None = None
+        self, name: str = "sagemaker", *, limits: ShardLimits = LIMITS, fast: bool = True, at_most: int | None = None
     ) -> list[PreparedShard]:
-        """Cut everything."""
+        """Cut everything for a service."""
+        adapter = service(name)
         with DeadLetters(self.objects, "s3://work/dead/") as dead:
             stage = Prepare(
                 self.objects,
                 WorkPrefix("s3://work", "p"),
                 limits=limits,
-                request_line=lambda record, name: record,  # noqa: ARG005 - as the service takes it
-                passes=block_check("$.text") if fast else None,
+                request_line=adapter.request_line(adapter.example_parameters, ["$.text"]),
+                form=adapter.line_form(adapter.example_parameters, ["$.text"]) if fast else None,
+                keeps_records=not holds_record(adapter, adapter.example_parameters),
                 job_key=lambda digest: digest[:16],
                 dead=dead,
             )
@@ -85,30 +90,44 @@ def test_one_object_is_cut_into_full_shards(lake: Lake) -> None:
     assert [prepared.shard.records for prepared in lake.prepare()] == [100, 100, 50]
 
 
-@given(st.lists(st.integers(0, 230), min_size=1, max_size=8), st.integers(1, 120), st.integers(17, 4000))
+@given(
+    st.lists(st.integers(0, 230), min_size=1, max_size=8),
+    st.integers(1, 120),
+    st.integers(17, 9000),
+    st.sampled_from(["sagemaker", "openai", "bedrock", "cohere"]),
+)
 def test_by_the_block_or_by_the_line_the_shards_are_the_same(
-    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], max_records: int, max_bytes: int
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], max_records: int, max_bytes: int, name: str
 ) -> None:
-    """Every record once, in order, within the limits."""
+    """Every record once, in order, within the limits, whatever a service makes of it."""
     lake = Lake(tmp_path_factory.mktemp("lake"))
     first = 0
     for number, size in enumerate([*sizes, 1]):
         lake.put(f"o{number}.jsonl", first, size)
         first += size
     limits = ShardLimits(max_records, max_bytes, 1000)
-    fast, careful = lake.prepare(limits=limits), lake.prepare(limits=limits, fast=False)
+    fast, careful = lake.prepare(name, limits=limits), lake.prepare(name, limits=limits, fast=False)
     assert fast == careful
-    lines = []
+    texts = []
     for prepared in fast:
-        stored = lake.objects.read(prepared.shard.input)
-        assert stored is not None
-        assert len(stored.content) == prepared.shard.bytes
-        of_shard = stored.content.splitlines()
-        assert len(of_shard) == prepared.shard.records == sum(segment.records for segment in prepared.segments)
-        assert len(of_shard) <= max_records
-        assert prepared.shard.bytes <= max(max_bytes, 19)
-        lines += of_shard
-    assert [int(json.loads(line)["text"]) for line in lines] == list(range(first))
+        lines = content(lake, prepared.shard.input).splitlines()
+        assert len(lines) == prepared.shard.records == sum(segment.records for segment in prepared.segments)
+        assert len(lines) <= max_records
+        assert prepared.shard.bytes == sum(len(line) + 1 for line in lines)
+        assert prepared.shard.bytes <= max_bytes or len(lines) == 1
+        texts += [next(int(text) for text in re.findall(rb'"(\d{6})"', line)) for line in lines]
+        if prepared.shard.source:
+            kept = [json.loads(line) for line in content(lake, prepared.shard.source).splitlines()]
+            assert [row["record_id"] for row in kept] == [record_id(at) for at in range(len(lines))]
+            assert [int(row["record"]["text"]) for row in kept] == texts[-len(lines) :]
+    assert texts == list(range(first))
+
+
+def content(lake: Lake, uri: str) -> bytes:
+    """Return an object."""
+    stored = lake.objects.read(uri)
+    assert stored is not None
+    return stored.content
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -17,11 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from opensearch_batch.core.blocks import Block, blocks
-from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.blocks import Block, Blocks
+from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
+from opensearch_batch.core.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.local_files import LocalFiles
+from opensearch_batch.core.record_ids import record_id
 from opensearch_batch.core.records import Empty, Record, Unfit, format_of, read_records
-from opensearch_batch.services.inputs import block_check
+from opensearch_batch.services.inputs import inputs_reader, texts_reader
 
 LONGEST = 200
 
@@ -164,6 +166,9 @@ LINES = st.lists(
                 b'{"text":"\xff"}',
                 b'{"text":"\xc3\xa9"} ',
                 b'{"text":1}\r',
+                b'{"text":" "}',
+                b'{"text":"a\\"b","title":"50 %"}',
+                b'{"title":"t","text":"x"}',
                 b'{"text":"' + b"z" * 300 + b'"}',
             ]
         ),
@@ -172,49 +177,75 @@ LINES = st.lists(
 )
 
 
-@given(LINES, st.booleans(), st.integers(1, 64))
-def test_blocks_hold_what_the_lines_hold(lines: list[bytes], ends: bool, block_bytes: int) -> None:  # noqa: FBT001 - hypothesis gives it
-    """Moved by the block or line by line: the same records at the same places, each of which can go as it is."""
+FORMS = {
+    "as it is": LineForm(("$.text",)),
+    "a text": LineForm.of({"id": ID, "of": "100 %d", "texts": [msgspec.Raw(INPUTS)]}, ["$.text"]),
+    "two texts": LineForm.of({"texts": [msgspec.Raw(INPUTS)], "id": ID}, ["$.text", "$.title"]),
+}
+
+
+@given(LINES, st.booleans(), st.integers(1, 400), st.sampled_from(list(FORMS)))
+def test_blocks_hold_what_the_lines_hold(lines: list[bytes], ends: bool, block_bytes: int, name: str) -> None:  # noqa: FBT001 - hypothesis gives it
+    """By the block or line by line: the same lines for the service at the same places, and the same refusals."""
     content = b"\n".join(lines) + (b"\n" if ends and lines else b"")
-    passes = block_check("$.text")
-    assert passes is not None
-    careful = told_lines(content, lambda block: None, block_bytes)  # noqa: ARG005 - nothing passes
-    fast = told_lines(content, passes, block_bytes)
+    form = FORMS[name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("opensearch_batch.core.blocks.BLOCK_BYTES", block_bytes)
+        patch.setattr("opensearch_batch.core.blocks.FEW_LINES", 2)
+        fast = made(content, form)
+        patch.setattr("opensearch_batch.core.blocks.Blocks._read", lambda *_: None)
+        careful = made(content, form)
     assert fast == careful
 
 
-def told_lines(content: bytes, passes: Any, block_bytes: int) -> list[Any]:
-    """Return every line with its number, offset and what it is."""
+def made(content: bytes, form: LineForm) -> list[Any]:
+    """Return every line's number with what the service would get, or why it would not."""
     found: list[Any] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("opensearch_batch.core.blocks.BLOCK_BYTES", block_bytes)
-        for entry in blocks(io.BufferedReader(io.BytesIO(content)), "s", passes=passes, max_record_bytes=LONGEST):
-            if isinstance(entry, Block):
-                assert entry.content.endswith(b"\n")
-                for at, line in enumerate(entry.content.splitlines()):
-                    value = msgspec.json.decode(line, type=dict)
-                    assert value["text"] is not None
-                    found.append((entry.line + at, line))
-            elif isinstance(entry, Record):
-                found.append((entry.line, entry.content))
-            elif isinstance(entry, Unfit):
-                found.append((entry.record.line, entry.reason))
-            else:
-                found.append(None)
+    read = texts_reader(form.paths) if form.texts else inputs_reader(form.paths)
+    blocks = Blocks(form, max_record_bytes=LONGEST)
+    for entry in blocks.read(io.BufferedReader(io.BytesIO(content)), "s"):
+        if isinstance(entry, Block):
+            lines, kept = entry.written(7).splitlines(), entry.records(7).splitlines()
+            assert len(lines) == len(kept) == entry.count
+            for at, (line, record) in enumerate(zip(lines, kept, strict=True)):
+                row = entry.content.splitlines()[at]
+                assert record == b'{"record_id":"%b","record":%b}' % (record_id(7 + at).encode(), row)
+                assert line == form.line(row, record_id(7 + at), read(row))
+                found.append((entry.line + at, form.line(row, "r", read(row))))
+            if entry.inputs:
+                assert form.size_bytes(entry.inputs) == [len(line) + 1 for line in lines]
+        elif isinstance(entry, Record):
+            try:
+                found.append((entry.line, form.line(entry.content, "r", read(entry.content))))
+            except RecordRejected as error:
+                found.append((entry.line, str(error)))
+        elif isinstance(entry, Unfit):
+            found.append((entry.record.line, entry.reason))
+        else:
+            found.append(None)
     return found
 
 
-@given(st.lists(st.integers(0, 40), min_size=1, max_size=20), st.integers(0, 25), st.integers(0, 300))
-def test_the_first_lines_of_a_block_and_the_rest_are_the_block(sizes: list[int], count: int, size_bytes: int) -> None:
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=20),
+    st.integers(0, 25),
+    st.integers(0, 600),
+    st.sampled_from(list(FORMS)[:2]),
+)
+def test_the_first_lines_of_a_block_and_the_rest_are_the_block(
+    sizes: list[int], count: int, size_bytes: int, name: str
+) -> None:
     """As many whole lines as fit."""
-    lines = [b'{"t":"' + b"x" * size + b'"}\n' for size in sizes]
-    block = Block(b"".join(lines), "s", 7, len(lines))
+    form, texts = FORMS[name], [b'"%b"' % (b"x" * size) for size in sizes]
+    rows = b"".join(b'{"text":%b}\n' % text for text in texts)
+    block = Block(rows, "s", 7, len(texts), form, () if form.pieces is None else texts)
     first = block.first(count, size_bytes)
     rest = block.after(first)
-    assert first.content + rest.content == block.content
+    assert first.content + rest.content == rows
+    assert first.written(0) + rest.written(first.count) == block.written(0)
     assert (first.count, first.count + rest.count) == (first.content.count(b"\n"), block.count)
     assert (first.line, rest.line) == (7, 7 + first.count)
     assert first.count <= count
-    assert len(first.content) <= size_bytes
-    if first.count < min(count, len(lines)):
-        assert len(first.content) + len(lines[first.count]) > size_bytes
+    assert len(first.written(0)) <= size_bytes
+    if first.count < min(count, len(texts)):
+        assert len(block.first(first.count + 1, 1 << 30).written(0)) > size_bytes

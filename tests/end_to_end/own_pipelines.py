@@ -7,6 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import Any
 
 import yaml
@@ -140,18 +141,10 @@ class OwnPipelines:
 
     def backfill(self, name: str, first: str, last: str, *, at_once: int = 4, again: bool = False) -> None:
         """Run a pipeline for all dates, and wait for the end."""
-        behavior = "completed" if again else "none"
-        body = {
-            "dag_id": name,
-            "from_date": f"{first}T00:00:00Z",
-            "to_date": f"{last}T23:59:59Z",
-            "max_active_runs": at_once,
-            "reprocess_behavior": behavior,
-        }
-        backfill = self.airflow.call("POST", "backfills", body)["id"]
-        eventually(
-            lambda: self.airflow.call("GET", f"backfills/{backfill}")["completed_at"], wait_s=10 * WAIT_S, every_s=2.0
-        )
+        days = (date.fromisoformat(first), date.fromisoformat(last))
+        reprocess = "completed" if again else "none"
+        backfill = self.airflow.backfill(name, *days, at_once=at_once, reprocess=reprocess)
+        self.airflow.wait_for_backfill(backfill, wait_s=10 * WAIT_S)
 
     def count(self, index: str) -> int:
         """Return how many documents an index has."""

@@ -14,11 +14,12 @@ from typing import IO
 
 import msgspec
 
+from opensearch_batch.core.blocks import Block
 from opensearch_batch.core.manifest import Segment
 from opensearch_batch.core.record_ids import RECORD_ID, record_id
 from opensearch_batch.core.records import Record
 
-SPOOL_BYTES = 16 << 20
+SPOOL_BYTES = 32 << 20
 WRITE_BYTES = 256 << 10
 # From here on a shard may end with an object; it is a quarter fuller then, in the mean.
 HALF, QUARTER = 0.5, 0.25
@@ -120,11 +121,15 @@ class Draft:
         self.records += 1
         self._trace(record.source, record.line, 1)
 
-    def add_block(self, block: bytes, source: str, first_line: int, count: int) -> None:
-        """Add lines that stand in the source as the service takes them."""
-        self.input.add(block)
-        self.records += count
-        self._trace(source, first_line, count)
+    def add_block(self, block: Block) -> int:
+        """Add a block's records; return the bytes of their lines."""
+        written = block.written(self.records)
+        self.input.add(written)
+        if self.source is not None:
+            self.source.add(block.records(self.records))
+        self.records += block.count
+        self._trace(block.source, block.line, block.count)
+        return len(written)
 
     def segments(self) -> list[Segment]:
         """Return where its records came from."""
@@ -175,10 +180,9 @@ class Cutter:
         self.draft.add(record, line)
         self._count(1, len(line) + 1)
 
-    def add_block(self, block: bytes, source: str, first_line: int, count: int) -> None:
-        """Add lines that there is room for."""
-        self.draft.add_block(block, source, first_line, count)
-        self._count(count, len(block))
+    def add_block(self, block: Block) -> None:
+        """Add records that there is room for."""
+        self._count(block.count, self.draft.add_block(block))
 
     def end_object(self, uri: str) -> Iterator[Draft]:
         """End the draft with an object that is chosen for it."""

@@ -7,13 +7,15 @@ and not written again. A line that cannot be a record is a dead letter; no line 
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
-from opensearch_batch.core.blocks import Block, blocks
+from opensearch_batch.core.blocks import Block, Blocks
 from opensearch_batch.core.cut import Cutter, Draft, Lines, ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters, dead_letter
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
+from opensearch_batch.core.line_form import LineForm
 from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Segment, Shard, WorkPrefix
 from opensearch_batch.core.objects import ObjectInfo, Objects, lf_lines
 from opensearch_batch.core.record_ids import record_id
@@ -29,8 +31,7 @@ class Prepare:
         work: names the locations.
         limits: where shards are cut.
         request_line: turns a record and its id in the shard into its service-ready line, or rejects it.
-        passes: says of a block of JSON Lines how many records it holds, if each is its own service-ready line; None
-            where one has to be looked at by itself. Where no record is, this is None.
+        form: the same as a value, by which many lines are made at once; None where there is no such value.
         keeps_records: whether the records are kept beside the shard, because the service's rows will not hold them.
         job_key: makes the job key of a shard's content digest.
         dead: takes the lines that cannot be records.
@@ -44,7 +45,7 @@ class Prepare:
         *,
         limits: ShardLimits,
         request_line: Callable[[bytes, str], bytes],
-        passes: Callable[[bytes], int | None] | None = None,
+        form: LineForm | None = None,
         keeps_records: bool = False,
         job_key: Callable[[str], str],
         dead: DeadLetters,
@@ -55,7 +56,9 @@ class Prepare:
         self._limits = limits
         self._request_line = request_line
         # A shard that may be too small keeps its first records one by one.
-        self._passes = None if keeps_records or limits.min_records > 1 else passes
+        self._blocks = (
+            None if form is None or limits.min_records > 1 else Blocks(form, max_record_bytes=limits.max_record_bytes)
+        )
         self._job_key = job_key
         self._dead = dead
         self._writes = writes
@@ -162,12 +165,12 @@ class Prepare:
             self._cutter.close()
 
     def _entries(self, item: ObjectInfo, said: Format | None) -> Iterator[Entry | Block]:
-        longest = self._limits.max_record_bytes
-        if self._passes is None or format_of(item.uri, said) != "jsonl":
+        if self._blocks is None or format_of(item.uri, said) != "jsonl":
+            longest = self._limits.max_record_bytes
             yield from read_records(self._objects, item, said=said, max_record_bytes=longest)
             return
         with self._objects.open(item.uri, etag=item.etag) as stream:
-            yield from blocks(stream, item.uri, passes=self._passes, max_record_bytes=longest)
+            yield from self._blocks.read(stream, item.uri)
 
     def _add(self, entry: Entry | Block, at_most: int | None) -> Iterator[Draft]:
         if isinstance(entry, Block):
@@ -201,8 +204,9 @@ class Prepare:
             if not fits.count and self._cutter.draft.records:
                 yield from self._cutter.cut()
                 continue
-            taken = fits if fits.count else block.first(1, len(block.content))
-            self._cutter.add_block(taken.content, taken.source, taken.line, taken.count)
+            # A record that is longer than a shard has one of its own.
+            taken = fits if fits.count else block.first(1, sys.maxsize)
+            self._cutter.add_block(taken)
             self._read += taken.count
             self._records += taken.count
             block = block.after(taken)

@@ -248,7 +248,7 @@ class SpecTest(Said, frozen=True):
     ]
     predictions: Annotated[
         list[Any] | None,
-        about("What the model says of each record; a list for each where `input` is a list.", [[0.6, 0.8]]),
+        about("What the model says of each record; a list of as many where `input` has several paths.", [[0.6, 0.8]]),
     ] = None
     outputs: Annotated[list[dict[str, Any]] | None, about("Or the service's own output rows, record for record.")] = (
         None

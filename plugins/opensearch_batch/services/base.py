@@ -21,11 +21,10 @@ from opensearch_batch.core.errors import (
     Throttled,
 )
 from opensearch_batch.core.job import JobRecord, job_key
+from opensearch_batch.core.line_form import LineForm
 from opensearch_batch.core.watch import Sighting
 
 RequestLine = Callable[[bytes, str], bytes]
-# Of whole lines: how many records they are, None where one has to be looked at by itself.
-BlockCheck = Callable[[bytes], int | None]
 Answers = Literal["beside_record", "by_id", "by_position"]
 
 
@@ -117,8 +116,8 @@ class Service(Protocol):
         It raises RecordRejected for a record that lacks what the model reads.
         """
 
-    def passes(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> BlockCheck | None:
-        """Return the function that says of a block of records whether they can go as they are; None where none can."""
+    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
+        """Return how lines are made, as a value that makes the same as `request_line`; None where none can say it."""
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

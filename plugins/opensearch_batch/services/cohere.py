@@ -17,11 +17,12 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.job import JobRecord, State
+from opensearch_batch.core.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.record_ids import RECORD_ID
 from opensearch_batch.core.watch import Sighting
-from opensearch_batch.services.base import Answers, BlockCheck, ErrorCodes, Limits, PredictionRow, RequestLine
-from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.inputs import check_number, need_inputs, texts_line
 from opensearch_batch.services.parameters import nested
 
 MIB = 1 << 20
@@ -80,18 +81,13 @@ class Cohere:
         """Say that a row names its record."""
         return "by_id"
 
-    def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:  # noqa: ARG002 - a dataset knows no model
+    def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
         """Return the function that makes one row of a dataset: ``{"text", "record_id"}``."""
-        read = texts_reader(inputs)
+        return texts_line(self.line_form(parameters, inputs))
 
-        def line(record: bytes, record_id: str) -> bytes:
-            return msgspec.json.encode({"text": msgspec.Raw(read(record)[0]), RECORD_ID: record_id})
-
-        return line
-
-    def passes(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> BlockCheck | None:  # noqa: ARG002 - as they say
-        """Return None: each becomes a row of a dataset."""
-        return None
+    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:  # noqa: ARG002 - a dataset knows no model
+        """Return how a row is made."""
+        return LineForm.of({"text": msgspec.Raw(INPUTS), RECORD_ID: ID}, inputs)
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

@@ -8,6 +8,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.json_path import PlainPath
+from opensearch_batch.core.line_form import LineForm
 
 
 def inputs_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
@@ -49,32 +50,14 @@ def texts_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
     return texts
 
 
-def block_check(path: str) -> Callable[[bytes], int | None] | None:
-    """Return a function from whole lines to the number of records in them, which all have a value at a path.
+def texts_line(form: LineForm) -> Callable[[bytes, str], bytes]:
+    """Return the function that makes a record's line by a form, carefully: what the model cannot read is rejected."""
+    read = texts_reader(form.paths)
 
-    It returns None where that is not so, or not sure; who asks looks at each line then. There is no such function for a
-    path of several steps.
-    """
-    steps = PlainPath.parse(path).steps
-    if len(steps) != 1 or not isinstance(steps[0], str):
-        return None
-    struct = msgspec.defstruct("Record", [("value", msgspec.Raw, msgspec.Raw())], rename={"value": steps[0]}, gc=False)
-    decode = msgspec.json.Decoder(struct).decode_lines
-    empty, null = msgspec.Raw(), msgspec.Raw(b"null")
+    def line(record: bytes, name: str) -> bytes:
+        return form.line(record, name, read(record))
 
-    def check(block: bytes) -> int | None:
-        if not block.isascii():
-            try:
-                block.decode()
-            except UnicodeDecodeError:
-                return None
-        try:
-            values = [record.value for record in decode(block)]  # type: ignore[attr-defined] # a struct made at run time
-        except msgspec.DecodeError:
-            return None
-        return None if empty in values or null in values else len(values)
-
-    return check
+    return line
 
 
 def with_member(record: bytes, name: str, value: bytes) -> bytes:

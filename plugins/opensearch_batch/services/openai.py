@@ -16,9 +16,10 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.job import JobRecord, State
+from opensearch_batch.core.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.watch import Sighting
-from opensearch_batch.services.base import Answers, BlockCheck, ErrorCodes, Limits, PredictionRow, RequestLine
-from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.inputs import check_number, need_inputs, texts_line
 from opensearch_batch.services.parameters import nested_object
 from opensearch_batch.services.row_errors import provider_error
 
@@ -76,20 +77,14 @@ class OpenAI:
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
         """Return the function that makes one request: ``{"custom_id", "method", "url", "body"}``."""
-        read, endpoint = texts_reader(inputs), _endpoint(parameters)
-        fixed = {"model": self.model(parameters), **_extra(parameters)}
+        return texts_line(self.line_form(parameters, inputs))
 
-        def line(record: bytes, record_id: str) -> bytes:
-            texts = [msgspec.Raw(text) for text in read(record)]
-            own = {"input": texts} if endpoint == EMBEDDINGS else {"messages": [{"role": "user", "content": texts[0]}]}
-            request = {"custom_id": record_id, "method": "POST", "url": endpoint, "body": {**fixed, **own}}
-            return msgspec.json.encode(request)
-
-        return line
-
-    def passes(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> BlockCheck | None:  # noqa: ARG002 - as they say
-        """Return None: each becomes a request."""
-        return None
+    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:
+        """Return how a request is made."""
+        endpoint, texts = _endpoint(parameters), msgspec.Raw(INPUTS)
+        own = {"input": [texts]} if endpoint == EMBEDDINGS else {"messages": [{"role": "user", "content": texts}]}
+        body = {"model": self.model(parameters), **_extra(parameters), **own}
+        return LineForm.of({"custom_id": ID, "method": "POST", "url": endpoint, "body": body}, inputs)
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

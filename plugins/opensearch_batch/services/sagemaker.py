@@ -16,10 +16,11 @@ from typing import Any
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.json_path import PlainPath, check_json
+from opensearch_batch.core.line_form import LineForm
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.watch import Sighting
-from opensearch_batch.services.base import Answers, BlockCheck, ErrorCodes, Limits, PredictionRow, RequestLine
-from opensearch_batch.services.inputs import block_check, check_number, inputs_reader, with_member
+from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
 from opensearch_batch.services.parameters import nested, nested_object
 from opensearch_batch.services.row_errors import sagemaker_error
 
@@ -110,10 +111,10 @@ class SageMaker:
 
         return line
 
-    def passes(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> BlockCheck | None:
-        """Return a check of records that have the value the model reads; several are put into a member of their own."""
+    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
+        """Return that a record is its own line; with several inputs it gets a member more, which is no form."""
         paths = inputs or [_input_filter(parameters)]
-        return block_check(paths[0]) if len(paths) == 1 else None
+        return LineForm(tuple(paths)) if len(paths) == 1 else None
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
