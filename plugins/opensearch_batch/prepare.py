@@ -17,7 +17,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.manifest import Manifest, WorkPrefix, save
 from opensearch_batch.core.ml_commons import Model, fill
 from opensearch_batch.core.plan import Planned
-from opensearch_batch.core.prediction_map import holds_record, over_sources
+from opensearch_batch.core.prediction_map import check_ready_made, holds_record, over_sources
 from opensearch_batch.core.prepare import NoDocuments, Prepare, find_documents
 from opensearch_batch.core.request import IngestRequest, compile_map
 from opensearch_batch.core.s3 import S3Objects
@@ -163,6 +163,8 @@ class OpenSearchPrepareOperator(BaseOperator):
             parameters = {**model.parameters, **chosen(self.parameters)}
             adapter = service(self.service)
             adapter.check(parameters, self.inputs)
+            if self.ready_made:
+                check_ready_made(adapter, parameters)
             vectors = self._check_index(adapter, parameters, dry_run=dry_run)
             manifest = self._prepare(store, work, run_key, model, parameters, writes=not dry_run)
             if dry_run:

@@ -152,6 +152,14 @@ def test_a_model_that_only_the_cluster_knows_is_tried_with_an_example(folder: Pa
     assert check_pipeline(path).mistakes == []
 
 
+@pytest.mark.parametrize(("service", "mistakes"), [("sagemaker", 0), ("openai", 1), ("cohere", 1), ("bedrock", 1)])
+def test_inputs_go_as_they_are_only_where_rows_hold_their_records(folder: Path, service: str, mistakes: int) -> None:
+    """Elsewhere only prepare could join them."""
+    found = check_pipeline(write(folder, service, source={"prepare": False})).mistakes
+    assert len(found) == mistakes
+    assert all("so only prepare can join them" in mistake for mistake in found)
+
+
 def test_every_service_of_the_form_is_tried(folder: Path) -> None:
     """A mistake of one is told with its name."""
     instead = {"openai": {"connector": "openai", "values": {}}, "cohere": {"connector": "coher"}}

@@ -48,8 +48,9 @@ def test_a_dag_file_is_light_and_its_stages_stand_in_order(home: Path, module: s
         "batch_predict": ["poll"],
         "poll": ["repair"],
         "repair": ["ingest"],
-        "ingest": ["reconcile"] if module == "pipelines" else [],
-        **({"reconcile": ["publish"], "publish": []} if module == "pipelines" else {}),
+        "ingest": ["reconcile"],
+        "reconcile": ["publish"],
+        "publish": [],
     }
 
 

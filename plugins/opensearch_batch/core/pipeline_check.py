@@ -14,6 +14,7 @@ from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.listing import Estimate, estimate, read_listing
 from opensearch_batch.core.ml_commons import fill
 from opensearch_batch.core.pipeline_file import PipelineFile
+from opensearch_batch.core.prediction_map import check_ready_made
 from opensearch_batch.core.spec import ModelOf
 from opensearch_batch.core.spec_tests import SpecRun, differences
 from opensearch_batch.services import service
@@ -59,6 +60,8 @@ def _mistakes(file: PipelineFile, adapter: Service, model: ModelOf) -> Iterator[
     try:
         parameters = _parameters(file, adapter, model, keys)
         adapter.check(parameters, spec.batch_predict.inputs)
+        if not spec.source.prepare:
+            check_ready_made(adapter, parameters)
         run = SpecRun(spec, adapter, parameters, index_body)
     except ConfigError as error:
         yield _placed(file, error, keys)
