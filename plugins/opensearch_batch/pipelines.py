@@ -18,7 +18,7 @@ from opensearch_batch.core.pipeline_file import PipelineFile
 from opensearch_batch.forms import form_of, of_service, source_of
 from opensearch_batch.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.poll import OpenSearchMLTaskSensor
-from opensearch_batch.prepare import OpenSearchPrepareOperator
+from opensearch_batch.prepare import OpenSearchPrepareOperator, without_credential
 from opensearch_batch.publish import OpenSearchPublishOperator
 from opensearch_batch.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.repair import OpenSearchRepairOperator
@@ -200,8 +200,9 @@ class _Stages:
 
     def _connectors(self) -> dict[str, Any]:
         predict = self._spec.batch_predict
-        own = {predict.service: self._file.body("batch_predict", "connector")}
-        return own | {name: self._file.body("batch_predict", "instead", name, "connector") for name in predict.instead}
+        found = {predict.service: self._file.body("batch_predict", "connector")}
+        found |= {name: self._file.body("batch_predict", "instead", name, "connector") for name in predict.instead}
+        return {name: without_credential(body) for name, body in found.items()}
 
     def _of_model(self, member: str) -> Any:  # noqa: ANN401 - a text, an object, or the template of either
         return self._by_service(

@@ -128,7 +128,8 @@ class OpenSearchPrepareOperator(BaseOperator):
         self.ingest_fields = ingest_fields
         self.model_id = model_id
         self.stack = stack
-        self.connector = connector
+        # Airflow stores templated fields: a credential that somebody left in a connector's file must not be there.
+        self.connector = connector if isinstance(connector, str) else without_credential(connector)
         self.values = values
         self.parameters = parameters
         self.inputs = inputs
@@ -152,12 +153,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         dry_run = bool(context["params"].get("dry_run"))
         with errors_end_the_task():
             run_key, work, store = run_key_of(context), work_of(self.work, context), objects(self.aws_conn_id)
-            try:
-                find_documents(store, work, self.source, include=self.include, exclude=self.exclude)
-            except NoDocuments as error:
-                if self.on_empty == "fail":
-                    raise
-                self.log.info("%s", error)
+            if self.on_empty == "skip" and self._is_empty(store, work):
                 return []
             model = self._model(dry_run=dry_run)
             parameters = {**model.parameters, **chosen(self.parameters)}
@@ -177,6 +173,14 @@ class OpenSearchPrepareOperator(BaseOperator):
         context["ti"].xcom_push(key="run", value={"manifest": where, "model_id": model.id})
         self.log.info("%s in %d shards: %s; manifest %s", self.source, len(manifest.shards), manifest.counts, where)
         return [msgspec.to_builtins(prepared.shard) for prepared in manifest.shards]
+
+    def _is_empty(self, store: S3Objects, work: WorkPrefix) -> bool:
+        try:
+            find_documents(store, work, self.source, include=self.include, exclude=self.exclude)
+        except NoDocuments as error:
+            self.log.info("%s", error)
+            return True
+        return False
 
     def _tell_plan(self, planned: Planned, context: Any) -> None:  # noqa: ANN401 - Airflow's context
         for line in planned.lines():
@@ -214,7 +218,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         connector = chosen(self.connector)
         if not connector:
             raise ConfigError("give model_id, a stack that made the model, or a connector to make it from")
-        body = fill({k: v for k, v in connector.items() if k != "credential"}, chosen(self.values), "connector")
+        body = fill(connector, chosen(self.values), "connector")
         if dry_run:
             return Model("", dict(body.get("parameters", {})))
         return ml.ensure_model(str(body["name"]), {**body, "credential": self._credential()})
@@ -278,6 +282,11 @@ class OpenSearchPrepareOperator(BaseOperator):
             of.max_record_bytes,
             of.min_records,
         )
+
+
+def without_credential(connector: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a connector's body without what may be a secret."""
+    return None if connector is None else {name: connector[name] for name in connector if name != "credential"}
 
 
 def _refuse_many(shards: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from opensearch_batch.core.clients import cohere_client, openai_client
 from opensearch_batch.core.cohere_datasets import CohereDatasets
+from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_letters
 from opensearch_batch.core.errors import FatalError, RetriableError
 from opensearch_batch.core.ingest import IngestReport
@@ -21,7 +22,7 @@ from opensearch_batch.core.ml_commons import MLCommons, Model, fill
 from opensearch_batch.core.openai_files import OpenAIFiles
 from opensearch_batch.core.output_rows import Answered
 from opensearch_batch.core.prediction_map import holds_record, over_sources
-from opensearch_batch.core.prepare import Prepare, ShardLimits
+from opensearch_batch.core.prepare import Prepare
 from opensearch_batch.core.repair import Repair, RepairAccount
 from opensearch_batch.core.request import IngestRequest
 from opensearch_batch.core.shard import ShardIngest

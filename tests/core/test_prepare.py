@@ -9,10 +9,11 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
 from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Segment, WorkPrefix
-from opensearch_batch.core.prepare import Prepare, ShardLimits
+from opensearch_batch.core.prepare import Prepare
 from opensearch_batch.core.s3 import S3Objects
 
 LIMITS = ShardLimits(max_records=3, max_bytes=1000, max_record_bytes=200)

@@ -128,7 +128,7 @@ def test_several_inputs_have_a_prediction_each(folder: Path, service: str) -> No
         "predictions": [[[1, 2], [3, 4]]],
         "documents": [{"_id": "1", "a": [1, 2], "b": [3, 4]}],
     }
-    parts = {
+    parts: dict[str, dict[str, Any]] = {
         "batch_predict": {"input": ["$.title", "$.text"]},
         "ingest": {"index_body": None, "field_map": {"a": "prediction[0]", "b": "prediction[1]"}},
     }

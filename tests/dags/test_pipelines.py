@@ -40,7 +40,8 @@ def make(tmp_path: Path) -> Make:
 def test_a_pipeline_without_a_schedule_waits_for_a_person(make: Make) -> None:
     """It is not paused: it does nothing by itself."""
     dag = make()
-    assert (dag.schedule, dag.is_paused_upon_creation, dag.catchup) == (None, None, False)
+    assert dag.schedule is None
+    assert (dag.is_paused_upon_creation, dag.catchup) == (None, False)
 
 
 @pytest.mark.parametrize("said", ["0 2 * * *", {"cron": "0 2 * * *"}])
@@ -60,10 +61,12 @@ def test_a_partition_is_of_the_period_before(make: Make) -> None:
 
 def test_a_run_may_follow_an_index_or_the_objects(make: Make) -> None:
     """The index another pipeline writes; or the source, through a trigger of its own."""
+    outlet: Any
     (outlet,) = make().task_dict["publish"].outlets
-    follower = make(schedule={"assets": ["x-opensearch://opensearch_default/passages"]})
-    assert [asset.uri for asset in follower.schedule] == [outlet.uri]
-    (source,) = make(schedule={"new_objects": {"poll_every_s": 7}}).schedule
+    followed: Any = make(schedule={"assets": ["x-opensearch://opensearch_default/passages"]}).schedule
+    assert [asset.uri for asset in followed] == [outlet.uri]
+    watched: Any = make(schedule={"new_objects": {"poll_every_s": 7}}).schedule
+    (source,) = watched
     assert isinstance(source, Asset)
     (watcher,) = source.watchers
     path, arguments = watcher.trigger.serialize()

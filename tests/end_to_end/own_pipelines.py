@@ -137,7 +137,13 @@ class OwnPipelines:
 
     def wait_for_runs(self, name: str, count: int, *, wait_s: float = PARSED_WITHIN_S) -> list[Run]:
         """Return a pipeline's runs as soon as there are so many."""
-        return eventually(lambda: found if len(found := self.runs(name)) >= count else None, wait_s=wait_s)
+
+        def there() -> list[Run] | None:
+            found = self.runs(name)
+            return found if len(found) >= count else None
+
+        runs: list[Run] = eventually(there, wait_s=wait_s)
+        return runs
 
     def backfill(self, name: str, first: str, last: str, *, at_once: int = 4, again: bool = False) -> None:
         """Run a pipeline for all dates, and wait for the end."""

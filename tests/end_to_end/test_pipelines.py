@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import requests
 
+from opensearch_batch.core.job import JobRecord
+from opensearch_batch.core.manifest import WorkPrefix
+from opensearch_batch.core.retention import clean_up
 from tests.end_to_end.own_pipelines import PARSED_WITHIN_S, OwnPipelines, eventually
 from tests.lab import Lab
 
@@ -282,3 +286,37 @@ def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
     letters = own.lab.s3.list_objects_v2(Bucket=own.work, Prefix=queue.partition(f"{own.work}/")[2])["Contents"]
     body = own.lab.s3.get_object(Bucket=own.work, Key=letters[0]["Key"])["Body"].read()
     assert [json.loads(line)["line"] for line in body.splitlines()] == [1, 2]
+
+
+@pytest.mark.slow
+def test_what_is_done_is_known_when_its_files_are_gone(lab: Lab, own: OwnPipelines) -> None:
+    """After retention a run finds the work done; only another field map needs the rows, and says what to do."""
+    name = own.add()
+    own.put(f"{name}/a.jsonl", 0, 5)
+    assert own.run(name).wait() == "success"
+    jobs, index = lab.jobs(), name.replace("_", "-")
+    later = time.time() + 31 * 86_400
+    work = WorkPrefix(f"s3://{own.work}/{name}", name)
+    uploads: list[JobRecord] = []
+    assert clean_up(lab.objects, work, keep_s=30 * 86_400, now=later, unstage=uploads.append) == 1
+    found = lab.objects.list(f"s3://{own.work}/{name}/jobs/")
+    left = {item.uri.rpartition("/")[2] for item in found}
+    assert {"job.json", "removed.json"} <= left
+    assert not {each for each in left if each.endswith((".jsonl", ".out"))}
+    writes = own.writes(index)
+    again = own.run(name)
+    assert again.wait() == "success"
+    assert (again.counts()["unchanged"], lab.jobs(), own.writes(index)) == (5, jobs, writes)
+
+    assert clean_up(lab.objects, work, keep_s=30 * 86_400, now=later + 86_400, unstage=uploads.append) == 1
+    spec = own.spec(name)
+    spec["ingest"]["field_map"]["body"] = "$.text"
+    own.write(name, spec)
+    changed = own.run(name)
+    assert changed.wait() == "failed"
+    (failed,) = [task for task in own.airflow.tasks(name, changed.run_id) if task["state"] == "failed"]
+    assert "retention_days" in own.airflow.log(failed)
+    assert lab.jobs() == jobs
+    forced = own.run(name, {"force": True})
+    assert forced.wait() == "success"
+    assert (forced.counts()["indexed"], lab.jobs()) == (5, jobs + 1)

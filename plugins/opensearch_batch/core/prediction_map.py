@@ -33,10 +33,10 @@ def holds_record(service: Service, parameters: Mapping[str, Any]) -> bool:
 
 
 def check_ready_made(service: Service, parameters: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless inputs may go as they are: nobody else would bring predictions and records together."""
+    """Raise ConfigError unless inputs may go as they are: else nobody would join records and predictions."""
     if not holds_record(service, parameters):
         raise ConfigError(
-            f"prepare: false: the rows of {service.name} do not hold their records here, so only prepare can join them; "
+            f"prepare: false: rows of {service.name} do not hold their records here, so only prepare can join them; "
             "let it make the inputs, or use SageMaker with DataProcessing.JoinSource Input"
         )
 
