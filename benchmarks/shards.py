@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.client import Job, serve
 from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters
+from opensearch_batch.core.listed import list_source
 from opensearch_batch.core.local_files import LocalFiles
 from opensearch_batch.core.manifest import WorkPrefix
 from opensearch_batch.core.prediction_map import holds_record
@@ -40,7 +41,7 @@ def work(job: Job) -> Callable[[], int]:
                 keeps_records=not holds_record(adapter, parameters),
                 job_key=job_keys(adapter, parameters, INPUTS),
                 dead=dead,
-            ).run(path.name)
+            ).run(list_source(objects, path.name))
         written = sum(prepared.shard.records for prepared in shards)
         if written != counts.read:
             raise RuntimeError(f"{written} of {counts.read} records were written")

@@ -151,6 +151,7 @@ class _Stages:
             source_format=spec.source.format,
             ready_made=not spec.source.prepare,
             on_empty=spec.source.on_empty,
+            watched=spec.when.new_objects is not None,
             limit="{{ params.max_records or '' }}",
             index_body=self._file.body("ingest", "index_body"),
             model_id=self._of_model("model_id"),

@@ -14,11 +14,13 @@ from opensearch_batch.core.cluster import check_dimension, vector_fields
 from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.manifest import Manifest, WorkPrefix, save
+from opensearch_batch.core.listed import Listing, NoDocuments, find_documents, note_prepared
+from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, WorkPrefix, save
 from opensearch_batch.core.ml_commons import Model, fill
 from opensearch_batch.core.plan import Planned
 from opensearch_batch.core.prediction_map import check_ready_made, holds_record, over_sources
-from opensearch_batch.core.prepare import NoDocuments, Prepare, find_documents
+from opensearch_batch.core.prepare import Prepare
+from opensearch_batch.core.ready_made import take_ready_made
 from opensearch_batch.core.request import IngestRequest, compile_map
 from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.spec import Format
@@ -58,6 +60,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         exclude: globs it must not match.
         source_format: ``jsonl``, ``json``, ``csv`` or ``parquet``; by the names' endings if None.
         ready_made: the objects are service-ready inputs; each is a shard, where it is and as it is.
+        watched: note which state of the source was prepared, for `new_objects`.
         on_empty: ``skip`` returns no shards where there are no documents, ``fail`` fails.
         limit: how many records are taken, from the first object on; all if empty.
         max_records: records a shard.
@@ -110,6 +113,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         exclude: Sequence[str] = (),
         source_format: Format | None = None,
         ready_made: bool = False,
+        watched: bool = False,
         on_empty: Literal["fail", "skip"] = "fail",
         limit: int | str | None = None,
         max_records: int = 10_000,
@@ -140,6 +144,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         self.exclude = exclude
         self.source_format = source_format
         self.ready_made = ready_made
+        self.watched = watched
         self.on_empty = on_empty
         self.limit = limit
         self.max_records = max_records
@@ -152,35 +157,40 @@ class OpenSearchPrepareOperator(BaseOperator):
         """Check, cut, account."""
         dry_run = bool(context["params"].get("dry_run"))
         with errors_end_the_task():
-            run_key, work, store = run_key_of(context), work_of(self.work, context), objects(self.aws_conn_id)
-            if self.on_empty == "skip" and self._is_empty(store, work):
+            work, store = work_of(self.work, context), objects(self.aws_conn_id)
+            found = self._find(store, work)
+            if found is None:
                 return []
+            if self.watched and not dry_run:
+                note_prepared(store, work, found, done=False)
             model = self._model(dry_run=dry_run)
             parameters = {**model.parameters, **chosen(self.parameters)}
             adapter = service(self.service)
             adapter.check(parameters, self.inputs)
-            if self.ready_made:
-                check_ready_made(adapter, parameters)
             vectors = self._check_index(adapter, parameters, dry_run=dry_run)
-            manifest = self._prepare(store, work, run_key, model, parameters, writes=not dry_run)
+            cut = self._cut(store, work, run_key_of(context), found, parameters, writes=not dry_run)
+            manifest = msgspec.structs.replace(cut, model_id=model.id, vectors=vectors)
             if dry_run:
                 self._tell_plan(Planned.of(store, work, manifest), context)
                 return []
             _refuse_many(len(manifest.shards))
-            manifest = msgspec.structs.replace(manifest, vectors=vectors)
-            where = work.manifest(run_key)
+            where = work.manifest(manifest.run_key)
             save(store, where, manifest)
+            if self.watched:
+                note_prepared(store, work, found, done=True)
         context["ti"].xcom_push(key="run", value={"manifest": where, "model_id": model.id})
         self.log.info("%s in %d shards: %s; manifest %s", self.source, len(manifest.shards), manifest.counts, where)
         return [msgspec.to_builtins(prepared.shard) for prepared in manifest.shards]
 
-    def _is_empty(self, store: S3Objects, work: WorkPrefix) -> bool:
+    def _find(self, store: S3Objects, work: WorkPrefix) -> Listing | None:
+        """Return the source's objects, None where there are none and that is no mistake."""
         try:
-            find_documents(store, work, self.source, include=self.include, exclude=self.exclude)
+            return find_documents(store, work, self.source, include=self.include, exclude=self.exclude)
         except NoDocuments as error:
+            if self.on_empty == "fail":
+                raise
             self.log.info("%s", error)
-            return True
-        return False
+            return None
 
     def _tell_plan(self, planned: Planned, context: Any) -> None:  # noqa: ANN401 - Airflow's context
         for line in planned.lines():
@@ -228,49 +238,54 @@ class OpenSearchPrepareOperator(BaseOperator):
             self.aws_conn_id, role_arn=chosen(self.values).get("role_arn")
         )
 
-    def _prepare(
+    def _cut(
         self,
         store: S3Objects,
         work: WorkPrefix,
         run_key: str,
-        model: Model,
+        found: Listing,
         parameters: dict[str, Any],
         *,
         writes: bool,
     ) -> Manifest:
+        """Cut the source; the manifest lacks model and vectors yet."""
         adapter, inputs = service(self.service), tuple(self.inputs)
         with DeadLetters(store, work.dead_letters(run_key, "prepare")) as dead:
-            stage = Prepare(
-                store,
-                work,
-                limits=self._limits(adapter),
-                request_line=adapter.request_line(parameters, inputs),
-                form=adapter.line_form(parameters, inputs),
-                keeps_records=not holds_record(adapter, parameters),
-                job_key=job_keys(adapter, parameters, inputs),
-                dead=dead,
-                writes=writes,
-            )
-            cut = stage.take_ready_made if self.ready_made else stage.run
-            shards, counts = cut(
-                self.source,
-                include=self.include,
-                exclude=self.exclude,
-                said=self.source_format,
-                at_most=int(self.limit) if self.limit else None,
-            )
+            if self.ready_made:
+                shards, counts = self._take_ready_made(store, found, adapter, parameters)
+            else:
+                shards, counts = Prepare(
+                    store,
+                    work,
+                    limits=self._limits(adapter),
+                    request_line=adapter.request_line(parameters, inputs),
+                    form=adapter.line_form(parameters, inputs),
+                    keeps_records=not holds_record(adapter, parameters),
+                    job_key=job_keys(adapter, parameters, inputs),
+                    dead=dead,
+                    writes=writes,
+                ).run(found, said=self.source_format, at_most=int(self.limit) if self.limit else None)
             return Manifest(
                 work.pipeline,
                 run_key,
                 self.source,
                 adapter.name,
-                model.id,
+                "",
                 counts,
                 shards,
                 dead.location,
                 parameters=parameters,
                 inputs=inputs,
             )
+
+    def _take_ready_made(
+        self, store: S3Objects, found: Listing, adapter: Service, parameters: Mapping[str, Any]
+    ) -> tuple[list[PreparedShard], PrepareCounts]:
+        if self.limit:
+            raise ConfigError("source.prepare is false: objects go as they are, so max_records cannot cut them")
+        check_ready_made(adapter, parameters)
+        job_key = job_keys(adapter, parameters, self.inputs)
+        return take_ready_made(store, found, limits=self._limits(adapter), job_key=job_key)
 
     def _limits(self, adapter: Service) -> ShardLimits:
         of = adapter.limits

@@ -39,6 +39,8 @@ def _watched(name: str, spec: PipelineSpec) -> Asset:
     new = spec.when.new_objects
     trigger = NewObjectsTrigger(
         uri=spec.source.uri,
+        work=spec.work,
+        pipeline=name,
         include=spec.source.include,
         exclude=spec.source.exclude,
         aws_conn_id=spec.connections.aws,

@@ -17,6 +17,7 @@ from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_let
 from opensearch_batch.core.errors import FatalError, RetriableError
 from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.job import Asked, Decision, End, JobRecord, Ledger, bad_end
+from opensearch_batch.core.listed import find_documents
 from opensearch_batch.core.manifest import Manifest, Shard, WorkPrefix, digest
 from opensearch_batch.core.ml_commons import MLCommons, Model, fill
 from opensearch_batch.core.openai_files import OpenAIFiles
@@ -116,7 +117,7 @@ class Road:
                 keeps_records=not holds_record(self.adapter, parameters),
                 job_key=job_keys(self.adapter, parameters, self.inputs),
                 dead=dead,
-            ).run(f"s3://{self.bucket}/in/")
+            ).run(find_documents(self.lab.objects, self.work, f"s3://{self.bucket}/in/"))
         self.manifest = Manifest(
             "road", "run", "in", self.name, self.model.id, counts, [prepared], parameters=parameters, inputs=self.inputs
         )

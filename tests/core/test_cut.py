@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from opensearch_batch.core.cut import HALF, ShardLimits, ends_with
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.listed import NoDocuments, find_documents
 from opensearch_batch.core.listing import estimate, read_listing
 from opensearch_batch.core.local_files import LocalFiles
 from opensearch_batch.core.manifest import PreparedShard, WorkPrefix
 from opensearch_batch.core.objects import ObjectInfo
 from opensearch_batch.core.prediction_map import holds_record
-from opensearch_batch.core.prepare import NoDocuments, Prepare
+from opensearch_batch.core.prepare import Prepare
 from opensearch_batch.core.record_ids import record_id
 from opensearch_batch.services import service
 
@@ -40,11 +41,11 @@ class Lake:
         self, name: str = "sagemaker", *, limits: ShardLimits = LIMITS, fast: bool = True, at_most: int | None = None
     ) -> list[PreparedShard]:
         """Cut everything for a service."""
-        adapter = service(name)
+        adapter, work = service(name), WorkPrefix("s3://work", "p")
         with DeadLetters(self.objects, "s3://work/dead/") as dead:
             stage = Prepare(
                 self.objects,
-                WorkPrefix("s3://work", "p"),
+                work,
                 limits=limits,
                 request_line=adapter.request_line(adapter.example_parameters, ["$.text"]),
                 form=adapter.line_form(adapter.example_parameters, ["$.text"]) if fast else None,
@@ -52,7 +53,7 @@ class Lake:
                 job_key=lambda digest: digest[:16],
                 dead=dead,
             )
-            return stage.run("s3://lake/", at_most=at_most)[0]
+            return stage.run(find_documents(self.objects, work, "s3://lake/"), at_most=at_most)[0]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
+from opensearch_batch.core.listed import find_documents
 from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Segment, WorkPrefix
 from opensearch_batch.core.prepare import Prepare
 from opensearch_batch.core.s3 import S3Objects
@@ -47,7 +48,7 @@ def prepare(
             job_key=lambda d: d[:8],
             dead=dead,
         )
-        return stage.run(f"s3://{bucket}/{source}")
+        return stage.run(find_documents(store, work, f"s3://{bucket}/{source}"))
 
 
 def put(store: S3Objects, bucket: str, name: str, *lines: bytes) -> None:

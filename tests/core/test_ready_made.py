@@ -8,33 +8,22 @@ from pathlib import Path
 import pytest
 
 from opensearch_batch.core.cut import ShardLimits
-from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.listed import find_documents
 from opensearch_batch.core.local_files import LocalFiles
 from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Segment, WorkPrefix
-from opensearch_batch.core.prepare import Prepare
-from opensearch_batch.services import service
+from opensearch_batch.core.ready_made import take_ready_made
 
 LIMITS = ShardLimits(max_records=5, max_bytes=100, max_record_bytes=50, min_records=2)
 
 
-def take(
-    folder: Path, files: dict[str, bytes], *, at_most: int | None = None
-) -> tuple[list[PreparedShard], PrepareCounts]:
+def take(folder: Path, files: dict[str, bytes]) -> tuple[list[PreparedShard], PrepareCounts]:
     """Take the files of a folder as SageMaker's inputs."""
-    objects, sagemaker = LocalFiles(folder), service("sagemaker")
+    objects = LocalFiles(folder)
     for name, content in files.items():
         objects.write(f"s3://in/{name}", content)
-    with DeadLetters(objects, "s3://work/dead/") as dead:
-        stage = Prepare(
-            objects,
-            WorkPrefix("s3://work", "p"),
-            limits=LIMITS,
-            request_line=sagemaker.request_line(sagemaker.example_parameters, ["$.text"]),
-            job_key=lambda digest: digest,
-            dead=dead,
-        )
-        found = stage.take_ready_made("s3://in/", at_most=at_most)
+    listing = find_documents(objects, WorkPrefix("s3://work", "p"), "s3://in/")
+    found = take_ready_made(objects, listing, limits=LIMITS, job_key=lambda digest: digest)
     assert not list(objects.list("s3://work/"))
     return found
 
@@ -67,9 +56,3 @@ def test_what_cannot_be_a_job_is_refused(tmp_path: Path, files: dict[str, bytes]
     """By its place, with what to do."""
     with pytest.raises(ConfigError, match=message):
         take(tmp_path, files)
-
-
-def test_a_trial_of_some_records_is_refused(tmp_path: Path) -> None:
-    """They are sent whole."""
-    with pytest.raises(ConfigError, match="max_records cannot cut them"):
-        take(tmp_path, {"a.jsonl": b'{"a":1}\n' * 2}, at_most=1)

@@ -130,9 +130,10 @@ def test_new_objects_start_a_run_and_whoever_follows_the_index(own: OwnPipelines
     own.put(f"{follower}/a.jsonl", 500, 2)
     own.write(follower, own.spec(follower, schedule={"assets": [f"x-opensearch://opensearch_default/{index}"]}))
     own.airflow.wait_for_dag(follower)
-    own.write(name, own.spec(name, schedule={"new_objects": {"poll_every_s": 1}}))
-    own.airflow.wait_for_dag(name)
     own.put(f"{name}/a.jsonl", 0, 3)
+    own.write(name, own.spec(name, schedule={"new_objects": {"poll_every_s": 1}}))
+    # What was there before somebody switched it on is news, too.
+    own.airflow.wait_for_dag(name)
     (first, *_) = own.wait_for_runs(name, 1)
     assert (first.wait(), first.counts()["indexed"]) == ("success", 3)
     (followed, *_) = own.wait_for_runs(follower, 1)

@@ -112,6 +112,10 @@ class WorkPrefix:
         """Return the folder of what limits the jobs in flight of the pipeline and a model."""
         return f"{self.root}/{self.pipeline}/slots/{digest(service, model_id)}"
 
+    def prepared(self, source: str) -> str:
+        """Return where it is noted which state of a watched source was prepared last."""
+        return f"{self.root}/{self.pipeline}/prepared/{digest(source)}.json"
+
     def retention(self) -> str:
         """Return the folder of what the pipeline's successful runs used, by time."""
         return f"{self.root}/{self.pipeline}/retention/"

@@ -6,20 +6,19 @@ and not written again. A line that cannot be a record is a dead letter; no line 
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 
 from opensearch_batch.core.blocks import Block, Blocks
 from opensearch_batch.core.cut import Cutter, Draft, Lines, ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters, dead_letter
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
 from opensearch_batch.core.line_form import LineForm
-from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Segment, Shard, WorkPrefix
-from opensearch_batch.core.objects import ObjectInfo, Objects, lf_lines
+from opensearch_batch.core.listed import Listing
+from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Shard, WorkPrefix
+from opensearch_batch.core.objects import ObjectInfo, Objects
 from opensearch_batch.core.record_ids import record_id
-from opensearch_batch.core.records import Empty, Entry, Record, Unfit, format_of, of_line, read_records
+from opensearch_batch.core.records import Empty, Entry, Record, Unfit, format_of, read_records
 from opensearch_batch.core.spec import Format
 
 
@@ -66,87 +65,31 @@ class Prepare:
         self._read = self._records = self._blank = 0
 
     def run(
-        self,
-        source: str,
-        *,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        said: Format | None = None,
-        at_most: int | None = None,
+        self, found: Listing, *, said: Format | None = None, at_most: int | None = None
     ) -> tuple[list[PreparedShard], PrepareCounts]:
-        """Cut everything below `source` into shards and upload those that are not there yet.
+        """Cut all objects of a listing into shards and upload those that are not there yet.
 
         Args:
-            source: a prefix or an object.
-            include: globs; a name below the prefix must match one.
-            exclude: globs that it must not match.
-            said: the objects' format, if the pipeline says so.
+            found: the source's objects.
+            said: their format, if the pipeline says so.
             at_most: how many records are taken; all if None.
 
         Raises:
-            ConfigError: the source is missing or empty.
-            FatalError: it holds no line that can be a record (the dead letters are written).
+            ConfigError: the service takes no job of so few records.
+            FatalError: there is no line that can be a record (the dead letters are written).
         """
-        found = find_documents(self._objects, self._work, source, include=include, exclude=exclude)
-        shards = [self._upload(n, draft) for n, draft in enumerate(self._cut(found, said, at_most))]
+        shards = [self._upload(n, draft) for n, draft in enumerate(self._cut(found.objects, said, at_most))]
         if self._writes:
             self._dead.clear()
             self._dead.write()
         counts = PrepareCounts(self._read, self._records, self._dead.count, self._blank)
-        counts.reconcile(source)
+        counts.reconcile(found.source)
         if not shards:
             raise FatalError(
-                f"{source}: {len(found)} objects, {counts.read} lines, no usable record; "
+                f"{found.source}: {len(found.objects)} objects, {counts.read} lines, no usable record; "
                 f"the reasons stand in {self._dead.location or 'no dead letter: the objects are empty'}"
             )
         return shards, counts
-
-    def take_ready_made(
-        self,
-        source: str,
-        *,
-        include: Sequence[str] = (),
-        exclude: Sequence[str] = (),
-        said: Format | None = None,  # noqa: ARG002 - what a service reads is JSON Lines
-        at_most: int | None = None,
-    ) -> tuple[list[PreparedShard], PrepareCounts]:
-        """Make each object a shard, where it is and as it is.
-
-        Raises:
-            ConfigError: there are none, one cannot be a job as it is, or only some of its records are wanted.
-        """
-        if at_most is not None:
-            raise ConfigError("source.prepare is false: objects go as they are, so max_records cannot cut them")
-        found = find_documents(self._objects, self._work, source, include=include, exclude=exclude)
-        names = sorted(item.uri for item in found)
-        for one, other in pairwise(names):
-            if other.startswith(one):
-                raise ConfigError(f"{one}: {other} starts with the same name, and services read by prefix; rename one")
-        shards = [self._as_it_is(n, item) for n, item in enumerate(found)]
-        return shards, PrepareCounts(self._read, self._records, 0, 0)
-
-    def _as_it_is(self, number: int, item: ObjectInfo) -> PreparedShard:
-        digest, size_bytes, records = hashlib.sha256(), 0, 0
-        with self._objects.open(item.uri, etag=item.etag) as stream:
-            for line in lf_lines(stream, max_line_bytes=self._limits.max_record_bytes):
-                entry = of_line(line, item.uri, self._limits.max_record_bytes)
-                if not isinstance(entry, Record):
-                    reason = entry.reason if isinstance(entry, Unfit) else "the line is empty"
-                    raise ConfigError(
-                        f"{item.uri} line {line.number}: {reason}; mend it, or let prepare make the input"
-                    )
-                digest.update(line.content + b"\n")
-                size_bytes += len(line.content) + 1
-                records += 1
-        if not self._limits.min_records <= records <= self._limits.max_records or size_bytes > self._limits.max_bytes:
-            raise ConfigError(
-                f"{item.uri}: {records} records, {size_bytes} bytes; a job takes {self._limits.min_records} to "
-                f"{self._limits.max_records} and {self._limits.max_bytes} bytes; let prepare cut it"
-            )
-        self._read += records
-        self._records += records
-        shard = Shard(f"{number:04d}", item.uri, self._job_key(digest.hexdigest()), records, size_bytes)
-        return PreparedShard(shard, [Segment(item.uri, 1, records)])
 
     def _cut(self, found: Sequence[ObjectInfo], said: Format | None, at_most: int | None) -> Iterator[Draft]:
         """Yield shards. One that would have too few records for the service joins the one before it."""
@@ -264,25 +207,3 @@ class Prepare:
             lines.flush()
             lines.content.seek(0)
             self._objects.upload(uri, lines.content)
-
-
-def find_documents(
-    objects: Objects, work: WorkPrefix, source: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> list[ObjectInfo]:
-    """Return the objects of a source, in key order.
-
-    Raises:
-        ConfigError: there are none, or it holds what we write: each run would predict the last one's files.
-    """
-    here, there = f"{source.rstrip('/')}/", f"{work.root}/"
-    if here.startswith(there) or there.startswith(here):
-        raise ConfigError(f"source {source} and work {work.root} lie in one another; keep them apart")
-    found = list(objects.list(source, include=include, exclude=exclude))
-    if not found:
-        globs = f" (include {list(include)}, exclude {list(exclude)})" if include or exclude else ""
-        raise NoDocuments(f"{source}: no objects below this prefix{globs}; upload documents, or mend source")
-    return found
-
-
-class NoDocuments(ConfigError):
-    """Nothing is where the documents should be."""
