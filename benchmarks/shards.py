@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from benchmarks.client import Job, serve
 from opensearch_batch.core.cut import ShardLimits
@@ -18,15 +19,25 @@ from opensearch_batch.services import service
 from opensearch_batch.services.base import job_keys
 
 INPUTS = ["$.text"]
+CHUNK_BYTES = 1 << 20
 SHARD_RECORDS, SHARD_BYTES = 50_000, 100_000_000
 
 
+class Discarding(LocalFiles):
+    """Takes every object at once and keeps none."""
+
+    def upload(self, uri: str, content: IO[bytes]) -> None:  # noqa: ARG002 - it goes nowhere
+        """Read it to its end."""
+        while content.read(CHUNK_BYTES):
+            pass
+
+
 def work(job: Job) -> Callable[[], int]:
-    """Prepare for `job.index`, which names the service; the shards lie beside the rows."""
+    """Prepare for `job.index`, which names the service."""
     # Loaded where it is used; what Python has to load is left out, as for the rival.
     importlib.import_module("numpy")
     path = Path(job.rows)
-    objects = LocalFiles(path.parent)
+    objects = Discarding(path.parent)
     adapter = service(job.index)
     parameters = adapter.example_parameters
 

@@ -138,11 +138,10 @@ class Blocks:
 
 
 def _is_an_object_a_line(content: bytes, longest: int) -> bool:
-    """Say whether each line looks like an object and is none too long.
+    """Say whether each line looks like an object and none is too long.
 
-    Between two values of a line, or within one, no line can end so.
-
-    The decoder takes values and no lines; with as many values as lines there is one in each.
+    Between two values of a line, or within one, no line can end so. The decoder takes values and no lines; with as many
+    values as such lines there is one in each.
     """
     import numpy as np
 

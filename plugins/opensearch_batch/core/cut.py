@@ -8,6 +8,7 @@ name and size; after one as large as a shard a tenth is enough. Whatever came be
 from __future__ import annotations
 
 import hashlib
+import io
 import tempfile
 from collections.abc import Iterator
 from typing import IO
@@ -19,8 +20,8 @@ from opensearch_batch.core.manifest import Segment
 from opensearch_batch.core.record_ids import RECORD_ID, record_id
 from opensearch_batch.core.records import Record
 
-SPOOL_BYTES = 32 << 20
-WRITE_BYTES = 256 << 10
+IN_MEMORY_BYTES = 32 << 20
+BLOCK_BYTES = 256 << 10
 # From here on a shard may end with an object; it is a quarter fuller then, in the mean.
 HALF, QUARTER = 0.5, 0.25
 TENTH = 0.1
@@ -54,36 +55,58 @@ def ends_with(uri: str, *, fill: float, share: float) -> bool:
 
 
 class Lines:
-    """Lines in a spooled file, and their digest."""
+    """Lines in memory, and from some size on in a temporary file; and their digest."""
 
     def __init__(self) -> None:
-        self.content: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - closed with the draft
         self.size_bytes = 0
         self._digest = hashlib.sha256()
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
+        self._blocks: list[bytes] = []
+        self._file: IO[bytes] | None = None
 
-    def add(self, *lines: bytes) -> None:
-        """Add pieces of lines that end with a line end."""
-        for piece in lines:
+    def add(self, *pieces: bytes) -> None:
+        """Add pieces of lines, line ends included."""
+        for piece in pieces:
             self._waiting.append(piece)
             self._waiting_bytes += len(piece)
             self.size_bytes += len(piece)
-        if self._waiting_bytes >= WRITE_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what waits: many small writes would take longer than all else."""
-        block = b"".join(self._waiting)
-        self.content.write(block)
-        self._digest.update(block)
-        self._waiting.clear()
-        self._waiting_bytes = 0
+        if self._waiting_bytes >= BLOCK_BYTES:
+            self._take()
 
     def digest(self) -> str:
         """Return the digest of all lines."""
-        self.flush()
+        self._take()
         return self._digest.hexdigest()
+
+    def open(self) -> IO[bytes]:
+        """Return them as a file."""
+        self._take()
+        if self._file is None:
+            return io.BytesIO(b"".join(self._blocks))
+        self._file.seek(0)
+        return self._file
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._blocks.clear()
+        if self._file is not None:
+            self._file.close()
+
+    def _take(self) -> None:
+        """Digest and keep what waits: many small steps would take longer than all else."""
+        block = b"".join(self._waiting)
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._digest.update(block)
+        if self._file is None and self.size_bytes > IN_MEMORY_BYTES:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the draft
+            self._file.writelines(self._blocks)
+            self._blocks.clear()
+        if self._file is None:
+            self._blocks.append(block)
+        else:
+            self._file.write(block)
 
 
 class Draft:
@@ -140,7 +163,7 @@ class Draft:
         """Give its files back."""
         for kept in (self.input, self.source):
             if kept is not None:
-                kept.content.close()
+                kept.close()
 
     def _trace(self, source: str, line: int, more: int) -> None:
         before, first, count = self._run

@@ -6,6 +6,7 @@ Either the record is the line, or its id and what the model reads of it stand in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -92,6 +93,7 @@ def _reader(names: Sequence[str]) -> Callable[[bytes], list[msgspec.Raw | bytes]
     fields = [(f"value{at}", msgspec.Raw, msgspec.Raw()) for at in range(len(names))]
     rename = {f"value{at}": name for at, name in enumerate(names)}
     decode = msgspec.json.Decoder(msgspec.defstruct("Record", fields, rename=rename, gc=False)).decode_lines
+    takers = [attrgetter(field) for field in rename]
     lacking = (msgspec.Raw(), msgspec.Raw(b"null"))
 
     def read(block: bytes) -> list[msgspec.Raw | bytes] | None:
@@ -99,7 +101,7 @@ def _reader(names: Sequence[str]) -> Callable[[bytes], list[msgspec.Raw | bytes]
             records: list[Any] = decode(block)
         except msgspec.DecodeError:
             return None
-        columns = [[getattr(record, f"value{at}") for record in records] for at in range(len(names))]
+        columns = [list(map(take, records)) for take in takers]
         if any(each in column for column in columns for each in lacking):
             return None
         return columns[0] if len(columns) == 1 else [b",".join(row) for row in zip(*columns, strict=True)]
@@ -112,12 +114,13 @@ def _text_check(names: Sequence[str]) -> Callable[[bytes], bool]:
     fields = [(f"value{at}", str) for at in range(len(names))]
     rename = {f"value{at}": name for at, name in enumerate(names)}
     decode = msgspec.json.Decoder(msgspec.defstruct("Texts", fields, rename=rename, gc=False)).decode_lines
+    takers = [attrgetter(field) for field in rename]
 
     def check(block: bytes) -> bool:
         try:
             records: list[Any] = decode(block)
         except msgspec.DecodeError:
             return False
-        return all(all(map(str.strip, [getattr(each, f"value{at}") for each in records])) for at in range(len(names)))
+        return all(all(map(str.strip, map(take, records))) for take in takers)
 
     return check

@@ -204,6 +204,4 @@ class Prepare:
             return
         present = self._objects.head(uri)
         if present is None or present.size_bytes != lines.size_bytes:
-            lines.flush()
-            lines.content.seek(0)
-            self._objects.upload(uri, lines.content)
+            self._objects.upload(uri, lines.open())
