@@ -59,6 +59,7 @@ def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab,
     assert (lab.jobs() - jobs, own.count(index)) == (3, 23)
 
 
+@pytest.mark.slow
 def test_a_partition_is_named_by_its_key(lab: Lab, own: OwnPipelines) -> None:
     """A run for a partition reads the prefix of its key; another run for it finds it done."""
     name = own.new_name()
@@ -123,6 +124,7 @@ def test_thirty_dates_backwards_with_a_broken_one(lab: Lab, own: OwnPipelines) -
     assert (own.writes(index), lab.jobs() - jobs) == (writes, 29)
 
 
+@pytest.mark.slow
 def test_new_objects_start_a_run_and_whoever_follows_the_index(own: OwnPipelines) -> None:
     """Each object that comes starts a run; a pipeline that follows the index runs when something was written."""
     name, follower = own.new_name(), own.new_name()
@@ -144,6 +146,7 @@ def test_new_objects_start_a_run_and_whoever_follows_the_index(own: OwnPipelines
     assert own.count(index) == 7
 
 
+@pytest.mark.slow
 def test_events_of_a_bucket_start_a_run(lab: Lab, own: OwnPipelines) -> None:
     """S3 tells the queue, and the queue's message starts the run; an object of another prefix starts none."""
     name = own.new_name()
@@ -195,6 +198,7 @@ def test_a_form_with_a_bad_value_starts_no_run(own: OwnPipelines, formed: str, c
         own.run(formed, conf)
 
 
+@pytest.mark.slow
 def test_the_form_chooses_index_service_and_how_much(lab: Lab, own: OwnPipelines, formed: str) -> None:
     """A trial of five records goes through another service into another index."""
     counts = f"{lab.stack.addresses.ai_services}/jobs/count"
@@ -222,6 +226,7 @@ def test_a_dry_run_says_what_it_would_cost_and_does_nothing(lab: Lab, own: OwnPi
     assert "Contents" not in lab.s3.list_objects_v2(Bucket=own.work, Prefix=f"{name}/")
 
 
+@pytest.mark.slow
 def test_a_changed_field_map_is_ingested_anew_and_pays_nothing(lab: Lab, own: OwnPipelines) -> None:
     """What was predicted is there; only the documents change."""
     name = own.add()
@@ -238,6 +243,7 @@ def test_a_changed_field_map_is_ingested_anew_and_pays_nothing(lab: Lab, own: Ow
     assert (hit["body"], hit["text"]) == ("passage number 3", "passage number 3")
 
 
+@pytest.mark.slow
 def test_two_pipelines_write_one_index(own: OwnPipelines) -> None:
     """Each keeps its own account, and neither writes again what the other wrote."""
     one, other = own.new_name(), own.new_name()
@@ -254,6 +260,7 @@ def test_two_pipelines_write_one_index(own: OwnPipelines) -> None:
     assert again.counts()["unchanged"] == 10
 
 
+@pytest.mark.slow
 def test_a_broken_file_is_an_import_error_and_the_others_run(own: OwnPipelines) -> None:
     """Airflow shows file, line and the nearest right name."""
     name = own.new_name()
