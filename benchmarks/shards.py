@@ -10,7 +10,7 @@ from typing import IO
 from benchmarks.client import Job, serve
 from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters
-from opensearch_batch.core.listed import list_source
+from opensearch_batch.core.listing import list_source
 from opensearch_batch.core.local_files import LocalFiles
 from opensearch_batch.core.manifest import WorkPrefix
 from opensearch_batch.core.prediction_map import holds_record

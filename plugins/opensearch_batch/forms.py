@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from opensearch_batch.core.pipeline_checks import is_template, template_of
+from opensearch_batch.core.pipeline_rules import is_template, template_of
 from opensearch_batch.core.request import INDEX_NAME_PATTERN
 from opensearch_batch.core.spec import PipelineSpec
 

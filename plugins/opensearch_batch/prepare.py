@@ -14,7 +14,7 @@ from opensearch_batch.core.cluster import check_dimension, vector_fields
 from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.listed import Listing, NoDocuments, find_documents, note_prepared
+from opensearch_batch.core.listing import Listing, NoDocuments, find_documents, note_prepared
 from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, WorkPrefix, save
 from opensearch_batch.core.ml_commons import Model, fill
 from opensearch_batch.core.plan import Planned

@@ -17,7 +17,7 @@ from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_let
 from opensearch_batch.core.errors import FatalError, RetriableError
 from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.job import Asked, Decision, End, JobRecord, Ledger, bad_end
-from opensearch_batch.core.listed import find_documents
+from opensearch_batch.core.listing import find_documents
 from opensearch_batch.core.manifest import Manifest, Shard, WorkPrefix, digest
 from opensearch_batch.core.ml_commons import MLCommons, Model, fill
 from opensearch_batch.core.openai_files import OpenAIFiles

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from opensearch_batch.core.cut import HALF, ShardLimits, ends_with
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.listed import NoDocuments, find_documents
-from opensearch_batch.core.listing import estimate, read_listing
+from opensearch_batch.core.estimate import estimate, read_listing
+from opensearch_batch.core.listing import NoDocuments, find_documents
 from opensearch_batch.core.local_files import LocalFiles
 from opensearch_batch.core.manifest import PreparedShard, WorkPrefix
 from opensearch_batch.core.objects import ObjectInfo

@@ -12,7 +12,7 @@ import pytest
 from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
-from opensearch_batch.core.listed import find_documents
+from opensearch_batch.core.listing import find_documents
 from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Segment, WorkPrefix
 from opensearch_batch.core.prepare import Prepare
 from opensearch_batch.core.s3 import S3Objects

@@ -9,7 +9,7 @@ import pytest
 
 from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.listed import find_documents
+from opensearch_batch.core.listing import find_documents
 from opensearch_batch.core.local_files import LocalFiles
 from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Segment, WorkPrefix
 from opensearch_batch.core.ready_made import take_ready_made

@@ -32,6 +32,7 @@ def yesterday() -> str:
     return str((last if last <= now else last - timedelta(days=1)).date() - timedelta(days=1))
 
 
+@pytest.mark.slow
 def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab, own: OwnPipelines) -> None:
     """Switched on, it runs for the day that has ended; done again it pays and writes only what came late."""
     name = own.new_name()

@@ -12,8 +12,8 @@ from rich.console import Console
 from opensearch_batch.cli import options
 from opensearch_batch.cli.command import REFUSED, Account, Command, run
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.estimate import Estimate
 from opensearch_batch.core.ingest import DONE
-from opensearch_batch.core.listing import Estimate
 from opensearch_batch.core.pipeline_check import Checked, check_pipeline
 
 FOLDER = Path("include/pipelines")

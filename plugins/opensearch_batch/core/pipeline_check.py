@@ -11,7 +11,7 @@ import msgspec
 from opensearch_batch.core.cluster import vector_fields
 from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.errors import BatchError, ConfigError
-from opensearch_batch.core.listing import Estimate, estimate, read_listing
+from opensearch_batch.core.estimate import Estimate, estimate, read_listing
 from opensearch_batch.core.ml_commons import fill
 from opensearch_batch.core.pipeline_file import PipelineFile
 from opensearch_batch.core.prediction_map import check_ready_made

@@ -1,6 +1,6 @@
 """A pipeline file is taken whole, or refused with file, line, cause and remedy: ``books.yaml:14 ingest.index: …``.
 
-`pipeline_checks` says what has to hold beyond the types.
+`pipeline_rules` says what has to hold beyond the types.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
-from opensearch_batch.core.pipeline_checks import Keys, checks
+from opensearch_batch.core.pipeline_rules import Keys, rules
 from opensearch_batch.core.spec import PipelineSpec
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]+)`")
@@ -39,7 +39,7 @@ class PipelineFile:
         self.path = path
         value = self._read()
         self.spec = self._convert(value)
-        for keys, check in checks(self.spec):
+        for keys, check in rules(self.spec):
             try:
                 check()
             except ConfigError as error:

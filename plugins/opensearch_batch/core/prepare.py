@@ -14,7 +14,7 @@ from opensearch_batch.core.cut import Cutter, Draft, Lines, ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters, dead_letter
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
 from opensearch_batch.core.line_form import LineForm
-from opensearch_batch.core.listed import Listing
+from opensearch_batch.core.listing import Listing
 from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Shard, WorkPrefix
 from opensearch_batch.core.objects import ObjectInfo, Objects
 from opensearch_batch.core.record_ids import record_id

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.listed import Listing
+from opensearch_batch.core.listing import Listing
 from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Segment, Shard
 from opensearch_batch.core.objects import ObjectInfo, Objects, lf_lines
 from opensearch_batch.core.records import Record, Unfit, of_line

@@ -19,7 +19,7 @@ from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_let
 from opensearch_batch.core.documents import Documents
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.json_path import PlainPath
-from opensearch_batch.core.listed import list_source
+from opensearch_batch.core.listing import list_source
 from opensearch_batch.core.local_files import LocalFiles
 from opensearch_batch.core.manifest import PreparedShard, WorkPrefix
 from opensearch_batch.core.output_rows import Answered

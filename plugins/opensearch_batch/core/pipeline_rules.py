@@ -30,7 +30,7 @@ def template_of(uri: str) -> str:
     return _TEMPLATE.sub(lambda found: f"{{{{ {TEMPLATES[found[1]]} }}}}", uri)
 
 
-def checks(spec: PipelineSpec) -> Iterator[tuple[Keys, Callable[[], object]]]:
+def rules(spec: PipelineSpec) -> Iterator[tuple[Keys, Callable[[], object]]]:
     """Yield what is checked, and the key it is about."""
     yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
     yield ("schedule",), lambda: _check_schedule(spec)
