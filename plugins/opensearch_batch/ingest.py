@@ -15,7 +15,8 @@ from opensearch_batch.core.prediction_map import over_sources
 from opensearch_batch.core.repair import answers_of
 from opensearch_batch.core.request import IngestRequest, LoadSettings, OnUnmatched
 from opensearch_batch.core.shard import ShardIngest
-from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook
+from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
+from opensearch_batch.links import DeadLettersLink, IndexLink
 from opensearch_batch.poll import polled
 from opensearch_batch.providers import outputs_store
 from opensearch_batch.services import service
@@ -59,6 +60,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
     """
 
     template_fields = ("shard", "work", "service", "index")
+    operator_extra_links = (IndexLink(), DeadLettersLink())
     ui_color = "#e6f4ea"
 
     def __init__(
@@ -135,6 +137,9 @@ class OpenSearchBatchIngestOperator(BaseOperator):
                 request=over_sources(request, adapter, manifest.parameters, manifest.inputs),
                 dead_letters=self.dead_letters,
             ).run(shard, answers_of(store, account, first.answered(work.job(shard.job))), force=forced(context))
+        self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
+        if report.dead_letters:
+            self.dead_letters_url = objects(self.aws_conn_id).browse_url(report.dead_letters)
         self.log.info("shard %s into %s: %s", shard.id, self.index, report.counts)
         where = work.ingest_report(run_key_of(context), shard.id)
         return summary(report, where)

@@ -26,6 +26,7 @@ from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.spec import Format
 from opensearch_batch.core.vectors import VectorField
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, connector_credential, objects
+from opensearch_batch.links import DeadLettersLink
 from opensearch_batch.providers import ai_credential, cloudformation
 from opensearch_batch.services import service
 from opensearch_batch.services.base import Service, job_keys
@@ -89,6 +90,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         "exclude",
         "limit",
     )
+    operator_extra_links = (DeadLettersLink(),)
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -178,6 +180,8 @@ class OpenSearchPrepareOperator(BaseOperator):
             save(store, where, manifest)
             if self.watched:
                 note_prepared(store, work, found, done=True)
+            if manifest.dead_letters:
+                self.dead_letters_url = store.browse_url(manifest.dead_letters)
         context["ti"].xcom_push(key="run", value={"manifest": where, "model_id": model.id})
         self.log.info("%s in %d shards: %s; manifest %s", self.source, len(manifest.shards), manifest.counts, where)
         return [msgspec.to_builtins(prepared.shard) for prepared in manifest.shards]

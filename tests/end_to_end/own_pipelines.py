@@ -130,6 +130,12 @@ class OwnPipelines:
         run = self.airflow.call("POST", f"dags/{name}/dagRuns", body)
         return Run(self.airflow, name, run["dag_run_id"])
 
+    def links(self, run: Run, task_id: str, map_index: int = -1) -> dict[str, str]:
+        """Return a task's links by their names."""
+        path = f"dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/{task_id}/links"
+        found: dict[str, str] = self.airflow.call("GET", path, map_index=map_index)["extra_links"]
+        return found
+
     def runs(self, name: str) -> list[Run]:
         """Return a pipeline's runs, oldest first."""
         found = self.airflow.call("GET", f"dags/{name}/dagRuns", order_by="id", limit=100)["dag_runs"]

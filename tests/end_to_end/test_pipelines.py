@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 
+from include.local_stack.settings import REPOSITORY
 from opensearch_batch.core.job import JobRecord
 from opensearch_batch.core.manifest import WorkPrefix
 from opensearch_batch.core.retention import clean_up
@@ -292,6 +296,10 @@ def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
     assert run.wait() == "success"
     assert run.counts() == {"read": 8, "indexed": 6, "unchanged": 0, "dead_letters": 2, "shards": 1}
     (queue,) = own.airflow.xcom(run.task("reconcile"))["dead_letters"]
+    listed = own.lab.http.get(own.links(run, "prepare")["Dead letters"], timeout=30).text
+    assert "00001.jsonl" in listed
+    hits = own.lab.http.get(own.links(run, "ingest", 0)["Index"], timeout=30).json()["hits"]
+    assert hits["total"]["value"] == 6
     letters = own.lab.s3.list_objects_v2(Bucket=own.work, Prefix=queue.partition(f"{own.work}/")[2])["Contents"]
     body = own.lab.s3.get_object(Bucket=own.work, Key=letters[0]["Key"])["Body"].read()
     assert [json.loads(line)["line"] for line in body.splitlines()] == [1, 2]
@@ -329,3 +337,27 @@ def test_what_is_done_is_known_when_its_files_are_gone(lab: Lab, own: OwnPipelin
     forced = own.run(name, {"force": True})
     assert forced.wait() == "success"
     assert (forced.counts()["indexed"], lab.jobs()) == (5, jobs + 1)
+
+
+@pytest.mark.slow
+def test_the_backfill_of_the_readme_says_what_it_finds(lab: Lab) -> None:
+    """`make backfill` on this stack: two days once, and again for nothing."""
+    environment = {
+        **os.environ,
+        "DAYS": "2",
+        "LOCAL_STACK_HOME": str(lab.stack.home),
+        "OPENSEARCH_VERSION": lab.version,
+        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'plugins'}",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "include.local_stack.backfill"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 batch jobs submitted, 200 index operations" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 batch jobs submitted, 0 index operations"
