@@ -78,8 +78,8 @@ class OpenSearchReconcileOperator(BaseOperator):
             self.log.info("%s: %s", account.source, account.counts)
             if account.counts.dead_letters:
                 tell(self.alerts, _news(account, context), self.log)
+            note_use(store, work, manifest, now=time.time(), for_ever=self.retention_days is None)
             if self.retention_days is not None:
-                note_use(store, work, manifest, now=time.time())
                 self._clean_up(store, work)
         return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
 

@@ -52,14 +52,16 @@ class Runs:
         Ledger(self.objects, folder).write(record, over=None)
         return Answered([f"{folder}/output/1/input.jsonl.out"], None, folder, "t")
 
-    def use(self, pipeline: str, run: str, answered: list[Answered], *, at: float) -> Manifest:
+    def use(
+        self, pipeline: str, run: str, answered: list[Answered], *, at: float, for_ever: bool = False
+    ) -> Manifest:
         """Let a successful run use a shard's jobs."""
         work, shard = self.work(pipeline), Shard("0000", f"{answered[0].job}/input.jsonl", "k", 1, 28)
         prepared = PreparedShard(shard, [Segment("s3://d/a", 1, 1)])
         manifest = Manifest(pipeline, run, "s3://d/", "openai", "m", PrepareCounts(1, 1), [prepared])
         rows = OutputRows(self.objects, OPENAI, "by_id")
         save(self.objects, work.used(run, shard.id), rows.used(answered))
-        note_use(self.objects, work, manifest, now=at)
+        note_use(self.objects, work, manifest, now=at, for_ever=for_ever)
         return manifest
 
     def clean(self, pipeline: str, *, now: float) -> int:
@@ -107,6 +109,16 @@ def test_a_job_that_another_run_uses_is_kept_for_that_one(runs: Runs) -> None:
     assert runs.names("a") == WHOLE
     assert runs.clean("q", now=NOW + KEEP_S + 11 * DAY_S) == 1
     assert runs.names("a") == LEFT
+
+
+def test_what_a_pipeline_keeps_for_ever_no_other_one_removes(runs: Runs) -> None:
+    """Whichever of them used it last."""
+    answered = runs.job("a")
+    runs.use("p", "r1", [answered], at=NOW, for_ever=True)
+    runs.use("q", "r2", [answered], at=NOW + DAY_S)
+    assert runs.clean("q", now=NOW + 10 * KEEP_S) == 0
+    assert runs.clean("p", now=NOW + 10 * KEEP_S) == 0
+    assert runs.names("a") == WHOLE
 
 
 def test_a_cleaning_that_was_killed_goes_on(runs: Runs) -> None:

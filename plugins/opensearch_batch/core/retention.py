@@ -18,6 +18,8 @@ from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.output_rows import Removed, UsedJobs, removed_uri
 
 KEPT_NAMES = ("job.json", "removed.json", "used.json")
+# The last second that has a date: of what a pipeline without retention used.
+FOR_EVER = 253_402_300_799.0
 _STAMP = "%Y%m%dT%H%M%S"
 
 
@@ -32,14 +34,18 @@ class _Used(msgspec.Struct, frozen=True):
     at: float
 
 
-def note_use(objects: Objects, work: WorkPrefix, manifest: Manifest, *, now: float) -> None:
-    """Note what a run used, so that it is kept from now on for as long as it was from its first use."""
+def note_use(
+    objects: Objects, work: WorkPrefix, manifest: Manifest, *, now: float, for_ever: bool = False
+) -> None:
+    """Note what a run used, so that it is kept from now on for as long as it was from its first use, or for ever."""
     found = [objects.read(work.used(manifest.run_key, prepared.shard.id)) for prepared in manifest.shards]
     jobs = [msgspec.json.decode(stored.content, type=UsedJobs) for stored in found if stored is not None]
-    stamp = datetime.fromtimestamp(now, UTC).strftime(_STAMP)
-    save(objects, f"{work.retention()}{stamp}-{manifest.run_key}.json", Use(now, jobs))
+    if not for_ever:
+        stamp = datetime.fromtimestamp(now, UTC).strftime(_STAMP)
+        save(objects, f"{work.retention()}{stamp}-{manifest.run_key}.json", Use(now, jobs))
     for folder in _folders(jobs):
-        save(objects, f"{folder}/used.json", _Used(now))
+        # Another pipeline may share the job, and keep its files longer.
+        save(objects, f"{folder}/used.json", _Used(max(FOR_EVER if for_ever else now, _used_at(objects, folder))))
 
 
 def clean_up(
