@@ -16,13 +16,16 @@ halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&
 	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
 	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
 
-.PHONY: help demo up down test test-all check bench clean prerequisites constraints
+.PHONY: help demo backfill up down test test-all check bench clean prerequisites constraints reference
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: $(INSTALLED) ## start the stack, run the passages pipeline (SERVICE=sagemaker|openai|bedrock|cohere), ask
 	@$(BIN)/python -m include.local_stack.demo
+
+backfill: $(INSTALLED) ## start the stack, run the daily pipeline backwards over DAYS=5 days, twice
+	@$(BIN)/python -m include.local_stack.backfill
 
 up: $(INSTALLED) ## start the local stack (OPENSEARCH_VERSION=2.19.1|3.6.0, SECURITY=on, PORTS=free)
 	@$(STACK) up
@@ -50,6 +53,10 @@ clean: down ## remove the environment, caches and all state of the stack
 
 prerequisites: $(INSTALLED) ## install what the operating system has to bring (as root, with apt-get)
 	@$(STACK) prerequisites
+
+reference: $(INSTALLED) ## write docs/pipeline_reference.md and docs/pipeline.schema.json anew
+	$(BIN)/python -m opensearch_batch schema >docs/pipeline.schema.json
+	$(BIN)/python -m opensearch_batch schema --markdown >docs/pipeline_reference.md
 
 constraints: $(VENV)/bin/uv ## resolve constraints.txt anew from the requirements files
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate -q $(REQUIREMENTS) -o constraints.txt

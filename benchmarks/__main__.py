@@ -9,12 +9,14 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import body_sizes, field_map, joins, memory, node_speed, waiting
+from benchmarks import body_sizes, field_map, joins, memory, node_speed, parsing, prepare, waiting
 from benchmarks.report import Outcome, Surroundings, terminal, write
 
 WIDTH = 180
 # Each takes `quick`: smaller sizes, for a look.
 ALL: dict[str, Callable[..., Outcome]] = {
+    parsing.NAME: parsing.run,
+    prepare.NAME: prepare.run,
     field_map.NAME: field_map.run,
     node_speed.NAME: node_speed.run,
     joins.NAME: joins.run,

@@ -13,7 +13,10 @@ from opensearch_batch.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.poll import OpenSearchMLTaskSensor
 from opensearch_batch.prepare import OpenSearchPrepareOperator
+from opensearch_batch.publish import OpenSearchPublishOperator
+from opensearch_batch.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.repair import OpenSearchRepairOperator
+from opensearch_batch.schedules import index_asset
 
 INCLUDE = Path(__file__).resolve().parent.parent / "include"
 WORK = "s3://opensearch-batch"
@@ -23,7 +26,7 @@ FIELD_MAP = {"_id": "$._id", "text": "$.text", "embedding": "prediction"}
 
 with DAG(
     dag_id="example_by_hand",
-    description="prepare, batch_predict, poll, repair and ingest, made of the public operators.",
+    description="prepare, batch_predict, poll, repair, ingest, reconcile, publish, made of the public operators.",
     schedule=None,
     catchup=False,
     tags=["opensearch", "sagemaker", "example"],
@@ -70,4 +73,8 @@ with DAG(
         )
         batch_predict >> poll >> repair >> ingest
 
-    shard.expand(shard=prepare.output)
+    reconcile = OpenSearchReconcileOperator(task_id="reconcile", work=WORK, trigger_rule="none_failed")
+    publish = OpenSearchPublishOperator(
+        task_id="publish", index=INDEX, outlets=[index_asset("opensearch_default", INDEX)]
+    )
+    shard.expand(shard=prepare.output) >> reconcile >> publish

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from opensearch_batch.links import MLTaskLink
+from opensearch_batch.links import DeadLettersLink, IndexLink, MLTaskLink
 
 
 class OpenSearchBatchPlugin(AirflowPlugin):
     """The links of the operators."""
 
     name = "opensearch_batch"
-    operator_extra_links = [MLTaskLink()]  # noqa: RUF012 - Airflow reads a plain class attribute
+    operator_extra_links = [MLTaskLink(), IndexLink(), DeadLettersLink()]  # noqa: RUF012 - Airflow reads a plain class attribute

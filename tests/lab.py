@@ -43,6 +43,11 @@ class Lab:
             self._clients[name] = make(name, endpoint_url=self.stack.addresses.ai_services)
         return self._clients[name]
 
+    def aws_at_s3(self, name: str) -> Any:
+        """A client of one of AWS's services that the S3 server answers for."""
+        make: Any = self._session.client
+        return make(name, endpoint_url=self.stack.addresses.s3)
+
     def sagemaker_model(self, name: str) -> None:
         """Let SageMaker have a model of this name."""
         try:

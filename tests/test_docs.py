@@ -36,4 +36,4 @@ def test_every_file_and_test_a_document_names_exists(document: Path) -> None:
 
 def test_the_readme_quotes_the_pipeline_file_whole() -> None:
     """What a reader copies is what runs."""
-    assert (ROOT / "include" / "pipelines" / "passages.yaml").read_text() in (ROOT / "README.md").read_text()
+    assert (ROOT / "include" / "pipelines" / "passages_daily.yaml").read_text() in (ROOT / "README.md").read_text()

@@ -42,6 +42,7 @@ COMPONENTS = {
 }
 STATUS_KEY_OF = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
 # Airflow looks for these, as they stand here, in the lower case of the names of a request's members.
+SETTINGS = Path(__file__).resolve().parent / "airflow_settings"
 MASKED_WORDS = "access_key,secret_key,session_token,credential,openai_key,cohere_key"
 
 
@@ -158,7 +159,7 @@ class Airflow:
         own = read_secrets(self.folder)
         return child_environment() | {
             "AIRFLOW_HOME": str(self.folder),
-            "PYTHONPATH": os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "plugins"))),
+            "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "plugins", SETTINGS))),
             # The packages of Airflow warn about each other; a log of those hides what matters.
             "PYTHONWARNINGS": "ignore",
             "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
@@ -208,6 +209,8 @@ def connections(ports: Ports, credentials: Credentials, *, ca_certs: Path | None
         "region_name": "us-east-1",
         "service_config": {
             "s3": {"endpoint_url": ports.url("s3")},
+            # The same server has the queues that tell of new objects.
+            "sqs": {"endpoint_url": ports.url("s3")},
             "sagemaker": {"endpoint_url": ports.url("ai_services")},
             "sagemaker-runtime": {"endpoint_url": ports.url("ai_services")},
             "bedrock": {"endpoint_url": ports.url("ai_services")},

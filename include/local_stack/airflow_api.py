@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import date
 from typing import Any
 
 import requests
@@ -60,6 +61,29 @@ class AirflowAPI:
         """Start a run and return its id."""
         run = self.call("POST", f"dags/{dag_id}/dagRuns", {"logical_date": None, "conf": conf or {}})
         return str(run["dag_run_id"])
+
+    def backfill(self, dag_id: str, first: date, last: date, *, at_once: int, reprocess: str = "none") -> int:
+        """Run a DAG for all dates from one to another; return the backfill's id.
+
+        `reprocess` says which runs that are there are run again: ``none``, ``failed``, or ``completed``, which is all.
+        """
+        body = {
+            "dag_id": dag_id,
+            "from_date": f"{first}T00:00:00Z",
+            "to_date": f"{last}T23:59:59Z",
+            "max_active_runs": at_once,
+            "reprocess_behavior": reprocess,
+        }
+        return int(self.call("POST", "backfills", body)["id"])
+
+    def wait_for_backfill(self, backfill: int, *, wait_s: float) -> None:
+        """Return when all its runs have ended, or raise TimeoutError."""
+        give_up_at = time.monotonic() + wait_s
+        while time.monotonic() < give_up_at:
+            if self.call("GET", f"backfills/{backfill}")["completed_at"]:
+                return
+            time.sleep(1)
+        raise TimeoutError(f"backfill {backfill} did not end in {wait_s:.0f} s")
 
     def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
         """Return a run."""

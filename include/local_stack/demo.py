@@ -35,7 +35,7 @@ SAMPLE = Path(__file__).resolve().parent.parent / "samples" / "passages.jsonl.gz
 QUESTIONS = ("an animal that lives in the sea", "how do banks lend money", "disease of the lungs")
 # Lucene looks at k candidates a segment; more than are shown, or near ones can be missed.
 ANSWERS, CANDIDATES = 3, 50
-STAGES = ("prepare", "batch_predict", "poll", "repair", "ingest")
+STAGES = ("prepare", "batch_predict", "poll", "repair", "ingest", "reconcile", "publish")
 WAIT_S, TIMEOUT_S = 600, 30
 console = Console(highlight=False, soft_wrap=True)
 
@@ -43,10 +43,10 @@ console = Console(highlight=False, soft_wrap=True)
 class Demo:
     """One run of a service's passages pipeline on a running stack."""
 
-    def __init__(self, stack: Stack, service: str) -> None:
+    def __init__(self, stack: Stack, service: str, dag_id: str | None = None) -> None:
         self._stack = stack
         self._service = service
-        self._dag_id = PIPELINES[service]
+        self._dag_id = dag_id or PIPELINES[service]
         self._index = self._dag_id.replace("_", "-")
         self._airflow = AirflowAPI(stack.addresses.airflow, "admin", stack.airflow_password())
         self._aws = boto3.Session(
@@ -62,7 +62,7 @@ class Demo:
 
     def run(self) -> bool:
         """Run the pipeline and show what happened; False when it failed."""
-        self._provide()
+        self.provide()
         jobs, writes = self._jobs(), self._writes()
         self._airflow.wait_for_dag(self._dag_id)
         run_id = self._airflow.trigger(self._dag_id)
@@ -78,7 +78,7 @@ class Demo:
         self._show_addresses()
         return True
 
-    def _provide(self) -> None:
+    def provide(self) -> None:
         """Put the passages into the bucket and the model into SageMaker, where that is still to be done."""
         for bucket in (DOCUMENTS, WORK):
             self._s3.create_bucket(Bucket=bucket)

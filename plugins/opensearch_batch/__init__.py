@@ -1,6 +1,6 @@
 """Offline machine-learning inference and field-mapped batch ingestion for OpenSearch, as Airflow operators.
 
-The road of the data: `prepare` -> `batch_predict` -> `poll` -> `repair` -> `ingest`.
+The road of the data: `prepare` -> `batch_predict` -> `poll` -> `repair` -> `ingest` -> `reconcile` -> `publish`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 
 def get_provider_info() -> dict[str, Any]:
     """Describe the package to Airflow (entry point ``apache_airflow_provider``)."""
-    modules = ["prepare", "batch_predict", "repair", "ingest", "batch_ingestion", "replay"]
-    triggers = ["submit", "poll", "repair"]
+    modules = ["prepare", "batch_predict", "repair", "ingest", "reconcile", "publish", "batch_ingestion", "replay"]
+    triggers = ["submit", "poll", "repair", "new_objects"]
     name = "OpenSearch Batch"
     return {
         "package-name": "airflow-provider-opensearch-batch",

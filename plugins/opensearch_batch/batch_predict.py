@@ -14,7 +14,7 @@ from opensearch_batch.core.job import JobRecord, bad_end
 from opensearch_batch.core.manifest import Shard
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook
 from opensearch_batch.links import MLTaskLink
-from opensearch_batch.stage import asked_in, errors_end_the_task, work_of
+from opensearch_batch.stage import asked_in, chosen, errors_end_the_task, work_of
 from opensearch_batch.submit import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
 
 
@@ -55,7 +55,7 @@ class OpenSearchBatchPredictOperator(BaseOperator):
         work: str,
         service: str,
         model_id: str,
-        parameters: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any] | str | None = None,
         inputs: Sequence[str] = (),
         max_jobs_in_flight: int | None = None,
         retry_time_window_s: float = RETRY_TIME_WINDOW_S,
@@ -70,7 +70,7 @@ class OpenSearchBatchPredictOperator(BaseOperator):
         self.work = work
         self.service = service
         self.model_id = model_id
-        self.parameters = parameters or {}
+        self.parameters = parameters
         self.inputs = inputs
         self.max_jobs_in_flight = max_jobs_in_flight
         self.retry_time_window_s = retry_time_window_s
@@ -107,7 +107,7 @@ class OpenSearchBatchPredictOperator(BaseOperator):
         return JobTerms(
             service=self.service,
             model_id=self.model_id,
-            parameters=dict(self.parameters),
+            parameters=chosen(self.parameters),
             inputs=tuple(self.inputs),
             max_jobs_in_flight=self.max_jobs_in_flight,
             retry_time_window_s=self.retry_time_window_s,

@@ -8,13 +8,15 @@ from typing import Any
 import msgspec
 from airflow.sdk import BaseOperator
 
-from opensearch_batch.core.bulk import MAX_BODY_BYTES
+from opensearch_batch.core.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, OpType
+from opensearch_batch.core.field_map import OnMissing
 from opensearch_batch.core.manifest import Shard, load_manifest
 from opensearch_batch.core.prediction_map import over_sources
 from opensearch_batch.core.repair import answers_of
-from opensearch_batch.core.request import IngestRequest
+from opensearch_batch.core.request import IngestRequest, LoadSettings, OnUnmatched
 from opensearch_batch.core.shard import ShardIngest
-from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook
+from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
+from opensearch_batch.links import DeadLettersLink, IndexLink
 from opensearch_batch.poll import polled
 from opensearch_batch.providers import outputs_store
 from opensearch_batch.services import service
@@ -37,7 +39,17 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         ingest_fields: paths kept under their own last name.
         poll: the task id of the stage whose XCom (of the same map index) names the outputs.
         repair: the task id of the stage whose XCom names the account of further jobs, if there were any.
+        op_type: ``index`` replaces a document, ``create`` leaves one that is there, ``upsert`` adds to it.
+        on_missing: what a mapped path does that a record lacks, by field name and ``*``; a missing vector is a dead
+            letter, anything else null, if it does not say.
+        on_unmatched: what a record without a prediction becomes.
+        ingest_pipeline: an ingest pipeline of the cluster.
+        routing: the path of a document's routing value.
+        load: index settings during the load.
+        dead_letters: S3 prefix for records that could not be done; below `work` if None.
         max_body_bytes: size of a bulk body.
+        max_in_flight: bulk requests at once.
+        compress: send them compressed.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage.
         ai_conn_id: the AI service's key, where outputs lie there; its usual connection if None.
@@ -48,6 +60,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
     """
 
     template_fields = ("shard", "work", "service", "index")
+    operator_extra_links = (IndexLink(), DeadLettersLink())
     ui_color = "#e6f4ea"
 
     def __init__(
@@ -61,7 +74,16 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         ingest_fields: Sequence[str] = (),
         poll: str = "poll",
         repair: str = "repair",
+        op_type: OpType = "index",
+        on_missing: Mapping[str, OnMissing] | None = None,
+        on_unmatched: OnUnmatched = "dead_letter",
+        ingest_pipeline: str | None = None,
+        routing: str | None = None,
+        load: LoadSettings | None = None,
+        dead_letters: str | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        compress: bool = False,
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         aws_conn_id: str = AWS_CONN_ID,
         ai_conn_id: str | None = None,
@@ -72,11 +94,24 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         self.work = work
         self.service = service
         self.index = index
-        self.field_map = field_map
-        self.ingest_fields = ingest_fields
         self.poll = poll
         self.repair = repair
-        self.max_body_bytes = max_body_bytes
+        self.dead_letters = dead_letters
+        # The index is a template until the task runs.
+        self.request = IngestRequest(
+            index,
+            dict(field_map),
+            list(ingest_fields),
+            op_type,
+            dict(on_missing or {}),
+            on_unmatched,
+            ingest_pipeline,
+            routing,
+            load=load,
+            max_body_bytes=max_body_bytes,
+            max_in_flight=max_in_flight,
+            compress=compress,
+        )
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
         self.ai_conn_id = ai_conn_id
@@ -90,13 +125,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
             store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
             work, adapter = work_of(self.work, context), service(self.service)
             manifest = load_manifest(store, work.manifest(run_key_of(context)))
-            request = IngestRequest(
-                self.index,
-                dict(self.field_map),
-                list(self.ingest_fields),
-                on_unmatched="dead_letter",
-                max_body_bytes=self.max_body_bytes,
-            )
+            request = msgspec.structs.replace(self.request, index=self.index)
             shard = msgspec.convert(self.shard, Shard)
             report = ShardIngest(
                 store,
@@ -106,7 +135,11 @@ class OpenSearchBatchIngestOperator(BaseOperator):
                 service=adapter,
                 answers=adapter.answers(manifest.parameters),
                 request=over_sources(request, adapter, manifest.parameters, manifest.inputs),
+                dead_letters=self.dead_letters,
             ).run(shard, answers_of(store, account, first.answered(work.job(shard.job))), force=forced(context))
+        self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
+        if report.dead_letters:
+            self.dead_letters_url = objects(self.aws_conn_id).browse_url(report.dead_letters)
         self.log.info("shard %s into %s: %s", shard.id, self.index, report.counts)
         where = work.ingest_report(run_key_of(context), shard.id)
         return summary(report, where)

@@ -1,31 +1,48 @@
-"""A pipeline file becomes one DAG: prepare, then batch_predict, poll and ingest for each shard.
+"""A pipeline file becomes one DAG: prepare; batch_predict, poll, repair and ingest for each shard; reconcile; publish.
 
 Read by Airflow's parser every few seconds, so only the spec is loaded here.
 """
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from airflow.sdk import DAG, Param, task_group
+from airflow.sdk import DAG, task_group
 
+from opensearch_batch.alerts import alert_of_failure
 from opensearch_batch.batch_predict import OpenSearchBatchPredictOperator
-from opensearch_batch.core.errors import ConfigError, did_you_mean
-from opensearch_batch.core.spec import PipelineSpec, load
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.pipeline_file import PipelineFile
+from opensearch_batch.forms import form_of, of_service, source_of
 from opensearch_batch.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.poll import OpenSearchMLTaskSensor
-from opensearch_batch.prepare import OpenSearchPrepareOperator
+from opensearch_batch.prepare import OpenSearchPrepareOperator, without_credential
+from opensearch_batch.publish import OpenSearchPublishOperator
+from opensearch_batch.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.repair import OpenSearchRepairOperator
+from opensearch_batch.schedules import index_asset, schedule_of
 
-FORCE = Param(
-    default=False,
-    type="boolean",
-    title="force",
-    description="Submit (and pay for) new batch jobs and write every document again, even where that is done.",
-)
+MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
+
+
+class Pipelines(NamedTuple):
+    """What the files of a folder became: DAGs, and the reasons why some of them are none."""
+
+    dags: list[DAG]
+    refused: list[ConfigError]
+
+
+def pipelines(folder: Path) -> Pipelines:
+    """Return the DAGs of all files in a folder; a file with a mistake takes no other one with it."""
+    found = Pipelines([], [])
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            found.dags.append(pipeline_dag(path))
+        except ConfigError as error:
+            found.refused.append(error)
+    return found
 
 
 def pipeline_dag(path: Path) -> DAG:
@@ -34,117 +51,164 @@ def pipeline_dag(path: Path) -> DAG:
     Raises:
         ConfigError: the file, or a file it names, says something a pipeline cannot.
     """
-    spec = load(path)
-    include = path.parent.parent
+    file = PipelineFile(path)
+    spec = file.spec
     with DAG(
-        dag_id=path.stem,
+        dag_id=file.name,
+        # Only the file that names it as its own gives it to Airflow.
+        auto_register=False,
         description=spec.description,
-        schedule=None,
+        schedule=schedule_of(file.name, spec),
         catchup=False,
-        tags=["opensearch", spec.batch_predict.service, *spec.tags],
-        params={"force": FORCE},
-        default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
-        doc_md=f"From `{spec.source.uri}` through {spec.batch_predict.service} into the index `{spec.ingest.index}`.",
+        # What runs by itself pays by itself: a person has to switch it on.
+        is_paused_upon_creation=True if spec.schedule not in (None, "none") else None,
+        tags=["opensearch", *spec.batch_predict.models, *spec.tags],
+        params=form_of(spec),
+        default_args={"owner": spec.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},
+        on_failure_callback=alert_of_failure(spec.alerts),
+        doc_md=_doc(file),
     ) as dag:
-        _stages(spec, include)
+        _Stages(file).lay_out()
     return dag
 
 
-def _stages(spec: PipelineSpec, include: Path) -> None:
-    shared: dict[str, Any] = {
-        "work": spec.work,
-        "service": spec.batch_predict.service,
-        "opensearch_conn_id": spec.connections.opensearch,
-        "aws_conn_id": spec.connections.aws,
-        "ai_conn_id": spec.connections.ai,
-    }
-    prepare = _prepare(spec, include, shared)
+def _doc(file: PipelineFile) -> str:
+    spec = file.spec
+    lines = [
+        spec.description,
+        f"From `{spec.source.uri}` through {spec.batch_predict.service} into the index `{spec.ingest.index}`.",
+        f"File: `{file.path.name}`. Files of its runs: `{spec.work.rstrip('/')}/{file.name}/`.",
+    ]
+    return "\n\n".join(line for line in lines if line)
 
-    @task_group(group_id="shard", prefix_group_id=False)
-    def shard(shard: Any) -> None:  # noqa: ANN401 - the XComArg of one shard
-        predict = spec.batch_predict
-        model_id = f"{{{{ ti.xcom_pull(task_ids='{prepare.task_id}', key='run')['model_id'] }}}}"
-        terms: dict[str, Any] = {
-            "model_id": model_id,
-            "parameters": predict.parameters,
-            "inputs": predict.inputs,
-            "max_jobs_in_flight": predict.max_jobs_in_flight,
-            "retry_time_window_s": predict.retry_time_window_s,
-            "retry_interval_s": predict.retry_interval_s,
+
+class _Stages:
+    """The stages of one pipeline, in the DAG that is being made."""
+
+    def __init__(self, file: PipelineFile) -> None:
+        spec = file.spec
+        self._file, self._spec = file, spec
+        self._shared: dict[str, Any] = {
+            "work": spec.work,
+            "service": "{{ params.service }}",
+            "opensearch_conn_id": spec.connections.opensearch,
+            "aws_conn_id": spec.connections.aws,
+            "ai_conn_id": spec.connections.ai,
         }
-        watch: dict[str, Any] = {
-            "poll_every_s": predict.poll_every_s,
-            "poll_at_most_s": predict.poll_at_most_s,
-            "deadline_s": predict.deadline_s,
+        self._terms: dict[str, Any] = {
+            "model_id": MODEL_ID,
+            "parameters": self._of_model("parameters"),
+            "inputs": spec.batch_predict.inputs,
+            "max_jobs_in_flight": spec.batch_predict.max_jobs_in_flight,
+            "retry_time_window_s": spec.batch_predict.retry_time_window_s,
+            "retry_interval_s": spec.batch_predict.retry_interval_s,
         }
-        submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", shard=shard, **terms, **shared)
-        ended = OpenSearchMLTaskSensor(
-            task_id="poll",
-            batch_predict=submitted.task_id,
-            **watch,
-            **{key: value for key, value in shared.items() if key != "work"},
+        self._watch: dict[str, Any] = {
+            "poll_every_s": spec.batch_predict.poll_every_s,
+            "poll_at_most_s": spec.batch_predict.poll_at_most_s,
+            "deadline_s": spec.batch_predict.deadline_s,
+        }
+        self._written: dict[str, Any] = {
+            "index": "{{ params.index }}",
+            "field_map": spec.field_map,
+            "ingest_fields": spec.ingest.ingest_fields,
+            "routing": spec.ingest.routing,
+        }
+
+    def lay_out(self) -> None:
+        """Make the tasks."""
+        prepare = self._prepare()
+
+        @task_group(group_id="shard", prefix_group_id=False)
+        def shard(shard: Any) -> None:  # noqa: ANN401 - the XComArg of one shard
+            self._of_shard(shard)
+
+        work, of_cluster = self._spec.work, self._spec.connections
+        reconcile = OpenSearchReconcileOperator(
+            task_id="reconcile",
+            work=work,
+            retention_days=self._spec.retention_days,
+            alerts=self._spec.alerts,
+            aws_conn_id=of_cluster.aws,
+            ai_conn_id=of_cluster.ai,
+            # repair and ingest are skipped where there was nothing to do.
+            trigger_rule="none_failed",
         )
+        publish = OpenSearchPublishOperator(
+            task_id="publish",
+            index="{{ params.index }}",
+            outlets=[index_asset(of_cluster.opensearch, self._spec.ingest.index)],
+        )
+        shard.expand(shard=prepare.output) >> reconcile >> publish
+
+    def _prepare(self) -> OpenSearchPrepareOperator:
+        spec = self._spec
+        return OpenSearchPrepareOperator(
+            task_id="prepare",
+            source=source_of(spec),
+            include=spec.source.include,
+            exclude=spec.source.exclude,
+            source_format=spec.source.format,
+            ready_made=not spec.source.prepare,
+            on_empty=spec.source.on_empty,
+            watched=spec.when.new_objects is not None,
+            limit="{{ params.max_records or '' }}",
+            index_body=self._file.body("ingest", "index_body"),
+            model_id=self._of_model("model_id"),
+            stack=self._of_model("stack"),
+            connector=self._by_service(self._connectors()),
+            values=self._of_model("values"),
+            parameters=self._of_model("parameters"),
+            inputs=spec.batch_predict.inputs,
+            dimension=spec.batch_predict.dimension,
+            max_records=spec.shard.max_records,
+            max_bytes=spec.shard.max_bytes,
+            **self._written,
+            **self._shared,
+        )
+
+    def _of_shard(self, shard: Any) -> None:  # noqa: ANN401 - the XComArg of one shard
+        ingest = self._spec.ingest
+        watched = {name: value for name, value in self._shared.items() if name != "work"}
+        submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", shard=shard, **self._terms, **self._shared)
+        ended = OpenSearchMLTaskSensor(task_id="poll", **self._watch, **watched)
         repaired = OpenSearchRepairOperator(
             task_id="repair",
             shard=shard,
-            poll=ended.task_id,
-            rounds=predict.repair_rounds,
-            **terms,
-            **watch,
-            **shared,
+            rounds=self._spec.batch_predict.repair_rounds,
+            **self._terms,
+            **self._watch,
+            **self._shared,
         )
         ingested = OpenSearchBatchIngestOperator(
             task_id="ingest",
             shard=shard,
-            poll=ended.task_id,
-            repair=repaired.task_id,
             # repair is skipped where nothing failed; a failed poll still ends the shard.
             trigger_rule="none_failed",
-            index=spec.ingest.index,
-            field_map=spec.ingest.field_map,
-            ingest_fields=spec.ingest.ingest_fields,
-            max_body_bytes=spec.ingest.max_body_bytes,
-            **shared,
+            op_type=ingest.op_type,
+            on_missing=self._spec.on_missing,
+            on_unmatched=ingest.on_unmatched,
+            ingest_pipeline=ingest.ingest_pipeline,
+            load=ingest.load,
+            dead_letters=ingest.dead_letters,
+            max_body_bytes=ingest.max_body_bytes,
+            max_in_flight=ingest.max_in_flight,
+            compress=ingest.compress,
+            **self._written,
+            **self._shared,
         )
         submitted >> ended >> repaired >> ingested
 
-    shard.expand(shard=prepare.output)
+    def _connectors(self) -> dict[str, Any]:
+        predict = self._spec.batch_predict
+        found = {predict.service: self._file.body("batch_predict", "connector")}
+        found |= {name: self._file.body("batch_predict", "instead", name, "connector") for name in predict.instead}
+        return {name: without_credential(body) for name, body in found.items()}
 
+    def _of_model(self, member: str) -> Any:  # noqa: ANN401 - a text, an object, or the template of either
+        return self._by_service(
+            {name: getattr(model, member) for name, model in self._spec.batch_predict.models.items()}
+        )
 
-def _prepare(spec: PipelineSpec, include: Path, shared: dict[str, Any]) -> OpenSearchPrepareOperator:
-    predict, ingest = spec.batch_predict, spec.ingest
-    return OpenSearchPrepareOperator(
-        task_id="prepare",
-        source=spec.source.uri,
-        include=spec.source.include,
-        exclude=spec.source.exclude,
-        index=ingest.index,
-        field_map=ingest.field_map,
-        ingest_fields=ingest.ingest_fields,
-        index_body=_body(include / "indexes", ingest.index_body),
-        model_id=predict.model_id,
-        stack=predict.stack,
-        connector=_body(include / "connectors", predict.connector),
-        values=predict.values,
-        parameters=predict.parameters,
-        inputs=predict.inputs,
-        dimension=predict.dimension,
-        max_records=spec.shard.max_records,
-        max_bytes=spec.shard.max_bytes,
-        **shared,
-    )
-
-
-def _body(folder: Path, name: str | None) -> dict[str, Any] | None:
-    """Read a JSON body a pipeline names by its file's stem."""
-    if name is None:
-        return None
-    path = folder / f"{name}.json"
-    if not path.is_file():
-        known = [found.stem for found in folder.glob("*.json")]
-        raise ConfigError(f"no file {path}; known: {', '.join(known)}.{did_you_mean(name, known)}")
-    try:
-        body: dict[str, Any] = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}:{error.lineno} no JSON: {error.msg}") from error
-    return body
+    def _by_service(self, values: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
+        return of_service(self._spec.batch_predict.service, values)

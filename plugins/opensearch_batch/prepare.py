@@ -3,37 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from airflow.sdk import BaseOperator
+from airflow.sdk.configuration import conf
 
 from opensearch_batch.core.cloudformation import model_of_stack
-from opensearch_batch.core.cluster import check_dimension
+from opensearch_batch.core.cluster import check_dimension, vector_fields
+from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.manifest import Manifest, WorkPrefix, save
+from opensearch_batch.core.listing import Listing, NoDocuments, find_documents, note_prepared
+from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, WorkPrefix, save
 from opensearch_batch.core.ml_commons import Model, fill
-from opensearch_batch.core.prediction_map import holds_record, over_sources
-from opensearch_batch.core.prepare import Prepare, ShardLimits
+from opensearch_batch.core.plan import Planned
+from opensearch_batch.core.prediction_map import check_ready_made, holds_record, over_sources
+from opensearch_batch.core.prepare import Prepare
+from opensearch_batch.core.ready_made import take_ready_made
 from opensearch_batch.core.request import IngestRequest, compile_map
 from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.spec import Format
 from opensearch_batch.core.vectors import VectorField
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, connector_credential, objects
+from opensearch_batch.links import DeadLettersLink
 from opensearch_batch.providers import ai_credential, cloudformation
 from opensearch_batch.services import service
 from opensearch_batch.services.base import Service, job_keys
-from opensearch_batch.stage import errors_end_the_task, run_key_of, work_of
+from opensearch_batch.stage import chosen, errors_end_the_task, run_key_of, work_of
 
 
 class OpenSearchPrepareOperator(BaseOperator):
     """Check model and index, cut the source into shards, write the manifest.
 
     Returns a list of shards, each ``{id, input, job, records, bytes}``, to map the next stages over, and pushes the
-    XCom ``run``: ``{manifest, model_id}``.
+    XCom ``run``: ``{manifest, model_id}``. A run with the param ``dry_run`` writes nothing, logs which shards and jobs
+    there would be, pushes that as the XCom ``plan``, and returns no shards.
 
     Args:
-        source: S3 prefix or object of JSON Lines, plain or ``.gz``.
+        source: S3 prefix or object.
         work: S3 prefix for everything this pipeline writes.
         service: the AI service, such as ``sagemaker``.
         index: the index that ingest will write.
@@ -48,8 +56,14 @@ class OpenSearchPrepareOperator(BaseOperator):
         inputs: the paths in a record that the model reads, one prediction each; the connector's own choice if none.
         dimension: length of the model's vectors.
         index_body: creates the index if it is absent.
+        routing: the path of a document's routing value.
         include: globs a source's name below the prefix must match one of.
         exclude: globs it must not match.
+        source_format: ``jsonl``, ``json``, ``csv`` or ``parquet``; by the names' endings if None.
+        ready_made: the objects are service-ready inputs; each is a shard, where it is and as it is.
+        watched: note which state of the source was prepared, for `new_objects`.
+        on_empty: ``skip`` returns no shards where there are no documents, ``fail`` fails.
+        limit: how many records are taken, from the first object on; all if empty.
         max_records: records a shard.
         max_bytes: bytes a shard.
         opensearch_conn_id: the cluster.
@@ -71,9 +85,12 @@ class OpenSearchPrepareOperator(BaseOperator):
         "values",
         "parameters",
         "inputs",
+        "connector",
         "include",
         "exclude",
+        "limit",
     )
+    operator_extra_links = (DeadLettersLink(),)
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -87,14 +104,20 @@ class OpenSearchPrepareOperator(BaseOperator):
         ingest_fields: Sequence[str] = (),
         model_id: str | None = None,
         stack: str | None = None,
-        connector: Mapping[str, Any] | None = None,
-        values: Mapping[str, str] | None = None,
-        parameters: Mapping[str, Any] | None = None,
+        connector: Mapping[str, Any] | str | None = None,
+        values: Mapping[str, str] | str | None = None,
+        parameters: Mapping[str, Any] | str | None = None,
         inputs: Sequence[str] = (),
         dimension: int | None = None,
         index_body: Mapping[str, Any] | None = None,
+        routing: str | None = None,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        source_format: Format | None = None,
+        ready_made: bool = False,
+        watched: bool = False,
+        on_empty: Literal["fail", "skip"] = "fail",
+        limit: int | str | None = None,
         max_records: int = 10_000,
         max_bytes: int = 100_000_000,
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
@@ -111,14 +134,21 @@ class OpenSearchPrepareOperator(BaseOperator):
         self.ingest_fields = ingest_fields
         self.model_id = model_id
         self.stack = stack
-        self.connector = connector
-        self.values = values or {}
-        self.parameters = parameters or {}
+        # Airflow stores templated fields: a credential that somebody left in a connector's file must not be there.
+        self.connector = connector if isinstance(connector, str) else without_credential(connector)
+        self.values = values
+        self.parameters = parameters
         self.inputs = inputs
         self.dimension = dimension
         self.index_body = index_body
+        self.routing = routing
         self.include = include
         self.exclude = exclude
+        self.source_format = source_format
+        self.ready_made = ready_made
+        self.watched = watched
+        self.on_empty = on_empty
+        self.limit = limit
         self.max_records = max_records
         self.max_bytes = max_bytes
         self.opensearch_conn_id = opensearch_conn_id
@@ -127,81 +157,139 @@ class OpenSearchPrepareOperator(BaseOperator):
 
     def execute(self, context: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - Airflow's context
         """Check, cut, account."""
+        dry_run = bool(context["params"].get("dry_run"))
         with errors_end_the_task():
-            run_key, work, store = run_key_of(context), work_of(self.work, context), objects(self.aws_conn_id)
-            model = self._model()
-            parameters = {**model.parameters, **self.parameters}
+            work, store = work_of(self.work, context), objects(self.aws_conn_id)
+            found = self._find(store, work)
+            if found is None:
+                return []
+            if self.watched and not dry_run:
+                note_prepared(store, work, found, done=False)
+            model = self._model(dry_run=dry_run)
+            parameters = {**model.parameters, **chosen(self.parameters)}
             adapter = service(self.service)
             adapter.check(parameters, self.inputs)
-            vectors = self._check_index(adapter, parameters)
-            manifest = self._prepare(store, work, run_key, model, parameters)
-            manifest = msgspec.structs.replace(manifest, vectors=vectors)
-            where = work.manifest(run_key)
+            vectors = self._check_index(adapter, parameters, dry_run=dry_run)
+            cut = self._cut(store, work, run_key_of(context), found, parameters, writes=not dry_run)
+            manifest = msgspec.structs.replace(cut, model_id=model.id, vectors=vectors)
+            if dry_run:
+                self._tell_plan(Planned.of(store, work, manifest), context)
+                return []
+            _refuse_many(len(manifest.shards))
+            where = work.manifest(manifest.run_key)
             save(store, where, manifest)
+            if self.watched:
+                note_prepared(store, work, found, done=True)
+            if manifest.dead_letters:
+                self.dead_letters_url = store.browse_url(manifest.dead_letters)
         context["ti"].xcom_push(key="run", value={"manifest": where, "model_id": model.id})
         self.log.info("%s in %d shards: %s; manifest %s", self.source, len(manifest.shards), manifest.counts, where)
         return [msgspec.to_builtins(prepared.shard) for prepared in manifest.shards]
 
-    def _check_index(self, adapter: Service, parameters: Mapping[str, Any]) -> list[VectorField]:
+    def _find(self, store: S3Objects, work: WorkPrefix) -> Listing | None:
+        """Return the source's objects, None where there are none and that is no mistake."""
+        try:
+            return find_documents(store, work, self.source, include=self.include, exclude=self.exclude)
+        except NoDocuments as error:
+            if self.on_empty == "fail":
+                raise
+            self.log.info("%s", error)
+            return None
+
+    def _tell_plan(self, planned: Planned, context: Any) -> None:  # noqa: ANN401 - Airflow's context
+        for line in planned.lines():
+            self.log.info("dry run: %s", line)
+        context["ti"].xcom_push(key="plan", value=msgspec.to_builtins(planned))
+
+    def _check_index(self, adapter: Service, parameters: Mapping[str, Any], *, dry_run: bool) -> list[VectorField]:
         """Make sure that what the job will predict fits the index, which is created here if a body is given.
 
         Returns the mapped vector fields.
         """
         cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
-        request = IngestRequest(self.index, dict(self.field_map), list(self.ingest_fields))
+        request = IngestRequest(self.index, dict(self.field_map), list(self.ingest_fields), routing=self.routing)
         mapped = over_sources(request, adapter, parameters, self.inputs)
         fields = compile_map(mapped, sources=2 if mapped.joined_by else 1).fields
-        if cluster.index(self.index) is None and self.index_body is not None:
-            cluster.create_index(self.index, self.index_body)
         index = cluster.index(self.index)
+        if index is None and self.index_body is not None:
+            if dry_run:
+                return [
+                    vector for vector in vector_fields(self.index_body.get("mappings", {})) if vector.name in fields
+                ]
+            cluster.create_index(self.index, self.index_body)
+            index = cluster.index(self.index)
         if index is None:
             raise ConfigError(f"OpenSearch {cluster.name}: no index {self.index!r}; create it, or give index_body")
         if self.dimension is not None:
             check_dimension(index, fields, self.dimension)
         return [vector for vector in index.vectors if vector.name in fields]
 
-    def _model(self) -> Model:
+    def _model(self, *, dry_run: bool) -> Model:
         ml = OpenSearchMLHook(self.opensearch_conn_id).ml
         model_id = self.model_id or (self.stack and model_of_stack(cloudformation(self.aws_conn_id), self.stack))
         if model_id:
             return ml.model(model_id)
-        if self.connector is None:
+        connector = chosen(self.connector)
+        if not connector:
             raise ConfigError("give model_id, a stack that made the model, or a connector to make it from")
-        credential = self._credential()
-        body = fill({k: v for k, v in self.connector.items() if k != "credential"}, self.values, "connector")
-        return ml.ensure_model(str(body["name"]), {**body, "credential": credential})
+        body = fill(connector, chosen(self.values), "connector")
+        if dry_run:
+            return Model("", dict(body.get("parameters", {})))
+        return ml.ensure_model(str(body["name"]), {**body, "credential": self._credential()})
 
     def _credential(self) -> dict[str, str]:
         return ai_credential(self.service, self.ai_conn_id) or connector_credential(
-            self.aws_conn_id, role_arn=self.values.get("role_arn")
+            self.aws_conn_id, role_arn=chosen(self.values).get("role_arn")
         )
 
-    def _prepare(
-        self, store: S3Objects, work: WorkPrefix, run_key: str, model: Model, parameters: dict[str, Any]
+    def _cut(
+        self,
+        store: S3Objects,
+        work: WorkPrefix,
+        run_key: str,
+        found: Listing,
+        parameters: dict[str, Any],
+        *,
+        writes: bool,
     ) -> Manifest:
+        """Cut the source; the manifest lacks model and vectors yet."""
         adapter, inputs = service(self.service), tuple(self.inputs)
         with DeadLetters(store, work.dead_letters(run_key, "prepare")) as dead:
-            shards, counts = Prepare(
-                store,
-                work,
-                limits=self._limits(adapter),
-                request_line=adapter.request_line(parameters, inputs),
-                keeps_records=not holds_record(adapter, parameters),
-                job_key=job_keys(adapter, parameters, inputs),
-                dead=dead,
-            ).run(self.source, include=self.include, exclude=self.exclude)
+            if self.ready_made:
+                shards, counts = self._take_ready_made(store, found, adapter, parameters)
+            else:
+                shards, counts = Prepare(
+                    store,
+                    work,
+                    limits=self._limits(adapter),
+                    request_line=adapter.request_line(parameters, inputs),
+                    form=adapter.line_form(parameters, inputs),
+                    keeps_records=not holds_record(adapter, parameters),
+                    job_key=job_keys(adapter, parameters, inputs),
+                    dead=dead,
+                    writes=writes,
+                ).run(found, said=self.source_format, at_most=int(self.limit) if self.limit else None)
             return Manifest(
                 work.pipeline,
                 run_key,
                 self.source,
                 adapter.name,
-                model.id,
+                "",
                 counts,
                 shards,
                 dead.location,
                 parameters=parameters,
                 inputs=inputs,
             )
+
+    def _take_ready_made(
+        self, store: S3Objects, found: Listing, adapter: Service, parameters: Mapping[str, Any]
+    ) -> tuple[list[PreparedShard], PrepareCounts]:
+        if self.limit:
+            raise ConfigError("source.prepare is false: objects go as they are, so max_records cannot cut them")
+        check_ready_made(adapter, parameters)
+        job_key = job_keys(adapter, parameters, self.inputs)
+        return take_ready_made(store, found, limits=self._limits(adapter), job_key=job_key)
 
     def _limits(self, adapter: Service) -> ShardLimits:
         of = adapter.limits
@@ -212,4 +300,19 @@ class OpenSearchPrepareOperator(BaseOperator):
             min(self.max_bytes, of.max_bytes - room * min(of.max_record_bytes, of.max_bytes // (10 * of.min_records))),
             of.max_record_bytes,
             of.min_records,
+        )
+
+
+def without_credential(connector: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a connector's body without what may be a secret."""
+    return None if connector is None else {name: connector[name] for name in connector if name != "credential"}
+
+
+def _refuse_many(shards: int) -> None:
+    """Raise ConfigError when Airflow would not map over so many shards; it would fail the task without a remedy."""
+    most = conf.getint("core", "max_map_length")
+    if shards > most:
+        raise ConfigError(
+            f"the source makes {shards} shards, and Airflow takes {most} at most ([core] max_map_length); raise "
+            "shard.max_records of the pipeline, or that setting"
         )

@@ -22,7 +22,7 @@ from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.poll import MLTaskTrigger, polled
 from opensearch_batch.providers import outputs_store
 from opensearch_batch.services import service
-from opensearch_batch.stage import asked_in, errors_end_the_task, run_key_of, work_of
+from opensearch_batch.stage import asked_in, chosen, errors_end_the_task, run_key_of, work_of
 from opensearch_batch.submit import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
 
 
@@ -59,7 +59,7 @@ class OpenSearchRepairOperator(BaseOperator):
         work: str,
         service: str,
         model_id: str,
-        parameters: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, Any] | str | None = None,
         inputs: Sequence[str] = (),
         rounds: int = 2,
         poll: str = "poll",
@@ -79,7 +79,7 @@ class OpenSearchRepairOperator(BaseOperator):
         self.work = work
         self.service = service
         self.model_id = model_id
-        self.parameters = parameters or {}
+        self.parameters = parameters
         self.inputs = inputs
         self.rounds = rounds
         self.poll = poll
@@ -147,7 +147,7 @@ class OpenSearchRepairOperator(BaseOperator):
         return JobTerms(
             service=self.service,
             model_id=self.model_id,
-            parameters=dict(self.parameters),
+            parameters=chosen(self.parameters),
             inputs=tuple(self.inputs),
             max_jobs_in_flight=self.max_jobs_in_flight,
             retry_time_window_s=self.retry_time_window_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -45,6 +46,13 @@ def asked_in(context: Mapping[str, Any], retries: int | None) -> Asked:
 def forced(context: Mapping[str, Any]) -> bool:
     """Say whether a person started this run with ``force``."""
     return bool(context["params"].get("force", False))
+
+
+def chosen(value: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """Return an object that a template may have chosen, as a JSON text, by what the form says."""
+    if isinstance(value, str):
+        value = json.loads(value) if value else None
+    return dict(value or {})
 
 
 def summary(report: IngestReport, where: str) -> dict[str, Any]:

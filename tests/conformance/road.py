@@ -12,16 +12,18 @@ from typing import Any
 
 from opensearch_batch.core.clients import cohere_client, openai_client
 from opensearch_batch.core.cohere_datasets import CohereDatasets
+from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_letters
 from opensearch_batch.core.errors import FatalError, RetriableError
 from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.job import Asked, Decision, End, JobRecord, Ledger, bad_end
+from opensearch_batch.core.listing import find_documents
 from opensearch_batch.core.manifest import Manifest, Shard, WorkPrefix, digest
 from opensearch_batch.core.ml_commons import MLCommons, Model, fill
 from opensearch_batch.core.openai_files import OpenAIFiles
 from opensearch_batch.core.output_rows import Answered
 from opensearch_batch.core.prediction_map import holds_record, over_sources
-from opensearch_batch.core.prepare import Prepare, ShardLimits
+from opensearch_batch.core.prepare import Prepare
 from opensearch_batch.core.repair import Repair, RepairAccount
 from opensearch_batch.core.request import IngestRequest
 from opensearch_batch.core.shard import ShardIngest
@@ -115,7 +117,7 @@ class Road:
                 keeps_records=not holds_record(self.adapter, parameters),
                 job_key=job_keys(self.adapter, parameters, self.inputs),
                 dead=dead,
-            ).run(f"s3://{self.bucket}/in/")
+            ).run(find_documents(self.lab.objects, self.work, f"s3://{self.bucket}/in/"))
         self.manifest = Manifest(
             "road", "run", "in", self.name, self.model.id, counts, [prepared], parameters=parameters, inputs=self.inputs
         )

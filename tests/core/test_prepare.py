@@ -9,10 +9,12 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
+from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
+from opensearch_batch.core.listing import find_documents
 from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Segment, WorkPrefix
-from opensearch_batch.core.prepare import Prepare, ShardLimits
+from opensearch_batch.core.prepare import Prepare
 from opensearch_batch.core.s3 import S3Objects
 
 LIMITS = ShardLimits(max_records=3, max_bytes=1000, max_record_bytes=200)
@@ -46,7 +48,7 @@ def prepare(
             job_key=lambda d: d[:8],
             dead=dead,
         )
-        return stage.run(f"s3://{bucket}/{source}")
+        return stage.run(find_documents(store, work, f"s3://{bucket}/{source}"))
 
 
 def put(store: S3Objects, bucket: str, name: str, *lines: bytes) -> None:
@@ -62,16 +64,16 @@ def rows(first: int, count: int) -> list[bytes]:
 
 def test_shards_are_cut_across_objects_and_the_same_each_time(store: S3Objects, bucket: str) -> None:
     """Seven records of two objects make shards of three; a second run finds them and writes none."""
-    put(store, bucket, "a.jsonl", *rows(0, 4))
-    put(store, bucket, "b.jsonl.gz", *rows(4, 3))
+    put(store, bucket, "a.jsonl", *rows(0, 1))
+    put(store, bucket, "b.jsonl.gz", *rows(1, 6))
     first, counts = prepare(store, bucket)
     assert counts == PrepareCounts(read=7, records=7)
     assert [prepared.shard.records for prepared in first] == [3, 3, 1]
     a, b = f"s3://{bucket}/in/a.jsonl", f"s3://{bucket}/in/b.jsonl.gz"
-    assert first[1].segments == [Segment(a, 4, 1), Segment(b, 1, 2)]
-    stored = store.read(first[1].shard.input)
+    assert first[0].segments == [Segment(a, 1, 1), Segment(b, 1, 2)]
+    stored = store.read(first[0].shard.input)
     assert stored is not None
-    assert stored.content.splitlines() == rows(3, 3)
+    assert stored.content.splitlines() == rows(0, 3)
     assert prepare(store, bucket) == (first, counts)
 
 

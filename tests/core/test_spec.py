@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.spec import load
+from opensearch_batch.core.pipeline_file import load
+from opensearch_batch.core.spec_reference import page, schema
 
 GOOD = """\
 source:
@@ -50,10 +52,90 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ("uri: s3://documents/in/", "uri: /documents", r"books.yaml:2 source.uri: '/documents' is no S3 location"),
         ("model_id: abc", "dimension: 4", "books.yaml:4 batch_predict: give one of model_id, stack and connector"),
         ("work: s3://work", "work s3://work", r"books.yaml:\d no YAML"),
-        ("work: s3://work\n", "", r"books.yaml:1 pipeline: Object missing required field `work`"),
+        ("work: s3://work\n", "", "books.yaml:1 pipeline: work is missing; write work: .s3://my-work-bucket"),
+        ("text: $.text", "text: $.text\n    text: $.body", r"yaml:11 ingest.field_map.text: .* line 10 already"),
+        ("    text: $.text\n", "    [1, 2]\n", r"books.yaml:9 ingest.field_map: Expected `object`.*write field_map"),
+        ("work: s3://work", "work: s3://work\nid: $.a\nid: $.b", r"books.yaml:5 id: the key stands in line 4 already"),
+        ("text: $.text", "text: $.text\n    _id: $.a\nid: $.b", r"books.yaml:12 id: ingest.field_map has an _id too"),
+        ("index: passages", "index: Passages", r"books.yaml:8 ingest.index: .* Did you mean 'passages'\?"),
+        ("index: passages", "index: p\n  on_missing: {body: omit}", r"yaml:9 ingest.on_missing: body: no such field"),
+        ("index: passages", "index: p\n  load: {refresh_interval: x}", r"books.yaml:9 ingest.load.refresh_interval"),
+        ("index: passages", "index: p\n  on_missing: {text: omitt}", r"ingest.on_missing: 'omitt' is .*'omit'\?"),
+        ("index: passages", "index: p\n  op_type: upser", r"yaml:9 ingest.op_type: 'upser' .* Did you mean 'upsert'"),
+        ("documents/in/", "documents/{{ dss }}/", r"books.yaml:2 source.uri: nothing fills in \{\{ dss \}\}.*'ds'\?"),
+        ("documents/in/", "documents/{{ partition_key }}/", r"books.yaml:1 schedule: source.uri asks for"),
+        ("model_id: abc", "model_id: abc\n  input: $.*", r"books.yaml:7 batch_predict.input: .* is no plain path"),
+        (
+            "model_id: abc", "model_id: abc\n  instead: {openai: {}}",
+            r"books.yaml:7 batch_predict.instead.openai: give one of model_id",
+        ),
+        ("model_id: abc", "model_id: abc\n  instead: {gpt: {model_id: a}}", r"books.yaml:7 .*: no AI service 'gpt'"),
+        ("work: s3", "schedule: 0 2 * *\nwork: s3", r"books.yaml:3 schedule: '0 2 \* \*' is no cron expression"),
+        ("work: s3", "schedule: '@dayly'\nwork: s3", r"books.yaml:3 schedule: .* Did you mean '@daily'\?"),
+        ("work: s3", "schedule: {cron: '@daily', timezone: Mars/X}\nwork: s3", r"nothing is known of 'Mars/X'"),
+        ("work: s3", "schedule: {timezone: UTC}\nwork: s3", r"give one of cron, partitions, .*, found none"),
+        (
+            "work: s3", "schedule: {cron: '@daily', assets: [a]}\nwork: s3",
+            r"give one of cron, partitions, .*, found cron and assets",
+        ),
+        ("work: s3", "alerts: {email: a@b.c}\nwork: s3", r"yaml:3 alerts.email: Expected `array`.*write email: \["),
+        ("work: s3", "tests: [{name: a, records: [], documents: []}]\nwork: s3", r"yaml:3 tests\[0\]: give one of"),
+        ("work: s3", "tests:\n- name: 1\nwork: s3", r"books.yaml:4 tests\[0\].name: Expected `str`, got `int`"),
+        ("work: s3", "work: /tmp", r"books.yaml:3 work: .*write work: .s3://"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
     """Each message says where and what to write instead."""
     with pytest.raises(ConfigError, match=message):
         load(spec_file(tmp_path, GOOD.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "uri"),
+    [
+        ("{new_objects: {poll_every_s: 5}}", "s3://documents/{{ ds }}/"),
+        ("{assets: [a]}", "s3://documents/{{ ds }}/"),
+        ('{partitions: "@daily"}', "s3://documents/{{ ds }}/"),
+        ("none", "s3://documents/{{ partition_key }}/"),
+    ],
+)
+def test_a_template_needs_a_run_that_has_the_value(tmp_path: Path, schedule: str, uri: str) -> None:
+    """Else every run would fail."""
+    text = GOOD.replace("s3://documents/in/", f'"{uri}"') + f"schedule: {schedule}\n"
+    with pytest.raises(ConfigError, match=r"books.yaml:11 schedule: "):
+        load(spec_file(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("", {}),
+        ("on_missing: omit", {"*": "omit"}),
+        ("on_missing: {text: null, '*': dead_letter}", {"text": "null", "*": "dead_letter"}),
+    ],
+)
+def test_what_a_missing_value_does_is_said_for_all_or_by_field(
+    tmp_path: Path, said: str, found: dict[str, str]
+) -> None:
+    """YAML reads the word null as nothing; here it is the word."""
+    assert load(spec_file(tmp_path, GOOD.replace("  field_map", f"  {said}\n  field_map"))).on_missing == found
+
+
+@pytest.mark.parametrize(("said", "cron"), [("none", None), ("'@daily'", "@daily"), ("0 2 * * *", "0 2 * * *")])
+def test_a_schedule_may_be_short(tmp_path: Path, said: str, cron: str | None) -> None:
+    """One text, or its parts."""
+    assert load(spec_file(tmp_path, f"{GOOD}schedule: {said}\n")).when.cron == cron
+
+
+def test_the_reference_and_the_schema_are_of_these_types() -> None:
+    """`make reference` writes them."""
+    docs = Path(__file__).resolve().parents[2] / "docs"
+    assert (docs / "pipeline_reference.md").read_text() == page()
+    assert json.loads((docs / "pipeline.schema.json").read_text()) == schema()
+
+
+def test_every_key_is_explained() -> None:
+    """A row of the reference says what it means."""
+    rows = [line for line in page().splitlines() if line.startswith("| `")]
+    assert len(rows) > 60
+    assert not [row for row in rows if row.endswith("|  |")]

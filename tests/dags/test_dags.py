@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,9 @@ def test_a_dag_file_is_light_and_its_stages_stand_in_order(home: Path, module: s
         "batch_predict": ["poll"],
         "poll": ["repair"],
         "repair": ["ingest"],
-        "ingest": [],
+        "ingest": ["reconcile"],
+        "reconcile": ["publish"],
+        "publish": [],
     }
 
 
@@ -60,7 +63,33 @@ def test_a_dag_of_one_task_is_light(home: Path, module: str) -> None:
     assert found["tasks"] == {module: {module: []}}
 
 
-def read(home: Path, module: str) -> dict[str, Any]:
+def test_a_file_with_a_mistake_takes_no_other_one_with_it(home: Path, tmp_path: Path) -> None:
+    """The others are DAGs all the same, and an import error names each mistake with its file and line."""
+    for folder in ("dags", "include"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("local_stack", "__pycache__"))
+    pipelines = tmp_path / "include" / "pipelines"
+    whole = (pipelines / "passages.yaml").read_text()
+    (pipelines / "mistaken.yaml").write_text(whole.replace("uri:", "url:"))
+    (pipelines / "scrambled.yaml").write_bytes(b"\xff\xfe")
+    (pipelines / "torn.yaml").write_text("source: {")
+    found = read(home, "pipelines", tmp_path)
+    known = [path.stem for path in sorted((ROOT / "include" / "pipelines").glob("*.yaml"))]
+    assert sorted(found["again"]) == sorted(known)
+    with pytest.raises(AssertionError) as refused:
+        read(home, "refused_pipelines", tmp_path)
+    said = str(refused.value)
+    assert f"{pipelines}/mistaken.yaml:3 source.url: unknown key. Did you mean 'uri'?" in said
+    assert f"{pipelines}/scrambled.yaml:1 cannot be read" in said
+    assert f"{pipelines}/torn.yaml:2 no YAML" in said
+    assert not [name for name in known if f"/{name}.yaml" in said]
+
+
+def test_without_a_mistake_nothing_is_refused(home: Path) -> None:
+    """The file that tells of mistakes holds no DAG, or two files would have the same ones."""
+    assert read(home, "refused_pipelines")["tasks"] == {}
+
+
+def read(home: Path, module: str, root: Path = ROOT) -> dict[str, Any]:
     """Read a DAG file as Airflow does, in a process of its own."""
     environment = {
         **os.environ,
@@ -70,7 +99,7 @@ def read(home: Path, module: str) -> dict[str, Any]:
     }
     code = READ.format(module=module, heavy=HEAVY)
     done = subprocess.run(  # noqa: S603 - our own interpreter and code
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -14,8 +14,10 @@ import openai
 import pytest
 from botocore.config import Config
 
+from opensearch_batch.core.cohere_datasets import CohereDatasets
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError, Throttled
 from opensearch_batch.core.job import JobRecord
+from opensearch_batch.core.openai_files import OpenAIFiles
 from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.services import provider, service
 from opensearch_batch.services.providers.cohere import VALIDATION_MOST_S, CohereProvider
@@ -200,6 +202,19 @@ def test_a_shard_is_uploaded_whole_however_large(way: Callable[[str], Way]) -> N
         it.provider.unstage(staged)
     with pytest.raises(openai.NotFoundError):
         it.client.files.retrieve(file.id)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("openai", OpenAIFiles), ("cohere", CohereDatasets)])
+def test_what_lies_at_a_service_can_be_removed(way: Callable[[str], Way], name: str, kind: Any) -> None:
+    """Its outputs go with all else when their time has come; once, and again without an error."""
+    it = way(name)
+    it.objects.write(f"s3://{BUCKET}/one", b'{"text":"a","record_id":"r0"}\n')
+    (file_id,) = it.provider.stage(f"s3://{BUCKET}/one", "one").values()
+    store, uri = kind(it.client), f"{name}://{file_id}"
+    assert store.head(uri) is not None
+    for _ in range(2):
+        store.delete(uri)
+    assert store.head(uri) is None
 
 
 def test_a_dataset_keeps_the_ids_and_is_waited_for(ai_stand: Stand, way: Callable[[str], Way]) -> None:

@@ -11,13 +11,15 @@ from typing import Annotated
 import typer
 
 from opensearch_batch import __version__
+from opensearch_batch.cli.check import CheckAccount, check
 from opensearch_batch.cli.command import Account, usage_error
 from opensearch_batch.cli.ingest import IngestAccount, ingest
 from opensearch_batch.cli.replay import ReplayAccount, replay
+from opensearch_batch.cli.schema import schema
 
 PROGRAM = "python -m opensearch_batch"
 # The account of a command that was called wrongly has the members of any other.
-ACCOUNTS: dict[str, type[Account]] = {"ingest": IngestAccount, "replay": ReplayAccount}
+ACCOUNTS: dict[str, type[Account]] = {"ingest": IngestAccount, "replay": ReplayAccount, "check": CheckAccount}
 
 app = typer.Typer(
     help="Batch ingestion for OpenSearch, offline. Exit codes: 0 done, 1 done with dead letters, 2 refused, 3 failed.",
@@ -27,6 +29,8 @@ app = typer.Typer(
 )
 app.command()(ingest)
 app.command()(replay)
+app.command()(check)
+app.command()(schema)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer passes a flag's value so

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.bulk import Item
+from opensearch_batch.core.bulk import Item, fields_of
 from opensearch_batch.core.documents import Documents, Entry
 from opensearch_batch.core.join import Row
 from opensearch_batch.core.objects import Objects
@@ -107,7 +107,7 @@ def _look(entries: Sequence[Entry], *, sources: int, whole: bool) -> Look:
         documents=len(new),
         partial=len(partial),
         dead_letters=len(rejected),
-        first_documents=[DocumentShown(item.id, shortened(_fields(item)), id(item) in partial) for item in first],
+        first_documents=[DocumentShown(item.id, shortened(fields_of(item)), id(item) in partial) for item in first],
         first_dead_letters=[_shown(entry) for entry in rejected[:SHOWN]],
     )
 
@@ -115,13 +115,6 @@ def _look(entries: Sequence[Entry], *, sources: int, whole: bool) -> Look:
 def _shown(entry: Rejected) -> RejectedShown:
     row = entry.rows[0]
     return RejectedShown(row.uri, row.line, entry.reason)
-
-
-def _fields(item: Item) -> Any:  # noqa: ANN401 - a document
-    """Return a document's fields; an upsert holds them as its ``doc``."""
-    action, _, rest = item.lines.partition(b"\n")
-    body = msgspec.json.decode(rest)
-    return body["doc"] if action.startswith(b'{"update"') else body
 
 
 def shortened(value: Any) -> Any:  # noqa: ANN401 - any JSON

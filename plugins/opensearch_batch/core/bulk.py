@@ -119,6 +119,13 @@ def lines_of(
     return (before + name + after, *source, end)
 
 
+def fields_of(item: Item) -> Any:  # noqa: ANN401 - a document
+    """Return a document's fields; an upsert holds them as its ``doc``."""
+    action, _, rest = item.lines.partition(b"\n")
+    body = msgspec.json.decode(rest)
+    return body["doc"] if action.startswith(b'{"update"') else body
+
+
 def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iterator[Body]:
     """Cut documents into bodies of at most so many bytes; a larger document travels alone, an id once in each.
 

@@ -105,6 +105,10 @@ class Cluster:
         """The cluster's address, without credentials."""
         return str(self.client.transport.get_connection().host)
 
+    def search_url(self, index: str) -> str:
+        """Return the address of an index's first documents for a browser, without credentials."""
+        return f"{self.url}/{index}/_search?pretty"
+
     @contextmanager
     def _errors(self, request: str) -> Iterator[None]:
         from opensearchpy import exceptions as os_errors

@@ -1,15 +1,16 @@
-"""Datasets at Cohere, read as JSON Lines: their parts are Avro files, each row an object. Nothing is written here."""
+"""Datasets at Cohere, read as JSON Lines: their parts are Avro files, each row an object; and removed in the end."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
 from typing import IO, Any, NoReturn
 
 import msgspec
 
 from opensearch_batch.core.cohere_errors import cohere_errors
-from opensearch_batch.core.errors import ConfigError, OutputUnusable, RetriableError
+from opensearch_batch.core.errors import ConfigError, NotFound, OutputUnusable, RetriableError
 from opensearch_batch.core.objects import READ_BUFFER_BYTES, ObjectInfo, Stored
 from opensearch_batch.core.single_floats import change_of
 
@@ -74,11 +75,16 @@ class CohereDatasets:
             except NotFoundError:
                 return None
 
+    def delete(self, uri: str) -> None:
+        """Remove a dataset, if it is there."""
+        with suppress(NotFound), cohere_errors(uri):
+            self._client.datasets.delete(id=uri.removeprefix(SCHEME))
+
     def _refuse(self, uri: str, *_: object, **__: object) -> NoReturn:
         """Raise ConfigError: nothing is written there."""
         raise ConfigError(f"{uri}: datasets at Cohere are only read; give a location on S3 or of this machine")
 
-    write = create = replace = upload = delete = _refuse
+    write = create = replace = upload = _refuse
 
 
 class _Rows(io.RawIOBase):

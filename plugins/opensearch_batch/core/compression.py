@@ -10,6 +10,8 @@ from typing import IO
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.objects import READ_BUFFER_BYTES
 
+COMPRESSED = (".gz", ".zst")
+
 
 def decompressed(stream: IO[bytes], uri: str) -> IO[bytes]:
     """Return the stream as its content: ``.gz`` and ``.zst`` are decompressed, anything else is as it is.

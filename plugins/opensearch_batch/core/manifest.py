@@ -112,6 +112,18 @@ class WorkPrefix:
         """Return the folder of what limits the jobs in flight of the pipeline and a model."""
         return f"{self.root}/{self.pipeline}/slots/{digest(service, model_id)}"
 
+    def prepared(self, source: str) -> str:
+        """Return where it is noted which state of a watched source was prepared last."""
+        return f"{self.root}/{self.pipeline}/prepared/{digest(source)}.json"
+
+    def retention(self) -> str:
+        """Return the folder of what the pipeline's successful runs used, by time."""
+        return f"{self.root}/{self.pipeline}/retention/"
+
+    def account(self, run_key: str) -> str:
+        """Return the location of a run's own account."""
+        return f"{self.run(run_key)}/run.json"
+
     def repair(self, run_key: str, shard_id: str) -> str:
         """Return where repair accounts for the jobs of one shard of a run."""
         return f"{self.run(run_key)}/repair/{shard_id}.json"
@@ -133,13 +145,18 @@ class WorkPrefix:
         """Return where ingest accounts for one shard of a run."""
         return f"{self.run(run_key)}/ingest/{shard_id}.json"
 
-    def ingested(self, index: str, shard: Shard, segments: Sequence[Segment]) -> str:
+    def used(self, run_key: str, shard_id: str) -> str:
+        """Return where ingest notes which jobs' outputs it read for one shard of a run."""
+        return f"{self.run(run_key)}/ingest/{shard_id}-jobs.json"
+
+    def ingested(self, index: str, segments: Sequence[Segment]) -> str:
         """Return the folder, shared by all runs of the pipeline, of what of one place in the sources is in the index.
 
-        It is named by the place and not by the content: newer content takes the place of the older.
+        It is named by the place at which a shard begins and not by its content: newer content takes the place of the
+        older, and news before it moves nothing.
         """
-        sources = dict.fromkeys(segment.source for segment in segments)
-        return f"{self.root}/{self.pipeline}/ingested/{digest(index, shard.id, *sources)}"
+        first = segments[0]
+        return f"{self.root}/{self.pipeline}/ingested/{digest(index, first.source, str(first.first_line))}"
 
 
 def run_key(dag_id: str, run: str) -> str:

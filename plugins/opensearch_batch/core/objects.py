@@ -151,9 +151,14 @@ def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
 
     ``\n`` and ``\r\n`` end a line, and ``\r`` in a stream that starts without any ``\n``; a last line needs no end.
     """
-    if _ends_in_cr(stream):
+    if ends_in_cr(stream):
         stream = io.BufferedReader(_CrAsLf(stream), READ_BUFFER_BYTES)
-    number = offset = 0
+    yield from lf_lines(stream, max_line_bytes=max_line_bytes)
+
+
+def lf_lines(stream: IO[bytes], *, max_line_bytes: int, number: int = 1, offset: int = 0) -> Iterator[Line]:
+    r"""Yield the lines of a stream that ``\n`` or ``\r\n`` end; `number` and `offset` are those of the first."""
+    number -= 1
     while raw := stream.readline(max_line_bytes + len(b"\r\n")):
         number += 1
         # One slice: a long line is not copied twice.
@@ -174,7 +179,8 @@ def _skip_to_line_end(stream: IO[bytes]) -> int:
     return skipped
 
 
-def _ends_in_cr(stream: IO[bytes]) -> bool:
+def ends_in_cr(stream: IO[bytes]) -> bool:
+    r"""Say whether a stream starts with lines that ``\r`` alone ends."""
     start = stream.peek(READ_BUFFER_BYTES) if hasattr(stream, "peek") else b""
     # A CR at its very end may be half of a CRLF.
     return b"\r" in start[:-1] and b"\n" not in start

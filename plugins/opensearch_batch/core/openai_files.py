@@ -1,10 +1,10 @@
-"""Files at OpenAI, read through its Files API: what batch jobs took and gave. Nothing is written there."""
+"""Files at OpenAI, through its Files API: what batch jobs took and gave. They are read, and removed in the end."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
@@ -63,11 +63,18 @@ class OpenAIFiles:
             response = self._client.files.with_streaming_response.content(uri.removeprefix(SCHEME))
             return io.BufferedReader(_Content(response, uri), READ_BUFFER_BYTES)
 
+    def delete(self, uri: str) -> None:
+        """Remove a file, if it is there."""
+        import openai
+
+        with _errors(uri), suppress(openai.NotFoundError):
+            self._client.files.delete(uri.removeprefix(SCHEME))
+
     def _refuse(self, uri: str, *_: object, **__: object) -> NoReturn:
         """Raise ConfigError: nothing is written there."""
         raise ConfigError(f"{uri}: files at OpenAI are only read; give a location on S3 or of this machine")
 
-    write = create = replace = upload = delete = _refuse
+    write = create = replace = upload = _refuse
 
 
 class _Content(io.RawIOBase):

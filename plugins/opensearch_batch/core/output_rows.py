@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
 from operator import itemgetter
 from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.errors import OutputUnusable
+from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.join import Row
 from opensearch_batch.core.objects import ObjectInfo, Objects
 from opensearch_batch.core.prediction_map import OUTPUT
@@ -38,6 +40,31 @@ class Answered(msgspec.Struct, frozen=True):
     def unusable(self, reason: str) -> OutputUnusable:
         """Return the error that blames this job."""
         return OutputUnusable(reason, job=self.job, task_id=self.task_id)
+
+
+class UsedJobs(msgspec.Struct, frozen=True):
+    """What a shard's jobs answered, and the objects that this is."""
+
+    answered: list[Answered]
+    outputs: list[ObjectInfo]
+
+
+class Removed(msgspec.Struct, frozen=True):
+    """The account of outputs that retention removed, and when it did (epoch seconds)."""
+
+    at: float
+    used: UsedJobs
+
+
+def removed_uri(folder: str) -> str:
+    """Return where that account lies, beside the job's record."""
+    return f"{folder}/removed.json"
+
+
+def load_removed(objects: Objects, folder: str) -> Removed | None:
+    """Return it, None when nothing was removed."""
+    stored = objects.read(removed_uri(folder)) if folder else None
+    return None if stored is None else msgspec.json.decode(stored.content, type=Removed)
 
 
 class OutputRow(msgspec.Struct, frozen=True):
@@ -68,28 +95,48 @@ class OutputRows:
         self._answers = answers
 
     def source(self, answered: Sequence[Answered]) -> Source:
-        """Return the objects of all answers, the jobs in their order.
+        """Return the objects of all answers, the jobs in their order; those that retention removed are known too.
 
         Raises:
             OutputUnusable: one is gone.
         """
+        removed = load_removed(self._objects, answered[0].job) if answered else None
+        known = removed.used.outputs if removed else []
         found: list[ObjectInfo] = []
         for answer, output in ((one, uri) for one in answered for uri in one.outputs):
-            below = [item for item in self._objects.list(output) if item.uri != output] if output.endswith("/") else []
-            info = None if below else self._objects.head(output)
-            if info is None and not below:
+            now = self._list(output) or [item for item in known if item.uri.startswith(output)]
+            if not now:
                 raise answer.unusable(f"{output}: the job's output is gone")
-            found += below or ([info] if info else [])
+            found += now
         return Source("output", tuple(found))
+
+    def used(self, answered: Sequence[Answered]) -> UsedJobs:
+        """Return what an ingest of all answers uses."""
+        return UsedJobs(list(answered), list(self.source(answered).objects))
+
+    def _list(self, output: str) -> list[ObjectInfo]:
+        if output.endswith("/"):
+            return [item for item in self._objects.list(output) if item.uri != output]
+        info = self._objects.head(output)
+        return [] if info is None else [info]
 
     def of(self, answer: Answered, number: int = 0) -> Iterator[OutputRow | Blank]:
         """Yield the rows of one answer; each has the number of the source it stands for.
 
         Raises:
             OutputUnusable: an output is gone.
+            FatalError: retention removed it.
         """
+        source = self.source([answer])
+        removed = load_removed(self._objects, answer.job)
+        if removed and not all(self._list(output) for output in answer.outputs):
+            on = datetime.fromtimestamp(removed.at, UTC).date()
+            raise FatalError(
+                f"{answer.job}: the job's output was removed on {on} (retention_days), and not all of it is in the "
+                "index as it is asked for now; a run with force pays for the job once more"
+            )
         at, seen = 0, bytearray()
-        for entry in read_rows(self._objects, number, self.source([answer])):
+        for entry in read_rows(self._objects, number, source):
             if isinstance(entry, Blank):
                 yield entry
                 continue
@@ -128,7 +175,6 @@ class LastAnswers:
         self._rows = rows
         self._answered = answered
         self._holds_record = holds_record
-        self._again = [self._positions(answer) for answer in answered]
         # By URI: from this line on, a row's position is its line plus so many.
         self._shifts: dict[str, list[tuple[int, int]]] = {}
 
@@ -142,6 +188,10 @@ class LastAnswers:
                 elif entry.position not in later and not entry.again:
                     self._note(entry)
                     yield entry.rejected or self._told(entry)
+
+    @cached_property
+    def _again(self) -> list[set[int]]:
+        return [self._positions(answer) for answer in self._answered]
 
     def position(self, row: Row) -> int | None:
         """Return the position of the record a row belongs to, None when nobody knows."""

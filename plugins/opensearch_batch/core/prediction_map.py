@@ -32,6 +32,15 @@ def holds_record(service: Service, parameters: Mapping[str, Any]) -> bool:
     return service.answers(parameters) == "beside_record"
 
 
+def check_ready_made(service: Service, parameters: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless inputs may go as they are: else nobody would join records and predictions."""
+    if not holds_record(service, parameters):
+        raise ConfigError(
+            f"prepare: false: rows of {service.name} do not hold their records here, so only prepare can join them; "
+            "let it make the inputs, or use SageMaker with DataProcessing.JoinSource Input"
+        )
+
+
 def over_sources(
     request: IngestRequest, service: Service, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> IngestRequest:

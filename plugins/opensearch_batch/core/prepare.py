@@ -6,45 +6,20 @@ and not written again. A line that cannot be a record is a dead letter; no line 
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO
 
-import msgspec
-
+from opensearch_batch.core.blocks import Block, Blocks
+from opensearch_batch.core.cut import Cutter, Draft, Lines, ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters, dead_letter
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
-from opensearch_batch.core.json_path import check_json
-from opensearch_batch.core.manifest import (
-    PrepareCounts,
-    PreparedShard,
-    Segment,
-    Shard,
-    WorkPrefix,
-)
-from opensearch_batch.core.objects import Line, Objects, lines
-from opensearch_batch.core.record_ids import RECORD_ID, record_id
-
-SPOOL_BYTES = 16 << 20
-
-
-class ShardLimits(msgspec.Struct, frozen=True):
-    """Where a shard is cut, the longest line that can be a record, and the fewest records a service takes."""
-
-    max_records: int
-    max_bytes: int
-    max_record_bytes: int
-    min_records: int = 1
-
-
-class Record(msgspec.Struct, frozen=True):
-    """One line of the source that can be a record, and where it stands."""
-
-    content: bytes
-    source: str
-    line: int
-    offset: int
+from opensearch_batch.core.line_form import LineForm
+from opensearch_batch.core.listing import Listing
+from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Shard, WorkPrefix
+from opensearch_batch.core.objects import ObjectInfo, Objects
+from opensearch_batch.core.record_ids import record_id
+from opensearch_batch.core.records import Empty, Entry, Record, Unfit, format_of, read_records
+from opensearch_batch.core.spec import Format
 
 
 class Prepare:
@@ -55,9 +30,11 @@ class Prepare:
         work: names the locations.
         limits: where shards are cut.
         request_line: turns a record and its id in the shard into its service-ready line, or rejects it.
+        form: the same as a value, by which many lines are made at once; None where there is no such value.
         keeps_records: whether the records are kept beside the shard, because the service's rows will not hold them.
         job_key: makes the job key of a shard's content digest.
         dead: takes the lines that cannot be records.
+        writes: False for a dry run, which counts and names everything and writes nothing.
     """
 
     def __init__(
@@ -67,74 +44,118 @@ class Prepare:
         *,
         limits: ShardLimits,
         request_line: Callable[[bytes, str], bytes],
+        form: LineForm | None = None,
         keeps_records: bool = False,
         job_key: Callable[[str], str],
         dead: DeadLetters,
+        writes: bool = True,
     ) -> None:
         self._objects = objects
         self._work = work
         self._limits = limits
         self._request_line = request_line
-        self._keeps_records = keeps_records
+        # A shard that may be too small keeps its first records one by one.
+        self._blocks = (
+            None if form is None or limits.min_records > 1 else Blocks(form, max_record_bytes=limits.max_record_bytes)
+        )
         self._job_key = job_key
         self._dead = dead
+        self._writes = writes
+        self._keeps_records = keeps_records
         self._read = self._records = self._blank = 0
 
     def run(
-        self, source: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+        self, found: Listing, *, said: Format | None = None, at_most: int | None = None
     ) -> tuple[list[PreparedShard], PrepareCounts]:
-        """Cut everything below `source` into shards and upload those that are not there yet.
+        """Cut all objects of a listing into shards and upload those that are not there yet.
+
+        Args:
+            found: the source's objects.
+            said: their format, if the pipeline says so.
+            at_most: how many records are taken; all if None.
 
         Raises:
-            ConfigError: the source is missing or empty.
-            FatalError: it holds no line that can be a record (the dead letters are written).
+            ConfigError: the service takes no job of so few records.
+            FatalError: there is no line that can be a record (the dead letters are written).
         """
-        self._check_apart(source)
-        found = [item.uri for item in self._objects.list(source, include=include, exclude=exclude)]
-        if not found:
-            globs = f" (include {list(include)}, exclude {list(exclude)})" if include or exclude else ""
-            raise ConfigError(f"{source}: no objects below this prefix{globs}; upload documents, or mend source")
-        shards = [self._upload(n, shard) for n, shard in enumerate(self._cut(found))]
-        self._dead.clear()
-        self._dead.write()
+        shards = [self._upload(n, draft) for n, draft in enumerate(self._cut(found.objects, said, at_most))]
+        if self._writes:
+            self._dead.clear()
+            self._dead.write()
         counts = PrepareCounts(self._read, self._records, self._dead.count, self._blank)
-        counts.reconcile(source)
+        counts.reconcile(found.source)
         if not shards:
             raise FatalError(
-                f"{source}: {len(found)} objects, {counts.read} lines, no usable record; "
+                f"{found.source}: {len(found.objects)} objects, {counts.read} lines, no usable record; "
                 f"the reasons stand in {self._dead.location or 'no dead letter: the objects are empty'}"
             )
         return shards, counts
 
-    def _check_apart(self, source: str) -> None:
-        """Raise ConfigError when the source would hold what we write: each run would predict the last one's files."""
-        here, there = f"{source.rstrip('/')}/", f"{self._work.root}/"
-        if here.startswith(there) or there.startswith(here):
-            raise ConfigError(f"source {source} and work {self._work.root} lie in one another; keep them apart")
-
-    def _cut(self, sources: Sequence[str]) -> Iterator[_Draft]:
+    def _cut(self, found: Sequence[ObjectInfo], said: Format | None, at_most: int | None) -> Iterator[Draft]:
         """Yield shards. One that would have too few records for the service joins the one before it."""
-        whole: _Draft | None = None
-        draft = self._draft()
+        self._cutter = Cutter(self._limits, keeps_records=self._keeps_records)
         try:
-            for record in self._each(sources):
-                line = self._line(record, draft.records)
-                if line is None:
-                    continue
-                if draft.full(line, self._limits):
-                    if whole is not None:
-                        yield whole
-                    whole, draft = draft, self._draft()
-                    line = self._request_line(record.content, record_id(0))
-                draft.add(record, line)
-                self._records += 1
-            yield from self._last(whole, draft)
+            for item in found:
+                for entry in self._entries(item, said):
+                    if self._records == at_most:
+                        break
+                    yield from self._add(entry, at_most)
+                if self._records == at_most:
+                    break
+                yield from self._cutter.end_object(item.uri)
+            yield from self._last()
         finally:
-            draft.close()
-            if whole is not None:
-                whole.close()
+            self._cutter.close()
 
-    def _last(self, whole: _Draft | None, draft: _Draft) -> Iterator[_Draft]:
+    def _entries(self, item: ObjectInfo, said: Format | None) -> Iterator[Entry | Block]:
+        if self._blocks is None or format_of(item.uri, said) != "jsonl":
+            longest = self._limits.max_record_bytes
+            yield from read_records(self._objects, item, said=said, max_record_bytes=longest)
+            return
+        with self._objects.open(item.uri, etag=item.etag) as stream:
+            yield from self._blocks.read(stream, item.uri)
+
+    def _add(self, entry: Entry | Block, at_most: int | None) -> Iterator[Draft]:
+        if isinstance(entry, Block):
+            yield from self._add_block(entry, at_most)
+            return
+        if isinstance(entry, Empty):
+            self._blank += 1
+            return
+        self._read += 1
+        if isinstance(entry, Unfit):
+            self._refuse(entry.record, entry.reason)
+            return
+        try:
+            line = self._request_line(entry.content, record_id(self._cutter.draft.records))
+            if not self._cutter.draft.takes(line, self._limits):
+                yield from self._cutter.cut()
+                line = self._request_line(entry.content, record_id(0))
+        except RecordRejected as error:
+            self._refuse(entry, str(error))
+            return
+        self._cutter.add(entry, line)
+        self._records += 1
+
+    def _add_block(self, block: Block, at_most: int | None) -> Iterator[Draft]:
+        """Add a block in as few pieces as there are shards to take it."""
+        while block.count:
+            if self._records == at_most:
+                return
+            records, size_bytes = self._cutter.draft.room(self._limits)
+            fits = block.first(records if at_most is None else min(records, at_most - self._records), size_bytes)
+            if not fits.count and self._cutter.draft.records:
+                yield from self._cutter.cut()
+                continue
+            # A record that is longer than a shard has one of its own.
+            taken = fits if fits.count else block.first(1, sys.maxsize)
+            self._cutter.add_block(taken)
+            self._read += taken.count
+            self._records += taken.count
+            block = block.after(taken)
+
+    def _last(self) -> Iterator[Draft]:
+        whole, draft = self._cutter.rest()
         if whole is not None:
             if draft.records < self._limits.min_records:
                 for record in draft.first:
@@ -153,39 +174,6 @@ class Prepare:
                 f"{self._limits.min_records}; wait for more documents, or choose another service"
             )
 
-    def _draft(self) -> _Draft:
-        return _Draft(keep_first=self._limits.min_records, keeps_records=self._keeps_records)
-
-    def _each(self, sources: Sequence[str]) -> Iterator[Record]:
-        for source in sources:
-            with self._objects.open(source) as stream:
-                for line in lines(stream, max_line_bytes=self._limits.max_record_bytes):
-                    if not line.content.strip():
-                        self._blank += 1
-                        continue
-                    self._read += 1
-                    if record := self._record(source, line):
-                        yield record
-
-    def _record(self, source: str, line: Line) -> Record | None:
-        record = Record(line.content, source, line.number, line.offset)
-        try:
-            if line.cut:
-                raise RecordRejected(f"longer than {self._limits.max_record_bytes} bytes, which the service takes")  # noqa: TRY301
-            if check_json(line.content).lstrip()[:1] != b"{":
-                raise RecordRejected("the line is JSON, but no object")  # noqa: TRY301 - one place makes the dead letter
-        except RecordRejected as error:
-            self._refuse(record, str(error))
-            return None
-        return record
-
-    def _line(self, record: Record, position: int) -> bytes | None:
-        try:
-            return self._request_line(record.content, record_id(position))
-        except RecordRejected as error:
-            self._refuse(record, str(error))
-            return None
-
     def _refuse(self, record: Record, reason: str) -> None:
         letter = dead_letter(
             record.content,
@@ -197,88 +185,23 @@ class Prepare:
         )
         self._dead.add(letter)
 
-    def _upload(self, number: int, draft: _Draft) -> PreparedShard:
-        key = self._job_key(draft.input.digest.hexdigest())
+    def _upload(self, number: int, draft: Draft) -> PreparedShard:
+        key = self._job_key(draft.input.digest())
         folder = self._work.job(key)
         uri = f"{folder}/input.jsonl"
         self._put(uri, draft.input)
         source = ""
         if draft.source is not None:
             # Named by its content: other runs may have other records for the same input, and read theirs meanwhile.
-            source = f"{folder}/source-{draft.source.digest.hexdigest()[:16]}.jsonl"
+            source = f"{folder}/source-{draft.source.digest()[:16]}.jsonl"
             self._put(source, draft.source)
         draft.close()
         shard = Shard(f"{number:04d}", uri, key, draft.records, draft.input.size_bytes, source)
         return PreparedShard(shard, draft.segments())
 
-    def _put(self, uri: str, lines: _Lines) -> None:
+    def _put(self, uri: str, lines: Lines) -> None:
+        if not self._writes:
+            return
         present = self._objects.head(uri)
         if present is None or present.size_bytes != lines.size_bytes:
-            lines.content.seek(0)
-            self._objects.upload(uri, lines.content)
-
-
-class _Lines:
-    """Lines in a spooled file, and their digest."""
-
-    def __init__(self) -> None:
-        self.content: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - closed with the draft
-        self.digest = hashlib.sha256()
-        self.size_bytes = 0
-
-    def add(self, line: bytes) -> None:
-        content = line + b"\n"
-        self.content.write(content)
-        self.digest.update(content)
-        self.size_bytes += len(content)
-
-
-class _Draft:
-    """A shard being filled: its input, its records where they are kept, and where each record came from.
-
-    `first` are its first records, as long as they may be too few for a shard of their own.
-    """
-
-    def __init__(self, *, keep_first: int, keeps_records: bool) -> None:
-        self.input = _Lines()
-        self.source = _Lines() if keeps_records else None
-        self.records = 0
-        self.first: list[Record] = []
-        self._keep_first = keep_first
-        self._runs: list[list[object]] = []
-
-    def full(self, line: bytes, limits: ShardLimits) -> bool:
-        """Say whether a line has no room; the first one always has."""
-        size_bytes = self.input.size_bytes + len(line) + 1
-        return self.records > 0 and (self.records >= limits.max_records or size_bytes > limits.max_bytes)
-
-    def add(self, record: Record, line: bytes) -> None:
-        self.input.add(line)
-        if self.source is not None:
-            head = b'{"%b":"%b","record":' % (RECORD_ID.encode(), record_id(self.records).encode())
-            self.source.add(b"%b%b}" % (head, record.content))
-        if self.records < self._keep_first:
-            self.first.append(record)
-        self.records += 1
-        self._trace(record)
-
-    def _trace(self, record: Record) -> None:
-        if self._runs:
-            source, first, count = self._runs[-1]
-            if (
-                source == record.source
-                and isinstance(first, int)
-                and isinstance(count, int)
-                and first + count == record.line
-            ):
-                self._runs[-1][2] = count + 1
-                return
-        self._runs.append([record.source, record.line, 1])
-
-    def close(self) -> None:
-        for kept in (self.input, self.source):
-            if kept is not None:
-                kept.content.close()
-
-    def segments(self) -> list[Segment]:
-        return msgspec.convert(self._runs, list[Segment])
+            self._objects.upload(uri, lines.open())

@@ -5,6 +5,8 @@ from __future__ import annotations
 RECORD_ID = "record_id"
 # Amazon Bedrock takes record ids of eleven letters and digits.
 _DIGITS = 10
+# The same as a bytes format of the position.
+ID_FORMAT = b"r%%0%dd" % _DIGITS
 
 
 def record_id(position: int) -> str:

@@ -17,7 +17,7 @@ from opensearch_batch.core.errors import OutputUnusable
 from opensearch_batch.core.job import BAD_ENDS, CLEAR_TO_PAY, JobRecord, spoil
 from opensearch_batch.core.manifest import Shard, WorkPrefix
 from opensearch_batch.core.objects import Objects, lines
-from opensearch_batch.core.output_rows import Answered, OutputRow, OutputRows
+from opensearch_batch.core.output_rows import Answered, OutputRow, OutputRows, load_removed
 from opensearch_batch.services.base import Service, job_keys
 
 SPOOL_BYTES = 16 << 20
@@ -102,6 +102,10 @@ class Repair:
     def _run(
         self, first: Answered, submit: Callable[[Shard], JobRecord | Elsewhere]
     ) -> RepairAccount | JobRecord | Elsewhere:
+        removed = load_removed(self._objects, first.job)
+        if removed and removed.used.answered[0].outputs == first.outputs:
+            # Whatever was repaired then, its rows are gone.
+            return RepairAccount(removed.used.answered, [one.task_id for one in removed.used.answered])
         answered, tasks = [first], [first.task_id]
         failed, reason = find_failed(self._rows, self._shard, answered), ""
         for number in range(1, self._rounds + 1):

@@ -22,6 +22,8 @@ SourceType = Literal["s3", "openai", "local"]
 OnUnmatched = Literal["index_partial", "dead_letter", "fail"]
 _INDEX_NAME = re.compile(r"[^-_+\s\\/*?\"<>|,#:][^\s\\/*?\"<>|,#:]*")
 MAX_INDEX_NAME_BYTES = 255
+# The same for a form, whose schema counts characters and knows no other capitals.
+INDEX_NAME_PATTERN = r"^[^-_+A-Z\s\\/*?\"<>|,#:][^A-Z\s\\/*?\"<>|,#:]{0,254}$"
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]+")
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -49,8 +51,13 @@ class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
 class LoadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Index settings during the load; what they were before is restored on every exit."""
 
-    refresh_interval: Annotated[str, msgspec.Meta(pattern=r"^(-1|0|\d+(nanos|micros|ms|s|m|h|d))$")] | None = None
-    number_of_replicas: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    refresh_interval: Annotated[
+        Annotated[str, msgspec.Meta(pattern=r"^(-1|0|\d+(nanos|micros|ms|s|m|h|d))$")] | None,
+        msgspec.Meta(description="How often what was written is made searchable; `-1`: not before the end."),
+    ] = None
+    number_of_replicas: Annotated[
+        Annotated[int, msgspec.Meta(ge=0)] | None, msgspec.Meta(description="Copies of each shard of the index.")
+    ] = None
 
 
 class IngestRequest(msgspec.Struct, frozen=True):
@@ -166,7 +173,10 @@ def parse_request(content: bytes | Mapping[str, Any], place: str = "request") ->
     except msgspec.ValidationError as error:
         raise ConfigError(f"{place}: {_explain(error)}") from None
     kind = _source_type(body, place)
-    _check_index_name(body.index_name, place)
+    try:
+        check_index_name(body.index_name)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: index_name: {error}") from error
     missing: dict[str, OnMissing] = (
         body.on_missing if isinstance(body.on_missing, dict) else {ANY_FIELD: body.on_missing}
     )
@@ -313,12 +323,13 @@ def _check_s3(source: str, where: str) -> None:
         raise ConfigError(f"{where} names a bucket only; write s3://bucket/key, or s3://bucket/prefix/ for many")
 
 
-def _check_index_name(name: str, place: str) -> None:
+def check_index_name(name: str) -> None:
+    """Raise ConfigError unless an index may have this name."""
     if name == name.lower() and _can_be_index(name):
         return
     hint = f" Did you mean {name.lower()!r}?" if _can_be_index(name.lower()) else ""
     raise ConfigError(
-        f"{place}: index_name: {name!r} cannot be an index; names are lower case, do not start with - _ or +, have no "
+        f"{name!r} cannot be an index; names are lower case, do not start with - _ or +, have no "
         f'spaces and none of \\/*?"<>|,#: and at most {MAX_INDEX_NAME_BYTES} bytes.{hint}'
     )
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from opensearch_batch.core.compression import decompressed
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
@@ -119,6 +120,14 @@ class S3Objects:
         """
         body = _Body(self._range, uri, *self._range(uri, 0, etag), self._sleep)
         return decompressed(io.BufferedReader(body, READ_BUFFER_BYTES), uri)
+
+    def browse_url(self, uri: str) -> str:
+        """Return where a person sees what lies below a prefix: Amazon's console, or the listing of another store."""
+        bucket, key = split_uri(uri)
+        endpoint, prefix = str(self._client.meta.endpoint_url), quote(key)
+        if endpoint.endswith((".amazonaws.com", ".amazonaws.com.cn")):
+            return f"https://console.aws.amazon.com/s3/buckets/{bucket}?prefix={prefix}"
+        return f"{endpoint}/{bucket}?list-type=2&prefix={prefix}"
 
     def _range(self, uri: str, first_byte: int, etag: str | None) -> tuple[Any, str]:
         """Ask for an object from a byte on; return its body and its ETag.

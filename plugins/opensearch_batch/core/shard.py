@@ -21,11 +21,12 @@ from opensearch_batch.core.job import CLEAR_TO_PAY, spoil
 from opensearch_batch.core.join import Row
 from opensearch_batch.core.manifest import Manifest, Segment, Shard, WorkPrefix, save
 from opensearch_batch.core.objects import Objects, find
-from opensearch_batch.core.output_rows import Answered, LastAnswers, OutputRows
+from opensearch_batch.core.output_rows import Answered, LastAnswers, OutputRows, UsedJobs
 from opensearch_batch.core.prediction_map import RECORDS
 from opensearch_batch.core.progress import IngestCounts
 from opensearch_batch.core.request import IngestRequest
 from opensearch_batch.core.rows import Blank, Rejected, Source, read_rows
+from opensearch_batch.core.vectors import VectorField
 from opensearch_batch.services.base import Answers, Service
 from opensearch_batch.services.row_errors import provider_error
 
@@ -42,6 +43,7 @@ class ShardIngest:
         answers: how its rows find their records.
         request: what to put where, its paths those of `over_sources`; a mapped vector that a row lacks is a dead letter
             unless `on_missing` says else, and a record without an answer is one unless `on_unmatched` says else.
+        dead_letters: a prefix for them; below `work` if None.
     """
 
     def __init__(
@@ -54,14 +56,15 @@ class ShardIngest:
         service: Service,
         answers: Answers,
         request: IngestRequest,
+        dead_letters: str | None = None,
     ) -> None:
         self._objects = objects
         self._cluster = cluster
+        self._dead_letters = dead_letters
         self._work = work
         self._manifest = manifest
         self._service = service
-        self._rows = OutputRows(objects, service, answers)
-        self._holds_record = answers == "beside_record"
+        self._answers = answers
         self._request = request
 
     def run(self, shard: Shard, answered: Sequence[Answered], *, force: bool = False) -> IngestReport:
@@ -78,53 +81,40 @@ class ShardIngest:
         own = f"{self._work.job(shard.job)}/"
         if not all(uri.startswith(own) for uri in answered[0].outputs if uri.startswith(self._work.root)):
             raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
+        rows = ShardRows(self._objects, self._service, self._answers, shard=shard, segments=segments, answered=answered)
         try:
-            report = self._ingest(shard, segments, answered).run(self._sources(shard, answered), force=force)
+            report = self._ingest(shard, segments, rows).run(rows.sources(), force=force)
         except OutputUnusable as error:
             spoil(self._objects, error, now=time.time())
             remedy = CLEAR_TO_PAY if error.job == answered[0].job else "clear repair to ask once more"
             raise OutputUnusable(f"{error}; {remedy}") from error
-        save(self._objects, self._work.ingest_report(self._manifest.run_key, shard.id), report)
+        run_key = self._manifest.run_key
+        save(self._objects, self._work.used(run_key, shard.id), rows.used())
+        save(self._objects, self._work.ingest_report(run_key, shard.id), report)
         return report
 
-    def _sources(self, shard: Shard, answered: Sequence[Answered]) -> list[Source]:
-        output = self._rows.source(answered)
-        if self._holds_record:
-            return [output]
-        return [Source("records", tuple(find(self._objects, shard.source))), output]
-
-    def _ingest(self, shard: Shard, segments: Sequence[Segment], answered: Sequence[Answered]) -> Ingest:
-        places = Places(segments)
-        last = LastAnswers(self._rows, answered, holds_record=self._holds_record)
-
-        def read(objects: Objects, number: int, source: Source) -> Iterator[Row | Blank | Rejected]:
-            if number == RECORDS and not self._holds_record:
-                return read_rows(objects, number, source)
-            return last.read(number)
-
-        def place(row: Row) -> tuple[str, int]:
-            position = last.position(row)
-            return (position is not None and places.of(position)) or (row.uri, row.line)
-
+    def _ingest(self, shard: Shard, segments: Sequence[Segment], rows: ShardRows) -> Ingest:
         def check(counts: IngestCounts) -> None:
-            rows = counts.sources[RECORDS].read
-            if rows != shard.records:
-                raise answered[0].unusable(f"shard {shard.id}: {rows} rows for {shard.records} records")
+            found = counts.sources[RECORDS].read
+            if found != shard.records:
+                raise rows.answered[0].unusable(f"shard {shard.id}: {found} rows for {shard.records} records")
 
+        ingested = self._work.ingested(self._request.index, segments)
+        # Pipelines and shards may share a prefix for dead letters; each clears only its own.
+        own = f"{self._work.pipeline}/{ingested.rpartition('/')[2]}/"
         return Ingest(
             self._objects,
             self._cluster,
             request=self._request,
-            locations=Locations.of(self._work.root, self._work.ingested(self._request.index, shard, segments)),
-            read=read,
-            row_error=self._error,
-            place=place,
+            locations=Locations.of(
+                self._work.root, ingested, self._dead_letters and f"{self._dead_letters.rstrip('/')}/{own}"
+            ),
+            read=rows.read,
+            row_error=rows.error,
+            place=rows.place,
             check=check,
-            identity=[msgspec.json.encode([segments, list(answered)]).decode()],
+            identity=[msgspec.json.encode([segments, list(rows.answered)]).decode()],
         )
-
-    def _error(self, row: bytes) -> str | None:
-        return self._service.row(row).error if self._holds_record else provider_error(row)
 
     def _open_index(self) -> None:
         """Make a row without its prediction a dead letter.
@@ -142,10 +132,73 @@ class ShardIngest:
                     f"index {name}: field {vector.name} is no vector of {vector.dimension} values any more; "
                     "delete the index and clear prepare to create it again"
                 )
-        if ANY_FIELD not in self._request.on_missing:
-            strict: dict[str, OnMissing] = {vector.name: "dead_letter" for vector in index.vectors}
-            policies = {**strict, **self._request.on_missing}
-            self._request = msgspec.structs.replace(self._request, on_missing=policies)
+        self._request = strict_about(index.vectors, self._request)
+
+
+def strict_about(vectors: Sequence[VectorField], request: IngestRequest) -> IngestRequest:
+    """Return a request for which a missing vector is a dead letter, unless it says else."""
+    if ANY_FIELD in request.on_missing:
+        return request
+    strict: dict[str, OnMissing] = {vector.name: "dead_letter" for vector in vectors}
+    return msgspec.structs.replace(request, on_missing={**strict, **request.on_missing})
+
+
+class ShardRows:
+    """The rows of one shard: what its jobs answered, and its records where those do not hold them.
+
+    Args:
+        objects: where they lie.
+        service: reads its own rows.
+        answers: how its rows find their records.
+        shard: the shard.
+        segments: where its records came from.
+        answered: what its jobs answered, in their order.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        service: Service,
+        answers: Answers,
+        *,
+        shard: Shard,
+        segments: Sequence[Segment],
+        answered: Sequence[Answered],
+    ) -> None:
+        self.answered = answered
+        self._objects = objects
+        self._service = service
+        self._shard = shard
+        self._holds_record = answers == "beside_record"
+        self._rows = OutputRows(objects, service, answers)
+        self._last = LastAnswers(self._rows, answered, holds_record=self._holds_record)
+        self._places = Places(segments)
+
+    def sources(self) -> list[Source]:
+        """Return what an ingest reads: the output, or records and output."""
+        output = self._rows.source(self.answered)
+        if self._holds_record:
+            return [output]
+        return [Source("records", tuple(find(self._objects, self._shard.source))), output]
+
+    def used(self) -> UsedJobs:
+        """Return the jobs and the objects of their outputs."""
+        return self._rows.used(self.answered)
+
+    def read(self, objects: Objects, number: int, source: Source) -> Iterator[Row | Blank | Rejected]:
+        """Yield the rows of one source."""
+        if number == RECORDS and not self._holds_record:
+            return read_rows(objects, number, source)
+        return self._last.read(number)
+
+    def place(self, row: Row) -> tuple[str, int]:
+        """Return which of the user's documents a row is about; the row's own place where nobody knows."""
+        position = self._last.position(row)
+        return (position is not None and self._places.of(position)) or (row.uri, row.line)
+
+    def error(self, row: bytes) -> str | None:
+        """Return the service's reason where a row is an error."""
+        return self._service.row(row).error if self._holds_record else provider_error(row)
 
 
 class Places:

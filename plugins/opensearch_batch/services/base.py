@@ -21,6 +21,7 @@ from opensearch_batch.core.errors import (
     Throttled,
 )
 from opensearch_batch.core.job import JobRecord, job_key
+from opensearch_batch.core.line_form import LineForm
 from opensearch_batch.core.watch import Sighting
 
 RequestLine = Callable[[bytes, str], bytes]
@@ -82,12 +83,16 @@ class Service(Protocol):
     reads, one prediction each; none leaves the choice to the connector, where the service has one there.
 
     `output_members` are the names at the top of an output row: a path that starts with one reads the output.
+    `id_member` is the one that names a row's record, None where rows name none. `example_parameters` make a job of a
+    model whose parameters nobody knows offline.
     """
 
     name: str
     limits: Limits
     errors: ErrorCodes
     output_members: frozenset[str]
+    id_member: str | None
+    example_parameters: Mapping[str, Any]
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError when connector and request parameters together cannot make a job we can ingest."""
@@ -110,6 +115,9 @@ class Service(Protocol):
 
         It raises RecordRejected for a record that lacks what the model reads.
         """
+
+    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
+        """Return how lines are made, as a value that makes the same as `request_line`; None where none can say it."""
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

@@ -7,17 +7,19 @@ stands in `modelInput` is each model's own affair; models of families not known 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.job import JobRecord, State
+from opensearch_batch.core.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
-from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+from opensearch_batch.services.inputs import check_number, need_inputs, texts_line, texts_reader
 from opensearch_batch.services.parameters import nested_object
 from opensearch_batch.services.row_errors import provider_error
 
@@ -40,7 +42,6 @@ _STATES: dict[str, State] = {
     "Stopped": "CANCELLED",
     "Expired": "EXPIRED",
 }
-Body = Callable[[list[bytes]], Any]
 
 
 class _Row(msgspec.Struct):
@@ -72,6 +73,10 @@ class Bedrock:
         },
     )
     output_members = frozenset({"recordId", "modelInput", "modelOutput", "error"})
+    id_member: str | None = "recordId"
+    example_parameters: Mapping[str, Any] = MappingProxyType(
+        {"modelId": "amazon.titan-embed-text-v2:0", "roleArn": "role"}
+    )
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless model, role and inputs can make a job."""
@@ -97,12 +102,24 @@ class Bedrock:
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
         """Return the function that makes ``{"recordId", "modelInput"}``."""
-        read, body = texts_reader(inputs), _body(self.model(parameters), _extra(parameters))
+        form = self.line_form(parameters, inputs)
+        if form is not None:
+            return texts_line(form)
+        read, template = texts_reader(inputs), msgspec.json.encode(_extra(parameters))
 
         def line(record: bytes, record_id: str) -> bytes:
-            return msgspec.json.encode({"recordId": record_id, "modelInput": body(read(record))})
+            # Within the quotes of a JSON text, so that it may be a part of a longer one.
+            filled = msgspec.Raw(template.replace(INPUT, read(record)[0][1:-1]))
+            return msgspec.json.encode({"recordId": record_id, "modelInput": filled})
 
         return line
+
+    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
+        """Return how a line is made; where `model_input` says it, only it can."""
+        if _is_template(_extra(parameters)):
+            return None
+        body = _body(self.model(parameters), _extra(parameters))
+        return LineForm.of({"recordId": ID, "modelInput": body}, inputs)
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
@@ -165,25 +182,20 @@ class Bedrock:
         return PredictionRow(name, provider_error(row))
 
 
-def _body(model: str, extra: dict[str, Any]) -> Body:
-    """Return what makes the `modelInput` of a model from the JSON texts of its inputs.
+def _body(model: str, extra: dict[str, Any]) -> dict[str, Any]:
+    """Return the `modelInput` of a model, with a mark for its inputs.
 
     Raises:
         ConfigError: how this model takes its input is not known, and `model_input` does not say.
     """
-    family = _family(model)
-    if _is_template(extra):
-        template = msgspec.json.encode(extra)
-        # Within the quotes of a JSON text, so that it may be a part of a longer one.
-        return lambda texts: msgspec.Raw(template.replace(INPUT, texts[0][1:-1]))
-    if family == TITAN_EMBED:
-        return lambda texts: {**extra, "inputText": msgspec.Raw(texts[0])}
+    family, texts = _family(model), msgspec.Raw(INPUTS)
+    if family == TITAN_EMBED or _is_template(extra):
+        return {**extra, "inputText": texts}
     if family == COHERE_EMBED:
-        fixed = {"input_type": "search_document", **extra}
-        return lambda texts: {**fixed, "texts": [msgspec.Raw(text) for text in texts]}
+        return {"input_type": "search_document", **extra, "texts": [texts]}
     if family == ANTHROPIC:
         fixed = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": DEFAULT_MAX_TOKENS, **extra}
-        return lambda texts: {**fixed, "messages": [{"role": "user", "content": msgspec.Raw(texts[0])}]}
+        return {**fixed, "messages": [{"role": "user", "content": texts}]}
     raise ConfigError(
         f"bedrock {model}: how this model takes its input is not known here; give parameters.{MODEL_INPUT} with the "
         f'text "{INPUT.decode()}" where the input goes'

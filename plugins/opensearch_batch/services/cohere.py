@@ -10,17 +10,19 @@ Source: Cohere's API reference (Datasets, Embed Jobs), and its Python package fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.job import JobRecord, State
+from opensearch_batch.core.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.record_ids import RECORD_ID
 from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
-from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+from opensearch_batch.services.inputs import check_number, need_inputs, texts_line
 from opensearch_batch.services.parameters import nested
 
 MIB = 1 << 20
@@ -57,6 +59,8 @@ class Cohere:
     limits = Limits(max_records=100_000, max_bytes=1500 * MIB, max_record_bytes=MIB)
     errors = ErrorCodes(throttle=frozenset({"too_many_requests"}))
     output_members = frozenset({"embeddings"})
+    id_member: str | None = RECORD_ID
+    example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless model and input can make a job."""
@@ -77,14 +81,13 @@ class Cohere:
         """Say that a row names its record."""
         return "by_id"
 
-    def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:  # noqa: ARG002 - a dataset knows no model
+    def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
         """Return the function that makes one row of a dataset: ``{"text", "record_id"}``."""
-        read = texts_reader(inputs)
+        return texts_line(self.line_form(parameters, inputs))
 
-        def line(record: bytes, record_id: str) -> bytes:
-            return msgspec.json.encode({"text": msgspec.Raw(read(record)[0]), RECORD_ID: record_id})
-
-        return line
+    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:  # noqa: ARG002 - a dataset knows no model
+        """Return how a row is made."""
+        return LineForm.of({"text": msgspec.Raw(INPUTS), RECORD_ID: ID}, inputs)
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

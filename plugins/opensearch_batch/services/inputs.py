@@ -8,6 +8,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.json_path import PlainPath
+from opensearch_batch.core.line_form import LineForm
 
 
 def inputs_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
@@ -47,6 +48,16 @@ def texts_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
         return values
 
     return texts
+
+
+def texts_line(form: LineForm) -> Callable[[bytes, str], bytes]:
+    """Return the function that makes a record's line by a form, carefully: what the model cannot read is rejected."""
+    read = texts_reader(form.paths)
+
+    def line(record: bytes, name: str) -> bytes:
+        return form.line(record, name, read(record))
+
+    return line
 
 
 def with_member(record: bytes, name: str, value: bytes) -> bytes:

@@ -9,15 +9,17 @@ Source: OpenAI's API reference (Batch, Files), and the connector of "Batch predi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.job import JobRecord, State
+from opensearch_batch.core.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
-from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+from opensearch_batch.services.inputs import check_number, need_inputs, texts_line
 from opensearch_batch.services.parameters import nested_object
 from opensearch_batch.services.row_errors import provider_error
 
@@ -51,6 +53,8 @@ class OpenAI:
         refuse=frozenset({"insufficient_quota"}),
     )
     output_members = frozenset({"custom_id", "response", "error"})
+    id_member: str | None = "custom_id"
+    example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless model, endpoint and inputs can make a batch."""
@@ -73,16 +77,14 @@ class OpenAI:
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
         """Return the function that makes one request: ``{"custom_id", "method", "url", "body"}``."""
-        read, endpoint = texts_reader(inputs), _endpoint(parameters)
-        fixed = {"model": self.model(parameters), **_extra(parameters)}
+        return texts_line(self.line_form(parameters, inputs))
 
-        def line(record: bytes, record_id: str) -> bytes:
-            texts = [msgspec.Raw(text) for text in read(record)]
-            own = {"input": texts} if endpoint == EMBEDDINGS else {"messages": [{"role": "user", "content": texts[0]}]}
-            request = {"custom_id": record_id, "method": "POST", "url": endpoint, "body": {**fixed, **own}}
-            return msgspec.json.encode(request)
-
-        return line
+    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:
+        """Return how a request is made."""
+        endpoint, texts = _endpoint(parameters), msgspec.Raw(INPUTS)
+        own = {"input": [texts]} if endpoint == EMBEDDINGS else {"messages": [{"role": "user", "content": texts}]}
+        body = {"model": self.model(parameters), **_extra(parameters), **own}
+        return LineForm.of({"custom_id": ID, "method": "POST", "url": endpoint, "body": body}, inputs)
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

@@ -10,11 +10,13 @@ with machine learning offline batch inference".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.job import JobRecord, State
 from opensearch_batch.core.json_path import PlainPath, check_json
+from opensearch_batch.core.line_form import LineForm
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.watch import Sighting
 from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
@@ -44,6 +46,16 @@ class SageMaker:
         throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})
     )
     output_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
+    id_member: str | None = None
+    example_parameters: Mapping[str, Any] = MappingProxyType(
+        {
+            "ModelName": "model",
+            "TransformInput": {"SplitType": "Line"},
+            "TransformOutput": {"AssembleWith": "Line"},
+            "TransformResources": {},
+            "DataProcessing": {"JoinSource": "Input"},
+        }
+    )
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless rows are split by line, and are whole."""
@@ -98,6 +110,11 @@ class SageMaker:
             return record if len(paths) == 1 else with_member(record, MODEL_INPUTS, b"[%b]" % b",".join(values))
 
         return line
+
+    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
+        """Return that a record is its own line; with several inputs it gets a member more, which is no form."""
+        paths = inputs or [_input_filter(parameters)]
+        return LineForm(tuple(paths)) if len(paths) == 1 else None
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None

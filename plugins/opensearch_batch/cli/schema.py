@@ -1,0 +1,20 @@
+"""schema: the JSON Schema of a pipeline file, for editors, or its reference page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import typer
+
+from opensearch_batch.core.spec_reference import page
+from opensearch_batch.core.spec_reference import schema as of_pipelines
+
+
+def schema(
+    *, markdown: Annotated[bool, typer.Option("--markdown", help="The reference page in place of the schema.")] = False
+) -> int:
+    """Print the JSON Schema of a pipeline file."""
+    text = page() if markdown else msgspec.json.format(msgspec.json.encode(of_pipelines()), indent=1).decode()
+    typer.echo(text, nl=not text.endswith("\n"))
+    return 0

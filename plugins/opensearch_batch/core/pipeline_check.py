@@ -1,0 +1,109 @@
+"""Everything that can be said of a pipeline file offline: its mistakes, what its tests show, its shards and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.cluster import vector_fields
+from opensearch_batch.core.cut import ShardLimits
+from opensearch_batch.core.errors import BatchError, ConfigError
+from opensearch_batch.core.estimate import Estimate, estimate, read_listing
+from opensearch_batch.core.ml_commons import fill
+from opensearch_batch.core.pipeline_file import PipelineFile
+from opensearch_batch.core.prediction_map import check_ready_made
+from opensearch_batch.core.spec import ModelOf
+from opensearch_batch.core.spec_tests import SpecRun, differences
+from opensearch_batch.services import service
+from opensearch_batch.services.base import Service
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What was found in one file: `mistakes` each name file and line; `plan` is for a listing, if there was one."""
+
+    file: str
+    source: str = ""
+    service: str = ""
+    index: str = ""
+    tests: int = 0
+    mistakes: list[str] = []
+    plan: Estimate | None = None
+
+
+def check_pipeline(path: Path, listing: str | None = None) -> Checked:
+    """Check one file; what is wrong with it is in the account, not raised."""
+    try:
+        file = PipelineFile(path)
+    except ConfigError as error:
+        return Checked(str(path), mistakes=[str(error)])
+    spec = file.spec
+    checked = Checked(str(path), spec.source.uri, spec.batch_predict.service, spec.ingest.index, len(spec.tests))
+    try:
+        mistakes = [
+            mistake
+            for name, model in spec.batch_predict.models.items()
+            for mistake in _mistakes(file, service(name), model)
+        ]
+        plan = _plan(file, listing) if listing is not None else None
+    except BatchError as error:
+        return msgspec.structs.replace(checked, mistakes=[_placed(file, error)])
+    return msgspec.structs.replace(checked, mistakes=mistakes, plan=plan)
+
+
+def _mistakes(file: PipelineFile, adapter: Service, model: ModelOf) -> Iterator[str]:
+    spec = file.spec
+    keys = ("batch_predict",) if model is spec.batch_predict else ("batch_predict", "instead", adapter.name)
+    index_body = file.body("ingest", "index_body")
+    try:
+        parameters = _parameters(file, adapter, model, keys)
+        adapter.check(parameters, spec.batch_predict.inputs)
+        if not spec.source.prepare:
+            check_ready_made(adapter, parameters)
+        run = SpecRun(spec, adapter, parameters, index_body)
+    except ConfigError as error:
+        yield _placed(file, error, keys)
+        return
+    for vector in vector_fields((index_body or {}).get("mappings", {})):
+        wanted = spec.batch_predict.dimension
+        if wanted is not None and vector.name in spec.field_map and vector.dimension != wanted:
+            cause = f"{wanted}, but field {vector.name} of {spec.ingest.index_body} takes {vector.dimension} values"
+            yield str(file.error(("batch_predict", "dimension"), cause))
+    for at, test in enumerate(spec.tests):
+        try:
+            found = list(differences(spec, test, run.run(test)))
+        except BatchError as error:
+            found = [str(error)]
+        for difference in found:
+            yield str(file.error(("tests", at), f"{test.name} ({adapter.name}): {difference}"))
+
+
+def _parameters(file: PipelineFile, adapter: Service, model: ModelOf, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return what a job's parameters are; of a model that only the cluster knows, such as make one."""
+    connector = file.body(*keys, "connector")
+    if connector is None:
+        return {**adapter.example_parameters, **model.parameters}
+    body = fill({name: value for name, value in connector.items() if name != "credential"}, model.values, "connector")
+    return {**body.get("parameters", {}), **model.parameters}
+
+
+def _plan(file: PipelineFile, listing: str) -> Estimate:
+    spec = file.spec
+    # A dated prefix is listed as a whole: what stands before the date.
+    uri = spec.source.uri.partition("{{")[0]
+    found = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
+    of = service(spec.batch_predict.service).limits
+    limits = ShardLimits(
+        min(spec.shard.max_records, of.records_at_most(len(spec.batch_predict.inputs))),
+        min(spec.shard.max_bytes, of.max_bytes),
+        of.max_record_bytes,
+    )
+    samples = [len(msgspec.json.encode(record)) + 1 for test in spec.tests for record in test.records]
+    return estimate(found, limits, record_bytes=sum(samples) / len(samples) if samples else None)
+
+
+def _placed(file: PipelineFile, error: BatchError, keys: tuple[str, ...] = ()) -> str:
+    text = str(error)
+    return text if text.startswith(str(file.path)) else str(file.error(keys, text))

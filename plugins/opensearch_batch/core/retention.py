@@ -1,0 +1,104 @@
+"""What was sent and predicted is kept for a while; then it goes, and what was paid for and indexed stays known.
+
+Inputs, outputs and uploaded files are users' data. They go `keep_s` after the last successful run that used them. The
+job's record stays, so the job is not paid for again, and so does the account of its outputs (``removed.json``), so a
+run that finds the work done says so. Who needs the rows themselves again has to ask for the job again, with `force`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from opensearch_batch.core.job import JobRecord, Ledger
+from opensearch_batch.core.manifest import Manifest, WorkPrefix, save
+from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.output_rows import Removed, UsedJobs, removed_uri
+
+KEPT_NAMES = ("job.json", "removed.json", "used.json")
+# The last second that has a date: of what a pipeline without retention used.
+FOR_EVER = 253_402_300_799.0
+_STAMP = "%Y%m%dT%H%M%S"
+
+
+class Use(msgspec.Struct, frozen=True):
+    """What a successful run used, and when it ended (epoch seconds)."""
+
+    at: float
+    jobs: list[UsedJobs]
+
+
+class _Used(msgspec.Struct, frozen=True):
+    at: float
+
+
+def note_use(
+    objects: Objects, work: WorkPrefix, manifest: Manifest, *, now: float, for_ever: bool = False
+) -> None:
+    """Note what a run used, so that it is kept from now on for as long as it was from its first use, or for ever."""
+    found = [objects.read(work.used(manifest.run_key, prepared.shard.id)) for prepared in manifest.shards]
+    jobs = [msgspec.json.decode(stored.content, type=UsedJobs) for stored in found if stored is not None]
+    if not for_ever:
+        stamp = datetime.fromtimestamp(now, UTC).strftime(_STAMP)
+        save(objects, f"{work.retention()}{stamp}-{manifest.run_key}.json", Use(now, jobs))
+    for folder in _folders(jobs):
+        # Another pipeline may share the job, and keep its files longer.
+        save(objects, f"{folder}/used.json", _Used(max(FOR_EVER if for_ever else now, _used_at(objects, folder))))
+
+
+def clean_up(
+    objects: Objects, work: WorkPrefix, *, keep_s: float, now: float, unstage: Callable[[JobRecord], None]
+) -> int:
+    """Remove what no successful run has used for `keep_s`; return how many jobs' files went.
+
+    What fails on the way is tried again in the next run.
+
+    Args:
+        objects: where everything lies.
+        work: names the locations.
+        keep_s: how long files are kept.
+        now: epoch seconds.
+        unstage: removes what was uploaded to a job's service.
+    """
+    removed = 0
+    for item in list(objects.list(work.retention())):
+        stored = objects.read(item.uri)
+        if stored is None:
+            continue
+        use = msgspec.json.decode(stored.content, type=Use)
+        if use.at > now - keep_s:
+            # They are listed by their time.
+            break
+        removed += sum(_remove(objects, job, now=now, since=now - keep_s, unstage=unstage) for job in use.jobs)
+        objects.delete(item.uri)
+    return removed
+
+
+def _remove(objects: Objects, used: UsedJobs, *, now: float, since: float, unstage: Callable[[JobRecord], None]) -> int:
+    """Remove the files of a shard's jobs, unless they were used since."""
+    folders = list(_folders([used]))
+    if any(_used_at(objects, folder) > since for folder in folders):
+        return 0
+    # First the account: a crash in between must not look as if the output had been lost.
+    save(objects, removed_uri(folders[0]), Removed(now, used))
+    for found in used.outputs:
+        objects.delete(found.uri)
+    for folder in folders:
+        if record := Ledger(objects, folder).load():
+            unstage(record[0])
+        for item in list(objects.list(f"{folder}/")):
+            if item.uri.removeprefix(f"{folder}/") not in KEPT_NAMES:
+                objects.delete(item.uri)
+    return len(folders)
+
+
+def _folders(jobs: Sequence[UsedJobs]) -> Iterator[str]:
+    for job in jobs:
+        yield from (answer.job for answer in job.answered)
+
+
+def _used_at(objects: Objects, folder: str) -> float:
+    stored = objects.read(f"{folder}/used.json")
+    return 0.0 if stored is None else msgspec.json.decode(stored.content, type=_Used).at

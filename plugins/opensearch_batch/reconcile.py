@@ -1,0 +1,114 @@
+"""reconcile: adds up what became of all records, tells of dead letters, and removes files whose time has come."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
+
+from opensearch_batch.alerts import News, tell
+from opensearch_batch.core.errors import BatchError
+from opensearch_batch.core.job import JobRecord
+from opensearch_batch.core.manifest import WorkPrefix, load_manifest, save
+from opensearch_batch.core.retention import clean_up, note_use
+from opensearch_batch.core.run import RunAccount, reconcile
+from opensearch_batch.core.spec import Alerts
+from opensearch_batch.core.stores import Stores
+from opensearch_batch.hooks import AWS_CONN_ID
+from opensearch_batch.providers import outputs_store, provider_of
+from opensearch_batch.stage import errors_end_the_task, run_key_of, work_of
+
+DAY_S = 86_400.0
+
+
+class OpenSearchReconcileOperator(BaseOperator):
+    """Account for a whole run. Skipped where prepare made no shards.
+
+    Returns ``{counts: {read, indexed, unchanged, dead_letters, shards}, dead_letters}``, the latter a list of
+    locations. Inputs, outputs and uploaded files go `retention_days` after the last run that used them.
+
+    Args:
+        work: the same as in `prepare`.
+        retention_days: how long files are kept; None for ever.
+        alerts: who is told of dead letters.
+        prepare: the task id of that stage.
+        aws_conn_id: the object storage.
+        ai_conn_id: the AI service's key, where files lie there; its usual connection if None.
+
+    Raises:
+        AirflowFailException: a record is in no account.
+        RetriableError: a server was away.
+    """
+
+    template_fields = ("work",)
+    ui_color = "#e8f0fe"
+
+    def __init__(
+        self,
+        *,
+        work: str,
+        retention_days: int | None = 30,
+        alerts: Alerts | None = None,
+        prepare: str = "prepare",
+        aws_conn_id: str = AWS_CONN_ID,
+        ai_conn_id: str | None = None,
+        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+    ) -> None:
+        super().__init__(**kwargs)
+        self.work = work
+        self.retention_days = retention_days
+        self.alerts = alerts or Alerts()
+        self.prepare = prepare
+        self.aws_conn_id = aws_conn_id
+        self.ai_conn_id = ai_conn_id
+
+    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
+        """Add up, tell, clean up."""
+        prepared = context["ti"].xcom_pull(task_ids=self.prepare, key="run")
+        if prepared is None:
+            raise AirflowSkipException("prepare made no shards")
+        with errors_end_the_task():
+            work, store = work_of(self.work, context), self._store()
+            manifest = load_manifest(store, prepared["manifest"])
+            account = reconcile(store, work, manifest)
+            save(store, work.account(run_key_of(context)), account)
+            self.log.info("%s: %s", account.source, account.counts)
+            if account.counts.dead_letters:
+                tell(self.alerts, _news(account, context), self.log)
+            note_use(store, work, manifest, now=time.time(), for_ever=self.retention_days is None)
+            if self.retention_days is not None:
+                self._clean_up(store, work)
+        return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
+
+    def _clean_up(self, store: Stores, work: WorkPrefix) -> None:
+        """Remove what is too old; that it fails today does not make the run a failure."""
+        try:
+            keep_s = (self.retention_days or 0) * DAY_S
+            removed = clean_up(store, work, keep_s=keep_s, now=time.time(), unstage=self._unstage)
+        except BatchError as error:
+            self.log.warning("files that are too old could not all be removed: %s", error)
+            return
+        if removed:
+            self.log.info("removed the files of %d jobs, last used %s days ago or longer", removed, self.retention_days)
+
+    def _unstage(self, record: JobRecord) -> None:
+        if record.staged:
+            provider = provider_of(record.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
+            provider.unstage(record.staged)
+
+    def _store(self) -> Stores:
+        return outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
+
+
+def _news(account: RunAccount, context: Any) -> News:  # noqa: ANN401 - Airflow's context
+    run = context["dag_run"]
+    letters = ", ".join(account.dead_letters)
+    return News(
+        run.dag_id,
+        run.run_id,
+        "dead_letters",
+        f"{account.counts.dead_letters} dead letters of {account.counts.read} records: {letters}",
+    )

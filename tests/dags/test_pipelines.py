@@ -1,0 +1,180 @@
+"""What a pipeline file becomes: a DAG with its schedule, form, outlets and owner, read in a few milliseconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, CronPartitionTimetable
+
+from opensearch_batch.core.spec import PipelineSpec
+from opensearch_batch.forms import form_of, of_service, source_of
+from opensearch_batch.new_objects import NewObjectsTrigger, uris_of
+from opensearch_batch.pipelines import pipeline_dag
+
+INCLUDE = Path(__file__).resolve().parents[2] / "include"
+Make = Callable[..., DAG]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Return a function that makes the DAG of a pipeline with these parts."""
+    for name in ("connectors", "indexes"):
+        shutil.copytree(INCLUDE / name, tmp_path / name)
+    (tmp_path / "pipelines").mkdir()
+
+    def made(**parts: Any) -> DAG:
+        spec = yaml.safe_load((INCLUDE / "pipelines" / "passages.yaml").read_text())
+        path = tmp_path / "pipelines" / "books.yaml"
+        path.write_text(yaml.safe_dump({**spec, **parts}))
+        return pipeline_dag(path)
+
+    return made
+
+
+def test_a_pipeline_without_a_schedule_waits_for_a_person(make: Make) -> None:
+    """It is not paused: it does nothing by itself."""
+    dag = make()
+    assert dag.schedule is None
+    assert (dag.is_paused_upon_creation, dag.catchup) == (None, False)
+
+
+@pytest.mark.parametrize("said", ["0 2 * * *", {"cron": "0 2 * * *"}])
+def test_a_cron_run_has_the_date_of_the_period_that_ended(make: Make, said: Any) -> None:
+    """And waits to be switched on, because it pays by itself."""
+    dag = make(schedule=said)
+    assert isinstance(dag.timetable, CronDataIntervalTimetable)
+    assert dag.is_paused_upon_creation is True
+
+
+def test_a_partition_is_of_the_period_before(make: Make) -> None:
+    """Its key is written as the file says."""
+    timetable = make(schedule={"partitions": "@daily", "key_format": "%Y/%m", "timezone": "Europe/Vienna"}).timetable
+    assert isinstance(timetable, CronPartitionTimetable)
+    assert (timetable.run_offset, timetable.key_format) == (-1, "%Y/%m")
+
+
+def test_a_run_may_follow_an_index_or_the_objects(make: Make) -> None:
+    """The index another pipeline writes; or the source, through a trigger of its own."""
+    outlet: Any
+    (outlet,) = make().task_dict["publish"].outlets
+    followed: Any = make(schedule={"assets": ["x-opensearch://opensearch_default/passages"]}).schedule
+    assert [asset.uri for asset in followed] == [outlet.uri]
+    watched: Any = make(schedule={"new_objects": {"poll_every_s": 7}}).schedule
+    (source,) = watched
+    assert isinstance(source, Asset)
+    (watcher,) = source.watchers
+    path, arguments = watcher.trigger.serialize()
+    assert path == "opensearch_batch.new_objects.NewObjectsTrigger"
+    assert NewObjectsTrigger(**arguments).serialize() == (path, arguments)
+    assert (arguments["uri"], arguments["poll_every_s"]) == ("s3://documents/passages/", 7.0)
+
+
+def test_owner_tags_and_words_are_the_files(make: Make) -> None:
+    """Airflow shows them."""
+    dag = make(owner="search-team", tags=["books"], description="All books.")
+    assert {"opensearch", "sagemaker", "books"} <= set(dag.tags)
+    assert {task.owner for task in dag.tasks} == {"search-team"}
+    assert "All books." in str(dag.doc_md)
+    assert "`books.yaml`" in str(dag.doc_md)
+
+
+def test_what_ingest_may_be_told_reaches_it(make: Make) -> None:
+    """Every policy of the file."""
+    ingest = yaml.safe_load((INCLUDE / "pipelines" / "passages.yaml").read_text())["ingest"]
+    said = {
+        "op_type": "upsert",
+        "on_missing": {"text": "omit"},
+        "on_unmatched": "index_partial",
+        "ingest_pipeline": "p",
+        "routing": "$.r",
+        "load": {"number_of_replicas": 0},
+        "max_body_bytes": 5,
+        "max_in_flight": 6,
+        "compress": True,
+    }
+    task: Any = make(ingest={**ingest, **said, "dead_letters": "s3://d/x/"}).task_dict["ingest"]
+    for name, value in said.items():
+        told = getattr(task.request, name)
+        assert (told.number_of_replicas if name == "load" else told) == (0 if name == "load" else value)
+    assert task.dead_letters == "s3://d/x/"
+
+
+def test_the_form_has_the_files_values(make: Make) -> None:
+    """Typed, each with its bounds."""
+    params = make().params
+    assert {name: params[name] for name in params} == {
+        "source": "s3://documents/passages/",
+        "index": "passages",
+        "service": "sagemaker",
+        "max_records": None,
+        "dry_run": False,
+        "force": False,
+    }
+
+
+def test_a_dated_source_is_filled_in_unless_another_is_typed() -> None:
+    """The form shows the template; what is typed is taken as it is, and must not be one."""
+    import jinja2
+
+    spec = spec_with(source={"uri": "s3://d/dt={{ ds }}/"})
+    template = jinja2.Template(source_of(spec))
+    assert template.render(params={"source": spec.source.uri}, ds="2026-01-02") == "s3://d/dt=2026-01-02/"
+    assert template.render(params={"source": "s3://other/"}, ds="2026-01-02") == "s3://other/"
+    param = form_of(spec)["source"]
+    assert param.resolve(value="s3://other/prefix/") == "s3://other/prefix/"
+    with pytest.raises(Exception, match="does not match"):
+        param.resolve(value="s3://other/{{ ds }}/")
+
+
+def test_a_partitions_key_is_airflows_own() -> None:
+    """The file needs no Airflow."""
+    import jinja2
+
+    spec = spec_with(source={"uri": "s3://d/'{{partition_key}}'/"}, schedule={"partitions": "@daily"})
+    run = {"partition_key": "2026-01"}
+    rendered = jinja2.Template(source_of(spec)).render(params={"source": spec.source.uri}, dag_run=run)
+    assert rendered == "s3://d/'2026-01'/"
+
+
+def test_what_depends_on_the_service_is_chosen_by_the_form() -> None:
+    """One value stays as it is; several become a text that a template chooses, objects as JSON."""
+    import jinja2
+
+    assert of_service("a", {"a": {"x": 1}}) == {"x": 1}
+    values = {"a": {"x": "it's {{ no }} \\ template"}, "b": None}
+    template = jinja2.Template(of_service("a", values))
+    assert json.loads(template.render(params={"service": "a"})) == values["a"]
+    assert template.render(params={"service": "b"}) == ""
+
+
+def spec_with(**parts: Any) -> PipelineSpec:
+    """Return the passages pipeline with other parts."""
+    import msgspec
+
+    spec = yaml.safe_load((INCLUDE / "pipelines" / "passages.yaml").read_text())
+    return msgspec.convert({**spec, **parts}, PipelineSpec)
+
+
+S3 = {"Records": [{"s3": {"bucket": {"name": "b"}, "object": {"key": "a+b/c%3Dd.jsonl"}}}]}
+
+
+@pytest.mark.parametrize(
+    ("message", "uris"),
+    [
+        (S3, ["s3://b/a b/c=d.jsonl"]),
+        ({"Type": "Notification", "Message": json.dumps(S3)}, ["s3://b/a b/c=d.jsonl"]),
+        ({"detail": {"bucket": {"name": "b"}, "object": {"key": "a b"}}}, ["s3://b/a b"]),
+        ({"Event": "s3:TestEvent", "Bucket": "b"}, []),
+        ([], []),
+    ],
+)
+def test_an_event_names_its_objects(message: Any, uris: list[str]) -> None:
+    """As S3 writes it, as SNS wraps it, and as EventBridge does; the test event names none."""
+    assert list(uris_of(json.dumps(message))) == uris
+    assert list(uris_of("no JSON")) == []

@@ -1,0 +1,131 @@
+"""Who has to know is told by mail and by POST; that one way fails stops neither the other nor the run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from email import message_from_string
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from opensearch_batch.alerts import News, alert_of_failure, tell
+from opensearch_batch.core.spec import Alerts
+
+NEWS = News("books", "manual__1", "dead_letters", "3 dead letters of 10 records: s3://w/<x>/")
+log = logging.getLogger(__name__)
+
+
+class Mail:
+    """A mail server of one mail."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self.text = ""
+        self.receivers: list[str] = []
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        connection, _ = self._server.accept()
+        with connection, connection.makefile("rwb", buffering=0) as stream:
+            stream.write(b"220 here\r\n")
+            while line := stream.readline():
+                word = line.split()[0].upper() if line.split() else b""
+                if word == b"DATA":
+                    stream.write(b"354 go on\r\n")
+                    lines = []
+                    while (part := stream.readline()) != b".\r\n":
+                        lines.append(part.decode())
+                    self.text = "".join(lines)
+                elif word == b"RCPT":
+                    self.receivers.append(line.decode().partition("<")[2].partition(">")[0])
+                stream.write(b"250 fine\r\n" if word != b"QUIT" else b"221 bye\r\n")
+                if word == b"QUIT":
+                    return
+
+    def close(self) -> None:
+        """Wait for its end."""
+        self._server.close()
+        self._thread.join(10)
+
+
+@pytest.fixture
+def mail(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mail]:
+    """A mail server that Airflow's connection names."""
+    server = Mail()
+    extra = {"disable_ssl": True, "disable_tls": True, "from_email": "airflow@example.com"}
+    connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": server.port, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_SMTP_DEFAULT", json.dumps(connection))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str | None, Any]]]:
+    """What a server got whose address a connection names: path, authorization and body."""
+    found: list[tuple[str, str | None, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            found.append((self.path, self.headers["Authorization"], body))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}/hooks/1"
+    connection = {"conn_type": "http", "host": address, "password": "token-of-hook"}
+    monkeypatch.setenv("AIRFLOW_CONN_HOOK", json.dumps(connection))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    yield found
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_mail_tells_what_happened(mail: Mail) -> None:
+    """To everybody named, with nothing in it that a mail program could take for markup."""
+    tell(Alerts(email=["a@example.com", "b@example.com"]), NEWS, log)
+    mail.close()
+    message = message_from_string(mail.text)
+    assert message["Subject"] == "books: dead letters in run manual__1"
+    assert mail.receivers == ["a@example.com", "b@example.com"]
+    (part,) = (part for part in message.walk() if not part.is_multipart())
+    assert b"s3://w/&lt;x&gt;/" in bytes(part.get_payload(decode=True))
+
+
+def test_a_post_tells_what_happened(posted: list[Any]) -> None:
+    """As JSON, with the connection's password as its token."""
+    tell(Alerts(webhook="hook"), NEWS, log)
+    ((path, authorization, body),) = posted
+    assert (path, authorization) == ("/hooks/1", "Bearer token-of-hook")
+    assert body == {"pipeline": "books", "run_id": "manual__1", "event": "dead_letters", "text": NEWS.text}
+
+
+def test_what_fails_is_logged_and_stops_nothing(posted: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    """There is no mail server; the POST goes out all the same. The log holds no address and no token."""
+    tell(Alerts(email=["a@example.com"], webhook="hook"), NEWS, log)
+    assert len(posted) == 1
+    assert "nobody could be told of books: dead letters in run manual__1" in caplog.text
+    assert "example.com" not in caplog.text
+
+
+def test_a_failed_run_is_told(posted: list[Any]) -> None:
+    """Airflow calls it with the run; who wants to know nothing has no such call."""
+    told = alert_of_failure(Alerts(webhook="hook"))
+    assert told is not None
+    told({"dag_run": SimpleNamespace(dag_id="books", run_id="r"), "reason": "task_failure"})
+    assert posted[0][2] == {"pipeline": "books", "run_id": "r", "event": "failed", "text": "task_failure"}
+    assert alert_of_failure(Alerts()) is None
