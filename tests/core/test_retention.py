@@ -52,9 +52,7 @@ class Runs:
         Ledger(self.objects, folder).write(record, over=None)
         return Answered([f"{folder}/output/1/input.jsonl.out"], None, folder, "t")
 
-    def use(
-        self, pipeline: str, run: str, answered: list[Answered], *, at: float, for_ever: bool = False
-    ) -> Manifest:
+    def use(self, pipeline: str, run: str, answered: list[Answered], *, at: float, for_ever: bool = False) -> Manifest:
         """Let a successful run use a shard's jobs."""
         work, shard = self.work(pipeline), Shard("0000", f"{answered[0].job}/input.jsonl", "k", 1, 28)
         prepared = PreparedShard(shard, [Segment("s3://d/a", 1, 1)])

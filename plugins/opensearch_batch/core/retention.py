@@ -34,9 +34,7 @@ class _Used(msgspec.Struct, frozen=True):
     at: float
 
 
-def note_use(
-    objects: Objects, work: WorkPrefix, manifest: Manifest, *, now: float, for_ever: bool = False
-) -> None:
+def note_use(objects: Objects, work: WorkPrefix, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:
     """Note what a run used, so that it is kept from now on for as long as it was from its first use, or for ever."""
     found = [objects.read(work.used(manifest.run_key, prepared.shard.id)) for prepared in manifest.shards]
     jobs = [msgspec.json.decode(stored.content, type=UsedJobs) for stored in found if stored is not None]
