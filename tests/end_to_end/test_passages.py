@@ -118,7 +118,9 @@ def test_another_dag_on_the_same_documents_pays_nothing(lab: Lab, first: Outcome
 def test_a_question_finds_its_passage_by_text_and_by_vector(lab: Lab, first: Outcome, model_dir: Path) -> None:
     """A neural query, embedded by the node through the connector, agrees with a knn query of our own vector."""
     assert first.state == "success"
-    models = lab.node("POST", "_plugins/_ml/models/_search", {"query": {"term": {"model_state": "DEPLOYED"}}})
+    # Other tests' models are deployed too; a search shows ten unless it is asked for more.
+    deployed = {"size": 1000, "query": {"term": {"model_state": "DEPLOYED"}}}
+    models = lab.node("POST", "_plugins/_ml/models/_search", deployed)
     model_id = next(hit["_id"] for hit in models["hits"]["hits"] if hit["_source"]["name"].endswith("all-MiniLM-L6-v2"))
     question = "an animal that lives in the sea"
     vector = MiniLM(model_dir).encode([question])[0].tolist()
