@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.job import End, JobRecord, Ledger
 from opensearch_batch.core.local_files import LocalFiles
 from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard, WorkPrefix, save
-from opensearch_batch.core.output_rows import Answered, OutputRows, load_removed
+from opensearch_batch.core.output_rows import Answered, LastAnswers, OutputRows, load_removed
 from opensearch_batch.core.repair import Repair, RepairAccount
 from opensearch_batch.core.retention import clean_up, note_use
 from opensearch_batch.services import service
@@ -150,6 +151,17 @@ def test_outputs_that_were_removed_are_known_and_cannot_be_read(runs: Runs) -> N
     assert rows.source(answered) == before
     with pytest.raises(FatalError, match=r"removed on 20\d\d-.*retention_days.*force pays"):
         list(rows.of(answered[0]))
+
+
+def test_of_a_repaired_shard_no_job_is_blamed_for_what_was_removed(runs: Runs) -> None:
+    """The account lies with the shard's own job; the repair's output is not taken for lost."""
+    own, repair = runs.job("a"), msgspec.structs.replace(runs.job("b"), positions=[0])
+    runs.use("p", "r", [own, repair], at=NOW)
+    runs.clean("p", now=NOW + KEEP_S + 1)
+    rows = OutputRows(runs.objects, OPENAI, "by_id")
+    with pytest.raises(FatalError, match="retention_days") as refused:
+        list(LastAnswers(rows, [own, repair], holds_record=False).read(0))
+    assert not isinstance(refused.value, OutputUnusable)
 
 
 def test_an_output_that_nobody_removed_is_lost(runs: Runs) -> None:

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -100,15 +101,18 @@ class OutputRows:
         Raises:
             OutputUnusable: one is gone.
         """
-        removed = load_removed(self._objects, answered[0].job) if answered else None
-        known = removed.used.outputs if removed else []
         found: list[ObjectInfo] = []
         for answer, output in ((one, uri) for one in answered for uri in one.outputs):
-            now = self._list(output) or [item for item in known if item.uri.startswith(output)]
+            now = self._list(output) or self._removed(answered[0], output)
             if not now:
                 raise answer.unusable(f"{output}: the job's output is gone")
             found += now
         return Source("output", tuple(found))
+
+    def _removed(self, first: Answered, output: str) -> list[ObjectInfo]:
+        """Return the objects of an output as they were; the account of all lies with the shard's first job."""
+        removed = load_removed(self._objects, first.job)
+        return [item for item in removed.used.outputs if item.uri.startswith(output)] if removed else []
 
     def used(self, answered: Sequence[Answered]) -> UsedJobs:
         """Return what an ingest of all answers uses."""
@@ -120,21 +124,23 @@ class OutputRows:
         info = self._objects.head(output)
         return [] if info is None else [info]
 
-    def of(self, answer: Answered, number: int = 0) -> Iterator[OutputRow | Blank]:
+    def of(self, answer: Answered, number: int = 0, *, first: Answered | None = None) -> Iterator[OutputRow | Blank]:
         """Yield the rows of one answer; each has the number of the source it stands for.
+
+        Args:
+            answer: the answer.
+            number: that number.
+            first: the answer of the shard's own job, where this is another's.
 
         Raises:
             OutputUnusable: an output is gone.
             FatalError: retention removed it.
         """
-        source = self.source([answer])
-        removed = load_removed(self._objects, answer.job)
-        if removed and not all(self._list(output) for output in answer.outputs):
-            on = datetime.fromtimestamp(removed.at, UTC).date()
-            raise FatalError(
-                f"{answer.job}: the job's output was removed on {on} (retention_days), and not all of it is in the "
-                "index as it is asked for now; a run with force pays for the job once more"
-            )
+        there = [self._list(output) for output in answer.outputs]
+        if not all(there):
+            self._refuse_removed(first or answer)
+            raise answer.unusable(f"{', '.join(answer.outputs)}: the job's output is gone")
+        source = Source("output", tuple(chain.from_iterable(there)))
         at, seen = 0, bytearray()
         for entry in read_rows(self._objects, number, source):
             if isinstance(entry, Blank):
@@ -148,6 +154,15 @@ class OutputRows:
                 position = self._position(told, at, answer)
                 yield OutputRow(entry, position, told.error, again=_note(seen, position))
             at += 1
+
+    def _refuse_removed(self, first: Answered) -> None:
+        removed = load_removed(self._objects, first.job)
+        if removed is not None:
+            on = datetime.fromtimestamp(removed.at, UTC).date()
+            raise FatalError(
+                f"{first.job}: the job's output was removed on {on} (retention_days), and not all of it is in the "
+                "index as it is asked for now; a run with force pays for the job once more"
+            )
 
     def refuse_other_count(self, answer: Answered, rows: int, records: int) -> None:
         """Raise OutputUnusable when rows that are known by their place are not as many as the records."""
@@ -182,7 +197,7 @@ class LastAnswers:
         """Yield the rows, the jobs in their order."""
         for job, answer in enumerate(self._answered):
             later = set[int]().union(*self._again[job + 1 :])
-            for entry in self._rows.of(answer, number):
+            for entry in self._rows.of(answer, number, first=self._answered[0]):
                 if isinstance(entry, Blank):
                     yield entry
                 elif entry.position not in later and not entry.again:
@@ -221,7 +236,8 @@ class LastAnswers:
         """Return the records that a later job answered; the first job's are too many to be kept, and nobody asks."""
         if answer.positions is None:
             return set()
-        rows = (row for row in self._rows.of(answer) if isinstance(row, OutputRow))
+        found = self._rows.of(answer, first=self._answered[0])
+        rows = (row for row in found if isinstance(row, OutputRow))
         return {row.position for row in rows if row.position is not None}
 
 
