@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import struct
+import subprocess
+import sys
+import time
 import uuid
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import boto3
 import requests
 from opensearchpy import OpenSearch
 
+from include.local_stack.settings import REPOSITORY
 from include.local_stack.stack import Stack
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.s3 import S3Objects
 
 MODEL = "all-MiniLM-L6-v2"
+T = TypeVar("T")
 TIMEOUT_S = 30
 
 
@@ -74,6 +81,25 @@ class Lab:
         vector = answer.json()["data"][0]["embedding"]
         return struct.unpack(f"<{len(vector)}f", struct.pack(f"<{len(vector)}f", *vector))
 
+    def run(self, module: str, *, wait_s: float, **environment: str) -> str:
+        """Run one of the local stack's programs on this stack, to its good end; return what it says."""
+        stack = {
+            "LOCAL_STACK_HOME": str(self.stack.home),
+            "OPENSEARCH_VERSION": self.version,
+            "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'plugins'}",
+        }
+        done = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, "-m", f"include.local_stack.{module}"],
+            cwd=REPOSITORY,
+            env={**os.environ, **stack, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=wait_s,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
     def close(self) -> None:
         """Give the connections back."""
         self.http.close()
@@ -109,3 +135,13 @@ class Lab:
     def no_faults(self) -> None:
         """Take back the faults that were not used up."""
         self.http.delete(f"{self.stack.addresses.ai_services}/faults", timeout=TIMEOUT_S).raise_for_status()
+
+
+def eventually(look: Callable[[], T | None], what: str, *, wait_s: float = 120.0) -> T:
+    """Wait until a look gives something."""
+    give_up_at = time.monotonic() + wait_s
+    while time.monotonic() < give_up_at:
+        if found := look():
+            return found
+        time.sleep(0.3)
+    raise AssertionError(f"{what} did not come in {wait_s:.0f} s")

@@ -41,8 +41,8 @@ COMPONENTS = {
     "triggerer": ("triggerer", "--skip-serve-logs"),
 }
 STATUS_KEY_OF = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
-# Airflow looks for these, as they stand here, in the lower case of the names of a request's members.
 SETTINGS = Path(__file__).resolve().parent / "airflow_settings"
+# Airflow looks for these, as they stand here, in the lower case of the names of a request's members.
 MASKED_WORDS = "access_key,secret_key,session_token,credential,openai_key,cohere_key"
 
 

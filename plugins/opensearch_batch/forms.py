@@ -56,18 +56,13 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
             section=RUN,
             description="Check everything and say which shards and jobs there would be; write and pay nothing.",
         ),
-        "force": force_field(),
+        "force": Param(
+            default=False,
+            type="boolean",
+            section=RUN,
+            description="Submit (and pay for) new batch jobs and write every document again, even where that is done.",
+        ),
     }
-
-
-def force_field() -> Param:
-    """Return the switch by which a person asks for paid work once more."""
-    return Param(
-        default=False,
-        type="boolean",
-        section=RUN,
-        description="Submit (and pay for) new batch jobs and write every document again, even where that is done.",
-    )
 
 
 def source_of(spec: PipelineSpec) -> str:

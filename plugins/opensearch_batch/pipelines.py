@@ -53,15 +53,16 @@ def pipeline_dag(path: Path) -> DAG:
     """
     file = PipelineFile(path)
     spec = file.spec
+    schedule = schedule_of(file.name, spec)
     with DAG(
         dag_id=file.name,
         # Only the file that names it as its own gives it to Airflow.
         auto_register=False,
         description=spec.description,
-        schedule=schedule_of(file.name, spec),
+        schedule=schedule,
         catchup=False,
         # What runs by itself pays by itself: a person has to switch it on.
-        is_paused_upon_creation=True if spec.schedule not in (None, "none") else None,
+        is_paused_upon_creation=None if schedule is None else True,
         tags=["opensearch", *spec.batch_predict.models, *spec.tags],
         params=form_of(spec),
         default_args={"owner": spec.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},

@@ -292,15 +292,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         return take_ready_made(store, found, limits=self._limits(adapter), job_key=job_key)
 
     def _limits(self, adapter: Service) -> ShardLimits:
-        of = adapter.limits
-        # The last shard takes in what would be too few for a job of its own.
-        room = of.min_records - 1
-        return ShardLimits(
-            min(self.max_records, of.records_at_most(len(self.inputs)) - room),
-            min(self.max_bytes, of.max_bytes - room * min(of.max_record_bytes, of.max_bytes // (10 * of.min_records))),
-            of.max_record_bytes,
-            of.min_records,
-        )
+        return adapter.limits.of_shard(self.max_records, self.max_bytes, inputs=len(self.inputs))
 
 
 def without_credential(connector: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -71,7 +71,8 @@ class OpenSearchReconcileOperator(BaseOperator):
         if prepared is None:
             raise AirflowSkipException("prepare made no shards")
         with errors_end_the_task():
-            work, store = work_of(self.work, context), self._store()
+            work = work_of(self.work, context)
+            store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
             manifest = load_manifest(store, prepared["manifest"])
             account = reconcile(store, work, manifest)
             save(store, work.account(run_key_of(context)), account)
@@ -98,9 +99,6 @@ class OpenSearchReconcileOperator(BaseOperator):
         if record.staged:
             provider = provider_of(record.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
             provider.unstage(record.staged)
-
-    def _store(self) -> Stores:
-        return outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
 
 
 def _news(account: RunAccount, context: Any) -> News:  # noqa: ANN401 - Airflow's context

@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetWatcher, CronDataIntervalTimetable, CronPartitionTimetable
 
-from opensearch_batch.core.spec import PipelineSpec
+from opensearch_batch.core.spec import NewObjects, PipelineSpec
 from opensearch_batch.new_objects import NewObjectsTrigger
 
 # Partition and date of a run are those of the period that ended with its start: a nightly run reads yesterday.
@@ -25,7 +25,7 @@ def schedule_of(name: str, spec: PipelineSpec) -> Any:  # noqa: ANN401 - what a 
             when.partitions, timezone=when.timezone, run_offset=PERIOD_BEFORE, key_format=when.key_format
         )
     if when.new_objects:
-        return [_watched(name, spec)]
+        return [_watched(name, spec, when.new_objects)]
     return [Asset(uri) for uri in when.assets] or None
 
 
@@ -34,9 +34,8 @@ def index_asset(opensearch_conn_id: str, index: str) -> Asset:
     return Asset(f"{OWN}opensearch://{opensearch_conn_id}/{index}")
 
 
-def _watched(name: str, spec: PipelineSpec) -> Asset:
+def _watched(name: str, spec: PipelineSpec, new: NewObjects) -> Asset:
     """Return the source as an asset that has news when its objects change."""
-    new = spec.when.new_objects
     trigger = NewObjectsTrigger(
         uri=spec.source.uri,
         work=spec.work,
@@ -44,8 +43,8 @@ def _watched(name: str, spec: PipelineSpec) -> Asset:
         include=spec.source.include,
         exclude=spec.source.exclude,
         aws_conn_id=spec.connections.aws,
-        poll_every_s=new.poll_every_s if new else 0.0,
-        sqs=new.sqs if new else None,
+        poll_every_s=new.poll_every_s,
+        sqs=new.sqs,
     )
     # Not by its URI alone: another pipeline may watch the same prefix with other globs.
     watcher = AssetWatcher(name=f"{name} objects", trigger=trigger)

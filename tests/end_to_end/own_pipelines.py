@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
@@ -14,7 +13,7 @@ import yaml
 
 from include.local_stack.airflow_api import AirflowAPI
 from include.local_stack.settings import REPOSITORY
-from tests.lab import Lab
+from tests.lab import Lab, eventually
 
 WAIT_S = 180.0
 PARSED_WITHIN_S = 90.0
@@ -148,8 +147,7 @@ class OwnPipelines:
             found = self.runs(name)
             return found if len(found) >= count else None
 
-        runs: list[Run] = eventually(there, wait_s=wait_s)
-        return runs
+        return eventually(there, f"run {count} of {name}", wait_s=wait_s)
 
     def backfill(self, name: str, first: str, last: str, *, at_once: int = 4, again: bool = False) -> None:
         """Run a pipeline for all dates, and wait for the end."""
@@ -167,16 +165,6 @@ class OwnPipelines:
         """Return how many index operations an index ever saw."""
         stats = self.lab.node("GET", f"{index}/_stats/indexing")
         return int(stats["_all"]["primaries"]["indexing"]["index_total"])
-
-
-def eventually(look: Callable[[], Any], *, wait_s: float, every_s: float = 0.5) -> Any:
-    """Return what `look` gives as soon as it gives something."""
-    give_up_at = time.monotonic() + wait_s
-    while time.monotonic() < give_up_at:
-        if found := look():
-            return found
-        time.sleep(every_s)
-    raise TimeoutError(f"not within {wait_s:.0f} s")
 
 
 def _merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

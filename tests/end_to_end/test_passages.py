@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,22 +144,7 @@ def model_dir() -> Path:
 def test_the_demo_says_what_it_finds(lab: Lab, first: Outcome) -> None:
     """`make demo` on this stack: counts that reconcile, three answered questions, and that nothing was left to do."""
     assert first.state == "success"
-    environment = {
-        **os.environ,
-        "LOCAL_STACK_HOME": str(lab.stack.home),
-        "OPENSEARCH_VERSION": lab.version,
-        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'plugins'}",
-    }
-    demo = subprocess.run(
-        [sys.executable, "-m", "include.local_stack.demo"],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=WAIT_S,
-    )
-    assert demo.returncode == 0, demo.stdout + demo.stderr
-    assert "2,000 read, 0 indexed, 2,000 unchanged, 0 dead letters, 0 lost; 0 batch jobs submitted" in demo.stdout
-    assert "The work was done before" in demo.stdout
-    assert demo.stdout.count("same answers by knn") == 3
+    said = lab.run("demo", wait_s=WAIT_S)
+    assert "2,000 read, 0 indexed, 2,000 unchanged, 0 dead letters, 0 lost; 0 batch jobs submitted" in said
+    assert "The work was done before" in said
+    assert said.count("same answers by knn") == 3

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,12 +10,11 @@ from typing import Any
 import pytest
 import requests
 
-from include.local_stack.settings import REPOSITORY
 from opensearch_batch.core.job import JobRecord
 from opensearch_batch.core.manifest import WorkPrefix
 from opensearch_batch.core.retention import clean_up
-from tests.end_to_end.own_pipelines import PARSED_WITHIN_S, OwnPipelines, eventually
-from tests.lab import Lab
+from tests.end_to_end.own_pipelines import PARSED_WITHIN_S, OwnPipelines
+from tests.lab import Lab, eventually
 
 NIGHTLY = "0 2 * * *"
 
@@ -163,7 +159,7 @@ def test_events_of_a_bucket_start_a_run(lab: Lab, own: OwnPipelines) -> None:
     own.write(name, own.spec(name, schedule={"new_objects": {"poll_every_s": 1, "sqs": queue}}))
     own.airflow.wait_for_dag(name)
     own.put(f"{own.new_name()}/a.jsonl", 0, 3)
-    eventually(lambda: _is_empty(sqs, queue), wait_s=PARSED_WITHIN_S)
+    eventually(lambda: _is_empty(sqs, queue), "the empty queue", wait_s=PARSED_WITHIN_S)
     assert own.runs(name) == []
     own.put(f"{name}/a.jsonl", 0, 3)
     (run, *_) = own.wait_for_runs(name, 1)
@@ -277,7 +273,7 @@ def test_a_broken_file_is_an_import_error_and_the_others_run(own: OwnPipelines) 
         return next((error["stack_trace"] for error in errors if name in error["stack_trace"]), None)
 
     try:
-        error = eventually(told, wait_s=PARSED_WITHIN_S)
+        error = eventually(told, "the import error", wait_s=PARSED_WITHIN_S)
         line = path.read_text().splitlines().index("retention: 3") + 1
         assert f"{path}:{line} retention: unknown key. Did you mean 'retention_days'?" in error
         healthy = own.add()
@@ -342,22 +338,6 @@ def test_what_is_done_is_known_when_its_files_are_gone(lab: Lab, own: OwnPipelin
 @pytest.mark.slow
 def test_the_backfill_of_the_readme_says_what_it_finds(lab: Lab) -> None:
     """`make backfill` on this stack: two days once, and again for nothing."""
-    environment = {
-        **os.environ,
-        "DAYS": "2",
-        "LOCAL_STACK_HOME": str(lab.stack.home),
-        "OPENSEARCH_VERSION": lab.version,
-        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'plugins'}",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "include.local_stack.backfill"],
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 batch jobs submitted, 200 index operations" in done.stdout
-    assert done.stdout.splitlines()[-1] == "0 batch jobs submitted, 0 index operations"
+    said = lab.run("backfill", wait_s=300, DAYS="2")
+    assert "2 batch jobs submitted, 200 index operations" in said
+    assert said.splitlines()[-1] == "0 batch jobs submitted, 0 index operations"

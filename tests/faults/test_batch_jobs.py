@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from include.local_stack.airflow_api import AirflowAPI
 from include.local_stack.settings import REPOSITORY
 from opensearch_batch.core.dead_letters import list_parts, read_letters
-from tests.lab import Lab
+from tests.lab import Lab, eventually
 
 DAG_ID = "example_by_hand"
 WAIT_S = 120
@@ -88,16 +87,6 @@ class Run:
     def log(self, stage: str) -> str:
         """Return a task's log."""
         return self.airflow.log(self.task(stage))
-
-
-def eventually(look: Callable[[], T | None], what: str) -> T:
-    """Wait until a look gives something."""
-    give_up_at = time.monotonic() + WAIT_S
-    while time.monotonic() < give_up_at:
-        if found := look():
-            return found
-        time.sleep(0.3)
-    raise AssertionError(f"{what} did not come in {WAIT_S} s")
 
 
 @pytest.fixture

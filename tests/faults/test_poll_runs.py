@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from include.local_stack.airflow_api import AirflowAPI
-from tests.faults.test_batch_jobs import Run, eventually
-from tests.lab import Lab
+from tests.faults.test_batch_jobs import Run
+from tests.lab import Lab, eventually
 
 
 @pytest.fixture

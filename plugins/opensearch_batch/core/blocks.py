@@ -15,13 +15,12 @@ import msgspec
 
 from opensearch_batch.core.line_form import LineForm
 from opensearch_batch.core.objects import Line, ends_in_cr, lf_lines, lines
-from opensearch_batch.core.record_ids import ID_FORMAT, RECORD_ID
+from opensearch_batch.core.record_ids import RECORD_LINE
 from opensearch_batch.core.records import Entry, of_line
 
 BLOCK_BYTES = 1 << 20
 # A block of so few lines is not halved any more.
 FEW_LINES = 32
-_RECORD = b'{"%b":"%b","record":%%b}\n' % (RECORD_ID.encode(), ID_FORMAT)
 _LF, _OPEN, _CLOSE = b"\n{}"
 
 
@@ -67,7 +66,7 @@ class Block(msgspec.Struct, frozen=True, gc=False):
 
     def records(self, first: int) -> bytes:
         """Return the lines that keep the records beside the shard."""
-        return b"".join([_RECORD % pair for pair in enumerate(self.content.split(b"\n")[:-1], first)])
+        return b"".join([RECORD_LINE % pair for pair in enumerate(self.content.split(b"\n")[:-1], first)])
 
     def _cut(self, count: int) -> Block:
         if count >= self.count:

@@ -17,7 +17,7 @@ import msgspec
 
 from opensearch_batch.core.blocks import Block
 from opensearch_batch.core.manifest import Segment
-from opensearch_batch.core.record_ids import RECORD_ID, record_id
+from opensearch_batch.core.record_ids import RECORD_LINE
 from opensearch_batch.core.records import Record
 
 IN_MEMORY_BYTES = 32 << 20
@@ -137,8 +137,7 @@ class Draft:
         """Add a record with its line for the service."""
         self.input.add(line, b"\n")
         if self.source is not None:
-            head = b'{"%b":"%b","record":' % (RECORD_ID.encode(), record_id(self.records).encode())
-            self.source.add(head, record.content, b"}\n")
+            self.source.add(RECORD_LINE % (self.records, record.content))
         if self.records < self._keep_first:
             self.first.append(record)
         self.records += 1

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.json_path import PlainPath
+from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.json_path import PlainPath, check_text
 from opensearch_batch.core.record_ids import ID_FORMAT, record_id
 
 # Neither can stand in what a user writes: JSON has no such characters outside of texts, and inside them escapes these.
@@ -74,53 +75,36 @@ class LineForm(msgspec.Struct, frozen=True):
         names = [PlainPath.parse(path).steps for path in self.paths]
         if not names or any(len(steps) != 1 or not isinstance(steps[0], str) for steps in names):
             return None
-        read = _reader([str(steps[0]) for steps in names])
-        are_texts = _text_check([str(steps[0]) for steps in names]) if self.texts else lambda block: True  # noqa: ARG005 - all will do
+        found = [str(steps[0]) for steps in names]
+        read, texts = _columns(found, msgspec.Raw), _columns(found, str) if self.texts else None
+        lacking = (msgspec.Raw(), msgspec.Raw(b"null"))
 
         def inputs(block: bytes) -> list[msgspec.Raw | bytes] | None:
-            if not block.isascii():
-                try:
-                    block.decode()
-                except UnicodeDecodeError:
+            try:
+                values = read(check_text(block))
+                if texts is not None and not all(all(map(str.strip, column)) for column in texts(block)):
                     return None
-            found = read(block)
-            return found if found is not None and are_texts(block) else None
+            except (RecordRejected, msgspec.DecodeError):
+                return None
+            if any(each in column for column in values for each in lacking):
+                return None
+            return values[0] if len(values) == 1 else [b",".join(row) for row in zip(*values, strict=True)]
 
         return inputs
 
 
-def _reader(names: Sequence[str]) -> Callable[[bytes], list[msgspec.Raw | bytes] | None]:
-    fields = [(f"value{at}", msgspec.Raw, msgspec.Raw()) for at in range(len(names))]
+def _columns(names: Sequence[str], kind: type) -> Callable[[bytes], list[list[Any]]]:
+    """Return a function from whole lines to what stands at each of these names, all of one kind, record by record.
+
+    A record that lacks one has the empty value of the kind. Raises msgspec.DecodeError where something is of another.
+    """
+    fields = [(f"value{at}", kind, kind()) for at in range(len(names))]
     rename = {f"value{at}": name for at, name in enumerate(names)}
     decode = msgspec.json.Decoder(msgspec.defstruct("Record", fields, rename=rename, gc=False)).decode_lines
-    takers = [attrgetter(field) for field in rename]
-    lacking = (msgspec.Raw(), msgspec.Raw(b"null"))
+    takers = [attrgetter(name) for name, *_ in fields]
 
-    def read(block: bytes) -> list[msgspec.Raw | bytes] | None:
-        try:
-            records: list[Any] = decode(block)
-        except msgspec.DecodeError:
-            return None
-        columns = [list(map(take, records)) for take in takers]
-        if any(each in column for column in columns for each in lacking):
-            return None
-        return columns[0] if len(columns) == 1 else [b",".join(row) for row in zip(*columns, strict=True)]
+    def columns(block: bytes) -> list[list[Any]]:
+        records: list[Any] = decode(block)
+        return [list(map(take, records)) for take in takers]
 
-    return read
-
-
-def _text_check(names: Sequence[str]) -> Callable[[bytes], bool]:
-    """Return a function that says whether all records of a block have texts with something in them at these names."""
-    fields = [(f"value{at}", str) for at in range(len(names))]
-    rename = {f"value{at}": name for at, name in enumerate(names)}
-    decode = msgspec.json.Decoder(msgspec.defstruct("Texts", fields, rename=rename, gc=False)).decode_lines
-    takers = [attrgetter(field) for field in rename]
-
-    def check(block: bytes) -> bool:
-        try:
-            records: list[Any] = decode(block)
-        except msgspec.DecodeError:
-            return False
-        return all(all(map(str.strip, map(take, records))) for take in takers)
-
-    return check
+    return columns

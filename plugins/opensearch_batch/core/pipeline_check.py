@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.cluster import vector_fields
-from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.estimate import Estimate, estimate, read_listing
 from opensearch_batch.core.ml_commons import fill
@@ -95,11 +94,7 @@ def _plan(file: PipelineFile, listing: str) -> Estimate:
     uri = spec.source.uri.partition("{{")[0]
     found = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
     of = service(spec.batch_predict.service).limits
-    limits = ShardLimits(
-        min(spec.shard.max_records, of.records_at_most(len(spec.batch_predict.inputs))),
-        min(spec.shard.max_bytes, of.max_bytes),
-        of.max_record_bytes,
-    )
+    limits = of.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))
     samples = [len(msgspec.json.encode(record)) + 1 for test in spec.tests for record in test.records]
     return estimate(found, limits, record_bytes=sum(samples) / len(samples) if samples else None)
 

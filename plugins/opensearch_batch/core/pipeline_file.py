@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import json
 import re
-import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.pipeline_rules import Keys, rules
 from opensearch_batch.core.spec import PipelineSpec
+from opensearch_batch.core.spec_types import choices, example_of, field_at, fields_at, struct_at, type_at
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]+)`")
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
@@ -123,13 +123,13 @@ class PipelineFile:
         keys: Keys = tuple(name or int(number) for name, number in _KEY.findall(path))
         cause = _AT.sub("", message)
         if unknown := _UNKNOWN.search(cause):
-            known = [field.name for field in _fields(keys)]
+            known = [field.name for field in fields_at(keys)]
             hint = did_you_mean(unknown["key"], known) or f" The keys are {', '.join(known)}."
             return self.error((*keys, unknown["key"]), f"unknown key.{hint}")
         if missing := _MISSING.search(cause):
             return self.error(keys, f"{missing['key']} is missing; write {_look((*keys, missing['key']))}")
         if wrong := _NOT_ONE_OF.search(cause):
-            known = list(_choices(_type_at(keys)))
+            known = list(choices(type_at(keys)))
             hint = did_you_mean(wrong["value"], known)
             return self.error(keys, f"{wrong['value']!r} is none of {', '.join(known)}.{hint}")
         look = _look(keys)
@@ -145,70 +145,17 @@ def load(path: Path) -> PipelineSpec:
     return PipelineFile(path).spec
 
 
-def _fields(keys: Sequence[str | int]) -> tuple[msgspec.structs.FieldInfo, ...]:
-    """Return what a part of the file may say, ``()`` where anything may stand."""
-    struct = _struct(PipelineSpec, keys)
-    return () if struct is None else msgspec.structs.fields(struct)
-
-
-def _struct(kind: Any, keys: Sequence[str | int]) -> type[msgspec.Struct] | None:  # noqa: ANN401 - a type's annotation
-    """Follow keys through the types, to the one that has keys itself."""
-    if get_origin(kind) is Annotated:
-        return _struct(get_args(kind)[0], keys)
-    if get_origin(kind) in (Union, types.UnionType):
-        return next((found for each in get_args(kind) if (found := _struct(each, keys)) is not None), None)
-    if get_origin(kind) in (list, dict):
-        return _struct(get_args(kind)[-1], keys[1:]) if keys else None
-    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
-        return None
-    if not keys:
-        return kind
-    field = next((field for field in msgspec.structs.fields(kind) if field.name == keys[0]), None)
-    return None if field is None else _struct(field.type, keys[1:])
-
-
-def _field_at(keys: Sequence[str | int]) -> msgspec.structs.FieldInfo | None:
-    """Return the field that the last name of a path is, None where anything may stand."""
-    at = next((at for at in range(len(keys) - 1, -1, -1) if isinstance(keys[at], str)), None)
-    if at is None:
-        return None
-    return next((field for field in _fields(keys[:at]) if field.name == keys[at]), None)
-
-
-def _type_at(keys: Sequence[str | int]) -> Any:  # noqa: ANN401 - a type's annotation
-    """Return the type of the nearest key that has one: a member of an object has its object's."""
-    while keys:
-        if (field := _field_at(keys)) is not None:
-            return field.type
-        keys = keys[:-1]
-    return None
-
-
-def _choices(kind: Any) -> Iterator[str]:  # noqa: ANN401 - a type's annotation
-    """Yield the words of which one may stand somewhere."""
-    if get_origin(kind) is Literal:
-        yield from dict.fromkeys(get_args(kind))
-    else:
-        yield from dict.fromkeys(word for each in get_args(kind) for word in _choices(each))
-
-
 def _look(keys: Sequence[str | int]) -> str:
     """Return how a key is written, from its example."""
-    field = _field_at(keys)
+    field = field_at(keys)
     if field is None:
         return ""
-    struct = _struct(field.type, ())
+    struct = struct_at(field.type, ())
     if struct is not None:
         needed = [inner.name for inner in msgspec.structs.fields(struct) if inner.required]
         return f"{field.name}: with {', '.join(needed)} below it" if needed else ""
-    example = next(iter(_examples(field.type)), None)
+    example = example_of(field.type)
     return "" if example is None else f"{field.name}: {json.dumps(example, ensure_ascii=False)}"
-
-
-def _examples(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - a type's annotation
-    if get_origin(kind) is Annotated:
-        for meta in get_args(kind)[1:]:
-            yield from meta.examples or ()
 
 
 def _dotted(keys: Sequence[str | int]) -> str:

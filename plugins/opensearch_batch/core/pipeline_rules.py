@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterator
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
-from opensearch_batch.core.field_map import ANY_FIELD, FieldMap
+from opensearch_batch.core.field_map import FieldMap
 from opensearch_batch.core.json_path import PlainPath
 from opensearch_batch.core.objects import split_uri
-from opensearch_batch.core.request import check_index_name
+from opensearch_batch.core.request import check_index_name, check_on_missing
 from opensearch_batch.core.spec import ModelOf, PipelineSpec, Schedule
 from opensearch_batch.services import service
 
@@ -44,11 +44,15 @@ def rules(spec: PipelineSpec) -> Iterator[tuple[Keys, Callable[[], object]]]:
     for path in spec.batch_predict.inputs:
         yield ("batch_predict", "input"), lambda path=path: PlainPath.parse(path)  # type: ignore[misc] # as above
     yield ("ingest", "index"), lambda: check_index_name(spec.ingest.index)
-    yield ("ingest", "field_map"), lambda: FieldMap(spec.field_map, spec.ingest.ingest_fields)
-    yield ("ingest", "on_missing"), lambda: _check_on_missing(spec)
+    yield ("ingest", "field_map"), lambda: _fields(spec)
+    yield ("ingest", "on_missing"), lambda: check_on_missing(spec.on_missing, _fields(spec))
     for at, test in enumerate(spec.tests):
         if (test.predictions is None) == (test.outputs is None):
             yield ("tests", at), lambda: _refuse("give one of predictions and outputs")
+
+
+def _fields(spec: PipelineSpec) -> list[str]:
+    return FieldMap(spec.field_map, spec.ingest.ingest_fields).fields
 
 
 def _refuse(cause: str) -> None:
@@ -113,12 +117,3 @@ def _check_model(name: str, model: ModelOf) -> None:
     service(name)
     if sum(given is not None for given in (model.model_id, model.stack, model.connector)) != 1:
         raise ConfigError("give one of model_id, stack and connector")
-
-
-def _check_on_missing(spec: PipelineSpec) -> None:
-    names = [*FieldMap(spec.field_map, spec.ingest.ingest_fields).fields, ANY_FIELD]
-    for name in spec.on_missing:
-        if name not in names:
-            raise ConfigError(
-                f"{name}: no such field is mapped; name one of field_map, or *.{did_you_mean(name, names)}"
-            )

@@ -7,6 +7,8 @@ RECORD_ID = "record_id"
 _DIGITS = 10
 # The same as a bytes format of the position.
 ID_FORMAT = b"r%%0%dd" % _DIGITS
+# A record kept beside its shard, as a bytes format of position and record.
+RECORD_LINE = b'{"%b":"%b","record":%%b}\n' % (RECORD_ID.encode(), ID_FORMAT)
 
 
 def record_id(position: int) -> str:

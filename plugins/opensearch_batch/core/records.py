@@ -139,16 +139,15 @@ def _json(stream: IO[bytes], source: str, max_record_bytes: int) -> Iterator[Ent
 
 def _csv(stream: IO[bytes], source: str, max_record_bytes: int) -> Iterator[Entry]:
     csv.field_size_limit(max(csv.field_size_limit(), max_record_bytes))
-    text = io.TextIOWrapper(io.BufferedReader(_Raw(stream), READ_BUFFER_BYTES), "utf-8-sig", "surrogateescape", "")
-    rows = _csv_rows(csv.reader(text, strict=True))
     names: list[str] | None = None
-    for at, row in rows:
-        if names is None and isinstance(row, list) and row:
-            names = _header(row, source)
-        elif row == []:
-            yield Empty()
-        else:
-            yield _csv_record(names, row, source, at)
+    with io.TextIOWrapper(stream, "utf-8-sig", "surrogateescape", "") as text:
+        for at, row in _csv_rows(csv.reader(text, strict=True)):
+            if names is None and isinstance(row, list) and row:
+                names = _header(row, source)
+            elif row == []:
+                yield Empty()
+            else:
+                yield _csv_record(names, row, source, at)
 
 
 def _csv_rows(reader: Any) -> Iterator[tuple[int, list[str] | str]]:  # noqa: ANN401 - csv's reader has no public name
@@ -207,21 +206,6 @@ def _row(row: dict[str, Any], source: str, at: int) -> Record | Unfit:
         return Record(_row_encoder.encode(row), source, at)
     except (TypeError, UnicodeEncodeError) as error:
         return Unfit(Record(repr(row).encode(errors="replace"), source, at), f"the row is no JSON: {error}")
-
-
-class _Raw(io.RawIOBase):
-    """A stream as a raw one, which text readers want."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no name before Python 3.12
-        chunk = self._stream.read(len(buffer))
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
 
 
 _READERS: dict[Format, Callable[[IO[bytes], str, int], Iterator[Entry]]] = {

@@ -8,7 +8,7 @@ Source: OpenSearch documentation, "Asynchronous batch ingestion".
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -199,14 +199,22 @@ def parse_request(content: bytes | Mapping[str, Any], place: str = "request") ->
         fields = compile_map(ingest, sources=len(body.data_source.source)).fields
     except ConfigError as error:
         raise ConfigError(f"{place}: {error}") from error
+    try:
+        check_on_missing(missing, fields)
+    except ConfigError as error:
+        raise ConfigError(f"{place}: on_missing.{error}") from error
+    credential = body.credential and _as_documented(body.credential)
+    return BatchIngestion(ingest, kind, body.data_source.source, credential, body.dead_letters, body.work)
+
+
+def check_on_missing(missing: Iterable[str], fields: Sequence[str]) -> None:
+    """Raise ConfigError when a policy is about a field that is not mapped."""
     for name in missing:
         if name not in {*fields, ANY_FIELD}:
             raise ConfigError(
-                f"{place}: on_missing.{name}: no such field is mapped; name one of field_map, or * for all."
+                f"{name}: no such field is mapped; name one of field_map, or {ANY_FIELD} for all."
                 f"{did_you_mean(name, fields)}"
             )
-    credential = body.credential and _as_documented(body.credential)
-    return BatchIngestion(ingest, kind, body.data_source.source, credential, body.dead_letters, body.work)
 
 
 def compile_map(request: IngestRequest, *, sources: int, vectors: Any = ()) -> FieldMap:  # noqa: ANN401 - VectorField's

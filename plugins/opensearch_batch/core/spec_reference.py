@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 
 from opensearch_batch.core.spec import PipelineSpec
+from opensearch_batch.core.spec_types import example_of, meaning_of, struct_at
 
 HEAD = """\
 # Pipeline files: every key
@@ -48,10 +49,7 @@ def _section(place: str, struct: type[msgspec.Struct]) -> str:
 
 
 def _row(field: msgspec.structs.FieldInfo) -> str:
-    meaning, example = "", None
-    for meta in _metas(field.type):
-        meaning = meaning or meta.description or ""
-        example = example if example is not None else next(iter(meta.examples or ()), None)
+    meaning, example = meaning_of(field.type), example_of(field.type)
     if not meaning and (struct := _struct_of(field.type)):
         meaning = " ".join((struct.__doc__ or "").split())
     if example is not None:
@@ -69,14 +67,8 @@ def _structs(struct: type[msgspec.Struct], place: str) -> Iterator[tuple[str, ty
 
 
 def _struct_of(kind: Any) -> type[msgspec.Struct] | None:  # noqa: ANN401 - a type's annotation
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return kind
-    return next((found for each in get_args(kind) if (found := _struct_of(each)) is not None), None)
-
-
-def _metas(kind: Any) -> Iterator[msgspec.Meta]:  # noqa: ANN401 - as above
-    if get_origin(kind) is Annotated:
-        yield from (meta for meta in get_args(kind)[1:] if isinstance(meta, msgspec.Meta))
+    """Return the type with keys of its own that may stand here, alone or as a member of a list or an object."""
+    return struct_at(kind, ()) or struct_at(kind, (0,))
 
 
 def _type(kind: Any) -> str:  # noqa: ANN401 - as above

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from opensearch_batch.core.cluster import SERVER_ERROR, TOO_MANY
+from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.errors import (
     AlreadySubmitted,
     BatchError,
@@ -45,6 +46,19 @@ class Limits(msgspec.Struct, frozen=True):
         if self.max_inputs is None:
             return self.max_records
         return min(self.max_records, self.max_inputs // max(inputs, 1))
+
+    def of_shard(self, max_records: int, max_bytes: int, *, inputs: int) -> ShardLimits:
+        """Return where a shard is cut that somebody wants to have at most so many records and bytes."""
+        # The last shard takes in what would be too few for a job of its own.
+        room = self.min_records - 1
+        return ShardLimits(
+            min(max_records, self.records_at_most(inputs) - room),
+            min(
+                max_bytes, self.max_bytes - room * min(self.max_record_bytes, self.max_bytes // (10 * self.min_records))
+            ),
+            self.max_record_bytes,
+            self.min_records,
+        )
 
 
 class ErrorCodes(msgspec.Struct, frozen=True):
