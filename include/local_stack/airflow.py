@@ -209,7 +209,8 @@ def connections(ports: Ports, credentials: Credentials, *, ca_certs: Path | None
         "region_name": "us-east-1",
         "service_config": {
             "s3": {"endpoint_url": ports.url("s3")},
-            # The same server has the queues that tell of new objects.
+            # The same server has the queues that tell of new objects, and the roles that pipelines assume.
+            "sts": {"endpoint_url": ports.url("s3")},
             "sqs": {"endpoint_url": ports.url("s3")},
             "sagemaker": {"endpoint_url": ports.url("ai_services")},
             "sagemaker-runtime": {"endpoint_url": ports.url("ai_services")},

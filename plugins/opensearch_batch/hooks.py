@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 OPENSEARCH_CONN_ID = "opensearch_default"
 AWS_CONN_ID = "aws_default"
 KEEP_S = 300.0
+PLACE_MARK = ".yaml#"
 T = TypeVar("T")
 
 
@@ -129,8 +130,11 @@ def objects(aws_conn_id: str = AWS_CONN_ID) -> S3Objects:
     Raises:
         ConfigError: there is no such connection.
     """
-    connection(aws_conn_id, "aws")
-    return S3Objects(_aws_hook(aws_conn_id, "s3").get_conn())
+    owners = connection(aws_conn_id, "aws").extra_dejson.get("bucket_owners") or {}
+    client = _aws_hook(aws_conn_id, "s3").get_conn()
+    if any(owners.values()):
+        _expect(client, owners)
+    return S3Objects(client)
 
 
 def aws_client(name: str, aws_conn_id: str = AWS_CONN_ID) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
@@ -161,17 +165,36 @@ def connector_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None
 
 
 def connection(conn_id: str, conn_type: str) -> Connection:
-    """Return an Airflow connection.
+    """Return an Airflow connection, or what a place in a Data Prepper file says in place of one.
 
     Raises:
         ConfigError: there is none of this id.
     """
+    if is_place(conn_id):
+        from opensearch_batch.data_prepper.connections import connection_at
+
+        return connection_at(conn_id)
     try:
         return BaseHook.get_connection(conn_id)
     except AirflowNotFoundException as error:
         raise ConfigError(
             f"no Airflow connection {conn_id!r}; create one of type {conn_type} under Admin, Connections"
         ) from error
+
+
+def _expect(client: Any, owners: dict[str, str | None]) -> None:  # noqa: ANN401 - boto3 makes its clients at run time
+    """Let each request say who must own its bucket: S3 refuses one that somebody else took over."""
+
+    def expect(params: dict[str, Any], **_: object) -> None:
+        if owner := owners.get(params.get("Bucket", "")):
+            params.setdefault("ExpectedBucketOwner", owner)
+
+    client.meta.events.register("provide-client-params.s3", expect)
+
+
+def is_place(conn_id: str) -> bool:
+    """Say whether a connection's id is a place in a Data Prepper file, ``<file>#<pipeline>/source``."""
+    return PLACE_MARK in conn_id
 
 
 def flag(value: object) -> bool:
@@ -195,4 +218,11 @@ def _signing(extra: dict[str, Any]) -> Signing | None:
 def _aws_hook(aws_conn_id: str, client_type: str = "sts") -> Any:  # noqa: ANN401 - generic over boto3's run-time clients
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
-    return AwsBaseHook(aws_conn_id=aws_conn_id, client_type=client_type)
+    class Hook(AwsBaseHook):  # type: ignore[type-arg] # generic over boto3's run-time clients
+        """Knows the connections that stand in a file, too."""
+
+        @classmethod
+        def get_connection(cls, conn_id: str) -> Connection:
+            return connection(conn_id, "aws") if is_place(conn_id) else super().get_connection(conn_id)
+
+    return Hook(aws_conn_id=aws_conn_id, client_type=client_type)

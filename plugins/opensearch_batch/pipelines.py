@@ -5,6 +5,7 @@ Read by Airflow's parser every few seconds, so only the spec is loaded here.
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ from opensearch_batch.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.repair import OpenSearchRepairOperator
 from opensearch_batch.schedules import index_asset, schedule_of
 
+# Keys that a pipeline file of ours has, and one of Data Prepper's has not.
+_OURS = re.compile(rb"^(?:work|batch_predict|ingest)\s*:", re.MULTILINE)
 MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
 
 
@@ -37,12 +40,30 @@ class Pipelines(NamedTuple):
 def pipelines(folder: Path) -> Pipelines:
     """Return the DAGs of all files in a folder; a file with a mistake takes no other one with it."""
     found = Pipelines([], [])
+    files: dict[str, Path] = {}
     for path in sorted(folder.glob("*.yaml")):
         try:
-            found.dags.append(pipeline_dag(path))
+            for dag in _dags(path):
+                _refuse_name(path, dag.dag_id, files.setdefault(dag.dag_id, path))
+                found.dags.append(dag)
         except ConfigError as error:
             found.refused.append(error)
     return found
+
+
+def _refuse_name(path: Path, name: str, first: Path) -> None:
+    if first != path:
+        raise ConfigError(f"{path}:1 {name}: {first} has a pipeline of this name; rename one")
+
+
+def _dags(path: Path) -> list[DAG]:
+    """Return the DAGs of a file; what reads Data Prepper's is loaded only for one that cannot be ours."""
+    if not path.is_file() or _OURS.search(path.read_bytes()):
+        return [pipeline_dag(path)]
+    from opensearch_batch.core.data_prepper.file import is_data_prepper
+    from opensearch_batch.data_prepper.dags import data_prepper_dags
+
+    return data_prepper_dags(path) if is_data_prepper(path) else [pipeline_dag(path)]
 
 
 def pipeline_dag(path: Path) -> DAG:

@@ -19,7 +19,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from opensearch_batch.awaited import shared
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, Throttled
 from opensearch_batch.core.job import Asked, Decision, JobRecord, Ledger, decide
-from opensearch_batch.core.manifest import Shard, WorkPrefix
+from opensearch_batch.core.manifest import JOB_NAME, Shard, WorkPrefix
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.slots import Slot, Slots
 from opensearch_batch.core.submission import Submission, ThroughMLCommons
@@ -134,13 +134,14 @@ class Submit:
         return Waiting(folder, pause_s=pause_s, since=since, reason=str(error))
 
     def _draft(self, shard: Shard, folder: str, generation: int) -> JobRecord:
+        name = self._service.job_name(self._work.pipeline, folder, generation)
         return JobRecord(
             job=shard.job,
-            name=self._service.job_name(self._work.pipeline, folder, generation),
+            name=name,
             service=self._service.name,
             model_id=self._terms.model_id,
             input=shard.input,
-            output=f"{folder}/output/{generation}/",
+            output=shard.output.replace(JOB_NAME, name) or f"{folder}/output/{generation}/",
             intended_at=time.time(),
             generation=generation,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Self
 
@@ -16,7 +17,7 @@ from opensearch_batch.core.manifest import save
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.progress import IngestCounts, Progress, ProgressFile
 from opensearch_batch.core.request import IngestRequest
-from opensearch_batch.core.rows import AlreadyThere, Blank, Mapped, Rejected, Tally
+from opensearch_batch.core.rows import AlreadyThere, Blank, Mapped, PassedBy, Rejected, Tally
 
 QUEUE_FILE = "request.json"
 
@@ -64,6 +65,8 @@ class Account:
         self._objects = objects
         self._counts = before.counts
         self._tally = Tally(names, before.counts.sources)
+        then = before.counts
+        self._passed_by = Counter(unrouted=then.unrouted, dropped=then.dropped, elsewhere=then.elsewhere)
         self._vectors_rejected, self._vector_reason = before.vectors_rejected, before.vector_reason
         self.settled = before.settled
         self.dead = DeadLetters(
@@ -118,6 +121,7 @@ class Account:
             blank=sum(source.blank for source in sources),
             dead_letters=self.dead.count,
             sources=sources,
+            **self._passed_by,
         )
 
     def record(self, *, done: bool) -> None:
@@ -159,9 +163,15 @@ class Account:
             self.attempt,
         )
 
-    def _pass(self, entry: Rejected | Blank | AlreadyThere) -> None:
+    def _pass(self, entry: Rejected | Blank | AlreadyThere | PassedBy) -> None:
         if isinstance(entry, Blank):
             self._tally.blank(entry.source)
+            return
+        if isinstance(entry, PassedBy):
+            self._tally.passed_by(entry.sources)
+            self._passed_by[entry.why] += 1
+            joined = self._counts.joined + len(entry.sources) - 1
+            self._counts = msgspec.structs.replace(self._counts, joined=joined)
             return
         if isinstance(entry, AlreadyThere):
             unchanged, rows, late, has_id = 1, entry.mapped.rows, entry.mapped.late, True

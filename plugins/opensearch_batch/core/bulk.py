@@ -23,6 +23,8 @@ from opensearch_batch.core.json_path import Text
 from opensearch_batch.core.pace import Pace
 
 OpType = Literal["index", "create", "upsert"]
+# Those of a field map, and the two that only a pipeline's own actions ask for.
+Action = Literal["index", "create", "upsert", "update", "delete"]
 # As many bytes as a node takes fastest from few connections, by `python -m benchmarks body_sizes`.
 MAX_BODY_BYTES = 2_000_000
 MAX_IN_FLIGHT = 8
@@ -33,12 +35,15 @@ TOO_LARGE = 413
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
 # Only what a verdict needs travels back; the full answer repeats index and id of every document.
 _VERDICT = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
-_NOOP = "noop"
+# An update that changes nothing, and a delete of what is not there.
+_NOOPS = frozenset({"noop", "not_found"})
 # What stands before and after the id and the routing, and after the document.
-_AROUND: dict[OpType, tuple[bytes, bytes, bytes]] = {
+_AROUND: dict[Action, tuple[bytes, bytes, bytes]] = {
     "index": (b'{"index":{"_id":', b"}}\n", b"\n"),
     "create": (b'{"create":{"_id":', b"}}\n", b"\n"),
     "upsert": (b'{"update":{"_id":', b',"retry_on_conflict":3}}\n{"doc":', b',"doc_as_upsert":true}\n'),
+    "update": (b'{"update":{"_id":', b',"retry_on_conflict":3}}\n{"doc":', b"}\n"),
+    "delete": (b'{"delete":{"_id":', b"}}\n", b""),
 }
 
 
@@ -108,13 +113,19 @@ class _Verdict:
 def lines_of(
     id: str,  # noqa: A002 - the field's own name
     *source: Text,
-    op_type: OpType = "index",
+    op_type: Action = "index",
     routing: str | None = None,
+    index: str | None = None,
 ) -> tuple[Text, ...]:
-    """Return the two lines of one document in a bulk body, in pieces, as its ``_source`` may be."""
+    """Return the lines of one document in a bulk body, in pieces, as its ``_source`` may be; a delete has one line.
+
+    With `index` it goes there, whatever index the request is for.
+    """
     name = msgspec.json.encode(id)
     if routing is not None:
         name += b',"routing":' + msgspec.json.encode(routing)
+    if index is not None:
+        name += b',"_index":' + msgspec.json.encode(index)
     before, after, end = _AROUND[op_type]
     return (before + name + after, *source, end)
 
@@ -154,7 +165,7 @@ class BulkWriter:
 
     Args:
         cluster: where the index is.
-        index: its name.
+        index: its name; empty if every document names its own.
         pipeline: the ingest pipeline all documents go through.
         max_body_bytes: the size a body is cut at; lowered for good when the server finds it too large (413).
         max_in_flight: bodies under way at most; how many there are is found by trying (`Pace`).
@@ -275,7 +286,7 @@ class BulkWriter:
         try:
             answer = self._cluster.call(
                 "POST",
-                f"/{self._index}/_bulk",
+                f"/{self._index}/_bulk" if self._index else "/_bulk",
                 b"".join(chain.from_iterable([item.pieces for item in items])),
                 params=self._params,
                 timeout_s=120.0,
@@ -291,7 +302,8 @@ class BulkWriter:
             for item, entry in zip(items, entries, strict=True):
                 self._enter(item, entry, verdict, again)
         else:
-            unchanged = [result.get("result") for entry in entries for result in entry.values()].count(_NOOP)
+            results = [result.get("result") for entry in entries for result in entry.values()]
+            unchanged = sum(map(results.count, _NOOPS))
             verdict.unchanged += unchanged
             verdict.indexed += len(items) - unchanged
         return again
@@ -299,8 +311,8 @@ class BulkWriter:
     def _enter(self, item: Item, entry: dict[str, Any], verdict: _Verdict, again: list[Item]) -> None:
         ((action, result),) = entry.items()
         status = result["status"]
-        if "error" not in result and status < 300:  # noqa: PLR2004 - HTTP success
-            if result.get("result") == _NOOP:
+        if "error" not in result:
+            if result.get("result") in _NOOPS:
                 verdict.unchanged += 1
             else:
                 verdict.indexed += 1

@@ -1,40 +1,66 @@
-"""What a name's ending says is compressed is decompressed on the way; damage is named with its object."""
+"""What is compressed is decompressed on the way, as told or by the name's ending; damage is named with its object."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import zlib
+from collections.abc import Callable
 from typing import IO
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.objects import READ_BUFFER_BYTES
+from opensearch_batch.core.objects import READ_BUFFER_BYTES, Compression
 
 COMPRESSED = (".gz", ".zst")
+_Damage = tuple[type[Exception], ...]
+_Unpack = Callable[[IO[bytes]], tuple[io.BufferedIOBase, _Damage]]
+_ENDINGS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+# The endings of ``automatic``, which are Data Prepper's.
+_AUTOMATIC: dict[str, Compression] = {**_ENDINGS, ".zstd": "zstd", ".snappy": "snappy"}
 
 
-def decompressed(stream: IO[bytes], uri: str) -> IO[bytes]:
-    """Return the stream as its content: ``.gz`` and ``.zst`` are decompressed, anything else is as it is.
+def decompressed(stream: IO[bytes], uri: str, compression: Compression | None = None) -> IO[bytes]:
+    """Return the stream as its content.
 
     Members and frames that follow one another are one content. Reading raises FatalError where the data are damaged.
-    """
-    if uri.endswith(".gz"):
-        damage: tuple[type[Exception], ...] = (EOFError, gzip.BadGzipFile, zlib.error)
-        return io.BufferedReader(_Checked(gzip.GzipFile(fileobj=stream), stream, uri, damage), READ_BUFFER_BYTES)
-    if uri.endswith(".zst"):
-        from backports import zstd
 
-        damage = (EOFError, zstd.ZstdError)
-        return io.BufferedReader(_Checked(zstd.ZstdFile(stream), stream, uri, damage), READ_BUFFER_BYTES)
-    return stream
+    Args:
+        stream: the object as it lies there.
+        uri: its name.
+        compression: how it is packed; without it, ``.gz`` and ``.zst`` are decompressed, anything else is as it is.
+    """
+    if compression in (None, "automatic"):
+        endings = _ENDINGS if compression is None else _AUTOMATIC
+        compression = next((kind for ending, kind in endings.items() if uri.endswith(ending)), "none")
+    if compression == "none" or compression is None:
+        return stream
+    unpacked, damage = _UNPACK[compression](stream)
+    return io.BufferedReader(_Checked(unpacked, stream, uri, damage), READ_BUFFER_BYTES)
+
+
+def _gzip(stream: IO[bytes]) -> tuple[io.BufferedIOBase, _Damage]:
+    return gzip.GzipFile(fileobj=stream), (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+def _zstd(stream: IO[bytes]) -> tuple[io.BufferedIOBase, _Damage]:
+    from backports import zstd
+
+    return zstd.ZstdFile(stream), (EOFError, zstd.ZstdError)
+
+
+def _snappy(stream: IO[bytes]) -> tuple[io.BufferedIOBase, _Damage]:
+    from opensearch_batch.core.data_prepper.snappy import DamagedError, SnappyReader
+
+    return io.BufferedReader(SnappyReader(stream), READ_BUFFER_BYTES), (DamagedError,)
+
+
+_UNPACK: dict[str, _Unpack] = {"gzip": _gzip, "zstd": _zstd, "snappy": _snappy}
 
 
 class _Checked(io.RawIOBase):
     """A decompressed stream that names its object when the data are cut off or damaged."""
 
-    def __init__(
-        self, unpacked: io.BufferedIOBase, packed: IO[bytes], uri: str, damage: tuple[type[Exception], ...]
-    ) -> None:
+    def __init__(self, unpacked: io.BufferedIOBase, packed: IO[bytes], uri: str, damage: _Damage) -> None:
         self._unpacked, self._packed, self._uri, self._damage = unpacked, packed, uri, damage
 
     def readable(self) -> bool:

@@ -8,23 +8,59 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from opensearch_batch.core.bulk import Item, lines_of
+from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.field_map import FieldMap, Part
 from opensearch_batch.core.join import MEMORY_BYTES, Group, Keyed, Row, Stream, join
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.objects import Objects
-from opensearch_batch.core.request import IngestRequest
-from opensearch_batch.core.rows import Blank, Mapped, Read, Rejected, Source, read_rows
+from opensearch_batch.core.progress import IngestCounts
+from opensearch_batch.core.request import IngestRequest, compile_map
+from opensearch_batch.core.rows import Blank, Mapped, PassedBy, Read, Rejected, Source, read_rows
 from opensearch_batch.core.spill import Keys, Met
 from opensearch_batch.core.spill import digest as digest_of
+from opensearch_batch.core.target import open_target
 from opensearch_batch.core.vectors import VectorRejected
 from opensearch_batch.services.row_errors import provider_error
 
-Entry = Item | Rejected | Blank
+Entry = Item | Rejected | Blank | PassedBy
 RowError = Callable[[bytes], str | None]
 Place = Callable[[Row], tuple[str, int]]
+
+
+class Made(Protocol):
+    """Documents, and what is none, in an order that the sources alone decide; `read_bytes` counts what was read."""
+
+    read_bytes: int
+
+    def __iter__(self) -> Iterator[Entry]: ...
+
+
+class Maker(Protocol):
+    """Makes documents of rows."""
+
+    @property
+    def decisive(self) -> list[Any]:
+        """What of it decides the result, any JSON: something else is another work."""
+
+    def check(self, sources: Sequence[Source]) -> None:
+        """Raise ConfigError when it cannot work with these sources."""
+
+    def open(self, cluster: Cluster, sources: Sequence[Source]) -> tuple[Index, str | None]:
+        """Return the index to write to, made if it is absent, and a remark about how.
+
+        Raises:
+            ConfigError: it cannot be made, or does not fit.
+        """
+
+    def documents(self, index: Index, sources: Sequence[Source], *, anew: bool) -> Made:
+        """Return the documents of the sources; `anew` if nothing of them is written yet."""
+
+    def remark(self, counts: IngestCounts) -> str | None:
+        """Return what a person should know of these counts."""
 
 
 class Documents:
@@ -194,3 +230,53 @@ class Documents:
 
 def _came_before(key: str) -> RecordRejected:
     return RecordRejected(f"a row with id {key!r} came before; op_type create keeps the first")
+
+
+class FieldMapped:
+    """Makes documents by a request's field map.
+
+    Args:
+        request: what to put where.
+        reading: the named arguments of `Documents`.
+    """
+
+    def __init__(self, request: IngestRequest, **reading: Any) -> None:  # noqa: ANN401 - those of `Documents`
+        self._request = request
+        self._reading = reading
+
+    @property
+    def decisive(self) -> list[Any]:
+        """What of the request decides the documents."""
+        request = self._request
+        return [
+            request.field_map,
+            request.ingest_fields,
+            request.op_type,
+            request.on_missing,
+            request.on_unmatched,
+            request.ingest_pipeline,
+            request.routing,
+            request.joined_by,
+        ]
+
+    def check(self, sources: Sequence[Source]) -> None:
+        """Raise ConfigError when the map cannot work with so many sources."""
+        self._fields = len(compile_map(self._request, sources=len(sources)).fields)
+
+    def open(self, cluster: Cluster, sources: Sequence[Source]) -> tuple[Index, str | None]:  # noqa: ARG002 - of `Maker`
+        """Return the request's index."""
+        return open_target(cluster, self._request)
+
+    def documents(self, index: Index, sources: Sequence[Source], *, anew: bool) -> Documents:
+        """Return the documents; raise ConfigError for rows without partners where none may be."""
+        field_map = compile_map(self._request, sources=len(sources), vectors=index.vectors)
+        if self._request.on_unmatched == "fail" and len(sources) > 1 and anew:
+            Documents(self._request, field_map, sources, **self._reading).refuse_unmatched()
+        return Documents(self._request, field_map, sources, **self._reading)
+
+    def remark(self, counts: IngestCounts) -> str | None:
+        """Say when no path leads anywhere."""
+        documents = counts.indexed + counts.unchanged
+        if documents and counts.nulls == documents * self._fields:
+            return "no row has anything at any mapped path: all fields are null; check the paths and the sources"
+        return None

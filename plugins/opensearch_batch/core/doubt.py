@@ -57,11 +57,12 @@ def _take(stream: Iterator[Any]) -> list[Any]:
 
 
 def _equal_ones(batch: list[Any], cluster: Cluster, index: Index) -> set[int]:
-    items = {at: entry for at, entry in enumerate(batch) if isinstance(entry, Item)}
+    items = {at: entry for at, entry in enumerate(batch) if isinstance(entry, Item) and _is_whole(entry)}
     if not items:
         return set()
-    wanted = [{"_id": item.id} | _routing(item) for item in items.values()]
-    answer = cluster.call("POST", f"/{index.name}/_mget", {"docs": wanted}, timeout_s=120.0)
+    wanted = [_address(item) for item in items.values()]
+    path = f"/{index.name}/_mget" if index.name else "/_mget"
+    answer = cluster.call("POST", path, {"docs": wanted}, timeout_s=120.0)
     for found in answer["docs"]:
         if "error" in found:
             raise _explain(found, index.name)
@@ -104,6 +105,12 @@ def _round(node: Any, path: list[str]) -> None:  # noqa: ANN401 - any JSON
                 each[name] = array("f", each[name]).tolist()
 
 
-def _routing(item: Item) -> dict[str, str]:
+def _is_whole(item: Item) -> bool:
+    """Say whether the index holds what was sent, once it is written; the other actions may be repeated."""
+    return bytes(item.pieces[0]).startswith((b'{"index"', b'{"create"', b'{"update"'))
+
+
+def _address(item: Item) -> dict[str, str]:
+    """Return where a document is found again."""
     ((_, head),) = json.loads(item.lines.split(b"\n", 1)[0]).items()
-    return {"routing": head["routing"]} if "routing" in head else {}
+    return {name: head[name] for name in ("_id", "_index", "routing") if name in head}

@@ -18,17 +18,16 @@ from opensearch_batch.core.account import Account, Queue
 from opensearch_batch.core.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, BulkWriter, index_deleted
 from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.dead_letters import count_letters
-from opensearch_batch.core.documents import Documents, Place, RowError
+from opensearch_batch.core.documents import FieldMapped, Made, Maker, Place, RowError
 from opensearch_batch.core.doubt import without_those_there
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.field_map import FieldMap
 from opensearch_batch.core.join import MEMORY_BYTES
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.objects import Objects, find
 from opensearch_batch.core.progress import IngestCounts, Progress, ProgressFile
-from opensearch_batch.core.request import BatchIngestion, IngestRequest, compile_map
+from opensearch_batch.core.request import BatchIngestion, IngestRequest
 from opensearch_batch.core.rows import Read, Source, read_rows, refuse_twice
-from opensearch_batch.core.target import during_load, open_target
+from opensearch_batch.core.target import during_load
 from opensearch_batch.services.row_errors import provider_error
 
 CHECKPOINT_BYTES = 32 << 20
@@ -70,6 +69,7 @@ class Ingest:
         request: what to put where.
         locations: where its own files go.
         read, row_error, memory_bytes, folder, place: as in `Documents`.
+        maker: what makes documents of the rows; the request's field map if None.
         check: raises when the counts cannot be right; called before the work is recorded as done.
         identity: texts that make this another work than the same request's, beside its sources.
         on_progress: called with the counts so far and the bytes read.
@@ -88,6 +88,7 @@ class Ingest:
         memory_bytes: int = MEMORY_BYTES,
         folder: Path | None = None,
         place: Place = lambda row: (row.uri, row.line),
+        maker: Maker | None = None,
         check: Callable[[IngestCounts], None] = lambda counts: None,  # noqa: ARG005 - any counts are right
         identity: Sequence[str] = (),
         on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - nobody watches
@@ -97,14 +98,16 @@ class Ingest:
         self._cluster = cluster
         self._request = request
         self._locations = locations
-        self._reading: dict[str, Any] = {
-            "objects": objects,
-            "read": read,
-            "row_error": row_error,
-            "memory_bytes": memory_bytes,
-            "folder": folder,
-            "place": place,
-        }
+        self._place = place
+        self._maker = maker or FieldMapped(
+            request,
+            objects=objects,
+            read=read,
+            row_error=row_error,
+            memory_bytes=memory_bytes,
+            folder=folder,
+            place=place,
+        )
         self._check = check
         self._identity = (*identity, str(memory_bytes))
         self._on_progress = on_progress
@@ -120,8 +123,8 @@ class Ingest:
             FatalError: a source is damaged, or changed meanwhile.
         """
         refuse_twice(sources)
-        fields = compile_map(self._request, sources=len(sources)).fields
-        index, remark = open_target(self._cluster, self._request)
+        self._maker.check(sources)
+        index, remark = self._maker.open(self._cluster, sources)
         fingerprint = self._fingerprint(index, sources)
         before = self._file.load(fingerprint)
         if force:
@@ -129,22 +132,13 @@ class Ingest:
         if before is not None and before.done:
             return self._unchanged(before)
         counts, dead_letters = self._load(index, sources, fingerprint, before)
-        remarks = [remark] if remark else []
-        documents = counts.indexed + counts.unchanged
-        if documents and counts.nulls == documents * len(fields):
-            remarks.append(
-                "no row has anything at any mapped path: all fields are null; check the paths and the sources"
-            )
+        remarks = [said for said in (remark, self._maker.remark(counts)) if said]
         return self._report(counts, dead_letters, remarks)
 
     def _load(
         self, index: Index, sources: Sequence[Source], fingerprint: str, before: Progress | None
     ) -> tuple[IngestCounts, str | None]:
-        field_map = compile_map(self._request, sources=len(sources), vectors=index.vectors)
-        documents = self._documents(field_map, sources)
-        if self._request.on_unmatched == "fail" and len(sources) > 1 and before is None:
-            documents.refuse_unmatched()
-            documents = self._documents(field_map, sources)
+        documents = self._maker.documents(index, sources, anew=before is None)
         with Account(
             self._objects,
             self._file,
@@ -152,7 +146,7 @@ class Ingest:
             names=[source.name for source in sources],
             fingerprint=fingerprint,
             before=before,
-            place=self._reading["place"],
+            place=self._place,
             about=Queue([source.name for source in sources], self._request),
         ) as account:
             account.begin()
@@ -171,7 +165,7 @@ class Ingest:
             account.record(done=True)
             return account.counts(), account.dead.location
 
-    def _write(self, index: Index, documents: Documents, account: Account) -> None:
+    def _write(self, index: Index, documents: Made, account: Account) -> None:
         """Send what is not settled yet, recording progress every so many bytes or seconds.
 
         Raises:
@@ -213,9 +207,6 @@ class Ingest:
         self._cluster.refresh(index.name)
         self._check_same(index)
 
-    def _documents(self, field_map: FieldMap, sources: Sequence[Source]) -> Documents:
-        return Documents(self._request, field_map, sources, **self._reading)
-
     def _report(self, counts: IngestCounts, dead_letters: str | None, remarks: list[str]) -> IngestReport:
         state = DONE_WITH_DEAD_LETTERS if counts.dead_letters else DONE
         return IngestReport(self._request.index, state, counts, dead_letters, remarks)
@@ -234,18 +225,8 @@ class Ingest:
 
     def _fingerprint(self, index: Index, sources: Sequence[Source]) -> str:
         """Name this work by everything that decides its result and the order of its entries."""
-        request = self._request
-        decisive = [
-            request.field_map,
-            request.ingest_fields,
-            request.op_type,
-            request.on_missing,
-            request.on_unmatched,
-            request.ingest_pipeline,
-            request.routing,
-            request.joined_by,
-        ]
-        parts = [index.name, index.uuid, msgspec.json.encode(decisive, order="deterministic").decode()]
+        decisive = msgspec.json.encode(self._maker.decisive, order="deterministic").decode()
+        parts = [index.name, index.uuid, decisive]
         for source in sources:
             parts += [source.name, *(f"{found.uri} {found.etag}" for found in source.objects)]
         return digest(*parts, *self._identity)

@@ -15,7 +15,7 @@ from typing import IO
 
 from opensearch_batch.core.compression import decompressed
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
-from opensearch_batch.core.objects import READ_BUFFER_BYTES, ObjectInfo, Stored, wanted
+from opensearch_batch.core.objects import READ_BUFFER_BYTES, Compression, ObjectInfo, Stored, wanted
 
 SCHEME = "file://"
 LOCK, NEW = ".lock", ".new"
@@ -95,8 +95,8 @@ class LocalFiles:
         with _errors(uri):
             self._path(uri).unlink(missing_ok=True)
 
-    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open a file for streaming, decompressed by its name's ending.
+    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
+        """Open a file for streaming, decompressed as told, else by its name's ending.
 
         Raises:
             ConfigError: there is no such file, or it is closed to us.
@@ -107,7 +107,7 @@ class LocalFiles:
             if etag is not None and _etag(os.fstat(file.fileno())) != etag:
                 file.close()
                 raise FatalError(f"{uri} changed while it was being read; run again")
-            return decompressed(file, uri)
+            return decompressed(file, uri, compression)
 
     def _path(self, uri: str) -> Path:
         return self._folder / uri.removeprefix(SCHEME)

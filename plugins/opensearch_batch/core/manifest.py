@@ -18,6 +18,8 @@ from opensearch_batch.core.objects import Objects, split_uri
 from opensearch_batch.core.vectors import VectorField
 
 KEY_HEX_DIGITS = 32
+# Stands in a shard's `output` for the name that its job will have.
+JOB_NAME = "<job>"
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True):
@@ -32,7 +34,8 @@ class Shard(msgspec.Struct, frozen=True):
     """One service-ready input file: the unit of one batch job and of one ingest task.
 
     `id` is its position in the run, `job` its job key, `bytes` the size of `input`. `source` holds the records as
-    ``{"record_id": …, "record": …}``, where the service's rows will not (else empty). This is what XCom carries.
+    ``{"record_id": …, "record": …}``, where the service's rows will not (else empty). `output` is where the user wants
+    the job's output, with `JOB_NAME` for its name; below the job's own folder if empty. This is what XCom carries.
     """
 
     id: str
@@ -41,6 +44,7 @@ class Shard(msgspec.Struct, frozen=True):
     records: int
     bytes: int
     source: str = ""
+    output: str = ""
 
 
 class PrepareCounts(msgspec.Struct, frozen=True):
@@ -115,6 +119,22 @@ class WorkPrefix:
     def prepared(self, source: str) -> str:
         """Return where it is noted which state of a watched source was prepared last."""
         return f"{self.root}/{self.pipeline}/prepared/{digest(source)}.json"
+
+    def scanned(self) -> str:
+        """Return where it is noted what the scans of a Data Prepper pipeline found."""
+        return f"{self.root}/{self.pipeline}/scanned.json"
+
+    def done(self, unit: str) -> str:
+        """Return where it is noted that a unit of a scan is done."""
+        return f"{self.root}/{self.pipeline}/done/{unit}.json"
+
+    def outputs(self, folder: str = "") -> str:
+        """Return where it is noted, for all pipelines, which job writes into a folder; without one, all such notes."""
+        return f"{self.root}/outputs/{folder.removeprefix('s3://').strip('/')}{'/job.json' if folder else ''}"
+
+    def written(self, sink: int, unit: str) -> str:
+        """Return the folder, shared by all runs, of what of a unit is written to a sink."""
+        return f"{self.root}/{self.pipeline}/written/{sink}/{unit}"
 
     def retention(self) -> str:
         """Return the folder of what the pipeline's successful runs used, by time."""

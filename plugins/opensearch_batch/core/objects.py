@@ -9,7 +9,7 @@ import fnmatch
 import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, Protocol
+from typing import IO, Any, Literal, Protocol
 
 import msgspec
 
@@ -18,16 +18,19 @@ from opensearch_batch.core.errors import ConfigError, did_you_mean
 READ_BUFFER_BYTES = 1 << 20
 # Folders for our own files beside a user's; a listing for a request passes them by.
 OWN_FOLDERS = ("_opensearch_batch/", ".opensearch_batch/")
+# How an object's bytes are packed; ``automatic`` says that its name's ending tells.
+Compression = Literal["none", "gzip", "snappy", "zstd", "automatic"]
 _GLOB = re.compile(r"[*?]")
 NAMES_TO_COMPARE = 1_000
 
 
-class ObjectInfo(msgspec.Struct, frozen=True):
-    """One listed object; `etag` changes when its bytes do."""
+class ObjectInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One listed object; `etag` changes when its bytes do. `modified` is when they last did, in epoch seconds."""
 
     uri: str
     size_bytes: int
     etag: str
+    modified: float = 0.0
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -78,6 +81,13 @@ class Objects(Protocol):
 
     def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
         """Open an object for streaming, decompressed by its name's ending; with `etag` only that version of it."""
+
+
+class PackedObjects(Objects, Protocol):
+    """A store that can be told how its objects are packed."""
+
+    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
+        """Open an object for streaming, decompressed as told, else by its name's ending."""
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
-from opensearch_batch.core.pipeline_rules import Keys, rules
+from opensearch_batch.core.pipeline_rules import rules
 from opensearch_batch.core.spec import PipelineSpec
 from opensearch_batch.core.spec_types import choices, example_of, field_at, fields_at, struct_at, type_at
+from opensearch_batch.core.yaml_file import YamlFile, place_in
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]+)`")
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
 _NOT_ONE_OF = re.compile(r"Invalid enum value '(?P<value>[^']*)'")
-_AT = re.compile(r" - at `(?P<path>[^`]+)`$")
-_KEY = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 
 
 class PipelineFile:
@@ -37,8 +36,8 @@ class PipelineFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        value = self._read()
-        self.spec = self._convert(value)
+        self._file = YamlFile(path)
+        self.spec = self._convert(self._file.value())
         for keys, check in rules(self.spec):
             try:
                 check()
@@ -75,39 +74,7 @@ class PipelineFile:
 
     def error(self, keys: Sequence[str | int], cause: str) -> ConfigError:
         """Return an error with the place of a key."""
-        return ConfigError(f"{self.path}:{_line(self._tree, keys)} {_dotted(keys) or 'pipeline'}: {cause}")
-
-    def _read(self) -> Any:  # noqa: ANN401 - YAML
-        import yaml
-
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self.path}:1 cannot be read: {error}") from error
-        # libyaml reads five times as fast, and not every installation of PyYAML has it.
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
-        try:
-            self._tree = loader.get_single_node()
-            if self._tree is None:
-                return {}
-            self._refuse_twice()
-            return loader.construct_document(self._tree)
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise ConfigError(f"{self.path}:{line} no YAML: {error.problem}") from error
-        finally:
-            loader.dispose()
-
-    def _refuse_twice(self) -> None:
-        """Raise ConfigError where a key stands twice: YAML would silently keep the last."""
-        for keys, node in _mappings(self._tree):
-            seen: dict[str, int] = {}
-            for name, _ in node.value:
-                line = name.start_mark.line + 1
-                if name.value in seen:
-                    place = _dotted((*keys, name.value))
-                    raise ConfigError(f"{self.path}:{line} {place}: the key stands in line {seen[name.value]} already")
-                seen[name.value] = line
+        return self._file.error(keys, cause)
 
     def _convert(self, value: Any) -> PipelineSpec:  # noqa: ANN401 - YAML
         try:
@@ -117,11 +84,7 @@ class PipelineFile:
 
     def _placed(self, message: str) -> ConfigError:
         """Turn msgspec's message, which ends with a path, into one with a line and what to write."""
-        at = _AT.search(message)
-        # A member of an object is told without its name.
-        path = at["path"].replace("[...]", "") if at else ""
-        keys: Keys = tuple(name or int(number) for name, number in _KEY.findall(path))
-        cause = _AT.sub("", message)
+        cause, keys = place_in(message)
         if unknown := _UNKNOWN.search(cause):
             known = [field.name for field in fields_at(keys)]
             hint = did_you_mean(unknown["key"], known) or f" The keys are {', '.join(known)}."
@@ -156,37 +119,3 @@ def _look(keys: Sequence[str | int]) -> str:
         return f"{field.name}: with {', '.join(needed)} below it" if needed else ""
     example = example_of(field.type)
     return "" if example is None else f"{field.name}: {json.dumps(example, ensure_ascii=False)}"
-
-
-def _dotted(keys: Sequence[str | int]) -> str:
-    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
-
-
-def _mappings(node: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Any]]:  # noqa: ANN401 - a YAML node
-    """Yield the mappings of a tree."""
-    if node.id == "scalar":
-        return
-    if node.id == "mapping":
-        yield keys, node
-        for name, value in node.value:
-            yield from _mappings(value, (*keys, str(name.value)))
-    else:
-        for at, value in enumerate(node.value):
-            yield from _mappings(value, (*keys, at))
-
-
-def _line(node: Any, keys: Sequence[str | int]) -> int:  # noqa: ANN401 - a YAML node
-    """Return the line of the deepest of these keys that the file has, counting from 1."""
-    line = 1
-    for key in keys:
-        kind = getattr(node, "id", None)
-        if kind == "mapping":
-            found = next(((name, value) for name, value in node.value if name.value == key), None)
-        elif kind == "sequence" and isinstance(key, int) and key < len(node.value):
-            found = (node.value[key], node.value[key])
-        else:
-            found = None
-        if found is None:
-            break
-        line, node = found[0].start_mark.line + 1, found[1]
-    return line

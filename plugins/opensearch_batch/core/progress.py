@@ -31,10 +31,11 @@ class SourceCounts(msgspec.Struct, frozen=True):
 
 
 class IngestCounts(msgspec.Struct, frozen=True):
-    """Rows of all sources: ``read == indexed + unchanged + dead_letters + joined``.
+    """Rows of all sources: ``read == indexed + unchanged + dead_letters + joined + unrouted + dropped + elsewhere``.
 
     `joined` rows became part of another row's document or dead letter; `nulls` counts absent fields, `blank` lines are
-    no rows.
+    no rows. Of the rows that a pipeline's own rules keep out, `unrouted` ones go to no sink, `elsewhere` ones to
+    others, and `dropped` ones were dropped by a processor.
     """
 
     read: int = 0
@@ -45,11 +46,15 @@ class IngestCounts(msgspec.Struct, frozen=True):
     blank: int = 0
     nulls: int = 0
     unmatched: int = 0
+    unrouted: int = 0
+    dropped: int = 0
+    elsewhere: int = 0
     sources: list[SourceCounts] = []
 
     def reconcile(self, place: str) -> None:
         """Raise FatalError unless every row read has a verdict."""
         verdicts = self.indexed + self.unchanged + self.dead_letters + self.joined
+        verdicts += self.unrouted + self.dropped + self.elsewhere
         if self.read != verdicts:
             raise FatalError(f"{place}: read {self.read} rows, but {verdicts} have a verdict")
 

@@ -6,6 +6,7 @@ A crash is survived by counting: what was settled is skipped by its number when 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
 
 import msgspec
 
@@ -64,6 +65,17 @@ class AlreadyThere(msgspec.Struct, frozen=True):
     """A document the index holds already, equal to what would be sent."""
 
     mapped: Mapped
+    size_bytes: int = 1
+
+
+class PassedBy(msgspec.Struct, frozen=True, gc=False):
+    """Rows of one event that a pipeline's own rules keep out of an index, by their sources.
+
+    `why` is the count they belong to.
+    """
+
+    sources: tuple[int, ...]
+    why: Literal["unrouted", "dropped", "elsewhere"]
     size_bytes: int = 1
 
 
@@ -135,6 +147,11 @@ class Tally:
         counts["read"] += read
         counts["dead_letters"] += dead
         counts["duplicates"] += late
+
+    def passed_by(self, sources: Sequence[int]) -> None:
+        """Count rows that are not for the index."""
+        for source in sources:
+            self._sources[source]["read"] += 1
 
     def blank(self, source: int) -> None:
         """Count an empty line."""

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from opensearch_batch.core.compression import decompressed
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
-from opensearch_batch.core.objects import READ_BUFFER_BYTES, ObjectInfo, Stored, split_uri, wanted
+from opensearch_batch.core.objects import READ_BUFFER_BYTES, Compression, ObjectInfo, Stored, split_uri, wanted
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -60,7 +60,8 @@ class S3Objects:
                 for item in page.get("Contents", ()):
                     name = item["Key"][len(folder) :].lstrip("/")
                     if not item["Key"].endswith("/") and wanted(name, include, exclude):
-                        yield ObjectInfo(f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"'))
+                        uri, modified = f"s3://{bucket}/{item['Key']}", item["LastModified"].timestamp()
+                        yield ObjectInfo(uri, item["Size"], item["ETag"].strip('"'), modified)
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return size and ETag of an object, None when it is absent."""
@@ -72,7 +73,8 @@ class S3Objects:
                 if _code(error) in _ABSENT:
                     return None
                 raise
-        return ObjectInfo(uri, found["ContentLength"], found["ETag"].strip('"'))
+        modified = found["LastModified"].timestamp()
+        return ObjectInfo(uri, found["ContentLength"], found["ETag"].strip('"'), modified)
 
     def read(self, uri: str) -> Stored | None:
         """Return a small object whole, None when it is absent."""
@@ -110,8 +112,8 @@ class S3Objects:
         with self._errors(uri):
             self._client.delete_object(Bucket=bucket, Key=key)
 
-    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed by its name's ending.
+    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
+        """Open an object for streaming, decompressed as told, else by its name's ending.
 
         Raises:
             ConfigError: there is no such object, or it is closed to us.
@@ -119,7 +121,7 @@ class S3Objects:
             RetriableError: the transfer broke off again and again; also while reading.
         """
         body = _Body(self._range, uri, *self._range(uri, 0, etag), self._sleep)
-        return decompressed(io.BufferedReader(body, READ_BUFFER_BYTES), uri)
+        return decompressed(io.BufferedReader(body, READ_BUFFER_BYTES), uri, compression)
 
     def browse_url(self, uri: str) -> str:
         """Return where a person sees what lies below a prefix: Amazon's console, or the listing of another store."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, NoReturn
+from typing import IO, NoReturn, cast
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.objects import ObjectInfo, Objects, Stored
+from opensearch_batch.core.objects import Compression, ObjectInfo, Objects, PackedObjects, Stored
 
 Make = Callable[[], Objects]
+UNCOMPRESSED = ("openai", "cohere")
 KINDS = {"s3": "s3", "openai": "openai", "cohere": "cohere", "file": "local"}
 # A file of this machine has a suffix, or a folder before its name.
 _OPENAI_ID = re.compile(r"file-[A-Za-z0-9_-]+")
@@ -72,9 +73,17 @@ class Stores:
         """Remove an object, if it is there."""
         self._of(uri).delete(uri)
 
-    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open an object for streaming."""
-        return self._of(uri).open(uri, etag=etag)
+    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
+        """Open an object for streaming.
+
+        Raises:
+            ConfigError: a compression is told for what no store has compressed.
+        """
+        if compression is None:
+            return self._of(uri).open(uri, etag=etag)
+        if _kind(uri) in UNCOMPRESSED:
+            raise ConfigError(f"{uri}: only objects on S3 and files of this machine are read with a compression")
+        return cast("PackedObjects", self._of(uri)).open(uri, etag=etag, compression=compression)
 
     def _of(self, uri: str) -> Objects:
         kind = _kind(uri)

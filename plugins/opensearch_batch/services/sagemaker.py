@@ -27,6 +27,7 @@ from opensearch_batch.services.row_errors import sagemaker_error
 MIB = 1 << 20
 MAX_NAME_CHARS = 63
 MODEL_INPUTS = "model_inputs"
+MANIFEST = ".manifest"
 _STATES: dict[str, State] = {
     "InProgress": "RUNNING",
     "Stopping": "RUNNING",
@@ -140,7 +141,12 @@ class SageMaker:
     def batch_predict_parameters(
         self, record: JobRecord, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """Return TransformJobName, and the connector's input and output with this job's places in them."""
+        """Return TransformJobName, and the connector's input and output with this job's places in them.
+
+        A manifest names inputs that are ready; the parameters are those that Data Prepper 2.17 sends for one.
+        """
+        if record.input.endswith(MANIFEST):
+            return _of_manifest(record)
         place = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": record.input}}
         own: dict[str, Any] = {}
         if inputs:
@@ -164,7 +170,9 @@ class SageMaker:
         return Sighting(_STATES.get(str(status), "RUNNING"), str(remote_job.get("FailureReason") or ""))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - known by name
-        """Return the one object SageMaker writes for the shard: its input's name with ``.out``."""
+        """Return the one object SageMaker writes for the shard: its input's name with ``.out``; of a manifest, all."""
+        if record.input.endswith(MANIFEST):
+            return [f"{record.output.rstrip('/')}/"]
         return [f"{record.output.rstrip('/')}/{record.input.rpartition('/')[2]}.out"]
 
     def row(self, row: bytes) -> PredictionRow:
@@ -174,6 +182,15 @@ class SageMaker:
         except RecordRejected as error:
             return PredictionRow(None, str(error))
         return PredictionRow(None, sagemaker_error(row))
+
+
+def _of_manifest(record: JobRecord) -> dict[str, Any]:
+    place = {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": record.input}}
+    return {
+        "TransformInput": {"ContentType": "application/json", "DataSource": place, "SplitType": "Line"},
+        "TransformJobName": record.name,
+        "TransformOutput": {"AssembleWith": "Line", "Accept": "application/json", "S3OutputPath": record.output},
+    }
 
 
 def _input_filter(parameters: Mapping[str, Any]) -> str:

@@ -1,0 +1,1 @@
+"""Data Prepper pipelines (OpenSearch Ingestion's): their YAML, and what it does to events; no Airflow here."""

@@ -1,0 +1,103 @@
+"""The account of a scan's run: what became of every row and every object, and what is left undone and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+
+from opensearch_batch.core.data_prepper.prepare import ScanCounts, ScanManifest
+from opensearch_batch.core.data_prepper.scan import Unit
+from opensearch_batch.core.ingest import IngestReport
+from opensearch_batch.core.job import Ledger
+from opensearch_batch.core.manifest import WorkPrefix
+from opensearch_batch.core.objects import Objects
+
+COUNTED = ("read", "indexed", "unchanged", "dead_letters", "unrouted", "dropped")
+
+
+class UnitCounts(msgspec.Struct, frozen=True):
+    """Rows `read` and what became of them; a row that goes to several sinks is written to each."""
+
+    read: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    dead_letters: int = 0
+    unrouted: int = 0
+    dropped: int = 0
+
+
+class Undone(msgspec.Struct, frozen=True):
+    """A unit that is not done: its objects, and why, as far as its job's record says it."""
+
+    unit: Unit
+    reason: str
+
+
+class ScanAccount(msgspec.Struct, frozen=True):
+    """What became of a run."""
+
+    pipeline: str
+    run_key: str
+    objects: ScanCounts
+    counts: UnitCounts
+    units: int
+    jobs: int
+    dead_letters: list[str] = []
+    undone: list[Undone] = []
+
+    @property
+    def all_unrouted(self) -> bool:
+        """Whether every row that was read goes to no sink."""
+        return 0 < self.counts.read == self.counts.unrouted
+
+
+def account_of(objects: Objects, work: WorkPrefix, manifest: ScanManifest, *, sinks: int) -> ScanAccount:
+    """Add up what the ingests of all units counted.
+
+    Rows are read once for each sink; `read`, `unrouted` and `dropped` are those of the first.
+    """
+    total: Counter[str] = Counter()
+    letters, undone = list[str](), list[Undone]()
+    shards = {shard.id: shard for shard in manifest.shards}
+    for unit in manifest.units:
+        if objects.read(work.done(unit.id)) is None:
+            shard = shards.get(unit.id)
+            undone.append(Undone(unit, _why(objects, work.job(shard.job)) if shard else "its ingest failed"))
+            continue
+        for number, report in enumerate(_reports(objects, work, manifest.run_key, unit, sinks)):
+            for name in COUNTED if number == 0 else ("indexed", "unchanged", "dead_letters"):
+                total[name] += getattr(report.counts, name)
+            letters += [report.dead_letters] if report.dead_letters else []
+    counts = UnitCounts(**total)
+    return ScanAccount(
+        manifest.pipeline,
+        manifest.run_key,
+        manifest.counts,
+        counts,
+        len(manifest.units),
+        len(manifest.shards),
+        letters,
+        undone,
+    )
+
+
+def _reports(objects: Objects, work: WorkPrefix, run_key: str, unit: Unit, sinks: int) -> Iterator[IngestReport]:
+    for number in range(sinks):
+        stored = objects.read(work.ingest_report(run_key, f"{unit.id}-{number}"))
+        if stored is not None:
+            yield msgspec.json.decode(stored.content, type=IngestReport)
+
+
+def _why(objects: Objects, folder: str) -> str:
+    found = Ledger(objects, folder).load()
+    if found is None:
+        return "no job was submitted for it"
+    record = found[0]
+    if record.refused is not None:
+        return f"its job was refused: {record.refused}"
+    if record.end is None:
+        return f"its job {record.name} has not ended"
+    reason = f": {record.end.reason}" if record.end.reason else ""
+    return f"its job {record.name} ended {record.end.state}{reason}"

@@ -1,0 +1,93 @@
+"""Date patterns are those of Java's DateTimeFormatter; a letter that is not known here is refused, never guessed."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from opensearch_batch.core.errors import ConfigError
+
+Written = Callable[[datetime], str]
+_PART = re.compile(r"'((?:[^']|'')*)'|(([A-Za-z])\3*)|[^A-Za-z'\[\]{}#]")
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+_SHORT = 3
+_MAX_FRACTION = 9
+# Each letter: how often it may be repeated, and its number.
+_NUMBERS: Mapping[str, tuple[int, Callable[[datetime], int]]] = {
+    "y": (19, lambda time: time.year),
+    "u": (19, lambda time: time.year),
+    "M": (2, lambda time: time.month),
+    "d": (2, lambda time: time.day),
+    "D": (3, lambda time: time.timetuple().tm_yday),
+    "H": (2, lambda time: time.hour),
+    "h": (2, lambda time: time.hour % 12 or 12),
+    "m": (2, lambda time: time.minute),
+    "s": (2, lambda time: time.second),
+}
+_WORDS: Mapping[str, Written] = {
+    "MMM": lambda time: _MONTHS[time.month - 1][:_SHORT],
+    "MMMM": lambda time: _MONTHS[time.month - 1],
+    **dict.fromkeys(("E", "EE", "EEE"), lambda time: _DAYS[time.weekday()][:_SHORT]),
+    "EEEE": lambda time: _DAYS[time.weekday()],
+    "a": lambda time: "AM" if time.hour < 12 else "PM",  # noqa: PLR2004 - noon
+    "yy": lambda time: f"{time.year % 100:02}",
+    "uu": lambda time: f"{time.year % 100:02}",
+}
+
+
+@functools.lru_cache(maxsize=256)
+def compile_date_pattern(text: str) -> Written:
+    """Return what writes a time by a pattern such as ``yyyy.MM.dd`` or ``yyyy-MM-dd'T'HH:mm:ss.SSS``.
+
+    Raises:
+        ConfigError: it has a letter or sign that is not known.
+    """
+    parts: list[Written] = []
+    at = 0
+    while at < len(text):
+        part = _PART.match(text, at)
+        if part is None:
+            raise _refusal(text, text[at:])
+        parts.append(_letters(text, part[2]) if part[2] else _quoted(part))
+        at = part.end()
+    return lambda time: "".join(part(time) for part in parts)
+
+
+def _quoted(part: re.Match[str]) -> Written:
+    written = part[0] if part[1] is None else part[1].replace("''", "'") or "'"
+    return lambda time: written  # noqa: ARG005 - one signature
+
+
+def _letters(text: str, letters: str) -> Written:
+    if letters in _WORDS:
+        return _WORDS[letters]
+    letter, width = letters[0], len(letters)
+    if letter == "S" and width <= _MAX_FRACTION:
+        return lambda time: f"{time.microsecond:06}000"[:width]
+    most, number = _NUMBERS.get(letter, (0, None))
+    if number is None or width > most:
+        raise _refusal(text, letters)
+    return lambda time: f"{number(time):0{width}}"
+
+
+def _refusal(text: str, part: str) -> ConfigError:
+    return ConfigError(
+        f"{part!r} in the date pattern {text!r} is not known; use y, u, M, d, D, E, H, h, m, s, S and a, "
+        "and put other text in single quotes"
+    )

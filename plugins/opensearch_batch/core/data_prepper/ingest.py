@@ -1,0 +1,131 @@
+"""ingest of a unit: its rows go to every sink, and only when all of them have it is the unit done.
+
+A job's outputs are read after its end, by the ingest of its own unit; so nobody reads what is half written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from opensearch_batch.core.cluster import Cluster
+from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.scan import Unit, area_of
+from opensearch_batch.core.data_prepper.scanned import Scanned
+from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
+from opensearch_batch.core.errors import ConfigError, OutputUnusable
+from opensearch_batch.core.ingest import Ingest, IngestReport, Locations
+from opensearch_batch.core.job import CLEAR_TO_PAY, spoil
+from opensearch_batch.core.manifest import save
+from opensearch_batch.core.objects import ObjectInfo, Objects
+from opensearch_batch.core.output_rows import Answered
+from opensearch_batch.core.rows import Source
+from opensearch_batch.services.row_errors import provider_error
+
+OUT = ".out"
+
+
+class UnitIngest:
+    """Brings units into the sinks of a pipeline.
+
+    Args:
+        road: the pipeline.
+        objects: where rows and our own files lie.
+        cluster: the cluster of a sink, by its number.
+        run_key: the run whose reports these are.
+        at: when the run scanned.
+    """
+
+    def __init__(
+        self, road: Road, objects: Objects, cluster: Callable[[int], Cluster], *, run_key: str, at: datetime
+    ) -> None:
+        self._road = road
+        self._objects = objects
+        self._cluster = cluster
+        self._run_key = run_key
+        self.at = at
+        self._work = road.work
+
+    def run(self, unit: Unit, answered: Answered | None = None, *, force: bool = False) -> list[IngestReport]:
+        """Bring in a unit; return an account for each sink, none where the pipeline does not read a job's outputs.
+
+        Args:
+            unit: the unit.
+            answered: what its job answered, if it is one.
+            force: write everything again.
+
+        Raises:
+            ConfigError: an index is wrong.
+            FatalError: an output is gone or lacks inputs, an object changed since the scan.
+            RetriableError: a server stayed away.
+        """
+        sources = self._sources(unit, answered)
+        reports = [] if sources is None else self._written(unit, sources, force=force)
+        Scanned(self._objects, self._work).note_done(unit, self._road.done_for(self.uuids()))
+        return reports
+
+    def uuids(self) -> list[str]:
+        """Return the uuid of each sink's index, empty where it has none or each event names one."""
+        found = []
+        for number, (_, sink) in enumerate(self._road.pipeline.sinks):
+            name = self._road.index(number, self.at) if isinstance(sink, OpenSearchSink) else ""
+            index = self._cluster(number).index(name) if name else None
+            found.append("" if index is None else index.uuid)
+        return found
+
+    def _written(self, unit: Unit, sources: Sequence[Source], *, force: bool) -> list[IngestReport]:
+        reports = []
+        for number, (_, sink) in enumerate(self._road.pipeline.sinks):
+            if isinstance(sink, OpenSearchSink):
+                report = self._indexed(number, unit, sources, force=force)
+            else:
+                raise ConfigError("the s3 sink is not there yet")
+            save(self._objects, self._work.ingest_report(self._run_key, f"{unit.id}-{number}"), report)
+            reports.append(report)
+        return reports
+
+    def _indexed(self, number: int, unit: Unit, sources: Sequence[Source], *, force: bool) -> IngestReport:
+        maker = self._road.maker(
+            number, self._objects, at=self.at, row_error=provider_error, with_metadata=unit.with_metadata
+        )
+        place = self._work.written(number, unit.id)
+        return Ingest(
+            self._objects,
+            self._cluster(number),
+            request=maker.request,
+            locations=Locations.of(self._work.root, place),
+            maker=maker,
+        ).run(sources, force=force)
+
+    def _sources(self, unit: Unit, answered: Answered | None) -> list[Source] | None:
+        """Return what is read, None for outputs that this pipeline does not look at."""
+        if answered is None:
+            return [Source("objects", unit.objects)]
+        outputs = self._outputs(unit, answered)
+        areas = self._road.areas(self.at)
+        taken = [item for item in outputs if (area := area_of(areas, item)) and area.selection != "metadata_only"]
+        if not taken:
+            return None
+        output = Source("output", tuple(taken))
+        return [output] if self._road.enrich() is None else [Source("inputs", unit.objects), output]
+
+    def _outputs(self, unit: Unit, answered: Answered) -> list[ObjectInfo]:
+        """Return the outputs of a job.
+
+        Raises:
+            OutputUnusable: there are fewer than inputs; the job's record says so from then on.
+        """
+        found = [item for uri in answered.outputs for item in self._listed(uri) if item.uri.endswith(OUT)]
+        if len(found) >= len(unit.objects):
+            return found
+        where = ", ".join(answered.outputs)
+        error = answered.unusable(f"{where}: {len(found)} outputs of {len(unit.objects)} inputs; {CLEAR_TO_PAY}")
+        spoil(self._objects, error, now=time.time())
+        raise OutputUnusable(str(error)) from error
+
+    def _listed(self, uri: str) -> list[ObjectInfo]:
+        if uri.endswith("/"):
+            return list(self._objects.list(uri))
+        found = self._objects.head(uri)
+        return [] if found is None else [found]

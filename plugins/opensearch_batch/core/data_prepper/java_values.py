@@ -1,0 +1,233 @@
+"""Values compare, add up and read as they do in the JVM: 32-bit whole numbers wrap, and fractions have 32 bits.
+
+Of numbers there are four kinds: Integer (32 bits), Long (64 bits), Float (32 bits: literals, and every fraction of an
+event) and Double (what a division of whole numbers gives). Source: OperatorConfiguration and
+LiteralTypeConversionsConfiguration of Data Prepper (2.17).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from ctypes import c_float
+from decimal import Decimal
+from typing import Any
+
+INT_BITS, LONG_BITS = 32, 64
+INT_MIN, INT_MAX = -(2**31), 2**31 - 1
+LONG_MIN, LONG_MAX = -(2**63), 2**63 - 1
+# Java writes fractions between these without an exponent.
+_PLAIN_FROM, _PLAIN_TO = 1e-3, 1e7
+_FLOAT_DIGITS = range(6, 10)
+_CONSTANTS = {None: "null", True: "true", False: "false"}
+_NONE, _INTEGER, _LONG, _FLOAT, _DOUBLE = range(5)
+
+
+class EvaluationError(Exception):
+    """An expression has no value for this event; a condition counts it as false."""
+
+
+class Long(int):
+    """A Long whose value an Integer could have; any other whole number shows its kind by its size."""
+
+    __slots__ = ()
+
+
+class Double(float):
+    """A fraction of 64 bits; a plain float is one of 32."""
+
+    __slots__ = ()
+
+
+_KINDS: dict[type, int] = {Long: _LONG, float: _FLOAT, Double: _DOUBLE}
+
+
+def single(number: float) -> float:
+    """Return a number as a 32-bit float has it."""
+    return c_float(number).value
+
+
+def operand(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return a value of an event as operators see it.
+
+    Raises:
+        EvaluationError: it is a whole number of more than 64 bits.
+    """
+    if type(value) is float:
+        return single(value)
+    if type(value) is int and not LONG_MIN <= value <= LONG_MAX:
+        raise EvaluationError(f"{value} has more than 64 bits, which no operator takes")
+    return value
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Return a result as JSON has it; a 32-bit float is written with its own few digits."""
+    kind = type(value)
+    if kind is float:
+        return _shortest(value)
+    if kind is Double:
+        return float(value)
+    if kind is Long:
+        return int(value)
+    return [plain(member) for _, member in value] if kind is frozenset else value
+
+
+def tagged(value: Any) -> tuple[object, Any]:  # noqa: ANN401 - any JSON
+    """Return what tells values of different kinds apart in a set."""
+    kind = _kind(value)
+    return (kind or type(value), value)
+
+
+def equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+    """Say whether two values are equal; values of different types are not."""
+    if left is None or right is None:
+        return left is right
+    one, other = _kind(left), _kind(right)
+    if not one or not other:
+        return _same(left, right)
+    if _FLOAT in (one, other):
+        return single(left) == single(right)
+    if _DOUBLE in (one, other):
+        return float(left) == float(right)
+    return bool(left == right)
+
+
+def unequal(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+    """Say whether two values differ."""
+    return not equal(left, right)
+
+
+def ordering(compare: Callable[[Any, Any], Any], *, inclusive: bool) -> Callable[[Any, Any], bool]:
+    """Return a comparison of numbers; it is false where one of the two is none."""
+
+    def ordered(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+        one, other = _kind(left), _kind(right)
+        if not one or not other:
+            return False
+        if _DOUBLE in (one, other) and not (one == _FLOAT and inclusive):
+            return bool(compare(float(left), float(right)))
+        if _FLOAT in (one, other):
+            return bool(compare(single(left), single(right)))
+        return bool(compare(left, right))
+
+    return ordered
+
+
+def add(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers or texts
+    """Return a sum, or two texts as one."""
+    if type(left) is str and type(right) is str:
+        return left + right
+    return _calculate(operator.add, left, right)
+
+
+def subtract(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
+    """Return a difference."""
+    return _calculate(operator.sub, left, right)
+
+
+def multiply(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
+    """Return a product."""
+    return _calculate(operator.mul, left, right)
+
+
+def divide(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
+    """Return a quotient; by zero it is infinite."""
+    kinds = _kinds(left, right)
+    if _FLOAT in kinds and _DOUBLE not in kinds:
+        return single(_quotient(single(left), single(right)))
+    return Double(_quotient(float(left), float(right)))
+
+
+def remainder(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
+    """Return the remainder of two Integers; it has the sign of the first."""
+    if _kinds(left, right) != (_INTEGER, _INTEGER) or right == 0:
+        raise EvaluationError("% takes two whole numbers of 32 bits, the second not zero")
+    return int(math.fmod(left, right))
+
+
+def negate(value: Any) -> Any:  # noqa: ANN401 - a number
+    """Return a number with the other sign."""
+    kind = _kind(value)
+    if kind in (_NONE, _DOUBLE):
+        raise EvaluationError("- takes a whole number or a 32-bit float")
+    return -value if kind == _FLOAT else _wrapped(-value, INT_BITS if kind == _INTEGER else LONG_BITS)
+
+
+def text_of(value: Any) -> str:  # noqa: ANN401 - any JSON
+    """Return a value's text as Java's toString writes it."""
+    if value is None or value is True or value is False:
+        return _CONSTANTS[value]
+    if isinstance(value, float):
+        return _float_text(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}={text_of(member)}" for name, member in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(text_of(element) for element in value) + "]"
+    return str(value)
+
+
+def _kind(value: Any) -> int:  # noqa: ANN401 - any JSON
+    kind = type(value)
+    if kind is int:
+        return _INTEGER if INT_MIN <= value <= INT_MAX else _LONG
+    return _KINDS.get(kind, _NONE)
+
+
+def _kinds(left: Any, right: Any) -> tuple[int, int]:  # noqa: ANN401 - any JSON
+    one, other = _kind(left), _kind(right)
+    if not one or not other:
+        raise EvaluationError("arithmetic takes numbers")
+    return one, other
+
+
+def _same(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+    """Compare what is no pair of numbers; Python takes True for 1 and 1.0 for 1, Java does not."""
+    if type(left) is not type(right):
+        return False
+    if type(left) is list:
+        return len(left) == len(right) and all(map(_same, left, right))
+    if type(left) is dict:
+        return left.keys() == right.keys() and all(_same(left[name], right[name]) for name in left)
+    return bool(left == right)
+
+
+def _calculate(operation: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
+    kinds = _kinds(left, right)
+    if _DOUBLE in kinds:
+        return Double(operation(float(left), float(right)))
+    if _FLOAT in kinds:
+        return single(operation(single(left), single(right)))
+    return _wrapped(operation(int(left), int(right)), LONG_BITS if _LONG in kinds else INT_BITS)
+
+
+def _wrapped(number: int, bits: int) -> int:
+    half = 1 << (bits - 1)
+    inside = (number + half) % (2 * half) - half
+    return Long(inside) if bits == LONG_BITS and INT_MIN <= inside <= INT_MAX else inside
+
+
+def _quotient(left: float, right: float) -> float:
+    if right:
+        return left / right
+    return math.nan if not left or math.isnan(left) else math.copysign(math.inf, left) * math.copysign(1, right)
+
+
+def _shortest(number: float) -> float:
+    """Return the number with the fewest digits that is this 32-bit float."""
+    for digits in _FLOAT_DIGITS:
+        short = float(f"{number:.{digits}g}")
+        if single(short) == number:
+            return short
+    return number
+
+
+def _float_text(number: float) -> str:
+    if not math.isfinite(number):
+        return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+    if not number or _PLAIN_FROM <= abs(number) < _PLAIN_TO:
+        return repr(float(number))
+    sign, digits, exponent = Decimal(repr(float(number))).as_tuple()
+    written = "".join(map(str, digits))
+    fraction = written[1:].rstrip("0") or "0"
+    return f"{'-' * sign}{written[0]}.{fraction}E{int(exponent) + len(written) - 1}"

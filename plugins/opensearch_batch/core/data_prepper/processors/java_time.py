@@ -1,0 +1,128 @@
+"""A time is read by a pattern of Java's DateTimeFormatter, and what the pattern leaves out is what the original takes.
+
+Left out are hour, minute and second as 0, month and day as today's, the zone as UTC, as the service's machines have it.
+Source: java.time.format.DateTimeFormatter, and Data Prepper's ConvertEntryTypeProcessor (2.17).
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import monthrange
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+
+from opensearch_batch.core.errors import ConfigError
+
+# Returns the milliseconds since 1970 of a text; raises ValueError where it does not follow the pattern.
+ReadTime = Callable[[str], int]
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_SHORT = 3
+_NOON = 12
+_MOST_DAYS = 31
+_PART = re.compile(r"([A-Za-z])\1*|'(?:[^']|'')*'|.", re.DOTALL)
+_HOURS_ONLY, _FOUR, _COLON = r"[+-]\d\d(?:\d\d)?", r"[+-]\d{4}", r"[+-]\d\d:\d\d"
+_NUMBERS = {"M": "month", "d": "day", "H": "hour", "k": "hour24", "h": "hour12", "m": "minute", "s": "second"}
+# What each part of a pattern looks like in a text.
+_PARTS: Mapping[str, str] = {
+    **dict.fromkeys(("yy", "uu"), r"(?P<year2>\d\d)"),
+    **dict.fromkeys(("y", "u", "yyyy", "uuuu"), r"(?P<year>\d{4})"),
+    **{letter: rf"(?P<{name}>\d{{1,2}})" for letter, name in _NUMBERS.items()},
+    **{letter * 2: rf"(?P<{name}>\d\d)" for letter, name in _NUMBERS.items()},
+    **{"S" * count: rf"(?P<fraction>\d{{{count}}})" for count in range(1, 10)},
+    "MMM": f"(?P<named>{'|'.join(name[:_SHORT] for name in _MONTHS)})",
+    "MMMM": f"(?P<named>{'|'.join(_MONTHS)})",
+    **dict.fromkeys(("E", "EE", "EEE"), f"(?:{'|'.join(name[:_SHORT] for name in _DAYS)})"),
+    "EEEE": f"(?:{'|'.join(_DAYS)})",
+    "a": "(?P<half>AM|PM)",
+    **{
+        letters: f"(?P<zone>{form})"
+        for letters, form in {
+            "X": f"Z|{_HOURS_ONLY}",
+            "XX": f"Z|{_FOUR}",
+            "XXX": f"Z|{_COLON}",
+            "x": _HOURS_ONLY,
+            "xx": _FOUR,
+            "xxx": _COLON,
+            **dict.fromkeys(("Z", "ZZ", "ZZZ"), _FOUR),
+            "ZZZZZ": f"Z|{_COLON}",
+        }.items()
+    },
+    "[": "(?:",
+    "]": ")?",
+    "''": "'",
+}
+
+
+def time_reader(pattern: str) -> ReadTime:
+    """Return what reads times of a pattern.
+
+    Raises:
+        ConfigError: the pattern has letters that mean nothing here.
+    """
+    try:
+        match = re.compile("".join(_expression(part[0]) for part in _PART.finditer(pattern)), re.ASCII).fullmatch
+    except re.error:
+        raise ConfigError(f"{pattern!r} names a part of a time twice, or leaves a bracket open") from None
+    today = datetime.now(UTC)
+
+    def read(text: str) -> int:
+        found = match(text)
+        if found is None:
+            raise ValueError(f"{text!r} does not follow {pattern}")
+        return _milliseconds({name: part for name, part in found.groupdict().items() if part is not None}, today)
+
+    return read
+
+
+def _expression(part: str) -> str:
+    """Return the regular expression of one part of a pattern."""
+    if part in _PARTS:
+        return _PARTS[part]
+    if part.isalpha() or part in "#{}'":
+        raise ConfigError(
+            f"{part!r} is not understood in a time; use y, M, d, H, h, m, s, S, a, E, X and Z, or quote it"
+        )
+    return re.escape(part[1:-1].replace("''", "'") if part[0] == "'" else part)
+
+
+def _milliseconds(parts: dict[str, str], today: datetime) -> int:
+    """Return the time; as in Java, a day that the month does not have is its last."""
+    year = int(parts["year"]) if "year" in parts else 2000 + int(parts["year2"]) if "year2" in parts else today.year
+    month = int(parts["month"]) if "month" in parts else _named_month(parts, today)
+    day = int(parts.get("day", today.day))
+    if day > _MOST_DAYS:
+        raise ValueError(f"{day} is no day of a month")
+    at = datetime(
+        year,
+        month,
+        min(day, monthrange(year, month)[1]),
+        _hour(parts),
+        int(parts.get("minute", 0)),
+        int(parts.get("second", 0)),
+        tzinfo=_zone(parts.get("zone", "Z")),
+    )
+    return int(at.timestamp()) * 1000 + int(parts.get("fraction", "0").ljust(3, "0")[:3])
+
+
+def _named_month(parts: dict[str, str], today: datetime) -> int:
+    if "named" not in parts:
+        return today.month
+    return next(at for at, name in enumerate(_MONTHS, start=1) if name.startswith(parts["named"]))
+
+
+def _hour(parts: dict[str, str]) -> int:
+    if "hour12" in parts:
+        return int(parts["hour12"]) % _NOON + (_NOON if parts.get("half") == "PM" else 0)
+    return int(parts["hour"]) if "hour" in parts else int(parts.get("hour24", 0)) % (2 * _NOON)
+
+
+def _zone(text: str) -> timezone:
+    if text == "Z":
+        return UTC
+    digits = text.replace(":", "")
+    offset = timedelta(hours=int(digits[1:3]), minutes=int(digits[3:5] or 0))
+    return timezone(-offset if text[0] == "-" else offset)

@@ -1,0 +1,188 @@
+"""A scan hands out what is new: each version of an object belongs to one unit, for good, before anything is done to it.
+
+So a run that is repeated, or one beside it, makes the same jobs of the same objects. What is known lies in one object,
+moved by conditional writes. An object that changed under its key is new; in the original it is never read again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
+
+import msgspec
+
+from opensearch_batch.core.manifest import digest
+from opensearch_batch.core.objects import ObjectInfo, Objects
+
+Selection = Literal["metadata_only", "data_only", "data_and_metadata"]
+Kind = Literal["job", "data"]
+MAX_UNIT_BYTES, MAX_UNIT_OBJECTS = 256 << 20, 200
+
+
+class Area(msgspec.Struct, frozen=True):
+    """What a scan looks at: prefixes of a bucket (none: all of it), and when its objects were last modified."""
+
+    bucket: str
+    selection: Selection = "data_and_metadata"
+    prefixes: tuple[str, ...] = ()
+    exclude_suffixes: tuple[str, ...] = ()
+    since: float | None = None
+    until: float | None = None
+
+    def takes(self, item: ObjectInfo) -> bool:
+        """Say whether an object that lies below one of its prefixes is looked at."""
+        if item.uri.endswith(self.exclude_suffixes):
+            return False
+        return (self.since or 0) <= item.modified and (self.until is None or item.modified <= self.until)
+
+
+class Found(msgspec.Struct, frozen=True):
+    """An object, and what it is read for."""
+
+    item: ObjectInfo
+    selection: Selection
+
+
+class Unit(msgspec.Struct, frozen=True):
+    """Objects that are done together: the inputs of one job, or rows that one task brings in."""
+
+    id: str
+    kind: Kind
+    objects: tuple[ObjectInfo, ...]
+    with_metadata: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes lie there."""
+        return sum(item.size_bytes for item in self.objects)
+
+
+class Held(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A unit, the run that has it in hand, and what it was done for: a pipeline that changed does it again."""
+
+    unit: Unit
+    run: str = ""
+    done_for: str = ""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What all scans of a pipeline found so far."""
+
+    scans: int = 0
+    held: tuple[Held, ...] = ()
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is known after a scan, and the units that this run does."""
+
+    known: Known
+    units: tuple[Unit, ...]
+
+
+def list_areas(objects: Objects, areas: Sequence[Area], *, own: Sequence[str]) -> list[Found]:
+    """Return the objects that a scan looks at, by key; of two areas the one with the longer prefix decides.
+
+    Args:
+        objects: where they lie.
+        areas: what is looked at.
+        own: prefixes of our own files, which are passed by.
+    """
+    there: dict[str, ObjectInfo] = {}
+    for prefix in _roots(areas):
+        there |= {item.uri: item for item in objects.list(prefix) if not item.uri.startswith(tuple(own))}
+    found = ((item, area_of(areas, item)) for _, item in sorted(there.items()))
+    return [Found(item, area.selection) for item, area in found if area is not None]
+
+
+def area_of(areas: Sequence[Area], item: ObjectInfo) -> Area | None:
+    """Return the area that decides about an object, None where it is not looked at."""
+    fits = [
+        (len(prefix), -at)
+        for at, area in enumerate(areas)
+        for prefix in area.prefixes or ("",)
+        if item.uri.startswith(f"s3://{area.bucket}/{prefix}")
+    ]
+    if not fits:
+        return None
+    area = areas[-max(fits)[1]]
+    return area if area.takes(item) else None
+
+
+def plan_scan(
+    known: Known,
+    found: Sequence[Found],
+    *,
+    run: str,
+    done_for: str,
+    objects_per_job: int,
+    is_done: Callable[[Unit], bool],
+    is_over: Callable[[str], bool],
+) -> Plan:
+    """Return what this run does: all units that are new, or that an earlier run left undone.
+
+    Args:
+        known: what earlier scans found.
+        found: what there is now; outputs of jobs that run are left out by the caller.
+        run: this run.
+        done_for: names what is done to units: routes, processors, sinks and their indexes.
+        objects_per_job: at most so many inputs make a job.
+        is_done: says of a unit whether it is done for `done_for`; asked of those that no scan knew as done.
+        is_over: says of another run whether it has ended.
+    """
+    there = {(each.item.uri, each.item.etag) for each in found}
+    kept, handed = list[Held](), list[Unit]()
+    for held in known.held:
+        unit, gone = held.unit, not any((item.uri, item.etag) in there for item in held.unit.objects)
+        if held.done_for == done_for or is_done(unit):
+            if not gone:
+                kept.append(Held(unit, done_for=done_for))
+        elif held.run not in ("", run) and not is_over(held.run):
+            kept.append(held)
+        elif unit.kind == "job" or all((item.uri, item.etag) in there for item in unit.objects):
+            kept.append(Held(unit, run=run))
+            handed.append(unit)
+    of_units = {(item.uri, item.etag) for held in kept for item in held.unit.objects}
+    fresh = [each for each in found if (each.item.uri, each.item.etag) not in of_units]
+    new = [*_jobs(fresh, objects_per_job), *_data(fresh)]
+    kept += [Held(unit, run=run) for unit in new]
+    return Plan(Known(known.scans + 1, tuple(kept)), (*handed, *new))
+
+
+def _jobs(found: Iterable[Found], objects_per_job: int) -> Iterator[Unit]:
+    """Put inputs together, as they follow one another in a bucket: a manifest names one bucket."""
+    batch = list[ObjectInfo]()
+    for item in (each.item for each in found if each.selection == "metadata_only"):
+        if batch and (len(batch) >= objects_per_job or _bucket(batch[0]) != _bucket(item)):
+            yield _unit("job", batch)
+            batch = []
+        batch.append(item)
+    if batch:
+        yield _unit("job", batch)
+
+
+def _data(found: Sequence[Found]) -> Iterator[Unit]:
+    for selection in ("data_only", "data_and_metadata"):
+        batch, size_bytes = list[ObjectInfo](), 0
+        for item in (each.item for each in found if each.selection == selection):
+            if batch and (size_bytes + item.size_bytes > MAX_UNIT_BYTES or len(batch) >= MAX_UNIT_OBJECTS):
+                yield _unit("data", batch, with_metadata=selection == "data_and_metadata")
+                batch, size_bytes = [], 0
+            batch.append(item)
+            size_bytes += item.size_bytes
+        if batch:
+            yield _unit("data", batch, with_metadata=selection == "data_and_metadata")
+
+
+def _unit(kind: Kind, batch: Sequence[ObjectInfo], *, with_metadata: bool = False) -> Unit:
+    named = digest(kind, *(f"{item.uri} {item.etag}" for item in batch))
+    return Unit(named, kind, tuple(batch), with_metadata)
+
+
+def _roots(areas: Sequence[Area]) -> list[str]:
+    """Return what has to be listed; a prefix below another one is listed with it."""
+    prefixes = sorted({f"s3://{area.bucket}/{prefix}" for area in areas for prefix in area.prefixes or ("",)})
+    return [each for each in prefixes if not any(each != other and each.startswith(other) for other in prefixes)]
+
+
+def _bucket(item: ObjectInfo) -> str:
+    return item.uri.split("/", 3)[2]

@@ -1,0 +1,111 @@
+"""What scans know, on object storage: units and who has them, which are done, and which job writes into which folder.
+
+Units move by conditional writes of one object, so of two runs that scan at once one sees what the other took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from opensearch_batch.core.data_prepper.scan import Known, Plan, Unit
+from opensearch_batch.core.errors import RetriableError
+from opensearch_batch.core.job import BAD_ENDS, Ledger
+from opensearch_batch.core.manifest import WorkPrefix
+from opensearch_batch.core.objects import Objects
+
+ATTEMPTS = 20
+
+
+class _Done(msgspec.Struct, frozen=True):
+    done_for: str
+
+
+class Writer(msgspec.Struct, frozen=True):
+    """Who writes into a folder: the job, by the folder of its record, and the pipeline that submitted it."""
+
+    job: str
+    pipeline: str
+
+
+class Scanned:
+    """What the scans of one pipeline know.
+
+    Args:
+        objects: where it lies.
+        work: names the locations.
+    """
+
+    def __init__(self, objects: Objects, work: WorkPrefix) -> None:
+        self._objects = objects
+        self._work = work
+
+    def take(self, plan: Callable[[Known], Plan]) -> Plan:
+        """Record what a plan takes; it is made anew when another run scanned meanwhile.
+
+        Raises:
+            RetriableError: others were faster again and again.
+        """
+        uri = self._work.scanned()
+        for _ in range(ATTEMPTS):
+            stored = self._objects.read(uri)
+            made = plan(Known() if stored is None else msgspec.json.decode(stored.content, type=Known))
+            content = msgspec.json.encode(made.known)
+            if stored is None:
+                taken = self._objects.create(uri, content)
+            else:
+                taken = self._objects.replace(uri, content, etag=stored.etag)
+            if taken:
+                return made
+        raise RetriableError(f"{uri}: other runs scan at the same time; run again")
+
+    def known(self) -> Known:
+        """Return what is known now."""
+        stored = self._objects.read(self._work.scanned())
+        return Known() if stored is None else msgspec.json.decode(stored.content, type=Known)
+
+    def is_done(self, unit: Unit, done_for: str) -> bool:
+        """Say whether a unit is done for this."""
+        stored = self._objects.read(self._work.done(unit.id))
+        return stored is not None and msgspec.json.decode(stored.content, type=_Done).done_for == done_for
+
+    def note_done(self, unit: Unit, done_for: str) -> None:
+        """Note that a unit is done: every row of it is in its index, or a dead letter, or counted."""
+        self._objects.write(self._work.done(unit.id), msgspec.json.encode(_Done(done_for)))
+
+    def note_writer(self, folder: str, job: str) -> None:
+        """Note that a job writes into a folder, before anything can be there."""
+        self._objects.write(self._work.outputs(folder), msgspec.json.encode(Writer(job, self._work.pipeline)))
+
+
+class Writers:
+    """Knows of objects which job writes them, if one of ours does."""
+
+    def __init__(self, objects: Objects, work: WorkPrefix) -> None:
+        self._objects = objects
+        self._pipeline = work.pipeline
+        start = work.outputs()
+        self._notes = {item.uri.removeprefix(start).removesuffix("/job.json"): item.uri for item in objects.list(start)}
+        self._held: dict[str, bool] = {}
+
+    def holds(self, uri: str) -> bool:
+        """Say whether an object is left alone: a job of this pipeline brings it in itself, others may yet write it."""
+        folder = uri.removeprefix("s3://")
+        while folder := folder.rpartition("/")[0]:
+            if note := self._notes.get(folder):
+                if note not in self._held:
+                    self._held[note] = self._is_held(note)
+                return self._held[note]
+        return False
+
+    def _is_held(self, note: str) -> bool:
+        stored = self._objects.read(note)
+        if stored is None:
+            return False
+        writer = msgspec.json.decode(stored.content, type=Writer)
+        if writer.pipeline == self._pipeline:
+            return True
+        found = Ledger(self._objects, writer.job).load()
+        end = found[0].end if found else None
+        return end is None or end.state in BAD_ENDS

@@ -1,0 +1,169 @@
+"""What an opensearch sink writes of an event: which document, under which id, by which action, into which index.
+
+A document's ``_id`` is the sink's `document_id`, else the ``_id`` in the event's own body, which OpenSearch refuses
+there, else it is made of where the row stands: reading it again writes it again and never twice.
+Source: Data Prepper's BulkIngester and JsonStringBuilder (2.17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import msgspec
+
+from opensearch_batch.core.bulk import Action, Item, lines_of
+from opensearch_batch.core.data_prepper.event import MISSING, Event, EventError, Key, Node, elements_of, members_of
+from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.field_map import ID_FIELD, document_id
+from opensearch_batch.core.manifest import digest
+from opensearch_batch.core.vectors import VectorField, vector_check
+
+OfEvent = Callable[[Event], str]
+ACTIONS = frozenset(get_args(Action))
+_encode = msgspec.json.Encoder().encode
+
+
+class Shape(msgspec.Struct, frozen=True):
+    """Which part of an event is its document; keys without their first slash."""
+
+    root: Key | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    tags: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of it."""
+        return self == Shape()
+
+    def document(self, event: Event) -> dict[str, Node]:
+        """Return the document's fields.
+
+        Raises:
+            RecordRejected: it is no object.
+        """
+        node = event.find(self.root) if self.root else event.fields
+        fields = members_of(event.fields if node is MISSING else node)
+        if fields is None:
+            raise RecordRejected("document_root_key leads to no object")
+        if self.include:
+            fields = _filtered(fields, "", self.include, retain=True)
+        elif self.exclude:
+            fields = _filtered(fields, "", self.exclude, retain=False)
+        if self.tags:
+            fields = {**fields, self.tags: sorted(event.tags)}
+        return fields
+
+
+class Writing:
+    """Makes the items of one sink.
+
+    Args:
+        id_of: the document's id; None: the event's own ``_id``, or where the row stands.
+        routing: its routing value, None for none.
+        action: what to do with it.
+        index: the index's name where events decide about it, None for the request's.
+        shape: which part of an event is the document.
+        vectors: the vector fields of an index by its name, ``""`` for the request's; a wrong vector is rejected.
+    """
+
+    def __init__(
+        self,
+        *,
+        id_of: OfEvent | None = None,
+        routing: OfEvent | None = None,
+        action: OfEvent | Action = "index",
+        index: OfEvent | None = None,
+        shape: Shape | None = None,
+        vectors: Callable[[str], Sequence[VectorField]] = lambda index: (),  # noqa: ARG005 - no vectors anywhere
+    ) -> None:
+        self._id_of = id_of
+        self._routing = routing
+        self._action = action
+        self._index = index
+        self._shape = None if shape is None or shape.is_whole else shape
+        self._vectors = vectors
+        self._checks: dict[str, list[tuple[Key, Callable[[bytes], None]]]] = {}
+
+    def item(self, event: Event, place: tuple[str, int], origin: Any) -> Item:  # noqa: ANN401 - whatever the caller knows it by
+        """Return what is written of an event.
+
+        Raises:
+            RecordRejected: it cannot be written: no such action, a wrong vector, an id that is none.
+        """
+        try:
+            name = self._name(event, place)
+            routing = self._routing(event) if self._routing else None
+            index = self._index(event) if self._index else None
+            action = self._action_of(event)
+        except EventError as error:
+            raise RecordRejected(str(error)) from None
+        if action == "delete":
+            return Item(name, lines_of(name, op_type="delete", routing=routing, index=index), origin)
+        own = None if self._shape is None else self._shape.document(event)
+        # OpenSearch refuses a document with an _id in its body.
+        fields = event.fields if own is None else own
+        if ID_FIELD in fields:
+            fields = {name: node for name, node in fields.items() if name != ID_FIELD}
+        for key, check in self._checks_of(index or ""):
+            node = fields.get(key[0]) if len(key) == 1 else Event(fields).find(key)
+            text = _text_of(node)
+            if text is not None:
+                check(text)
+        return Item(name, lines_of(name, _encode(fields), op_type=action, routing=routing, index=index), origin)
+
+    def _name(self, event: Event, place: tuple[str, int]) -> str:
+        if self._id_of is not None:
+            name = self._id_of(event)
+            if name:
+                return document_id(_encode(name))
+        elif (own := event.fields.get(ID_FIELD)) is not None and (text := _text_of(own)) is not None:
+            return document_id(text)
+        return digest(*map(str, place))
+
+    def _action_of(self, event: Event) -> Action:
+        action = self._action if isinstance(self._action, str) else self._action(event)
+        if action not in ACTIONS:
+            raise RecordRejected(f"action {action!r} is none of {', '.join(sorted(ACTIONS))}")
+        return action  # type: ignore[return-value] # one of them
+
+    def _checks_of(self, index: str) -> list[tuple[Key, Callable[[bytes], None]]]:
+        checks = self._checks.get(index)
+        if checks is None:
+            checks = [(tuple(field.name.split(".")), vector_check(field)) for field in self._vectors(index)]
+            self._checks[index] = checks
+        return checks
+
+
+def _text_of(node: Node) -> bytes | None:
+    """Return a value's text, None for nothing and for null."""
+    if node is None or node is MISSING:
+        return None
+    text = bytes(node) if type(node) is msgspec.Raw else _encode(node)
+    return None if text == b"null" else text
+
+
+def _filtered(fields: dict[str, Node], path: str, keys: Sequence[str], *, retain: bool) -> dict[str, Node]:
+    """Return the members that keys name (or do not), objects and arrays on the way opened."""
+    kept: dict[str, Node] = {}
+    for name, node in fields.items():
+        here = f"{path}/{name}" if path else name
+        if here in keys:
+            if retain:
+                kept[name] = node
+        elif any(key.startswith(f"{here}/") for key in keys):
+            kept[name] = _below(node, here, keys, retain=retain)
+        elif not retain:
+            kept[name] = node
+    return kept
+
+
+def _below(node: Node, path: str, keys: Sequence[str], *, retain: bool) -> Node:
+    members = members_of(node)
+    if members is not None:
+        return _filtered(members, path, keys, retain=retain)
+    elements = elements_of(node)
+    if elements is not None:
+        return [_below(element, path, keys, retain=retain) for element in elements]
+    return node

@@ -1,0 +1,34 @@
+"""batch_predict of a Data Prepper pipeline: the shared stage, and a note of who writes into the job's output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opensearch_batch.batch_predict import OpenSearchBatchPredictOperator
+from opensearch_batch.core.data_prepper.scanned import Scanned
+from opensearch_batch.core.job import Ledger
+from opensearch_batch.hooks import objects
+from opensearch_batch.services import service
+from opensearch_batch.stage import errors_end_the_task, work_of
+
+
+class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
+    """Submit one job of a scan, as `OpenSearchBatchPredictOperator` does.
+
+    Scans of this and other pipelines know from then on whose the outputs are: they lie where the user said, perhaps
+    below a prefix that a scan looks at.
+    """
+
+    def execute_complete(self, context: Any, event: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
+        """Submit or reattach, then note it."""
+        submitted = super().execute_complete(context, event)
+        with errors_end_the_task():
+            store = objects(self.aws_conn_id)
+            found = Ledger(store, submitted["job"]).load()
+            if found is not None:
+                record = found[0]
+                for output in service(self.service).outputs(record, record.remote_job):
+                    folder = output if output.endswith("/") else output.rpartition("/")[0]
+                    Scanned(store, work_of(self.work, context)).note_writer(folder, submitted["job"])
+        return submitted

@@ -1,0 +1,135 @@
+"""A pipeline of a Data Prepper file becomes one DAG: prepare; batch_predict, poll and ingest for each job; reconcile.
+
+Rows that are there without a job are brought in beside them. The file runs as it is; how often it scans is its own.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Param, task_group
+
+from opensearch_batch.alerts import alert_of_failure
+from opensearch_batch.core.data_prepper.file import DataPrepperFile, DataPrepperPipeline
+from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
+from opensearch_batch.data_prepper.batch_predict import OpenSearchScanBatchPredictOperator
+from opensearch_batch.data_prepper.connections import MODEL, SOURCE, place
+from opensearch_batch.data_prepper.ingest import OpenSearchUnitIngestOperator
+from opensearch_batch.data_prepper.prepare import OpenSearchScannedRowsOperator, OpenSearchScanOperator
+from opensearch_batch.data_prepper.reconcile import OpenSearchScanReconcileOperator
+from opensearch_batch.poll import OpenSearchMLTaskSensor
+
+RUNS_AT_ONCE = 16
+MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
+
+
+def data_prepper_dags(path: Path) -> list[DAG]:
+    """Return the DAGs of a file; a pipeline's name is its DAG's id.
+
+    Raises:
+        ConfigError: the file says something that is not honoured.
+    """
+    file = DataPrepperFile(path)
+    return [_dag(file, pipeline) for pipeline in file.pipelines]
+
+
+def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
+    road = Road(file, pipeline)
+    scheduling = pipeline.source.scheduling
+    with DAG(
+        dag_id=pipeline.name,
+        auto_register=False,
+        description=f"{file.path.name}: a Data Prepper pipeline",
+        schedule="@once" if scheduling is None else timedelta(seconds=scheduling.interval),
+        catchup=False,
+        # What runs by itself pays by itself: a person has to switch it on.
+        is_paused_upon_creation=True,
+        max_active_runs=RUNS_AT_ONCE,
+        tags=["opensearch", "data-prepper", *([road.ml.service_name] if road.ml else []), *file.own.tags],
+        params=_form(),
+        default_args={"owner": file.own.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},
+        on_failure_callback=alert_of_failure(file.own.alerts),
+        doc_md=_doc(road),
+    ) as dag:
+        _lay_out(road)
+    return dag
+
+
+def _form() -> dict[str, Param]:
+    return {
+        "dry_run": Param(
+            default=False,
+            type="boolean",
+            description="Say which objects are new and what would be done with them; take and pay nothing.",
+        ),
+        "force": Param(
+            default=False,
+            type="boolean",
+            description="Take every object that is there: submit (and pay for) new jobs, write every row again.",
+        ),
+    }
+
+
+def _doc(road: Road) -> str:
+    source, sinks = road.source, [sink for _, sink in road.pipeline.sinks]
+    read = ", ".join(
+        f"`s3://{bucket.name}/{prefix}` ({bucket.selection})"
+        for bucket in source.buckets
+        for prefix in bucket.include_prefix or ("",)
+    )
+    through = f" through {road.ml.service_name}" if road.ml else ""
+    into = ", ".join(
+        f"`{sink.index}`" if isinstance(sink, OpenSearchSink) else f"`s3://{sink.bucket}/`" for sink in sinks
+    )
+    return (
+        f"From {read}{through} into {into}.\n\nFile: `{road.file.path.name}`. Files of its runs: `{road.work.root}/`."
+    )
+
+
+def _lay_out(road: Road) -> None:
+    path, name = road.file.path, road.pipeline.name
+    here: dict[str, Any] = {"file": str(path), "pipeline": name}
+    prepare = OpenSearchScanOperator(task_id="prepare", **here)
+    reconcile = OpenSearchScanReconcileOperator(
+        task_id="reconcile",
+        alerts=road.file.own.alerts,
+        # Also of a run with a job that failed, because the others are done.
+        trigger_rule="all_done",
+        **here,
+    )
+    if road.ml is not None:
+
+        @task_group(group_id="shard", prefix_group_id=False)
+        def shard(shard: Any) -> None:  # noqa: ANN401 - the XComArg of one shard
+            _of_shard(road, shard, here)
+
+        shard.expand(shard=prepare.output) >> reconcile
+    rows = OpenSearchScannedRowsOperator(task_id="rows")
+    prepare >> rows
+    OpenSearchUnitIngestOperator.partial(task_id="ingest_rows", **here).expand(unit=rows.output) >> reconcile
+
+
+def _of_shard(road: Road, shard: Any, here: dict[str, Any]) -> None:  # noqa: ANN401 - the XComArg of one shard
+    ml, path, name = road.ml, road.file.path, road.pipeline.name
+    assert ml is not None  # noqa: S101 - only ml_inference makes jobs
+    shared: dict[str, Any] = {
+        "service": ml.service_name,
+        "opensearch_conn_id": place(path, name, MODEL),
+        "aws_conn_id": place(path, name, SOURCE),
+    }
+    submitted = OpenSearchScanBatchPredictOperator(
+        task_id="batch_predict",
+        shard=shard,
+        work=road.work.root,
+        model_id=MODEL_ID,
+        max_jobs_in_flight=road.file.own.max_jobs_in_flight,
+        retry_time_window_s=ml.retry_time_window,
+        retry_interval_s=ml.retry_interval,
+        **shared,
+    )
+    own = road.file.own
+    ended = OpenSearchMLTaskSensor(task_id="poll", poll_every_s=own.poll_every_s, deadline_s=own.deadline_s, **shared)
+    submitted >> ended >> OpenSearchUnitIngestOperator(task_id="ingest", unit=shard, poll="poll", **here)

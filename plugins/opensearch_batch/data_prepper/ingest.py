@@ -1,0 +1,98 @@
+"""ingest of a Data Prepper pipeline: what a job answered, or rows that were there already, into every sink."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowSkipException
+
+from opensearch_batch.core.manifest import Shard
+from opensearch_batch.data_prepper.connections import SOURCE, place
+from opensearch_batch.hooks import OpenSearchMLHook, objects
+from opensearch_batch.links import DeadLettersLink, IndexLink
+from opensearch_batch.poll import polled
+from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, summary
+
+
+class OpenSearchUnitIngestOperator(BaseOperator):
+    """Bring one unit of a scan into the sinks.
+
+    Returns ``{sinks: [{index, counts, report, dead_letters}, …]}``. Skipped where the pipeline does not read what its
+    job wrote. Rows that are there already are counted as unchanged.
+
+    Args:
+        unit: the shard of a job that `prepare` returned, or the id of a unit without one.
+        file: the pipeline's file.
+        pipeline: its name there.
+        poll: the task id of the stage whose XCom (of the same map index) names the outputs; None: there is no job.
+
+    Raises:
+        AirflowFailException: an index does not fit, an output is gone, an object changed since the scan.
+        RetriableError: a server was away; the retry goes on where it was.
+    """
+
+    template_fields = ("unit",)
+    operator_extra_links = (IndexLink(), DeadLettersLink())
+    ui_color = "#e6f4ea"
+
+    def __init__(
+        self,
+        *,
+        unit: Any,  # noqa: ANN401 - a shard, an id, or the XComArg of one
+        file: str,
+        pipeline: str,
+        poll: str | None = None,
+        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+    ) -> None:
+        super().__init__(**kwargs)
+        self.unit = unit
+        self.file = file
+        self.pipeline = pipeline
+        self.poll = poll
+
+    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
+        """Ingest."""
+        from opensearch_batch.core.data_prepper.ingest import UnitIngest
+        from opensearch_batch.core.data_prepper.prepare import load_scan
+        from opensearch_batch.core.data_prepper.road import Road
+
+        path, key = Path(self.file), run_key_of(context)
+        with errors_end_the_task():
+            road = Road.load(path, self.pipeline)
+            store = objects(place(path, self.pipeline, SOURCE))
+            manifest = load_scan(store, road.work.manifest(key))
+            ingest = UnitIngest(road, store, self._cluster, run_key=key, at=manifest.at)
+            unit = manifest.unit(self.unit if isinstance(self.unit, str) else self.unit["id"])
+            reports = ingest.run(unit, self._answered(road, context), force=forced(context))
+        if not reports:
+            raise AirflowSkipException("no bucket of the scan looks at what the job wrote; another pipeline reads it")
+        self._show(store, reports)
+        sinks = []
+        for number, report in enumerate(reports):
+            self.log.info("unit %s into %s: %s", unit.id, report.index, report.counts)
+            for remark in report.remarks:
+                self.log.warning("%s", remark)
+            sinks.append(summary(report, road.work.ingest_report(key, f"{unit.id}-{number}")))
+        return {"sinks": sinks}
+
+    def _answered(self, road: Any, context: Any) -> Any:  # noqa: ANN401 - a road, Airflow's context
+        if self.poll is None:
+            return None
+        ti = context["ti"]
+        shard = msgspec.convert(self.unit, Shard)
+        return polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index)).answered(road.work.job(shard.job))
+
+    def _cluster(self, number: int) -> Any:  # noqa: ANN401 - a cluster
+        return OpenSearchMLHook(place(Path(self.file), self.pipeline, "sink", number)).cluster
+
+    def _show(self, store: Any, reports: list[Any]) -> None:  # noqa: ANN401 - the store, the reports
+        """Fill in the links: of several sinks the first that has something to show."""
+        at = next((number for number, report in enumerate(reports) if report.index), None)
+        if at is not None:
+            self.index_url = self._cluster(at).search_url(reports[at].index)
+        letters = next((report.dead_letters for report in reports if report.dead_letters), None)
+        if letters:
+            self.dead_letters_url = store.browse_url(letters)

@@ -1,0 +1,166 @@
+"""prepare of a Data Prepper pipeline: looks what is new, checks index and model, and hands out jobs and objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from airflow.sdk import BaseOperator
+from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowSkipException
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.manifest import Shard, save
+from opensearch_batch.data_prepper.connections import MODEL, SOURCE, place
+from opensearch_batch.hooks import OpenSearchMLHook, objects
+from opensearch_batch.stage import errors_end_the_task, forced, run_key_of
+
+ENDED = frozenset({"success", "failed"})
+
+
+class OpenSearchScanOperator(BaseOperator):
+    """Scan the source of a pipeline.
+
+    Returns a list of shards, one for each job, and pushes the XCom ``run``: ``{manifest, model_id, rows}``, the last of
+    which are the units whose rows are brought in without a job. With the param ``dry_run`` it takes nothing.
+
+    Args:
+        file: the pipeline's file.
+        pipeline: its name there.
+
+    Raises:
+        AirflowFailException: something a person has to mend; nothing was paid.
+        RetriableError: a server was away.
+    """
+
+    ui_color = "#e8f0fe"
+
+    def __init__(self, *, file: str, pipeline: str, **kwargs: Any) -> None:  # noqa: ANN401 - BaseOperator's own arguments
+        super().__init__(**kwargs)
+        self.file = file
+        self.pipeline = pipeline
+
+    def execute(self, context: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - Airflow's context
+        """Look, check, hand out."""
+        from opensearch_batch.core.data_prepper.road import Road, now
+
+        with errors_end_the_task():
+            road = Road.load(Path(self.file), self.pipeline)
+            return self._scan(road, now(), context)
+
+    def _scan(self, road: Any, at: Any, context: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a road, a time, Airflow's context
+        from opensearch_batch.core.data_prepper.ingest import UnitIngest
+        from opensearch_batch.core.data_prepper.prepare import Scan, ScanManifest
+
+        dry_run, force = bool(context["params"].get("dry_run")), forced(context)
+        store, key = objects(self._place(SOURCE)), run_key_of(context)
+        self._refuse_over(road, store, context)
+        uuids = self._checked(road, UnitIngest(road, store, self._cluster, run_key=key, at=at))
+        scan = Scan(
+            road,
+            store,
+            run=context["dag_run"].run_id,
+            at=at,
+            done_for=road.done_for(uuids),
+            is_over=_is_over(context),
+        )
+        units, counts = scan.plan(force=force, writes=not dry_run)
+        self.log.info("%s", counts)
+        if dry_run:
+            for unit in units:
+                self.log.info(
+                    "dry run: %s %s: %d objects, %d bytes", unit.kind, unit.id, len(unit.objects), unit.size_bytes
+                )
+            return []
+        shards, ended_badly, model_id = list[Shard](), list[str](), ""
+        if any(unit.kind == "job" for unit in units):
+            model_id = road.ml.model_id
+            shards, ended_badly = scan.shards(units, self._job_keys(road), force=force)
+        rows = [unit.id for unit in units if unit.kind == "data"]
+        _refuse_many(max(len(shards), len(rows)))
+        for job in ended_badly:
+            self.log.warning(
+                "%s: the job of these inputs ended badly; clear batch_predict of its run to pay again", job
+            )
+        manifest = ScanManifest(road.pipeline.name, key, at, counts, units, shards, model_id, ended_badly)
+        where = road.work.manifest(key)
+        save(store, where, manifest)
+        context["ti"].xcom_push(key="run", value={"manifest": where, "model_id": model_id, "rows": rows})
+        self.log.info("%d jobs, %d units of rows; manifest %s", len(shards), len(rows), where)
+        return [msgspec.to_builtins(shard) for shard in shards]
+
+    def _place(self, *keys: str | int) -> str:
+        return place(Path(self.file), self.pipeline, *keys)
+
+    def _cluster(self, number: int) -> Any:  # noqa: ANN401 - a cluster
+        return OpenSearchMLHook(self._place("sink", number)).cluster
+
+    def _refuse_over(self, road: Any, store: Any, context: Any) -> None:  # noqa: ANN401 - as above
+        """Skip a scan beyond `scheduling.count`; one that a person starts is always done."""
+        from opensearch_batch.core.data_prepper.scanned import Scanned
+
+        scheduling = road.source.scheduling
+        most = scheduling.count if scheduling is not None else None
+        if most is None or context["dag_run"].run_type == "manual":
+            return
+        scans = Scanned(store, road.work).known().scans
+        if scans >= most:
+            raise AirflowSkipException(f"{scans} scans are done, which is scheduling.count; pause the pipeline")
+
+    def _checked(self, road: Any, ingest: Any) -> list[str]:  # noqa: ANN401 - as above
+        """Check the indexes that are there; return their uuids."""
+        from opensearch_batch.core.data_prepper.documents import refuse_plain_vectors
+
+        for number in range(len(road.pipeline.sinks)):
+            name = road.index(number, ingest.at)
+            index = self._cluster(number).index(name) if name else None
+            if index is not None:
+                refuse_plain_vectors(index, road.prediction_fields())
+        uuids: list[str] = ingest.uuids()
+        return uuids
+
+    def _job_keys(self, road: Any) -> Callable[[str], str]:  # noqa: ANN401 - as above
+        from opensearch_batch.services import service
+        from opensearch_batch.services.base import job_keys
+
+        model = OpenSearchMLHook(self._place(MODEL)).ml.model(road.ml.model_id)
+        return job_keys(service(road.ml.service_name), model.parameters)
+
+
+class OpenSearchScannedRowsOperator(BaseOperator):
+    """Return the ids of the units whose rows are brought in without a job: Airflow maps over a task's result alone."""
+
+    ui_color = "#e8f0fe"
+
+    def execute(self, context: Any) -> list[str]:  # noqa: ANN401 - Airflow's context
+        """Pass them on."""
+        run = context["ti"].xcom_pull(task_ids="prepare", key="run")
+        return list(run["rows"]) if run else []
+
+
+def _is_over(context: Any) -> Callable[[str], bool]:  # noqa: ANN401 - Airflow's context
+    """Return what says of another run of this DAG whether it has ended, or is gone."""
+    ti = context["ti"]
+
+    def is_over(run_id: str) -> bool:
+        from airflow.sdk.exceptions import AirflowRuntimeError
+
+        try:
+            state: str = ti.get_dagrun_state(dag_id=ti.dag_id, run_id=run_id)
+        except AirflowRuntimeError:
+            return True
+        return state in ENDED
+
+    return is_over
+
+
+def _refuse_many(count: int) -> None:
+    """Raise ConfigError when Airflow would not map over so many; it would fail the task without a remedy."""
+    most = conf.getint("core", "max_map_length")
+    if count > most:
+        raise ConfigError(
+            f"the scan makes {count} tasks, and Airflow takes {most} at most ([core] max_map_length); raise "
+            "max_batch_size of ml_inference, or that setting"
+        )

@@ -1,0 +1,85 @@
+"""reconcile of a Data Prepper pipeline: adds up, tells what is unrouted or a dead letter, deletes what is done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from opensearch_batch.alerts import News, tell
+from opensearch_batch.core.manifest import save
+from opensearch_batch.core.spec import Alerts
+from opensearch_batch.data_prepper.connections import SOURCE, place
+from opensearch_batch.hooks import objects
+from opensearch_batch.stage import errors_end_the_task, run_key_of
+
+
+class OpenSearchScanReconcileOperator(BaseOperator):
+    """Account for a run, whatever became of its units. Skipped where the scan found nothing to do.
+
+    Returns ``{counts: {read, indexed, unchanged, dead_letters, unrouted, dropped}, dead_letters}``.
+
+    Args:
+        file: the pipeline's file.
+        pipeline: its name there.
+        alerts: who is told of dead letters and of rows that no sink takes.
+        prepare: the task id of that stage.
+
+    Raises:
+        AirflowFailException: a unit is not done; the message says which and why.
+        RetriableError: a server was away.
+    """
+
+    ui_color = "#e8f0fe"
+
+    def __init__(
+        self,
+        *,
+        file: str,
+        pipeline: str,
+        alerts: Alerts | None = None,
+        prepare: str = "prepare",
+        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+    ) -> None:
+        super().__init__(**kwargs)
+        self.file = file
+        self.pipeline = pipeline
+        self.alerts = alerts or Alerts()
+        self.prepare = prepare
+
+    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
+        """Add up, tell, delete."""
+        from opensearch_batch.core.data_prepper.account import account_of
+        from opensearch_batch.core.data_prepper.prepare import load_scan
+        from opensearch_batch.core.data_prepper.road import Road
+
+        prepared = context["ti"].xcom_pull(task_ids=self.prepare, key="run")
+        if prepared is None:
+            raise AirflowSkipException("prepare handed out nothing")
+        path = Path(self.file)
+        with errors_end_the_task():
+            road = Road.load(path, self.pipeline)
+            store = objects(place(path, self.pipeline, SOURCE))
+            manifest = load_scan(store, prepared["manifest"])
+            account = account_of(store, road.work, manifest, sinks=len(road.pipeline.sinks))
+            save(store, road.work.account(run_key_of(context)), account)
+            self._tell(account, context)
+        if account.undone:
+            reasons = "; ".join(sorted({each.reason for each in account.undone}))
+            raise AirflowFailException(f"{len(account.undone)} of {account.units} units are not done: {reasons}")
+        return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
+
+    def _tell(self, account: Any, context: Any) -> None:  # noqa: ANN401 - an account, Airflow's context
+        self.log.info("%s; objects: %s", account.counts, account.objects)
+        counts, run = account.counts, context["dag_run"]
+        if counts.unrouted:
+            all_of = "all of them, so the pipeline writes nothing" if account.all_unrouted else f"of {counts.read}"
+            text = f"{counts.unrouted} rows unrouted, {all_of}: no sink takes them; mend routes, or route _default"
+            self.log.warning("%s", text)
+            tell(self.alerts, News(run.dag_id, run.run_id, "unrouted", text), self.log)
+        if counts.dead_letters:
+            text = f"{counts.dead_letters} dead letters of {counts.read} rows: {', '.join(account.dead_letters)}"
+            tell(self.alerts, News(run.dag_id, run.run_id, "dead_letters", text), self.log)

@@ -1,0 +1,54 @@
+"""Runs one processor over one event, as a pipeline does."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from opensearch_batch.core.data_prepper.event import Event, EventError
+from opensearch_batch.core.data_prepper.options import dec_hook
+from opensearch_batch.core.data_prepper.processors import PROCESSORS, Processor, ProcessorOptions
+from opensearch_batch.core.errors import ConfigError
+
+Fields = dict[str, Any]
+
+
+class Done(NamedTuple):
+    """What became of an event: its fields, and why the processor failed on it."""
+
+    fields: Any
+    failure: str
+    event: Event
+    passed: bool
+
+
+def options_of(name: str, options: Fields) -> ProcessorOptions:
+    """Read a processor's options."""
+    return msgspec.convert(options, PROCESSORS[name], strict=False, dec_hook=dec_hook)
+
+
+def compiled(name: str, options: Fields) -> Processor:
+    """Make a processor."""
+    return options_of(name, options).compile()
+
+
+def done(name: str, options: Fields, fields: Fields | str, metadata: Fields | None = None) -> Done:
+    """Run a processor over an event of these fields, or of a row's text."""
+    event = Event.of(fields.encode() if isinstance(fields, str) else json.dumps(fields).encode())
+    event.metadata = metadata or {}
+    passed, failure = True, ""
+    try:
+        passed = compiled(name, options)(event)
+    except EventError as error:
+        failure = str(error)
+    return Done(json.loads(event.to_json()), failure, event, passed)
+
+
+def refused(name: str, options: Fields, part: str) -> None:
+    """Assert that options are refused, with a message that has this part."""
+    with pytest.raises(ConfigError) as caught:
+        compiled(name, options)
+    assert part in str(caught.value)

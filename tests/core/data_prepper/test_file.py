@@ -1,0 +1,341 @@
+"""A Data Prepper file is read unchanged and whole: what is not honoured is named with its line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from opensearch_batch.core.data_prepper.file import DataPrepperFile, is_data_prepper
+from opensearch_batch.core.data_prepper.processors.copy_values import CopyValues
+from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.pipeline_file import PipelineFile
+from opensearch_batch.core.spec import Alerts
+from tests.core.data_prepper.data_prepper_files import PARTS, SHORT, read, with_options
+
+ROOT = Path(__file__).resolve().parents[3]
+SAMPLES = ROOT / "include" / "samples" / "data_prepper"
+OWN = """\
+extension:
+  opensearch_batch:
+    work: s3://work/books
+    connections: {aws: aws_books, model_opensearch: model}
+    alerts: {email: [a@b.c], webhook: hook}
+    retention_days: null
+    max_jobs_in_flight: '4'
+    owner: me
+    tags: [books]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "copied", "deleted"),
+    [
+        (
+            "sagemaker_batch_job",
+            {"/text": "chapter", "/SageMakerOutput": "chapter_embedding"},
+            ["text", "SageMakerOutput"],
+        ),
+        (
+            "sagemaker_batch_job_arrays",
+            {
+                "/content/0": "chapter",
+                "/content/1": "title",
+                "/SageMakerOutput/0": "chapter_embedding",
+                "/SageMakerOutput/1": "title_embedding",
+            },
+            ["content", "SageMakerOutput"],
+        ),
+    ],
+)
+def test_the_printed_sample_is_read(name: str, copied: dict[str, str], deleted: list[str]) -> None:
+    """As it stands, in both forms."""
+    file = DataPrepperFile(SAMPLES / f"{name}.yaml")
+    (pipeline,) = file.pipelines
+    assert (file.version, pipeline.name) == ("2", "sagemaker-batch-job-pipeline")
+    assert [(each.selection, each.include_prefix, each.exclude_suffix) for each in pipeline.source.buckets] == [
+        ("metadata_only", ("sagemaker/sagemaker_djl_batch_input",), (".manifest",)),
+        ("data_only", ("sagemaker/output/",), ()),
+    ]
+    assert pipeline.source.scheduling is not None
+    assert (pipeline.source.scheduling.interval, pipeline.source.acknowledgments) == (360.0, True)
+    (_, first, model), (_, _, copies), (_, last, deletes) = pipeline.processors
+    assert (first, model.model_id, model.dlq.bucket, last) == (
+        "ml_inference",
+        "model_ID",
+        "batch-inference-dlq",
+        "delete_entries",
+    )
+    assert isinstance(copies, CopyValues)
+    assert {entry.from_key: entry.to_key for entry in copies.entries or ()} == copied
+    assert list(deletes.with_keys) == deleted
+    assert pipeline.routes == (("ml-ingest-route", "/chapter != null and /title != null"),)
+    ((keys, sink),) = pipeline.sinks
+    assert isinstance(sink, OpenSearchSink)
+    assert (keys, sink.index, sink.routes) == (
+        ("sagemaker-batch-job-pipeline", "sink", 0, "opensearch"),
+        "test-nlp-index",
+        ("ml-ingest-route",),
+    )
+
+
+def test_what_the_printed_sample_says_without_effect_is_told() -> None:
+    """Nothing else."""
+    told = DataPrepperFile(SAMPLES / "sagemaker_batch_job.yaml").remarks
+    assert [(line, text.partition(": ")[0].rpartition(".")[2]) for line, text in told] == [
+        (4, "osis_configuration_metadata"),
+        (31, "default_bucket_owner"),
+        (36, "workers"),
+        (40, "aws_sigv4"),
+    ]
+    assert DataPrepperFile(SAMPLES / "sagemaker_batch_job_arrays.yaml").pipelines[0].source.default_bucket_owner == (
+        "388303208821"
+    )
+
+
+def test_a_file_without_settings_of_ours_has_their_defaults(tmp_path: Path) -> None:
+    """So it runs unchanged."""
+    own = read(tmp_path, SHORT).own
+    assert (own.work, own.connections.aws, own.connections.opensearch, own.retention_days, own.owner, own.tags) == (
+        None,
+        "aws_default",
+        None,
+        30,
+        "airflow",
+        (),
+    )
+
+
+@pytest.mark.parametrize("key", ["extension", "pipeline_configurations"])
+def test_our_settings_are_an_extension(tmp_path: Path, key: str) -> None:
+    """By either name; null says that nothing is ever removed."""
+    own = read(tmp_path, OWN.replace("extension:", f"{key}:") + SHORT).own
+    assert (own.work, own.connections.aws, own.connections.model_opensearch, own.retention_days) == (
+        "s3://work/books",
+        "aws_books",
+        "model",
+        None,
+    )
+    assert (own.alerts, own.max_jobs_in_flight, own.owner, own.tags) == (
+        Alerts(email=["a@b.c"], webhook="hook"),
+        4,
+        "me",
+        ("books",),
+    )
+
+
+def test_several_pipelines_have_their_own_places(tmp_path: Path) -> None:
+    """In the order of the file."""
+    second = SHORT.partition("# file\n")[2].replace("books:", "films:").replace("https://localhost:9200", "https://a")
+    file = read(tmp_path, SHORT + second)
+    assert [(each.name, each.keys, each.processors[0][2].host) for each in file.pipelines] == [
+        ("books", ("books",), "https://localhost:9200"),
+        ("films", ("films",), "https://a"),
+    ]
+    assert file.line(file.pipelines[1].sinks[0][0]) == 73
+    assert str(file.error(("films", "sink"), "why")) == f"{tmp_path}/books.yaml:72 films.sink: why"
+
+
+def test_processors_keep_their_order_and_names(tmp_path: Path) -> None:
+    """The old name of one too."""
+    text = SHORT.replace(
+        "  sink:\n",
+        "    - convert_entry_type: {key: a, type: integer}\n    - drop_events: {drop_when: /a == 1}\n  sink:\n",
+    )
+    processors = read(tmp_path, text).pipelines[0].processors
+    assert [(keys[-2:], name) for keys, name, _ in processors] == [
+        ((0, "ml_inference"), "ml_inference"),
+        ((1, "s3_enrich"), "s3_enrich"),
+        ((2, "convert_entry_type"), "convert_entry_type"),
+        ((3, "drop_events"), "drop_events"),
+    ]
+
+
+@pytest.mark.parametrize("key", ["route", "routes"])
+def test_routes_have_an_older_name(tmp_path: Path, key: str) -> None:
+    """And `_default` is always there."""
+    text = with_options("pipeline", f"{key}: [{{titled: /title != null}}, {{always: true}}]")
+    text = text.replace("        # opensearch", "        routes: [titled, _default]")
+    pipeline = read(tmp_path, text).pipelines[0]
+    assert pipeline.routes == (("titled", "/title != null"), ("always", "true"))
+    assert pipeline.sinks[0][1].routes == ("titled", "_default")
+
+
+@pytest.mark.parametrize(
+    ("options", "value"),
+    [
+        ("entries: [{key: a, value: 012}]", "012"),
+        ("entries: [{key: a, value: 12}]", 12),
+        ("entries: [{key: a, value: 1.5}]", 1.5),
+        ("entries: [{key: a, value: yes}]", "yes"),
+        ("entries: [{key: a, value: True}]", True),
+        ("entries: [{key: a, value: 'true'}]", "true"),
+        ("entries: [{key: a, value: 2026-01-31}]", "2026-01-31"),
+        ("entries: [{key: a, value: 0x1F}]", "0x1F"),
+        ("entries: [{key: a, value: 1:30}]", "1:30"),
+        ("entries: [{key: a, value: {b: [1, null]}}]", {"b": [1, None]}),
+    ],
+)
+def test_a_value_of_any_kind_is_what_json_would_have(tmp_path: Path, options: str, value: Any) -> None:
+    """Never a date, an octal number or a sexagesimal one."""
+    text = SHORT.replace("  sink:\n", f"    - add_entries: {{{options}}}\n  sink:\n")
+    found = read(tmp_path, text).pipelines[0].processors[2][2].entries[0].value
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("name", ["workers", "delay", "buffer"])
+def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
+    """There is another one here."""
+    remarks = read(tmp_path, with_options("pipeline", f"{name}: '1'")).remarks
+    assert (4, True) in [(line, text.startswith(f"books.{name}: has no effect: ")) for line, text in remarks]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("version: '2'", "version: two", r":1 version: this is no version of Data Prepper; write version: '2'"),
+        ("version: '2'", "extension: {opensearch_batch: {wrk: a}}", r":1 extension.opensearch_batch.wrk: .*'work'\?"),
+        ("version: '2'", "extension: {opensearch_batch: {work: /a}}", r"opensearch_batch.work: .*write work: \"s3://m"),
+        ("version: '2'", "extension: {opensearch_batch: {retention_days: 0}}", r"retention_days: Expected `int` >= 1"),
+        ("version: '2'", "extension: {opensearch_batch: {alerts: {mail: a}}}", r"alerts.mail: .*mean 'email'\?"),
+        ("version: '2'", "extension: []", r":1 extension: options are to stand here"),
+        (SHORT, "", r":1 file: there is no pipeline; write one, with source and sink below its name"),
+        (SHORT, "[]", r":1 file: options are to stand here"),
+        (SHORT, "a", r":1 file: options are to stand here"),
+        (SHORT, "version: '2'\nbooks: 1", r":2 books: options are to stand here"),
+        (SHORT, "version: '2'\nbooks:", r":2 books: source is missing; a pipeline"),
+        (SHORT, "books: [", r":\d no YAML: "),
+        (SHORT, "books: \x01", r":1 no YAML: .*character"),
+        (SHORT, "books: &a\n  source: *a", r":1 an alias \(\*name\) stands for this value; write it out there"),
+        (SHORT, "books: {? [a] : b}", r":1 books: a key must be a text"),
+        ("  source:", "  sink: []\n  source:", r":33 books.sink: the key stands in line 5 already"),
+        ("  # pipeline", "  procesor: []", r":4 books.procesor: there is no option .* Did you mean 'processor'\?"),
+        ("  # pipeline", "  route: []\n  routes: []", r":5 books.routes: route says the same; keep one of them"),
+        ("  # pipeline", "  routes: {a: b}", r":4 books.routes: a list is to stand here"),
+        ("  # pipeline", "  routes: [{a: /b, c: /d}]", r":4 books.routes\[0\]: one route is to stand here"),
+        ("  # pipeline", "  routes:\n    - a: /b =\n", r":5 books.routes\[0\].a: "),
+        ("  # pipeline", "  routes: [{a: /b == 1}, {a: /c == 1}]", r"routes\[1\].a: there is a route of this name"),
+        ("  # pipeline", "  routes: [{_default: /b == 1}]", r"routes\[0\]._default: there is a route of this name"),
+        ("  # pipeline", "  routes: [{a: [b]}]", r":4 books.routes\[0\].a: Expected `str`, got `array`"),
+        ("    s3:\n      #", "    s3: {}\n    kafka: {}\n    sqs:\n      #", r":5 books.source: one source with its"),
+        ("    s3:\n      #", "    kafka:\n      #", r":6 books.source.kafka: this source is not supported"),
+        ("    s3:\n      #", "    sqs:\n      #", r":6 books.source.sqs: this source is not supported"),
+        ("    s3:\n      #", "    pipeline:\n      #", r":6 books.source.pipeline: this source is not supported"),
+        ("    s3:\n      #", "    s33:\n      #", r":6 books.source.s33: there is no source .* Did you mean 's3'\?"),
+        ("    - ml_inference:", "    - grok:", r":17 books.processor\[0\].grok: this processor is not supported: do"),
+        ("    - ml_inference:", "    - ml_infer:", r":17 .*ml_infer: there is no processor.* Did you mean 'ml_infere"),
+        ("    - ml_inference:", "    ml_inference:", r"yaml:\d+ "),
+        ("    - opensearch:", "    - stdout:", r":33 books.sink\[0\].stdout: this sink is not supported:"),
+        ("    - opensearch:", "    - opensearh:", r":33 .*opensearh: there is no sink .* Did you mean 'opensearch'\?"),
+        ("  sink:\n", "    - copy_values: {entries: [{from_key: a}]}\n  sink:\n", r"values.entries\[0\]: to_key is m"),
+        (
+            "  sink:\n",
+            "    - copy_values:\n        entries:\n          - {from_key: a, to_key: b, copy_when: a ==}\n  sink:\n",
+            r":34 books.processor\[2\].copy_values.entries\[0\].copy_when: ",
+        ),
+        ("  sink:\n", "    - delete_entries: {with_key: [a]}\n  sink:\n", r":32 .*with_key: .*mean 'with_keys'\?"),
+        ("  sink:\n", "    - delete_entries: {}\n  sink:\n", r":32 books.processor\[2\].delete_entries: "),
+        ("  sink:\n", "    - 5\n  sink:\n", r":32 books.processor\[2\]: one processor with its options"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """The message says where, what, and what to write instead."""
+    assert old in SHORT
+    with pytest.raises(ConfigError, match=message) as found:
+        read(tmp_path, SHORT.replace(old, new))
+    assert re.match(rf"{tmp_path}/books.yaml:\d+ ", str(found.value))
+
+
+def test_what_the_yaml_reader_says_has_nothing_of_the_file(tmp_path: Path) -> None:
+    """A password may stand there."""
+    with pytest.raises(ConfigError, match=r"yaml:\d no YAML") as found:
+        read(tmp_path, "a:\n  password: 'hidden\n  b: c\n")
+    assert "hidden" not in str(found.value)
+    assert found.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        (SHORT, True),
+        ("books: {source: {}}", True),
+        ("books: {sink: []}", True),
+        ("version: '2'", False),
+        ("source: {uri: s3://a}\nwork: s3://b\nbatch_predict: {}\ningest: {}", False),
+        ("books: {source: {}, sink: []}\nwork: s3://a", False),
+        ("[a", False),
+        ("- a", False),
+        ("", False),
+    ],
+)
+def test_a_data_prepper_file_is_told_from_one_of_ours(tmp_path: Path, text: str, *, is_one: bool) -> None:
+    """By what stands at its top."""
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    assert is_data_prepper(path) is is_one
+
+
+def test_our_own_pipelines_are_none() -> None:
+    """Those in the repository."""
+    assert not [path for path in (ROOT / "include" / "pipelines").glob("*.yaml") if is_data_prepper(path)]
+    assert is_data_prepper(SAMPLES / "sagemaker_batch_job.yaml")
+
+
+def test_a_file_that_contains_itself_is_refused(tmp_path: Path) -> None:
+    """Also where aliases may stand."""
+    path = tmp_path / "a.yaml"
+    path.write_text("a: &a [*a]")
+    with pytest.raises(ConfigError, match=r"a.yaml:1 nested too deep, or an alias contains itself"):
+        PipelineFile(path)
+    with pytest.raises(ConfigError, match=r"a.yaml:1 an alias"):
+        DataPrepperFile(path)
+
+
+def mistake_in(path: Path) -> ConfigError | None:
+    """Return what is wrong in a file, None for nothing; any other error is a test's failure."""
+    try:
+        DataPrepperFile(path)
+    except ConfigError as error:
+        return error
+    return None
+
+
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.dates())
+NAMES = st.sampled_from(
+    sorted(set(re.findall(r"[a-z_0-9]+", SHORT)) | {"routes", "dlq", "entries", "extension", "opensearch_batch", "s3"})
+)
+VALUES = st.recursive(
+    SCALARS | NAMES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | st.text(max_size=4), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=VALUES)
+def test_any_file_is_read_or_refused(tmp_path: Path, value: Any) -> None:
+    """Nothing else is raised."""
+    path = tmp_path / "any.yaml"
+    path.write_text(yaml.safe_dump(value, allow_unicode=True), encoding="utf-8")
+    assert mistake_in(path) is None or re.match(rf"{path}:\d+ ", str(mistake_in(path)))
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    place=st.sampled_from([*PARTS, "pipeline", "file"]),
+    name=st.sampled_from(sorted(set(re.findall(r"([a-z_0-9]+):", SHORT)) | {"routes", "dlq", "entries", "range"})),
+    value=VALUES,
+)
+def test_any_value_of_an_option_is_read_or_refused(tmp_path: Path, place: str, name: str, value: Any) -> None:
+    """Wherever it stands."""
+    option = yaml.safe_dump({name: value}, default_flow_style=True, width=10_000, allow_unicode=False).strip()
+    said = option.removeprefix("{").removesuffix("}").partition(": ")[2]
+    path = tmp_path / "any.yaml"
+    path.write_text(with_options(place, f"{name}: {said}"), encoding="utf-8")
+    assert mistake_in(path) is None or re.match(rf"{path}:\d+ ", str(mistake_in(path)))

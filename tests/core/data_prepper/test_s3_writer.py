@@ -1,0 +1,351 @@
+"""The s3 sink's objects: what is written is what is read, in the same objects however often it is done."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tempfile
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from opensearch_batch.core.data_prepper import s3_writer
+from opensearch_batch.core.data_prepper.codecs import Codec, Csv, Json, Ndjson, Parquet, read_by
+from opensearch_batch.core.data_prepper.event_files import OutputCompression
+from opensearch_batch.core.data_prepper.s3_writer import (
+    CsvOutput,
+    JsonOutput,
+    NdjsonOutput,
+    OutputCodec,
+    ParquetOutput,
+    S3Writer,
+    Written,
+)
+from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.join import Row
+from opensearch_batch.core.local_files import LocalFiles
+from opensearch_batch.core.objects import Stored
+from opensearch_batch.core.rows import Source
+from opensearch_batch.core.s3 import S3Objects
+
+AT = datetime(2026, 8, 21, 2, 11, 36, tzinfo=UTC)
+COMPRESSIONS: list[OutputCompression] = ["none", "gzip", "snappy"]
+
+
+@contextmanager
+def writer(files: Any, codec: OutputCodec | None = None, **more: Any) -> Iterator[S3Writer]:
+    """Return a writer of one source."""
+    told = {"source": "s3://in/a@1", "at": AT, "codec": codec or NdjsonOutput(), **more}
+    with S3Writer(files, **told) as made:
+        yield made
+
+
+def write(files: Any, events: list[Any], codec: OutputCodec | None = None, **more: Any) -> list[Written]:
+    """Write events to one folder."""
+    with writer(files, codec, **more) as made:
+        for event in events:
+            made.add(json.dumps(event).encode(), "out")
+        return made.finish()
+
+
+def content(files: LocalFiles, uri: str) -> bytes:
+    """Return an object as it lies there."""
+    stored = files.read(uri)
+    assert isinstance(stored, Stored)
+    return stored.content
+
+
+def rows(files: LocalFiles, uri: str, codec: Codec) -> list[Any]:
+    """Return what is read again."""
+    found = files.head(uri)
+    assert found is not None
+    read = list(read_by(codec, "automatic")(files, 0, Source(uri, (found,))))
+    assert all(isinstance(entry, Row) for entry in read)
+    return [json.loads(entry.content) for entry in read if isinstance(entry, Row)]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> LocalFiles:
+    """A store."""
+    return LocalFiles(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("codec", "compression", "extension"),
+    [
+        (NdjsonOutput(), "none", "ndjson"),
+        (NdjsonOutput("jsonl"), "gzip", "jsonl.gz"),
+        (JsonOutput(), "snappy", "json.snappy"),
+        (CsvOutput(), "gzip", "csv.gz"),
+        (ParquetOutput(), "gzip", "parquet"),
+    ],
+)
+def test_names_have_the_originals_endings(
+    files: LocalFiles, codec: OutputCodec, compression: OutputCompression, extension: str
+) -> None:
+    """A table is packed inside."""
+    (written,) = write(files, [{"a": 1}], codec, compression=compression)
+    assert written.uri.startswith("out/events-2026-08-21T02-11-36Z-")
+    assert written.uri.partition(".")[2] == extension
+    assert written.events == 1
+    assert written.size_bytes == len(content(files, written.uri))
+
+
+@pytest.mark.parametrize(
+    ("codec", "expected"),
+    [
+        (NdjsonOutput(), b'{"a": 1.50}\n{"b":"x,\\""}\n'),
+        (JsonOutput(), b'{"events":[{"a": 1.50},{\n"b":"x,\\""}]}'),
+        (JsonOutput(key_name='r"'), b'{"r\\"":[{"a": 1.50},{\n"b":"x,\\""}]}'),
+        (CsvOutput(header=("a", "b")), b'a,b\n1.50,\n,"x,"""\n'),
+        (CsvOutput(header=("b", "a"), delimiter=";"), b'b;a\n;1.50\n"x,""";\n'),
+    ],
+)
+def test_bytes(files: LocalFiles, codec: OutputCodec, expected: bytes) -> None:
+    """Values stay as they are written; an event of several lines is one line of ndjson."""
+    with writer(files, codec) as made:
+        made.add(b'{"a": 1.50}', "out")
+        made.add(b'{\n"b":"x,\\""}', "out")
+        (written,) = made.finish()
+    assert content(files, written.uri) == expected
+
+
+def test_the_same_source_writes_the_same_objects(files: LocalFiles, tmp_path: Path) -> None:
+    """Byte for byte; another source writes others."""
+    events = [{"a": n} for n in range(5)]
+    for compression in COMPRESSIONS:
+        first = write(files, events, event_count=2, compression=compression)
+        assert [written.events for written in first] == [2, 2, 1]
+        before = [content(files, written.uri) for written in first]
+        assert write(files, events, event_count=2, compression=compression) == first
+        assert [content(files, written.uri) for written in first] == before
+        # gzip would write the time into its header.
+        assert compression != "gzip" or before[0][4:8] == bytes(4)
+    there = set(tmp_path.rglob("*.*"))
+    write(files, events, event_count=2, source="s3://in/b@1")
+    assert len(set(tmp_path.rglob("*.*")) - there) == 3
+
+
+def test_each_folder_and_name_has_objects_of_its_own(files: LocalFiles) -> None:
+    """However a folder is written; none replaces another."""
+    with writer(files) as made:
+        for folder, name in (("out/x", "y"), ("out/x/", "y"), ("out", "x/y"), ("out", "events")):
+            made.add(b"{}", folder, name=name)
+        written = made.finish()
+    assert [each.events for each in written] == [2, 1, 1]
+    assert len({each.uri for each in written}) == 3
+    assert written[0].uri.startswith("out/x/y-2026")
+
+
+@pytest.mark.parametrize("codec", [NdjsonOutput(), JsonOutput(), CsvOutput(), ParquetOutput()])
+def test_an_object_is_closed_when_it_is_too_large(files: LocalFiles, codec: OutputCodec) -> None:
+    """With the event that makes it so."""
+    written = write(files, [{"a": "x" * 100}] * 10, codec, maximum_size_bytes=250)
+    assert [each.events for each in written] == [3, 3, 3, 1]
+
+
+def test_no_events_write_nothing(files: LocalFiles, tmp_path: Path) -> None:
+    """Not even an empty object; neither does what is not finished."""
+    assert write(files, []) == []
+    for codec in (NdjsonOutput(), JsonOutput(), CsvOutput(), ParquetOutput()):
+        for compression in COMPRESSIONS:
+            with writer(files, codec, compression=compression) as made:
+                made.add(b'{"a":1}', "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_folders_do_not_stay_open(files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest is written; nothing is lost."""
+    monkeypatch.setattr(s3_writer, "MAX_OPEN", 2)
+    with writer(files) as made:
+        for at in range(10):
+            made.add(json.dumps({"a": "x" * (at % 4), "n": at}).encode(), f"out/{at % 4}")
+        written = made.finish()
+    assert len({each.uri for each in written}) == len(written)
+    read = [row["n"] for each in written for row in rows(files, each.uri, Ndjson())]
+    assert sorted(read) == list(range(10))
+
+
+def test_memory_is_bounded(files: LocalFiles) -> None:
+    """Whatever an object holds."""
+    event = json.dumps({"a": "x" * 10_000}).encode()
+    tracemalloc.start()
+    try:
+        with writer(files, maximum_size_bytes=1 << 30) as made:
+            for _ in range(3_000):
+                made.add(event, "out")
+            made.finish()
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_objects_are_written_to_s3(store: S3Objects, bucket: str) -> None:
+    """Below the path prefix."""
+    with writer(store, compression="gzip") as made:
+        made.add(b'{"a":1}', f"s3://{bucket}/in/2026/", name="rows")
+        (written,) = made.finish()
+    assert written.uri.startswith(f"s3://{bucket}/in/2026/rows-2026-08-21T02-11-36Z-")
+    stored = store.read(written.uri)
+    assert stored is not None
+    assert gzip.decompress(stored.content) == b'{"a":1}\n'
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+EVENTS = st.lists(st.dictionaries(st.text(max_size=5), VALUES, min_size=1, max_size=3), min_size=1, max_size=8)
+TEXTS = st.fixed_dictionaries(
+    {"a": st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r"), min_size=1)}
+)
+TABLE = st.fixed_dictionaries(
+    {},
+    optional={
+        "n": st.none() | st.integers(-(2**63), 2**63 - 1),
+        "t": st.none() | st.text(max_size=5),
+        "f": st.none() | st.floats(allow_nan=False, allow_infinity=False),
+        "l": st.lists(st.none() | st.booleans(), max_size=3),
+        "o": st.fixed_dictionaries({"d": st.lists(st.lists(st.integers(0, 9), max_size=2), max_size=2)}),
+    },
+)
+
+
+def there_and_back(
+    events: list[Any], codec: OutputCodec, reader: Codec, compression: OutputCompression, event_count: int
+) -> list[Any]:
+    """Write events and read them again."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = LocalFiles(Path(folder))
+        written = write(files, events, codec, compression=compression, event_count=event_count)
+        assert [each.events for each in written] == [
+            min(event_count, len(events) - at) for at in range(0, len(events), event_count)
+        ]
+        return [row for each in written for row in rows(files, each.uri, reader)]
+
+
+@settings(deadline=None)
+@given(EVENTS, st.sampled_from(COMPRESSIONS), st.integers(1, 5))
+def test_any_events_come_back(events: list[Any], compression: OutputCompression, event_count: int) -> None:
+    """As ndjson and as json."""
+    for codec, reader in ((NdjsonOutput(), Ndjson()), (JsonOutput(), Json(key_name="events"))):
+        assert there_and_back(events, codec, reader, compression, event_count) == events
+
+
+@settings(deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=5), st.sampled_from(COMPRESSIONS), st.integers(1, 5))
+def test_any_texts_come_back(events: list[Any], compression: OutputCompression, event_count: int) -> None:
+    """As csv."""
+    assert there_and_back(events, CsvOutput(), Csv(), compression, event_count) == events
+
+
+@settings(deadline=None)
+@given(st.lists(TABLE.filter(bool), min_size=1, max_size=5), st.sampled_from(COMPRESSIONS), st.integers(1, 5))
+def test_any_rows_come_back(events: list[Any], compression: OutputCompression, event_count: int) -> None:
+    """As Parquet, where what is absent is null."""
+    read = there_and_back(events, ParquetOutput(), Parquet(), compression, event_count)
+    assert [{name: event.get(name) for name in row} for event, row in zip(events, read, strict=True)] == read
+    assert all(event.keys() <= row.keys() for event, row in zip(events, read, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("codec", "before", "event", "why"),
+    [
+        (CsvOutput(), b'{"a":1}', b'{"a":1,"b":2}', "no column b; name all columns in header"),
+        (CsvOutput(header=("b",)), None, b'{"a":1}', "no column a"),
+        (CsvOutput(), None, b"{}", "has no members"),
+        (CsvOutput(), None, b"[1]", "no JSON object"),
+        (NdjsonOutput(), None, b'{"a"\n}', "no JSON object"),
+        (ParquetOutput(), b'{"a":1}', b'{"a":"x"}', "event/a is text here and integer in events before"),
+        (ParquetOutput(), b'{"a":[1]}', b'{"a":[[1]]}', "event/a is list here and integer in events before"),
+        (ParquetOutput(), None, b'{"a":[1,"x"]}', "event/a is text here and integer"),
+        (ParquetOutput(), b'{"a":1.5}', b'{"a":9007199254740993}', "event/a is long here and number"),
+        (ParquetOutput(), None, b'{"a":9223372036854775808}', "event/a is a number of more than 64 bits"),
+        (ParquetOutput(), None, b'{"a":{}}', "event/a is an object without members"),
+        (ParquetOutput(), None, b"[1]", "no JSON object"),
+        (ParquetOutput(), None, b'{"a":' + b"[" * 100_000, "nested too deeply|no JSON object"),
+    ],
+)
+def test_an_event_that_cannot_be_written_is_rejected(
+    files: LocalFiles, codec: OutputCodec, before: bytes | None, event: bytes, why: str
+) -> None:
+    """With the reason, and without a trace of it."""
+    with writer(files, codec) as made:
+        if before is not None:
+            made.add(before, "out")
+        with pytest.raises(RecordRejected, match=why):
+            made.add(event, "out")
+        written = made.finish()
+    assert [each.events for each in written] == ([] if before is None else [1])
+
+
+def avro(*fields: tuple[str, Any]) -> ParquetOutput:
+    """Return the codec of an Avro schema."""
+    named = [{"name": name, "type": kind} for name, kind in fields]
+    return ParquetOutput(json.dumps({"type": "record", "name": "Event", "fields": named}))
+
+
+def test_an_avro_schema_names_the_columns(files: LocalFiles) -> None:
+    """What it does not name is left out, as in the original."""
+    codec = avro(
+        ("i", "int"),
+        ("n", ["null", "double"]),
+        ("t", {"type": "long", "logicalType": "timestamp-millis"}),
+        ("l", {"type": "array", "items": "string"}),
+        ("o", ["null", {"type": "record", "name": "O", "fields": [{"name": "b", "type": "boolean"}]}]),
+        ("e", {"type": "enum", "name": "E", "symbols": ["x"]}),
+        ("d", {"type": "int", "logicalType": "date"}),
+        ("s", {"type": "string"}),
+    )
+    event = {"i": 1, "n": None, "t": 1_000, "l": ["x"], "o": {"b": True}, "e": "x", "d": 3, "s": "y"}
+    (written,) = write(files, [{**event, "more": 1}], codec)
+    assert rows(files, written.uri, Parquet()) == [event]
+    schema = parquet.read_schema(io.BytesIO(content(files, written.uri)))
+    assert [field.type for field in schema][:3] == [pa.int32(), pa.float64(), pa.timestamp("ms", tz="UTC")]
+    assert [field.nullable for field in schema] == [False, True, False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        ({"a": "x", "l": []}, "it does not fit the schema"),
+        ({"a": 1 << 40, "l": []}, "it does not fit the schema"),
+        ({"l": []}, "the schema wants a value at /a"),
+        ({"a": 1, "l": [{"b": None}]}, "the schema wants a value at /l/b"),
+        ({"a": 1, "l": [None]}, "the schema wants no null in /l"),
+    ],
+)
+def test_an_event_that_does_not_fit_its_schema_is_rejected(files: LocalFiles, event: Any, why: str) -> None:
+    """Also where a value is wanted."""
+    inner = {"type": "record", "name": "L", "fields": [{"name": "b", "type": "long"}]}
+    with pytest.raises(RecordRejected, match=why):
+        write(files, [event], avro(("a", "int"), ("l", {"type": "array", "items": inner})))
+
+
+@pytest.mark.parametrize(
+    ("codec", "why"),
+    [
+        (ParquetOutput("{"), "no Avro schema"),
+        (ParquetOutput('"string"'), "give an Avro schema of type record"),
+        (ParquetOutput('{"type":"record"}'), "no Avro schema .*fields"),
+        (avro(("a", "bytes")), 'a has the type "bytes", which is not written here'),
+        (avro(("a", ["int", "string"])), "a has the type"),
+        (avro(("a", {"type": "map", "values": "int"})), "a has the type"),
+        (avro(("a", {"type": "long", "logicalType": "time-micros"})), "a has the type"),
+    ],
+)
+def test_a_schema_that_is_not_written_is_refused(files: LocalFiles, codec: ParquetOutput, why: str) -> None:
+    """Before any event."""
+    with pytest.raises(ConfigError, match=why), writer(files, codec):
+        pass

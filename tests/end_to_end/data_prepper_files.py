@@ -1,0 +1,89 @@
+"""The samples of the documents, with their placeholders filled in for a running stack, as a user fills them in."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from include.local_stack.settings import REPOSITORY
+from opensearch_batch.core.ml_commons import MLCommons, fill
+from tests.end_to_end.own_pipelines import OwnPipelines, Run
+from tests.lab import MODEL
+
+SAMPLES = REPOSITORY / "include" / "samples" / "data_prepper"
+PRINTED, ARRAYS = SAMPLES / "sagemaker_batch_job.yaml", SAMPLES / "sagemaker_batch_job_arrays.yaml"
+NAME = "sagemaker-batch-job-pipeline"
+ACCOUNT = "123456789012"
+INPUT = "sagemaker/sagemaker_djl_batch_input/"
+
+
+class DataPrepperFiles:
+    """Data Prepper pipelines of a user: their files, and a bucket for their documents and the jobs' outputs."""
+
+    def __init__(self, own: OwnPipelines, *, input_filter: str = "$.text") -> None:
+        self.own, self.lab, self.airflow = own, own.lab, own.airflow
+        self.bucket = own.lab.new_bucket()
+        self.model_id = self._model(input_filter)
+
+    def add(self, sample: Path, name: str, *, index: str, changes: Iterable[tuple[str, str]] = ()) -> str:
+        """Write a sample under a name of its own, its placeholders filled in, and wait until Airflow has it."""
+        (self.own.folder / "pipelines" / f"{name}.yaml").write_text(self.filled(sample, name, index, changes))
+        self.airflow.wait_for_dag(name)
+        return name
+
+    def filled(self, sample: Path, name: str, index: str, changes: Iterable[tuple[str, str]] = ()) -> str:
+        """Return a sample with its placeholders filled in."""
+        host = self.lab.stack.addresses.opensearch
+        text = sample.read_text()
+        for placeholder, value in (
+            (NAME, name),
+            ("test-nlp-index", index),
+            ("name: name", f"name: {self.bucket}"),
+            ("region: name", "region: us-east-1"),
+            ("us-west-2", "us-east-1"),
+            ("account_ID", ACCOUNT),
+            ('AWStest-offlinebatch"', f'{self.bucket}"'),
+            ("s3://AWStest-offlinebatch", f"s3://{self.bucket}"),
+            ('"model_ID"', f'"{self.model_id}"'),
+            ("batch-inference-dlq", self.bucket),
+            *changes,
+        ):
+            text = text.replace(placeholder, value)
+        return re.sub(r"https://search-AWStest[^\"]*", host, text)
+
+    def put(self, key: str, rows: Iterable[Any]) -> None:
+        """Write an object of rows; a text is written as it is."""
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        self.lab.s3.put_object(Bucket=self.bucket, Key=key, Body="".join(f"{line}\n" for line in lines).encode())
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the keys below a prefix."""
+        found = self.lab.s3.list_objects_v2(Bucket=self.bucket, Prefix=prefix).get("Contents", [])
+        return [item["Key"] for item in found]
+
+    def run(self, name: str, **conf: Any) -> Run:
+        """Start a run and wait for its end."""
+        run = self.own.run(name, conf)
+        run.wait()
+        return run
+
+    def documents(self, index: str) -> dict[str, Any]:
+        """Return the documents of an index by their ids."""
+        self.lab.node("POST", f"{index}/_refresh")
+        found = self.lab.node("POST", f"{index}/_search", {"size": 1000})
+        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+
+    def _model(self, input_filter: str) -> str:
+        keys = self.lab.stack.credentials
+        body = json.loads((REPOSITORY / "include" / "connectors" / "sagemaker.json").read_text())
+        del body["credential"]
+        values = {"region": "us-east-1", "model_name": MODEL, "endpoint_name": MODEL}
+        body = fill(body, values, "connector")
+        body["parameters"]["DataProcessing"]["InputFilter"] = input_filter
+        credential = {"access_key": keys.access_key, "secret_key": keys.secret_key}
+        ml = MLCommons(self.lab.cluster())
+        name = f"data prepper {'texts' if input_filter == '$.text' else 'arrays'}"
+        return ml.ensure_model(name, {**body, "credential": credential}).id
