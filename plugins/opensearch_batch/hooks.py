@@ -218,7 +218,7 @@ def _signing(extra: dict[str, Any]) -> Signing | None:
 def _aws_hook(aws_conn_id: str, client_type: str = "sts") -> Any:  # noqa: ANN401 - generic over boto3's run-time clients
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
-    class Hook(AwsBaseHook):  # type: ignore[type-arg] # generic over boto3's run-time clients
+    class Hook(AwsBaseHook):
         """Knows the connections that stand in a file, too."""
 
         @classmethod

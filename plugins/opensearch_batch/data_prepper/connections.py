@@ -15,6 +15,7 @@ from opensearch_batch.core.clients import address_of
 from opensearch_batch.core.data_prepper.aws import Aws, S3Dlq
 from opensearch_batch.core.data_prepper.file import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.ml_inference import MlInference
+from opensearch_batch.core.data_prepper.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.errors import ConfigError
 
@@ -74,6 +75,8 @@ class _Connections:
             owners = {bucket.name: source.owner_of(bucket.name) for bucket in source.buckets}
         elif isinstance(block, S3Dlq):
             owners = {block.bucket: block.bucket_owner}
+        elif keys[0] == "sink" and isinstance(sink := self._sink(keys[1]), S3Sink):
+            owners = {sink.bucket: sink.owner_of(sink.bucket)}
         found.extra = json.dumps({**found.extra_dejson, "bucket_owners": owners})
         return found
 

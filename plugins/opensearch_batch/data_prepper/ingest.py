@@ -64,7 +64,7 @@ class OpenSearchUnitIngestOperator(BaseOperator):
             road = Road.load(path, self.pipeline)
             store = objects(place(path, self.pipeline, SOURCE))
             manifest = load_scan(store, road.work.manifest(key))
-            ingest = UnitIngest(road, store, self._cluster, run_key=key, at=manifest.at)
+            ingest = UnitIngest(road, store, self._cluster, self._target, run_key=key, at=manifest.at)
             unit = manifest.unit(self.unit if isinstance(self.unit, str) else self.unit["id"])
             reports = ingest.run(unit, self._answered(road, context), force=forced(context))
         if not reports:
@@ -87,6 +87,9 @@ class OpenSearchUnitIngestOperator(BaseOperator):
 
     def _cluster(self, number: int) -> Any:  # noqa: ANN401 - a cluster
         return OpenSearchMLHook(place(Path(self.file), self.pipeline, "sink", number)).cluster
+
+    def _target(self, number: int, name: str) -> Any:  # noqa: ANN401 - a store
+        return objects(place(Path(self.file), self.pipeline, "sink", number, name))
 
     def _show(self, store: Any, reports: list[Any]) -> None:  # noqa: ANN401 - the store, the reports
         """Fill in the links: of several sinks the first that has something to show."""

@@ -57,7 +57,7 @@ class OpenSearchScanOperator(BaseOperator):
         dry_run, force = bool(context["params"].get("dry_run")), forced(context)
         store, key = objects(self._place(SOURCE)), run_key_of(context)
         self._refuse_over(road, store, context)
-        uuids = self._checked(road, UnitIngest(road, store, self._cluster, run_key=key, at=at))
+        uuids = self._checked(road, UnitIngest(road, store, self._cluster, self._target, run_key=key, at=at))
         scan = Scan(
             road,
             store,
@@ -96,6 +96,9 @@ class OpenSearchScanOperator(BaseOperator):
 
     def _cluster(self, number: int) -> Any:  # noqa: ANN401 - a cluster
         return OpenSearchMLHook(self._place("sink", number)).cluster
+
+    def _target(self, number: int, name: str) -> Any:  # noqa: ANN401 - a store
+        return objects(self._place("sink", number, name))
 
     def _refuse_over(self, road: Any, store: Any, context: Any) -> None:  # noqa: ANN401 - as above
         """Skip a scan beyond `scheduling.count`; one that a person starts is always done."""

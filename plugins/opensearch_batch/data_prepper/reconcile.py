@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from opensearch_batch.alerts import News, tell
 from opensearch_batch.core.manifest import save
 from opensearch_batch.core.spec import Alerts
-from opensearch_batch.data_prepper.connections import SOURCE, place
+from opensearch_batch.data_prepper.connections import MODEL, SOURCE, place
 from opensearch_batch.hooks import objects
 from opensearch_batch.stage import errors_end_the_task, run_key_of
 
@@ -52,7 +52,7 @@ class OpenSearchScanReconcileOperator(BaseOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
         """Add up, tell, delete."""
-        from opensearch_batch.core.data_prepper.account import account_of
+        from opensearch_batch.core.data_prepper.account import account_of, delete_read
         from opensearch_batch.core.data_prepper.prepare import load_scan
         from opensearch_batch.core.data_prepper.road import Road
 
@@ -67,10 +67,30 @@ class OpenSearchScanReconcileOperator(BaseOperator):
             account = account_of(store, road.work, manifest, sinks=len(road.pipeline.sinks))
             save(store, road.work.account(run_key_of(context)), account)
             self._tell(account, context)
+            self._copy_failures(road, account, manifest)
+            if road.source.delete_s3_objects_on_read:
+                self.log.info("deleted %d objects that are done", delete_read(store, road.work, manifest))
         if account.undone:
             reasons = "; ".join(sorted({each.reason for each in account.undone}))
             raise AirflowFailException(f"{len(account.undone)} of {account.units} units are not done: {reasons}")
         return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
+
+    def _copy_failures(self, road: Any, account: Any, manifest: Any) -> None:  # noqa: ANN401 - core's values
+        """Write the inputs of jobs that failed where `dlq` of ml_inference says."""
+        from opensearch_batch.core.data_prepper.letters import write_failed_inputs
+
+        if road.ml is None or road.ml.dlq is None:
+            return
+        for each in account.undone:
+            if each.failed:
+                write_failed_inputs(
+                    objects(place(Path(self.file), self.pipeline, MODEL, "dlq")),
+                    road.ml.dlq,
+                    each.unit.objects,
+                    pipeline=self.pipeline,
+                    reason=each.reason,
+                    at=manifest.at,
+                )
 
     def _tell(self, account: Any, context: Any) -> None:  # noqa: ANN401 - an account, Airflow's context
         self.log.info("%s; objects: %s", account.counts, account.objects)

@@ -27,8 +27,9 @@ extension:
     work: s3://work/books
     connections: {aws: aws_books, model_opensearch: model}
     alerts: {email: [a@b.c], webhook: hook}
-    retention_days: null
     max_jobs_in_flight: '4'
+    poll_every_s: '5'
+    deadline_s: 3600
     owner: me
     tags: [books]
 """
@@ -102,29 +103,28 @@ def test_what_the_printed_sample_says_without_effect_is_told() -> None:
 def test_a_file_without_settings_of_ours_has_their_defaults(tmp_path: Path) -> None:
     """So it runs unchanged."""
     own = read(tmp_path, SHORT).own
-    assert (own.work, own.connections.aws, own.connections.opensearch, own.retention_days, own.owner, own.tags) == (
+    assert (own.work, own.connections.aws, own.connections.opensearch, own.owner, own.tags) == (
         None,
         "aws_default",
         None,
-        30,
         "airflow",
         (),
     )
+    assert (own.max_jobs_in_flight, own.poll_every_s, own.deadline_s) == (None, 30.0, None)
 
 
 @pytest.mark.parametrize("key", ["extension", "pipeline_configurations"])
 def test_our_settings_are_an_extension(tmp_path: Path, key: str) -> None:
-    """By either name; null says that nothing is ever removed."""
+    """By either name."""
     own = read(tmp_path, OWN.replace("extension:", f"{key}:") + SHORT).own
-    assert (own.work, own.connections.aws, own.connections.model_opensearch, own.retention_days) == (
+    assert (own.work, own.connections.aws, own.connections.model_opensearch) == (
         "s3://work/books",
         "aws_books",
         "model",
-        None,
     )
-    assert (own.alerts, own.max_jobs_in_flight, own.owner, own.tags) == (
+    assert (own.max_jobs_in_flight, own.poll_every_s, own.deadline_s) == (4, 5.0, 3600.0)
+    assert (own.alerts, own.owner, own.tags) == (
         Alerts(email=["a@b.c"], webhook="hook"),
-        4,
         "me",
         ("books",),
     )
@@ -202,7 +202,10 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
         ("version: '2'", "version: two", r":1 version: this is no version of Data Prepper; write version: '2'"),
         ("version: '2'", "extension: {opensearch_batch: {wrk: a}}", r":1 extension.opensearch_batch.wrk: .*'work'\?"),
         ("version: '2'", "extension: {opensearch_batch: {work: /a}}", r"opensearch_batch.work: .*write work: \"s3://m"),
-        ("version: '2'", "extension: {opensearch_batch: {retention_days: 0}}", r"retention_days: Expected `int` >= 1"),
+        ("version: '2'", "extension: {opensearch_batch: {retention_days: 30}}", r"retention_days: there is no option"),
+        ("version: '2'", "extension: {opensearch_batch: {poll_every_s: 0}}", r"poll_every_s: Expected `float` > 0"),
+        ("version: '2'", "extension: {opensearch_batch: {deadline_s: -1}}", r"deadline_s: Expected `float` > 0"),
+        ("version: '2'", "extension: {opensearch_batch: {max_jobs_in_flight: 0}}", r"jobs_in_flight: Expected `int` >="),
         ("version: '2'", "extension: {opensearch_batch: {alerts: {mail: a}}}", r"alerts.mail: .*mean 'email'\?"),
         ("version: '2'", "extension: []", r":1 extension: options are to stand here"),
         (SHORT, "", r":1 file: there is no pipeline; write one, with source and sink below its name"),

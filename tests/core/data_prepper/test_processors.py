@@ -305,6 +305,28 @@ def test_what_cannot_work_is_refused(name: str, options: Fields, part: str) -> N
             {"destination": "d", "delete_source": True, "parse_when": "/c"},
             ({("message",), ("c",)}, {("d",)}, {("message",)}),
         ),
+        ("parse_json", {"source": "/a/0"}, ({("a", "0")}, set(), set())),
+        (
+            "add_entries",
+            {"entries": [{"key": "n", "iterate_on": "l", "value_expression": "/a", "add_to_element_when": "/b == 1"}]},
+            ({("l",), ("b",)}, set(), set()),
+        ),
+        (
+            "add_entries",
+            {
+                "entries": [
+                    {
+                        "key": "n",
+                        "iterate_on": "l",
+                        "format": "${a}",
+                        "disable_root_keys": False,
+                        "add_to_element_when": "/b == 1",
+                        "evaluate_when_on_element": True,
+                    }
+                ]
+            },
+            ({("l",), ("a",)}, set(), set()),
+        ),
         (
             "add_entries",
             {"entries": [{"key": "${/k}", "format": "${a}-${/b/c}"}, {"key": "n", "value_expression": "/d + 1"}]},

@@ -28,17 +28,13 @@ DLQ = "dlq: {s3: {bucket: s3://letters, key_path_prefix: 'a/%{yyyy}'"
         ("hosts: [a, 'b:1']", "hosts", ("a", "b:1")),
         ("username: me", "username", Secret("me")),
         ("password: 0123", "password", Secret("0123")),
-        ("api_token: t", "credentials.api_token", Secret("t")),
         ("authentication: {username: me}", "credentials.username", Secret("me")),
         ("authentication: {password: '1'}", "authentication.password", Secret("1")),
-        ("authentication: {api_token: t}", "authentication.api_token", Secret("t")),
-        ("socket_timeout: '1000'", "socket_timeout", 1000),
-        ("connect_timeout: 500", "connect_timeout", 500),
+        ("password: p", "credentials.password", Secret("p")),
         ("cert: /ca.pem", "cert", "/ca.pem"),
         ("insecure: true", "insecure", True),
         ("path_prefix: /search", "path_prefix", "/search"),
         ("distribution_version: default", "distribution_version", "default"),
-        ("enable_request_compression: false", "enable_request_compression", False),
         ("index: docs-${/tenant}-%{yyyy.MM.dd}", "index", "docs-${/tenant}-%{yyyy.MM.dd}"),
         ("index_type: management_disabled", "index_type", "management_disabled"),
         ("index_type: custom", "index_type", "custom"),
@@ -72,7 +68,6 @@ DLQ = "dlq: {s3: {bucket: s3://letters, key_path_prefix: 'a/%{yyyy}'"
         (f"{DLQ}, sts_role_arn: '{ROLE}'}}}}", "dlq.sts_role_arn", ROLE),
         (f"{DLQ}, sts_external_id: abc}}}}", "dlq.sts_external_id", "abc"),
         (f"{DLQ}, bucket_owner: 012345678901}}}}", "dlq.bucket_owner", "012345678901"),
-        ("max_retries: 3", "max_retries", 3),
         (OLD_AWS, "aws", NEW_AWS),
         ("aws_sigv4: true", "aws", OpenSearchAws()),
         ("routes: [_default]", "routes", ("_default",)),
@@ -107,7 +102,6 @@ def test_an_option_of_opensearch_is_read(tmp_path: Path, options: str, path: str
         ("distribution_version: es6", 0, r"opensearch.distribution_version: Elasticsearch 6 is not written to"),
         ("number_of_shards: -1", 0, r"opensearch.number_of_shards: Expected `int` >= 0"),
         ("bulk_size: 0", 0, r"opensearch.bulk_size: a request has no room; write MiB, or -1"),
-        ("max_retries: 0", 0, r"opensearch.max_retries: Expected `int` >= 1; '0' stands there"),
         ("action: upser", 0, r"opensearch.action: 'upser' is none of .* Did you mean 'upsert'\?"),
         ("action: ${/a b =}", 0, r"opensearch.action: "),
         ("actions: [{type: drop}]", 0, r"opensearch.actions\[0\].type: 'drop' is none of"),
@@ -148,10 +142,16 @@ def test_an_option_of_opensearch_is_read(tmp_path: Path, options: str, path: str
         ("dlq: {s3: {bucket: abc, sts_header_overrides: {}}}", 0, r"s3.sts_header_overrides: this option is not honou"),
         ("authentication: {client_certificate: a}", 0, r"authentication.client_certificate: this option is not honour"),
         ("authentication: {client_key: a}", 0, r"authentication.client_key: this option is not honoured"),
+        ("api_token: hidden", 0, r"opensearch.api_token: this option is not honoured: .*connections.opensearch"),
+        (
+            "authentication: {api_token: hidden}",
+            0,
+            r"authentication.api_token: this option is not honoured: .*connections.opensearch",
+        ),
         (
             "username: a\nauthentication: {password: b}",
             1,
-            r"opensearch.authentication: username, password or api_token",
+            r"opensearch.authentication: username or password stand beside it; keep one",
         ),
         ("password: {a: hidden}", 0, r"opensearch.password: Expected `str`"),
         ("password: ${{aws_secrets:hidden:b}}", 0, r"opensearch.password: no secret store is asked here; write ext"),
@@ -180,6 +180,12 @@ def test_a_mistake_in_opensearch_is_named_with_its_line(tmp_path: Path, options:
         ("flush_timeout: 1", ["flush_timeout"]),
         ("estimate_bulk_size_using_compression: true", ["estimate_bulk_size_using_compression"]),
         ("max_local_compressions_for_estimation: 1", ["max_local_compressions_for_estimation"]),
+        ("socket_timeout: '1000'", ["socket_timeout"]),
+        ("connect_timeout: 500", ["connect_timeout"]),
+        ("enable_request_compression: false", ["enable_request_compression"]),
+        ("max_retries: 3", ["max_retries"]),
+        ("hosts: [a]", []),
+        ("hosts: [a, b, 'c:1']", ["hosts[1]", "hosts[2]"]),
         ("aws: {resource_name: a}", ["aws.resource_name"]),
         ("template_file: a\ntemplate_content: '{}'", ["template_file"]),
         ("cert: a\ninsecure: true", ["cert"]),
@@ -203,7 +209,7 @@ def test_what_has_no_effect_is_told(tmp_path: Path, options: str, names: list[st
 
 def test_a_secret_is_never_shown(tmp_path: Path) -> None:
     """Whoever prints the file's options."""
-    text = with_options("opensearch", "username: hidden\npassword: hidden\napi_token: hidden")
+    text = with_options("opensearch", "username: hidden\npassword: hidden")
     sink = read(tmp_path, text).pipelines[0].sinks[0][1]
     assert isinstance(sink, OpenSearchSink)
     assert sink.password is not None

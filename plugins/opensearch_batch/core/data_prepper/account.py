@@ -9,8 +9,9 @@ import msgspec
 
 from opensearch_batch.core.data_prepper.prepare import ScanCounts, ScanManifest
 from opensearch_batch.core.data_prepper.scan import Unit
+from opensearch_batch.core.data_prepper.scanned import Scanned
 from opensearch_batch.core.ingest import IngestReport
-from opensearch_batch.core.job import Ledger
+from opensearch_batch.core.job import BAD_ENDS, Ledger
 from opensearch_batch.core.manifest import WorkPrefix
 from opensearch_batch.core.objects import Objects
 
@@ -29,10 +30,14 @@ class UnitCounts(msgspec.Struct, frozen=True):
 
 
 class Undone(msgspec.Struct, frozen=True):
-    """A unit that is not done: its objects, and why, as far as its job's record says it."""
+    """A unit that is not done: its objects, and why, as far as its job's record says it.
+
+    `failed` says that its job ended badly or was refused, so that nothing more comes of it by itself.
+    """
 
     unit: Unit
     reason: str
+    failed: bool = False
 
 
 class ScanAccount(msgspec.Struct, frozen=True):
@@ -64,7 +69,7 @@ def account_of(objects: Objects, work: WorkPrefix, manifest: ScanManifest, *, si
     for unit in manifest.units:
         if objects.read(work.done(unit.id)) is None:
             shard = shards.get(unit.id)
-            undone.append(Undone(unit, _why(objects, work.job(shard.job)) if shard else "its ingest failed"))
+            undone.append(_undone(objects, work.job(shard.job), unit) if shard else Undone(unit, "its ingest failed"))
             continue
         for number, report in enumerate(_reports(objects, work, manifest.run_key, unit, sinks)):
             for name in COUNTED if number == 0 else ("indexed", "unchanged", "dead_letters"):
@@ -90,14 +95,30 @@ def _reports(objects: Objects, work: WorkPrefix, run_key: str, unit: Unit, sinks
             yield msgspec.json.decode(stored.content, type=IngestReport)
 
 
-def _why(objects: Objects, folder: str) -> str:
+def _undone(objects: Objects, folder: str, unit: Unit) -> Undone:
     found = Ledger(objects, folder).load()
     if found is None:
-        return "no job was submitted for it"
+        return Undone(unit, "no job was submitted for it")
     record = found[0]
     if record.refused is not None:
-        return f"its job was refused: {record.refused}"
+        return Undone(unit, f"its job was refused: {record.refused}", failed=True)
     if record.end is None:
-        return f"its job {record.name} has not ended"
+        return Undone(unit, f"its job {record.name} has not ended")
     reason = f": {record.end.reason}" if record.end.reason else ""
-    return f"its job {record.name} ended {record.end.state}{reason}"
+    return Undone(unit, f"its job {record.name} ended {record.end.state}{reason}", failed=record.end.state in BAD_ENDS)
+
+
+def delete_read(objects: Objects, work: WorkPrefix, manifest: ScanManifest) -> int:
+    """Delete the objects of the units that are done, inputs and rows alike; return how many.
+
+    One that changed meanwhile is new, and stays.
+    """
+    deleted, scanned = 0, Scanned(objects, work)
+    for unit in manifest.units:
+        done = scanned.done(unit)
+        for item in (*unit.objects, *done.read) if done is not None else ():
+            now = objects.head(item.uri)
+            if now is not None and now.etag == item.etag:
+                objects.delete(item.uri)
+                deleted += 1
+    return deleted

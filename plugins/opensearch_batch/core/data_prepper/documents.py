@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -36,6 +36,13 @@ ROWS_LOOKED_AT = 100
 Prepare = Callable[[Event, Row], None]
 
 
+class Writes(Protocol):
+    """Makes what a sink writes of an event; raises RecordRejected where it cannot."""
+
+    def item(self, event: Event, place: tuple[str, int], origin: Any) -> Item:  # noqa: ANN401 - whatever the caller knows it by
+        """Return it."""
+
+
 class EventDocuments:
     """The documents of one sink.
 
@@ -55,7 +62,7 @@ class EventDocuments:
     def __init__(
         self,
         flow: Flow,
-        writing: Writing,
+        writing: Writes,
         sink: int,
         sources: Sequence[Source],
         *,

@@ -6,6 +6,7 @@ Made anew from the file wherever a task needs it, so nothing of it travels betwe
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -16,8 +17,9 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.data_prepper import codec_options, codecs
+from opensearch_batch.core.data_prepper.aws import S3Dlq
 from opensearch_batch.core.data_prepper.codecs import read_by
-from opensearch_batch.core.data_prepper.documents import EventMaker
+from opensearch_batch.core.data_prepper.documents import EventDocuments, EventMaker
 from opensearch_batch.core.data_prepper.enrich import INPUT, Enrich
 from opensearch_batch.core.data_prepper.event import Event, key_of
 from opensearch_batch.core.data_prepper.expression import compile_condition
@@ -26,6 +28,8 @@ from opensearch_batch.core.data_prepper.flow import DROPPED, Flow
 from opensearch_batch.core.data_prepper.indexing import index_name, is_dynamic, request_of, writing_of
 from opensearch_batch.core.data_prepper.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.s3_enrich import S3Enrich
+from opensearch_batch.core.data_prepper.s3_ingest import S3Writing
+from opensearch_batch.core.data_prepper.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.scan import Area, Found
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.documents import RowError
@@ -142,6 +146,9 @@ class Road:
         Args:
             uuids: one for each sink, empty for a sink without an index of its own.
         """
+        if self.source.delete_s3_objects_on_read:
+            # What is deleted cannot be done anew.
+            return "read and deleted"
         sinks = [self.sink_decisive(number) for number in range(len(self.pipeline.sinks))]
         return digest(json.dumps(sinks, sort_keys=True), *uuids)
 
@@ -192,12 +199,34 @@ class Road:
             writing=lambda vectors: writing_of(sink, at, vectors),
             decisive=self.sink_decisive(number),
             sink=number,
-            objects=objects,
-            read=self.read(),
-            prepare=self._prepare(with_metadata=with_metadata),
-            row_error=row_error,
-            enrich=self.enrich(),
+            **self._reading(objects, row_error=row_error, with_metadata=with_metadata),
         )
+
+    def events(
+        self,
+        number: int,
+        sources: Sequence[Source],
+        objects: Objects,
+        *,
+        at: datetime,
+        row_error: RowError | None,
+        with_metadata: bool,
+    ) -> EventDocuments:
+        """Return what an s3 sink writes; the arguments are those of `maker`."""
+        sink = self.pipeline.sinks[number][1]
+        if not isinstance(sink, S3Sink):
+            raise TypeError(f"sink {number} writes no objects")
+        reading = self._reading(objects, row_error=row_error, with_metadata=with_metadata)
+        return EventDocuments(self.flow(), S3Writing(sink, at), number, sources, **reading)
+
+    def _reading(self, objects: Objects, *, row_error: RowError | None, with_metadata: bool) -> dict[str, Any]:
+        return {
+            "objects": objects,
+            "read": self.read(),
+            "prepare": self._prepare(with_metadata=with_metadata),
+            "row_error": row_error,
+            "enrich": self.enrich(),
+        }
 
     def index(self, number: int, at: datetime) -> str:
         """Return the index of an opensearch sink, empty where each event names its own."""
@@ -205,6 +234,11 @@ class Road:
         if not isinstance(sink, OpenSearchSink) or is_dynamic(sink):
             return ""
         return index_name(sink, sink.index, at)
+
+    def dlq(self, number: int) -> S3Dlq | None:
+        """Return where a sink's dead letters go beside our own place."""
+        sink = self.pipeline.sinks[number][1]
+        return sink.dlq if isinstance(sink, OpenSearchSink) else None
 
     def prediction_fields(self) -> list[str]:
         """Return the members that predictions are copied to, as far as the file says it."""
@@ -220,6 +254,17 @@ class Road:
     @cached_property
     def _enrich_options(self) -> S3Enrich | None:
         return next((options for _, options in self._steps() if isinstance(options, S3Enrich)), None)
+
+    def records_of(self, item: ObjectInfo) -> str | None:
+        """Return the object that s3_enrich joins rows of no job of ours with: the original's guess from the name."""
+        options = self._enrich_options
+        if options is None:
+            return None
+        name = item.uri.rpartition("/")[2]
+        found = re.fullmatch(options.s3_object_name_pattern, name)
+        prefix = options.bucket.filter.include_prefix if options.bucket.filter else None
+        extension = getattr(options.codec, "extension", None) or "jsonl"
+        return f"s3://{options.bucket.name}/{prefix or ''}{f'{found[1]}.{extension}' if found and found[1] else name}"
 
     def _steps(self) -> list[tuple[str, Any]]:
         """Return the processors that rows go through: a row is no input of a job."""

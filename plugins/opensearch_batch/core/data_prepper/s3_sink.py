@@ -6,7 +6,7 @@ Source: Data Prepper's S3SinkConfig and its configuration package (2.17).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -24,7 +24,7 @@ from opensearch_batch.core.data_prepper.option_types import (
     check_format,
     when,
 )
-from opensearch_batch.core.data_prepper.options import Duration, Options
+from opensearch_batch.core.data_prepper.options import Duration
 from opensearch_batch.core.data_prepper.owners import owner_notes, owner_of, owner_rules
 from opensearch_batch.core.data_prepper.sinks import NO_FORWARD, SinkOptions
 from opensearch_batch.core.yaml_file import Keys
@@ -69,26 +69,6 @@ class Threshold(CheckedOptions, frozen=True, kw_only=True):
         yield from between(("event_collect_timeout",), self.event_collect_timeout, 1, 3600)
 
 
-class ServerSideEncryption(Options, frozen=True, kw_only=True):
-    """How S3 encrypts an object."""
-
-    type: Literal["s3", "kms", "kms_dsse"] = "s3"
-    kms_key_id: str | None = None
-    bucket_key_enabled: bool = True
-
-
-class ObjectMetadata(Options, frozen=True, kw_only=True):
-    """Where an object's metadata says how many rows it has."""
-
-    number_of_events_key: str | None = None
-
-
-class PredefinedObjectMetadata(Options, frozen=True, kw_only=True):
-    """The older form of `ObjectMetadata`."""
-
-    number_of_objects: str | None = None
-
-
 class S3Sink(SinkOptions, frozen=True, kw_only=True):
     """The s3 sink; buckets without ``s3://``, perhaps a format."""
 
@@ -101,6 +81,9 @@ class S3Sink(SinkOptions, frozen=True, kw_only=True):
     REFUSED: ClassVar[Mapping[str, str]] = {
         **NO_FORWARD,
         "bucket_selector": "a bucket is not asked for elsewhere; write bucket, which may be a format: logs-${/tenant}",
+        "server_side_encryption": "objects are encrypted as their bucket says; set its default encryption",
+        "object_metadata": "objects have no metadata of ours; the report of the run counts them",
+        "predefined_object_metadata": "objects have no metadata of ours; the report of the run counts them",
         "aggregate_threshold": "objects are not held in memory together; write threshold: {maximum_size: 50mb}",
     }
 
@@ -113,9 +96,6 @@ class S3Sink(SinkOptions, frozen=True, kw_only=True):
     object_key: ObjectKey = ObjectKey()
     compression: OutputCompression = "none"
     threshold: Annotated[Threshold, Meta(examples=[{"event_collect_timeout": "60s"}])]
-    server_side_encryption: ServerSideEncryption | None = None
-    object_metadata: ObjectMetadata | None = None
-    predefined_object_metadata: PredefinedObjectMetadata | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "bucket", bare(self.bucket))
@@ -126,23 +106,11 @@ class S3Sink(SinkOptions, frozen=True, kw_only=True):
         """Return the account that must own a bucket, None where nobody is said to."""
         return owner_of(self, bucket)
 
-    @property
-    def count_key(self) -> str | None:
-        """Under which name an object's metadata says how many rows it has, None for nowhere."""
-        if self.object_metadata is not None:
-            return self.object_metadata.number_of_events_key
-        return self.predefined_object_metadata.number_of_objects if self.predefined_object_metadata else None
-
     def rules(self) -> Iterator[Rule]:
         """Yield what is checked, and the option it is about."""
         yield from super().rules()
         yield from owner_rules(self)
         yield ("bucket",), lambda: check_format(self.bucket)
-        yield from when(
-            wrong=self.object_metadata is not None and self.predefined_object_metadata is not None,
-            keys=("predefined_object_metadata",),
-            cause="object_metadata says the same; keep that",
-        )
 
     def notes(self) -> Iterator[tuple[Keys, str]]:
         """Yield which owners are yet to be written."""

@@ -134,7 +134,8 @@ def plan_scan(
     for held in known.held:
         unit, gone = held.unit, not any((item.uri, item.etag) in there for item in held.unit.objects)
         if held.done_for == done_for or is_done(unit):
-            if not gone:
+            # Rows are read again for nothing; a job would be paid again, should its inputs come back.
+            if unit.kind == "job" or not gone:
                 kept.append(Held(unit, done_for=done_for))
         elif held.run not in ("", run) and not is_over(held.run):
             kept.append(held)

@@ -13,13 +13,16 @@ from opensearch_batch.core.data_prepper.scan import Known, Plan, Unit
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.job import BAD_ENDS, Ledger
 from opensearch_batch.core.manifest import WorkPrefix
-from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.objects import ObjectInfo, Objects
 
 ATTEMPTS = 20
 
 
-class _Done(msgspec.Struct, frozen=True):
+class Done(msgspec.Struct, frozen=True):
+    """That a unit is done, what for, and the objects whose rows were read for it."""
+
     done_for: str
+    read: list[ObjectInfo] = []
 
 
 class Writer(msgspec.Struct, frozen=True):
@@ -67,12 +70,17 @@ class Scanned:
 
     def is_done(self, unit: Unit, done_for: str) -> bool:
         """Say whether a unit is done for this."""
-        stored = self._objects.read(self._work.done(unit.id))
-        return stored is not None and msgspec.json.decode(stored.content, type=_Done).done_for == done_for
+        done = self.done(unit)
+        return done is not None and done.done_for == done_for
 
-    def note_done(self, unit: Unit, done_for: str) -> None:
+    def done(self, unit: Unit) -> Done | None:
+        """Return what is noted of a unit that was done, for whatever it was."""
+        stored = self._objects.read(self._work.done(unit.id))
+        return None if stored is None else msgspec.json.decode(stored.content, type=Done)
+
+    def note_done(self, unit: Unit, done: Done) -> None:
         """Note that a unit is done: every row of it is in its index, or a dead letter, or counted."""
-        self._objects.write(self._work.done(unit.id), msgspec.json.encode(_Done(done_for)))
+        self._objects.write(self._work.done(unit.id), msgspec.json.encode(done))
 
     def note_writer(self, folder: str, job: str) -> None:
         """Note that a job writes into a folder, before anything can be there."""

@@ -136,6 +136,11 @@ class Writing:
         return checks
 
 
+def encoded(fields: dict[str, Node]) -> bytes:
+    """Return the text of a document."""
+    return _encode(fields)
+
+
 def _text_of(node: Node) -> bytes | None:
     """Return a value's text, None for nothing and for null."""
     if node is None or node is MISSING:

@@ -146,8 +146,6 @@ def _parsed(text: str) -> Members:
         return Event.of(text.encode()).fields
     except RecordRejected:
         start = text.lstrip(" \t\r\n")
-        if not start.startswith("{"):
-            raise
         try:
             end = _scan(start)[1]
         except (ValueError, RecursionError):
