@@ -59,6 +59,9 @@ class Maker(Protocol):
     def documents(self, index: Index, sources: Sequence[Source], *, anew: bool) -> Made:
         """Return the documents of the sources; `anew` if nothing of them is written yet."""
 
+    def indexes(self, index: Index) -> list[str]:
+        """Return the names of the indexes that were written."""
+
     def remark(self, counts: IngestCounts) -> str | None:
         """Return what a person should know of these counts."""
 
@@ -273,6 +276,10 @@ class FieldMapped:
         if self._request.on_unmatched == "fail" and len(sources) > 1 and anew:
             Documents(self._request, field_map, sources, **self._reading).refuse_unmatched()
         return Documents(self._request, field_map, sources, **self._reading)
+
+    def indexes(self, index: Index) -> list[str]:
+        """Return the one index."""
+        return [index.name]
 
     def remark(self, counts: IngestCounts) -> str | None:
         """Say when no path leads anywhere."""

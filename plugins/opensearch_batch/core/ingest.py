@@ -204,8 +204,10 @@ class Ingest:
         account.refuse_if_no_vector_fits(index.name)
         counts.reconcile(self._locations.place)
         self._check(counts)
-        self._cluster.refresh(index.name)
-        self._check_same(index)
+        for name in self._maker.indexes(index):
+            self._cluster.refresh(name)
+        if index.name:
+            self._check_same(index)
 
     def _report(self, counts: IngestCounts, dead_letters: str | None, remarks: list[str]) -> IngestReport:
         state = DONE_WITH_DEAD_LETTERS if counts.dead_letters else DONE

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.data_prepper.processing import Fields, done, refused
+from tests.core.data_prepper.processing import Fields, compiled, done, refused
 
 FAILS = object()
 
@@ -179,6 +179,13 @@ def test_coerced_strings(given: object, expected: object, options: Fields | None
     result = done("convert_type", {"coerce_strings": options}, {"k": given, "größe": "1"})
     assert result[:2] == ({"k": expected, "größe": "1"}, "")
     assert type(result.fields["k"]) is type(expected)
+
+
+def test_what_was_converted_before_is_no_text_any_more() -> None:
+    """A second processor sees what the first one made."""
+    event = done("convert_type", {"key": "a"}, {"a": "1", "b": "2"}).event
+    assert compiled("convert_type", {"coerce_strings": None})(event)
+    assert event.to_json() == b'{"a":1,"b":2}'
 
 
 def test_times_without_a_year_are_of_this_one() -> None:

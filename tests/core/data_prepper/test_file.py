@@ -205,7 +205,7 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
         ("version: '2'", "extension: {opensearch_batch: {retention_days: 30}}", r"retention_days: there is no option"),
         ("version: '2'", "extension: {opensearch_batch: {poll_every_s: 0}}", r"poll_every_s: Expected `float` > 0"),
         ("version: '2'", "extension: {opensearch_batch: {deadline_s: -1}}", r"deadline_s: Expected `float` > 0"),
-        ("version: '2'", "extension: {opensearch_batch: {max_jobs_in_flight: 0}}", r"jobs_in_flight: Expected `int` >="),
+        ("version: '2'", "extension: {opensearch_batch: {max_jobs_in_flight: 0}}", r"in_flight: Expected `int` >= 1"),
         ("version: '2'", "extension: {opensearch_batch: {alerts: {mail: a}}}", r"alerts.mail: .*mean 'email'\?"),
         ("version: '2'", "extension: []", r":1 extension: options are to stand here"),
         (SHORT, "", r":1 file: there is no pipeline; write one, with source and sink below its name"),

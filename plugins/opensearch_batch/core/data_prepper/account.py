@@ -65,9 +65,10 @@ def account_of(objects: Objects, work: WorkPrefix, manifest: ScanManifest, *, si
     """
     total: Counter[str] = Counter()
     letters, undone = list[str](), list[Undone]()
-    shards = {shard.id: shard for shard in manifest.shards}
+    shards, scanned = {shard.id: shard for shard in manifest.shards}, Scanned(objects, work)
     for unit in manifest.units:
-        if objects.read(work.done(unit.id)) is None:
+        done = scanned.done(unit)
+        if done is None or done.run != manifest.run_key:
             shard = shards.get(unit.id)
             undone.append(_undone(objects, work.job(shard.job), unit) if shard else Undone(unit, "its ingest failed"))
             continue

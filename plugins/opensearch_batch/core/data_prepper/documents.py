@@ -23,7 +23,7 @@ from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.join import MEMORY_BYTES, Group, Keyed, Row, Stream, join
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.progress import IngestCounts
-from opensearch_batch.core.request import IngestRequest
+from opensearch_batch.core.request import IngestRequest, check_index_name
 from opensearch_batch.core.rows import Blank, Mapped, PassedBy, Read, Rejected, Source
 from opensearch_batch.core.target import check_target, open_target
 from opensearch_batch.core.vectors import VectorField, VectorRejected
@@ -211,6 +211,8 @@ class EventMaker:
         self._sink = sink
         self._reading = reading
         self._used = flow()
+        # The indexes that events named, where the request has none.
+        self._named: dict[str, Index] = {}
         self.decisive = decisive
 
     def check(self, sources: Sequence[Source]) -> None:
@@ -222,6 +224,9 @@ class EventMaker:
         Raises:
             ConfigError: it is there with other mappings than the body.
         """
+        if not self.request.index:
+            self._cluster = cluster
+            return Index("", "", (), {}, {}), None
         if self.request.index_body is not None or check_target(cluster, self.request) is not None:
             return open_target(cluster, self.request)
         dimensions = self._dimensions(sources)
@@ -235,7 +240,25 @@ class EventMaker:
     def documents(self, index: Index, sources: Sequence[Source], *, anew: bool) -> EventDocuments:  # noqa: ARG002 - of `Maker`
         """Return the documents of the sources."""
         self._used = self._flow()
-        return self._documents(self._used, sources, lambda name: index.vectors if not name else ())
+        return self._documents(self._used, sources, lambda name: (self._index(name) if name else index).vectors)
+
+    def indexes(self, index: Index) -> list[str]:
+        """Return the request's index, or those that events named."""
+        return [index.name] if index.name else list(self._named)
+
+    def _index(self, name: str) -> Index:
+        """Return an index that an event names, made if it is absent.
+
+        Raises:
+            RecordRejected: no index can have this name.
+        """
+        if name not in self._named:
+            try:
+                check_index_name(name)
+            except ConfigError as error:
+                raise RecordRejected(str(error)) from None
+            self._named[name], _ = open_target(self._cluster, msgspec.structs.replace(self.request, index=name))
+        return self._named[name]
 
     def remark(self, counts: IngestCounts) -> str | None:
         """Say what processors could not do, and what no sink takes."""

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+import msgspec
+
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.data_prepper.documents import EventDocuments
 from opensearch_batch.core.data_prepper.letters import write_dlq
@@ -77,7 +79,7 @@ class UnitIngest:
         sources = self._sources(unit, answered)
         reports = [] if sources is None else self._written(unit, sources, force=force)
         read = list(sources[-1].objects) if sources else []
-        self._scanned.note_done(unit, Done(self._road.done_for(self.uuids()), read))
+        self._scanned.note_done(unit, Done(self._road.done_for(self.uuids()), self._run_key, read))
         return reports
 
     def uuids(self) -> list[str]:
@@ -123,7 +125,7 @@ class UnitIngest:
                 index=report.index,
                 at=self.at,
             )
-        return report
+        return report if report.index else msgspec.structs.replace(report, index=self._road.index_pattern(number))
 
     def _stored(self, number: int, sink: S3Sink, unit: Unit, sources: Sequence[Source], *, force: bool) -> IngestReport:
         def entries() -> EventDocuments:

@@ -255,6 +255,11 @@ class Road:
     def _enrich_options(self) -> S3Enrich | None:
         return next((options for _, options in self._steps() if isinstance(options, S3Enrich)), None)
 
+    def index_pattern(self, number: int) -> str:
+        """Return what all indexes of a sink are found by, where events name them."""
+        sink = self.pipeline.sinks[number][1]
+        return f"{sink.index.partition('${')[0]}*" if isinstance(sink, OpenSearchSink) else ""
+
     def records_of(self, item: ObjectInfo) -> str | None:
         """Return the object that s3_enrich joins rows of no job of ours with: the original's guess from the name."""
         options = self._enrich_options

@@ -19,9 +19,10 @@ ATTEMPTS = 20
 
 
 class Done(msgspec.Struct, frozen=True):
-    """That a unit is done, what for, and the objects whose rows were read for it."""
+    """That a unit is done, what for, by which run, and the objects whose rows were read for it."""
 
     done_for: str
+    run: str
     read: list[ObjectInfo] = []
 
 

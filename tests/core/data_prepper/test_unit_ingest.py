@@ -1,0 +1,219 @@
+"""Rows of a unit go where their routes lead, each exactly once, and what goes nowhere is counted."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from opensearch_batch.core.data_prepper.documents import refuse_plain_vectors
+from opensearch_batch.core.errors import ConfigError
+from tests.core.data_prepper.units import Units
+from tests.lab import TIMEOUT_S, Lab
+
+VECTOR = [0.25 + n for n in range(16)]
+
+
+@pytest.fixture
+def units(lab: Lab, tmp_path: Path) -> Units:
+    """A pipeline of the test's own."""
+    return Units(lab, tmp_path)
+
+
+@pytest.fixture
+def other(lab: Lab, index: str) -> Iterator[str]:
+    """Another index, gone after the test."""
+    name = f"{index}-other"
+    yield name
+    lab.http.delete(f"{lab.stack.addresses.opensearch}/{name}", timeout=TIMEOUT_S)
+
+
+def test_rows_go_to_the_sinks_of_their_routes_and_the_rest_is_counted(units: Units, index: str, other: str) -> None:
+    """Each row is read once for each sink, written where a route leads, and unrouted where none does."""
+    units.write(
+        units.opensearch(f"index: {index}\nroutes: [red, all-colours]"),
+        units.opensearch(f"index: {other}\nroutes: [blue]"),
+        routes='- red: /colour == "red"\n- blue: /colour == "blue"\n- all-colours: /colour in {"red", "blue"}',
+    )
+    colours = ["red", "blue", "green", "blue"]
+    units.put("in/a.json", *({"_id": str(n), "colour": colour} for n, colour in enumerate(colours)))
+    first, second = (report.counts for report in units.run())
+    assert (first.read, first.indexed, first.unrouted, first.elsewhere) == (4, 3, 1, 0)
+    assert (second.read, second.indexed, second.unrouted, second.elsewhere) == (4, 2, 1, 1)
+    assert units.documents(index) == {str(n): {"colour": colours[n]} for n in (0, 1, 3)}
+    assert units.documents(other) == {str(n): {"colour": colours[n]} for n in (1, 3)}
+
+
+def test_what_is_done_is_not_read_again_until_the_pipeline_changes(units: Units, index: str) -> None:
+    """A second scan finds nothing to do; other processors do the same objects anew."""
+    units.write(units.opensearch(f"index: {index}"))
+    units.put("in/a.json", {"_id": "1", "n": 1})
+    assert [report.counts.indexed for report in units.run()] == [1]
+    assert units.run() == []
+    units.write(units.opensearch(f"index: {index}"), processors="- rename_keys: {entries: [{from_key: n, to_key: m}]}")
+    assert [report.counts.indexed for report in units.run()] == [1]
+    assert units.documents(index) == {"1": {"m": 1}}
+    units.put("in/b.json", {"_id": "2", "n": 2})
+    assert [report.counts.indexed for report in units.run()] == [1]
+
+
+def test_a_bad_row_is_a_dead_letter_and_the_object_goes_on(units: Units, index: str) -> None:
+    """The document's own broken rows: each is kept with its line, also as the original writes its dead letters."""
+    units.write(units.opensearch(f"index: {index}\ndlq: {{s3: {{bucket: {units.bucket}, key_path_prefix: dlq}}}}"))
+    good = {"_id": "1", "text": "good"}
+    uri = units.put("in/a.json", good, '{"_id": "2", "metadata": {"world war 2"}}', {**good, "_id": "3"})
+    (report,) = units.run()
+    assert (report.counts.read, report.counts.indexed, report.counts.dead_letters) == (3, 2, 1)
+    (letter,) = units.letters(report)
+    assert (letter.source, letter.line, letter.stage) == (uri, 2, "ingest")
+    assert "not JSON" in letter.reason
+    assert set(units.documents(index)) == {"1", "3"}
+    (key,) = units.keys("dlq/")
+    ((told,),) = json.loads(units.content(key)).values()
+    assert told["pipelineName"] == "books"
+    assert told["failedData"]["index"] == index
+    assert "not JSON" in told["failedData"]["message"]
+
+
+def test_a_row_that_the_index_refuses_is_a_dead_letter(units: Units, index: str) -> None:
+    """Its reason is the index's own."""
+    units.lab.node("PUT", index, {"mappings": {"properties": {"n": {"type": "integer"}}}})
+    units.write(units.opensearch(f"index: {index}"))
+    units.put("in/a.json", {"_id": "1", "n": 1}, {"_id": "2", "n": "many"})
+    (report,) = units.run()
+    (letter,) = units.letters(report)
+    assert (letter.id, letter.status) == ("2", 400)
+    assert set(units.documents(index)) == {"1"}
+
+
+def test_ids_come_from_the_format_else_the_body_else_the_place(units: Units, index: str) -> None:
+    """A key that is missing leaves the id to the place, so that reading again makes no duplicates."""
+    rows = [{"_id": "own", "k": "a"}, {"_id": "other"}]
+    units.put("in/a.json", *rows)
+    units.write(units.opensearch(f"index: {index}\ndocument_id: 'x-${{k}}'"))
+    units.run()
+    named, by_place = sorted(units.documents(index), key=len)
+    assert (named, len(by_place)) == ("x-a", 32)
+    assert all("_id" not in document for document in units.documents(index).values())
+    units.run(force=True)
+    assert len(units.documents(index)) == 2
+
+
+def test_actions_decide_row_by_row(units: Units, index: str) -> None:
+    """The first action whose condition holds is taken, else the last one's."""
+    for number in "1234":
+        units.lab.node("PUT", f"{index}/_doc/{number}?refresh=true", {"old": True})
+    units.write(
+        units.opensearch(
+            f"""index: {index}
+actions:
+- {{type: delete, when: '/do == "delete"'}}
+- {{type: update, when: '/do == "update"'}}
+- {{type: create, when: '/do == "create"'}}
+- {{type: upsert, when: '/do == "upsert"'}}
+- {{type: index}}"""
+        )
+    )
+    does = {"1": "delete", "2": "update", "3": "create", "4": "index", "5": "upsert", "6": "update", "7": "delete"}
+    units.put("in/a.json", *({"_id": name, "do": do} for name, do in does.items()))
+    (report,) = units.run()
+    found = units.documents(index)
+    assert found == {
+        "2": {"old": True, "do": "update"},
+        "3": {"old": True},
+        "4": {"do": "index"},
+        "5": {"do": "upsert"},
+    }
+    # A document that is there already, and one that is to be deleted and is not, are as they should be.
+    assert (report.counts.indexed, report.counts.unchanged, report.counts.dead_letters) == (4, 2, 1)
+    (letter,) = units.letters(report)
+    assert (letter.id, letter.status) == ("6", 404)
+
+
+def test_an_event_may_name_its_index(units: Units, index: str, other: str) -> None:
+    """Each index is made when it is first named, with the template's mappings; a name that is none is a dead letter."""
+    template = json.dumps({"mappings": {"properties": {"n": {"type": "keyword"}}}})
+    units.write(units.opensearch(f"index: '{index}${{/suffix}}'\ntemplate_content: '{template}'"))
+    units.put("in/a.json", {"suffix": "", "n": 1}, {"suffix": "-other", "n": 2}, {"suffix": "*", "n": 3})
+    (report,) = units.run()
+    assert (report.counts.indexed, report.counts.dead_letters) == (2, 1)
+    assert [document["n"] for document in units.documents(index).values()] == [1]
+    assert [document["n"] for document in units.documents(other).values()] == [2]
+    mappings = units.lab.node("GET", f"{other}/_mapping")[other]["mappings"]
+    assert mappings["properties"]["n"] == {"type": "keyword"}
+
+
+def test_a_document_is_what_the_sink_takes_of_the_event(units: Units, index: str, other: str) -> None:
+    """Keys are included or excluded, a root is taken, a routing value is given."""
+    units.write(
+        units.opensearch(f"index: {index}\ndocument_id: '${{id}}'\nexclude_keys: [id, b]\nrouting: '${{id}}'"),
+        units.opensearch(f"index: {other}\ndocument_id: '${{id}}'\ndocument_root_key: b\ninclude_keys: [c]"),
+    )
+    units.put("in/a.json", {"id": "1", "a": 1, "b": {"c": 2, "d": 3}})
+    units.run()
+    assert units.documents(index) == {"1": {"a": 1}}
+    assert units.documents(other) == {"1": {"c": 2}}
+    assert units.lab.node("GET", f"{index}/_doc/1?routing=1")["_routing"] == "1"
+
+
+def test_an_absent_index_is_made_with_the_vectors_of_the_first_document(units: Units, index: str) -> None:
+    """Its field can be searched; a later vector of another length is a dead letter."""
+    units.write(units.opensearch(f"index: {index}"))
+    units.put("in/a.json", {"_id": "1", "v": VECTOR}, {"_id": "2", "v": VECTOR[:-1]}, {"_id": "3", "v": None})
+    (report,) = units.run()
+    assert (report.counts.indexed, report.counts.dead_letters) == (2, 1)
+    assert report.remarks == [f"index {index} was not there and is made with knn_vector fields: v (16 values)"]
+    found = units.lab.node("POST", f"{index}/_search", {"query": {"knn": {"v": {"vector": VECTOR, "k": 1}}}})
+    assert [hit["_id"] for hit in found["hits"]["hits"]] == ["1"]
+
+
+def test_an_index_whose_vectors_are_plain_numbers_is_refused(units: Units, index: str) -> None:
+    """It is told before anything is paid."""
+    units.lab.node("PUT", index, {"mappings": {"properties": {"v": {"type": "float"}}}})
+    found = units.lab.cluster().index(index)
+    assert found is not None
+    with pytest.raises(ConfigError, match="field v is mapped as float"):
+        refuse_plain_vectors(found, ["v"])
+
+
+def test_events_become_objects_of_the_same_names_each_time(units: Units) -> None:
+    """A pipeline that prepares: rows by their folder, packed; a repetition writes the same objects."""
+    options = "codec: {ndjson: {extension: jsonl}}\ncompression: gzip\nobject_key: {path_prefix: 'out/${/kind}/'}"
+    units.write(units.s3(options), processors="- delete_entries: {with_keys: [secret]}")
+    units.put("in/a.json", *({"n": n, "kind": "ab"[n % 2], "secret": "x"} for n in range(5)), "no row")
+    (report,) = units.run()
+    assert (report.counts.read, report.counts.indexed, report.counts.dead_letters) == (6, 5, 1)
+    keys = units.keys("out/")
+    assert [key.split("/")[1] for key in keys] == ["a", "b"]
+    rows = [json.loads(line) for key in keys for line in gzip.decompress(units.content(key)).splitlines()]
+    assert [row["n"] for row in rows] == [0, 2, 4, 1, 3]
+    assert not any("secret" in row for row in rows)
+    units.run(force=True)
+    assert units.keys("out/") == keys
+
+
+def test_rows_of_another_jobs_output_find_their_records_by_name(units: Units, index: str) -> None:
+    """s3_enrich merges the record's keys; a record that no row answers is a dead letter."""
+    units.write(
+        units.opensearch(f"index: {index}\ndocument_id: '${{recordId}}'"),
+        source="codec: {ndjson: {}}",
+        processors=f"""- s3_enrich:
+    bucket: {{name: {units.bucket}, filter: {{include_prefix: records/}}}}
+    codec: {{ndjson: {{extension: jsonl}}}}
+    aws: {{region: us-east-1}}
+    s3_key_path: s3/key
+    s3_object_name_pattern: '^(.*)\\.jsonl\\.out$'
+    correlation_keys: [recordId]
+    keys_to_merge: [title]""",
+    )
+    units.put("records/a.jsonl", *({"recordId": f"r{n}", "title": f"title {n}"} for n in range(3)))
+    units.put("in/a.jsonl.out", {"recordId": "r1", "modelOutput": 1}, {"recordId": "r0", "modelOutput": 0})
+    (report,) = units.run()
+    assert units.documents(index) == {
+        f"r{n}": {"recordId": f"r{n}", "modelOutput": n, "title": f"title {n}"} for n in range(2)
+    }
+    assert (report.counts.read, report.counts.indexed, report.counts.joined) == (5, 2, 2)
+    assert [letter.reason for letter in units.letters(report)] == ["no output row answers this record ('r2')"]

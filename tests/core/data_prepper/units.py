@@ -1,0 +1,134 @@
+"""Pipelines of a test's own, whose rows lie in the stack's store and go into its node, without Airflow."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from opensearch_batch.core.data_prepper.ingest import UnitIngest
+from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.scan import Unit, list_areas, plan_scan
+from opensearch_batch.core.data_prepper.scanned import Scanned
+from opensearch_batch.core.dead_letters import DeadLetter, list_parts, read_letters
+from opensearch_batch.core.ingest import IngestReport
+from tests.lab import Lab
+
+AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+class Units:
+    """One pipeline in a bucket of its own."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self.lab, self.bucket, self._path = lab, lab.new_bucket(), folder / "books.yaml"
+        self.work = f"s3://{lab.new_bucket()}"
+        self.runs = 0
+
+    def write(
+        self, *sinks: str, processors: str = "[]", routes: str = "[]", source: str = "codec: {ndjson: {}}"
+    ) -> None:
+        """Write the pipeline's file; sinks are their options in YAML, an opensearch sink's without hosts."""
+        listed = "\n".join(f"- {textwrap.indent(sink, '  ').strip()}" for sink in sinks)
+        self._path.write_text(
+            f"""
+extension:
+  opensearch_batch: {{work: {self.work}}}
+books:
+  source:
+    s3:
+{textwrap.indent(source, " " * 6)}
+      aws: {{region: us-east-1}}
+      scan:
+        buckets: [{{bucket: {{name: {self.bucket}, data_selection: data_only, filter: {{include_prefix: [in/]}}}}}}]
+  processor:
+{textwrap.indent(processors, " " * 4)}
+  routes:
+{textwrap.indent(routes, " " * 4)}
+  sink:
+{textwrap.indent(listed, " " * 4)}
+"""
+        )
+
+    def opensearch(self, options: str) -> str:
+        """Return an opensearch sink."""
+        return f"opensearch:\n  hosts: ['{self.lab.stack.addresses.opensearch}']\n{textwrap.indent(options, '  ')}"
+
+    def s3(self, options: str) -> str:
+        """Return an s3 sink into the same bucket."""
+        common = f"bucket: {self.bucket}\naws: {{region: us-east-1}}\nthreshold: {{event_collect_timeout: 60s}}\n"
+        return f"s3:\n{textwrap.indent(common + options, '  ')}"
+
+    def put(self, key: str, *rows: Any) -> str:
+        """Write an object of rows; a text is written as it is."""
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        return self.put_bytes(key, "".join(f"{line}\n" for line in lines).encode())
+
+    def put_bytes(self, key: str, content: bytes) -> str:
+        """Write an object."""
+        uri = f"s3://{self.bucket}/{key}"
+        self.lab.objects.write(uri, content)
+        return uri
+
+    def units(self) -> list[Unit]:
+        """Return the units of a scan by a run of its own."""
+        road = self.road()
+        self.runs += 1
+        found = list_areas(self.lab.objects, road.areas(AT), own=[self.work])
+        scanned = Scanned(self.lab.objects, road.work)
+        done_for = road.done_for(self.ingest().uuids())
+        made = scanned.take(
+            lambda known: plan_scan(
+                known,
+                found,
+                run=str(self.runs),
+                done_for=done_for,
+                objects_per_job=100,
+                is_done=lambda unit: scanned.is_done(unit, done_for),
+                is_over=lambda run: True,  # noqa: ARG005 - one after the other
+            )
+        )
+        return list(made.units)
+
+    def run(self, *, force: bool = False) -> list[IngestReport]:
+        """Scan, and bring in what is new; return the reports of all units, sink by sink."""
+        return [report for unit in self.units() for report in self.ingest().run(unit, force=force)]
+
+    def ingest(self) -> UnitIngest:
+        """Return what brings units in."""
+        road = self.road()
+        return UnitIngest(
+            road,
+            self.lab.objects,
+            lambda number: self.lab.cluster(),  # noqa: ARG005 - one node
+            lambda number, name: self.lab.objects,  # noqa: ARG005 - one store
+            run_key=f"run-{self.runs}",
+            at=AT,
+        )
+
+    def road(self) -> Road:
+        """Read the file."""
+        return Road.load(self._path, "books")
+
+    def documents(self, index: str) -> dict[str, Any]:
+        """Return the documents of an index by their ids."""
+        found = self.lab.node("POST", f"{index}/_search", {"size": 1000})
+        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+
+    def letters(self, report: IngestReport) -> list[DeadLetter]:
+        """Return the dead letters of a report."""
+        parts = list_parts(self.lab.objects, report.dead_letters or "")
+        return [letter for part in parts for letter in read_letters(self.lab.objects, part)]
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the keys below a prefix of the bucket."""
+        start = f"s3://{self.bucket}/"
+        return [item.uri.removeprefix(start) for item in self.lab.objects.list(f"{start}{prefix}")]
+
+    def content(self, key: str) -> bytes:
+        """Return an object."""
+        stored = self.lab.objects.read(f"s3://{self.bucket}/{key}")
+        assert stored is not None
+        return stored.content
