@@ -20,8 +20,6 @@ Key = tuple[str, ...]
 Node = Any
 MISSING: Any = object()
 MAX_KEY_CHARS = 2048
-# An array is filled up with nulls by at most so many elements.
-MAX_FILL = 1000
 _KEY = re.compile(r"[A-Za-z0-9._~@/\[\]()$ -]*")
 _NULL, _OBJECT, _ARRAY = ord("n"), ord("{"), ord("[")
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -139,16 +137,22 @@ class Event:
         Raises:
             EventError: it is an element of an array, which is no member to be removed.
         """
-        holder = self.find(key[:-1])
+        holder = self.opened(key[:-1])
         if holder is MISSING:
             return
-        if type(holder) is msgspec.Raw:
-            opened = _opened(holder)
-            self.put(key[:-1], opened)
-            holder = opened
         if type(holder) is not dict:
             raise EventError(f"{_text(key)}: only a member of an object can be deleted")
         holder.pop(key[-1], None)
+
+    def opened(self, key: Key) -> Node:
+        """Return what stands at a key, an object or array so that a change of it changes the event."""
+        node = self.find(key)
+        if type(node) is not msgspec.Raw:
+            return node
+        opened = _opened(node)
+        holder = self.find(key[:-1])
+        holder[int(key[-1]) if type(holder) is list else key[-1]] = opened
+        return opened
 
     def copy(self) -> Event:
         """Return an event that may be changed without changing this one."""
@@ -202,25 +206,28 @@ def _opened(node: msgspec.Raw) -> Node:
 
 
 def _child(holder: Any, name: str) -> Any:  # noqa: ANN401 - a dict or list of nodes
-    """Return the object or array at a name of another one, made where nothing stands."""
-    at: Any = name
+    """Return the object or array at a name of another one, made where nothing stands.
+
+    An array is made longer by one element at most, and an element that is no object becomes one.
+    """
     if type(holder) is list:
         at = _index(name)
-        if at is None or at >= len(holder) + MAX_FILL:
+        if at is None or at > len(holder):
             raise EventError(f"the array has no element {name}")
-        holder.extend([None] * (at + 1 - len(holder)))
-        child = holder[at]
-    else:
-        child = holder.get(name, MISSING)
-    holder[at] = {} if child is None or child is MISSING else _open_child(child, name)
-    return holder[at]
-
-
-def _open_child(child: Node, name: str) -> Any:  # noqa: ANN401 - a dict or list of nodes
-    opened = _opened(child) if type(child) is msgspec.Raw else child
+        if at == len(holder):
+            holder.append({})
+        opened = _open(holder[at])
+        holder[at] = opened if type(opened) is dict else {}
+        return holder[at]
+    opened = _open(holder.get(name, {}))
     if type(opened) not in (dict, list):
         raise EventError(f"{name} is no object, so nothing can be put into it")
+    holder[name] = opened
     return opened
+
+
+def _open(node: Node) -> Node:
+    return _opened(node) if type(node) is msgspec.Raw else node
 
 
 def _index(name: str) -> int | None:
