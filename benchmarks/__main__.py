@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import body_sizes, field_map, joins, memory, node_speed, parsing, prepare, waiting
+from benchmarks import body_sizes, data_prepper, field_map, joins, memory, node_speed, parsing, prepare, waiting
 from benchmarks.report import Outcome, Surroundings, terminal, write
 
 WIDTH = 180
@@ -20,6 +20,7 @@ ALL: dict[str, Callable[..., Outcome]] = {
     field_map.NAME: field_map.run,
     node_speed.NAME: node_speed.run,
     joins.NAME: joins.run,
+    data_prepper.NAME: data_prepper.run,
     memory.NAME: memory.run,
     waiting.NAME: waiting.run,
 }

@@ -88,6 +88,12 @@ def write_bytes(path: Path, size_bytes: int) -> int:
     return count
 
 
+def short_vectors(count: int) -> list[str]:
+    """Return vectors of six significant digits, the same ones each time."""
+    source = random.Random(7)  # noqa: S311 - test data
+    return [f"[{','.join(f'{source.gauss(0, 0.05):.6g}' for _ in range(DIMENSION))}]" for _ in range(count)]
+
+
 def _vectors(source: random.Random) -> str:
     """Return two vectors as a model writes them: eight significant digits, as float32 needs."""
     return ",".join(f"[{','.join(f'{source.gauss(0, 0.05):.8g}' for _ in range(DIMENSION))}]" for _ in range(2))

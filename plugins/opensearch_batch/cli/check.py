@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from opensearch_batch.cli.command import REFUSED, Account, Command, run
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.estimate import Estimate
 from opensearch_batch.core.ingest import DONE
-from opensearch_batch.core.pipeline_check import Checked, check_pipeline
+from opensearch_batch.core.pipeline_check import Checked, check_pipelines
 
 FOLDER = Path("include/pipelines")
 
@@ -61,7 +62,7 @@ class Check(Command[CheckAccount]):
     def work(self) -> None:
         """Check each file; a mistake in one does not hide those of others."""
         listing = None if self._listing is None else self._listing.read_text(encoding="utf-8")
-        found = [check_pipeline(path, listing) for path in _pipeline_files(self._files)]
+        found = check_pipelines(_pipeline_files(self._files), listing)
         mistakes = sum(len(checked.mistakes) for checked in found)
         self.tell(
             state=REFUSED if mistakes else DONE,
@@ -77,8 +78,7 @@ class Check(Command[CheckAccount]):
             for mistake in checked.mistakes:
                 console.print(mistake)
             if not checked.mistakes:
-                road = f"{checked.source} -> {checked.service} -> {checked.index}"
-                console.print(f"{checked.file}: {road}; {_count(checked.tests, 'test')}")
+                console.print("\n".join(_found(checked)))
             if checked.plan:
                 console.print(f"  {_told(checked.plan)}")
         files, tests = _count(len(account.pipelines), "file"), _count(account.tests, "test")
@@ -97,6 +97,18 @@ def _pipeline_files(paths: list[Path]) -> list[Path]:
     if not found:
         raise ConfigError(f"{', '.join(map(str, paths))}: no *.yaml there")
     return found
+
+
+def _found(checked: Checked) -> Iterator[str]:
+    """Yield what a file without mistakes does, and what is to be known of it."""
+    for way in checked.pipelines:
+        yield f"{checked.file}: {' -> '.join(part for part in (way.source, way.service, way.index) if part)}"
+    if not checked.pipelines:
+        road = f"{checked.source} -> {checked.service} -> {checked.index}"
+        yield f"{checked.file}: {road}; {_count(checked.tests, 'test')}"
+    yield from checked.remarks
+    for finding in checked.findings:
+        yield f"{checked.file}:{finding.line} {finding.place}: {finding.text}"
 
 
 def _count(number: int, thing: str) -> str:

@@ -1,24 +1,122 @@
-"""Which keys decide that a condition cannot hold: a row without them matches no route, however it looks otherwise.
+"""Which keys rows are not known to have, and which conditions cannot hold without them, whatever else stands there.
 
-A condition is gone through with what a row lacks as null, as Data Prepper's expressions take it (2.17), and with any
-value for the rest; so nothing is said of a condition that may hold.
+A key is known where a processor reads or makes it, or where the codec or the AI service puts it. A condition is gone
+through with what a row lacks as null, as Data Prepper's expressions take it (2.17), and with any value for the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import takewhile
 
 import msgspec
 
 from opensearch_batch.core.data_prepper import expression_grammar as grammar
-from opensearch_batch.core.data_prepper.event import Key
+from opensearch_batch.core.data_prepper.codec_options import CsvInput, JsonInput, NewlineInput
+from opensearch_batch.core.data_prepper.event import MISSING, Event, EventError, Key, key_of
 from opensearch_batch.core.data_prepper.expression_operators import OPERATORS
-from opensearch_batch.core.data_prepper.processors.base import key_or_none
+from opensearch_batch.core.data_prepper.file import DataPrepperPipeline
+from opensearch_batch.core.data_prepper.processors.add_entries import AddEntries
+from opensearch_batch.core.data_prepper.processors.base import ProcessorOptions, key_or_none, keys_named
+from opensearch_batch.core.data_prepper.processors.parse_json import ParseJson
+from opensearch_batch.core.data_prepper.processors.rename_keys import RenameKeys
+from opensearch_batch.core.data_prepper.road import PREDICTION_MEMBERS
+from opensearch_batch.core.data_prepper.s3_enrich import S3Enrich
+from opensearch_batch.core.data_prepper.source import S3Source
 
 # What a condition may come to; None is neither true nor false.
 Outcomes = set[bool | None]
 _ANY: Outcomes = {True, False}
 _JOINS = ("and", "or")
+
+
+class KnownRow:
+    """A row of a pipeline with all that rows are known to have, and what the processors make of it.
+
+    Args:
+        pipeline: the pipeline.
+        also: keys that the row has too.
+    """
+
+    def __init__(self, pipeline: DataPrepperPipeline, *also: Key) -> None:
+        self._processors = [
+            options for _, _, options in pipeline.processors if isinstance(options, (ProcessorOptions, S3Enrich))
+        ]
+        self._event, self._once = Event({}), Event({})
+        self._put({*also, *_given_keys(pipeline.source), *self._read_keys()})
+        for options in self._processors:
+            if isinstance(options, ProcessorOptions):
+                with suppress(EventError):
+                    options.compile()(self._event)
+                # What it makes under a condition only, too.
+                self._put(options.makes())
+
+    @property
+    def may_have_any(self) -> bool:
+        """Whether a processor makes keys that only a row knows."""
+        return any(
+            (isinstance(options, ParseJson) and options.destination is None)
+            or (isinstance(options, RenameKeys) and options.entries is None)
+            or (isinstance(options, AddEntries) and any("${" in (entry.key or "") for entry in options.entries))
+            for options in self._processors
+        )
+
+    @property
+    def predictions_are_read(self) -> bool:
+        """Whether a processor looks at what an AI service answered."""
+        return any(key[0] in PREDICTION_MEMBERS for key in self._read_keys())
+
+    def has(self, key: Key) -> bool:
+        """Say whether something may stand at a key behind the processors."""
+        return _may_have(self._event, key)
+
+    def had(self, key: Key) -> bool:
+        """Say whether something may stand there at first, or before the last of them."""
+        return _may_have(self._once, key)
+
+    def _read_keys(self) -> Iterator[Key]:
+        """Yield the keys that processors find in a row: what one reads and none before it makes."""
+        made = set[Key]()
+        for options in self._processors:
+            if isinstance(options, S3Enrich):
+                yield from keys_named([*options.correlation_keys, *options.keys_to_merge])
+            else:
+                yield from options.reads() - made
+                made |= options.makes()
+
+    def _put(self, keys: Iterable[Key]) -> None:
+        for event in (self._event, self._once):
+            for key in sorted(keys, key=len, reverse=True):
+                # An array's elements stand for the array.
+                names = tuple(takewhile(lambda name: not name.isdecimal(), key))
+                if names and not event.has(names):
+                    with suppress(EventError):
+                        event.put(names, "known")
+
+
+def _given_keys(source: S3Source) -> Iterator[Key]:
+    """Yield the keys that stand in rows whatever is in their objects."""
+    yield from ((name,) for name in PREDICTION_MEMBERS)
+    if any(bucket.selection == "data_and_metadata" for bucket in source.buckets):
+        root = key_of(source.metadata_root_key)
+        yield from () if source.disable_s3_metadata_in_event else ((*root, "bucket"), (*root, "key"))
+    match source.codec:
+        case NewlineInput():
+            yield from keys_named(["message", source.codec.header_destination])
+        case CsvInput():
+            yield from ((name,) for name in source.codec.header or ())
+        case JsonInput():
+            yield from ((name,) for name in source.codec.include_keys)
+
+
+def _may_have(event: Event, key: Key) -> bool:
+    """Say whether something stands at a key, or may stand there in what is no known object."""
+    for end in range(1, len(key) + 1):
+        node = event.find(key[:end])
+        if not isinstance(node, dict):
+            return node is not MISSING
+    return True
 
 
 def lacking_keys(text: str, has: Callable[[Key], bool]) -> list[Key]:

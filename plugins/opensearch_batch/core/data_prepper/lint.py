@@ -1,46 +1,42 @@
-"""What a Data Prepper file does in silence is said before it runs: rows lost, jobs paid twice, vectors unsearchable.
+"""What a Data Prepper file does in silence is said before it runs: rows lost, rows doubled, vectors nobody can search.
 
-None of it is a mistake: the file runs, here mostly better than in the original; a person should know where they differ.
-Source: Data Prepper's s3 source, ml_inference and opensearch sink (2.17), and the printed samples run with it.
+None of it is a mistake: the file runs. A person should know where the original goes wrong and what happens here.
+Source: Data Prepper's s3 source, ml_inference and opensearch sink (2.17), and the printed samples.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
-from itertools import takewhile
+from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.codec_options import CsvInput, JsonInput, NdjsonInput, NewlineInput
-from opensearch_batch.core.data_prepper.event import MISSING, Event, EventError, Key, key_of
+from opensearch_batch.core.data_prepper.codec_options import CsvInput, JsonInput, NdjsonInput
+from opensearch_batch.core.data_prepper.event import Key
 from opensearch_batch.core.data_prepper.file import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.flow import DEFAULT_ROUTE, DROPPED
 from opensearch_batch.core.data_prepper.indexing import is_dynamic
-from opensearch_batch.core.data_prepper.lacking import lacking_keys
+from opensearch_batch.core.data_prepper.lacking import KnownRow, lacking_keys
+from opensearch_batch.core.data_prepper.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.node_values import stands_at
-from opensearch_batch.core.data_prepper.processors.add_entries import AddEntries
-from opensearch_batch.core.data_prepper.processors.base import ProcessorOptions, keys_named
-from opensearch_batch.core.data_prepper.processors.parse_json import ParseJson
-from opensearch_batch.core.data_prepper.processors.rename_keys import RenameKeys
-from opensearch_batch.core.data_prepper.road import PREDICTION_MEMBERS, Road, metadata_event
-from opensearch_batch.core.data_prepper.s3_enrich import S3Enrich
-from opensearch_batch.core.data_prepper.scan import Area, area_of
+from opensearch_batch.core.data_prepper.road import Road, metadata_event
+from opensearch_batch.core.data_prepper.scan import Area, Selection, area_of
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.field_map import ID_FIELD
 from opensearch_batch.core.objects import ObjectInfo
 from opensearch_batch.core.yaml_file import Keys, Node, YamlFile, dotted
 
 MANIFEST = ".manifest"
+# Codecs whose objects a single row can break.
+_BREAKABLE = {"ndjson": NdjsonInput, "json": JsonInput, "csv": CsvInput}
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+")
-_SOURCE: Keys = ("source", "s3")
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What the user should know of a place in a file: what the original does there, and what happens here.
+    """What a person should know of a place in a file: what the original does there, and what happens here.
 
-    `trap` numbers the kind of it, from 1 to 12.
+    `trap` says of which kind it is, from 1 to 12.
     """
 
     line: int
@@ -50,7 +46,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def lint(file: DataPrepperFile) -> list[Finding]:
-    """Return what is to be known of a file, by line."""
+    """Return what a person should know of a file, by line."""
     tree = YamlFile(file.path, aliases=False).tree
     found = [each for pipeline in file.pipelines for each in _Lint(file, pipeline, tree).findings()]
     return sorted(found, key=lambda each: (each.line, each.trap))
@@ -61,51 +57,191 @@ class _Lint:
 
     def __init__(self, file: DataPrepperFile, pipeline: DataPrepperPipeline, tree: Node) -> None:
         self._file = file
+        self._tree = tree
         self._pipeline = pipeline
         self._road = Road(file, pipeline)
-        self._buckets = pipeline.source.buckets
-        self._makes_jobs_of = [at for at, bucket in enumerate(self._buckets) if bucket.selection == "metadata_only"]
-        self._tree = tree
+        self._source: Keys = (*pipeline.keys, "source", "s3")
+        self._buckets = list(enumerate(pipeline.source.buckets))
 
     def findings(self) -> Iterator[Finding]:
-        yield from self._routes()
-        yield from self._metadata()
-        yield from self._rows_that_cannot_be_read()
+        """Yield what is found, in no order."""
+        yield from self._unmatched_routes()
+        yield from self._broken_rows()
         yield from self._manifests()
         yield from self._outputs()
         yield from self._roles()
-        for number, (keys, sink) in enumerate(self._pipeline.sinks):
+        ml = self._road.ml
+        if ml is not None and self._places("metadata_only"):
+            yield from self._metadata()
+        for keys, sink in self._pipeline.sinks:
             if isinstance(sink, OpenSearchSink):
                 yield from self._ids(keys, sink)
                 yield from self._vectors(keys, sink)
                 yield from self._plain_http(keys, sink)
-            yield from self._letters(number)
 
-    def _routes(self) -> Iterator[Finding]:
-        """Yield the routes that rows cannot match, where all routes are such."""
-        sinks = [sink.routes for _, sink in self._pipeline.sinks]
-        processors = [options for _, _, options in self._pipeline.processors]
-        if any(not routes or DEFAULT_ROUTE in routes for routes in sinks) or any(map(_makes_any_key, processors)):
+    def _found(self, trap: int, keys: Keys, text: str) -> Finding:
+        return Finding(self._file.line(keys), dotted(keys), trap, text)
+
+    def _places(self, *selections: Selection) -> list[Keys]:
+        """Return the places of the buckets that are read for this."""
+        return [self._bucket(at) for at, bucket in self._buckets if bucket.selection in selections]
+
+    def _bucket(self, at: int) -> Keys:
+        return (*self._source, "scan", "buckets", at, "bucket")
+
+    def _unmatched_routes(self) -> Iterator[Finding]:
+        """Yield the routes, where rows as they are known match none of them."""
+        wanted = [sink.routes for _, sink in self._pipeline.sinks]
+        row = KnownRow(self._pipeline)
+        if row.may_have_any or any(not routes or DEFAULT_ROUTE in routes for routes in wanted):
             return
-        known = _known_keys(self._road)
-        before, after = _row(known), self._processed(known)
-        found = list[tuple[Keys, list[Key]]]()
-        part = "route" if stands_at(self._tree, (*self._pipeline.keys, "route")) else "routes"
-        for at, (name, text) in enumerate(self._pipeline.routes):
-            if any(name in routes for routes in sinks):
-                lacking = lacking_keys(text, lambda key: _has(after, key))
-                if not lacking:
-                    return
-                found.append(((part, at, name), lacking))
-        for keys, lacking in found:
-            why = ", and ".join(
-                f"a processor takes /{'/'.join(key)} out"
-                if _has(before, key)
-                else f"no processor makes /{'/'.join(key)} and the rows are not known to have it"
-                for key in lacking
-            )
+        name = "route" if stands_at(self._tree, (*self._pipeline.keys, "route")) else "routes"
+        routes = [
+            ((*self._pipeline.keys, name, at, route), lacking_keys(text, row.has))
+            for at, (route, text) in enumerate(self._pipeline.routes)
+            if any(route in routes for routes in wanted)
+        ]
+        for place, lacking in routes if all(lacking for _, lacking in routes) else ():
+            why = "; ".join(_lack(key, removed=row.had(key)) for key in lacking)
             text = (
-                f"{why}: a row without it matches no route, which the original drops without a word. Here it is "
-                f"counted as unrouted and the run says so; mend the condition, or give a sink the route {DEFAULT_ROUTE}"
+                f"{why}. A row without it matches no route: the original drops it without a word, here it is counted "
+                "as unrouted and the run says so; mend the condition if rows have no such key"
             )
-            yield self._at(1, keys, text)
+            yield self._found(1, place, text)
+
+    def _metadata(self) -> Iterator[Finding]:
+        """Yield the sinks that the original writes metadata into, and the routes that alone keep it out."""
+        bucket = next(bucket for _, bucket in self._buckets if bucket.selection == "metadata_only")
+        prefix = next(iter(bucket.include_prefix), "")
+        taken = self._road.flow().run(metadata_event(ObjectInfo(f"s3://{bucket.name}/{prefix}input", 1, "", 1.0)))
+        for number, (keys, _) in enumerate(self._pipeline.sinks if taken != DROPPED else ()):
+            if taken >> number & 1:
+                text = "the original writes bucket, key, time and length of each input here, as if they were a row"
+                yield self._found(2, keys, f"{text}. Here they are never written")
+            else:
+                text = "in the original only the routes keep bucket, key, time and length of each input out of the sink"
+                yield self._found(2, (*keys, "routes"), f"{text}. Here they are never written, whatever the routes are")
+
+    def _broken_rows(self) -> Iterator[Finding]:
+        codec = self._pipeline.source.codec
+        place = next((name for name, kind in _BREAKABLE.items() if isinstance(codec, kind)), None)
+        if place is not None and self._places("data_only", "data_and_metadata"):
+            lost = "the original ends an object at a row that cannot be read: the rest is lost, or read again for ever"
+            here = (
+                "its task fails and names it" if place == "json" else "that row is a dead letter, and the rest is read"
+            )
+            yield self._found(4, (*self._source, "codec", place), f"{lost}. Here {here}")
+        ml = self._road.ml
+        if ml is not None and ml.service_name == "sagemaker":
+            for keys in self._places("metadata_only"):
+                text = "a row that the model cannot read fails SageMaker's whole job, in the original without a word"
+                yield self._found(
+                    4, keys, f"{text}. Here the task that waits for the job fails and says so; mend the row"
+                )
+
+    def _manifests(self) -> Iterator[Finding]:
+        ml, root = self._road.ml, self._road.work.root
+        for at, bucket in self._buckets:
+            if MANIFEST in bucket.exclude_suffix:
+                keys, source = self._bucket(at), self._pipeline.source
+                filtered = source.scan.buckets[at].bucket.filter is not None
+                keys = (*keys, "filter") if filtered else (*self._source, "filters", bucket.name)
+                text = f"the original writes manifests among the inputs. Here they lie below {root}"
+                number = bucket.exclude_suffix.index(MANIFEST)
+                yield self._found(5, (*keys, "exclude_suffix", number), f"{text}, so this is not needed; it may stay")
+            elif bucket.selection == "metadata_only" and ml is not None and ml.service_name == "sagemaker":
+                text = "the original writes manifests among the inputs, and its next scan takes them for inputs"
+                yield self._found(5, self._bucket(at), f"{text}. Here they lie below {root}, which no scan looks at")
+
+    def _outputs(self) -> Iterator[Finding]:
+        """Yield that nobody here reads the jobs' outputs, else the bucket that reads them without conditions."""
+        ml, reading = self._road.ml, list[int]()
+        if ml is not None:
+            areas = [
+                Area(each.name, each.selection, each.include_prefix, each.exclude_suffix) for _, each in self._buckets
+            ]
+            area = area_of(areas, ObjectInfo(f"{ml.output_path.rstrip('/')}/job/input.out", 1, ""))
+            if area is None or area.selection == "metadata_only":
+                yield self._not_read(ml.output_path, among_inputs=area is not None)
+            else:
+                reading = [areas.index(area)]
+        if not reading and KnownRow(self._pipeline).predictions_are_read:
+            reading = [at for at, bucket in self._buckets if bucket.selection != "metadata_only"]
+        for at, bucket in self._buckets:
+            if at in reading and not bucket.processing_conditions:
+                text = (
+                    "the original reads an output as soon as it is there, perhaps before its job is done. Here outputs "
+                    "are read after their job's end, also those of other pipelines with the same work prefix; for jobs "
+                    "of others write processing_conditions"
+                )
+                yield self._found(7, self._bucket(at), text)
+
+    def _not_read(self, path: str, *, among_inputs: bool) -> Finding:
+        keys = next(keys for keys, name, _ in self._pipeline.processors if name == "ml_inference")
+        if among_inputs:
+            text = (
+                f"{path} lies among the inputs: each output becomes the input of a new job, here too; name another path"
+            )
+        else:
+            text = (
+                f"no bucket of this pipeline reads what its jobs write to {path}, so it does not bring that in, here "
+                "as in the original; let another pipeline do it, or mend name and include_prefix of a bucket"
+            )
+        return self._found(8, (*keys, "output_path"), text)
+
+    def _roles(self) -> Iterator[Finding]:
+        """Yield the roles that are none, where they are written, and the dead letters that nobody's role writes."""
+        parts: list[tuple[Keys, Any]] = [(self._source, self._pipeline.source)]
+        parts += [(keys, options) for keys, _, options in self._pipeline.processors]
+        for keys, options in [*parts, *self._pipeline.sinks]:
+            for block, names in (("aws", ("aws",)), ("dlq", ("dlq", "s3"))):
+                role = getattr(getattr(options, block, None), "sts_role_arn", None)
+                written = [(*keys, *names, "sts_role_arn"), (*keys, "aws_sts_role_arn")]
+                place = next((each for each in written if stands_at(self._tree, each)), None)
+                if role is not None and place is not None and _ROLE.fullmatch(role) is None:
+                    text = "is no role, so nobody can assume it, here as in the original; write"
+                    yield self._found(10, place, f"{role!r} {text} arn:aws:iam::<12 digits>:role/<name>")
+            if isinstance(options, MlInference) and options.dlq and options.dlq.sts_role_arn is None:
+                text = "the original does not start without a role for this. Here the Airflow connection"
+                conn = self._file.own.connections.aws
+                yield self._found(11, (*keys, "dlq", "s3"), f"{text} {conn} writes with its own keys")
+
+    def _ids(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
+        if sink.document_id is not None:
+            return
+        in_body = ID_FIELD in sink.include_keys if sink.include_keys else ID_FIELD not in sink.exclude_keys
+        if in_body and sink.document_root_key is None and KnownRow(self._pipeline, (ID_FIELD,)).has((ID_FIELD,)):
+            text = f"the original sends a row's {ID_FIELD} in the body of its document, which OpenSearch refuses"
+            yield self._found(3, keys, f"{text}. Here it becomes the document's id")
+        text = "without document_id OpenSearch makes the ids, so the original doubles what it reads again"
+        yield self._found(6, keys, f"{text}. Here the id is the row's {ID_FIELD}, else made of the row's place")
+
+    def _vectors(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
+        kept = [name for name in self._road.prediction_fields() if name not in sink.exclude_keys]
+        fields = ", ".join(name for name in kept if not sink.include_keys or name in sink.include_keys)
+        if not fields or sink.template_content or sink.template_file:
+            return
+        text = f"the original makes a plain index, where no vector search finds {fields}"
+        if is_dynamic(sink):
+            yield self._found(9, keys, f"{text}. So is it here where events name the index; write template_content")
+        else:
+            here = "Here an absent index is made with knn_vector, of the first document's dimension"
+            refused = "one that has the field as something else is refused before anything is paid"
+            yield self._found(9, keys, f"{text}. {here}; {refused}")
+
+    def _plain_http(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
+        if sink.aws is not None and sink.hosts[0].lower().startswith("http://"):
+            conn = self._file.own.connections.opensearch
+            here = (
+                f"the Airflow connection {conn} counts"
+                if conn
+                else "requests are signed and sent over http, as written"
+            )
+            yield self._found(12, (*keys, "hosts", 0), f"the original, signing, speaks TLS to it for ever. Here {here}")
+
+
+def _lack(key: Key, *, removed: bool) -> str:
+    name = f"/{'/'.join(key)}"
+    return (
+        f"a processor takes {name} out" if removed else f"no processor makes {name}, and rows are not known to have it"
+    )

@@ -1,0 +1,85 @@
+"""Ours is what the DAG's task calls: the pipeline's file is read, its objects are scanned, each unit is brought in."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np  # noqa: F401 - loaded before the clock starts, as the rival's modules are
+
+from benchmarks.client import Job, serve
+from benchmarks.data_prepper import BUCKET, PREFIX, client_of
+from opensearch_batch.core.clients import address_of, opensearch_client
+from opensearch_batch.core.cluster import Cluster
+from opensearch_batch.core.data_prepper.ingest import UnitIngest
+from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.scan import Known, list_areas, plan_scan
+from opensearch_batch.core.s3 import S3Objects
+
+PIPELINE = """
+extension:
+  opensearch_batch: {{work: s3://{bucket}/work/{run}}}
+bulk-ingestion:
+  source:
+    s3:
+      codec: {{ndjson: {{}}}}
+      compression: none
+      aws: {{region: us-east-1}}
+      scan:
+        buckets:
+          - bucket: {{name: {bucket}, data_selection: data_only, filter: {{include_prefix: [{prefix}]}}}}
+  processor:
+    - copy_values:
+        entries:
+          - {{from_key: /text, to_key: chapter}}
+          - {{from_key: /SageMakerOutput, to_key: chapter_embedding}}
+    - delete_entries:
+        with_keys: [text, SageMakerOutput]
+  sink:
+    - opensearch:
+        hosts: ["{url}"]
+        routes: [ml-ingest-route]
+        index: {index}
+  routes:
+    - ml-ingest-route: /chapter != null and /title != null
+"""
+
+
+def prepare(job: Job) -> Callable[[], int]:
+    """Return what scans and brings in; clients are made before, as the rival's are."""
+    at = datetime.now(UTC)
+    objects, cluster = S3Objects(client_of(job.rows)), Cluster(opensearch_client(address_of(job.url)), job.url)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
+        file.write(PIPELINE.format(bucket=BUCKET, run=at.timestamp(), prefix=PREFIX, url=job.url, index=job.index))
+
+    def write() -> int:
+        road = Road.load(Path(file.name), "bulk-ingestion")
+        found = list_areas(objects, road.areas(at), own=[road.work.root])
+        plan = plan_scan(
+            Known(),
+            found,
+            run="run",
+            done_for="",
+            objects_per_job=1,
+            is_done=lambda unit: False,  # noqa: ARG005 - nothing is
+            is_over=lambda run: True,  # noqa: ARG005 - none is at work
+        )
+        ingest = UnitIngest(
+            road,
+            objects,
+            lambda number: cluster,  # noqa: ARG005 - one sink
+            lambda number, name: objects,  # noqa: ARG005 - one store
+            run_key="run",
+            at=at,
+        )
+        reports = [report for unit in plan.units for report in ingest.run(unit)]
+        Path(file.name).unlink()
+        return sum(report.counts.indexed for report in reports)
+
+    return write
+
+
+if __name__ == "__main__":
+    serve(prepare)
