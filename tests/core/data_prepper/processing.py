@@ -38,7 +38,7 @@ def compiled(name: str, options: Fields) -> Processor:
 def done(name: str, options: Fields, fields: Fields | str, metadata: Fields | None = None) -> Done:
     """Run a processor over an event of these fields, or of a row's text."""
     event = Event.of(fields.encode() if isinstance(fields, str) else json.dumps(fields).encode())
-    event.metadata = metadata or {}
+    event.metadata.update(metadata or {})
     passed, failure = True, ""
     try:
         passed = compiled(name, options)(event)

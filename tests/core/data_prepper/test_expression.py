@@ -47,8 +47,8 @@ FIELDS = {
 def event_of(fields: dict[str, Any] | None = None) -> Event:
     """Return an event as a codec makes it."""
     event = Event.of(json.dumps(FIELDS if fields is None else fields).encode())
-    event.metadata = {"k": "v", "d": 0.1, "m": {"x": 1}, "i": 3}
-    event.tags = {"t1", "t2"}
+    event.metadata.update({"k": "v", "d": 0.1, "m": {"x": 1}, "i": 3})
+    event.tags.update({"t1", "t2"})
     return event
 
 

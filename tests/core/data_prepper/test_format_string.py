@@ -34,7 +34,7 @@ NOW = datetime(2025, 4, 1, 23, 59, 58, 123_456, tzinfo=UTC)
 def formed(text: str, fields: dict[str, Any] | None = None) -> str:
     """Return what a format gives for an event."""
     event = Event.of(json.dumps(FIELDS if fields is None else fields).encode())
-    event.metadata = {"k": "v"}
+    event.metadata.update({"k": "v"})
     return compile_format(text)(event)
 
 

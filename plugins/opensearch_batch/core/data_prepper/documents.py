@@ -26,10 +26,9 @@ from opensearch_batch.core.progress import IngestCounts
 from opensearch_batch.core.request import IngestRequest, check_index_name
 from opensearch_batch.core.rows import Blank, Mapped, PassedBy, Read, Rejected, Source
 from opensearch_batch.core.target import check_target, open_target
-from opensearch_batch.core.vectors import VectorField, VectorRejected
 
-# Members that an AI service's error may stand in: only a row with one of them is asked for it.
-ERROR_MEMBERS = ("error", "SageMakerInferenceError", "SageMakerOutput")
+# An array, or what stands in for a long one.
+_ARRAYS = b"[-"
 # A flat array of so many numbers is a vector, where nobody said how to map it.
 LEAST_DIMENSION = 16
 ROWS_LOOKED_AT = 100
@@ -39,8 +38,8 @@ Prepare = Callable[[Event, Row], None]
 class Writes(Protocol):
     """Makes what a sink writes of an event; raises RecordRejected where it cannot."""
 
-    def item(self, event: Event, place: tuple[str, int], origin: Any) -> Item:  # noqa: ANN401 - whatever the caller knows it by
-        """Return it."""
+    def item(self, event: Event, row: Row, origin: Any) -> Item:  # noqa: ANN401 - whatever the caller knows it by
+        """Return it; the event is not used any more. The row is where it came from."""
 
 
 class EventDocuments:
@@ -53,9 +52,10 @@ class EventDocuments:
         sources: what to read; where `enrich` is given, the jobs' inputs and their outputs.
         objects: where they lie.
         read: yields rows that each hold one JSON object.
-        prepare: what an event knows of its row before the first processor.
+        prepare: puts into an event what it has to know of its row; None for nothing.
         row_error: the AI service's reason when a row is an error in place of a prediction; None for rows of no job.
         enrich: the join with the inputs, None for none.
+        passes_arrays: leave the look at long arrays of numbers to the index.
         memory_bytes: how much may wait in memory for its partners.
     """
 
@@ -68,9 +68,10 @@ class EventDocuments:
         *,
         objects: Objects,
         read: Read,
-        prepare: Prepare = lambda event, row: None,  # noqa: ARG005 - rows alone
+        prepare: Prepare | None = None,
         row_error: RowError | None = None,
         enrich: Enrich | None = None,
+        passes_arrays: bool = False,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
         self._flow = flow
@@ -83,6 +84,7 @@ class EventDocuments:
         self._row_error = row_error
         self._enrich = enrich
         self._memory_bytes = memory_bytes
+        self._open = Event.around_array if passes_arrays else Event.of
         self.read_bytes = 0
 
     def __iter__(self) -> Iterator[Entry]:
@@ -90,16 +92,20 @@ class EventDocuments:
         if self._enrich is not None and len(self._sources) > 1:
             yield from self._enriched(self._enrich)
             return
+        entry = self._entry
         for number in range(len(self._sources)):
-            for row in self._rows(number):
-                yield self._entry(row) if isinstance(row, Row) else row
+            for row in self._read(self._objects, number, self._sources[number]):
+                yield entry(row) if type(row) is Row else row  # type: ignore[misc] # the others are entries
 
     def _entry(self, row: Row) -> Entry:
+        self.read_bytes += len(row.content)
         try:
-            event = self._event(row)
-            return self._routed(event, (row,))
+            return self._routed(self._event(row), (row,))
         except RecordRejected as error:
-            return Rejected((row,), str(error), vector=isinstance(error, VectorRejected))
+            return Rejected((row,), str(error))
+        except msgspec.DecodeError as error:
+            # Of an array that was passed by, and that a processor looked at.
+            return Rejected((row,), f"not JSON: {error}")
 
     def _event(self, row: Row) -> Event:
         """Read a row.
@@ -107,25 +113,17 @@ class EventDocuments:
         Raises:
             RecordRejected: it is no JSON object, or an AI service's error.
         """
-        event = Event.of(row.content)
-        if self._row_error is not None and any(map(event.fields.__contains__, ERROR_MEMBERS)):
-            self._refuse_error(event, row)
-        self._prepare(event, row)
+        event = self._open(row.content)
+        if self._row_error is not None and _may_be_error(event.fields) and (reason := self._row_error(row.content)):
+            raise RecordRejected(reason)
+        if self._prepare is not None:
+            self._prepare(event, row)
         return event
-
-    def _refuse_error(self, event: Event, row: Row) -> None:
-        output = event.fields.get("SageMakerOutput")
-        # A vector is no error, and most rows have one.
-        if "error" in event.fields or "SageMakerInferenceError" in event.fields or not _is_array(output):
-            reason = self._row_error(row.content) if self._row_error else None
-            if reason:
-                raise RecordRejected(reason)
 
     def _routed(self, event: Event, rows: tuple[Row, ...]) -> Entry:
         taken = self._flow.run(event)
-        if taken & self._bit and taken != DROPPED:
-            first = rows[0]
-            return self._writing.item(event, (first.uri, first.line), Mapped(rows))
+        if taken > 0 and taken & self._bit:
+            return self._writing.item(event, rows[0], Mapped(rows))
         size_bytes = sum(len(row.content) for row in rows)
         sources = tuple(row.source for row in rows)
         if taken == DROPPED:
@@ -180,7 +178,9 @@ class EventDocuments:
                 enrich.merge(event, record)
                 yield self._routed(event, rows)
             except RecordRejected as error:
-                yield Rejected(rows, str(error), group.key, vector=isinstance(error, VectorRejected))
+                yield Rejected(rows, str(error), group.key)
+            except msgspec.DecodeError as error:
+                yield Rejected(rows, f"not JSON: {error}", group.key)
 
 
 class EventMaker:
@@ -189,7 +189,7 @@ class EventMaker:
     Args:
         request: the index, its body, and how it is written.
         flow: makes a new flow, whose counts of failures are this ingest's.
-        writing: makes the writing for an index.
+        writing: makes the writing, which calls what it is given with each index that an event names.
         decisive: what of pipeline and sink decides the documents.
         sink: the sink's number.
         reading: the other named arguments of `EventDocuments`.
@@ -200,7 +200,7 @@ class EventMaker:
         request: IngestRequest,
         *,
         flow: Callable[[], Flow],
-        writing: Callable[[Callable[[str], Sequence[VectorField]]], Writing],
+        writing: Callable[[Callable[[str], None]], Writing],
         decisive: list[Any],
         sink: int = 0,
         **reading: Any,  # noqa: ANN401 - those of `EventDocuments`
@@ -240,14 +240,14 @@ class EventMaker:
     def documents(self, index: Index, sources: Sequence[Source], *, anew: bool) -> EventDocuments:  # noqa: ARG002 - of `Maker`
         """Return the documents of the sources."""
         self._used = self._flow()
-        return self._documents(self._used, sources, lambda name: (self._index(name) if name else index).vectors)
+        return self._documents(self._used, sources, self._make)
 
     def indexes(self, index: Index) -> list[str]:
         """Return the request's index, or those that events named."""
         return [index.name] if index.name else list(self._named)
 
-    def _index(self, name: str) -> Index:
-        """Return an index that an event names, made if it is absent.
+    def _make(self, name: str) -> None:
+        """Make an index that an event names, if it is absent.
 
         Raises:
             RecordRejected: no index can have this name.
@@ -258,7 +258,6 @@ class EventMaker:
             except ConfigError as error:
                 raise RecordRejected(str(error)) from None
             self._named[name], _ = open_target(self._cluster, msgspec.structs.replace(self.request, index=name))
-        return self._named[name]
 
     def remark(self, counts: IngestCounts) -> str | None:
         """Say what processors could not do, and what no sink takes."""
@@ -270,16 +269,14 @@ class EventMaker:
 
     def _dimensions(self, sources: Sequence[Source]) -> dict[str, int]:
         """Return the vectors of the first document that there is."""
-        documents = self._documents(self._flow(), sources, lambda name: ())  # noqa: ARG005 - not mapped yet
+        documents = self._documents(self._flow(), sources, lambda name: None)  # noqa: ARG005 - nothing is written
         for _, entry in zip(range(ROWS_LOOKED_AT), documents, strict=False):
             if isinstance(entry, Item) and entry.pieces[0].startswith((b'{"index"', b'{"create"', b'{"update"')):
                 return {name: len(value) for name, value in fields_of(entry).items() if is_vector(value)}
         return {}
 
-    def _documents(
-        self, flow: Flow, sources: Sequence[Source], vectors: Callable[[str], Sequence[VectorField]]
-    ) -> EventDocuments:
-        return EventDocuments(flow, self._writing(vectors), self._sink, sources, **self._reading)
+    def _documents(self, flow: Flow, sources: Sequence[Source], named: Callable[[str], None]) -> EventDocuments:
+        return EventDocuments(flow, self._writing(named), self._sink, sources, passes_arrays=True, **self._reading)
 
 
 def is_vector(value: object) -> bool:
@@ -309,5 +306,9 @@ def refuse_plain_vectors(index: Index, fields: Sequence[str]) -> None:
             )
 
 
-def _is_array(node: Any) -> bool:  # noqa: ANN401 - a node
-    return type(node) is msgspec.Raw and memoryview(node)[0] == ord("[")
+def _may_be_error(fields: dict[str, Any]) -> bool:
+    """Say whether a row has to be asked for an AI service's error; one with a vector in the usual place has none."""
+    if "error" in fields or "SageMakerInferenceError" in fields:
+        return True
+    output = fields.get("SageMakerOutput")
+    return output is not None and not (type(output) is msgspec.Raw and memoryview(output)[0] in _ARRAYS)

@@ -22,6 +22,13 @@ MISSING: Any = object()
 MAX_KEY_CHARS = 2048
 _KEY = re.compile(r"[A-Za-z0-9._~@/\[\]()$ -]*")
 _NULL, _OBJECT, _ARRAY = ord("n"), ord("{"), ord("[")
+# An array of so many bytes is passed by; it is looked for behind a name, with or without a space.
+LONG_BYTES = 512
+_MARKS, _ARRAYS_TRIED, _BACKSLASH = (b'":[', b'": ['), 4, ord("\\")
+# A number nobody writes, and the node of an array that was passed by.
+STAND_IN = b"-0.00e-00"
+_TWO = 2
+ARRAY_NODE = msgspec.Raw(STAND_IN)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode = msgspec.json.Decoder().decode
@@ -47,12 +54,29 @@ def key_of(text: str, *, any_name: bool = False) -> Key:
 class Event:
     """One event: its `fields`, its `tags`, and `metadata`, which processors see and no sink writes."""
 
-    __slots__ = ("fields", "metadata", "tags")
+    # Made for each row, most of which have neither tags nor metadata: those are made when they are asked for.
+    __slots__ = ("_metadata", "_tags", "array", "fields")
 
     def __init__(self, fields: dict[str, Node], metadata: dict[str, Any] | None = None) -> None:
         self.fields = fields
-        self.metadata: dict[str, Any] = metadata or {}
-        self.tags: set[str] = set()
+        self._metadata = metadata
+        self._tags: set[str] | None = None
+        # The row, and where in it the array stands that was passed by.
+        self.array: tuple[bytes, int, int] | None = None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What processors see and no sink writes."""
+        if self._metadata is None:
+            self._metadata = {}
+        return self._metadata
+
+    @property
+    def tags(self) -> set[str]:
+        """The tags that processors gave it."""
+        if self._tags is None:
+            self._tags = set()
+        return self._tags
 
     @classmethod
     def of(cls, row: bytes) -> Event:
@@ -70,12 +94,42 @@ class Event:
         except RecursionError:
             raise RecordRejected(TOO_DEEP) from None
 
+    @classmethod
+    def around_array(cls, row: bytes) -> Event:
+        """Read a row, passing by a long array of numbers in it, as one of a vector is nearly all of a row.
+
+        What stands in the array is only looked at for texts: an index refuses the document if it is no JSON.
+
+        Raises:
+            RecordRejected: the rest is no JSON object (RFC 8259, UTF-8).
+        """
+        start, end = _long_array(row)
+        if start < 0:
+            return cls.of(row)
+        before = row.rfind(b'"', 0, start)
+        try:
+            name = row[row.rfind(b'"', 0, before) + 1 : before].decode()
+            fields = _members(check_text(b"%b%b%b" % (row[:start], STAND_IN, row[end:])))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecordRejected, RecursionError):
+            return cls.of(row)
+        # The array belongs to a member of this name at the top, or the row is read as any other.
+        if bytes(fields.get(name, b"")) != STAND_IN:
+            return cls.of(row)
+        fields[name] = ARRAY_NODE
+        event = cls(fields)
+        event.array = (row, start, end)
+        return event
+
     def find(self, key: Key) -> Node:
         """Return what stands at a key, `MISSING` for nothing; the empty key is the whole event."""
+        if not key:
+            self._read_array()
         node: Node = self.fields
         holder: Any = None
         at: Any = None
         for name in key:
+            if node is ARRAY_NODE:
+                node = self._array_node()
             if type(node) is msgspec.Raw:
                 node = _opened(node)
                 if holder is not None:
@@ -93,7 +147,13 @@ class Event:
                 return MISSING
             if node is MISSING:
                 return MISSING
-        return node
+        return self._array_node() if node is ARRAY_NODE else node
+
+    def within(self, members: dict[str, Node]) -> Event:
+        """Return what stands in it as an event of its own, which has the same metadata and tags."""
+        inner = Event(members, self.metadata)
+        inner._tags, inner.array = self.tags, self.array
+        return inner
 
     def has(self, key: Key) -> bool:
         """Say whether something stands at a key, null included."""
@@ -101,7 +161,7 @@ class Event:
 
     def is_null(self, key: Key) -> bool:
         """Say whether nothing stands at a key, or null; nothing is read for it."""
-        node = self.find(key)
+        node = self.fields.get(key[0]) if len(key) == 1 else self.find(key)
         if type(node) is msgspec.Raw:
             return memoryview(node)[0] == _NULL
         return node is None or node is MISSING
@@ -117,6 +177,9 @@ class Event:
         Raises:
             EventError: on the way stands what has no members.
         """
+        if node is ARRAY_NODE and len(key) > 1:
+            # Only at the top is it known for what it is.
+            node = self._array_node()
         holder: Any = self.fields
         for name in key[:-1]:
             holder = _child(holder, name)
@@ -157,12 +220,54 @@ class Event:
     def copy(self) -> Event:
         """Return an event that may be changed without changing this one."""
         twin = Event({name: frozen(node) for name, node in self.fields.items()}, dict(self.metadata))
-        twin.tags = set(self.tags)
+        twin._tags, twin.array = set(self.tags), self.array
         return twin
 
     def to_json(self) -> bytes:
         """Return the event's text; what nobody touched is as it was read."""
-        return _encode(self.fields)
+        return b"".join(self.pieces(self.fields))
+
+    def pieces(self, fields: dict[str, Node]) -> tuple[bytes, ...]:
+        """Return the text of fields of this event in pieces, so that the array that was passed by is copied once."""
+        text = _encode(fields)
+        if self.array is None:
+            return (text,)
+        row, start, end = self.array
+        parts = text.split(STAND_IN)
+        if len(parts) == _TWO:
+            return parts[0], row[start:end], parts[1]
+        return (row[start:end].join(parts),)
+
+    def _read_array(self) -> None:
+        """Put the array that was passed by where it belongs."""
+        if self.array is not None:
+            node = self._array_node()
+            self.fields.update({name: node for name, each in self.fields.items() if each is ARRAY_NODE})
+            self.array = None
+
+    def _array_node(self) -> Node:
+        row, start, end = self.array or (b"", 0, 0)
+        return msgspec.Raw(row[start:end])
+
+
+def _long_array(row: bytes) -> tuple[int, int]:
+    """Return where the first long array of numbers starts and ends, -1 for none that is surely one.
+
+    A quote that ends a name is never inside a text: there it stands behind a backslash. Of arrays in an array the first
+    bracket that closes leaves another one, which no reader takes, and so the row is read as any other.
+    """
+    for mark in _MARKS:
+        at = row.find(mark)
+        for _ in range(_ARRAYS_TRIED):
+            if at < 0:
+                break
+            start = at + len(mark) - 1
+            end = row.find(b"]", start) + 1
+            if end - start > LONG_BYTES:
+                plain = row[at - 1] != _BACKSLASH and row[start + 1] != _ARRAY and row.find(b'"', start, end) < 0
+                return (start, end) if plain and (row.isascii() or row[start:end].isascii()) else (-1, -1)
+            at = row.find(mark, start)
+    return -1, -1
 
 
 def value_of(node: Node) -> Any:  # noqa: ANN401 - any JSON

@@ -6,7 +6,7 @@ Source: Data Prepper's IndexConfiguration, IndexManager and EventActionResolver 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from opensearch_batch.core.data_prepper.writing import OfEvent, Shape, Writing
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.objects import Objects, Stored
 from opensearch_batch.core.request import IngestRequest
-from opensearch_batch.core.vectors import VectorField
 
 
 def is_dynamic(sink: OpenSearchSink) -> bool:
@@ -87,7 +86,7 @@ def request_of(sink: OpenSearchSink, at: datetime, objects: Objects) -> IngestRe
     )
 
 
-def writing_of(sink: OpenSearchSink, at: datetime, vectors: Callable[[str], Sequence[VectorField]]) -> Writing:
+def writing_of(sink: OpenSearchSink, at: datetime, named: Callable[[str], None]) -> Writing:
     """Return what a sink writes of an event."""
     index: OfEvent | None = None
     if is_dynamic(sink):
@@ -107,7 +106,7 @@ def writing_of(sink: OpenSearchSink, at: datetime, vectors: Callable[[str], Sequ
             sink.exclude_keys,
             sink.tags_target_key,
         ),
-        vectors=vectors,
+        named=named,
     )
 
 

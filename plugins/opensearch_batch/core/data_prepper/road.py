@@ -196,7 +196,7 @@ class Road:
         return EventMaker(
             request_of(sink, at, objects),
             flow=self.flow,
-            writing=lambda vectors: writing_of(sink, at, vectors),
+            writing=lambda named: writing_of(sink, at, named),
             decisive=self.sink_decisive(number),
             sink=number,
             **self._reading(objects, row_error=row_error, with_metadata=with_metadata),
@@ -291,10 +291,10 @@ class Road:
     def _ml_when(self) -> Callable[[Event], bool]:
         return compile_condition(self.ml.ml_when if self.ml else None)
 
-    def _prepare(self, *, with_metadata: bool) -> Callable[[Event, Row], None]:
+    def _prepare(self, *, with_metadata: bool) -> Callable[[Event, Row], None] | None:
         """Return what puts bucket and key into an event."""
         if not with_metadata or self.source.disable_s3_metadata_in_event:
-            return lambda event, row: None  # noqa: ARG005 - rows alone
+            return None
         root = key_of(self.source.metadata_root_key)
 
         def prepare(event: Event, row: Row) -> None:

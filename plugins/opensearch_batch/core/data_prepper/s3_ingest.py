@@ -31,6 +31,7 @@ from opensearch_batch.core.dead_letters import count_letters
 from opensearch_batch.core.documents import Entry
 from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.ingest import DONE, DONE_WITH_DEAD_LETTERS, IngestReport
+from opensearch_batch.core.join import Row
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.progress import IngestCounts, ProgressFile
@@ -56,7 +57,7 @@ class S3Writing:
         self._default = sink.default_bucket
         self._shape = Shape(None, sink.include_keys, sink.exclude_keys, sink.tags_target_key)
 
-    def item(self, event: Event, place: tuple[str, int], origin: Any) -> Item:  # noqa: ANN401, ARG002 - as of an index
+    def item(self, event: Event, row: Row, origin: Any) -> Item:  # noqa: ANN401, ARG002 - as of an index
         """Return what is written of an event.
 
         Raises:

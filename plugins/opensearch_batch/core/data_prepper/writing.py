@@ -7,20 +7,30 @@ Source: Data Prepper's BulkIngester and JsonStringBuilder (2.17).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import msgspec
 
 from opensearch_batch.core.bulk import Action, Item, lines_of
-from opensearch_batch.core.data_prepper.event import MISSING, Event, EventError, Key, Node, elements_of, members_of
+from opensearch_batch.core.data_prepper.event import (
+    MISSING,
+    Event,
+    EventError,
+    Key,
+    Node,
+    elements_of,
+    members_of,
+)
 from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.field_map import ID_FIELD, document_id
+from opensearch_batch.core.join import Row
 from opensearch_batch.core.manifest import digest
-from opensearch_batch.core.vectors import VectorField, vector_check
 
 OfEvent = Callable[[Event], str]
 ACTIONS = frozenset(get_args(Action))
+_SHORT_BYTES, _PLAIN = 64, re.compile(rb'"[!#-\[\]-~]+"')
 _encode = msgspec.json.Encoder().encode
 
 
@@ -65,7 +75,7 @@ class Writing:
         action: what to do with it.
         index: the index's name where events decide about it, None for the request's.
         shape: which part of an event is the document.
-        vectors: the vector fields of an index by its name, ``""`` for the request's; a wrong vector is rejected.
+        named: called with the name of each index that an event names, before anything is written there.
     """
 
     def __init__(
@@ -76,64 +86,57 @@ class Writing:
         action: OfEvent | Action = "index",
         index: OfEvent | None = None,
         shape: Shape | None = None,
-        vectors: Callable[[str], Sequence[VectorField]] = lambda index: (),  # noqa: ARG005 - no vectors anywhere
+        named: Callable[[str], None] = lambda name: None,  # noqa: ARG005 - it is there
     ) -> None:
         self._id_of = id_of
         self._routing = routing
         self._action = action
+        self._is_fixed = action in ACTIONS
         self._index = index
         self._shape = None if shape is None or shape.is_whole else shape
-        self._vectors = vectors
-        self._checks: dict[str, list[tuple[Key, Callable[[bytes], None]]]] = {}
+        self._named = named
 
-    def item(self, event: Event, place: tuple[str, int], origin: Any) -> Item:  # noqa: ANN401 - whatever the caller knows it by
-        """Return what is written of an event.
+    def item(self, event: Event, row: Row, origin: Any) -> Item:  # noqa: ANN401 - whatever the caller knows it by
+        """Return what is written of an event, which is not used any more.
 
         Raises:
             RecordRejected: it cannot be written: no such action, a wrong vector, an id that is none.
         """
+        index = routing = None
         try:
-            name = self._name(event, place)
-            routing = self._routing(event) if self._routing else None
-            index = self._index(event) if self._index else None
-            action = self._action_of(event)
+            if self._index is not None:
+                index = self._index(event)
+                self._named(index)
+            if self._routing is not None:
+                routing = self._routing(event) or None
+            action = self._action if self._is_fixed else self._action_of(event)
+            name = self._name(event, row)
         except EventError as error:
             raise RecordRejected(str(error)) from None
         if action == "delete":
             return Item(name, lines_of(name, op_type="delete", routing=routing, index=index), origin)
-        own = None if self._shape is None else self._shape.document(event)
+        fields = event.fields if self._shape is None else dict(self._shape.document(event))
         # OpenSearch refuses a document with an _id in its body.
-        fields = event.fields if own is None else own
-        if ID_FIELD in fields:
-            fields = {name: node for name, node in fields.items() if name != ID_FIELD}
-        for key, check in self._checks_of(index or ""):
-            node = fields.get(key[0]) if len(key) == 1 else Event(fields).find(key)
-            text = _text_of(node)
-            if text is not None:
-                check(text)
-        return Item(name, lines_of(name, _encode(fields), op_type=action, routing=routing, index=index), origin)
+        fields.pop(ID_FIELD, None)
+        lines = lines_of(name, *event.pieces(fields), op_type=action, routing=routing, index=index)  # type: ignore[arg-type] # a fixed one is none of a format
+        return Item(name, lines, origin)
 
-    def _name(self, event: Event, place: tuple[str, int]) -> str:
+    def _name(self, event: Event, row: Row) -> str:
         if self._id_of is not None:
-            name = self._id_of(event)
-            if name:
+            if name := self._id_of(event):
                 return document_id(_encode(name))
         elif (own := event.fields.get(ID_FIELD)) is not None and (text := _text_of(own)) is not None:
+            # Most ids are short plain texts, which need no reading.
+            if len(text) <= _SHORT_BYTES and _PLAIN.fullmatch(text):
+                return text[1:-1].decode()
             return document_id(text)
-        return digest(*map(str, place))
+        return digest(row.uri, str(row.line))
 
     def _action_of(self, event: Event) -> Action:
-        action = self._action if isinstance(self._action, str) else self._action(event)
+        action = self._action(event) if callable(self._action) else self._action
         if action not in ACTIONS:
             raise RecordRejected(f"action {action!r} is none of {', '.join(sorted(ACTIONS))}")
         return action  # type: ignore[return-value] # one of them
-
-    def _checks_of(self, index: str) -> list[tuple[Key, Callable[[bytes], None]]]:
-        checks = self._checks.get(index)
-        if checks is None:
-            checks = [(tuple(field.name.split(".")), vector_check(field)) for field in self._vectors(index)]
-            self._checks[index] = checks
-        return checks
 
 
 def encoded(fields: dict[str, Node]) -> bytes:

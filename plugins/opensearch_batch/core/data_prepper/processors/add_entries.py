@@ -41,7 +41,6 @@ from opensearch_batch.core.data_prepper.processors.base import (
     plain,
     source_key,
     target_key,
-    within,
 )
 from opensearch_batch.core.errors import ConfigError
 
@@ -218,7 +217,7 @@ def _to_elements(place: str, entry: AddEntry, iterate_on: str, value: Value) -> 
     holds = condition_of(f"{place}.add_to_element_when", entry.add_to_element_when)
 
     def changed(element: Node, event: Event, text: str) -> Node:
-        inner = within(event, object_of(element, option))
+        inner = event.within(object_of(element, option))
         if entry.evaluate_when_on_element and not holds(inner):
             return element
         node, exists = value(inner if entry.disable_root_keys else event), text in inner.fields

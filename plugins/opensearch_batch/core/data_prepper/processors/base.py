@@ -194,13 +194,6 @@ def list_at(event: Event, key: Key, option: str) -> list[Node] | None:
     return elements
 
 
-def within(event: Event, members: dict[str, Node]) -> Event:
-    """Return an element of a list as an event; metadata and tags are those of the event it stands in."""
-    inner = Event(members)
-    inner.metadata, inner.tags = event.metadata, event.tags
-    return inner
-
-
 def object_of(node: Node, option: str) -> dict[str, Node]:
     """Return the members of an element of a list, to be changed apart from it.
 

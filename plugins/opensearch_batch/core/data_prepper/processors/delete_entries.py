@@ -24,7 +24,6 @@ from opensearch_batch.core.data_prepper.processors.base import (
     object_of,
     patterns_of,
     target_key,
-    within,
 )
 from opensearch_batch.core.errors import ConfigError
 
@@ -120,7 +119,7 @@ def _in_elements(place: str, entry: DeleteEntry, iterate_on: str, delete: Step) 
     holds = condition_of(f"{place}delete_from_element_when", entry.delete_from_element_when)
 
     def changed(element: Node, event: Event) -> Node:
-        inner = within(event, object_of(element, option))
+        inner = event.within(object_of(element, option))
         if holds(inner):
             delete(inner)
             return inner.fields
