@@ -160,11 +160,20 @@ def test_a_document_is_what_the_sink_takes_of_the_event(units: Units, index: str
 
 
 def test_an_absent_index_is_made_with_the_vectors_of_the_first_document(units: Units, index: str) -> None:
-    """Its field can be searched; a later vector of another length is a dead letter."""
-    units.write(units.opensearch(f"index: {index}"))
-    units.put("in/a.json", {"_id": "1", "v": VECTOR}, {"_id": "2", "v": VECTOR[:-1]}, {"_id": "3", "v": None})
+    """Its field can be searched; a later vector of another length, of zeros or no JSON is a dead letter, each alone."""
+    units.write(units.opensearch(f"index: {index}\nnumber_of_shards: 2"))
+    units.put(
+        "in/a.json",
+        {"_id": "1", "v": VECTOR},
+        {"_id": "2", "v": VECTOR[:-1]},
+        {"_id": "3", "v": None},
+        {"_id": "4", "v": [0.0] * 16},
+        f'{{"_id":"5","v":[{"0.5" * 200},,1]}}',
+    )
     (report,) = units.run()
-    assert (report.counts.indexed, report.counts.dead_letters) == (2, 1)
+    assert (report.counts.indexed, report.counts.dead_letters) == (2, 3)
+    assert {letter.id: letter.status for letter in units.letters(report)} == {"2": 400, "4": 400, "5": 400}
+    assert units.lab.node("GET", f"{index}/_settings")[index]["settings"]["index"]["number_of_shards"] == "2"
     assert report.remarks == [f"index {index} was not there and is made with knn_vector fields: v (16 values)"]
     found = units.lab.node("POST", f"{index}/_search", {"query": {"knn": {"v": {"vector": VECTOR, "k": 1}}}})
     assert [hit["_id"] for hit in found["hits"]["hits"]] == ["1"]

@@ -219,7 +219,7 @@ class EventMaker:
         """Let any sources pass: what reads them was checked with the file."""
 
     def open(self, cluster: Cluster, sources: Sequence[Source]) -> tuple[Index, str | None]:
-        """Return the index; one that is absent and has no body is made with the vectors of the first documents.
+        """Return the index; one that is absent and has no mappings is made with the vectors of the first documents.
 
         Raises:
             ConfigError: it is there with other mappings than the body.
@@ -227,12 +227,13 @@ class EventMaker:
         if not self.request.index:
             self._cluster = cluster
             return Index("", "", (), {}, {}), None
-        if self.request.index_body is not None or check_target(cluster, self.request) is not None:
+        body = self.request.index_body
+        if (body or {}).get("mappings") or check_target(cluster, self.request) is not None:
             return open_target(cluster, self.request)
         dimensions = self._dimensions(sources)
         if not dimensions:
             return open_target(cluster, self.request)
-        request = msgspec.structs.replace(self.request, index_body=vector_body(dimensions))
+        request = msgspec.structs.replace(self.request, index_body=with_vectors(body or {}, dimensions))
         fields = ", ".join(f"{name} ({size} values)" for name, size in dimensions.items())
         index, _ = open_target(cluster, request)
         return index, f"index {request.index} was not there and is made with knn_vector fields: {fields}"
@@ -286,11 +287,11 @@ def is_vector(value: object) -> bool:
     return all(type(each) in (int, float) for each in value) and any(type(each) is float for each in value)
 
 
-def vector_body(dimensions: dict[str, int]) -> dict[str, Any]:
-    """Return the body of an index with these vector fields; the engine is the one that every node has."""
+def with_vectors(body: dict[str, Any], dimensions: dict[str, int]) -> dict[str, Any]:
+    """Return the body of an index with these vector fields in it; the engine is the one that every node has."""
     method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
     fields = {name: {"type": "knn_vector", "dimension": size, "method": method} for name, size in dimensions.items()}
-    return {"settings": {"index.knn": True}, "mappings": {"properties": fields}}
+    return {**body, "settings": {**body.get("settings", {}), "index.knn": True}, "mappings": {"properties": fields}}
 
 
 def refuse_plain_vectors(index: Index, fields: Sequence[str]) -> None:
