@@ -16,7 +16,7 @@ halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&
 	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
 	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
 
-.PHONY: help demo backfill up down test test-all check bench clean prerequisites constraints reference
+.PHONY: help demo backfill data-prepper up down test test-all check bench clean prerequisites constraints reference
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -26,6 +26,9 @@ demo: $(INSTALLED) ## start the stack, run the passages pipeline (SERVICE=sagema
 
 backfill: $(INSTALLED) ## start the stack, run the daily pipeline backwards over DAYS=5 days, twice
 	@$(BIN)/python -m include.local_stack.backfill
+
+data-prepper: $(INSTALLED) ## start the stack, run the OSI sample unchanged but for its placeholders, ask; then rows without a title
+	@$(BIN)/python -m include.local_stack.data_prepper
 
 up: $(INSTALLED) ## start the local stack (OPENSEARCH_VERSION=2.19.1|3.6.0, SECURITY=on, PORTS=free)
 	@$(STACK) up

@@ -11,7 +11,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 import msgspec
@@ -43,11 +43,16 @@ console = Console(highlight=False, soft_wrap=True)
 class Demo:
     """One run of a service's passages pipeline on a running stack."""
 
-    def __init__(self, stack: Stack, service: str, dag_id: str | None = None) -> None:
+    # What other pipelines' documents and stages are called, their demos say.
+    stages: ClassVar[tuple[str, ...]] = STAGES
+    text_field: ClassVar[str] = "text"
+    vector_field: ClassVar[str] = "embedding"
+
+    def __init__(self, stack: Stack, service: str, dag_id: str | None = None, index: str | None = None) -> None:
         self._stack = stack
         self._service = service
         self._dag_id = dag_id or PIPELINES[service]
-        self._index = self._dag_id.replace("_", "-")
+        self._index = index or self._dag_id.replace("_", "-")
         self._airflow = AirflowAPI(stack.addresses.airflow, "admin", stack.airflow_password())
         self._aws = boto3.Session(
             aws_access_key_id=stack.credentials.access_key,
@@ -65,13 +70,8 @@ class Demo:
         self.provide()
         jobs, writes = self._jobs(), self._writes()
         self._airflow.wait_for_dag(self._dag_id)
-        run_id = self._airflow.trigger(self._dag_id)
-        started = time.monotonic()
-        tasks, state = self._watch(run_id, started)
-        console.print(f"run {run_id}: {state} in {time.monotonic() - started:.1f} s")
-        self._show_stages(tasks)
-        if state != "success":
-            self._show_failures(tasks)
+        tasks = self._follow(self._airflow.trigger(self._dag_id))
+        if tasks is None:
             return False
         self._show_counts(tasks, jobs=self._jobs() - jobs, writes=self._writes() - writes)
         self._ask(self._manifest(tasks).model_id)
@@ -85,14 +85,28 @@ class Demo:
         key = f"passages/{SAMPLE.name}"
         if self._objects.head(f"s3://{DOCUMENTS}/{key}") is None:
             self._s3.upload_file(str(SAMPLE), DOCUMENTS, key)
+        self._provide_model()
+        with gzip.open(SAMPLE) as sample:
+            console.print(f"{sum(1 for _ in sample):,} passages in s3://{DOCUMENTS}/{key}")
+
+    def _provide_model(self) -> None:
         sagemaker: Any = self._aws.client("sagemaker", endpoint_url=self._stack.addresses.ai_services)
         try:
             sagemaker.create_model(ModelName=MODEL)
         except sagemaker.exceptions.ClientError as error:
             if "already exist" not in str(error):
                 raise
-        with gzip.open(SAMPLE) as sample:
-            console.print(f"{sum(1 for _ in sample):,} passages in s3://{DOCUMENTS}/{key}")
+
+    def _follow(self, run_id: str) -> list[dict[str, Any]] | None:
+        """Show a run until it ends; return its tasks, None when it failed."""
+        started = time.monotonic()
+        tasks, state = self._watch(run_id, started)
+        console.print(f"run {run_id}: {state} in {time.monotonic() - started:.1f} s")
+        self._show_stages(tasks)
+        if state == "success":
+            return tasks
+        self._show_failures(tasks)
+        return None
 
     def _watch(self, run_id: str, started: float) -> tuple[list[dict[str, Any]], str]:
         """Print progress whenever a stage moves, until the run ends."""
@@ -100,7 +114,7 @@ class Demo:
         while time.monotonic() < started + WAIT_S:
             state = str(self._airflow.run(self._dag_id, run_id)["state"])
             tasks = self._airflow.tasks(self._dag_id, run_id)
-            line = "   ".join(_progress(stage, tasks) for stage in STAGES)
+            line = "   ".join(_progress(stage, tasks) for stage in self.stages)
             if line != shown:
                 console.print(f"{time.monotonic() - started:6.1f} s   {line}")
                 shown = line
@@ -123,7 +137,7 @@ class Demo:
 
     def _show_stages(self, tasks: list[dict[str, Any]]) -> None:
         table = Table("stage", "tasks", "wall clock s", box=None, pad_edge=False)
-        for stage in STAGES:
+        for stage in self.stages:
             of_stage = [task for task in tasks if task["task_id"] == stage and task["end_date"]]
             if of_stage:
                 first = min(_at(task["start_date"]) for task in of_stage)
@@ -171,8 +185,8 @@ class Demo:
     def _ask(self, model_id: str) -> None:
         """Ask by text (the node embeds the question) and by vector (we embed it): the answers have to agree."""
         for question in QUESTIONS:
-            neural = {"neural": {"embedding": {"query_text": question, "model_id": model_id, "k": CANDIDATES}}}
-            knn = {"knn": {"embedding": {"vector": self._embed(model_id, question), "k": CANDIDATES}}}
+            neural = {"neural": {self.vector_field: {"query_text": question, "model_id": model_id, "k": CANDIDATES}}}
+            knn = {"knn": {self.vector_field: {"vector": self._embed(model_id, question), "k": CANDIDATES}}}
             by_text, by_vector = self._search(neural), self._search(knn)
             same = "same answers by knn" if by_text == by_vector else f"knn answers otherwise: {by_vector}"
             console.print(f"\n[bold]{question}?[/bold]   (neural query; {same})")
@@ -186,9 +200,9 @@ class Demo:
         return vector
 
     def _search(self, query: dict[str, Any]) -> list[tuple[float, str]]:
-        body = {"size": ANSWERS, "_source": {"excludes": ["embedding"]}, "query": query}
+        body = {"size": ANSWERS, "_source": {"excludes": [self.vector_field]}, "query": query}
         hits = self._post(f"{self._index}/_search", body)["hits"]["hits"]
-        return [(round(hit["_score"], 4), hit["_source"]["text"]) for hit in hits]
+        return [(round(hit["_score"], 4), hit["_source"][self.text_field]) for hit in hits]
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         answer = self._node.post(f"{self._stack.addresses.opensearch}/{path}", json=body, timeout=TIMEOUT_S)

@@ -17,20 +17,25 @@ SAMPLES = REPOSITORY / "include" / "samples" / "data_prepper"
 PRINTED, ARRAYS = SAMPLES / "sagemaker_batch_job.yaml", SAMPLES / "sagemaker_batch_job_arrays.yaml"
 NAME = "sagemaker-batch-job-pipeline"
 ACCOUNT = "123456789012"
+TITAN = "amazon.titan-embed-text-v2:0"
 INPUT = "sagemaker/sagemaker_djl_batch_input/"
 
 
 class DataPrepperFiles:
     """Data Prepper pipelines of a user: their files, and a bucket for their documents and the jobs' outputs."""
 
-    def __init__(self, own: OwnPipelines, *, input_filter: str = "$.text") -> None:
+    def __init__(self, own: OwnPipelines, *, input_filter: str = "$.text", service: str = "sagemaker") -> None:
         self.own, self.lab, self.airflow = own, own.lab, own.airflow
         self.bucket = own.lab.new_bucket()
-        self.model_id = self._model(input_filter)
+        self.model_id = self._model(input_filter) if service == "sagemaker" else self._bedrock_model()
 
     def add(self, sample: Path, name: str, *, index: str, changes: Iterable[tuple[str, str]] = ()) -> str:
         """Write a sample under a name of its own, its placeholders filled in, and wait until Airflow has it."""
-        (self.own.folder / "pipelines" / f"{name}.yaml").write_text(self.filled(sample, name, index, changes))
+        return self.write(name, self.filled(sample, name, index, changes))
+
+    def write(self, name: str, text: str) -> str:
+        """Write a file and wait until Airflow has its pipeline."""
+        (self.own.folder / "pipelines" / f"{name}.yaml").write_text(text)
         self.airflow.wait_for_dag(name)
         return name
 
@@ -77,13 +82,21 @@ class DataPrepperFiles:
         return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
 
     def _model(self, input_filter: str) -> str:
-        keys = self.lab.stack.credentials
-        body = json.loads((REPOSITORY / "include" / "connectors" / "sagemaker.json").read_text())
-        del body["credential"]
-        values = {"region": "us-east-1", "model_name": MODEL, "endpoint_name": MODEL}
-        body = fill(body, values, "connector")
+        body = self._connector("sagemaker", region="us-east-1", model_name=MODEL, endpoint_name=MODEL)
         body["parameters"]["DataProcessing"]["InputFilter"] = input_filter
+        return self._registered(f"data prepper {'texts' if input_filter == '$.text' else 'arrays'}", body)
+
+    def _bedrock_model(self) -> str:
+        role = f"arn:aws:iam::{ACCOUNT}:role/batch"
+        body = self._connector("bedrock", region="us-east-1", model_name=TITAN, job_role_arn=role)
+        return self._registered("data prepper bedrock", body)
+
+    def _connector(self, name: str, **values: str) -> dict[str, Any]:
+        body = json.loads((REPOSITORY / "include" / "connectors" / f"{name}.json").read_text())
+        del body["credential"]
+        return fill(body, values, "connector")
+
+    def _registered(self, name: str, body: dict[str, Any]) -> str:
+        keys = self.lab.stack.credentials
         credential = {"access_key": keys.access_key, "secret_key": keys.secret_key}
-        ml = MLCommons(self.lab.cluster())
-        name = f"data prepper {'texts' if input_filter == '$.text' else 'arrays'}"
-        return ml.ensure_model(name, {**body, "credential": credential}).id
+        return MLCommons(self.lab.cluster()).ensure_model(name, {**body, "credential": credential}).id

@@ -9,9 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Param, task_group
+from airflow.sdk import DAG, Asset, Param, task_group
 
 from opensearch_batch.alerts import alert_of_failure
+from opensearch_batch.core.clients import address_of
 from opensearch_batch.core.data_prepper.file import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.road import Road
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
@@ -21,6 +22,8 @@ from opensearch_batch.data_prepper.ingest import OpenSearchUnitIngestOperator
 from opensearch_batch.data_prepper.prepare import OpenSearchScannedRowsOperator, OpenSearchScanOperator
 from opensearch_batch.data_prepper.reconcile import OpenSearchScanReconcileOperator
 from opensearch_batch.poll import OpenSearchMLTaskSensor
+from opensearch_batch.publish import OpenSearchPublishOperator
+from opensearch_batch.schedules import index_asset
 
 RUNS_AT_ONCE = 16
 MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
@@ -100,6 +103,10 @@ def _lay_out(road: Road) -> None:
         trigger_rule="all_done",
         **here,
     )
+    if followed := _assets(road):
+        reconcile >> OpenSearchPublishOperator(
+            task_id="publish", index=followed[0][0], outlets=[a for _, a in followed]
+        )
     if road.ml is not None:
 
         @task_group(group_id="shard", prefix_group_id=False)
@@ -110,6 +117,13 @@ def _lay_out(road: Road) -> None:
     rows = OpenSearchScannedRowsOperator(task_id="rows")
     prepare >> rows
     OpenSearchUnitIngestOperator.partial(task_id="ingest_rows", **here).expand(unit=rows.output) >> reconcile
+
+
+def _assets(road: Road) -> list[tuple[str, Asset]]:
+    """Return the indexes that other DAGs can follow: those that the file names, with their hosts."""
+    named = [sink for _, sink in road.pipeline.sinks if isinstance(sink, OpenSearchSink) and "{" not in sink.index]
+    own = road.file.own.connections.opensearch
+    return [(sink.index, index_asset(own or address_of(sink.hosts[0]).host, sink.index)) for sink in named]
 
 
 def _of_shard(road: Road, shard: Any, here: dict[str, Any]) -> None:  # noqa: ANN401 - the XComArg of one shard

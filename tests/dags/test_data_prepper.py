@@ -1,0 +1,97 @@
+"""A Data Prepper file becomes a DAG for each of its pipelines; its secrets stay in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+
+from opensearch_batch import hooks
+from opensearch_batch.data_prepper.connections import connection_at
+from opensearch_batch.pipelines import pipelines
+
+INCLUDE = Path(__file__).resolve().parents[2] / "include"
+SAMPLE = INCLUDE / "samples" / "data_prepper" / "sagemaker_batch_job.yaml"
+PASSWORD = "never-shown-anywhere"
+NAME = "sagemaker-batch-job-pipeline"
+
+
+def dag_of(folder: Path, text: str) -> DAG:
+    """Return the one DAG of a file."""
+    (folder / "books.yaml").write_text(text)
+    found = pipelines(folder)
+    assert found.refused == []
+    (dag,) = found.dags
+    return dag
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> DAG:
+    """The DAG of the documents' sample."""
+    return dag_of(tmp_path, SAMPLE.read_text())
+
+
+def test_the_sample_is_a_dag_of_the_usual_stages(sample: DAG) -> None:
+    """Its name is the pipeline's, its schedule the scan's; a person has to switch it on."""
+    assert sample.dag_id == NAME
+    stages = ["batch_predict", "ingest", "ingest_rows", "poll", "prepare", "publish", "reconcile", "rows"]
+    assert sorted(sample.task_dict) == stages
+    assert sample.schedule == timedelta(minutes=6)
+    assert (sample.is_paused_upon_creation, sample.catchup) == (True, False)
+    assert {"opensearch", "data-prepper", "sagemaker"} <= sample.tags
+
+
+def test_a_pipeline_without_a_schedule_scans_once(tmp_path: Path) -> None:
+    """As the original does when it starts."""
+    text = SAMPLE.read_text().replace("        scheduling:\n          interval: PT6M\n", "")
+    schedule: Any = dag_of(tmp_path, text).schedule
+    assert schedule == "@once"
+
+
+def test_pipelines_of_both_kinds_live_together_and_names_are_told_apart(tmp_path: Path) -> None:
+    """A second pipeline of one name is refused, and takes no other one with it."""
+    folder = tmp_path / "include" / "pipelines"
+    for name in ("connectors", "indexes"):
+        shutil.copytree(INCLUDE / name, tmp_path / "include" / name)
+    folder.mkdir()
+    shutil.copy(INCLUDE / "pipelines" / "passages.yaml", folder)
+    for name in ("a", "b"):
+        shutil.copy(SAMPLE, folder / f"{name}.yaml")
+    found = pipelines(folder)
+    assert [dag.dag_id for dag in found.dags] == [NAME, "passages"]
+    (error,) = found.refused
+    assert str(error).startswith(f"{folder / 'b.yaml'}:1 {NAME}: {folder / 'a.yaml'} has a pipeline of this name")
+
+
+def test_a_mistake_names_file_and_line(tmp_path: Path) -> None:
+    """And the nearest right name."""
+    (tmp_path / "books.yaml").write_text(SAMPLE.read_text().replace("index: test", "indx: test"))
+    (error,) = pipelines(tmp_path).refused
+    assert "books.yaml:74" in str(error)
+    assert "Did you mean 'index'?" in str(error)
+
+
+def test_a_password_of_the_file_is_in_no_dag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read where it is used; what Airflow stores names the place alone."""
+    text = SAMPLE.read_text().replace(
+        "        aws:\n          serverless: false\n          region: us-west-2\n",
+        f"        username: worker\n        password: {PASSWORD}\n",
+    )
+    dag = dag_of(tmp_path, text)
+    stored = json.dumps(DagSerialization.to_dict(dag))
+    assert PASSWORD not in stored
+    monkeypatch.setattr(hooks, "connection", no_connection)
+    found: Any = connection_at(f"{tmp_path / 'books.yaml'}#{NAME}/sink/0")
+    assert (found.login, found.password, found.port) == ("worker", PASSWORD, None)
+    assert PASSWORD not in repr(found.extra)
+
+
+def no_connection(conn_id: str, conn_type: str) -> None:
+    """Fail: nothing of Airflow's is to be asked for."""
+    raise AssertionError(f"{conn_type} {conn_id}")
