@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import msgspec
 import requests
 from opensearchpy import OpenSearch
 
-from include.local_stack.demo import MODEL, SAMPLE, TIMEOUT_S, WAIT_S, Demo, console
+from include.local_stack.demo import MODEL, SAMPLE, TIMEOUT_S, WAIT_S, Demo, console, say_what_starts
 from include.local_stack.settings import REPOSITORY
 from include.local_stack.stack import Stack, StackError
 from opensearch_batch.core.cluster import Cluster
@@ -28,16 +29,14 @@ from opensearch_batch.core.ml_commons import MLCommons, fill
 from opensearch_batch.core.pipeline_check import check_data_prepper
 
 PRINTED = SAMPLE.parent / "data_prepper" / "sagemaker_batch_job.yaml"
-# What the sample calls its pipeline, its index and its input prefix, and the bucket of its failed jobs.
-DAG_ID, INDEX, INPUT, DLQ = (
-    "sagemaker-batch-job-pipeline",
-    "test-nlp-index",
-    "sagemaker/sagemaker_djl_batch_input/",
-    ("batch-inference-dlq"),
-)
+# What the sample calls its pipeline, its index, its input prefix, and the bucket for what no job could be made of.
+DAG_ID, INDEX = "sagemaker-batch-job-pipeline", "test-nlp-index"
+INPUT, DLQ = "sagemaker/sagemaker_djl_batch_input/", "batch-inference-dlq"
 BUCKET, REGION, ACCOUNT = "offlinebatch", "us-east-1", "123456789012"
 FILE = "sagemaker_batch_job_pipeline.yaml"
 WITH_TITLE, WITHOUT_TITLE = 300, 50
+# A line of Airflow's log is a dictionary as Python writes it.
+UNROUTED = re.compile(r"'event': '([^']* unrouted, [^']*)'")
 COUNTED = ("read", "indexed", "unchanged", "dead letters", "unrouted", "dropped")
 
 
@@ -158,13 +157,12 @@ class DataPrepperDemo(Demo):
         said = ", ".join(f"{counts[name.replace(' ', '_')]:,} {name}" for name in COUNTED)
         console.print(
             f"{objects.found} objects found, {objects.new} new, {objects.held_back} written by jobs of its own\n"
-            f"{said}; {jobs} batch jobs submitted, {writes:,} index operations"
+            f"{said}; {jobs} batch job{'' if jobs == 1 else 's'} submitted, {writes:,} index operations"
         )
         if (objects.new, jobs, writes) == (0, 0, 0):
             console.print("Nothing is new: no job was submitted and nothing was written.")
-        if counts["unrouted"]:
-            log = self._airflow.log(done["reconcile"]).splitlines()
-            console.print(log)
+        if said_so := UNROUTED.search(self._airflow.log(done["reconcile"])):
+            console.print(f"reconcile says: {said_so[1]}")
         return True
 
     def _show_lint(self) -> None:
@@ -187,16 +185,19 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path)
 
 
+def _plain(stack: Stack) -> Stack:
+    if stack.addresses.ca_certs:
+        raise StackError("the sample signs its requests, which a node with SECURITY=on does not know; leave it off")
+    return stack
+
+
 def main() -> int:
-    """Start the stack if it is not up, and run the sample from PIPELINES, which is include/pipelines otherwise."""
+    """Start the stack if it is not up, and run the sample from the folder PIPELINES, which is include/pipelines."""
     folder = Path(os.environ.get("PIPELINES") or REPOSITORY / "include" / "pipelines")
     try:
-        stack = Stack.up()
-        if stack.addresses.ca_certs:
-            raise StackError("the sample signs its requests, which a node with SECURITY=on does not know; leave it off")
-        return 0 if DataPrepperDemo(stack, folder).run() else 1
+        return 0 if DataPrepperDemo(_plain(Stack.up(say=say_what_starts)), folder).run() else 1
     except StackError as error:
-        console.print(f"data_prepper: {error}", style="red")
+        console.print(f"data-prepper: {error}", style="red")
         return 1
 
 

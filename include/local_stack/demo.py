@@ -240,7 +240,7 @@ def _json(value: Any) -> Any:  # noqa: ANN401 - an XCom
     return msgspec.json.decode(value) if isinstance(value, str) else value
 
 
-def _say_what_starts(line: str) -> None:
+def say_what_starts(line: str) -> None:
     """Leave out what runs already: a second demo has more to say than that."""
     if "runs already" not in line:
         console.print(line)
@@ -253,7 +253,7 @@ def main() -> int:
         console.print(f"demo: no service {service!r}; SERVICE is one of {', '.join(PIPELINES)}", style="red")
         return 2
     try:
-        return 0 if Demo(Stack.up(say=_say_what_starts), service).run() else 1
+        return 0 if Demo(Stack.up(say=say_what_starts), service).run() else 1
     except StackError as error:
         console.print(f"demo: {error}", style="red")
         return 1

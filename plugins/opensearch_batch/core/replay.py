@@ -81,6 +81,11 @@ def replay(
         raise ConfigError(f"{prefix}: no dead letters there; give the location that a report named as dead_letters")
     about = _about(objects, prefix, parts[0])
     request = request or about.request
+    if not request.field_map:
+        raise ConfigError(
+            f"{prefix}: these rows go through the processors of a pipeline, which a replay has not; mend the objects "
+            "or the pipeline, and its next run reads them again"
+        )
     index = cluster.index(request.index)
     if index is None:
         raise ConfigError(f"OpenSearch {cluster.name}: no index {request.index!r}; create it, then replay")

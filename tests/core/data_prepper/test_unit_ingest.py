@@ -11,6 +11,7 @@ import pytest
 
 from opensearch_batch.core.data_prepper.documents import refuse_plain_vectors
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.replay import replay
 from tests.core.data_prepper.units import Units
 from tests.lab import TIMEOUT_S, Lab
 
@@ -76,6 +77,8 @@ def test_a_bad_row_is_a_dead_letter_and_the_object_goes_on(units: Units, index: 
     assert told["pipelineName"] == "books"
     assert told["failedData"]["index"] == index
     assert "not JSON" in told["failedData"]["message"]
+    with pytest.raises(ConfigError, match="its next run reads them again"):
+        replay(report.dead_letters or "", units.lab.objects, units.lab.cluster())
 
 
 def test_a_row_that_the_index_refuses_is_a_dead_letter(units: Units, index: str) -> None:
