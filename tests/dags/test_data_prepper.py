@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 
 from opensearch_batch import hooks
 from opensearch_batch.data_prepper.connections import connection_at
+from opensearch_batch.data_prepper.prepare import NOTHING
 from opensearch_batch.pipelines import pipelines
 
 INCLUDE = Path(__file__).resolve().parents[2] / "include"
@@ -75,6 +77,26 @@ def test_a_mistake_names_file_and_line(tmp_path: Path) -> None:
     (error,) = pipelines(tmp_path).refused
     assert "books.yaml:74" in str(error)
     assert "Did you mean 'index'?" in str(error)
+
+
+class Said:
+    """A task instance of which one XCom is known."""
+
+    def __init__(self, run: dict[str, Any] | None) -> None:
+        self.run = run
+
+    def xcom_pull(self, **_: Any) -> dict[str, Any] | None:
+        """Return it."""
+        return self.run
+
+
+def test_a_run_whose_scan_failed_is_no_success(sample: DAG) -> None:
+    """The last stages run whatever became of the first; where it found nothing they are skipped."""
+    reconcile: Any = sample.task_dict["reconcile"]
+    with pytest.raises(AirflowFailException, match="prepare failed"):
+        reconcile.execute({"ti": Said(None)})
+    with pytest.raises(AirflowSkipException):
+        reconcile.execute({"ti": Said(NOTHING)})
 
 
 def test_a_password_of_the_file_is_in_no_dag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

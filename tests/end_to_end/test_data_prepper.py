@@ -153,6 +153,7 @@ def test_a_job_that_fails_is_told_and_its_inputs_are_dead_letters_of_the_origina
     assert (told["pluginId"], told["failedData"]["s3Key"]) == ("s3", f"{INPUT}one.json")
     jobs = files.lab.jobs()
     again = files.run(name)
+    assert again.wait() == "success"
     assert again.task("batch_predict")["state"] == "skipped"
     assert files.lab.jobs() == jobs
 

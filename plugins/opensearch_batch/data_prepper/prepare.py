@@ -17,6 +17,8 @@ from opensearch_batch.data_prepper.connections import MODEL, SOURCE, place
 from opensearch_batch.hooks import OpenSearchMLHook, objects
 from opensearch_batch.stage import errors_end_the_task, forced, run_key_of
 
+# What `run` says where nothing is handed out; without it, this stage failed.
+NOTHING: dict[str, Any] = {"manifest": None, "model_id": "", "rows": []}
 ENDED = frozenset({"success", "failed"})
 
 
@@ -73,12 +75,14 @@ class OpenSearchScanOperator(BaseOperator):
                 self.log.info(
                     "dry run: %s %s: %d objects, %d bytes", unit.kind, unit.id, len(unit.objects), unit.size_bytes
                 )
+            context["ti"].xcom_push(key="run", value=NOTHING)
             return []
         shards, ended_badly, model_id = list[Shard](), list[str](), ""
         if any(unit.kind == "job" for unit in units):
             model_id = road.ml.model_id
             shards, ended_badly = scan.shards(units, self._job_keys(road), force=force)
-        rows = [unit.id for unit in units if unit.kind == "data"]
+        rows, jobs = [unit.id for unit in units if unit.kind == "data"], {shard.id for shard in shards}
+        units = [unit for unit in units if unit.kind == "data" or unit.id in jobs]
         _refuse_many(max(len(shards), len(rows)))
         for job in ended_badly:
             self.log.warning(
@@ -110,6 +114,7 @@ class OpenSearchScanOperator(BaseOperator):
             return
         scans = Scanned(store, road.work).known().scans
         if scans >= most:
+            context["ti"].xcom_push(key="run", value=NOTHING)
             raise AirflowSkipException(f"{scans} scans are done, which is scheduling.count; pause the pipeline")
 
     def _checked(self, road: Any, ingest: Any) -> list[str]:  # noqa: ANN401 - as above

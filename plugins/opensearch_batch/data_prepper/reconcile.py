@@ -58,6 +58,9 @@ class OpenSearchScanReconcileOperator(BaseOperator):
 
         prepared = context["ti"].xcom_pull(task_ids=self.prepare, key="run")
         if prepared is None:
+            # It runs whatever became of the others, and would hide their failure.
+            raise AirflowFailException("prepare failed; its log says why")
+        if not prepared["manifest"]:
             raise AirflowSkipException("prepare handed out nothing")
         path = Path(self.file)
         with errors_end_the_task():

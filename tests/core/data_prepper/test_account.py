@@ -1,0 +1,116 @@
+"""A run's account adds up what its units counted, says what is undone and why, and deletes only what is done."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from opensearch_batch.core.data_prepper.account import UnitCounts, account_of, delete_read
+from opensearch_batch.core.data_prepper.prepare import ScanCounts, ScanManifest
+from opensearch_batch.core.data_prepper.scan import Kind, Unit
+from opensearch_batch.core.data_prepper.scanned import Done, Scanned
+from opensearch_batch.core.ingest import IngestReport
+from opensearch_batch.core.job import End, JobRecord, Ledger
+from opensearch_batch.core.manifest import Shard, WorkPrefix, save
+from opensearch_batch.core.objects import ObjectInfo
+from opensearch_batch.core.progress import IngestCounts
+from opensearch_batch.core.s3 import S3Objects
+
+AT = datetime(2026, 11, 21, tzinfo=UTC)
+RUN = "run-key"
+
+
+class Runs:
+    """One run of a pipeline in a bucket."""
+
+    def __init__(self, store: S3Objects, bucket: str) -> None:
+        self.store, self.bucket = store, bucket
+        self.work = WorkPrefix(f"s3://{bucket}/work", "books")
+
+    def unit(self, name: str, kind: Kind = "data") -> Unit:
+        """Write an object and return the unit it is."""
+        return Unit(name, kind, (self.put(f"in/{name}"),))
+
+    def put(self, key: str, content: bytes = b"row\n") -> ObjectInfo:
+        """Write an object."""
+        uri = f"s3://{self.bucket}/{key}"
+        self.store.write(uri, content)
+        found = self.store.head(uri)
+        assert found is not None
+        return found
+
+    def manifest(self, *units: Unit) -> ScanManifest:
+        """Return what the run has in hand."""
+        shards = [Shard(unit.id, "", unit.id, 0, 0) for unit in units if unit.kind == "job"]
+        return ScanManifest("books", RUN, AT, ScanCounts(), list(units), shards)
+
+    def done(self, unit: Unit, *counts: IngestCounts, run: str = RUN, read: list[ObjectInfo] | None = None) -> None:
+        """Note that a unit is done, with the counts of each sink."""
+        for number, each in enumerate(counts):
+            save(self.store, self.work.ingest_report(RUN, f"{unit.id}-{number}"), IngestReport("books", "DONE", each))
+        Scanned(self.store, self.work).note_done(unit, Done("now", run, read or []))
+
+
+@pytest.fixture
+def runs(store: S3Objects, bucket: str) -> Runs:
+    """A run."""
+    return Runs(store, bucket)
+
+
+def test_rows_are_counted_once_and_writes_for_each_sink(runs: Runs) -> None:
+    """Two sinks read the same rows."""
+    one, two = runs.unit("one"), runs.unit("two", "job")
+    first = IngestCounts(read=5, indexed=3, unrouted=1, elsewhere=1)
+    runs.done(one, first, IngestCounts(read=5, indexed=1, unrouted=1, elsewhere=3))
+    runs.done(two, IngestCounts(read=2, unchanged=1, dropped=1), IngestCounts(read=2, elsewhere=1, dropped=1))
+    account = account_of(runs.store, runs.work, runs.manifest(one, two), sinks=2)
+    assert account.counts == UnitCounts(read=7, indexed=4, unchanged=1, unrouted=1, dropped=1)
+    assert (account.units, account.jobs, account.undone, account.all_unrouted) == (2, 1, [], False)
+
+
+def test_a_run_that_writes_nothing_because_of_its_routes_is_known(runs: Runs) -> None:
+    """Every row is unrouted."""
+    one = runs.unit("one")
+    runs.done(one, IngestCounts(read=5, unrouted=5))
+    assert account_of(runs.store, runs.work, runs.manifest(one), sinks=1).all_unrouted
+
+
+def test_what_is_undone_has_a_reason(runs: Runs) -> None:
+    """As far as the job's record says it; what an earlier run did is not this one's."""
+    rows, earlier, none, refused, failed, running = (
+        runs.unit(name, "data" if name in ("rows", "earlier") else "job")
+        for name in ("rows", "earlier", "none", "refused", "failed", "running")
+    )
+    runs.done(earlier, run="another")
+    record = JobRecord("k", "job", "sagemaker", "m", "i", "o", 0.0, task_id="t")
+    for unit, more in (
+        (refused, {"refused": "no such role", "task_id": None}),
+        (failed, {"end": End("FAILED", 0.0, "bad row")}),
+        (running, {}),
+    ):
+        fields = {name: getattr(record, name) for name in record.__struct_fields__}
+        assert Ledger(runs.store, runs.work.job(unit.id)).write(JobRecord(**{**fields, **more}), over=None)
+    manifest = runs.manifest(rows, earlier, none, refused, failed, running)
+    undone = account_of(runs.store, runs.work, manifest, sinks=1).undone
+    assert [(each.unit.id, each.reason, each.failed) for each in undone] == [
+        ("rows", "its ingest failed", False),
+        ("earlier", "its ingest failed", False),
+        ("none", "no job was submitted for it", False),
+        ("refused", "its job was refused: no such role", True),
+        ("failed", "its job job ended FAILED: bad row", True),
+        ("running", "its job job has not ended", False),
+    ]
+
+
+def test_objects_are_deleted_when_their_unit_is_done_and_they_did_not_change(runs: Runs) -> None:
+    """Inputs and what was read of the job's output; an object that is new under its key stays."""
+    done, undone, changed = runs.unit("done", "job"), runs.unit("undone"), runs.unit("changed")
+    output = runs.put("out/done.out")
+    runs.done(done, read=[output])
+    runs.done(changed)
+    runs.put("in/changed", b"new\n")
+    assert delete_read(runs.store, runs.work, runs.manifest(done, undone, changed)) == 2
+    left = [item.uri.removeprefix(f"s3://{runs.bucket}/") for item in runs.store.list(f"s3://{runs.bucket}/in/")]
+    assert left == ["in/changed", "in/undone"]
+    assert runs.store.head(output.uri) is None
