@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class DataPrepperDemo(Demo):
         folder: where its Airflow looks for pipelines.
     """
 
-    stages = ("prepare", "batch_predict", "poll", "ingest", "rows", "ingest_rows", "reconcile")
+    stages = ("prepare", "batch_predict", "poll", "ingest", "rows", "ingest_rows", "reconcile", "publish")
     text_field = "chapter"
     vector_field = "chapter_embedding"
 
@@ -66,13 +66,12 @@ class DataPrepperDemo(Demo):
         for name in ("first", "second"):
             self._put(name, list(islice(rows, WITH_TITLE)))
         ran_before = bool(self._runs())
-        self._airflow.wait_for_dag(DAG_ID)
-        if not self._scan(self._airflow.trigger(DAG_ID) if ran_before else self._first_run()):
+        if not self._scan(self._trigger if ran_before else self._first_run):
             return False
         self._ask(model_id)
         untitled = [{"_id": row["_id"], "text": row["text"]} for row in islice(rows, WITHOUT_TITLE)]
         console.print()
-        if self._put("untitled", untitled) and not self._scan(self._airflow.trigger(DAG_ID)):
+        if self._put("untitled", untitled) and not self._scan(self._trigger):
             return False
         self._show_lint()
         self._show_addresses()
@@ -135,8 +134,13 @@ class DataPrepperDemo(Demo):
             return []
         return found
 
+    def _trigger(self) -> str:
+        self._airflow.wait_for_dag(DAG_ID)
+        return self._airflow.trigger(DAG_ID)
+
     def _first_run(self) -> str:
-        """Return the run that a DAG starts by itself as soon as somebody switches it on."""
+        """Switch the DAG on, and return the run that it starts by itself."""
+        self._airflow.wait_for_dag(DAG_ID)
         give_up_at = time.monotonic() + WAIT_S
         while time.monotonic() < give_up_at:
             if runs := self._runs():
@@ -144,10 +148,10 @@ class DataPrepperDemo(Demo):
             time.sleep(0.5)
         raise StackError(f"{DAG_ID} started no run in {WAIT_S} s; see {self._stack.addresses.airflow}/dags/{DAG_ID}")
 
-    def _scan(self, run_id: str) -> bool:
-        """Show one run; False when it failed."""
+    def _scan(self, start: Callable[[], str]) -> bool:
+        """Start a run and show it; False when it failed."""
         jobs, writes = self._jobs(), self._writes()
-        tasks = self._follow(run_id)
+        tasks = self._follow(start())
         if tasks is None:
             return False
         done = {task["task_id"]: task for task in tasks}

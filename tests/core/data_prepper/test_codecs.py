@@ -303,12 +303,6 @@ def test_json_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         entries(b'{"a":1}', Json())
 
 
-def test_metadata_of_rows_is_refused() -> None:
-    """A row has none."""
-    with pytest.raises(ConfigError, match="include_keys_metadata is not read here; write the keys to include_keys"):
-        read_by(Json(include_keys_metadata=("a",)), "none")
-
-
 @pytest.mark.parametrize(
     ("codec", "content", "expected"),
     [

@@ -26,7 +26,6 @@ OTHER = "arn:aws:iam::210987654321:role/letters"
         ("ml", "service_name: bedrock", "service_name", "bedrock"),
         ("ml", "input_key: a/b", "input_key", "a/b"),
         ("ml", 'ml_when: /bucket == "a"', "ml_when", '/bucket == "a"'),
-        ("ml", "tags_on_failure: [a]", "tags_on_failure", ("a",)),
         ("ml", "max_batch_size: '7'", "max_batch_size", 7),
         ("ml", "retry_time_window: PT9M", "retry_time_window", 540.0),
         ("ml", "retry_interval: 3s", "retry_interval", 3.0),
@@ -107,6 +106,7 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, place: str, options: s
     ("place", "options", "name"),
     [
         ("ml", "aws_sigv4: true", "ml_inference.aws_sigv4"),
+        ("ml", "tags_on_failure: [a]", "ml_inference.tags_on_failure"),
         ("ml", f"aws: {{job_sts_role_arn: '{ROLE}'}}", "ml_inference.aws.job_sts_role_arn"),
         ("enrich", "s3_object_size_limit: 200mb", "s3_enrich.s3_object_size_limit"),
         ("enrich", "cache_max_count: 1", "s3_enrich.cache_max_count"),

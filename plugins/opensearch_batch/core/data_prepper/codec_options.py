@@ -39,10 +39,12 @@ class JsonInput(Options, frozen=True, kw_only=True):
     """The elements of arrays."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {"max_event_length": "one limit for rows holds for all codecs"}
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        "include_keys_metadata": "rows carry no metadata; write the keys to include_keys"
+    }
 
     key_name: Name | None = None
     include_keys: tuple[str, ...] = ()
-    include_keys_metadata: tuple[str, ...] = ()
 
 
 class CsvInput(CheckedOptions, frozen=True, kw_only=True):

@@ -54,7 +54,6 @@ class Json(msgspec.Struct, frozen=True, tag="json"):
 
     key_name: str | None = None
     include_keys: tuple[str, ...] = ()
-    include_keys_metadata: tuple[str, ...] = ()
 
 
 class Parquet(msgspec.Struct, frozen=True, tag="parquet"):
@@ -68,12 +67,7 @@ def read_by(codec: Codec, compression: Compression) -> Read:
     """Return what reads the rows of a source by a codec.
 
     A row's line is the line it starts in; of arrays, its element; of Parquet, its row. Headers are no rows.
-
-    Raises:
-        ConfigError: the codec is asked for what rows cannot carry.
     """
-    if isinstance(codec, Json) and codec.include_keys_metadata:
-        raise ConfigError("codec json: include_keys_metadata is not read here; write the keys to include_keys")
     if isinstance(codec, Parquet):
         # As in the original, whatever the source says.
         compression = "none"

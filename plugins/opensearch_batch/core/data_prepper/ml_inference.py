@@ -35,7 +35,8 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
     """The processor that makes batch jobs of objects; its `dlq` has the region and role of `aws` where it has none."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "aws_sigv4": "the original never looks at it and signs always; the connection of the cluster decides here"
+        "aws_sigv4": "the original never looks at it and signs always; the connection of the cluster decides here",
+        "tags_on_failure": "inputs of a job that failed are no events; the run fails and says so, and dlq has them",
     }
 
     aws: Annotated[MlAws, Meta(examples=[{"region": "us-east-1"}])]
@@ -46,7 +47,6 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
     service_name: Literal["sagemaker", "bedrock"] = "sagemaker"
     input_key: str | None = None
     ml_when: Condition | None = None
-    tags_on_failure: tuple[str, ...] = ()
     max_batch_size: Annotated[int, Meta(ge=1)] = 100
     retry_time_window: Duration = Duration(600)
     retry_interval: Duration = Duration(60)

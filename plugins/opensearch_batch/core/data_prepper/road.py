@@ -339,7 +339,7 @@ def codec_of(said: Any) -> codecs.Codec:  # noqa: ANN401 - the options of any co
         case codec_options.NewlineInput():
             return codecs.Newline(said.skip_lines, said.header_destination)
         case codec_options.JsonInput():
-            return codecs.Json(said.key_name, said.include_keys, said.include_keys_metadata)
+            return codecs.Json(said.key_name, said.include_keys)
         case codec_options.CsvInput():
             return codecs.Csv(said.delimiter, said.quote_character, said.header or (), said.detect_header)
     return codecs.Parquet()
