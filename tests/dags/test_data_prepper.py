@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Connection
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 
 from opensearch_batch import hooks
+from opensearch_batch.data_prepper import connections
 from opensearch_batch.data_prepper.connections import connection_at
 from opensearch_batch.data_prepper.prepare import NOTHING
 from opensearch_batch.pipelines import pipelines
@@ -112,6 +113,37 @@ def test_a_password_of_the_file_is_in_no_dag(tmp_path: Path, monkeypatch: pytest
     found: Any = connection_at(f"{tmp_path / 'books.yaml'}#{NAME}/sink/0")
     assert (found.login, found.password, found.port) == ("worker", PASSWORD, None)
     assert PASSWORD not in repr(found.extra)
+
+
+def test_a_role_is_assumed_with_the_keys_of_the_airflow_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Region, role and external id are the file's, keys and endpoints the connection's; a bucket has its owner."""
+    role = "arn:aws:iam::012345678901:role/reads"
+    text = SAMPLE.read_text().replace(
+        "        region: name\n", f"        region: eu-west-1\n        sts_role_arn: {role}\n"
+    )
+    text = text.replace(f"{role}\n", f"{role}\n        sts_external_id: told\n").replace("account_ID", "012345678901")
+    dag_of(tmp_path, text)
+    base = Connection(
+        conn_id="a", conn_type="aws", login="key", password="secret", extra='{"service_config": {"s3": 1}}'
+    )
+    monkeypatch.setattr(connections, "_stored", lambda conn_id: base)  # noqa: ARG005 - the one there is
+    found: Any = connection_at(f"{tmp_path / 'books.yaml'}#{NAME}/source")
+    assert (found.login, found.password) == ("key", "secret")
+    assert found.extra_dejson == {
+        "service_config": {"s3": 1},
+        "region_name": "eu-west-1",
+        "role_arn": role,
+        "assume_role_kwargs": {"ExternalId": "told"},
+        "bucket_owners": {"name": "012345678901"},
+    }
+    model: Any = connection_at(f"{tmp_path / 'books.yaml'}#{NAME}/model")
+    assert model.extra_dejson["aws_conn_id"] == f"{tmp_path / 'books.yaml'}#{NAME}/model/aws"
+    assert (model.host, model.extra_dejson["service"]) == (
+        "search-AWStest-offlinebatch-123456789abcdef.us-west-2.es.amazonaws.com".lower(),
+        "es",
+    )
 
 
 def no_connection(conn_id: str, conn_type: str) -> None:
