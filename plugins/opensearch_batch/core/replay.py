@@ -87,6 +87,11 @@ def replay(
             "mend processors in the pipeline's file and run it again: its jobs are not paid again"
         )
     request = request or about.request
+    if not request.field_map and request.processors is None:
+        raise ConfigError(
+            f"{prefix}: these rows go through the processors of a pipeline, which a replay has not; mend the objects "
+            "or the pipeline, and its next run reads them again"
+        )
     index = cluster.index(request.index)
     if index is None:
         raise ConfigError(f"OpenSearch {cluster.name}: no index {request.index!r}; create it, then replay")
