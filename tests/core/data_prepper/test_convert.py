@@ -256,6 +256,16 @@ def test_options_are_kept_or_told(tmp_path: Path) -> None:
     assert "number_of_shards: 2 belongs into that file" in each.text
 
 
+def test_two_roles_become_one_connection_that_is_told_to_need_both(tmp_path: Path) -> None:
+    """The model is asked and the index written by one connection here."""
+    role = "arn:aws:iam::123456789012:role/writer"
+    (each,) = converted(tmp_path, changed(("          serverless: false\n", f"          sts_role_arn: {role}\n")))
+    notes = " ".join(each.text.split("\n# "))
+    assert f"as two roles (arn:aws:iam::123456789012:role/Admin and {role})" in notes
+    assert "its role needs the rights of both" in notes
+    assert each.text.count("airflow connections add aws_opensearch ") == 1
+
+
 REFUSED = [
     ([(SINK, "        index: a-${kind}\n")], "index: our pipelines write to one index"),
     ([(SINK, "        index: a-%{yyyy}\n")], "index: our pipelines write to one index"),
@@ -279,6 +289,7 @@ REFUSED = [
     ([(f'hosts: ["{HOST}"]', 'hosts: ["https://other:443"]')], "hosts[0]: our pipelines ask the model of the cluster"),
     ([('service_name: "sagemaker"', 'service_name: "bedrock"')], "service_name: rows of bedrock do not hold"),
     ([("        ml_when: /bucket", "        input_key: name\n        ml_when: /bucket")], "input_key: the objects"),
+    ([("        ml_when: /bucket", "        retry_time_window: 0s\n        ml_when: /bucket")], "some time to say"),
     ([('/bucket == "documents"', "/key != null")], "ml_when: our pipelines choose objects by prefix and name"),
     ([('/bucket == "documents"', '/bucket == "others"')], "ml_when: it does not hold for bucket documents"),
     (

@@ -71,6 +71,8 @@ def _of_processors(road: Road) -> Iterator[Refusal]:
         yield before[0][0], "what stands before ml_inference decides about the objects of jobs; write it behind"
     if ml.input_key not in (None, "key", "/key"):
         yield (*keys, "input_key"), "the objects themselves are the jobs' inputs"
+    if ml.retry_time_window <= 0:
+        yield (*keys, "retry_time_window"), "our pipelines give a service some time to say not now"
     if ml.ml_when is not None:
         yield from (((*keys, "ml_when"), cause) for cause in _of_condition(road, ml.ml_when))
 
