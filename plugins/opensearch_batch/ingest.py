@@ -37,6 +37,8 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         field_map: field name -> ``$.path`` in a record, ``prediction[0]``, or a path in the service's own rows; ``_id``
             names the document id.
         ingest_fields: paths kept under their own last name.
+        processors: Data Prepper's, in place of a field map: what they make of a row that holds its record.
+        when: beside them, which rows are written.
         poll: the task id of the stage whose XCom (of the same map index) names the outputs.
         repair: the task id of the stage whose XCom names the account of further jobs, if there were any.
         op_type: ``index`` replaces a document, ``create`` leaves one that is there, ``upsert`` adds to it.
@@ -72,6 +74,8 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         index: str,
         field_map: Mapping[str, Any],
         ingest_fields: Sequence[str] = (),
+        processors: Sequence[Mapping[str, Any]] | None = None,
+        when: str | None = None,
         poll: str = "poll",
         repair: str = "repair",
         op_type: OpType = "index",
@@ -111,6 +115,8 @@ class OpenSearchBatchIngestOperator(BaseOperator):
             max_body_bytes=max_body_bytes,
             max_in_flight=max_in_flight,
             compress=compress,
+            processors=None if processors is None else [dict(said) for said in processors],
+            when=when,
         )
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id

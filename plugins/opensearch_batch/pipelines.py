@@ -134,6 +134,7 @@ class _Stages:
             "index": "{{ params.index }}",
             "field_map": spec.field_map,
             "ingest_fields": spec.ingest.ingest_fields,
+            "processors": spec.ingest.processors,
             "routing": spec.ingest.routing,
         }
 
@@ -207,6 +208,7 @@ class _Stages:
             shard=shard,
             # repair is skipped where nothing failed; a failed poll still ends the shard.
             trigger_rule="none_failed",
+            when=ingest.when,
             op_type=ingest.op_type,
             on_missing=self._spec.on_missing,
             on_unmatched=ingest.on_unmatched,

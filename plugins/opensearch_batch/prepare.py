@@ -18,10 +18,10 @@ from opensearch_batch.core.listing import Listing, NoDocuments, find_documents, 
 from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, WorkPrefix, save
 from opensearch_batch.core.ml_commons import Model, fill
 from opensearch_batch.core.plan import Planned
-from opensearch_batch.core.prediction_map import check_ready_made, holds_record, over_sources
+from opensearch_batch.core.prediction_map import check_ready_made, holds_record, over_sources, written_fields
 from opensearch_batch.core.prepare import Prepare
 from opensearch_batch.core.ready_made import take_ready_made
-from opensearch_batch.core.request import IngestRequest, compile_map
+from opensearch_batch.core.request import IngestRequest
 from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.spec import Format
 from opensearch_batch.core.vectors import VectorField
@@ -47,6 +47,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         index: the index that ingest will write.
         field_map: what ingest will map; checked against the index here, before anything is paid.
         ingest_fields: paths ingest keeps under their own last name.
+        processors: what makes the documents in place of a field map.
         model_id: a model registered with ML Commons; or else
         stack: a CloudFormation stack whose outputs name the model; or else
         connector: the body of a connector, from which connector and model are made if missing. Its placeholders take
@@ -102,6 +103,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         index: str,
         field_map: Mapping[str, Any],
         ingest_fields: Sequence[str] = (),
+        processors: Sequence[Mapping[str, Any]] | None = None,
         model_id: str | None = None,
         stack: str | None = None,
         connector: Mapping[str, Any] | str | None = None,
@@ -132,6 +134,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         self.index = index
         self.field_map = field_map
         self.ingest_fields = ingest_fields
+        self.processors = processors
         self.model_id = model_id
         self.stack = stack
         # Airflow stores templated fields: a credential that somebody left in a connector's file must not be there.
@@ -207,9 +210,8 @@ class OpenSearchPrepareOperator(BaseOperator):
         Returns the mapped vector fields.
         """
         cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
-        request = IngestRequest(self.index, dict(self.field_map), list(self.ingest_fields), routing=self.routing)
-        mapped = over_sources(request, adapter, parameters, self.inputs)
-        fields = compile_map(mapped, sources=2 if mapped.joined_by else 1).fields
+        mapped = over_sources(self._request(), adapter, parameters, self.inputs)
+        fields = written_fields(mapped)
         index = cluster.index(self.index)
         if index is None and self.index_body is not None:
             if dry_run:
@@ -220,9 +222,22 @@ class OpenSearchPrepareOperator(BaseOperator):
             index = cluster.index(self.index)
         if index is None:
             raise ConfigError(f"OpenSearch {cluster.name}: no index {self.index!r}; create it, or give index_body")
+        if mapped.processors is not None:
+            from opensearch_batch.core.data_prepper.documents import refuse_plain_vectors
+
+            refuse_plain_vectors(index, fields, "delete the index and give index_body, or name another")
         if self.dimension is not None:
             check_dimension(index, fields, self.dimension)
         return [vector for vector in index.vectors if vector.name in fields]
+
+    def _request(self) -> IngestRequest:
+        return IngestRequest(
+            self.index,
+            dict(self.field_map),
+            list(self.ingest_fields),
+            routing=self.routing,
+            processors=None if self.processors is None else [dict(said) for said in self.processors],
+        )
 
     def _model(self, *, dry_run: bool) -> Model:
         ml = OpenSearchMLHook(self.opensearch_conn_id).ml

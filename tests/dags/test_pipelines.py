@@ -105,6 +105,17 @@ def test_what_ingest_may_be_told_reaches_it(make: Make) -> None:
     assert task.dead_letters == "s3://d/x/"
 
 
+def test_processors_reach_the_tasks_that_need_them(make: Make) -> None:
+    """The stage prepare looks at the fields they copy predictions to, ingest runs them."""
+    said = [{"copy_values": {"entries": [{"from_key": "SageMakerOutput", "to_key": "embedding"}]}}]
+    ingest = {"index": "passages", "index_body": "passages", "processors": said, "when": "/text != null"}
+    tasks: Any = make(ingest=ingest, id="$.id", tests=[]).task_dict
+    request = tasks["ingest"].request
+    assert (request.when, request.field_map) == ("/text != null", {"_id": "$.id"})
+    assert request.processors == tasks["prepare"].processors
+    assert request.processors[0]["copy_values"]["entries"][0]["to_key"] == "embedding"
+
+
 def test_the_form_has_the_files_values(make: Make) -> None:
     """Typed, each with its bounds."""
     params = make().params

@@ -45,18 +45,42 @@ def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab,
     own.airflow.wait_for_dag(name)
     (run,) = own.wait_for_runs(name, 1)
     assert run.wait() == "success"
-    assert run.counts() == {"read": 20, "indexed": 20, "unchanged": 0, "dead_letters": 0, "shards": 2}
+    assert run.counts() == {
+        "read": 20,
+        "indexed": 20,
+        "unchanged": 0,
+        "dead_letters": 0,
+        "shards": 2,
+        "unrouted": 0,
+        "dropped": 0,
+    }
     assert lab.jobs() - jobs == 2
 
     writes = own.writes(index)
     own.backfill(name, date, date, again=True)
-    assert run.counts() == {"read": 20, "indexed": 0, "unchanged": 20, "dead_letters": 0, "shards": 2}
+    assert run.counts() == {
+        "read": 20,
+        "indexed": 0,
+        "unchanged": 20,
+        "dead_letters": 0,
+        "shards": 2,
+        "unrouted": 0,
+        "dropped": 0,
+    }
     assert (lab.jobs() - jobs, own.writes(index)) == (2, writes)
     assert run.task("publish")["state"] == "skipped"
 
     own.put(f"{name}/dt={date}/b.jsonl", 20, 3)
     own.backfill(name, date, date, again=True)
-    assert run.counts() == {"read": 23, "indexed": 3, "unchanged": 20, "dead_letters": 0, "shards": 3}
+    assert run.counts() == {
+        "read": 23,
+        "indexed": 3,
+        "unchanged": 20,
+        "dead_letters": 0,
+        "shards": 3,
+        "unrouted": 0,
+        "dropped": 0,
+    }
     assert (lab.jobs() - jobs, own.count(index)) == (3, 23)
 
 
@@ -290,7 +314,15 @@ def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
     own.lab.s3.put_object(Bucket=own.documents, Key=f"{name}/b.jsonl", Body=b'{"_id": "x"}\n{broken\n')
     run = own.run(name)
     assert run.wait() == "success"
-    assert run.counts() == {"read": 8, "indexed": 6, "unchanged": 0, "dead_letters": 2, "shards": 1}
+    assert run.counts() == {
+        "read": 8,
+        "indexed": 6,
+        "unchanged": 0,
+        "dead_letters": 2,
+        "shards": 1,
+        "unrouted": 0,
+        "dropped": 0,
+    }
     (queue,) = own.airflow.xcom(run.task("reconcile"))["dead_letters"]
     listed = own.lab.http.get(own.links(run, "prepare")["Dead letters"], timeout=30).text
     assert "00001.jsonl" in listed

@@ -13,13 +13,19 @@ import typer
 from opensearch_batch import __version__
 from opensearch_batch.cli.check import CheckAccount, check
 from opensearch_batch.cli.command import Account, usage_error
+from opensearch_batch.cli.convert import ConvertAccount, convert
 from opensearch_batch.cli.ingest import IngestAccount, ingest
 from opensearch_batch.cli.replay import ReplayAccount, replay
 from opensearch_batch.cli.schema import schema
 
 PROGRAM = "python -m opensearch_batch"
 # The account of a command that was called wrongly has the members of any other.
-ACCOUNTS: dict[str, type[Account]] = {"ingest": IngestAccount, "replay": ReplayAccount, "check": CheckAccount}
+ACCOUNTS: dict[str, type[Account]] = {
+    "ingest": IngestAccount,
+    "replay": ReplayAccount,
+    "check": CheckAccount,
+    "convert": ConvertAccount,
+}
 
 app = typer.Typer(
     help="Batch ingestion for OpenSearch, offline. Exit codes: 0 done, 1 done with dead letters, 2 refused, 3 failed.",
@@ -30,6 +36,7 @@ app = typer.Typer(
 app.command()(ingest)
 app.command()(replay)
 app.command()(check)
+app.command()(convert)
 app.command()(schema)
 
 

@@ -119,7 +119,7 @@ def _mistakes(file: PipelineFile, adapter: Service, model: ModelOf) -> Iterator[
         return
     for vector in vector_fields((index_body or {}).get("mappings", {})):
         wanted = spec.batch_predict.dimension
-        if wanted is not None and vector.name in spec.field_map and vector.dimension != wanted:
+        if wanted is not None and vector.name in run.fields and vector.dimension != wanted:
             cause = f"{wanted}, but field {vector.name} of {spec.ingest.index_body} takes {vector.dimension} values"
             yield str(file.error(("batch_predict", "dimension"), cause))
     for at, test in enumerate(spec.tests):

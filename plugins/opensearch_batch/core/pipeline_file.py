@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.pipeline_rules import rules
@@ -37,7 +38,7 @@ class PipelineFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = YamlFile(path)
-        self.spec = self._convert(self._file.value())
+        self.spec = self._with_processors(self._convert(self._file.value()))
         for keys, check in rules(self.spec):
             try:
                 check()
@@ -81,6 +82,15 @@ class PipelineFile:
             return msgspec.convert(value, PipelineSpec)
         except msgspec.ValidationError as error:
             raise self._placed(str(error)) from error
+
+    def _with_processors(self, spec: PipelineSpec) -> PipelineSpec:
+        """Return a spec with its processors read as in a Data Prepper file, which knows other texts as numbers."""
+        if spec.ingest.processors is None:
+            return spec
+        from opensearch_batch.core.data_prepper.row_documents import read_processors
+
+        processors = read_processors(self._file, ("ingest", "processors"))
+        return replace(spec, ingest=replace(spec.ingest, processors=processors))
 
     def _placed(self, message: str) -> ConfigError:
         """Turn msgspec's message, which ends with a path, into one with a line and what to write."""

@@ -17,6 +17,7 @@ Keys = tuple[str | int, ...]
 # What a source's URI may say of a run, and how Airflow says it.
 TEMPLATES = {"ds": "ds", "ds_nodash": "ds_nodash", "partition_key": "dag_run.partition_key"}
 PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+_FIELD_MAP = 'field_map: {"title": "$.title", "embedding": "prediction"}'
 _TEMPLATE = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 
 
@@ -44,11 +45,43 @@ def rules(spec: PipelineSpec) -> Iterator[tuple[Keys, Callable[[], object]]]:
     for path in spec.batch_predict.inputs:
         yield ("batch_predict", "input"), lambda path=path: PlainPath.parse(path)  # type: ignore[misc] # as above
     yield ("ingest", "index"), lambda: check_index_name(spec.ingest.index)
-    yield ("ingest", "field_map"), lambda: _fields(spec)
-    yield ("ingest", "on_missing"), lambda: check_on_missing(spec.on_missing, _fields(spec))
+    yield from _of_documents(spec)
     for at, test in enumerate(spec.tests):
         if (test.predictions is None) == (test.outputs is None):
             yield ("tests", at), lambda: _refuse("give one of predictions and outputs")
+
+
+def _of_documents(spec: PipelineSpec) -> Iterator[tuple[Keys, Callable[[], object]]]:
+    ingest = spec.ingest
+    if ingest.processors is None:
+        if not (ingest.field_map or ingest.ingest_fields):
+            yield ("ingest",), lambda: _refuse(f"field_map is missing; write {_FIELD_MAP}, or processors")
+        yield ("ingest", "field_map"), lambda: _fields(spec)
+        yield ("ingest", "on_missing"), lambda: check_on_missing(spec.on_missing, _fields(spec))
+        if ingest.when is not None:
+            yield ("ingest", "when"), lambda: _refuse("it is asked of what processors leave; write processors: [] too")
+        return
+    for name in ("field_map", "ingest_fields", "on_missing"):
+        if getattr(ingest, name):
+            yield ("ingest", name), lambda: _refuse("processors stand here too and make the documents; keep one")
+    if ingest.on_unmatched != "dead_letter":
+        yield ("ingest", "on_unmatched"), lambda: _refuse("beside processors there is none: a row holds its record")
+    yield ("ingest", "when"), lambda: _check_condition(ingest.when)
+    yield ("ingest", "routing"), lambda: _check_member(ingest.routing, "routing")
+    yield ("id",), lambda: _check_member(spec.id, "id")
+
+
+def _check_condition(text: str | None) -> None:
+    from opensearch_batch.core.data_prepper.expression import compile_condition
+
+    compile_condition(text)
+
+
+def _check_member(path: str | None, what: str) -> None:
+    from opensearch_batch.core.data_prepper.row_documents import member_at
+
+    if path is not None:
+        member_at(path, what)
 
 
 def _fields(spec: PipelineSpec) -> list[str]:

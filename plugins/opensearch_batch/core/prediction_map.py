@@ -18,7 +18,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.field_map import last_name
 from opensearch_batch.core.record_ids import RECORD_ID
-from opensearch_batch.core.request import IngestRequest
+from opensearch_batch.core.request import IngestRequest, compile_map
 from opensearch_batch.services.base import Service
 
 RECORD, OUTPUT = "record", "output"
@@ -41,6 +41,15 @@ def check_ready_made(service: Service, parameters: Mapping[str, Any]) -> None:
         )
 
 
+def check_processors(service: Service, parameters: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless processors find the record in the output row."""
+    if not holds_record(service, parameters):
+        raise ConfigError(
+            f"ingest.processors: rows of {service.name} do not hold their records here, so processors would not find "
+            "them; write field_map, or use SageMaker with DataProcessing.JoinSource Input"
+        )
+
+
 def over_sources(
     request: IngestRequest, service: Service, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> IngestRequest:
@@ -53,8 +62,12 @@ def over_sources(
         inputs: the paths the model reads.
 
     Raises:
-        ConfigError: a path cannot be read, or names a prediction that the service does not give.
+        ConfigError: a path cannot be read, or names a prediction that the service does not give; there are processors,
+            and rows do not hold their records.
     """
+    if request.processors is not None:
+        check_processors(service, parameters)
+        return request
     joins = not holds_record(service, parameters)
 
     def path(place: str, written: Any) -> str:  # noqa: ANN401 - what a user wrote
@@ -75,6 +88,15 @@ def over_sources(
         routing=None if request.routing is None else path("routing", request.routing),
         joined_by=[f"$.{RECORD_ID}"] * 2 if joins else [],
     )
+
+
+def written_fields(mapped: IngestRequest) -> list[str]:
+    """Return the fields that a request over sources writes: of processors, those they copy predictions to."""
+    if mapped.processors is not None:
+        from opensearch_batch.core.data_prepper.row_documents import vector_fields_of
+
+        return vector_fields_of(mapped.processors)
+    return compile_map(mapped, sources=2 if mapped.joined_by else 1).fields
 
 
 def _fields(request: IngestRequest, path: Callable[[str, Any], str]) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Replay sends dead letters again after a fix: what succeeds leaves the queue, what fails stays with its new reason.
 
-A letter holds its rows, so it is mapped anew: a mended field map counts, and so does a row mended by hand. A part of
-the queue is replaced after its letters have verdicts; a replay that is killed sends the same ids again.
+A letter holds its rows, so it is mapped anew: a mended field map counts, and so does a row mended by hand; processors
+stay those it was made with. A part of the queue is replaced after its letters have verdicts; a replay that is killed
+sends the same ids again.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -24,11 +25,11 @@ from opensearch_batch.core.dead_letters import (
 )
 from opensearch_batch.core.documents import Documents, RowError
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.field_map import FieldMap
 from opensearch_batch.core.join import Group, Row
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.request import IngestRequest, compile_map
-from opensearch_batch.core.rows import Rejected, Source
+from opensearch_batch.core.rows import PassedBy, Rejected, Source
+from opensearch_batch.core.vectors import VectorField
 from opensearch_batch.services.row_errors import provider_error
 
 STAGE = "ingest"
@@ -80,8 +81,13 @@ def replay(
     if not parts:
         raise ConfigError(f"{prefix}: no dead letters there; give the location that a report named as dead_letters")
     about = _about(objects, prefix, parts[0])
+    if request is not None and about.request.processors is not None:
+        raise ConfigError(
+            f"{prefix}: these rows went through processors, which no field map replaces; replay them without one, or "
+            "mend processors in the pipeline's file and run it again: its jobs are not paid again"
+        )
     request = request or about.request
-    if not request.field_map:
+    if not request.field_map and request.processors is None:
         raise ConfigError(
             f"{prefix}: these rows go through the processors of a pipeline, which a replay has not; mend the objects "
             "or the pipeline, and its next run reads them again"
@@ -89,13 +95,11 @@ def replay(
     index = cluster.index(request.index)
     if index is None:
         raise ConfigError(f"OpenSearch {cluster.name}: no index {request.index!r}; create it, then replay")
-    field_map = compile_map(request, sources=len(about.sources), vectors=index.vectors)
+    entries = _Mapped if request.processors is None else _Processed
+    made = entries(about.sources, objects, request=request, row_error=row_error, vectors=index.vectors)
     report = ReplayReport(prefix, index.name)
     for part in parts:
-        sender = _Part(
-            objects, cluster, request=request, field_map=field_map, sources=about.sources, row_error=row_error
-        )
-        report = sender.send(part, report)
+        report = _Part(objects, cluster, request=request, entries=made).send(part, report)
         on_progress(report)
     cluster.refresh(index.name)
     return report
@@ -113,31 +117,83 @@ def _about(objects: Objects, prefix: str, part: str) -> Queue:
     raise ConfigError(f"{prefix}{QUEUE_FILE} is gone: run the request again with force in place of a replay")
 
 
-class _Part:
-    """Sends one part of a queue."""
+class _Mapped:
+    """Makes entries of letters by a request's field map."""
 
     def __init__(
         self,
+        sources: list[str],
         objects: Objects,
-        cluster: Cluster,
         *,
         request: IngestRequest,
-        field_map: FieldMap,
-        sources: list[str],
         row_error: RowError,
+        vectors: Sequence[VectorField],
     ) -> None:
-        self._objects = objects
-        self._cluster = cluster
-        self._request = request
         self._documents = Documents(
             request,
-            field_map,
+            compile_map(request, sources=len(sources), vectors=vectors),
             [Source(name, ()) for name in sources],
             objects=objects,
             row_error=row_error,
             place=lambda row: self._place,  # noqa: ARG005 - rows of one letter at a time
         )
         self._place = ("", 0)
+
+    def entry(self, letter: DeadLetter) -> Item | Rejected:
+        """Return the document of a letter's rows, or why there is none."""
+        self._place = (letter.source, letter.line)
+        rows = _rows(letter)
+        try:
+            keyed = tuple(self._documents.keyed(row) for row in rows)
+        except RecordRejected as error:
+            return Rejected(rows, str(error))
+        return self._documents.entry(Group(keyed[0].key, keyed, letter.late))
+
+
+class _Processed:
+    """Makes entries of letters by a request's processors."""
+
+    def __init__(
+        self,
+        sources: list[str],
+        objects: Objects,
+        *,
+        request: IngestRequest,
+        row_error: RowError,
+        vectors: Sequence[VectorField],  # noqa: ARG002 - of either kind; the index itself looks at vectors
+    ) -> None:
+        from opensearch_batch.core.data_prepper.row_documents import row_documents
+
+        self._documents = row_documents(
+            request,
+            [Source(name, ()) for name in sources],
+            objects=objects,
+            row_error=row_error,
+            place=lambda row: self._place,  # noqa: ARG005 - as above
+        )
+        self._place = ("", 0)
+
+    def entry(self, letter: DeadLetter) -> Item | Rejected:
+        """Return the document of a letter's row, or why there is none."""
+        self._place = (letter.source, letter.line)
+        (row,) = _rows(letter)
+        entry = self._documents.entry(row)
+        if isinstance(entry, PassedBy):
+            # Of a row that was mended by hand: it stays where a person sees it.
+            return Rejected((row,), f"{entry.why} by the pipeline's own rules")
+        return entry if isinstance(entry, (Item, Rejected)) else Rejected((row,), "the row is empty")
+
+
+class _Part:
+    """Sends one part of a queue."""
+
+    def __init__(
+        self, objects: Objects, cluster: Cluster, *, request: IngestRequest, entries: _Mapped | _Processed
+    ) -> None:
+        self._objects = objects
+        self._cluster = cluster
+        self._request = request
+        self._made = entries
 
     def send(self, uri: str, report: ReplayReport) -> ReplayReport:
         """Send every letter, keep those that fail, and add to the report."""
@@ -178,20 +234,11 @@ class _Part:
 
     def _entries(self, uri: str) -> Iterator[Item | Again]:
         for letter in read_letters(self._objects, uri):
-            entry = self._entry(letter)
+            entry = self._made.entry(letter)
             if isinstance(entry, Item):
                 yield Item(entry.id, (entry.lines,), letter)
             else:
                 yield Again(_with(letter, entry.reason, 0), entry.size_bytes)
-
-    def _entry(self, letter: DeadLetter) -> Item | Rejected:
-        self._place = (letter.source, letter.line)
-        rows = _rows(letter)
-        try:
-            keyed = tuple(self._documents.keyed(row) for row in rows)
-        except RecordRejected as error:
-            return Rejected(rows, str(error))
-        return self._documents.entry(Group(keyed[0].key, keyed, letter.late))
 
 
 def _rows(letter: DeadLetter) -> tuple[Row, ...]:

@@ -66,6 +66,8 @@ class IngestRequest(msgspec.Struct, frozen=True):
     `on_missing` is what a mapped path that a row lacks does (``null``, ``omit``, ``dead_letter``), for all fields or by
     field name; `on_unmatched` what a key does that some source lacks. `joined_by` are the paths, one a source, by which
     rows find one another where that is not the document's id.
+
+    With `processors`, what they make of a row is the document, if `when` holds for it; of the map only ``_id`` counts.
     """
 
     index: str
@@ -82,6 +84,8 @@ class IngestRequest(msgspec.Struct, frozen=True):
     max_in_flight: int = MAX_IN_FLIGHT
     compress: bool = False
     joined_by: list[str] = []
+    processors: list[dict[str, Any]] | None = None
+    when: str | None = None
 
 
 class BatchIngestion(msgspec.Struct, frozen=True):

@@ -13,7 +13,8 @@ from opensearch_batch.core.objects import Objects
 class RunCounts(msgspec.Struct, frozen=True):
     """Records `read`, documents `indexed` and found `unchanged`, `dead_letters` of all stages.
 
-    Records with the same id make one document.
+    Records with the same id make one document. Of those that a pipeline's own rules keep out of the index, `unrouted`
+    ones are those for which its `when` does not hold, and `dropped` ones were dropped by a processor.
     """
 
     read: int = 0
@@ -21,6 +22,8 @@ class RunCounts(msgspec.Struct, frozen=True):
     unchanged: int = 0
     dead_letters: int = 0
     shards: int = 0
+    unrouted: int = 0
+    dropped: int = 0
 
 
 class RunAccount(msgspec.Struct, frozen=True):
@@ -47,6 +50,8 @@ def reconcile(objects: Objects, work: WorkPrefix, manifest: Manifest) -> RunAcco
         sum(each.unchanged for each in counts),
         sum(each.dead_letters for each in counts) + manifest.counts.dead_letters,
         len(reports),
+        sum(each.unrouted for each in counts),
+        sum(each.dropped for each in counts),
     )
     verdicts = sum(each.sources[0].read for each in counts) + manifest.counts.dead_letters
     if verdicts != total.read:

@@ -14,6 +14,7 @@ from itertools import accumulate
 import msgspec
 
 from opensearch_batch.core.cluster import Cluster
+from opensearch_batch.core.documents import Maker
 from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
 from opensearch_batch.core.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.ingest import Ingest, IngestReport, Locations
@@ -42,7 +43,8 @@ class ShardIngest:
         service: reads its own rows.
         answers: how its rows find their records.
         request: what to put where, its paths those of `over_sources`; a mapped vector that a row lacks is a dead letter
-            unless `on_missing` says else, and a record without an answer is one unless `on_unmatched` says else.
+            unless `on_missing` says else, and a record without an answer is one unless `on_unmatched` says else. Of
+            processors, only an error in place of a prediction is one.
         dead_letters: a prefix for them; below `work` if None.
     """
 
@@ -112,9 +114,18 @@ class ShardIngest:
             read=rows.read,
             row_error=rows.error,
             place=rows.place,
+            maker=self._maker(rows),
             check=check,
             identity=[msgspec.json.encode([segments, list(rows.answered)]).decode()],
         )
+
+    def _maker(self, rows: ShardRows) -> Maker | None:
+        """Return what makes documents by processors, None for a field map."""
+        if self._request.processors is None:
+            return None
+        from opensearch_batch.core.data_prepper.row_documents import row_maker
+
+        return row_maker(self._request, objects=self._objects, read=rows.read, row_error=rows.error, place=rows.place)
 
     def _open_index(self) -> None:
         """Make a row without its prediction a dead letter.
@@ -136,8 +147,8 @@ class ShardIngest:
 
 
 def strict_about(vectors: Sequence[VectorField], request: IngestRequest) -> IngestRequest:
-    """Return a request for which a missing vector is a dead letter, unless it says else."""
-    if ANY_FIELD in request.on_missing:
+    """Return a request for which a missing vector is a dead letter, unless it says else, or has processors."""
+    if ANY_FIELD in request.on_missing or request.processors is not None:
         return request
     strict: dict[str, OnMissing] = {vector.name: "dead_letter" for vector in vectors}
     return msgspec.structs.replace(request, on_missing={**strict, **request.on_missing})

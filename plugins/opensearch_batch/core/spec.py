@@ -183,7 +183,23 @@ class IngestSpec(Said, frozen=True):
             "service's own rows (`$.SageMakerOutput[0]`).",
             {"title": "$.title", "embedding": "prediction"},
         ),
-    ]
+    ] = {}
+    processors: Annotated[
+        list[dict[str, Any]] | None,
+        about(
+            "Data Prepper's processors in place of `field_map`: what they make of the service's row, which holds its "
+            "record, is the document; `[]` takes it as it is.",
+            [{"copy_values": {"entries": [{"from_key": "/SageMakerOutput", "to_key": "embedding"}]}}],
+        ),
+    ] = None
+    when: Annotated[
+        str | None,
+        about(
+            "Beside `processors`, a condition of Data Prepper's: a row for which it does not hold when they are done "
+            "is not written, and counted as unrouted.",
+            "/title != null",
+        ),
+    ] = None
     ingest_fields: Annotated[list[str], about("Paths kept under their own last name.", ["$.title"])] = []
     index_body: Annotated[
         str | None, about("A file of `include/indexes/`: makes the index if it is absent.", "passages")
@@ -268,7 +284,12 @@ class PipelineSpec(Said, frozen=True, kw_only=True):
     ] = None
     source: Source
     id: Annotated[
-        Path | None, about("The path of a document's id in a record: short for `_id` in the field map.", "$.id")
+        Path | None,
+        about(
+            "The path of a document's id in a record: short for `_id` in the field map. Beside `processors` it is "
+            "looked for in what they leave; where nothing is, the id is made of the record's place.",
+            "$.id",
+        ),
     ] = None
     work: Annotated[
         Annotated[str, Meta(pattern=S3_PREFIX)],

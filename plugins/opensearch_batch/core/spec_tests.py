@@ -1,6 +1,7 @@
 """A pipeline's own tests go the pipeline's own road, offline: prepare, a pretended answer of its service, field map.
 
-Nothing is asked of a cluster or a service. What a sample record becomes is compared with what the file says.
+Or processors in place of a map. Nothing is asked of a cluster or a service. What a sample record becomes is compared
+with what the file says.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from opensearch_batch.core.bulk import Item, fields_of
 from opensearch_batch.core.cluster import vector_fields
 from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_letters
-from opensearch_batch.core.documents import Documents
+from opensearch_batch.core.documents import Documents, Made
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.json_path import PlainPath
 from opensearch_batch.core.listing import list_source
 from opensearch_batch.core.local_files import LocalFiles
 from opensearch_batch.core.manifest import PreparedShard, WorkPrefix
 from opensearch_batch.core.output_rows import Answered
-from opensearch_batch.core.prediction_map import holds_record, over_sources
+from opensearch_batch.core.prediction_map import holds_record, over_sources, written_fields
 from opensearch_batch.core.prepare import Prepare
 from opensearch_batch.core.request import IngestRequest, compile_map
-from opensearch_batch.core.rows import Rejected
+from opensearch_batch.core.rows import Rejected, Source
 from opensearch_batch.core.shard import ShardRows, strict_about
 from opensearch_batch.core.spec import PipelineSpec, SpecTest
 from opensearch_batch.services.base import Service, job_keys
@@ -45,11 +46,13 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def differences(spec: PipelineSpec, test: SpecTest, outcome: Outcome) -> Iterator[str]:
     """Yield what a test's outcome is other than the test says."""
-    # Who does not map an id gets one that nobody could write down.
-    found = [document if spec.named else _without_id(document) for document in outcome.documents]
+    found = outcome.documents
     if len(found) != len(test.documents):
         yield f"{len(found)} documents, not {len(test.documents)}"
-    for at, (wanted, got) in enumerate(zip(test.documents, found, strict=False)):
+    for at, (wanted, document) in enumerate(zip(test.documents, found, strict=False)):
+        # Who does not map an id gets one that nobody could write down; what processors leave may have one or not.
+        named = spec.named and spec.ingest.processors is None
+        got = document if named or "_id" in wanted else _without_id(document)
         for name in sorted({*wanted, *got}):
             if wanted.get(name, ...) != got.get(name, ...):
                 yield f"documents[{at}].{name}: {_shown(got, name)}, not {_shown(wanted, name)}"
@@ -84,9 +87,16 @@ class SpecRun:
             spec.on_missing,
             spec.ingest.on_unmatched,
             routing=spec.ingest.routing,
+            processors=spec.ingest.processors,
+            when=spec.ingest.when,
         )
         mapped = over_sources(request, service, parameters, spec.batch_predict.inputs)
         self._request = strict_about(vector_fields((index_body or {}).get("mappings", {})), mapped)
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields it is known to write."""
+        return written_fields(self._request)
 
     def run(self, test: SpecTest) -> Outcome:
         """Take a test's records to the documents they become.
@@ -170,19 +180,19 @@ class SpecRun:
             answered=[Answered([output])],
         )
         sources = rows.sources()
-        documents = Documents(
-            self._request,
-            # A sample's vector may be short: what the index takes is checked elsewhere.
-            compile_map(self._request, sources=len(sources)),
-            sources,
-            objects=objects,
-            read=rows.read,
-            row_error=rows.error,
-            place=rows.place,
+        entries = list(
+            self._documents(sources, objects=objects, read=rows.read, row_error=rows.error, place=rows.place)
         )
-        entries = list(documents)
         made = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
         return Outcome(made, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])
+
+    def _documents(self, sources: Sequence[Source], **reading: Any) -> Made:  # noqa: ANN401 - those of `Documents`
+        if self._request.processors is not None:
+            from opensearch_batch.core.data_prepper.row_documents import row_documents
+
+            return row_documents(self._request, sources, **reading)
+        # A sample's vector may be short: what the index takes is checked elsewhere.
+        return Documents(self._request, compile_map(self._request, sources=len(sources)), sources, **reading)
 
 
 def _put(row: Any, steps: Sequence[str | int], value: Any) -> Any:  # noqa: ANN401 - JSON

@@ -58,6 +58,16 @@ class YamlFile:
             line, node = found[0].start_mark.line + 1, found[1]
         return line
 
+    def at(self, keys: Sequence[str | int]) -> Node:
+        """Return what stands at keys, None for nothing."""
+        node = self.tree
+        for key in keys:
+            found = _child(node, key)
+            if found is None:
+                return None
+            node = found[1]
+        return node
+
     def value(self) -> Any:  # noqa: ANN401 - YAML
         """Return what the file says, as YAML understands it.
 

@@ -92,12 +92,13 @@ class EventDocuments:
         if self._enrich is not None and len(self._sources) > 1:
             yield from self._enriched(self._enrich)
             return
-        entry = self._entry
+        entry = self.entry
         for number in range(len(self._sources)):
             for row in self._read(self._objects, number, self._sources[number]):
                 yield entry(row) if type(row) is Row else row  # type: ignore[misc] # the others are entries
 
-    def _entry(self, row: Row) -> Entry:
+    def entry(self, row: Row) -> Entry:
+        """Return what becomes of a row that nothing is joined with."""
         self.read_bytes += len(row.content)
         try:
             return self._routed(self._event(row), (row,))
@@ -192,6 +193,7 @@ class EventMaker:
         writing: makes the writing, which calls what it is given with each index that an event names.
         decisive: what of pipeline and sink decides the documents.
         sink: the sink's number.
+        remedy: what to do about rows that no sink takes.
         reading: the other named arguments of `EventDocuments`.
     """
 
@@ -203,12 +205,14 @@ class EventMaker:
         writing: Callable[[Callable[[str], None]], Writing],
         decisive: list[Any],
         sink: int = 0,
+        remedy: str = "no sink takes them; mend the routes, or give a sink the route _default",
         **reading: Any,  # noqa: ANN401 - those of `EventDocuments`
     ) -> None:
         self.request = request
         self._flow = flow
         self._writing = writing
         self._sink = sink
+        self._remedy = remedy
         self._reading = reading
         self._used = flow()
         # The indexes that events named, where the request has none.
@@ -265,7 +269,7 @@ class EventMaker:
         said = [f"{reason} ({times:,} times)" for reason, times in self._used.failures.items()]
         if counts.unrouted:
             rows = "every row" if counts.unrouted == counts.read else f"{counts.unrouted:,} of {counts.read:,} rows"
-            said.append(f"{rows} unrouted: no sink takes them; mend the routes, or give a sink the route _default")
+            said.append(f"{rows} unrouted: {self._remedy}")
         return "; ".join(said) or None
 
     def _dimensions(self, sources: Sequence[Source]) -> dict[str, int]:
@@ -294,7 +298,11 @@ def with_vectors(body: dict[str, Any], dimensions: dict[str, int]) -> dict[str, 
     return {**body, "settings": {**body.get("settings", {}), "index.knn": True}, "mappings": {"properties": fields}}
 
 
-def refuse_plain_vectors(index: Index, fields: Sequence[str]) -> None:
+def refuse_plain_vectors(
+    index: Index,
+    fields: Sequence[str],
+    remedy: str = "delete the index (it is made anew with knn_vector), or name another",
+) -> None:
     """Raise ConfigError when a field that takes predictions is mapped as something else than a vector."""
     there = {vector.name for vector in index.vectors}
     properties = index.mappings.get("properties", {})
@@ -302,8 +310,7 @@ def refuse_plain_vectors(index: Index, fields: Sequence[str]) -> None:
         kind = properties.get(name, {}).get("type")
         if kind is not None and name not in there:
             raise ConfigError(
-                f"index {index.name}: field {name} is mapped as {kind}, so its vectors could not be searched; delete "
-                "the index (it is made anew with knn_vector), or name another"
+                f"index {index.name}: field {name} is mapped as {kind}, so its vectors could not be searched; {remedy}"
             )
 
 

@@ -143,11 +143,7 @@ class DataPrepperFile:
 
     def _processors(self, keys: Keys, nodes: Node) -> Iterator[tuple[Keys, str, Any]]:
         for place, node, options in self._each(keys, nodes, _PROCESSOR):
-            if hasattr(options, "compile"):
-                try:
-                    options.compile()
-                except ConfigError as error:
-                    raise self._reader.placed(node, place, error) from error
+            self._reader.check_compiles(node, place, options)
             yield place, str(place[-1]), options
 
     def _routes(self, keys: Keys, said: tuple[str, Node]) -> Iterator[tuple[str, str]]:

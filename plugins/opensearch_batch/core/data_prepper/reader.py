@@ -145,6 +145,14 @@ class Reader:
                 return self._file.error((*keys, *path), text)
         return self._file.error(keys, text)
 
+    def check_compiles(self, node: Node, keys: Keys, options: Any) -> None:  # noqa: ANN401 - of any plugin
+        """Raise ConfigError, at the option it is about, where options that become a function cannot."""
+        if hasattr(options, "compile"):
+            try:
+                options.compile()
+            except ConfigError as error:
+                raise self.placed(node, keys, error) from error
+
     def _check(self, made: CheckedOptions, keys: Keys) -> None:
         for inner, check in made.rules():
             try:

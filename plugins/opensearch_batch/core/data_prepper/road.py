@@ -27,6 +27,7 @@ from opensearch_batch.core.data_prepper.file import DataPrepperFile, DataPrepper
 from opensearch_batch.core.data_prepper.flow import DROPPED, Flow
 from opensearch_batch.core.data_prepper.indexing import index_name, is_dynamic, request_of, writing_of
 from opensearch_batch.core.data_prepper.ml_inference import MlInference
+from opensearch_batch.core.data_prepper.predictions import prediction_fields
 from opensearch_batch.core.data_prepper.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.s3_ingest import S3Writing
 from opensearch_batch.core.data_prepper.s3_sink import S3Sink
@@ -40,8 +41,6 @@ from opensearch_batch.core.objects import ObjectInfo, Objects, split_uri
 from opensearch_batch.core.rows import Read, Source
 
 OWN_FOLDER = "opensearch-batch"
-# Where the AI services' answers stand in their rows: what is copied from there is a prediction.
-PREDICTION_MEMBERS = ("SageMakerOutput", "modelOutput")
 
 
 class Road:
@@ -242,14 +241,7 @@ class Road:
 
     def prediction_fields(self) -> list[str]:
         """Return the members that predictions are copied to, as far as the file says it."""
-        fields = set[str]()
-        for _, name, options in self.pipeline.processors:
-            if name in ("copy_values", "rename_keys"):
-                for entry in options.entries or ():
-                    read = (entry.from_key or "").removeprefix("/").split("/")[0]
-                    if read in PREDICTION_MEMBERS or read in fields:
-                        fields.add(entry.to_key.removeprefix("/"))
-        return sorted(fields)
+        return prediction_fields((name, options) for _, name, options in self.pipeline.processors)
 
     @cached_property
     def _enrich_options(self) -> S3Enrich | None:

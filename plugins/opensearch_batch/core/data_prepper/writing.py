@@ -76,6 +76,7 @@ class Writing:
         index: the index's name where events decide about it, None for the request's.
         shape: which part of an event is the document.
         named: called with the name of each index that an event names, before anything is written there.
+        place: where a row stands, of which an id is made that nothing else gives.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Writing:
         index: OfEvent | None = None,
         shape: Shape | None = None,
         named: Callable[[str], None] = lambda name: None,  # noqa: ARG005 - it is there
+        place: Callable[[Row], tuple[str, int]] = lambda row: (row.uri, row.line),
     ) -> None:
         self._id_of = id_of
         self._routing = routing
@@ -95,6 +97,7 @@ class Writing:
         self._index = index
         self._shape = None if shape is None or shape.is_whole else shape
         self._named = named
+        self._place = place
 
     def item(self, event: Event, row: Row, origin: Any) -> Item:  # noqa: ANN401 - whatever the caller knows it by
         """Return what is written of an event, which is not used any more.
@@ -125,12 +128,12 @@ class Writing:
         if self._id_of is not None:
             if name := self._id_of(event):
                 return document_id(_encode(name))
-        elif (own := event.fields.get(ID_FIELD)) is not None and (text := _text_of(own)) is not None:
+        elif (own := event.fields.get(ID_FIELD)) is not None and (text := text_of(own)) is not None:
             # Most ids are short plain texts, which need no reading.
             if len(text) <= _SHORT_BYTES and _PLAIN.fullmatch(text):
                 return text[1:-1].decode()
             return document_id(text)
-        return digest(row.uri, str(row.line))
+        return digest(*map(str, self._place(row)))
 
     def _action_of(self, event: Event) -> Action:
         action = self._action(event) if callable(self._action) else self._action
@@ -144,7 +147,7 @@ def encoded(fields: dict[str, Node]) -> bytes:
     return _encode(fields)
 
 
-def _text_of(node: Node) -> bytes | None:
+def text_of(node: Node) -> bytes | None:
     """Return a value's text, None for nothing and for null."""
     if node is None or node is MISSING:
         return None

@@ -1,0 +1,71 @@
+"""convert: the pipelines of a Data Prepper file are printed as our own; nothing is written, and no server asked."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from opensearch_batch.cli import options
+from opensearch_batch.cli.command import REFUSED, Account, Command, run
+from opensearch_batch.core.data_prepper.convert import Converted
+from opensearch_batch.core.data_prepper.convert import convert as converted
+from opensearch_batch.core.data_prepper.file import DataPrepperFile, is_data_prepper
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest import DONE
+
+SEPARATOR = "---\n"
+
+
+class ConvertAccount(Account, frozen=True, kw_only=True):
+    """The pipelines of a file as our own; the state is REFUSED when there is one that cannot be said so."""
+
+    pipelines: list[Converted] = msgspec.field(default_factory=list)
+    refused: list[str] = msgspec.field(default_factory=list)
+
+
+def convert(
+    *,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline file of Data Prepper's.")],
+    as_json: options.Json = False,
+    debug: options.Debug = False,
+) -> int:
+    """Print a Data Prepper file's pipelines as our own, with comments on what changes and why."""
+    return run(Convert(file), as_json=as_json, debug=debug)
+
+
+class Convert(Command[ConvertAccount]):
+    """One conversion of a file."""
+
+    when_stopped = "nothing was changed"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(ConvertAccount())
+        self._path = path
+
+    def work(self) -> None:
+        """Convert each pipeline; one that is refused does not hide others."""
+        if not self._path.is_file():
+            raise ConfigError(f"{self._path}: there is no such file")
+        if not is_data_prepper(self._path):
+            raise ConfigError(
+                f"{self._path}: this is no file of Data Prepper's, which has source and sink below a name"
+            )
+        file = DataPrepperFile(self._path)
+        found, refused = list[Converted](), list[str]()
+        for pipeline in file.pipelines:
+            try:
+                found += converted(file, pipeline)
+            except ConfigError as error:
+                refused.append(str(error))
+        self.tell(state=REFUSED if refused else DONE, pipelines=found, refused=refused)
+
+    def show(self, console: Console) -> None:  # noqa: ARG002 - a file's text goes out as it is
+        """Print the files, and what was refused beside them."""
+        sys.stdout.write(SEPARATOR.join(each.text for each in self.account.pipelines))
+        for error in self.account.refused:
+            sys.stderr.write(f"refused: {error}\n")

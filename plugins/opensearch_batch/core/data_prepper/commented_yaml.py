@@ -1,0 +1,72 @@
+"""What is written for people keeps its order, says why above what, and reads back as what was meant."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from opensearch_batch.core.yaml_file import Keys, Node
+
+WIDTH = 118
+# A note that starts so is a command: it stays on one line, to be copied.
+COMMAND = "  "
+# No line of a value is folded.
+_ENDLESS = 1 << 20
+Notes = Mapping[Keys, Sequence[str]]
+
+
+class Verbatim(NamedTuple):
+    """A value that is written as the nodes of another file say it, texts and their quotes included."""
+
+    node: Node
+
+
+def commented(members: Mapping[str, Any], notes: Notes) -> str:
+    """Return members as YAML, each below the notes on it; those on ``()`` come first."""
+    return "".join(f"{line}\n" for line in [*_comments(notes.get((), ()), ""), *_lines(members, notes, (), "")])
+
+
+def comment(notes: Sequence[str]) -> str:
+    """Return notes alone."""
+    return "".join(f"{line}\n" for line in _comments(notes, ""))
+
+
+def _lines(members: Mapping[str, Any], notes: Notes, keys: Keys, indent: str) -> Iterator[str]:
+    for name, value in members.items():
+        here = (*keys, name)
+        yield from _comments(notes.get(here, ()), indent)
+        if isinstance(value, Mapping) and value:
+            yield f"{indent}{name}:"
+            yield from _lines(value, notes, here, f"{indent}  ")
+        else:
+            yield from (f"{indent}{line}" for line in _value(name, value))
+
+
+def _value(name: str, value: Any) -> list[str]:  # noqa: ANN401 - any YAML
+    import yaml
+
+    if not isinstance(value, Verbatim):
+        text = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=_ENDLESS)
+        return str(text).splitlines()
+    node = value.node
+    if not node.value:
+        return [f"{name}: []"]
+    text = yaml.serialize(node, Dumper=yaml.SafeDumper, allow_unicode=True, width=_ENDLESS)
+    return [f"{name}:", *(f"  {line}" for line in text.splitlines())]
+
+
+def _comments(notes: Sequence[str], indent: str) -> Iterator[str]:
+    start = f"{indent}# "
+    for note in notes:
+        if note.startswith(COMMAND):
+            yield f"{start}{note}"
+        else:
+            yield from textwrap.wrap(
+                note,
+                WIDTH,
+                initial_indent=start,
+                subsequent_indent=start,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )

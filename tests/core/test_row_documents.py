@@ -1,0 +1,235 @@
+"""Processors of a pipeline of our own: read with the line of each mistake, run as in Data Prepper, all rows counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from opensearch_batch.core.data_prepper.row_documents import options_of, vector_fields_of
+from opensearch_batch.core.dead_letters import list_parts, read_letters
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest import IngestReport
+from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard, WorkPrefix
+from opensearch_batch.core.output_rows import Answered
+from opensearch_batch.core.pipeline_check import check_pipeline
+from opensearch_batch.core.pipeline_file import load
+from opensearch_batch.core.replay import replay
+from opensearch_batch.core.request import IngestRequest
+from opensearch_batch.core.run import reconcile
+from opensearch_batch.core.shard import ShardIngest
+from opensearch_batch.services import service
+from tests.lab import Lab
+
+GOOD = """\
+source: {uri: s3://documents/in/, prepare: false}
+work: s3://work
+id: $.meta.id
+batch_predict: {service: sagemaker, model_id: abc}
+ingest:
+  index: passages
+  processors:
+    - copy_values:
+        entries:
+          - {from_key: text, to_key: chapter}
+          - {from_key: SageMakerOutput, to_key: v}
+    - delete_entries: {with_keys: [text, SageMakerOutput]}
+  when: /chapter != null and /title != null
+tests:
+  - name: a
+    records: [{text: a, title: t, meta: {id: 5}}, {text: b}, {text: c, title: d}, {text: e, title: t}]
+    outputs:
+      - {text: a, title: t, meta: {id: 5}, SageMakerOutput: [1.5]}
+      - {text: b, SageMakerOutput: [1.5]}
+      - {text: c, title: d, SageMakerOutput: [2]}
+      - {text: e, title: t, SageMakerInferenceError: too long}
+    documents: [{_id: "5", chapter: a, title: t, meta: {id: 5}, v: [1.5]}, {chapter: c, title: d, v: [2]}]
+    dead_letters: [too long]
+"""
+
+
+def spec_file(folder: Path, text: str) -> Path:
+    """Write a pipeline file."""
+    (folder / "pipelines").mkdir(exist_ok=True)
+    path = folder / "pipelines" / "books.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_tests_of_a_file_go_through_its_processors(tmp_path: Path) -> None:
+    """A row that `when` keeps out is neither document nor dead letter."""
+    path = spec_file(tmp_path, GOOD)
+    assert check_pipeline(path).mistakes == []
+    path.write_text(GOOD.replace("title: d, v: [2]", "title: x, v: [2]"))
+    (mistake,) = check_pipeline(path).mistakes
+    assert mistake == f'{path}:15 tests[0]: a (sagemaker): documents[1].title: "d", not "x"'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("copy_values:", "copy_value:", r"yaml:8 ingest.processors\[0\].copy_value: there is no .* 'copy_values'\?"),
+        ("with_keys", "with_key", r"yaml:12 ingest.processors\[1\].delete_entries.with_key: .* 'with_keys'\?"),
+        (
+            "from_key: text",
+            "from_key: 'a|b'",
+            r"yaml:10 ingest.processors\[0\].copy_values.entries\[0\].from_key: .*key",
+        ),
+        ("from_key: text, ", "", r"yaml:10 ingest.processors\[0\].copy_values.entries\[0\]: from_key is missing"),
+        ("copy_values:", "ml_inference:", r"yaml:8 .*ml_inference: this processor is not supported: batch_predict of"),
+        ("copy_values:", "grok:", r"yaml:8 ingest.processors\[0\].grok: this processor is not supported"),
+        ("/chapter != null", "/chapter = null", r"yaml:13 ingest.when: .* equality is =="),
+        ("  when:", "  field_map: {a: $.a}\n  when:", r"yaml:13 ingest.field_map: processors stand here too"),
+        ("  when:", "  on_missing: omit\n  when:", r"yaml:13 ingest.on_missing: processors stand here too"),
+        ("  when:", "  on_unmatched: fail\n  when:", r"yaml:13 ingest.on_unmatched: beside processors there is none"),
+        ("  when:", "  routing: $\n  when:", r"yaml:13 ingest.routing: routing '\$' leads to no member"),
+        ("id: $.meta.id", "id: $.meta[-1]", r"yaml:3 id: id '\$.meta\[-1\]' leads to no member"),
+        ("  processors:\n", "  processors: {}\n  xs:\n", r"yaml:7 ingest.processors: Expected `array"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    """As any other one of the file."""
+    with pytest.raises(ConfigError, match=message):
+        load(spec_file(tmp_path, GOOD.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("ingest", "message"),
+    [
+        ("{index: passages}", r"yaml:4 ingest: field_map is missing; write field_map: .*, or processors"),
+        ("{index: passages, field_map: {a: $.a}, when: /a == 1}", r"yaml:4 ingest.when: .* write processors: \[\] too"),
+    ],
+)
+def test_one_of_map_and_processors_makes_the_documents(tmp_path: Path, ingest: str, message: str) -> None:
+    """And a condition is asked of what processors leave."""
+    head = "source: {uri: s3://documents/in/}\nwork: s3://work\nbatch_predict: {service: sagemaker, model_id: abc}\n"
+    with pytest.raises(ConfigError, match=message):
+        load(spec_file(tmp_path, f"{head}ingest: {ingest}\n"))
+
+
+def test_a_row_has_to_hold_its_record(tmp_path: Path) -> None:
+    """Else no processor would find it; the check knows before anything is paid."""
+    batch_predict = "batch_predict: {service: sagemaker, model_id: abc, parameters: {DataProcessing: {}}}"
+    text = GOOD.replace("batch_predict: {service: sagemaker, model_id: abc}", batch_predict)
+    (mistake,) = check_pipeline(spec_file(tmp_path, text.replace(", prepare: false", ""))).mistakes
+    assert "books.yaml:4 batch_predict: ingest.processors: rows of sagemaker do not hold their records" in mistake
+
+
+def test_options_are_read_as_data_prepper_reads_them(tmp_path: Path) -> None:
+    """A text that YAML takes for a number stays one, and what a task gets means the same."""
+    text = GOOD.replace("to_key: chapter", "to_key: 1.50, overwrite_if_to_key_exists: 'TRUE'")
+    processors = load(spec_file(tmp_path, text)).ingest.processors or []
+    entry = processors[0]["copy_values"]["entries"][0]
+    assert (entry["to_key"], entry["overwrite_if_to_key_exists"]) == ("1.50", True)
+    kept = [{name: msgspec.to_builtins(options)} for name, options in options_of(processors)]
+    assert kept == processors
+    assert vector_fields_of(processors) == ["v"]
+
+
+@pytest.mark.parametrize("said", [{}, {"copy_values": {}, "drop_events": {}}, {"grok": {}}, {"copy_values": {"a": 1}}])
+def test_a_task_that_is_given_no_processor_says_so(said: dict[str, Any]) -> None:
+    """Of a DAG that somebody writes by hand."""
+    with pytest.raises(ConfigError, match=r"^processors\[0\]"):
+        options_of([said])
+
+
+PROCESSORS: list[dict[str, Any]] = [
+    {"copy_values": {"entries": [{"from_key": "SageMakerOutput", "to_key": "v"}]}},
+    {"drop_events": {"drop_when": '/text == "no"'}},
+    {"delete_entries": {"with_keys": ["SageMakerOutput"]}},
+]
+VECTOR = {"type": "knn_vector", "dimension": 2, "method": {"name": "hnsw", "engine": "lucene"}}
+BODY = {
+    "settings": {"index.knn": True, "number_of_replicas": 0},
+    "mappings": {"properties": {"v": VECTOR, "n": {"type": "integer"}}},
+}
+
+
+class Run:
+    """A run over one shard, whose records a second job answered again."""
+
+    def __init__(self, lab: Lab, index: str) -> None:
+        self.lab, self.index, self.bucket = lab, index, lab.new_bucket()
+        self.work = WorkPrefix(f"s3://{self.bucket}", "books")
+        rows: list[dict[str, Any]] = [
+            {"_id": "a", "text": "a", "title": "t", "SageMakerOutput": [1, 2.5]},
+            {"_id": "b", "text": "b", "SageMakerOutput": [1, 2.5]},
+            {"_id": "c", "text": "no", "title": "t", "SageMakerOutput": [1, 2.5]},
+            {"_id": "d", "text": "d", "title": "t", "SageMakerInferenceError": "too long"},
+            {"_id": "e", "text": "e", "title": "t", "SageMakerInferenceError": "busy"},
+            {"_id": "f", "text": "f", "title": "t", "n": "no number", "SageMakerOutput": [1, 2.5]},
+            {"text": "g", "title": "t", "SageMakerOutput": [1, 2.5]},
+        ]
+        again: list[dict[str, Any]] = [{"_id": "e", "text": "e", "title": "t", "SageMakerOutput": [3, 4.5]}]
+        self.answered = [
+            Answered([self._put("job", rows)], None, self.work.job("job"), "t"),
+            Answered([self._put("again", again)], [4], self.work.job("again"), "t"),
+        ]
+        self.shard = Shard("0000", f"s3://{self.bucket}/in", "job", len(rows), 1)
+        prepared = [PreparedShard(self.shard, [Segment("s3://docs/a.jsonl", 1, len(rows))])]
+        counts = PrepareCounts(len(rows), len(rows))
+        self.manifest = Manifest("books", "run", "s3://docs/", "sagemaker", "m", counts, prepared)
+
+    def _put(self, job: str, rows: list[dict[str, Any]]) -> str:
+        uri = f"{self.work.job(job)}/output/1/input.jsonl.out"
+        self.lab.objects.write(uri, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
+        return uri
+
+    def ingest(self, *, when: str = "/title != null") -> IngestReport:
+        """Ingest what both jobs answered."""
+        return ShardIngest(
+            self.lab.objects,
+            self.lab.cluster(),
+            work=self.work,
+            manifest=self.manifest,
+            service=service("sagemaker"),
+            answers="beside_record",
+            request=IngestRequest(self.index, {}, processors=PROCESSORS, when=when),
+        ).run(self.shard, self.answered)
+
+    def documents(self) -> dict[str, Any]:
+        """Return the documents of the index by their ids."""
+        found = self.lab.node("POST", f"{self.index}/_search", {"size": 100})
+        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+
+
+def test_every_row_of_a_shard_is_written_a_dead_letter_or_counted(lab: Lab, index: str) -> None:
+    """The second job's answer counts; the run's account adds up; a replay knows the processors."""
+    lab.cluster().create_index(index, BODY)
+    run = Run(lab, index)
+    report = run.ingest()
+    counts = report.counts
+    assert (counts.read, counts.indexed, counts.dead_letters, counts.unrouted, counts.dropped) == (7, 3, 2, 1, 1)
+    assert "1 of 7 rows unrouted: when does not hold for them" in report.remarks[0]
+    total = reconcile(lab.objects, run.work, run.manifest).counts
+    assert (total.read, total.indexed, total.dead_letters, total.unrouted, total.dropped) == (7, 3, 2, 1, 1)
+    documents = run.documents()
+    assert documents.pop("e") == {"text": "e", "title": "t", "v": [3, 4.5]}
+    assert documents.pop("a") == {"text": "a", "title": "t", "v": [1, 2.5]}
+    (unnamed,) = documents.values()
+    assert unnamed["text"] == "g"
+    letters = [
+        each for part in list_parts(lab.objects, report.dead_letters or "") for each in read_letters(lab.objects, part)
+    ]
+    assert sorted((each.source, each.line) for each in letters) == [("s3://docs/a.jsonl", 4), ("s3://docs/a.jsonl", 6)]
+    again = run.ingest().counts
+    assert (again.indexed, again.unchanged, again.unrouted, again.dropped) == (0, 3, 1, 1)
+
+
+def test_a_replay_has_the_processors_and_takes_no_map_for_them(lab: Lab, index: str) -> None:
+    """A letter whose cause is mended becomes its document; a field map would make another one."""
+    loose = {**BODY, "mappings": {"properties": {"v": VECTOR, "n": {"type": "keyword"}}}}
+    lab.cluster().create_index(index, BODY)
+    run = Run(lab, index)
+    report = run.ingest()
+    queue = report.dead_letters or ""
+    with pytest.raises(ConfigError, match="went through processors, which no field map replaces"):
+        replay(queue, lab.objects, lab.cluster(), request=IngestRequest(index, {"text": "$.text"}))
+    lab.node("DELETE", index)
+    lab.cluster().create_index(index, loose)
+    found = replay(queue, lab.objects, lab.cluster())
+    assert (found.read, found.indexed, found.dead_letters) == (2, 1, 1)
+    assert run.documents() == {"f": {"text": "f", "title": "t", "n": "no number", "v": [1, 2.5]}}
