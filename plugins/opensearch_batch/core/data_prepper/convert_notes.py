@@ -156,12 +156,12 @@ class ConversionNotes:
         ml = self._ml
         if ml.ml_when is not None:
             yield ("batch_predict",), f"ml_when ({ml.ml_when}) holds for all objects of the source, so it is left out."
-        if left := [name for name in ("dlq", "tags_on_failure") if getattr(ml, name)]:
+        if ml.dlq is not None:
             yield (
                 ("batch_predict",),
                 (
-                    f"{' and '.join(left)} of ml_inference: a job that is refused or fails ends its task, which says "
-                    "why, so nothing is written or tagged for it."
+                    "dlq of ml_inference: a job that is refused or fails ends its task, which says why, so nothing is "
+                    "written for it."
                 ),
             )
 
