@@ -31,7 +31,8 @@ class Backfill(Demo):
 
     def __init__(self, stack: Stack, days: int) -> None:
         super().__init__(stack, "sagemaker", dag_id=DAG_ID)
-        last = datetime.now(UTC).date() - timedelta(days=2)
+        # The latest day that has ended is the scheduler's own as soon as the DAG is switched on; days end at two.
+        last = (datetime.now(UTC) - timedelta(hours=2)).date() - timedelta(days=2)
         self._days = [last - timedelta(days=days - 1 - at) for at in range(days)]
 
     def run(self) -> bool:
