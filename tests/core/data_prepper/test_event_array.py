@@ -100,3 +100,11 @@ def test_a_row_with_the_very_text_that_stands_in_is_read_right() -> None:
     """Its own number is no array."""
     row = f'{{"x":{{"v":{TEXT}}},"v":{STAND_IN.decode()},"w":1}}'.encode()
     assert Event.of(row).value(("w",)) == Event.around_array(row).value(("w",)) == 1
+
+
+@pytest.mark.parametrize("number", ["-0.00e-00", "-0", "-0.000000000000000000e-00"])
+def test_a_number_is_never_taken_for_the_array(number: str) -> None:
+    """Members that hold odd zeros keep them, and texts with them too."""
+    event = Event.around_array(f'{{"a":{number},"v":{TEXT},"b":"{number}"}}'.encode())
+    assert event.array is not None
+    assert event.to_json() == f'{{"a":{number},"v":{TEXT},"b":"{number}"}}'.encode()

@@ -7,13 +7,14 @@ the first element. Source: Data Prepper's JacksonEvent and JacksonEventKey (2.17
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.json_path import TOO_DEEP, check_text
+from opensearch_batch.core.json_path import TOO_DEEP, check_json, check_text
 
 Key = tuple[str, ...]
 # A value as it stands in an event: its text, or what was opened or made of it.
@@ -25,9 +26,8 @@ _NULL, _OBJECT, _ARRAY = ord("n"), ord("{"), ord("[")
 # An array of so many bytes is passed by; it is looked for behind a name, with or without a space.
 LONG_BYTES = 512
 _MARKS, _ARRAYS_TRIED, _BACKSLASH = (b'":[', b'": ['), 4, ord("\\")
-# A number nobody writes, and the node of an array that was passed by.
-STAND_IN = b"-0.00e-00"
-_TWO = 2
+# A number that neither a row nor a file can hold, as it is drawn anew; and the node of an array that was passed by.
+STAND_IN = b"-0.%018de-00" % secrets.randbelow(10**18)
 ARRAY_NODE = msgspec.Raw(STAND_IN)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -98,7 +98,8 @@ class Event:
     def around_array(cls, row: bytes) -> Event:
         """Read a row, passing by a long array of numbers in it, as one of a vector is nearly all of a row.
 
-        What stands in the array is only looked at for texts: an index refuses the document if it is no JSON.
+        What stands in the array is only looked at for texts: an index refuses the document if it is no JSON. Who asks
+        for it later gets a RecordRejected then.
 
         Raises:
             RecordRejected: the rest is no JSON object (RFC 8259, UTF-8).
@@ -232,11 +233,12 @@ class Event:
         text = _encode(fields)
         if self.array is None:
             return (text,)
+        before, found, after = text.partition(STAND_IN)
+        if not found:
+            return (text,)
         row, start, end = self.array
-        parts = text.split(STAND_IN)
-        if len(parts) == _TWO:
-            return parts[0], row[start:end], parts[1]
-        return (row[start:end].join(parts),)
+        array = row[start:end]
+        return before, array, after.replace(STAND_IN, array)
 
     def _read_array(self) -> None:
         """Put the array that was passed by where it belongs."""
@@ -246,8 +248,9 @@ class Event:
             self.array = None
 
     def _array_node(self) -> Node:
+        """Return the array for who looks at it; raise RecordRejected when it is no JSON."""
         row, start, end = self.array or (b"", 0, 0)
-        return msgspec.Raw(row[start:end])
+        return msgspec.Raw(check_json(row[start:end]))
 
 
 def _long_array(row: bytes) -> tuple[int, int]:
