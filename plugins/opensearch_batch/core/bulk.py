@@ -58,6 +58,11 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     origin: Any = None
 
     @property
+    def has_document(self) -> bool:
+        """Whether a document goes with it: a delete has its one line alone."""
+        return not bytes(self.pieces[0]).startswith(b'{"delete"')
+
+    @property
     def lines(self) -> bytes:
         """The two lines of the document."""
         return b"".join(self.pieces)

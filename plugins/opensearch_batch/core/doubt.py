@@ -57,7 +57,7 @@ def _take(stream: Iterator[Any]) -> list[Any]:
 
 
 def _equal_ones(batch: list[Any], cluster: Cluster, index: Index) -> set[int]:
-    items = {at: entry for at, entry in enumerate(batch) if isinstance(entry, Item) and _is_whole(entry)}
+    items = {at: entry for at, entry in enumerate(batch) if isinstance(entry, Item) and entry.has_document}
     if not items:
         return set()
     wanted = [_address(item) for item in items.values()]
@@ -103,11 +103,6 @@ def _round(node: Any, path: list[str]) -> None:  # noqa: ANN401 - any JSON
                 _round(each[name], rest)
             elif name in each and isinstance(each[name], list):
                 each[name] = array("f", each[name]).tolist()
-
-
-def _is_whole(item: Item) -> bool:
-    """Say whether the index holds what was sent, once it is written; the other actions may be repeated."""
-    return bytes(item.pieces[0]).startswith((b'{"index"', b'{"create"', b'{"update"'))
 
 
 def _address(item: Item) -> dict[str, str]:

@@ -17,6 +17,18 @@ from tests.lab import TIMEOUT_S, Lab
 
 VECTOR = [0.25 + n for n in range(16)]
 
+# Joins the output rows of another job with their records by `_id`.
+_ENRICH = """- s3_enrich:
+    bucket: {{name: {bucket}, filter: {{include_prefix: records/}}}}
+    codec: {{ndjson: {{extension: jsonl}}}}
+    aws: {{region: us-east-1}}
+    s3_key_path: s3/key
+    s3_object_name_pattern: '^(.*)\\.jsonl\\.out$'
+    correlation_keys: [_id]
+    keys_to_merge: [{merged}]
+    tags_on_failure: [lonely]
+"""
+
 
 @pytest.fixture
 def units(lab: Lab, tmp_path: Path) -> Units:
@@ -90,6 +102,51 @@ def test_a_row_that_the_index_refuses_is_a_dead_letter(units: Units, index: str)
     (letter,) = units.letters(report)
     assert (letter.id, letter.status) == ("2", 400)
     assert set(units.documents(index)) == {"1"}
+
+
+def test_a_row_without_room_for_the_name_of_its_object_is_a_dead_letter(units: Units, index: str) -> None:
+    """It has something else in that place; the rows beside it go on, and know their object."""
+    units.write(units.opensearch(f"index: {index}"), selection="data_and_metadata")
+    units.put("in/a.json", {"_id": "1", "s3": "mine"}, {"_id": "2"})
+    (report,) = units.run()
+    (letter,) = units.letters(report)
+    assert letter.line == 1
+    assert "no room for what it has to know of its object: s3 is no object" in letter.reason
+    assert units.documents(index) == {"2": {"s3": {"bucket": units.bucket, "key": "in/a.json"}}}
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_an_array_that_is_no_json_is_a_dead_letter_when_a_processor_looks_at_it(
+    units: Units, index: str, *, joined: bool
+) -> None:
+    """Also behind a join, and the rows beside it go on."""
+    units.write(
+        units.opensearch(f"index: {index}\ninclude_keys: [first]"),
+        processors=(_ENRICH.format(bucket=units.bucket, merged="title") if joined else "")
+        + "- copy_values: {entries: [{from_key: v/0, to_key: first}]}",
+    )
+    units.put("records/a.jsonl", {"_id": "1", "title": "one"}, {"_id": "2", "title": "two"})
+    good = ", ".join(["0.5"] * 300)
+    units.put("in/a.jsonl.out", f'{{"_id": "1", "v": [{good}]}}', f'{{"_id": "2", "v": [{good}, 0..5]}}')
+    (report,) = units.run()
+    (letter,) = units.letters(report)
+    assert letter.line == 2
+    assert "not JSON" in letter.reason
+    assert units.documents(index) == {"1": {"first": 0.5}}
+
+
+def test_an_output_row_without_room_for_its_record_is_tagged(units: Units, index: str) -> None:
+    """As one without a record is."""
+    units.lab.node("PUT", index, {"mappings": {"properties": {"a": {"type": "object", "enabled": False}}}})
+    units.write(
+        units.opensearch(f"index: {index}\ntags_target_key: tags"),
+        processors=_ENRICH.format(bucket=units.bucket, merged="a/title"),
+    )
+    units.put("records/a.jsonl", *({"_id": str(n), "a": {"title": "t"}} for n in range(2)))
+    units.put("in/a.jsonl.out", {"_id": "0", "a": "text"}, {"_id": "1"})
+    (report,) = units.run()
+    assert report.counts.dead_letters == 0
+    assert units.documents(index) == {"0": {"a": "text", "tags": ["lonely"]}, "1": {"a": {"title": "t"}, "tags": []}}
 
 
 def test_ids_come_from_the_format_else_the_body_else_the_place(units: Units, index: str) -> None:

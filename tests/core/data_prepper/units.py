@@ -28,7 +28,12 @@ class Units:
         self.runs = 0
 
     def write(
-        self, *sinks: str, processors: str = "[]", routes: str = "[]", source: str = "codec: {ndjson: {}}"
+        self,
+        *sinks: str,
+        processors: str = "[]",
+        routes: str = "[]",
+        source: str = "codec: {ndjson: {}}",
+        selection: str = "data_only",
     ) -> None:
         """Write the pipeline's file; sinks are their options in YAML, an opensearch sink's without hosts."""
         listed = "\n".join(f"- {textwrap.indent(sink, '  ').strip()}" for sink in sinks)
@@ -42,7 +47,7 @@ books:
 {textwrap.indent(source, " " * 6)}
       aws: {{region: us-east-1}}
       scan:
-        buckets: [{{bucket: {{name: {self.bucket}, data_selection: data_only, filter: {{include_prefix: [in/]}}}}}}]
+        buckets: [{{bucket: {{name: {self.bucket}, data_selection: {selection}, filter: {{include_prefix: [in/]}}}}}}]
   processor:
 {textwrap.indent(processors, " " * 4)}
   routes:
@@ -78,7 +83,8 @@ books:
         self.runs += 1
         found = list_areas(self.lab.objects, road.areas(AT), own=[self.work])
         scanned = Scanned(self.lab.objects, road.work)
-        done_for = road.done_for(self.ingest().uuids())
+        ingest = self.ingest()
+        done_for = ingest.done_for(ingest.indexes())
         made = scanned.take(
             lambda known: plan_scan(
                 known,

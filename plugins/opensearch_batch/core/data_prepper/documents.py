@@ -15,7 +15,7 @@ import msgspec
 from opensearch_batch.core.bulk import Item, fields_of
 from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.data_prepper.enrich import INPUT, Enrich
-from opensearch_batch.core.data_prepper.event import Event
+from opensearch_batch.core.data_prepper.event import Event, EventError
 from opensearch_batch.core.data_prepper.flow import DROPPED, UNROUTED, Flow
 from opensearch_batch.core.data_prepper.writing import Writing
 from opensearch_batch.core.documents import Entry, RowError
@@ -104,21 +104,21 @@ class EventDocuments:
             return self._routed(self._event(row), (row,))
         except RecordRejected as error:
             return Rejected((row,), str(error))
-        except msgspec.DecodeError as error:
-            # Of an array that was passed by, and that a processor looked at.
-            return Rejected((row,), f"not JSON: {error}")
 
     def _event(self, row: Row) -> Event:
         """Read a row.
 
         Raises:
-            RecordRejected: it is no JSON object, or an AI service's error.
+            RecordRejected: it is no JSON object, an AI service's error, or has no room for what it has to know.
         """
         event = self._open(row.content)
         if self._row_error is not None and _may_be_error(event.fields) and (reason := self._row_error(row.content)):
             raise RecordRejected(reason)
         if self._prepare is not None:
-            self._prepare(event, row)
+            try:
+                self._prepare(event, row)
+            except EventError as error:
+                raise RecordRejected(f"no room for what it has to know of its object: {error}") from None
         return event
 
     def _routed(self, event: Event, rows: tuple[Row, ...]) -> Entry:
@@ -180,8 +180,6 @@ class EventDocuments:
                 yield self._routed(event, rows)
             except RecordRejected as error:
                 yield Rejected(rows, str(error), group.key)
-            except msgspec.DecodeError as error:
-                yield Rejected(rows, f"not JSON: {error}", group.key)
 
 
 class EventMaker:
@@ -276,7 +274,7 @@ class EventMaker:
         """Return the vectors of the first document that there is."""
         documents = self._documents(self._flow(), sources, lambda name: None)  # noqa: ARG005 - nothing is written
         for _, entry in zip(range(ROWS_LOOKED_AT), documents, strict=False):
-            if isinstance(entry, Item) and entry.pieces[0].startswith((b'{"index"', b'{"create"', b'{"update"')):
+            if isinstance(entry, Item) and entry.has_document:
                 return {name: len(value) for name, value in fields_of(entry).items() if is_vector(value)}
         return {}
 

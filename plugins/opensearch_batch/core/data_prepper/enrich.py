@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from opensearch_batch.core.data_prepper.event import MISSING, Event, Key, frozen, value_of
+import msgspec
+
+from opensearch_batch.core.data_prepper.event import MISSING, Event, EventError, Key, frozen, value_of
 from opensearch_batch.core.data_prepper.flow import Flow
 from opensearch_batch.core.errors import RecordRejected
 
@@ -47,19 +49,25 @@ class Enrich:
             RecordRejected: it has no such key.
         """
         node = event.find(self._correlation)
-        value = None if node is MISSING else value_of(node)
+        try:
+            value = None if node is MISSING else value_of(node)
+        except msgspec.DecodeError as error:
+            raise RecordRejected(f"what it is found by cannot be read: {error}") from None
         if value is None or isinstance(value, (dict, list)):
             raise RecordRejected(f"nothing to be found by at {'/'.join(self._correlation)}")
         return str(value)
 
     def merge(self, event: Event, record: Event | None) -> None:
-        """Put the record's members into the event; one without a record is tagged."""
+        """Put the record's members into the event; one without a record, or without room for it, is tagged."""
         if not self._condition(event):
             return
         if record is None:
             event.tags.update(self._tags)
             return
-        for key in self._merged:
-            node = record.find(key)
-            if node is not MISSING:
-                event.put(key, frozen(node))
+        try:
+            for key in self._merged:
+                node = record.find(key)
+                if node is not MISSING:
+                    event.put(key, frozen(node))
+        except EventError:
+            event.tags.update(self._tags)

@@ -11,7 +11,7 @@ from datetime import datetime
 
 import msgspec
 
-from opensearch_batch.core.cluster import Cluster
+from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.data_prepper.documents import EventDocuments
 from opensearch_batch.core.data_prepper.letters import write_dlq
 from opensearch_batch.core.data_prepper.road import Road
@@ -79,17 +79,17 @@ class UnitIngest:
         sources = self._sources(unit, answered)
         reports = [] if sources is None else self._written(unit, sources, force=force)
         read = list(sources[-1].objects) if sources else []
-        self._scanned.note_done(unit, Done(self._road.done_for(self.uuids()), self._run_key, read))
+        self._scanned.note_done(unit, Done(self.done_for(self.indexes()), self._run_key, read))
         return reports
 
-    def uuids(self) -> list[str]:
-        """Return the uuid of each sink's index, empty where it has none or each event names one."""
-        found = []
-        for number, (_, sink) in enumerate(self._road.pipeline.sinks):
-            name = self._road.index(number, self.at) if isinstance(sink, OpenSearchSink) else ""
-            index = self._cluster(number).index(name) if name else None
-            found.append("" if index is None else index.uuid)
-        return found
+    def indexes(self) -> list[Index | None]:
+        """Return each sink's index, None where it is absent, where it has none, or each event names one."""
+        names = [self._road.index(number, self.at) for number in range(len(self._road.pipeline.sinks))]
+        return [self._cluster(number).index(name) if name else None for number, name in enumerate(names)]
+
+    def done_for(self, indexes: Sequence[Index | None]) -> str:
+        """Name what is done to units with these indexes, one for each sink."""
+        return self._road.done_for(["" if index is None else index.uuid for index in indexes])
 
     def _written(self, unit: Unit, sources: Sequence[Source], *, force: bool) -> list[IngestReport]:
         reports = []
@@ -156,7 +156,7 @@ class UnitIngest:
         if not taken:
             return None
         output = Source("output", tuple(taken))
-        return [output] if self._road.enrich() is None else [Source("inputs", unit.objects), output]
+        return [Source("inputs", unit.objects), output] if self._road.joins else [output]
 
     def _with_records(self, unit: Unit) -> list[Source]:
         """Return a unit's objects, behind the records they are joined with.
