@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import msgspec
 from airflow.sdk import BaseOperator
-from airflow.sdk.configuration import conf
 
 from opensearch_batch.core.cloudformation import model_of_stack
 from opensearch_batch.core.cluster import check_dimension, vector_fields
@@ -30,7 +29,7 @@ from opensearch_batch.links import DeadLettersLink
 from opensearch_batch.providers import ai_credential, cloudformation
 from opensearch_batch.services import service
 from opensearch_batch.services.base import Service, job_keys
-from opensearch_batch.stage import chosen, errors_end_the_task, run_key_of, work_of
+from opensearch_batch.stage import chosen, errors_end_the_task, refuse_many, run_key_of, work_of
 
 
 class OpenSearchPrepareOperator(BaseOperator):
@@ -178,7 +177,7 @@ class OpenSearchPrepareOperator(BaseOperator):
             if dry_run:
                 self._tell_plan(Planned.of(store, work, manifest), context)
                 return []
-            _refuse_many(len(manifest.shards))
+            refuse_many(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
             where = work.manifest(manifest.run_key)
             save(store, where, manifest)
             if self.watched:
@@ -313,13 +312,3 @@ class OpenSearchPrepareOperator(BaseOperator):
 def without_credential(connector: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return a connector's body without what may be a secret."""
     return None if connector is None else {name: connector[name] for name in connector if name != "credential"}
-
-
-def _refuse_many(shards: int) -> None:
-    """Raise ConfigError when Airflow would not map over so many shards; it would fail the task without a remedy."""
-    most = conf.getint("core", "max_map_length")
-    if shards > most:
-        raise ConfigError(
-            f"the source makes {shards} shards, and Airflow takes {most} at most ([core] max_map_length); raise "
-            "shard.max_records of the pipeline, or that setting"
-        )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from opensearch_batch.core.errors import ConfigError, FatalError
@@ -46,6 +47,16 @@ def asked_in(context: Mapping[str, Any], retries: int | None) -> Asked:
 def forced(context: Mapping[str, Any]) -> bool:
     """Say whether a person started this run with ``force``."""
     return bool(context["params"].get("force", False))
+
+
+def refuse_many(count: int, what: str, things: str, setting: str) -> None:
+    """Raise ConfigError when Airflow would not map over so many; it would fail the task without a remedy."""
+    most = conf.getint("core", "max_map_length")
+    if count > most:
+        raise ConfigError(
+            f"{what} makes {count} {things}, and Airflow takes {most} at most ([core] max_map_length); raise "
+            f"{setting}, or that setting"
+        )
 
 
 def chosen(value: Mapping[str, Any] | str | None) -> dict[str, Any]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.manifest import Shard
-from opensearch_batch.data_prepper.connections import SOURCE, place
-from opensearch_batch.hooks import OpenSearchMLHook, objects
+from opensearch_batch.data_prepper.operator import DataPrepperOperator
 from opensearch_batch.links import DeadLettersLink, IndexLink
 from opensearch_batch.poll import polled
 from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, summary
 
 
-class OpenSearchUnitIngestOperator(BaseOperator):
+class OpenSearchUnitIngestOperator(DataPrepperOperator):
     """Bring one unit of a scan into the sinks.
 
     Returns ``{sinks: [{index, counts, report, dead_letters}, …]}``. Skipped where the pipeline does not read what its
@@ -42,31 +39,23 @@ class OpenSearchUnitIngestOperator(BaseOperator):
         self,
         *,
         unit: Any,  # noqa: ANN401 - a shard, an id, or the XComArg of one
-        file: str,
-        pipeline: str,
         poll: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
         self.unit = unit
-        self.file = file
-        self.pipeline = pipeline
         self.poll = poll
 
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
         """Ingest."""
-        from opensearch_batch.core.data_prepper.ingest import UnitIngest
         from opensearch_batch.core.data_prepper.prepare import load_scan
-        from opensearch_batch.core.data_prepper.road import Road
 
-        path, key = Path(self.file), run_key_of(context)
+        key = run_key_of(context)
         with errors_end_the_task():
-            road = Road.load(path, self.pipeline)
-            store = objects(place(path, self.pipeline, SOURCE))
+            road, store = self.road(), self.store()
             manifest = load_scan(store, road.work.manifest(key))
-            ingest = UnitIngest(road, store, self._cluster, self._target, run_key=key, at=manifest.at)
             unit = manifest.unit(self.unit if isinstance(self.unit, str) else self.unit["id"])
-            reports = ingest.run(unit, self._answered(road, context), force=forced(context))
+            reports = self.units(road, key, manifest.at).run(unit, self._answered(road, context), force=forced(context))
         if not reports:
             raise AirflowSkipException("no bucket of the scan looks at what the job wrote; another pipeline reads it")
         self._show(store, reports)
@@ -85,17 +74,11 @@ class OpenSearchUnitIngestOperator(BaseOperator):
         shard = msgspec.convert(self.unit, Shard)
         return polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index)).answered(road.work.job(shard.job))
 
-    def _cluster(self, number: int) -> Any:  # noqa: ANN401 - a cluster
-        return OpenSearchMLHook(place(Path(self.file), self.pipeline, "sink", number)).cluster
-
-    def _target(self, number: int, name: str) -> Any:  # noqa: ANN401 - a store
-        return objects(place(Path(self.file), self.pipeline, "sink", number, name))
-
     def _show(self, store: Any, reports: list[Any]) -> None:  # noqa: ANN401 - the store, the reports
         """Fill in the links: of several sinks the first that has something to show."""
         at = next((number for number, report in enumerate(reports) if report.index), None)
         if at is not None:
-            self.index_url = self._cluster(at).search_url(reports[at].index)
+            self.index_url = self.cluster(at).search_url(reports[at].index)
         letters = next((report.dead_letters for report in reports if report.dead_letters), None)
         if letters:
             self.dead_letters_url = store.browse_url(letters)

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from airflow.sdk import BaseOperator
-from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.manifest import Shard, save
-from opensearch_batch.data_prepper.connections import MODEL, SOURCE, place
-from opensearch_batch.hooks import OpenSearchMLHook, objects
-from opensearch_batch.stage import errors_end_the_task, forced, run_key_of
+from opensearch_batch.data_prepper.connections import MODEL
+from opensearch_batch.data_prepper.operator import DataPrepperOperator
+from opensearch_batch.stage import errors_end_the_task, forced, refuse_many, run_key_of
+
+if TYPE_CHECKING:
+    from opensearch_batch.core.data_prepper.ingest import UnitIngest
+    from opensearch_batch.core.data_prepper.road import Road
 
 # What `run` says where nothing is handed out; without it, this stage failed.
 NOTHING: dict[str, Any] = {"manifest": None, "model_id": "", "rows": []}
 ENDED = frozenset({"success", "failed"})
 
 
-class OpenSearchScanOperator(BaseOperator):
+class OpenSearchScanOperator(DataPrepperOperator):
     """Scan the source of a pipeline.
 
     Returns a list of shards, one for each job, and pushes the XCom ``run``: ``{manifest, model_id, rows}``, the last of
@@ -39,33 +40,25 @@ class OpenSearchScanOperator(BaseOperator):
 
     ui_color = "#e8f0fe"
 
-    def __init__(self, *, file: str, pipeline: str, **kwargs: Any) -> None:  # noqa: ANN401 - BaseOperator's own arguments
-        super().__init__(**kwargs)
-        self.file = file
-        self.pipeline = pipeline
-
     def execute(self, context: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - Airflow's context
         """Look, check, hand out."""
-        from opensearch_batch.core.data_prepper.road import Road, now
+        from opensearch_batch.core.data_prepper.road import now
 
         with errors_end_the_task():
-            road = Road.load(Path(self.file), self.pipeline)
-            return self._scan(road, now(), context)
+            return self._scan(self.road(), now(), context)
 
     def _scan(self, road: Any, at: Any, context: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a road, a time, Airflow's context
-        from opensearch_batch.core.data_prepper.ingest import UnitIngest
         from opensearch_batch.core.data_prepper.prepare import Scan, ScanManifest
 
         dry_run, force = bool(context["params"].get("dry_run")), forced(context)
-        store, key = objects(self._place(SOURCE)), run_key_of(context)
+        store, key = self.store(), run_key_of(context)
         self._refuse_over(road, store, context)
-        uuids = self._checked(road, UnitIngest(road, store, self._cluster, self._target, run_key=key, at=at))
         scan = Scan(
             road,
             store,
             run=context["dag_run"].run_id,
             at=at,
-            done_for=road.done_for(uuids),
+            done_for=self._checked(road, self.units(road, key, at)),
             is_over=_is_over(context),
         )
         units, counts = scan.plan(force=force, writes=not dry_run)
@@ -83,7 +76,7 @@ class OpenSearchScanOperator(BaseOperator):
             shards, ended_badly = scan.shards(units, self._job_keys(road), force=force)
         rows, jobs = [unit.id for unit in units if unit.kind == "data"], {shard.id for shard in shards}
         units = [unit for unit in units if unit.kind == "data" or unit.id in jobs]
-        _refuse_many(max(len(shards), len(rows)))
+        refuse_many(max(len(shards), len(rows)), "the scan", "tasks", "max_batch_size of ml_inference")
         for job in ended_badly:
             self.log.warning(
                 "%s: the job of these inputs ended badly; clear batch_predict of its run to pay again", job
@@ -94,15 +87,6 @@ class OpenSearchScanOperator(BaseOperator):
         context["ti"].xcom_push(key="run", value={"manifest": where, "model_id": model_id, "rows": rows})
         self.log.info("%d jobs, %d units of rows; manifest %s", len(shards), len(rows), where)
         return [msgspec.to_builtins(shard) for shard in shards]
-
-    def _place(self, *keys: str | int) -> str:
-        return place(Path(self.file), self.pipeline, *keys)
-
-    def _cluster(self, number: int) -> Any:  # noqa: ANN401 - a cluster
-        return OpenSearchMLHook(self._place("sink", number)).cluster
-
-    def _target(self, number: int, name: str) -> Any:  # noqa: ANN401 - a store
-        return objects(self._place("sink", number, name))
 
     def _refuse_over(self, road: Any, store: Any, context: Any) -> None:  # noqa: ANN401 - as above
         """Skip a scan beyond `scheduling.count`; one that a person starts is always done."""
@@ -117,23 +101,21 @@ class OpenSearchScanOperator(BaseOperator):
             context["ti"].xcom_push(key="run", value=NOTHING)
             raise AirflowSkipException(f"{scans} scans are done, which is scheduling.count; pause the pipeline")
 
-    def _checked(self, road: Any, ingest: Any) -> list[str]:  # noqa: ANN401 - as above
-        """Check the indexes that are there; return their uuids."""
+    def _checked(self, road: Road, ingest: UnitIngest) -> str:
+        """Check the indexes that are there; name what is done to units with them."""
         from opensearch_batch.core.data_prepper.documents import refuse_plain_vectors
 
-        for number in range(len(road.pipeline.sinks)):
-            name = road.index(number, ingest.at)
-            index = self._cluster(number).index(name) if name else None
+        indexes = ingest.indexes()
+        for index in indexes:
             if index is not None:
                 refuse_plain_vectors(index, road.prediction_fields())
-        uuids: list[str] = ingest.uuids()
-        return uuids
+        return ingest.done_for(indexes)
 
     def _job_keys(self, road: Any) -> Callable[[str], str]:  # noqa: ANN401 - as above
         from opensearch_batch.services import service
         from opensearch_batch.services.base import job_keys
 
-        model = OpenSearchMLHook(self._place(MODEL)).ml.model(road.ml.model_id)
+        model = self.hook(MODEL).ml.model(road.ml.model_id)
         return job_keys(service(road.ml.service_name), model.parameters)
 
 
@@ -162,13 +144,3 @@ def _is_over(context: Any) -> Callable[[str], bool]:  # noqa: ANN401 - Airflow's
         return state in ENDED
 
     return is_over
-
-
-def _refuse_many(count: int) -> None:
-    """Raise ConfigError when Airflow would not map over so many; it would fail the task without a remedy."""
-    most = conf.getint("core", "max_map_length")
-    if count > most:
-        raise ConfigError(
-            f"the scan makes {count} tasks, and Airflow takes {most} at most ([core] max_map_length); raise "
-            "max_batch_size of ml_inference, or that setting"
-        )

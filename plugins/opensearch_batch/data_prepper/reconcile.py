@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from opensearch_batch.alerts import News, tell
 from opensearch_batch.core.manifest import save
 from opensearch_batch.core.spec import Alerts
-from opensearch_batch.data_prepper.connections import MODEL, SOURCE, place
-from opensearch_batch.hooks import objects
+from opensearch_batch.data_prepper.connections import MODEL
+from opensearch_batch.data_prepper.operator import DataPrepperOperator
 from opensearch_batch.stage import errors_end_the_task, run_key_of
 
 
-class OpenSearchScanReconcileOperator(BaseOperator):
+class OpenSearchScanReconcileOperator(DataPrepperOperator):
     """Account for a run, whatever became of its units. Skipped where the scan found nothing to do.
 
     Returns ``{counts: {read, indexed, unchanged, dead_letters, unrouted, dropped}, dead_letters}``.
@@ -38,15 +36,11 @@ class OpenSearchScanReconcileOperator(BaseOperator):
     def __init__(
         self,
         *,
-        file: str,
-        pipeline: str,
         alerts: Alerts | None = None,
         prepare: str = "prepare",
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
-        self.file = file
-        self.pipeline = pipeline
         self.alerts = alerts or Alerts()
         self.prepare = prepare
 
@@ -54,7 +48,6 @@ class OpenSearchScanReconcileOperator(BaseOperator):
         """Add up, tell, delete."""
         from opensearch_batch.core.data_prepper.account import account_of, delete_read
         from opensearch_batch.core.data_prepper.prepare import load_scan
-        from opensearch_batch.core.data_prepper.road import Road
 
         prepared = context["ti"].xcom_pull(task_ids=self.prepare, key="run")
         if prepared is None:
@@ -62,10 +55,8 @@ class OpenSearchScanReconcileOperator(BaseOperator):
             raise AirflowFailException("prepare failed; its log says why")
         if not prepared["manifest"]:
             raise AirflowSkipException("prepare handed out nothing")
-        path = Path(self.file)
         with errors_end_the_task():
-            road = Road.load(path, self.pipeline)
-            store = objects(place(path, self.pipeline, SOURCE))
+            road, store = self.road(), self.store()
             manifest = load_scan(store, prepared["manifest"])
             account = account_of(store, road.work, manifest, sinks=len(road.pipeline.sinks))
             save(store, road.work.account(run_key_of(context)), account)
@@ -87,7 +78,7 @@ class OpenSearchScanReconcileOperator(BaseOperator):
         for each in account.undone:
             if each.failed:
                 write_failed_inputs(
-                    objects(place(Path(self.file), self.pipeline, MODEL, "dlq")),
+                    self.store(MODEL, "dlq"),
                     road.ml.dlq,
                     each.unit.objects,
                     pipeline=self.pipeline,

@@ -110,7 +110,7 @@ class Road:
             ConfigError: ``input_key`` leads nowhere.
         """
         ml, event = self.ml, metadata_event(found.item)
-        if ml is None or self._before(MlInference).run(event) == DROPPED or not self._ml_when(event):
+        if ml is None or self._before_jobs.run(event) == DROPPED or not self._ml_when(event):
             return None
         bucket, key = event.value(("bucket",)), event.value(key_of(ml.input_key or "key"))
         if not isinstance(key, str) or not key:
@@ -243,6 +243,11 @@ class Road:
         """Return the members that predictions are copied to, as far as the file says it."""
         return prediction_fields((name, options) for _, name, options in self.pipeline.processors)
 
+    @property
+    def joins(self) -> bool:
+        """Whether rows are joined with the inputs of their job."""
+        return self._enrich_options is not None
+
     @cached_property
     def _enrich_options(self) -> S3Enrich | None:
         return next((options for _, options in self._steps() if isinstance(options, S3Enrich)), None)
@@ -278,6 +283,11 @@ class Road:
             if hasattr(options, "compile"):
                 steps.append((name, options.compile()))
         return Flow(steps)
+
+    @cached_property
+    def _before_jobs(self) -> Flow:
+        """The processors before ml_inference, compiled once: a scan asks them for each object."""
+        return self._before(MlInference)
 
     @cached_property
     def _ml_when(self) -> Callable[[Event], bool]:

@@ -1,0 +1,62 @@
+"""What the stages of a Data Prepper pipeline share: they know a file and a pipeline's name, and all else by these."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from opensearch_batch.core.cluster import Cluster
+from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.data_prepper.connections import SOURCE, place
+from opensearch_batch.hooks import OpenSearchMLHook, objects
+
+if TYPE_CHECKING:
+    from opensearch_batch.core.data_prepper.ingest import UnitIngest
+    from opensearch_batch.core.data_prepper.road import Road
+
+
+class DataPrepperOperator(BaseOperator):
+    """A stage of a Data Prepper pipeline.
+
+    Args:
+        file: the pipeline's file.
+        pipeline: its name there.
+    """
+
+    def __init__(self, *, file: str, pipeline: str, **kwargs: Any) -> None:  # noqa: ANN401 - BaseOperator's own arguments
+        super().__init__(**kwargs)
+        self.file = file
+        self.pipeline = pipeline
+
+    def road(self) -> Road:
+        """Read the pipeline from its file, as it is now."""
+        from opensearch_batch.core.data_prepper.road import Road
+
+        return Road.load(Path(self.file), self.pipeline)
+
+    def store(self, *keys: str | int) -> S3Objects:
+        """Return the store at a place of the file; without keys, the source's."""
+        return objects(self._place(*(keys or (SOURCE,))))
+
+    def hook(self, *keys: str | int) -> OpenSearchMLHook:
+        """Return the cluster at a place of the file."""
+        return OpenSearchMLHook(self._place(*keys))
+
+    def cluster(self, number: int) -> Cluster:
+        """Return the cluster of a sink."""
+        return self.hook("sink", number).cluster
+
+    def units(self, road: Road, run_key: str, at: datetime) -> UnitIngest:
+        """Return what brings units of a run into the sinks."""
+        from opensearch_batch.core.data_prepper.ingest import UnitIngest
+
+        def target(number: int, name: str) -> S3Objects:
+            return self.store("sink", number, name)
+
+        return UnitIngest(road, self.store(), self.cluster, target, run_key=run_key, at=at)
+
+    def _place(self, *keys: str | int) -> str:
+        return place(Path(self.file), self.pipeline, *keys)
