@@ -269,6 +269,8 @@ def test_what_the_yaml_reader_says_has_nothing_of_the_file(tmp_path: Path) -> No
         (SHORT, True),
         ("books: {source: {}}", True),
         ("books: {sink: []}", True),
+        ("books: {source: &a {b: *a}, sink: []}", False),
+        ("books: {source: &a {b: 1}, sink: [*a]}", True),
         ("version: '2'", False),
         ("source: {uri: s3://a}\nwork: s3://b\nbatch_predict: {}\ningest: {}", False),
         ("books: {source: {}, sink: []}\nwork: s3://a", False),

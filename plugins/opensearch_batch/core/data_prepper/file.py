@@ -191,7 +191,7 @@ class DataPrepperFile:
 def is_data_prepper(path: Path) -> bool:
     """Say whether a file is for Data Prepper: below a name of its own, source or sink; False of what is no YAML."""
     try:
-        tree = YamlFile(path, aliases=False).tree
+        tree = YamlFile(path).tree
     except ConfigError:
         return False
     if getattr(tree, "id", None) != "mapping":
