@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from opensearch_batch.alerts import News, alert_of_failure, tell
+from opensearch_batch.core.run import RunAccount, RunCounts
 from opensearch_batch.core.spec import Alerts
+from opensearch_batch.reconcile import news_of
 
 NEWS = News("books", "manual__1", "dead_letters", "3 dead letters of 10 records: s3://w/<x>/")
 log = logging.getLogger(__name__)
@@ -129,3 +131,25 @@ def test_a_failed_run_is_told(posted: list[Any]) -> None:
     told({"dag_run": SimpleNamespace(dag_id="books", run_id="r"), "reason": "task_failure"})
     assert posted[0][2] == {"pipeline": "books", "run_id": "r", "event": "failed", "text": "task_failure"}
     assert alert_of_failure(Alerts()) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        (RunCounts(read=9, indexed=9), []),
+        (RunCounts(read=9, indexed=8, unrouted=1), []),
+        (
+            RunCounts(read=9, indexed=7, dead_letters=1, unrouted=1),
+            [("dead_letters", "1 dead letters of 9 records: s3://w/d/")],
+        ),
+        (
+            RunCounts(read=9, unrouted=9),
+            [("unrouted", "9 records unrouted, all of them: ingest.when holds for none; mend it")],
+        ),
+    ],
+)
+def test_of_a_run_that_ended_well_is_told_what_somebody_has_to_do(
+    counts: RunCounts, told: list[tuple[str, str]]
+) -> None:
+    """Records that `when` keeps out are no news, unless it keeps out all of them."""
+    assert list(news_of(RunAccount("books", "r", "s3://d/", counts, ["s3://w/d/"]))) == told

@@ -1,4 +1,4 @@
-"""Who has to know is told when a run fails or leaves dead letters: by mail, and by a POST to an address of theirs."""
+"""Who has to know is told when a run fails, leaves dead letters or writes nothing: by mail, and by POST."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TIMEOUT_S = 30.0
 
 
 class News(msgspec.Struct, frozen=True):
-    """What is told: `event` is ``failed``, ``dead_letters``, or ``unrouted`` of a Data Prepper pipeline."""
+    """What is told: `event` is ``failed``, ``dead_letters`` or ``unrouted``."""
 
     pipeline: str
     run_id: str

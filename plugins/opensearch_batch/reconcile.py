@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -34,7 +35,7 @@ class OpenSearchReconcileOperator(BaseOperator):
     Args:
         work: the same as in `prepare`.
         retention_days: how long files are kept; None for ever.
-        alerts: who is told of dead letters.
+        alerts: who is told of dead letters, and of a run whose every record is unrouted.
         prepare: the task id of that stage.
         aws_conn_id: the object storage.
         ai_conn_id: the AI service's key, where files lie there; its usual connection if None.
@@ -78,8 +79,9 @@ class OpenSearchReconcileOperator(BaseOperator):
             account = reconcile(store, work, manifest)
             save(store, work.account(run_key_of(context)), account)
             self.log.info("%s: %s", account.source, account.counts)
-            if account.counts.dead_letters:
-                tell(self.alerts, _news(account, context), self.log)
+            run = context["dag_run"]
+            for event, text in news_of(account):
+                tell(self.alerts, News(run.dag_id, run.run_id, event, text), self.log)
             note_use(store, work, manifest, now=time.time(), for_ever=self.retention_days is None)
             if self.retention_days is not None:
                 self._clean_up(store, work)
@@ -102,12 +104,12 @@ class OpenSearchReconcileOperator(BaseOperator):
             provider.unstage(record.staged)
 
 
-def _news(account: RunAccount, context: Any) -> News:  # noqa: ANN401 - Airflow's context
-    run = context["dag_run"]
-    letters = ", ".join(account.dead_letters)
-    return News(
-        run.dag_id,
-        run.run_id,
-        "dead_letters",
-        f"{account.counts.dead_letters} dead letters of {account.counts.read} records: {letters}",
-    )
+def news_of(account: RunAccount) -> Iterator[tuple[str, str]]:
+    """Yield what has to be told of a run that ended well: the event and its text."""
+    counts = account.counts
+    if counts.dead_letters:
+        letters = ", ".join(account.dead_letters)
+        yield "dead_letters", f"{counts.dead_letters} dead letters of {counts.read} records: {letters}"
+    # Some of them are what `when` is for.
+    if counts.unrouted and counts.unrouted == counts.read:
+        yield "unrouted", f"{counts.unrouted} records unrouted, all of them: ingest.when holds for none; mend it"

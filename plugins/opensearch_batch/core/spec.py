@@ -245,7 +245,7 @@ class Connections(Said, frozen=True):
 
 
 class Alerts(Said, frozen=True):
-    """Who is told when a run fails, or leaves dead letters."""
+    """Who is told when a run fails, leaves dead letters, or keeps out every record."""
 
     email: Annotated[list[str], about("Addresses, through the connection `smtp_default`.", ["search@example.com"])] = []
     webhook: Annotated[
