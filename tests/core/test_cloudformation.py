@@ -9,28 +9,17 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from opensearch_batch.core.cloudformation import model_of_stack
 from opensearch_batch.core.errors import ConfigError, RetriableError
+from tests.core.aws import aws
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
     """CloudFormation's API on loopback."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    made = boto3.client(
-        "cloudformation",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="tests",
-        aws_secret_access_key="tests",
-    )
-    yield made
-    made.close()
-    server.stop()
+    with aws("cloudformation") as made:
+        yield made
 
 
 def stack(client: Any, outputs: dict[str, str]) -> str:

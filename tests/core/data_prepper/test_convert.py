@@ -29,10 +29,9 @@ from opensearch_batch.core.rows import PassedBy, Rejected, Source
 from opensearch_batch.core.spec import PipelineSpec
 from opensearch_batch.services.row_errors import provider_error
 from tests.command_line import account, command
-from tests.core.data_prepper.test_lint import NAME, SAMPLES, changed, filled
+from tests.core.data_prepper.samples import ARRAYS, NAME, changed, filled
 
 GOLDEN = Path(__file__).with_name("converted")
-ARRAYS = (SAMPLES / "sagemaker_batch_job_arrays.yaml").read_text()
 SINK = "        index: test-nlp-index\n"
 SINK_ROUTES = "        routes:\n          - ml-ingest-route\n"
 ROUTES = "  routes:\n    - ml-ingest-route: /chapter != null and /title != null\n"
@@ -49,20 +48,6 @@ OTHER_SINK = (
     "    - opensearch:\n        hosts: [{host}]\n        aws: {{}}\n        index: others\n        routes: [{route}]\n"
 )
 HOST = "https://search-AWStest-offlinebatch-123456789abcdef.us-west-2.es.amazonaws.com"
-
-
-def arrays() -> str:
-    """Return the printed sample of two texts a row, its placeholders filled in as in the other."""
-    text = ARRAYS
-    for placeholder, value in (
-        ("name: name", "name: documents"),
-        ("region: name", "region: us-west-2"),
-        ("account_ID", "123456789012"),
-        ('/bucket == "AWStest-offlinebatch"', '/bucket == "documents"'),
-        ("s3://AWStest-offlinebatch", "s3://documents"),
-    ):
-        text = text.replace(placeholder, value)
-    return text
 
 
 def read(folder: Path, text: str) -> DataPrepperFile:
@@ -87,7 +72,7 @@ def spec_of(folder: Path, each: Converted) -> PipelineSpec:
     return load(path)
 
 
-@pytest.mark.parametrize(("name", "text"), [("texts", filled()), ("arrays", arrays())])
+@pytest.mark.parametrize(("name", "text"), [("texts", filled()), ("arrays", filled(ARRAYS))])
 def test_the_printed_samples_are_said_as_our_own(tmp_path: Path, name: str, text: str) -> None:
     """Word for word, and without a mistake."""
     (each,) = converted(tmp_path, text)
@@ -166,7 +151,7 @@ RICH = (
 )
 
 
-@pytest.mark.parametrize("text", [filled(), arrays(), changed(*RICH)], ids=["texts", "arrays", "rich"])
+@pytest.mark.parametrize("text", [filled(), filled(ARRAYS), changed(*RICH)], ids=["texts", "arrays", "rich"])
 def test_the_documents_are_equal_and_so_are_the_rows_that_are_none(tmp_path: Path, text: str) -> None:
     """Whatever is missing, null or nested."""
     both = Both(tmp_path, text)

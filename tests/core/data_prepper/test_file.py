@@ -18,9 +18,9 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline_file import PipelineFile
 from opensearch_batch.core.spec import Alerts
 from tests.core.data_prepper.data_prepper_files import PARTS, SHORT, read, with_options
+from tests.core.data_prepper.samples import SAMPLES
 
 ROOT = Path(__file__).resolve().parents[3]
-SAMPLES = ROOT / "include" / "samples" / "data_prepper"
 OWN = """\
 extension:
   opensearch_batch:

@@ -11,10 +11,8 @@ from opensearch_batch.core.data_prepper.file import DataPrepperFile
 from opensearch_batch.core.data_prepper.lacking import lacking_keys
 from opensearch_batch.core.data_prepper.lint import Finding, lint
 from tests.core.data_prepper.data_prepper_files import SHORT, read, with_options
+from tests.core.data_prepper.samples import ARRAYS, NAME, PRINTED, changed, filled
 
-SAMPLES = Path(__file__).resolve().parents[3] / "include" / "samples" / "data_prepper"
-PRINTED = (SAMPLES / "sagemaker_batch_job.yaml").read_text()
-NAME = "sagemaker-batch-job-pipeline"
 ROUTE = "/chapter != null and /title != null"
 OUTPUT = 'output_path: "s3://documents/sagemaker/output"'
 COPY = "          - from_key: /text\n            to_key: chapter\n"
@@ -29,30 +27,6 @@ HOST = 'hosts: ["https://search-AWStest-offlinebatch-123456789abcdef.us-west-2.e
 PLAIN_HOST = 'hosts: ["http://localhost:9200"]'
 
 
-def filled() -> str:
-    """Return the printed sample with its placeholders filled in."""
-    text = PRINTED
-    for placeholder, value in (
-        ("name: name", "name: documents"),
-        ("region: name", "region: us-west-2"),
-        ("account_ID", "123456789012"),
-        ('/bucket == "AWStest-offlinebatch"', '/bucket == "documents"'),
-        ("s3://AWStest-offlinebatch", "s3://documents"),
-    ):
-        assert placeholder in text
-        text = text.replace(placeholder, value)
-    return text
-
-
-def changed(*changes: tuple[str, str]) -> str:
-    """Return the filled sample with other texts in it."""
-    text = filled()
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    return text
-
-
 def line_in(text: str, part: str) -> int:
     """Return the line in which a part of a text starts."""
     return text[: text.index(part)].count("\n") + 1
@@ -65,7 +39,7 @@ def of_trap(folder: Path, text: str, trap: int) -> list[Finding]:
 
 def test_the_printed_sample_has_all_but_two(tmp_path: Path) -> None:
     """Those of a file that says neither a dlq without a role nor a plain host."""
-    found = lint(DataPrepperFile(SAMPLES / "sagemaker_batch_job.yaml"))
+    found = lint(DataPrepperFile(PRINTED))
     assert [(each.trap, each.line, each.place.removeprefix(f"{NAME}.")) for each in found] == [
         (4, 13, "source.s3.scan.buckets[0].bucket"),
         (5, 20, "source.s3.scan.buckets[0].bucket.filter.exclude_suffix[0]"),
@@ -87,13 +61,13 @@ def test_the_printed_sample_has_all_but_two(tmp_path: Path) -> None:
 
 def test_the_sample_with_arrays_makes_the_title_it_asks_for() -> None:
     """So rows match its route."""
-    found = lint(DataPrepperFile(SAMPLES / "sagemaker_batch_job_arrays.yaml"))
+    found = lint(DataPrepperFile(ARRAYS))
     assert {each.trap for each in found} == set(range(2, 11))
 
 
 def test_no_finding_names_its_number() -> None:
     """It is a text for people; and it ends like an error's."""
-    for each in lint(DataPrepperFile(SAMPLES / "sagemaker_batch_job.yaml")):
+    for each in lint(DataPrepperFile(PRINTED)):
         assert "trap" not in each.text.lower()
         assert not each.text.endswith(".")
 
