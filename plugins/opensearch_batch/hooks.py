@@ -12,14 +12,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow.sdk.log import mask_secret
 
 from opensearch_batch.core.clients import Address, Signing, Tls, opensearch_client
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ml_commons import MLCommons
+from opensearch_batch.core.pipeline_file import SUFFIXES
 from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.stored_connections import needed
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 OPENSEARCH_CONN_ID = "opensearch_default"
 AWS_CONN_ID = "aws_default"
 KEEP_S = 300.0
-PLACE_MARK = ".yaml#"
+PLACE_MARKS = tuple(f"{suffix}#" for suffix in SUFFIXES)
 T = TypeVar("T")
 
 
@@ -174,12 +175,7 @@ def connection(conn_id: str, conn_type: str) -> Connection:
         from opensearch_batch.data_prepper.connections import connection_at
 
         return connection_at(conn_id)
-    try:
-        return BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException as error:
-        raise ConfigError(
-            f"no Airflow connection {conn_id!r}; create one of type {conn_type} under Admin, Connections"
-        ) from error
+    return needed(conn_id, conn_type)
 
 
 def _expect(client: Any, owners: dict[str, str | None]) -> None:  # noqa: ANN401 - boto3 makes its clients at run time
@@ -194,7 +190,7 @@ def _expect(client: Any, owners: dict[str, str | None]) -> None:  # noqa: ANN401
 
 def is_place(conn_id: str) -> bool:
     """Say whether a connection's id is a place in a Data Prepper file, ``<file>#<pipeline>/source``."""
-    return PLACE_MARK in conn_id
+    return any(mark in conn_id for mark in PLACE_MARKS)
 
 
 def flag(value: object) -> bool:

@@ -15,7 +15,7 @@ from airflow.sdk import DAG, task_group
 from opensearch_batch.alerts import alert_of_failure
 from opensearch_batch.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.pipeline_file import PipelineFile
+from opensearch_batch.core.pipeline_file import PipelineFile, pipeline_files
 from opensearch_batch.forms import form_of, of_service, source_of
 from opensearch_batch.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.poll import OpenSearchMLTaskSensor
@@ -41,7 +41,7 @@ def pipelines(folder: Path) -> Pipelines:
     """Return the DAGs of all files in a folder; a file with a mistake takes no other one with it."""
     found = Pipelines([], [])
     files: dict[str, Path] = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in pipeline_files(folder):
         try:
             for dag in _dags(path):
                 _refuse_name(path, dag.dag_id, files.setdefault(dag.dag_id, path))

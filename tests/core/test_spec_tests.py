@@ -207,7 +207,7 @@ def test_the_command_fails_for_a_mistake_and_goes_on(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "told"), [("nowhere", "there is no such file"), ("connectors", "no *.yaml there")]
+    ("argument", "told"), [("nowhere", "there is no such file"), ("connectors", "no *.yaml or *.yml there")]
 )
 def test_where_there_is_nothing_to_check_is_told(folder: Path, argument: str, told: str) -> None:
     """It must not look like a check that passed."""

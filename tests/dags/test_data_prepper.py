@@ -64,12 +64,23 @@ def test_pipelines_of_both_kinds_live_together_and_names_are_told_apart(tmp_path
         shutil.copytree(INCLUDE / name, tmp_path / "include" / name)
     folder.mkdir()
     shutil.copy(INCLUDE / "pipelines" / "passages.yaml", folder)
-    for name in ("a", "b"):
-        shutil.copy(SAMPLE, folder / f"{name}.yaml")
+    for name in ("a.yaml", "b.yml"):
+        shutil.copy(SAMPLE, folder / name)
     found = pipelines(folder)
     assert [dag.dag_id for dag in found.dags] == [NAME, "passages"]
     (error,) = found.refused
-    assert str(error).startswith(f"{folder / 'b.yaml'}:1 {NAME}: {folder / 'a.yaml'} has a pipeline of this name")
+    assert str(error).startswith(f"{folder / 'b.yml'}:1 {NAME}: {folder / 'a.yaml'} has a pipeline of this name")
+
+
+def test_either_ending_of_yaml_is_read_and_points_to_its_places(tmp_path: Path) -> None:
+    """What else lies in the folder is none of them."""
+    (tmp_path / "notes.txt").write_text("books")
+    shutil.copy(SAMPLE, tmp_path / "books.yml")
+    (dag,) = pipelines(tmp_path).dags
+    task: Any = dag.task_dict["prepare"]
+    assert task.file == str(tmp_path / "books.yml")
+    found: Any = hooks.connection(f"{tmp_path / 'books.yml'}#{NAME}/sink/0", "opensearch")
+    assert found.extra_dejson["aws_conn_id"] == f"{tmp_path / 'books.yml'}#{NAME}/sink/0/aws"
 
 
 def test_a_mistake_names_file_and_line(tmp_path: Path) -> None:
@@ -109,7 +120,7 @@ def test_a_password_of_the_file_is_in_no_dag(tmp_path: Path, monkeypatch: pytest
     dag = dag_of(tmp_path, text)
     stored = json.dumps(DagSerialization.to_dict(dag))
     assert PASSWORD not in stored
-    monkeypatch.setattr(hooks, "connection", no_connection)
+    monkeypatch.setattr(connections, "needed", no_connection)
     found: Any = connection_at(f"{tmp_path / 'books.yaml'}#{NAME}/sink/0")
     assert (found.login, found.password, found.port) == ("worker", PASSWORD, None)
     assert PASSWORD not in repr(found.extra)
@@ -128,7 +139,7 @@ def test_a_role_is_assumed_with_the_keys_of_the_airflow_connection(
     base = Connection(
         conn_id="a", conn_type="aws", login="key", password="secret", extra='{"service_config": {"s3": 1}}'
     )
-    monkeypatch.setattr(connections, "_stored", lambda conn_id: base)  # noqa: ARG005 - the one there is
+    monkeypatch.setattr(connections, "stored", lambda conn_id: base)  # noqa: ARG005 - the one there is
     found: Any = connection_at(f"{tmp_path / 'books.yaml'}#{NAME}/source")
     assert (found.login, found.password) == ("key", "secret")
     assert found.extra_dejson == {

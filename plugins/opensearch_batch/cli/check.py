@@ -16,6 +16,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.estimate import Estimate
 from opensearch_batch.core.ingest import DONE
 from opensearch_batch.core.pipeline_check import Checked, check_pipelines
+from opensearch_batch.core.pipeline_file import pipeline_files
 
 FOLDER = Path("include/pipelines")
 
@@ -89,13 +90,13 @@ def _pipeline_files(paths: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(path.glob("*.yaml"))
+            found += pipeline_files(path)
         elif path.exists():
             found.append(path)
         else:
             raise ConfigError(f"{path}: there is no such file or folder")
     if not found:
-        raise ConfigError(f"{', '.join(map(str, paths))}: no *.yaml there")
+        raise ConfigError(f"{', '.join(map(str, paths))}: no *.yaml or *.yml there")
     return found
 
 

@@ -20,9 +20,15 @@ from opensearch_batch.core.spec import PipelineSpec
 from opensearch_batch.core.spec_types import choices, example_of, field_at, fields_at, struct_at, type_at
 from opensearch_batch.core.yaml_file import YamlFile, place_in
 
+SUFFIXES = (".yaml", ".yml")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]+)`")
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
 _NOT_ONE_OF = re.compile(r"Invalid enum value '(?P<value>[^']*)'")
+
+
+def pipeline_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that are pipelines: those of YAML, by their names."""
+    return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES) if folder.is_dir() else []
 
 
 class PipelineFile:

@@ -18,6 +18,7 @@ from opensearch_batch.core.data_prepper.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.stored_connections import needed, stored
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -102,7 +103,8 @@ class _Connections:
 
     def _aws(self, aws: Aws | S3Dlq | None) -> Connection:
         """Return the base connection with the role of a block of the file, if it has one."""
-        base = _stored(self._file.own.connections.aws)
+        # Without one, the AWS client looks for keys in its ordinary places.
+        base = stored(self._file.own.connections.aws)
         extra = {} if base is None else dict(base.extra_dejson)
         if aws is not None:
             if aws.region:
@@ -117,12 +119,12 @@ class _Connections:
     def _model(self) -> Connection:
         named = self._file.own.connections.model_opensearch or self._file.own.connections.opensearch
         if named:
-            return _needed(named)
+            return needed(named, "opensearch")
         return self._signed(self._ml.host, self._ml.aws, (MODEL, "aws"), "es")
 
     def _opensearch(self, sink: OpenSearchSink, number: str) -> Connection:
         if named := self._file.own.connections.opensearch:
-            return _needed(named)
+            return needed(named, "opensearch")
         if sink.aws is not None:
             service = "aoss" if sink.aws.serverless else "es"
             return self._signed(sink.hosts[0], sink.aws, ("sink", number, "aws"), service, sink.path_prefix)
@@ -149,20 +151,3 @@ def _connection(conn_type: str, *, extra: dict[str, Any], **more: Any) -> Connec
     from airflow.sdk import Connection
 
     return Connection(conn_id=f"{conn_type} of a pipeline file", conn_type=conn_type, extra=json.dumps(extra), **more)
-
-
-def _stored(conn_id: str) -> Connection | None:
-    """Return an Airflow connection; without one, the AWS client looks for keys in its ordinary places."""
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
-    try:
-        return BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException:
-        return None
-
-
-def _needed(conn_id: str) -> Connection:
-    from opensearch_batch.hooks import connection
-
-    return connection(conn_id, "opensearch")
