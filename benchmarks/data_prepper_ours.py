@@ -62,6 +62,7 @@ def prepare(job: Job) -> Callable[[], int]:
             Known(),
             found,
             run="run",
+            at=at,
             done_for="",
             objects_per_job=1,
             is_done=lambda unit: False,  # noqa: ARG005 - nothing is
@@ -75,7 +76,7 @@ def prepare(job: Job) -> Callable[[], int]:
             run_key="run",
             at=at,
         )
-        reports = [report for unit in plan.units for report in ingest.run(unit)]
+        reports = [report for unit in plan.units for report in ingest.run(unit).reports]
         Path(file.name).unlink()
         return sum(report.counts.indexed for report in reports)
 

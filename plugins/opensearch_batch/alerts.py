@@ -14,7 +14,7 @@ TIMEOUT_S = 30.0
 
 
 class News(msgspec.Struct, frozen=True):
-    """What is told: `event` is ``failed``, ``dead_letters`` or ``unrouted``."""
+    """What is told: `event` is ``failed``, ``dead_letters``, ``unrouted``, or ``gone`` of a Data Prepper pipeline."""
 
     pipeline: str
     run_id: str

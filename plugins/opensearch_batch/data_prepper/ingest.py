@@ -17,8 +17,9 @@ from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, summ
 class OpenSearchUnitIngestOperator(DataPrepperOperator):
     """Bring one unit of a scan into the sinks.
 
-    Returns ``{sinks: [{index, counts, report, dead_letters}, …]}``. Skipped where the pipeline does not read what its
-    job wrote. Rows that are there already are counted as unchanged.
+    Returns ``{sinks: [{index, counts, report, dead_letters}, …]}``. Skipped where there is nothing to read: of what
+    its job wrote, this pipeline reads nothing, or it is gone, or outdated. Rows that are there already are counted as
+    unchanged.
 
     Args:
         unit: the shard of a job that `prepare` returned, or the id of a unit without one.
@@ -55,12 +56,14 @@ class OpenSearchUnitIngestOperator(DataPrepperOperator):
             road, store = self.road(), self.store()
             manifest = load_scan(store, road.work.manifest(key))
             unit = manifest.unit(self.unit if isinstance(self.unit, str) else self.unit["id"])
-            reports = self.units(road, key, manifest.at).run(unit, self._answered(road, context), force=forced(context))
-        if not reports:
-            raise AirflowSkipException("no bucket of the scan looks at what the job wrote; another pipeline reads it")
-        self._show(store, reports)
+            brought = self.units(road, key, manifest.at).run(unit, self._answered(road, context), force=forced(context))
+        for remark in brought.remarks:
+            self.log.warning("unit %s: %s", unit.id, remark)
+        if not brought.reports:
+            raise AirflowSkipException("; ".join(brought.remarks))
+        self._show(store, brought.reports)
         sinks = []
-        for number, report in enumerate(reports):
+        for number, report in enumerate(brought.reports):
             self.log.info("unit %s into %s: %s", unit.id, report.index, report.counts)
             for remark in report.remarks:
                 self.log.warning("%s", remark)

@@ -105,7 +105,7 @@ class OpenSearchScanOperator(DataPrepperOperator):
         """Check the indexes that are there; name what is done to units with them."""
         from opensearch_batch.core.data_prepper.documents import refuse_plain_vectors
 
-        indexes = ingest.indexes()
+        indexes = ingest.indexes(ingest.at)
         for index in indexes:
             if index is not None:
                 refuse_plain_vectors(index, road.prediction_fields())

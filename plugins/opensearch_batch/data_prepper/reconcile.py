@@ -23,7 +23,7 @@ class OpenSearchScanReconcileOperator(DataPrepperOperator):
     Args:
         file: the pipeline's file.
         pipeline: its name there.
-        alerts: who is told of dead letters and of rows that no sink takes.
+        alerts: who is told of dead letters, of rows that no sink takes, and of outputs that are gone.
         prepare: the task id of that stage.
 
     Raises:
@@ -94,6 +94,10 @@ class OpenSearchScanReconcileOperator(DataPrepperOperator):
             text = f"{counts.unrouted} rows unrouted, {all_of}: no sink takes them; mend routes, or route _default"
             self.log.warning("%s", text)
             tell(self.alerts, News(run.dag_id, run.run_id, "unrouted", text), self.log)
+        if account.gone:
+            text = f"{account.gone} outputs of jobs are gone and not read anew; what is in the index stays as it was"
+            self.log.warning("%s", text)
+            tell(self.alerts, News(run.dag_id, run.run_id, "gone", text), self.log)
         if counts.dead_letters:
             text = f"{counts.dead_letters} dead letters of {counts.read} rows: {', '.join(account.dead_letters)}"
             tell(self.alerts, News(run.dag_id, run.run_id, "dead_letters", text), self.log)

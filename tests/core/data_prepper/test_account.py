@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 from opensearch_batch.core.data_prepper.account import UnitCounts, account_of, delete_read
@@ -30,7 +31,7 @@ class Runs:
 
     def unit(self, name: str, kind: Kind = "data") -> Unit:
         """Write an object and return the unit it is."""
-        return Unit(name, kind, (self.put(f"in/{name}"),))
+        return Unit(name, kind, (self.put(f"in/{name}"),), AT)
 
     def put(self, key: str, content: bytes = b"row\n") -> ObjectInfo:
         """Write an object."""
@@ -49,7 +50,7 @@ class Runs:
         """Note that a unit is done, with the counts of each sink."""
         for number, each in enumerate(counts):
             save(self.store, self.work.ingest_report(RUN, f"{unit.id}-{number}"), IngestReport("books", "DONE", each))
-        Scanned(self.store, self.work).note_done(unit, Done("now", run, read or []))
+        Scanned(self.store, self.work).note_done(unit, Done(unit.at, "now", run, read or []))
 
 
 @pytest.fixture
@@ -67,6 +68,15 @@ def test_rows_are_counted_once_and_writes_for_each_sink(runs: Runs) -> None:
     account = account_of(runs.store, runs.work, runs.manifest(one, two), sinks=2)
     assert account.counts == UnitCounts(read=7, indexed=4, unchanged=1, unrouted=1, dropped=1)
     assert (account.units, account.jobs, account.undone, account.all_unrouted) == (2, 1, [], False)
+
+
+def test_a_unit_that_was_taken_afresh_is_not_done_by_what_was_done_before(runs: Runs) -> None:
+    """An object that came back is another unit of the same name."""
+    one = runs.unit("one")
+    runs.done(one, IngestCounts(read=5, indexed=5))
+    later = msgspec.structs.replace(one, at=AT + timedelta(minutes=6))
+    assert [each.unit for each in account_of(runs.store, runs.work, runs.manifest(later), sinks=1).undone] == [later]
+    assert delete_read(runs.store, runs.work, runs.manifest(later)) == 0
 
 
 def test_a_run_that_writes_nothing_because_of_its_routes_is_known(runs: Runs) -> None:
@@ -104,13 +114,15 @@ def test_what_is_undone_has_a_reason(runs: Runs) -> None:
 
 
 def test_objects_are_deleted_when_their_unit_is_done_and_they_did_not_change(runs: Runs) -> None:
-    """Inputs and what was read of the job's output; an object that is new under its key stays."""
+    """By this run: inputs, and what was read of the job's output; an object that is new under its key stays."""
     done, undone, changed = runs.unit("done", "job"), runs.unit("undone"), runs.unit("changed")
+    earlier = runs.unit("earlier")
+    runs.done(earlier, run="another")
     output = runs.put("out/done.out")
     runs.done(done, read=[output])
     runs.done(changed)
     runs.put("in/changed", b"new\n")
-    assert delete_read(runs.store, runs.work, runs.manifest(done, undone, changed)) == 2
+    assert delete_read(runs.store, runs.work, runs.manifest(done, undone, changed, earlier)) == 2
     left = [item.uri.removeprefix(f"s3://{runs.bucket}/") for item in runs.store.list(f"s3://{runs.bucket}/in/")]
-    assert left == ["in/changed", "in/undone"]
+    assert left == ["in/changed", "in/earlier", "in/undone"]
     assert runs.store.head(output.uri) is None

@@ -16,6 +16,7 @@ from opensearch_batch.core.data_prepper.convert import Converted, convert
 from opensearch_batch.core.data_prepper.documents import EventDocuments
 from opensearch_batch.core.data_prepper.file import DataPrepperFile
 from opensearch_batch.core.data_prepper.indexing import writing_of
+from opensearch_batch.core.data_prepper.origins import Origins
 from opensearch_batch.core.data_prepper.road import Road, now
 from opensearch_batch.core.data_prepper.row_documents import row_documents
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
@@ -115,7 +116,7 @@ class Both:
         assert isinstance(sink, OpenSearchSink)
         original = EventDocuments(
             self._road.flow(),
-            writing_of(sink, now(), lambda name: None),  # noqa: ARG005 - one index
+            writing_of(sink, now(), lambda name: None, Origins().place),  # noqa: ARG005 - one index
             0,
             source,
             objects=self._objects,

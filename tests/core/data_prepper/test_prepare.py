@@ -187,6 +187,6 @@ def test_a_dry_run_takes_nothing(scans: Scans) -> None:
     (unit,), _ = scans.scan().plan(writes=False)
     assert scans.scan().plan()[0] == [unit]
     work = Road.load(scans.folder / "books.yaml", "books").work
-    Scanned(scans.store, work).note_done(unit, Done("now", "run"))
+    Scanned(scans.store, work).note_done(unit, Done(unit.at, "now", "run"))
     assert scans.scan(run="next").plan()[0] == []
     assert scans.scan(run="forced").plan(force=True)[0] == [unit]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.data_prepper.scan import Area, Found, Known, Plan, Selection, Unit, area_of, plan_scan
 from opensearch_batch.core.objects import ObjectInfo
+
+AT = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 def item(key: str, etag: str = "1", bucket: str = "b", modified: float = 100.0) -> ObjectInfo:
@@ -18,7 +21,7 @@ def item(key: str, etag: str = "1", bucket: str = "b", modified: float = 100.0) 
 
 def found(*items: ObjectInfo, selection: Selection = "metadata_only") -> list[Found]:
     """Make what a listing finds."""
-    return [Found(each, selection) for each in items]
+    return [Found(each, selection, each.uri) for each in items]
 
 
 def plan(
@@ -30,16 +33,18 @@ def plan(
     running: Iterable[str] = (),
     per_job: int = 2,
     done_for: str = "now",
+    at: datetime = AT,
 ) -> Plan:
     """Plan a scan."""
-    finished = {unit.id for unit in done}
+    finished = set(done)
     return plan_scan(
         known,
         there,
         run=run,
+        at=at,
         done_for=done_for,
         objects_per_job=per_job,
-        is_done=lambda unit: unit.id in finished,
+        is_done=lambda unit: unit in finished,
         is_over=lambda other: other not in set(running),
     )
 
@@ -64,11 +69,32 @@ def test_what_is_new_makes_units_of_its_own() -> None:
 
 
 def test_an_object_that_changed_under_its_key_is_new() -> None:
-    """Another version makes another job; the old one stays known, should the old version come back."""
+    """Also when it is set back to what it was: the index has what came between. The same bytes again are nothing new.
+
+    The unit of an earlier version comes back under its name, so that its job is found again, as one of another time.
+    """
     first = plan(Known(), found(item("a")))
     second = plan(first.known, found(item("a", "2")), run="next", done=first.units)
     assert [unit.objects[0].etag for unit in second.units] == ["2"]
-    assert plan(second.known, found(item("a")), run="third", done=[*first.units, *second.units]).units == ()
+    back = plan(
+        second.known,
+        found(item("a")),
+        run="third",
+        done=[*first.units, *second.units],
+        at=AT + timedelta(days=1),
+    )
+    assert [unit.id for unit in back.units] == [unit.id for unit in first.units]
+    assert set(back.units).isdisjoint(first.units)
+    done = [*first.units, *second.units, *back.units]
+    assert plan(back.known, found(item("a", modified=200.0)), run="fourth", done=done).units == ()
+
+
+def test_the_newest_version_is_known() -> None:
+    """Units of earlier ones stay, because their jobs are paid, and are outdated."""
+    first = plan(Known(), found(item("a"), item("b")))
+    second = plan(first.known, found(item("a", "2"), item("b")), run="next", done=first.units)
+    assert keys(held.unit for held in second.known.held) == [["b/a", "b/b"], ["b/a"]]
+    assert second.known.newest == {"s3://b/a": "2", "s3://b/b": "1"}
 
 
 def test_rows_that_are_done_and_gone_are_forgotten() -> None:
@@ -113,6 +139,7 @@ def test_a_done_unit_is_not_asked_about_again() -> None:
         second.known,
         found(item("a")),
         run="three",
+        at=AT,
         done_for="now",
         objects_per_job=2,
         is_done=never,
@@ -166,21 +193,26 @@ def test_times_and_suffixes_leave_objects_out() -> None:
             st.booleans(),
         ),
         max_size=6,
-    )
+    ),
+    st.sampled_from(["metadata_only", "data_only"]),
 )
-def test_each_version_is_handed_out_until_it_is_done_and_never_after(scans: list[tuple[dict[str, str], bool]]) -> None:
-    """Over any sequence of listings, a version that is there is in one unit, and done units come no more."""
-    known, done = Known(), dict[str, Unit]()
+def test_what_changed_is_handed_out_until_it_is_done_and_no_longer(
+    scans: list[tuple[dict[str, str], bool]], selection: Selection
+) -> None:
+    """Over any sequence of listings: whatever differs from when the object was seen last, also if it was there once."""
+    known, done = Known(), set[Unit]()
+    seen, waiting = dict[str, str](), set[str]()
     for number, (listing, succeeds) in enumerate(scans):
-        there = found(*(item(key, etag) for key, etag in sorted(listing.items())))
-        made = plan(known, there, run=str(number), done=done.values())
-        of_units = [(each.uri, each.etag) for held in made.known.held for each in held.unit.objects]
-        for each in there:
-            assert of_units.count((each.item.uri, each.item.etag)) == 1
-        assert not {unit.id for unit in made.units} & done.keys()
+        there = found(*(item(key, etag) for key, etag in sorted(listing.items())), selection=selection)
+        made = plan(known, there, run=str(number), done=done, at=AT + timedelta(minutes=number))
+        waiting |= {key for key, etag in listing.items() if seen.get(key) != etag}
+        seen |= listing
         handed = {(each.uri, each.etag) for unit in made.units for each in unit.objects}
-        finished = {(each.uri, each.etag) for unit in done.values() for each in unit.objects}
-        assert {(each.item.uri, each.item.etag) for each in there} - finished <= handed
+        assert {(f"s3://b/{key}", listing[key]) for key in waiting & listing.keys()} <= handed
+        assert not set(made.units) & done
+        assert len({unit.id for unit in made.units}) == len(made.units)
+        assert {key: made.known.newest[f"s3://b/{key}"] for key in listing} == listing
         if succeeds:
-            done |= {unit.id: unit for unit in made.units}
+            done |= set(made.units)
+            waiting -= {uri.removeprefix("s3://b/") for uri, _ in handed}
         known = made.known

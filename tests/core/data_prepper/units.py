@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import textwrap
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.data_prepper.ingest import UnitIngest
+from opensearch_batch.core.data_prepper.prepare import Scan
 from opensearch_batch.core.data_prepper.road import Road
-from opensearch_batch.core.data_prepper.scan import Unit, list_areas, plan_scan
+from opensearch_batch.core.data_prepper.scan import Unit
 from opensearch_batch.core.data_prepper.scanned import Scanned
 from opensearch_batch.core.dead_letters import DeadLetter, list_parts, read_letters
 from opensearch_batch.core.ingest import IngestReport
+from opensearch_batch.core.job import End, JobRecord, Ledger
+from opensearch_batch.core.output_rows import Answered
 from tests.lab import Lab
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -25,7 +30,7 @@ class Units:
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab, self.bucket, self._path = lab, lab.new_bucket(), folder / "books.yaml"
         self.work = f"s3://{lab.new_bucket()}"
-        self.runs = 0
+        self.runs, self.later = 0, timedelta()
 
     def write(
         self,
@@ -34,8 +39,12 @@ class Units:
         routes: str = "[]",
         source: str = "codec: {ndjson: {}}",
         selection: str = "data_only",
+        buckets: str = "",
     ) -> None:
         """Write the pipeline's file; sinks are their options in YAML, an opensearch sink's without hosts."""
+        buckets = buckets or (
+            f"[{{bucket: {{name: {self.bucket}, data_selection: {selection}, filter: {{include_prefix: [in/]}}}}}}]"
+        )
         listed = "\n".join(f"- {textwrap.indent(sink, '  ').strip()}" for sink in sinks)
         self._path.write_text(
             f"""
@@ -47,7 +56,7 @@ books:
 {textwrap.indent(source, " " * 6)}
       aws: {{region: us-east-1}}
       scan:
-        buckets: [{{bucket: {{name: {self.bucket}, data_selection: {selection}, filter: {{include_prefix: [in/]}}}}}}]
+        buckets: {buckets}
   processor:
 {textwrap.indent(processors, " " * 4)}
   routes:
@@ -56,6 +65,34 @@ books:
 {textwrap.indent(listed, " " * 4)}
 """
         )
+
+    def write_jobs(
+        self, *sinks: str, processors: str = "", outputs: str = "out/", when: str = "/bucket != null"
+    ) -> None:
+        """Write a file whose objects below ``in/`` go to a model, and whose outputs are looked for at a prefix."""
+        inputs, read = (
+            f"{{bucket: {{name: {self.bucket}, data_selection: {selection}, filter: {{include_prefix: [{prefix}]}}}}}}"
+            for selection, prefix in (("metadata_only", "in/"), ("data_only", outputs))
+        )
+        model = (
+            f"- ml_inference: {{host: 'https://node', model_id: m, output_path: 's3://{self.bucket}/out', "
+            f"ml_when: '{when}', aws: {{region: us-east-1}}, max_batch_size: 100}}\n"
+        )
+        self.write(*sinks, processors=model + processors, buckets=f"[{inputs}, {read}]")
+
+    def answer(self, unit: Unit, name: str, *more: dict[str, Any]) -> Answered:
+        """Write the outputs of a unit's job, as SageMaker does: each input's rows, `answered` by this job."""
+        for uri in unit.inputs:
+            stored = self.lab.objects.read(uri)
+            rows = stored.content.decode().splitlines() if stored is not None else []
+            said = [{**json.loads(row), "answered": name} for row in rows]
+            self.put(f"out/{name}/{uri.removeprefix(f's3://{self.bucket}/')}.out", *said, *more)
+        folder = self.road().work.job(unit.id)
+        record = JobRecord(unit.id, name, "sagemaker", "m", "i", "o", 0.0, task_id="t", end=End("COMPLETED", 1.0))
+        Ledger(self.lab.objects, folder).write(record, over=None)
+        output = f"s3://{self.bucket}/out/{name}/"
+        Scanned(self.lab.objects, self.road().work).note_writer(output, folder)
+        return Answered([output], job=folder, task_id="t")
 
     def opensearch(self, options: str) -> str:
         """Return an opensearch sink."""
@@ -77,41 +114,36 @@ books:
         self.lab.objects.write(uri, content)
         return uri
 
-    def units(self) -> list[Unit]:
+    def units(self, *, force: bool = False) -> list[Unit]:
         """Return the units of a scan by a run of its own."""
         road = self.road()
         self.runs += 1
-        found = list_areas(self.lab.objects, road.areas(AT), own=[self.work])
-        scanned = Scanned(self.lab.objects, road.work)
+        at = AT + self.later
         ingest = self.ingest()
-        done_for = ingest.done_for(ingest.indexes())
-        made = scanned.take(
-            lambda known: plan_scan(
-                known,
-                found,
-                run=str(self.runs),
-                done_for=done_for,
-                objects_per_job=100,
-                is_done=lambda unit: scanned.is_done(unit, done_for),
-                is_over=lambda run: True,  # noqa: ARG005 - one after the other
-            )
+        self.scan = Scan(
+            road,
+            self.lab.objects,
+            run=str(self.runs),
+            at=at,
+            done_for=ingest.done_for(ingest.indexes(at)),
+            is_over=lambda run: True,  # noqa: ARG005 - one after the other
         )
-        return list(made.units)
+        return self.scan.plan(force=force)[0]
 
     def run(self, *, force: bool = False) -> list[IngestReport]:
         """Scan, and bring in what is new; return the reports of all units, sink by sink."""
-        return [report for unit in self.units() for report in self.ingest().run(unit, force=force)]
+        return [report for unit in self.units() for report in self.ingest().run(unit, force=force).reports]
 
-    def ingest(self) -> UnitIngest:
-        """Return what brings units in."""
+    def ingest(self, cluster: Callable[[int], Cluster] | None = None) -> UnitIngest:
+        """Return what brings units in, to the node unless another cluster is given."""
         road = self.road()
         return UnitIngest(
             road,
             self.lab.objects,
-            lambda number: self.lab.cluster(),  # noqa: ARG005 - one node
+            cluster or (lambda number: self.lab.cluster()),  # noqa: ARG005 - one node
             lambda number, name: self.lab.objects,  # noqa: ARG005 - one store
             run_key=f"run-{self.runs}",
-            at=AT,
+            at=AT + self.later,
         )
 
     def road(self) -> Road:

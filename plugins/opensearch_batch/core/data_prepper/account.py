@@ -41,7 +41,7 @@ class Undone(msgspec.Struct, frozen=True):
 
 
 class ScanAccount(msgspec.Struct, frozen=True):
-    """What became of a run."""
+    """What became of a run; `gone` outputs of jobs should have been read again and were there no more."""
 
     pipeline: str
     run_key: str
@@ -51,6 +51,7 @@ class ScanAccount(msgspec.Struct, frozen=True):
     jobs: int
     dead_letters: list[str] = []
     undone: list[Undone] = []
+    gone: int = 0
 
     @property
     def all_unrouted(self) -> bool:
@@ -64,7 +65,7 @@ def account_of(objects: Objects, work: WorkPrefix, manifest: ScanManifest, *, si
     Rows are read once for each sink; `read`, `unrouted` and `dropped` are those of the first.
     """
     total: Counter[str] = Counter()
-    letters, undone = list[str](), list[Undone]()
+    letters, undone, gone = list[str](), list[Undone](), 0
     shards, scanned = {shard.id: shard for shard in manifest.shards}, Scanned(objects, work)
     for unit in manifest.units:
         done = scanned.done(unit)
@@ -72,6 +73,7 @@ def account_of(objects: Objects, work: WorkPrefix, manifest: ScanManifest, *, si
             shard = shards.get(unit.id)
             undone.append(_undone(objects, work.job(shard.job), unit) if shard else Undone(unit, "its ingest failed"))
             continue
+        gone += done.gone
         for number, report in enumerate(_reports(objects, work, manifest.run_key, unit, sinks)):
             for name in COUNTED if number == 0 else ("indexed", "unchanged", "dead_letters"):
                 total[name] += getattr(report.counts, name)
@@ -86,6 +88,7 @@ def account_of(objects: Objects, work: WorkPrefix, manifest: ScanManifest, *, si
         len(manifest.shards),
         letters,
         undone,
+        gone,
     )
 
 
@@ -110,14 +113,15 @@ def _undone(objects: Objects, folder: str, unit: Unit) -> Undone:
 
 
 def delete_read(objects: Objects, work: WorkPrefix, manifest: ScanManifest) -> int:
-    """Delete the objects of the units that are done, inputs and rows alike; return how many.
+    """Delete the objects of the units that this run has done, inputs and rows alike; return how many.
 
-    One that changed meanwhile is new, and stays.
+    What an earlier run did is no reason: this one may have been asked for something else. An object that changed
+    meanwhile is new, and stays.
     """
     deleted, scanned = 0, Scanned(objects, work)
     for unit in manifest.units:
         done = scanned.done(unit)
-        for item in (*unit.objects, *done.read) if done is not None else ():
+        for item in (*unit.objects, *done.read) if done is not None and done.run == manifest.run_key else ():
             now = objects.head(item.uri)
             if now is not None and now.etag == item.etag:
                 objects.delete(item.uri)

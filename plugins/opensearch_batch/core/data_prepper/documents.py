@@ -6,7 +6,7 @@ The order of what comes out depends on the sources alone, so an ingest that brok
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,6 +55,7 @@ class EventDocuments:
         prepare: puts into an event what it has to know of its row; None for nothing.
         row_error: the AI service's reason when a row is an error in place of a prediction; None for rows of no job.
         enrich: the join with the inputs, None for none.
+        records: the object whose records the rows of an object are joined with.
         passes_arrays: leave the look at long arrays of numbers to the index.
         memory_bytes: how much may wait in memory for its partners.
     """
@@ -71,6 +72,7 @@ class EventDocuments:
         prepare: Prepare | None = None,
         row_error: RowError | None = None,
         enrich: Enrich | None = None,
+        records: Mapping[str, str] | None = None,
         passes_arrays: bool = False,
         memory_bytes: int = MEMORY_BYTES,
     ) -> None:
@@ -83,6 +85,9 @@ class EventDocuments:
         self._prepare = prepare
         self._row_error = row_error
         self._enrich = enrich
+        self._records = records or {}
+        # A key is one of its object: inputs of one job may have the same keys.
+        self._numbers = {uri: str(at) for at, uri in enumerate(dict.fromkeys(self._records.values()))}
         self._memory_bytes = memory_bytes
         self._open = Event.around_array if passes_arrays else Event.of
         self.read_bytes = 0
@@ -158,7 +163,8 @@ class EventDocuments:
                 if number != INPUT and enrich.before.run(event) == DROPPED:
                     yield PassedBy((number,), "dropped", len(row.content))
                     continue
-                yield Keyed(enrich.key(event), row, None)
+                record = row.uri if number == INPUT else self._records.get(row.uri, "")
+                yield Keyed(f"{enrich.key(event)}\n{self._numbers.get(record, '')}", row, None)
             except RecordRejected as error:
                 yield Rejected((row,), str(error))
 
@@ -166,9 +172,10 @@ class EventDocuments:
         """Yield what becomes of the rows of one key: an event for each output row, the first with its input."""
         inputs = [keyed.row for keyed in group.rows if keyed.row.source == INPUT]
         outputs = [keyed.row for keyed in group.rows if keyed.row.source != INPUT]
+        key = group.key.rpartition("\n")[0]
         if not outputs:
             reason = "a record with this key came before" if group.late else "no output row answers this record"
-            yield from (Rejected((row,), f"{reason} ({group.key!r})", group.key) for row in inputs)
+            yield from (Rejected((row,), f"{reason} ({key!r})", key) for row in inputs)
             return
         record = Event.of(inputs[-1].content) if inputs else None
         for at, row in enumerate(outputs):
@@ -179,7 +186,7 @@ class EventDocuments:
                 enrich.merge(event, record)
                 yield self._routed(event, rows)
             except RecordRejected as error:
-                yield Rejected(rows, str(error), group.key)
+                yield Rejected(rows, str(error), key)
 
 
 class EventMaker:

@@ -18,6 +18,7 @@ from opensearch_batch.core.data_prepper.format_string import compile_format, dat
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.writing import OfEvent, Shape, Writing
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.join import Row
 from opensearch_batch.core.objects import Objects, Stored
 from opensearch_batch.core.request import IngestRequest
 
@@ -86,8 +87,15 @@ def request_of(sink: OpenSearchSink, at: datetime, objects: Objects) -> IngestRe
     )
 
 
-def writing_of(sink: OpenSearchSink, at: datetime, named: Callable[[str], None]) -> Writing:
-    """Return what a sink writes of an event."""
+def names_index(sink: OpenSearchSink) -> bool:
+    """Say whether rows or the time name the index, so that there is no one index whose loss would be seen."""
+    return is_dynamic(sink) or "%{" in sink.index
+
+
+def writing_of(
+    sink: OpenSearchSink, at: datetime, named: Callable[[str], None], place: Callable[[Row], tuple[str, int]]
+) -> Writing:
+    """Return what a sink writes of an event; `place` is where a row stands."""
     index: OfEvent | None = None
     if is_dynamic(sink):
         name = compile_format(sink.index)
@@ -107,6 +115,7 @@ def writing_of(sink: OpenSearchSink, at: datetime, named: Callable[[str], None])
             sink.tags_target_key,
         ),
         named=named,
+        place=place,
     )
 
 

@@ -100,6 +100,7 @@ class Scan:
                 Known(known.scans) if force else known,
                 found,
                 run=self._run,
+                at=self._at,
                 done_for=self._done_for,
                 objects_per_job=self._objects_per_job,
                 is_done=lambda unit: not force and self._scanned.is_done(unit, self._done_for),
@@ -131,12 +132,11 @@ class Scan:
     def _shard(self, unit: Unit, job: str) -> Shard:
         ml = self._road.ml
         assert ml is not None  # noqa: S101 - only ml_inference makes jobs
-        inputs = [uri for item in unit.objects if (uri := self._road.job_input(Found(item, "metadata_only")))]
         output = ml.output_path.rstrip("/")
         if ml.service_name == "bedrock":
-            return Shard(unit.id, inputs[0], job, 0, unit.size_bytes, output=ml.output_path)
+            return Shard(unit.id, unit.inputs[0], job, 0, unit.size_bytes, output=ml.output_path)
         uri = f"{self._work.job(job)}/input.manifest"
-        self._objects.write(uri, manifest_of(inputs))
+        self._objects.write(uri, manifest_of(unit.inputs))
         return Shard(unit.id, uri, job, 0, unit.size_bytes, output=f"{output}/{JOB_NAME}")
 
     def _ended_badly(self, job: str) -> bool:
@@ -156,10 +156,11 @@ class Scan:
         taken, not_for_jobs, held_back = list[Found](), 0, 0
         for each in listed:
             if each.selection == "metadata_only":
-                if self._road.job_input(each) is None:
+                asked = self._road.job_input(each)
+                if asked is None:
                     not_for_jobs += 1
                 else:
-                    taken.append(each)
+                    taken.append(msgspec.structs.replace(each, input=asked))
             elif writers.holds(each.item.uri) or conditions.hold(each):
                 held_back += 1
             else:

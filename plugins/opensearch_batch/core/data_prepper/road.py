@@ -25,13 +25,14 @@ from opensearch_batch.core.data_prepper.event import Event, key_of
 from opensearch_batch.core.data_prepper.expression import compile_condition
 from opensearch_batch.core.data_prepper.file import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.flow import DROPPED, Flow
-from opensearch_batch.core.data_prepper.indexing import index_name, is_dynamic, request_of, writing_of
+from opensearch_batch.core.data_prepper.indexing import index_name, is_dynamic, names_index, request_of, writing_of
 from opensearch_batch.core.data_prepper.ml_inference import MlInference
+from opensearch_batch.core.data_prepper.origins import Origins
 from opensearch_batch.core.data_prepper.predictions import prediction_fields
 from opensearch_batch.core.data_prepper.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.s3_ingest import S3Writing
 from opensearch_batch.core.data_prepper.s3_sink import S3Sink
-from opensearch_batch.core.data_prepper.scan import Area, Found
+from opensearch_batch.core.data_prepper.scan import Area, Found, Unit
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.documents import RowError
 from opensearch_batch.core.errors import ConfigError
@@ -143,13 +144,15 @@ class Road:
         """Name what is done to units now: another index of the same name, or a changed pipeline, does it anew.
 
         Args:
-            uuids: one for each sink, empty for a sink without an index of its own.
+            uuids: one for each sink, of its index.
         """
         if self.source.delete_s3_objects_on_read:
             # What is deleted cannot be done anew.
             return "read and deleted"
         sinks = [self.sink_decisive(number) for number in range(len(self.pipeline.sinks))]
-        return digest(json.dumps(sinks, sort_keys=True), *uuids)
+        # Which outputs of jobs are looked at is decided by the buckets.
+        buckets = msgspec.to_builtins(self.source.buckets if self.ml else (), enc_hook=str)
+        return digest(json.dumps([sinks, buckets], sort_keys=True), *uuids)
 
     def read(self) -> Read:
         """Return what reads rows, of the inputs that a join takes too."""
@@ -178,53 +181,54 @@ class Road:
         )
 
     def maker(
-        self, number: int, objects: Objects, *, at: datetime, row_error: RowError | None, with_metadata: bool
+        self, number: int, unit: Unit, objects: Objects, *, origins: Origins, row_error: RowError | None
     ) -> EventMaker:
-        """Return what makes the documents of an opensearch sink.
+        """Return what makes the documents of a unit for an opensearch sink.
 
         Args:
             number: the sink's.
+            unit: its time is what a date in the index's name is made of.
             objects: where the rows lie.
-            at: when the scan was: what a date in the index's name is made of.
+            origins: which objects the rows go back to.
             row_error: tells an AI service's error from a row; None for rows of no job.
-            with_metadata: rows know the object they stand in.
         """
         sink = self.pipeline.sinks[number][1]
         if not isinstance(sink, OpenSearchSink):
             raise TypeError(f"sink {number} writes no documents")
         return EventMaker(
-            request_of(sink, at, objects),
+            request_of(sink, unit.at, objects),
             flow=self.flow,
-            writing=lambda named: writing_of(sink, at, named),
+            writing=lambda named: writing_of(sink, unit.at, named, origins.place),
             decisive=self.sink_decisive(number),
             sink=number,
-            **self._reading(objects, row_error=row_error, with_metadata=with_metadata),
+            **self._reading(unit, objects, origins=origins, row_error=row_error),
         )
 
     def events(
         self,
         number: int,
+        unit: Unit,
         sources: Sequence[Source],
         objects: Objects,
         *,
-        at: datetime,
+        origins: Origins,
         row_error: RowError | None,
-        with_metadata: bool,
     ) -> EventDocuments:
         """Return what an s3 sink writes; the arguments are those of `maker`."""
         sink = self.pipeline.sinks[number][1]
         if not isinstance(sink, S3Sink):
             raise TypeError(f"sink {number} writes no objects")
-        reading = self._reading(objects, row_error=row_error, with_metadata=with_metadata)
-        return EventDocuments(self.flow(), S3Writing(sink, at), number, sources, **reading)
+        reading = self._reading(unit, objects, origins=origins, row_error=row_error)
+        return EventDocuments(self.flow(), S3Writing(sink, unit.at), number, sources, **reading)
 
-    def _reading(self, objects: Objects, *, row_error: RowError | None, with_metadata: bool) -> dict[str, Any]:
+    def _reading(self, unit: Unit, objects: Objects, *, origins: Origins, row_error: RowError | None) -> dict[str, Any]:
         return {
             "objects": objects,
             "read": self.read(),
-            "prepare": self._prepare(with_metadata=with_metadata),
+            "prepare": self._prepare(with_metadata=unit.with_metadata),
             "row_error": row_error,
             "enrich": self.enrich(),
+            "records": origins.records,
         }
 
     def index(self, number: int, at: datetime) -> str:
@@ -233,6 +237,11 @@ class Road:
         if not isinstance(sink, OpenSearchSink) or is_dynamic(sink):
             return ""
         return index_name(sink, sink.index, at)
+
+    def names_index(self, number: int) -> bool:
+        """Say whether rows or the time name the index of a sink."""
+        sink = self.pipeline.sinks[number][1]
+        return isinstance(sink, OpenSearchSink) and names_index(sink)
 
     def dlq(self, number: int) -> S3Dlq | None:
         """Return where a sink's dead letters go beside our own place."""

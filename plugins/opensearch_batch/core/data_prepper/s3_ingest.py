@@ -88,14 +88,18 @@ class S3Ingest:
         sink: the sink.
         place: the folder of what is known of this unit and sink.
         decisive: what decides the result.
+        identity: what makes this another work than the same one before; the names of its objects stay.
     """
 
-    def __init__(self, objects: Objects, target: Objects, sink: S3Sink, *, place: str, decisive: list[Any]) -> None:
+    def __init__(
+        self, objects: Objects, target: Objects, sink: S3Sink, *, place: str, decisive: list[Any], identity: str = ""
+    ) -> None:
         self._objects = objects
         self._target = target
         self._sink = sink
         self._place = place
         self._decisive = decisive
+        self._identity = identity
 
     def run(self, sources: Sequence[Source], entries: Callable[[], Any], *, force: bool = False) -> IngestReport:
         """Write the events and return the account.
@@ -110,7 +114,8 @@ class S3Ingest:
             RetriableError: a store stayed away; the same call begins anew.
         """
         file = ProgressFile(self._objects, f"{self._place}/progress.json")
-        fingerprint = self._fingerprint(sources)
+        content = self._content(sources)
+        fingerprint = digest(content, self._identity)
         before = file.load(fingerprint)
         if before is not None and before.done and not force:
             left, _ = count_letters(self._objects, before.dead_letters) if before.parts else (0, {})
@@ -130,7 +135,7 @@ class S3Ingest:
             ) as account,
             S3Writer(
                 self._target,
-                source=f"{self._place} {fingerprint}",
+                source=f"{self._place} {content}",
                 at=_newest(sources),
                 codec=codec_of(self._sink.codec),
                 compression=self._sink.compression,
@@ -171,7 +176,8 @@ class S3Ingest:
         except RecordRejected as error:
             refused.append(Refused(entry, 0, str(error)))
 
-    def _fingerprint(self, sources: Sequence[Source]) -> str:
+    def _content(self, sources: Sequence[Source]) -> str:
+        """Name what is written."""
         found = [f"{item.uri} {item.etag}" for source in sources for item in source.objects]
         return digest(json.dumps(self._decisive, sort_keys=True), *found)
 

@@ -1,12 +1,14 @@
 """A scan hands out what is new: each version of an object belongs to one unit, for good, before anything is done to it.
 
 So a run that is repeated, or one beside it, makes the same jobs of the same objects. What is known lies in one object,
-moved by conditional writes. An object that changed under its key is new; in the original it is never read again.
+moved by conditional writes. An object that changed under its key is new, also when it is what it once was; in the
+original it is never read again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Literal
 
 import msgspec
@@ -37,19 +39,26 @@ class Area(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """An object, and what it is read for."""
+    """An object, and what it is read for; `input` is the object that a job asks its model for."""
 
     item: ObjectInfo
     selection: Selection
+    input: str = ""
 
 
 class Unit(msgspec.Struct, frozen=True):
-    """Objects that are done together: the inputs of one job, or rows that one task brings in."""
+    """Objects that are done together: those that one job is made of, or rows that one task brings in.
+
+    `at` is when a scan took them: dates in names are of that time, whoever does the unit. `inputs` are what the job
+    asks its model for, one for each object; mostly the object itself.
+    """
 
     id: str
     kind: Kind
     objects: tuple[ObjectInfo, ...]
+    at: datetime
     with_metadata: bool = False
+    inputs: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -66,10 +75,18 @@ class Held(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What all scans of a pipeline found so far."""
+    """What all scans of a pipeline found so far.
+
+    `newest` has the ETag of each object as it was found last; a unit that has another one is outdated in that.
+    """
 
     scans: int = 0
     held: tuple[Held, ...] = ()
+    newest: dict[str, str] = {}
+
+    def outdates(self, item: ObjectInfo) -> bool:
+        """Say whether another version of an object came after this one."""
+        return self.newest.get(item.uri, item.etag) != item.etag
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -113,6 +130,7 @@ def plan_scan(
     found: Sequence[Found],
     *,
     run: str,
+    at: datetime,
     done_for: str,
     objects_per_job: int,
     is_done: Callable[[Unit], bool],
@@ -124,6 +142,7 @@ def plan_scan(
         known: what earlier scans found.
         found: what there is now; outputs of jobs that run are left out by the caller.
         run: this run.
+        at: the time.
         done_for: names what is done to units: routes, processors, sinks and their indexes.
         objects_per_job: at most so many inputs make a job.
         is_done: says of a unit whether it is done for `done_for`; asked of those that no scan knew as done.
@@ -143,40 +162,64 @@ def plan_scan(
             kept.append(Held(unit, run=run))
             handed.append(unit)
     of_units = {(item.uri, item.etag) for held in kept for item in held.unit.objects}
-    fresh = [each for each in found if (each.item.uri, each.item.etag) not in of_units]
-    new = [*_jobs(fresh, objects_per_job), *_data(fresh)]
-    kept += [Held(unit, run=run) for unit in new]
-    return Plan(Known(known.scans + 1, tuple(kept)), (*handed, *new))
+    fresh = [each for each in found if not _is_known(each.item, known, of_units)]
+    new = [*_jobs(fresh, objects_per_job, at), *_data(fresh, at)]
+    # What is set back to an earlier version may make the unit of that time again.
+    again = {unit.id for unit in new}
+    kept = [held for held in kept if held.unit.id not in again] + [Held(unit, run=run) for unit in new]
+    units = [unit for unit in handed if unit.id not in again] + new
+    return Plan(Known(known.scans + 1, tuple(kept), _newest(known, kept, found)), tuple(units))
 
 
-def _jobs(found: Iterable[Found], objects_per_job: int) -> Iterator[Unit]:
+def _is_known(item: ObjectInfo, known: Known, of_units: set[tuple[str, str]]) -> bool:
+    return known.newest.get(item.uri) == item.etag and (item.uri, item.etag) in of_units
+
+
+def _newest(known: Known, kept: Sequence[Held], found: Sequence[Found]) -> dict[str, str]:
+    """Return the newest versions: an object that is gone is forgotten, and new when it comes back.
+
+    Not so the inputs of a job, which would be paid again.
+    """
+    inputs = {item.uri for held in kept if held.unit.kind == "job" for item in held.unit.objects}
+    kept_inputs = {uri: etag for uri, etag in known.newest.items() if uri in inputs}
+    return kept_inputs | {each.item.uri: each.item.etag for each in found}
+
+
+def _jobs(found: Iterable[Found], objects_per_job: int, at: datetime) -> Iterator[Unit]:
     """Put inputs together, as they follow one another in a bucket: a manifest names one bucket."""
-    batch = list[ObjectInfo]()
-    for item in (each.item for each in found if each.selection == "metadata_only"):
-        if batch and (len(batch) >= objects_per_job or _bucket(batch[0]) != _bucket(item)):
-            yield _unit("job", batch)
+    batch = list[Found]()
+    for each in (each for each in found if each.selection == "metadata_only"):
+        if batch and (len(batch) >= objects_per_job or _bucket(batch[0].item) != _bucket(each.item)):
+            yield _job(batch, at)
             batch = []
-        batch.append(item)
+        batch.append(each)
     if batch:
-        yield _unit("job", batch)
+        yield _job(batch, at)
 
 
-def _data(found: Sequence[Found]) -> Iterator[Unit]:
+def _job(batch: Sequence[Found], at: datetime) -> Unit:
+    # Jobs are found again by what they ask for, which the object alone says unless input_key names another one.
+    others = [each.input for each in batch if each.input != each.item.uri]
+    named = digest("job", *(f"{each.item.uri} {each.item.etag}" for each in batch), *others)
+    return Unit(named, "job", tuple(each.item for each in batch), at, inputs=tuple(each.input for each in batch))
+
+
+def _data(found: Sequence[Found], at: datetime) -> Iterator[Unit]:
     for selection in ("data_only", "data_and_metadata"):
         batch, size_bytes = list[ObjectInfo](), 0
         for item in (each.item for each in found if each.selection == selection):
             if batch and (size_bytes + item.size_bytes > MAX_UNIT_BYTES or len(batch) >= MAX_UNIT_OBJECTS):
-                yield _unit("data", batch, with_metadata=selection == "data_and_metadata")
+                yield _rows(batch, at, with_metadata=selection == "data_and_metadata")
                 batch, size_bytes = [], 0
             batch.append(item)
             size_bytes += item.size_bytes
         if batch:
-            yield _unit("data", batch, with_metadata=selection == "data_and_metadata")
+            yield _rows(batch, at, with_metadata=selection == "data_and_metadata")
 
 
-def _unit(kind: Kind, batch: Sequence[ObjectInfo], *, with_metadata: bool = False) -> Unit:
-    named = digest(kind, *(f"{item.uri} {item.etag}" for item in batch))
-    return Unit(named, kind, tuple(batch), with_metadata)
+def _rows(batch: Sequence[ObjectInfo], at: datetime, *, with_metadata: bool) -> Unit:
+    named = digest("data", *(f"{item.uri} {item.etag}" for item in batch))
+    return Unit(named, "data", tuple(batch), at, with_metadata)
 
 
 def _roots(areas: Sequence[Area]) -> list[str]:

@@ -6,6 +6,7 @@ Units move by conditional writes of one object, so of two runs that scan at once
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 import msgspec
 
@@ -19,18 +20,24 @@ ATTEMPTS = 20
 
 
 class Done(msgspec.Struct, frozen=True):
-    """That a unit is done, what for, by which run, and the objects whose rows were read for it."""
+    """That a unit is done: `at` is the unit's, so that one which is taken afresh is not done by this.
 
+    `done_for` says what for, `run` by which run, `read` are the objects whose rows were read for it. `gone` are
+    objects that were there no more, though a job had written them.
+    """
+
+    at: datetime
     done_for: str
     run: str
     read: list[ObjectInfo] = []
+    gone: int = 0
 
 
 class Writer(msgspec.Struct, frozen=True):
-    """Who writes into a folder: the job, by the folder of its record, and the pipeline that submitted it."""
+    """Who writes into a folder: the job, by the folder of its record, and the pipelines that it is a job of."""
 
     job: str
-    pipeline: str
+    pipelines: list[str]
 
 
 class Scanned:
@@ -75,17 +82,37 @@ class Scanned:
         return done is not None and done.done_for == done_for
 
     def done(self, unit: Unit) -> Done | None:
-        """Return what is noted of a unit that was done, for whatever it was."""
+        """Return what is noted of a unit that was done since it was taken, for whatever it was."""
         stored = self._objects.read(self._work.done(unit.id))
-        return None if stored is None else msgspec.json.decode(stored.content, type=Done)
+        done = None if stored is None else msgspec.json.decode(stored.content, type=Done)
+        return done if done is not None and done.at == unit.at else None
 
     def note_done(self, unit: Unit, done: Done) -> None:
         """Note that a unit is done: every row of it is in its index, or a dead letter, or counted."""
         self._objects.write(self._work.done(unit.id), msgspec.json.encode(done))
 
     def note_writer(self, folder: str, job: str) -> None:
-        """Note that a job writes into a folder, before anything can be there."""
-        self._objects.write(self._work.outputs(folder), msgspec.json.encode(Writer(job, self._work.pipeline)))
+        """Note that a job of this pipeline writes into a folder, before anything can be there.
+
+        Raises:
+            RetriableError: others were faster again and again.
+        """
+        uri = self._work.outputs(folder)
+        for _ in range(ATTEMPTS):
+            stored = self._objects.read(uri)
+            if stored is None:
+                content = msgspec.json.encode(Writer(job, [self._work.pipeline]))
+                if self._objects.create(uri, content):
+                    return
+                continue
+            # Pipelines of the same inputs and model share a job.
+            known = msgspec.json.decode(stored.content, type=Writer).pipelines
+            if self._work.pipeline in known:
+                return
+            content = msgspec.json.encode(Writer(job, [*known, self._work.pipeline]))
+            if self._objects.replace(uri, content, etag=stored.etag):
+                return
+        raise RetriableError(f"{uri}: other runs write it at the same time; run again")
 
 
 class Writers:
@@ -113,7 +140,7 @@ class Writers:
         if stored is None:
             return False
         writer = msgspec.json.decode(stored.content, type=Writer)
-        if writer.pipeline == self._pipeline:
+        if self._pipeline in writer.pipelines:
             return True
         found = Ledger(self._objects, writer.job).load()
         end = found[0].end if found else None
