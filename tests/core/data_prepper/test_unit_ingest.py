@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.data_prepper.documents import refuse_plain_vectors
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.replay import replay
@@ -71,6 +72,28 @@ def test_what_is_done_is_not_read_again_until_the_pipeline_changes(units: Units,
     assert units.documents(index) == {"1": {"m": 1}}
     units.put("in/b.json", {"_id": "2", "n": 2})
     assert [report.counts.indexed for report in units.run()] == [1]
+
+
+def test_an_index_made_anew_while_another_sink_is_written_gets_its_rows_by_the_next_run(
+    units: Units, index: str, other: str
+) -> None:
+    """What was done is done to the index that was there."""
+    units.write(units.opensearch(f"index: {index}"), units.opensearch(f"index: {other}"))
+    units.put("in/a.json", {"_id": "1"})
+    asked = list[int]()
+
+    def cluster(number: int) -> Cluster:
+        if asked[-2:] == [0, 0] and number == 1:
+            units.lab.node("DELETE", index, None)
+            units.lab.node("PUT", index, {})
+        asked.append(number)
+        return units.lab.cluster()
+
+    (unit,) = units.units()
+    assert [report.counts.indexed for report in units.ingest(cluster).run(unit).reports] == [1, 1]
+    assert units.documents(index) == {}
+    assert [report.counts.indexed for report in units.run()] == [1, 0]
+    assert set(units.documents(index)) == {"1"}
 
 
 def test_a_bad_row_is_a_dead_letter_and_the_object_goes_on(units: Units, index: str) -> None:
