@@ -6,6 +6,7 @@ Read by Airflow's parser every few seconds, so only the spec is loaded here.
 from __future__ import annotations
 
 import re
+import traceback
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +49,18 @@ def pipelines(folder: Path) -> Pipelines:
                 found.dags.append(dag)
         except ConfigError as error:
             found.refused.append(error)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one file, the others have their DAGs
+            found.refused.append(_unforeseen(path, error))
     return found
+
+
+def _unforeseen(path: Path, error: Exception) -> ConfigError:
+    """Return a refusal without the error's own text, which may have a secret of the file in it."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return ConfigError(
+        f"{path}:1 no DAG can be made of it ({type(error).__name__} in {Path(at.filename).name}:{at.lineno}); "
+        f"ask python -m opensearch_batch check {path}, and mend the file or take it away"
+    )
 
 
 def _refuse_name(path: Path, name: str, first: Path) -> None:

@@ -91,6 +91,36 @@ def test_a_mistake_names_file_and_line(tmp_path: Path) -> None:
     assert "Did you mean 'index'?" in str(error)
 
 
+def test_names_that_are_no_dag_ids_take_no_other_pipeline_with_them(tmp_path: Path) -> None:
+    """Neither a pipeline's of Data Prepper's, nor a file's of ours."""
+    shutil.copy(SAMPLE, tmp_path / "good.yaml")
+    (tmp_path / "a.yaml").write_text(SAMPLE.read_text().replace(f"{NAME}:", "my pipeline:"))
+    shutil.copy(INCLUDE / "pipelines" / "passages.yaml", tmp_path / "our passages.yaml")
+    found = pipelines(tmp_path)
+    assert [dag.dag_id for dag in found.dags] == [NAME]
+    one, other = map(str, found.refused)
+    assert one.startswith(f"{tmp_path / 'a.yaml'}:6 my pipeline: a pipeline's name is its DAG's id: ")
+    assert one.endswith("; write my-pipeline")
+    assert other.startswith(
+        f"{tmp_path / 'our passages.yaml'}:1 pipeline: rename the file, because its name is its DAG"
+    )
+    assert other.endswith("; write our-passages")
+
+
+def test_whatever_is_wrong_with_a_file_takes_no_other_one_with_it(tmp_path: Path) -> None:
+    """Airflow refuses such a tag only when the DAG is made; its text, which has the tag, is not passed on."""
+    shutil.copy(SAMPLE, tmp_path / "good.yaml")
+    tag = "s3cr3t" * 20
+    text = SAMPLE.read_text().replace(f"{NAME}:", "tagged:")
+    text = text.replace("extension:\n", f"extension:\n  opensearch_batch: {{tags: [{tag}]}}\n")
+    (tmp_path / "a.yaml").write_text(text)
+    found = pipelines(tmp_path)
+    assert [dag.dag_id for dag in found.dags] == [NAME]
+    (error,) = map(str, found.refused)
+    assert error.startswith(f"{tmp_path / 'a.yaml'}:1 no DAG can be made of it (ValueError in ")
+    assert "s3cr3t" not in error
+
+
 class Said:
     """A task instance of which one XCom is known."""
 

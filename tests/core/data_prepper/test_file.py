@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from airflow.sdk.definitions._internal.node import validate_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from opensearch_batch.core.dag_id import is_dag_id
 from opensearch_batch.core.data_prepper.file import DataPrepperFile, is_data_prepper
 from opensearch_batch.core.data_prepper.processors.copy_values import CopyValues
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
@@ -199,6 +201,10 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("books:", "my books:", r":3 my books: a pipeline's name is its DAG's id: .* 250 of them; write my-books$"),
+        ("books:", "'b/o: k!':", r":3 b/o: k!: a pipeline's name is its DAG's id: .*; write b-o-k$"),
+        ("books:", "book~s:", r":3 book~s: a pipeline's name is its DAG's id: .*; write book-s$"),
+        ("books:", "a" * 251 + ":", r":3 a*: a pipeline's name is its DAG's id: .*; give it a shorter name"),
         ("version: '2'", "version: two", r":1 version: this is no version of Data Prepper; write version: '2'"),
         ("version: '2'", "extension: {opensearch_batch: {wrk: a}}", r":1 extension.opensearch_batch.wrk: .*'work'\?"),
         ("version: '2'", "extension: {opensearch_batch: {work: /a}}", r"opensearch_batch.work: .*write work: \"s3://m"),
@@ -253,6 +259,21 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, me
     with pytest.raises(ConfigError, match=message) as found:
         read(tmp_path, SHORT.replace(old, new))
     assert re.match(rf"{tmp_path}/books.yaml:\d+ ", str(found.value))
+
+
+@pytest.mark.parametrize("name", ["a" * 250, "Books_1.2-é", "."])
+def test_a_name_that_airflow_takes_is_taken(tmp_path: Path, name: str) -> None:
+    """And only such."""
+    validate_key(name)
+    assert read(tmp_path, SHORT.replace("books:", f"{name}:")).pipelines[0].name == name
+
+
+@pytest.mark.parametrize("name", ["a" * 251, "my books", "a:b", "a~b", "a/b"])
+def test_a_name_that_airflow_refuses_is_none(name: str) -> None:
+    """The rule is read there, because it is asked without Airflow too."""
+    with pytest.raises(ValueError, match="The key .*has to be"):
+        validate_key(name)
+    assert not is_dag_id(name)
 
 
 def test_what_the_yaml_reader_says_has_nothing_of_the_file(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from opensearch_batch.core.dag_id import refusal_of
 from opensearch_batch.core.data_prepper.expression import compile_condition
 from opensearch_batch.core.data_prepper.flow import DEFAULT_ROUTE
 from opensearch_batch.core.data_prepper.ml_inference import MlInference
@@ -116,6 +117,8 @@ class DataPrepperFile:
 
     def _pipeline(self, name: str, node: Node) -> DataPrepperPipeline:
         keys: Keys = (name,)
+        if (why := refusal_of(name)) is not None:
+            raise self.error(keys, f"a pipeline's name is its DAG's id: {why}")
         said = self._reader.said(node, _Parts, keys)
         for part in ("source", "sink"):
             if part not in said:
