@@ -23,6 +23,16 @@ from tests.core.data_prepper.data_prepper_files import PARTS, SHORT, read, with_
 from tests.core.data_prepper.samples import SAMPLES
 
 ROOT = Path(__file__).resolve().parents[3]
+ENRICH = """\
+    - s3_enrich:
+        bucket: {name: documents}
+        codec: {ndjson: {}}
+        s3_key_path: s3/key
+        s3_object_name_pattern: (.*)[.]out
+        correlation_keys: [id]
+        keys_to_merge: [author]
+        aws: {region: us-east-1}
+"""
 OWN = """\
 extension:
   opensearch_batch:
@@ -159,6 +169,12 @@ def test_processors_keep_their_order_and_names(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("version", ["1", "1.99", "2", "2.0", "2.17"])
+def test_versions_up_to_the_present_one_are_taken(tmp_path: Path, version: str) -> None:
+    """As the original does."""
+    assert read(tmp_path, SHORT.replace("version: '2'", f"version: {version}")).version == version
+
+
 @pytest.mark.parametrize("key", ["route", "routes"])
 def test_routes_have_an_older_name(tmp_path: Path, key: str) -> None:
     """And `_default` is always there."""
@@ -205,7 +221,22 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
         ("books:", "'b/o: k!':", r":3 b/o: k!: a pipeline's name is its DAG's id: .*; write b-o-k$"),
         ("books:", "book~s:", r":3 book~s: a pipeline's name is its DAG's id: .*; write book-s$"),
         ("books:", "a" * 251 + ":", r":3 a*: a pipeline's name is its DAG's id: .*; give it a shorter name"),
+        (
+            "    - s3_enrich:",
+            "    - ml_inference: {host: a, model_id: b, output_path: s3://a/b, aws: {region: c}}\n    - s3_enrich:",
+            r":23 books.processor\[1\].ml_inference: a pipeline has one ml_inference, and it stands in line 17; write",
+        ),
+        (
+            "  sink:\n",
+            f"{ENRICH}  sink:\n",
+            r":32 books.processor\[2\].s3_enrich: a pipeline has one s3_enrich, and it stands in line 23; join rows",
+        ),
         ("version: '2'", "version: two", r":1 version: this is no version of Data Prepper; write version: '2'"),
+        ("version: '2'", "version: '3'", r":1 version: 3 is later than 2.17, the Data Prepper .*; write version: '2'"),
+        ("version: '2'", "version: 2.18", r":1 version: 2.18 is later than 2.17"),
+        ("version: '2'", "version: 2.99", r":1 version: 2.99 is later than 2.17"),
+        ("version: '2'", "version: '9" + "9" * 5000 + "'", r":1 version: this is no version of Data Prepper"),
+        ("version: '2'", "version: 2.17.0", r":1 version: this is no version of Data Prepper"),
         ("version: '2'", "extension: {opensearch_batch: {wrk: a}}", r":1 extension.opensearch_batch.wrk: .*'work'\?"),
         ("version: '2'", "extension: {opensearch_batch: {work: /a}}", r"opensearch_batch.work: .*write work: \"s3://m"),
         ("version: '2'", "extension: {opensearch_batch: {retention_days: 30}}", r"retention_days: there is no option"),
@@ -271,7 +302,7 @@ def test_a_name_that_airflow_takes_is_taken(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["a" * 251, "my books", "a:b", "a~b", "a/b"])
 def test_a_name_that_airflow_refuses_is_none(name: str) -> None:
     """The rule is read there, because it is asked without Airflow too."""
-    with pytest.raises(ValueError, match="The key .*has to be"):
+    with pytest.raises(ValueError, match=r"The key .*has to be"):
         validate_key(name)
     assert not is_dag_id(name)
 

@@ -34,8 +34,14 @@ from opensearch_batch.core.yaml_file import Keys, Node, YamlFile
 
 OWN = "opensearch_batch"
 EXTENSION, OLD_EXTENSION, VERSION = "extension", "pipeline_configurations", "version"
-_VERSION = re.compile(r"\d+(\.\d+)?", re.ASCII)
+_VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
+# The one whose files are read here: it refuses those of a later one.
+_MAJOR, _MINOR = 2, 17
 _OUR_FILE = frozenset({"work", "batch_predict", "ingest"})
+_ONCE = {
+    "ml_inference": "write a pipeline for each model, with the same source",
+    "s3_enrich": "join rows with their inputs once, with all of keys_to_merge",
+}
 _SOURCE = Plugin("source", {"s3": S3Source}, OTHER_SOURCES)
 _PROCESSOR = Plugin("processor", {"ml_inference": MlInference, "s3_enrich": S3Enrich, **PROCESSORS}, OTHER_PROCESSORS)
 _SINK = Plugin("sink", {"opensearch": OpenSearchSink, "s3": S3Sink}, OTHER_SINKS)
@@ -104,8 +110,11 @@ class DataPrepperFile:
         if is_null(node):
             return None
         text: str = self._reader.value(node, str, (VERSION,))
-        if _VERSION.fullmatch(text) is None:
+        if (found := _VERSION.fullmatch(text)) is None:
             raise self.error((VERSION,), "this is no version of Data Prepper; write version: '2'")
+        if (int(found[1]), int(found[2] or 0)) > (_MAJOR, _MINOR):
+            cause = f"{text} is later than {_MAJOR}.{_MINOR}, the Data Prepper that is meant here; write version: '2'"
+            raise self.error((VERSION,), cause)
         return text
 
     def _extension(self, key: str, node: Node) -> None:
@@ -170,6 +179,12 @@ class DataPrepperFile:
 
     def _check(self, pipeline: DataPrepperPipeline) -> None:
         """Raise ConfigError where two parts of a pipeline do not fit."""
+        first: dict[str, Keys] = {}
+        for keys, kind, _ in pipeline.processors:
+            if kind in _ONCE and kind in first:
+                line = self.line(first[kind])
+                raise self.error(keys, f"a pipeline has one {kind}, and it stands in line {line}; {_ONCE[kind]}")
+            first[kind] = keys
         known = [*(name for name, _ in pipeline.routes), DEFAULT_ROUTE]
         for keys, sink in pipeline.sinks:
             for at, name in enumerate(sink.routes):
