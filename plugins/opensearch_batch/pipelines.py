@@ -26,8 +26,9 @@ from opensearch_batch.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.repair import OpenSearchRepairOperator
 from opensearch_batch.schedules import index_asset, schedule_of
 
-# Keys that a pipeline file of ours has, and one of Data Prepper's has not.
+# Keys that a pipeline file of ours has, and those that say that it may be Data Prepper's all the same.
 _OURS = re.compile(rb"^(?:work|batch_predict|ingest)\s*:", re.MULTILINE)
+_PERHAPS_NOT = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
 MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
 
 
@@ -70,12 +71,21 @@ def _refuse_name(path: Path, name: str, first: Path) -> None:
 
 def _dags(path: Path) -> list[DAG]:
     """Return the DAGs of a file; what reads Data Prepper's is loaded only for one that cannot be ours."""
-    if not path.is_file() or _OURS.search(path.read_bytes()):
+    if is_surely_ours(path):
         return [pipeline_dag(path)]
     from opensearch_batch.core.data_prepper.file import is_data_prepper
     from opensearch_batch.data_prepper.dags import data_prepper_dags
 
     return data_prepper_dags(path) if is_data_prepper(path) else [pipeline_dag(path)]
+
+
+def is_surely_ours(path: Path) -> bool:
+    """Say whether a file can be none of Data Prepper's; one that cannot be read is told as ours."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return True
+    return _OURS.search(content) is not None and _PERHAPS_NOT.search(content) is None
 
 
 def pipeline_dag(path: Path) -> DAG:

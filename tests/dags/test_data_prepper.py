@@ -17,7 +17,7 @@ from opensearch_batch import hooks
 from opensearch_batch.data_prepper import connections
 from opensearch_batch.data_prepper.connections import connection_at
 from opensearch_batch.data_prepper.prepare import NOTHING
-from opensearch_batch.pipelines import pipelines
+from opensearch_batch.pipelines import is_surely_ours, pipelines
 
 INCLUDE = Path(__file__).resolve().parents[2] / "include"
 SAMPLE = INCLUDE / "samples" / "data_prepper" / "sagemaker_batch_job.yaml"
@@ -81,6 +81,28 @@ def test_either_ending_of_yaml_is_read_and_points_to_its_places(tmp_path: Path) 
     assert task.file == str(tmp_path / "books.yml")
     found: Any = hooks.connection(f"{tmp_path / 'books.yml'}#{NAME}/sink/0", "opensearch")
     assert found.extra_dejson["aws_conn_id"] == f"{tmp_path / 'books.yml'}#{NAME}/sink/0/aws"
+
+
+@pytest.mark.parametrize("name", ["work", "ingest", "batch_predict", "source"])
+@pytest.mark.parametrize("version", ["version: '2'\n", ""])
+def test_a_pipeline_may_be_called_as_a_key_of_ours(tmp_path: Path, name: str, version: str) -> None:
+    """What stands below it decides."""
+    _, _, rest = SAMPLE.read_text().partition(f"{NAME}:")
+    assert dag_of(tmp_path, f"{version}{name}:{rest}").dag_id == name
+
+
+def test_a_file_of_ours_is_told_without_reading_it_as_data_prepper_s(tmp_path: Path) -> None:
+    """Airflow's parser would load what reads the others every few seconds; one that may be theirs is looked at."""
+    assert all(is_surely_ours(path) for path in (INCLUDE / "pipelines").glob("passages*.yaml"))
+    assert not is_surely_ours(SAMPLE)
+    text = (INCLUDE / "pipelines" / "passages.yaml").read_text()
+    for name in ("connectors", "indexes"):
+        shutil.copytree(INCLUDE / name, tmp_path / name)
+    path = tmp_path / "pipelines" / "books.yaml"
+    path.parent.mkdir()
+    path.write_text(f"{text}\n# where is the sink: here\n")
+    assert not is_surely_ours(path)
+    assert [dag.dag_id for dag in pipelines(path.parent).dags] == ["books"]
 
 
 def test_a_mistake_names_file_and_line(tmp_path: Path) -> None:

@@ -169,6 +169,12 @@ def test_processors_keep_their_order_and_names(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("end", ["---\n", "---", "---\n---\n# nothing\n", "...\n", "---\nnull\n"])
+def test_a_document_that_ends_in_a_separator_is_one(tmp_path: Path, end: str) -> None:
+    """The original reads the first, and nothing follows."""
+    assert read(tmp_path, f"---\n{SHORT}{end}").pipelines == read(tmp_path, SHORT).pipelines
+
+
 @pytest.mark.parametrize("version", ["1", "1.99", "2", "2.0", "2.17"])
 def test_versions_up_to_the_present_one_are_taken(tmp_path: Path, version: str) -> None:
     """As the original does."""
@@ -248,9 +254,20 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
         (SHORT, "", r":1 file: there is no pipeline; write one, with source and sink below its name"),
         (SHORT, "[]", r":1 file: options are to stand here"),
         (SHORT, "a", r":1 file: options are to stand here"),
-        (SHORT, "version: '2'\nbooks: 1", r":2 books: options are to stand here"),
-        (SHORT, "version: '2'\nbooks:", r":2 books: source is missing; a pipeline"),
+        (SHORT, "version: '2'\nbooks: 1", r":2 books: this is no pipeline, which has source and sink below its name"),
+        (SHORT, "version: '2'\nbooks:", r":2 books: the pipeline is empty; write source and sink below its name"),
+        (SHORT, "version: '2'\nbooks: {}", r":2 books: the pipeline is empty; write source and sink below its name"),
+        (SHORT, "version: '2'\nbooks: {processor: []}", r":2 books: source is missing; a pipeline has source and sink"),
+        (SHORT, "version: '2'\nbooks:\n  sorce: {}\n  snk: []", r":3 books.sorce: .* Did you mean 'source'\?"),
+        (SHORT, "version: '2'", r":1 file: there is no pipeline; write one, with source and sink below its name"),
+        (SHORT, "version: '2'\nsource: {s3: {}}\nsink: []", r":2 source: it stands where a pipeline's name is to sta"),
+        (SHORT, "sink: []", r":1 sink: it stands where a pipeline's name is to stand; write a name above it, like bo"),
+        ("version: '2'", "work: s3://a", r":1 work: this is no pipeline; settings of our own stand below extension.op"),
+        ("version: '2'", "connections: {aws: a}", r":1 connections: this is no pipeline; settings of our own"),
         (SHORT, "books: [", r":\d no YAML: "),
+        (SHORT, f"{SHORT}---\n{SHORT}", r":44 another document begins here, and a file is one; write it into a file"),
+        (SHORT, f"---\n---\n{SHORT}", r":3 another document begins here, and a file is one; write it into a file of"),
+        (SHORT, f"{SHORT}---\n---\nbooks: [", r":\d+ no YAML: "),
         (SHORT, "books: \x01", r":1 no YAML: .*character"),
         (SHORT, "books: &a\n  source: *a", r":1 an alias \(\*name\) stands for this value; write it out there"),
         (SHORT, "books: {? [a] : b}", r":1 books: a key must be a text"),
@@ -323,9 +340,22 @@ def test_what_the_yaml_reader_says_has_nothing_of_the_file(tmp_path: Path) -> No
         ("books: {sink: []}", True),
         ("books: {source: &a {b: *a}, sink: []}", False),
         ("books: {source: &a {b: 1}, sink: [*a]}", True),
-        ("version: '2'", False),
+        ("version: '2'", True),
+        ("extension: {}", True),
+        ("pipeline_configurations: {}", True),
+        ("version: '2'\nwork: s3://a\nbatch_predict: {}\ningest: {}", True),
+        *((SHORT.replace("books:", f"{name}:"), True) for name in ("work", "ingest", "batch_predict", "source")),
+        *((f"{name}: {{source: {{}}, sink: []}}", True) for name in ("work", "ingest", "batch_predict", "source")),
+        ("source: {s3: {}}\nsink: []", True),
+        ("books:", True),
+        ("books: {sorce: {}, snk: []}", True),
+        ("books: 1", False),
+        ("source: {}", False),
+        ("source: {}\nbooks: {}", False),
+        ("work: s3://a\nbatch_predict: {}\nsink: {}", False),
+        ("{}", False),
         ("source: {uri: s3://a}\nwork: s3://b\nbatch_predict: {}\ningest: {}", False),
-        ("books: {source: {}, sink: []}\nwork: s3://a", False),
+        ("books: {source: {}, sink: []}\nwork: s3://a", True),
         ("[a", False),
         ("- a", False),
         ("", False),

@@ -30,6 +30,7 @@ from opensearch_batch.core.data_prepper.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.source import S3Source
 from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.spec import PipelineSpec
 from opensearch_batch.core.yaml_file import Keys, Node, YamlFile
 
 OWN = "opensearch_batch"
@@ -37,11 +38,16 @@ EXTENSION, OLD_EXTENSION, VERSION = "extension", "pipeline_configurations", "ver
 _VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
 # The one whose files are read here: it refuses those of a later one.
 _MAJOR, _MINOR = 2, 17
+# What stands at the top of a file of our own, and what has to.
+_OURS = frozenset(field.name for field in msgspec.structs.fields(PipelineSpec))
 _OUR_FILE = frozenset({"work", "batch_predict", "ingest"})
+_ENDS = frozenset({"source", "sink"})
+_PARTS = _ENDS | {"processor", "route", "routes"}
 _ONCE = {
     "ml_inference": "write a pipeline for each model, with the same source",
     "s3_enrich": "join rows with their inputs once, with all of keys_to_merge",
 }
+_OWN_NAMES = frozenset(field.name for field in msgspec.structs.fields(OwnOptions))
 _SOURCE = Plugin("source", {"s3": S3Source}, OTHER_SOURCES)
 _PROCESSOR = Plugin("processor", {"ml_inference": MlInference, "s3_enrich": S3Enrich, **PROCESSORS}, OTHER_PROCESSORS)
 _SINK = Plugin("sink", {"opensearch": OpenSearchSink, "s3": S3Sink}, OTHER_SINKS)
@@ -93,6 +99,7 @@ class DataPrepperFile:
         self.own = OwnOptions()
         for key in (EXTENSION, OLD_EXTENSION):
             self._extension(key, said.pop(key, None))
+        self._refuse_misplaced(said)
         if not said:
             raise self.error((), "there is no pipeline; write one, with source and sink below its name")
         self.pipelines = tuple(self._pipeline(name, node) for name, node in said.items())
@@ -123,6 +130,19 @@ class DataPrepperFile:
                 self.own = self._reader.options(inner, OwnOptions, (key, name))
             else:
                 self._reader.remark((key, name), "has no effect: this extension is for Data Prepper or its service")
+
+    def _refuse_misplaced(self, said: Mapping[str, Node]) -> None:
+        """Raise ConfigError where something else stands in the place of a pipeline."""
+        for name, node in said.items():
+            if name in _PARTS and not _below(node) & _ENDS:
+                cause = "it stands where a pipeline's name is to stand; write a name above it, like books:, and indent"
+                raise self.error((name,), f"{cause} source, processor, routes and sink below that")
+            if name in _OWN_NAMES and not _below(node) & _ENDS:
+                raise self.error((name,), f"this is no pipeline; settings of our own stand below {EXTENSION}.{OWN}")
+            if is_null(node) or not node.value:
+                raise self.error((name,), "the pipeline is empty; write source and sink below its name")
+            if node.id != "mapping":
+                raise self.error((name,), "this is no pipeline, which has source and sink below its name; write them")
 
     def _pipeline(self, name: str, node: Node) -> DataPrepperPipeline:
         keys: Keys = (name,)
@@ -207,7 +227,11 @@ class DataPrepperFile:
 
 
 def is_data_prepper(path: Path) -> bool:
-    """Say whether a file is for Data Prepper: below a name of its own, source or sink; False of what is no YAML."""
+    """Say whether a file is for Data Prepper, by what is in it; False of what is no YAML.
+
+    It is where its top says so, and where source and sink stand below one name, whatever that is; else, where nothing
+    stands that our own files must have, and what stands looks rather like a pipeline of Data Prepper's.
+    """
     try:
         tree = YamlFile(path).tree
     except ConfigError:
@@ -215,9 +239,16 @@ def is_data_prepper(path: Path) -> bool:
     if getattr(tree, "id", None) != "mapping":
         return False
     said = {name.value: value for name, value in tree.value}
-    return not _OUR_FILE & said.keys() and any(
-        name not in (VERSION, EXTENSION, OLD_EXTENSION)
-        and node.id == "mapping"
-        and any(part.value in ("source", "sink") for part, _ in node.value)
-        for name, node in said.items()
-    )
+    if said.keys() & {VERSION, EXTENSION, OLD_EXTENSION} or any(_below(node) >= _ENDS for node in said.values()):
+        return True
+    if said.keys() & _OUR_FILE:
+        return False
+    others = [node for name, node in said.items() if name not in _OURS]
+    if "sink" in said or any(_below(node) & _ENDS for node in others):
+        return True
+    return len(others) == len(said) > 0 and all(is_null(node) or node.id == "mapping" for node in others)
+
+
+def _below(node: Node) -> frozenset[str]:
+    """Return the names in a mapping, none of anything else."""
+    return frozenset(name.value for name, _ in node.value) if node.id == "mapping" else frozenset()
