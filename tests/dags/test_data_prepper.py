@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -81,6 +82,19 @@ def test_either_ending_of_yaml_is_read_and_points_to_its_places(tmp_path: Path) 
     assert task.file == str(tmp_path / "books.yml")
     found: Any = hooks.connection(f"{tmp_path / 'books.yml'}#{NAME}/sink/0", "opensearch")
     assert found.extra_dejson["aws_conn_id"] == f"{tmp_path / 'books.yml'}#{NAME}/sink/0/aws"
+
+
+@pytest.mark.parametrize("name", ["dag", "pipelines", "Path", "PIPELINES"])
+def test_a_pipeline_may_be_called_as_a_variable_of_the_dag_file(tmp_path: Path, name: str) -> None:
+    """Airflow finds it, and the one that comes after it."""
+    for folder in ("dags", "include/pipelines"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(INCLUDE.parent / "dags" / "pipelines.py", tmp_path / "dags")
+    for at, each in enumerate((name, NAME)):
+        text = SAMPLE.read_text().replace(f"{NAME}:", f"{each}:")
+        (tmp_path / "include" / "pipelines" / f"{at}.yaml").write_text(text)
+    found = runpy.run_path(str(tmp_path / "dags" / "pipelines.py"))
+    assert {value.dag_id for value in found.values() if isinstance(value, DAG)} == {name, NAME}
 
 
 @pytest.mark.parametrize("name", ["work", "ingest", "batch_predict", "source"])
