@@ -11,5 +11,5 @@ from opensearch_batch.pipelines import pipelines
 
 PIPELINES = Path(__file__).resolve().parent.parent / "include" / "pipelines"
 
-for dag in pipelines(PIPELINES).dags:
-    globals()[dag.dag_id] = dag
+# Not by a loop: its variable would take the place of a pipeline that is called like it.
+globals().update({dag.dag_id: dag for dag in pipelines(PIPELINES).dags})

@@ -6,6 +6,7 @@ Read by Airflow's parser every few seconds, so only the spec is loaded here.
 from __future__ import annotations
 
 import re
+import traceback
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,8 +26,9 @@ from opensearch_batch.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.repair import OpenSearchRepairOperator
 from opensearch_batch.schedules import index_asset, schedule_of
 
-# Keys that a pipeline file of ours has, and one of Data Prepper's has not.
+# Keys that a pipeline file of ours has, and those that say that it may be Data Prepper's all the same.
 _OURS = re.compile(rb"^(?:work|batch_predict|ingest)\s*:", re.MULTILINE)
+_PERHAPS_NOT = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
 MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
 
 
@@ -48,7 +50,18 @@ def pipelines(folder: Path) -> Pipelines:
                 found.dags.append(dag)
         except ConfigError as error:
             found.refused.append(error)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one file, the others have their DAGs
+            found.refused.append(_unforeseen(path, error))
     return found
+
+
+def _unforeseen(path: Path, error: Exception) -> ConfigError:
+    """Return a refusal without the error's own text, which may have a secret of the file in it."""
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return ConfigError(
+        f"{path}:1 no DAG can be made of it ({type(error).__name__} in {Path(at.filename).name}:{at.lineno}); "
+        f"ask python -m opensearch_batch check {path}, and mend the file or take it away"
+    )
 
 
 def _refuse_name(path: Path, name: str, first: Path) -> None:
@@ -58,12 +71,21 @@ def _refuse_name(path: Path, name: str, first: Path) -> None:
 
 def _dags(path: Path) -> list[DAG]:
     """Return the DAGs of a file; what reads Data Prepper's is loaded only for one that cannot be ours."""
-    if not path.is_file() or _OURS.search(path.read_bytes()):
+    if is_surely_ours(path):
         return [pipeline_dag(path)]
     from opensearch_batch.core.data_prepper.file import is_data_prepper
     from opensearch_batch.data_prepper.dags import data_prepper_dags
 
     return data_prepper_dags(path) if is_data_prepper(path) else [pipeline_dag(path)]
+
+
+def is_surely_ours(path: Path) -> bool:
+    """Say whether a file can be none of Data Prepper's; one that cannot be read is told as ours."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return True
+    return _OURS.search(content) is not None and _PERHAPS_NOT.search(content) is None
 
 
 def pipeline_dag(path: Path) -> DAG:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from opensearch_batch import hooks
 from opensearch_batch.data_prepper import connections
 from opensearch_batch.data_prepper.connections import connection_at
 from opensearch_batch.data_prepper.prepare import NOTHING
-from opensearch_batch.pipelines import pipelines
+from opensearch_batch.pipelines import is_surely_ours, pipelines
 
 INCLUDE = Path(__file__).resolve().parents[2] / "include"
 SAMPLE = INCLUDE / "samples" / "data_prepper" / "sagemaker_batch_job.yaml"
@@ -83,12 +84,77 @@ def test_either_ending_of_yaml_is_read_and_points_to_its_places(tmp_path: Path) 
     assert found.extra_dejson["aws_conn_id"] == f"{tmp_path / 'books.yml'}#{NAME}/sink/0/aws"
 
 
+@pytest.mark.parametrize("name", ["dag", "pipelines", "Path", "PIPELINES"])
+def test_a_pipeline_may_be_called_as_a_variable_of_the_dag_file(tmp_path: Path, name: str) -> None:
+    """Airflow finds it, and the one that comes after it."""
+    for folder in ("dags", "include/pipelines"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(INCLUDE.parent / "dags" / "pipelines.py", tmp_path / "dags")
+    for at, each in enumerate((name, NAME)):
+        text = SAMPLE.read_text().replace(f"{NAME}:", f"{each}:")
+        (tmp_path / "include" / "pipelines" / f"{at}.yaml").write_text(text)
+    found = runpy.run_path(str(tmp_path / "dags" / "pipelines.py"))
+    assert {value.dag_id for value in found.values() if isinstance(value, DAG)} == {name, NAME}
+
+
+@pytest.mark.parametrize("name", ["work", "ingest", "batch_predict", "source"])
+@pytest.mark.parametrize("version", ["version: '2'\n", ""])
+def test_a_pipeline_may_be_called_as_a_key_of_ours(tmp_path: Path, name: str, version: str) -> None:
+    """What stands below it decides."""
+    _, _, rest = SAMPLE.read_text().partition(f"{NAME}:")
+    assert dag_of(tmp_path, f"{version}{name}:{rest}").dag_id == name
+
+
+def test_a_file_of_ours_is_told_without_reading_it_as_data_prepper_s(tmp_path: Path) -> None:
+    """Airflow's parser would load what reads the others every few seconds; one that may be theirs is looked at."""
+    assert all(is_surely_ours(path) for path in (INCLUDE / "pipelines").glob("passages*.yaml"))
+    assert not is_surely_ours(SAMPLE)
+    text = (INCLUDE / "pipelines" / "passages.yaml").read_text()
+    for name in ("connectors", "indexes"):
+        shutil.copytree(INCLUDE / name, tmp_path / name)
+    path = tmp_path / "pipelines" / "books.yaml"
+    path.parent.mkdir()
+    path.write_text(f"{text}\n# where is the sink: here\n")
+    assert not is_surely_ours(path)
+    assert [dag.dag_id for dag in pipelines(path.parent).dags] == ["books"]
+
+
 def test_a_mistake_names_file_and_line(tmp_path: Path) -> None:
     """And the nearest right name."""
     (tmp_path / "books.yaml").write_text(SAMPLE.read_text().replace("index: test", "indx: test"))
     (error,) = pipelines(tmp_path).refused
     assert "books.yaml:74" in str(error)
     assert "Did you mean 'index'?" in str(error)
+
+
+def test_names_that_are_no_dag_ids_take_no_other_pipeline_with_them(tmp_path: Path) -> None:
+    """Neither a pipeline's of Data Prepper's, nor a file's of ours."""
+    shutil.copy(SAMPLE, tmp_path / "good.yaml")
+    (tmp_path / "a.yaml").write_text(SAMPLE.read_text().replace(f"{NAME}:", "my pipeline:"))
+    shutil.copy(INCLUDE / "pipelines" / "passages.yaml", tmp_path / "our passages.yaml")
+    found = pipelines(tmp_path)
+    assert [dag.dag_id for dag in found.dags] == [NAME]
+    one, other = map(str, found.refused)
+    assert one.startswith(f"{tmp_path / 'a.yaml'}:6 my pipeline: a pipeline's name is its DAG's id: ")
+    assert one.endswith("; write my-pipeline")
+    assert other.startswith(
+        f"{tmp_path / 'our passages.yaml'}:1 pipeline: rename the file, because its name is its DAG"
+    )
+    assert other.endswith("; write our-passages")
+
+
+def test_whatever_is_wrong_with_a_file_takes_no_other_one_with_it(tmp_path: Path) -> None:
+    """Airflow refuses such a tag only when the DAG is made; its text, which has the tag, is not passed on."""
+    shutil.copy(SAMPLE, tmp_path / "good.yaml")
+    tag = "s3cr3t" * 20
+    text = SAMPLE.read_text().replace(f"{NAME}:", "tagged:")
+    text = text.replace("extension:\n", f"extension:\n  opensearch_batch: {{tags: [{tag}]}}\n")
+    (tmp_path / "a.yaml").write_text(text)
+    found = pipelines(tmp_path)
+    assert [dag.dag_id for dag in found.dags] == [NAME]
+    (error,) = map(str, found.refused)
+    assert error.startswith(f"{tmp_path / 'a.yaml'}:1 no DAG can be made of it (ValueError in ")
+    assert "s3cr3t" not in error
 
 
 class Said:

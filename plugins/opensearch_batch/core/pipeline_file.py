@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from opensearch_batch.core.dag_id import refusal_of
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.pipeline_rules import rules
 from opensearch_batch.core.spec import PipelineSpec
@@ -38,12 +39,14 @@ class PipelineFile:
         path: a YAML file of ``include/pipelines/``.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, or says something a pipeline cannot.
+        ConfigError: it cannot be read, is no YAML, or says something a pipeline cannot; or Airflow takes no such name.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = YamlFile(path)
+        if (why := refusal_of(self.name)) is not None:
+            raise self.error((), f"rename the file, because its name is its DAG's id: {why}")
         self.spec = self._with_processors(self._convert(self._file.value()))
         for keys, check in rules(self.spec):
             try:

@@ -15,6 +15,7 @@ from opensearch_batch.core.errors import ConfigError
 Keys = tuple[str | int, ...]
 # A node of PyYAML's, which has no types.
 Node = Any
+_NULL = "tag:yaml.org,2002:null"
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
 _KEY = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 
@@ -99,7 +100,7 @@ class YamlFile:
         except yaml.reader.ReaderError as error:
             raise self._no_character(text, error) from None
         try:
-            return loader.get_single_node()
+            return self._document(loader)
         except yaml.reader.ReaderError as error:
             raise self._no_character(text, error) from None
         except yaml.MarkedYAMLError as error:
@@ -109,6 +110,18 @@ class YamlFile:
             raise ConfigError(f"{self.path}:1 nested too deep") from None
         finally:
             loader.dispose()
+
+    def _document(self, loader: Any) -> Node:  # noqa: ANN401 - a loader of PyYAML's
+        """Return the one document; what follows it may be a line ``---``, and nothing more."""
+        node = loader.get_node() if loader.check_node() else None
+        while loader.check_node():
+            other = loader.get_node()
+            if other.tag != _NULL:
+                raise ConfigError(
+                    f"{self.path}:{other.start_mark.line + 1} another document begins here, and a file is one; "
+                    "write it into a file of its own, and take the line --- away"
+                )
+        return node
 
     def _no_yaml(self, error: Any) -> ConfigError:  # noqa: ANN401 - an error of PyYAML's
         line = error.problem_mark.line + 1 if error.problem_mark else 1

@@ -18,7 +18,8 @@ APPEND: Fields = {"append_if_key_exists": True}
     [
         (ADD, {"a": 1}, {"a": 1, "new": 3}),
         (ADD | {"key": "/a/b"}, {"a": {}}, {"a": {"b": 3}}),
-        (ADD | {"value": None}, {}, {"new": None}),
+        (ADD | {"value": [None]}, {}, {"new": [None]}),
+        (ADD | {"value": None, "format": "${k}"}, {"k": "x"}, {"k": "x", "new": "x"}),
         (ADD | {"value": {"x": ["1", 1.5, True]}}, {}, {"new": {"x": ["1", 1.5, True]}}),
         (ADD, {"new": None}, {"new": None}),
         (ADD | OVER, {"new": 1}, {"new": 3}),
@@ -167,6 +168,8 @@ def test_a_list_of_other_things_stays(given: object) -> None:
         (ADD | {"metadata_key": "m"}, "write one of key and metadata_key"),
         ({"key": "new"}, "write one of value, format and value_expression"),
         (ADD | {"format": "x"}, "write one of value, format and value_expression"),
+        ({"key": "new", "value": None}, "write one of value, format and value_expression, and no null"),
+        ({"key": "new", "value": None, "format": None}, "write one of value, format and value_expression"),
         (ADD | OVER | APPEND, "exclude each other"),
         ({"metadata_key": "m", "value": 1, "iterate_on": "list"}, "metadata_key takes no iterate_on"),
         (ADD | {"add_to_element_when": "/a"}, "add_to_element_when belongs to iterate_on"),

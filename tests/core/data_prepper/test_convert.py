@@ -188,6 +188,16 @@ def test_each_sink_is_a_pipeline_and_the_job_is_theirs_together(tmp_path: Path) 
     assert "each is paid once" in " ".join(second.text.split("\n# "))
 
 
+def test_names_that_airflow_refuses_are_not_advised(tmp_path: Path) -> None:
+    """An index may be called what a DAG may not; then sinks have their numbers."""
+    sink = OTHER_SINK.format(host=HOST, route="_default")
+    text = changed((SINK, f"{SINK.replace('test-nlp-index', 'test+nlp')}{sink}"))
+    assert [each.name for each in converted(tmp_path, text)] == [f"{NAME}-1", f"{NAME}-2"]
+    long = "a" * 250
+    names = [each.name for each in converted(tmp_path, text.replace(f"{NAME}:", f"{long}:"))]
+    assert names == [f"{long[:248]}-1", f"{long[:248]}-2"]
+
+
 SETTINGS = """\
 extension:
   opensearch_batch:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from opensearch_batch.core.data_prepper.date_pattern import check_places
 from opensearch_batch.core.data_prepper.dlq import (
     Letter,
-    check_key_path_prefix,
     dlq_body,
     dlq_key,
     ml_inference_letter,
@@ -110,7 +110,7 @@ def test_the_same_letters_have_the_same_key() -> None:
 def test_a_pattern_that_no_key_may_have_is_refused(pattern: str) -> None:
     """Minutes, and signs that a key may not hold."""
     with pytest.raises(ConfigError, match="write years to hours"):
-        check_key_path_prefix(f"dlq/{pattern}")
+        check_places(f"dlq/{pattern}")
     with pytest.raises(ConfigError, match="write years to hours"):
         dlq_key([document()], key_path_prefix=f"dlq/{pattern}", at=AT)
 
@@ -118,4 +118,4 @@ def test_a_pattern_that_no_key_may_have_is_refused(pattern: str) -> None:
 def test_an_unknown_letter_is_refused() -> None:
     """It is never guessed."""
     with pytest.raises(ConfigError, match="is not known"):
-        check_key_path_prefix("dlq/%{ww}")
+        check_places("dlq/%{ww}")

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from airflow.sdk.definitions._internal.node import validate_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from opensearch_batch.core.dag_id import is_dag_id
 from opensearch_batch.core.data_prepper.file import DataPrepperFile, is_data_prepper
 from opensearch_batch.core.data_prepper.processors.copy_values import CopyValues
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
@@ -21,6 +23,16 @@ from tests.core.data_prepper.data_prepper_files import PARTS, SHORT, read, with_
 from tests.core.data_prepper.samples import SAMPLES
 
 ROOT = Path(__file__).resolve().parents[3]
+ENRICH = """\
+    - s3_enrich:
+        bucket: {name: documents}
+        codec: {ndjson: {}}
+        s3_key_path: s3/key
+        s3_object_name_pattern: (.*)[.]out
+        correlation_keys: [id]
+        keys_to_merge: [author]
+        aws: {region: us-east-1}
+"""
 OWN = """\
 extension:
   opensearch_batch:
@@ -157,6 +169,18 @@ def test_processors_keep_their_order_and_names(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("end", ["---\n", "---", "---\n---\n# nothing\n", "...\n", "---\nnull\n"])
+def test_a_document_that_ends_in_a_separator_is_one(tmp_path: Path, end: str) -> None:
+    """The original reads the first, and nothing follows."""
+    assert read(tmp_path, f"---\n{SHORT}{end}").pipelines == read(tmp_path, SHORT).pipelines
+
+
+@pytest.mark.parametrize("version", ["1", "1.99", "2", "2.0", "2.17"])
+def test_versions_up_to_the_present_one_are_taken(tmp_path: Path, version: str) -> None:
+    """As the original does."""
+    assert read(tmp_path, SHORT.replace("version: '2'", f"version: {version}")).version == version
+
+
 @pytest.mark.parametrize("key", ["route", "routes"])
 def test_routes_have_an_older_name(tmp_path: Path, key: str) -> None:
     """And `_default` is always there."""
@@ -199,7 +223,26 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("books:", "my books:", r":3 my books: a pipeline's name is its DAG's id: .* 250 of them; write my-books$"),
+        ("books:", "'b/o: k!':", r":3 b/o: k!: a pipeline's name is its DAG's id: .*; write b-o-k$"),
+        ("books:", "book~s:", r":3 book~s: a pipeline's name is its DAG's id: .*; write book-s$"),
+        ("books:", "a" * 251 + ":", r":3 a*: a pipeline's name is its DAG's id: .*; give it a shorter name"),
+        (
+            "    - s3_enrich:",
+            "    - ml_inference: {host: a, model_id: b, output_path: s3://a/b, aws: {region: c}}\n    - s3_enrich:",
+            r":23 books.processor\[1\].ml_inference: a pipeline has one ml_inference, and it stands in line 17; write",
+        ),
+        (
+            "  sink:\n",
+            f"{ENRICH}  sink:\n",
+            r":32 books.processor\[2\].s3_enrich: a pipeline has one s3_enrich, and it stands in line 23; join rows",
+        ),
         ("version: '2'", "version: two", r":1 version: this is no version of Data Prepper; write version: '2'"),
+        ("version: '2'", "version: '3'", r":1 version: 3 is later than 2.17, the Data Prepper .*; write version: '2'"),
+        ("version: '2'", "version: 2.18", r":1 version: 2.18 is later than 2.17"),
+        ("version: '2'", "version: 2.99", r":1 version: 2.99 is later than 2.17"),
+        ("version: '2'", "version: '9" + "9" * 5000 + "'", r":1 version: this is no version of Data Prepper"),
+        ("version: '2'", "version: 2.17.0", r":1 version: this is no version of Data Prepper"),
         ("version: '2'", "extension: {opensearch_batch: {wrk: a}}", r":1 extension.opensearch_batch.wrk: .*'work'\?"),
         ("version: '2'", "extension: {opensearch_batch: {work: /a}}", r"opensearch_batch.work: .*write work: \"s3://m"),
         ("version: '2'", "extension: {opensearch_batch: {retention_days: 30}}", r"retention_days: there is no option"),
@@ -211,9 +254,20 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
         (SHORT, "", r":1 file: there is no pipeline; write one, with source and sink below its name"),
         (SHORT, "[]", r":1 file: options are to stand here"),
         (SHORT, "a", r":1 file: options are to stand here"),
-        (SHORT, "version: '2'\nbooks: 1", r":2 books: options are to stand here"),
-        (SHORT, "version: '2'\nbooks:", r":2 books: source is missing; a pipeline"),
+        (SHORT, "version: '2'\nbooks: 1", r":2 books: this is no pipeline, which has source and sink below its name"),
+        (SHORT, "version: '2'\nbooks:", r":2 books: the pipeline is empty; write source and sink below its name"),
+        (SHORT, "version: '2'\nbooks: {}", r":2 books: the pipeline is empty; write source and sink below its name"),
+        (SHORT, "version: '2'\nbooks: {processor: []}", r":2 books: source is missing; a pipeline has source and sink"),
+        (SHORT, "version: '2'\nbooks:\n  sorce: {}\n  snk: []", r":3 books.sorce: .* Did you mean 'source'\?"),
+        (SHORT, "version: '2'", r":1 file: there is no pipeline; write one, with source and sink below its name"),
+        (SHORT, "version: '2'\nsource: {s3: {}}\nsink: []", r":2 source: it stands where a pipeline's name is to sta"),
+        (SHORT, "sink: []", r":1 sink: it stands where a pipeline's name is to stand; write a name above it, like bo"),
+        ("version: '2'", "work: s3://a", r":1 work: this is no pipeline; settings of our own stand below extension.op"),
+        ("version: '2'", "connections: {aws: a}", r":1 connections: this is no pipeline; settings of our own"),
         (SHORT, "books: [", r":\d no YAML: "),
+        (SHORT, f"{SHORT}---\n{SHORT}", r":44 another document begins here, and a file is one; write it into a file"),
+        (SHORT, f"---\n---\n{SHORT}", r":3 another document begins here, and a file is one; write it into a file of"),
+        (SHORT, f"{SHORT}---\n---\nbooks: [", r":\d+ no YAML: "),
         (SHORT, "books: \x01", r":1 no YAML: .*character"),
         (SHORT, "books: &a\n  source: *a", r":1 an alias \(\*name\) stands for this value; write it out there"),
         (SHORT, "books: {? [a] : b}", r":1 books: a key must be a text"),
@@ -255,6 +309,21 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, me
     assert re.match(rf"{tmp_path}/books.yaml:\d+ ", str(found.value))
 
 
+@pytest.mark.parametrize("name", ["a" * 250, "Books_1.2-é", "."])
+def test_a_name_that_airflow_takes_is_taken(tmp_path: Path, name: str) -> None:
+    """And only such."""
+    validate_key(name)
+    assert read(tmp_path, SHORT.replace("books:", f"{name}:")).pipelines[0].name == name
+
+
+@pytest.mark.parametrize("name", ["a" * 251, "my books", "a:b", "a~b", "a/b"])
+def test_a_name_that_airflow_refuses_is_none(name: str) -> None:
+    """The rule is read there, because it is asked without Airflow too."""
+    with pytest.raises(ValueError, match=r"The key .*has to be"):
+        validate_key(name)
+    assert not is_dag_id(name)
+
+
 def test_what_the_yaml_reader_says_has_nothing_of_the_file(tmp_path: Path) -> None:
     """A password may stand there."""
     with pytest.raises(ConfigError, match=r"yaml:\d no YAML") as found:
@@ -271,9 +340,22 @@ def test_what_the_yaml_reader_says_has_nothing_of_the_file(tmp_path: Path) -> No
         ("books: {sink: []}", True),
         ("books: {source: &a {b: *a}, sink: []}", False),
         ("books: {source: &a {b: 1}, sink: [*a]}", True),
-        ("version: '2'", False),
+        ("version: '2'", True),
+        ("extension: {}", True),
+        ("pipeline_configurations: {}", True),
+        ("version: '2'\nwork: s3://a\nbatch_predict: {}\ningest: {}", True),
+        *((SHORT.replace("books:", f"{name}:"), True) for name in ("work", "ingest", "batch_predict", "source")),
+        *((f"{name}: {{source: {{}}, sink: []}}", True) for name in ("work", "ingest", "batch_predict", "source")),
+        ("source: {s3: {}}\nsink: []", True),
+        ("books:", True),
+        ("books: {sorce: {}, snk: []}", True),
+        ("books: 1", False),
+        ("source: {}", False),
+        ("source: {}\nbooks: {}", False),
+        ("work: s3://a\nbatch_predict: {}\nsink: {}", False),
+        ("{}", False),
         ("source: {uri: s3://a}\nwork: s3://b\nbatch_predict: {}\ningest: {}", False),
-        ("books: {source: {}, sink: []}\nwork: s3://a", False),
+        ("books: {source: {}, sink: []}\nwork: s3://a", True),
         ("[a", False),
         ("- a", False),
         ("", False),

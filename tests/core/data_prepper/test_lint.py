@@ -16,6 +16,7 @@ from tests.core.data_prepper.samples import ARRAYS, NAME, PRINTED, changed, fill
 ROUTE = "/chapter != null and /title != null"
 OUTPUT = 'output_path: "s3://documents/sagemaker/output"'
 COPY = "          - from_key: /text\n            to_key: chapter\n"
+ML_WHEN = '/bucket == "documents"'
 DELETE = "    - delete_entries:\n        with_keys:\n          - text\n"
 RENAME = "    - rename_keys: {entries: [{from_key: _id, to_key: id}]}\n"
 DATA_FILTER = "filter:\n                include_prefix:\n                  - sagemaker/output/\n"
@@ -32,7 +33,7 @@ def line_in(text: str, part: str) -> int:
     return text[: text.index(part)].count("\n") + 1
 
 
-def of_trap(folder: Path, text: str, trap: int) -> list[Finding]:
+def of_trap(folder: Path, text: str, trap: int | None) -> list[Finding]:
     """Return the findings of one kind."""
     return [each for each in lint(read(folder, text)) if each.trap == trap]
 
@@ -47,6 +48,7 @@ def test_the_printed_sample_has_all_but_two(tmp_path: Path) -> None:
         (4, 33, "source.s3.codec.ndjson"),
         (8, 44, "processor[0].ml_inference.output_path"),
         (10, 47, "processor[0].ml_inference.aws.sts_role_arn"),
+        (None, 48, "processor[0].ml_inference.ml_when"),
         (10, 54, "processor[0].ml_inference.dlq.s3.sts_role_arn"),
         (3, 66, "sink[0].opensearch"),
         (6, 66, "sink[0].opensearch"),
@@ -55,14 +57,14 @@ def test_the_printed_sample_has_all_but_two(tmp_path: Path) -> None:
         (1, 76, "routes[0].ml-ingest-route"),
     ]
     told = {each.trap for each in found}
-    assert told == set(range(1, 11))
-    assert {each.trap for each in lint(read(tmp_path, filled()))} == told - {8, 10}
+    assert told == {None, *range(1, 11)}
+    assert {each.trap for each in lint(read(tmp_path, filled()))} == told - {None, 8, 10}
 
 
 def test_the_sample_with_arrays_makes_the_title_it_asks_for() -> None:
     """So rows match its route."""
     found = lint(DataPrepperFile(ARRAYS))
-    assert {each.trap for each in found} == set(range(2, 11))
+    assert {each.trap for each in found} == {None, *range(2, 11)}
 
 
 def test_no_finding_names_its_number() -> None:
@@ -314,6 +316,74 @@ def test_a_plain_host_of_a_named_connection_is_not_asked(tmp_path: Path) -> None
     text = own + changed((HOST, PLAIN_HOST), ("extension:\n", "pipeline_configurations:\n"))
     (found,) = of_trap(tmp_path, text, 12)
     assert "Here the Airflow connection search counts" in found.text
+
+
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        (ML_WHEN, None),
+        ("/bucket != null", None),
+        ('/key =~ "in.*"', None),
+        ('/bucket == "others" and /key != null', None),
+        (
+            '/bucket == "others"',
+            "this holds for no bucket with data_selection: metadata_only (documents), so no job is",
+        ),
+        ('/bucket in {"a", "b"}', 'mend it, like /bucket == "documents"'),
+        ("false", "this holds for no bucket"),
+        ('/s3/bucket == "documents"', "/key, /time and /length, and has no /s3/bucket, so this never holds and no job"),
+        ('/s3/bucket == "documents" and /key != null', "and has no /s3/bucket"),
+        ('/bucket == "documents" and /text != null', "and has no /text"),
+        ('/bucket == "documents" or /text != null', None),
+        ('/bucket == "others" or /s3/bucket == "documents"', "this holds for no bucket"),
+        ("/text == null", None),
+    ],
+)
+def test_a_condition_that_no_object_meets_is_told(tmp_path: Path, condition: str, told: str | None) -> None:
+    """As far as it asks for buckets, whose names are known, or for keys that objects have not."""
+    text = changed((ML_WHEN, condition))
+    found = of_trap(tmp_path, text, None)
+    assert [(each.line, str(told) in each.text) for each in found] == (
+        [(line_in(text, "ml_when:"), True)] if told else []
+    )
+
+
+def test_any_bucket_of_inputs_is_enough(tmp_path: Path) -> None:
+    """And a processor before may make what the condition asks for, or drop more."""
+    others = (ML_WHEN, '/bucket == "others"')
+    second = "          - bucket: {name: others, data_selection: metadata_only}\n"
+    assert of_trap(tmp_path, changed(others, ("        buckets:\n", f"        buckets:\n{second}")), None) == []
+    adds = "    - add_entries: {entries: [{key: bucket, value: others, overwrite_if_key_exists: true}]}\n"
+    assert of_trap(tmp_path, changed(others, ("  processor:\n", f"  processor:\n{adds}")), None) == []
+    drops = "    - drop_events: {drop_when: /length == 0}\n"
+    assert len(of_trap(tmp_path, changed(others, ("  processor:\n", f"  processor:\n{drops}")), None)) == 1
+
+
+def test_a_model_that_gets_no_object_is_told(tmp_path: Path) -> None:
+    """All buckets are read for their rows."""
+    text = changed(("metadata_only", "data_only"))
+    (found,) = of_trap(tmp_path, text, None)
+    assert (found.line, found.place) == (line_in(text, "- ml_inference:"), f"{NAME}.processor[0].ml_inference")
+    assert "no bucket has data_selection: metadata_only, so it gets no object and makes no job" in found.text
+
+
+@pytest.mark.parametrize(
+    ("document_id", "told"),
+    [
+        ("id", "'id' is the same for each row, so all rows become one document, there as here; write ${/id}, with"),
+        ("/book/id", "write ${/book/id}, with the key of a row's id"),
+        ("'%{yyyy}'", "write ${/id}, with the key of a row's id"),
+        ("a-${/id}", None),
+        ("${length(/id)}", None),
+    ],
+)
+def test_an_id_that_all_rows_share_is_told(tmp_path: Path, document_id: str, told: str | None) -> None:
+    """Only one of them would be left."""
+    text = changed((INDEX, f"{INDEX}        document_id: {document_id}\n"))
+    found = of_trap(tmp_path, text, None)
+    assert [(each.line, str(told) in each.text) for each in found] == (
+        [(line_in(text, "document_id:"), True)] if told else []
+    )
 
 
 def test_findings_of_all_pipelines_are_in_order(tmp_path: Path) -> None:

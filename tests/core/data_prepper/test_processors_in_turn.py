@@ -129,7 +129,7 @@ ADDS = st.builds(
         "append_if_key_exists": mode == "append",
     },
     TARGETS,
-    VALUES,
+    VALUES.filter(lambda value: value is not None),
     st.sampled_from(["keep", "overwrite", "append"]),
 )
 STEPS = st.one_of(

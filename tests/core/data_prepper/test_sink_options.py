@@ -19,6 +19,7 @@ OLD_AWS = (
     f"aws_sigv4: true\naws_region: eu-west-1\naws_sts_role_arn: {ROLE}\naws_sts_external_id: abc\nserverless: true"
 )
 NEW_AWS = OpenSearchAws(region="eu-west-1", sts_role_arn=ROLE, sts_external_id="abc", serverless=True)
+AVRO = '{"type": "record", "name": "row", "fields": [{"name": "id", "type": "string"}]}'
 DLQ = "dlq: {s3: {bucket: s3://letters, key_path_prefix: 'a/%{yyyy}'"
 
 
@@ -36,6 +37,7 @@ DLQ = "dlq: {s3: {bucket: s3://letters, key_path_prefix: 'a/%{yyyy}'"
         ("path_prefix: /search", "path_prefix", "/search"),
         ("distribution_version: default", "distribution_version", "default"),
         ("index: docs-${/tenant}-%{yyyy.MM.dd}", "index", "docs-${/tenant}-%{yyyy.MM.dd}"),
+        ("index: docs-%{yyyy.MM.dd.HH}", "index", "docs-%{yyyy.MM.dd.HH}"),
         ("index_type: management_disabled", "index_type", "management_disabled"),
         ("index_type: custom", "index_type", "custom"),
         ("insecure: false", "index_type", "custom"),
@@ -93,6 +95,10 @@ def test_an_option_of_opensearch_is_read(tmp_path: Path, options: str, path: str
         ("index: Passages", 0, r"opensearch.index: .*'passages'"),
         ("index: a-${", 0, r"opensearch.index: .*is not closed"),
         ("index: a-%{QQ}", 0, r"opensearch.index: "),
+        ("index: a-%{yyyy}-%{MM}", 0, r"opensearch.index: an index has one date, .*; write it like %{yyyy.MM}"),
+        ("index: a-%{yyyy.MM.dd.HH.mm}", 0, r"opensearch.index: .* may not have m; write years to hours"),
+        ("index: 'a-%{yyyy:MM}'", 0, r"opensearch.index: .* may not have :; write years to hours"),
+        ("index: a-${/b}-%{SSS}", 0, r"opensearch.index: .* may not have S; write years to hours"),
         ("index_type: trace-analytics-raw", 0, r"opensearch.index_type: .*; write custom, or management_disabled"),
         ("index_type: tsdb", 0, r"opensearch.index_type: .*; write custom"),
         ("index_type: custm", 0, r"opensearch.index_type: 'custm' is none of .* Did you mean 'custom'\?"),
@@ -233,7 +239,7 @@ def test_a_connection_takes_the_place_of_a_secret_store(tmp_path: Path) -> None:
         ("codec: {json: {key_name: rows}}", "codec", JsonOutput(key_name="rows")),
         ("codec: {csv: {delimiter: ;, header: [a]}}", "codec", CsvOutput(delimiter=";", header=("a",))),
         ("codec: {parquet: {auto_schema: true}}", "codec", ParquetOutput(auto_schema=True)),
-        ("codec: {parquet: {schema: '{}'}}", "codec", ParquetOutput(schema="{}")),
+        (f"codec: {{parquet: {{schema: '{AVRO}'}}}}", "codec", ParquetOutput(schema=AVRO)),
         ("object_key: {path_prefix: 'a/%{yyyy}/${/b}'}", "object_key.path_prefix", "a/%{yyyy}/${/b}"),
         ("object_key: {name_pattern_prefix: rows}", "object_key.name_pattern_prefix", "rows"),
         ("compression: gzip", "compression", "gzip"),
@@ -269,6 +275,9 @@ def test_an_option_of_s3_is_read(tmp_path: Path, options: str, path: str, value:
         ("codec: {newline: {}}", 0, r"s3.codec.newline: this codec is not supported"),
         ("codec: {ndjson: {extension: txt}}", 0, r"ndjson.extension: 'txt' is none of ndjson, jsonl"),
         ("codec: {csv: {region: a}}", 0, r"csv.region: this option is not honoured"),
+        ("codec: {parquet: {schema: '{bad'}}", 0, r"s3.codec.parquet.schema: .*no Avro schema \(DecodeError: "),
+        ("codec: {parquet: {schema: '{}'}}", 0, r"s3.codec.parquet.schema: .*give an Avro schema of type record"),
+        ("codec: {parquet: {schema: '" + "[" * 9999 + "'}}", 0, r"s3.codec.parquet.schema: .*no Avro schema \(Recurs"),
         ("codec: {parquet: {}}", 0, r"s3.codec.parquet: give one of schema and auto_schema: true"),
         ("codec: {parquet: {schema: a, auto_schema: true}}", 0, r"s3.codec.parquet: give one of schema"),
         ("object_key: {path_prefix: 'a%{Q}'}", 0, r"object_key.path_prefix: "),
@@ -282,7 +291,11 @@ def test_an_option_of_s3_is_read(tmp_path: Path, options: str, path: str, value:
         ),
         ("threshold: {}", 0, r"s3.threshold: event_collect_timeout is missing; write event_collect_timeout: \"60s\""),
         ("threshold: {event_collect_timeout: 2h}", 0, r"event_collect_timeout: '2h' is no duration"),
-        ("threshold: {event_collect_timeout: PT2H}", 0, r"event_collect_timeout: 7200s is not from 1s to 3600s"),
+        (
+            "threshold: {event_collect_timeout: PT2H}",
+            0,
+            r"event_collect_timeout: 2 hours is not from 1 second to 1 hour",
+        ),
         (
             "threshold: {event_collect_timeout: 1s, maximum_size: 50}",
             0,

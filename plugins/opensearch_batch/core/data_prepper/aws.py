@@ -6,13 +6,12 @@ Source: Data Prepper's AwsAuthenticationOptions of each plugin, and S3DlqWriterC
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.format_string import dated
+from opensearch_batch.core.data_prepper.date_pattern import check_places
 from opensearch_batch.core.data_prepper.option_types import (
     AccountId,
     BucketName,
@@ -23,7 +22,6 @@ from opensearch_batch.core.data_prepper.option_types import (
     account_rules,
     bare,
 )
-from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.yaml_file import Keys
 
 Region = Annotated[str, Meta(min_length=1, examples=["us-east-1"])]
@@ -33,8 +31,6 @@ NO_HEADERS = {
     "sts_header_overrides": "STS is called without headers of one's own; let a role's trust policy decide, "
     "or name an Airflow connection in extension.opensearch_batch.connections.aws"
 }
-_PREFIX_TOO_FINE = frozenset("msSAnN")
-_PREFIX_FORBIDDEN = frozenset('#\\/*?"<>|,:')
 
 
 class Aws(CheckedOptions, frozen=True, kw_only=True):
@@ -101,7 +97,7 @@ class S3Dlq(CheckedOptions, frozen=True, kw_only=True):
         """Yield what is checked, and the option it is about."""
         yield from account_rules(("bucket_owner",), self.bucket_owner)
         if self.key_path_prefix is not None:
-            yield ("key_path_prefix",), lambda: _check_prefix(self.key_path_prefix or "")
+            yield ("key_path_prefix",), lambda: check_places(self.key_path_prefix or "")
 
     def notes(self) -> Iterator[tuple[Keys, str]]:
         """Yield that the owner is yet to be written."""
@@ -115,12 +111,3 @@ class S3Dlq(CheckedOptions, frozen=True, kw_only=True):
 
 
 Dlq = Annotated[S3Dlq, Plugin("dlq", {"s3": S3Dlq})]
-
-
-def _check_prefix(prefix: str) -> None:
-    """Raise ConfigError where a date is finer than an hour: each record would be under a prefix of its own."""
-    dated(prefix, datetime.now(UTC))
-    for piece in prefix.split("%{")[1:]:
-        pattern = piece.partition("}")[0]
-        if wrong := sorted((_PREFIX_TOO_FINE | _PREFIX_FORBIDDEN) & set(pattern)):
-            raise ConfigError(f"%{{{pattern}}} may not have {' '.join(wrong)}; write a date, like %{{yyyy}}/%{{MM}}")

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from opensearch_batch.core.data_prepper.option_types import CheckedOptions, Plugin, Rule, when
 from opensearch_batch.core.data_prepper.options import Options
+from opensearch_batch.core.data_prepper.parquet_file import avro_schema
 
 Compression = Literal["none", "gzip", "snappy", "zstd", "automatic"]
 OutputCompression = Literal["none", "gzip", "snappy"]
@@ -103,6 +104,8 @@ class ParquetOutput(CheckedOptions, frozen=True, kw_only=True):
         yield from when(
             wrong=(self.schema is not None) == self.auto_schema, cause="give one of schema and auto_schema: true"
         )
+        if self.schema is not None:
+            yield ("schema",), lambda: avro_schema(self.schema or "")
 
 
 InputCodec = Annotated[

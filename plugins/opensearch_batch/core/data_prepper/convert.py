@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.bulk import MAX_BODY_BYTES
+from opensearch_batch.core.dag_id import MAX_LENGTH, is_dag_id
 from opensearch_batch.core.data_prepper.commented_yaml import Verbatim, commented
 from opensearch_batch.core.data_prepper.convert_connections import connections_of
 from opensearch_batch.core.data_prepper.convert_notes import ConversionNotes
@@ -50,9 +51,11 @@ def convert(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> list[Conver
 def _names(name: str, sinks: list[OpenSearchSink]) -> list[str]:
     if len(sinks) == 1:
         return [name]
-    indexes = [index_of(sink) for sink in sinks]
-    alone = len(set(indexes)) == len(indexes)
-    return [f"{name}-{index if alone else at}" for at, index in enumerate(indexes, 1)]
+    indexes = [f"{name}-{index_of(sink)}" for sink in sinks]
+    if len(set(indexes)) == len(indexes) and all(map(is_dag_id, indexes)):
+        return indexes
+    numbers = [f"-{at}" for at in range(1, len(sinks) + 1)]
+    return [f"{name[: MAX_LENGTH - len(number)]}{number}" for number in numbers]
 
 
 def index_of(sink: OpenSearchSink) -> str:

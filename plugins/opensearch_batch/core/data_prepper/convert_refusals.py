@@ -60,8 +60,6 @@ def _of_processors(road: Road) -> Iterator[Refusal]:
         yield (), "there is no ml_inference, and our pipelines bring in what a job has answered"
         return
     (keys, ml), before = jobs[0], places[: places.index(jobs[0])]
-    if len(jobs) > 1:
-        yield jobs[1][0], "our pipelines ask one model"
     for place, options in places:
         if isinstance(options, S3Enrich):
             yield place, "processors find the record in the job's row, so it is joined with nothing else"

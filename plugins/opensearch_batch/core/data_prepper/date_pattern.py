@@ -10,6 +10,9 @@ from datetime import datetime
 from opensearch_batch.core.errors import ConfigError
 
 Written = Callable[[datetime], str]
+PLACE = re.compile(r"%\{(.*?)\}")
+_NO_PART_OF_A_NAME = frozenset('#\\/*?"<>|,:')
+_TOO_FINE = frozenset("msSAnN")
 _PART = re.compile(r"'((?:[^']|'')*)'|(([A-Za-z])\3*)|[^A-Za-z'\[\]{}#]")
 _MONTHS = [
     "January",
@@ -67,6 +70,23 @@ def compile_date_pattern(text: str) -> Written:
         parts.append(_letters(text, part[2]) if part[2] else _quoted(part))
         at = part.end()
     return lambda time: "".join(part(time) for part in parts)
+
+
+def check_places(text: str) -> list[str]:
+    """Return the patterns of a text like ``a/%{yyyy}``, where each is to be good for the name of an index or object.
+
+    Raises:
+        ConfigError: a pattern has a time finer than an hour, which would make a place for each record, a sign that
+            names may not have, or a letter that is not known.
+    """
+    patterns = PLACE.findall(text)
+    for pattern in patterns:
+        if wrong := sorted(_NO_PART_OF_A_NAME.union(_TOO_FINE).intersection(pattern)):
+            raise ConfigError(
+                f"%{{{pattern}}} may not have {' '.join(wrong)}; write years to hours, like %{{yyyy.MM.dd}}"
+            )
+        compile_date_pattern(pattern)
+    return patterns
 
 
 def _quoted(part: re.Match[str]) -> Written:

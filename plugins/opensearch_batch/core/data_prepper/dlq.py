@@ -8,22 +8,19 @@ S3DlqWriter, KeyPathGenerator, MLBatchJobFailedDlqData and FailedDlqData (2.17).
 from __future__ import annotations
 
 import hashlib
-import re
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.date_pattern import compile_date_pattern
-from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.data_prepper.date_pattern import check_places
+from opensearch_batch.core.data_prepper.format_string import dated
+from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.json_path import check_json
 
 VERSION = 2
 _ML_INFERENCE, _OPENSEARCH = "s3", "opensearch"
-_PATTERN = re.compile(r"%\{(.*?)\}")
-_NO_PART_OF_A_KEY = frozenset('#\\/*?"<>|,:')
-_TOO_FINE = frozenset("msSAnN")
 _UUID_BYTES, _UUID_VERSION = 16, 5
 _MILLISECOND = 1000
 
@@ -93,22 +90,9 @@ def dlq_key(letters: Sequence[Letter], *, key_path_prefix: str | None, at: datet
     return f"{_prefix(key_path_prefix, at)}{name}" if key_path_prefix else name
 
 
-def check_key_path_prefix(text: str) -> None:
-    """Raise ConfigError unless the date patterns of a prefix, as in ``dlq/%{yyyy}/%{MM}``, can be written."""
-    for pattern in _PATTERN.findall(text):
-        wrong = sorted((_NO_PART_OF_A_KEY | _TOO_FINE).intersection(pattern))
-        if wrong:
-            raise ConfigError(
-                f"key_path_prefix {text!r}: the date pattern %{{{pattern}}} has {' '.join(wrong)}; "
-                "write years to hours, like %{yyyy}/%{MM}/%{dd}"
-            )
-        compile_date_pattern(pattern)
-
-
 def _prefix(text: str, at: datetime) -> str:
-    check_key_path_prefix(text)
-    written = _PATTERN.sub(lambda found: compile_date_pattern(found[1])(at.astimezone(UTC)), text)
-    return f"{written.removesuffix('/')}/"
+    check_places(text)
+    return f"{dated(text, at).removesuffix('/')}/"
 
 
 def _letter(plugin: str, pipeline: str, failed: FailedInput | FailedDocument, at: datetime) -> Letter:

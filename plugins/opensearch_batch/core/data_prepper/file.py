@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from opensearch_batch.core.dag_id import refusal_of
 from opensearch_batch.core.data_prepper.expression import compile_condition
 from opensearch_batch.core.data_prepper.flow import DEFAULT_ROUTE
 from opensearch_batch.core.data_prepper.ml_inference import MlInference
@@ -29,12 +30,24 @@ from opensearch_batch.core.data_prepper.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.source import S3Source
 from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.spec import PipelineSpec
 from opensearch_batch.core.yaml_file import Keys, Node, YamlFile
 
 OWN = "opensearch_batch"
 EXTENSION, OLD_EXTENSION, VERSION = "extension", "pipeline_configurations", "version"
-_VERSION = re.compile(r"\d+(\.\d+)?", re.ASCII)
+_VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
+# The one whose files are read here: it refuses those of a later one.
+_MAJOR, _MINOR = 2, 17
+# What stands at the top of a file of our own, and what has to.
+_OURS = frozenset(field.name for field in msgspec.structs.fields(PipelineSpec))
 _OUR_FILE = frozenset({"work", "batch_predict", "ingest"})
+_ENDS = frozenset({"source", "sink"})
+_PARTS = _ENDS | {"processor", "route", "routes"}
+_ONCE = {
+    "ml_inference": "write a pipeline for each model, with the same source",
+    "s3_enrich": "join rows with their inputs once, with all of keys_to_merge",
+}
+_OWN_NAMES = frozenset(field.name for field in msgspec.structs.fields(OwnOptions))
 _SOURCE = Plugin("source", {"s3": S3Source}, OTHER_SOURCES)
 _PROCESSOR = Plugin("processor", {"ml_inference": MlInference, "s3_enrich": S3Enrich, **PROCESSORS}, OTHER_PROCESSORS)
 _SINK = Plugin("sink", {"opensearch": OpenSearchSink, "s3": S3Sink}, OTHER_SINKS)
@@ -86,6 +99,7 @@ class DataPrepperFile:
         self.own = OwnOptions()
         for key in (EXTENSION, OLD_EXTENSION):
             self._extension(key, said.pop(key, None))
+        self._refuse_misplaced(said)
         if not said:
             raise self.error((), "there is no pipeline; write one, with source and sink below its name")
         self.pipelines = tuple(self._pipeline(name, node) for name, node in said.items())
@@ -103,8 +117,11 @@ class DataPrepperFile:
         if is_null(node):
             return None
         text: str = self._reader.value(node, str, (VERSION,))
-        if _VERSION.fullmatch(text) is None:
+        if (found := _VERSION.fullmatch(text)) is None:
             raise self.error((VERSION,), "this is no version of Data Prepper; write version: '2'")
+        if (int(found[1]), int(found[2] or 0)) > (_MAJOR, _MINOR):
+            cause = f"{text} is later than {_MAJOR}.{_MINOR}, the Data Prepper that is meant here; write version: '2'"
+            raise self.error((VERSION,), cause)
         return text
 
     def _extension(self, key: str, node: Node) -> None:
@@ -114,8 +131,23 @@ class DataPrepperFile:
             else:
                 self._reader.remark((key, name), "has no effect: this extension is for Data Prepper or its service")
 
+    def _refuse_misplaced(self, said: Mapping[str, Node]) -> None:
+        """Raise ConfigError where something else stands in the place of a pipeline."""
+        for name, node in said.items():
+            if name in _PARTS and not _below(node) & _ENDS:
+                cause = "it stands where a pipeline's name is to stand; write a name above it, like books:, and indent"
+                raise self.error((name,), f"{cause} source, processor, routes and sink below that")
+            if name in _OWN_NAMES and not _below(node) & _ENDS:
+                raise self.error((name,), f"this is no pipeline; settings of our own stand below {EXTENSION}.{OWN}")
+            if is_null(node) or not node.value:
+                raise self.error((name,), "the pipeline is empty; write source and sink below its name")
+            if node.id != "mapping":
+                raise self.error((name,), "this is no pipeline, which has source and sink below its name; write them")
+
     def _pipeline(self, name: str, node: Node) -> DataPrepperPipeline:
         keys: Keys = (name,)
+        if (why := refusal_of(name)) is not None:
+            raise self.error(keys, f"a pipeline's name is its DAG's id: {why}")
         said = self._reader.said(node, _Parts, keys)
         for part in ("source", "sink"):
             if part not in said:
@@ -167,6 +199,12 @@ class DataPrepperFile:
 
     def _check(self, pipeline: DataPrepperPipeline) -> None:
         """Raise ConfigError where two parts of a pipeline do not fit."""
+        first: dict[str, Keys] = {}
+        for keys, kind, _ in pipeline.processors:
+            if kind in _ONCE and kind in first:
+                line = self.line(first[kind])
+                raise self.error(keys, f"a pipeline has one {kind}, and it stands in line {line}; {_ONCE[kind]}")
+            first[kind] = keys
         known = [*(name for name, _ in pipeline.routes), DEFAULT_ROUTE]
         for keys, sink in pipeline.sinks:
             for at, name in enumerate(sink.routes):
@@ -189,7 +227,11 @@ class DataPrepperFile:
 
 
 def is_data_prepper(path: Path) -> bool:
-    """Say whether a file is for Data Prepper: below a name of its own, source or sink; False of what is no YAML."""
+    """Say whether a file is for Data Prepper, by what is in it; False of what is no YAML.
+
+    It is where its top says so, and where source and sink stand below one name, whatever that is; else, where nothing
+    stands that our own files must have, and what stands looks rather like a pipeline of Data Prepper's.
+    """
     try:
         tree = YamlFile(path).tree
     except ConfigError:
@@ -197,9 +239,16 @@ def is_data_prepper(path: Path) -> bool:
     if getattr(tree, "id", None) != "mapping":
         return False
     said = {name.value: value for name, value in tree.value}
-    return not _OUR_FILE & said.keys() and any(
-        name not in (VERSION, EXTENSION, OLD_EXTENSION)
-        and node.id == "mapping"
-        and any(part.value in ("source", "sink") for part, _ in node.value)
-        for name, node in said.items()
-    )
+    if said.keys() & {VERSION, EXTENSION, OLD_EXTENSION} or any(_below(node) >= _ENDS for node in said.values()):
+        return True
+    if said.keys() & _OUR_FILE:
+        return False
+    others = [node for name, node in said.items() if name not in _OURS]
+    if "sink" in said or any(_below(node) & _ENDS for node in others):
+        return True
+    return len(others) == len(said) > 0 and all(is_null(node) or node.id == "mapping" for node in others)
+
+
+def _below(node: Node) -> frozenset[str]:
+    """Return the names in a mapping, none of anything else."""
+    return frozenset(name.value for name, _ in node.value) if node.id == "mapping" else frozenset()

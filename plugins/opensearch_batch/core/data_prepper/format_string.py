@@ -13,14 +13,13 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.date_pattern import compile_date_pattern
+from opensearch_batch.core.data_prepper.date_pattern import PLACE, compile_date_pattern
 from opensearch_batch.core.data_prepper.event import Event, EventError, Key, key_of
 from opensearch_batch.core.data_prepper.expression import EvaluationError, Expression, compile_expression
 from opensearch_batch.core.data_prepper.java_values import text_of
 from opensearch_batch.core.errors import ConfigError
 
 _PLACE = re.compile(r"\$\{([^}]*)(\}?)")
-_DATE = re.compile(r"%\{(.*?)\}")
 Part = Callable[[Event], str]
 
 
@@ -72,7 +71,7 @@ def dated(text: str, now: datetime) -> str:
         ConfigError: a pattern is not known.
     """
     moment = now.astimezone(UTC)
-    return _DATE.sub(lambda place: compile_date_pattern(place[1])(moment), text)
+    return PLACE.sub(lambda place: compile_date_pattern(place[1])(moment), text)
 
 
 def _part(text: str, name: str, keys: set[Key]) -> Part:

@@ -14,12 +14,15 @@ import msgspec
 
 from opensearch_batch.core.data_prepper.codec_options import CsvInput, JsonInput, NdjsonInput
 from opensearch_batch.core.data_prepper.event import Key
+from opensearch_batch.core.data_prepper.expression import compile_condition, compile_expression
 from opensearch_batch.core.data_prepper.file import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.flow import DEFAULT_ROUTE, DROPPED
+from opensearch_batch.core.data_prepper.format_string import compile_format
 from opensearch_batch.core.data_prepper.indexing import is_dynamic
 from opensearch_batch.core.data_prepper.lacking import KnownRow, lacking_keys
 from opensearch_batch.core.data_prepper.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.node_values import stands_at
+from opensearch_batch.core.data_prepper.processors.drop_events import DropEvents
 from opensearch_batch.core.data_prepper.road import Road, metadata_event
 from opensearch_batch.core.data_prepper.scan import Area, Selection, area_of
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
@@ -30,18 +33,20 @@ from opensearch_batch.core.yaml_file import Keys, Node, YamlFile, dotted
 MANIFEST = ".manifest"
 # Codecs whose objects a single row can break.
 _BREAKABLE = {"ndjson": NdjsonInput, "json": JsonInput, "csv": CsvInput}
+_BUCKET = ("bucket",)
+_KEY = re.compile(r"/?\w[\w/]*")
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+")
 
 
 class Finding(msgspec.Struct, frozen=True):
     """What a person should know of a place in a file: what the original does there, and what happens here.
 
-    `trap` says of which kind it is, from 1 to 12.
+    `trap` says of which kind it is, from 1 to 12; None is for what the file does not mean, there or here.
     """
 
     line: int
     place: str
-    trap: int
+    trap: int | None
     text: str
 
 
@@ -49,7 +54,7 @@ def lint(file: DataPrepperFile) -> list[Finding]:
     """Return what a person should know of a file, by line."""
     tree = YamlFile(file.path, aliases=False).tree
     found = [each for pipeline in file.pipelines for each in _Lint(file, pipeline, tree).findings()]
-    return sorted(found, key=lambda each: (each.line, each.trap))
+    return sorted(found, key=lambda each: (each.line, each.trap or 0))
 
 
 class _Lint:
@@ -65,6 +70,7 @@ class _Lint:
 
     def findings(self) -> Iterator[Finding]:
         """Yield what is found, in no order."""
+        yield from self._no_jobs()
         yield from self._unmatched_routes()
         yield from self._broken_rows()
         yield from self._manifests()
@@ -79,7 +85,7 @@ class _Lint:
                 yield from self._vectors(keys, sink)
                 yield from self._plain_http(keys, sink)
 
-    def _found(self, trap: int, keys: Keys, text: str) -> Finding:
+    def _found(self, trap: int | None, keys: Keys, text: str) -> Finding:
         return Finding(self._file.line(keys), dotted(keys), trap, text)
 
     def _places(self, *selections: Selection) -> list[Keys]:
@@ -88,6 +94,24 @@ class _Lint:
 
     def _bucket(self, at: int) -> Keys:
         return (*self._source, "scan", "buckets", at, "bucket")
+
+    def _no_jobs(self) -> Iterator[Finding]:
+        """Yield that no object ever comes to ml_inference, or that its ml_when takes none."""
+        ml, buckets = self._road.ml, [bucket for _, bucket in self._buckets if bucket.selection == "metadata_only"]
+        if ml is None:
+            return
+        at, keys = next(
+            (at, keys) for at, (keys, name, _) in enumerate(self._pipeline.processors) if name == "ml_inference"
+        )
+        if not buckets:
+            text = "no bucket has data_selection: metadata_only, so it gets no object and makes no job; write that at"
+            yield self._found(None, keys, f"{text} the bucket of its inputs")
+        elif ml.ml_when is not None and all(
+            isinstance(options, DropEvents) for _, _, options in self._pipeline.processors[:at]
+        ):
+            cause = _never_holds(ml.ml_when, list(dict.fromkeys(bucket.name for bucket in buckets)))
+            if cause is not None:
+                yield self._found(None, (*keys, "ml_when"), cause)
 
     def _unmatched_routes(self) -> Iterator[Finding]:
         """Yield the routes, where rows as they are known match none of them."""
@@ -208,6 +232,7 @@ class _Lint:
 
     def _ids(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
         if sink.document_id is not None:
+            yield from self._constant_id(keys, sink.document_id)
             return
         in_body = ID_FIELD in sink.include_keys if sink.include_keys else ID_FIELD not in sink.exclude_keys
         if in_body and sink.document_root_key is None and KnownRow(self._pipeline, (ID_FIELD,)).has((ID_FIELD,)):
@@ -215,6 +240,12 @@ class _Lint:
             yield self._found(3, keys, f"{text}. Here it becomes the document's id")
         text = "without document_id OpenSearch makes the ids, so the original doubles what it reads again"
         yield self._found(6, keys, f"{text}. Here the id is the row's {ID_FIELD}, else made of the row's place")
+
+    def _constant_id(self, keys: Keys, text: str) -> Iterator[Finding]:
+        if text and compile_format(text).is_constant:
+            key = text.strip("/") if _KEY.fullmatch(text) else "id"
+            cause = f"{text!r} is the same for each row, so all rows become one document, there as here"
+            yield self._found(None, (*keys, "document_id"), f"{cause}; write ${{/{key}}}, with the key of a row's id")
 
     def _vectors(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
         kept = [name for name in self._road.prediction_fields() if name not in sink.exclude_keys]
@@ -238,6 +269,24 @@ class _Lint:
                 else "requests are signed and sent over http, as written"
             )
             yield self._found(12, (*keys, "hosts", 0), f"the original, signing, speaks TLS to it for ever. Here {here}")
+
+
+def _never_holds(condition: str, buckets: list[str]) -> str | None:
+    """Return why ml_when holds for no object of these buckets; None where it may."""
+    events = [metadata_event(ObjectInfo(f"s3://{bucket}/input", 1, "", 1.0)) for bucket in buckets]
+    if lacking := lacking_keys(condition, events[0].has):
+        names = ", ".join(f"/{'/'.join(key)}" for key in lacking)
+        return (
+            f"an object is told by /bucket, /key, /time and /length, and has no {names}, so this never holds and no "
+            "job is made; write one of those"
+        )
+    unknown = {key for key in compile_expression(condition).keys if key != _BUCKET and events[0].has(key)}
+    if unknown or any(map(compile_condition(condition), events)):
+        return None
+    return (
+        f"this holds for no bucket with data_selection: metadata_only ({', '.join(buckets)}), so no job is made; mend "
+        f'it, like /bucket == "{buckets[0]}"'
+    )
 
 
 def _lack(key: Key, *, removed: bool) -> str:

@@ -26,6 +26,7 @@ S3_SCHEME = "s3://"
 _VARIABLE = re.compile(r"\$\{\{\w+:.*\}\}", re.DOTALL)
 _BYTES = re.compile(r"(?P<value>\d+\.?\d*)(?P<unit>[a-z]*)", re.ASCII)
 _UNITS = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
+_SPANS = {"day": 86_400, "hour": 3600, "minute": 60, "second": 1}
 ACCOUNT_DIGITS = 12
 
 AccountId = Annotated[str, Meta(examples=["123456789012"])]
@@ -148,8 +149,22 @@ def when(*, wrong: bool, cause: str, keys: Keys = ()) -> Iterator[Rule]:
 def between(keys: Keys, span: Duration, least: float, most: float) -> Iterator[Rule]:
     """Yield the rule that a time span is neither too short nor too long."""
     yield from when(
-        wrong=not least <= span <= most, keys=keys, cause=f"{span:g}s is not from {least:g}s to {most:g}s; write that"
+        wrong=not least <= span <= most,
+        keys=keys,
+        cause=f"{spoken(span)} is not from {spoken(least)} to {spoken(most)}; write that",
     )
+
+
+def spoken(seconds: float) -> str:
+    """Return a time span in the largest unit that it is a whole number of: ``36 hours``."""
+    if not seconds % 1:
+        name, unit = next(
+            (name, unit) for name, unit in _SPANS.items() if not seconds % unit and (seconds or unit == 1)
+        )
+        number = f"{int(seconds) // unit:,}"
+    else:
+        name, number = "second", f"{seconds:,.3f}".rstrip("0")
+    return f"{number} {name}" if number == "1" else f"{number} {name}s"
 
 
 def account_rules(keys: Keys, account: str | None) -> Iterator[Rule]:

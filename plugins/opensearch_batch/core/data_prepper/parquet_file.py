@@ -106,7 +106,7 @@ def avro_schema(text: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
         if not isinstance(record, dict) or record.get("type") != "record":
             raise ConfigError("codec parquet: schema: give an Avro schema of type record")
         return pa.schema(list(_avro_fields(record)))
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+    except (msgspec.DecodeError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"codec parquet: schema: no Avro schema ({type(error).__name__}: {error})") from error
 
 

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from opensearch_batch.core.bulk import Action
 from opensearch_batch.core.data_prepper.aws import Dlq, ExternalId, OpenSearchAws, Region, RoleArn
+from opensearch_batch.core.data_prepper.date_pattern import check_places
 from opensearch_batch.core.data_prepper.expression import compile_condition
 from opensearch_batch.core.data_prepper.format_string import compile_format
 from opensearch_batch.core.data_prepper.option_types import (
@@ -21,7 +22,6 @@ from opensearch_batch.core.data_prepper.option_types import (
     Condition,
     Rule,
     Secret,
-    check_format,
     key_rules,
     refuse,
     when,
@@ -268,7 +268,9 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         yield from when(wrong=both, keys=("authentication",), cause="username or password stand beside it; keep one")
 
     def _check_index(self) -> None:
-        check_format(self.index)
+        compile_format(self.index)
+        if len(check_places(self.index)) > 1:
+            refuse("an index has one date, which may have several parts; write it like %{yyyy.MM}")
         if "${" not in self.index and "%{" not in self.index and not self.normalize_index:
             check_index_name(self.index)
 

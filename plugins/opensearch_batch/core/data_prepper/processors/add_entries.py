@@ -72,10 +72,11 @@ class AddEntry(Options, frozen=True, kw_only=True):
                 raise ConfigError(f"{place}: {cause}")
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
-        values = [self.value is not UNSET, self.format is not None, self.value_expression is not None]
+        # As in the original, a null is none of them.
+        values = [self.value not in (None, UNSET), self.format is not None, self.value_expression is not None]
         in_list = self.iterate_on is not None
         yield (self.key is None) == (self.metadata_key is None), "write one of key and metadata_key"
-        yield sum(values) != 1, "write one of value, format and value_expression"
+        yield sum(values) != 1, "write one of value, format and value_expression, and no null"
         yield (
             self.overwrite_if_key_exists and self.append_if_key_exists,
             "overwrite_if_key_exists and append_if_key_exists exclude each other; write one of them",
