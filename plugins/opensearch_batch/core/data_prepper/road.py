@@ -32,6 +32,7 @@ from opensearch_batch.core.data_prepper.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.s3_ingest import S3Writing
 from opensearch_batch.core.data_prepper.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.scan import Area, Found
+from opensearch_batch.core.data_prepper.serverless import ServerlessMaker, is_serverless
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.documents import RowError
 from opensearch_batch.core.errors import ConfigError
@@ -192,7 +193,8 @@ class Road:
         sink = self.pipeline.sinks[number][1]
         if not isinstance(sink, OpenSearchSink):
             raise TypeError(f"sink {number} writes no documents")
-        return EventMaker(
+        make = ServerlessMaker if isinstance(sink, OpenSearchSink) and is_serverless(sink) else EventMaker
+        return make(
             request_of(sink, at, objects),
             flow=self.flow,
             writing=lambda named: writing_of(sink, at, named),
