@@ -267,7 +267,8 @@ class Road:
         name = item.uri.rpartition("/")[2]
         found = re.fullmatch(options.s3_object_name_pattern, name)
         prefix = options.bucket.filter.include_prefix if options.bucket.filter else None
-        extension = getattr(options.codec, "extension", None) or "jsonl"
+        said = options.codec.extension
+        extension = said if said.strip() else codec_options.RECORDS_EXTENSION
         return f"s3://{options.bucket.name}/{prefix or ''}{f'{found[1]}.{extension}' if found and found[1] else name}"
 
     def _steps(self) -> list[tuple[str, Any]]:

@@ -15,9 +15,7 @@ from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.writing import ACTIONS, NAMELESS
 from opensearch_batch.core.yaml_file import Keys, dotted
 
-_SEARCH_ONLY = (
-    "only search collections take an id; one for vector search or time series refuses each document with one: remove it"
-)
+_SEARCH_ONLY = "only search collections take an id; others refuse every document that has one: remove it there"
 _NO_ID = (
     "without document_id no _id is sent, the row's own neither, because collections for vector search and time series "
     "take none; so a try after an interruption, and rows read again, write what is there once more. Write document_id "
