@@ -187,6 +187,30 @@ def test_a_value_of_any_kind_is_what_json_would_have(tmp_path: Path, options: st
     assert (found, type(found)) == (value, type(value))
 
 
+@pytest.mark.parametrize(
+    ("processor", "line", "message"),
+    [
+        (
+            "add_entries:\n        entries:\n          - key: a\n            value_expression: /a +",
+            4,
+            "add_entries.entries[0].value_expression: '/a +' is no expression",
+        ),
+        (
+            "delete_entries:\n        entries:\n          - with_keys: []",
+            3,
+            "delete_entries.entries[0].with_keys: entries[0].with_keys is empty",
+        ),
+    ],
+)
+def test_an_option_is_told_once(tmp_path: Path, processor: str, line: int, message: str) -> None:
+    """By its place alone, unless the sentence is about it."""
+    text = SHORT.replace("  sink:\n", f"    - {processor}\n  sink:\n")
+    at = SHORT.splitlines().index("  sink:") + line
+    with pytest.raises(ConfigError) as found:
+        read(tmp_path, text)
+    assert str(found.value).startswith(f"{tmp_path}/books.yaml:{at} books.processor[2].{message}")
+
+
 # What Jackson's YAMLParser (2.21.2) over SnakeYAML (2.5) was seen to make of them.
 _NUMBERS: dict[str, int | float] = {
     ".5": 0.5,

@@ -142,7 +142,9 @@ class Reader:
         if found := _OPTION.match(text):
             path: Keys = tuple(name or int(number) for name, number in _STEP.findall(found["path"]))
             if stands_at(node, path):
-                return self._file.error((*keys, *path), text)
+                # Told with its place already, unless it is a part of the sentence.
+                cause = text[found.end() :] if found[0].endswith(": ") else text
+                return self._file.error((*keys, *path), cause)
         return self._file.error(keys, text)
 
     def check_compiles(self, node: Node, keys: Keys, options: Any) -> None:  # noqa: ANN401 - of any plugin
