@@ -98,7 +98,7 @@ class Account:
                 unmatched += self._tally.rows(mapped.rows, late=mapped.late, dead=id(mapped) in refused)
         for item, status, reason in written.refused:
             why = f"refused by the index ({status}): {reason}"
-            self._keep(item.origin.rows, why, id=item.id, status=status, late=item.origin.late)
+            self._keep(item.origin.rows, why, id=item.id or None, status=status, late=item.origin.late)
         then = self._counts
         self._counts = msgspec.structs.replace(
             then,

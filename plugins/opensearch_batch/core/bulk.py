@@ -37,20 +37,22 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
 _VERDICT = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 # An update that changes nothing, and a delete of what is not there.
 _NOOPS = frozenset({"noop", "not_found"})
+_ID = b'"_id":'
 # What stands before and after the id and the routing, and after the document.
 _AROUND: dict[Action, tuple[bytes, bytes, bytes]] = {
-    "index": (b'{"index":{"_id":', b"}}\n", b"\n"),
-    "create": (b'{"create":{"_id":', b"}}\n", b"\n"),
-    "upsert": (b'{"update":{"_id":', b',"retry_on_conflict":3}}\n{"doc":', b',"doc_as_upsert":true}\n'),
-    "update": (b'{"update":{"_id":', b',"retry_on_conflict":3}}\n{"doc":', b"}\n"),
-    "delete": (b'{"delete":{"_id":', b"}}\n", b""),
+    "index": (b'{"index":{' + _ID, b"}}\n", b"\n"),
+    "create": (b'{"create":{' + _ID, b"}}\n", b"\n"),
+    "upsert": (b'{"update":{' + _ID, b',"retry_on_conflict":3}}\n{"doc":', b',"doc_as_upsert":true}\n'),
+    "update": (b'{"update":{' + _ID, b',"retry_on_conflict":3}}\n{"doc":', b"}\n"),
+    "delete": (b'{"delete":{' + _ID, b"}}\n", b""),
 }
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
     """One document on its way: its id, its lines in a body, and whatever the caller needs to know it again by.
 
-    The lines come in pieces, so that a vector is copied once: from the row it stands in to the body.
+    The id is empty where the index makes one. The lines come in pieces, so that a vector is copied once: from the row
+    it stands in to the body.
     """
 
     id: str
@@ -93,7 +95,8 @@ class Body:
     def add(self, item: Item, size_bytes: int) -> None:
         """Put a document of so many bytes in."""
         self.items.append(item)
-        self.ids.add(item.id)
+        if item.id:
+            self.ids.add(item.id)
         self.size_bytes += size_bytes
 
 
@@ -124,14 +127,18 @@ def lines_of(
 ) -> tuple[Text, ...]:
     """Return the lines of one document in a bulk body, in pieces, as its ``_source`` may be; a delete has one line.
 
-    With `index` it goes there, whatever index the request is for.
+    Without an id the index makes one. With `index` it goes there, whatever index the request is for.
     """
+    before, after, end = _AROUND[op_type]
+    if not id:
+        said = {"routing": routing, "_index": index}
+        members = msgspec.json.encode({key: value for key, value in said.items() if value is not None})
+        return (before.removesuffix(_ID) + members[1:-1] + after, *source, end)
     name = msgspec.json.encode(id)
     if routing is not None:
         name += b',"routing":' + msgspec.json.encode(routing)
     if index is not None:
         name += b',"_index":' + msgspec.json.encode(index)
-    before, after, end = _AROUND[op_type]
     return (before + name + after, *source, end)
 
 

@@ -60,7 +60,7 @@ class Maker(Protocol):
         """Return the documents of the sources; `anew` if nothing of them is written yet."""
 
     def indexes(self, index: Index) -> list[str]:
-        """Return the names of the indexes that were written."""
+        """Return the names of the indexes that were written and can be refreshed."""
 
     def remark(self, counts: IngestCounts) -> str | None:
         """Return what a person should know of these counts."""

@@ -1,7 +1,8 @@
 """After a crash, what the index holds already is not written again.
 
 Only the documents behind the last recorded progress are in doubt. They are fetched (`_mget`) and compared, until so
-many bytes in a row were not there that no body can have been in flight any more.
+many bytes in a row were not there that no body can have been in flight any more. A document to which the index gave an
+id cannot be found again: it is written again.
 docs/decisions/007 says why not versions.
 """
 
@@ -57,7 +58,7 @@ def _take(stream: Iterator[Any]) -> list[Any]:
 
 
 def _equal_ones(batch: list[Any], cluster: Cluster, index: Index) -> set[int]:
-    items = {at: entry for at, entry in enumerate(batch) if isinstance(entry, Item) and entry.has_document}
+    items = {at: entry for at, entry in enumerate(batch) if isinstance(entry, Item) and entry.id and entry.has_document}
     if not items:
         return set()
     wanted = [_address(item) for item in items.values()]

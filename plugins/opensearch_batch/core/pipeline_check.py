@@ -12,6 +12,7 @@ from opensearch_batch.core.cluster import vector_fields
 from opensearch_batch.core.data_prepper.file import DataPrepperFile, is_data_prepper
 from opensearch_batch.core.data_prepper.lint import Finding, lint
 from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.serverless import serverless_remarks
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.estimate import Estimate, estimate, read_listing
@@ -74,12 +75,13 @@ def check_data_prepper(path: Path) -> Checked:
     try:
         file = DataPrepperFile(path)
         findings = lint(file)
+        remarks = sorted((*file.remarks, *serverless_remarks(file)))
     except ConfigError as error:
         return Checked(str(path), mistakes=[str(error)])
     return Checked(
         str(path),
         pipelines=[_way(Road(file, pipeline)) for pipeline in file.pipelines],
-        remarks=[f"{path}:{line} {remark}" for line, remark in file.remarks],
+        remarks=[f"{path}:{line} {remark}" for line, remark in remarks],
         findings=findings,
     )
 

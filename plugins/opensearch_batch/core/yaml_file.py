@@ -15,7 +15,8 @@ from opensearch_batch.core.errors import ConfigError
 Keys = tuple[str | int, ...]
 # A node of PyYAML's, which has no types.
 Node = Any
-_NULL = "tag:yaml.org,2002:null"
+NULL = "tag:yaml.org,2002:null"
+_SINCE = "; what does not end well begins in line {}: look there too, at hyphens, indentation and quotes"
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
 _KEY = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 
@@ -116,7 +117,7 @@ class YamlFile:
         node = loader.get_node() if loader.check_node() else None
         while loader.check_node():
             other = loader.get_node()
-            if other.tag != _NULL:
+            if other.tag != NULL:
                 raise ConfigError(
                     f"{self.path}:{other.start_mark.line + 1} another document begins here, and a file is one; "
                     "write it into a file of its own, and take the line --- away"
@@ -125,7 +126,10 @@ class YamlFile:
 
     def _no_yaml(self, error: Any) -> ConfigError:  # noqa: ANN401 - an error of PyYAML's
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        return ConfigError(f"{self.path}:{line} no YAML: {error.problem}")
+        start = error.context_mark.line + 1 if error.context_mark else line
+        # What is indented wrongly stands where the part begins, and is noticed where it ends.
+        since = "" if start == line else _SINCE.format(start)
+        return ConfigError(f"{self.path}:{line} no YAML: {error.problem}{since}")
 
     def _no_character(self, text: str, error: Any) -> ConfigError:  # noqa: ANN401 - an error of PyYAML's
         line = text.count("\n", 0, error.position) + 1

@@ -282,6 +282,7 @@ REFUSED = [
         [("  sink:\n", f"  sink:\n{S3_SINK}")],
         "sink[0].s3: our pipelines write to an index only",
     ),
+    ([("serverless: false", "serverless: true")], "aws.serverless: our pipelines send an id with each document"),
     ([(f'hosts: ["{HOST}"]', 'hosts: ["https://other:443"]')], "hosts[0]: our pipelines ask the model of the cluster"),
     ([('service_name: "sagemaker"', 'service_name: "bedrock"')], "service_name: rows of bedrock do not hold"),
     ([("        ml_when: /bucket", "        input_key: name\n        ml_when: /bucket")], "input_key: the objects"),

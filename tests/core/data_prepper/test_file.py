@@ -19,7 +19,7 @@ from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline_file import PipelineFile
 from opensearch_batch.core.spec import Alerts
-from tests.core.data_prepper.data_prepper_files import PARTS, SHORT, read, with_options
+from tests.core.data_prepper.data_prepper_files import PARTS, SHORT, option, read, with_options
 from tests.core.data_prepper.samples import SAMPLES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -194,23 +194,109 @@ def test_routes_have_an_older_name(tmp_path: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("options", "value"),
     [
-        ("entries: [{key: a, value: 012}]", "012"),
         ("entries: [{key: a, value: 12}]", 12),
         ("entries: [{key: a, value: 1.5}]", 1.5),
-        ("entries: [{key: a, value: yes}]", "yes"),
+        ("entries: [{key: a, value: yes}]", True),
+        ("entries: [{key: a, value: OFF}]", False),
+        ("entries: [{key: a, value: 'yes'}]", "yes"),
         ("entries: [{key: a, value: True}]", True),
         ("entries: [{key: a, value: 'true'}]", "true"),
         ("entries: [{key: a, value: 2026-01-31}]", "2026-01-31"),
-        ("entries: [{key: a, value: 0x1F}]", "0x1F"),
         ("entries: [{key: a, value: 1:30}]", "1:30"),
         ("entries: [{key: a, value: {b: [1, null]}}]", {"b": [1, None]}),
     ],
 )
 def test_a_value_of_any_kind_is_what_json_would_have(tmp_path: Path, options: str, value: Any) -> None:
-    """Never a date, an octal number or a sexagesimal one."""
+    """Never a date."""
     text = SHORT.replace("  sink:\n", f"    - add_entries: {{{options}}}\n  sink:\n")
     found = read(tmp_path, text).pipelines[0].processors[2][2].entries[0].value
     assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("processor", "line", "message"),
+    [
+        (
+            "add_entries:\n        entries:\n          - key: a\n            value_expression: /a +",
+            4,
+            "add_entries.entries[0].value_expression: '/a +' is no expression",
+        ),
+        (
+            "delete_entries:\n        entries:\n          - with_keys: []",
+            3,
+            "delete_entries.entries[0].with_keys: entries[0].with_keys is empty",
+        ),
+    ],
+)
+def test_an_option_is_told_once(tmp_path: Path, processor: str, line: int, message: str) -> None:
+    """By its place alone, unless the sentence is about it."""
+    text = SHORT.replace("  sink:\n", f"    - {processor}\n  sink:\n")
+    at = SHORT.splitlines().index("  sink:") + line
+    with pytest.raises(ConfigError) as found:
+        read(tmp_path, text)
+    assert str(found.value).startswith(f"{tmp_path}/books.yaml:{at} books.processor[2].{message}")
+
+
+# What Jackson's YAMLParser (2.21.2) over SnakeYAML (2.5) was seen to make of them.
+_NUMBERS: dict[str, int | float] = {
+    ".5": 0.5,
+    "+.5e-3": 0.0005,
+    "._5": 0.5,
+    "1.": 1.0,
+    "1e3": 1000.0,
+    "1.5E10": 15e9,
+    "-2E+05": -200000.0,
+    "012e3": 12000.0,
+    "1_0.5_0": 10.5,
+    "1._": 1.0,
+    "1e-400": 0.0,
+    "00.5": 0.5,
+    "0x1F": 31,
+    "-0x1f": -31,
+    "0x_1_": 1,
+    "0b101": 5,
+    "-0b1_1": -3,
+    "007": 7,
+    "010": 8,
+    "-0_17": -15,
+    "00": 0,
+    "1_000": 1000,
+    "1_": 1,
+    "+5": 5,
+    "-0": 0,
+    "! 5": 5,
+    '!!int "5"': 5,
+    "2147483648": 1 << 31,
+    "0xFFFFFFFFFFFFFFFF": (1 << 64) - 1,
+    "12345678901234567890123": 12345678901234567890123,
+}
+_NO_NUMBERS = ["08", "012345678901", "0_", "0o17", "0X1F", "0x", "0x_", "0b12", "_1", ".e3", "1e", "1e1_0", "0x1.8p1"]
+
+
+@pytest.mark.parametrize("text", _NUMBERS)
+def test_a_number_is_one_where_the_original_reads_one(tmp_path: Path, text: str) -> None:
+    """A tag is obeyed, and what stands in quotes is a text."""
+    found, quoted, tagged = _values(tmp_path, text, f"'{text}'", f"!!str '{text}'")
+    assert (found, type(found)) == (_NUMBERS[text], type(_NUMBERS[text]))
+    assert (quoted, tagged) == (text, text)
+
+
+@pytest.mark.parametrize("text", [*_NO_NUMBERS, "!!str 1e3", "1:30.5", "1e400", ".inf", ".nan"])
+def test_a_text_stays_one_that_looks_like_a_number(tmp_path: Path, text: str) -> None:
+    """Also one that no JSON holds, for which the original does not start."""
+    assert _values(tmp_path, text) == [text.removeprefix("!!str ")]
+
+
+def test_an_account_keeps_its_zeros(tmp_path: Path) -> None:
+    """Where a text is wanted, it is the one that stands there."""
+    assert option(tmp_path, "archive", "default_bucket_owner: 000000000017", "default_bucket_owner") == "000000000017"
+
+
+def _values(folder: Path, *texts: str) -> list[Any]:
+    """Return what an option of any kind is read as, with these texts behind it."""
+    lines = "".join(f"          - key: a\n            value: {text} # told\n" for text in texts)
+    text = SHORT.replace("  sink:\n", f"    - add_entries:\n        entries:\n{lines}  sink:\n")
+    return [entry.value for entry in read(folder, text).pipelines[0].processors[2][2].entries]
 
 
 @pytest.mark.parametrize("name", ["workers", "delay", "buffer"])

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.data_prepper.codec_options import ParquetInput
+from opensearch_batch.core.data_prepper.codec_options import ParquetRecords
 from opensearch_batch.core.data_prepper.ml_inference import BUILT_IN
+from opensearch_batch.core.data_prepper.road import Road
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.objects import ObjectInfo
 from tests.core.data_prepper.data_prepper_files import line_of, option, read, with_options
 
 ROLE = "arn:aws:iam::123456789012:role/r"
@@ -39,7 +41,7 @@ OTHER = "arn:aws:iam::210987654321:role/letters"
         ("ml", "dlq: {s3: {bucket: letters, region: eu-west-1}}", "dlq.region", "eu-west-1"),
         ("enrich", "bucket: {name: s3://documents}", "bucket.name", "documents"),
         ("enrich", "bucket: {name: abc, filter: {include_prefix: a/}}", "bucket.filter.include_prefix", "a/"),
-        ("enrich", "codec: {parquet: {}}", "codec", ParquetInput()),
+        ("enrich", "codec: {parquet: {}}", "codec", ParquetRecords()),
         ("enrich", "compression: zstd", "compression", "zstd"),
         ("enrich", "s3_key_path: a", "s3_key_path", "a"),
         ("enrich", "s3_object_name_pattern: ^(a)$", "s3_object_name_pattern", "^(a)$"),
@@ -111,10 +113,34 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, place: str, options: s
         ("enrich", "s3_object_size_limit: 200mb", "s3_enrich.s3_object_size_limit"),
         ("enrich", "cache_max_count: 1", "s3_enrich.cache_max_count"),
         ("enrich", "cache_ttl: PT1M", "s3_enrich.cache_ttl"),
-        ("enrich", "codec: {ndjson: {extension: jsonl}}", "s3_enrich.codec.ndjson.extension"),
     ],
 )
 def test_what_has_no_effect_is_told(tmp_path: Path, place: str, options: str, name: str) -> None:
     """With its line and why."""
     told = read(tmp_path, with_options(place, options)).remarks
     assert [line for line, text in told if f"].{name}: has no effect: " in text] == [line_of(place)]
+
+
+@pytest.mark.parametrize("codec", ["ndjson", "newline", "json", "csv", "parquet"])
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ("{extension: json.gz}", "in/a.json.gz"),
+        ("{}", "in/a.jsonl"),
+        ("{extension: ' '}", "in/a.jsonl"),
+    ],
+)
+def test_the_extension_of_s3_enrich_leads_to_the_records(tmp_path: Path, codec: str, options: str, key: str) -> None:
+    """Whatever codec reads them."""
+    said = f"codec: {{{codec}: {options}}}\nbucket: {{name: documents, filter: {{include_prefix: in/}}}}"
+    file = read(tmp_path, with_options("enrich", said))
+    found = Road(file, file.pipelines[0]).records_of(ObjectInfo("s3://documents/output/a.out", 1, ""))
+    assert found == f"s3://documents/{key}"
+    assert [text for _, text in file.remarks if "extension" in text] == []
+
+
+def test_the_extension_of_the_source_has_no_effect(tmp_path: Path) -> None:
+    """Its objects are listed."""
+    told = read(tmp_path, with_options("source", "codec: {ndjson: {extension: json}}")).remarks
+    place = "books.source.s3.codec.ndjson.extension: has no effect: "
+    assert [line for line, text in told if text.startswith(place)] == [line_of("source")]

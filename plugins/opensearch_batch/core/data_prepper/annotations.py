@@ -10,6 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import msgspec
 
 from opensearch_batch.core.data_prepper.option_types import Plugin
+from opensearch_batch.core.data_prepper.options import Options
 from opensearch_batch.core.spec_types import choices, example_of
 
 # A type as it is annotated: mypy has no type for these.
@@ -59,6 +60,31 @@ def has_struct(kind: Kind) -> bool:
     return any(isinstance(meta, Plugin) for meta in metas) or (
         isinstance(plain, type) and issubclass(plain, msgspec.Struct)
     )
+
+
+def below(kind: Kind) -> tuple[set[str], str]:
+    """Return the names that stand below an option, none for a value, and what stands before each.
+
+    That is a hyphen where the option is a list.
+    """
+    plain, metas = bare_type(kind)
+    plugin = next((meta for meta in metas if isinstance(meta, Plugin)), None)
+    if plugin is not None:
+        return {*plugin.known, *plugin.refused}, ""
+    if isinstance(plain, type) and issubclass(plain, Options):
+        names = {field.encode_name for field in msgspec.structs.fields(plain)}
+        return {*names, *plain.ALIASES, *plain.NO_EFFECT, *plain.REFUSED}, ""
+    origin: Any = get_origin(plain)
+    if origin in (list, tuple):
+        return below(get_args(plain)[0])[0], ", behind a hyphen"
+    return set(), ""
+
+
+def is_list_of_texts(kind: Kind) -> bool:
+    """Say whether a value is a list of texts that may be shown."""
+    plain, _ = bare_type(kind)
+    origin: Any = get_origin(plain)
+    return origin in (list, tuple) and bare_type(get_args(plain)[0])[0] is str
 
 
 def is_any(kind: Kind) -> bool:

@@ -1,6 +1,6 @@
 """How rows stand in an object: the options of the codecs that read, and of those that write.
 
-Source: the InputCodecConfig and OutputCodecConfig classes of Data Prepper (2.17).
+Source: the InputCodecConfig and OutputCodecConfig classes of Data Prepper (2.17), and S3EnrichProcessorConfig.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ Compression = Literal["none", "gzip", "snappy", "zstd", "automatic"]
 OutputCompression = Literal["none", "gzip", "snappy"]
 Name = Annotated[str, Meta(min_length=1, max_length=2048)]
 _NOT_READ = "this codec is not read here; write the objects with ndjson, newline, json, csv or parquet"
+_OTHERS = dict.fromkeys(("avro", "event_json", "multiline", "otel_logs", "otel_metrics", "otel_traces"), _NOT_READ)
+RECORDS_EXTENSION = "jsonl"
 _NOT_WRITTEN = "this codec is not written here; take ndjson, json, csv or parquet"
 
 
@@ -67,6 +69,38 @@ class CsvInput(CheckedOptions, frozen=True, kw_only=True):
 
 class ParquetInput(Options, frozen=True, kw_only=True):
     """Rows of a parquet file."""
+
+
+class NdjsonRecords(NdjsonInput, frozen=True, kw_only=True):
+    """A JSON object a line, in an object whose name ends with the extension."""
+
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {}
+
+    extension: str = RECORDS_EXTENSION
+
+
+class NewlineRecords(NewlineInput, frozen=True, kw_only=True):
+    """A text a line, in an object whose name ends with the extension."""
+
+    extension: str = RECORDS_EXTENSION
+
+
+class JsonRecords(JsonInput, frozen=True, kw_only=True):
+    """The elements of arrays, in an object whose name ends with the extension."""
+
+    extension: str = RECORDS_EXTENSION
+
+
+class CsvRecords(CsvInput, frozen=True, kw_only=True):
+    """Rows of texts, in an object whose name ends with the extension."""
+
+    extension: str = RECORDS_EXTENSION
+
+
+class ParquetRecords(ParquetInput, frozen=True, kw_only=True):
+    """Rows of a parquet file whose name ends with the extension."""
+
+    extension: str = RECORDS_EXTENSION
 
 
 class NdjsonOutput(Options, frozen=True, kw_only=True):
@@ -119,7 +153,23 @@ InputCodec = Annotated[
             "csv": CsvInput,
             "parquet": ParquetInput,
         },
-        dict.fromkeys(("avro", "event_json", "multiline", "otel_logs", "otel_metrics", "otel_traces"), _NOT_READ),
+        _OTHERS,
+    ),
+    Meta(examples=[{"ndjson": {}}]),
+]
+# Those of s3_enrich, which finds an object by its name.
+RecordsCodec = Annotated[
+    NdjsonRecords | NewlineRecords | JsonRecords | CsvRecords | ParquetRecords,
+    Plugin(
+        "codec",
+        {
+            "ndjson": NdjsonRecords,
+            "newline": NewlineRecords,
+            "json": JsonRecords,
+            "csv": CsvRecords,
+            "parquet": ParquetRecords,
+        },
+        _OTHERS,
     ),
     Meta(examples=[{"ndjson": {}}]),
 ]

@@ -13,6 +13,7 @@ from opensearch_batch.core.data_prepper.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.road import Road
 from opensearch_batch.core.data_prepper.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.scan import Area, area_of
+from opensearch_batch.core.data_prepper.serverless import has_ids
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.source import Bucket
 from opensearch_batch.core.errors import ConfigError
@@ -49,6 +50,8 @@ def _refusals(road: Road) -> Iterator[Refusal]:
         below = keys[len(road.pipeline.keys) :]
         if isinstance(sink, OpenSearchSink):
             yield from (((*below, *place), cause) for place, cause in _of_sink(road, sink))
+            if not has_ids(sink):
+                yield (*below, "aws", "serverless"), "our pipelines send an id with each document; write document_id"
         else:
             yield below, "our pipelines write to an index only, not to s3"
 

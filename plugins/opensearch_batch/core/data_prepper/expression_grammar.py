@@ -35,8 +35,17 @@ _HINTS = {
     "!": "write not and a space before it",
     "$": "a key is written without ${}, like /status",
     "/": "a division has a space behind its /",
-    '"': 'a text that holds $ has a backslash before it, and one in a set that starts with / stands in """',
+    "[": "an element of an array is written like /list/0",
 }
+_MISPLACED_TEXT = 'a text that starts with / is a key; where a text is to stand, as in a set, write """ around it'
+# As far as a text may go, and a key as somebody writes it who knows of no quotes.
+_GOOD_TEXT = re.compile(rf'"(?:"")?{_CHARS}')
+_WORD = re.compile(r"""/[^\s"'(){}\[\],;=<>!*%+&|$\\]+""")
+_PLAIN_WORD = re.compile(rf"(?:{_NAME}|/)+")
+_IN_CALL = re.compile(rf"{_NAME}\s*\([^()]*\Z")
+_MATCHED = re.compile(r"[=!]~\s*\Z")
+# A backslash before them is none of the grammar's, and two of them are two.
+_CLASSES = {"d": "[0-9]", "D": "[^0-9]", "w": "[A-Za-z0-9_]", "W": "[^A-Za-z0-9_]", "s": r"[ \t]", "S": r"[^ \t]"}
 _REMEDY = (
     "write it like /status == 200 and /name != null; and, or, in and typeof stand between single spaces, "
     "not has one behind"
@@ -126,8 +135,35 @@ def parse(text: str) -> Node:
 def _refusal(text: str, at: int) -> ConfigError:
     at += len(text[at:]) - len(text[at:].lstrip())
     found = repr(text[at : at + _SHOWN]) if at < len(text) else "the end"
-    hint = _HINTS.get(text[at : at + 1], _REMEDY)
-    return ConfigError(f"{text!r} is no expression: {found} does not fit at column {at + 1}; {hint}")
+    return ConfigError(f"{text!r} is no expression: {found} does not fit at column {at + 1}; {_hint(text, at)}")
+
+
+def _hint(text: str, at: int) -> str:
+    """Return what to write in place of what does not fit."""
+    if text[at : at + 1] == '"':
+        return _text_hint(text, at)
+    for word in _WORD.finditer(text):
+        if word.start() <= at < word.end() and _PLAIN_WORD.fullmatch(word[0]) is None:
+            if _IN_CALL.search(text, 0, word.start()):
+                return f"a function takes no key like {word[0]}; rename it before, with rename_keys"
+            return f'a key with other characters than letters, digits and _ . @ stands in quotes: "{word[0]}"'
+    return _HINTS.get(text[at : at + 1], _REMEDY)
+
+
+def _text_hint(text: str, at: int) -> str:
+    good = _GOOD_TEXT.match(text, at)
+    end = good.end() if good else at + 1
+    if text[end : end + 1] == "\\":
+        sign = text[end + 1 : end + 2]
+        instead = _CLASSES.get(sign) or (f"[{sign}]" if sign and not sign.isalnum() else "the characters themselves")
+        return f"a backslash does not stand before {sign or 'the end'}; in a pattern write {instead}"
+    if text[end : end + 1] == "$":
+        if _MATCHED.search(text, 0, at):
+            return "a pattern always goes to the end of the text; leave the $ away, or write \\$ for the sign itself"
+        return "a text that holds $ has a backslash before it"
+    if not text[end : end + 1]:
+        return "the text has no closing quote"
+    return _MISPLACED_TEXT if text[at + 1 : at + 2] == "/" else _REMEDY
 
 
 @functools.cache

@@ -246,7 +246,8 @@ def is_data_prepper(path: Path) -> bool:
     others = [node for name, node in said.items() if name not in _OURS]
     if "sink" in said or any(_below(node) & _ENDS for node in others):
         return True
-    return len(others) == len(said) > 0 and all(is_null(node) or node.id == "mapping" for node in others)
+    like_ours = len(others) < len(said) or any(did_you_mean(name, _OURS) for name in said)
+    return bool(said) and not like_ours and all(is_null(node) or node.id == "mapping" for node in others)
 
 
 def _below(node: Node) -> frozenset[str]:

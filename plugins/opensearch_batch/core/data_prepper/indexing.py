@@ -15,6 +15,7 @@ from opensearch_batch.core.bulk import MAX_BODY_BYTES
 from opensearch_batch.core.data_prepper.event import Event, EventError, key_of
 from opensearch_batch.core.data_prepper.expression import compile_condition
 from opensearch_batch.core.data_prepper.format_string import compile_format, dated
+from opensearch_batch.core.data_prepper.serverless import has_ids
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.writing import OfEvent, Shape, Writing
 from opensearch_batch.core.errors import ConfigError
@@ -105,6 +106,7 @@ def writing_of(
 
     return Writing(
         id_of=_format(sink.document_id),
+        is_named=has_ids(sink),
         routing=_format(sink.routing),
         action=_action(sink),
         index=index,

@@ -25,6 +25,7 @@ from opensearch_batch.core.data_prepper.node_values import stands_at
 from opensearch_batch.core.data_prepper.processors.drop_events import DropEvents
 from opensearch_batch.core.data_prepper.road import Road, metadata_event
 from opensearch_batch.core.data_prepper.scan import Area, Selection, area_of
+from opensearch_batch.core.data_prepper.serverless import has_ids
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.field_map import ID_FIELD
 from opensearch_batch.core.objects import ObjectInfo
@@ -233,6 +234,8 @@ class _Lint:
     def _ids(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
         if sink.document_id is not None:
             yield from self._constant_id(keys, sink.document_id)
+            return
+        if not has_ids(sink):
             return
         in_body = ID_FIELD in sink.include_keys if sink.include_keys else ID_FIELD not in sink.exclude_keys
         if in_body and sink.document_root_key is None and KnownRow(self._pipeline, (ID_FIELD,)).has((ID_FIELD,)):

@@ -16,10 +16,12 @@ from opensearch_batch.core.data_prepper.annotations import (
     Kind,
     as_said,
     bare_type,
+    below,
     counted,
     example_in,
     has_struct,
     is_any,
+    is_list_of_texts,
     look_of,
     takes_null,
 )
@@ -33,6 +35,9 @@ S = TypeVar("S", bound=msgspec.Struct)
 _ENUM = re.compile(r"Invalid enum value '(?P<value>.*)'", re.DOTALL)
 _OPTION = re.compile(r"(?P<path>[a-z_]+(?:\[\d+\])?(?:\.[a-z_]+(?:\[\d+\])?)*):? ")
 _STEP = re.compile(r"([a-z_]+)|\[(\d+)\]")
+_BOOLEANS = {"true": ("yes", "y", "on", "1"), "false": ("no", "n", "off", "0")}
+# What YAML reads as a text in a list, without quotes around it.
+_PLAIN, _SHORT = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*", re.ASCII), 80
 _SHOWN = re.compile(r"Expected `(int|float|bool|datetime)`|Invalid RFC3339")
 
 
@@ -83,11 +88,13 @@ class Reader:
         refused, no_effect, aliases = (_told(kind, name) for name in ("REFUSED", "NO_EFFECT", "ALIASES"))
         fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
         said: dict[str, tuple[str, Node]] = {}
-        for name, value in self.members(node, keys).items():
+        members = self.members(node, keys)
+        for name, value in members.items():
             here = (*keys, name)
             now = aliases.get(name, name)
             if now not in fields and name not in refused and name not in no_effect:
-                raise self._unknown(here, name, [*fields, *aliases, *no_effect, *refused])
+                place = _place_of(name, kind, members)
+                raise self._unknown(here, name, [*fields, *aliases, *no_effect, *refused], place)
             if is_null(value) and not (now in fields and takes_null(fields[now].type)):
                 continue
             if name in refused:
@@ -124,8 +131,7 @@ class Reader:
         """Return the place of a plugin's options and the options; the name is the place's last key."""
         members: list[tuple[Node, Node]] = node.value if node.id == "mapping" else []
         if len(members) != 1:
-            name = next(iter(plugin.known))
-            raise self._file.error(keys, f"one {plugin.kind} with its options is to stand here, like {name}: {{}}")
+            raise self._no_plugin(node, [name.value for name, _ in members], plugin, keys)
         name, inner = members[0][0].value, members[0][1]
         here = (*keys, name)
         if name in plugin.refused:
@@ -136,13 +142,27 @@ class Reader:
             raise self._file.error(here, f"there is no {plugin.kind} of this name; known: {known}.{hint}")
         return here, self.options(inner, plugin.known[name], here)
 
+    def _no_plugin(self, node: Node, names: list[str], plugin: Plugin, keys: Keys) -> ConfigError:
+        """Return the error of what is not one plugin: often its options stand beside it, not below."""
+        plugins = [name for name in names if name in plugin.known or name in plugin.refused]
+        if len(plugins) == 1:
+            name = next(name for name in names if name != plugins[0])
+            return self._file.error((*keys, name), f"{name!r} stands beside {plugins[0]}; indent it, to stand below it")
+        if plugins and isinstance(keys[-1], int):
+            name = plugins[1]
+            return self._file.error((*keys, name), f"{name!r} stands beside {plugins[0]}; write a hyphen before it")
+        name = node.value if node.id == "scalar" and node.value in plugin.known else next(iter(plugin.known))
+        return self._file.error(keys, f"one {plugin.kind} with its options is to stand here, like {name}: {{}}")
+
     def placed(self, node: Node, keys: Keys, error: ConfigError) -> ConfigError:
         """Return an error at the option its text starts with, at `keys` if it starts with none."""
         text = str(error)
         if found := _OPTION.match(text):
             path: Keys = tuple(name or int(number) for name, number in _STEP.findall(found["path"]))
             if stands_at(node, path):
-                return self._file.error((*keys, *path), text)
+                # Told with its place already, unless it is a part of the sentence.
+                cause = text[found.end() :] if found[0].endswith(": ") else text
+                return self._file.error((*keys, *path), cause)
         return self._file.error(keys, text)
 
     def check_compiles(self, node: Node, keys: Keys, options: Any) -> None:  # noqa: ANN401 - of any plugin
@@ -184,13 +204,44 @@ class Reader:
             return self._file.error(here, f"{found['value']!r} is none of {', '.join(known)}.{hint}")
         # Only what should have been a number or the like is shown: any other text may be a secret.
         stands = f"; {node.value!r} stands there" if node.id == "scalar" and _SHOWN.match(cause) else ""
-        example = example_in(kind)
-        look = "" if example is None else f"; write {keys[-1]}: {json.dumps(example)}"
-        return self._file.error(here, f"{cause}{stands}{look}")
+        return self._file.error(here, f"{cause}{stands}{_remedy(node, kind, keys, cause)}")
 
-    def _unknown(self, keys: Keys, name: str, known: list[str]) -> ConfigError:
+    def _unknown(self, keys: Keys, name: str, known: list[str], place: str) -> ConfigError:
+        if place:
+            return self._file.error(keys, f"there is no option of this name here; {place}")
         hint = did_you_mean(name, known) or (f" The options are {', '.join(known)}." if known else " It has none.")
         return self._file.error(keys, f"there is no option of this name.{hint}")
+
+
+def _place_of(name: str, kind: type[msgspec.Struct], members: Mapping[str, Node]) -> str:
+    """Return where to write an option that belongs below another one, empty for none.
+
+    Best below one that stands there with nothing below it.
+    """
+    found = dict[str, str]()
+    for field in msgspec.structs.fields(kind):
+        names, before = below(field.type)
+        if name in names:
+            found[field.encode_name] = f"{field.encode_name}{before}"
+    bare = next((each for each in found if each in members and is_null(members[each])), None)
+    if bare is not None:
+        return f"indent it, to stand below {found[bare]}"
+    return next((f"write it below {place}" for place in found.values()), "")
+
+
+def _remedy(node: Node, kind: Kind, keys: Keys, cause: str) -> str:
+    """Return what to write, where it is known."""
+    said = node.value if node.id == "scalar" else ""
+    if cause.startswith("Expected `bool"):
+        right = next((right for right, words in _BOOLEANS.items() if said.lower() in words), "true or false")
+        return f"; write {right}"
+    # A host may have a password before its @.
+    if cause.startswith("Expected `array") and is_list_of_texts(kind) and 0 < len(said) <= _SHORT and "@" not in said:
+        listed = (part.strip() for part in said.split(",") if part.strip())
+        texts = ", ".join(each if _PLAIN.fullmatch(each) else json.dumps(each) for each in listed)
+        return f"; write {keys[-1]}: [{texts}]"
+    example = example_in(kind)
+    return "" if example is None else f"; write {keys[-1]}: {json.dumps(example)}"
 
 
 def _told(kind: type[msgspec.Struct], name: str) -> Mapping[str, str]:

@@ -33,6 +33,7 @@ from opensearch_batch.core.data_prepper.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.s3_ingest import S3Writing
 from opensearch_batch.core.data_prepper.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.scan import Area, Found, Unit
+from opensearch_batch.core.data_prepper.serverless import ServerlessMaker, is_serverless
 from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.core.documents import RowError
 from opensearch_batch.core.errors import ConfigError
@@ -195,7 +196,8 @@ class Road:
         sink = self.pipeline.sinks[number][1]
         if not isinstance(sink, OpenSearchSink):
             raise TypeError(f"sink {number} writes no documents")
-        return EventMaker(
+        make = ServerlessMaker if is_serverless(sink) else EventMaker
+        return make(
             request_of(sink, unit.at, objects),
             flow=self.flow,
             writing=lambda named: writing_of(sink, unit.at, named, origins.place),
@@ -274,7 +276,8 @@ class Road:
         name = item.uri.rpartition("/")[2]
         found = re.fullmatch(options.s3_object_name_pattern, name)
         prefix = options.bucket.filter.include_prefix if options.bucket.filter else None
-        extension = getattr(options.codec, "extension", None) or "jsonl"
+        said = options.codec.extension
+        extension = said if said.strip() else codec_options.RECORDS_EXTENSION
         return f"s3://{options.bucket.name}/{prefix or ''}{f'{found[1]}.{extension}' if found and found[1] else name}"
 
     def _steps(self) -> list[tuple[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.codec_options import Compression, InputCodec
+from opensearch_batch.core.data_prepper.codec_options import Compression, RecordsCodec
 from opensearch_batch.core.data_prepper.expression import compile_condition
 from opensearch_batch.core.data_prepper.option_types import BucketName, Condition, Rule, bare, key_rules
 from opensearch_batch.core.data_prepper.options import Options
@@ -48,7 +48,7 @@ class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):
     }
 
     bucket: EnrichBucket
-    codec: InputCodec
+    codec: RecordsCodec
     compression: Compression = "none"
     s3_key_path: Annotated[str, Meta(min_length=1, examples=["s3/key"])]
     s3_object_name_pattern: Annotated[str, Meta(min_length=1, examples=["^(.*)\\.jsonl\\.out$"])]

@@ -1,7 +1,8 @@
 """What an opensearch sink writes of an event: which document, under which id, by which action, into which index.
 
 A document's ``_id`` is the sink's `document_id`, else the ``_id`` in the event's own body, which OpenSearch refuses
-there, else it is made of where the row stands: reading it again writes it again and never twice.
+there, else it is made of where the row stands: reading it again writes it again and never twice. Only where the index
+takes no id from outside there is none, whatever the row says, and what is read again is there twice.
 Source: Data Prepper's BulkIngester and JsonStringBuilder (2.17).
 """
 
@@ -30,6 +31,8 @@ from opensearch_batch.core.manifest import digest
 
 OfEvent = Callable[[Event], str]
 ACTIONS = frozenset(get_args(Action))
+# Those that a document without an id can be written by.
+NAMELESS = frozenset({"index", "create"})
 _SHORT_BYTES, _PLAIN = 64, re.compile(rb'"[!#-\[\]-~]+"')
 _encode = msgspec.json.Encoder().encode
 
@@ -71,6 +74,7 @@ class Writing:
 
     Args:
         id_of: the document's id; None: the event's own ``_id``, or where the row stands.
+        is_named: whether documents have an id at all; where they have none the index makes one.
         routing: its routing value, None for none.
         action: what to do with it.
         index: the index's name where events decide about it, None for the request's.
@@ -83,6 +87,7 @@ class Writing:
         self,
         *,
         id_of: OfEvent | None = None,
+        is_named: bool = True,
         routing: OfEvent | None = None,
         action: OfEvent | Action = "index",
         index: OfEvent | None = None,
@@ -91,6 +96,7 @@ class Writing:
         place: Callable[[Row], tuple[str, int]] = lambda row: (row.uri, row.line),
     ) -> None:
         self._id_of = id_of
+        self._is_named = is_named
         self._routing = routing
         self._action = action
         self._is_fixed = action in ACTIONS
@@ -113,7 +119,7 @@ class Writing:
             if self._routing is not None:
                 routing = self._routing(event) or None
             action = self._action if self._is_fixed else self._action_of(event)
-            name = self._name(event, row)
+            name = self._name(event, row) if self._is_named else _no_name(action)  # type: ignore[arg-type] # a fixed one is none of a format
         except EventError as error:
             raise RecordRejected(str(error)) from None
         if action == "delete":
@@ -153,6 +159,17 @@ def text_of(node: Node) -> bytes | None:
         return None
     text = bytes(node) if type(node) is msgspec.Raw else _encode(node)
     return None if text == b"null" else text
+
+
+def _no_name(action: Action) -> str:
+    """Return the id of a document that has none.
+
+    Raises:
+        RecordRejected: the action is done to a document that is there.
+    """
+    if action in NAMELESS:
+        return ""
+    raise RecordRejected(f"action {action} needs an id, and a serverless collection is sent none without document_id")
 
 
 def _filtered(fields: dict[str, Node], path: str, keys: Sequence[str], *, retain: bool) -> dict[str, Node]:
