@@ -82,6 +82,50 @@ def test_an_upsert_is_left_to_the_index(lab: Lab, index: str) -> None:
     assert settled(lab, index, [item("x", {"n": 1}, op_type="upsert")]) == ["sent"]
 
 
+FIRST, SECOND = item("x", {"n": 1}), item("x", {"n": 2})
+# Large enough to end a batch, so that what follows is asked after anew.
+LARGE = item("large", "x" * BATCH_BYTES)
+
+
+def settled_with(scripted: Scripted, held: dict[str, Any], entries: Sequence[Item]) -> list[str]:
+    """Say of each entry whether it is there, where the index holds these documents."""
+
+    def mget(body: bytes) -> Answer:
+        names = [wanted["_id"] for wanted in json.loads(body)["docs"]]
+        return 200, {"docs": [{"_id": name} | ({"_source": held[name]} if name in held else {}) for name in names]}
+
+    scripted.answer = mget
+    found = without_those_there(entries, scripted.cluster, Index("i", ""), in_flight_bytes=8 * BATCH_BYTES)
+    return ["there" if isinstance(entry, AlreadyThere) else "sent" for entry in found]
+
+
+@pytest.mark.parametrize(
+    ("held", "entries", "verdicts"),
+    [
+        pytest.param({"x": {"n": 2}}, [FIRST, SECOND], ["sent", "sent"], id="both were written"),
+        pytest.param({"x": {"n": 1}}, [FIRST, SECOND], ["there", "sent"], id="the first was written"),
+        pytest.param({"x": {"n": 1}}, [FIRST, SECOND, FIRST], ["there", "sent", "sent"], id="the first one again"),
+        pytest.param({"x": {"n": 2}}, [FIRST, LARGE, SECOND], ["sent"] * 3, id="in another batch"),
+        pytest.param(
+            {"x": {"n": 1}}, [Item("x", lines_of("x", op_type="delete")), FIRST], ["sent", "sent"], id="after a delete"
+        ),
+        pytest.param(
+            {"x": {"n": 1}}, [item("x", {"m": 1}, op_type="upsert"), FIRST], ["sent", "sent"], id="after an upsert"
+        ),
+        pytest.param({"x": {"n": 1}}, [item("y", {}), FIRST], ["sent", "there"], id="another id"),
+        pytest.param(
+            {"x": {"n": 1}}, [item("x", {}, routing="r"), FIRST], ["sent", "there"], id="another document of the id"
+        ),
+        pytest.param({"x": {"n": 1}}, [Item("", lines_of("", b"{}")), FIRST], ["sent", "there"], id="without an id"),
+    ],
+)
+def test_what_follows_one_of_its_id_that_is_sent_is_sent(
+    scripted: Scripted, held: dict[str, Any], entries: list[Item], verdicts: list[str]
+) -> None:
+    """The index may hold it already; the earlier one would be written over it, and stay."""
+    assert settled_with(scripted, held, entries) == verdicts
+
+
 def test_what_is_no_document_keeps_its_place(lab: Lab, index: str) -> None:
     """Entries come in their order."""
     lab.node("PUT", index)

@@ -2,7 +2,8 @@
 
 Only the documents behind the last recorded progress are in doubt. They are fetched (`_mget`) and compared, until so
 many bytes in a row were not there that no body can have been in flight any more. A document to which the index gave an
-id cannot be found again: it is written again.
+id cannot be found again: it is written again. What comes after another one that is written again under the same id is
+written again as well, whatever the index holds now: the earlier one would lie over it.
 docs/decisions/007 says why not versions.
 """
 
@@ -20,6 +21,7 @@ from opensearch_batch.core.rows import AlreadyThere
 
 BATCH_BYTES = 2_000_000
 FORBIDDEN_TYPE = "security_exception"
+Address = tuple[tuple[str, str], ...]
 
 
 def without_those_there(
@@ -35,13 +37,20 @@ def without_those_there(
     """
     stream = iter(entries)
     absent_bytes = 0
+    sent = set[Address]()
     while absent_bytes < in_flight_bytes:
         batch = _take(stream)
         if not batch:
             return
         there = _equal_ones(batch, cluster, index)
         for at, entry in enumerate(batch):
-            yield AlreadyThere(entry.origin) if at in there else entry
+            address = _place_of(entry)
+            if at in there and address not in sent:
+                yield AlreadyThere(entry.origin)
+            else:
+                if address is not None:
+                    sent.add(address)
+                yield entry
         absent_bytes = 0 if there else absent_bytes + sum(entry.size_bytes for entry in batch)
     yield from stream
 
@@ -106,7 +115,12 @@ def _round(node: Any, path: list[str]) -> None:  # noqa: ANN401 - any JSON
                 each[name] = array("f", each[name]).tolist()
 
 
+def _place_of(entry: Any) -> Address | None:  # noqa: ANN401 - of a stream of any entries
+    """Return where an entry is written, a delete too; None where the index makes the id, or nothing is written."""
+    return tuple(_address(entry).items()) if isinstance(entry, Item) and entry.id else None
+
+
 def _address(item: Item) -> dict[str, str]:
     """Return where a document is found again."""
-    ((_, head),) = json.loads(item.lines.split(b"\n", 1)[0]).items()
+    ((_, head),) = json.loads(bytes(item.pieces[0]).split(b"\n", 1)[0]).items()
     return {name: head[name] for name in ("_id", "_index", "routing") if name in head}
