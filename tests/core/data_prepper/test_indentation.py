@@ -91,8 +91,8 @@ def test_what_stands_in_a_wrong_column_is_told(tmp_path: Path, old: str, new: st
         ("opensearch", "hosts: https://me:hidden@h", 0, 'write hosts: ["https://localhost:9200"]'),
         ("bucket", "name: documents\nfilter: {include_prefix: in/}", 1, "write include_prefix: [in/]"),
         ("source", "codec: {csv: {header: 'a,b'}}", 0, "write header: [a, b]"),
-        ("source", "acknowledgments: yes", 0, "Expected `bool`, got `str`; 'yes' stands there; write true"),
-        ("opensearch", "insecure: Off", 0, "'Off' stands there; write false"),
+        ("source", "acknowledgments: 'yes'", 0, "Expected `bool`, got `str`; 'yes' stands there; write true"),
+        ("opensearch", "insecure: 'Off'", 0, "'Off' stands there; write false"),
         ("opensearch", "insecure: perhaps", 0, "'perhaps' stands there; write true or false"),
     ],
 )

@@ -34,6 +34,8 @@ DLQ = "dlq: {s3: {bucket: s3://letters, key_path_prefix: 'a/%{yyyy}'"
         ("password: p", "credentials.password", Secret("p")),
         ("cert: /ca.pem", "cert", "/ca.pem"),
         ("insecure: true", "insecure", True),
+        ("insecure: On", "insecure", True),
+        ("insecure: 'true'", "insecure", True),
         ("path_prefix: /search", "path_prefix", "/search"),
         ("distribution_version: default", "distribution_version", "default"),
         ("index: docs-${/tenant}-%{yyyy.MM.dd}", "index", "docs-${/tenant}-%{yyyy.MM.dd}"),

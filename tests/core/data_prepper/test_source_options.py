@@ -23,6 +23,9 @@ BEGIN, END = datetime(2026, 1, 31, 8), datetime(2026, 1, 31, 9, 30, 1)  # noqa: 
     [
         ("source", "compression: GZIP", "compression", "gzip"),
         ("source", "acknowledgments: 'true'", "acknowledgments", True),
+        ("source", "acknowledgments: yes", "acknowledgments", True),
+        ("source", "acknowledgments: no", "acknowledgments", False),
+        ("source", "acknowledgments: OFF", "acknowledgments", False),
         (
             "source",
             "delete_s3_objects_on_read: true\nacknowledgments: true",

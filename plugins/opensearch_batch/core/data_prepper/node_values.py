@@ -14,6 +14,7 @@ from typing import Any
 from opensearch_batch.core.yaml_file import NULL, Keys, Node
 
 _TEXT = "tag:yaml.org,2002:str"
+_BOOL = "tag:yaml.org,2002:bool"
 _MAX_DIGITS = 300
 _INTS = (
     (2, re.compile(r"([-+]?)0b([01_]*[01][01_]*)", re.ASCII)),
@@ -30,6 +31,11 @@ _FLOAT = re.compile(
 def is_null(node: Node) -> bool:
     """Say whether nothing is said."""
     return node is None or (node.id == "scalar" and node.tag == NULL)
+
+
+def is_bool(node: Node) -> bool:
+    """Say whether a word is a truth value, as `yes` and `off` are; in quotes it is a text."""
+    return bool(node.id == "scalar" and node.tag == _BOOL)
 
 
 def texts_of(node: Node) -> Any:  # noqa: ANN401 - nested texts

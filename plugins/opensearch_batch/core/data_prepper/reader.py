@@ -25,7 +25,7 @@ from opensearch_batch.core.data_prepper.annotations import (
     look_of,
     takes_null,
 )
-from opensearch_batch.core.data_prepper.node_values import is_null, json_of, stands_at, texts_of
+from opensearch_batch.core.data_prepper.node_values import is_bool, is_null, json_of, stands_at, texts_of
 from opensearch_batch.core.data_prepper.option_types import CheckedOptions, Plugin, Secret, decode, is_variable
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.spec_types import choices
@@ -125,7 +125,8 @@ class Reader:
         if origin in (dict, Mapping) and has_struct(inner := get_args(plain)[1]):
             members = self.members(node, keys)
             return {name: self.value(each, inner, (*keys, name)) for name, each in members.items()}
-        return self._convert(node, json_of(node) if is_any(plain) else texts_of(node), kind, keys)
+        as_json = is_any(plain) or (plain is bool and is_bool(node))
+        return self._convert(node, json_of(node) if as_json else texts_of(node), kind, keys)
 
     def plugin(self, node: Node, plugin: Plugin, keys: Keys) -> tuple[Keys, Any]:
         """Return the place of a plugin's options and the options; the name is the place's last key."""
