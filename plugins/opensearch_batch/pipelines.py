@@ -160,6 +160,10 @@ class _Stages:
             "routing": spec.ingest.routing,
         }
 
+    @property
+    def _own(self) -> dict[str, str]:
+        return {"index": self._spec.ingest.index, "service": self._spec.batch_predict.service}
+
     def lay_out(self) -> None:
         """Make the tasks."""
         prepare = self._prepare()
@@ -196,7 +200,7 @@ class _Stages:
             source_format=spec.source.format,
             ready_made=not spec.source.prepare,
             on_empty=spec.source.on_empty,
-            watched=spec.when.new_objects is not None,
+            watched=self._own if spec.when.new_objects else None,
             limit="{{ params.max_records or '' }}",
             index_body=self._file.body("ingest", "index_body"),
             model_id=self._of_model("model_id"),

@@ -61,7 +61,8 @@ class OpenSearchPrepareOperator(BaseOperator):
         exclude: globs it must not match.
         source_format: ``jsonl``, ``json``, ``csv`` or ``parquet``; by the names' endings if None.
         ready_made: the objects are service-ready inputs; each is a shard, where it is and as it is.
-        watched: note which state of the source was prepared, for `new_objects`.
+        watched: for `new_objects`, the ``index`` and ``service`` of the runs it starts: a run with these that takes all
+            records notes which state of the source was prepared; a trial with others leaves it news.
         on_empty: ``skip`` returns no shards where there are no documents, ``fail`` fails.
         limit: how many records are taken, from the first object on; all if empty.
         max_records: records a shard.
@@ -116,7 +117,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         exclude: Sequence[str] = (),
         source_format: Format | None = None,
         ready_made: bool = False,
-        watched: bool = False,
+        watched: Mapping[str, str] | None = None,
         on_empty: Literal["fail", "skip"] = "fail",
         limit: int | str | None = None,
         max_records: int = 10_000,
@@ -165,7 +166,8 @@ class OpenSearchPrepareOperator(BaseOperator):
             found = self._find(store, work)
             if found is None:
                 return []
-            if self.watched and not dry_run:
+            is_own = self._is_own(dry_run=dry_run)
+            if is_own:
                 note_prepared(store, work, found, done=False)
             model = self._model(dry_run=dry_run)
             parameters = {**model.parameters, **chosen(self.parameters)}
@@ -180,13 +182,19 @@ class OpenSearchPrepareOperator(BaseOperator):
             refuse_many(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
             where = work.manifest(manifest.run_key)
             save(store, where, manifest)
-            if self.watched:
+            if is_own:
                 note_prepared(store, work, found, done=True)
             if manifest.dead_letters:
                 self.dead_letters_url = store.browse_url(manifest.dead_letters)
         context["ti"].xcom_push(key="run", value={"manifest": where, "model_id": model.id})
         self.log.info("%s in %d shards: %s; manifest %s", self.source, len(manifest.shards), manifest.counts, where)
         return [msgspec.to_builtins(prepared.shard) for prepared in manifest.shards]
+
+    def _is_own(self, *, dry_run: bool) -> bool:
+        """Say whether this run does what one that `new_objects` starts would do: else there still is news."""
+        if self.watched is None or dry_run or self.limit:
+            return False
+        return (self.index, self.service) == (self.watched["index"], self.watched["service"])
 
     def _find(self, store: S3Objects, work: WorkPrefix) -> Listing | None:
         """Return the source's objects, None where there are none and that is no mistake."""

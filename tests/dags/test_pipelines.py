@@ -65,7 +65,8 @@ def test_a_run_may_follow_an_index_or_the_objects(make: Make) -> None:
     (outlet,) = make().task_dict["publish"].outlets
     followed: Any = make(schedule={"assets": ["x-opensearch://opensearch_default/passages"]}).schedule
     assert [asset.uri for asset in followed] == [outlet.uri]
-    watched: Any = make(schedule={"new_objects": {"poll_every_s": 7}}).schedule
+    dag = make(schedule={"new_objects": {"poll_every_s": 7}})
+    watched: Any = dag.schedule
     (source,) = watched
     assert isinstance(source, Asset)
     (watcher,) = source.watchers
@@ -73,6 +74,8 @@ def test_a_run_may_follow_an_index_or_the_objects(make: Make) -> None:
     assert path == "opensearch_batch.new_objects.NewObjectsTrigger"
     assert NewObjectsTrigger(**arguments).serialize() == (path, arguments)
     assert (arguments["uri"], arguments["poll_every_s"]) == ("s3://documents/passages/", 7.0)
+    prepare: Any = dag.task_dict["prepare"]
+    assert prepare.watched == {"index": "passages", "service": "sagemaker"}
 
 
 def test_owner_tags_and_words_are_the_files(make: Make) -> None:
