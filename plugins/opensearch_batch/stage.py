@@ -39,8 +39,12 @@ def work_of(work: str, context: Mapping[str, Any]) -> WorkPrefix:
 
 
 def asked_in(context: Mapping[str, Any], retries: int | None) -> Asked:
-    """Return what a person asked of this task: clearing raises its max_tries, a retry does not (Airflow 3.3)."""
-    run, tries = run_key_of(context), context["ti"].max_tries
+    """Return what a person asked of this task: clearing raises its max_tries, a retry does not (Airflow 3.3).
+
+    The run's id names the asking: a partition key or a date would be the same for the next run that a person starts.
+    """
+    of_run, tries = context["dag_run"], context["ti"].max_tries
+    run = run_key(of_run.dag_id, of_run.run_id)
     return Asked(clear=f"{run} {tries}" if tries > (retries or 0) else "", force=run if forced(context) else "")
 
 

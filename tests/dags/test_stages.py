@@ -1,4 +1,4 @@
-"""What the stages make of the run they are in: what a trial leaves to others."""
+"""What the stages make of the run they are in: what a trial leaves to others, and what a person asked."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from opensearch_batch import prepare
+from opensearch_batch.core.job import Asked, End, JobRecord, decide, honoured
 from opensearch_batch.core.listing import list_source, news_of
 from opensearch_batch.core.manifest import WorkPrefix
 from opensearch_batch.core.ml_commons import Model
 from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.prepare import OpenSearchPrepareOperator
 from opensearch_batch.services import service
+from opensearch_batch.stage import asked_in
 from tests.core.aws import aws
 
 NAME = "books"
@@ -104,3 +106,32 @@ def test_a_trial_leaves_the_source_news(
     assert len(shards) == (0 if dry_run else 1)
     found = list_source(store, f"s3://{bucket}/in/")
     assert news_of(store, WorkPrefix(f"s3://{bucket}/work", NAME), found) == news
+
+
+def asked(run_id: str, *, max_tries: int = 2, force: bool = False) -> Asked:
+    """Return what is asked in a task with two retries."""
+    return asked_in(context_of(run_id, SimpleNamespace(max_tries=max_tries), force=force), 2)
+
+
+def ended(asked: Asked, state: Any) -> JobRecord:
+    """Return the record of the job that this asking paid for."""
+    return JobRecord(
+        "j", "n", "sagemaker", "m", "i", "o", 0.0, honoured=honoured([], asked), task_id="t", end=End(state, 0.0)
+    )
+
+
+def test_each_forced_run_of_one_partition_pays_once() -> None:
+    """Its retries and clears find what it paid for; the next run that a person forces asks anew."""
+    first = ended(asked("manual__1", force=True), "COMPLETED")
+    assert decide(first, asked("manual__1", force=True)) == "reuse"
+    assert decide(first, asked("manual__1", force=True, max_tries=5)) == "reuse"
+    assert decide(first, asked("manual__2")) == "reuse"
+    assert decide(first, asked("manual__2", force=True)) == "again"
+
+
+def test_each_cleared_run_of_one_partition_pays_once() -> None:
+    """A job that ended badly again in another run can be asked for again there."""
+    first = ended(asked("manual__1", max_tries=5), "FAILED")
+    assert decide(first, asked("manual__1", max_tries=5)) == "refuse"
+    assert decide(first, asked("manual__2")) == "refuse"
+    assert decide(first, asked("manual__2", max_tries=5)) == "again"
