@@ -15,6 +15,7 @@ from opensearch_batch.core.prediction_map import over_sources
 from opensearch_batch.core.repair import answers_of
 from opensearch_batch.core.request import IngestRequest, LoadSettings, OnUnmatched
 from opensearch_batch.core.shard import ShardIngest
+from opensearch_batch.core.unpublished import Note, note_writing
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.links import DeadLettersLink, IndexLink
 from opensearch_batch.poll import polled
@@ -133,6 +134,8 @@ class OpenSearchBatchIngestOperator(BaseOperator):
             manifest = load_manifest(store, work.manifest(run_key_of(context)))
             request = msgspec.structs.replace(self.request, index=self.index)
             shard = msgspec.convert(self.shard, Shard)
+            # Also an attempt that dies after its last document has written news, which the next one does not count.
+            note = note_writing(store, work, shard.id, Note(context["dag_run"].run_id, self.index))
             report = ShardIngest(
                 store,
                 OpenSearchMLHook(self.opensearch_conn_id).cluster,
@@ -143,6 +146,8 @@ class OpenSearchBatchIngestOperator(BaseOperator):
                 request=over_sources(request, adapter, manifest.parameters, manifest.inputs),
                 dead_letters=self.dead_letters,
             ).run(shard, answers_of(store, account, first.answered(work.job(shard.job))), force=forced(context))
+            if note is not None and not report.counts.indexed:
+                store.delete(note)
         self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
         if report.dead_letters:
             self.dead_letters_url = objects(self.aws_conn_id).browse_url(report.dead_letters)

@@ -186,6 +186,8 @@ class _Stages:
         publish = OpenSearchPublishOperator(
             task_id="publish",
             index="{{ params.index }}",
+            work=work,
+            aws_conn_id=of_cluster.aws,
             outlets=[index_asset(of_cluster.opensearch, self._spec.ingest.index)],
         )
         shard.expand(shard=prepare.output) >> reconcile >> publish

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,8 @@ from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.job import Asked
 from opensearch_batch.core.manifest import WorkPrefix, run_key
+
+ENDED = frozenset({"success", "failed"})
 
 
 @contextmanager
@@ -51,6 +53,22 @@ def asked_in(context: Mapping[str, Any], retries: int | None) -> Asked:
 def forced(context: Mapping[str, Any]) -> bool:
     """Say whether a person started this run with ``force``."""
     return bool(context["params"].get("force", False))
+
+
+def run_is_over(context: Mapping[str, Any]) -> Callable[[str], bool]:
+    """Return what says of another run of this DAG whether it has ended, or is gone."""
+    ti = context["ti"]
+
+    def is_over(run_id: str) -> bool:
+        from airflow.sdk.exceptions import AirflowRuntimeError
+
+        try:
+            state: str = ti.get_dagrun_state(dag_id=ti.dag_id, run_id=run_id)
+        except AirflowRuntimeError:
+            return True
+        return state in ENDED
+
+    return is_over
 
 
 def refuse_many(count: int, what: str, things: str, setting: str) -> None:

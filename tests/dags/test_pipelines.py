@@ -62,7 +62,10 @@ def test_a_partition_is_of_the_period_before(make: Make) -> None:
 def test_a_run_may_follow_an_index_or_the_objects(make: Make) -> None:
     """The index another pipeline writes; or the source, through a trigger of its own."""
     outlet: Any
-    (outlet,) = make().task_dict["publish"].outlets
+    publish: Any = make().task_dict["publish"]
+    (outlet,) = publish.outlets
+    ingest: Any = make().task_dict["ingest"]
+    assert (publish.work, publish.aws_conn_id) == (ingest.work, ingest.aws_conn_id)
     followed: Any = make(schedule={"assets": ["x-opensearch://opensearch_default/passages"]}).schedule
     assert [asset.uri for asset in followed] == [outlet.uri]
     dag = make(schedule={"new_objects": {"poll_every_s": 7}})

@@ -1,4 +1,4 @@
-"""What the stages make of the run they are in: what a trial leaves to others, and what a person asked."""
+"""What the stages make of the run they are in: what a trial leaves to others, what a person asked, what is news."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
+from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch import prepare
+from opensearch_batch import ingest, prepare, publish
+from opensearch_batch.core.errors import RetriableError
+from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.job import Asked, End, JobRecord, decide, honoured
 from opensearch_batch.core.listing import list_source, news_of
-from opensearch_batch.core.manifest import WorkPrefix
+from opensearch_batch.core.manifest import Manifest, PrepareCounts, Shard, WorkPrefix, save
 from opensearch_batch.core.ml_commons import Model
+from opensearch_batch.core.progress import IngestCounts
 from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.shard import ShardIngest
+from opensearch_batch.core.unpublished import Note, note_writing
+from opensearch_batch.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.prepare import OpenSearchPrepareOperator
+from opensearch_batch.publish import OpenSearchPublishOperator
+from opensearch_batch.schedules import index_asset
 from opensearch_batch.services import service
-from opensearch_batch.stage import asked_in
+from opensearch_batch.stage import asked_in, run_key_of
 from tests.core.aws import aws
 
 NAME = "books"
@@ -68,7 +78,8 @@ def bucket(s3_client: Any) -> str:
 def store(s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Objects:
     """The object storage of every connection; model and index are there and fit."""
     found = S3Objects(s3_client)
-    monkeypatch.setattr(prepare, "objects", lambda conn_id: found)  # noqa: ARG005 - one for all
+    for module in (ingest, prepare, publish):
+        monkeypatch.setattr(module, "objects", lambda conn_id: found)  # noqa: ARG005 - one for all
     monkeypatch.setattr(OpenSearchPrepareOperator, "_model", lambda self, **_: Model("m", PARAMETERS))  # noqa: ARG005 - as above
     monkeypatch.setattr(OpenSearchPrepareOperator, "_check_index", lambda *_, **__: [])
     return found
@@ -135,3 +146,121 @@ def test_each_cleared_run_of_one_partition_pays_once() -> None:
     assert decide(first, asked("manual__1", max_tries=5)) == "refuse"
     assert decide(first, asked("manual__2")) == "refuse"
     assert decide(first, asked("manual__2", max_tries=5)) == "again"
+
+
+class Counted(Ti):
+    """A task instance whose XComs are known, in a DAG with other runs."""
+
+    dag_id = NAME
+    map_index = 0
+
+    def __init__(self, indexed: int = 0, states: dict[str, str] | None = None) -> None:
+        super().__init__()
+        self.indexed = indexed
+        self.states = states or {}
+
+    def xcom_pull(self, *, task_ids: str, **_: Any) -> Any:
+        """Return what reconcile counted, or what poll saw."""
+        polled = {"task_id": "t", "state": "COMPLETED", "outputs": []}
+        return {"reconcile": {"counts": {"indexed": self.indexed}}, "poll": polled}.get(task_ids)
+
+    def get_dagrun_state(self, *, dag_id: str, run_id: str) -> str:
+        """Return the state of a run."""
+        assert dag_id == NAME
+        return self.states[run_id]
+
+
+def has_news(bucket: str, *, indexed: int = 0, run_id: str = "manual__1", index: str = NAME, **states: str) -> bool:
+    """Say whether a run's publish tells those who follow the index books."""
+    asset = index_asset("opensearch_default", NAME)
+    task = OpenSearchPublishOperator(task_id="publish", index=index, work=f"s3://{bucket}/work", outlets=[asset])
+    events = {asset: SimpleNamespace(extra=None)}
+    context = context_of(run_id, Counted(indexed, states)) | {"outlet_events": events}
+    try:
+        task.execute(context)
+    except AirflowSkipException:
+        assert events[asset].extra is None
+        return False
+    assert events[asset].extra == {"indexed": indexed}
+    return True
+
+
+def test_what_was_written_and_not_told_is_news(bucket: str, store: S3Objects) -> None:
+    """Of this run, whatever its last attempt counted, and of one that failed; told once."""
+    work = WorkPrefix(f"s3://{bucket}/work", NAME)
+    assert not has_news(bucket)
+    assert has_news(bucket, indexed=1)
+    note_writing(store, work, "a", Note("manual__1", NAME))
+    assert [has_news(bucket) for _ in range(2)] == [True, False]
+    note_writing(store, work, "a", Note("manual__0", NAME))
+    assert [has_news(bucket, manual__0="failed") for _ in range(2)] == [True, False]
+
+
+def test_a_run_that_goes_on_tells_its_own_news(bucket: str, store: S3Objects) -> None:
+    """What it writes after another run's publish would else be nobody's news."""
+    note_writing(store, WorkPrefix(f"s3://{bucket}/work", NAME), "a", Note("manual__0", NAME))
+    assert not has_news(bucket, manual__0="running")
+    assert has_news(bucket, indexed=1, manual__0="running")
+    assert has_news(bucket, run_id="manual__0")
+
+
+def test_another_index_is_nobody_s_news(bucket: str, store: S3Objects) -> None:
+    """Neither of a trial, nor of one that failed; and a trial tells nothing of the pipeline's own index."""
+    work = WorkPrefix(f"s3://{bucket}/work", NAME)
+    note_writing(store, work, "a", Note("manual__0", "other"))
+    assert not has_news(bucket, manual__0="failed")
+    note_writing(store, work, "a", Note("manual__0", NAME))
+    assert not has_news(bucket, index="other", manual__0="failed")
+    assert has_news(bucket, manual__0="failed")
+
+
+def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *attempts: int | Exception) -> None:
+    """Run the attempts of one task: each writes so many documents, or fails."""
+    shard = Shard("s", "i", "j", 1, 1)
+    found = WorkPrefix(f"s3://{bucket}/work", NAME)
+    manifest = Manifest(NAME, "r", "s", "sagemaker", "m", PrepareCounts(), [], None, parameters=PARAMETERS)
+    save(store, found.manifest(run_key_of(context_of())), manifest)
+    done = iter(attempts)
+
+    def run(*_: Any, **__: Any) -> IngestReport:
+        attempt = next(done)
+        if isinstance(attempt, Exception):
+            raise attempt
+        return IngestReport(NAME, "DONE", IngestCounts(indexed=attempt), None, [])
+
+    monkeypatch.setattr(ShardIngest, "run", run)
+    monkeypatch.setattr(ingest, "outputs_store", lambda **_: store)
+    cluster = SimpleNamespace(search_url=lambda index: index)
+    monkeypatch.setattr(ingest, "OpenSearchMLHook", lambda conn_id: SimpleNamespace(cluster=cluster))  # noqa: ARG005 - one for all
+    task = OpenSearchBatchIngestOperator(
+        task_id="ingest",
+        shard=msgspec.to_builtins(shard),
+        work=f"s3://{bucket}/work",
+        service="sagemaker",
+        index=NAME,
+        field_map={"text": "$.text"},
+    )
+    for attempt in attempts:
+        if isinstance(attempt, Exception):
+            with pytest.raises(type(attempt)):
+                task.execute(context_of(ti=Counted()))
+        else:
+            task.execute(context_of(ti=Counted()))
+
+
+@pytest.mark.parametrize(
+    ("attempts", "news"),
+    [
+        ([RetriableError("it died"), 0], True),
+        ([1], True),
+        ([1, 0], True),
+        ([0], False),
+        ([0, 0], False),
+    ],
+)
+def test_news_of_an_attempt_that_died_is_told(
+    bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, attempts: list[int | Exception], *, news: bool
+) -> None:
+    """The last attempt finds all documents there and counts none; where none of them wrote there is no news."""
+    ingest_of(bucket, store, monkeypatch, *attempts)
+    assert has_news(bucket) == news

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from opensearch_batch.core.manifest import Shard, save
 from opensearch_batch.data_prepper.connections import MODEL
 from opensearch_batch.data_prepper.operator import DataPrepperOperator
-from opensearch_batch.stage import errors_end_the_task, forced, refuse_many, run_key_of
+from opensearch_batch.stage import errors_end_the_task, forced, refuse_many, run_is_over, run_key_of
 
 if TYPE_CHECKING:
     from opensearch_batch.core.data_prepper.ingest import UnitIngest
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # What `run` says where nothing is handed out; without it, this stage failed.
 NOTHING: dict[str, Any] = {"manifest": None, "model_id": "", "rows": []}
-ENDED = frozenset({"success", "failed"})
 
 
 class OpenSearchScanOperator(DataPrepperOperator):
@@ -59,7 +58,7 @@ class OpenSearchScanOperator(DataPrepperOperator):
             run=context["dag_run"].run_id,
             at=at,
             done_for=self._checked(road, self.units(road, key, at)),
-            is_over=_is_over(context),
+            is_over=run_is_over(context),
         )
         units, counts = scan.plan(force=force, writes=not dry_run)
         self.log.info("%s", counts)
@@ -128,19 +127,3 @@ class OpenSearchScannedRowsOperator(BaseOperator):
         """Pass them on."""
         run = context["ti"].xcom_pull(task_ids="prepare", key="run")
         return list(run["rows"]) if run else []
-
-
-def _is_over(context: Any) -> Callable[[str], bool]:  # noqa: ANN401 - Airflow's context
-    """Return what says of another run of this DAG whether it has ended, or is gone."""
-    ti = context["ti"]
-
-    def is_over(run_id: str) -> bool:
-        from airflow.sdk.exceptions import AirflowRuntimeError
-
-        try:
-            state: str = ti.get_dagrun_state(dag_id=ti.dag_id, run_id=run_id)
-        except AirflowRuntimeError:
-            return True
-        return state in ENDED
-
-    return is_over
