@@ -30,7 +30,8 @@ CLEAR_TO_PAY = "clear batch_predict to submit (and pay for) a new job"
 class End(msgspec.Struct, frozen=True):
     """How a job ended, when (epoch seconds), and the service's own reason.
 
-    LOST: ML Commons no longer knows its task. UNUSABLE: it completed, but its output is gone or lacks rows.
+    LOST: ML Commons no longer knows its task. UNUSABLE: it completed, but its output was gone before it was ingested,
+    or lacks rows.
     """
 
     state: State

@@ -17,7 +17,7 @@ from opensearch_batch.core.manifest import Manifest, WorkPrefix, save
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.output_rows import Removed, UsedJobs, removed_uri
 
-KEPT_NAMES = ("job.json", "removed.json", "used.json")
+KEPT_NAMES = ("job.json", "read.json", "removed.json", "used.json")
 # The last second that has a date: of what a pipeline without retention used.
 FOR_EVER = 253_402_300_799.0
 _STAMP = "%Y%m%dT%H%M%S"
