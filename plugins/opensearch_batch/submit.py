@@ -21,6 +21,7 @@ from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, Re
 from opensearch_batch.core.job import Asked, Decision, JobRecord, Ledger, decide
 from opensearch_batch.core.manifest import JOB_NAME, Shard, WorkPrefix
 from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.retention import note_taken
 from opensearch_batch.core.slots import Slot, Slots
 from opensearch_batch.core.submission import Submission, ThroughMLCommons
 from opensearch_batch.core.watch import PATIENCE_S
@@ -105,6 +106,7 @@ class Submit:
             BatchError: the service refuses it, or a server was away.
         """
         folder = self._work.job(shard.job)
+        note_taken(self._objects, folder, now=time.time())
         ledger = Ledger(self._objects, folder)
         found = ledger.load()
         pays = decide(found[0] if found else None, asked) in {"submit", "again", "recover"}
