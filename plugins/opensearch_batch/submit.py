@@ -21,6 +21,7 @@ from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, Re
 from opensearch_batch.core.job import Asked, Decision, JobRecord, Ledger, decide
 from opensearch_batch.core.manifest import JOB_NAME, Shard, WorkPrefix
 from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.own_input import refuse_changed
 from opensearch_batch.core.retention import note_taken
 from opensearch_batch.core.slots import Slot, Slots
 from opensearch_batch.core.submission import Submission, ThroughMLCommons
@@ -114,7 +115,13 @@ class Submit:
             most = self._terms.max_jobs_in_flight or 0
             return Waiting(folder, self._slots_folder, most, reason=f"{most} jobs are in flight (max_jobs_in_flight)")
         try:
-            submission = Submission(ledger, self._through, clock=time.time, sleep=time.sleep)
+            submission = Submission(
+                ledger,
+                self._through,
+                clock=time.time,
+                sleep=time.sleep,
+                check=lambda record: refuse_changed(self._objects, record),
+            )
             return submission.run(lambda generation: self._draft(shard, folder, generation), asked)
         except Throttled as error:
             return self._not_now(folder, error, since)
@@ -146,6 +153,7 @@ class Submit:
             output=shard.output.replace(JOB_NAME, name) or f"{folder}/output/{generation}/",
             intended_at=time.time(),
             generation=generation,
+            input_etag=shard.etag,
         )
 
     @property

@@ -192,10 +192,14 @@ def repair_shard(
         number: which round this is, counted from 1.
 
     Raises:
-        OutputUnusable: the shard's input is gone, or no longer the one that was prepared.
+        OutputUnusable: the shard's input is no longer the one that was prepared.
+        FatalError: the user's own input changed since.
     """
     wanted, digest, size_bytes, at = iter([*failed.positions, -1]), hashlib.sha256(), 0, 0
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool, objects.open(shard.input) as stream:
+    with (
+        tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool,
+        objects.open(shard.input, etag=shard.etag or None) as stream,
+    ):
         position = next(wanted)
         for at, line in enumerate(lines(stream, max_line_bytes=MAX_LINE_BYTES)):
             if at == position:
