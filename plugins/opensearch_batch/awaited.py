@@ -114,7 +114,7 @@ class AwaitedJob:
         return end
 
     def _end_of(self, record: JobRecord, end: End) -> End:
-        if not record.input_etag:
+        if end.state != "COMPLETED" or not record.input_etag:
             return end
         found = Ledger(self._objects(), self._folder).load()
         if found and found[0].generation == record.generation and found[0].end is not None:
