@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from opensearch_batch import submit
 from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
-from opensearch_batch.core.job import End, JobRecord, Ledger
+from opensearch_batch.core.job import Asked, End, JobRecord, Ledger
+from opensearch_batch.core.local_files import LocalFiles
+from opensearch_batch.core.manifest import Shard, WorkPrefix
 from opensearch_batch.core.s3 import S3Objects
-from opensearch_batch.submit import SubmitTrigger, slots
+from opensearch_batch.submit import JobTerms, Submit, SubmitTrigger, slots
 
 
 def record(end: End | None = None, *, task_id: str | None = "t", intended_at: float = 0.0) -> JobRecord:
@@ -60,3 +64,23 @@ def test_a_slot_that_cannot_be_had_ends_the_wait(monkeypatch: pytest.MonkeyPatch
 
     assert asyncio.run(events()) == [{"since": 7.0}]
     assert (len(tries) == 1) == isinstance(error, ConfigError)
+
+
+@pytest.fixture
+def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Submit, LocalFiles]:
+    """What submits a pipeline's jobs, with a folder for a store; the cluster is for who submits indeed."""
+    store, ml = LocalFiles(tmp_path), SimpleNamespace(model=lambda _: None)
+    monkeypatch.setattr(submit, "objects", lambda _: store)
+    monkeypatch.setattr(submit, "OpenSearchMLHook", lambda _: SimpleNamespace(ml=ml))
+    monkeypatch.setattr(submit, "provider_of", lambda *_, **__: None)
+    return Submit(WorkPrefix("s3://work", "p"), JobTerms("openai", "m")), store
+
+
+def test_a_job_that_is_found_is_taken(submits: tuple[Submit, LocalFiles]) -> None:
+    """So that no other run removes its outputs before this one has ingested them."""
+    submission, store = submits
+    assert Ledger(store, "s3://work/jobs/k").write(record(End("COMPLETED", 1.0)), over=None)
+    done = submission.run(Shard("0000", "in", "k", 1, 1), Asked())
+    assert isinstance(done, tuple)
+    assert done[0] == "reuse"
+    assert store.head("s3://work/jobs/k/taken.json") is not None

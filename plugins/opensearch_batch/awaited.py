@@ -18,6 +18,7 @@ from opensearch_batch.core.lookout import Words
 from opensearch_batch.core.ml_commons import MLCommons
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.output_rows import Answered
+from opensearch_batch.core.own_input import end_of
 from opensearch_batch.core.waiters import Waiter, Waiters
 from opensearch_batch.hooks import OpenSearchMLHook, Shared, objects
 from opensearch_batch.providers import provider_of
@@ -101,14 +102,25 @@ class AwaitedJob:
         """Cancel an ML Commons task."""
         shared_ml(self._opensearch_conn_id).cancel(task_id)
 
-    def conclude(self, record: JobRecord, end: End, *, cancel: bool) -> None:
-        """Record how it ended; cancel it first where it runs on."""
+    def conclude(self, record: JobRecord, end: End, *, cancel: bool) -> End:
+        """Record how it ended, and return that; cancel it first where it runs on."""
         if cancel:
             self._stop(record)
+        end = self._end_of(record, end)
         try:
             Ledger(self._objects(), self._folder).end(record.generation, end, record.remote_job)
         except RetriableError as error:
             log.warning("the end is not recorded, the next run will ask the service again: %s", error)
+        return end
+
+    def _end_of(self, record: JobRecord, end: End) -> End:
+        if end.state != "COMPLETED" or not record.input_etag:
+            return end
+        found = Ledger(self._objects(), self._folder).load()
+        if found and found[0].generation == record.generation and found[0].end is not None:
+            # Who saw it first compared the input; what changed after that the job did not read.
+            return found[0].end
+        return end_of(self._objects(), record, end)
 
     def _stop(self, record: JobRecord) -> None:
         if record.task_id is not None:

@@ -252,12 +252,12 @@ class MLTaskTrigger(BaseTrigger):
             try:
                 if cancel and waiter and (others := await asyncio.to_thread(job.left, waiter)):
                     raise FatalError(f"{end.reason}; job {record.name} runs on, others wait for it: {names_of(others)}")
-                await asyncio.to_thread(job.conclude, record, end, cancel=cancel)
+                known = await asyncio.to_thread(job.conclude, record, end, cancel=cancel)
             except RetriableError as error:
                 watch = self._bear(watch, error)
                 await asyncio.sleep(watch.pause_s(now=time.time()))
             else:
-                return msgspec.structs.replace(record, end=end)
+                return msgspec.structs.replace(record, end=known)
 
     async def _look(self, record: JobRecord, watch: Watch, look_at: float) -> Words | BatchError:
         """Ask for the job when it is time, or learn with others what ML Commons stored of it.

@@ -21,6 +21,8 @@ from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, Re
 from opensearch_batch.core.job import Asked, Decision, JobRecord, Ledger, decide
 from opensearch_batch.core.manifest import JOB_NAME, Shard, WorkPrefix
 from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.own_input import refuse_changed
+from opensearch_batch.core.retention import note_taken
 from opensearch_batch.core.slots import Slot, Slots
 from opensearch_batch.core.submission import Submission, ThroughMLCommons
 from opensearch_batch.core.watch import PATIENCE_S
@@ -105,6 +107,7 @@ class Submit:
             BatchError: the service refuses it, or a server was away.
         """
         folder = self._work.job(shard.job)
+        note_taken(self._objects, folder, now=time.time())
         ledger = Ledger(self._objects, folder)
         found = ledger.load()
         pays = decide(found[0] if found else None, asked) in {"submit", "again", "recover"}
@@ -112,7 +115,13 @@ class Submit:
             most = self._terms.max_jobs_in_flight or 0
             return Waiting(folder, self._slots_folder, most, reason=f"{most} jobs are in flight (max_jobs_in_flight)")
         try:
-            submission = Submission(ledger, self._through, clock=time.time, sleep=time.sleep)
+            submission = Submission(
+                ledger,
+                self._through,
+                clock=time.time,
+                sleep=time.sleep,
+                check=lambda record: refuse_changed(self._objects, record),
+            )
             return submission.run(lambda generation: self._draft(shard, folder, generation), asked)
         except Throttled as error:
             return self._not_now(folder, error, since)
@@ -144,6 +153,7 @@ class Submit:
             output=shard.output.replace(JOB_NAME, name) or f"{folder}/output/{generation}/",
             intended_at=time.time(),
             generation=generation,
+            input_etag=shard.etag,
         )
 
     @property

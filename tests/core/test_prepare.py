@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
 from opensearch_batch.core.listing import find_documents
 from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Segment, WorkPrefix
+from opensearch_batch.core.objects import ObjectInfo
 from opensearch_batch.core.prepare import Prepare
 from opensearch_batch.core.s3 import S3Objects
 
@@ -197,3 +199,18 @@ def test_too_few_records_for_the_service_are_refused(store: S3Objects, bucket: s
     put(store, bucket, "a.jsonl", *rows(0, 1))
     with pytest.raises(ConfigError, match="the source has 1 records, and the service takes no job of fewer than 2"):
         prepare(store, bucket, limits=ShardLimits(3, 1000, 200, min_records=2))
+
+
+def test_a_shard_is_taken_before_it_is_looked_for(store: S3Objects, bucket: str, s3_client: Any) -> None:
+    """Else another run could remove what was found there, and not written again."""
+    seen = list[bool]()
+
+    class Watching(S3Objects):
+        def head(self, uri: str) -> ObjectInfo | None:
+            if uri.endswith("/input.jsonl"):
+                seen.append(super().head(uri.replace("input.jsonl", "taken.json")) is not None)
+            return super().head(uri)
+
+    put(store, bucket, "a.jsonl", *rows(0, 2))
+    prepare(Watching(s3_client), bucket)
+    assert seen == [True]

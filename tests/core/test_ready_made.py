@@ -36,6 +36,7 @@ def test_each_object_is_a_shard_where_it_is(tmp_path: Path) -> None:
     assert (first.shard.input, first.shard.records, first.shard.bytes, first.shard.source) == (
         "s3://in/a.jsonl", 2, 16, "",
     )  # fmt: skip
+    assert first.shard.etag != second.shard.etag != ""
     assert first.shard.job == hashlib.sha256(b'{"a":1}\n{"a":2}\n').hexdigest()
     assert second.segments == [Segment("s3://in/b.jsonl", 1, 2)]
 

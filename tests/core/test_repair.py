@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 
-from opensearch_batch.core.errors import OutputUnusable
+from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.join import Row
 from opensearch_batch.core.manifest import Shard, WorkPrefix
 from opensearch_batch.core.output_rows import Answered, LastAnswers, OutputRows
@@ -139,6 +140,13 @@ def test_an_input_that_changed_is_not_asked_again(jobs: Jobs, positions: list[in
     """Its lines are no longer the records that failed."""
     with pytest.raises(OutputUnusable, match="its 6 lines are not the 6 that were prepared"):
         repair_shard(jobs.store, jobs.work, jobs.shard, Failed(positions), job_key=str, number=1)
+
+
+def test_a_users_own_input_that_changed_is_not_asked_again(jobs: Jobs) -> None:
+    """It may have as many lines as before."""
+    shard = msgspec.structs.replace(jobs.shard, etag="of-another-version")
+    with pytest.raises(FatalError, match=r"input\.jsonl changed .*run again"):
+        repair_shard(jobs.store, jobs.work, shard, Failed([1]), job_key=str, number=1)
 
 
 def test_an_output_that_is_gone_is_named(jobs: Jobs) -> None:

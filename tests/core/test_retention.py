@@ -13,7 +13,7 @@ from opensearch_batch.core.local_files import LocalFiles
 from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard, WorkPrefix, save
 from opensearch_batch.core.output_rows import Answered, LastAnswers, OutputRows, load_removed
 from opensearch_batch.core.repair import Repair, RepairAccount
-from opensearch_batch.core.retention import clean_up, note_use
+from opensearch_batch.core.retention import clean_up, note_taken, note_use
 from opensearch_batch.services import service
 
 DAY_S = 86_400.0
@@ -118,6 +118,56 @@ def test_what_a_pipeline_keeps_for_ever_no_other_one_removes(runs: Runs) -> None
     assert runs.clean("q", now=NOW + 10 * KEEP_S) == 0
     assert runs.clean("p", now=NOW + 10 * KEEP_S) == 0
     assert runs.names("a") == WHOLE
+
+
+def test_what_a_run_has_taken_stays_until_it_had_its_time(runs: Runs) -> None:
+    """It needs them though nobody used them for long; that it never ended well does not keep them for ever."""
+    runs.use("p", "r", [runs.job("a"), runs.job("b")], at=NOW)
+    runs.use("p", "r2", [runs.job("c")], at=NOW)
+    taken_at = NOW + KEEP_S + DAY_S
+    note_taken(runs.objects, runs.work("p").job("b"), now=taken_at)
+    assert runs.clean("p", now=taken_at + 1) == 1
+    assert (runs.names("a"), runs.names("b")) == (WHOLE, WHOLE | {"taken.json"})
+    assert runs.names("c") == LEFT
+    assert runs.clean("p", now=taken_at + KEEP_S - 1) == 0
+    assert runs.clean("p", now=taken_at + KEEP_S + 1) == 2
+    assert (runs.names("a"), runs.names("b")) == (LEFT, LEFT - {"removed.json"} | {"taken.json"})
+
+
+def test_what_a_run_took_and_used_goes_by_its_own_note(runs: Runs) -> None:
+    """The older note of the files is over then, and nothing is removed twice."""
+    answered = runs.job("a")
+    runs.use("p", "r", [answered], at=NOW)
+    note_taken(runs.objects, answered.job, now=NOW + KEEP_S)
+    runs.use("p", "r2", [answered], at=NOW + KEEP_S + DAY_S)
+    assert runs.clean("p", now=NOW + KEEP_S + DAY_S) == 0
+    assert len(list(runs.objects.list(runs.work("p").retention()))) == 1
+    assert runs.clean("p", now=NOW + 2 * KEEP_S + 2 * DAY_S) == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "refused", "stays"),
+    [
+        (None, None, True),
+        (End("COMPLETED", NOW + KEEP_S), None, True),
+        (End("COMPLETED", NOW - 1), None, False),
+        # Nothing came of it, so nothing reads the files.
+        (None, "no such model", False),
+    ],
+)
+def test_what_a_job_under_way_reads_stays(runs: Runs, end: End | None, refused: str | None, *, stays: bool) -> None:
+    """It was paid for once more; also when it has ended and its rows are not yet ingested."""
+    answered = runs.job("a")
+    runs.use("p", "r", [answered], at=NOW)
+    ledger = Ledger(runs.objects, answered.job)
+    found = ledger.load()
+    assert found is not None
+    record = msgspec.structs.replace(found[0], generation=2, end=end, refused=refused)
+    assert ledger.write(record, over=found[1])
+    assert runs.clean("p", now=NOW + KEEP_S + 1) == (0 if stays else 1)
+    assert (runs.names("a"), runs.unstaged) == ((WHOLE, []) if stays else (LEFT, ["a"]))
+    if stays:
+        assert runs.clean("p", now=NOW + 2 * KEEP_S + 1) == (0 if end is None else 1)
 
 
 def test_a_cleaning_that_was_killed_goes_on(runs: Runs) -> None:

@@ -30,7 +30,8 @@ CLEAR_TO_PAY = "clear batch_predict to submit (and pay for) a new job"
 class End(msgspec.Struct, frozen=True):
     """How a job ended, when (epoch seconds), and the service's own reason.
 
-    LOST: ML Commons no longer knows its task. UNUSABLE: it completed, but its output is gone or lacks rows.
+    LOST: ML Commons no longer knows its task. UNUSABLE: it completed, but its output was gone before it was ingested,
+    or lacks rows, or its input changed under it.
     """
 
     state: State
@@ -43,7 +44,8 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `staged` names the shard's file at the service, where that is not S3; `restage` says that it may be what was
     refused. `refused` is the reason why the paid call was refused: then the next attempt may submit, when it finds no
-    job. `honoured` are the clears and forces (`Asked`) that this generation or an earlier one answered.
+    job. `honoured` are the clears and forces (`Asked`) that this generation or an earlier one answered. `input_etag` is
+    that of an input that is the user's own object.
     """
 
     job: str
@@ -62,6 +64,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     remote_job: dict[str, Any] = {}
     end: End | None = None
     history: list[dict[str, Any]] = []
+    input_etag: str = ""
 
     @property
     def status(self) -> Literal["intent", "submitted", "ended"]:

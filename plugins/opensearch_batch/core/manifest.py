@@ -35,7 +35,8 @@ class Shard(msgspec.Struct, frozen=True):
 
     `id` is its position in the run, `job` its job key, `bytes` the size of `input`. `source` holds the records as
     ``{"record_id": …, "record": …}``, where the service's rows will not (else empty). `output` is where the user wants
-    the job's output, with `JOB_NAME` for its name; below the job's own folder if empty. This is what XCom carries.
+    the job's output, with `JOB_NAME` for its name; below the job's own folder if empty. `etag` is that of an input
+    that is the user's own object, which may change (else empty). This is what XCom carries.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Shard(msgspec.Struct, frozen=True):
     bytes: int
     source: str = ""
     output: str = ""
+    etag: str = ""
 
 
 class PrepareCounts(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ import msgspec
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.join import Row
+from opensearch_batch.core.manifest import save
 from opensearch_batch.core.objects import ObjectInfo, Objects
 from opensearch_batch.core.prediction_map import OUTPUT
 from opensearch_batch.core.record_ids import RECORD_ID, position_of, record_id
@@ -57,15 +58,63 @@ class Removed(msgspec.Struct, frozen=True):
     used: UsedJobs
 
 
+class Known(msgspec.Struct, frozen=True):
+    """What is known of outputs that may be gone, and when retention removed them (None: it did not)."""
+
+    used: UsedJobs
+    removed_at: float | None = None
+
+
 def removed_uri(folder: str) -> str:
     """Return where that account lies, beside the job's record."""
     return f"{folder}/removed.json"
 
 
+def read_uri(folder: str) -> str:
+    """Return where it is noted, beside the job's record, which outputs an ingest read whole."""
+    return f"{folder}/read.json"
+
+
 def load_removed(objects: Objects, folder: str) -> Removed | None:
-    """Return it, None when nothing was removed."""
+    """Return the account of what retention removed, None when nothing was removed."""
     stored = objects.read(removed_uri(folder)) if folder else None
     return None if stored is None else msgspec.json.decode(stored.content, type=Removed)
+
+
+def load_known(objects: Objects, first: Answered) -> Known | None:
+    """Return what is known of the outputs of a shard whose own job answered so, None when no ingest read them yet.
+
+    Pipelines may share the job and repair it differently often: the account of most jobs tells of the others too.
+    """
+    found = []
+    if removed := load_removed(objects, first.job):
+        found.append(Known(removed.used, removed.at))
+    if read := _load_read(objects, first.job):
+        found.append(Known(read))
+    # An account of another generation is of other outputs.
+    fits = [known for known in found if known.used.answered[0].outputs == first.outputs]
+    return max(fits, key=lambda known: len(known.used.answered), default=None)
+
+
+def note_read(objects: Objects, used: UsedJobs) -> None:
+    """Note that an ingest read these outputs whole: should they go, by whomever, the work is known as done."""
+    folder = used.answered[0].job
+    if not folder or _covers(_load_read(objects, folder), used):
+        return
+    save(objects, read_uri(folder), used)
+
+
+def _load_read(objects: Objects, folder: str) -> UsedJobs | None:
+    stored = objects.read(read_uri(folder)) if folder else None
+    return None if stored is None else msgspec.json.decode(stored.content, type=UsedJobs)
+
+
+def _covers(noted: UsedJobs | None, used: UsedJobs) -> bool:
+    return (
+        noted is not None
+        and noted.answered[: len(used.answered)] == used.answered
+        and noted.outputs[: len(used.outputs)] == used.outputs
+    )
 
 
 class OutputRow(msgspec.Struct, frozen=True):
@@ -96,23 +145,27 @@ class OutputRows:
         self._answers = answers
 
     def source(self, answered: Sequence[Answered]) -> Source:
-        """Return the objects of all answers, the jobs in their order; those that retention removed are known too.
+        """Return the objects of all answers, the jobs in their order; those gone that were read before are known too.
 
         Raises:
-            OutputUnusable: one is gone.
+            OutputUnusable: one is gone, and no ingest has read it.
         """
         found: list[ObjectInfo] = []
         for answer, output in ((one, uri) for one in answered for uri in one.outputs):
-            now = self._list(output) or self._removed(answered[0], output)
+            now = self._list(output) or self._known(answered[0], output)
             if not now:
                 raise answer.unusable(f"{output}: the job's output is gone")
             found += now
         return Source("output", tuple(found))
 
-    def _removed(self, first: Answered, output: str) -> list[ObjectInfo]:
+    def _known(self, first: Answered, output: str) -> list[ObjectInfo]:
         """Return the objects of an output as they were; the account of all lies with the shard's first job."""
-        removed = load_removed(self._objects, first.job)
-        return [item for item in removed.used.outputs if item.uri.startswith(output)] if removed else []
+        known = load_known(self._objects, first)
+        return [item for item in known.used.outputs if item.uri.startswith(output)] if known else []
+
+    def are_there(self, answered: Sequence[Answered]) -> bool:
+        """Say whether no output is gone."""
+        return all(self._list(uri) for one in answered for uri in one.outputs)
 
     def used(self, answered: Sequence[Answered]) -> UsedJobs:
         """Return what an ingest of all answers uses."""
@@ -133,12 +186,12 @@ class OutputRows:
             first: the answer of the shard's own job, where this is another's.
 
         Raises:
-            OutputUnusable: an output is gone.
-            FatalError: retention removed it.
+            OutputUnusable: an output is gone, and no ingest has read it.
+            FatalError: it was read before; retention removed it, or its service or the bucket did.
         """
         there = [self._list(output) for output in answer.outputs]
         if not all(there):
-            self._refuse_removed(first or answer)
+            self._refuse_known(first or answer)
             raise answer.unusable(f"{', '.join(answer.outputs)}: the job's output is gone")
         source = Source("output", tuple(chain.from_iterable(there)))
         at, seen = 0, bytearray()
@@ -155,14 +208,17 @@ class OutputRows:
                 yield OutputRow(entry, position, told.error, again=_note(seen, position))
             at += 1
 
-    def _refuse_removed(self, first: Answered) -> None:
-        removed = load_removed(self._objects, first.job)
-        if removed is not None:
-            on = datetime.fromtimestamp(removed.at, UTC).date()
-            raise FatalError(
-                f"{first.job}: the job's output was removed on {on} (retention_days), and not all of it is in the "
-                "index as it is asked for now; a run with force pays for the job once more"
-            )
+    def _refuse_known(self, first: Answered) -> None:
+        known = load_known(self._objects, first)
+        if known is None:
+            return
+        went = "was read before and is gone (its service removed it, or a lifecycle rule of the bucket)"
+        if known.removed_at is not None:
+            went = f"was removed on {datetime.fromtimestamp(known.removed_at, UTC).date()} (retention_days)"
+        raise FatalError(
+            f"{first.job}: the job's output {went}, and not all of it is in the index as it is asked for now; a run "
+            "with force pays for the job once more"
+        )
 
     def refuse_other_count(self, answer: Answered, rows: int, records: int) -> None:
         """Raise OutputUnusable when rows that are known by their place are not as many as the records."""

@@ -7,6 +7,7 @@ and not written again. A line that cannot be a record is a dead letter; no line 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from opensearch_batch.core.blocks import Block, Blocks
@@ -19,6 +20,7 @@ from opensearch_batch.core.manifest import PrepareCounts, PreparedShard, Shard, 
 from opensearch_batch.core.objects import ObjectInfo, Objects
 from opensearch_batch.core.record_ids import record_id
 from opensearch_batch.core.records import Empty, Entry, Record, Unfit, format_of, read_records
+from opensearch_batch.core.retention import note_taken
 from opensearch_batch.core.spec import Format
 
 
@@ -189,6 +191,9 @@ class Prepare:
         key = self._job_key(draft.input.digest())
         folder = self._work.job(key)
         uri = f"{folder}/input.jsonl"
+        if self._writes:
+            # First: what is found here must not be removed before the run has used it.
+            note_taken(self._objects, folder, now=time.time())
         self._put(uri, draft.input)
         source = ""
         if draft.source is not None:

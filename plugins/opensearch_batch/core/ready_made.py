@@ -51,5 +51,5 @@ def _shard(
             f"{item.uri}: {records} records, {size_bytes} bytes; a job takes {limits.min_records} to "
             f"{limits.max_records} and {limits.max_bytes} bytes; let prepare cut it"
         )
-    shard = Shard(f"{number:04d}", item.uri, job_key(content.hexdigest()), records, size_bytes)
+    shard = Shard(f"{number:04d}", item.uri, job_key(content.hexdigest()), records, size_bytes, etag=item.etag)
     return PreparedShard(shard, [Segment(item.uri, 1, records)])

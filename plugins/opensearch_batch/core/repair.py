@@ -17,7 +17,7 @@ from opensearch_batch.core.errors import OutputUnusable
 from opensearch_batch.core.job import BAD_ENDS, CLEAR_TO_PAY, JobRecord, spoil
 from opensearch_batch.core.manifest import Shard, WorkPrefix
 from opensearch_batch.core.objects import Objects, lines
-from opensearch_batch.core.output_rows import Answered, OutputRow, OutputRows, load_removed
+from opensearch_batch.core.output_rows import Answered, OutputRow, OutputRows, load_known
 from opensearch_batch.services.base import Service, job_keys
 
 SPOOL_BYTES = 16 << 20
@@ -88,8 +88,8 @@ class Repair:
             The account; or the record of a job that has not ended; or what `submit` gave in place of one.
 
         Raises:
-            OutputUnusable: the job's output is gone or has not a row for each record, or the shard's input is gone. Of
-                a smaller job it counts as a bad end.
+            OutputUnusable: the job's output is gone before an ingest read it, or has not a row for each record, or the
+                shard's input is gone. Of a smaller job it counts as a bad end.
         """
         while True:
             try:
@@ -102,10 +102,9 @@ class Repair:
     def _run(
         self, first: Answered, submit: Callable[[Shard], JobRecord | Elsewhere]
     ) -> RepairAccount | JobRecord | Elsewhere:
-        removed = load_removed(self._objects, first.job)
-        if removed and removed.used.answered[0].outputs == first.outputs:
+        if gone := self._gone(first):
             # Whatever was repaired then, its rows are gone.
-            return RepairAccount(removed.used.answered, [one.task_id for one in removed.used.answered])
+            return RepairAccount(gone, [one.task_id for one in gone])
         answered, tasks = [first], [first.task_id]
         failed, reason = find_failed(self._rows, self._shard, answered), ""
         for number in range(1, self._rounds + 1):
@@ -127,6 +126,15 @@ class Repair:
             answered.append(Answered(outputs, failed.positions, folder, record.task_id))
             failed = find_failed(self._rows, self._shard, answered)
         return RepairAccount(answered, tasks, len(failed.positions), reason)
+
+    def _gone(self, first: Answered) -> list[Answered]:
+        """Return what the jobs answered that an ingest read, where that is not all there any more; else nothing."""
+        known = load_known(self._objects, first)
+        if known is None:
+            return []
+        # Another pipeline that shares the job may have repaired more often.
+        answered = known.used.answered[: 1 + self._rounds]
+        return [] if known.removed_at is None and self._rows.are_there(answered) else answered
 
     def _given_up(self, failed: Failed) -> str:
         few = self._service.limits.min_records
@@ -184,10 +192,14 @@ def repair_shard(
         number: which round this is, counted from 1.
 
     Raises:
-        OutputUnusable: the shard's input is gone, or no longer the one that was prepared.
+        OutputUnusable: the shard's input is no longer the one that was prepared.
+        FatalError: the user's own input changed since.
     """
     wanted, digest, size_bytes, at = iter([*failed.positions, -1]), hashlib.sha256(), 0, 0
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool, objects.open(shard.input) as stream:
+    with (
+        tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool,
+        objects.open(shard.input, etag=shard.etag or None) as stream,
+    ):
         position = next(wanted)
         for at, line in enumerate(lines(stream, max_line_bytes=MAX_LINE_BYTES)):
             if at == position:

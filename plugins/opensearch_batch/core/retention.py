@@ -1,8 +1,9 @@
 """What was sent and predicted is kept for a while; then it goes, and what was paid for and indexed stays known.
 
-Inputs, outputs and uploaded files are users' data. They go `keep_s` after the last successful run that used them. The
-job's record stays, so the job is not paid for again, and so does the account of its outputs (``removed.json``), so a
-run that finds the work done says so. Who needs the rows themselves again has to ask for the job again, with `force`.
+Inputs, outputs and uploaded files are users' data. They go `keep_s` after the last successful run that used them, and
+not while a run has taken them (``taken.json``) or their job is under way. The job's record stays, so the job is not
+paid for again, and so does the account of its outputs (``removed.json``), so a run that finds the work done says so.
+Who needs the rows themselves again has to ask for the job again, with `force`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from opensearch_batch.core.manifest import Manifest, WorkPrefix, save
 from opensearch_batch.core.objects import Objects
 from opensearch_batch.core.output_rows import Removed, UsedJobs, removed_uri
 
-KEPT_NAMES = ("job.json", "removed.json", "used.json")
+KEPT_NAMES = ("job.json", "read.json", "removed.json", "taken.json", "used.json")
 # The last second that has a date: of what a pipeline without retention used.
 FOR_EVER = 253_402_300_799.0
 _STAMP = "%Y%m%dT%H%M%S"
@@ -32,6 +33,14 @@ class Use(msgspec.Struct, frozen=True):
 
 class _Used(msgspec.Struct, frozen=True):
     at: float
+
+
+def note_taken(objects: Objects, folder: str, *, now: float) -> None:
+    """Note that a run has taken a job, so that no other run removes its files before this one has used them.
+
+    One write and nothing read: `used.json`, which may say for ever, is another file.
+    """
+    save(objects, f"{folder}/taken.json", _Used(now))
 
 
 def note_use(objects: Objects, work: WorkPrefix, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:
@@ -51,7 +60,7 @@ def clean_up(
 ) -> int:
     """Remove what no successful run has used for `keep_s`; return how many jobs' files went.
 
-    What fails on the way is tried again in the next run.
+    What fails on the way, or is in a run's hands, is tried again in the next run.
 
     Args:
         objects: where everything lies.
@@ -60,25 +69,45 @@ def clean_up(
         now: epoch seconds.
         unstage: removes what was uploaded to a job's service.
     """
-    removed = 0
+    removed, since = 0, now - keep_s
     for item in list(objects.list(work.retention())):
         stored = objects.read(item.uri)
         if stored is None:
             continue
         use = msgspec.json.decode(stored.content, type=Use)
-        if use.at > now - keep_s:
+        if use.at > since:
             # They are listed by their time.
             break
-        removed += sum(_remove(objects, job, now=now, since=now - keep_s, unstage=unstage) for job in use.jobs)
-        objects.delete(item.uri)
+        in_hand = []
+        for job in use.jobs:
+            folders = list(_folders([job]))
+            if any(_used_at(objects, folder) > since for folder in folders):
+                # The note of that use tells when they go.
+                continue
+            if any(_is_in_hand(objects, folder, since=since) for folder in folders):
+                in_hand.append(job)
+            else:
+                removed += _remove(objects, job, now=now, unstage=unstage)
+        if not in_hand:
+            objects.delete(item.uri)
+        elif len(in_hand) < len(use.jobs):
+            save(objects, item.uri, Use(use.at, in_hand))
     return removed
 
 
-def _remove(objects: Objects, used: UsedJobs, *, now: float, since: float, unstage: Callable[[JobRecord], None]) -> int:
-    """Remove the files of a shard's jobs, unless they were used since."""
+def _is_in_hand(objects: Objects, folder: str, *, since: float) -> bool:
+    """Say whether a run may still need a job's files that has not noted its use: it took them, or pays for more."""
+    if _noted_at(objects, f"{folder}/taken.json") > since:
+        return True
+    found = Ledger(objects, folder).load()
+    if found is None or found[0].refused is not None:
+        return False
+    return found[0].end is None or found[0].end.at > since
+
+
+def _remove(objects: Objects, used: UsedJobs, *, now: float, unstage: Callable[[JobRecord], None]) -> int:
+    """Remove the files of a shard's jobs."""
     folders = list(_folders([used]))
-    if any(_used_at(objects, folder) > since for folder in folders):
-        return 0
     # First the account: a crash in between must not look as if the output had been lost.
     save(objects, removed_uri(folders[0]), Removed(now, used))
     for found in used.outputs:
@@ -98,5 +127,9 @@ def _folders(jobs: Sequence[UsedJobs]) -> Iterator[str]:
 
 
 def _used_at(objects: Objects, folder: str) -> float:
-    stored = objects.read(f"{folder}/used.json")
+    return _noted_at(objects, f"{folder}/used.json")
+
+
+def _noted_at(objects: Objects, uri: str) -> float:
+    stored = objects.read(uri)
     return 0.0 if stored is None else msgspec.json.decode(stored.content, type=_Used).at

@@ -22,7 +22,7 @@ from opensearch_batch.core.job import CLEAR_TO_PAY, spoil
 from opensearch_batch.core.join import Row
 from opensearch_batch.core.manifest import Manifest, Segment, Shard, WorkPrefix, save
 from opensearch_batch.core.objects import Objects, find
-from opensearch_batch.core.output_rows import Answered, LastAnswers, OutputRows, UsedJobs
+from opensearch_batch.core.output_rows import Answered, LastAnswers, OutputRows, UsedJobs, note_read
 from opensearch_batch.core.prediction_map import RECORDS
 from opensearch_batch.core.progress import IngestCounts
 from opensearch_batch.core.request import IngestRequest
@@ -91,7 +91,9 @@ class ShardIngest:
             remedy = CLEAR_TO_PAY if error.job == answered[0].job else "clear repair to ask once more"
             raise OutputUnusable(f"{error}; {remedy}") from error
         run_key = self._manifest.run_key
-        save(self._objects, self._work.used(run_key, shard.id), rows.used())
+        used = rows.used()
+        save(self._objects, self._work.used(run_key, shard.id), used)
+        note_read(self._objects, used)
         save(self._objects, self._work.ingest_report(run_key, shard.id), report)
         return report
 

@@ -62,6 +62,7 @@ class Submission:
         sleep: waits that many seconds.
         intent_grace_s: how long a foreign intent may stand without a record before it counts as abandoned; longer
             than the paid call can take.
+        check: raises when a job must not be paid; called before anything is staged or written for it.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class Submission:
         clock: Callable[[], float],
         sleep: Callable[[float], None],
         intent_grace_s: float = INTENT_GRACE_S,
+        check: Callable[[JobRecord], None] = lambda record: None,  # noqa: ARG005 - any job may be paid
     ) -> None:
         self._ledger = ledger
         self._cluster = cluster
         self._clock = clock
         self._sleep = sleep
         self._grace_s = intent_grace_s
+        self._check = check
 
     def run(self, draft: Callable[[int], JobRecord], asked: Asked) -> tuple[Decision, JobRecord]:
         """Submit once, or find what was submitted; return what was done and the record: "refuse" for a bad end.
@@ -126,6 +129,7 @@ class Submission:
 
     def _intend(self, record: JobRecord, *, over: str | None) -> JobRecord | None:
         """Stage, write the intent, pay. What is staged stands in the intent, so that its orphan can be found by it."""
+        self._check(record)
         is_staged = bool(record.staged) and not record.restage
         if record.restage:
             self._cluster.unstage(record)

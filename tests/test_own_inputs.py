@@ -1,0 +1,119 @@
+"""A job over a user's own object is paid, and of use, only while the object is what prepare read of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from opensearch_batch import submit
+from opensearch_batch.awaited import AwaitedJob
+from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.job import Accepted, Asked, End, JobRecord, Ledger, bad_end
+from opensearch_batch.core.local_files import LocalFiles
+from opensearch_batch.core.manifest import Shard, WorkPrefix
+from opensearch_batch.services import service
+from opensearch_batch.submit import JobTerms, Submit
+
+INPUT = "s3://in/a.jsonl"
+FOLDER = "s3://work/jobs/k"
+COMPLETED = End("COMPLETED", 2.0)
+
+
+class Job:
+    """One job over an object of the user's, from its submission to its end."""
+
+    def __init__(self, store: LocalFiles) -> None:
+        self.store = store
+        self.paid: list[dict[str, Any]] = []
+        store.write(INPUT, b"v1\n")
+        self.shard = self.prepared()
+
+    def prepared(self) -> Shard:
+        """Return the shard as prepare finds it now."""
+        found = self.store.head(INPUT)
+        assert found is not None
+        return Shard("0000", INPUT, "k", 1, 3, etag=found.etag)
+
+    def ml(self, _: str) -> SimpleNamespace:
+        """Return an ML Commons that takes every job."""
+
+        def pay(_: str, parameters: dict[str, Any]) -> Accepted:
+            self.paid.append(parameters)
+            return Accepted("t")
+
+        model = SimpleNamespace(parameters=service("sagemaker").example_parameters)
+        return SimpleNamespace(ml=SimpleNamespace(model=lambda _: model, batch_predict=pay))
+
+    def submit(self, asked: Asked = Asked()) -> JobRecord:  # noqa: B008 - frozen
+        """Submit it."""
+        done = Submit(WorkPrefix("s3://work", "p"), JobTerms("sagemaker", "m")).run(self.shard, asked)
+        assert isinstance(done, tuple)
+        return done[1]
+
+    def conclude(self, record: JobRecord) -> End:
+        """See it completed."""
+        job = AwaitedJob(FOLDER, "sagemaker", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None)
+        return job.conclude(record, COMPLETED, cancel=False)
+
+    def recorded(self) -> JobRecord:
+        """Return its record."""
+        found = Ledger(self.store, FOLDER).load()
+        assert found is not None
+        return found[0]
+
+
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Job:
+    """Prepared, and not yet paid."""
+    made = Job(LocalFiles(tmp_path))
+    monkeypatch.setattr(submit, "objects", lambda _: made.store)
+    monkeypatch.setattr(submit, "OpenSearchMLHook", made.ml)
+    monkeypatch.setattr(submit, "provider_of", lambda *_, **__: SimpleNamespace(stage=lambda *_: {}))
+    monkeypatch.setattr(AwaitedJob, "_objects", lambda _: made.store)
+    return made
+
+
+def test_an_input_that_stays_is_paid_and_of_use(job: Job) -> None:
+    """As is one that is gone when its job has read it."""
+    record = job.submit()
+    assert (len(job.paid), job.recorded().input_etag) == (1, job.shard.etag)
+    job.store.delete(INPUT)
+    assert job.conclude(record) == COMPLETED
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"v2\n", "changed"), (None, "is gone")])
+def test_an_input_that_changed_is_not_paid(job: Job, content: bytes | None, said: str) -> None:
+    """Nothing stands in the way of the run that prepares the new version."""
+    job.store.delete(INPUT)
+    if content is not None:
+        job.store.write(INPUT, content)
+    with pytest.raises(FatalError, match=rf"a\.jsonl {said} since prepare read it; nothing was paid; clear prepare"):
+        job.submit()
+    assert (job.paid, Ledger(job.store, FOLDER).load()) == ([], None)
+
+
+def test_a_job_whose_input_changed_is_of_no_use(job: Job) -> None:
+    """Nobody knows which version it read; when prepare finds the first one again, a clear pays for it once more."""
+    record = job.submit()
+    job.store.write(INPUT, b"v2\n")
+    end = job.conclude(record)
+    assert (end.state, job.recorded().end) == ("UNUSABLE", end)
+    assert "changed while the job could read it; run again" in bad_end(job.recorded())
+    with pytest.raises(FatalError, match="changed since prepare read it"):
+        job.submit(Asked(clear="once"))
+    job.store.write(INPUT, b"v1\n")
+    job.shard = job.prepared()
+    assert job.submit(Asked(clear="once")).generation == 2
+    assert len(job.paid) == 2
+
+
+def test_what_changes_after_the_end_was_seen_takes_nothing_back(job: Job) -> None:
+    """Another run may have waited for the same job, and look later."""
+    record = job.submit()
+    assert job.conclude(record) == COMPLETED
+    job.store.write(INPUT, b"v2\n")
+    assert job.conclude(record) == COMPLETED
+    assert job.recorded().end == COMPLETED
