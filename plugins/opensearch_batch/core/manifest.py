@@ -15,6 +15,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.objects import Objects, split_uri
+from opensearch_batch.core.progress import Age
 from opensearch_batch.core.vectors import VectorField
 
 KEY_HEX_DIGITS = 32
@@ -73,7 +74,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """What prepare found and made in one run.
 
     `vectors` are the mapped vector fields of the index it checked; `parameters` those of connector and pipeline
-    together, `inputs` the paths the model reads.
+    together, `inputs` the paths the model reads. `age` is when the source was listed; None for a run that
+    took but a part, which is neither newer nor older than others.
     """
 
     pipeline: str
@@ -87,6 +89,7 @@ class Manifest(msgspec.Struct, frozen=True):
     vectors: list[VectorField] = []
     parameters: dict[str, Any] = {}
     inputs: tuple[str, ...] = ()
+    age: Age | None = None
 
     def origin(self, shard: Shard) -> list[Segment]:
         """Return the segments of one shard.
