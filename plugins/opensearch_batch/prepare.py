@@ -17,6 +17,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.listing import Listing, NoDocuments, find_documents, note_prepared
 from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, WorkPrefix, digest, save
 from opensearch_batch.core.ml_commons import Model, fill
+from opensearch_batch.core.places import note_places
 from opensearch_batch.core.plan import Planned
 from opensearch_batch.core.prediction_map import check_ready_made, holds_record, over_sources, written_fields
 from opensearch_batch.core.prepare import Prepare
@@ -184,6 +185,7 @@ class OpenSearchPrepareOperator(BaseOperator):
             refuse_many(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
             where = work.manifest(manifest.run_key)
             save(store, where, manifest)
+            note_places(store, work, manifest, index=self.index)
             if self.watched:
                 note_prepared(store, work, found, done=True)
             if manifest.dead_letters:

@@ -8,11 +8,12 @@ from typing import Any
 
 from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.cut import ShardLimits
-from opensearch_batch.core.dead_letters import DeadLetters
+from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_letters
 from opensearch_batch.core.ingest import IngestReport
 from opensearch_batch.core.listing import list_source
 from opensearch_batch.core.manifest import Manifest, PreparedShard, WorkPrefix, save
 from opensearch_batch.core.output_rows import Answered
+from opensearch_batch.core.places import note_places
 from opensearch_batch.core.prediction_map import over_sources
 from opensearch_batch.core.prepare import Prepare
 from opensearch_batch.core.progress import Age, IngestCounts
@@ -96,11 +97,11 @@ class Runs:
         """Remove an object of the source."""
         self.objects.delete(f"{self.source}{name}")
 
-    def prepare(self, key: str, *, size: int = 500, source: str = "", scope: str | None = None) -> Manifest:
+    def prepare(self, key: str, *, size: int = 500, source: str = "") -> Manifest:
         """Cut the source into shards of so many records."""
         self.clock += 1
         source = source or self.source
-        age = Age(self.clock, source if scope is None else scope)
+        age = Age(self.clock, source)
         with DeadLetters(self.objects, self.work.dead_letters(key, "prepare")) as dead:
             shards, counts = Prepare(
                 self.objects,
@@ -115,6 +116,7 @@ class Runs:
             "p", key, source, "sagemaker", "m", counts, shards, parameters=PARAMETERS, inputs=INPUTS, age=age
         )
         save(self.objects, self.work.manifest(key), manifest)
+        note_places(self.objects, self.work, manifest, index=INDEX)
         return manifest
 
     def ingest(self, manifest: Manifest, *, force: bool = False) -> list[IngestReport]:
@@ -138,9 +140,13 @@ class Runs:
         """Prepare and ingest."""
         return [report.counts for report in self.ingest(self.prepare(key, size=size, source=source))]
 
-    def progress(self, prepared: PreparedShard) -> str:
-        """Return where the progress of a shard's place lies."""
-        return f"{self.work.ingested(INDEX, prepared.segments)}/progress.json"
+    def letters(self, manifest: Manifest) -> list[list[str]]:
+        """Return the reasons of the dead letters of each shard's place."""
+        queues = [f"{self.work.ingested(INDEX, each.segments)}/dead_letters/" for each in manifest.shards]
+        return [
+            [letter.reason for part in list_parts(self.objects, queue) for letter in read_letters(self.objects, part)]
+            for queue in queues
+        ]
 
     def _answered(self, prepared: PreparedShard) -> Answered:
         folder = self.work.job(prepared.shard.job)

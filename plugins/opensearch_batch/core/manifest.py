@@ -2,7 +2,7 @@
 
 A run's files lie below ``<work>/<pipeline>/<run_key>/``: `manifest.json` (by prepare), ``ingest/<shard>.json`` (by
 ingest) and ``dead_letters/``. What is shared between runs lies below ``<work>/jobs/`` (see `core.job`) and
-``<work>/<pipeline>/ingested/``.
+``<work>/<pipeline>/ingested/`` and ``places/``.
 """
 
 from __future__ import annotations
@@ -179,7 +179,18 @@ class WorkPrefix:
         older, and news before it moves nothing.
         """
         first = segments[0]
-        return f"{self.root}/{self.pipeline}/ingested/{digest(index, first.source, str(first.first_line))}"
+        return self._place(digest(index, first.source, str(first.first_line)))
+
+    def progress(self, place: str) -> str:
+        """Return the progress of a place, given the last part of its folder."""
+        return f"{self._place(place)}/progress.json"
+
+    def places(self, index: str, scope: str) -> str:
+        """Return where it is noted which places the last run of a scope made."""
+        return f"{self.root}/{self.pipeline}/places/{digest(index, scope)}.json"
+
+    def _place(self, name: str) -> str:
+        return f"{self.root}/{self.pipeline}/ingested/{name}"
 
 
 def run_key(dag_id: str, run: str) -> str:

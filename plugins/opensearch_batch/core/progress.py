@@ -166,29 +166,29 @@ class ProgressFile:
         return done or ((stored := self._objects.read(self.uri)) is not None and stored.content == content)
 
 
-def retire(objects: Objects, uri: str, age: Age) -> str:
-    """Make a place's work undone and give the place a run's age; return where its dead letters are, if it has any.
+def retire(objects: Objects, uri: str, age: Age) -> Progress | None:
+    """Make a place's work undone and give the place a run's age; return what is noted then.
 
     Older runs write nothing there any more, also one at work; the run itself and newer ones begin anew. What a newer
-    run noted stays as it is, and so do the dead letters of a run with another scope.
+    run noted stays as it is: None. The note names the dead letters that are of no use any more, those of its scope.
     """
     while True:
         stored = objects.read(uri)
         stamp = _Stamp() if stored is None else _stamp_in(stored.content)
         if age.is_before(stamp.age):
-            return ""
+            return None
         retired = Progress(
             "",
             done=False,
             settled=0,
             counts=IngestCounts(),
-            dead_letters=stamp.dead_letters,
+            dead_letters=stamp.dead_letters if stamp.age is None or stamp.age.scope == age.scope else "",
             attempt=_after(stamp.attempt),
             age=age,
         )
         content = msgspec.json.format(msgspec.json.encode(retired), indent=1)
         if objects.create(uri, content) if stored is None else objects.replace(uri, content, etag=stored.etag):
-            return stamp.dead_letters if stamp.age is None or stamp.age.scope == age.scope else ""
+            return retired
 
 
 def _stamp_in(content: bytes) -> _Stamp:
