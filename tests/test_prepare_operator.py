@@ -1,0 +1,84 @@
+"""The task prepare tells its run's age, and looks which places are gone from its source."""
+
+from __future__ import annotations
+
+import uuid
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from opensearch_batch import prepare
+from opensearch_batch.core.manifest import Manifest, load_manifest
+from opensearch_batch.core.ml_commons import Model
+from opensearch_batch.core.s3 import S3Objects
+from tests.core.aws import aws
+from tests.core.runs import INDEX, INPUTS, PARAMETERS, Documents, Runs, record
+
+LATER = 1_000_000_000.0
+
+
+class Prepares:
+    """Runs the task, with a store and a cluster of these tests' own."""
+
+    def __init__(self, runs: Runs) -> None:
+        self.runs = runs
+
+    def __call__(self, run: str, **how: Any) -> Manifest:
+        """Prepare one run and return its manifest."""
+        pushed: dict[str, Any] = {}
+        operator = prepare.OpenSearchPrepareOperator(
+            task_id="prepare",
+            source=self.runs.source,
+            work=self.runs.work.root,
+            service="sagemaker",
+            index=INDEX,
+            field_map={"_id": "$.id", "text": "$.text"},
+            model_id="m",
+            inputs=INPUTS,
+            max_records=1,
+            **how,
+        )
+        dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run)
+        ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+        operator.execute({"params": {}, "dag_run": dag_run, "ti": ti})
+        return load_manifest(self.runs.objects, pushed["run"]["manifest"])
+
+
+@pytest.fixture
+def prepares(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A task over an empty source."""
+    with aws("s3") as client:
+        bucket = f"b-{uuid.uuid4().hex[:12]}"
+        client.create_bucket(Bucket=bucket)
+        store, cluster = S3Objects(client), Documents()
+        hook = SimpleNamespace(cluster=cluster, ml=SimpleNamespace(model=lambda model_id: Model(model_id, PARAMETERS)))
+        monkeypatch.setattr(prepare, "objects", lambda conn_id: store)  # noqa: ARG005 - the one store
+        monkeypatch.setattr(prepare, "OpenSearchMLHook", lambda conn_id: hook)  # noqa: ARG005 - the one cluster
+        yield Prepares(Runs(store, bucket))
+
+
+def test_a_run_is_as_old_as_its_listing(prepares: Prepares, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of one source and the same globs have an order; one with a limit has no age."""
+    prepares.runs.put("a.jsonl", record(1, "a"))
+    monkeypatch.setattr(prepare, "time", SimpleNamespace(time=lambda: LATER))
+    first, globs, limited = prepares("1"), prepares("2", exclude=["b*"]), prepares("3", limit=1)
+    monkeypatch.setattr(prepare, "time", SimpleNamespace(time=lambda: LATER + 1))
+    second = prepares("4")
+    assert first.age is not None
+    assert first.age.at == LATER
+    assert first.age.is_before(second.age)
+    assert not first.age.is_before(globs.age)
+    assert limited.age is None
+
+
+def test_what_left_the_source_is_noticed(prepares: Prepares) -> None:
+    """The other places are written again."""
+    runs = prepares.runs
+    runs.put("a.jsonl", record(1, "good"))
+    runs.ingest(prepares("1"))
+    runs.put("b.jsonl", record(1, "bad"))
+    runs.ingest(prepares("2"))
+    runs.delete("b.jsonl")
+    runs.ingest(prepares("3"))
+    assert runs.cluster.texts == {"1": "good"}
