@@ -1,4 +1,4 @@
-"""The task prepare tells its run's age, and looks which places are gone from its source."""
+"""The tasks prepare and ingest tell a run's age, what is gone from its source, and what became of a shard."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import uuid
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
+from structlog.testing import capture_logs
 
-from opensearch_batch import prepare
+from opensearch_batch import ingest, prepare
 from opensearch_batch.core.manifest import Manifest, load_manifest
 from opensearch_batch.core.ml_commons import Model
 from opensearch_batch.core.s3 import S3Objects
@@ -19,7 +21,7 @@ LATER = 1_000_000_000.0
 
 
 class Prepares:
-    """Runs the task, with a store and a cluster of these tests' own."""
+    """Runs the tasks, with a store and a cluster of these tests' own."""
 
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
@@ -44,6 +46,23 @@ class Prepares:
         operator.execute({"params": {}, "dag_run": dag_run, "ti": ti})
         return load_manifest(self.runs.objects, pushed["run"]["manifest"])
 
+    def ingest(self, run: str, manifest: Manifest) -> Any:
+        """Ingest the first shard of a run."""
+        shard = manifest.shards[0].shard
+        operator = ingest.OpenSearchBatchIngestOperator(
+            task_id="ingest",
+            shard=msgspec.to_builtins(shard),
+            work=self.runs.work.root,
+            service="sagemaker",
+            index=INDEX,
+            field_map={"_id": "$.id", "text": "$.text"},
+        )
+        polled = {"task_id": "t", "state": "COMPLETED", "outputs": [f"{self.runs.work.job(shard.job)}/output/1/x.out"]}
+        found = {"poll": polled, "repair": None}
+        dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run)
+        ti = SimpleNamespace(map_index=0, xcom_pull=lambda task_ids, map_indexes: found[task_ids])  # noqa: ARG005 - one
+        return operator.execute({"params": {}, "dag_run": dag_run, "ti": ti})
+
 
 @pytest.fixture
 def prepares(monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -52,9 +71,12 @@ def prepares(monkeypatch: pytest.MonkeyPatch) -> Any:
         bucket = f"b-{uuid.uuid4().hex[:12]}"
         client.create_bucket(Bucket=bucket)
         store, cluster = S3Objects(client), Documents()
+        cluster.search_url = lambda index: index  # type: ignore[method-assign] # there is no address
         hook = SimpleNamespace(cluster=cluster, ml=SimpleNamespace(model=lambda model_id: Model(model_id, PARAMETERS)))
         monkeypatch.setattr(prepare, "objects", lambda conn_id: store)  # noqa: ARG005 - the one store
-        monkeypatch.setattr(prepare, "OpenSearchMLHook", lambda conn_id: hook)  # noqa: ARG005 - the one cluster
+        monkeypatch.setattr(ingest, "outputs_store", lambda **conns: store)  # noqa: ARG005 - the one store
+        for task in (prepare, ingest):
+            monkeypatch.setattr(task, "OpenSearchMLHook", lambda conn_id: hook)  # noqa: ARG005 - the one cluster
         yield Prepares(Runs(store, bucket))
 
 
@@ -82,3 +104,17 @@ def test_what_left_the_source_is_noticed(prepares: Prepares) -> None:
     runs.delete("b.jsonl")
     runs.ingest(prepares("3"))
     assert runs.cluster.texts == {"1": "good"}
+
+
+def test_a_shard_that_is_overtaken_says_so_in_the_log(prepares: Prepares) -> None:
+    """A task that succeeded without writing tells why."""
+    runs = prepares.runs
+    runs.put("a.jsonl", record(1, "old"))
+    old = prepares("1")
+    runs.objects.write(f"{runs.work.job(old.shards[0].shard.job)}/output/1/x.out", b"{}")
+    runs.put("a.jsonl", record(1, "new"))
+    runs.ingest(prepares("2"))
+    with capture_logs() as said:
+        assert prepares.ingest("1", old)["counts"]["overtaken"] == 1
+    warnings = [str(each["event"]) for each in said if each["log_level"] == "warning"]
+    assert any(text.startswith("1 records overtaken: a run that listed the source later") for text in warnings)
