@@ -151,6 +151,8 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
         if report.dead_letters:
             self.dead_letters_url = objects(self.aws_conn_id).browse_url(report.dead_letters)
+        for remark in report.remarks:
+            self.log.warning(remark)
         self.log.info("shard %s into %s: %s", shard.id, self.index, report.counts)
         where = work.ingest_report(run_key_of(context), shard.id)
         return summary(report, where)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,11 +15,13 @@ from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.listing import Listing, NoDocuments, find_documents, note_prepared
-from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, WorkPrefix, save
+from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, WorkPrefix, digest, save
 from opensearch_batch.core.ml_commons import Model, fill
+from opensearch_batch.core.places import note_places
 from opensearch_batch.core.plan import Planned
 from opensearch_batch.core.prediction_map import check_ready_made, holds_record, over_sources, written_fields
 from opensearch_batch.core.prepare import Prepare
+from opensearch_batch.core.progress import Age
 from opensearch_batch.core.ready_made import take_ready_made
 from opensearch_batch.core.request import IngestRequest
 from opensearch_batch.core.s3 import S3Objects
@@ -163,6 +166,8 @@ class OpenSearchPrepareOperator(BaseOperator):
         dry_run = bool(context["params"].get("dry_run"))
         with errors_end_the_task():
             work, store = work_of(self.work, context), objects(self.aws_conn_id)
+            # Before the listing: whoever lists later sees at least what this run sees.
+            listed_at = time.time()
             found = self._find(store, work)
             if found is None:
                 return []
@@ -175,13 +180,14 @@ class OpenSearchPrepareOperator(BaseOperator):
             adapter.check(parameters, self.inputs)
             vectors = self._check_index(adapter, parameters, dry_run=dry_run)
             cut = self._cut(store, work, run_key_of(context), found, parameters, writes=not dry_run)
-            manifest = msgspec.structs.replace(cut, model_id=model.id, vectors=vectors)
+            manifest = msgspec.structs.replace(cut, model_id=model.id, vectors=vectors, age=self._age(listed_at))
             if dry_run:
                 self._tell_plan(Planned.of(store, work, manifest), context)
                 return []
             refuse_many(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
             where = work.manifest(manifest.run_key)
             save(store, where, manifest)
+            note_places(store, work, manifest, index=self.index)
             if is_own:
                 note_prepared(store, work, found, done=True)
             if manifest.dead_letters:
@@ -205,6 +211,12 @@ class OpenSearchPrepareOperator(BaseOperator):
                 raise
             self.log.info("%s", error)
             return None
+
+    def _age(self, listed_at: float) -> Age | None:
+        """Return the run's age; None with a limit, as such a run knows nothing of the records behind it."""
+        if self.limit:
+            return None
+        return Age(listed_at, digest(self.source, *self.include, "", *self.exclude))
 
     def _tell_plan(self, planned: Planned, context: Any) -> None:  # noqa: ANN401 - Airflow's context
         for line in planned.lines():

@@ -28,9 +28,9 @@ DAY_S = 86_400.0
 class OpenSearchReconcileOperator(BaseOperator):
     """Account for a whole run. Skipped where prepare made no shards.
 
-    Returns ``{counts: {read, indexed, unchanged, dead_letters, shards, unrouted, dropped}, dead_letters}``, the
-    latter a list of locations. Inputs, outputs and uploaded files go `retention_days` after the last run that used
-    them.
+    Returns ``{counts: {read, indexed, unchanged, dead_letters, shards, unrouted, dropped, overtaken},
+    dead_letters}``, the latter a list of locations. Inputs, outputs and uploaded files go `retention_days` after the
+    last run that used them.
 
     Args:
         work: the same as in `prepare`.

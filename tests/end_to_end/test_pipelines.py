@@ -53,6 +53,7 @@ def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab,
         "shards": 2,
         "unrouted": 0,
         "dropped": 0,
+        "overtaken": 0,
     }
     assert lab.jobs() - jobs == 2
 
@@ -66,6 +67,7 @@ def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab,
         "shards": 2,
         "unrouted": 0,
         "dropped": 0,
+        "overtaken": 0,
     }
     assert (lab.jobs() - jobs, own.writes(index)) == (2, writes)
     assert run.task("publish")["state"] == "skipped"
@@ -80,6 +82,7 @@ def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab,
         "shards": 3,
         "unrouted": 0,
         "dropped": 0,
+        "overtaken": 0,
     }
     assert (lab.jobs() - jobs, own.count(index)) == (3, 23)
 
@@ -322,6 +325,7 @@ def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
         "shards": 1,
         "unrouted": 0,
         "dropped": 0,
+        "overtaken": 0,
     }
     (queue,) = own.airflow.xcom(run.task("reconcile"))["dead_letters"]
     listed = own.lab.http.get(own.links(run, "prepare")["Dead letters"], timeout=30).text

@@ -148,7 +148,9 @@ class Ingestion(Command[IngestAccount]):
     def _count(self, counts: IngestCounts) -> None:
         # A request has no rules that keep rows out, so those counts are none of its.
         told = msgspec.structs.asdict(counts)
-        self.tell(**{name: told[name] for name in told if name not in ("unrouted", "dropped", "elsewhere")})
+        self.tell(
+            **{name: told[name] for name in told if name not in ("unrouted", "dropped", "elsewhere", "overtaken")}
+        )
 
     def _arguments_of_replay(self, file: RequestFile) -> list[str]:
         """Return what a replay needs beside its queue: the request again, where its credential opens the queue."""

@@ -80,7 +80,7 @@ class Account:
             RetriableError: another run of the same request is under way.
         """
         if not self._file.begin(self._progress(done=False)):
-            raise RetriableError(f"{self._file.uri}: another run of this request is under way; run again when it ended")
+            raise under_way(self._file.uri)
         self.dead.clear()
 
     def settle(self, written: Written) -> None:
@@ -229,6 +229,11 @@ class Account:
 
     def __exit__(self, *error: object) -> None:
         self.dead.close()
+
+
+def under_way(uri: str) -> RetriableError:
+    """Make the error of an attempt before whose start another one wrote."""
+    return RetriableError(f"{uri}: another run of this request is under way; run again when it ended")
 
 
 def _origin(row: Row) -> Origin:

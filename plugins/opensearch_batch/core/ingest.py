@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.account import Account, Queue
+from opensearch_batch.core.account import Account, Queue, under_way
 from opensearch_batch.core.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, BulkWriter, index_deleted
 from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.dead_letters import count_letters
@@ -26,7 +26,7 @@ from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.join import MEMORY_BYTES
 from opensearch_batch.core.manifest import digest
 from opensearch_batch.core.objects import Objects, find
-from opensearch_batch.core.progress import IngestCounts, Progress, ProgressFile
+from opensearch_batch.core.progress import Age, IngestCounts, Progress, ProgressFile, SourceCounts
 from opensearch_batch.core.request import BatchIngestion, IngestRequest
 from opensearch_batch.core.rows import Read, Source, read_rows, refuse_twice
 from opensearch_batch.core.target import during_load
@@ -76,6 +76,8 @@ class Ingest:
         maker: what makes documents of the rows; the request's field map if None.
         check: raises when the counts cannot be right; called before the work is recorded as done.
         identity: texts that make this another work than the same request's, beside its sources.
+        age: the run's; what a newer one brought to this place is not written over. None for no age.
+        records: how many the first source has; counted where a newer run has the place.
         on_progress: called with the counts so far and the bytes read.
         clock: seconds; given by tests.
     """
@@ -95,6 +97,8 @@ class Ingest:
         maker: Maker | None = None,
         check: Callable[[IngestCounts], None] = lambda counts: None,  # noqa: ARG005 - any counts are right
         identity: Sequence[str] = (),
+        age: Age | None = None,
+        records: int = 0,
         on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - nobody watches
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -116,14 +120,16 @@ class Ingest:
         self._identity = (*identity, str(memory_bytes))
         self._on_progress = on_progress
         self._clock = clock
-        self._file = ProgressFile(objects, f"{locations.place}/progress.json")
+        self._records = records
+        self._file = ProgressFile(objects, f"{locations.place}/progress.json", age=age)
 
     def run(self, sources: Sequence[Source], *, force: bool = False) -> IngestReport:
         """Index the sources and return the account.
 
         Raises:
             ConfigError: the request, the index or the store is wrong.
-            RetriableError: a server stayed away; the same call goes on where this one stopped.
+            RetriableError: a server stayed away, or another run came between; the same call goes on where this one
+                stopped.
             FatalError: a source is damaged, or changed meanwhile.
         """
         refuse_twice(sources)
@@ -131,9 +137,13 @@ class Ingest:
         index, remark = self._maker.open(self._cluster, sources)
         fingerprint = self._fingerprint(index, sources)
         before = self._file.load(fingerprint)
+        if self._file.overtaken:
+            return self._overtaken(sources)
         if force:
             before = None
         if before is not None and before.done:
+            if not self._file.confirm(before):
+                raise under_way(self._file.uri)
             return self._unchanged(before)
         counts, dead_letters = self._load(index, sources, fingerprint, before)
         remarks = [said for said in (remark, self._maker.remark(counts)) if said]
@@ -229,6 +239,18 @@ class Ingest:
         ]
         counts = msgspec.structs.replace(then, indexed=0, unchanged=unchanged, dead_letters=left, sources=sources)
         return self._report(counts, before.dead_letters if left else None, [])
+
+    def _overtaken(self, sources: Sequence[Source]) -> IngestReport:
+        """Return the account of work that a newer run has made obsolete: nothing of it is read or written."""
+        records = self._records
+        first, *others = (SourceCounts(source.name) for source in sources)
+        first = msgspec.structs.replace(first, read=records)
+        counts = IngestCounts(read=records, overtaken=records, sources=[first, *others])
+        remark = (
+            f"{records} records overtaken: a run that listed the source later brings in what became of them; nothing "
+            f"was written ({self._file.uri})"
+        )
+        return self._report(counts, None, [remark])
 
     def _fingerprint(self, index: Index, sources: Sequence[Source]) -> str:
         """Name this work by everything that decides its result and the order of its entries."""

@@ -2,7 +2,7 @@
 
 A run's files lie below ``<work>/<pipeline>/<run_key>/``: `manifest.json` (by prepare), ``ingest/<shard>.json`` (by
 ingest) and ``dead_letters/``. What is shared between runs lies below ``<work>/jobs/`` (see `core.job`) and
-``<work>/<pipeline>/ingested/``.
+``<work>/<pipeline>/ingested/`` and ``places/``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.objects import Objects, split_uri
+from opensearch_batch.core.progress import Age
 from opensearch_batch.core.vectors import VectorField
 
 KEY_HEX_DIGITS = 32
@@ -75,7 +76,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """What prepare found and made in one run.
 
     `vectors` are the mapped vector fields of the index it checked; `parameters` those of connector and pipeline
-    together, `inputs` the paths the model reads.
+    together, `inputs` the paths the model reads. `age` is when the source was listed; None for a run that
+    took but a part, which is neither newer nor older than others.
     """
 
     pipeline: str
@@ -89,6 +91,7 @@ class Manifest(msgspec.Struct, frozen=True):
     vectors: list[VectorField] = []
     parameters: dict[str, Any] = {}
     inputs: tuple[str, ...] = ()
+    age: Age | None = None
 
     def origin(self, shard: Shard) -> list[Segment]:
         """Return the segments of one shard.
@@ -178,7 +181,18 @@ class WorkPrefix:
         older, and news before it moves nothing.
         """
         first = segments[0]
-        return f"{self.root}/{self.pipeline}/ingested/{digest(index, first.source, str(first.first_line))}"
+        return self._place(digest(index, first.source, str(first.first_line)))
+
+    def progress(self, place: str) -> str:
+        """Return the progress of a place, given the last part of its folder."""
+        return f"{self._place(place)}/progress.json"
+
+    def places(self, index: str, scope: str) -> str:
+        """Return where it is noted which places the last run of a scope made."""
+        return f"{self.root}/{self.pipeline}/places/{digest(index, scope)}.json"
+
+    def _place(self, name: str) -> str:
+        return f"{self.root}/{self.pipeline}/ingested/{name}"
 
 
 def run_key(dag_id: str, run: str) -> str:

@@ -2,7 +2,7 @@
 
 One record a place (an index and its sources), and one writer: the attempt that began last. A repetition of finished
 work finds `done` and writes nothing; one after a crash goes on at `settled`. Another fingerprint (other bytes, another
-map, another index) starts anew.
+map, another index) starts anew, unless a run that listed its source later was here: older work never follows newer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class IngestCounts(msgspec.Struct, frozen=True):
 
     `joined` rows became part of another row's document or dead letter; `nulls` counts absent fields, `blank` lines are
     no rows. Of the rows that a pipeline's own rules keep out, `unrouted` ones go to no sink, `elsewhere` ones to
-    others, and `dropped` ones were dropped by a processor.
+    others, and `dropped` ones were dropped by a processor. `overtaken` ones were not read again, as a newer run has
+    this place; they have a verdict too.
     """
 
     read: int = 0
@@ -49,20 +50,33 @@ class IngestCounts(msgspec.Struct, frozen=True):
     unrouted: int = 0
     dropped: int = 0
     elsewhere: int = 0
+    overtaken: int = 0
     sources: list[SourceCounts] = []
 
     def reconcile(self, place: str) -> None:
         """Raise FatalError unless every row read has a verdict."""
         verdicts = self.indexed + self.unchanged + self.dead_letters + self.joined
-        verdicts += self.unrouted + self.dropped + self.elsewhere
+        verdicts += self.unrouted + self.dropped + self.elsewhere + self.overtaken
         if self.read != verdicts:
             raise FatalError(f"{place}: read {self.read} rows, but {verdicts} have a verdict")
+
+
+class Age(msgspec.Struct, frozen=True):
+    """When a run listed its source (epoch seconds). Only listings of one `scope`, the same question, have an order."""
+
+    at: float
+    scope: str
+
+    def is_before(self, other: Age | None) -> bool:
+        """Say whether the other is known to be newer."""
+        return other is not None and other.scope == self.scope and other.at > self.at
 
 
 class Progress(msgspec.Struct, frozen=True):
     """What of one place is settled: `settled` entries of the deterministic stream, with their counts.
 
     `attempt` wrote it last; `parts` are the parts of dead letters that count, by the attempt that wrote them.
+    `age` is that of the newest run that has this work; a note without a fingerprint proves nothing but its age.
     """
 
     fingerprint: str
@@ -74,23 +88,30 @@ class Progress(msgspec.Struct, frozen=True):
     vectors_rejected: int = 0
     vector_reason: str = ""
     attempt: str = ""
+    age: Age | None = None
 
 
-class _Attempt(msgspec.Struct, frozen=True):
-    """Who wrote a progress, whatever else stands in it."""
+class _Stamp(msgspec.Struct, frozen=True):
+    """Who wrote a progress, for which work, and where its dead letters are, whatever else stands in it."""
 
     attempt: str = ""
+    fingerprint: str = ""
+    dead_letters: str = ""
+    age: Age | None = None
 
 
 class ProgressFile:
     """The progress of one place; one attempt at a time may write it.
 
     `attempt` names the one that this file is for: a number that grows, and a random part, as two may begin at once.
+    `age` is the run's, None for work that has none. After `load`, `overtaken` says whether a newer run has the place.
     """
 
-    def __init__(self, objects: Objects, uri: str) -> None:
+    def __init__(self, objects: Objects, uri: str, *, age: Age | None = None) -> None:
         self.uri = uri
+        self.overtaken = False
         self._objects = objects
+        self._age = age
         self._etag: str | None = None
         self.attempt = _after("")
 
@@ -99,7 +120,12 @@ class ProgressFile:
         stored = self._objects.read(self.uri)
         if stored is None:
             return None
-        self._etag, self.attempt = stored.etag, _after(_attempt_in(stored.content))
+        stamp = _stamp_in(stored.content)
+        self._etag, self.attempt = stored.etag, _after(stamp.attempt)
+        if stamp.fingerprint == fingerprint and stamp.age is not None and not stamp.age.is_before(self._age):
+            # The same work for both runs, so it is as new as the newer of them.
+            self._age = stamp.age
+        self.overtaken = self._age is not None and self._age.is_before(stamp.age)
         try:
             found = msgspec.json.decode(stored.content, type=Progress)
         except msgspec.DecodeError:
@@ -111,14 +137,26 @@ class ProgressFile:
         """Record the first progress of an attempt; False when somebody wrote since `load`."""
         return self._put(progress, self._etag)
 
+    def confirm(self, progress: Progress) -> bool:
+        """Record that finished work is this run's too, which may be a newer one; False when somebody wrote since."""
+        return progress.age == self._age or self._put(progress, self._etag)
+
     def save(self, progress: Progress) -> bool:
         """Record it; False when a later attempt took over."""
         stored = self._objects.read(self.uri)
-        if stored is not None and _attempt_in(stored.content) != self.attempt:
-            return False
-        return self._put(progress, None if stored is None else stored.etag)
+        if stored is None:
+            return self._put(progress, None)
+        stamp = _stamp_in(stored.content)
+        if stamp.attempt == self.attempt:
+            return self._put(progress, stored.etag)
+        newer = stamp.age if self._age is not None and self._age.is_before(stamp.age) else None
+        if newer is not None and stamp.fingerprint not in ("", progress.fingerprint):
+            # Bodies sent since the last record may lie over the newer run's: nobody may believe that it is done.
+            retire(self._objects, self.uri, newer)
+        return False
 
     def _put(self, progress: Progress, etag: str | None) -> bool:
+        progress = msgspec.structs.replace(progress, age=self._age)
         content = msgspec.json.format(msgspec.json.encode(progress), indent=1)
         if etag is None:
             done = self._objects.create(self.uri, content)
@@ -128,11 +166,36 @@ class ProgressFile:
         return done or ((stored := self._objects.read(self.uri)) is not None and stored.content == content)
 
 
-def _attempt_in(content: bytes) -> str:
+def retire(objects: Objects, uri: str, age: Age) -> Progress | None:
+    """Make a place's work undone and give the place a run's age; return what is noted then.
+
+    Older runs write nothing there any more, also one at work; the run itself and newer ones begin anew. What a newer
+    run noted stays as it is: None. The note names the dead letters that are of no use any more, those of its scope.
+    """
+    while True:
+        stored = objects.read(uri)
+        stamp = _Stamp() if stored is None else _stamp_in(stored.content)
+        if age.is_before(stamp.age):
+            return None
+        retired = Progress(
+            "",
+            done=False,
+            settled=0,
+            counts=IngestCounts(),
+            dead_letters=stamp.dead_letters if stamp.age is None or stamp.age.scope == age.scope else "",
+            attempt=_after(stamp.attempt),
+            age=age,
+        )
+        content = msgspec.json.format(msgspec.json.encode(retired), indent=1)
+        if objects.create(uri, content) if stored is None else objects.replace(uri, content, etag=stored.etag):
+            return retired
+
+
+def _stamp_in(content: bytes) -> _Stamp:
     try:
-        return msgspec.json.decode(content, type=_Attempt).attempt
+        return msgspec.json.decode(content, type=_Stamp)
     except msgspec.DecodeError:
-        return ""
+        return _Stamp()
 
 
 def _after(attempt: str) -> str:

@@ -14,7 +14,8 @@ class RunCounts(msgspec.Struct, frozen=True):
     """Records `read`, documents `indexed` and found `unchanged`, `dead_letters` of all stages.
 
     Records with the same id make one document. Of those that a pipeline's own rules keep out of the index, `unrouted`
-    ones are those for which its `when` does not hold, and `dropped` ones were dropped by a processor.
+    ones are those for which its `when` does not hold, and `dropped` ones were dropped by a processor. `overtaken` ones
+    are those whose place in the source a newer run has, which brings in what became of them.
     """
 
     read: int = 0
@@ -24,6 +25,7 @@ class RunCounts(msgspec.Struct, frozen=True):
     shards: int = 0
     unrouted: int = 0
     dropped: int = 0
+    overtaken: int = 0
 
 
 class RunAccount(msgspec.Struct, frozen=True):
@@ -52,6 +54,7 @@ def reconcile(objects: Objects, work: WorkPrefix, manifest: Manifest) -> RunAcco
         len(reports),
         sum(each.unrouted for each in counts),
         sum(each.dropped for each in counts),
+        sum(each.overtaken for each in counts),
     )
     verdicts = sum(each.sources[0].read for each in counts) + manifest.counts.dead_letters
     if verdicts != total.read:

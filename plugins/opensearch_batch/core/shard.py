@@ -119,6 +119,8 @@ class ShardIngest:
             maker=self._maker(rows),
             check=check,
             identity=[msgspec.json.encode([segments, list(rows.answered)]).decode()],
+            age=self._manifest.age,
+            records=shard.records,
         )
 
     def _maker(self, rows: ShardRows) -> Maker | None:
