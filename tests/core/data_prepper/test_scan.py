@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.data_prepper.scan import Area, Found, Known, Plan, Selection, Unit, area_of, plan_scan
@@ -195,6 +195,15 @@ def test_times_and_suffixes_leave_objects_out() -> None:
         max_size=6,
     ),
     st.sampled_from(["metadata_only", "data_only"]),
+)
+@example(
+    [
+        ({"a": "1", "b": "1", "c": "1", "d": "1"}, True),
+        ({"a": "1", "b": "1", "c": "1", "d": "2"}, False),
+        ({"a": "2", "d": "1"}, False),
+        ({"a": "1", "b": "1", "c": "1", "d": "1"}, False),
+    ],
+    "data_only",
 )
 def test_what_changed_is_handed_out_until_it_is_done_and_no_longer(
     scans: list[tuple[dict[str, str], bool]], selection: Selection

@@ -149,7 +149,7 @@ def plan_scan(
         is_over: says of another run whether it has ended.
     """
     there = {(each.item.uri, each.item.etag) for each in found}
-    kept, handed = list[Held](), list[Unit]()
+    kept, handed, dissolved = list[Held](), list[Unit](), set[str]()
     for held in known.held:
         unit, gone = held.unit, not any((item.uri, item.etag) in there for item in held.unit.objects)
         if held.done_for == done_for or is_done(unit):
@@ -161,18 +161,22 @@ def plan_scan(
         elif unit.kind == "job" or all((item.uri, item.etag) in there for item in unit.objects):
             kept.append(Held(unit, run=run))
             handed.append(unit)
+        else:
+            dissolved |= {item.uri for item in unit.objects}
     of_units = {(item.uri, item.etag) for held in kept for item in held.unit.objects}
-    fresh = [each for each in found if not _is_known(each.item, known, of_units)]
+    fresh = [
+        each
+        for each in found
+        if each.item.uri in dissolved
+        or known.newest.get(each.item.uri) != each.item.etag
+        or (each.item.uri, each.item.etag) not in of_units
+    ]
     new = [*_jobs(fresh, objects_per_job, at), *_data(fresh, at)]
     # What is set back to an earlier version may make the unit of that time again.
     again = {unit.id for unit in new}
     kept = [held for held in kept if held.unit.id not in again] + [Held(unit, run=run) for unit in new]
     units = [unit for unit in handed if unit.id not in again] + new
     return Plan(Known(known.scans + 1, tuple(kept), _newest(known, kept, found)), tuple(units))
-
-
-def _is_known(item: ObjectInfo, known: Known, of_units: set[tuple[str, str]]) -> bool:
-    return known.newest.get(item.uri) == item.etag and (item.uri, item.etag) in of_units
 
 
 def _newest(known: Known, kept: Sequence[Held], found: Sequence[Found]) -> dict[str, str]:
