@@ -11,11 +11,10 @@ SOURCES := plugins include dags tests benchmarks
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
 
-# Runs pytest in several processes at once, one for each list of arguments; shows the last one's words as they come, and
-# the others' at the end.
-beside = words=$$(mktemp); $(BIN)/python -m pytest $(1) >$$words 2>&1 & part=$$!; \
-	$(2); last=$$?; wait $$part; part=$$?; cat $$words; rm $$words; exit $$((last | part))
-alone = $(BIN)/python -m pytest $(1)
+# The tests without the whole stack run beside those that need it, and show theirs at the end.
+halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&1 & half=$$!; \
+	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
+	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
 
 .PHONY: help demo backfill data-prepper up down test test-all check bench clean prerequisites constraints reference
 
@@ -38,11 +37,10 @@ down: ## stop the local stack
 	@test ! -x $(BIN)/python || $(STACK) down
 
 test: $(INSTALLED) ## the tests of one OpenSearch version, at most 10 minutes
-	@$(call beside,-m "not slow and not lab",$(call alone,-m "not slow and lab"))
+	@$(call halves,not slow and )
 
 test-all: $(INSTALLED) check ## all tests, those that are not slow on both OpenSearch versions, at most 60 minutes
-	@export OPENSEARCH_VERSIONS=2.19.1,3.6.0; \
-	$(call beside,-m "not lab",($(call beside,-m lab --ignore tests/end_to_end,$(call alone,-m lab tests/end_to_end))))
+	@export OPENSEARCH_VERSIONS=2.19.1,3.6.0; $(call halves)
 
 check: $(INSTALLED) ## ruff, mypy, and that core/ knows no Airflow
 	@$(BIN)/ruff check $(SOURCES)
