@@ -219,7 +219,7 @@ def test_a_name_without_a_path_is_no_local_file(runs: Runs) -> None:
     assert "data_source.source[0]: 'passwd' is no S3 location; write it as s3://bucket/key" in log
 
 
-@pytest.mark.parametrize("setting", ["opensearch_conn_id", "aws_conn_id"])
+@pytest.mark.parametrize("setting", ["opensearch_conn_id", pytest.param("aws_conn_id", marks=pytest.mark.slow)])
 def test_a_missing_connection_fails_at_once(runs: Runs, setting: str) -> None:
     """The log names the connection and its remedy; nothing is retried."""
     source = runs.rows("rows.jsonl", [row(1)])

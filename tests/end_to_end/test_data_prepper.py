@@ -55,6 +55,7 @@ def passages(first: int, count: int, **more: str) -> list[dict[str, str]]:
     return [{"_id": f"{n}", "text": f"what is amber number {n}", **more} for n in range(first, first + count)]
 
 
+@pytest.mark.slow
 @pytest.mark.each_version
 def test_the_sample_with_its_placeholders_filled_in_answers_a_neural_query(files: DataPrepperFiles) -> None:
     """One run takes rows with titles from S3 into an index that a neural query finds them in."""

@@ -239,6 +239,7 @@ def test_the_form_chooses_index_service_and_how_much(lab: Lab, own: OwnPipelines
     assert run.task("publish")["state"] == "skipped"
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_it_would_cost_and_does_nothing(lab: Lab, own: OwnPipelines) -> None:
     """No job, no index, no object; the plan stands in the log and as an XCom."""
     name = own.add(shard={"max_records": 10})
@@ -310,6 +311,7 @@ def test_a_broken_file_is_an_import_error_and_the_others_run(own: OwnPipelines) 
         path.unlink()
 
 
+@pytest.mark.slow
 def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
     """The account of the run holds the sums and where the dead letters lie."""
     name = own.add(ingest={"dead_letters": f"s3://{own.work}/letters"})

@@ -116,7 +116,8 @@ def test_a_failed_job_is_paid_again_only_after_a_clear(run: Run) -> None:
     assert (run.jobs(), record["generation"], record["end"]["state"]) == (2, 2, "COMPLETED")
 
 
-@pytest.mark.parametrize("state", ["failed", pytest.param("success", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["failed", "success"])
 def test_marking_poll_cancels_the_job(run: Run, state: str) -> None:
     """Whoever ends the wait by hand does not want the predictions; ingest does not invent any."""
     run.lab.fault(fault="delay", times=1, seconds=60)
