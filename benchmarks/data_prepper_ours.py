@@ -14,7 +14,7 @@ from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.data_prepper.ingest import UnitIngest
 from opensearch_batch.core.data_prepper.road import Road
 from opensearch_batch.core.data_prepper.scan import Known, list_areas, plan_scan
-from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.stores.s3 import S3Objects
 
 PIPELINE = """
 extension:

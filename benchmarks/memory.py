@@ -1,6 +1,7 @@
 """Memory is bounded by configuration, never by the file: one of 4 GB takes what one of 1 GB takes.
 
-But for the ids that were met, 21 to 29 bytes each (`core/spill.py`): some 8 MB for the rows the larger file has more.
+But for the ids that were met, 21 to 29 bytes each (`core/ingest/spill.py`): some 8 MB for the rows that the larger
+file has more.
 
 The target is a server that takes everything at once, so that the client alone is measured.
 """

@@ -15,9 +15,9 @@ from benchmarks.client import Job, serve
 from benchmarks.rows import request
 from opensearch_batch.core.clients import address_of, opensearch_client
 from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.ingest import DONE, ingest_request
-from opensearch_batch.core.local_files import LocalFiles
-from opensearch_batch.core.request import parse_request
+from opensearch_batch.core.ingest.ingest import DONE, ingest_request
+from opensearch_batch.core.ingest.request import parse_request
+from opensearch_batch.core.stores.local_files import LocalFiles
 
 
 def prepare(job: Job) -> Callable[[], int]:

@@ -31,10 +31,10 @@ from include.local_stack.stack import Stack, StackOptions, down
 from include.local_stack.state import StackState, StateFile
 from include.local_stack.supervisor import Supervisor
 from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.job import Asked, JobRecord, Ledger
-from opensearch_batch.core.ml_commons import MLCommons, fill
-from opensearch_batch.core.s3 import S3Objects
-from opensearch_batch.core.submission import Submission, ThroughMLCommons
+from opensearch_batch.core.jobs.job import Asked, JobRecord, Ledger
+from opensearch_batch.core.jobs.ml_commons import MLCommons, fill
+from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
+from opensearch_batch.core.stores.s3 import S3Objects
 from opensearch_batch.services import provider, service
 
 WAIT_S, LOOK_EVERY_S = 900.0, 2.0

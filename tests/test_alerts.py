@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from opensearch_batch.alerts import News, alert_of_failure, tell
-from opensearch_batch.core.run import RunAccount, RunCounts
+from opensearch_batch.core.runs.run import RunAccount, RunCounts
 from opensearch_batch.core.spec import Alerts
 from opensearch_batch.reconcile import news_of
 

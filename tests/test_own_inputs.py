@@ -11,9 +11,9 @@ import pytest
 from opensearch_batch import submit
 from opensearch_batch.awaited import AwaitedJob
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.job import Accepted, Asked, End, JobRecord, Ledger, bad_end
-from opensearch_batch.core.local_files import LocalFiles
+from opensearch_batch.core.jobs.job import Accepted, Asked, End, JobRecord, Ledger, bad_end
 from opensearch_batch.core.manifest import Shard, WorkPrefix
+from opensearch_batch.core.stores.local_files import LocalFiles
 from opensearch_batch.services import service
 from opensearch_batch.submit import JobTerms, Submit
 

@@ -11,10 +11,10 @@ import pytest
 
 from opensearch_batch import submit
 from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
-from opensearch_batch.core.job import Asked, End, JobRecord, Ledger
-from opensearch_batch.core.local_files import LocalFiles
+from opensearch_batch.core.jobs.job import Asked, End, JobRecord, Ledger
 from opensearch_batch.core.manifest import Shard, WorkPrefix
-from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.stores.local_files import LocalFiles
+from opensearch_batch.core.stores.s3 import S3Objects
 from opensearch_batch.submit import JobTerms, Submit, SubmitTrigger, slots
 
 

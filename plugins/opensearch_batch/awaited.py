@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
-from opensearch_batch.core.job import BAD_ENDS, End, JobRecord, Ledger
-from opensearch_batch.core.lookout import Words
-from opensearch_batch.core.ml_commons import MLCommons
-from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.jobs.job import BAD_ENDS, End, JobRecord, Ledger
+from opensearch_batch.core.jobs.lookout import Words
+from opensearch_batch.core.jobs.ml_commons import MLCommons
+from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from opensearch_batch.core.output_rows import Answered
-from opensearch_batch.core.own_input import end_of
-from opensearch_batch.core.waiters import Waiter, Waiters
+from opensearch_batch.core.shards.own_input import end_of
+from opensearch_batch.core.stores.objects import Objects
 from opensearch_batch.hooks import OpenSearchMLHook, Shared, objects
 from opensearch_batch.providers import provider_of
 from opensearch_batch.services import service

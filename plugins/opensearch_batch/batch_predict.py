@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from opensearch_batch.awaited import AwaitedJob, waiter_of
-from opensearch_batch.core.job import JobRecord, bad_end
+from opensearch_batch.core.jobs.job import JobRecord, bad_end
 from opensearch_batch.core.manifest import Shard
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook
 from opensearch_batch.links import MLTaskLink

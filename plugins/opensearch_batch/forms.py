@@ -12,8 +12,8 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from opensearch_batch.core.pipeline_rules import is_template, template_of
-from opensearch_batch.core.request import INDEX_NAME_PATTERN
+from opensearch_batch.core.ingest.request import INDEX_NAME_PATTERN
+from opensearch_batch.core.pipeline.rules import is_template, template_of
 from opensearch_batch.core.spec import PipelineSpec
 
 RUN = "This run"

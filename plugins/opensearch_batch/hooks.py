@@ -17,9 +17,9 @@ from airflow.sdk.log import mask_secret
 from opensearch_batch.core.clients import Address, Signing, Tls, opensearch_client
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ml_commons import MLCommons
-from opensearch_batch.core.pipeline_file import SUFFIXES
-from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.jobs.ml_commons import MLCommons
+from opensearch_batch.core.pipeline.file import SUFFIXES
+from opensearch_batch.core.stores.s3 import S3Objects
 from opensearch_batch.stored_connections import needed
 
 if TYPE_CHECKING:

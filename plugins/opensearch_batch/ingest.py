@@ -8,14 +8,14 @@ from typing import Any
 import msgspec
 from airflow.sdk import BaseOperator
 
-from opensearch_batch.core.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, OpType
-from opensearch_batch.core.field_map import OnMissing
+from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, OpType
+from opensearch_batch.core.ingest.field_map import OnMissing
+from opensearch_batch.core.ingest.request import IngestRequest, LoadSettings, OnUnmatched
+from opensearch_batch.core.jobs.repair import answers_of
 from opensearch_batch.core.manifest import Shard, load_manifest
 from opensearch_batch.core.prediction_map import over_sources
-from opensearch_batch.core.repair import answers_of
-from opensearch_batch.core.request import IngestRequest, LoadSettings, OnUnmatched
+from opensearch_batch.core.runs.unpublished import Note, note_writing
 from opensearch_batch.core.shard import ShardIngest
-from opensearch_batch.core.unpublished import Note, note_writing
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.links import DeadLettersLink, IndexLink
 from opensearch_batch.poll import polled

@@ -19,9 +19,9 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from opensearch_batch.awaited import shared
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.listing import News, list_source, news_of
 from opensearch_batch.core.manifest import WorkPrefix
-from opensearch_batch.core.objects import wanted
+from opensearch_batch.core.shards.listing import News, list_source, news_of
+from opensearch_batch.core.stores.objects import wanted
 from opensearch_batch.hooks import AWS_CONN_ID, aws_client, objects
 
 TRIGGER = "opensearch_batch.new_objects.NewObjectsTrigger"

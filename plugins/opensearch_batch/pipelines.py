@@ -16,7 +16,7 @@ from airflow.sdk import DAG, task_group
 from opensearch_batch.alerts import alert_of_failure
 from opensearch_batch.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.pipeline_file import PipelineFile, pipeline_files
+from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
 from opensearch_batch.forms import form_of, of_service, source_of
 from opensearch_batch.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.poll import OpenSearchMLTaskSensor
@@ -73,7 +73,7 @@ def _dags(path: Path) -> list[DAG]:
     """Return the DAGs of a file; what reads Data Prepper's is loaded only for one that cannot be ours."""
     if is_surely_ours(path):
         return [pipeline_dag(path)]
-    from opensearch_batch.core.data_prepper.file import is_data_prepper
+    from opensearch_batch.core.data_prepper.file.pipelines import is_data_prepper
     from opensearch_batch.data_prepper.dags import data_prepper_dags
 
     return data_prepper_dags(path) if is_data_prepper(path) else [pipeline_dag(path)]

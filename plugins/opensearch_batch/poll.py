@@ -20,10 +20,10 @@ from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskFailedEvent
 
 from opensearch_batch.awaited import AwaitedJob, Polled, names_of, shared_ml, waiter_of, words_or_error
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
-from opensearch_batch.core.job import BAD_ENDS, End, JobRecord, bad_end
-from opensearch_batch.core.lookout import Lookout, Want, Words
-from opensearch_batch.core.waiters import Waiter, pause_s
-from opensearch_batch.core.watch import Watch
+from opensearch_batch.core.jobs.job import BAD_ENDS, End, JobRecord, bad_end
+from opensearch_batch.core.jobs.lookout import Lookout, Want, Words
+from opensearch_batch.core.jobs.waiters import Waiter, pause_s
+from opensearch_batch.core.jobs.watch import Watch
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.services import service
 

@@ -12,12 +12,12 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.alerts import News, tell
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.job import JobRecord
+from opensearch_batch.core.jobs.job import JobRecord
 from opensearch_batch.core.manifest import WorkPrefix, load_manifest, save
-from opensearch_batch.core.retention import clean_up, note_use
-from opensearch_batch.core.run import RunAccount, reconcile
+from opensearch_batch.core.runs.retention import clean_up, note_use
+from opensearch_batch.core.runs.run import RunAccount, reconcile
 from opensearch_batch.core.spec import Alerts
-from opensearch_batch.core.stores import Stores
+from opensearch_batch.core.stores.by_uri import Stores
 from opensearch_batch.hooks import AWS_CONN_ID
 from opensearch_batch.providers import outputs_store, provider_of
 from opensearch_batch.stage import errors_end_the_task, run_key_of, work_of

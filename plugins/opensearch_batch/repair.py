@@ -14,10 +14,10 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import TaskFailedEvent, TriggerEvent
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.job import JobRecord
+from opensearch_batch.core.jobs.job import JobRecord
+from opensearch_batch.core.jobs.repair import Repair
 from opensearch_batch.core.manifest import Shard, WorkPrefix, load_manifest, save
-from opensearch_batch.core.objects import Objects
-from opensearch_batch.core.repair import Repair
+from opensearch_batch.core.stores.objects import Objects
 from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.poll import MLTaskTrigger, polled
 from opensearch_batch.providers import outputs_store

@@ -12,8 +12,8 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from opensearch_batch.core.errors import ConfigError, FatalError
-from opensearch_batch.core.ingest import IngestReport
-from opensearch_batch.core.job import Asked
+from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.jobs.job import Asked
 from opensearch_batch.core.manifest import WorkPrefix, run_key
 
 ENDED = frozenset({"success", "failed"})

@@ -18,14 +18,14 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from opensearch_batch.awaited import shared
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, Throttled
-from opensearch_batch.core.job import Asked, Decision, JobRecord, Ledger, decide
+from opensearch_batch.core.jobs.job import Asked, Decision, JobRecord, Ledger, decide
+from opensearch_batch.core.jobs.slots import Slot, Slots
+from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
+from opensearch_batch.core.jobs.watch import PATIENCE_S
 from opensearch_batch.core.manifest import JOB_NAME, Shard, WorkPrefix
-from opensearch_batch.core.objects import Objects
-from opensearch_batch.core.own_input import refuse_changed
-from opensearch_batch.core.retention import note_taken
-from opensearch_batch.core.slots import Slot, Slots
-from opensearch_batch.core.submission import Submission, ThroughMLCommons
-from opensearch_batch.core.watch import PATIENCE_S
+from opensearch_batch.core.runs.retention import note_taken
+from opensearch_batch.core.shards.own_input import refuse_changed
+from opensearch_batch.core.stores.objects import Objects
 from opensearch_batch.hooks import OpenSearchMLHook, objects
 from opensearch_batch.providers import provider_of
 from opensearch_batch.services import service

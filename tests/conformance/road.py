@@ -11,24 +11,24 @@ from pathlib import Path
 from typing import Any
 
 from opensearch_batch.core.clients import cohere_client, openai_client
-from opensearch_batch.core.cohere_datasets import CohereDatasets
-from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_letters
 from opensearch_batch.core.errors import FatalError, RetriableError
-from opensearch_batch.core.ingest import IngestReport
-from opensearch_batch.core.job import Asked, Decision, End, JobRecord, Ledger, bad_end
-from opensearch_batch.core.listing import find_documents
+from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.jobs.job import Asked, Decision, End, JobRecord, Ledger, bad_end
+from opensearch_batch.core.jobs.ml_commons import MLCommons, Model, fill
+from opensearch_batch.core.jobs.repair import Repair, RepairAccount
+from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
 from opensearch_batch.core.manifest import Manifest, Shard, WorkPrefix, digest
-from opensearch_batch.core.ml_commons import MLCommons, Model, fill
-from opensearch_batch.core.openai_files import OpenAIFiles
 from opensearch_batch.core.output_rows import Answered
 from opensearch_batch.core.prediction_map import holds_record, over_sources
-from opensearch_batch.core.prepare import Prepare
-from opensearch_batch.core.repair import Repair, RepairAccount
-from opensearch_batch.core.request import IngestRequest
 from opensearch_batch.core.shard import ShardIngest
-from opensearch_batch.core.stores import Stores
-from opensearch_batch.core.submission import Submission, ThroughMLCommons
+from opensearch_batch.core.shards.cut import ShardLimits
+from opensearch_batch.core.shards.listing import find_documents
+from opensearch_batch.core.shards.prepare import Prepare
+from opensearch_batch.core.stores.by_uri import Stores
+from opensearch_batch.core.stores.cohere_datasets import CohereDatasets
+from opensearch_batch.core.stores.openai_files import OpenAIFiles
 from opensearch_batch.services import provider, service
 from opensearch_batch.services.base import job_keys
 from tests.lab import MODEL, Lab

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from opensearch_batch.core.dead_letters import DeadLetter, list_parts, read_letters
-from opensearch_batch.core.ingest import IngestReport, ingest_request
-from opensearch_batch.core.join import MEMORY_BYTES
-from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.ingest.ingest import IngestReport, ingest_request
+from opensearch_batch.core.ingest.join import MEMORY_BYTES
+from opensearch_batch.core.ingest.request import parse_request
 from opensearch_batch.core.progress import IngestCounts
-from opensearch_batch.core.request import parse_request
+from opensearch_batch.core.stores.objects import Objects
 from tests.lab import Lab
 
 

@@ -15,7 +15,7 @@ from opensearch_batch.core.errors import (
     Throttled,
     TooLarge,
 )
-from opensearch_batch.core.ml_commons import MLCommons
+from opensearch_batch.core.jobs.ml_commons import MLCommons
 from opensearch_batch.core.vectors import VectorField
 from tests.lab import Lab
 from tests.scripted import Scripted

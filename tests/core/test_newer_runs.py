@@ -7,9 +7,9 @@ import pytest
 
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.progress import Age, Progress, retire
-from opensearch_batch.core.run import reconcile
-from opensearch_batch.core.s3 import S3Objects
-from tests.core.runs import Runs, record, written
+from opensearch_batch.core.runs.run import reconcile
+from opensearch_batch.core.stores.s3 import S3Objects
+from tests.core.pipeline_runs import Runs, record, written
 
 
 @pytest.fixture

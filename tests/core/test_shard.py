@@ -11,8 +11,9 @@ import pytest
 
 from opensearch_batch.core.dead_letters import DeadLetter, list_parts, read_letters
 from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
-from opensearch_batch.core.ingest import IngestReport
-from opensearch_batch.core.job import End, JobRecord, Ledger
+from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.jobs.job import End, JobRecord, Ledger
 from opensearch_batch.core.manifest import (
     Manifest,
     PrepareCounts,
@@ -24,9 +25,8 @@ from opensearch_batch.core.manifest import (
 from opensearch_batch.core.output_rows import Answered
 from opensearch_batch.core.progress import IngestCounts, SourceCounts
 from opensearch_batch.core.replay import replay
-from opensearch_batch.core.request import IngestRequest
-from opensearch_batch.core.s3 import S3Objects
 from opensearch_batch.core.shard import ShardIngest
+from opensearch_batch.core.stores.s3 import S3Objects
 from opensearch_batch.core.vectors import VectorField
 from opensearch_batch.services import service
 from tests.lab import Lab

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.pipeline_file import load
+from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.spec_reference import page, schema
 
 GOOD = """\

@@ -26,9 +26,9 @@ from opensearch_batch.batch_ingestion import (
     request_of,
 )
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest import IngestReport
+from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.ingest.request import Credential, parse_request
 from opensearch_batch.core.progress import IngestCounts, SourceCounts
-from opensearch_batch.core.request import Credential, parse_request
 from opensearch_batch.providers import base_url
 from opensearch_batch.stage import summary
 

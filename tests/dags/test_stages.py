@@ -13,15 +13,15 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch import ingest, prepare, publish
 from opensearch_batch.core.errors import RetriableError
-from opensearch_batch.core.ingest import IngestReport
-from opensearch_batch.core.job import Asked, End, JobRecord, decide, honoured
-from opensearch_batch.core.listing import list_source, news_of
+from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.jobs.job import Asked, End, JobRecord, decide, honoured
+from opensearch_batch.core.jobs.ml_commons import Model
 from opensearch_batch.core.manifest import Manifest, PrepareCounts, Shard, WorkPrefix, save
-from opensearch_batch.core.ml_commons import Model
 from opensearch_batch.core.progress import IngestCounts
-from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.runs.unpublished import Note, note_writing
 from opensearch_batch.core.shard import ShardIngest
-from opensearch_batch.core.unpublished import Note, note_writing
+from opensearch_batch.core.shards.listing import list_source, news_of
+from opensearch_batch.core.stores.s3 import S3Objects
 from opensearch_batch.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.prepare import OpenSearchPrepareOperator
 from opensearch_batch.publish import OpenSearchPublishOperator

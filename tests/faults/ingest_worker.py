@@ -19,12 +19,19 @@ from opensearchpy import OpenSearch
 from include.local_stack.processes import start_time
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.ingest import CHECKPOINT_S, Ingest, IngestReport, Locations, find_sources, ingest_request
-from opensearch_batch.core.join import MEMORY_BYTES
+from opensearch_batch.core.ingest.ingest import (
+    CHECKPOINT_S,
+    Ingest,
+    IngestReport,
+    Locations,
+    find_sources,
+    ingest_request,
+)
+from opensearch_batch.core.ingest.join import MEMORY_BYTES
+from opensearch_batch.core.ingest.request import parse_request
 from opensearch_batch.core.manifest import digest
-from opensearch_batch.core.objects import Objects
-from opensearch_batch.core.request import parse_request
-from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.stores.s3 import S3Objects
 
 END_S = 120.0
 

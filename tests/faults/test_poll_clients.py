@@ -9,7 +9,7 @@ import pytest
 
 from opensearch_batch.awaited import AwaitedJob, shared
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.job import End, JobRecord, State
+from opensearch_batch.core.jobs.job import End, JobRecord, State
 from opensearch_batch.hooks import KEEP_S, Shared
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from opensearch_batch.core.job import Ledger
-from opensearch_batch.core.waiters import Waiter, Waiters
+from opensearch_batch.core.jobs.job import Ledger
+from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from tests.faults.waits import TASK_INDEX, Wait
 from tests.lab import Lab
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from opensearch_batch.core.submission import INTENT_GRACE_S
+from opensearch_batch.core.jobs.submission import INTENT_GRACE_S
 from tests.conformance.road import Road
 from tests.faults.submit_worker import MOMENTS, PAYING, Task, submit_and_die
 from tests.lab import Lab

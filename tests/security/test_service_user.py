@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from include.local_stack.certificates import Authority, certificate_pem
-from opensearch_batch.core.bulk import Written
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest.bulk import Written
 from tests.security.secured import BODY, INGEST_ROLE, Secured, User, permissions, refusals, without, write
 
 THREE = dict.fromkeys("abc", b'{"n":1}')

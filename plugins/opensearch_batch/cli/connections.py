@@ -17,12 +17,12 @@ from opensearch_batch.core import clients
 from opensearch_batch.core.clients import Signing, Tls, address_of
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.local_files import LocalFiles
-from opensearch_batch.core.request import Credential
-from opensearch_batch.core.stores import Stores
+from opensearch_batch.core.ingest.request import Credential
+from opensearch_batch.core.stores.by_uri import Stores
+from opensearch_batch.core.stores.local_files import LocalFiles
 
 if TYPE_CHECKING:
-    from opensearch_batch.core.objects import Objects
+    from opensearch_batch.core.stores.objects import Objects
 
 PASSWORD = "OPENSEARCH_PASSWORD"  # noqa: S105 - the variable's name
 SAFE_WAY = f"give {PASSWORD} in the environment, and --user NAME --opensearch-url https://host:9200"
@@ -101,7 +101,7 @@ class Connections(msgspec.Struct, frozen=True):
 
 
 def _s3(own: Credential, endpoint: str | None) -> Objects:
-    from opensearch_batch.core.s3 import S3Objects
+    from opensearch_batch.core.stores.s3 import S3Objects
 
     client: Any = clients.s3_client(
         endpoint=endpoint,
@@ -114,7 +114,7 @@ def _s3(own: Credential, endpoint: str | None) -> Objects:
 
 
 def _openai(own: Credential, base_url: str | None) -> Objects:
-    from opensearch_batch.core.openai_files import OpenAIFiles
+    from opensearch_batch.core.stores.openai_files import OpenAIFiles
 
     return OpenAIFiles(clients.openai_client(api_key=own.openai_key, base_url=base_url))
 

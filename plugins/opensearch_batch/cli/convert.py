@@ -14,9 +14,9 @@ from opensearch_batch.cli import options
 from opensearch_batch.cli.command import REFUSED, Account, Command, run
 from opensearch_batch.core.data_prepper.convert import Converted
 from opensearch_batch.core.data_prepper.convert import convert as converted
-from opensearch_batch.core.data_prepper.file import DataPrepperFile, is_data_prepper
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, is_data_prepper
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest import DONE
+from opensearch_batch.core.ingest.ingest import DONE
 
 SEPARATOR = "---\n"
 

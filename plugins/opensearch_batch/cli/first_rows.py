@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.bulk import Item, fields_of
-from opensearch_batch.core.documents import Documents, Entry
-from opensearch_batch.core.join import Row
-from opensearch_batch.core.objects import Objects
-from opensearch_batch.core.request import IngestRequest, compile_map
-from opensearch_batch.core.rows import Blank, Rejected, Source, read_rows
+from opensearch_batch.core.ingest.bulk import Item, fields_of
+from opensearch_batch.core.ingest.documents import Documents, Entry
+from opensearch_batch.core.ingest.join import Row
+from opensearch_batch.core.ingest.request import IngestRequest, compile_map
+from opensearch_batch.core.ingest.rows import Blank, Rejected, Source, read_rows
+from opensearch_batch.core.stores.objects import Objects
 from opensearch_batch.core.vectors import VectorField
 
 SHOWN = 3

@@ -13,11 +13,11 @@ from opensearch_batch.cli.connections import Connections
 from opensearch_batch.cli.first_rows import DocumentShown, RejectedShown, look_at
 from opensearch_batch.cli.request_file import read_request
 from opensearch_batch.core.cluster import vector_fields
-from opensearch_batch.core.ingest import find_sources
-from opensearch_batch.core.objects import ObjectInfo
-from opensearch_batch.core.request import IngestRequest
-from opensearch_batch.core.rows import refuse_twice
-from opensearch_batch.core.target import check_target
+from opensearch_batch.core.ingest.ingest import find_sources
+from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.ingest.rows import refuse_twice
+from opensearch_batch.core.ingest.target import check_target
+from opensearch_batch.core.stores.objects import ObjectInfo
 from opensearch_batch.core.vectors import VectorField
 
 LISTED_OBJECTS = 10

@@ -15,8 +15,8 @@ from opensearch_batch.cli.request_file import RequestFile, absolute, read_reques
 from opensearch_batch.cli.tables import counts_table, show_dead_letters
 from opensearch_batch.cli.watch import Watch
 from opensearch_batch.core import replay as core
-from opensearch_batch.core.ingest import DONE, DONE_WITH_DEAD_LETTERS
-from opensearch_batch.core.request import IngestRequest
+from opensearch_batch.core.ingest.ingest import DONE, DONE_WITH_DEAD_LETTERS
+from opensearch_batch.core.ingest.request import IngestRequest
 
 
 class ReplayAccount(Account, frozen=True, kw_only=True):

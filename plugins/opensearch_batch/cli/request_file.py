@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.objects import split_uri
-from opensearch_batch.core.request import BatchIngestion, Credential, parse_request
+from opensearch_batch.core.ingest.request import BatchIngestion, Credential, parse_request
+from opensearch_batch.core.stores.objects import split_uri
 
 STDIN = "-"
 _GLOB = re.compile(r"[*?]")

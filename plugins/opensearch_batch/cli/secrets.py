@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from opensearch_batch.core.request import Credential
+from opensearch_batch.core.ingest.request import Credential
 
 VARIABLES = ("OPENSEARCH_PASSWORD", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # What is shorter is part of ordinary words, and hiding it there would say what it is.

@@ -15,7 +15,7 @@ from typing import Self
 
 import msgspec
 
-from opensearch_batch.core.objects import Objects, lines
+from opensearch_batch.core.stores.objects import Objects, lines
 
 SPOOL_BYTES = 1 << 20
 PART = ".jsonl"

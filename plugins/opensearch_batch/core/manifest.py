@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, FatalError
-from opensearch_batch.core.objects import Objects, split_uri
 from opensearch_batch.core.progress import Age
+from opensearch_batch.core.stores.objects import Objects, split_uri
 from opensearch_batch.core.vectors import VectorField
 
 KEY_HEX_DIGITS = 32

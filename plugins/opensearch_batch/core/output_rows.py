@@ -16,12 +16,11 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
-from opensearch_batch.core.join import Row
+from opensearch_batch.core.ingest.join import Row
+from opensearch_batch.core.ingest.rows import Blank, Rejected, Source, read_rows
 from opensearch_batch.core.manifest import save
-from opensearch_batch.core.objects import ObjectInfo, Objects
-from opensearch_batch.core.prediction_map import OUTPUT
-from opensearch_batch.core.record_ids import RECORD_ID, position_of, record_id
-from opensearch_batch.core.rows import Blank, Rejected, Source, read_rows
+from opensearch_batch.core.record_ids import OUTPUT, RECORD_ID, position_of, record_id
+from opensearch_batch.core.stores.objects import ObjectInfo, Objects
 from opensearch_batch.services.base import Answers, PredictionRow, Service
 
 # More records no shard has: a foreign id does not take memory.

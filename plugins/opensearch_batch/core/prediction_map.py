@@ -16,12 +16,11 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.field_map import last_name
-from opensearch_batch.core.record_ids import RECORD_ID
-from opensearch_batch.core.request import IngestRequest, compile_map
+from opensearch_batch.core.ingest.field_map import last_name
+from opensearch_batch.core.ingest.request import IngestRequest, compile_map
+from opensearch_batch.core.record_ids import OUTPUT, RECORD, RECORD_ID
 from opensearch_batch.services.base import Service
 
-RECORD, OUTPUT = "record", "output"
 RECORDS, OUTPUTS = 0, 1
 _PREDICTION = re.compile(r"\s*prediction(?:\[(?P<number>\d+)\])?(?P<rest>(?:[.\[].*)?)\s*")
 _FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|(?P<plain>[^.\[\s$]+))")
@@ -93,7 +92,7 @@ def over_sources(
 def written_fields(mapped: IngestRequest) -> list[str]:
     """Return the fields that a request over sources writes: of processors, those they copy predictions to."""
     if mapped.processors is not None:
-        from opensearch_batch.core.data_prepper.row_documents import vector_fields_of
+        from opensearch_batch.core.data_prepper.documents.row_documents import vector_fields_of
 
         return vector_fields_of(mapped.processors)
     return compile_map(mapped, sources=2 if mapped.joined_by else 1).fields

@@ -12,7 +12,7 @@ import secrets
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.stores.objects import Objects
 
 
 class SourceCounts(msgspec.Struct, frozen=True):

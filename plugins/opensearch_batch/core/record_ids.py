@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 RECORD_ID = "record_id"
+# Beside the id, what a line holds of the record: itself, or what the service answered.
+RECORD, OUTPUT = "record", "output"
 # Amazon Bedrock takes record ids of eleven letters and digits.
 _DIGITS = 10
 # The same as a bytes format of the position.
 ID_FORMAT = b"r%%0%dd" % _DIGITS
 # A record kept beside its shard, as a bytes format of position and record.
-RECORD_LINE = b'{"%b":"%b","record":%%b}\n' % (RECORD_ID.encode(), ID_FORMAT)
+RECORD_LINE = b'{"%b":"%b","%b":%%b}\n' % (RECORD_ID.encode(), ID_FORMAT, RECORD.encode())
 
 
 def record_id(position: int) -> str:

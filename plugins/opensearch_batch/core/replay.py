@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from opensearch_batch.core.account import QUEUE_FILE, Queue
-from opensearch_batch.core.bulk import BulkWriter, Item
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.dead_letters import (
     SPOOL_BYTES,
@@ -23,12 +21,14 @@ from opensearch_batch.core.dead_letters import (
     list_parts,
     read_letters,
 )
-from opensearch_batch.core.documents import Documents, RowError
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.join import Group, Row
-from opensearch_batch.core.objects import Objects
-from opensearch_batch.core.request import IngestRequest, compile_map
-from opensearch_batch.core.rows import PassedBy, Rejected, Source
+from opensearch_batch.core.ingest.account import QUEUE_FILE, Queue
+from opensearch_batch.core.ingest.bulk import BulkWriter, Item
+from opensearch_batch.core.ingest.documents import Documents, RowError
+from opensearch_batch.core.ingest.join import Group, Row
+from opensearch_batch.core.ingest.request import IngestRequest, compile_map
+from opensearch_batch.core.ingest.rows import PassedBy, Rejected, Source
+from opensearch_batch.core.stores.objects import Objects
 from opensearch_batch.core.vectors import VectorField
 from opensearch_batch.services.row_errors import provider_error
 
@@ -162,7 +162,7 @@ class _Processed:
         row_error: RowError,
         vectors: Sequence[VectorField],  # noqa: ARG002 - of either kind; the index itself looks at vectors
     ) -> None:
-        from opensearch_batch.core.data_prepper.row_documents import row_documents
+        from opensearch_batch.core.data_prepper.documents.row_documents import row_documents
 
         self._documents = row_documents(
             request,

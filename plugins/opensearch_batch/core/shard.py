@@ -14,19 +14,19 @@ from itertools import accumulate
 import msgspec
 
 from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.documents import Maker
 from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
-from opensearch_batch.core.field_map import ANY_FIELD, OnMissing
-from opensearch_batch.core.ingest import Ingest, IngestReport, Locations
-from opensearch_batch.core.job import CLEAR_TO_PAY, spoil
-from opensearch_batch.core.join import Row
+from opensearch_batch.core.ingest.documents import Maker
+from opensearch_batch.core.ingest.field_map import ANY_FIELD, OnMissing
+from opensearch_batch.core.ingest.ingest import Ingest, IngestReport, Locations
+from opensearch_batch.core.ingest.join import Row
+from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.ingest.rows import Blank, Rejected, Source, read_rows
+from opensearch_batch.core.jobs.job import CLEAR_TO_PAY, spoil
 from opensearch_batch.core.manifest import Manifest, Segment, Shard, WorkPrefix, save
-from opensearch_batch.core.objects import Objects, find
 from opensearch_batch.core.output_rows import Answered, LastAnswers, OutputRows, UsedJobs, note_read
 from opensearch_batch.core.prediction_map import RECORDS
 from opensearch_batch.core.progress import IngestCounts
-from opensearch_batch.core.request import IngestRequest
-from opensearch_batch.core.rows import Blank, Rejected, Source, read_rows
+from opensearch_batch.core.stores.objects import Objects, find
 from opensearch_batch.core.vectors import VectorField
 from opensearch_batch.services.base import Answers, Service
 from opensearch_batch.services.row_errors import provider_error
@@ -127,7 +127,7 @@ class ShardIngest:
         """Return what makes documents by processors, None for a field map."""
         if self._request.processors is None:
             return None
-        from opensearch_batch.core.data_prepper.row_documents import row_maker
+        from opensearch_batch.core.data_prepper.documents.row_documents import row_maker
 
         return row_maker(self._request, objects=self._objects, read=rows.read, row_error=rows.error, place=rows.place)
 

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from opensearch_batch.core.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, OpType
-from opensearch_batch.core.field_map import ANY_FIELD, OnMissing
-from opensearch_batch.core.request import LoadSettings, OnUnmatched
+from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, OpType
+from opensearch_batch.core.ingest.field_map import ANY_FIELD, OnMissing
+from opensearch_batch.core.ingest.request import LoadSettings, OnUnmatched
 
 Format = Literal["jsonl", "json", "csv", "parquet"]
 Path = Annotated[str, Meta(min_length=1)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from opensearch_batch.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.core.data_prepper.scanned import Scanned
-from opensearch_batch.core.job import Ledger
+from opensearch_batch.core.jobs.job import Ledger
 from opensearch_batch.hooks import objects
 from opensearch_batch.services import service
 from opensearch_batch.stage import errors_end_the_task, work_of

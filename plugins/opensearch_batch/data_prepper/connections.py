@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opensearch_batch.core.clients import address_of
-from opensearch_batch.core.data_prepper.aws import Aws, S3Dlq
-from opensearch_batch.core.data_prepper.file import DataPrepperFile, DataPrepperPipeline
-from opensearch_batch.core.data_prepper.ml_inference import MlInference
-from opensearch_batch.core.data_prepper.s3_sink import S3Sink
-from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
+from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.options.aws import Aws, S3Dlq
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.stored_connections import needed, stored
 

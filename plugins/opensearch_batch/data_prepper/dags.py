@@ -13,9 +13,9 @@ from airflow.sdk import DAG, Asset, Param, task_group
 
 from opensearch_batch.alerts import alert_of_failure
 from opensearch_batch.core.clients import address_of
-from opensearch_batch.core.data_prepper.file import DataPrepperFile, DataPrepperPipeline
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.road import Road
-from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
 from opensearch_batch.data_prepper.batch_predict import OpenSearchScanBatchPredictOperator
 from opensearch_batch.data_prepper.connections import MODEL, SOURCE, place
 from opensearch_batch.data_prepper.ingest import OpenSearchUnitIngestOperator

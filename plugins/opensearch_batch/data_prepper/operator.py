@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.stores.s3 import S3Objects
 from opensearch_batch.data_prepper.connections import SOURCE, place
 from opensearch_batch.hooks import OpenSearchMLHook, objects
 

@@ -102,7 +102,7 @@ class OpenSearchScanOperator(DataPrepperOperator):
 
     def _checked(self, road: Road, ingest: UnitIngest) -> str:
         """Check the indexes that are there; name what is done to units with them."""
-        from opensearch_batch.core.data_prepper.documents import refuse_plain_vectors
+        from opensearch_batch.core.data_prepper.documents.event_documents import refuse_plain_vectors
 
         indexes = ingest.indexes(ingest.at)
         for index in indexes:

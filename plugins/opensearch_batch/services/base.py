@@ -12,7 +12,6 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from opensearch_batch.core.cluster import SERVER_ERROR, TOO_MANY
-from opensearch_batch.core.cut import ShardLimits
 from opensearch_batch.core.errors import (
     AlreadySubmitted,
     BatchError,
@@ -21,9 +20,10 @@ from opensearch_batch.core.errors import (
     RetriableError,
     Throttled,
 )
-from opensearch_batch.core.job import JobRecord, job_key
-from opensearch_batch.core.line_form import LineForm
-from opensearch_batch.core.watch import Sighting
+from opensearch_batch.core.jobs.job import JobRecord, job_key
+from opensearch_batch.core.jobs.watch import Sighting
+from opensearch_batch.core.shards.cut import ShardLimits
+from opensearch_batch.core.shards.line_form import LineForm
 
 RequestLine = Callable[[bytes, str], bytes]
 Answers = Literal["beside_record", "by_id", "by_position"]

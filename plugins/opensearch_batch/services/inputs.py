@@ -8,7 +8,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.json_path import PlainPath
-from opensearch_batch.core.line_form import LineForm
+from opensearch_batch.core.shards.line_form import LineForm
 
 
 def inputs_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:

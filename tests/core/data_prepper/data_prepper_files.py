@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from opensearch_batch.core.data_prepper.file import DataPrepperFile
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 
 SHORT = """\
 version: '2'

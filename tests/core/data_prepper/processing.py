@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from opensearch_batch.core.data_prepper.event import Event, EventError
-from opensearch_batch.core.data_prepper.options import dec_hook
+from opensearch_batch.core.data_prepper.events.event import Event, EventError
+from opensearch_batch.core.data_prepper.options.base import dec_hook
 from opensearch_batch.core.data_prepper.processors import PROCESSORS, Processor, ProcessorOptions
 from opensearch_batch.core.errors import ConfigError
 

@@ -11,12 +11,12 @@ from opensearch_batch.core.data_prepper.account import UnitCounts, account_of, d
 from opensearch_batch.core.data_prepper.prepare import ScanCounts, ScanManifest
 from opensearch_batch.core.data_prepper.scan import Kind, Unit
 from opensearch_batch.core.data_prepper.scanned import Done, Scanned
-from opensearch_batch.core.ingest import IngestReport
-from opensearch_batch.core.job import End, JobRecord, Ledger
+from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.jobs.job import End, JobRecord, Ledger
 from opensearch_batch.core.manifest import Shard, WorkPrefix, save
-from opensearch_batch.core.objects import ObjectInfo
 from opensearch_batch.core.progress import IngestCounts
-from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.stores.objects import ObjectInfo
+from opensearch_batch.core.stores.s3 import S3Objects
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 RUN = "run-key"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from opensearch_batch.core.data_prepper.file import DataPrepperFile
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.lint import lint
-from opensearch_batch.core.pipeline_check import Way, check_data_prepper, check_pipelines
+from opensearch_batch.core.pipeline.check import Way, check_data_prepper, check_pipelines
 from tests.command_line import account, command
 from tests.core.data_prepper.data_prepper_files import SHORT
 

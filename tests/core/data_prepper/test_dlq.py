@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.data_prepper.date_pattern import check_places
-from opensearch_batch.core.data_prepper.dlq import (
+from opensearch_batch.core.data_prepper.events.date_pattern import check_places
+from opensearch_batch.core.data_prepper.sinks.dlq import (
     Letter,
     dlq_body,
     dlq_key,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.data_prepper.event import STAND_IN, Event, key_of, value_of
+from opensearch_batch.core.data_prepper.events.event import STAND_IN, Event, key_of, value_of
 from opensearch_batch.core.errors import RecordRejected
 
 VECTOR = [n / 1000 for n in range(1, 200)]

@@ -12,9 +12,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.data_prepper.event import Event
-from opensearch_batch.core.data_prepper.expression import EvaluationError, compile_condition, compile_expression
-from opensearch_batch.core.data_prepper.expression_functions import EVENT_TYPE
+from opensearch_batch.core.data_prepper.events.event import Event
+from opensearch_batch.core.data_prepper.expressions.expression import (
+    EvaluationError,
+    compile_condition,
+    compile_expression,
+)
+from opensearch_batch.core.data_prepper.expressions.functions import EVENT_TYPE
 from opensearch_batch.core.errors import ConfigError
 
 FIELDS = {

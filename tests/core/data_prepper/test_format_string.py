@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.data_prepper.event import Event, EventError
-from opensearch_batch.core.data_prepper.format_string import compile_format, dated
+from opensearch_batch.core.data_prepper.events.event import Event, EventError
+from opensearch_batch.core.data_prepper.expressions.format_string import compile_format, dated
 from opensearch_batch.core.errors import ConfigError
 
 FIELDS = {

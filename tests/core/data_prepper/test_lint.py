@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from opensearch_batch.core.data_prepper.expression import compile_expression
-from opensearch_batch.core.data_prepper.file import DataPrepperFile
+from opensearch_batch.core.data_prepper.expressions.expression import compile_expression
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.lacking import lacking_keys
 from opensearch_batch.core.data_prepper.lint import Finding, lint
 from tests.core.data_prepper.data_prepper_files import SHORT, read, with_options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from opensearch_batch.core.data_prepper.options import Duration, Options, dec_hook
+from opensearch_batch.core.data_prepper.options.base import Duration, Options, dec_hook
 from opensearch_batch.core.data_prepper.processors import PROCESSORS
 
 

@@ -13,8 +13,8 @@ from opensearch_batch.core.data_prepper.prepare import Scan, ScanCounts
 from opensearch_batch.core.data_prepper.road import Road
 from opensearch_batch.core.data_prepper.scan import Unit
 from opensearch_batch.core.data_prepper.scanned import Done, Scanned
-from opensearch_batch.core.job import End, JobRecord, Ledger
-from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.jobs.job import End, JobRecord, Ledger
+from opensearch_batch.core.stores.s3 import S3Objects
 from opensearch_batch.services.bedrock import Bedrock
 from opensearch_batch.services.sagemaker import SageMaker
 

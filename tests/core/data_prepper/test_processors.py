@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from opensearch_batch.core.data_prepper.event import Event
+from opensearch_batch.core.data_prepper.events.event import Event
 from opensearch_batch.core.data_prepper.processors import PROCESSORS
 from tests.core.data_prepper.processing import Fields, compiled, done, options_of, refused
 

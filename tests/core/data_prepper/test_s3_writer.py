@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from opensearch_batch.core.data_prepper import s3_writer
-from opensearch_batch.core.data_prepper.codecs import Codec, Csv, Json, Ndjson, Parquet, read_by
-from opensearch_batch.core.data_prepper.event_files import OutputCompression
-from opensearch_batch.core.data_prepper.s3_writer import (
+from opensearch_batch.core.data_prepper.codecs.event_files import OutputCompression
+from opensearch_batch.core.data_prepper.codecs.reading import Codec, Csv, Json, Ndjson, Parquet, read_by
+from opensearch_batch.core.data_prepper.sinks import s3_writer
+from opensearch_batch.core.data_prepper.sinks.s3_writer import (
     CsvOutput,
     JsonOutput,
     NdjsonOutput,
@@ -32,11 +32,11 @@ from opensearch_batch.core.data_prepper.s3_writer import (
     Written,
 )
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.join import Row
-from opensearch_batch.core.local_files import LocalFiles
-from opensearch_batch.core.objects import Stored
-from opensearch_batch.core.rows import Source
-from opensearch_batch.core.s3 import S3Objects
+from opensearch_batch.core.ingest.join import Row
+from opensearch_batch.core.ingest.rows import Source
+from opensearch_batch.core.stores.local_files import LocalFiles
+from opensearch_batch.core.stores.objects import Stored
+from opensearch_batch.core.stores.s3 import S3Objects
 
 AT = datetime(2026, 8, 21, 2, 11, 36, tzinfo=UTC)
 COMPRESSIONS: list[OutputCompression] = ["none", "gzip", "snappy"]

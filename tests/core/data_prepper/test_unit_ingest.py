@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.data_prepper.documents import refuse_plain_vectors
+from opensearch_batch.core.data_prepper.documents.event_documents import refuse_plain_vectors
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.replay import replay
 from tests.core.data_prepper.units import Units

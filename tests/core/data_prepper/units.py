@@ -16,8 +16,8 @@ from opensearch_batch.core.data_prepper.road import Road
 from opensearch_batch.core.data_prepper.scan import Unit
 from opensearch_batch.core.data_prepper.scanned import Scanned
 from opensearch_batch.core.dead_letters import DeadLetter, list_parts, read_letters
-from opensearch_batch.core.ingest import IngestReport
-from opensearch_batch.core.job import End, JobRecord, Ledger
+from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.jobs.job import End, JobRecord, Ledger
 from opensearch_batch.core.output_rows import Answered
 from tests.lab import Lab
 

@@ -10,10 +10,10 @@ import msgspec
 from opensearch_batch.core.data_prepper.prepare import ScanCounts, ScanManifest
 from opensearch_batch.core.data_prepper.scan import Unit
 from opensearch_batch.core.data_prepper.scanned import Scanned
-from opensearch_batch.core.ingest import IngestReport
-from opensearch_batch.core.job import BAD_ENDS, Ledger
+from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.jobs.job import BAD_ENDS, Ledger
 from opensearch_batch.core.manifest import WorkPrefix
-from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.stores.objects import Objects
 
 COUNTED = ("read", "indexed", "unchanged", "dead_letters", "unrouted", "dropped")
 

@@ -12,22 +12,22 @@ from datetime import datetime
 import msgspec
 
 from opensearch_batch.core.cluster import Cluster, Index
-from opensearch_batch.core.data_prepper.documents import EventDocuments
+from opensearch_batch.core.data_prepper.documents.event_documents import EventDocuments
+from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.letters import write_dlq
 from opensearch_batch.core.data_prepper.origins import OUT, Origins, input_of
 from opensearch_batch.core.data_prepper.road import Road
-from opensearch_batch.core.data_prepper.s3_ingest import S3Ingest
-from opensearch_batch.core.data_prepper.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.scan import Unit, area_of
 from opensearch_batch.core.data_prepper.scanned import Done, Scanned
-from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.sinks.s3_ingest import S3Ingest
 from opensearch_batch.core.errors import ConfigError, OutputUnusable
-from opensearch_batch.core.ingest import Ingest, IngestReport, Locations
-from opensearch_batch.core.job import CLEAR_TO_PAY, spoil
+from opensearch_batch.core.ingest.ingest import Ingest, IngestReport, Locations
+from opensearch_batch.core.ingest.rows import Source
+from opensearch_batch.core.jobs.job import CLEAR_TO_PAY, spoil
 from opensearch_batch.core.manifest import save
-from opensearch_batch.core.objects import ObjectInfo, Objects
 from opensearch_batch.core.output_rows import Answered
-from opensearch_batch.core.rows import Source
+from opensearch_batch.core.stores.objects import ObjectInfo, Objects
 from opensearch_batch.services.row_errors import provider_error
 
 UNREAD = "no bucket of the scan looks at what the job wrote; another pipeline reads it"

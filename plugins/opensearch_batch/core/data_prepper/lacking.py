@@ -12,18 +12,18 @@ from itertools import takewhile
 
 import msgspec
 
-from opensearch_batch.core.data_prepper import expression_grammar as grammar
-from opensearch_batch.core.data_prepper.codec_options import CsvInput, JsonInput, NewlineInput
-from opensearch_batch.core.data_prepper.event import MISSING, Event, EventError, Key, key_of
-from opensearch_batch.core.data_prepper.expression_operators import OPERATORS
-from opensearch_batch.core.data_prepper.file import DataPrepperPipeline
-from opensearch_batch.core.data_prepper.predictions import PREDICTION_MEMBERS
+from opensearch_batch.core.data_prepper.codecs.options import CsvInput, JsonInput, NewlineInput
+from opensearch_batch.core.data_prepper.documents.predictions import PREDICTION_MEMBERS
+from opensearch_batch.core.data_prepper.events.event import MISSING, Event, EventError, Key, key_of
+from opensearch_batch.core.data_prepper.expressions import grammar
+from opensearch_batch.core.data_prepper.expressions.operators import OPERATORS
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperPipeline
+from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
+from opensearch_batch.core.data_prepper.file.source import S3Source
 from opensearch_batch.core.data_prepper.processors.add_entries import AddEntries
 from opensearch_batch.core.data_prepper.processors.base import ProcessorOptions, key_or_none, keys_named
 from opensearch_batch.core.data_prepper.processors.parse_json import ParseJson
 from opensearch_batch.core.data_prepper.processors.rename_keys import RenameKeys
-from opensearch_batch.core.data_prepper.s3_enrich import S3Enrich
-from opensearch_batch.core.data_prepper.source import S3Source
 
 # What a condition may come to; None is neither true nor false.
 Outcomes = set[bool | None]

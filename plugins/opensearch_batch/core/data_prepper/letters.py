@@ -10,17 +10,17 @@ from datetime import datetime
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.aws import S3Dlq
-from opensearch_batch.core.data_prepper.dlq import (
+from opensearch_batch.core.data_prepper.options.aws import S3Dlq
+from opensearch_batch.core.data_prepper.road import metadata_event
+from opensearch_batch.core.data_prepper.sinks.dlq import (
     Letter,
     dlq_body,
     dlq_key,
     ml_inference_letter,
     opensearch_letter,
 )
-from opensearch_batch.core.data_prepper.road import metadata_event
 from opensearch_batch.core.dead_letters import as_bytes, list_parts, read_letters
-from opensearch_batch.core.objects import ObjectInfo, Objects, split_uri
+from opensearch_batch.core.stores.objects import ObjectInfo, Objects, split_uri
 
 # The original's status for what no server has refused.
 NO_STATUS = 400

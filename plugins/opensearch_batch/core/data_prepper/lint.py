@@ -12,23 +12,23 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.codec_options import CsvInput, JsonInput, NdjsonInput
-from opensearch_batch.core.data_prepper.event import Key
-from opensearch_batch.core.data_prepper.expression import compile_condition, compile_expression
-from opensearch_batch.core.data_prepper.file import DataPrepperFile, DataPrepperPipeline
-from opensearch_batch.core.data_prepper.flow import DEFAULT_ROUTE, DROPPED
-from opensearch_batch.core.data_prepper.format_string import compile_format
-from opensearch_batch.core.data_prepper.indexing import is_dynamic
+from opensearch_batch.core.data_prepper.codecs.options import CsvInput, JsonInput, NdjsonInput
+from opensearch_batch.core.data_prepper.documents.flow import DEFAULT_ROUTE, DROPPED
+from opensearch_batch.core.data_prepper.events.event import Key
+from opensearch_batch.core.data_prepper.expressions.expression import compile_condition, compile_expression
+from opensearch_batch.core.data_prepper.expressions.format_string import compile_format
+from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.lacking import KnownRow, lacking_keys
-from opensearch_batch.core.data_prepper.ml_inference import MlInference
-from opensearch_batch.core.data_prepper.node_values import stands_at
+from opensearch_batch.core.data_prepper.options.node_values import stands_at
 from opensearch_batch.core.data_prepper.processors.drop_events import DropEvents
 from opensearch_batch.core.data_prepper.road import Road, metadata_event
 from opensearch_batch.core.data_prepper.scan import Area, Selection, area_of
-from opensearch_batch.core.data_prepper.serverless import has_ids
-from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
-from opensearch_batch.core.field_map import ID_FIELD
-from opensearch_batch.core.objects import ObjectInfo
+from opensearch_batch.core.data_prepper.sinks.indexing import is_dynamic
+from opensearch_batch.core.data_prepper.sinks.serverless import has_ids
+from opensearch_batch.core.ingest.field_map import ID_FIELD
+from opensearch_batch.core.stores.objects import ObjectInfo
 from opensearch_batch.core.yaml_file import Keys, Node, YamlFile, dotted
 
 MANIFEST = ".manifest"

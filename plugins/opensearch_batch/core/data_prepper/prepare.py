@@ -13,16 +13,16 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.event import Event
-from opensearch_batch.core.data_prepper.expression import compile_condition
+from opensearch_batch.core.data_prepper.events.event import Event
+from opensearch_batch.core.data_prepper.expressions.expression import compile_condition
+from opensearch_batch.core.data_prepper.file.source import ProcessingCondition
 from opensearch_batch.core.data_prepper.road import Road
 from opensearch_batch.core.data_prepper.scan import Found, Known, Plan, Unit, list_areas, plan_scan
 from opensearch_batch.core.data_prepper.scanned import Scanned, Writers
-from opensearch_batch.core.data_prepper.source import ProcessingCondition
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.job import BAD_ENDS, Ledger
+from opensearch_batch.core.jobs.job import BAD_ENDS, Ledger
 from opensearch_batch.core.manifest import JOB_NAME, Shard
-from opensearch_batch.core.objects import Objects, split_uri
+from opensearch_batch.core.stores.objects import Objects, split_uri
 
 MANIFEST_INDENT = 4
 

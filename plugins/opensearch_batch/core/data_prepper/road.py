@@ -16,31 +16,37 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.data_prepper import codec_options, codecs
-from opensearch_batch.core.data_prepper.aws import S3Dlq
-from opensearch_batch.core.data_prepper.codecs import read_by
-from opensearch_batch.core.data_prepper.documents import EventDocuments, EventMaker
-from opensearch_batch.core.data_prepper.enrich import INPUT, Enrich
-from opensearch_batch.core.data_prepper.event import Event, key_of
-from opensearch_batch.core.data_prepper.expression import compile_condition
-from opensearch_batch.core.data_prepper.file import DataPrepperFile, DataPrepperPipeline
-from opensearch_batch.core.data_prepper.flow import DROPPED, Flow
-from opensearch_batch.core.data_prepper.indexing import index_name, is_dynamic, names_index, request_of, writing_of
-from opensearch_batch.core.data_prepper.ml_inference import MlInference
+from opensearch_batch.core.data_prepper.codecs import options as codec_options
+from opensearch_batch.core.data_prepper.codecs.reading import Codec, Csv, Json, Ndjson, Newline, Parquet, read_by
+from opensearch_batch.core.data_prepper.documents.enrich import INPUT, Enrich
+from opensearch_batch.core.data_prepper.documents.event_documents import EventDocuments, EventMaker
+from opensearch_batch.core.data_prepper.documents.flow import DROPPED, Flow
+from opensearch_batch.core.data_prepper.documents.predictions import prediction_fields
+from opensearch_batch.core.data_prepper.events.event import Event, key_of
+from opensearch_batch.core.data_prepper.expressions.expression import compile_condition
+from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
+from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
+from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.options.aws import S3Dlq
 from opensearch_batch.core.data_prepper.origins import Origins
-from opensearch_batch.core.data_prepper.predictions import prediction_fields
-from opensearch_batch.core.data_prepper.s3_enrich import S3Enrich
-from opensearch_batch.core.data_prepper.s3_ingest import S3Writing
-from opensearch_batch.core.data_prepper.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.scan import Area, Found, Unit
-from opensearch_batch.core.data_prepper.serverless import ServerlessMaker, is_serverless
-from opensearch_batch.core.data_prepper.sinks import OpenSearchSink
-from opensearch_batch.core.documents import RowError
+from opensearch_batch.core.data_prepper.sinks.indexing import (
+    index_name,
+    is_dynamic,
+    names_index,
+    request_of,
+    writing_of,
+)
+from opensearch_batch.core.data_prepper.sinks.s3_ingest import S3Writing
+from opensearch_batch.core.data_prepper.sinks.serverless import ServerlessMaker, is_serverless
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.join import Row
+from opensearch_batch.core.ingest.documents import RowError
+from opensearch_batch.core.ingest.join import Row
+from opensearch_batch.core.ingest.rows import Read, Source
 from opensearch_batch.core.manifest import WorkPrefix, digest
-from opensearch_batch.core.objects import ObjectInfo, Objects, split_uri
-from opensearch_batch.core.rows import Read, Source
+from opensearch_batch.core.stores.objects import ObjectInfo, Objects, split_uri
 
 OWN_FOLDER = "opensearch-batch"
 
@@ -345,18 +351,18 @@ def metadata_event(item: ObjectInfo) -> Event:
     return Event({"bucket": bucket, "key": key, "time": item.modified, "length": item.size_bytes})
 
 
-def codec_of(said: Any) -> codecs.Codec:  # noqa: ANN401 - the options of any codec
+def codec_of(said: Any) -> Codec:  # noqa: ANN401 - the options of any codec
     """Return what a codec's options ask for."""
     match said:
         case codec_options.NdjsonInput():
-            return codecs.Ndjson(said.include_empty_objects)
+            return Ndjson(said.include_empty_objects)
         case codec_options.NewlineInput():
-            return codecs.Newline(said.skip_lines, said.header_destination)
+            return Newline(said.skip_lines, said.header_destination)
         case codec_options.JsonInput():
-            return codecs.Json(said.key_name, said.include_keys)
+            return Json(said.key_name, said.include_keys)
         case codec_options.CsvInput():
-            return codecs.Csv(said.delimiter, said.quote_character, said.header or (), said.detect_header)
-    return codecs.Parquet()
+            return Csv(said.delimiter, said.quote_character, said.header or (), said.detect_header)
+    return Parquet()
 
 
 def now() -> datetime:

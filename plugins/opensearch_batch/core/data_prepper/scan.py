@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from opensearch_batch.core.manifest import digest
-from opensearch_batch.core.objects import ObjectInfo, Objects
+from opensearch_batch.core.stores.objects import ObjectInfo, Objects
 
 Selection = Literal["metadata_only", "data_only", "data_and_metadata"]
 Kind = Literal["job", "data"]

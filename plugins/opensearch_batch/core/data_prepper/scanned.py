@@ -12,9 +12,9 @@ import msgspec
 
 from opensearch_batch.core.data_prepper.scan import Known, Plan, Unit
 from opensearch_batch.core.errors import RetriableError
-from opensearch_batch.core.job import BAD_ENDS, Ledger
+from opensearch_batch.core.jobs.job import BAD_ENDS, Ledger
 from opensearch_batch.core.manifest import WorkPrefix
-from opensearch_batch.core.objects import ObjectInfo, Objects
+from opensearch_batch.core.stores.objects import ObjectInfo, Objects
 
 ATTEMPTS = 20
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from opensearch_batch.core.cohere_errors import cohere_errors
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
-from opensearch_batch.core.job import JobRecord
-from opensearch_batch.core.objects import Objects
+from opensearch_batch.core.jobs.job import JobRecord
 from opensearch_batch.core.record_ids import RECORD_ID
+from opensearch_batch.core.stores.cohere_errors import cohere_errors
+from opensearch_batch.core.stores.objects import Objects
 from opensearch_batch.services.cohere import DATASET
 from opensearch_batch.services.providers.stopping import stop_if_live
 

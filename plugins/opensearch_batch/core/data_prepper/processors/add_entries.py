@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import UNSET, Meta
 
-from opensearch_batch.core.data_prepper.event import (
+from opensearch_batch.core.data_prepper.events.event import (
     Event,
     EventError,
     Key,
@@ -21,10 +21,10 @@ from opensearch_batch.core.data_prepper.event import (
     elements_of,
     frozen,
 )
-from opensearch_batch.core.data_prepper.expression import compile_expression
-from opensearch_batch.core.data_prepper.format_string import compile_format
-from opensearch_batch.core.data_prepper.java_values import EvaluationError, text_of
-from opensearch_batch.core.data_prepper.options import Options
+from opensearch_batch.core.data_prepper.events.java_values import EvaluationError, text_of
+from opensearch_batch.core.data_prepper.expressions.expression import compile_expression
+from opensearch_batch.core.data_prepper.expressions.format_string import compile_format
+from opensearch_batch.core.data_prepper.options.base import Options
 from opensearch_batch.core.data_prepper.processors.base import (
     Name,
     Processor,

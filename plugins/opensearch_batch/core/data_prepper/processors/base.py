@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.event import (
+from opensearch_batch.core.data_prepper.events.event import (
     MISSING,
     Event,
     EventError,
@@ -24,9 +24,9 @@ from opensearch_batch.core.data_prepper.event import (
     members_of,
     value_of,
 )
-from opensearch_batch.core.data_prepper.expression import compile_condition, compile_expression
-from opensearch_batch.core.data_prepper.java_pattern import compile_java_pattern
-from opensearch_batch.core.data_prepper.options import Options
+from opensearch_batch.core.data_prepper.events.java_pattern import compile_java_pattern
+from opensearch_batch.core.data_prepper.expressions.expression import compile_condition, compile_expression
+from opensearch_batch.core.data_prepper.options.base import Options
 from opensearch_batch.core.errors import ConfigError
 
 # Changes an event; False says that the event is dropped.

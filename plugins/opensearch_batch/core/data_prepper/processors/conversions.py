@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.java_values import INT_BITS, LONG_BITS, LONG_MAX, LONG_MIN, text_of
+from opensearch_batch.core.data_prepper.events.java_values import INT_BITS, LONG_BITS, LONG_MAX, LONG_MIN, text_of
 
 Type = Literal["integer", "long", "double", "string", "boolean", "big_decimal"]
 Convert = Callable[[Any], Any]

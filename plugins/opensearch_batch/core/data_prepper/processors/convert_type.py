@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import UNSET
 
-from opensearch_batch.core.data_prepper.event import Event, EventError, Key, Node, elements_of, members_of
-from opensearch_batch.core.data_prepper.java_values import LONG_BITS, text_of
-from opensearch_batch.core.data_prepper.options import Options
+from opensearch_batch.core.data_prepper.events.event import Event, EventError, Key, Node, elements_of, members_of
+from opensearch_batch.core.data_prepper.events.java_values import LONG_BITS, text_of
+from opensearch_batch.core.data_prepper.options.base import Options
 from opensearch_batch.core.data_prepper.processors.base import (
     Name,
     Processor,

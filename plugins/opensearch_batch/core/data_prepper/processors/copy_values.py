@@ -10,8 +10,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.event import MISSING, Event, EventError, Key, frozen
-from opensearch_batch.core.data_prepper.options import Options
+from opensearch_batch.core.data_prepper.events.event import MISSING, Event, EventError, Key, frozen
+from opensearch_batch.core.data_prepper.options.base import Options
 from opensearch_batch.core.data_prepper.processors.base import (
     Condition,
     Name,

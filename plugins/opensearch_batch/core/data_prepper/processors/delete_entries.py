@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from opensearch_batch.core.data_prepper.event import Event, Key, Node, key_of
-from opensearch_batch.core.data_prepper.options import Options
+from opensearch_batch.core.data_prepper.events.event import Event, Key, Node, key_of
+from opensearch_batch.core.data_prepper.options.base import Options
 from opensearch_batch.core.data_prepper.processors.base import (
     Name,
     Processor,

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.event import Event, EventError, Key
-from opensearch_batch.core.data_prepper.expression import compile_expression
-from opensearch_batch.core.data_prepper.java_values import EvaluationError
+from opensearch_batch.core.data_prepper.events.event import Event, EventError, Key
+from opensearch_batch.core.data_prepper.events.java_values import EvaluationError
+from opensearch_batch.core.data_prepper.expressions.expression import compile_expression
 from opensearch_batch.core.data_prepper.processors.base import Processor, ProcessorOptions, condition_keys
 from opensearch_batch.core.errors import ConfigError
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.event import (
+from opensearch_batch.core.data_prepper.events.event import (
     MISSING,
     Event,
     EventError,
@@ -22,7 +22,7 @@ from opensearch_batch.core.data_prepper.event import (
     key_of,
     members_of,
 )
-from opensearch_batch.core.data_prepper.java_values import text_of
+from opensearch_batch.core.data_prepper.events.java_values import text_of
 from opensearch_batch.core.data_prepper.processors.base import (
     Processor,
     ProcessorOptions,

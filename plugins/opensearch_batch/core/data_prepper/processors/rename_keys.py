@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from opensearch_batch.core.data_prepper.event import MISSING, Event, Key, Node, frozen, members_of
-from opensearch_batch.core.data_prepper.options import Options
+from opensearch_batch.core.data_prepper.events.event import MISSING, Event, Key, Node, frozen, members_of
+from opensearch_batch.core.data_prepper.options.base import Options
 from opensearch_batch.core.data_prepper.processors.base import (
     Processor,
     ProcessorOptions,

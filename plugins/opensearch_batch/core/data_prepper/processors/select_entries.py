@@ -5,7 +5,7 @@ Source: Data Prepper's SelectEntriesProcessor (2.17).
 
 from __future__ import annotations
 
-from opensearch_batch.core.data_prepper.event import Event, Key
+from opensearch_batch.core.data_prepper.events.event import Event, Key
 from opensearch_batch.core.data_prepper.processors.base import (
     Processor,
     ProcessorOptions,

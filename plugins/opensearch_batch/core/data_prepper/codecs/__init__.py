@@ -1,0 +1,1 @@
+"""Objects to events and events to objects: ndjson, newline, json, csv, parquet."""

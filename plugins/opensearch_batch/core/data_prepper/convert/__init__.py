@@ -1,0 +1,164 @@
+"""A Data Prepper pipeline is said again as one of our own: the same documents, and above each change why it is one.
+
+Nothing is guessed: what the file does not say is not there, and what ours cannot say is refused by its name.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.dag_id import MAX_LENGTH, is_dag_id
+from opensearch_batch.core.data_prepper.convert.commented_yaml import Verbatim, commented
+from opensearch_batch.core.data_prepper.convert.connections import connections_of
+from opensearch_batch.core.data_prepper.convert.notes import ConversionNotes
+from opensearch_batch.core.data_prepper.convert.refusals import input_bucket, input_uri, refuse
+from opensearch_batch.core.data_prepper.convert.routes import one_condition, path_of
+from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.sinks.indexing import normal
+from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES
+from opensearch_batch.core.spec import BatchPredict
+from opensearch_batch.core.yaml_file import Node, YamlFile
+
+
+class Converted(msgspec.Struct, frozen=True):
+    """A pipeline of our own: its name, which is to be its file's stem, and its file's text."""
+
+    name: str
+    text: str
+
+
+def convert(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> list[Converted]:
+    """Return a pipeline of a file as ours, one for each index it writes.
+
+    Raises:
+        ConfigError: it says something that ours cannot.
+    """
+    road = Road(file, pipeline)
+    refuse(road)
+    sinks = [sink for _, sink in pipeline.sinks if isinstance(sink, OpenSearchSink)]
+    names = _names(pipeline.name, sinks)
+    return [_Conversion(road, sink, number, names).converted() for number, sink in enumerate(sinks)]
+
+
+def _names(name: str, sinks: list[OpenSearchSink]) -> list[str]:
+    if len(sinks) == 1:
+        return [name]
+    indexes = [f"{name}-{index_of(sink)}" for sink in sinks]
+    if len(set(indexes)) == len(indexes) and all(map(is_dag_id, indexes)):
+        return indexes
+    numbers = [f"-{at}" for at in range(1, len(sinks) + 1)]
+    return [f"{name[: MAX_LENGTH - len(number)]}{number}" for number in numbers]
+
+
+def index_of(sink: OpenSearchSink) -> str:
+    """Return the name of a sink's index."""
+    return normal(sink.index) if sink.normalize_index else sink.index
+
+
+class _Conversion:
+    """One pipeline, as far as it goes to one sink."""
+
+    def __init__(self, road: Road, sink: OpenSearchSink, number: int, names: list[str]) -> None:
+        self._road, self._sink, self._number, self._names = road, sink, number, names
+        self._own = road.file.own
+
+    def converted(self) -> Converted:
+        members = _said(
+            {
+                "schedule": self._schedule(),
+                "source": self._source(),
+                "id": path_of(self._sink.document_id),
+                "work": self._road.work.root,
+                "batch_predict": self._batch_predict(),
+                "ingest": self._ingest(),
+                "connections": connections_of(self._road),
+                **self._told(),
+            }
+        )
+        # Null is a value there: nothing is removed.
+        members["retention_days"] = None
+        notes = ConversionNotes(self._road, self._sink, self._number, self._names)
+        return Converted(self._names[self._number], commented(members, notes.by_key()) + notes.at_the_end())
+
+    def _schedule(self) -> dict[str, Any] | None:
+        scheduling = self._road.source.scheduling
+        return None if scheduling is None else {"new_objects": {"poll_every_s": _number(scheduling.interval)}}
+
+    def _source(self) -> dict[str, Any]:
+        exclude = [f"*{glob.escape(suffix)}" for suffix in input_bucket(self._road).exclude_suffix]
+        return {"uri": input_uri(self._road), "exclude": exclude, "prepare": False, "on_empty": "skip"}
+
+    def _batch_predict(self) -> dict[str, Any]:
+        ml, own = self._ml, self._own
+        found: dict[str, Any] = {
+            "max_jobs_in_flight": own.max_jobs_in_flight,
+            "retry_time_window_s": _number(ml.retry_time_window),
+            "retry_interval_s": _number(ml.retry_interval),
+            "repair_rounds": 0,
+            "poll_every_s": _number(own.poll_every_s),
+            "deadline_s": own.deadline_s and _number(own.deadline_s),
+        }
+        return {"service": ml.service_name, "model_id": ml.model_id, **_unlike(BatchPredict, found)}
+
+    def _ingest(self) -> dict[str, Any]:
+        sink = self._sink
+        max_body_bytes = min(MAX_BODY_BYTES, sink.bulk_bytes or MAX_BODY_BYTES)
+        return {
+            "index": index_of(sink),
+            "processors": Verbatim(self._processors),
+            "when": one_condition(self._road.pipeline.routes, sink.routes),
+            "op_type": None if sink.action == "index" else sink.action,
+            "routing": path_of(sink.routing),
+            "dead_letters": dead_letters_of(sink),
+            "max_body_bytes": None if max_body_bytes == MAX_BODY_BYTES else max_body_bytes,
+        }
+
+    def _told(self) -> dict[str, Any]:
+        alerts = {name: value for name, value in msgspec.to_builtins(self._own.alerts).items() if value}
+        owner = None if self._own.owner == "airflow" else self._own.owner
+        return {"owner": owner, "tags": list(self._own.tags), "alerts": alerts}
+
+    @property
+    def _ml(self) -> MlInference:
+        assert self._road.ml is not None  # noqa: S101 - any other pipeline is refused before
+        return self._road.ml
+
+    @cached_property
+    def _processors(self) -> Node:
+        """The nodes of the processors behind ml_inference, as the file has them."""
+        *keys, _ = self._road.pipeline.processors[0][0][:-1]
+        node = YamlFile(self._road.file.path, aliases=False).at(keys)
+        node.value = [each for each in node.value if each.value[0][0].value != "ml_inference"]
+        return node
+
+
+def dead_letters_of(sink: OpenSearchSink) -> str | None:
+    """Return the prefix that a sink's dlq names, None where it has none, or one that dates decide."""
+    if sink.dlq is None or "{" in (sink.dlq.key_path_prefix or ""):
+        return None
+    prefix = (sink.dlq.key_path_prefix or "").strip("/")
+    return f"s3://{sink.dlq.bucket}/{prefix}/" if prefix else f"s3://{sink.dlq.bucket}/"
+
+
+def _unlike(kind: type[msgspec.Struct], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what differs from the defaults of a part."""
+    defaults = {field.name: field.default for field in msgspec.structs.fields(kind)}
+    return {name: value for name, value in found.items() if value != defaults[name]}
+
+
+def _said(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return members without those that say nothing."""
+    inner = {name: _said(value) if isinstance(value, Mapping) else value for name, value in members.items()}
+    return {name: value for name, value in inner.items() if value is not None and value not in ({}, [])}
+
+
+def _number(value: float) -> int | float:
+    return int(value) if value == int(value) else float(value)

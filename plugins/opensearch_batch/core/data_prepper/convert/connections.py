@@ -1,0 +1,94 @@
+"""Hosts and roles of a file become Airflow connections, told as commands to make them with; no secret is among them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from opensearch_batch.core.clients import HTTPS_PORT, NODE_PORT, address_of
+from opensearch_batch.core.data_prepper.convert.commented_yaml import COMMAND
+from opensearch_batch.core.data_prepper.convert.refusals import input_bucket
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.options.aws import Aws
+from opensearch_batch.core.data_prepper.options.types import ACCOUNT_DIGITS
+from opensearch_batch.core.data_prepper.road import Road
+
+OPENSEARCH, SIGNER = "opensearch_default", "aws_opensearch"
+
+
+def connections_of(road: Road) -> dict[str, str]:
+    """Return the ids of the connections that a converted pipeline has."""
+    own = road.file.own.connections
+    return {"opensearch": own.opensearch or OPENSEARCH, "aws": own.aws}
+
+
+def connection_notes(road: Road, sink: OpenSearchSink) -> Iterator[str]:
+    """Yield how the connections are made."""
+    named = road.file.own.connections.opensearch
+    if named:
+        yield f"Hosts and roles are those of the Airflow connections; {named} is there, as the file names it:"
+    else:
+        yield "Hosts, users and roles of the file are Airflow connections here. They are made so, once:"
+    aws = connections_of(road)["aws"]
+    owners = {bucket: owner for bucket in {input_bucket(road).name} if (owner := road.source.owner_of(bucket))}
+    extra = _of_aws(road.source.aws)
+    if known := {bucket: owner for bucket, owner in owners.items() if _is_account(owner)}:
+        extra["bucket_owners"] = known
+    yield _command(aws, "aws", extra)
+    if not named:
+        yield from _of_cluster(road, sink, aws)
+
+
+def _of_cluster(road: Road, sink: OpenSearchSink, aws: str) -> Iterator[str]:
+    address = address_of(sink.hosts[0])
+    port = address.port or (HTTPS_PORT if address.use_ssl else NODE_PORT)
+    extra: dict[str, Any] = {"use_ssl": address.use_ssl}
+    if prefix := (sink.path_prefix or address.url_prefix).strip("/"):
+        extra["url_prefix"] = prefix
+    at = ["--conn-host", address.host, "--conn-port", str(port)]
+    if sink.aws is None:
+        extra |= {"verify_certs": False} if sink.insecure else {}
+        extra |= {"ca_certs": sink.cert} if sink.cert and not sink.insecure else {}
+        if sink.credentials.username is not None:
+            at += ["--conn-login", "USER", "--conn-password", "PASSWORD"]
+        yield _command(OPENSEARCH, "opensearch", extra, *at)
+        return
+    signer, notes = _signer(road, sink, aws)
+    yield from notes
+    service = "aoss" if sink.aws.serverless else "es"
+    extra |= {"aws_conn_id": signer, "region_name": sink.aws.region, "service": service}
+    yield _command(OPENSEARCH, "opensearch", extra, *at)
+
+
+def _signer(road: Road, sink: OpenSearchSink, aws: str) -> tuple[str, list[str]]:
+    """Return the connection that signs requests to the cluster, and what is to be said of it."""
+    asking = road.ml.aws if road.ml else None
+    roles = {each.sts_role_arn: each for each in (asking, sink.aws) if each is not None and each.sts_role_arn}
+    if not roles or set(roles) == {road.source.aws.sts_role_arn}:
+        return aws, []
+    first = next(iter(roles.values()))
+    notes = [_command(SIGNER, "aws", _of_aws(first))]
+    if len(roles) > 1:
+        both = f"The file asks the model and writes as two roles ({' and '.join(map(str, roles))})"
+        notes.insert(0, f"{both}; one connection does both here, so its role needs the rights of both.")
+    return SIGNER, notes
+
+
+def _of_aws(aws: Aws) -> dict[str, Any]:
+    extra: dict[str, Any] = {"region_name": aws.region} if aws.region else {}
+    if aws.sts_role_arn:
+        extra["role_arn"] = aws.sts_role_arn
+    if aws.sts_external_id:
+        extra["assume_role_kwargs"] = {"ExternalId": aws.sts_external_id}
+    return extra
+
+
+def _is_account(owner: str) -> bool:
+    return owner.isdigit() and len(owner) == ACCOUNT_DIGITS
+
+
+def _command(conn_id: str, kind: str, extra: dict[str, Any], *more: str) -> str:
+    words = ["airflow", "connections", "add", conn_id, "--conn-type", kind, *more]
+    return COMMAND + shlex.join([*words, "--conn-extra", json.dumps(extra)] if extra else words)

@@ -1,0 +1,181 @@
+"""What our own pipelines cannot say is refused by its name, never left out: the file itself runs as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from opensearch_batch.core.clients import HTTPS_PORT, NODE_PORT, address_of
+from opensearch_batch.core.data_prepper.codecs.options import NdjsonInput
+from opensearch_batch.core.data_prepper.convert.routes import one_condition, path_of
+from opensearch_batch.core.data_prepper.events.event import Event
+from opensearch_batch.core.data_prepper.expressions.expression import compile_condition, compile_expression
+from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
+from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.file.source import Bucket
+from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.scan import Area, area_of
+from opensearch_batch.core.data_prepper.sinks.serverless import has_ids
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.stores.objects import ObjectInfo
+from opensearch_batch.core.yaml_file import Keys
+
+RUNS = "The file runs as it is: leave it in include/pipelines/"
+_OP_TYPES = ("index", "create", "upsert")
+Refusal = tuple[Keys, str]
+
+
+def refuse(road: Road) -> None:
+    """Raise ConfigError, with file, line and option, for the first thing of a pipeline that ours cannot say."""
+    file, keys = road.file, road.pipeline.keys
+    for place, cause in _refusals(road):
+        raise file.error((*keys, *place), f"{cause}. {RUNS}")
+
+
+def input_bucket(road: Road) -> Bucket:
+    """Return the bucket whose objects the jobs are made of."""
+    return next(bucket for bucket in road.source.buckets if bucket.selection == "metadata_only")
+
+
+def input_uri(road: Road) -> str:
+    """Return the prefix of the objects that jobs are made of."""
+    bucket = input_bucket(road)
+    return f"s3://{bucket.name}/{next(iter(bucket.include_prefix), '')}"
+
+
+def _refusals(road: Road) -> Iterator[Refusal]:
+    yield from _of_processors(road)
+    yield from _of_source(road)
+    for keys, sink in road.pipeline.sinks:
+        below = keys[len(road.pipeline.keys) :]
+        if isinstance(sink, OpenSearchSink):
+            yield from (((*below, *place), cause) for place, cause in _of_sink(road, sink))
+            if not has_ids(sink):
+                yield (*below, "aws", "serverless"), "our pipelines send an id with each document; write document_id"
+        else:
+            yield below, "our pipelines write to an index only, not to s3"
+
+
+def _of_processors(road: Road) -> Iterator[Refusal]:
+    places = [(keys[1:], options) for keys, _, options in road.pipeline.processors]
+    jobs = [(keys, options) for keys, options in places if isinstance(options, MlInference)]
+    if not jobs:
+        yield (), "there is no ml_inference, and our pipelines bring in what a job has answered"
+        return
+    (keys, ml), before = jobs[0], places[: places.index(jobs[0])]
+    for place, options in places:
+        if isinstance(options, S3Enrich):
+            yield place, "processors find the record in the job's row, so it is joined with nothing else"
+    if ml.service_name != "sagemaker":
+        yield (*keys, "service_name"), f"rows of {ml.service_name} do not hold their records, so processors find none"
+    if before:
+        yield before[0][0], "what stands before ml_inference decides about the objects of jobs; write it behind"
+    if ml.input_key not in (None, "key", "/key"):
+        yield (*keys, "input_key"), "the objects themselves are the jobs' inputs"
+    if ml.retry_time_window <= 0:
+        yield (*keys, "retry_time_window"), "our pipelines give a service some time to say not now"
+    if ml.ml_when is not None:
+        yield from (((*keys, "ml_when"), cause) for cause in _of_condition(road, ml.ml_when))
+
+
+def _of_condition(road: Road, text: str) -> Iterator[str]:
+    """Yield why a condition on objects is not one that holds for all of the inputs' bucket."""
+    if not compile_expression(text).keys <= {("bucket",)}:
+        yield "our pipelines choose objects by prefix and name; of ml_when they know /bucket only"
+        return
+    holds = compile_condition(text)
+    for bucket in road.source.buckets:
+        if bucket.selection == "metadata_only" and not holds(Event({"bucket": bucket.name})):
+            yield f"it does not hold for bucket {bucket.name}, so no job is made of its objects; mend it"
+
+
+def _of_source(road: Road) -> Iterator[Refusal]:
+    source, s3 = road.source, ("source", "s3")
+    yield from _of_inputs(road)
+    if not isinstance(source.codec, NdjsonInput):
+        yield (*s3, "codec"), "what jobs write is read as ndjson"
+    if source.compression not in ("none", "automatic"):
+        yield (*s3, "compression"), "what jobs write is read as it is, not compressed"
+    if source.delete_s3_objects_on_read:
+        yield (*s3, "delete_s3_objects_on_read"), "our pipelines delete no objects of yours"
+    yield from _of_outputs(road)
+
+
+def _of_inputs(road: Road) -> Iterator[Refusal]:
+    source, s3 = road.source, ("source", "s3")
+    inputs = [
+        ((*s3, "scan", "buckets", at, "bucket"), bucket)
+        for at, bucket in enumerate(source.buckets)
+        if bucket.selection == "metadata_only"
+    ]
+    if not inputs:
+        yield (
+            (*s3, "scan", "buckets"),
+            "no bucket has data_selection: metadata_only, so there is nothing to make jobs of",
+        )
+        return
+    if len(inputs) > 1:
+        yield inputs[1][0], "our pipelines have one source; write a file for each bucket"
+    keys, bucket = inputs[0]
+    if len(bucket.include_prefix) > 1:
+        yield (*keys, "filter", "include_prefix", 1), "our pipelines have one source; write a file for each prefix"
+    if (bucket.start_time, bucket.end_time, bucket.range) != (None, None, None):
+        yield keys, "our pipelines choose objects by prefix and name, not by start_time, end_time or range"
+    for at, suffix in enumerate(bucket.exclude_suffix):
+        if "/" in suffix:
+            yield (*keys, "filter", "exclude_suffix", at), f"a glob is held against names, and {suffix!r} has a folder"
+    here, there = f"{input_uri(road).rstrip('/')}/", f"{road.work.root}/"
+    if here.startswith(there) or there.startswith(here):
+        yield keys, f"inputs {here} and our own files {there} lie in one another; mend include_prefix, or work"
+
+
+def _of_outputs(road: Road) -> Iterator[Refusal]:
+    """Yield that the pipeline does not read its jobs' outputs, or reads what no job of it writes."""
+    ml, buckets = road.ml, ("source", "s3", "scan", "buckets")
+    if ml is None:
+        return
+    areas = [Area(each.name, each.selection, each.include_prefix, each.exclude_suffix) for each in road.source.buckets]
+    output = f"{ml.output_path.rstrip('/')}/"
+    area = area_of(areas, ObjectInfo(f"{output}job/input.out", 1, ""))
+    if area is None or area.selection == "metadata_only":
+        yield buckets, f"no bucket reads what the jobs write to {ml.output_path}, so nothing of it is brought in"
+    for at, bucket in enumerate(road.source.buckets):
+        roots = [f"s3://{bucket.name}/{prefix}" for prefix in bucket.include_prefix or ("",)]
+        if bucket.selection != "metadata_only" and not all(output.startswith(root) for root in roots):
+            yield (*buckets, at, "bucket"), "our pipelines bring in rows of their own jobs only, and no others"
+
+
+def _of_sink(road: Road, sink: OpenSearchSink) -> Iterator[Refusal]:
+    if "${" in sink.index or "%{" in sink.index:
+        yield ("index",), "our pipelines write to one index, whose name no row and no date decides"
+    if sink.actions:
+        yield ("actions",), "our pipelines do the same with each row; action is that"
+    elif sink.action not in _OP_TYPES:
+        yield ("action",), f"our pipelines do not {sink.action} documents; op_type is {', '.join(_OP_TYPES)}"
+    for name in ("document_root_key", "include_keys", "exclude_keys", "tags_target_key"):
+        if getattr(sink, name):
+            yield (name,), "what processors leave of a row is the document; let select_entries or delete_entries do it"
+    for name in ("document_id", "routing"):
+        try:
+            path_of(getattr(sink, name))
+        except ConfigError as error:
+            yield (name,), str(error)
+    try:
+        one_condition(road.pipeline.routes, sink.routes)
+    except ConfigError as error:
+        yield ("routes",), str(error)
+    if not _is_one_cluster(road, sink):
+        yield ("hosts", 0), "our pipelines ask the model of the cluster they write to, and this is another one"
+
+
+def _is_one_cluster(road: Road, sink: OpenSearchSink) -> bool:
+    own, ml = road.file.own.connections, road.ml
+    written = own.opensearch or _address(sink.hosts[0], sink.path_prefix)
+    asked = own.model_opensearch or own.opensearch or (ml and _address(ml.host, None))
+    return written == asked
+
+
+def _address(url: str, prefix: str | None) -> tuple[object, ...]:
+    address = address_of(url)
+    port = address.port or (HTTPS_PORT if address.use_ssl else NODE_PORT)
+    return address.host.lower(), port, (prefix or address.url_prefix).strip("/")

@@ -1,0 +1,103 @@
+"""A sink's routes become one condition only where it holds for exactly the same rows.
+
+A condition that has no value for a row is false to a route, and makes nothing of the whole it is a part of: so only
+conditions that are true or false for every row are put together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from opensearch_batch.core.data_prepper.documents.flow import DEFAULT_ROUTE
+from opensearch_batch.core.data_prepper.events.event import Key, key_of
+from opensearch_batch.core.data_prepper.expressions import grammar
+from opensearch_batch.core.errors import ConfigError
+
+_FORMAT = re.compile(r"\$\{([^}]+)\}")
+_NAME = re.compile(r"[A-Za-z0-9_~/-]+")
+_ARITHMETIC = frozenset("+-*/%")
+
+
+def one_condition(routes: Sequence[tuple[str, str]], wanted: Sequence[str]) -> str | None:
+    """Return what holds for the rows that a sink takes, None for all rows.
+
+    Args:
+        routes: those of the pipeline, by name, with their conditions.
+        wanted: the names of the sink's.
+
+    Raises:
+        ConfigError: no one condition says it.
+    """
+    if not wanted or (DEFAULT_ROUTE in wanted and not routes):
+        return None
+    taken = [text for name, text in routes if name in wanted]
+    if DEFAULT_ROUTE not in wanted and len(taken) == 1:
+        return taken[0]
+    for name, text in routes:
+        if not is_decided(grammar.parse(text)):
+            raise ConfigError(
+                f"the condition of {name} has no value for some rows, which would make one condition of several false; "
+                "give the sink one route"
+            )
+    if DEFAULT_ROUTE in wanted:
+        taken.append(f"not ({_any_of([text for _, text in routes])})")
+    return _any_of(taken)
+
+
+def _any_of(conditions: Sequence[str]) -> str:
+    return conditions[0] if len(conditions) == 1 else " or ".join(f"({text})" for text in conditions)
+
+
+def is_decided(node: grammar.Node) -> bool:
+    """Say whether a condition is true or false whatever stands in a row."""
+    if isinstance(node, (grammar.Parenthesized, grammar.Inverted)):
+        return is_decided(node.of)
+    if isinstance(node, grammar.Chain):
+        operands = [node.first, *(operand for _, operand in node.rest)]
+        if any(sign in ("and", "or") for sign, _ in node.rest):
+            return all(is_decided(operand) for operand in operands)
+        return all(sign not in _ARITHMETIC and _has_value(operand) for sign, operand in node.rest) and _has_value(
+            node.first
+        )
+    return isinstance(node, grammar.TypeOf) or (isinstance(node, grammar.Literal) and isinstance(node.value, bool))
+
+
+def _has_value(node: grammar.Node) -> bool:
+    if isinstance(node, (grammar.Pointer, grammar.Members)):
+        return True
+    return is_decided(node) or (isinstance(node, grammar.Literal) and not node.too_large)
+
+
+def path_of(text: str | None) -> str | None:
+    """Return the path that a format of one key means, None where nothing is said.
+
+    Raises:
+        ConfigError: it is more than one key.
+    """
+    if text is None:
+        return None
+    found = _FORMAT.fullmatch(text)
+    key = _key(found[1]) if found else None
+    if not key:
+        raise ConfigError(f"{text!r} is more than one key; our id and routing are one path, like ${{/id}}")
+    return "$" + "".join(_step(name) for name in key)
+
+
+def _key(text: str) -> Key | None:
+    """Return the key of a text, None where it is an expression or none."""
+    try:
+        key = key_of(text)
+    except ConfigError:
+        return None
+    try:
+        tree = grammar.parse(text)
+    except ConfigError:
+        return key
+    return key if isinstance(tree, grammar.Pointer) else None
+
+
+def _step(name: str) -> str:
+    if name.isdecimal():
+        return f"[{name}]"
+    return f".{name}" if _NAME.fullmatch(name) else f"['{name}']"

@@ -1,0 +1,1 @@
+"""Rows to events, through processors and routes, to documents."""

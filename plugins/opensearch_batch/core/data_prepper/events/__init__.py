@@ -1,0 +1,1 @@
+"""An event and the values in it, as the JVM has them."""

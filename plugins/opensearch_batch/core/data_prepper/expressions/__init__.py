@@ -1,0 +1,1 @@
+"""The expression language: conditions, routes, and texts with ``${}``."""

@@ -1,0 +1,1 @@
+"""What stands in a file: pipelines, and the options of each of their parts."""

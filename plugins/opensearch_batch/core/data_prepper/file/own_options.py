@@ -1,0 +1,37 @@
+"""What a Data Prepper file says to us alone: ``extension.opensearch_batch``, which Data Prepper itself ignores."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from opensearch_batch.core.data_prepper.options.base import Options
+from opensearch_batch.core.spec import S3_PREFIX, Alerts, Count, Seconds, about
+
+
+class OwnConnections(Options, frozen=True, kw_only=True):
+    """Airflow connections, by their ids; one that is not said is made of what the file says of hosts and roles."""
+
+    aws: Annotated[str, Meta(min_length=1), about("S3, SageMaker and Bedrock.", "aws_default")] = "aws_default"
+    opensearch: Annotated[str, Meta(min_length=1), about("The cluster of the sink.", "opensearch_default")] | None = (
+        None
+    )
+    model_opensearch: (
+        Annotated[str, Meta(min_length=1), about("The cluster of the model.", "opensearch_default")] | None
+    ) = None
+
+
+class OwnOptions(Options, frozen=True, kw_only=True):
+    """Our own settings; each has a default, so a file without them runs."""
+
+    work: (
+        Annotated[str, Meta(pattern=S3_PREFIX), about("The S3 prefix of our own files.", "s3://my-work-bucket")] | None
+    ) = None
+    connections: OwnConnections = OwnConnections()
+    alerts: Alerts = Alerts()
+    max_jobs_in_flight: Annotated[Count, about("At most so many jobs of the model at once.", 10)] | None = None
+    poll_every_s: Annotated[Seconds, about("The first interval of looking at a job; it grows with its age.", 30)] = 30.0
+    deadline_s: Annotated[Seconds, about("A job that takes longer is cancelled.", 86400)] | None = None
+    owner: Annotated[str, about("Shown in Airflow's UI.", "search-team")] = "airflow"
+    tags: Annotated[tuple[str, ...], about("Tags of the DAGs.", ["books"])] = ()

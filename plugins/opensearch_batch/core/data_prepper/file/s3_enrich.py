@@ -1,0 +1,78 @@
+"""Which members of an input record an output row gets: the options of s3_enrich.
+
+Source: Data Prepper's S3EnrichProcessorConfig (2.17); its README names ``correlation_key``, its code does not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from opensearch_batch.core.data_prepper.codecs.options import Compression, RecordsCodec
+from opensearch_batch.core.data_prepper.expressions.expression import compile_condition
+from opensearch_batch.core.data_prepper.options.base import Options
+from opensearch_batch.core.data_prepper.options.owners import OwnedBuckets
+from opensearch_batch.core.data_prepper.options.types import BucketName, Condition, Rule, bare, key_rules
+from opensearch_batch.core.errors import ConfigError
+
+_STREAMED = "rows are joined as a stream, which no size and no memory limits"
+
+
+class EnrichFilter(Options, frozen=True, kw_only=True):
+    """Where the records lie in their bucket."""
+
+    include_prefix: str | None = None
+
+
+class EnrichBucket(Options, frozen=True, kw_only=True):
+    """The bucket of the records, without ``s3://``."""
+
+    name: BucketName
+    filter: EnrichFilter | None = None
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "name", bare(self.name))
+
+
+class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):
+    """The processor that joins an output row with its record."""
+
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {
+        "s3_object_size_limit": _STREAMED,
+        "cache_max_count": _STREAMED,
+        "cache_ttl": _STREAMED,
+    }
+
+    bucket: EnrichBucket
+    codec: RecordsCodec
+    compression: Compression = "none"
+    s3_key_path: Annotated[str, Meta(min_length=1, examples=["s3/key"])]
+    s3_object_name_pattern: Annotated[str, Meta(min_length=1, examples=["^(.*)\\.jsonl\\.out$"])]
+    correlation_keys: Annotated[tuple[str, ...], Meta(min_length=1, max_length=1, examples=[["recordId"]])]
+    keys_to_merge: Annotated[tuple[str, ...], Meta(min_length=1, examples=[["title"]])]
+    enrich_when: Condition | None = None
+    tags_on_failure: tuple[str, ...] = ()
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield what is checked, and the option it is about."""
+        yield from super().rules()
+        yield from key_rules(("s3_key_path",), self.s3_key_path)
+        yield from key_rules(("correlation_keys", 0), self.correlation_keys[0])
+        for at, key in enumerate(self.keys_to_merge):
+            yield from key_rules(("keys_to_merge", at), key)
+        yield ("s3_object_name_pattern",), lambda: _check_pattern(self.s3_object_name_pattern)
+        if self.enrich_when is not None:
+            yield ("enrich_when",), lambda: compile_condition(self.enrich_when)
+
+
+def _check_pattern(text: str) -> None:
+    try:
+        groups = re.compile(text).groups
+    except (re.error, OverflowError) as error:
+        raise ConfigError(f"{text!r} is no regular expression: {error}") from None
+    if not groups:
+        raise ConfigError("the pattern has no group; put brackets around the name of the input, like ^(.*)\\.out$")

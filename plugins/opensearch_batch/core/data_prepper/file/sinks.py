@@ -1,0 +1,295 @@
+"""Where documents are written: what is said of a sink decides about each of them, so nothing said is passed over.
+
+Source: Data Prepper's SinkModel, OpenSearchSinkConfig, ConnectionConfiguration and IndexConfiguration (2.17).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from opensearch_batch.core.data_prepper.events.date_pattern import check_places
+from opensearch_batch.core.data_prepper.expressions.expression import compile_condition
+from opensearch_batch.core.data_prepper.expressions.format_string import compile_format
+from opensearch_batch.core.data_prepper.options.aws import Dlq, ExternalId, OpenSearchAws, Region, RoleArn
+from opensearch_batch.core.data_prepper.options.base import Options
+from opensearch_batch.core.data_prepper.options.types import (
+    CheckedOptions,
+    Condition,
+    Rule,
+    Secret,
+    key_rules,
+    refuse,
+    when,
+)
+from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.ingest.bulk import Action
+from opensearch_batch.core.ingest.request import check_index_name
+from opensearch_batch.core.yaml_file import Keys
+
+IndexType = Literal[
+    "custom",
+    "management_disabled",
+    "trace-analytics-raw",
+    "trace-analytics-plain-raw",
+    "trace-analytics-service-map",
+    "otel-v2-apm-service-map",
+    "log-analytics",
+    "log-analytics-plain",
+    "metric-analytics",
+    "metric-analytics-plain",
+    "tsdb",
+]
+ACTIONS = get_args(Action)
+MIB = 1 << 20
+NO_FORWARD = {"forward_to": "no pipeline takes what a sink wrote; let it read the index, or write to S3 too"}
+_BY_CONNECTION = "name an Airflow connection in extension.opensearch_batch.connections.opensearch instead"
+_OLD = ("aws_sigv4", "aws_sts_role_arn", "aws_sts_external_id", "serverless")
+
+
+class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
+    """What every sink may say: the routes it takes, none for all events, and what of an event it writes."""
+
+    REFUSED: ClassVar[Mapping[str, str]] = NO_FORWARD
+
+    routes: tuple[str, ...] = ()
+    include_keys: tuple[str, ...] = ()
+    exclude_keys: tuple[str, ...] = ()
+    tags_target_key: str | None = None
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield what is checked, and the option it is about."""
+        yield from super().rules()
+        yield from when(
+            wrong=bool(self.include_keys and self.exclude_keys),
+            keys=("exclude_keys",),
+            cause="include_keys stands beside it; keep one of them",
+        )
+        for name in ("include_keys", "exclude_keys"):
+            for at, key in enumerate(getattr(self, name)):
+                yield from when(
+                    wrong="/" in key, keys=(name, at), cause=f"{key!r} has a /; only a whole member can be named"
+                )
+        yield from key_rules(("tags_target_key",), self.tags_target_key)
+
+
+class SinkAction(CheckedOptions, frozen=True, kw_only=True):
+    """An action, and when it is taken."""
+
+    type: Annotated[str, Meta(min_length=1, examples=["index"])]
+    when: Condition | None = None
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "type", _action(self.type))
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield what is checked, and the option it is about."""
+        yield ("type",), lambda: _check_action(self.type)
+        if self.when is not None:
+            yield ("when",), lambda: compile_condition(self.when)
+
+
+class Authentication(Options, frozen=True, kw_only=True):
+    """Who writes."""
+
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        "client_certificate": f"certificates of clients are not sent; {_BY_CONNECTION}",
+        "client_key": f"certificates of clients are not sent; {_BY_CONNECTION}",
+        "api_token": f"tokens are not sent; {_BY_CONNECTION}",
+    }
+
+    username: Secret | None = None
+    password: Secret | None = None
+
+
+class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
+    """The opensearch sink; deprecated options have become those that replaced them."""
+
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {
+        "flush_timeout": "a bulk request is sent when it is full, and when the rows end",
+        "estimate_bulk_size_using_compression": "the size of a request is counted, not estimated",
+        "max_local_compressions_for_estimation": "the size of a request is counted, not estimated",
+        "socket_timeout": "each request has the time that it takes, and is sent again when it fails",
+        "connect_timeout": "each request has the time that it takes, and is sent again when it fails",
+        "enable_request_compression": "requests go as they are: compressing them takes longer than it saves",
+        "max_retries": "what the cluster is too busy for is sent again, then by Airflow's retries; nothing is given up",
+    }
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        **NO_FORWARD,
+        "proxy": f"requests go without a proxy; {_BY_CONNECTION}",
+        "script": "documents are not changed by scripts; let an ingest pipeline of the index do it",
+        "ism_policy_file": "policies are not made here; give the policy an ism_template, so that it takes the index",
+        "query_lookup": "documents are not looked up before; write document_id, so that each is written once",
+        "pull_indexing": "the index does not pull; remove it, and documents are written by bulk requests",
+        "document_version": "documents have no version of their own; write document_id and action: index",
+        "document_version_type": "documents have no version of their own; remove it",
+        "dlq_file": "a file is lost with the worker it lies on; write dlq: {s3: {bucket: my-bucket}}",
+        "serverless_options": OpenSearchAws.REFUSED["serverless_options"],
+        "api_token": f"tokens are not sent; {_BY_CONNECTION}",
+        "aws_sts_header_overrides": OpenSearchAws.REFUSED["sts_header_overrides"],
+    }
+
+    hosts: Annotated[tuple[str, ...], Meta(min_length=1, examples=[["https://localhost:9200"]])]
+    username: Secret | None = None
+    password: Secret | None = None
+    authentication: Authentication | None = None
+    aws: OpenSearchAws | None = None
+    cert: str | None = None
+    insecure: bool = False
+    path_prefix: str | None = None
+    distribution_version: Literal["default", "es6"] = "default"
+    index: Annotated[str, Meta(min_length=1, examples=["passages"])]
+    index_type: IndexType | None = None
+    template_type: Literal["v1", "index-template"] = "v1"
+    template_file: str | None = None
+    template_content: str | None = None
+    number_of_shards: Annotated[int, Meta(ge=0)] = 0
+    number_of_replicas: Annotated[int, Meta(ge=0)] = 0
+    bulk_size: int = 5
+    document_id: str | None = None
+    routing: str | None = None
+    normalize_index: bool = False
+    action: Annotated[str, Meta(min_length=1)] = "index"
+    actions: tuple[SinkAction, ...] = ()
+    document_root_key: Annotated[str, Meta(min_length=1)] | None = None
+    dlq: Dlq | None = None
+    aws_sigv4: bool = False
+    aws_region: Region | None = None
+    aws_sts_role_arn: RoleArn | None = None
+    aws_sts_external_id: ExternalId | None = None
+    serverless: bool = False
+    document_id_field: str | None = None
+    routing_field: str | None = None
+
+    def __post_init__(self) -> None:
+        changed = {"action": _action(self.action), **self._replaced()}
+        for name, value in changed.items():
+            msgspec.structs.force_setattr(self, name, value)
+        if self.index_type is None:
+            kind = "management_disabled" if self.aws is not None and self.aws.serverless else "custom"
+            msgspec.structs.force_setattr(self, "index_type", kind)
+        if self.aws is not None and self.aws.serverless:
+            msgspec.structs.force_setattr(self, "template_type", "index-template")
+        if self.dlq is not None:
+            dlq = msgspec.structs.replace(self.dlq, region=self.dlq.region or "us-east-1")
+            msgspec.structs.force_setattr(self, "dlq", dlq)
+
+    @property
+    def credentials(self) -> Authentication:
+        """Who writes where requests are not signed."""
+        return self.authentication or Authentication(username=self.username, password=self.password)
+
+    @property
+    def bulk_bytes(self) -> int | None:
+        """The bytes of a bulk request, None for any number."""
+        return None if self.bulk_size < 0 else self.bulk_size * MIB
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield what is checked, and the option it is about."""
+        yield from super().rules()
+        yield from self._refused_values()
+        for at, host in enumerate(self.hosts):
+            yield from when(
+                wrong="@" in host, keys=("hosts", at), cause="a host has no user; write username and password"
+            )
+        yield ("index",), self._check_index
+        for name in ("document_id", "routing"):
+            if (text := getattr(self, name)) is not None:
+                yield (name,), lambda text=text: compile_format(text)  # type: ignore[misc] # bound now, not later
+        yield ("action",), lambda: _check_action(self.action)
+        yield from key_rules(("document_root_key",), self.document_root_key)
+        if self.template_content is not None:
+            yield ("template_content",), lambda: _check_template(self.template_content or "")
+
+    def notes(self) -> Iterator[tuple[Keys, str]]:
+        """Yield which options another one makes void."""
+        yield from super().notes()
+        no_effect = {
+            "template_file": (self.template_content, "template_content counts"),
+            "cert": (self.insecure or None, "insecure: true trusts everybody"),
+            "action": (self.actions or None, "actions count") if self.action != "index" else (None, ""),
+            "username": (self.aws, "requests are signed for aws"),
+            "password": (self.aws, "requests are signed for aws"),
+            "authentication": (self.aws, "requests are signed for aws"),
+        }
+        for name, (other, why) in no_effect.items():
+            if other is not None and getattr(self, name) is not None:
+                yield (name,), f"has no effect: {why}"
+        for at in range(1, len(self.hosts)):
+            yield ("hosts", at), "has no effect: requests go to the first host"
+        for name in ("aws_region", *_OLD[1:]):
+            if self.aws is None and getattr(self, name):
+                yield (name,), "has no effect without aws_sigv4: true"
+
+    def _replaced(self) -> dict[str, object]:
+        """Return what deprecated options mean; where the new one stands too, both stay and are refused."""
+        new: dict[str, object] = {}
+        if self.aws is None and self.aws_sigv4:
+            new["aws"] = OpenSearchAws(
+                region=self.aws_region or "us-east-1",
+                sts_role_arn=self.aws_sts_role_arn,
+                sts_external_id=self.aws_sts_external_id,
+                serverless=self.serverless,
+            )
+            new |= {"aws_sigv4": False, "aws_region": None, "serverless": False}
+            new |= {"aws_sts_role_arn": None, "aws_sts_external_id": None}
+        for name in ("document_id", "routing"):
+            field = getattr(self, f"{name}_field")
+            if field is not None and getattr(self, name) is None:
+                new |= {name: f"${{{field.removeprefix('/')}}}", f"{name}_field": None}
+        return new
+
+    def _refused_values(self) -> Iterator[Rule]:
+        for name in ("aws_region", *_OLD):
+            both = self.aws is not None and getattr(self, name)
+            yield from when(wrong=bool(both), keys=(name,), cause="it is deprecated, and aws says the same; remove it")
+        for name in ("document_id", "routing"):
+            both = getattr(self, f"{name}_field") is not None
+            yield from when(wrong=both, keys=(f"{name}_field",), cause=f"it is deprecated; keep {name}, remove it")
+        yield from when(
+            wrong=self.distribution_version == "es6",
+            keys=("distribution_version",),
+            cause="Elasticsearch 6 is not written to; remove it, and name a cluster of OpenSearch",
+        )
+        yield from when(
+            wrong=self.index_type not in ("custom", "management_disabled"),
+            keys=("index_type",),
+            cause="indexes of traces, logs and metrics are made by templates of their own, which are not here; "
+            "write custom, or management_disabled where the index is there already",
+        )
+        yield from when(
+            wrong=self.bulk_size == 0, keys=("bulk_size",), cause="a request has no room; write MiB, or -1 for any size"
+        )
+        both = self.authentication is not None and (self.username or self.password) is not None
+        yield from when(wrong=both, keys=("authentication",), cause="username or password stand beside it; keep one")
+
+    def _check_index(self) -> None:
+        compile_format(self.index)
+        if len(check_places(self.index)) > 1:
+            refuse("an index has one date, which may have several parts; write it like %{yyyy.MM}")
+        if "${" not in self.index and "%{" not in self.index and not self.normalize_index:
+            check_index_name(self.index)
+
+
+def _action(text: str) -> str:
+    return text if "${" in text else text.lower()
+
+
+def _check_action(text: str) -> None:
+    if "${" in text:
+        compile_format(text)
+    elif text not in ACTIONS:
+        refuse(f"{text!r} is none of {', '.join(ACTIONS)}.{did_you_mean(text, ACTIONS)}")
+
+
+def _check_template(text: str) -> None:
+    try:
+        template = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"the template is no JSON: {error}") from None
+    if not isinstance(template, dict):
+        raise ConfigError('the template is no JSON object; write {"mappings": {...}}')

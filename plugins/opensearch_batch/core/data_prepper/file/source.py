@@ -1,0 +1,216 @@
+"""What a scan of S3 reads: each bucket of the file with its own prefixes and times, a bucket's before the scan's.
+
+Source: Data Prepper's S3SourceConfig, the classes of its configuration package, and ScanOptions (2.17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+from msgspec import Meta
+
+from opensearch_batch.core.data_prepper.codecs.options import Compression, InputCodec
+from opensearch_batch.core.data_prepper.expressions.expression import compile_condition
+from opensearch_batch.core.data_prepper.options.base import Duration, Options
+from opensearch_batch.core.data_prepper.options.owners import OwnedBuckets
+from opensearch_batch.core.data_prepper.options.types import (
+    BucketName,
+    CheckedOptions,
+    Condition,
+    Rule,
+    bare,
+    between,
+    key_rules,
+    when,
+)
+
+Selection = Literal["metadata_only", "data_only", "data_and_metadata"]
+LocalTime = Annotated[datetime, Meta(tz=False, examples=["2026-01-31T00:00:00"])]
+_DAY, _MINUTE = 86_400.0, 60.0
+_QUEUE = "events of a queue are not read; write scan: {buckets: [...]}, which finds new objects by listing"
+
+
+class KeyFilter(Options, frozen=True, kw_only=True):
+    """Which objects are read: those below a prefix, none if its name ends so."""
+
+    include_prefix: tuple[str, ...] = ()
+    exclude_suffix: tuple[str, ...] = ()
+
+
+class ProcessingCondition(CheckedOptions, frozen=True, kw_only=True):
+    """An object is read when another one beside it says so."""
+
+    object_name: Annotated[str, Meta(min_length=1, examples=["manifest.json.out"])]
+    when: Annotated[Condition, Meta(examples=["/processedRecordCount == /totalRecordCount"])]
+    applicable_prefix: tuple[str, ...] = ()
+    retry_delay: Duration = Duration(300)
+    max_retry: Annotated[int, Meta(ge=0, le=100)] = 10
+    codec: InputCodec | None = None
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield what is checked, and the option it is about."""
+        yield ("when",), lambda: compile_condition(self.when)
+        yield from between(("retry_delay",), self.retry_delay, _MINUTE, 60 * _MINUTE)
+
+
+class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
+    """When objects were last modified: from start to end, or a span that ends now."""
+
+    start_time: LocalTime | None = None
+    end_time: LocalTime | None = None
+    range: Duration | None = None
+
+    @property
+    def has_times(self) -> bool:
+        """Whether anything is said of it."""
+        return (self.start_time, self.end_time, self.range) != (None, None, None)
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield what is checked, and the option it is about."""
+        yield from when(
+            wrong=self.range is not None and (self.start_time, self.end_time) != (None, None),
+            keys=("range",),
+            cause="start_time or end_time stands beside it; keep the range or the times",
+        )
+
+
+class BucketOptions(TimesOptions, frozen=True, kw_only=True):
+    """A bucket as the file says it; `name` without ``s3://``."""
+
+    name: BucketName
+    data_selection: Selection = "data_and_metadata"
+    filter: KeyFilter | None = None
+    processing_conditions: tuple[ProcessingCondition, ...] = ()
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "name", bare(self.name))
+
+
+class ScanBucket(Options, frozen=True, kw_only=True):
+    """An element of ``buckets``."""
+
+    bucket: BucketOptions
+
+
+class Scheduling(CheckedOptions, frozen=True, kw_only=True):
+    """How often is scanned: every `interval` seconds, `count` times or for ever."""
+
+    interval: Annotated[Duration, Meta(examples=["PT6M"])]
+    count: Annotated[int, Meta(ge=2)] | None = None
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield what is checked, and the option it is about."""
+        yield from between(("interval",), self.interval, 1.0, 365 * _DAY)
+
+
+class Scan(TimesOptions, frozen=True, kw_only=True):
+    """All buckets, with the times of those that have none."""
+
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {
+        "acknowledgment_timeout": "a task ends when its objects are done, and is repeated when it fails"
+    }
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        "folder_partitions": "objects are handed out one by one, whatever folder they lie in; remove it"
+    }
+
+    buckets: Annotated[tuple[ScanBucket, ...], Meta(min_length=1, examples=[[{"bucket": {"name": "my-bucket"}}]])]
+    scheduling: Scheduling | None = None
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield what is checked, and the option it is about."""
+        yield from super().rules()
+        yield from when(
+            wrong=self.scheduling is not None and self.end_time is not None,
+            keys=("end_time",),
+            cause="with scheduling the scan has no end; remove end_time, or scheduling",
+        )
+
+
+class Bucket(msgspec.Struct, frozen=True, kw_only=True):
+    """A bucket with all that holds for it."""
+
+    name: str
+    selection: Selection
+    include_prefix: tuple[str, ...] = ()
+    exclude_suffix: tuple[str, ...] = ()
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    range: Duration | None = None
+    processing_conditions: tuple[ProcessingCondition, ...] = ()
+
+
+class S3Source(OwnedBuckets, frozen=True, kw_only=True):
+    """The s3 source, as a scan."""
+
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {
+        "workers": "Airflow's tasks read, as many at once as its pools let",
+        "records_to_accumulate": "rows are read as a stream, never collected",
+        "buffer_timeout": "there is no buffer that could be full",
+        "backoff_time": "a scan runs when it is due, and never waits for objects",
+        "data_selection": "it is for the events of a queue; the data_selection of each bucket counts",
+        "on_error": "it is for the messages of a queue",
+    }
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        "sqs": _QUEUE,
+        "notification_type": _QUEUE,
+        "notification_source": _QUEUE,
+        "s3_select": "objects are read whole; remove it and drop rows with drop_events or routes",
+    }
+
+    codec: InputCodec
+    scan: Annotated[Scan, Meta(examples=[{"buckets": [{"bucket": {"name": "my-bucket"}}]}])]
+    compression: Compression = "none"
+    acknowledgments: bool = False
+    delete_s3_objects_on_read: bool = False
+    disable_s3_metadata_in_event: bool = False
+    metadata_root_key: str = "s3/"
+    filters: dict[str, KeyFilter] = msgspec.field(default_factory=dict)
+
+    @property
+    def scheduling(self) -> Scheduling | None:
+        """How often is scanned, None for once."""
+        return self.scan.scheduling
+
+    @property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """The buckets in their order, each with all that holds for it."""
+        return tuple(self._bucket(each.bucket) for each in self.scan.buckets)
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield what is checked, and the option it is about."""
+        yield from super().rules()
+        yield from key_rules(("metadata_root_key",), self.metadata_root_key)
+        yield from when(
+            wrong=self.delete_s3_objects_on_read and not self.acknowledgments,
+            keys=("delete_s3_objects_on_read",),
+            cause="an object is deleted only after it was acknowledged; write acknowledgments: true",
+        )
+        for at, each in enumerate(self.scan.buckets):
+            yield from when(
+                wrong=bool(self.filters) and each.bucket.filter is not None,
+                keys=("scan", "buckets", at, "bucket", "filter"),
+                cause="filters stands at the top of the source too; keep one of them",
+            )
+        for bucket in self.filters:
+            yield from when(
+                wrong=bucket not in {each.bucket.name for each in self.scan.buckets},
+                keys=("filters", bucket),
+                cause="no bucket of the scan has this name; write the name of one",
+            )
+
+    def _bucket(self, said: BucketOptions) -> Bucket:
+        times = said if said.has_times else self.scan
+        keys = said.filter or self.filters.get(said.name) or KeyFilter()
+        return Bucket(
+            name=said.name,
+            selection=said.data_selection,
+            include_prefix=keys.include_prefix,
+            exclude_suffix=keys.exclude_suffix,
+            start_time=times.start_time,
+            end_time=times.end_time,
+            range=times.range,
+            processing_conditions=said.processing_conditions,
+        )

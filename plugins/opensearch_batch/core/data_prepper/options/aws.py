@@ -1,0 +1,113 @@
+"""Who signs a request to AWS: the Airflow connection, or the role that an ``aws`` block names, assumed through it.
+
+Source: Data Prepper's AwsAuthenticationOptions of each plugin, and S3DlqWriterConfig (2.17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from opensearch_batch.core.data_prepper.events.date_pattern import check_places
+from opensearch_batch.core.data_prepper.options.types import (
+    AccountId,
+    BucketName,
+    CheckedOptions,
+    Plugin,
+    Rule,
+    account_notes,
+    account_rules,
+    bare,
+)
+from opensearch_batch.core.yaml_file import Keys
+
+Region = Annotated[str, Meta(min_length=1, examples=["us-east-1"])]
+RoleArn = Annotated[str, Meta(min_length=20, max_length=2048, examples=["arn:aws:iam::123456789012:role/pipeline"])]
+ExternalId = Annotated[str, Meta(min_length=2, max_length=1224)]
+NO_HEADERS = {
+    "sts_header_overrides": "STS is called without headers of one's own; let a role's trust policy decide, "
+    "or name an Airflow connection in extension.opensearch_batch.connections.aws"
+}
+
+
+class Aws(CheckedOptions, frozen=True, kw_only=True):
+    """The region, and the role that is assumed."""
+
+    REFUSED: ClassVar[Mapping[str, str]] = NO_HEADERS
+
+    region: Region | None = None
+    sts_role_arn: RoleArn | None = None
+    sts_external_id: ExternalId | None = None
+
+    @property
+    def account(self) -> str | None:
+        """The account of the role."""
+        parts = (self.sts_role_arn or "").split(":")
+        return parts[4] or None if len(parts) > 4 else None  # noqa: PLR2004 - arn:partition:iam::account:role/name
+
+
+class MlAws(Aws, frozen=True, kw_only=True):
+    """Those of ml_inference."""
+
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {
+        "job_sts_role_arn": "it is for built-in models; the connector of the model names the role of the job"
+    }
+
+
+class OpenSearchAws(Aws, frozen=True, kw_only=True):
+    """Those of a cluster whose requests are signed."""
+
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {
+        "resource_name": "it names the domain of semantic_enrichment, which is not done here"
+    }
+    REFUSED: ClassVar[Mapping[str, str]] = {
+        **NO_HEADERS,
+        "serverless_options": "network policies are not changed here; let the collection's policy admit this network",
+        "semantic_enrichment": "it makes the index through the control plane of AWS; make the index before, "
+        "or with template_content",
+    }
+
+    region: Region = "us-east-1"
+    serverless: bool = False
+
+
+class S3Dlq(CheckedOptions, frozen=True, kw_only=True):
+    """Where records go that could not be done: `bucket` without ``s3://``."""
+
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {
+        "force_path_style": "the Airflow connection says how S3 is addressed",
+        "legacy_md5_checksum": "the Airflow connection says how S3 checks a body",
+    }
+    REFUSED: ClassVar[Mapping[str, str]] = NO_HEADERS
+
+    bucket: BucketName
+    key_path_prefix: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    region: Region | None = None
+    sts_role_arn: RoleArn | None = None
+    sts_external_id: ExternalId | None = None
+    bucket_owner: AccountId | None = None
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "bucket", bare(self.bucket))
+
+    def rules(self) -> Iterator[Rule]:
+        """Yield what is checked, and the option it is about."""
+        yield from account_rules(("bucket_owner",), self.bucket_owner)
+        if self.key_path_prefix is not None:
+            yield ("key_path_prefix",), lambda: check_places(self.key_path_prefix or "")
+
+    def notes(self) -> Iterator[tuple[Keys, str]]:
+        """Yield that the owner is yet to be written."""
+        yield from account_notes(("bucket_owner",), self.bucket_owner)
+
+    def inheriting(self, aws: Aws) -> S3Dlq:
+        """Return the same with region and role of another block where it has none."""
+        return msgspec.structs.replace(
+            self, region=self.region or aws.region, sts_role_arn=self.sts_role_arn or aws.sts_role_arn
+        )
+
+
+Dlq = Annotated[S3Dlq, Plugin("dlq", {"s3": S3Dlq})]

@@ -1,0 +1,1 @@
+"""What a sink writes, and how: requests to OpenSearch, objects in S3, dead letters."""

@@ -1,0 +1,1 @@
+"""The road of ingest: a request, rows, joins, documents, bulk bodies, and the account of every row."""

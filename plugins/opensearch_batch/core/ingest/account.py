@@ -1,0 +1,241 @@
+"""What became of every row: counted when it has its verdict, recorded only after its dead letters are written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Self
+
+import msgspec
+
+from opensearch_batch.core.dead_letters import DeadLetter, DeadLetters, Origin, as_text
+from opensearch_batch.core.errors import ConfigError, RetriableError
+from opensearch_batch.core.ingest.bulk import Written
+from opensearch_batch.core.ingest.documents import Place
+from opensearch_batch.core.ingest.join import Row
+from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.ingest.rows import AlreadyThere, Blank, Mapped, PassedBy, Rejected, Tally
+from opensearch_batch.core.manifest import save
+from opensearch_batch.core.progress import IngestCounts, Progress, ProgressFile
+from opensearch_batch.core.stores.objects import Objects
+
+QUEUE_FILE = "request.json"
+
+
+class Queue(msgspec.Struct, frozen=True):
+    """What a replay has to know of the request whose dead letters these are."""
+
+    sources: list[str]
+    request: IngestRequest
+
+
+class Account:
+    """The account of one pass over the sources, continued from the progress of an earlier one.
+
+    Args:
+        objects: where dead letters and progress are written.
+        file: the progress of this place.
+        queue: where the dead letters go.
+        names: the sources' names.
+        fingerprint: names this work.
+        before: what an earlier attempt settled.
+        place: which document of the user's a row comes from.
+        about: what a replay has to know of the request; lies beside the dead letters.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        file: ProgressFile,
+        *,
+        queue: str,
+        names: Sequence[str],
+        fingerprint: str,
+        before: Progress | None,
+        place: Place,
+        about: Queue,
+    ) -> None:
+        self.resumed = before is not None
+        before = before or Progress(fingerprint, done=False, settled=0, counts=IngestCounts(), dead_letters=queue)
+        self.attempt = file.attempt
+        self._file = file
+        self._fingerprint = fingerprint
+        self._place = place
+        self._about = about
+        self._objects = objects
+        self._counts = before.counts
+        self._tally = Tally(names, before.counts.sources)
+        then = before.counts
+        self._passed_by = Counter(unrouted=then.unrouted, dropped=then.dropped, elsewhere=then.elsewhere)
+        self._vectors_rejected, self._vector_reason = before.vectors_rejected, before.vector_reason
+        self.settled = before.settled
+        self.dead = DeadLetters(
+            objects, queue, attempt=file.attempt, parts=before.parts, count=before.counts.dead_letters
+        )
+
+    def begin(self) -> None:
+        """Record the start, so that no later look takes an older account for this work's, and clear what it left.
+
+        Raises:
+            RetriableError: another run of the same request is under way.
+        """
+        if not self._file.begin(self._progress(done=False)):
+            raise under_way(self._file.uri)
+        self.dead.clear()
+
+    def settle(self, written: Written) -> None:
+        """Count the verdicts of one body."""
+        items: list[Mapped] = [item.origin for item in written.body.items]
+        nulls = sum([mapped.nulls for mapped in items])
+        unmatched = joined = 0
+        if self._tally.alone:
+            late = sum([mapped.late for mapped in items])
+            self._tally.rows_alone(read=len(items), late=late, dead=len(written.refused))
+        else:
+            refused = {id(item.origin) for item, _, _ in written.refused}
+            for mapped in items:
+                joined += len(mapped.rows) - 1
+                unmatched += self._tally.rows(mapped.rows, late=mapped.late, dead=id(mapped) in refused)
+        for item, status, reason in written.refused:
+            why = f"refused by the index ({status}): {reason}"
+            self._keep(item.origin.rows, why, id=item.id or None, status=status, late=item.origin.late)
+        then = self._counts
+        self._counts = msgspec.structs.replace(
+            then,
+            indexed=then.indexed + written.indexed,
+            unchanged=then.unchanged + written.unchanged,
+            joined=then.joined + joined,
+            nulls=then.nulls + nulls,
+            unmatched=then.unmatched + unmatched,
+        )
+        for entry in written.body.passing:
+            self._pass(entry)
+        self.settled += len(written.body.items) + len(written.body.passing)
+
+    def counts(self) -> IngestCounts:
+        """Return what is settled so far."""
+        sources = self._tally.counts()
+        return msgspec.structs.replace(
+            self._counts,
+            read=sum(source.read for source in sources),
+            blank=sum(source.blank for source in sources),
+            dead_letters=self.dead.count,
+            sources=sources,
+            **self._passed_by,
+        )
+
+    def record(self, *, done: bool) -> None:
+        """Write the dead letters, then the progress that counts them.
+
+        Raises:
+            RetriableError: another run of the same request took over, dead letters included.
+        """
+        parts = self.dead.write()
+        if parts == 1:
+            save(self._objects, f"{self.dead.prefix}{QUEUE_FILE}", self._about)
+        if self._file.save(self._progress(done=done)):
+            return
+        if parts:
+            self.dead.withdraw()
+        raise RetriableError(
+            f"{self._file.uri}: another run of this request took over and goes on from here; run again when it ended"
+        )
+
+    def refuse_if_no_vector_fits(self, index: str) -> None:
+        """Raise ConfigError when no vector at all fits: that is the index's fault, not the records'."""
+        read = self.counts().read
+        if read and self._vectors_rejected == read:
+            raise ConfigError(
+                f"index {index}: none of {read} rows fits its mapping ({self._vector_reason}); nothing was written. "
+                "Create the index again with the model's dimension, or mend field_map, and run ingest again"
+            )
+
+    def _progress(self, *, done: bool) -> Progress:
+        return Progress(
+            self._fingerprint,
+            done,
+            self.settled,
+            self.counts(),
+            self.dead.prefix,
+            self.dead.parts,
+            self._vectors_rejected,
+            self._vector_reason,
+            self.attempt,
+        )
+
+    def _pass(self, entry: Rejected | Blank | AlreadyThere | PassedBy) -> None:
+        if isinstance(entry, Blank):
+            self._tally.blank(entry.source)
+            return
+        if isinstance(entry, PassedBy):
+            self._tally.passed_by(entry.sources)
+            self._passed_by[entry.why] += 1
+            joined = self._counts.joined + len(entry.sources) - 1
+            self._counts = msgspec.structs.replace(self._counts, joined=joined)
+            return
+        if isinstance(entry, AlreadyThere):
+            unchanged, rows, late, has_id = 1, entry.mapped.rows, entry.mapped.late, True
+            nulls = entry.mapped.nulls
+        else:
+            unchanged, rows, late, has_id = 0, entry.rows, entry.late, entry.id is not None
+            nulls = 0
+            self._keep(rows, entry.reason, id=entry.id, late=late)
+            if entry.vector:
+                self._vectors_rejected += len(rows)
+                self._vector_reason = self._vector_reason or entry.reason
+        unmatched = self._tally.rows(rows, late=late, dead=not unchanged, has_id=has_id)
+        then = self._counts
+        self._counts = msgspec.structs.replace(
+            then,
+            unchanged=then.unchanged + unchanged,
+            joined=then.joined + len(rows) - 1,
+            nulls=then.nulls + nulls,
+            unmatched=then.unmatched + unmatched,
+        )
+
+    def _keep(
+        self,
+        rows: Sequence[Row],
+        reason: str,
+        *,
+        id: str | None,  # noqa: A002 - the field's own name
+        late: bool,
+        status: int = 0,
+    ) -> None:
+        first = rows[0]
+        source, line = self._place(first)
+        text, coded = as_text(first.content)
+        self.dead.add(
+            DeadLetter(
+                "ingest",
+                reason,
+                source,
+                line,
+                text,
+                coded,
+                id,
+                None if source == first.uri else first.uri,
+                None if source == first.uri else first.line,
+                first.offset,
+                first.source,
+                status,
+                late,
+                [_origin(row) for row in rows[1:]],
+            )
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.dead.close()
+
+
+def under_way(uri: str) -> RetriableError:
+    """Make the error of an attempt before whose start another one wrote."""
+    return RetriableError(f"{uri}: another run of this request is under way; run again when it ended")
+
+
+def _origin(row: Row) -> Origin:
+    text, coded = as_text(row.content)
+    return Origin(row.source, row.uri, row.line, row.offset, text, coded)

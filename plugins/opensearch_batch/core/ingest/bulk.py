@@ -1,0 +1,356 @@
+"""Bulk writer: every document has a verdict before anybody calls it done; verdicts come in the documents' order.
+
+Bodies are cut by bytes, several are in flight, and two bodies in flight never hold the same id. What the index is too
+busy to take is sent again, alone; what it refuses is returned with its reason; a document is never dropped.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from opensearch_batch.core.cluster import CONFLICT, RETRY_STATUSES, Cluster, reason_of
+from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError, TooLarge
+from opensearch_batch.core.ingest.pace import Pace
+from opensearch_batch.core.json_path import Text
+
+OpType = Literal["index", "create", "upsert"]
+# Those of a field map, and the two that only a pipeline's own actions ask for.
+Action = Literal["index", "create", "upsert", "update", "delete"]
+# As many bytes as a node takes fastest from few connections, by `python -m benchmarks body_sizes`.
+MAX_BODY_BYTES = 2_000_000
+MAX_IN_FLIGHT = 8
+RETRY_WINDOW_S = 300.0
+# These say that the index is closed to us, not that a document is wrong: nothing becomes a dead letter for it.
+CLOSED = frozenset({401, 403})
+TOO_LARGE = 413
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
+# Only what a verdict needs travels back; the full answer repeats index and id of every document.
+_VERDICT = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+# An update that changes nothing, and a delete of what is not there.
+_NOOPS = frozenset({"noop", "not_found"})
+_ID = b'"_id":'
+# What stands before and after the id and the routing, and after the document.
+_AROUND: dict[Action, tuple[bytes, bytes, bytes]] = {
+    "index": (b'{"index":{' + _ID, b"}}\n", b"\n"),
+    "create": (b'{"create":{' + _ID, b"}}\n", b"\n"),
+    "upsert": (b'{"update":{' + _ID, b',"retry_on_conflict":3}}\n{"doc":', b',"doc_as_upsert":true}\n'),
+    "update": (b'{"update":{' + _ID, b',"retry_on_conflict":3}}\n{"doc":', b"}\n"),
+    "delete": (b'{"delete":{' + _ID, b"}}\n", b""),
+}
+
+
+class Item(msgspec.Struct, frozen=True, gc=False):
+    """One document on its way: its id, its lines in a body, and whatever the caller needs to know it again by.
+
+    The id is empty where the index makes one. The lines come in pieces, so that a vector is copied once: from the row
+    it stands in to the body.
+    """
+
+    id: str
+    pieces: tuple[Text, ...]
+    origin: Any = None
+
+    @property
+    def has_document(self) -> bool:
+        """Whether a document goes with it: a delete has its one line alone."""
+        return not bytes(self.pieces[0]).startswith(b'{"delete"')
+
+    @property
+    def lines(self) -> bytes:
+        """The two lines of the document."""
+        return b"".join(self.pieces)
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes they have."""
+        return sum(map(len, self.pieces))
+
+
+class Refused(NamedTuple):
+    """A document the index does not take, and why."""
+
+    item: Item
+    status: int
+    reason: str
+
+
+class Body:
+    """Documents that travel together, and what the caller lets ride along between them (`passing`)."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.passing: list[Any] = []
+        self.ids: set[str] = set()
+        self.size_bytes = 0
+
+    def add(self, item: Item, size_bytes: int) -> None:
+        """Put a document of so many bytes in."""
+        self.items.append(item)
+        if item.id:
+            self.ids.add(item.id)
+        self.size_bytes += size_bytes
+
+
+class Written(NamedTuple):
+    """The verdicts of one body: ``len(body.items) == indexed + unchanged + len(refused)``."""
+
+    body: Body
+    indexed: int
+    unchanged: int
+    refused: list[Refused]
+
+
+class _Verdict:
+    """What became of a body so far."""
+
+    def __init__(self) -> None:
+        self.indexed = self.unchanged = 0
+        self.refused: list[Refused] = []
+        self.was_busy = False
+
+
+def lines_of(
+    id: str,  # noqa: A002 - the field's own name
+    *source: Text,
+    op_type: Action = "index",
+    routing: str | None = None,
+    index: str | None = None,
+) -> tuple[Text, ...]:
+    """Return the lines of one document in a bulk body, in pieces, as its ``_source`` may be; a delete has one line.
+
+    Without an id the index makes one. With `index` it goes there, whatever index the request is for.
+    """
+    before, after, end = _AROUND[op_type]
+    if not id:
+        said = {"routing": routing, "_index": index}
+        members = msgspec.json.encode({key: value for key, value in said.items() if value is not None})
+        return (before.removesuffix(_ID) + members[1:-1] + after, *source, end)
+    name = msgspec.json.encode(id)
+    if routing is not None:
+        name += b',"routing":' + msgspec.json.encode(routing)
+    if index is not None:
+        name += b',"_index":' + msgspec.json.encode(index)
+    return (before + name + after, *source, end)
+
+
+def fields_of(item: Item) -> Any:  # noqa: ANN401 - a document
+    """Return a document's fields; an upsert holds them as its ``doc``."""
+    action, _, rest = item.lines.partition(b"\n")
+    body = msgspec.json.decode(rest)
+    return body["doc"] if action.startswith(b'{"update"') else body
+
+
+def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iterator[Body]:
+    """Cut documents into bodies of at most so many bytes; a larger document travels alone, an id once in each.
+
+    Entries that are no `Item` ride along and count with their `size_bytes`, so that a file of nothing else moves on.
+    """
+    body = Body()
+    for entry in entries:
+        if isinstance(entry, Item):
+            size_bytes = entry.size_bytes
+            if body.items and (body.size_bytes + size_bytes > max_body_bytes() or entry.id in body.ids):
+                yield body
+                body = Body()
+            body.add(entry, size_bytes)
+        else:
+            body.passing.append(entry)
+            body.size_bytes += entry.size_bytes
+            if body.size_bytes > max_body_bytes():
+                yield body
+                body = Body()
+    if body.items or body.passing:
+        yield body
+
+
+class BulkWriter:
+    """Writes documents to one index.
+
+    Args:
+        cluster: where the index is.
+        index: its name; empty if every document names its own.
+        pipeline: the ingest pipeline all documents go through.
+        max_body_bytes: the size a body is cut at; lowered for good when the server finds it too large (413).
+        max_in_flight: bodies under way at most; how many there are is found by trying (`Pace`).
+        compress: send bodies gzipped.
+        retry_window_s: how long a body may be refused as busy before the writer gives up.
+        clock, sleep: seconds; given by tests.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        index: str,
+        *,
+        pipeline: str | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        max_in_flight: int = MAX_IN_FLIGHT,
+        compress: bool = False,
+        retry_window_s: float = RETRY_WINDOW_S,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._index = index
+        self._params = {"filter_path": f"{_VERDICT},items.*.result"} | ({"pipeline": pipeline} if pipeline else {})
+        self._max_body_bytes = max_body_bytes
+        self._max_in_flight = max_in_flight
+        self._compress = compress
+        self._retry_window_s = retry_window_s
+        self._clock = clock
+        self._stopped = threading.Event()
+        self._sleep = sleep or self._stopped.wait
+        self.pace = Pace(max_in_flight)
+
+    def write(self, entries: Iterable[Any]) -> Iterator[Written]:
+        """Write documents, yielding the verdicts of body after body, in the order of the documents.
+
+        Raises:
+            ConfigError: the index is missing, blocked or closed to us.
+            RetriableError: the cluster stayed away or busy for the whole retry window.
+        """
+        under_way: deque[tuple[Body, Future[_Verdict]]] = deque()
+        self._stopped.clear()
+        with ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="bulk") as pool:
+            try:
+                for body in bodies(entries, max_body_bytes=lambda: self._max_body_bytes):
+                    yield from self._settled(under_way, until=lambda body=body: self._has_room(under_way, body))  # type: ignore[misc]
+                    under_way.append((body, pool.submit(self._write_body, body)))
+                yield from self._settled(under_way, until=lambda: not under_way)
+            finally:
+                self._stopped.set()
+                for _, future in under_way:
+                    future.cancel()
+
+    def _has_room(self, under_way: deque[tuple[Body, Future[_Verdict]]], body: Body) -> bool:
+        flying = [other for other, future in under_way if not future.done()]
+        if len(under_way) >= 2 * self._max_in_flight or len(flying) >= self.pace.limit:
+            return False
+        return all(body.ids.isdisjoint(other.ids) for other in flying)
+
+    def _settled(
+        self, under_way: deque[tuple[Body, Future[_Verdict]]], *, until: Callable[[], bool]
+    ) -> Iterator[Written]:
+        """Yield the verdicts at the head of the queue; wait for more until there is room."""
+        while True:
+            while under_way and under_way[0][1].done():
+                body, future = under_way.popleft()
+                verdict = future.result()
+                self._keep_pace(body, verdict)
+                yield Written(body, verdict.indexed, verdict.unchanged, verdict.refused)
+            if until():
+                return
+            wait([future for _, future in under_way if not future.done()], return_when=FIRST_COMPLETED)
+
+    def _keep_pace(self, body: Body, verdict: _Verdict) -> None:
+        if verdict.was_busy:
+            self.pace.on_busy()
+        elif body.items:
+            self.pace.on_done(body.size_bytes, self._clock())
+
+    def _write_body(self, body: Body) -> _Verdict:
+        verdict = _Verdict()
+        self._write_items(body.items, verdict)
+        return verdict
+
+    def _write_items(self, items: Sequence[Item], verdict: _Verdict) -> None:
+        """Send until every item has its verdict; halve what is too large for the server."""
+        give_up_at, pause_s = self._clock() + self._retry_window_s, FIRST_PAUSE_S
+        while items:
+            try:
+                items = self._send(items, verdict)
+            except TooLarge as error:
+                self._halve(items, verdict, error)
+                return
+            except RetriableError:
+                verdict.was_busy = True
+                if self._clock() >= give_up_at or self._stopped.is_set():
+                    raise
+            if items:
+                verdict.was_busy = True
+                if self._clock() >= give_up_at:
+                    raise RetriableError(f"index {self._index} stayed busy for {self._retry_window_s:.0f} s")
+                if self._stopped.is_set():
+                    raise RetriableError(f"index {self._index}: writing was stopped")
+                self._sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
+                pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+
+    def _halve(self, items: Sequence[Item], verdict: _Verdict, error: BatchError) -> None:
+        if len(items) == 1:
+            verdict.refused.append(Refused(items[0], TOO_LARGE, f"larger than the server takes: {error}"))
+            return
+        half = len(items) // 2
+        self._max_body_bytes = max(1, min(self._max_body_bytes, sum(item.size_bytes for item in items) // 2))
+        self._write_items(items[:half], verdict)
+        self._write_items(items[half:], verdict)
+
+    def _send(self, items: Sequence[Item], verdict: _Verdict) -> list[Item]:
+        """Send items once, enter the verdicts, and return those that have to be sent again."""
+        try:
+            answer = self._cluster.call(
+                "POST",
+                f"/{self._index}/_bulk" if self._index else "/_bulk",
+                b"".join(chain.from_iterable([item.pieces for item in items])),
+                params=self._params,
+                timeout_s=120.0,
+                compress=self._compress,
+            )
+        except NotFound as error:
+            raise index_deleted(self._index) from error
+        entries = answer["items"]
+        if len(entries) != len(items):
+            raise RetriableError(f"index {self._index}: {len(items)} documents were sent, {len(entries)} answered for")
+        again: list[Item] = []
+        if answer["errors"]:
+            for item, entry in zip(items, entries, strict=True):
+                self._enter(item, entry, verdict, again)
+        else:
+            results = [result.get("result") for entry in entries for result in entry.values()]
+            unchanged = sum(map(results.count, _NOOPS))
+            verdict.unchanged += unchanged
+            verdict.indexed += len(items) - unchanged
+        return again
+
+    def _enter(self, item: Item, entry: dict[str, Any], verdict: _Verdict, again: list[Item]) -> None:
+        ((action, result),) = entry.items()
+        status = result["status"]
+        if "error" not in result:
+            if result.get("result") in _NOOPS:
+                verdict.unchanged += 1
+            else:
+                verdict.indexed += 1
+        elif action == "create" and status == CONFLICT:
+            verdict.unchanged += 1
+        elif status in RETRY_STATUSES or status == CONFLICT:
+            again.append(item)
+        elif result["error"].get("type") == "index_not_found_exception":
+            raise index_deleted(self._index)
+        elif status in CLOSED:
+            raise ConfigError(
+                f"index {self._index} does not let us write ({status}): {_reason(result['error'])}; "
+                "lift its block, or give the connection's user this permission"
+            )
+        else:
+            verdict.refused.append(Refused(item, status, _reason(result.get("error", {}))))
+
+
+def index_deleted(name: str) -> ConfigError:
+    """The error for an index that went, or was made anew, between two bulk requests."""
+    return ConfigError(
+        f"index {name} was deleted while it was being written; delete what came in its place, "
+        "create it again, and run ingest again"
+    )
+
+
+def _reason(error: dict[str, Any]) -> str:
+    cause = reason_of(error.get("caused_by"))
+    return f"{error.get('type')}: {error.get('reason')}" + (f" ({cause})" if cause else "")

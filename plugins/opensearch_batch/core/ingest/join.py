@@ -1,0 +1,246 @@
+"""A join gives every row out exactly once, in an order that only the rows and the memory bound decide.
+
+Sources in about the same order stream past each other. When what waits passes the bound, all but the biggest go to
+disk, and the biggest streams past them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from opensearch_batch.core.ingest.spill import Keyed, Keys, Row, Spill, digest
+
+__all__ = ["MEMORY_BYTES", "Group", "Keyed", "Row", "Stream", "join"]
+
+MEMORY_BYTES = 64 << 20
+ROW_BYTES = 512  # what a waiting row takes beside its content: objects, key, its place in the table
+FIRST_SHARE = 4  # sources that fit into this part of the bound together are read whole first
+
+T = TypeVar("T")
+
+
+class Group(msgspec.Struct, frozen=True, gc=False):
+    """The rows of one key, by source and then as they stood there; `late` ones came after the key's group was given."""
+
+    key: str
+    rows: tuple[Keyed, ...]
+    late: bool = False
+
+
+class Stream(msgspec.Struct, Generic[T], frozen=True):
+    """The rows of one source, once; `size_bytes` says about how much is to come, None when nobody knows."""
+
+    rows: Iterator[Keyed | T]
+    size_bytes: int | None
+
+
+def join(streams: Sequence[Stream[T]], *, folder: Path, memory_bytes: int = MEMORY_BYTES) -> Iterator[Group | T]:
+    """Yield each key's rows as one group as soon as every stream gave a row or ended; pass on all that is no row.
+
+    A key has one group that is not late. The same streams and the same bound give the same order.
+
+    Args:
+        streams: one for each source.
+        folder: where a file is made when too much waits; nothing is left there.
+        memory_bytes: how much may wait in memory; the table of keys takes some 25 bytes a key beside it.
+
+    Raises:
+        ConfigError: a file is needed and cannot be made in `folder`.
+        RetriableError: the disk is full.
+    """
+    run = _Join(streams, memory_bytes)
+    yield from run.side_by_side()
+    if run.live:
+        with Spill(folder, needed_bytes=run.needed_bytes()) as spill:
+            yield from run.past(spill)
+
+
+class _Source(Generic[T]):
+    """One stream and how far it came: `front` is the youngest waiting key it reached."""
+
+    def __init__(self, position: int, stream: Stream[T]) -> None:
+        self.bit = 1 << position
+        self.rows = iter(stream.rows)
+        self.size_bytes = stream.size_bytes
+        self.front = self.seen_rows = self.seen_bytes = 0
+
+    def left_bytes(self) -> int:
+        return max((self.size_bytes or 0) - self.seen_bytes, 0)
+
+    def row_bytes(self) -> float:
+        return self.seen_bytes / max(self.seen_rows, 1)
+
+
+class _Waiting:
+    """The rows of a key that lacks sources; `number` counts the keys as they were first seen."""
+
+    __slots__ = ("bits", "key", "number", "rows", "size_bytes")
+
+    def __init__(self, number: int, key: bytes) -> None:
+        self.number = number
+        self.key = key
+        self.bits = self.size_bytes = 0
+        self.rows: list[Keyed] = []
+
+
+class _Join(Generic[T]):
+    """The state of one join; `live` are the streams that have not ended."""
+
+    def __init__(self, streams: Sequence[Stream[T]], memory_bytes: int) -> None:
+        self.live = [_Source(position, stream) for position, stream in enumerate(streams)]
+        self._all = (1 << len(streams)) - 1
+        self._ended = 0
+        self._memory_bytes = memory_bytes
+        self._waiting: dict[str, _Waiting] = {}
+        self._waiting_bytes = self._numbers = self._stored = 0
+        self._keys = Keys()
+
+    def side_by_side(self) -> Iterator[Group | T]:
+        """Read the streams at the same pace until all have ended, or too much waits: then some are still live."""
+        first = self._small()
+        # What waits, waits for a stream: with one stream left it cannot grow.
+        while self.live and self._waiting_bytes <= self._memory_bytes:
+            source = self._next(first)
+            try:
+                item = next(source.rows)
+            except StopIteration:
+                yield from self._end(source)
+                continue
+            if not isinstance(item, Keyed):
+                yield item
+            elif group := self._take(source, item):
+                yield group
+
+    def past(self, spill: Spill) -> Iterator[Group | T]:
+        """Write all streams but the biggest to disk, and read that one past them."""
+        biggest = self._biggest()
+        self._unload(spill)
+        for source in self.live:
+            if source is not biggest:
+                yield from self._store(source, spill)
+        spill.finish()
+        for item in biggest.rows:
+            yield self._look_up(item, spill) if isinstance(item, Keyed) else item
+        yield from self._rest(spill)
+
+    def needed_bytes(self) -> int:
+        """Return how much will go to disk, as far as known."""
+        biggest = self._biggest()
+        waiting = sum(len(keyed.row.content) for waiting in self._waiting.values() for keyed in waiting.rows)
+        return waiting + sum(source.left_bytes() for source in self.live if source is not biggest)
+
+    def _small(self) -> list[_Source[T]]:
+        """Return the streams that are read first, the smallest first."""
+        known = sorted((source.size_bytes, source.bit, source) for source in self.live if source.size_bytes is not None)
+        room = self._memory_bytes // FIRST_SHARE
+        first: list[_Source[T]] = []
+        for size_bytes, _, source in known:
+            room -= size_bytes
+            if room < 0:
+                break
+            first.append(source)
+        return first
+
+    def _next(self, first: list[_Source[T]]) -> _Source[T]:
+        """Return the stream to read: a small one, else the one that is furthest behind."""
+        while first:
+            # A small one that is bigger than was said has no right to all the memory.
+            if first[0] in self.live and self._waiting_bytes <= self._memory_bytes // 2:
+                return first[0]
+            first.pop(0)
+        return min(self.live, key=_front)
+
+    def _take(self, source: _Source[T], keyed: Keyed) -> Group | None:
+        """Return the group a row completes, or let it wait."""
+        content_bytes = len(keyed.row.content)
+        source.seen_rows += 1
+        source.seen_bytes += content_bytes
+        waiting = self._waiting.get(keyed.key)
+        if waiting is None:
+            key = digest(keyed.key)
+            complete = source.bit | self._ended == self._all
+            if self._keys.give(key) is None if complete else self._keys.is_given(key):
+                return Group(keyed.key, (keyed,), late=True)
+            if complete:
+                return Group(keyed.key, (keyed,))
+            self._numbers += 1
+            waiting = self._waiting[keyed.key] = _Waiting(self._numbers, key)
+        waiting.rows.append(keyed)
+        waiting.bits |= source.bit
+        source.front = max(source.front, waiting.number)
+        # What the caller took out of a row is at most as long as the row.
+        size_bytes = ROW_BYTES + content_bytes * (1 if keyed.values is None else 2)
+        waiting.size_bytes += size_bytes
+        self._waiting_bytes += size_bytes
+        return self._give(keyed.key) if waiting.bits | self._ended == self._all else None
+
+    def _give(self, key: str) -> Group:
+        waiting = self._waiting.pop(key)
+        self._waiting_bytes -= waiting.size_bytes
+        self._keys.give(waiting.key)
+        return _group(key, waiting.rows)
+
+    def _end(self, source: _Source[T]) -> Iterator[Group]:
+        """Note that a stream ended; yield the groups that waited for nothing else."""
+        self.live.remove(source)
+        self._ended |= source.bit
+        complete = [key for key, waiting in self._waiting.items() if waiting.bits | self._ended == self._all]
+        for key in complete:
+            yield self._give(key)
+
+    def _biggest(self) -> _Source[T]:
+        """Return the stream that costs most to store: by what is left, by the length of its rows if that is unknown."""
+        if all(source.size_bytes is not None for source in self.live):
+            return max(self.live, key=_Source.left_bytes)
+        return max(self.live, key=_Source.row_bytes)
+
+    def _unload(self, spill: Spill) -> None:
+        for waiting in self._waiting.values():
+            for keyed in waiting.rows:
+                self._keys.add(waiting.key, spill.add(keyed))
+                self._stored += 1
+        self._waiting.clear()
+        self._waiting_bytes = 0
+
+    def _store(self, source: _Source[T], spill: Spill) -> Iterator[Group | T]:
+        keys = self._keys
+        for item in source.rows:
+            if not isinstance(item, Keyed):
+                yield item
+                continue
+            key = digest(item.key)
+            if keys.is_given(key):
+                yield Group(item.key, (item,), late=True)
+            else:
+                keys.add(key, spill.add(item))
+                self._stored += 1
+
+    def _look_up(self, keyed: Keyed, spill: Spill) -> Group:
+        places = self._keys.give(digest(keyed.key))
+        if places is None:
+            return Group(keyed.key, (keyed,), late=True)
+        self._stored -= len(places)
+        return _group(keyed.key, [*map(spill.read, places), keyed])
+
+    def _rest(self, spill: Spill) -> Iterator[Group]:
+        """Yield the groups on disk that nothing asked for, in the order of their first rows there."""
+        for key in spill.walk():
+            if not self._stored:
+                return
+            places = self._keys.give(digest(key))
+            if places:
+                self._stored -= len(places)
+                yield _group(key, [spill.read(place) for place in places])
+
+
+_front: Callable[[_Source[Any]], int] = attrgetter("front")
+_source: Callable[[Keyed], int] = attrgetter("row.source")
+
+
+def _group(key: str, rows: list[Keyed]) -> Group:
+    return Group(key, tuple(sorted(rows, key=_source)))

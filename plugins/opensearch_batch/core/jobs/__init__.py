@@ -1,0 +1,1 @@
+"""The road of a batch job: known by its key, submitted at most once, waited for, repaired."""

@@ -1,0 +1,240 @@
+"""A paid call is made at most once for a generation of a job: intent, call, record, each a conditional write.
+
+An intent without a record looks for its orphan before it submits: among ML Commons' tasks, then at the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from opensearch_batch.core.errors import (
+    AlreadySubmitted,
+    ConfigError,
+    NotFound,
+    RemoteError,
+    RetriableError,
+    Throttled,
+)
+from opensearch_batch.core.jobs.job import (
+    CLEAR_TO_PAY,
+    Accepted,
+    Asked,
+    Decision,
+    JobRecord,
+    Ledger,
+    decide,
+    honoured,
+    next_generation,
+)
+from opensearch_batch.core.jobs.ml_commons import MLCommons, Model
+from opensearch_batch.services.base import Provider, Service, explain
+
+INTENT_GRACE_S = 60.0
+RACE_POLL_S = 1.0
+
+
+class Submitter(Protocol):
+    """The calls a submission makes."""
+
+    def stage(self, record: JobRecord) -> dict[str, str]:
+        """Bring the shard's file where the job will read it; return what names it there. Costs nothing."""
+
+    def unstage(self, record: JobRecord) -> None:
+        """Take back what was staged."""
+
+    def submit(self, record: JobRecord) -> Accepted:
+        """Submit the job: the paid call."""
+
+    def find(self, record: JobRecord) -> Accepted | None:
+        """Find a job that was submitted but not recorded: its task, else the job at the service itself."""
+
+
+class Submission:
+    """Brings one job key to a submitted (or already ended) job, by at most one paid call.
+
+    Args:
+        ledger: the job's record.
+        cluster: submits and finds orphans.
+        clock: epoch seconds.
+        sleep: waits that many seconds.
+        intent_grace_s: how long a foreign intent may stand without a record before it counts as abandoned; longer
+            than the paid call can take.
+        check: raises when a job must not be paid; called before anything is staged or written for it.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        cluster: Submitter,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+        intent_grace_s: float = INTENT_GRACE_S,
+        check: Callable[[JobRecord], None] = lambda record: None,  # noqa: ARG005 - any job may be paid
+    ) -> None:
+        self._ledger = ledger
+        self._cluster = cluster
+        self._clock = clock
+        self._sleep = sleep
+        self._grace_s = intent_grace_s
+        self._check = check
+
+    def run(self, draft: Callable[[int], JobRecord], asked: Asked) -> tuple[Decision, JobRecord]:
+        """Submit once, or find what was submitted; return what was done and the record: "refuse" for a bad end.
+
+        Args:
+            draft: makes the record of a generation.
+            asked: what a person asked of this run.
+
+        Raises:
+            Throttled: not now.
+            RetriableError: the cluster or the store was away; the intent stays, a retry finds it.
+        """
+        while True:
+            found = self._ledger.load()
+            record = found[0] if found else None
+            decision = decide(record, asked)
+            if decision in {"reattach", "reuse", "refuse"} and record is not None:
+                return decision, record
+            done = self._act(decision, found, draft, asked)
+            if done is not None:
+                return decision, done
+
+    def _act(
+        self,
+        decision: Decision,
+        found: tuple[JobRecord, str] | None,
+        draft: Callable[[int], JobRecord],
+        asked: Asked,
+    ) -> JobRecord | None:
+        """Take one step; None means somebody else moved the record, look again."""
+        if found is None:
+            first = msgspec.structs.replace(draft(1), honoured=honoured([], asked))
+            return self._intend(first, over=None)
+        old, etag = found
+        if decision == "again":
+            return self._intend(next_generation(old, draft(old.generation + 1), asked), over=etag)
+        # Drafted anew, so that a mended model or connector is used; the name stays that of the generation.
+        fresh = msgspec.structs.replace(
+            draft(old.generation),
+            honoured=honoured(old.honoured, asked),
+            history=old.history,
+            staged=old.staged,
+            restage=old.restage,
+        )
+        return self._recover(old, fresh, etag)
+
+    def _intend(self, record: JobRecord, *, over: str | None) -> JobRecord | None:
+        """Stage, write the intent, pay. What is staged stands in the intent, so that its orphan can be found by it."""
+        self._check(record)
+        is_staged = bool(record.staged) and not record.restage
+        if record.restage:
+            self._cluster.unstage(record)
+        staged = record.staged if is_staged else self._cluster.stage(record)
+        # An upload takes its time; the intent is as old as the paid call.
+        record = msgspec.structs.replace(record, staged=staged, restage=False, intended_at=self._clock())
+        if not self._ledger.write(record, over=over):
+            if not is_staged:
+                self._cluster.unstage(record)
+            return None
+        try:
+            return self._accept(record, self._cluster.submit(record))
+        except Throttled as error:
+            self._update(record, refused=str(error))
+            raise
+        except AlreadySubmitted as error:
+            orphan = self._cluster.find(record)
+            if orphan is None:
+                raise AlreadySubmitted(f"{error}; {CLEAR_TO_PAY}") from error
+            return self._accept(record, orphan)
+        except (ConfigError, NotFound) as error:
+            self._update(record, refused=str(error), restage=True)
+            raise
+
+    def _accept(self, record: JobRecord, accepted: Accepted) -> JobRecord | None:
+        return self._update(record, task_id=accepted.task_id, remote_job=accepted.remote_job, refused=None)
+
+    def _recover(self, record: JobRecord, fresh: JobRecord, etag: str) -> JobRecord | None:
+        """Wait while the intent may be somebody's at work; then attach its orphan, or take the intent over.
+
+        A refusal is looked behind as well: ML Commons pays first and keeps its task then, which its node may refuse.
+        """
+        if record.refused is None and self._clock() < record.intended_at + self._grace_s:
+            self._sleep(RACE_POLL_S)
+            return None
+        if orphan := self._cluster.find(record):
+            return self._accept(record, orphan)
+        return self._intend(fresh, over=etag)
+
+    def _update(self, record: JobRecord, **known: Any) -> JobRecord | None:  # noqa: ANN401 - fields of JobRecord
+        """Write what the paid call came to; it is over, so a lost race here is looked at again, never repeated."""
+        found = self._ledger.load()
+        if found is None or found[0].generation != record.generation:
+            raise RetriableError(f"{self._ledger.uri} was removed while its job {record.name} was being submitted")
+        if found[0].status != "intent" or found[0].intended_at != record.intended_at:
+            # Somebody took the intent over; what stands there is theirs.
+            return None
+        updated = msgspec.structs.replace(record, **known)
+        return updated if self._ledger.write(updated, over=found[1]) else None
+
+
+class ThroughMLCommons:
+    """Submits through ML Commons what the service's adapter says, and stages at the service what it wants to hold.
+
+    Args:
+        ml: ML Commons.
+        service: the adapter.
+        provider: our own way to the service.
+        model: which model, and its connector's parameters.
+        parameters: override the connector's.
+        inputs: the paths the model reads.
+    """
+
+    def __init__(
+        self,
+        ml: MLCommons,
+        service: Service,
+        provider: Provider,
+        *,
+        model: Model,
+        parameters: Mapping[str, Any],
+        inputs: tuple[str, ...] = (),
+    ) -> None:
+        self._ml = ml
+        self._service = service
+        self._provider = provider
+        self._model = model
+        self._overrides = dict(parameters)
+        self._inputs = inputs
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Those of connector and pipeline together."""
+        return {**self._model.parameters, **self._overrides}
+
+    def stage(self, record: JobRecord) -> dict[str, str]:
+        """Bring the shard's file to the service, where it wants to hold it itself."""
+        return self._provider.stage(record.input, record.name)
+
+    def unstage(self, record: JobRecord) -> None:
+        """Take it back."""
+        self._provider.unstage(record.staged)
+
+    def submit(self, record: JobRecord) -> Accepted:
+        """Submit the job: the paid call."""
+        own = self._service.batch_predict_parameters(record, self.parameters, self._inputs)
+        try:
+            return self._ml.batch_predict(record.model_id, self._overrides | own)
+        except RemoteError as error:
+            raise explain(self._service, error) from error
+
+    def find(self, record: JobRecord) -> Accepted | None:
+        """Find a job that was accepted though nobody heard of it."""
+        for task in self._ml.tasks(record.model_id):
+            if self._service.is_job(record, task.get("remote_job") or {}):
+                return Accepted(task["task_id"], task["remote_job"])
+        remote_job = self._provider.find(record)
+        return None if remote_job is None else Accepted(None, remote_job)

@@ -1,0 +1,178 @@
+"""Everything that can be said of a pipeline file offline: its mistakes, what its tests show, its shards and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.cluster import vector_fields
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, is_data_prepper
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.lint import Finding, lint
+from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.sinks.serverless import serverless_remarks
+from opensearch_batch.core.errors import BatchError, ConfigError
+from opensearch_batch.core.jobs.ml_commons import fill
+from opensearch_batch.core.pipeline.estimate import Estimate, estimate, read_listing
+from opensearch_batch.core.pipeline.file import PipelineFile
+from opensearch_batch.core.pipeline.spec_tests import SpecRun, differences
+from opensearch_batch.core.prediction_map import check_ready_made
+from opensearch_batch.core.spec import ModelOf
+from opensearch_batch.services import service
+from opensearch_batch.services.base import Service
+
+
+class Way(msgspec.Struct, frozen=True):
+    """From where to where a pipeline of a Data Prepper file brings rows; the service is empty where no job is made."""
+
+    pipeline: str
+    line: int
+    source: str
+    service: str
+    index: str
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What was found in one file: `mistakes` each name file and line; `plan` is for a listing, if there was one.
+
+    A Data Prepper file has its `pipelines` in place of source, service and index, and `remarks` and `findings`, which
+    are no mistakes.
+    """
+
+    file: str
+    source: str = ""
+    service: str = ""
+    index: str = ""
+    tests: int = 0
+    mistakes: list[str] = []
+    plan: Estimate | None = None
+    pipelines: list[Way] = []
+    remarks: list[str] = []
+    findings: list[Finding] = []
+
+
+def check_pipelines(paths: Sequence[Path], listing: str | None = None) -> list[Checked]:
+    """Check files; where a Data Prepper file and another one have a pipeline of the same name, the second is wrong."""
+    found = list[Checked]()
+    first: dict[str, Checked] = {}
+    for path in paths:
+        checked = check_data_prepper(path) if is_data_prepper(path) else check_pipeline(path, listing)
+        named = {way.pipeline: way.line for way in checked.pipelines} or {path.stem: 1}
+        twice = [name for name in named if (other := first.get(name)) and (other.pipelines or checked.pipelines)]
+        mistakes = [
+            f"{path}:{named[name]} {name}: {first[name].file} has a pipeline of this name; rename one" for name in twice
+        ]
+        found.append(msgspec.structs.replace(checked, mistakes=[*checked.mistakes, *mistakes]))
+        first = dict.fromkeys(named, checked) | first
+    return found
+
+
+def check_data_prepper(path: Path) -> Checked:
+    """Check a file of Data Prepper's; what is wrong with it is in the account, not raised."""
+    try:
+        file = DataPrepperFile(path)
+        findings = lint(file)
+        remarks = sorted((*file.remarks, *serverless_remarks(file)))
+    except ConfigError as error:
+        return Checked(str(path), mistakes=[str(error)])
+    return Checked(
+        str(path),
+        pipelines=[_way(Road(file, pipeline)) for pipeline in file.pipelines],
+        remarks=[f"{path}:{line} {remark}" for line, remark in remarks],
+        findings=findings,
+    )
+
+
+def check_pipeline(path: Path, listing: str | None = None) -> Checked:
+    """Check one file; what is wrong with it is in the account, not raised."""
+    try:
+        file = PipelineFile(path)
+    except ConfigError as error:
+        return Checked(str(path), mistakes=[str(error)])
+    spec = file.spec
+    checked = Checked(str(path), spec.source.uri, spec.batch_predict.service, spec.ingest.index, len(spec.tests))
+    try:
+        mistakes = [
+            mistake
+            for name, model in spec.batch_predict.models.items()
+            for mistake in _mistakes(file, service(name), model)
+        ]
+        plan = _plan(file, listing) if listing is not None else None
+    except BatchError as error:
+        return msgspec.structs.replace(checked, mistakes=[_placed(file, error)])
+    return msgspec.structs.replace(checked, mistakes=mistakes, plan=plan)
+
+
+def _mistakes(file: PipelineFile, adapter: Service, model: ModelOf) -> Iterator[str]:
+    spec = file.spec
+    keys = ("batch_predict",) if model is spec.batch_predict else ("batch_predict", "instead", adapter.name)
+    index_body = file.body("ingest", "index_body")
+    try:
+        parameters = _parameters(file, adapter, model, keys)
+        adapter.check(parameters, spec.batch_predict.inputs)
+        if not spec.source.prepare:
+            check_ready_made(adapter, parameters)
+        run = SpecRun(spec, adapter, parameters, index_body)
+    except ConfigError as error:
+        yield _placed(file, error, keys)
+        return
+    for vector in vector_fields((index_body or {}).get("mappings", {})):
+        wanted = spec.batch_predict.dimension
+        if wanted is not None and vector.name in run.fields and vector.dimension != wanted:
+            cause = f"{wanted}, but field {vector.name} of {spec.ingest.index_body} takes {vector.dimension} values"
+            yield str(file.error(("batch_predict", "dimension"), cause))
+    for at, test in enumerate(spec.tests):
+        try:
+            found = list(differences(spec, test, run.run(test)))
+        except BatchError as error:
+            found = [str(error)]
+        for difference in found:
+            yield str(file.error(("tests", at), f"{test.name} ({adapter.name}): {difference}"))
+
+
+def _parameters(file: PipelineFile, adapter: Service, model: ModelOf, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Return what a job's parameters are; of a model that only the cluster knows, such as make one."""
+    connector = file.body(*keys, "connector")
+    if connector is None:
+        return {**adapter.example_parameters, **model.parameters}
+    body = fill({name: value for name, value in connector.items() if name != "credential"}, model.values, "connector")
+    return {**body.get("parameters", {}), **model.parameters}
+
+
+def _plan(file: PipelineFile, listing: str) -> Estimate:
+    spec = file.spec
+    # A dated prefix is listed as a whole: what stands before the date.
+    uri = spec.source.uri.partition("{{")[0]
+    found = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
+    of = service(spec.batch_predict.service).limits
+    limits = of.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))
+    samples = [len(msgspec.json.encode(record)) + 1 for test in spec.tests for record in test.records]
+    return estimate(found, limits, record_bytes=sum(samples) / len(samples) if samples else None)
+
+
+def _placed(file: PipelineFile, error: BatchError, keys: tuple[str, ...] = ()) -> str:
+    text = str(error)
+    return text if text.startswith(str(file.path)) else str(file.error(keys, text))
+
+
+def _way(road: Road) -> Way:
+    """Return what a pipeline reads for its jobs, what for its rows if it makes none, and all that it writes."""
+    buckets = [bucket for bucket in road.source.buckets if road.ml and bucket.selection == "metadata_only"]
+    sources = [
+        f"s3://{bucket.name}/{prefix}"
+        for bucket in buckets or road.source.buckets
+        for prefix in bucket.include_prefix or ("",)
+    ]
+    sinks = [
+        sink.index if isinstance(sink, OpenSearchSink) else f"s3://{sink.bucket}/" for _, sink in road.pipeline.sinks
+    ]
+    return Way(
+        road.pipeline.name,
+        road.file.line(road.pipeline.keys),
+        ", ".join(sources),
+        road.ml.service_name if road.ml else "",
+        ", ".join(sinks),
+    )

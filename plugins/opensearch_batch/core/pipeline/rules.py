@@ -1,0 +1,152 @@
+"""What has to hold in a pipeline beyond its types: all that can be known without a cluster, before a DAG exists."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.ingest.field_map import FieldMap
+from opensearch_batch.core.ingest.request import check_index_name, check_on_missing
+from opensearch_batch.core.json_path import PlainPath
+from opensearch_batch.core.spec import ModelOf, PipelineSpec, Schedule
+from opensearch_batch.core.stores.objects import split_uri
+from opensearch_batch.services import service
+
+Keys = tuple[str | int, ...]
+# What a source's URI may say of a run, and how Airflow says it.
+TEMPLATES = {"ds": "ds", "ds_nodash": "ds_nodash", "partition_key": "dag_run.partition_key"}
+PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
+_FIELD_MAP = 'field_map: {"title": "$.title", "embedding": "prediction"}'
+_TEMPLATE = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+
+
+def is_template(uri: str) -> bool:
+    """Say whether a source's URI depends on the run."""
+    return _TEMPLATE.search(uri) is not None
+
+
+def template_of(uri: str) -> str:
+    """Return a source's URI as Airflow fills it in."""
+    return _TEMPLATE.sub(lambda found: f"{{{{ {TEMPLATES[found[1]]} }}}}", uri)
+
+
+def rules(spec: PipelineSpec) -> Iterator[tuple[Keys, Callable[[], object]]]:
+    """Yield what is checked, and the key it is about."""
+    yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
+    yield ("schedule",), lambda: _check_schedule(spec)
+    yield ("work",), lambda: split_uri(spec.work)
+    if spec.id is not None:
+        yield ("id",), lambda: _check_id(spec)
+    yield ("batch_predict", "service"), lambda: service(spec.batch_predict.service)
+    for name, model in spec.batch_predict.models.items():
+        place: Keys = ("batch_predict",) if model is spec.batch_predict else ("batch_predict", "instead", name)
+        yield place, lambda name=name, model=model: _check_model(name, model)  # type: ignore[misc] # bound now, not later
+    for path in spec.batch_predict.inputs:
+        yield ("batch_predict", "input"), lambda path=path: PlainPath.parse(path)  # type: ignore[misc] # as above
+    yield ("ingest", "index"), lambda: check_index_name(spec.ingest.index)
+    yield from _of_documents(spec)
+    for at, test in enumerate(spec.tests):
+        if (test.predictions is None) == (test.outputs is None):
+            yield ("tests", at), lambda: _refuse("give one of predictions and outputs")
+
+
+def _of_documents(spec: PipelineSpec) -> Iterator[tuple[Keys, Callable[[], object]]]:
+    ingest = spec.ingest
+    if ingest.processors is None:
+        if not (ingest.field_map or ingest.ingest_fields):
+            yield ("ingest",), lambda: _refuse(f"field_map is missing; write {_FIELD_MAP}, or processors")
+        yield ("ingest", "field_map"), lambda: _fields(spec)
+        yield ("ingest", "on_missing"), lambda: check_on_missing(spec.on_missing, _fields(spec))
+        if ingest.when is not None:
+            yield ("ingest", "when"), lambda: _refuse("it is asked of what processors leave; write processors: [] too")
+        return
+    for name in ("field_map", "ingest_fields", "on_missing"):
+        if getattr(ingest, name):
+            yield ("ingest", name), lambda: _refuse("processors stand here too and make the documents; keep one")
+    if ingest.on_unmatched != "dead_letter":
+        yield ("ingest", "on_unmatched"), lambda: _refuse("beside processors there is none: a row holds its record")
+    yield ("ingest", "when"), lambda: _check_condition(ingest.when)
+    yield ("ingest", "routing"), lambda: _check_member(ingest.routing, "routing")
+    yield ("id",), lambda: _check_member(spec.id, "id")
+
+
+def _check_condition(text: str | None) -> None:
+    from opensearch_batch.core.data_prepper.expressions.expression import compile_condition
+
+    compile_condition(text)
+
+
+def _check_member(path: str | None, what: str) -> None:
+    from opensearch_batch.core.data_prepper.documents.row_documents import member_at
+
+    if path is not None:
+        member_at(path, what)
+
+
+def _fields(spec: PipelineSpec) -> list[str]:
+    return FieldMap(spec.field_map, spec.ingest.ingest_fields).fields
+
+
+def _refuse(cause: str) -> None:
+    raise ConfigError(cause)
+
+
+def _check_uri(uri: str) -> None:
+    split_uri(uri)
+    for said in _TEMPLATE.findall(uri):
+        if said not in TEMPLATES:
+            known = ", ".join(f"{{{{ {name} }}}}" for name in TEMPLATES)
+            raise ConfigError(f"nothing fills in {{{{ {said} }}}}; known: {known}.{did_you_mean(said, TEMPLATES)}")
+    if "{{" in _TEMPLATE.sub("", uri) or "{%" in uri:
+        raise ConfigError(f"{uri!r}: a template is written as {{{{ ds }}}}")
+
+
+def _check_schedule(spec: PipelineSpec) -> None:
+    when, said = spec.when, set(_TEMPLATE.findall(spec.source.uri))
+    given = [name for name in ("cron", "partitions", "assets", "new_objects") if getattr(when, name)]
+    if len(given) > 1 or (isinstance(spec.schedule, Schedule) and not given):
+        raise ConfigError(
+            f"give one of cron, partitions, assets and new_objects, found {' and '.join(given) or 'none'}"
+        )
+    if cron := when.cron or when.partitions:
+        _check_cron(cron)
+    _check_timezone(when.timezone)
+    if "partition_key" in said and not when.partitions:
+        raise ConfigError('source.uri asks for {{ partition_key }}; say schedule: {partitions: "0 2 * * *"}')
+    if when.partitions and said - {"partition_key"}:
+        raise ConfigError(
+            "a run of a partition has no date; write {{ partition_key }} in source.uri, as key_format says"
+        )
+    if (when.new_objects or when.assets) and said:
+        raise ConfigError("a run that an object or an asset starts has no date; give a source.uri without templates")
+
+
+def _check_cron(cron: str) -> None:
+    if cron in PRESETS:
+        return
+    from croniter import croniter
+
+    if cron.startswith("@") or not croniter.is_valid(cron):
+        hint = did_you_mean(cron, PRESETS)
+        raise ConfigError(f'{cron!r} is no cron expression; write "0 2 * * *", or one of {", ".join(PRESETS)}.{hint}')
+
+
+def _check_timezone(name: str) -> None:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ConfigError(f"timezone: nothing is known of {name!r}; write Europe/Vienna, for example") from error
+
+
+def _check_id(spec: PipelineSpec) -> None:
+    if "_id" in spec.ingest.field_map:
+        raise ConfigError("ingest.field_map has an _id too; keep one of them")
+
+
+def _check_model(name: str, model: ModelOf) -> None:
+    service(name)
+    if sum(given is not None for given in (model.model_id, model.stack, model.connector)) != 1:
+        raise ConfigError("give one of model_id, stack and connector")

@@ -1,0 +1,219 @@
+"""A pipeline's own tests go the pipeline's own road, offline: prepare, a pretended answer of its service, field map.
+
+Or processors in place of a map. Nothing is asked of a cluster or a service. What a sample record becomes is compared
+with what the file says.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.cluster import vector_fields
+from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_letters
+from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.ingest.bulk import Item, fields_of
+from opensearch_batch.core.ingest.documents import Documents, Made
+from opensearch_batch.core.ingest.request import IngestRequest, compile_map
+from opensearch_batch.core.ingest.rows import Rejected, Source
+from opensearch_batch.core.json_path import PlainPath
+from opensearch_batch.core.manifest import PreparedShard, WorkPrefix
+from opensearch_batch.core.output_rows import Answered
+from opensearch_batch.core.prediction_map import holds_record, over_sources, written_fields
+from opensearch_batch.core.shard import ShardRows, strict_about
+from opensearch_batch.core.shards.cut import ShardLimits
+from opensearch_batch.core.shards.listing import list_source
+from opensearch_batch.core.shards.prepare import Prepare
+from opensearch_batch.core.spec import PipelineSpec, SpecTest
+from opensearch_batch.core.stores.local_files import LocalFiles
+from opensearch_batch.services.base import Service, job_keys
+
+SAMPLES = "s3://samples/"
+WORK = "s3://work"
+SHOWN_CHARS = 200
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a test's records: documents by id, and reasons of dead letters."""
+
+    documents: list[dict[str, Any]]
+    reasons: list[str]
+
+
+def differences(spec: PipelineSpec, test: SpecTest, outcome: Outcome) -> Iterator[str]:
+    """Yield what a test's outcome is other than the test says."""
+    found = outcome.documents
+    if len(found) != len(test.documents):
+        yield f"{len(found)} documents, not {len(test.documents)}"
+    for at, (wanted, document) in enumerate(zip(test.documents, found, strict=False)):
+        # Who does not map an id gets one that nobody could write down; what processors leave may have one or not.
+        named = spec.named and spec.ingest.processors is None
+        got = document if named or "_id" in wanted else _without_id(document)
+        for name in sorted({*wanted, *got}):
+            if wanted.get(name, ...) != got.get(name, ...):
+                yield f"documents[{at}].{name}: {_shown(got, name)}, not {_shown(wanted, name)}"
+    if len(outcome.reasons) != len(test.dead_letters):
+        yield f"{len(outcome.reasons)} dead letters, not {len(test.dead_letters)}: {'; '.join(outcome.reasons)}"
+    for at, (wanted_reason, reason) in enumerate(zip(test.dead_letters, outcome.reasons, strict=False)):
+        if wanted_reason not in reason:
+            yield f"dead_letters[{at}]: {reason!r}, not {wanted_reason!r}"
+
+
+class SpecRun:
+    """Runs the tests of one pipeline.
+
+    Args:
+        spec: the pipeline.
+        service: its AI service.
+        parameters: of connector and pipeline together.
+        index_body: what the index is made of, if that is known.
+    """
+
+    def __init__(
+        self, spec: PipelineSpec, service: Service, parameters: Mapping[str, Any], index_body: Mapping[str, Any] | None
+    ) -> None:
+        self._spec = spec
+        self._service = service
+        self._parameters = parameters
+        request = IngestRequest(
+            spec.ingest.index,
+            spec.field_map,
+            list(spec.ingest.ingest_fields),
+            spec.ingest.op_type,
+            spec.on_missing,
+            spec.ingest.on_unmatched,
+            routing=spec.ingest.routing,
+            processors=spec.ingest.processors,
+            when=spec.ingest.when,
+        )
+        mapped = over_sources(request, service, parameters, spec.batch_predict.inputs)
+        self._request = strict_about(vector_fields((index_body or {}).get("mappings", {})), mapped)
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields it is known to write."""
+        return written_fields(self._request)
+
+    def run(self, test: SpecTest) -> Outcome:
+        """Take a test's records to the documents they become.
+
+        Raises:
+            BatchError: the records make no shard, or the samples fit no service's rows.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            objects = LocalFiles(Path(folder))
+            lines = b"".join(msgspec.json.encode(record) + b"\n" for record in test.records)
+            objects.write(f"{SAMPLES}records.jsonl", lines)
+            prepared, reasons = self._prepare(objects)
+            if not prepared:
+                return Outcome([], reasons)
+            output = self._answer(objects, test, prepared[0])
+            return self._map(objects, prepared[0], output, reasons)
+
+    def _prepare(self, objects: LocalFiles) -> tuple[list[PreparedShard], list[str]]:
+        service, inputs = self._service, self._spec.batch_predict.inputs
+        of = service.limits
+        with DeadLetters(objects, f"{WORK}/dead_letters/") as dead:
+            stage = Prepare(
+                objects,
+                WorkPrefix(WORK, "tests"),
+                limits=ShardLimits(of.max_records, of.max_bytes, of.max_record_bytes),
+                request_line=service.request_line(self._parameters, inputs),
+                keeps_records=not holds_record(service, self._parameters),
+                job_key=job_keys(service, self._parameters, inputs),
+                dead=dead,
+            )
+            try:
+                prepared, _ = stage.run(list_source(objects, SAMPLES), said="jsonl")
+            except FatalError:
+                if not dead.count:
+                    raise
+                prepared = []
+        parts = list_parts(objects, dead.prefix)
+        return prepared, [letter.reason for part in parts for letter in read_letters(objects, part)]
+
+    def _answer(self, objects: LocalFiles, test: SpecTest, prepared: PreparedShard) -> str:
+        """Write what the service would answer; return where."""
+        positions = [one.first_line + at for one in prepared.segments for at in range(one.records)]
+        said = test.outputs if test.outputs is not None else test.predictions or []
+        if len(said) != len(test.records):
+            raise FatalError(f"{len(test.records)} records, but {len(said)} answers of the model; give one for each")
+        kept = [said[line - 1] for line in positions]
+        with objects.open(prepared.shard.input) as stream:
+            inputs = [msgspec.json.decode(line) for line in stream]
+        rows = kept if test.outputs is not None else [self._row(*pair) for pair in zip(inputs, kept, strict=True)]
+        if test.outputs is not None and self._service.id_member:
+            rows = [{**row, self._service.id_member: self._id(line)} for row, line in zip(rows, inputs, strict=True)]
+        uri = f"{WORK}/output.out"
+        objects.write(uri, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
+        return uri
+
+    def _row(self, line: dict[str, Any], said: Any) -> Any:  # noqa: ANN401 - JSON
+        """Return the service's row for one input line."""
+        inputs = self._spec.batch_predict.inputs
+        numbers: Sequence[int | None] = [None] if len(inputs) <= 1 else range(len(inputs))
+        values = [said] if len(inputs) <= 1 else said
+        if len(inputs) > 1 and not (isinstance(said, list) and len(said) == len(inputs)):
+            raise FatalError(f"a record has {len(inputs)} inputs; its predictions are a list of as many")
+        row: Any = dict(line) if holds_record(self._service, self._parameters) else {}
+        for number, value in zip(numbers, values, strict=True):
+            path = self._service.prediction_path(self._parameters, inputs, number)
+            row = _put(row, PlainPath.parse(path).steps, value)
+        if self._service.id_member:
+            row[self._service.id_member] = self._id(line)
+        return row
+
+    def _id(self, line: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+        return line[str(self._service.id_member)]
+
+    def _map(self, objects: LocalFiles, prepared: PreparedShard, output: str, reasons: list[str]) -> Outcome:
+        rows = ShardRows(
+            objects,
+            self._service,
+            self._service.answers(self._parameters),
+            shard=prepared.shard,
+            segments=prepared.segments,
+            answered=[Answered([output])],
+        )
+        sources = rows.sources()
+        entries = list(
+            self._documents(sources, objects=objects, read=rows.read, row_error=rows.error, place=rows.place)
+        )
+        made = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
+        return Outcome(made, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])
+
+    def _documents(self, sources: Sequence[Source], **reading: Any) -> Made:  # noqa: ANN401 - those of `Documents`
+        if self._request.processors is not None:
+            from opensearch_batch.core.data_prepper.documents.row_documents import row_documents
+
+            return row_documents(self._request, sources, **reading)
+        # A sample's vector may be short: what the index takes is checked elsewhere.
+        return Documents(self._request, compile_map(self._request, sources=len(sources)), sources, **reading)
+
+
+def _put(row: Any, steps: Sequence[str | int], value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return a row with a value at a path, which is made where it is missing."""
+    if not steps:
+        return value
+    first, rest = steps[0], steps[1:]
+    if isinstance(first, str):
+        row = row if isinstance(row, dict) else {}
+        row[first] = _put(row.get(first), rest, value)
+        return row
+    row = row if isinstance(row, list) else []
+    row += [None] * (first + 1 - len(row))
+    row[first] = _put(row[first], rest, value)
+    return row
+
+
+def _without_id(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name != "_id"}
+
+
+def _shown(document: dict[str, Any], name: str) -> str:
+    text = msgspec.json.encode(document[name]).decode() if name in document else "absent"
+    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"

@@ -1,0 +1,51 @@
+"""What a run would do and pay, without doing any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from opensearch_batch.core.jobs.job import BAD_ENDS, Ledger
+from opensearch_batch.core.manifest import Manifest, PrepareCounts, WorkPrefix
+from opensearch_batch.core.stores.objects import Objects
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """Shards and jobs of a source: `jobs` would be paid for; those `done`, `running` and `failed` are known."""
+
+    source: str
+    counts: PrepareCounts
+    shards: int
+    bytes: int
+    jobs: int = 0
+    done: int = 0
+    running: int = 0
+    failed: int = 0
+
+    @classmethod
+    def of(cls, objects: Objects, work: WorkPrefix, manifest: Manifest) -> Planned:
+        """Look which of a manifest's shards have their job."""
+        known = [Ledger(objects, work.job(prepared.shard.job)).load() for prepared in manifest.shards]
+        records = [found[0] for found in known if found and found[0].refused is None]
+        ends = [record.end for record in records]
+        return cls(
+            manifest.source,
+            manifest.counts,
+            len(manifest.shards),
+            sum(prepared.shard.bytes for prepared in manifest.shards),
+            jobs=len(known) - len(records),
+            done=sum(end is not None and end.state not in BAD_ENDS for end in ends),
+            running=sum(end is None for end in ends),
+            failed=sum(end is not None and end.state in BAD_ENDS for end in ends),
+        )
+
+    def lines(self) -> Iterator[str]:
+        """Yield what people read."""
+        counts = self.counts
+        yield f"{self.source}: {counts.read:,} records, {counts.dead_letters:,} of them dead letters"
+        yield f"{self.shards:,} shards, {self.bytes:,} bytes"
+        yield (
+            f"{self.jobs:,} jobs to pay for; {self.done:,} are done, {self.running:,} under way, {self.failed:,} "
+            "failed and wait for a person to clear batch_predict"
+        )

@@ -1,0 +1,1 @@
+"""The road of prepare: objects, records, lines of a service, shards."""

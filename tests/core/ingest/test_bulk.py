@@ -1,0 +1,269 @@
+"""Bulk writer: every document has its verdict, whatever the server answers."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opensearch_batch.core.errors import ConfigError, RetriableError
+from opensearch_batch.core.ingest.bulk import BulkWriter, Item, OpType, Written, bodies, lines_of
+from opensearch_batch.core.ingest.pace import SAMPLES_OF_REST, Pace
+from tests.lab import Lab
+from tests.scripted import Answer, Scripted, accept
+
+BODY = {"mappings": {"dynamic": "strict", "properties": {"n": {"type": "integer"}}}}
+LATER = {"status": 429, "error": {"type": "busy"}}
+
+
+class Blank(msgspec.Struct, frozen=True):
+    """What rides along."""
+
+    name: str = ""
+    size_bytes: int = 1
+
+
+def item(number: int, value: object = 0, *, op_type: OpType = "index") -> Item:
+    """Make a document."""
+    return Item(f"d{number}", lines_of(f"d{number}", json.dumps({"n": value}).encode(), op_type=op_type), number)
+
+
+def indexed(written: list[Written]) -> int:
+    """Count the documents the index took."""
+    return sum(body.indexed for body in written)
+
+
+def names(body: bytes) -> list[str]:
+    """Return the ids in a body."""
+    return [next(iter(json.loads(line).values()))["_id"] for line in body.splitlines()[::2]]
+
+
+def test_every_document_has_a_verdict(lab: Lab, index: str) -> None:
+    """What the index refuses comes back with its reason; the rest is indexed, whatever body it travelled in."""
+    cluster = lab.cluster()
+    cluster.create_index(index, BODY)
+    wrong = Item("d3", lines_of("d3", b'{"other":1}'), 3)
+    written = list(
+        BulkWriter(cluster, index, max_body_bytes=60).write([item(0), item(1, "x"), item(2), wrong, item(4)])
+    )
+    assert len(written) > 1
+    assert indexed(written) == 3
+    refused = [entry for body in written for entry in body.refused]
+    assert [(entry.item.origin, entry.status) for entry in refused] == [(1, 400), (3, 400)]
+    assert "failed to parse field [n]" in refused[0].reason
+    assert "strict_dynamic_mapping_exception" in refused[1].reason
+    cluster.refresh(index)
+    assert lab.node("GET", f"{index}/_count")["count"] == 3
+
+
+@pytest.mark.parametrize(
+    ("op_type", "indexed_again", "unchanged", "kept"),
+    [("index", 2, 0, {"n": 2}), ("create", 0, 2, {"n": 1, "m": 1}), ("upsert", 1, 1, {"n": 2, "m": 1})],
+)
+def test_an_existing_document_is_replaced_kept_or_merged(
+    lab: Lab, index: str, *, op_type: OpType, indexed_again: int, unchanged: int, kept: dict[str, int]
+) -> None:
+    """Index replaces, create keeps what is there, upsert merges and counts an equal document as unchanged."""
+    cluster = lab.cluster()
+    first = [Item(name, lines_of(name, b'{"n":1,"m":1}')) for name in "ab"]
+    assert indexed(list(BulkWriter(cluster, index).write(first))) == 2
+    second = [
+        Item("a", lines_of("a", b'{"n":2}', op_type=op_type)),
+        Item("b", lines_of("b", b'{"n":1}', op_type=op_type)),
+    ]
+    (written,) = BulkWriter(cluster, index).write(second)
+    assert (written.indexed, written.unchanged, written.refused) == (indexed_again, unchanged, [])
+    assert lab.node("GET", f"{index}/_doc/a")["_source"] == kept
+
+
+def test_documents_are_routed_and_go_through_an_ingest_pipeline(lab: Lab, index: str) -> None:
+    """Both are told to the index, not done here."""
+    cluster = lab.cluster()
+    lab.node("PUT", f"_ingest/pipeline/{index}", {"processors": [{"set": {"field": "seen", "value": True}}]})
+    document = Item("a", lines_of("a", b'{"n":1}', routing="there"))
+    (written,) = BulkWriter(cluster, index, pipeline=index, compress=True).write([document])
+    assert written.indexed == 1
+    found = lab.node("GET", f"{index}/_doc/a?routing=there")
+    assert (found["_routing"], found["_source"]) == ("there", {"n": 1, "seen": True})
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60)) | st.integers(0, 60), max_size=30), st.integers(1, 200)
+)
+def test_bodies_keep_order_size_and_unique_ids(plan: list[Any], limit: int) -> None:
+    """No body exceeds the limit unless one entry does, none holds an id twice, nothing is lost or reordered."""
+    entries: list[Any] = [
+        Blank("", size) if isinstance(size, int) else Item(str(size[0]), (b"x" * size[1],)) for size in plan
+    ]
+    cut = list(bodies(entries, max_body_bytes=lambda: limit))
+    assert [entry for body in cut for entry in body.items] == [entry for entry in entries if isinstance(entry, Item)]
+    assert sum(len(body.passing) for body in cut) == sum(not isinstance(entry, Item) for entry in entries)
+    for body in cut:
+        assert len({entry.id for entry in body.items}) == len(body.items)
+        assert sum(len(entry.lines) for entry in body.items) <= limit or len(body.items) == 1
+
+
+def test_what_is_busy_is_sent_again_alone(scripted: Scripted) -> None:
+    """A 503 for the body repeats the body, a 429 for one document repeats that document, and nothing else."""
+    scripted.answers = [
+        (503, {"error": {"reason": "starting"}}),
+        (200, {"errors": True, "items": [{"index": {"status": 201}}, {"index": LATER}]}),
+    ]  # fmt: skip
+    pauses: list[float] = []
+    (written,) = BulkWriter(scripted.cluster, "i", sleep=pauses.append).write([item(0), item(1)])
+    assert (written.indexed, written.refused, len(pauses)) == (2, [], 2)
+    assert [names(body) for body in scripted.bodies] == [["d0", "d1"], ["d0", "d1"], ["d1"]]
+
+
+def test_a_connection_that_breaks_is_tried_again(scripted: Scripted) -> None:
+    """The ids are the same, so it does no harm that the first attempt may have arrived."""
+    scripted.answers = [None, None]
+    (written,) = BulkWriter(scripted.cluster, "i", sleep=lambda _: None).write([item(0)])
+    assert (written.indexed, len(scripted.bodies)) == (1, 3)
+
+
+def test_what_stays_busy_is_given_up_as_retriable(scripted: Scripted) -> None:
+    """After the retry window the task fails, so that its own retry can come."""
+    scripted.answers = [(429, {"error": {"reason": "queue full"}})] * 9
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    writer = BulkWriter(scripted.cluster, "i", retry_window_s=1.0, clock=lambda: now[0], sleep=sleep)
+    with pytest.raises(RetriableError, match="queue full"):
+        list(writer.write([item(0)]))
+
+
+def test_a_body_that_is_too_large_is_halved_until_it_passes(scripted: Scripted) -> None:
+    """And later bodies are cut smaller at once; a document that is too large alone is refused with the reason."""
+    most = 4 * len(item(0).lines)
+
+    def limited(body: bytes) -> Answer:
+        return accept(body) if len(body) <= most else (413, {"error": {"reason": "too large"}})
+
+    scripted.answer = limited
+    huge = Item("huge", lines_of("huge", b'{"a":"%s"}' % (b"x" * most)), "huge")
+    written = list(BulkWriter(scripted.cluster, "i").write([*map(item, range(10)), huge]))
+    assert indexed(written) == 10
+    assert [(entry.item.origin, entry.status) for body in written for entry in body.refused] == [("huge", 413)]
+    assert sum(len(names(body)) for body in scripted.bodies if len(body) <= most) == 10
+
+
+def test_a_smaller_size_is_kept_for_the_bodies_that_follow(scripted: Scripted) -> None:
+    """The server says once what it takes."""
+    size = len(item(0).lines)
+    scripted.answers = [(413, {"error": {"reason": "too large"}})]
+    written = list(
+        BulkWriter(scripted.cluster, "i", max_body_bytes=8 * size, max_in_flight=1).write(map(item, range(24)))
+    )
+    assert indexed(written) == 24
+    assert max(len(names(body)) for body in scripted.bodies[-3:]) <= 4
+
+
+def test_verdicts_come_in_the_order_of_the_documents(scripted: Scripted) -> None:
+    """A body that is slow holds back the verdicts behind it, not the bodies."""
+    overtaken = threading.Event()
+
+    def slow_first(body: bytes) -> Answer:
+        if names(body) == ["d0"]:
+            assert overtaken.wait(20)
+        else:
+            overtaken.set()
+        return accept(body)
+
+    scripted.answer = slow_first
+    written = list(BulkWriter(scripted.cluster, "i", max_body_bytes=1).write(map(item, range(4))))
+    assert [entry.id for body in written for entry in body.body.items] == ["d0", "d1", "d2", "d3"]
+    assert len(scripted.bodies) == 4
+
+
+def test_an_id_is_never_in_two_bodies_in_flight(scripted: Scripted) -> None:
+    """So the last row of an id wins, however busy the server is."""
+    flying: set[str] = set()
+    lock = threading.Lock()
+
+    def watch(body: bytes) -> Answer:
+        with lock:
+            assert not flying & set(names(body))
+            flying.update(names(body))
+        answer = accept(body)
+        with lock:
+            flying.difference_update(names(body))
+        return answer
+
+    scripted.answer = watch
+    entries = [item(n % 3, n) for n in range(30)]
+    written = list(BulkWriter(scripted.cluster, "i", max_body_bytes=70).write(entries))
+    assert indexed(written) == 30
+    sent = [json.loads(line)["n"] for body in scripted.bodies for line in body.splitlines()[1::2]]
+    assert [n for n in sent if n % 3 == 0] == list(range(0, 30, 3))
+
+
+def test_entries_that_are_no_documents_ride_along(scripted: Scripted) -> None:
+    """They come back with the verdicts of the documents around them."""
+    entries = [Blank("a"), item(0), Blank("b"), item(1), Blank("c")]
+    written = list(BulkWriter(scripted.cluster, "i", max_body_bytes=1).write(entries))
+    assert [[entry.name for entry in body.body.passing] for body in written] == [["a", "b"], ["c"]]
+    assert indexed(written) == 2
+
+
+def test_an_index_that_is_closed_to_us_ends_the_writing(scripted: Scripted) -> None:
+    """What was settled before comes out first; nothing is refused for it."""
+    closed = {"status": 403, "error": {"type": "security_exception", "reason": "no permissions for [x]"}}
+    scripted.answers = [
+        (200, {"errors": False, "items": [{"index": {"status": 201}}]}),
+        (200, {"errors": True, "items": [{"index": closed}]}),
+    ]
+    verdicts: Iterator[Written] = BulkWriter(scripted.cluster, "i", max_body_bytes=1, max_in_flight=1).write(
+        map(item, range(3))
+    )
+    assert next(verdicts).indexed == 1
+    with pytest.raises(ConfigError, match=r"index i does not let us write \(403\): .*no permissions for \[x\]"):
+        next(verdicts)
+
+
+def test_an_answer_that_leaves_out_a_document_is_no_verdict(scripted: Scripted) -> None:
+    """All of the body is sent again: which document was left out cannot be told."""
+    scripted.answers = [(200, {"errors": errors, "items": [{"index": {"status": 201}}]}) for errors in (False, True)]
+    written = list(BulkWriter(scripted.cluster, "i", sleep=lambda _: None).write(map(item, range(2))))
+    assert [names(body) for body in scripted.bodies] == [["d0", "d1"]] * 3
+    assert indexed(written) == 2
+
+
+def test_an_answer_that_always_leaves_one_out_ends_the_writing(scripted: Scripted) -> None:
+    """The error says how many are missing."""
+    scripted.answer = lambda _: (200, {"errors": False, "items": []})
+    with pytest.raises(RetriableError, match="index i: 2 documents were sent, 0 answered for"):
+        list(BulkWriter(scripted.cluster, "i", retry_window_s=0.0).write(map(item, range(2))))
+
+
+def test_the_pace_grows_while_it_pays() -> None:
+    """One more body in flight is kept when it brings more, and taken back when it does not."""
+    pace = Pace(most=8)
+    now = 0.0
+    limits = []
+    for _ in range(400):
+        now += 1.0 / min(pace.limit, 4)  # a server that is four wide
+        pace.on_done(100, now)
+        limits.append(pace.limit)
+    assert 4 in limits
+    assert max(limits) == 5
+    assert limits.count(4) > 10 * limits.count(5) / SAMPLES_OF_REST
+
+
+def test_the_pace_falls_at_once_when_the_index_is_busy() -> None:
+    """By half, and never below one."""
+    pace = Pace(most=8)
+    pace.limit = 8
+    pace.on_busy()
+    assert pace.limit == 4
+    for _ in range(5):
+        pace.on_busy()
+    assert pace.limit == 1

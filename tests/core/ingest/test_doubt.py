@@ -1,0 +1,174 @@
+"""After a crash, an equal document is not sent again, a different or absent one is; nobody asks longer than needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from opensearch_batch.core.cluster import Index
+from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
+from opensearch_batch.core.ingest.bulk import Item, OpType, lines_of
+from opensearch_batch.core.ingest.doubt import BATCH_BYTES, without_those_there
+from opensearch_batch.core.ingest.rows import AlreadyThere, Blank, Mapped
+from opensearch_batch.core.vectors import VectorField
+from tests.lab import Lab
+from tests.scripted import Answer, Scripted
+
+
+def item(name: str, source: Any, *, op_type: OpType = "index", routing: str | None = None) -> Item:
+    """Make a document on its way."""
+    return Item(name, lines_of(name, msgspec.json.encode(source), op_type=op_type, routing=routing), Mapped(()))
+
+
+def settled(lab: Lab, index: str, entries: Sequence[Any], *vectors: VectorField) -> list[str]:
+    """Say of each entry whether it is there."""
+    found = without_those_there(entries, lab.cluster(), Index(index, "", vectors), in_flight_bytes=1 << 20)
+    return ["there" if isinstance(entry, AlreadyThere) else "sent" for entry in found]
+
+
+@pytest.mark.parametrize(
+    ("held", "sent", "verdict"),
+    [
+        ({"a": 1, "b": [None, {"c": 0.1}]}, {"b": [None, {"c": 0.1}], "a": 1}, "there"),
+        ({"a": 1}, {"a": 2}, "sent"),
+        ({"a": 1}, {"a": True}, "sent"),
+        ({"a": 1}, {"a": "1"}, "sent"),
+        ({"a": 1}, {"a": None}, "sent"),
+        ({"a": None}, {}, "sent"),
+        ({"a": 1, "b": 1}, {"a": 1}, "sent"),
+        ({"a": {}}, {"a": {}}, "there"),
+    ],
+)
+def test_equal_documents_are_there(lab: Lab, index: str, held: Any, sent: Any, verdict: str) -> None:
+    """By their JSON: the order of members is none, a number is no string, and true is not 1."""
+    lab.node("PUT", index, {"mappings": {"enabled": False}})
+    lab.node("PUT", f"{index}/_doc/x", held)
+    assert settled(lab, index, [item("x", sent), item("y", sent)]) == [verdict, "sent"]
+
+
+def test_vectors_are_compared_as_the_index_keeps_them(lab: Lab, index: str) -> None:
+    """From 3.0 on the node gives a vector back with 32 bits; one that differs in those is another one."""
+    vector = {"type": "knn_vector", "dimension": 2, "method": {"name": "hnsw", "engine": "lucene"}}
+    properties = {"v": vector, "in": {"properties": {"v": vector}}}
+    lab.node("PUT", index, {"settings": {"index.knn": True}, "mappings": {"properties": properties}})
+    document = {"v": [0.12345678901234, 1], "in": {"v": [1e-9, 0.1]}, "n": 1}
+    lab.node("PUT", f"{index}/_doc/x", document)
+    fields = VectorField("v", 2), VectorField("in.v", 2)
+    rounded = {"v": [0.12345679, 1.0], "in": {"v": [1e-9, 0.1]}, "n": 1}
+    for sent, verdict in (
+        (document, "there"),
+        (rounded, "there"),
+        ({**document, "v": [0.1234569, 1]}, "sent"),
+        ({**document, "v": None}, "sent"),
+    ):
+        assert settled(lab, index, [item("x", sent)], *fields) == [verdict]
+
+
+def test_a_document_is_looked_up_by_its_route(lab: Lab, index: str) -> None:
+    """Another shard may hold another document of the same id."""
+    lab.node("PUT", index, {"settings": {"number_of_shards": 5}})
+    lab.node("PUT", f"{index}/_doc/x?routing=north", {"n": 1})
+    entries = [item("x", {"n": 1}, routing="north"), item("x", {"n": 1}, routing="south")]
+    assert settled(lab, index, entries) == ["there", "sent"]
+
+
+def test_an_upsert_is_left_to_the_index(lab: Lab, index: str) -> None:
+    """It merges, and says itself when that changes nothing."""
+    lab.node("PUT", f"{index}/_doc/x", {"n": 1})
+    assert settled(lab, index, [item("x", {"n": 1}, op_type="upsert")]) == ["sent"]
+
+
+FIRST, SECOND = item("x", {"n": 1}), item("x", {"n": 2})
+# Large enough to end a batch, so that what follows is asked after anew.
+LARGE = item("large", "x" * BATCH_BYTES)
+
+
+def settled_with(scripted: Scripted, held: dict[str, Any], entries: Sequence[Item]) -> list[str]:
+    """Say of each entry whether it is there, where the index holds these documents."""
+
+    def mget(body: bytes) -> Answer:
+        names = [wanted["_id"] for wanted in json.loads(body)["docs"]]
+        return 200, {"docs": [{"_id": name} | ({"_source": held[name]} if name in held else {}) for name in names]}
+
+    scripted.answer = mget
+    found = without_those_there(entries, scripted.cluster, Index("i", ""), in_flight_bytes=8 * BATCH_BYTES)
+    return ["there" if isinstance(entry, AlreadyThere) else "sent" for entry in found]
+
+
+@pytest.mark.parametrize(
+    ("held", "entries", "verdicts"),
+    [
+        pytest.param({"x": {"n": 2}}, [FIRST, SECOND], ["sent", "sent"], id="both were written"),
+        pytest.param({"x": {"n": 1}}, [FIRST, SECOND], ["there", "sent"], id="the first was written"),
+        pytest.param({"x": {"n": 1}}, [FIRST, SECOND, FIRST], ["there", "sent", "sent"], id="the first one again"),
+        pytest.param({"x": {"n": 2}}, [FIRST, LARGE, SECOND], ["sent"] * 3, id="in another batch"),
+        pytest.param(
+            {"x": {"n": 1}}, [Item("x", lines_of("x", op_type="delete")), FIRST], ["sent", "sent"], id="after a delete"
+        ),
+        pytest.param(
+            {"x": {"n": 1}}, [item("x", {"m": 1}, op_type="upsert"), FIRST], ["sent", "sent"], id="after an upsert"
+        ),
+        pytest.param({"x": {"n": 1}}, [item("y", {}), FIRST], ["sent", "there"], id="another id"),
+        pytest.param(
+            {"x": {"n": 1}}, [item("x", {}, routing="r"), FIRST], ["sent", "there"], id="another document of the id"
+        ),
+        pytest.param({"x": {"n": 1}}, [Item("", lines_of("", b"{}")), FIRST], ["sent", "there"], id="without an id"),
+    ],
+)
+def test_what_follows_one_of_its_id_that_is_sent_is_sent(
+    scripted: Scripted, held: dict[str, Any], entries: list[Item], verdicts: list[str]
+) -> None:
+    """The index may hold it already; the earlier one would be written over it, and stay."""
+    assert settled_with(scripted, held, entries) == verdicts
+
+
+def test_what_is_no_document_keeps_its_place(lab: Lab, index: str) -> None:
+    """Entries come in their order."""
+    lab.node("PUT", index)
+    entries = [Blank(0), item("x", {"n": 1}), Blank(0), item("y", {"n": 1})]
+    found = without_those_there(entries, lab.cluster(), Index(index, ""), in_flight_bytes=1 << 20)
+    assert list(found) == entries
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "remedy"),
+    [
+        ("security_exception", ConfigError, "give the connection's user this permission"),
+        ("no_shard_available_action_exception", RetriableError, "run again when the index is there and well"),
+    ],
+)
+def test_what_cannot_be_read_is_not_taken_as_absent(
+    scripted: Scripted, kind: str, error: type[BatchError], remedy: str
+) -> None:
+    """It would be written again in silence."""
+    scripted.answers = [(200, {"docs": [{"_id": "x", "error": {"type": kind, "reason": "no"}}]})]
+    found = without_those_there([item("x", {})], scripted.cluster, Index("i", ""), in_flight_bytes=1)
+    with pytest.raises(error, match=f"index i: what a crash left in doubt cannot be read: no; {remedy}"):
+        list(found)
+
+
+def test_an_index_that_is_gone_is_named(lab: Lab, index: str) -> None:
+    """The next attempt makes it again and starts anew."""
+    with pytest.raises(RetriableError, match=f"no such index \\[{index}\\]"):
+        settled(lab, index, [item("x", {})])
+
+
+def test_nobody_asks_further_than_a_body_can_have_been_in_flight(scripted: Scripted) -> None:
+    """After so many bytes in a row that are not there, the rest is sent unasked; one that is there begins anew."""
+    half = [item(f"d{number}", "x" * (BATCH_BYTES // 2)) for number in range(20)]
+    held = {"d3"}
+
+    def mget(body: bytes) -> Answer:
+        names = [wanted["_id"] for wanted in json.loads(body)["docs"]]
+        source = "x" * (BATCH_BYTES // 2)
+        return 200, {"docs": [{"_id": name} | ({"_source": source} if name in held else {}) for name in names]}
+
+    scripted.answer = mget
+    found = without_those_there(half, scripted.cluster, Index("i", ""), in_flight_bytes=2 * BATCH_BYTES)
+    assert [number for number, entry in enumerate(found) if isinstance(entry, AlreadyThere)] == [3]
+    asked = [[wanted["_id"] for wanted in json.loads(body)["docs"]] for body in scripted.bodies]
+    assert asked == [[f"d{number}", f"d{number + 1}"] for number in range(0, 8, 2)]

@@ -1,0 +1,237 @@
+"""Files go when their time has come, and what was paid for and indexed stays known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from opensearch_batch.core.errors import FatalError, OutputUnusable
+from opensearch_batch.core.jobs.job import End, JobRecord, Ledger
+from opensearch_batch.core.jobs.repair import Repair, RepairAccount
+from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard, WorkPrefix, save
+from opensearch_batch.core.output_rows import Answered, LastAnswers, OutputRows, load_removed
+from opensearch_batch.core.runs.retention import clean_up, note_taken, note_use
+from opensearch_batch.core.stores.local_files import LocalFiles
+from opensearch_batch.services import service
+
+DAY_S = 86_400.0
+KEEP_S = 30 * DAY_S
+NOW = 1_800_000_000.0
+OPENAI = service("openai")
+
+
+class Runs:
+    """Runs of pipelines that share one work prefix."""
+
+    def __init__(self, folder: Path) -> None:
+        self.objects = LocalFiles(folder)
+        self.unstaged: list[str] = []
+
+    def work(self, pipeline: str) -> WorkPrefix:
+        """Return a pipeline's locations."""
+        return WorkPrefix("s3://work", pipeline)
+
+    def job(self, key: str) -> Answered:
+        """Make a job that was paid for, with its files."""
+        folder = self.work("p").job(key)
+        for name in ("input.jsonl", "source-1.jsonl", "output/1/input.jsonl.out"):
+            self.objects.write(f"{folder}/{name}", b'{"custom_id":"r0000000000"}\n')
+        record = JobRecord(
+            key,
+            "n",
+            "openai",
+            "m",
+            f"{folder}/input.jsonl",
+            "o",
+            0.0,
+            staged={"f": key},
+            task_id="t",
+            end=End("COMPLETED", 1.0),
+        )
+        Ledger(self.objects, folder).write(record, over=None)
+        return Answered([f"{folder}/output/1/input.jsonl.out"], None, folder, "t")
+
+    def use(self, pipeline: str, run: str, answered: list[Answered], *, at: float, for_ever: bool = False) -> Manifest:
+        """Let a successful run use a shard's jobs."""
+        work, shard = self.work(pipeline), Shard("0000", f"{answered[0].job}/input.jsonl", "k", 1, 28)
+        prepared = PreparedShard(shard, [Segment("s3://d/a", 1, 1)])
+        manifest = Manifest(pipeline, run, "s3://d/", "openai", "m", PrepareCounts(1, 1), [prepared])
+        rows = OutputRows(self.objects, OPENAI, "by_id")
+        save(self.objects, work.used(run, shard.id), rows.used(answered))
+        note_use(self.objects, work, manifest, now=at, for_ever=for_ever)
+        return manifest
+
+    def clean(self, pipeline: str, *, now: float) -> int:
+        """Remove what is too old."""
+        return clean_up(
+            self.objects,
+            self.work(pipeline),
+            keep_s=KEEP_S,
+            now=now,
+            unstage=lambda record: self.unstaged.append(record.staged["f"]),
+        )
+
+    def names(self, key: str) -> set[str]:
+        """Return what lies in a job's folder."""
+        folder = f"{self.work('p').job(key)}/"
+        return {item.uri.removeprefix(folder) for item in self.objects.list(folder)}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Runs:
+    """None yet."""
+    return Runs(tmp_path)
+
+
+WHOLE = {"job.json", "used.json", "input.jsonl", "source-1.jsonl", "output/1/input.jsonl.out"}
+LEFT = {"job.json", "used.json", "removed.json"}
+
+
+def test_files_go_after_their_time_and_the_job_stays_known(runs: Runs) -> None:
+    """Not a second before; what was uploaded to the service goes too; a second cleaning finds nothing."""
+    runs.use("p", "r", [runs.job("a")], at=NOW)
+    assert runs.clean("p", now=NOW + KEEP_S - 1) == 0
+    assert runs.names("a") == WHOLE
+    assert runs.clean("p", now=NOW + KEEP_S + 1) == 1
+    assert (runs.names("a"), runs.unstaged) == (LEFT, ["a"])
+    assert runs.clean("p", now=NOW + 2 * KEEP_S) == 0
+
+
+def test_a_job_that_another_run_uses_is_kept_for_that_one(runs: Runs) -> None:
+    """Another run, and another pipeline: jobs are shared."""
+    answered = runs.job("a")
+    runs.use("p", "r1", [answered], at=NOW)
+    runs.use("q", "r2", [answered], at=NOW + 10 * DAY_S)
+    assert runs.clean("p", now=NOW + KEEP_S + DAY_S) == 0
+    assert runs.names("a") == WHOLE
+    assert runs.clean("q", now=NOW + KEEP_S + 11 * DAY_S) == 1
+    assert runs.names("a") == LEFT
+
+
+def test_what_a_pipeline_keeps_for_ever_no_other_one_removes(runs: Runs) -> None:
+    """Whichever of them used it last."""
+    answered = runs.job("a")
+    runs.use("p", "r1", [answered], at=NOW, for_ever=True)
+    runs.use("q", "r2", [answered], at=NOW + DAY_S)
+    assert runs.clean("q", now=NOW + 10 * KEEP_S) == 0
+    assert runs.clean("p", now=NOW + 10 * KEEP_S) == 0
+    assert runs.names("a") == WHOLE
+
+
+def test_what_a_run_has_taken_stays_until_it_had_its_time(runs: Runs) -> None:
+    """It needs them though nobody used them for long; that it never ended well does not keep them for ever."""
+    runs.use("p", "r", [runs.job("a"), runs.job("b")], at=NOW)
+    runs.use("p", "r2", [runs.job("c")], at=NOW)
+    taken_at = NOW + KEEP_S + DAY_S
+    note_taken(runs.objects, runs.work("p").job("b"), now=taken_at)
+    assert runs.clean("p", now=taken_at + 1) == 1
+    assert (runs.names("a"), runs.names("b")) == (WHOLE, WHOLE | {"taken.json"})
+    assert runs.names("c") == LEFT
+    assert runs.clean("p", now=taken_at + KEEP_S - 1) == 0
+    assert runs.clean("p", now=taken_at + KEEP_S + 1) == 2
+    assert (runs.names("a"), runs.names("b")) == (LEFT, LEFT - {"removed.json"} | {"taken.json"})
+
+
+def test_what_a_run_took_and_used_goes_by_its_own_note(runs: Runs) -> None:
+    """The older note of the files is over then, and nothing is removed twice."""
+    answered = runs.job("a")
+    runs.use("p", "r", [answered], at=NOW)
+    note_taken(runs.objects, answered.job, now=NOW + KEEP_S)
+    runs.use("p", "r2", [answered], at=NOW + KEEP_S + DAY_S)
+    assert runs.clean("p", now=NOW + KEEP_S + DAY_S) == 0
+    assert len(list(runs.objects.list(runs.work("p").retention()))) == 1
+    assert runs.clean("p", now=NOW + 2 * KEEP_S + 2 * DAY_S) == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "refused", "stays"),
+    [
+        (None, None, True),
+        (End("COMPLETED", NOW + KEEP_S), None, True),
+        (End("COMPLETED", NOW - 1), None, False),
+        # Nothing came of it, so nothing reads the files.
+        (None, "no such model", False),
+    ],
+)
+def test_what_a_job_under_way_reads_stays(runs: Runs, end: End | None, refused: str | None, *, stays: bool) -> None:
+    """It was paid for once more; also when it has ended and its rows are not yet ingested."""
+    answered = runs.job("a")
+    runs.use("p", "r", [answered], at=NOW)
+    ledger = Ledger(runs.objects, answered.job)
+    found = ledger.load()
+    assert found is not None
+    record = msgspec.structs.replace(found[0], generation=2, end=end, refused=refused)
+    assert ledger.write(record, over=found[1])
+    assert runs.clean("p", now=NOW + KEEP_S + 1) == (0 if stays else 1)
+    assert (runs.names("a"), runs.unstaged) == ((WHOLE, []) if stays else (LEFT, ["a"]))
+    if stays:
+        assert runs.clean("p", now=NOW + 2 * KEEP_S + 1) == (0 if end is None else 1)
+
+
+def test_a_cleaning_that_was_killed_goes_on(runs: Runs) -> None:
+    """The account of the outputs is written before they go; the note of the run goes last."""
+    runs.use("p", "r", [runs.job("a"), runs.job("b")], at=NOW)
+    killed = RuntimeError("killed")
+
+    def dies(record: JobRecord) -> None:
+        if record.job == "b":
+            raise killed
+
+    with pytest.raises(RuntimeError):
+        clean_up(runs.objects, runs.work("p"), keep_s=KEEP_S, now=NOW + KEEP_S + 1, unstage=dies)
+    removed = load_removed(runs.objects, runs.work("p").job("a"))
+    assert removed is not None
+    assert len(removed.used.outputs) == 2
+    assert runs.clean("p", now=NOW + KEEP_S + 1) == 2
+    assert runs.names("b") == LEFT - {"removed.json"}
+    again = load_removed(runs.objects, runs.work("p").job("a"))
+    assert again is not None
+    assert again.used == removed.used
+
+
+def test_outputs_that_were_removed_are_known_and_cannot_be_read(runs: Runs) -> None:
+    """Their names, sizes and ETags are as before, so finished work is found finished; reading says what to do."""
+    answered = [runs.job("a"), runs.job("b")]
+    rows = OutputRows(runs.objects, OPENAI, "by_id")
+    before = rows.source(answered)
+    runs.use("p", "r", answered, at=NOW)
+    runs.clean("p", now=NOW + KEEP_S + 1)
+    assert rows.source(answered) == before
+    with pytest.raises(FatalError, match=r"removed on 20\d\d-.*retention_days.*force pays"):
+        list(rows.of(answered[0]))
+
+
+def test_of_a_repaired_shard_no_job_is_blamed_for_what_was_removed(runs: Runs) -> None:
+    """The account lies with the shard's own job; the repair's output is not taken for lost."""
+    own, repair = runs.job("a"), msgspec.structs.replace(runs.job("b"), positions=[0])
+    runs.use("p", "r", [own, repair], at=NOW)
+    runs.clean("p", now=NOW + KEEP_S + 1)
+    rows = OutputRows(runs.objects, OPENAI, "by_id")
+    with pytest.raises(FatalError, match="retention_days") as refused:
+        list(LastAnswers(rows, [own, repair], holds_record=False).read(0))
+    assert not isinstance(refused.value, OutputUnusable)
+
+
+def test_an_output_that_nobody_removed_is_lost(runs: Runs) -> None:
+    """That is the job's fault, and another matter."""
+    answered = runs.job("a")
+    runs.objects.delete(answered.outputs[0])
+    with pytest.raises(OutputUnusable, match="the job's output is gone"):
+        OutputRows(runs.objects, OPENAI, "by_id").source([answered])
+
+
+def test_repair_finds_its_rounds_again_when_the_rows_are_gone(runs: Runs) -> None:
+    """So that the ingest after it is about the same work."""
+    answered = [runs.job("a"), runs.job("b")]
+    runs.use("p", "r", answered, at=NOW)
+    runs.clean("p", now=NOW + KEEP_S + 1)
+    shard = Shard("0000", "s3://work/jobs/a/input.jsonl", "a", 1, 28)
+    parameters = OPENAI.example_parameters
+    repair = Repair(
+        runs.objects, runs.work("p"), shard, service=OPENAI, parameters=parameters, inputs=["$.t"], rounds=2
+    )
+    found = repair.run(answered[0], lambda smaller: smaller)
+    assert isinstance(found, RepairAccount)
+    assert found.answered == answered
