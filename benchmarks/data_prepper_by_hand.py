@@ -10,7 +10,7 @@ from opensearchpy import OpenSearch
 from opensearchpy.helpers import parallel_bulk
 
 from benchmarks.client import Job, serve
-from benchmarks.data_prepper import BUCKET, PREFIX, client_of
+from benchmarks.data_prepper_rows import BUCKET, PREFIX, client_of
 
 THREADS, TIMEOUT_S = 2, 120
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.client import Job, serve
-from benchmarks.data_prepper import BUCKET, PREFIX, client_of
+from benchmarks.data_prepper_rows import BUCKET, PREFIX, client_of
 from opensearch_batch.core.clients import address_of, opensearch_client
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.data_prepper.ingest import UnitIngest
