@@ -31,33 +31,10 @@ from opensearch_batch.core.ingest.request import Credential, parse_request
 from opensearch_batch.core.progress import IngestCounts, SourceCounts
 from opensearch_batch.providers import base_url
 from opensearch_batch.stage import summary
+from tests.documented_requests import DOCUMENTED_MULTIPLE, DOCUMENTED_SINGLE
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"region": "us-east-1", "access_key": "AKIA-of-the-test", "secret_key": "one-secret", "session_token": "other"}
-DOCUMENTED: dict[str, Any] = {
-    "index_name": "my-nlp-index",
-    "field_map": {
-        "chapter": "$.content[0]",
-        "title": "$.content[1]",
-        "chapter_embedding": "$.SageMakerOutput[0]",
-        "title_embedding": "$.SageMakerOutput[1]",
-        "_id": "$.id",
-    },
-    "ingest_fields": ["$.id"],
-    "data_source": {"type": "s3", "source": ["s3://offlinebatch/output/sagemaker_batch.json.out"]},
-}
-OPENAI: dict[str, Any] = {
-    "index_name": "my-nlp-index-openai",
-    "field_map": {
-        "question": "source[1].$.body.input[0]",
-        "answer": "source[1].$.body.input[1]",
-        "question_embedding": "source[0].$.response.body.data[0].embedding",
-        "answer_embedding": "source[0].$.response.body.data[1].embedding",
-        "_id": ["source[0].$.custom_id", "source[1].$.custom_id"],
-    },
-    "ingest_fields": ["source[2].$.custom_field1", "source[2].$.custom_field2"],
-    "data_source": {"type": "openAI", "source": ["file-output", "file-input", "file-other"]},
-}
 
 
 def checked(conf: dict[str, Any], params: ParamsDict = dag.params) -> dict[str, Any]:
@@ -74,7 +51,7 @@ def refused(conf: dict[str, Any]) -> str:
     return str(error.value)
 
 
-@pytest.mark.parametrize("body", [DOCUMENTED, OPENAI])
+@pytest.mark.parametrize("body", [DOCUMENTED_SINGLE, DOCUMENTED_MULTIPLE])
 def test_a_documented_request_is_a_valid_conf(body: dict[str, Any]) -> None:
     """The schema takes it unchanged, and the run asks for exactly it: no default of the form is mixed in."""
     params = checked(body)
@@ -85,7 +62,7 @@ def test_a_documented_request_is_a_valid_conf(body: dict[str, Any]) -> None:
 @pytest.mark.parametrize("missing", ["index_name", "field_map", "data_source"])
 def test_what_a_conf_leaves_out_is_not_taken_from_the_example(missing: str) -> None:
     """A request without one of its members stays without it."""
-    body = {name: value for name, value in DOCUMENTED.items() if name != missing}
+    body = {name: value for name, value in DOCUMENTED_SINGLE.items() if name != missing}
     assert request_of({**body, "force": True, "credential": None}, checked(body)) == body
 
 
@@ -111,8 +88,8 @@ def test_the_form_asks_for_what_its_fields_say() -> None:
 
 def test_a_whole_data_source_takes_the_place_of_the_two_fields() -> None:
     """It is what the API's own JSON says."""
-    conf = {**checked({}), **DOCUMENTED}
-    assert request_of(conf, checked(conf))["data_source"] == DOCUMENTED["data_source"]
+    conf = {**checked({}), **DOCUMENTED_SINGLE}
+    assert request_of(conf, checked(conf))["data_source"] == DOCUMENTED_SINGLE["data_source"]
 
 
 def test_every_field_of_the_form_belongs_to_a_request_or_to_the_run() -> None:
@@ -120,7 +97,7 @@ def test_every_field_of_the_form_belongs_to_a_request_or_to_the_run() -> None:
     members = set(dag.params) - SETTINGS - set(DATA_SOURCE_FIELDS)
     for name in members - {"credential"}:
         with pytest.raises(ConfigError) as error:
-            parse_request({**DOCUMENTED, name: object})
+            parse_request({**DOCUMENTED_SINGLE, name: object})
         assert "no such member" not in str(error.value), name
 
 
@@ -145,7 +122,7 @@ def test_the_audit_of_both_stacks_masks_what_the_document_says() -> None:
 
 def test_a_credential_is_refused_and_not_repeated() -> None:
     """The refusal says where keys belong; none of the credential's values is in it."""
-    said = refused({**DOCUMENTED, "credential": KEYS})
+    said = refused({**DOCUMENTED_SINGLE, "credential": KEYS})
     assert said.startswith("Invalid input for param credential: 'no credential is taken")
     assert "aws_conn_id for S3, openai_conn_id for OpenAI" in said
     assert not [value for value in KEYS.values() if value in said]
@@ -158,7 +135,7 @@ def test_a_credential_that_is_no_object_is_refused_and_repeated() -> None:
 
 def test_a_credential_inside_the_data_source_is_refused_and_not_repeated() -> None:
     """A data source has a type and sources."""
-    said = refused({"data_source": {**DOCUMENTED["data_source"], "credential": KEYS}})
+    said = refused({"data_source": {**DOCUMENTED_SINGLE["data_source"], "credential": KEYS}})
     assert "'credential' is not one of ['type', 'source']" in said
     assert "one-secret" not in said
 
@@ -187,12 +164,12 @@ def test_a_run_writes_to_s3_only(name: str) -> None:
 def test_a_request_of_ones_own_dag_is_held_to_the_same() -> None:
     """The operator refuses a credential when the DAG is made, and local files and prefixes when it runs."""
     with pytest.raises(ConfigError, match="aws_conn_id for S3, openai_conn_id for OpenAI") as error:
-        OpenSearchBatchIngestionOperator(task_id="t", request={**DOCUMENTED, "credential": KEYS})
+        OpenSearchBatchIngestionOperator(task_id="t", request={**DOCUMENTED_SINGLE, "credential": KEYS})
     assert "one-secret" not in str(error.value)
     with pytest.raises(ConfigError, match="would read the worker's own files"):
-        remote_only({**DOCUMENTED, "data_source": {"type": "local", "source": ["rows.jsonl"]}})
+        remote_only({**DOCUMENTED_SINGLE, "data_source": {"type": "local", "source": ["rows.jsonl"]}})
     with pytest.raises(ConfigError, match="is no S3 location"):
-        remote_only({**DOCUMENTED, "dead_letters": "letters/"})
+        remote_only({**DOCUMENTED_SINGLE, "dead_letters": "letters/"})
 
 
 def test_a_replay_needs_a_queue() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import Credential, LoadSettings, parse_request
+from tests.documented_requests import DOCUMENTED_MULTIPLE, DOCUMENTED_SINGLE
 
 S3 = "s3://bucket/out.jsonl"
 REQUEST: dict[str, Any] = {
@@ -18,37 +19,15 @@ REQUEST: dict[str, Any] = {
     "field_map": {"title": "$.title", "_id": "$.id"},
     "data_source": {"type": "s3", "source": [S3]},
 }
-DOCUMENTED_SINGLE = {
-    "index_name": "my-nlp-index",
-    "field_map": {
-        "chapter": "$.content[0]",
-        "title": "$.content[1]",
-        "chapter_embedding": "$.SageMakerOutput[0]",
-        "title_embedding": "$.SageMakerOutput[1]",
-        "_id": "$.id",
-    },
-    "ingest_fields": ["$.id"],
+SINGLE = DOCUMENTED_SINGLE | {
     "credential": {
         "region": "us-east-1",
         "access_key": "<your access key>",
         "secret_key": "<your secret key>",
         "session_token": "<your session token>",
-    },
-    "data_source": {"type": "s3", "source": ["s3://offlinebatch/output/sagemaker_batch.json.out"]},
+    }
 }
-DOCUMENTED_MULTIPLE = {
-    "index_name": "my-nlp-index-openai",
-    "field_map": {
-        "question": "source[1].$.body.input[0]",
-        "answer": "source[1].$.body.input[1]",
-        "question_embedding": "source[0].$.response.body.data[0].embedding",
-        "answer_embedding": "source[0].$.response.body.data[1].embedding",
-        "_id": ["source[0].$.custom_id", "source[1].$.custom_id"],
-    },
-    "ingest_fields": ["source[2].$.custom_field1", "source[2].$.custom_field2"],
-    "credential": {"openAI_key": "<you openAI key>"},
-    "data_source": {"type": "openAI", "source": ["file-output", "file-input", "file-other"]},
-}
+MULTIPLE = DOCUMENTED_MULTIPLE | {"credential": {"openAI_key": "<you openAI key>"}}
 INDEX_RULE = (
     "cannot be an index; names are lower case, do not start with - _ or +, have no spaces and none of "
     '\\/*?"<>|,#: and at most 255 bytes.'
@@ -287,7 +266,7 @@ def test_the_region_is_found_wherever_opensearch_2_19_needed_it(
     assert (credential.access_key, credential.secret_key) == ("a", "b")
 
 
-@pytest.mark.parametrize("request_body", [DOCUMENTED_SINGLE, DOCUMENTED_MULTIPLE], ids=["single", "multiple"])
+@pytest.mark.parametrize("request_body", [SINGLE, MULTIPLE], ids=["single", "multiple"])
 def test_the_documented_requests_are_read_as_they_are(request_body: dict[str, Any]) -> None:
     """Member by member, from the object and from its text."""
     batch = parse_request(request_body)

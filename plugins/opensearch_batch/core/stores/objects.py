@@ -177,10 +177,11 @@ def lf_lines(stream: IO[bytes], *, max_line_bytes: int, number: int = 1, offset:
         yield Line(number, content, cut, offset)
         offset += len(raw)
         if cut and not raw.endswith(b"\n"):
-            offset += _skip_to_line_end(stream)
+            offset += skip_line(stream)
 
 
-def _skip_to_line_end(stream: IO[bytes]) -> int:
+def skip_line(stream: IO[bytes]) -> int:
+    """Read to the end of a line, memory bounded; return how many bytes that were."""
     skipped = 0
     while rest := stream.readline(READ_BUFFER_BYTES):
         skipped += len(rest)

@@ -15,7 +15,7 @@ from typing import IO
 from opensearch_batch.core.data_prepper.codecs.json_scanner import Entry, Scanner
 from opensearch_batch.core.ingest.join import Row
 from opensearch_batch.core.ingest.rows import MAX_ROW_BYTES, Blank
-from opensearch_batch.core.stores.objects import READ_BUFFER_BYTES, Line, ends_in_cr, lines
+from opensearch_batch.core.stores.objects import Line, ends_in_cr, lines, skip_line
 
 _OPEN, _CLOSE, _SPACE = b"{} "
 _ENDS = (b"}\n", b"}\r\n")
@@ -56,7 +56,7 @@ def _by_line(stream: IO[bytes], number: int, uri: str, scanner: Scanner) -> Iter
         line = _line(raw, at, offset)
         offset += len(raw)
         if line.cut and not raw.endswith(b"\n"):
-            offset += _skip_line(stream)
+            offset += skip_line(stream)
         if not line.content or line.content.isspace():
             yield Blank(number)
             continue
@@ -72,16 +72,6 @@ def _by_line(stream: IO[bytes], number: int, uri: str, scanner: Scanner) -> Iter
 def _line(raw: bytes, at: int, offset: int) -> Line:
     content = raw[:-2] if raw.endswith(b"\r\n") else raw[:-1] if raw.endswith(b"\n") else raw
     return Line(at, content, len(content) > MAX_ROW_BYTES, offset)
-
-
-def _skip_line(stream: IO[bytes]) -> int:
-    """Read to the end of a line; return how many bytes that were."""
-    skipped = 0
-    while rest := stream.readline(READ_BUFFER_BYTES):
-        skipped += len(rest)
-        if rest.endswith(b"\n"):
-            break
-    return skipped
 
 
 def _several(raw: bytes, at: int) -> bool:
