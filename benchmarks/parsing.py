@@ -26,7 +26,7 @@ def run(*, quick: bool = False) -> Outcome:  # noqa: ARG001 - it takes seconds
     with tempfile.TemporaryDirectory(prefix="parsing-") as name:
         # Airflow makes a home when it is imported.
         os.environ.setdefault("AIRFLOW_HOME", str(Path(name) / "airflow"))
-        from opensearch_batch.pipelines import pipelines
+        from opensearch_batch.dag_factory.pipelines import pipelines
 
         folder = Path(name) / "include"
         for kind in ("connectors", "indexes"):

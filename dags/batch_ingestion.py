@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param
 
-from opensearch_batch.batch_ingestion import WORK, OpenSearchBatchIngestionOperator
+from opensearch_batch.operators.batch_ingestion import WORK, OpenSearchBatchIngestionOperator
 
 NO_CREDENTIAL = (
     "no credential is taken: Airflow would store it. Name the Airflow connections that hold the keys: "

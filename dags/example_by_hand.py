@@ -9,14 +9,14 @@ from typing import Any
 
 from airflow.sdk import DAG, Param, task_group
 
-from opensearch_batch.batch_predict import OpenSearchBatchPredictOperator
-from opensearch_batch.ingest import OpenSearchBatchIngestOperator
-from opensearch_batch.poll import OpenSearchMLTaskSensor
-from opensearch_batch.prepare import OpenSearchPrepareOperator
-from opensearch_batch.publish import OpenSearchPublishOperator
-from opensearch_batch.reconcile import OpenSearchReconcileOperator
-from opensearch_batch.repair import OpenSearchRepairOperator
-from opensearch_batch.schedules import index_asset
+from opensearch_batch.dag_factory.schedules import index_asset
+from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
+from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
+from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
+from opensearch_batch.operators.publish import OpenSearchPublishOperator
+from opensearch_batch.operators.reconcile import OpenSearchReconcileOperator
+from opensearch_batch.operators.repair import OpenSearchRepairOperator
+from opensearch_batch.triggers.ml_task import OpenSearchMLTaskSensor
 
 INCLUDE = Path(__file__).resolve().parent.parent / "include"
 WORK = "s3://opensearch-batch"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from opensearch_batch.pipelines import pipelines
+from opensearch_batch.dag_factory.pipelines import pipelines
 
 PIPELINES = Path(__file__).resolve().parent.parent / "include" / "pipelines"
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param
 
-from opensearch_batch.replay import OpenSearchReplayOperator
+from opensearch_batch.operators.replay import OpenSearchReplayOperator
 
 with DAG(
     dag_id="replay",

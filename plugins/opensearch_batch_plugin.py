@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow.plugins_manager import AirflowPlugin
 
-from opensearch_batch.links import DeadLettersLink, IndexLink, MLTaskLink
+from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink, MLTaskLink
 
 
 class OpenSearchBatchPlugin(AirflowPlugin):

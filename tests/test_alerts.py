@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.alerts import News, alert_of_failure, tell
 from opensearch_batch.core.runs.run import RunAccount, RunCounts
 from opensearch_batch.core.spec import Alerts
-from opensearch_batch.reconcile import news_of
+from opensearch_batch.notifications.alerts import News, alert_of_failure, tell
+from opensearch_batch.operators.reconcile import news_of
 
 NEWS = News("books", "manual__1", "dead_letters", "3 dead letters of 10 records: s3://w/<x>/")
 log = logging.getLogger(__name__)

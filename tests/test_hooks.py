@@ -15,7 +15,7 @@ import pytest
 
 from include.local_stack import opensearch_security
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.hooks import OpenSearchMLHook, connector_credential, objects
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook, connector_credential, objects
 
 USER, PASSWORD = "worker", "Right-Password-1"
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch import submit
-from opensearch_batch.awaited import AwaitedJob
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.job import Accepted, Asked, End, JobRecord, Ledger, bad_end
 from opensearch_batch.core.manifest import Shard, WorkPrefix
 from opensearch_batch.core.stores.local_files import LocalFiles
+from opensearch_batch.hooks.job_handle import AwaitedJob
+from opensearch_batch.operators import submission as submit
+from opensearch_batch.operators.submission import JobTerms, Submit
 from opensearch_batch.services import service
-from opensearch_batch.submit import JobTerms, Submit
 
 INPUT = "s3://in/a.jsonl"
 FOLDER = "s3://work/jobs/k"

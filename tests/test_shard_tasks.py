@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from opensearch_batch import ingest, prepare
 from opensearch_batch.core.jobs.ml_commons import Model
 from opensearch_batch.core.manifest import Manifest, load_manifest
 from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.operators import ingest, prepare
 from tests.core.aws import aws
 from tests.core.pipeline_runs import INDEX, INPUTS, PARAMETERS, Documents, Runs, record
 

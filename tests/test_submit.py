@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from opensearch_batch import submit
 from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
 from opensearch_batch.core.jobs.job import Asked, End, JobRecord, Ledger
 from opensearch_batch.core.manifest import Shard, WorkPrefix
 from opensearch_batch.core.stores.local_files import LocalFiles
 from opensearch_batch.core.stores.s3 import S3Objects
-from opensearch_batch.submit import JobTerms, Submit, SubmitTrigger, slots
+from opensearch_batch.operators import submission as submit
+from opensearch_batch.operators.submission import JobTerms, Submit, SubmitTrigger, slots
 
 
 def record(end: End | None = None, *, task_id: str | None = "t", intended_at: float = 0.0) -> JobRecord:

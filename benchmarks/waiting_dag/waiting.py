@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk import DAG, task, task_group
 from airflow.triggers.base import StartTriggerArgs
 
-from opensearch_batch.poll import TRIGGER, OpenSearchMLTaskSensor
+from opensearch_batch.triggers.ml_task import TRIGGER, OpenSearchMLTaskSensor
 
 
 class WaitByNumber(OpenSearchMLTaskSensor):

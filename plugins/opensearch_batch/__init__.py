@@ -13,16 +13,19 @@ __version__ = "0.1.0"
 
 def get_provider_info() -> dict[str, Any]:
     """Describe the package to Airflow (entry point ``apache_airflow_provider``)."""
-    modules = ["prepare", "batch_predict", "repair", "ingest", "reconcile", "publish", "batch_ingestion", "replay"]
-    triggers = ["submit", "poll", "repair", "new_objects"]
     name = "OpenSearch Batch"
+    stages = ["prepare", "batch_predict", "repair", "ingest", "reconcile", "publish", "batch_ingestion", "replay"]
+
+    def of(room: str, modules: list[str]) -> list[dict[str, Any]]:
+        return [{"integration-name": name, "python-modules": [f"opensearch_batch.{room}.{each}" for each in modules]}]
+
     return {
         "package-name": "airflow-provider-opensearch-batch",
         "name": name,
         "description": "Offline inference and field-mapped batch ingestion for OpenSearch.",
         "versions": [__version__],
-        "operators": [{"integration-name": name, "python-modules": [f"opensearch_batch.{m}" for m in modules]}],
-        "sensors": [{"integration-name": name, "python-modules": ["opensearch_batch.poll"]}],
-        "triggers": [{"integration-name": name, "python-modules": [f"opensearch_batch.{m}" for m in triggers]}],
-        "hooks": [{"integration-name": name, "python-modules": ["opensearch_batch.hooks"]}],
+        "operators": of("operators", stages),
+        "sensors": of("triggers", ["ml_task"]),
+        "triggers": of("triggers", ["ml_task", "new_objects"]),
+        "hooks": of("hooks", ["opensearch"]),
     }

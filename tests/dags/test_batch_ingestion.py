@@ -18,19 +18,19 @@ from airflow.sdk.exceptions import ParamValidationError
 from dags.batch_ingestion import dag
 from dags.replay import dag as replay_dag
 from include.local_stack.airflow import MASKED_WORDS
-from opensearch_batch.batch_ingestion import (
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.ingest.request import Credential, parse_request
+from opensearch_batch.core.progress import IngestCounts, SourceCounts
+from opensearch_batch.hooks.ai_services import base_url
+from opensearch_batch.operators.base import summary
+from opensearch_batch.operators.batch_ingestion import (
     DATA_SOURCE_FIELDS,
     SETTINGS,
     OpenSearchBatchIngestionOperator,
     remote_only,
     request_of,
 )
-from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.ingest import IngestReport
-from opensearch_batch.core.ingest.request import Credential, parse_request
-from opensearch_batch.core.progress import IngestCounts, SourceCounts
-from opensearch_batch.providers import base_url
-from opensearch_batch.stage import summary
 from tests.documented_requests import DOCUMENTED_MULTIPLE, DOCUMENTED_SINGLE
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,11 +14,11 @@ from airflow.sdk import DAG, Connection
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 
-from opensearch_batch import hooks
-from opensearch_batch.data_prepper import connections
-from opensearch_batch.data_prepper.connections import connection_at
-from opensearch_batch.data_prepper.prepare import NOTHING
-from opensearch_batch.pipelines import is_surely_ours, pipelines
+from opensearch_batch.dag_factory.pipelines import is_surely_ours, pipelines
+from opensearch_batch.hooks import data_prepper as connections
+from opensearch_batch.hooks import opensearch as hooks
+from opensearch_batch.hooks.data_prepper import connection_at
+from opensearch_batch.operators.data_prepper.prepare import NOTHING
 
 INCLUDE = Path(__file__).resolve().parents[2] / "include"
 SAMPLE = INCLUDE / "samples" / "data_prepper" / "sagemaker_batch_job.yaml"

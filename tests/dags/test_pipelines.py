@@ -13,9 +13,9 @@ import yaml
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, CronPartitionTimetable
 
 from opensearch_batch.core.spec import PipelineSpec
-from opensearch_batch.forms import form_of, of_service, source_of
-from opensearch_batch.new_objects import NewObjectsTrigger, uris_of
-from opensearch_batch.pipelines import pipeline_dag
+from opensearch_batch.dag_factory.forms import form_of, of_service, source_of
+from opensearch_batch.dag_factory.pipelines import pipeline_dag
+from opensearch_batch.triggers.new_objects import NewObjectsTrigger, uris_of
 
 INCLUDE = Path(__file__).resolve().parents[2] / "include"
 Make = Callable[..., DAG]
@@ -74,7 +74,7 @@ def test_a_run_may_follow_an_index_or_the_objects(make: Make) -> None:
     assert isinstance(source, Asset)
     (watcher,) = source.watchers
     path, arguments = watcher.trigger.serialize()
-    assert path == "opensearch_batch.new_objects.NewObjectsTrigger"
+    assert path == "opensearch_batch.triggers.new_objects.NewObjectsTrigger"
     assert NewObjectsTrigger(**arguments).serialize() == (path, arguments)
     assert (arguments["uri"], arguments["poll_every_s"]) == ("s3://documents/passages/", 7.0)
     prepare: Any = dag.task_dict["prepare"]

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch import ingest, prepare, publish
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ingest.ingest import IngestReport
 from opensearch_batch.core.jobs.job import Asked, End, JobRecord, decide, honoured
@@ -22,12 +21,13 @@ from opensearch_batch.core.runs.unpublished import Note, note_writing
 from opensearch_batch.core.shard import ShardIngest
 from opensearch_batch.core.shards.listing import list_source, news_of
 from opensearch_batch.core.stores.s3 import S3Objects
-from opensearch_batch.ingest import OpenSearchBatchIngestOperator
-from opensearch_batch.prepare import OpenSearchPrepareOperator
-from opensearch_batch.publish import OpenSearchPublishOperator
-from opensearch_batch.schedules import index_asset
+from opensearch_batch.dag_factory.schedules import index_asset
+from opensearch_batch.operators import ingest, prepare, publish
+from opensearch_batch.operators.base import asked_in, run_key_of
+from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
+from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
+from opensearch_batch.operators.publish import OpenSearchPublishOperator
 from opensearch_batch.services import service
-from opensearch_batch.stage import asked_in, run_key_of
 from tests.core.aws import aws
 
 NAME = "books"

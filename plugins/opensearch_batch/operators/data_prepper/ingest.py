@@ -8,10 +8,10 @@ import msgspec
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.manifest import Shard
-from opensearch_batch.data_prepper.operator import DataPrepperOperator
-from opensearch_batch.links import DeadLettersLink, IndexLink
-from opensearch_batch.poll import polled
-from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, summary
+from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
+from opensearch_batch.operators.base import errors_end_the_task, forced, run_key_of, summary
+from opensearch_batch.operators.data_prepper.base import DataPrepperOperator
+from opensearch_batch.triggers.ml_task import polled
 
 
 class OpenSearchUnitIngestOperator(DataPrepperOperator):

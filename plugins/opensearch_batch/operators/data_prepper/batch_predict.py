@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from opensearch_batch.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.core.data_prepper.scanned import Scanned
 from opensearch_batch.core.jobs.job import Ledger
-from opensearch_batch.hooks import objects
+from opensearch_batch.hooks.opensearch import objects
+from opensearch_batch.operators.base import errors_end_the_task, work_of
+from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.services import service
-from opensearch_batch.stage import errors_end_the_task, work_of
 
 
 class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):

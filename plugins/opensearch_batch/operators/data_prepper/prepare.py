@@ -10,9 +10,9 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.manifest import Shard, save
-from opensearch_batch.data_prepper.connections import MODEL
-from opensearch_batch.data_prepper.operator import DataPrepperOperator
-from opensearch_batch.stage import errors_end_the_task, forced, refuse_many, run_is_over, run_key_of
+from opensearch_batch.hooks.data_prepper import MODEL
+from opensearch_batch.operators.base import errors_end_the_task, forced, refuse_many, run_is_over, run_key_of
+from opensearch_batch.operators.data_prepper.base import DataPrepperOperator
 
 if TYPE_CHECKING:
     from opensearch_batch.core.data_prepper.ingest import UnitIngest

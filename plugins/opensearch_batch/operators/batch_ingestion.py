@@ -17,9 +17,9 @@ from opensearch_batch.core.ingest.request import BatchIngestion, parse_request
 from opensearch_batch.core.manifest import WorkPrefix, save
 from opensearch_batch.core.progress import IngestCounts
 from opensearch_batch.core.stores.objects import split_uri
-from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
-from opensearch_batch.providers import AI_CONN_IDS, openai_files
-from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, summary, work_of
+from opensearch_batch.hooks.ai_services import AI_CONN_IDS, openai_files
+from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
+from opensearch_batch.operators.base import errors_end_the_task, forced, run_key_of, summary, work_of
 
 if TYPE_CHECKING:
     from opensearch_batch.core.stores.by_uri import Stores

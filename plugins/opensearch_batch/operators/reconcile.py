@@ -10,7 +10,6 @@ import msgspec
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch.alerts import News, tell
 from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.jobs.job import JobRecord
 from opensearch_batch.core.manifest import WorkPrefix, load_manifest, save
@@ -18,9 +17,10 @@ from opensearch_batch.core.runs.retention import clean_up, note_use
 from opensearch_batch.core.runs.run import RunAccount, reconcile
 from opensearch_batch.core.spec import Alerts
 from opensearch_batch.core.stores.by_uri import Stores
-from opensearch_batch.hooks import AWS_CONN_ID
-from opensearch_batch.providers import outputs_store, provider_of
-from opensearch_batch.stage import errors_end_the_task, run_key_of, work_of
+from opensearch_batch.hooks.ai_services import outputs_store, provider_of
+from opensearch_batch.hooks.opensearch import AWS_CONN_ID
+from opensearch_batch.notifications.alerts import News, tell
+from opensearch_batch.operators.base import errors_end_the_task, run_key_of, work_of
 
 DAY_S = 86_400.0
 

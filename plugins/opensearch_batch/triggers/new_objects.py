@@ -17,14 +17,14 @@ from urllib.parse import unquote_plus
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from opensearch_batch.awaited import shared
 from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.manifest import WorkPrefix
 from opensearch_batch.core.shards.listing import News, list_source, news_of
 from opensearch_batch.core.stores.objects import wanted
-from opensearch_batch.hooks import AWS_CONN_ID, aws_client, objects
+from opensearch_batch.hooks.job_handle import shared
+from opensearch_batch.hooks.opensearch import AWS_CONN_ID, aws_client, objects
 
-TRIGGER = "opensearch_batch.new_objects.NewObjectsTrigger"
+TRIGGER = "opensearch_batch.triggers.new_objects.NewObjectsTrigger"
 # Airflow is told again after so long: soon where nobody listened, later where a run is at it, or could not do it.
 AGAIN_S = {"unheard": 60.0, "begun": 3600.0}
 # Of a queue; more are fetched in the next round.

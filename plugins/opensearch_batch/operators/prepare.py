@@ -27,12 +27,18 @@ from opensearch_batch.core.shards.ready_made import take_ready_made
 from opensearch_batch.core.spec import Format
 from opensearch_batch.core.stores.s3 import S3Objects
 from opensearch_batch.core.vectors import VectorField
-from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, connector_credential, objects
-from opensearch_batch.links import DeadLettersLink
-from opensearch_batch.providers import ai_credential, cloudformation
+from opensearch_batch.hooks.ai_services import ai_credential, cloudformation
+from opensearch_batch.hooks.opensearch import (
+    AWS_CONN_ID,
+    OPENSEARCH_CONN_ID,
+    OpenSearchMLHook,
+    connector_credential,
+    objects,
+)
+from opensearch_batch.links.opensearch import DeadLettersLink
+from opensearch_batch.operators.base import chosen, errors_end_the_task, refuse_many, run_key_of, work_of
 from opensearch_batch.services import service
 from opensearch_batch.services.base import Service, job_keys
-from opensearch_batch.stage import chosen, errors_end_the_task, refuse_many, run_key_of, work_of
 
 
 class OpenSearchPrepareOperator(BaseOperator):

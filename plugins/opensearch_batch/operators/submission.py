@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from opensearch_batch.awaited import shared
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, Throttled
 from opensearch_batch.core.jobs.job import Asked, Decision, JobRecord, Ledger, decide
 from opensearch_batch.core.jobs.slots import Slot, Slots
@@ -26,12 +25,13 @@ from opensearch_batch.core.manifest import JOB_NAME, Shard, WorkPrefix
 from opensearch_batch.core.runs.retention import note_taken
 from opensearch_batch.core.shards.own_input import refuse_changed
 from opensearch_batch.core.stores.objects import Objects
-from opensearch_batch.hooks import OpenSearchMLHook, objects
-from opensearch_batch.providers import provider_of
+from opensearch_batch.hooks.ai_services import provider_of
+from opensearch_batch.hooks.job_handle import shared
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook, objects
 from opensearch_batch.services import service
 from opensearch_batch.services.base import Service
 
-TRIGGER = "opensearch_batch.submit.SubmitTrigger"
+TRIGGER = "opensearch_batch.operators.submission.SubmitTrigger"
 RETRY_TIME_WINDOW_S = 600.0
 RETRY_INTERVAL_S = 60.0
 SLOT_INTERVAL_S = 10.0

@@ -11,19 +11,19 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, task_group
 
-from opensearch_batch.alerts import alert_of_failure
 from opensearch_batch.core.clients import address_of
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.road import Road
-from opensearch_batch.data_prepper.batch_predict import OpenSearchScanBatchPredictOperator
-from opensearch_batch.data_prepper.connections import MODEL, SOURCE, place
-from opensearch_batch.data_prepper.ingest import OpenSearchUnitIngestOperator
-from opensearch_batch.data_prepper.prepare import OpenSearchScannedRowsOperator, OpenSearchScanOperator
-from opensearch_batch.data_prepper.reconcile import OpenSearchScanReconcileOperator
-from opensearch_batch.poll import OpenSearchMLTaskSensor
-from opensearch_batch.publish import OpenSearchPublishOperator
-from opensearch_batch.schedules import index_asset
+from opensearch_batch.dag_factory.schedules import index_asset
+from opensearch_batch.hooks.data_prepper import MODEL, SOURCE, place
+from opensearch_batch.notifications.alerts import alert_of_failure
+from opensearch_batch.operators.data_prepper.batch_predict import OpenSearchScanBatchPredictOperator
+from opensearch_batch.operators.data_prepper.ingest import OpenSearchUnitIngestOperator
+from opensearch_batch.operators.data_prepper.prepare import OpenSearchScannedRowsOperator, OpenSearchScanOperator
+from opensearch_batch.operators.data_prepper.reconcile import OpenSearchScanReconcileOperator
+from opensearch_batch.operators.publish import OpenSearchPublishOperator
+from opensearch_batch.triggers.ml_task import OpenSearchMLTaskSensor
 
 RUNS_AT_ONCE = 16
 MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"

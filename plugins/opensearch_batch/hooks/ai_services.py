@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.stores.by_uri import Stores
-from opensearch_batch.hooks import AWS_CONN_ID, aws_client, connection, objects
+from opensearch_batch.hooks.opensearch import AWS_CONN_ID, aws_client, connection, objects
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

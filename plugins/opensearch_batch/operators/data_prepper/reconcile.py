@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from opensearch_batch.alerts import News, tell
 from opensearch_batch.core.manifest import save
 from opensearch_batch.core.spec import Alerts
-from opensearch_batch.data_prepper.connections import MODEL
-from opensearch_batch.data_prepper.operator import DataPrepperOperator
-from opensearch_batch.stage import errors_end_the_task, run_key_of
+from opensearch_batch.hooks.data_prepper import MODEL
+from opensearch_batch.notifications.alerts import News, tell
+from opensearch_batch.operators.base import errors_end_the_task, run_key_of
+from opensearch_batch.operators.data_prepper.base import DataPrepperOperator
 
 
 class OpenSearchScanReconcileOperator(DataPrepperOperator):

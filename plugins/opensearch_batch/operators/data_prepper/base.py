@@ -10,8 +10,8 @@ from airflow.sdk import BaseOperator
 
 from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.stores.s3 import S3Objects
-from opensearch_batch.data_prepper.connections import SOURCE, place
-from opensearch_batch.hooks import OpenSearchMLHook, objects
+from opensearch_batch.hooks.data_prepper import SOURCE, place
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook, objects
 
 if TYPE_CHECKING:
     from opensearch_batch.core.data_prepper.ingest import UnitIngest

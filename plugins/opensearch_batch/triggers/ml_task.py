@@ -18,19 +18,19 @@ import msgspec
 from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
-from opensearch_batch.awaited import AwaitedJob, Polled, names_of, shared_ml, waiter_of, words_or_error
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
 from opensearch_batch.core.jobs.job import BAD_ENDS, End, JobRecord, bad_end
 from opensearch_batch.core.jobs.lookout import Lookout, Want, Words
 from opensearch_batch.core.jobs.waiters import Waiter, pause_s
 from opensearch_batch.core.jobs.watch import Watch
-from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.hooks.job_handle import AwaitedJob, Polled, names_of, shared_ml, waiter_of, words_or_error
+from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.services import service
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
-TRIGGER = "opensearch_batch.poll.MLTaskTrigger"
+TRIGGER = "opensearch_batch.triggers.ml_task.MLTaskTrigger"
 # Airflow calls on_kill for a clear too; only these states mean that a person ended the wait.
 ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed"})
 # A lookout belongs to an event loop; a triggerer has one, `dag.test` one for each trigger.

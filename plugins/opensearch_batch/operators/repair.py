@@ -18,12 +18,12 @@ from opensearch_batch.core.jobs.job import JobRecord
 from opensearch_batch.core.jobs.repair import Repair
 from opensearch_batch.core.manifest import Shard, WorkPrefix, load_manifest, save
 from opensearch_batch.core.stores.objects import Objects
-from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID
-from opensearch_batch.poll import MLTaskTrigger, polled
-from opensearch_batch.providers import outputs_store
+from opensearch_batch.hooks.ai_services import outputs_store
+from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.operators.base import asked_in, chosen, errors_end_the_task, run_key_of, work_of
+from opensearch_batch.operators.submission import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
 from opensearch_batch.services import service
-from opensearch_batch.stage import asked_in, chosen, errors_end_the_task, run_key_of, work_of
-from opensearch_batch.submit import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
+from opensearch_batch.triggers.ml_task import MLTaskTrigger, polled
 
 
 class OpenSearchRepairOperator(BaseOperator):
@@ -176,7 +176,7 @@ class RepairTrigger(MLTaskTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
-        return "opensearch_batch.repair.RepairTrigger", super().serialize()[1]
+        return "opensearch_batch.operators.repair.RepairTrigger", super().serialize()[1]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the end; which one it was stands in the job's record."""

@@ -16,12 +16,12 @@ from opensearch_batch.core.manifest import Shard, load_manifest
 from opensearch_batch.core.prediction_map import over_sources
 from opensearch_batch.core.runs.unpublished import Note, note_writing
 from opensearch_batch.core.shard import ShardIngest
-from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
-from opensearch_batch.links import DeadLettersLink, IndexLink
-from opensearch_batch.poll import polled
-from opensearch_batch.providers import outputs_store
+from opensearch_batch.hooks.ai_services import outputs_store
+from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
+from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
+from opensearch_batch.operators.base import errors_end_the_task, forced, run_key_of, summary, work_of
 from opensearch_batch.services import service
-from opensearch_batch.stage import errors_end_the_task, forced, run_key_of, summary, work_of
+from opensearch_batch.triggers.ml_task import polled
 
 
 class OpenSearchBatchIngestOperator(BaseOperator):

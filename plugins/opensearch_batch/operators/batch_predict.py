@@ -9,13 +9,13 @@ import msgspec
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from opensearch_batch.awaited import AwaitedJob, waiter_of
 from opensearch_batch.core.jobs.job import JobRecord, bad_end
 from opensearch_batch.core.manifest import Shard
-from opensearch_batch.hooks import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook
-from opensearch_batch.links import MLTaskLink
-from opensearch_batch.stage import asked_in, chosen, errors_end_the_task, work_of
-from opensearch_batch.submit import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
+from opensearch_batch.hooks.job_handle import AwaitedJob, waiter_of
+from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook
+from opensearch_batch.links.opensearch import MLTaskLink
+from opensearch_batch.operators.base import asked_in, chosen, errors_end_the_task, work_of
+from opensearch_batch.operators.submission import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
 
 
 class OpenSearchBatchPredictOperator(BaseOperator):

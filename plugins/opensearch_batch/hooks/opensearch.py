@@ -20,7 +20,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.ml_commons import MLCommons
 from opensearch_batch.core.pipeline.file import SUFFIXES
 from opensearch_batch.core.stores.s3 import S3Objects
-from opensearch_batch.stored_connections import needed
+from opensearch_batch.hooks.connections import needed
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -172,7 +172,7 @@ def connection(conn_id: str, conn_type: str) -> Connection:
         ConfigError: there is none of this id.
     """
     if is_place(conn_id):
-        from opensearch_batch.data_prepper.connections import connection_at
+        from opensearch_batch.hooks.data_prepper import connection_at
 
         return connection_at(conn_id)
     return needed(conn_id, conn_type)

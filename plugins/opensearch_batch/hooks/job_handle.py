@@ -20,8 +20,8 @@ from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from opensearch_batch.core.output_rows import Answered
 from opensearch_batch.core.shards.own_input import end_of
 from opensearch_batch.core.stores.objects import Objects
-from opensearch_batch.hooks import OpenSearchMLHook, Shared, objects
-from opensearch_batch.providers import provider_of
+from opensearch_batch.hooks.ai_services import provider_of
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook, Shared, objects
 from opensearch_batch.services import service
 from opensearch_batch.services.base import Provider
 

@@ -18,7 +18,7 @@ from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.options.aws import Aws, S3Dlq
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.stored_connections import needed, stored
+from opensearch_batch.hooks.connections import needed, stored
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 
 from airflow.sdk import DAG, task_group
 
-from opensearch_batch.alerts import alert_of_failure
-from opensearch_batch.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
-from opensearch_batch.forms import form_of, of_service, source_of
-from opensearch_batch.ingest import OpenSearchBatchIngestOperator
-from opensearch_batch.poll import OpenSearchMLTaskSensor
-from opensearch_batch.prepare import OpenSearchPrepareOperator, without_credential
-from opensearch_batch.publish import OpenSearchPublishOperator
-from opensearch_batch.reconcile import OpenSearchReconcileOperator
-from opensearch_batch.repair import OpenSearchRepairOperator
-from opensearch_batch.schedules import index_asset, schedule_of
+from opensearch_batch.dag_factory.forms import form_of, of_service, source_of
+from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
+from opensearch_batch.notifications.alerts import alert_of_failure
+from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
+from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
+from opensearch_batch.operators.prepare import OpenSearchPrepareOperator, without_credential
+from opensearch_batch.operators.publish import OpenSearchPublishOperator
+from opensearch_batch.operators.reconcile import OpenSearchReconcileOperator
+from opensearch_batch.operators.repair import OpenSearchRepairOperator
+from opensearch_batch.triggers.ml_task import OpenSearchMLTaskSensor
 
 # Keys that a pipeline file of ours has, and those that say that it may be Data Prepper's all the same.
 _OURS = re.compile(rb"^(?:work|batch_predict|ingest)\s*:", re.MULTILINE)
@@ -74,7 +74,7 @@ def _dags(path: Path) -> list[DAG]:
     if is_surely_ours(path):
         return [pipeline_dag(path)]
     from opensearch_batch.core.data_prepper.file.pipelines import is_data_prepper
-    from opensearch_batch.data_prepper.dags import data_prepper_dags
+    from opensearch_batch.dag_factory.data_prepper import data_prepper_dags
 
     return data_prepper_dags(path) if is_data_prepper(path) else [pipeline_dag(path)]
 

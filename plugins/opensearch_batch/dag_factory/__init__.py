@@ -1,0 +1,1 @@
+"""The DAG factory: a pipeline file becomes a DAG."""

@@ -1,0 +1,1 @@
+"""Hooks: Airflow connections become clients here and nowhere else."""

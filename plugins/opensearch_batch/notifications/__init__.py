@@ -1,0 +1,1 @@
+"""Notifications: who is told when a run fails or leaves dead letters."""
