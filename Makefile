@@ -57,9 +57,9 @@ clean: down ## remove the environment, caches and all state of the stack
 prerequisites: $(INSTALLED) ## install what the operating system has to bring (as root, with apt-get)
 	@$(STACK) prerequisites
 
-reference: $(INSTALLED) ## write docs/pipeline_reference.md and docs/pipeline.schema.json anew
-	$(BIN)/python -m opensearch_batch schema >docs/pipeline.schema.json
-	$(BIN)/python -m opensearch_batch schema --markdown >docs/pipeline_reference.md
+reference: $(INSTALLED) ## write docs/reference/pipeline_reference.md and docs/reference/pipeline.schema.json anew
+	$(BIN)/python -m opensearch_batch schema >docs/reference/pipeline.schema.json
+	$(BIN)/python -m opensearch_batch schema --markdown >docs/reference/pipeline_reference.md
 
 constraints: $(VENV)/bin/uv ## resolve constraints.txt anew from the requirements files
 	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate -q $(REQUIREMENTS) -o constraints.txt

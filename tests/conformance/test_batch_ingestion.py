@@ -94,7 +94,7 @@ def test_an_existing_document_is_merged_by_upsert(lab: Lab) -> None:
 
 def test_the_page_of_differences_names_each_case_that_differs_and_no_other() -> None:
     """With its reason."""
-    page = (ROOT / "docs" / "differences.md").read_text()
+    page = (ROOT / "docs" / "reference" / "differences.md").read_text()
     rows = [line.split("|") for line in page.splitlines() if line.startswith("| ")]
     named = {case: row[1].strip() for row in rows for case in re.findall(r"`(\w+)`", row[4])} if rows else {}
     assert named == {name: better.why for name, better in BETTER.items()}

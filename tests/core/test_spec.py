@@ -129,7 +129,7 @@ def test_a_schedule_may_be_short(tmp_path: Path, said: str, cron: str | None) ->
 
 def test_the_reference_and_the_schema_are_of_these_types() -> None:
     """`make reference` writes them."""
-    docs = Path(__file__).resolve().parents[2] / "docs"
+    docs = Path(__file__).resolve().parents[2] / "docs" / "reference"
     assert (docs / "pipeline_reference.md").read_text() == page()
     assert json.loads((docs / "pipeline.schema.json").read_text()) == schema()
 

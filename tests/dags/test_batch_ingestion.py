@@ -34,6 +34,7 @@ from opensearch_batch.operators.batch_ingestion import (
 from tests.documented_requests import DOCUMENTED_MULTIPLE, DOCUMENTED_SINGLE
 
 ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = ROOT / "docs" / "reference" / "batch_ingestion.md"
 KEYS = {"region": "us-east-1", "access_key": "AKIA-of-the-test", "secret_key": "one-secret", "session_token": "other"}
 
 
@@ -103,7 +104,7 @@ def test_every_field_of_the_form_belongs_to_a_request_or_to_the_run() -> None:
 
 def test_the_documents_requests_are_taken() -> None:
     """Each body the document shows is valid for its DAG."""
-    bodies = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "batch_ingestion.md").read_text(), re.DOTALL)
+    bodies = re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     ingested, replayed = (json.loads(body)["conf"] for body in bodies)
     assert remote_only(request_of(ingested, checked(ingested))).ingest.index == "my-nlp-index"
     assert checked(replayed, replay_dag.params)["field_map"] == {"_id": "$.id", "year": "$.published"}
@@ -113,7 +114,7 @@ def test_the_audit_of_both_stacks_masks_what_the_document_says() -> None:
     """The compose file and the document name the words of the local stack, in the lower case in which they match."""
     compose = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
     assert compose["x-airflow"]["environment"]["AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES"] == MASKED_WORDS
-    assert f"`{MASKED_WORDS}`" in (ROOT / "docs" / "batch_ingestion.md").read_text()
+    assert f"`{MASKED_WORDS}`" in DOCUMENT.read_text()
     assert MASKED_WORDS.islower()
     for name in msgspec.structs.fields(Credential):
         if name.encode_name != "region":

@@ -21,7 +21,7 @@ from opensearch_batch.core.jobs.ml_commons import MLCommons, fill
 
 TIMEOUT_S = 30
 MODEL = "all-MiniLM-L6-v2"
-DOCUMENT = REPOSITORY / "docs" / "security.md"
+DOCUMENT = REPOSITORY / "docs" / "reference" / "security.md"
 INGEST_ROLE, ROAD_ROLE, ML_MAPPING = map(json.loads, re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
 BODY = {"mappings": {"properties": {"n": {"type": "integer"}}}}
 

@@ -19,7 +19,7 @@ Made of `plugins/opensearch_batch/core/spec.py` by `make reference`; a test hold
 JSON Schema checks a file while it is written, with this as its first line:
 
 ```yaml
-# yaml-language-server: $schema=../../docs/pipeline.schema.json
+# yaml-language-server: $schema=../../docs/reference/pipeline.schema.json
 ```
 
 [pipelines.md](pipelines.md) explains how they work together. A key without a default has to be there.
