@@ -7,7 +7,6 @@ S3DlqWriter, KeyPathGenerator, MLBatchJobFailedDlqData and FailedDlqData (2.17).
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -21,7 +20,6 @@ from opensearch_batch.core.json_path import check_json
 
 VERSION = 2
 _ML_INFERENCE, _OPENSEARCH = "s3", "opensearch"
-_UUID_BYTES, _UUID_VERSION = 16, 5
 _MILLISECOND = 1000
 
 
@@ -109,6 +107,6 @@ def _instant(at: datetime) -> str:
 
 
 def _identifier(letters: Sequence[Letter]) -> uuid.UUID:
-    """Return what stands for the letters, whenever they were written."""
+    """Return the same identifier for the same letters, whenever they are written."""
     failed = msgspec.json.encode([letter.failed_data for letter in letters])
-    return uuid.UUID(bytes=hashlib.blake2b(failed, digest_size=_UUID_BYTES).digest(), version=_UUID_VERSION)
+    return uuid.uuid5(uuid.NAMESPACE_OID, failed.decode())
