@@ -1,4 +1,8 @@
-"""Date patterns are those of Java's DateTimeFormatter; a letter that is not known here is refused, never guessed."""
+"""Writes times by the patterns of Java's DateTimeFormatter; refuses a letter it does not know.
+
+Hand-written: babel rounds fractions of a second (``SSS`` of 0.9995 s is 1000) where Java cuts them off, and refuses
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +18,12 @@ PLACE = re.compile(r"%\{(.*?)\}")
 _NO_PART_OF_A_NAME = frozenset('#\\/*?"<>|,:')
 _TOO_FINE = frozenset("msSAnN")
 _PART = re.compile(r"'((?:[^']|'')*)'|(([A-Za-z])\3*)|[^A-Za-z'\[\]{}#]")
-_MONTHS = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-]
-_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-_SHORT = 3
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+SHORT = 3
 _MAX_FRACTION = 9
 # Each letter: how often it may be repeated, and its number.
 _NUMBERS: Mapping[str, tuple[int, Callable[[datetime], int]]] = {
@@ -44,10 +38,10 @@ _NUMBERS: Mapping[str, tuple[int, Callable[[datetime], int]]] = {
     "s": (2, lambda time: time.second),
 }
 _WORDS: Mapping[str, Written] = {
-    "MMM": lambda time: _MONTHS[time.month - 1][:_SHORT],
-    "MMMM": lambda time: _MONTHS[time.month - 1],
-    **dict.fromkeys(("E", "EE", "EEE"), lambda time: _DAYS[time.weekday()][:_SHORT]),
-    "EEEE": lambda time: _DAYS[time.weekday()],
+    "MMM": lambda time: MONTHS[time.month - 1][:SHORT],
+    "MMMM": lambda time: MONTHS[time.month - 1],
+    **dict.fromkeys(("E", "EE", "EEE"), lambda time: DAYS[time.weekday()][:SHORT]),
+    "EEEE": lambda time: DAYS[time.weekday()],
     "a": lambda time: "AM" if time.hour < 12 else "PM",  # noqa: PLR2004 - noon
     "yy": lambda time: f"{time.year % 100:02}",
     "uu": lambda time: f"{time.year % 100:02}",

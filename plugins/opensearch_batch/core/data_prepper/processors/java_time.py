@@ -1,6 +1,7 @@
 """A time is read by a pattern of Java's DateTimeFormatter, and what the pattern leaves out is what the original takes.
 
 Left out are hour, minute and second as 0, month and day as today's, the zone as UTC, as the service's machines have it.
+Hand-written: babel reads no time by a pattern.
 Source: java.time.format.DateTimeFormatter, and Data Prepper's ConvertEntryTypeProcessor (2.17).
 """
 
@@ -11,18 +12,13 @@ from calendar import monthrange
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 
+from opensearch_batch.core.data_prepper.events.date_pattern import DAYS, MONTHS, SHORT
 from opensearch_batch.core.errors import ConfigError
 
 # Returns the milliseconds since 1970 of a text; raises ValueError where it does not follow the pattern.
 ReadTime = Callable[[str], int]
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_SHORT = 3
 _NOON = 12
-_MOST_DAYS = 31
+_MOSTDAYS = 31
 _PART = re.compile(r"([A-Za-z])\1*|'(?:[^']|'')*'|.", re.DOTALL)
 _HOURS_ONLY, _FOUR, _COLON = r"[+-]\d\d(?:\d\d)?", r"[+-]\d{4}", r"[+-]\d\d:\d\d"
 _NUMBERS = {"M": "month", "d": "day", "H": "hour", "k": "hour24", "h": "hour12", "m": "minute", "s": "second"}
@@ -33,10 +29,10 @@ _PARTS: Mapping[str, str] = {
     **{letter: rf"(?P<{name}>\d{{1,2}})" for letter, name in _NUMBERS.items()},
     **{letter * 2: rf"(?P<{name}>\d\d)" for letter, name in _NUMBERS.items()},
     **{"S" * count: rf"(?P<fraction>\d{{{count}}})" for count in range(1, 10)},
-    "MMM": f"(?P<named>{'|'.join(name[:_SHORT] for name in _MONTHS)})",
-    "MMMM": f"(?P<named>{'|'.join(_MONTHS)})",
-    **dict.fromkeys(("E", "EE", "EEE"), f"(?:{'|'.join(name[:_SHORT] for name in _DAYS)})"),
-    "EEEE": f"(?:{'|'.join(_DAYS)})",
+    "MMM": f"(?P<named>{'|'.join(name[:SHORT] for name in MONTHS)})",
+    "MMMM": f"(?P<named>{'|'.join(MONTHS)})",
+    **dict.fromkeys(("E", "EE", "EEE"), f"(?:{'|'.join(name[:SHORT] for name in DAYS)})"),
+    "EEEE": f"(?:{'|'.join(DAYS)})",
     "a": "(?P<half>AM|PM)",
     **{
         letters: f"(?P<zone>{form})"
@@ -94,7 +90,7 @@ def _milliseconds(parts: dict[str, str], today: datetime) -> int:
     year = int(parts["year"]) if "year" in parts else 2000 + int(parts["year2"]) if "year2" in parts else today.year
     month = int(parts["month"]) if "month" in parts else _named_month(parts, today)
     day = int(parts.get("day", today.day))
-    if day > _MOST_DAYS:
+    if day > _MOSTDAYS:
         raise ValueError(f"{day} is no day of a month")
     at = datetime(
         year,
@@ -111,7 +107,7 @@ def _milliseconds(parts: dict[str, str], today: datetime) -> int:
 def _named_month(parts: dict[str, str], today: datetime) -> int:
     if "named" not in parts:
         return today.month
-    return next(at for at, name in enumerate(_MONTHS, start=1) if name.startswith(parts["named"]))
+    return next(at for at, name in enumerate(MONTHS, start=1) if name.startswith(parts["named"]))
 
 
 def _hour(parts: dict[str, str]) -> int:
