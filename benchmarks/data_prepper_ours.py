@@ -9,12 +9,12 @@ from pathlib import Path
 
 from benchmarks.client import Job, serve
 from benchmarks.data_prepper_rows import BUCKET, PREFIX, client_of
-from opensearch_batch.core.clients import address_of, opensearch_client
-from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.data_prepper.ingest import UnitIngest
-from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road
 from opensearch_batch.core.data_prepper.scan import Known, list_areas, plan_scan
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.data_prepper.work_item_ingest import UnitIngest
+from opensearch_batch.core.opensearch.client import address_of, opensearch_client
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.storage.s3 import S3Objects
 
 PIPELINE = """
 extension:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import rows
-from opensearch_batch.core.clients import s3_client
+from opensearch_batch.core.storage.s3_client import s3_client
 
 OBJECTS = 5
 BUCKET = "bench"

@@ -16,11 +16,11 @@ import msgspec
 from opensearchpy import OpenSearch
 
 from benchmarks import node
-from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES, BulkWriter, Item, bodies, lines_of
-from opensearch_batch.core.ingest.doubt import without_those_there
-from opensearch_batch.core.ingest.rows import Mapped
-from opensearch_batch.core.vectors import VectorField
+from opensearch_batch.core.ingest.recovery import without_those_there
+from opensearch_batch.core.opensearch.cluster import Cluster, Index
+from opensearch_batch.core.types.rows import Mapped
+from opensearch_batch.core.types.vector_field import VectorField
 
 DOCUMENTS, DIMENSION, RUNS = 5_000, 384, 5
 IN_FLIGHT = 2

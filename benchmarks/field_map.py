@@ -12,9 +12,9 @@ from benchmarks import rows
 from benchmarks.by_hand import document
 from benchmarks.client import Measured, alternate
 from benchmarks.report import Comparison, Outcome
-from opensearch_batch.core.cluster import vector_fields
 from opensearch_batch.core.ingest.bulk import lines_of
-from opensearch_batch.core.ingest.field_map import FieldMap, Part
+from opensearch_batch.core.opensearch.cluster import vector_fields
+from opensearch_batch.core.transform.field_map import FieldMap, Part
 
 NAME = "field_map"
 ROWS, RUNS = 400, 5

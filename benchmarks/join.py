@@ -25,10 +25,11 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from opensearch_batch.core.ingest.field_map import document_id
-from opensearch_batch.core.ingest.join import Group, Keyed, Row, Stream, join
-from opensearch_batch.core.json_path import check_text
-from opensearch_batch.core.stores.objects import READ_BUFFER_BYTES, lines
+from opensearch_batch.core.ingest.join import Group, Stream, join
+from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, lines
+from opensearch_batch.core.transform.field_map import document_id
+from opensearch_batch.core.transform.json_path import check_text
+from opensearch_batch.core.types.rows import Keyed, Row
 
 ROWS, DIMENSION, WORDS, VECTORS = 100_000, 384, 60, 256
 INPUT_BYTES, VECTOR_BYTES = 420, 8_200

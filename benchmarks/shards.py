@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.client import Job, serve
-from opensearch_batch.core.dead_letters import DeadLetters
-from opensearch_batch.core.manifest import WorkPrefix
-from opensearch_batch.core.prediction_map import holds_record
-from opensearch_batch.core.shards.cut import ShardLimits
-from opensearch_batch.core.shards.listing import list_source
-from opensearch_batch.core.shards.prepare import Prepare
-from opensearch_batch.core.stores.local_files import LocalFiles
+from opensearch_batch.core.ingest.prediction_map import holds_record
+from opensearch_batch.core.sharding.cut import ShardLimits
+from opensearch_batch.core.sharding.listing import list_source
+from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.storage.dead_letters import DeadLetters
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.services import service
 from opensearch_batch.services.base import job_keys
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmarks.report import Comparison, Outcome, Surroundings, terminal
 from benchmarks.waiting_field import Run, Used, started, until
-from opensearch_batch.core.jobs.watch import Watch
+from opensearch_batch.core.jobs.poll_policy import Watch
 
 NAME = "waiting"
 JOBS, QUICK_JOBS, HOURS = 2_000, 50, 1.0

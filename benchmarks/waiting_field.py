@@ -30,11 +30,12 @@ from include.local_stack.settings import REPOSITORY
 from include.local_stack.stack import Stack, StackOptions, down
 from include.local_stack.state import StackState, StateFile
 from include.local_stack.supervisor import Supervisor
-from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.jobs.job import Asked, JobRecord, Ledger
-from opensearch_batch.core.jobs.ml_commons import MLCommons, fill
+from opensearch_batch.core.jobs.job_records import Ledger
 from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.job import Asked, JobRecord
 from opensearch_batch.services import provider, service
 
 WAIT_S, LOOK_EVERY_S = 900.0, 2.0

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from include.local_stack.stack import Stack, StackOptions
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.storage.s3 import S3Objects
 from tests.lab import MODEL, TIMEOUT_S, Lab
 from tests.security.secured import Secured
 

@@ -17,8 +17,8 @@ from opensearchpy import OpenSearch
 
 from include.local_stack.settings import REPOSITORY
 from include.local_stack.stack import Stack
-from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.storage.s3 import S3Objects
 
 MODEL = "all-MiniLM-L6-v2"
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from typing import Any
 
 from opensearchpy import OpenSearch
 
-from opensearch_batch.core.cluster import Cluster
+from opensearch_batch.core.opensearch.cluster import Cluster
 
 Answer = tuple[int, Any] | None
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.runs.run import RunAccount, RunCounts
-from opensearch_batch.core.spec import Alerts
+from opensearch_batch.core.pipeline.spec import Alerts
+from opensearch_batch.core.runs.run_account import RunAccount, RunCounts
 from opensearch_batch.notifications.alerts import News, alert_of_failure, tell
 from opensearch_batch.operators.reconcile import news_of
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.jobs.job import Accepted, Asked, End, JobRecord, Ledger, bad_end
-from opensearch_batch.core.manifest import Shard, WorkPrefix
-from opensearch_batch.core.stores.local_files import LocalFiles
+from opensearch_batch.core.jobs.job_records import Ledger, bad_end
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.types.job import Accepted, Asked, End, JobRecord
+from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.job_handle import AwaitedJob
 from opensearch_batch.operators import submission as submit
 from opensearch_batch.operators.submission import JobTerms, Submit

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from opensearch_batch.core.jobs.ml_commons import Model
-from opensearch_batch.core.manifest import Manifest, load_manifest
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.opensearch.ml_commons import Model
+from opensearch_batch.core.storage.manifests import load_manifest
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.manifest import Manifest
 from opensearch_batch.operators import ingest, prepare
 from tests.core.aws import aws
 from tests.core.pipeline_runs import INDEX, INPUTS, PARAMETERS, Documents, Runs, record

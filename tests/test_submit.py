@@ -10,10 +10,12 @@ from types import SimpleNamespace
 import pytest
 
 from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
-from opensearch_batch.core.jobs.job import Asked, End, JobRecord, Ledger
-from opensearch_batch.core.manifest import Shard, WorkPrefix
-from opensearch_batch.core.stores.local_files import LocalFiles
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.job import Asked, End, JobRecord
+from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.operators import submission as submit
 from opensearch_batch.operators.submission import JobTerms, Submit, SubmitTrigger, slots
 

@@ -23,10 +23,10 @@ from opensearchpy import OpenSearch
 from include.local_stack.demo import MODEL, SAMPLE, TIMEOUT_S, WAIT_S, Demo, console, say_what_starts
 from include.local_stack.settings import REPOSITORY
 from include.local_stack.stack import Stack, StackError
-from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.data_prepper.prepare import ScanManifest
-from opensearch_batch.core.jobs.ml_commons import MLCommons, fill
-from opensearch_batch.core.pipeline.check import check_data_prepper
+from opensearch_batch.core.data_prepper.check import check_data_prepper
+from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
 
 PRINTED = SAMPLE.parent / "data_prepper" / "sagemaker_batch_job.yaml"
 # What the sample calls its pipeline, its index, its input prefix, and the bucket for what no job could be made of.

@@ -22,10 +22,10 @@ from rich.table import Table
 from include.local_stack.airflow_api import ENDED, AirflowAPI
 from include.local_stack.stack import Stack, StackError
 from include.local_stack.state import CREDENTIALS_FILE
-from opensearch_batch.core.ingest.ingest import IngestReport
-from opensearch_batch.core.manifest import Manifest
-from opensearch_batch.core.progress import IngestCounts
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.manifest import Manifest
 
 MODEL = "all-MiniLM-L6-v2"
 # The pipeline and the index of each AI service's demo.

@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 import openai
 
-from opensearch_batch.core.dead_letters import list_parts, read_letters
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.ingest import ingest_request
+from opensearch_batch.core.ingest.engine import ingest_request
 from opensearch_batch.core.ingest.request import parse_request
-from opensearch_batch.core.progress import IngestCounts
-from opensearch_batch.core.stores.by_uri import Stores
-from opensearch_batch.core.stores.openai_files import OpenAIFiles
+from opensearch_batch.core.storage.by_uri import Stores
+from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
+from opensearch_batch.core.storage.openai_files import OpenAIFiles
+from opensearch_batch.core.types.counts import IngestCounts
 from tests.lab import Lab
 
 FILE = Path(__file__).resolve().parents[1] / "reference_cases" / "batch_ingestion.json"

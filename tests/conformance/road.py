@@ -10,25 +10,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from opensearch_batch.core.clients import cohere_client, openai_client
-from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_letters
 from opensearch_batch.core.errors import FatalError, RetriableError
-from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.ingest.prediction_map import holds_record, over_sources
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.jobs.job import Asked, Decision, End, JobRecord, Ledger, bad_end
-from opensearch_batch.core.jobs.ml_commons import MLCommons, Model, fill
+from opensearch_batch.core.ingest.shard_ingest import ShardIngest
+from opensearch_batch.core.jobs.job_records import Decision, Ledger, bad_end
+from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
-from opensearch_batch.core.manifest import Manifest, Shard, WorkPrefix, digest
-from opensearch_batch.core.output_rows import Answered
-from opensearch_batch.core.prediction_map import holds_record, over_sources
-from opensearch_batch.core.shard import ShardIngest
-from opensearch_batch.core.shards.cut import ShardLimits
-from opensearch_batch.core.shards.listing import find_documents
-from opensearch_batch.core.shards.prepare import Prepare
-from opensearch_batch.core.stores.by_uri import Stores
-from opensearch_batch.core.stores.cohere_datasets import CohereDatasets
-from opensearch_batch.core.stores.openai_files import OpenAIFiles
+from opensearch_batch.core.opensearch.client import cohere_client, openai_client
+from opensearch_batch.core.opensearch.ml_commons import MLCommons, Model, fill
+from opensearch_batch.core.sharding.cut import ShardLimits
+from opensearch_batch.core.sharding.listing import find_documents
+from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.storage.by_uri import Stores
+from opensearch_batch.core.storage.cohere_datasets import CohereDatasets
+from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.openai_files import OpenAIFiles
+from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.job import Asked, End, JobRecord
+from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.services import provider, service
 from opensearch_batch.services.base import job_keys
 from tests.lab import MODEL, Lab

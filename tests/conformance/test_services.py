@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import BatchError, FatalError, OutputUnusable, RetriableError, Throttled
-from opensearch_batch.core.jobs.job import Asked
 from opensearch_batch.core.jobs.submission import INTENT_GRACE_S
+from opensearch_batch.core.types.job import Asked
 from tests.conformance.road import Road, as_floats
 from tests.lab import Lab
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.storage.s3 import S3Objects
 from tests.core.aws import aws
 from tests.scripted import Scripted
 

@@ -6,20 +6,22 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from opensearch_batch.core.cluster import Cluster, Index
-from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_letters
-from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.ingest.prediction_map import over_sources
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.manifest import Manifest, PreparedShard, WorkPrefix, save
-from opensearch_batch.core.output_rows import Answered
-from opensearch_batch.core.prediction_map import over_sources
-from opensearch_batch.core.progress import Age, IngestCounts
-from opensearch_batch.core.shard import ShardIngest
-from opensearch_batch.core.shards.cut import ShardLimits
-from opensearch_batch.core.shards.listing import list_source
-from opensearch_batch.core.shards.places import note_places
-from opensearch_batch.core.shards.prepare import Prepare
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.ingest.shard_ingest import ShardIngest
+from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.opensearch.cluster import Cluster, Index
+from opensearch_batch.core.runs.source_ranges import note_places
+from opensearch_batch.core.sharding.cut import ShardLimits
+from opensearch_batch.core.sharding.listing import list_source
+from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.counts import Age, IngestCounts
+from opensearch_batch.core.types.manifest import Manifest, PreparedShard
 from opensearch_batch.services import service
 from opensearch_batch.services.base import job_keys
 

@@ -10,8 +10,8 @@ from typing import Any
 import boto3
 import pytest
 
-from opensearch_batch.core.cloudformation import model_of_stack
 from opensearch_batch.core.errors import ConfigError, RetriableError
+from opensearch_batch.core.opensearch.cloudformation import model_of_stack
 from tests.core.aws import aws
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from opensearchpy import OpenSearch
 
-from opensearch_batch.core.cluster import Cluster, check_dimension
 from opensearch_batch.core.errors import (
     BatchError,
     ConfigError,
@@ -15,8 +14,9 @@ from opensearch_batch.core.errors import (
     Throttled,
     TooLarge,
 )
-from opensearch_batch.core.jobs.ml_commons import MLCommons
-from opensearch_batch.core.vectors import VectorField
+from opensearch_batch.core.opensearch.cluster import Cluster, check_dimension
+from opensearch_batch.core.opensearch.ml_commons import MLCommons
+from opensearch_batch.core.types.vector_field import VectorField
 from tests.lab import Lab
 from tests.scripted import Scripted
 

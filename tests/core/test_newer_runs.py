@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import RetriableError
-from opensearch_batch.core.progress import Age, Progress, retire
-from opensearch_batch.core.runs.run import reconcile
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.ingest.progress import Progress, retire
+from opensearch_batch.core.runs.run_account import reconcile
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.counts import Age
 from tests.core.pipeline_runs import Runs, record, written
 
 

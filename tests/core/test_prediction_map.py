@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.ingest.field_map import Part
+from opensearch_batch.core.ingest.prediction_map import over_sources
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
-from opensearch_batch.core.prediction_map import over_sources
+from opensearch_batch.core.transform.field_map import Part
 from opensearch_batch.services import service
 
 JOINED = {"DataProcessing": {"JoinSource": "Input"}}

@@ -7,12 +7,12 @@ import uuid
 import msgspec
 import pytest
 
-from opensearch_batch.core.dead_letters import DeadLetters, dead_letter, list_parts
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.account import QUEUE_FILE
-from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.ingest.replay import ReplayReport, replay
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.replay import ReplayReport, replay
+from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter, list_parts
 from tests.core.lake import Lake
 from tests.lab import Lab
 

@@ -9,18 +9,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from opensearch_batch.core.data_prepper.documents.row_documents import options_of, vector_fields_of
-from opensearch_batch.core.dead_letters import list_parts, read_letters
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard, WorkPrefix
-from opensearch_batch.core.output_rows import Answered
+from opensearch_batch.core.ingest.row_documents import options_of, vector_fields_of
+from opensearch_batch.core.ingest.shard_ingest import ShardIngest
+from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.pipeline.check import check_pipeline
 from opensearch_batch.core.pipeline.file import load
-from opensearch_batch.core.replay import replay
-from opensearch_batch.core.runs.run import reconcile
-from opensearch_batch.core.shard import ShardIngest
+from opensearch_batch.core.runs.run_account import reconcile
+from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard
 from opensearch_batch.services import service
 from tests.lab import Lab
 

@@ -9,25 +9,20 @@ from typing import IO, Any
 import msgspec
 import pytest
 
-from opensearch_batch.core.dead_letters import DeadLetter, list_parts, read_letters
 from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
-from opensearch_batch.core.ingest.ingest import IngestReport
+from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.jobs.job import End, JobRecord, Ledger
-from opensearch_batch.core.manifest import (
-    Manifest,
-    PrepareCounts,
-    PreparedShard,
-    Segment,
-    Shard,
-    WorkPrefix,
-)
-from opensearch_batch.core.output_rows import Answered
-from opensearch_batch.core.progress import IngestCounts, SourceCounts
-from opensearch_batch.core.replay import replay
-from opensearch_batch.core.shard import ShardIngest
-from opensearch_batch.core.stores.s3 import S3Objects
-from opensearch_batch.core.vectors import VectorField
+from opensearch_batch.core.ingest.shard_ingest import ShardIngest
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
+from opensearch_batch.core.types.job import End, JobRecord
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard
+from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.services import service
 from tests.lab import Lab
 

@@ -9,7 +9,7 @@ import pytest
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import load
-from opensearch_batch.core.spec_reference import page, schema
+from opensearch_batch.core.pipeline.spec_reference import page, schema
 
 GOOD = """\
 source:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.vectors import VectorField, VectorRejected, vector_check
+from opensearch_batch.core.transform.vectors import VectorRejected, vector_check
+from opensearch_batch.core.types.vector_field import VectorField
 
 BEYOND = 3.4028235677973366e38  # the first number that a 32-bit float rounds to infinity
 

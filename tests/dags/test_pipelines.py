@@ -12,7 +12,7 @@ import pytest
 import yaml
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, CronPartitionTimetable
 
-from opensearch_batch.core.spec import PipelineSpec
+from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.dag_factory.forms import form_of, of_service, source_of
 from opensearch_batch.dag_factory.pipelines import pipeline_dag
 from opensearch_batch.triggers.new_objects import NewObjectsTrigger, uris_of

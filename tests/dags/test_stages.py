@@ -12,15 +12,18 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import RetriableError
-from opensearch_batch.core.ingest.ingest import IngestReport
-from opensearch_batch.core.jobs.job import Asked, End, JobRecord, decide, honoured
-from opensearch_batch.core.jobs.ml_commons import Model
-from opensearch_batch.core.manifest import Manifest, PrepareCounts, Shard, WorkPrefix, save
-from opensearch_batch.core.progress import IngestCounts
-from opensearch_batch.core.runs.unpublished import Note, note_writing
-from opensearch_batch.core.shard import ShardIngest
-from opensearch_batch.core.shards.listing import list_source, news_of
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.ingest.shard_ingest import ShardIngest
+from opensearch_batch.core.jobs.job_records import decide, honoured
+from opensearch_batch.core.opensearch.ml_commons import Model
+from opensearch_batch.core.runs.outbox import Note, note_writing
+from opensearch_batch.core.sharding.listing import list_source, news_of
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.job import Asked, End, JobRecord
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, Shard
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.operators import ingest, prepare, publish
 from opensearch_batch.operators.base import asked_in, run_key_of

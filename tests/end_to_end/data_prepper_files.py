@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from include.local_stack.settings import REPOSITORY
-from opensearch_batch.core.jobs.ml_commons import MLCommons, fill
+from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
 from tests.end_to_end.own_pipelines import OwnPipelines, Run
 from tests.lab import MODEL
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import requests
 
-from opensearch_batch.core.jobs.job import JobRecord
-from opensearch_batch.core.manifest import WorkPrefix
 from opensearch_batch.core.runs.retention import clean_up
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.types.job import JobRecord
 from tests.end_to_end.own_pipelines import PARSED_WITHIN_S, OwnPipelines
 from tests.lab import Lab, eventually
 

@@ -17,9 +17,8 @@ import msgspec
 from opensearchpy import OpenSearch
 
 from include.local_stack.processes import start_time
-from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.ingest.ingest import (
+from opensearch_batch.core.ingest.engine import (
     CHECKPOINT_S,
     Ingest,
     IngestReport,
@@ -29,9 +28,10 @@ from opensearch_batch.core.ingest.ingest import (
 )
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.ingest.request import parse_request
-from opensearch_batch.core.manifest import digest
-from opensearch_batch.core.stores.objects import Objects
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.identity import digest
 
 END_S = 120.0
 

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from include.local_stack.stack import Stack
-from opensearch_batch.core.jobs.job import Ledger
+from opensearch_batch.core.jobs.job_records import Ledger
 from opensearch_batch.core.jobs.submission import ThroughMLCommons
-from opensearch_batch.core.manifest import Shard
+from opensearch_batch.core.types.manifest import Shard
 from tests.conformance.road import Road
 from tests.lab import Lab
 

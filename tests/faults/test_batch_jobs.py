@@ -11,7 +11,7 @@ import pytest
 
 from include.local_stack.airflow_api import AirflowAPI
 from include.local_stack.settings import REPOSITORY
-from opensearch_batch.core.dead_letters import list_parts, read_letters
+from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from tests.lab import Lab, eventually
 
 DAG_ID = "example_by_hand"

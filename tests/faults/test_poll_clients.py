@@ -8,7 +8,7 @@ import time
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.jobs.job import End, JobRecord, State
+from opensearch_batch.core.types.job import End, JobRecord, State
 from opensearch_batch.hooks.job_handle import AwaitedJob, shared
 from opensearch_batch.hooks.opensearch import KEEP_S, Shared
 

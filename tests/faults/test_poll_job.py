@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from opensearch_batch.core.jobs.job import Ledger
+from opensearch_batch.core.jobs.job_records import Ledger
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from tests.faults.waits import TASK_INDEX, Wait
 from tests.lab import Lab

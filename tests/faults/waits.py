@@ -13,7 +13,8 @@ from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
 from include.local_stack.airflow import connections
 from include.local_stack.state import StateFile
-from opensearch_batch.core.jobs.job import End, JobRecord, Ledger
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.triggers.ml_task import MLTaskTrigger
 from tests.conformance.road import Road
 from tests.lab import Lab

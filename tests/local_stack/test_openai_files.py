@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.stores.objects import find, lines
-from opensearch_batch.core.stores.openai_files import OpenAIFiles
+from opensearch_batch.core.storage.objects import find, lines
+from opensearch_batch.core.storage.openai_files import OpenAIFiles
 from tests.lab import Lab
 
 CONTENT = b'{"custom_id":"r"}\n' * 20_000

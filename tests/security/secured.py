@@ -13,11 +13,11 @@ import boto3
 
 from include.local_stack.settings import LOOPBACK, REPOSITORY
 from include.local_stack.stack import Stack
-from opensearch_batch.core.clients import Address, Tls, opensearch_client
-from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import ConfigError, NotFound, RemoteError
 from opensearch_batch.core.ingest.bulk import BulkWriter, Item, OpType, Written, lines_of
-from opensearch_batch.core.jobs.ml_commons import MLCommons, fill
+from opensearch_batch.core.opensearch.client import Address, Tls, opensearch_client
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
 
 TIMEOUT_S = 30
 MODEL = "all-MiniLM-L6-v2"

@@ -12,8 +12,8 @@ from botocore.credentials import Credentials
 from opensearchpy import Urllib3AWSV4SignerAuth
 
 from include.local_stack.ai_services.sigv4 import KeyPair
-from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from tests.security.gate import SERVICE, Gate
 from tests.security.secured import write

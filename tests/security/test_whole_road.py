@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from include.local_stack.opensearch_security import ROLE_FILE
-from opensearch_batch.core.jobs.ml_commons import ML, MLCommons
+from opensearch_batch.core.opensearch.ml_commons import ML, MLCommons
 from tests.security.secured import (
     INGEST_ROLE,
     ML_MAPPING,

@@ -18,9 +18,9 @@ from opensearch_batch.core.errors import (
     RetriableError,
     Throttled,
 )
-from opensearch_batch.core.jobs.job import JobRecord
-from opensearch_batch.core.jobs.ml_commons import fill
-from opensearch_batch.core.record_ids import position_of, record_id
+from opensearch_batch.core.opensearch.ml_commons import fill
+from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.core.types.record_ids import position_of, record_id
 from opensearch_batch.services import SERVICES, service
 from opensearch_batch.services.base import PredictionRow, explain
 

@@ -15,10 +15,10 @@ import pytest
 from botocore.config import Config
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError, Throttled
-from opensearch_batch.core.jobs.job import JobRecord
-from opensearch_batch.core.stores.cohere_datasets import CohereDatasets
-from opensearch_batch.core.stores.openai_files import OpenAIFiles
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.storage.cohere_datasets import CohereDatasets
+from opensearch_batch.core.storage.openai_files import OpenAIFiles
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.services import provider, service
 from opensearch_batch.services.providers.cohere import VALIDATION_MOST_S, CohereProvider
 from opensearch_batch.services.providers.openai import SPOOL_BYTES

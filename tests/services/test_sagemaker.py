@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.jobs.job import JobRecord
-from opensearch_batch.core.jobs.ml_commons import _same, fill
-from opensearch_batch.core.jobs.watch import Sighting
+from opensearch_batch.core.jobs.poll_policy import Sighting
+from opensearch_batch.core.opensearch.ml_commons import _same, fill
+from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.services.base import PredictionRow
 from opensearch_batch.services.sagemaker import SageMaker
 

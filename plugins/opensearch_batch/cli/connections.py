@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from opensearch_batch.cli.secrets import Secrets
-from opensearch_batch.core import clients
-from opensearch_batch.core.clients import Signing, Tls, address_of
-from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import Credential
-from opensearch_batch.core.stores.by_uri import Stores
-from opensearch_batch.core.stores.local_files import LocalFiles
+from opensearch_batch.core.opensearch import client as clients
+from opensearch_batch.core.opensearch.client import Signing, Tls, address_of
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.storage.by_uri import Stores
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.s3_client import s3_client
 
 if TYPE_CHECKING:
-    from opensearch_batch.core.stores.objects import Objects
+    from opensearch_batch.core.storage.objects import Objects
 
 PASSWORD = "OPENSEARCH_PASSWORD"  # noqa: S105 - the variable's name
 SAFE_WAY = f"give {PASSWORD} in the environment, and --user NAME --opensearch-url https://host:9200"
@@ -101,9 +102,9 @@ class Connections(msgspec.Struct, frozen=True):
 
 
 def _s3(own: Credential, endpoint: str | None) -> Objects:
-    from opensearch_batch.core.stores.s3 import S3Objects
+    from opensearch_batch.core.storage.s3 import S3Objects
 
-    client: Any = clients.s3_client(
+    client: Any = s3_client(
         endpoint=endpoint,
         region=own.region,
         access_key=own.access_key,
@@ -114,7 +115,7 @@ def _s3(own: Credential, endpoint: str | None) -> Objects:
 
 
 def _openai(own: Credential, base_url: str | None) -> Objects:
-    from opensearch_batch.core.stores.openai_files import OpenAIFiles
+    from opensearch_batch.core.storage.openai_files import OpenAIFiles
 
     return OpenAIFiles(clients.openai_client(api_key=own.openai_key, base_url=base_url))
 

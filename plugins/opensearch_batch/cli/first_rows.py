@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
+from opensearch_batch.core.formats.lines import read_rows
 from opensearch_batch.core.ingest.bulk import Item, fields_of
 from opensearch_batch.core.ingest.documents import Documents, Entry
-from opensearch_batch.core.ingest.join import Row
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
-from opensearch_batch.core.ingest.rows import Blank, Rejected, Source, read_rows
-from opensearch_batch.core.stores.objects import Objects
-from opensearch_batch.core.vectors import VectorField
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
+from opensearch_batch.core.types.vector_field import VectorField
 
 SHOWN = 3
 # What is looked at of each source, whichever comes first.

@@ -16,9 +16,9 @@ from opensearch_batch.cli.preview import Preview
 from opensearch_batch.cli.request_file import RequestFile, absolute, default_work, read_request
 from opensearch_batch.cli.tables import counts_table, show_dead_letters, sources_table
 from opensearch_batch.cli.watch import Watch, bytes_to_read, is_watched
-from opensearch_batch.core.ingest.ingest import find_sources, ingest_request
+from opensearch_batch.core.ingest.engine import find_sources, ingest_request
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
-from opensearch_batch.core.progress import IngestCounts, SourceCounts
+from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
 
 MIB = 1 << 20
 

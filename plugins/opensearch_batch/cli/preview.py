@@ -12,13 +12,13 @@ from opensearch_batch.cli.command import DRY_RUN, Account, Command
 from opensearch_batch.cli.connections import Connections
 from opensearch_batch.cli.first_rows import DocumentShown, RejectedShown, look_at
 from opensearch_batch.cli.request_file import read_request
-from opensearch_batch.core.cluster import vector_fields
-from opensearch_batch.core.ingest.ingest import find_sources
+from opensearch_batch.core.ingest.engine import find_sources
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.ingest.rows import refuse_twice
+from opensearch_batch.core.ingest.tally import refuse_twice
 from opensearch_batch.core.ingest.target import check_target
-from opensearch_batch.core.stores.objects import ObjectInfo
-from opensearch_batch.core.vectors import VectorField
+from opensearch_batch.core.opensearch.cluster import vector_fields
+from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.vector_field import VectorField
 
 LISTED_OBJECTS = 10
 

@@ -14,8 +14,8 @@ from opensearch_batch.cli.connections import Connections
 from opensearch_batch.cli.request_file import RequestFile, absolute, read_request
 from opensearch_batch.cli.tables import counts_table, show_dead_letters
 from opensearch_batch.cli.watch import Watch
-from opensearch_batch.core import replay as core
-from opensearch_batch.core.ingest.ingest import DONE, DONE_WITH_DEAD_LETTERS
+from opensearch_batch.core.ingest import replay as core
+from opensearch_batch.core.ingest.engine import DONE, DONE_WITH_DEAD_LETTERS
 from opensearch_batch.core.ingest.request import IngestRequest
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import BatchIngestion, Credential, parse_request
-from opensearch_batch.core.stores.objects import split_uri
+from opensearch_batch.core.storage.objects import split_uri
 
 STDIN = "-"
 _GLOB = re.compile(r"[*?]")

@@ -7,8 +7,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from opensearch_batch.core.spec_reference import page
-from opensearch_batch.core.spec_reference import schema as of_pipelines
+from opensearch_batch.core.pipeline.spec_reference import page
+from opensearch_batch.core.pipeline.spec_reference import schema as of_pipelines
 
 
 def schema(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from opensearch_batch.core.progress import SourceCounts
+from opensearch_batch.core.types.counts import SourceCounts
 
 PROGRAM = ["python", "-m", "opensearch_batch"]
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
-from opensearch_batch.core.ingest.rows import Source
-from opensearch_batch.core.progress import IngestCounts
+from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.rows import Source
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -11,10 +11,10 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, task_group
 
-from opensearch_batch.core.clients import address_of
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.opensearch.client import address_of
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.hooks.data_prepper import MODEL, SOURCE, place
 from opensearch_batch.notifications.alerts import alert_of_failure

@@ -14,7 +14,7 @@ from airflow.sdk import Param
 
 from opensearch_batch.core.ingest.request import INDEX_NAME_PATTERN
 from opensearch_batch.core.pipeline.rules import is_template, template_of
-from opensearch_batch.core.spec import PipelineSpec
+from opensearch_batch.core.pipeline.spec import PipelineSpec
 
 RUN = "This run"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.sdk import Asset, AssetWatcher, CronDataIntervalTimetable, CronPartitionTimetable
 
-from opensearch_batch.core.spec import NewObjects, PipelineSpec
+from opensearch_batch.core.pipeline.spec import NewObjects, PipelineSpec
 from opensearch_batch.triggers.new_objects import NewObjectsTrigger
 
 # Partition and date of a run are those of the period that ended with its start: a nightly run reads yesterday.

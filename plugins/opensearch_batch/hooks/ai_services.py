@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.stores.by_uri import Stores
+from opensearch_batch.core.storage.by_uri import Stores
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, aws_client, connection, objects
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from opensearch_batch.core.stores.cohere_datasets import CohereDatasets
-    from opensearch_batch.core.stores.openai_files import OpenAIFiles
+    from opensearch_batch.core.storage.cohere_datasets import CohereDatasets
+    from opensearch_batch.core.storage.openai_files import OpenAIFiles
     from opensearch_batch.services.base import Provider
 
 # Services with keys of their own: the connection that holds the key, and its name in a connector's credential.
@@ -40,7 +40,7 @@ def outputs_store(*, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = No
     """Return the store of everything a pipeline reads, at S3 and at the services; each is made at its first use."""
 
     def cohere() -> CohereDatasets:
-        from opensearch_batch.core.stores.cohere_datasets import CohereDatasets
+        from opensearch_batch.core.storage.cohere_datasets import CohereDatasets
 
         return CohereDatasets(cohere_client_of(ai_conn_id))
 
@@ -53,7 +53,7 @@ def openai_files(ai_conn_id: str | None) -> OpenAIFiles:
     Raises:
         ConfigError: there is no such connection, or it has no password.
     """
-    from opensearch_batch.core.stores.openai_files import OpenAIFiles
+    from opensearch_batch.core.storage.openai_files import OpenAIFiles
 
     return OpenAIFiles(openai_client_of(ai_conn_id))
 
@@ -67,7 +67,7 @@ def ai_credential(service: str, ai_conn_id: str | None = None) -> dict[str, str]
 
 def openai_client_of(ai_conn_id: str | None) -> Any:  # noqa: ANN401 - openai's client is imported where it is made
     """Return a client of OpenAI's API."""
-    from opensearch_batch.core.clients import openai_client
+    from opensearch_batch.core.opensearch.client import openai_client
 
     key, url = _key(ai_conn_id or AI_CONN_IDS["openai"])
     return openai_client(api_key=key, base_url=url)
@@ -75,7 +75,7 @@ def openai_client_of(ai_conn_id: str | None) -> Any:  # noqa: ANN401 - openai's 
 
 def cohere_client_of(ai_conn_id: str | None) -> Any:  # noqa: ANN401 - the same
     """Return a client of Cohere's API."""
-    from opensearch_batch.core.clients import cohere_client
+    from opensearch_batch.core.opensearch.client import cohere_client
 
     key, url = _key(ai_conn_id or AI_CONN_IDS["cohere"])
     return cohere_client(api_key=key, base_url=url)

@@ -11,13 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opensearch_batch.core.clients import address_of
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.options.aws import Aws, S3Dlq
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.opensearch.client import address_of
 from opensearch_batch.hooks.connections import needed, stored
 
 if TYPE_CHECKING:

@@ -13,13 +13,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
-from opensearch_batch.core.jobs.job import BAD_ENDS, End, JobRecord, Ledger
-from opensearch_batch.core.jobs.lookout import Words
-from opensearch_batch.core.jobs.ml_commons import MLCommons
+from opensearch_batch.core.jobs.input_check import end_of
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.jobs.status_poller import Words
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
-from opensearch_batch.core.output_rows import Answered
-from opensearch_batch.core.shards.own_input import end_of
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.opensearch.ml_commons import MLCommons
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord
 from opensearch_batch.hooks.ai_services import provider_of
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook, Shared, objects
 from opensearch_batch.services import service

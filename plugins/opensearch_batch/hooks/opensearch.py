@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
-from opensearch_batch.core.clients import Address, Signing, Tls, opensearch_client
-from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.jobs.ml_commons import MLCommons
+from opensearch_batch.core.opensearch.client import Address, Signing, Tls, opensearch_client
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.opensearch.ml_commons import MLCommons
 from opensearch_batch.core.pipeline.file import SUFFIXES
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.hooks.connections import needed
 
 if TYPE_CHECKING:

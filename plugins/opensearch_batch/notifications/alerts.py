@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.spec import Alerts
+from opensearch_batch.core.pipeline.spec import Alerts
 
 SMTP_CONN_ID = "smtp_default"
 TIMEOUT_S = 30.0

@@ -12,9 +12,10 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from opensearch_batch.core.errors import ConfigError, FatalError
-from opensearch_batch.core.ingest.ingest import IngestReport
-from opensearch_batch.core.jobs.job import Asked
-from opensearch_batch.core.manifest import WorkPrefix, run_key
+from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.types.identity import run_key
+from opensearch_batch.core.types.job import Asked
 
 ENDED = frozenset({"success", "failed"})
 

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.ingest import ingest_request
+from opensearch_batch.core.ingest.engine import ingest_request
 from opensearch_batch.core.ingest.request import BatchIngestion, parse_request
-from opensearch_batch.core.manifest import WorkPrefix, save
-from opensearch_batch.core.progress import IngestCounts
-from opensearch_batch.core.stores.objects import split_uri
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.objects import split_uri
+from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.hooks.ai_services import AI_CONN_IDS, openai_files
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.operators.base import errors_end_the_task, forced, run_key_of, summary, work_of
 
 if TYPE_CHECKING:
-    from opensearch_batch.core.stores.by_uri import Stores
+    from opensearch_batch.core.storage.by_uri import Stores
 
 OPENAI_CONN_ID = AI_CONN_IDS["openai"]
 WORK = "s3://opensearch-batch"
@@ -155,7 +156,7 @@ def remote_only(body: Mapping[str, Any]) -> BatchIngestion:
 
 def stores(aws_conn_id: str, openai_conn_id: str) -> Stores:
     """Return the stores of a request, each made at its first use, so that only connections in use must be there."""
-    from opensearch_batch.core.stores.by_uri import Stores
+    from opensearch_batch.core.storage.by_uri import Stores
 
     return Stores(s3=lambda: objects(aws_conn_id), openai=lambda: openai_files(openai_conn_id))
 

@@ -9,8 +9,9 @@ import msgspec
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from opensearch_batch.core.jobs.job import JobRecord, bad_end
-from opensearch_batch.core.manifest import Shard
+from opensearch_batch.core.jobs.job_records import bad_end
+from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.job_handle import AwaitedJob, waiter_of
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook
 from opensearch_batch.links.opensearch import MLTaskLink

@@ -9,13 +9,14 @@ import msgspec
 from airflow.sdk import BaseOperator
 
 from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, OpType
-from opensearch_batch.core.ingest.field_map import OnMissing
+from opensearch_batch.core.ingest.prediction_map import over_sources
 from opensearch_batch.core.ingest.request import IngestRequest, LoadSettings, OnUnmatched
+from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.repair import answers_of
-from opensearch_batch.core.manifest import Shard, load_manifest
-from opensearch_batch.core.prediction_map import over_sources
-from opensearch_batch.core.runs.unpublished import Note, note_writing
-from opensearch_batch.core.shard import ShardIngest
+from opensearch_batch.core.runs.outbox import Note, note_writing
+from opensearch_batch.core.storage.manifests import load_manifest
+from opensearch_batch.core.transform.field_map import OnMissing
+from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink

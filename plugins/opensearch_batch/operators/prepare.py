@@ -9,24 +9,27 @@ from typing import Any, Literal
 import msgspec
 from airflow.sdk import BaseOperator
 
-from opensearch_batch.core.cloudformation import model_of_stack
-from opensearch_batch.core.cluster import check_dimension, vector_fields
-from opensearch_batch.core.dead_letters import DeadLetters
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest.prediction_map import check_ready_made, holds_record, over_sources, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.jobs.ml_commons import Model, fill
-from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, WorkPrefix, digest, save
-from opensearch_batch.core.prediction_map import check_ready_made, holds_record, over_sources, written_fields
-from opensearch_batch.core.progress import Age
+from opensearch_batch.core.opensearch.cloudformation import model_of_stack
+from opensearch_batch.core.opensearch.cluster import check_dimension, vector_fields
+from opensearch_batch.core.opensearch.ml_commons import Model, fill
 from opensearch_batch.core.runs.plan import Planned
-from opensearch_batch.core.shards.cut import ShardLimits
-from opensearch_batch.core.shards.listing import Listing, NoDocuments, find_documents, note_prepared
-from opensearch_batch.core.shards.places import note_places
-from opensearch_batch.core.shards.prepare import Prepare
-from opensearch_batch.core.shards.ready_made import take_ready_made
-from opensearch_batch.core.spec import Format
-from opensearch_batch.core.stores.s3 import S3Objects
-from opensearch_batch.core.vectors import VectorField
+from opensearch_batch.core.runs.source_ranges import note_places
+from opensearch_batch.core.sharding.cut import ShardLimits
+from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, note_prepared
+from opensearch_batch.core.sharding.passthrough import take_ready_made
+from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.storage.dead_letters import DeadLetters
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.counts import Age
+from opensearch_batch.core.types.formats import Format
+from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard
+from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.hooks.ai_services import ai_credential, cloudformation
 from opensearch_batch.hooks.opensearch import (
     AWS_CONN_ID,
@@ -248,7 +251,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         if index is None:
             raise ConfigError(f"OpenSearch {cluster.name}: no index {self.index!r}; create it, or give index_body")
         if mapped.processors is not None:
-            from opensearch_batch.core.data_prepper.documents.event_documents import refuse_plain_vectors
+            from opensearch_batch.core.ingest.event_documents import refuse_plain_vectors
 
             refuse_plain_vectors(index, fields, "delete the index and give index_body, or name another")
         if self.dimension is not None:

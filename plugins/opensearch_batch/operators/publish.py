@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch.core.runs.unpublished import unpublished
+from opensearch_batch.core.runs.outbox import unpublished
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, objects
 from opensearch_batch.operators.base import errors_end_the_task, run_is_over, work_of
 

@@ -11,12 +11,13 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.jobs.job import JobRecord
-from opensearch_batch.core.manifest import WorkPrefix, load_manifest, save
+from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.runs.retention import clean_up, note_use
-from opensearch_batch.core.runs.run import RunAccount, reconcile
-from opensearch_batch.core.spec import Alerts
-from opensearch_batch.core.stores.by_uri import Stores
+from opensearch_batch.core.runs.run_account import RunAccount, reconcile
+from opensearch_batch.core.storage.by_uri import Stores
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.manifests import load_manifest, save
+from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.hooks.ai_services import outputs_store, provider_of
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID
 from opensearch_batch.notifications.alerts import News, tell

@@ -14,10 +14,12 @@ from airflow.sdk.exceptions import AirflowSkipException
 from airflow.triggers.base import TaskFailedEvent, TriggerEvent
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.jobs.job import JobRecord
 from opensearch_batch.core.jobs.repair import Repair
-from opensearch_batch.core.manifest import Shard, WorkPrefix, load_manifest, save
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.manifests import load_manifest, save
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.operators.base import asked_in, chosen, errors_end_the_task, run_key_of, work_of

@@ -10,9 +10,9 @@ from airflow.sdk import BaseOperator
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.account import QUEUE_FILE, Queue
+from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.replay import replay
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.operators.base import errors_end_the_task
 

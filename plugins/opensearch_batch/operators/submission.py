@@ -17,14 +17,16 @@ import msgspec
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, Throttled
-from opensearch_batch.core.jobs.job import Asked, Decision, JobRecord, Ledger, decide
+from opensearch_batch.core.jobs.input_check import refuse_changed
+from opensearch_batch.core.jobs.job_records import Decision, Ledger, decide
+from opensearch_batch.core.jobs.poll_policy import PATIENCE_S
 from opensearch_batch.core.jobs.slots import Slot, Slots
 from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
-from opensearch_batch.core.jobs.watch import PATIENCE_S
-from opensearch_batch.core.manifest import JOB_NAME, Shard, WorkPrefix
-from opensearch_batch.core.runs.retention import note_taken
-from opensearch_batch.core.shards.own_input import refuse_changed
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.taken import note_taken
+from opensearch_batch.core.types.job import Asked, JobRecord
+from opensearch_batch.core.types.manifest import JOB_NAME, Shard
 from opensearch_batch.hooks.ai_services import provider_of
 from opensearch_batch.hooks.job_handle import shared
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook, objects

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.services.base import Provider, Service
 from opensearch_batch.services.bedrock import Bedrock
 from opensearch_batch.services.cohere import Cohere

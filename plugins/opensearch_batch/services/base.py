@@ -11,7 +11,6 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from opensearch_batch.core.cluster import SERVER_ERROR, TOO_MANY
 from opensearch_batch.core.errors import (
     AlreadySubmitted,
     BatchError,
@@ -20,10 +19,12 @@ from opensearch_batch.core.errors import (
     RetriableError,
     Throttled,
 )
-from opensearch_batch.core.jobs.job import JobRecord, job_key
-from opensearch_batch.core.jobs.watch import Sighting
-from opensearch_batch.core.shards.cut import ShardLimits
-from opensearch_batch.core.shards.line_form import LineForm
+from opensearch_batch.core.jobs.job_records import job_key
+from opensearch_batch.core.jobs.poll_policy import Sighting
+from opensearch_batch.core.opensearch.cluster import SERVER_ERROR, TOO_MANY
+from opensearch_batch.core.sharding.cut import ShardLimits
+from opensearch_batch.core.sharding.line_form import LineForm
+from opensearch_batch.core.types.job import JobRecord
 
 RequestLine = Callable[[bytes, str], bytes]
 Answers = Literal["beside_record", "by_id", "by_position"]

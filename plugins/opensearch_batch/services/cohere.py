@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.jobs.job import JobRecord, State
-from opensearch_batch.core.jobs.watch import Sighting
-from opensearch_batch.core.manifest import digest
-from opensearch_batch.core.record_ids import RECORD_ID
-from opensearch_batch.core.shards.line_form import ID, INPUTS, LineForm
+from opensearch_batch.core.jobs.poll_policy import Sighting
+from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
+from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.job import JobRecord, State
+from opensearch_batch.core.types.record_ids import RECORD_ID
 from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_line
 from opensearch_batch.services.parameters import nested

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.json_path import PlainPath
-from opensearch_batch.core.shards.line_form import LineForm
+from opensearch_batch.core.sharding.line_form import LineForm
+from opensearch_batch.core.transform.json_path import PlainPath
 
 
 def inputs_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:

@@ -14,11 +14,11 @@ from types import MappingProxyType
 from typing import Any
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.jobs.job import JobRecord, State
-from opensearch_batch.core.jobs.watch import Sighting
-from opensearch_batch.core.json_path import PlainPath, check_json
-from opensearch_batch.core.manifest import digest
-from opensearch_batch.core.shards.line_form import LineForm
+from opensearch_batch.core.jobs.poll_policy import Sighting
+from opensearch_batch.core.sharding.line_form import LineForm
+from opensearch_batch.core.transform.json_path import PlainPath, check_json
+from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
 from opensearch_batch.services.parameters import nested, nested_object

@@ -19,10 +19,11 @@ from airflow.sdk import BaseSensorOperator
 from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
-from opensearch_batch.core.jobs.job import BAD_ENDS, End, JobRecord, bad_end
-from opensearch_batch.core.jobs.lookout import Lookout, Want, Words
+from opensearch_batch.core.jobs.job_records import bad_end
+from opensearch_batch.core.jobs.poll_policy import Watch
+from opensearch_batch.core.jobs.status_poller import Lookout, Want, Words
 from opensearch_batch.core.jobs.waiters import Waiter, pause_s
-from opensearch_batch.core.jobs.watch import Watch
+from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord
 from opensearch_batch.hooks.job_handle import AwaitedJob, Polled, names_of, shared_ml, waiter_of, words_or_error
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.services import service

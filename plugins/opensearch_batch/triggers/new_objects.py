@@ -18,9 +18,9 @@ from urllib.parse import unquote_plus
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.manifest import WorkPrefix
-from opensearch_batch.core.shards.listing import News, list_source, news_of
-from opensearch_batch.core.stores.objects import wanted
+from opensearch_batch.core.sharding.listing import News, list_source, news_of
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.objects import wanted
 from opensearch_batch.hooks.job_handle import shared
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, aws_client, objects
 

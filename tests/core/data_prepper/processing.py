@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import msgspec
 import pytest
 
-from opensearch_batch.core.data_prepper.events.event import Event, EventError
-from opensearch_batch.core.data_prepper.options.base import dec_hook
-from opensearch_batch.core.data_prepper.processors import PROCESSORS, Processor, ProcessorOptions
+from opensearch_batch.core.config.options import dec_hook
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events.event import Event, EventError
+from opensearch_batch.core.transform.processors import PROCESSORS
+from opensearch_batch.core.transform.processors.base import Processor, ProcessorOptions
 
 Fields = dict[str, Any]
 

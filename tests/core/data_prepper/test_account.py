@@ -7,16 +7,19 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from opensearch_batch.core.data_prepper.account import UnitCounts, account_of, delete_read
-from opensearch_batch.core.data_prepper.prepare import ScanCounts, ScanManifest
 from opensearch_batch.core.data_prepper.scan import Kind, Unit
-from opensearch_batch.core.data_prepper.scanned import Done, Scanned
-from opensearch_batch.core.ingest.ingest import IngestReport
-from opensearch_batch.core.jobs.job import End, JobRecord, Ledger
-from opensearch_batch.core.manifest import Shard, WorkPrefix, save
-from opensearch_batch.core.progress import IngestCounts
-from opensearch_batch.core.stores.objects import ObjectInfo
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.data_prepper.scan_account import UnitCounts, account_of, delete_read
+from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
+from opensearch_batch.core.data_prepper.scan_state import Done, Scanned
+from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.job import End, JobRecord
+from opensearch_batch.core.types.manifest import Shard
+from opensearch_batch.core.types.object_info import ObjectInfo
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 RUN = "run-key"

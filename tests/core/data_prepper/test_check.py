@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from opensearch_batch.core.data_prepper.check import check_data_prepper, check_pipelines
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.lint import lint
-from opensearch_batch.core.pipeline.check import Way, check_data_prepper, check_pipelines
+from opensearch_batch.core.pipeline.check import Way
 from tests.command_line import account, command
 from tests.core.data_prepper.data_prepper_files import SHORT
 

@@ -21,27 +21,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from opensearch_batch.core.data_prepper.codecs import json_scanner
-from opensearch_batch.core.data_prepper.codecs import reading as codecs
-from opensearch_batch.core.data_prepper.codecs.ndjson import read_ndjson
-from opensearch_batch.core.data_prepper.codecs.reading import (
-    Codec,
-    Compression,
-    Csv,
-    Json,
-    Ndjson,
-    Newline,
-    Parquet,
-    read_by,
-)
-from opensearch_batch.core.data_prepper.events.event import Event
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
-from opensearch_batch.core.ingest.join import Row
-from opensearch_batch.core.ingest.rows import Blank, Rejected, Source, read_rows
-from opensearch_batch.core.stores.by_uri import Stores
-from opensearch_batch.core.stores.local_files import LocalFiles
-from opensearch_batch.core.stores.s3 import S3Objects
-from opensearch_batch.core.stores.snappy import SnappyWriter
+from opensearch_batch.core.formats import json_scanner
+from opensearch_batch.core.formats import reading as codecs
+from opensearch_batch.core.formats.csv_rows import Csv
+from opensearch_batch.core.formats.lines import read_rows
+from opensearch_batch.core.formats.ndjson import read_ndjson
+from opensearch_batch.core.formats.reading import Codec, Json, Ndjson, Newline, Parquet, read_by
+from opensearch_batch.core.storage.by_uri import Stores
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.storage.snappy import SnappyWriter
+from opensearch_batch.core.transform.events.event import Event
+from opensearch_batch.core.types.object_info import Compression
+from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 
 Told = tuple[int, Any]
 BAD = "bad"
@@ -192,7 +185,7 @@ def test_places_are_bytes_of_the_object() -> None:
 def test_a_row_that_is_too_long_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     """In one line or in several; what follows is read."""
     monkeypatch.setattr(json_scanner, "MAX_ROW_BYTES", 30)
-    monkeypatch.setattr("opensearch_batch.core.data_prepper.codecs.ndjson.MAX_ROW_BYTES", 30)
+    monkeypatch.setattr("opensearch_batch.core.formats.ndjson.MAX_ROW_BYTES", 30)
     long = b'{"x": "%b"}' % (b"y" * 40)
     over = b'{"x": [\n%b1]}\n' % (b"1,\n" * 20)
     read = told(entries(long + b'\n{"a":1}\n' + over + b'{"b":2}\n', Ndjson()))

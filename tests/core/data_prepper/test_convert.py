@@ -11,23 +11,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road, now
 from opensearch_batch.core.data_prepper.convert import Converted, convert
-from opensearch_batch.core.data_prepper.documents.event_documents import EventDocuments
-from opensearch_batch.core.data_prepper.documents.row_documents import row_documents
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.indexing import writing_of
 from opensearch_batch.core.data_prepper.origins import Origins
-from opensearch_batch.core.data_prepper.road import Road, now
-from opensearch_batch.core.data_prepper.sinks.indexing import writing_of
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.bulk import Item, fields_of
-from opensearch_batch.core.ingest.join import Row
+from opensearch_batch.core.ingest.event_documents import EventDocuments
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.ingest.rows import PassedBy, Rejected, Source
+from opensearch_batch.core.ingest.row_documents import row_documents
 from opensearch_batch.core.pipeline.check import check_pipeline
 from opensearch_batch.core.pipeline.file import load
-from opensearch_batch.core.spec import PipelineSpec
-from opensearch_batch.core.stores.local_files import LocalFiles
+from opensearch_batch.core.pipeline.spec import PipelineSpec
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.types.rows import PassedBy, Rejected, Row, Source
 from opensearch_batch.services.row_errors import provider_error
 from tests.command_line import account, command
 from tests.core.data_prepper.samples import ARRAYS, NAME, changed, filled

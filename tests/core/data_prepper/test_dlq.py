@@ -9,15 +9,9 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.data_prepper.events.date_pattern import check_places
-from opensearch_batch.core.data_prepper.sinks.dlq import (
-    Letter,
-    dlq_body,
-    dlq_key,
-    ml_inference_letter,
-    opensearch_letter,
-)
+from opensearch_batch.core.data_prepper.dlq import Letter, dlq_body, dlq_key, ml_inference_letter, opensearch_letter
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events.date_pattern import check_places
 
 AT = datetime(2026, 8, 21, 4, 11, 36, 459_382, tzinfo=timezone(timedelta(hours=2)))
 

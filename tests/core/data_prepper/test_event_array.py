@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.data_prepper.events.event import STAND_IN, Event, key_of, value_of
 from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.transform.events.event import STAND_IN, Event, key_of, value_of
 
 VECTOR = [n / 1000 for n in range(1, 200)]
 TEXT = json.dumps(VECTOR)

@@ -12,14 +12,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.data_prepper.events.event import Event
-from opensearch_batch.core.data_prepper.expressions.expression import (
-    EvaluationError,
-    compile_condition,
-    compile_expression,
-)
-from opensearch_batch.core.data_prepper.expressions.functions import EVENT_TYPE
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events.event import Event
+from opensearch_batch.core.transform.events.java_values import EvaluationError
+from opensearch_batch.core.transform.expressions.expression import compile_condition, compile_expression
+from opensearch_batch.core.transform.expressions.functions import EVENT_TYPE
 
 FIELDS = {
     "i": 1,

@@ -12,13 +12,13 @@ from airflow.sdk.definitions._internal.node import validate_key
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opensearch_batch.core.dag_id import is_dag_id
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, is_data_prepper
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.processors.copy_values import CopyValues
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.pipeline.dag_id import is_dag_id
 from opensearch_batch.core.pipeline.file import PipelineFile
-from opensearch_batch.core.spec import Alerts
+from opensearch_batch.core.pipeline.spec import Alerts
+from opensearch_batch.core.transform.processors.copy_values import CopyValues
 from tests.core.data_prepper.data_prepper_files import PARTS, SHORT, option, read, with_options
 from tests.core.data_prepper.samples import SAMPLES
 

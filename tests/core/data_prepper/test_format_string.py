@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.data_prepper.events.event import Event, EventError
-from opensearch_batch.core.data_prepper.expressions.format_string import compile_format, dated
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events.event import Event, EventError
+from opensearch_batch.core.transform.expressions.format_string import compile_format, dated
 
 FIELDS = {
     "i": 1,

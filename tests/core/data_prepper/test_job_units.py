@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.data_prepper.account import account_of, delete_read
-from opensearch_batch.core.data_prepper.ingest import GONE, UNREAD
-from opensearch_batch.core.data_prepper.prepare import ScanCounts, ScanManifest
 from opensearch_batch.core.data_prepper.scan import Unit
+from opensearch_batch.core.data_prepper.scan_account import account_of, delete_read
+from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
+from opensearch_batch.core.data_prepper.work_item_ingest import GONE, UNREAD
 from opensearch_batch.core.errors import RetriableError
+from opensearch_batch.core.opensearch.cluster import Cluster
 from tests.core.data_prepper.units import AT, Units
 from tests.lab import TIMEOUT_S, Lab
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from opensearch_batch.core.data_prepper.expressions.expression import compile_expression
+from opensearch_batch.core.data_prepper.condition_analysis import lacking_keys
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
-from opensearch_batch.core.data_prepper.lacking import lacking_keys
-from opensearch_batch.core.data_prepper.lint import Finding, lint
+from opensearch_batch.core.data_prepper.lint import lint
+from opensearch_batch.core.pipeline.check import Finding
+from opensearch_batch.core.transform.expressions.expression import compile_expression
 from tests.core.data_prepper.data_prepper_files import SHORT, read, with_options
 from tests.core.data_prepper.samples import ARRAYS, NAME, PRINTED, changed, filled
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.data_prepper.codecs.options import ParquetRecords
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road
 from opensearch_batch.core.data_prepper.file.ml_inference import BUILT_IN
-from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.options.codecs import ParquetRecords
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.stores.objects import ObjectInfo
+from opensearch_batch.core.types.object_info import ObjectInfo
 from tests.core.data_prepper.data_prepper_files import line_of, option, read, with_options
 
 ROLE = "arn:aws:iam::123456789012:role/r"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from opensearch_batch.core.data_prepper.options.base import Duration, Options, dec_hook
-from opensearch_batch.core.data_prepper.processors import PROCESSORS
+from opensearch_batch.core.config.options import Duration, Options, dec_hook
+from opensearch_batch.core.transform.processors import PROCESSORS
 
 
 class Timed(Options, frozen=True, kw_only=True):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.data_prepper.origins import Origins, input_of
-from opensearch_batch.core.ingest.join import Row
+from opensearch_batch.core.types.rows import Row
 
 keys = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join), min_size=1, unique=True)
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.data_prepper.prepare import Scan, ScanCounts
-from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road
 from opensearch_batch.core.data_prepper.scan import Unit
-from opensearch_batch.core.data_prepper.scanned import Done, Scanned
-from opensearch_batch.core.jobs.job import End, JobRecord, Ledger
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.data_prepper.scan_prepare import Scan, ScanCounts
+from opensearch_batch.core.data_prepper.scan_state import Done, Scanned
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.services.bedrock import Bedrock
 from opensearch_batch.services.sagemaker import SageMaker
 

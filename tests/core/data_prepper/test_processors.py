@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from opensearch_batch.core.data_prepper.events.event import Event
-from opensearch_batch.core.data_prepper.processors import PROCESSORS
+from opensearch_batch.core.transform.events.event import Event
+from opensearch_batch.core.transform.processors import PROCESSORS
 from tests.core.data_prepper.processing import Fields, compiled, done, options_of, refused
 
 COPY_TEXT: Fields = {"from_key": "text", "to_key": "chapter"}

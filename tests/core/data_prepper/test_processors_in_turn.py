@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.data_prepper.events.event import Event, EventError
+from opensearch_batch.core.transform.events.event import Event, EventError
 from tests.core.data_prepper.processing import Fields, compiled
 
 ABSENT: Any = object()

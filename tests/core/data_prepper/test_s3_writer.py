@@ -19,24 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from opensearch_batch.core.data_prepper.codecs.event_files import OutputCompression
-from opensearch_batch.core.data_prepper.codecs.reading import Codec, Csv, Json, Ndjson, Parquet, read_by
-from opensearch_batch.core.data_prepper.sinks import s3_writer
-from opensearch_batch.core.data_prepper.sinks.s3_writer import (
-    CsvOutput,
-    JsonOutput,
-    NdjsonOutput,
-    OutputCodec,
-    ParquetOutput,
-    S3Writer,
-    Written,
-)
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.ingest.join import Row
-from opensearch_batch.core.ingest.rows import Source
-from opensearch_batch.core.stores.local_files import LocalFiles
-from opensearch_batch.core.stores.objects import Stored
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.formats.csv_rows import Csv
+from opensearch_batch.core.formats.event_files import CsvOutput, JsonOutput, NdjsonOutput, OutputCompression
+from opensearch_batch.core.formats.parquet_file import ParquetOutput
+from opensearch_batch.core.formats.reading import Codec, Json, Ndjson, Parquet, read_by
+from opensearch_batch.core.ingest import s3_writer
+from opensearch_batch.core.ingest.s3_writer import OutputCodec, S3Writer, Written
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.objects import Stored
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.rows import Row, Source
 
 AT = datetime(2026, 8, 21, 2, 11, 36, tzinfo=UTC)
 COMPRESSIONS: list[OutputCompression] = ["none", "gzip", "snappy"]

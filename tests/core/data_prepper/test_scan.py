@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.data_prepper.scan import Area, Found, Known, Plan, Selection, Unit, area_of, plan_scan
-from opensearch_batch.core.stores.objects import ObjectInfo
+from opensearch_batch.core.types.object_info import ObjectInfo
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 

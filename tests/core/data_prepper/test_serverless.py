@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.cluster import Cluster, Index
+from opensearch_batch.core.data_prepper.check import check_data_prepper
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road, now
 from opensearch_batch.core.data_prepper.origins import Origins
-from opensearch_batch.core.data_prepper.road import Road, now
 from opensearch_batch.core.data_prepper.scan import Unit
-from opensearch_batch.core.dead_letters import list_parts, read_letters
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.ingest import Ingest, IngestReport, Locations
-from opensearch_batch.core.ingest.rows import Source
-from opensearch_batch.core.pipeline.check import check_data_prepper
-from opensearch_batch.core.stores.local_files import LocalFiles
-from opensearch_batch.core.stores.objects import find
+from opensearch_batch.core.ingest.engine import Ingest, IngestReport, Locations
+from opensearch_batch.core.opensearch.cluster import Cluster, Index
+from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.objects import find
+from opensearch_batch.core.types.rows import Source
 from tests.core.data_prepper.data_prepper_files import line_of, with_options
 from tests.scripted import Scripted
 

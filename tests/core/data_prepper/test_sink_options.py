@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.data_prepper.codecs.options import CsvOutput, JsonOutput, ParquetOutput
+from opensearch_batch.core.config.option_types import Secret
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.options.aws import OpenSearchAws
-from opensearch_batch.core.data_prepper.options.types import Secret
+from opensearch_batch.core.data_prepper.options.codecs import CsvOutput, JsonOutput, ParquetOutput
 from opensearch_batch.core.errors import ConfigError
 from tests.core.data_prepper.data_prepper_files import line_of, option, read, with_options
 

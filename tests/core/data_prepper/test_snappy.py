@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.stores import snappy
-from opensearch_batch.core.stores.compression import decompressed
-from opensearch_batch.core.stores.snappy import BLOCK_BYTES, DamagedError, SnappyReader, SnappyWriter
+from opensearch_batch.core.storage import snappy
+from opensearch_batch.core.storage.compression import decompressed
+from opensearch_batch.core.storage.snappy import BLOCK_BYTES, DamagedError, SnappyReader, SnappyWriter
 
 HEADER = bytes.fromhex("82534e4150505900 00000001 00000001")
 # Seven bytes of content (07); a literal of seven bytes (6 << 2).

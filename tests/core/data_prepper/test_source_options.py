@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.data_prepper.codecs.options import CsvInput, JsonInput, NewlineInput, ParquetInput
 from opensearch_batch.core.data_prepper.file.source import S3Source
+from opensearch_batch.core.data_prepper.options.codecs import CsvInput, JsonInput, NewlineInput, ParquetInput
 from opensearch_batch.core.errors import ConfigError
 from tests.core.data_prepper.data_prepper_files import line_of, option, read, with_options
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.data_prepper.documents.event_documents import refuse_plain_vectors
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.replay import replay
+from opensearch_batch.core.ingest.event_documents import refuse_plain_vectors
+from opensearch_batch.core.ingest.replay import replay
+from opensearch_batch.core.opensearch.cluster import Cluster
 from tests.core.data_prepper.units import Units
 from tests.lab import TIMEOUT_S, Lab
 

@@ -9,16 +9,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.data_prepper.ingest import UnitIngest
-from opensearch_batch.core.data_prepper.prepare import Scan
-from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road
 from opensearch_batch.core.data_prepper.scan import Unit
-from opensearch_batch.core.data_prepper.scanned import Scanned
-from opensearch_batch.core.dead_letters import DeadLetter, list_parts, read_letters
-from opensearch_batch.core.ingest.ingest import IngestReport
-from opensearch_batch.core.jobs.job import End, JobRecord, Ledger
-from opensearch_batch.core.output_rows import Answered
+from opensearch_batch.core.data_prepper.scan_prepare import Scan
+from opensearch_batch.core.data_prepper.scan_state import Scanned
+from opensearch_batch.core.data_prepper.work_item_ingest import UnitIngest
+from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
+from opensearch_batch.core.types.job import End, JobRecord
 from tests.lab import Lab
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)

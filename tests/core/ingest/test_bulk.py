@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.ingest.bulk import BulkWriter, Item, OpType, Written, bodies, lines_of
-from opensearch_batch.core.ingest.pace import SAMPLES_OF_REST, Pace
+from opensearch_batch.core.ingest.concurrency import SAMPLES_OF_REST, Pace
 from tests.lab import Lab
 from tests.scripted import Answer, Scripted, accept
 

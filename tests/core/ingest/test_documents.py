@@ -18,12 +18,13 @@ from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ingest.account import Account, Queue
 from opensearch_batch.core.ingest.bulk import Item, Refused, Written, bodies
 from opensearch_batch.core.ingest.documents import Documents, Entry
-from opensearch_batch.core.ingest.field_map import merge
+from opensearch_batch.core.ingest.progress import ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest, OnUnmatched, compile_map
-from opensearch_batch.core.ingest.rows import Blank, Rejected, Source
-from opensearch_batch.core.progress import IngestCounts, ProgressFile, SourceCounts
-from opensearch_batch.core.stores.local_files import LocalFiles
-from opensearch_batch.core.stores.objects import find
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.objects import find
+from opensearch_batch.core.transform.field_map import merge
+from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
+from opensearch_batch.core.types.rows import Blank, Rejected, Source
 
 HUGE, TINY = 64 << 20, 0
 BOOM = "boom"

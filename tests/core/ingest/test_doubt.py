@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from opensearch_batch.core.cluster import Index
 from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
 from opensearch_batch.core.ingest.bulk import Item, OpType, lines_of
-from opensearch_batch.core.ingest.doubt import BATCH_BYTES, without_those_there
-from opensearch_batch.core.ingest.rows import AlreadyThere, Blank, Mapped
-from opensearch_batch.core.vectors import VectorField
+from opensearch_batch.core.ingest.recovery import BATCH_BYTES, without_those_there
+from opensearch_batch.core.opensearch.cluster import Index
+from opensearch_batch.core.types.rows import AlreadyThere, Blank, Mapped
+from opensearch_batch.core.types.vector_field import VectorField
 from tests.lab import Lab
 from tests.scripted import Answer, Scripted
 

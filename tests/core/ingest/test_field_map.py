@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from jsonpath_ng.ext.parser import parse
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.ingest.field_map import Document, FieldMap, OnMissing, Part, document_id
-from opensearch_batch.core.json_path import PlainPath, RowReader
-from opensearch_batch.core.vectors import VectorField, VectorRejected
+from opensearch_batch.core.transform.field_map import Document, FieldMap, OnMissing, Part, document_id
+from opensearch_batch.core.transform.json_path import PlainPath, RowReader
+from opensearch_batch.core.transform.vectors import VectorRejected
+from opensearch_batch.core.types.vector_field import VectorField
 
 ROW = b'{"SageMakerOutput":[[1.10,2],[3.50,4e-7]],"content":["this is chapter 1","harry potter"],"id":1}'
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.progress import IngestCounts
+from opensearch_batch.core.types.counts import IngestCounts
 from tests.core.lake import Lake
 from tests.lab import Lab
 

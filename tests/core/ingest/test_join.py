@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.ingest.join import MEMORY_BYTES, Group, Keyed, Row, Stream, join
+from opensearch_batch.core.ingest.join import MEMORY_BYTES, Group, Stream, join
 from opensearch_batch.core.ingest.spill import Keys, Met
+from opensearch_batch.core.types.rows import Keyed, Row
 
 
 class Other(NamedTuple):

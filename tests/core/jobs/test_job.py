@@ -17,10 +17,11 @@ from opensearch_batch.core.errors import (
     RetriableError,
     Throttled,
 )
-from opensearch_batch.core.jobs.job import Accepted, Asked, End, JobRecord, Ledger, State, bad_end, decide, job_key
+from opensearch_batch.core.jobs.job_records import Ledger, bad_end, decide, job_key
+from opensearch_batch.core.jobs.poll_policy import Sighting, Watch
 from opensearch_batch.core.jobs.submission import Submission
-from opensearch_batch.core.jobs.watch import Sighting, Watch
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.job import Accepted, Asked, End, JobRecord, State
 
 
 class Service:

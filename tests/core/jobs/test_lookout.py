@@ -15,9 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opensearchpy import OpenSearch
 
-from opensearch_batch.core.cluster import Cluster
 from opensearch_batch.core.errors import BatchError, NotFound, RetriableError, Throttled
-from opensearch_batch.core.jobs.lookout import (
+from opensearch_batch.core.jobs.status_poller import (
     ASKED_A_TICK,
     ASKED_AT_ONCE,
     OLD,
@@ -29,8 +28,9 @@ from opensearch_batch.core.jobs.lookout import (
     due,
     plan,
 )
-from opensearch_batch.core.jobs.lookout import together as wanted_together
-from opensearch_batch.core.jobs.ml_commons import MLCommons, Stored
+from opensearch_batch.core.jobs.status_poller import together as wanted_together
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.opensearch.ml_commons import MLCommons, Stored
 
 NOW = 1_000_000.0
 EVERY_S = 100.0

@@ -9,12 +9,13 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
-from opensearch_batch.core.ingest.join import Row
+from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows
 from opensearch_batch.core.jobs.repair import Failed, answers_of, find_failed, repair_shard
-from opensearch_batch.core.manifest import Shard, WorkPrefix
-from opensearch_batch.core.output_rows import Answered, LastAnswers, OutputRows
-from opensearch_batch.core.record_ids import record_id
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.manifest import Shard
+from opensearch_batch.core.types.record_ids import record_id
+from opensearch_batch.core.types.rows import Row
 from opensearch_batch.services import service
 from opensearch_batch.services.base import Answers
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from opensearch_batch.core.jobs.slots import GRACE_S, Slots
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.storage.s3 import S3Objects
 
 
 class Work:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.jobs.waiters import REFRESH_S, SEEN_WITHIN_S, Waiter, Waiters, others, pause_s
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.storage.s3 import S3Objects
 
 NOW = 100_000.0
 waiters = st.builds(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.jobs.watch import Watch
+from opensearch_batch.core.jobs.poll_policy import Watch
 
 ages = st.floats(0.0, 1e6)
 jitters = st.floats(0.0, 1.0)

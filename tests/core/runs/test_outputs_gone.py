@@ -9,16 +9,18 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.jobs.job import End, JobRecord, Ledger
+from opensearch_batch.core.ingest.shard_ingest import ShardIngest
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.output_rows import Answered, OutputRows, UsedJobs, load_known, note_read
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
-from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard, WorkPrefix
-from opensearch_batch.core.output_rows import Answered, OutputRows, UsedJobs, load_known, note_read
-from opensearch_batch.core.progress import IngestCounts
-from opensearch_batch.core.shard import ShardIngest
-from opensearch_batch.core.stores.local_files import LocalFiles
+from opensearch_batch.core.opensearch.cluster import Cluster, Index
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.job import End, JobRecord
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard
 from opensearch_batch.services import service
 
 FIELD_MAP = {"_id": "$.id", "v": "$.SageMakerOutput"}

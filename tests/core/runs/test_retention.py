@@ -8,12 +8,16 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
-from opensearch_batch.core.jobs.job import End, JobRecord, Ledger
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows, load_removed
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
-from opensearch_batch.core.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard, WorkPrefix, save
-from opensearch_batch.core.output_rows import Answered, LastAnswers, OutputRows, load_removed
-from opensearch_batch.core.runs.retention import clean_up, note_taken, note_use
-from opensearch_batch.core.stores.local_files import LocalFiles
+from opensearch_batch.core.runs.retention import clean_up, note_use
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.taken import note_taken
+from opensearch_batch.core.types.job import End, JobRecord
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard
 from opensearch_batch.services import service
 
 DAY_S = 86_400.0

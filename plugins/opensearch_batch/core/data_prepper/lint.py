@@ -10,26 +10,25 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
-from opensearch_batch.core.data_prepper.codecs.options import CsvInput, JsonInput, NdjsonInput
-from opensearch_batch.core.data_prepper.documents.flow import DEFAULT_ROUTE, DROPPED
-from opensearch_batch.core.data_prepper.events.event import Key
-from opensearch_batch.core.data_prepper.expressions.expression import compile_condition, compile_expression
-from opensearch_batch.core.data_prepper.expressions.format_string import compile_format
+from opensearch_batch.core.config.node_values import stands_at
+from opensearch_batch.core.config.yaml_file import Keys, Node, YamlFile, dotted
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road, metadata_event
+from opensearch_batch.core.data_prepper.condition_analysis import KnownRow, lacking_keys
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.lacking import KnownRow, lacking_keys
-from opensearch_batch.core.data_prepper.options.node_values import stands_at
-from opensearch_batch.core.data_prepper.processors.drop_events import DropEvents
-from opensearch_batch.core.data_prepper.road import Road, metadata_event
+from opensearch_batch.core.data_prepper.indexing import is_dynamic
+from opensearch_batch.core.data_prepper.options.codecs import CsvInput, JsonInput, NdjsonInput
 from opensearch_batch.core.data_prepper.scan import Area, Selection, area_of
-from opensearch_batch.core.data_prepper.sinks.indexing import is_dynamic
-from opensearch_batch.core.data_prepper.sinks.serverless import has_ids
-from opensearch_batch.core.ingest.field_map import ID_FIELD
-from opensearch_batch.core.stores.objects import ObjectInfo
-from opensearch_batch.core.yaml_file import Keys, Node, YamlFile, dotted
+from opensearch_batch.core.data_prepper.serverless import has_ids
+from opensearch_batch.core.pipeline.check import Finding
+from opensearch_batch.core.transform.events.event import Key
+from opensearch_batch.core.transform.expressions.expression import compile_condition, compile_expression
+from opensearch_batch.core.transform.expressions.format_string import compile_format
+from opensearch_batch.core.transform.field_map import ID_FIELD
+from opensearch_batch.core.transform.flow import DEFAULT_ROUTE, DROPPED
+from opensearch_batch.core.transform.processors.drop_events import DropEvents
+from opensearch_batch.core.types.object_info import ObjectInfo
 
 MANIFEST = ".manifest"
 # Codecs whose objects a single row can break.
@@ -37,18 +36,6 @@ _BREAKABLE = {"ndjson": NdjsonInput, "json": JsonInput, "csv": CsvInput}
 _BUCKET = ("bucket",)
 _KEY = re.compile(r"/?\w[\w/]*")
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+")
-
-
-class Finding(msgspec.Struct, frozen=True):
-    """What a person should know of a place in a file: what the original does there, and what happens here.
-
-    `trap` says of which kind it is, from 1 to 12; None is for what the file does not mean, there or here.
-    """
-
-    line: int
-    place: str
-    trap: int | None
-    text: str
 
 
 def lint(file: DataPrepperFile) -> list[Finding]:

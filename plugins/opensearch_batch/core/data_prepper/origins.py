@@ -10,8 +10,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from opensearch_batch.core.ingest.join import Row
-from opensearch_batch.core.stores.objects import split_uri
+from opensearch_batch.core.storage.objects import split_uri
+from opensearch_batch.core.types.rows import Row
 
 OUT = ".out"
 NONE: Mapping[str, str] = MappingProxyType({})

@@ -13,8 +13,9 @@ from typing import Literal
 
 import msgspec
 
-from opensearch_batch.core.manifest import digest
-from opensearch_batch.core.stores.objects import ObjectInfo, Objects
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.object_info import ObjectInfo
 
 Selection = Literal["metadata_only", "data_only", "data_and_metadata"]
 Kind = Literal["job", "data"]

@@ -8,16 +8,17 @@ from typing import Self
 
 import msgspec
 
-from opensearch_batch.core.dead_letters import DeadLetter, DeadLetters, Origin, as_text
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.ingest.bulk import Written
 from opensearch_batch.core.ingest.documents import Place
-from opensearch_batch.core.ingest.join import Row
+from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.ingest.rows import AlreadyThere, Blank, Mapped, PassedBy, Rejected, Tally
-from opensearch_batch.core.manifest import save
-from opensearch_batch.core.progress import IngestCounts, Progress, ProgressFile
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.ingest.tally import Tally
+from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, Origin, as_text
+from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.rows import AlreadyThere, Blank, Mapped, PassedBy, Rejected, Row
 
 QUEUE_FILE = "request.json"
 

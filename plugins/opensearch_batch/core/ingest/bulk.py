@@ -17,10 +17,10 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from opensearch_batch.core.cluster import CONFLICT, RETRY_STATUSES, Cluster, reason_of
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError, TooLarge
-from opensearch_batch.core.ingest.pace import Pace
-from opensearch_batch.core.json_path import Text
+from opensearch_batch.core.ingest.concurrency import Pace
+from opensearch_batch.core.opensearch.cluster import CONFLICT, RETRY_STATUSES, Cluster, reason_of
+from opensearch_batch.core.transform.json_path import Text
 
 OpType = Literal["index", "create", "upsert"]
 # Those of a field map, and the two that only a pipeline's own actions ask for.

@@ -10,20 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.formats.lines import Read, read_rows
 from opensearch_batch.core.ingest.bulk import Item, lines_of
-from opensearch_batch.core.ingest.field_map import FieldMap, Part
-from opensearch_batch.core.ingest.join import MEMORY_BYTES, Group, Keyed, Row, Stream, join
+from opensearch_batch.core.ingest.join import MEMORY_BYTES, Group, Stream, join
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
-from opensearch_batch.core.ingest.rows import Blank, Mapped, PassedBy, Read, Rejected, Source, read_rows
 from opensearch_batch.core.ingest.spill import Keys, Met
 from opensearch_batch.core.ingest.spill import digest as digest_of
 from opensearch_batch.core.ingest.target import open_target
-from opensearch_batch.core.manifest import digest
-from opensearch_batch.core.progress import IngestCounts
-from opensearch_batch.core.stores.objects import Objects
-from opensearch_batch.core.vectors import VectorRejected
+from opensearch_batch.core.opensearch.cluster import Cluster, Index
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.transform.field_map import FieldMap, Part
+from opensearch_batch.core.transform.vectors import VectorRejected
+from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.rows import Blank, Keyed, Mapped, PassedBy, Rejected, Row, Source
 from opensearch_batch.services.row_errors import provider_error
 
 Entry = Item | Rejected | Blank | PassedBy

@@ -13,7 +13,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from opensearch_batch.core.ingest.spill import Keyed, Keys, Row, Spill, digest
+from opensearch_batch.core.ingest.spill import Keys, Spill, digest
+from opensearch_batch.core.types.rows import Keyed, Row
 
 __all__ = ["MEMORY_BYTES", "Group", "Keyed", "Row", "Stream", "join"]
 

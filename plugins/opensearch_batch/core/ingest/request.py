@@ -16,7 +16,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, OpType
-from opensearch_batch.core.ingest.field_map import ANY_FIELD, FieldMap, OnMissing
+from opensearch_batch.core.transform.field_map import ANY_FIELD, FieldMap, OnMissing
 
 SourceType = Literal["s3", "openai", "local"]
 OnUnmatched = Literal["index_partial", "dead_letter", "fail"]

@@ -12,11 +12,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-import msgspec
+from typing import Self
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
+from opensearch_batch.core.types.rows import Keyed, Row
 
 PLACE_BYTES = 5
 WRITE_BYTES = 1 << 20
@@ -27,27 +26,6 @@ _ENTRY_BYTES = _REST_BYTES + PLACE_BYTES
 _MET_BYTES = 8
 _GIVEN = b"\xff" * PLACE_BYTES
 _HEAD = struct.Struct("<IIIQQQ")  # source, number of the URI, bytes of the key, line, offset, bytes of the content
-
-
-class Row(msgspec.Struct, frozen=True, gc=False):
-    """One line of a source, as it stood there.
-
-    `source` is its position in the request, `line` counts from 1, `offset` is in bytes from the start of `uri`.
-    """
-
-    source: int
-    uri: str
-    line: int
-    offset: int
-    content: bytes
-
-
-class Keyed(msgspec.Struct, frozen=True, gc=False):
-    """A row, its key, and what the caller took out of the row: None when it lay on disk, so take it out again."""
-
-    key: str
-    row: Row
-    values: Any = None
 
 
 def digest(key: str) -> bytes:

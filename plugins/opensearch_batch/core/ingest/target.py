@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.cluster import Cluster, Index
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import IngestRequest, LoadSettings
-from opensearch_batch.core.manifest import digest
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.opensearch.cluster import Cluster, Index
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.identity import digest
 
 # The members of a mapping that must not differ: another value means other search results or refused documents.
 _DECISIVE = ("type", "dimension", "data_type", "space_type")

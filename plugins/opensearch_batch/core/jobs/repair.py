@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from opensearch_batch.core.errors import OutputUnusable
-from opensearch_batch.core.jobs.job import BAD_ENDS, CLEAR_TO_PAY, JobRecord, spoil
-from opensearch_batch.core.manifest import Shard, WorkPrefix
-from opensearch_batch.core.output_rows import Answered, OutputRow, OutputRows, load_known
-from opensearch_batch.core.stores.objects import Objects, lines
+from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, spoil
+from opensearch_batch.core.jobs.output_rows import Answered, OutputRow, OutputRows, load_known
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.objects import Objects, lines
+from opensearch_batch.core.types.job import BAD_ENDS, JobRecord
+from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.services.base import Service, job_keys
 
 SPOOL_BYTES = 16 << 20

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.storage.objects import Objects
 
 FREE = ""
 # A holder without a job may still be on its way to submit: uploads and the paid call lie in between.

@@ -18,18 +18,9 @@ from opensearch_batch.core.errors import (
     RetriableError,
     Throttled,
 )
-from opensearch_batch.core.jobs.job import (
-    CLEAR_TO_PAY,
-    Accepted,
-    Asked,
-    Decision,
-    JobRecord,
-    Ledger,
-    decide,
-    honoured,
-    next_generation,
-)
-from opensearch_batch.core.jobs.ml_commons import MLCommons, Model
+from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, Decision, Ledger, decide, honoured, next_generation
+from opensearch_batch.core.opensearch.ml_commons import MLCommons, Model
+from opensearch_batch.core.types.job import Accepted, Asked, JobRecord
 from opensearch_batch.services.base import Provider, Service, explain
 
 INTENT_GRACE_S = 60.0

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from opensearch_batch.core.manifest import digest
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.identity import digest
 
 REFRESH_S = 600.0
 # Twice the longest pause between two refreshes, and some minutes.

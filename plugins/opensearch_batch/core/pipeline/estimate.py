@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.shards.cut import ShardLimits, ends_with
-from opensearch_batch.core.stores.compression import COMPRESSED
-from opensearch_batch.core.stores.objects import ObjectInfo, split_uri, wanted
+from opensearch_batch.core.sharding.cut import ShardLimits, ends_with
+from opensearch_batch.core.storage.compression import COMPRESSED
+from opensearch_batch.core.storage.objects import split_uri, wanted
+from opensearch_batch.core.types.object_info import ObjectInfo
 
 # A line of `aws s3 ls --recursive`: date, time, size, key.
 _LISTED = re.compile(r"\s*\d{4}-\d{2}-\d{2}\s+\d{2}:\d{2}:\d{2}\s+(?P<size>\d+)\s+(?P<key>\S.*?)\s*")

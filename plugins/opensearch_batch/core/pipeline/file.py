@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from opensearch_batch.core.dag_id import refusal_of
+from opensearch_batch.core.config.type_info import choices, example_of, field_at, fields_at, struct_at, type_at
+from opensearch_batch.core.config.yaml_file import YamlFile, place_in
 from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.pipeline.dag_id import refusal_of
 from opensearch_batch.core.pipeline.rules import rules
-from opensearch_batch.core.spec import PipelineSpec
-from opensearch_batch.core.spec_types import choices, example_of, field_at, fields_at, struct_at, type_at
-from opensearch_batch.core.yaml_file import YamlFile, place_in
+from opensearch_batch.core.pipeline.spec import PipelineSpec
 
 SUFFIXES = (".yaml", ".yml")
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]+)`")
@@ -96,7 +96,7 @@ class PipelineFile:
         """Return a spec with its processors read as in a Data Prepper file, which knows other texts as numbers."""
         if spec.ingest.processors is None:
             return spec
-        from opensearch_batch.core.data_prepper.documents.row_documents import read_processors
+        from opensearch_batch.core.ingest.row_documents import read_processors
 
         processors = read_processors(self._file, ("ingest", "processors"))
         return replace(spec, ingest=replace(spec.ingest, processors=processors))
@@ -105,13 +105,13 @@ class PipelineFile:
         """Turn msgspec's message, which ends with a path, into one with a line and what to write."""
         cause, keys = place_in(message)
         if unknown := _UNKNOWN.search(cause):
-            known = [field.name for field in fields_at(keys)]
+            known = [field.name for field in fields_at(PipelineSpec, keys)]
             hint = did_you_mean(unknown["key"], known) or f" The keys are {', '.join(known)}."
             return self.error((*keys, unknown["key"]), f"unknown key.{hint}")
         if missing := _MISSING.search(cause):
             return self.error(keys, f"{missing['key']} is missing; write {_look((*keys, missing['key']))}")
         if wrong := _NOT_ONE_OF.search(cause):
-            known = list(choices(type_at(keys)))
+            known = list(choices(type_at(PipelineSpec, keys)))
             hint = did_you_mean(wrong["value"], known)
             return self.error(keys, f"{wrong['value']!r} is none of {', '.join(known)}.{hint}")
         look = _look(keys)
@@ -129,7 +129,7 @@ def load(path: Path) -> PipelineSpec:
 
 def _look(keys: Sequence[str | int]) -> str:
     """Return how a key is written, from its example."""
-    field = field_at(keys)
+    field = field_at(PipelineSpec, keys)
     if field is None:
         return ""
     struct = struct_at(field.type, ())

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterator
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
-from opensearch_batch.core.ingest.field_map import FieldMap
 from opensearch_batch.core.ingest.request import check_index_name, check_on_missing
-from opensearch_batch.core.json_path import PlainPath
-from opensearch_batch.core.spec import ModelOf, PipelineSpec, Schedule
-from opensearch_batch.core.stores.objects import split_uri
+from opensearch_batch.core.pipeline.spec import ModelOf, PipelineSpec, Schedule
+from opensearch_batch.core.storage.objects import split_uri
+from opensearch_batch.core.transform.field_map import FieldMap
+from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.services import service
 
 Keys = tuple[str | int, ...]
@@ -72,13 +72,13 @@ def _of_documents(spec: PipelineSpec) -> Iterator[tuple[Keys, Callable[[], objec
 
 
 def _check_condition(text: str | None) -> None:
-    from opensearch_batch.core.data_prepper.expressions.expression import compile_condition
+    from opensearch_batch.core.transform.expressions.expression import compile_condition
 
     compile_condition(text)
 
 
 def _check_member(path: str | None, what: str) -> None:
-    from opensearch_batch.core.data_prepper.documents.row_documents import member_at
+    from opensearch_batch.core.ingest.row_documents import member_at
 
     if path is not None:
         member_at(path, what)

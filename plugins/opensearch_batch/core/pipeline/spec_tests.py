@@ -13,23 +13,24 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.cluster import vector_fields
-from opensearch_batch.core.dead_letters import DeadLetters, list_parts, read_letters
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ingest.bulk import Item, fields_of
 from opensearch_batch.core.ingest.documents import Documents, Made
+from opensearch_batch.core.ingest.prediction_map import holds_record, over_sources, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
-from opensearch_batch.core.ingest.rows import Rejected, Source
-from opensearch_batch.core.json_path import PlainPath
-from opensearch_batch.core.manifest import PreparedShard, WorkPrefix
-from opensearch_batch.core.output_rows import Answered
-from opensearch_batch.core.prediction_map import holds_record, over_sources, written_fields
-from opensearch_batch.core.shard import ShardRows, strict_about
-from opensearch_batch.core.shards.cut import ShardLimits
-from opensearch_batch.core.shards.listing import list_source
-from opensearch_batch.core.shards.prepare import Prepare
-from opensearch_batch.core.spec import PipelineSpec, SpecTest
-from opensearch_batch.core.stores.local_files import LocalFiles
+from opensearch_batch.core.ingest.shard_ingest import ShardRows, strict_about
+from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.opensearch.cluster import vector_fields
+from opensearch_batch.core.pipeline.spec import PipelineSpec, SpecTest
+from opensearch_batch.core.sharding.cut import ShardLimits
+from opensearch_batch.core.sharding.listing import list_source
+from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.transform.json_path import PlainPath
+from opensearch_batch.core.types.manifest import PreparedShard
+from opensearch_batch.core.types.rows import Rejected, Source
 from opensearch_batch.services.base import Service, job_keys
 
 SAMPLES = "s3://samples/"
@@ -188,7 +189,7 @@ class SpecRun:
 
     def _documents(self, sources: Sequence[Source], **reading: Any) -> Made:  # noqa: ANN401 - those of `Documents`
         if self._request.processors is not None:
-            from opensearch_batch.core.data_prepper.documents.row_documents import row_documents
+            from opensearch_batch.core.ingest.row_documents import row_documents
 
             return row_documents(self._request, sources, **reading)
         # A sample's vector may be short: what the index takes is checked elsewhere.

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from opensearch_batch.core.jobs.job import BAD_ENDS, Ledger
-from opensearch_batch.core.manifest import Manifest, PrepareCounts, WorkPrefix
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.job import BAD_ENDS
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts
 
 
 class Planned(msgspec.Struct, frozen=True):

@@ -13,10 +13,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from opensearch_batch.core.jobs.job import JobRecord, Ledger
-from opensearch_batch.core.manifest import Manifest, WorkPrefix, save
-from opensearch_batch.core.output_rows import Removed, UsedJobs, removed_uri
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.output_rows import Removed, UsedJobs, removed_uri
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.taken import _Used
+from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.core.types.manifest import Manifest
 
 KEPT_NAMES = ("job.json", "read.json", "removed.json", "taken.json", "used.json")
 # The last second that has a date: of what a pipeline without retention used.
@@ -29,18 +33,6 @@ class Use(msgspec.Struct, frozen=True):
 
     at: float
     jobs: list[UsedJobs]
-
-
-class _Used(msgspec.Struct, frozen=True):
-    at: float
-
-
-def note_taken(objects: Objects, folder: str, *, now: float) -> None:
-    """Note that a run has taken a job, so that no other run removes its files before this one has used them.
-
-    One write and nothing read: `used.json`, which may say for ever, is another file.
-    """
-    save(objects, f"{folder}/taken.json", _Used(now))
 
 
 def note_use(objects: Objects, work: WorkPrefix, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:

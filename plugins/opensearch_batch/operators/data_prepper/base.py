@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from opensearch_batch.core.cluster import Cluster
-from opensearch_batch.core.stores.s3 import S3Objects
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.hooks.data_prepper import SOURCE, place
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook, objects
 
 if TYPE_CHECKING:
-    from opensearch_batch.core.data_prepper.ingest import UnitIngest
-    from opensearch_batch.core.data_prepper.road import Road
+    from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+    from opensearch_batch.core.data_prepper.work_item_ingest import UnitIngest
 
 
 class DataPrepperOperator(BaseOperator):
@@ -33,7 +33,7 @@ class DataPrepperOperator(BaseOperator):
 
     def road(self) -> Road:
         """Read the pipeline from its file, as it is now."""
-        from opensearch_batch.core.data_prepper.road import Road
+        from opensearch_batch.core.data_prepper.compiled_pipeline import Road
 
         return Road.load(Path(self.file), self.pipeline)
 
@@ -51,7 +51,7 @@ class DataPrepperOperator(BaseOperator):
 
     def units(self, road: Road, run_key: str, at: datetime) -> UnitIngest:
         """Return what brings units of a run into the sinks."""
-        from opensearch_batch.core.data_prepper.ingest import UnitIngest
+        from opensearch_batch.core.data_prepper.work_item_ingest import UnitIngest
 
         def target(number: int, name: str) -> S3Objects:
             return self.store("sink", number, name)

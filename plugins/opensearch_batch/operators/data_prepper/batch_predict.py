@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from opensearch_batch.core.data_prepper.scanned import Scanned
-from opensearch_batch.core.jobs.job import Ledger
+from opensearch_batch.core.data_prepper.scan_state import Scanned
+from opensearch_batch.core.jobs.job_records import Ledger
 from opensearch_batch.hooks.opensearch import objects
 from opensearch_batch.operators.base import errors_end_the_task, work_of
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch.core.manifest import Shard
+from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
 from opensearch_batch.operators.base import errors_end_the_task, forced, run_key_of, summary
 from opensearch_batch.operators.data_prepper.base import DataPrepperOperator
@@ -49,7 +49,7 @@ class OpenSearchUnitIngestOperator(DataPrepperOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
         """Ingest."""
-        from opensearch_batch.core.data_prepper.prepare import load_scan
+        from opensearch_batch.core.data_prepper.scan_prepare import load_scan
 
         key = run_key_of(context)
         with errors_end_the_task():

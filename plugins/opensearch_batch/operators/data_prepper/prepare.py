@@ -9,14 +9,15 @@ import msgspec
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch.core.manifest import Shard, save
+from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.data_prepper import MODEL
 from opensearch_batch.operators.base import errors_end_the_task, forced, refuse_many, run_is_over, run_key_of
 from opensearch_batch.operators.data_prepper.base import DataPrepperOperator
 
 if TYPE_CHECKING:
-    from opensearch_batch.core.data_prepper.ingest import UnitIngest
-    from opensearch_batch.core.data_prepper.road import Road
+    from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+    from opensearch_batch.core.data_prepper.work_item_ingest import UnitIngest
 
 # What `run` says where nothing is handed out; without it, this stage failed.
 NOTHING: dict[str, Any] = {"manifest": None, "model_id": "", "rows": []}
@@ -41,13 +42,13 @@ class OpenSearchScanOperator(DataPrepperOperator):
 
     def execute(self, context: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - Airflow's context
         """Look, check, hand out."""
-        from opensearch_batch.core.data_prepper.road import now
+        from opensearch_batch.core.data_prepper.compiled_pipeline import now
 
         with errors_end_the_task():
             return self._scan(self.road(), now(), context)
 
     def _scan(self, road: Any, at: Any, context: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a road, a time, Airflow's context
-        from opensearch_batch.core.data_prepper.prepare import Scan, ScanManifest
+        from opensearch_batch.core.data_prepper.scan_prepare import Scan, ScanManifest
 
         dry_run, force = bool(context["params"].get("dry_run")), forced(context)
         store, key = self.store(), run_key_of(context)
@@ -89,7 +90,7 @@ class OpenSearchScanOperator(DataPrepperOperator):
 
     def _refuse_over(self, road: Any, store: Any, context: Any) -> None:  # noqa: ANN401 - as above
         """Skip a scan beyond `scheduling.count`; one that a person starts is always done."""
-        from opensearch_batch.core.data_prepper.scanned import Scanned
+        from opensearch_batch.core.data_prepper.scan_state import Scanned
 
         scheduling = road.source.scheduling
         most = scheduling.count if scheduling is not None else None
@@ -102,7 +103,7 @@ class OpenSearchScanOperator(DataPrepperOperator):
 
     def _checked(self, road: Road, ingest: UnitIngest) -> str:
         """Check the indexes that are there; name what is done to units with them."""
-        from opensearch_batch.core.data_prepper.documents.event_documents import refuse_plain_vectors
+        from opensearch_batch.core.ingest.event_documents import refuse_plain_vectors
 
         indexes = ingest.indexes(ingest.at)
         for index in indexes:

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from opensearch_batch.core.manifest import save
-from opensearch_batch.core.spec import Alerts
+from opensearch_batch.core.pipeline.spec import Alerts
+from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.hooks.data_prepper import MODEL
 from opensearch_batch.notifications.alerts import News, tell
 from opensearch_batch.operators.base import errors_end_the_task, run_key_of
@@ -46,8 +46,8 @@ class OpenSearchScanReconcileOperator(DataPrepperOperator):
 
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
         """Add up, tell, delete."""
-        from opensearch_batch.core.data_prepper.account import account_of, delete_read
-        from opensearch_batch.core.data_prepper.prepare import load_scan
+        from opensearch_batch.core.data_prepper.scan_account import account_of, delete_read
+        from opensearch_batch.core.data_prepper.scan_prepare import load_scan
 
         prepared = context["ti"].xcom_pull(task_ids=self.prepare, key="run")
         if prepared is None:
@@ -71,7 +71,7 @@ class OpenSearchScanReconcileOperator(DataPrepperOperator):
 
     def _copy_failures(self, road: Any, account: Any, manifest: Any) -> None:  # noqa: ANN401 - core's values
         """Write the inputs of jobs that failed where `dlq` of ml_inference says."""
-        from opensearch_batch.core.data_prepper.letters import write_failed_inputs
+        from opensearch_batch.core.data_prepper.dlq_export import write_failed_inputs
 
         if road.ml is None or road.ml.dlq is None:
             return

@@ -10,10 +10,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
-from opensearch_batch.core.jobs.job import JobRecord
-from opensearch_batch.core.record_ids import RECORD_ID
-from opensearch_batch.core.stores.cohere_errors import cohere_errors
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.storage.cohere_errors import cohere_errors
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.core.types.record_ids import RECORD_ID
 from opensearch_batch.services.cohere import DATASET
 from opensearch_batch.services.providers.stopping import stop_if_live
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opensearch_batch.core.errors import ConfigError, FatalError, NotFound, RetriableError, Throttled
-from opensearch_batch.core.jobs.job import JobRecord
-from opensearch_batch.core.stores.objects import Objects
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.services.openai import FILE
 from opensearch_batch.services.openai import OpenAI as Adapter
 from opensearch_batch.services.providers.stopping import stop_if_live

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opensearch_batch.core.errors import NotFound
-from opensearch_batch.core.jobs.job import JobRecord
+from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.services.providers.aws import aws_errors, plain
 from opensearch_batch.services.providers.stopping import stop_if_live
 from opensearch_batch.services.sagemaker import SageMaker

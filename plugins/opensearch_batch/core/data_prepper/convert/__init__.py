@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.dag_id import MAX_LENGTH, is_dag_id
+from opensearch_batch.core.config.yaml_file import Node, YamlFile
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road
 from opensearch_batch.core.data_prepper.convert.commented_yaml import Verbatim, commented
 from opensearch_batch.core.data_prepper.convert.connections import connections_of
 from opensearch_batch.core.data_prepper.convert.notes import ConversionNotes
@@ -21,11 +22,10 @@ from opensearch_batch.core.data_prepper.convert.routes import one_condition, pat
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.road import Road
-from opensearch_batch.core.data_prepper.sinks.indexing import normal
+from opensearch_batch.core.data_prepper.indexing import normal
 from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES
-from opensearch_batch.core.spec import BatchPredict
-from opensearch_batch.core.yaml_file import Node, YamlFile
+from opensearch_batch.core.pipeline.dag_id import MAX_LENGTH, is_dag_id
+from opensearch_batch.core.pipeline.spec import BatchPredict
 
 
 class Converted(msgspec.Struct, frozen=True):

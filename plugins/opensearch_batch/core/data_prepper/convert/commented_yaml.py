@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from opensearch_batch.core.yaml_file import Keys, Node
+from opensearch_batch.core.config.yaml_file import Keys, Node
 
 WIDTH = 118
 # A note that starts so is a command: it stays on one line, to be copied.

@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from opensearch_batch.core.clients import HTTPS_PORT, NODE_PORT, address_of
+from opensearch_batch.core.config.option_types import ACCOUNT_DIGITS
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road
 from opensearch_batch.core.data_prepper.convert.commented_yaml import COMMAND
 from opensearch_batch.core.data_prepper.convert.refusals import input_bucket
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.options.aws import Aws
-from opensearch_batch.core.data_prepper.options.types import ACCOUNT_DIGITS
-from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.opensearch.client import HTTPS_PORT, NODE_PORT, address_of
 
 OPENSEARCH, SIGNER = "opensearch_default", "aws_opensearch"
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+from opensearch_batch.core.config.yaml_file import Keys
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road
 from opensearch_batch.core.data_prepper.convert.commented_yaml import COMMAND, comment
 from opensearch_batch.core.data_prepper.convert.connections import connection_notes
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.lint import Finding, lint
-from opensearch_batch.core.data_prepper.road import Road
-from opensearch_batch.core.yaml_file import Keys
+from opensearch_batch.core.data_prepper.lint import lint
+from opensearch_batch.core.pipeline.check import Finding
 
 Note = tuple[Keys, str]
 # The traps of findings that are told here too.

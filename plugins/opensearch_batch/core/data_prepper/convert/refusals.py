@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from opensearch_batch.core.clients import HTTPS_PORT, NODE_PORT, address_of
-from opensearch_batch.core.data_prepper.codecs.options import NdjsonInput
+from opensearch_batch.core.config.yaml_file import Keys
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road
 from opensearch_batch.core.data_prepper.convert.routes import one_condition, path_of
-from opensearch_batch.core.data_prepper.events.event import Event
-from opensearch_batch.core.data_prepper.expressions.expression import compile_condition, compile_expression
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.file.source import Bucket
-from opensearch_batch.core.data_prepper.road import Road
+from opensearch_batch.core.data_prepper.options.codecs import NdjsonInput
 from opensearch_batch.core.data_prepper.scan import Area, area_of
-from opensearch_batch.core.data_prepper.sinks.serverless import has_ids
+from opensearch_batch.core.data_prepper.serverless import has_ids
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.stores.objects import ObjectInfo
-from opensearch_batch.core.yaml_file import Keys
+from opensearch_batch.core.opensearch.client import HTTPS_PORT, NODE_PORT, address_of
+from opensearch_batch.core.transform.events.event import Event
+from opensearch_batch.core.transform.expressions.expression import compile_condition, compile_expression
+from opensearch_batch.core.types.object_info import ObjectInfo
 
 RUNS = "The file runs as it is: leave it in include/pipelines/"
 _OP_TYPES = ("index", "create", "upsert")

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from opensearch_batch.core.data_prepper.documents.flow import DEFAULT_ROUTE
-from opensearch_batch.core.data_prepper.events.event import Key, key_of
-from opensearch_batch.core.data_prepper.expressions import grammar
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events.event import Key, key_of
+from opensearch_batch.core.transform.expressions import grammar
+from opensearch_batch.core.transform.flow import DEFAULT_ROUTE
 
 _FORMAT = re.compile(r"\$\{([^}]+)\}")
 _NAME = re.compile(r"[A-Za-z0-9_~/-]+")

@@ -11,18 +11,12 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.expressions.expression import compile_condition
+from opensearch_batch.core.config.option_types import CheckedOptions, Condition, Rule, between, when
+from opensearch_batch.core.config.options import Duration
 from opensearch_batch.core.data_prepper.options.aws import Dlq, MlAws
-from opensearch_batch.core.data_prepper.options.base import Duration
-from opensearch_batch.core.data_prepper.options.types import (
-    CheckedOptions,
-    Condition,
-    Rule,
-    between,
-    key_rules,
-    when,
-)
-from opensearch_batch.core.stores.objects import split_uri
+from opensearch_batch.core.data_prepper.options.event_rules import key_rules
+from opensearch_batch.core.storage.objects import split_uri
+from opensearch_batch.core.transform.expressions.expression import compile_condition
 
 BUILT_IN = (
     "amazon.titan-embed-text-v2:0",

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.options.base import Options
-from opensearch_batch.core.spec import S3_PREFIX, Alerts, Count, Seconds, about
+from opensearch_batch.core.config.options import Options
+from opensearch_batch.core.pipeline.spec import S3_PREFIX, Alerts, Count, Seconds, about
 
 
 class OwnConnections(Options, frozen=True, kw_only=True):

@@ -14,24 +14,25 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from opensearch_batch.core.dag_id import refusal_of
-from opensearch_batch.core.data_prepper.documents.flow import DEFAULT_ROUTE
-from opensearch_batch.core.data_prepper.expressions.expression import compile_condition
+from opensearch_batch.core.config.node_values import is_null
+from opensearch_batch.core.config.option_types import Plugin
+from opensearch_batch.core.config.options import Options
+from opensearch_batch.core.config.reader import Reader
+from opensearch_batch.core.config.yaml_file import Keys, Node, YamlFile
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.own_options import OwnOptions
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.file.source import S3Source
-from opensearch_batch.core.data_prepper.options.base import Options
-from opensearch_batch.core.data_prepper.options.node_values import is_null
-from opensearch_batch.core.data_prepper.options.plugin_names import OTHER_PROCESSORS, OTHER_SINKS, OTHER_SOURCES
-from opensearch_batch.core.data_prepper.options.reader import Reader
-from opensearch_batch.core.data_prepper.options.types import Plugin
-from opensearch_batch.core.data_prepper.processors import PROCESSORS
+from opensearch_batch.core.data_prepper.options.plugin_names import OTHER_SINKS, OTHER_SOURCES
 from opensearch_batch.core.errors import ConfigError, did_you_mean
-from opensearch_batch.core.spec import PipelineSpec
-from opensearch_batch.core.yaml_file import Keys, Node, YamlFile
+from opensearch_batch.core.pipeline.dag_id import refusal_of
+from opensearch_batch.core.pipeline.spec import PipelineSpec
+from opensearch_batch.core.transform.expressions.expression import compile_condition
+from opensearch_batch.core.transform.flow import DEFAULT_ROUTE
+from opensearch_batch.core.transform.processors import PROCESSORS
+from opensearch_batch.core.transform.processors.unavailable import OTHER_PROCESSORS
 
 OWN = "opensearch_batch"
 EXTENSION, OLD_EXTENSION, VERSION = "extension", "pipeline_configurations", "version"

@@ -12,12 +12,13 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.codecs.options import Compression, RecordsCodec
-from opensearch_batch.core.data_prepper.expressions.expression import compile_condition
-from opensearch_batch.core.data_prepper.options.base import Options
+from opensearch_batch.core.config.option_types import BucketName, Condition, Rule, bare
+from opensearch_batch.core.config.options import Options
+from opensearch_batch.core.data_prepper.options.codecs import Compression, RecordsCodec
+from opensearch_batch.core.data_prepper.options.event_rules import key_rules
 from opensearch_batch.core.data_prepper.options.owners import OwnedBuckets
-from opensearch_batch.core.data_prepper.options.types import BucketName, Condition, Rule, bare, key_rules
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.expressions.expression import compile_condition
 
 _STREAMED = "rows are joined as a stream, which no size and no memory limits"
 

@@ -11,12 +11,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.codecs.options import OutputCodec, OutputCompression
-from opensearch_batch.core.data_prepper.file.sinks import NO_FORWARD, SinkOptions
-from opensearch_batch.core.data_prepper.options.aws import Aws
-from opensearch_batch.core.data_prepper.options.base import Duration
-from opensearch_batch.core.data_prepper.options.owners import owner_notes, owner_of, owner_rules
-from opensearch_batch.core.data_prepper.options.types import (
+from opensearch_batch.core.config.option_types import (
     AccountId,
     BucketName,
     ByteCount,
@@ -24,10 +19,15 @@ from opensearch_batch.core.data_prepper.options.types import (
     Rule,
     bare,
     between,
-    check_format,
     when,
 )
-from opensearch_batch.core.yaml_file import Keys
+from opensearch_batch.core.config.options import Duration
+from opensearch_batch.core.config.yaml_file import Keys
+from opensearch_batch.core.data_prepper.file.sinks import NO_FORWARD, SinkOptions
+from opensearch_batch.core.data_prepper.options.aws import Aws
+from opensearch_batch.core.data_prepper.options.codecs import OutputCodec, OutputCompression
+from opensearch_batch.core.data_prepper.options.event_rules import check_format
+from opensearch_batch.core.data_prepper.options.owners import owner_notes, owner_of, owner_rules
 
 _CLIENT = "the S3 client of the Airflow connection decides about connections and retries"
 

@@ -12,24 +12,17 @@ from typing import Annotated, ClassVar, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.events.date_pattern import check_places
-from opensearch_batch.core.data_prepper.expressions.expression import compile_condition
-from opensearch_batch.core.data_prepper.expressions.format_string import compile_format
+from opensearch_batch.core.config.option_types import CheckedOptions, Condition, Rule, Secret, refuse, when
+from opensearch_batch.core.config.options import Options
+from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.data_prepper.options.aws import Dlq, ExternalId, OpenSearchAws, Region, RoleArn
-from opensearch_batch.core.data_prepper.options.base import Options
-from opensearch_batch.core.data_prepper.options.types import (
-    CheckedOptions,
-    Condition,
-    Rule,
-    Secret,
-    key_rules,
-    refuse,
-    when,
-)
+from opensearch_batch.core.data_prepper.options.event_rules import key_rules
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.bulk import Action
 from opensearch_batch.core.ingest.request import check_index_name
-from opensearch_batch.core.yaml_file import Keys
+from opensearch_batch.core.transform.events.date_pattern import check_places
+from opensearch_batch.core.transform.expressions.expression import compile_condition
+from opensearch_batch.core.transform.expressions.format_string import compile_format
 
 IndexType = Literal[
     "custom",

@@ -12,20 +12,12 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.codecs.options import Compression, InputCodec
-from opensearch_batch.core.data_prepper.expressions.expression import compile_condition
-from opensearch_batch.core.data_prepper.options.base import Duration, Options
+from opensearch_batch.core.config.option_types import BucketName, CheckedOptions, Condition, Rule, bare, between, when
+from opensearch_batch.core.config.options import Duration, Options
+from opensearch_batch.core.data_prepper.options.codecs import Compression, InputCodec
+from opensearch_batch.core.data_prepper.options.event_rules import key_rules
 from opensearch_batch.core.data_prepper.options.owners import OwnedBuckets
-from opensearch_batch.core.data_prepper.options.types import (
-    BucketName,
-    CheckedOptions,
-    Condition,
-    Rule,
-    bare,
-    between,
-    key_rules,
-    when,
-)
+from opensearch_batch.core.transform.expressions.expression import compile_condition
 
 Selection = Literal["metadata_only", "data_only", "data_and_metadata"]
 LocalTime = Annotated[datetime, Meta(tz=False, examples=["2026-01-31T00:00:00"])]

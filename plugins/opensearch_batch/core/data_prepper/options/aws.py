@@ -11,8 +11,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.data_prepper.events.date_pattern import check_places
-from opensearch_batch.core.data_prepper.options.types import (
+from opensearch_batch.core.config.option_types import (
     AccountId,
     BucketName,
     CheckedOptions,
@@ -22,7 +21,8 @@ from opensearch_batch.core.data_prepper.options.types import (
     account_rules,
     bare,
 )
-from opensearch_batch.core.yaml_file import Keys
+from opensearch_batch.core.config.yaml_file import Keys
+from opensearch_batch.core.transform.events.date_pattern import check_places
 
 Region = Annotated[str, Meta(min_length=1, examples=["us-east-1"])]
 RoleArn = Annotated[str, Meta(min_length=20, max_length=2048, examples=["arn:aws:iam::123456789012:role/pipeline"])]

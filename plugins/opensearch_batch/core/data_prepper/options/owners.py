@@ -11,15 +11,9 @@ from typing import Annotated, Protocol
 import msgspec
 from msgspec import Meta
 
+from opensearch_batch.core.config.option_types import AccountId, CheckedOptions, Rule, account_notes, account_rules
+from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.data_prepper.options.aws import Aws
-from opensearch_batch.core.data_prepper.options.types import (
-    AccountId,
-    CheckedOptions,
-    Rule,
-    account_notes,
-    account_rules,
-)
-from opensearch_batch.core.yaml_file import Keys
 
 
 class Owned(Protocol):

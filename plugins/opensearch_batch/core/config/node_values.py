@@ -1,0 +1,101 @@
+"""What a node of a YAML file says: its text as it stands there, or what JSON would have in its place.
+
+A number is what the original's reader takes for one: hexadecimal, octal and binary ones, underscores, exponents without
+a point; sexagesimals and dates are texts, and `yes` is true. An account's leading zeros stay where a text is wanted.
+Source: the Resolver of SnakeYAML (2.5) and the YAMLParser of Jackson (2.21).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from opensearch_batch.core.config.yaml_file import NULL, Keys, Node
+
+_TEXT = "tag:yaml.org,2002:str"
+_BOOL = "tag:yaml.org,2002:bool"
+_MAX_DIGITS = 300
+_INTS = (
+    (2, re.compile(r"([-+]?)0b([01_]*[01][01_]*)", re.ASCII)),
+    (16, re.compile(r"([-+]?)0x([0-9a-fA-F_]*[0-9a-fA-F][0-9a-fA-F_]*)", re.ASCII)),
+    (8, re.compile(r"([-+]?)0([0-7_]*[0-7][0-7_]*)", re.ASCII)),
+    (10, re.compile(r"([-+]?)(0|[1-9][0-9_]*)", re.ASCII)),
+)
+_EXPONENT = r"[eE][-+]?[0-9]+"
+_FLOAT = re.compile(
+    rf"[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*(?:{_EXPONENT})?|{_EXPONENT})|\.[0-9_]*[0-9][0-9_]*(?:{_EXPONENT})?)", re.ASCII
+)
+
+
+def is_null(node: Node) -> bool:
+    """Say whether nothing is said."""
+    return node is None or (node.id == "scalar" and node.tag == NULL)
+
+
+def is_bool(node: Node) -> bool:
+    """Say whether a word is a truth value, as `yes` and `off` are; in quotes it is a text."""
+    return bool(node.id == "scalar" and node.tag == _BOOL)
+
+
+def texts_of(node: Node) -> Any:  # noqa: ANN401 - nested texts
+    """Return a value's texts as they stand in the file."""
+    if node.id == "mapping":
+        return {name.value: texts_of(value) for name, value in node.value}
+    if node.id == "sequence":
+        return [texts_of(each) for each in node.value]
+    return None if is_null(node) else node.value
+
+
+def json_of(node: Node) -> Any:  # noqa: ANN401 - any JSON
+    """Return a value as JSON would have it."""
+    if is_null(node):
+        return None
+    if node.id == "mapping":
+        return {name.value: json_of(value) for name, value in node.value}
+    if node.id == "sequence":
+        return [json_of(each) for each in node.value]
+    return _scalar(node)
+
+
+def stands_at(node: Node, path: Keys) -> bool:
+    """Say whether an option stands in a node."""
+    for key in path:
+        if node.id == "mapping":
+            node = next((value for name, value in node.value if name.value == key), None)
+        elif node.id == "sequence" and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+        else:
+            return False
+        if node is None:
+            return False
+    return True
+
+
+def _scalar(node: Node) -> Any:  # noqa: ANN401 - any JSON
+    text, tag = node.value, node.tag.rpartition(":")[2]
+    if tag == "bool":
+        return text.lower() in ("true", "yes", "on")
+    if tag in ("int", "float") or _is_bare(node):
+        number = _number(text)
+        return text if number is None else number
+    return text
+
+
+def _is_bare(node: Node) -> bool:
+    """Say whether a text stands there without quotes and without a tag, which would take room in the file, too."""
+    room = node.end_mark.index - node.start_mark.index
+    return node.tag == _TEXT and not node.style and room == len(node.value)
+
+
+def _number(text: str) -> int | float | None:
+    """Return the number that a text is, None for none, and for one that JSON cannot hold."""
+    if len(text) > _MAX_DIGITS:
+        return None
+    for base, pattern in _INTS:
+        if found := pattern.fullmatch(text):
+            return int(found[1] + found[2].replace("_", ""), base)
+    if _FLOAT.fullmatch(text) is None:
+        return None
+    number = float(text.replace("_", ""))
+    return number if math.isfinite(number) else None

@@ -1,0 +1,68 @@
+"""Offline check of pipeline files of both kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, is_data_prepper
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.lint import lint
+from opensearch_batch.core.data_prepper.serverless import serverless_remarks
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.pipeline.check import Checked, Way, check_pipeline
+
+
+def check_pipelines(paths: Sequence[Path], listing: str | None = None) -> list[Checked]:
+    """Check files; where a Data Prepper file and another one have a pipeline of the same name, the second is wrong."""
+    found = list[Checked]()
+    first: dict[str, Checked] = {}
+    for path in paths:
+        checked = check_data_prepper(path) if is_data_prepper(path) else check_pipeline(path, listing)
+        named = {way.pipeline: way.line for way in checked.pipelines} or {path.stem: 1}
+        twice = [name for name in named if (other := first.get(name)) and (other.pipelines or checked.pipelines)]
+        mistakes = [
+            f"{path}:{named[name]} {name}: {first[name].file} has a pipeline of this name; rename one" for name in twice
+        ]
+        found.append(msgspec.structs.replace(checked, mistakes=[*checked.mistakes, *mistakes]))
+        first = dict.fromkeys(named, checked) | first
+    return found
+
+
+def check_data_prepper(path: Path) -> Checked:
+    """Check a file of Data Prepper's; what is wrong with it is in the account, not raised."""
+    try:
+        file = DataPrepperFile(path)
+        findings = lint(file)
+        remarks = sorted((*file.remarks, *serverless_remarks(file)))
+    except ConfigError as error:
+        return Checked(str(path), mistakes=[str(error)])
+    return Checked(
+        str(path),
+        pipelines=[_way(Road(file, pipeline)) for pipeline in file.pipelines],
+        remarks=[f"{path}:{line} {remark}" for line, remark in remarks],
+        findings=findings,
+    )
+
+
+def _way(road: Road) -> Way:
+    """Return what a pipeline reads for its jobs, what for its rows if it makes none, and all that it writes."""
+    buckets = [bucket for bucket in road.source.buckets if road.ml and bucket.selection == "metadata_only"]
+    sources = [
+        f"s3://{bucket.name}/{prefix}"
+        for bucket in buckets or road.source.buckets
+        for prefix in bucket.include_prefix or ("",)
+    ]
+    sinks = [
+        sink.index if isinstance(sink, OpenSearchSink) else f"s3://{sink.bucket}/" for _, sink in road.pipeline.sinks
+    ]
+    return Way(
+        road.pipeline.name,
+        road.file.line(road.pipeline.keys),
+        ", ".join(sources),
+        road.ml.service_name if road.ml else "",
+        ", ".join(sinks),
+    )

@@ -1,1 +1,0 @@
-"""Objects to events and events to objects: ndjson, newline, json, csv, parquet."""

@@ -1,0 +1,367 @@
+"""What a pipeline's options come to: which objects it looks at, what it does to their rows, and what it writes where.
+
+Made anew from the file wherever a task needs it, so nothing of it travels between tasks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
+from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
+from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.indexing import index_name, is_dynamic, names_index, request_of, writing_of
+from opensearch_batch.core.data_prepper.options import codecs as codec_options
+from opensearch_batch.core.data_prepper.options.aws import S3Dlq
+from opensearch_batch.core.data_prepper.origins import Origins
+from opensearch_batch.core.data_prepper.s3_ingest import S3Writing
+from opensearch_batch.core.data_prepper.scan import Area, Found, Unit
+from opensearch_batch.core.data_prepper.serverless import ServerlessMaker, is_serverless
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.formats.csv_rows import Csv
+from opensearch_batch.core.formats.lines import Read
+from opensearch_batch.core.formats.reading import Codec, Json, Ndjson, Newline, Parquet, read_by
+from opensearch_batch.core.ingest.documents import RowError
+from opensearch_batch.core.ingest.event_documents import EventDocuments, EventMaker
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.objects import Objects, split_uri
+from opensearch_batch.core.transform.enrich import INPUT, Enrich
+from opensearch_batch.core.transform.events.event import Event, key_of
+from opensearch_batch.core.transform.expressions.expression import compile_condition
+from opensearch_batch.core.transform.flow import DROPPED, Flow
+from opensearch_batch.core.transform.prediction_fields import prediction_fields
+from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.rows import Row, Source
+
+OWN_FOLDER = "opensearch-batch"
+
+
+class Road:
+    """One pipeline of a file.
+
+    Args:
+        file: the file.
+        pipeline: one of its pipelines.
+    """
+
+    def __init__(self, file: DataPrepperFile, pipeline: DataPrepperPipeline) -> None:
+        self.file = file
+        self.pipeline = pipeline
+        self.source = pipeline.source
+
+    @classmethod
+    def load(cls, path: Path, name: str) -> Road:
+        """Read a file and take the pipeline of this name.
+
+        Raises:
+            ConfigError: the file is wrong, or has no such pipeline.
+        """
+        file = DataPrepperFile(path)
+        for pipeline in file.pipelines:
+            if pipeline.name == name:
+                return cls(file, pipeline)
+        raise ConfigError(f"{path}: there is no pipeline {name}; it was there when the DAG was made")
+
+    @cached_property
+    def ml(self) -> MlInference | None:
+        """The processor that makes jobs, None where rows are only brought in."""
+        found = [options for _, _, options in self.pipeline.processors if isinstance(options, MlInference)]
+        return found[0] if found else None
+
+    @property
+    def work(self) -> WorkPrefix:
+        """Where our own files lie: where the file says, else beside the jobs' outputs, else beside the data."""
+        said = self.file.own.work
+        if said is None:
+            bucket = split_uri(self.ml.output_path)[0] if self.ml else self.source.buckets[0].name
+            said = f"s3://{bucket}/{OWN_FOLDER}"
+        return WorkPrefix(said, self.pipeline.name)
+
+    def areas(self, now: datetime) -> list[Area]:
+        """Return what a scan at this time looks at; without ml_inference there is nothing to read metadata for."""
+        found = []
+        for bucket in self.source.buckets:
+            since, until = bucket.start_time, bucket.end_time
+            if bucket.range is not None:
+                since = datetime.fromtimestamp(now.timestamp() - bucket.range, UTC)
+            found.append(
+                Area(
+                    bucket.name,
+                    bucket.selection,
+                    bucket.include_prefix,
+                    bucket.exclude_suffix,
+                    None if since is None else since.timestamp(),
+                    None if until is None else until.timestamp(),
+                )
+            )
+        return found
+
+    def job_input(self, found: Found) -> str | None:
+        """Return the object that an event of metadata asks the model for, None where `ml_when` says no.
+
+        Raises:
+            ConfigError: ``input_key`` leads nowhere.
+        """
+        ml, event = self.ml, metadata_event(found.item)
+        if ml is None or self._before_jobs.run(event) == DROPPED or not self._ml_when(event):
+            return None
+        bucket, key = event.value(("bucket",)), event.value(key_of(ml.input_key or "key"))
+        if not isinstance(key, str) or not key:
+            raise ConfigError(f"{found.item.uri}: input_key {ml.input_key} leads to no object's key; mend input_key")
+        return f"s3://{bucket}/{key}"
+
+    def flow(self) -> Flow:
+        """Return what happens to rows; after the join with the inputs, where there is one."""
+        steps = self._steps()
+        at = next((at for at, (_, options) in enumerate(steps) if isinstance(options, S3Enrich)), -1)
+        routes = [(name, compile_condition(text)) for name, text in self.pipeline.routes]
+        sinks = [sink.routes for _, sink in self.pipeline.sinks]
+        return Flow([(name, options.compile()) for name, options in steps[at + 1 :]], routes, sinks)
+
+    @property
+    def decisive(self) -> list[Any]:
+        """What of the pipeline decides what becomes of a row."""
+        steps = [[name, options] for name, options in self._steps()]
+        routes, source = self.pipeline.routes, self.source
+        read = [source.codec, source.compression, source.metadata_root_key, source.disable_s3_metadata_in_event]
+        return msgspec.to_builtins([steps, routes, read], enc_hook=str)  # type: ignore[no-any-return] # a list, as given
+
+    def sink_decisive(self, number: int) -> list[Any]:
+        """Return what of pipeline and sink decides what the sink writes."""
+        sink = self.pipeline.sinks[number][1]
+        said = {name: getattr(sink, name, None) for name in _DECISIVE_OF_SINK}
+        return [*self.decisive, number, msgspec.to_builtins(said, enc_hook=str)]
+
+    def done_for(self, uuids: Sequence[str]) -> str:
+        """Name what is done to units now: another index of the same name, or a changed pipeline, does it anew.
+
+        Args:
+            uuids: one for each sink, of its index.
+        """
+        if self.source.delete_s3_objects_on_read:
+            # What is deleted cannot be done anew.
+            return "read and deleted"
+        sinks = [self.sink_decisive(number) for number in range(len(self.pipeline.sinks))]
+        # Which outputs of jobs are looked at is decided by the buckets.
+        buckets = msgspec.to_builtins(self.source.buckets if self.ml else (), enc_hook=str)
+        return digest(json.dumps([sinks, buckets], sort_keys=True), *uuids)
+
+    def read(self) -> Read:
+        """Return what reads rows, of the inputs that a join takes too."""
+        rows = read_by(codec_of(self.source.codec), self.source.compression)
+        enrich = self._enrich_options
+        if enrich is None:
+            return rows
+        records = read_by(codec_of(enrich.codec), enrich.compression)
+
+        def read(objects: Objects, number: int, source: Source) -> Any:  # noqa: ANN401 - an iterator of either
+            return (records if number == INPUT else rows)(objects, number, source)
+
+        return read
+
+    def enrich(self) -> Enrich | None:
+        """Return the join with the inputs, None for none."""
+        options = self._enrich_options
+        if options is None:
+            return None
+        return Enrich(
+            self._before(S3Enrich),
+            correlation=key_of(options.correlation_keys[0]),
+            merged=[key_of(key) for key in options.keys_to_merge],
+            condition=compile_condition(options.enrich_when),
+            tags_on_failure=options.tags_on_failure,
+        )
+
+    def maker(
+        self, number: int, unit: Unit, objects: Objects, *, origins: Origins, row_error: RowError | None
+    ) -> EventMaker:
+        """Return what makes the documents of a unit for an opensearch sink.
+
+        Args:
+            number: the sink's.
+            unit: its time is what a date in the index's name is made of.
+            objects: where the rows lie.
+            origins: which objects the rows go back to.
+            row_error: tells an AI service's error from a row; None for rows of no job.
+        """
+        sink = self.pipeline.sinks[number][1]
+        if not isinstance(sink, OpenSearchSink):
+            raise TypeError(f"sink {number} writes no documents")
+        make = ServerlessMaker if is_serverless(sink) else EventMaker
+        return make(
+            request_of(sink, unit.at, objects),
+            flow=self.flow,
+            writing=lambda named: writing_of(sink, unit.at, named, origins.place),
+            decisive=self.sink_decisive(number),
+            sink=number,
+            **self._reading(unit, objects, origins=origins, row_error=row_error),
+        )
+
+    def events(
+        self,
+        number: int,
+        unit: Unit,
+        sources: Sequence[Source],
+        objects: Objects,
+        *,
+        origins: Origins,
+        row_error: RowError | None,
+    ) -> EventDocuments:
+        """Return what an s3 sink writes; the arguments are those of `maker`."""
+        sink = self.pipeline.sinks[number][1]
+        if not isinstance(sink, S3Sink):
+            raise TypeError(f"sink {number} writes no objects")
+        reading = self._reading(unit, objects, origins=origins, row_error=row_error)
+        return EventDocuments(self.flow(), S3Writing(sink, unit.at), number, sources, **reading)
+
+    def _reading(self, unit: Unit, objects: Objects, *, origins: Origins, row_error: RowError | None) -> dict[str, Any]:
+        return {
+            "objects": objects,
+            "read": self.read(),
+            "prepare": self._prepare(with_metadata=unit.with_metadata),
+            "row_error": row_error,
+            "enrich": self.enrich(),
+            "records": origins.records,
+        }
+
+    def index(self, number: int, at: datetime) -> str:
+        """Return the index of an opensearch sink, empty where each event names its own."""
+        sink = self.pipeline.sinks[number][1]
+        if not isinstance(sink, OpenSearchSink) or is_dynamic(sink):
+            return ""
+        return index_name(sink, sink.index, at)
+
+    def names_index(self, number: int) -> bool:
+        """Say whether rows or the time name the index of a sink."""
+        sink = self.pipeline.sinks[number][1]
+        return isinstance(sink, OpenSearchSink) and names_index(sink)
+
+    def dlq(self, number: int) -> S3Dlq | None:
+        """Return where a sink's dead letters go beside our own place."""
+        sink = self.pipeline.sinks[number][1]
+        return sink.dlq if isinstance(sink, OpenSearchSink) else None
+
+    def prediction_fields(self) -> list[str]:
+        """Return the members that predictions are copied to, as far as the file says it."""
+        return prediction_fields((name, options) for _, name, options in self.pipeline.processors)
+
+    @property
+    def joins(self) -> bool:
+        """Whether rows are joined with the inputs of their job."""
+        return self._enrich_options is not None
+
+    @cached_property
+    def _enrich_options(self) -> S3Enrich | None:
+        return next((options for _, options in self._steps() if isinstance(options, S3Enrich)), None)
+
+    def index_pattern(self, number: int) -> str:
+        """Return what all indexes of a sink are found by, where events name them."""
+        sink = self.pipeline.sinks[number][1]
+        return f"{sink.index.partition('${')[0]}*" if isinstance(sink, OpenSearchSink) else ""
+
+    def records_of(self, item: ObjectInfo) -> str | None:
+        """Return the object that s3_enrich joins rows of no job of ours with: the original's guess from the name."""
+        options = self._enrich_options
+        if options is None:
+            return None
+        name = item.uri.rpartition("/")[2]
+        found = re.fullmatch(options.s3_object_name_pattern, name)
+        prefix = options.bucket.filter.include_prefix if options.bucket.filter else None
+        said = options.codec.extension
+        extension = said if said.strip() else codec_options.RECORDS_EXTENSION
+        return f"s3://{options.bucket.name}/{prefix or ''}{f'{found[1]}.{extension}' if found and found[1] else name}"
+
+    def _steps(self) -> list[tuple[str, Any]]:
+        """Return the processors that rows go through: a row is no input of a job."""
+        return [
+            (name, options) for _, name, options in self.pipeline.processors if not isinstance(options, MlInference)
+        ]
+
+    def _before(self, kind: type) -> Flow:
+        """Return the processors before the first of a kind."""
+        steps: list[tuple[str, Any]] = []
+        for _, name, options in self.pipeline.processors:
+            if isinstance(options, kind):
+                break
+            if hasattr(options, "compile"):
+                steps.append((name, options.compile()))
+        return Flow(steps)
+
+    @cached_property
+    def _before_jobs(self) -> Flow:
+        """The processors before ml_inference, compiled once: a scan asks them for each object."""
+        return self._before(MlInference)
+
+    @cached_property
+    def _ml_when(self) -> Callable[[Event], bool]:
+        return compile_condition(self.ml.ml_when if self.ml else None)
+
+    def _prepare(self, *, with_metadata: bool) -> Callable[[Event, Row], None] | None:
+        """Return what puts bucket and key into an event."""
+        if not with_metadata or self.source.disable_s3_metadata_in_event:
+            return None
+        root = key_of(self.source.metadata_root_key)
+
+        def prepare(event: Event, row: Row) -> None:
+            bucket, key = split_uri(row.uri)
+            event.put((*root, "bucket"), bucket)
+            event.put((*root, "key"), key)
+
+        return prepare
+
+
+_DECISIVE_OF_SINK = (
+    "index",
+    "document_id",
+    "routing",
+    "action",
+    "actions",
+    "document_root_key",
+    "include_keys",
+    "exclude_keys",
+    "tags_target_key",
+    "routes",
+    "normalize_index",
+    "bucket",
+    "codec",
+    "object_key",
+    "compression",
+    "threshold",
+)
+
+
+def metadata_event(item: ObjectInfo) -> Event:
+    """Return the event that an object is to ml_inference: bucket, key, time (seconds) and length (bytes)."""
+    bucket, key = split_uri(item.uri)
+    return Event({"bucket": bucket, "key": key, "time": item.modified, "length": item.size_bytes})
+
+
+def codec_of(said: Any) -> Codec:  # noqa: ANN401 - the options of any codec
+    """Return what a codec's options ask for."""
+    match said:
+        case codec_options.NdjsonInput():
+            return Ndjson(said.include_empty_objects)
+        case codec_options.NewlineInput():
+            return Newline(said.skip_lines, said.header_destination)
+        case codec_options.JsonInput():
+            return Json(said.key_name, said.include_keys)
+        case codec_options.CsvInput():
+            return Csv(said.delimiter, said.quote_character, said.header or (), said.detect_header)
+    return Parquet()
+
+
+def now() -> datetime:
+    """Return the time, in UTC."""
+    return datetime.fromtimestamp(time.time(), UTC)

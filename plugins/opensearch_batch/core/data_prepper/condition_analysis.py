@@ -1,0 +1,180 @@
+"""Which keys rows are not known to have, and which conditions cannot hold without them, whatever else stands there.
+
+A key is known where a processor reads or makes it, or where the codec or the AI service puts it. A condition is gone
+through with what a row lacks as null, as Data Prepper's expressions take it (2.17), and with any value for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import takewhile
+
+import msgspec
+
+from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperPipeline
+from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
+from opensearch_batch.core.data_prepper.file.source import S3Source
+from opensearch_batch.core.data_prepper.options.codecs import CsvInput, JsonInput, NewlineInput
+from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, key_of
+from opensearch_batch.core.transform.expressions import grammar
+from opensearch_batch.core.transform.expressions.operators import OPERATORS
+from opensearch_batch.core.transform.prediction_fields import PREDICTION_MEMBERS
+from opensearch_batch.core.transform.processors.add_entries import AddEntries
+from opensearch_batch.core.transform.processors.base import ProcessorOptions, key_or_none, keys_named
+from opensearch_batch.core.transform.processors.parse_json import ParseJson
+from opensearch_batch.core.transform.processors.rename_keys import RenameKeys
+
+# What a condition may come to; None is neither true nor false.
+Outcomes = set[bool | None]
+_ANY: Outcomes = {True, False}
+_JOINS = ("and", "or")
+
+
+class KnownRow:
+    """A row of a pipeline with all that rows are known to have, and what the processors make of it.
+
+    Args:
+        pipeline: the pipeline.
+        also: keys that the row has too.
+    """
+
+    def __init__(self, pipeline: DataPrepperPipeline, *also: Key) -> None:
+        self._processors = [
+            options for _, _, options in pipeline.processors if isinstance(options, (ProcessorOptions, S3Enrich))
+        ]
+        self._event, self._once = Event({}), Event({})
+        self._put({*also, *_given_keys(pipeline.source), *self._read_keys()})
+        for options in self._processors:
+            if isinstance(options, ProcessorOptions):
+                with suppress(EventError):
+                    options.compile()(self._event)
+                # What it makes under a condition only, too.
+                self._put(options.makes())
+
+    @property
+    def may_have_any(self) -> bool:
+        """Whether a processor makes keys that only a row knows."""
+        return any(
+            (isinstance(options, ParseJson) and options.destination is None)
+            or (isinstance(options, RenameKeys) and options.entries is None)
+            or (isinstance(options, AddEntries) and any("${" in (entry.key or "") for entry in options.entries))
+            for options in self._processors
+        )
+
+    @property
+    def predictions_are_read(self) -> bool:
+        """Whether a processor looks at what an AI service answered."""
+        return any(key[0] in PREDICTION_MEMBERS for key in self._read_keys())
+
+    def has(self, key: Key) -> bool:
+        """Say whether something may stand at a key behind the processors."""
+        return _may_have(self._event, key)
+
+    def had(self, key: Key) -> bool:
+        """Say whether something may stand there at first, or before the last of them."""
+        return _may_have(self._once, key)
+
+    def _read_keys(self) -> Iterator[Key]:
+        """Yield the keys that processors find in a row: what one reads and none before it makes."""
+        made = set[Key]()
+        for options in self._processors:
+            if isinstance(options, S3Enrich):
+                yield from keys_named([*options.correlation_keys, *options.keys_to_merge])
+            else:
+                yield from options.reads() - made
+                made |= options.makes()
+
+    def _put(self, keys: Iterable[Key]) -> None:
+        for event in (self._event, self._once):
+            for key in sorted(keys, key=len, reverse=True):
+                # An array's elements stand for the array.
+                names = tuple(takewhile(lambda name: not name.isdecimal(), key))
+                if names and not event.has(names):
+                    with suppress(EventError):
+                        event.put(names, "known")
+
+
+def _given_keys(source: S3Source) -> Iterator[Key]:
+    """Yield the keys that stand in rows whatever is in their objects."""
+    yield from ((name,) for name in PREDICTION_MEMBERS)
+    if any(bucket.selection == "data_and_metadata" for bucket in source.buckets):
+        root = key_of(source.metadata_root_key)
+        yield from () if source.disable_s3_metadata_in_event else ((*root, "bucket"), (*root, "key"))
+    match source.codec:
+        case NewlineInput():
+            yield from keys_named(["message", source.codec.header_destination])
+        case CsvInput():
+            yield from ((name,) for name in source.codec.header or ())
+        case JsonInput():
+            yield from ((name,) for name in source.codec.include_keys)
+
+
+def _may_have(event: Event, key: Key) -> bool:
+    """Say whether something stands at a key, or may stand there in what is no known object."""
+    for end in range(1, len(key) + 1):
+        node = event.find(key[:end])
+        if not isinstance(node, dict):
+            return node is not MISSING
+    return True
+
+
+def lacking_keys(text: str, has: Callable[[Key], bool]) -> list[Key]:
+    """Return the keys without which a condition never holds, of those that rows are not known to have.
+
+    Args:
+        text: the condition, which was compiled before.
+        has: says of a key whether rows are known to have it.
+    """
+    tree = grammar.parse(text)
+    absent = {key for key in _keys(tree) if not has(key)}
+    if True in _outcomes(tree, absent):
+        return []
+    alone = [key for key in sorted(absent) if True not in _outcomes(tree, {key})]
+    return alone or sorted(absent)
+
+
+def _outcomes(node: grammar.Node, absent: set[Key]) -> Outcomes:
+    if isinstance(node, grammar.Parenthesized):
+        return _outcomes(node.of, absent)
+    if isinstance(node, grammar.Inverted):
+        return {each is False for each in _outcomes(node.of, absent)}
+    if isinstance(node, grammar.Chain) and node.rest[0][0] in _JOINS:
+        found = _outcomes(node.first, absent)
+        for sign, operand in node.rest:
+            others = _outcomes(operand, absent)
+            found = {OPERATORS[sign](left, right) for left in found for right in others}
+        return found
+    keys = set(_keys(node))
+    return _of_nothing(node) if keys and keys <= absent else _ANY
+
+
+def _of_nothing(node: grammar.Node) -> Outcomes:
+    """Return what a test of keys comes to when nothing stands at any of them."""
+    if isinstance(node, grammar.Pointer):
+        return {None}
+    if isinstance(node, grammar.TypeOf):
+        return {False}
+    if not isinstance(node, grammar.Chain) or len(node.rest) > 1:
+        # A function, perhaps one that fails.
+        return {False, None} if isinstance(node, grammar.Call) else _ANY
+    sign, second = node.rest[0]
+    if sign in ("==", "!="):
+        same = all(isinstance(each, grammar.Pointer) or each == grammar.Literal(None) for each in (node.first, second))
+        return {same == (sign == "==")}
+    return {sign == "not in"}
+
+
+def _keys(part: object) -> Iterator[Key]:
+    """Yield the keys that a part of a condition reads; a quoted one in a call is a text."""
+    if isinstance(part, grammar.Pointer):
+        key = key_or_none(part.text)
+        if key is not None:
+            yield key
+    elif isinstance(part, grammar.Call):
+        yield from _keys(tuple(each for each in part.arguments if not getattr(each, "quoted", False)))
+    elif isinstance(part, tuple):
+        for each in part:
+            yield from _keys(each)
+    elif isinstance(part, msgspec.Struct):
+        yield from _keys(msgspec.structs.astuple(part))

@@ -1,0 +1,112 @@
+"""Dead letters as Data Prepper writes them: the object's body and its key, made of what is given and of nothing else.
+
+The same letters have the same identifier in their key, so an attempt that is repeated at the same time of reference
+replaces its object. Times are UTC; the original writes its machine's local time with a Z behind it. Source: DlqObject,
+S3DlqWriter, KeyPathGenerator, MLBatchJobFailedDlqData and FailedDlqData (2.17).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.transform.events.date_pattern import check_places
+from opensearch_batch.core.transform.expressions.format_string import dated
+from opensearch_batch.core.transform.json_path import check_json
+
+VERSION = 2
+_ML_INFERENCE, _OPENSEARCH = "s3", "opensearch"
+_MILLISECOND = 1000
+
+
+class FailedInput(msgspec.Struct, frozen=True, rename="camel"):
+    """An input that ml_inference could not submit; `data` is its event as a text."""
+
+    s3_bucket: str
+    s3_key: str
+    status: int
+    message: str
+    data: str
+
+
+class FailedDocument(msgspec.Struct, frozen=True, rename="camel"):
+    """A document that the opensearch sink could not write; `status` is 0 where the index gave none."""
+
+    index: str
+    index_id: str | None
+    status: int
+    message: str
+    document: msgspec.Raw | str
+
+
+class Letter(msgspec.Struct, frozen=True, rename="camel"):
+    """One dead letter of the original."""
+
+    plugin_id: str
+    plugin_name: str
+    pipeline_name: str
+    failed_data: FailedInput | FailedDocument
+    timestamp: str
+
+
+def ml_inference_letter(
+    event: bytes, *, pipeline: str, bucket: str, key: str, status: int, message: str, at: datetime
+) -> Letter:
+    """Return the dead letter of an input object."""
+    failed = FailedInput(bucket, key, status, message, event.decode(errors="replace"))
+    return _letter(_ML_INFERENCE, pipeline, failed, at)
+
+
+def opensearch_letter(
+    document: bytes, *, pipeline: str, index: str, index_id: str | None, status: int, message: str, at: datetime
+) -> Letter:
+    """Return the dead letter of a document; one that is no JSON stands there as a text."""
+    try:
+        shown: msgspec.Raw | str = msgspec.Raw(check_json(document))
+    except RecordRejected:
+        shown = document.decode(errors="replace")
+    return _letter(_OPENSEARCH, pipeline, FailedDocument(index, index_id, status, message, shown), at)
+
+
+def dlq_body(letters: Sequence[Letter]) -> bytes:
+    """Return the object that holds dead letters."""
+    return msgspec.json.encode({"dlqObjects": letters})
+
+
+def dlq_key(letters: Sequence[Letter], *, key_path_prefix: str | None, at: datetime) -> str:
+    """Return the key of the object that holds dead letters, of one plugin of one pipeline.
+
+    Raises:
+        ConfigError: the prefix has a date pattern that no key may have.
+    """
+    first = letters[0]
+    name = f"dlq-v{VERSION}-{first.pipeline_name}-{first.plugin_id}-{_instant(at)}-{_identifier(letters)}.json"
+    return f"{_prefix(key_path_prefix, at)}{name}" if key_path_prefix else name
+
+
+def _prefix(text: str, at: datetime) -> str:
+    check_places(text)
+    return f"{dated(text, at).removesuffix('/')}/"
+
+
+def _letter(plugin: str, pipeline: str, failed: FailedInput | FailedDocument, at: datetime) -> Letter:
+    time = at.astimezone(UTC)
+    timestamp = f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // _MILLISECOND:03}Z"
+    return Letter(plugin, plugin, pipeline, failed, timestamp)
+
+
+def _instant(at: datetime) -> str:
+    """Return a time as Java's Instant writes itself: without a fraction, or with three or six digits of it."""
+    time = at.astimezone(UTC)
+    fraction = f".{time.microsecond:06}" if time.microsecond else ""
+    return f"{time:%Y-%m-%dT%H:%M:%S}{fraction.removesuffix('000')}Z"
+
+
+def _identifier(letters: Sequence[Letter]) -> uuid.UUID:
+    """Return the same identifier for the same letters, whenever they are written."""
+    failed = msgspec.json.encode([letter.failed_data for letter in letters])
+    return uuid.uuid5(uuid.NAMESPACE_OID, failed.decode())

@@ -1,0 +1,63 @@
+"""Our dead letters, once more in the original's form and place, for who watches those.
+
+Ours stay what is replayed and counted; these are copies, and the same letters make the same objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from opensearch_batch.core.data_prepper.compiled_pipeline import metadata_event
+from opensearch_batch.core.data_prepper.dlq import Letter, dlq_body, dlq_key, ml_inference_letter, opensearch_letter
+from opensearch_batch.core.data_prepper.options.aws import S3Dlq
+from opensearch_batch.core.storage.dead_letters import as_bytes, list_parts, read_letters
+from opensearch_batch.core.storage.objects import Objects, split_uri
+from opensearch_batch.core.types.object_info import ObjectInfo
+
+# The original's status for what no server has refused.
+NO_STATUS = 400
+
+
+def write_dlq(
+    objects: Objects, target: Objects, dlq: S3Dlq, *, queue: str, pipeline: str, index: str, at: datetime
+) -> None:
+    """Write the dead letters of a queue as those of the opensearch sink, an object for each part of the queue."""
+    for part in list_parts(objects, queue):
+        letters = [
+            opensearch_letter(
+                as_bytes(letter),
+                pipeline=pipeline,
+                index=index,
+                index_id=letter.id,
+                status=letter.status or NO_STATUS,
+                message=letter.reason,
+                at=at,
+            )
+            for letter in read_letters(objects, part)
+        ]
+        _write(target, dlq, letters, at)
+
+
+def write_failed_inputs(
+    target: Objects, dlq: S3Dlq, inputs: Sequence[ObjectInfo], *, pipeline: str, reason: str, at: datetime
+) -> None:
+    """Write the inputs of a job that failed as the dead letters of ml_inference."""
+    letters = []
+    for item in inputs:
+        bucket, key = split_uri(item.uri)
+        event = metadata_event(item).to_json()
+        letters.append(
+            ml_inference_letter(
+                event, pipeline=pipeline, bucket=bucket, key=key, status=NO_STATUS, message=reason, at=at
+            )
+        )
+    _write(target, dlq, letters, at)
+
+
+def _write(target: Objects, dlq: S3Dlq, letters: Sequence[Letter], at: datetime) -> None:
+    if letters:
+        key = dlq_key(letters, key_path_prefix=dlq.key_path_prefix, at=at)
+        target.write(f"s3://{dlq.bucket}/{key}", msgspec.json.format(dlq_body(letters), indent=-1))

@@ -1,1 +1,0 @@
-"""Rows to events, through processors and routes, to documents."""

@@ -1,0 +1,149 @@
+"""How an opensearch sink's options become requests: the index and its body, ids, actions and shapes of documents.
+
+Source: Data Prepper's IndexConfiguration, IndexManager and EventActionResolver (2.17).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.serverless import has_ids
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES
+from opensearch_batch.core.ingest.event_items import OfEvent, Shape, Writing
+from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.storage.objects import Objects, Stored
+from opensearch_batch.core.transform.events.event import Event, EventError, key_of
+from opensearch_batch.core.transform.expressions.expression import compile_condition
+from opensearch_batch.core.transform.expressions.format_string import compile_format, dated
+from opensearch_batch.core.types.rows import Row
+
+
+def is_dynamic(sink: OpenSearchSink) -> bool:
+    """Say whether each event names its index."""
+    return "${" in sink.index
+
+
+def index_name(sink: OpenSearchSink, text: str, at: datetime) -> str:
+    """Return an index's name at a time."""
+    name = dated(text, at)
+    return normal(name) if sink.normalize_index else name
+
+
+def normal(name: str) -> str:
+    """Return a name as an index may have it: lower case, without forbidden characters."""
+    kept = "".join(each for each in name.lower() if each not in '[]"*\\<>|,/? #')
+    return kept.lstrip("-_+")
+
+
+def index_body(sink: OpenSearchSink, objects: Objects) -> dict[str, Any] | None:
+    """Return what an absent index is made with, None where the file says nothing of it.
+
+    Raises:
+        ConfigError: the template's file is not there, or is no JSON object.
+    """
+    template = _template(sink, objects)
+    if sink.template_type == "index-template":
+        template = template.get("template", template)
+    settings = dict(template.get("settings", {}))
+    for name in ("number_of_shards", "number_of_replicas"):
+        if value := getattr(sink, name):
+            settings[f"index.{name}"] = value
+    body = {
+        "settings": settings,
+        "mappings": template.get("mappings", {}),
+        "aliases": template.get("aliases", {}),
+    }
+    return {name: value for name, value in body.items() if value} or None
+
+
+def _template(sink: OpenSearchSink, objects: Objects) -> dict[str, Any]:
+    if sink.template_content:
+        return dict(json.loads(sink.template_content))
+    name = sink.template_file
+    if not name:
+        return {}
+    try:
+        stored = objects.read(name) if name.startswith("s3://") else Stored(Path(name).read_bytes(), "")
+        template = json.loads(stored.content) if stored is not None else None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"template_file {name} cannot be read: {error}") from error
+    if not isinstance(template, dict):
+        raise ConfigError(f"template_file {name}: no JSON object is there; upload the template")
+    return template
+
+
+def request_of(sink: OpenSearchSink, at: datetime, objects: Objects) -> IngestRequest:
+    """Return how a sink is written; the index is empty where each event names its own."""
+    return IngestRequest(
+        "" if is_dynamic(sink) else index_name(sink, sink.index, at),
+        {},
+        index_body=index_body(sink, objects),
+        max_body_bytes=min(MAX_BODY_BYTES, sink.bulk_bytes or MAX_BODY_BYTES),
+    )
+
+
+def names_index(sink: OpenSearchSink) -> bool:
+    """Say whether rows or the time name the index, so that there is no one index whose loss would be seen."""
+    return is_dynamic(sink) or "%{" in sink.index
+
+
+def writing_of(
+    sink: OpenSearchSink, at: datetime, named: Callable[[str], None], place: Callable[[Row], tuple[str, int]]
+) -> Writing:
+    """Return what a sink writes of an event; `place` is where a row stands."""
+    index: OfEvent | None = None
+    if is_dynamic(sink):
+        name = compile_format(sink.index)
+
+        def index(event: Event) -> str:
+            return index_name(sink, name(event), at)
+
+    return Writing(
+        id_of=_format(sink.document_id),
+        is_named=has_ids(sink),
+        routing=_format(sink.routing),
+        action=_action(sink),
+        index=index,
+        shape=Shape(
+            key_of(sink.document_root_key) if sink.document_root_key else None,
+            sink.include_keys,
+            sink.exclude_keys,
+            sink.tags_target_key,
+        ),
+        named=named,
+        place=place,
+    )
+
+
+def _format(text: str | None) -> OfEvent | None:
+    """Return a format that gives nothing for an event that lacks a key: the id is made of its place then."""
+    if text is None:
+        return None
+    compiled = compile_format(text)
+
+    def format_(event: Event) -> str:
+        try:
+            return compiled(event)
+        except EventError:
+            return ""
+
+    return format_
+
+
+def _action(sink: OpenSearchSink) -> Any:  # noqa: ANN401 - an action, or what gives one
+    """Return the action: of several the first whose condition holds, else the last."""
+    if not sink.actions:
+        return compile_format(sink.action) if "${" in sink.action else sink.action
+    actions = [(compile_condition(each.when), compile_format(each.type)) for each in sink.actions]
+
+    def action(event: Event) -> str:
+        found = next((kind for when, kind in actions if when(event)), actions[-1][1])
+        return found(event).lower()
+
+    return action

@@ -1,0 +1,130 @@
+"""The account of a scan's run: what became of every row and every object, and what is left undone and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+
+from opensearch_batch.core.data_prepper.scan import Unit
+from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
+from opensearch_batch.core.data_prepper.scan_state import Scanned
+from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.job import BAD_ENDS
+
+COUNTED = ("read", "indexed", "unchanged", "dead_letters", "unrouted", "dropped")
+
+
+class UnitCounts(msgspec.Struct, frozen=True):
+    """Rows `read` and what became of them; a row that goes to several sinks is written to each."""
+
+    read: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    dead_letters: int = 0
+    unrouted: int = 0
+    dropped: int = 0
+
+
+class Undone(msgspec.Struct, frozen=True):
+    """A unit that is not done: its objects, and why, as far as its job's record says it.
+
+    `failed` says that its job ended badly or was refused, so that nothing more comes of it by itself.
+    """
+
+    unit: Unit
+    reason: str
+    failed: bool = False
+
+
+class ScanAccount(msgspec.Struct, frozen=True):
+    """What became of a run; `gone` outputs of jobs should have been read again and were there no more."""
+
+    pipeline: str
+    run_key: str
+    objects: ScanCounts
+    counts: UnitCounts
+    units: int
+    jobs: int
+    dead_letters: list[str] = []
+    undone: list[Undone] = []
+    gone: int = 0
+
+    @property
+    def all_unrouted(self) -> bool:
+        """Whether every row that was read goes to no sink."""
+        return 0 < self.counts.read == self.counts.unrouted
+
+
+def account_of(objects: Objects, work: WorkPrefix, manifest: ScanManifest, *, sinks: int) -> ScanAccount:
+    """Add up what the ingests of all units counted.
+
+    Rows are read once for each sink; `read`, `unrouted` and `dropped` are those of the first.
+    """
+    total: Counter[str] = Counter()
+    letters, undone, gone = list[str](), list[Undone](), 0
+    shards, scanned = {shard.id: shard for shard in manifest.shards}, Scanned(objects, work)
+    for unit in manifest.units:
+        done = scanned.done(unit)
+        if done is None or done.run != manifest.run_key:
+            shard = shards.get(unit.id)
+            undone.append(_undone(objects, work.job(shard.job), unit) if shard else Undone(unit, "its ingest failed"))
+            continue
+        gone += done.gone
+        for number, report in enumerate(_reports(objects, work, manifest.run_key, unit, sinks)):
+            for name in COUNTED if number == 0 else ("indexed", "unchanged", "dead_letters"):
+                total[name] += getattr(report.counts, name)
+            letters += [report.dead_letters] if report.dead_letters else []
+    counts = UnitCounts(**total)
+    return ScanAccount(
+        manifest.pipeline,
+        manifest.run_key,
+        manifest.counts,
+        counts,
+        len(manifest.units),
+        len(manifest.shards),
+        letters,
+        undone,
+        gone,
+    )
+
+
+def _reports(objects: Objects, work: WorkPrefix, run_key: str, unit: Unit, sinks: int) -> Iterator[IngestReport]:
+    for number in range(sinks):
+        stored = objects.read(work.ingest_report(run_key, f"{unit.id}-{number}"))
+        if stored is not None:
+            yield msgspec.json.decode(stored.content, type=IngestReport)
+
+
+def _undone(objects: Objects, folder: str, unit: Unit) -> Undone:
+    found = Ledger(objects, folder).load()
+    if found is None:
+        return Undone(unit, "no job was submitted for it")
+    record = found[0]
+    if record.refused is not None:
+        return Undone(unit, f"its job was refused: {record.refused}", failed=True)
+    if record.end is None:
+        return Undone(unit, f"its job {record.name} has not ended")
+    reason = f": {record.end.reason}" if record.end.reason else ""
+    return Undone(unit, f"its job {record.name} ended {record.end.state}{reason}", failed=record.end.state in BAD_ENDS)
+
+
+def delete_read(objects: Objects, work: WorkPrefix, manifest: ScanManifest) -> int:
+    """Delete the objects of the units that this run has done, inputs and rows alike; return how many.
+
+    What an earlier run did is no reason: this one may have been asked for something else. An object that changed
+    meanwhile is new, and stays.
+    """
+    deleted, scanned = 0, Scanned(objects, work)
+    for unit in manifest.units:
+        done = scanned.done(unit)
+        for item in (*unit.objects, *done.read) if done is not None and done.run == manifest.run_key else ():
+            now = objects.head(item.uri)
+            if now is not None and now.etag == item.etag:
+                objects.delete(item.uri)
+                deleted += 1
+    return deleted

@@ -1,0 +1,230 @@
+"""prepare of a Data Prepper pipeline: a scan becomes units; the inputs of a job are named in a manifest, as they are.
+
+The manifest lies below our own prefix: the original writes it among the inputs, where the next scan finds it.
+Source: Data Prepper's SageMakerBatchJobCreator and BedrockBatchJobCreator (2.17).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+from opensearch_batch.core.data_prepper.file.source import ProcessingCondition
+from opensearch_batch.core.data_prepper.scan import Found, Known, Plan, Unit, list_areas, plan_scan
+from opensearch_batch.core.data_prepper.scan_state import Scanned, Writers
+from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.storage.objects import Objects, split_uri
+from opensearch_batch.core.transform.events.event import Event
+from opensearch_batch.core.transform.expressions.expression import compile_condition
+from opensearch_batch.core.types.job import BAD_ENDS
+from opensearch_batch.core.types.manifest import JOB_NAME, Shard
+
+MANIFEST_INDENT = 4
+
+
+class ScanCounts(msgspec.Struct, frozen=True):
+    """Objects of a scan: `found` in all, `new` ones taken now.
+
+    `not_for_jobs` are metadata that `ml_when` does not take, `held_back` outputs of jobs that are read with their job
+    or not yet.
+    """
+
+    found: int = 0
+    new: int = 0
+    not_for_jobs: int = 0
+    held_back: int = 0
+
+
+class ScanManifest(msgspec.Struct, frozen=True):
+    """What a run has in hand: `at` is the time of the scan, `shards` the inputs of jobs by the ids of their units."""
+
+    pipeline: str
+    run_key: str
+    at: datetime
+    counts: ScanCounts
+    units: list[Unit]
+    shards: list[Shard] = []
+    model_id: str = ""
+    ended_badly: list[str] = []
+
+    def unit(self, id: str) -> Unit:  # noqa: A002 - the field's own name
+        """Return a unit by its id."""
+        return next(unit for unit in self.units if unit.id == id)
+
+
+class Scan:
+    """One scan of a pipeline.
+
+    Args:
+        road: the pipeline.
+        objects: where its objects lie.
+        run: names the run.
+        at: the time.
+        done_for: names what is done to units now.
+        is_over: says of another run whether it has ended.
+    """
+
+    def __init__(
+        self,
+        road: Road,
+        objects: Objects,
+        *,
+        run: str,
+        at: datetime,
+        done_for: str,
+        is_over: Callable[[str], bool],
+    ) -> None:
+        self._road = road
+        self._objects = objects
+        self._run = run
+        self._at = at
+        self._done_for = done_for
+        self._is_over = is_over
+        self._work = road.work
+        self._scanned = Scanned(objects, road.work)
+
+    def plan(self, *, force: bool = False, writes: bool = True) -> tuple[list[Unit], ScanCounts]:
+        """Return the units of this run; what is done is among them with `force`.
+
+        A plan that `writes` is recorded, so that no other run takes the same.
+        """
+        found, not_for_jobs, held_back = self._found()
+
+        def plan(known: Known) -> Plan:
+            return plan_scan(
+                Known(known.scans) if force else known,
+                found,
+                run=self._run,
+                at=self._at,
+                done_for=self._done_for,
+                objects_per_job=self._objects_per_job,
+                is_done=lambda unit: not force and self._scanned.is_done(unit, self._done_for),
+                is_over=self._is_over,
+            )
+
+        made = self._scanned.take(plan) if writes else plan(self._scanned.known())
+        new = sum(len(unit.objects) for unit in made.units)
+        counts = ScanCounts(len(found) + not_for_jobs + held_back, new, not_for_jobs, held_back)
+        return list(made.units), counts
+
+    def shards(
+        self, units: Sequence[Unit], job_key: Callable[[str], str], *, force: bool
+    ) -> tuple[list[Shard], list[str]]:
+        """Return the shards of the units that are jobs, and the jobs that ended badly and that nobody asked again.
+
+        Their manifests are written, the same each time.
+        """
+        shards, ended_badly = list[Shard](), list[str]()
+        for unit in units:
+            if unit.kind == "job":
+                job = job_key(unit.id)
+                if not force and self._ended_badly(job):
+                    ended_badly.append(self._work.job(job))
+                else:
+                    shards.append(self._shard(unit, job))
+        return shards, ended_badly
+
+    def _shard(self, unit: Unit, job: str) -> Shard:
+        ml = self._road.ml
+        assert ml is not None  # noqa: S101 - only ml_inference makes jobs
+        output = ml.output_path.rstrip("/")
+        if ml.service_name == "bedrock":
+            return Shard(unit.id, unit.inputs[0], job, 0, unit.size_bytes, output=ml.output_path)
+        uri = f"{self._work.job(job)}/input.manifest"
+        self._objects.write(uri, manifest_of(unit.inputs))
+        return Shard(unit.id, uri, job, 0, unit.size_bytes, output=f"{output}/{JOB_NAME}")
+
+    def _ended_badly(self, job: str) -> bool:
+        found = Ledger(self._objects, self._work.job(job)).load()
+        return found is not None and found[0].end is not None and found[0].end.state in BAD_ENDS
+
+    @property
+    def _objects_per_job(self) -> int:
+        ml = self._road.ml
+        return ml.max_batch_size if ml is not None and ml.service_name == "sagemaker" else 1
+
+    def _found(self) -> tuple[list[Found], int, int]:
+        """Return what may be taken, and count what is not."""
+        listed = list_areas(self._objects, self._road.areas(self._at), own=[f"{self._work.root}/"])
+        writers = Writers(self._objects, self._work)
+        conditions = _Conditions(self._objects, self._road, self._at)
+        taken, not_for_jobs, held_back = list[Found](), 0, 0
+        for each in listed:
+            if each.selection == "metadata_only":
+                asked = self._road.job_input(each)
+                if asked is None:
+                    not_for_jobs += 1
+                else:
+                    taken.append(msgspec.structs.replace(each, input=asked))
+            elif writers.holds(each.item.uri) or conditions.hold(each):
+                held_back += 1
+            else:
+                taken.append(each)
+        return taken, not_for_jobs, held_back
+
+
+class _Conditions:
+    """Knows which objects wait for one that says that all of a folder are complete."""
+
+    def __init__(self, objects: Objects, road: Road, at: datetime) -> None:
+        self._objects = objects
+        self._at = at
+        self._by_bucket: dict[str, list[ProcessingCondition]] = {}
+        for bucket in road.source.buckets:
+            self._by_bucket.setdefault(bucket.name, []).extend(bucket.processing_conditions)
+        self._said: dict[tuple[str, str], bool] = {}
+
+    def hold(self, found: Found) -> bool:
+        """Say whether an object waits; the one that others wait for is no data."""
+        bucket, key = split_uri(found.item.uri)
+        folder, _, name = found.item.uri.rpartition("/")
+        for condition in self._by_bucket.get(bucket, ()):
+            if condition.applicable_prefix and not key.startswith(condition.applicable_prefix):
+                continue
+            if name == condition.object_name:
+                return True
+            # As in the original: it waits so long and no longer.
+            waits_s = condition.max_retry * condition.retry_delay
+            if self._at.timestamp() - found.item.modified < waits_s and not self._holds(folder, condition):
+                return True
+        return False
+
+    def _holds(self, folder: str, condition: ProcessingCondition) -> bool:
+        asked = (folder, condition.when)
+        if asked not in self._said:
+            self._said[asked] = self._read(f"{folder}/{condition.object_name}", condition.when)
+        return self._said[asked]
+
+    def _read(self, uri: str, when: str) -> bool:
+        stored = self._objects.read(uri)
+        if stored is None:
+            return False
+        try:
+            return compile_condition(when)(Event.of(stored.content.strip()))
+        except RecordRejected:
+            return False
+
+
+def manifest_of(inputs: Sequence[str]) -> bytes:
+    """Return the manifest of objects of one bucket, as the original writes it."""
+    split = [split_uri(uri) for uri in inputs]
+    body: list[Any] = [{"prefix": f"s3://{split[0][0]}/"}, *(key for _, key in split)]
+    return json.dumps(body, indent=MANIFEST_INDENT).encode()
+
+
+def load_scan(objects: Objects, uri: str) -> ScanManifest:
+    """Read what a run has in hand.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    stored = objects.read(uri)
+    if stored is None:
+        raise ConfigError(f"{uri}: no manifest; clear prepare to write it")
+    return msgspec.json.decode(stored.content, type=ScanManifest)

@@ -1,0 +1,208 @@
+"""JSON objects are found in lines that are not one object each: several on a line, one over lines, elements of arrays.
+
+What does not fit together costs its first line alone; the next one is looked at afresh.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+
+import msgspec
+
+from opensearch_batch.core.storage.objects import Line
+from opensearch_batch.core.transform.json_path import TOO_DEEP
+from opensearch_batch.core.types.rows import MAX_ROW_BYTES, Blank, Rejected, Row
+
+Entry = Row | Blank | Rejected
+BOM = b"\xef\xbb\xbf"
+CUT = f"the row is longer than {MAX_ROW_BYTES} bytes"
+_OPEN, _QUOTE = b'{"'
+_OPENING = b"{["
+_VALUE_ENDS = (b"}", b"]", b'"')
+_GOES_ON = (b",", b"}", b"]", b":")
+_SPACES = re.compile(rb"[ \t\r\n]*")
+# A text as a whole, else each bracket, and the quote of a text that does not end.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\]]')
+
+
+class _Broken(Exception):
+    """The lines that were read so far are no JSON, whatever follows."""
+
+
+class Scanner:
+    """Finds the objects of lines that are not one object each.
+
+    Lines wait while a value that starts in the first of them is open. When they turn out broken the first is rejected,
+    and so are those below that are indented more, as parts of the same value; the others are taken afresh.
+    """
+
+    def __init__(self, number: int, uri: str, *, include_empty_objects: bool) -> None:
+        self._number, self._uri, self._include_empty_objects = number, uri, include_empty_objects
+        self._lines: list[Line] = []
+        self._size_bytes = 0
+        self._found: list[Entry] = []
+        # The open value: its line and offset, its text so far, and how many brackets are open.
+        self._start: tuple[int, int] | None = None
+        self._parts: list[bytes] = []
+        self._depth = 0
+        # The array at the root: the line it starts in, and whether its last thing is an element.
+        self._array: tuple[Row | None, bool] = (None, False)
+        self._array_before: tuple[Row | None, bool] = self._array
+        self._broken: Line | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether the next line may be no row of its own."""
+        return self._start is not None or self._array[0] is not None or self._broken is not None
+
+    def take(self, line: Line) -> Iterator[Entry]:
+        """Yield what is sure with one more line."""
+        if line.number == 1 and line.content.startswith(BOM):
+            line = Line(1, line.content.removeprefix(BOM), line.cut, len(BOM))
+        yield from self._take(deque([line]))
+
+    def end(self) -> Iterator[Entry]:
+        """Yield what is left: what is still open is broken."""
+        while self._lines:
+            rejected, again = self._reject("not JSON: what starts in this line does not end")
+            yield rejected
+            yield from self._take(deque(again))
+        yield from self._unended_array()
+
+    def _take(self, waiting: deque[Line]) -> Iterator[Entry]:
+        while waiting:
+            line = waiting.popleft()
+            if self._broken is not None and _indent(line) > _indent(self._broken):
+                reason = f"part of the broken value that starts in line {self._broken.number}"
+                yield Rejected((self._row(line),), reason)
+                continue
+            self._broken = None
+            try:
+                entries = self._feed(line)
+            except _Broken as error:
+                rejected, again = self._reject(str(error))
+                entries = [rejected]
+                waiting.extendleft(reversed(again))
+            yield from entries
+
+    def _reject(self, reason: str) -> tuple[Rejected, list[Line]]:
+        """Reject the first waiting line; return the others."""
+        first, *again = self._lines
+        self._broken = first if self._start is not None else None
+        self._array = self._array_before
+        self._start, self._parts, self._depth = None, [], 0
+        self._forget()
+        return Rejected((self._row(first),), reason), again
+
+    def _forget(self) -> None:
+        self._lines, self._size_bytes, self._found = [], 0, []
+
+    def _feed(self, line: Line) -> list[Entry]:
+        """Return what a line completes, nothing while a value is open."""
+        if not self._lines:
+            self._array_before = self._array
+        elif not _fits(self._lines[0], self._lines[-1], line):
+            self._lines.append(line)
+            raise _Broken("not JSON: what starts in this line is not continued in the next ones")
+        self._lines.append(line)
+        self._size_bytes += len(line.content)
+        if line.cut or self._size_bytes > MAX_ROW_BYTES:
+            raise _Broken(CUT)
+        self._scan(line)
+        if self._start is not None:
+            return []
+        found = self._found or [Blank(self._number)]
+        self._forget()
+        return found
+
+    def _scan(self, line: Line) -> None:
+        content, at = line.content, 0
+        while True:
+            if self._start is None:
+                spaces = _SPACES.match(content, at)
+                at = spaces.end() if spaces else at
+                if at == len(content):
+                    return
+                if content[at] != _OPEN:
+                    self._at_root(content[at : at + 1], line)
+                    at += 1
+                    continue
+                self._found += self._unended_array() if self._array[1] else ()
+                self._start = (line.number, line.offset + at)
+            end = self._close(content, at)
+            self._parts.append(content[at:end])
+            if self._depth:
+                return
+            self._complete()
+            at = end
+
+    def _at_root(self, mark: bytes, line: Line) -> None:
+        array, after_element = self._array
+        if mark == b"[" and array is None:
+            self._array = (self._row(line), False)
+        elif mark == b"," and after_element:
+            self._array = (array, False)
+        elif mark == b"]" and array is not None:
+            self._array = (None, False)
+        else:
+            raise _Broken("neither a JSON object nor an array of them")
+
+    def _unended_array(self) -> Iterator[Rejected]:
+        array, _ = self._array
+        self._array = (None, False)
+        if array is not None:
+            yield Rejected((array,), "the array that starts in this line does not end; objects of it were read")
+
+    def _close(self, content: bytes, at: int) -> int:
+        """Return where in a line the open value ends, or the line itself."""
+        for token in _TOKEN.finditer(content, at):
+            mark = content[token.start()]
+            if mark == _QUOTE:
+                if token.end() - token.start() == 1:
+                    raise _Broken("not JSON: a text does not end in its line")
+            elif mark in _OPENING:
+                self._depth += 1
+            else:
+                self._depth -= 1
+                if not self._depth:
+                    return token.end()
+        return len(content)
+
+    def _complete(self) -> None:
+        text = self._parts[0] if len(self._parts) == 1 else _on_one_line(self._parts)
+        if _is_empty(text) and not self._include_empty_objects:
+            self._found.append(Blank(self._number))
+        elif self._start is not None:
+            self._found.append(Row(self._number, self._uri, *self._start, text))
+        self._start, self._parts = None, []
+        self._array = (self._array[0], self._array[0] is not None)
+
+    def _row(self, line: Line) -> Row:
+        return Row(self._number, self._uri, line.number, line.offset, line.content)
+
+
+def _fits(first: Line, last: Line, line: Line) -> bool:
+    """Say whether a line may go on where the last one ended; one that is indented is taken for a part in any case."""
+    ends_value = last.content.rstrip()[-1:] in _VALUE_ENDS
+    return not ends_value or line.content.lstrip()[:1] in _GOES_ON or _indent(line) > _indent(first)
+
+
+def _indent(line: Line) -> int:
+    return len(line.content) - len(line.content.lstrip())
+
+
+def _on_one_line(parts: list[bytes]) -> bytes:
+    """Return an object that came in several lines as it has to stand in a bulk request; values stay as they are."""
+    try:
+        return msgspec.json.format(b"\n".join(parts), indent=-1)
+    except msgspec.DecodeError as error:
+        raise _Broken(f"not JSON: {error}") from None
+    except RecursionError:
+        raise _Broken(TOO_DEEP) from None
+
+
+def _is_empty(content: bytes) -> bool:
+    """Say whether an object has no members."""
+    return content[1] != _QUOTE and not content[1:-1].strip()

@@ -1,0 +1,239 @@
+"""Events become a Parquet file, by an Avro schema or by what they are; one that fits neither is rejected, none is bent.
+
+The events wait as JSON until all are known, so that the schema holds for all of them. The original takes the first
+event's types and fails at a null there. Source: ParquetOutputCodec and AvroAutoSchemaGenerator of Data Prepper (2.17).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import IO, Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.formats.event_files import OutputCompression, on_one_line
+from opensearch_batch.core.formats.records import PARQUET_ROWS
+from opensearch_batch.core.transform.json_path import TOO_DEEP
+
+SPOOL_BYTES = 256 << 10
+_PRIMITIVES = {
+    "boolean": "bool_",
+    "int": "int32",
+    "long": "int64",
+    "float": "float32",
+    "double": "float64",
+    "string": "string",
+}
+_TIMESTAMPS = {"timestamp-millis": "ms", "timestamp-micros": "us"}
+_WORDS: Mapping[type, str | None] = {
+    type(None): None,
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "text",
+}
+# Whole numbers beyond the second are no doubles.
+_LONG, _EXACT = 1 << 63, 1 << 53
+# What a value is: a word, the kind of a list's elements, the kinds of an object's members; None where only null is.
+Kind = str | tuple[Any] | Mapping[str, Any] | None
+_WIDER = {("integer", "long"): "long", ("integer", "number"): "number"}
+
+
+class ParquetOutput(msgspec.Struct, frozen=True, tag="parquet"):
+    """A table, whose columns an Avro schema names; without one, those are the members of all events of an object."""
+
+    schema: str | None = None
+
+
+class ParquetFile:
+    """A table of events."""
+
+    def __init__(self, file: IO[bytes], compression: OutputCompression, codec: ParquetOutput) -> None:
+        self._file, self._compression = file, compression
+        self._schema = None if codec.schema is None else avro_schema(codec.schema)
+        self._kind: Kind = None
+        self._events = tempfile.SpooledTemporaryFile[bytes](max_size=SPOOL_BYTES)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How many bytes wait to be written."""
+        return self._events.tell()
+
+    def add(self, event: bytes) -> None:
+        """Add an event; one that is no row of the same table as those before is rejected."""
+        try:
+            row = msgspec.json.decode(event, type=dict[str, Any])
+            if self._schema is None:
+                self._kind = _joined(self._kind, _kind_of(row, "event"), "event")
+            else:
+                _check_row(row, self._schema)
+        except msgspec.DecodeError as error:
+            raise RecordRejected(f"no JSON object: {error}") from None
+        except RecursionError:
+            raise RecordRejected(TOO_DEEP) from None
+        self._events.write(on_one_line(event) + b"\n")
+
+    def close(self) -> None:
+        """Write the table."""
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        schema = pa.schema(list(_arrow(self._kind))) if self._schema is None else self._schema
+        self._events.seek(0)
+        with parquet.ParquetWriter(self._file, schema, compression=self._compression) as table:
+            while rows := [msgspec.json.decode(line) for line in islice(self._events, PARQUET_ROWS)]:
+                table.write_batch(pa.RecordBatch.from_pylist(rows, schema=schema))
+        self._events.close()
+
+    def discard(self) -> None:
+        """Let go of what waits."""
+        self._events.close()
+
+
+def avro_schema(text: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
+    """Return the columns that an Avro schema names.
+
+    Raises:
+        ConfigError: it is none, or has a type that is not written here.
+    """
+    import pyarrow as pa
+
+    try:
+        record = msgspec.json.decode(text)
+        if not isinstance(record, dict) or record.get("type") != "record":
+            raise ConfigError("codec parquet: schema: give an Avro schema of type record")
+        return pa.schema(list(_avro_fields(record)))
+    except (msgspec.DecodeError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"codec parquet: schema: no Avro schema ({type(error).__name__}: {error})") from error
+
+
+def _avro_fields(record: Mapping[str, Any]) -> Iterator[Any]:
+    import pyarrow as pa
+
+    for field in record["fields"]:
+        kind, nullable = _avro_type(field["type"], field["name"])
+        yield pa.field(field["name"], kind, nullable=nullable)
+
+
+def _avro_type(avro: Any, name: str) -> tuple[Any, bool]:  # noqa: ANN401 - JSON, and a type of pyarrow's
+    """Return the type of a column, and whether it may be null."""
+    if isinstance(avro, list):
+        others = [kind for kind in avro if kind != "null"]
+        if len(others) == 1:
+            kind, nullable = _avro_type(others[0], name)
+            return kind, nullable or len(avro) > 1
+    elif (kind := _avro_value(avro, name)) is not None:
+        return kind, False
+    raise ConfigError(
+        f"codec parquet: schema: {name} has the type {msgspec.json.encode(avro).decode()}, which is not written here; "
+        "take records, arrays, texts, numbers, booleans, date, timestamp-millis or timestamp-micros, or null with one"
+    )
+
+
+def _avro_value(avro: Any, name: str) -> Any:  # noqa: ANN401 - as above
+    """Return the type of a column that is no union, None where it is not known."""
+    import pyarrow as pa
+
+    word, logical = (avro.get("type"), avro.get("logicalType")) if isinstance(avro, dict) else (avro, None)
+    match word, logical:
+        case str(), None if word in _PRIMITIVES:
+            return getattr(pa, _PRIMITIVES[word])()
+        case "array", None:
+            kind, nullable = _avro_type(avro["items"], name)
+            return pa.list_(pa.field("element", kind, nullable=nullable))
+        case "record", None:
+            return pa.struct(list(_avro_fields(avro)))
+        case "int", "date":
+            return pa.date32()
+        case "long", str() if logical in _TIMESTAMPS:
+            return pa.timestamp(_TIMESTAMPS[logical], tz="UTC")
+    return pa.string() if word == "enum" else None
+
+
+def _check_row(row: dict[str, Any], schema: Any) -> None:  # noqa: ANN401 - as above
+    import pyarrow as pa
+
+    kind = pa.struct(list(schema))
+    try:
+        pa.array([row], type=kind)
+    except (pa.ArrowException, TypeError, OverflowError) as error:
+        raise RecordRejected(f"codec parquet: it does not fit the schema: {error}") from None
+    _check_nulls(row, kind, "")
+
+
+def _check_nulls(value: Any, kind: Any, name: str) -> None:  # noqa: ANN401 - as above
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        for field in kind:
+            inner = value.get(field.name)
+            if inner is not None:
+                _check_nulls(inner, field.type, f"{name}/{field.name}")
+            elif not field.nullable:
+                raise RecordRejected(f"codec parquet: the schema wants a value at {name}/{field.name}")
+    elif pa.types.is_list(kind):
+        for inner in value:
+            if inner is not None:
+                _check_nulls(inner, kind.value_type, name)
+            elif not kind.value_field.nullable:
+                raise RecordRejected(f"codec parquet: the schema wants no null in {name}")
+
+
+def _kind_of(value: Any, name: str) -> Kind:  # noqa: ANN401 - any JSON
+    if isinstance(value, list):
+        element: Kind = None
+        for inner in value:
+            element = _joined(element, _kind_of(inner, name), name)
+        return (element,)
+    if isinstance(value, dict):
+        if not value:
+            raise RecordRejected(f"codec parquet: {name} is an object without members, for which there is no column")
+        return {key: _kind_of(inner, f"{name}/{key}") for key, inner in value.items()}
+    kind = _WORDS[type(value)]
+    if kind == "integer" and not -_LONG <= value < _LONG:
+        raise RecordRejected(f"codec parquet: {name} is a number of more than 64 bits")
+    return "long" if kind == "integer" and abs(value) > _EXACT else kind
+
+
+def _joined(one: Kind, other: Kind, name: str) -> Kind:
+    """Return the kind that holds values of both kinds."""
+    if one is None or other is None or one == other:
+        return other if one is None else one
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return {key: _joined(one.get(key), other.get(key), f"{name}/{key}") for key in {**one, **other}}
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return (_joined(one[0], other[0], name),)
+    if isinstance(one, str) and isinstance(other, str):
+        wider = _WIDER.get((one, other)) or _WIDER.get((other, one))
+        if wider is not None:
+            return wider
+    raise RecordRejected(
+        f"codec parquet: {name} is {_word(other)} here and {_word(one)} in events before; make them alike, or leave it "
+        "out with exclude_keys"
+    )
+
+
+def _word(kind: Kind) -> str:
+    return kind if isinstance(kind, str) else "list" if isinstance(kind, tuple) else "object"
+
+
+def _arrow(kinds: Kind) -> Iterator[Any]:
+    import pyarrow as pa
+
+    if isinstance(kinds, Mapping):
+        for name, kind in kinds.items():
+            yield pa.field(name, _arrow_type(kind))
+
+
+def _arrow_type(kind: Kind) -> Any:  # noqa: ANN401 - as above
+    import pyarrow as pa
+
+    if isinstance(kind, tuple):
+        return pa.list_(pa.field("element", _arrow_type(kind[0])))
+    if isinstance(kind, Mapping):
+        return pa.struct(list(_arrow(kind)))
+    names = {"boolean": "bool_", "integer": "int64", "long": "int64", "number": "float64"}
+    return getattr(pa, names.get(kind or "", "string"))()

@@ -1,0 +1,124 @@
+"""A pipeline's field map speaks of records and predictions; here it becomes one over what an ingest reads.
+
+``$.title`` reads the record, ``prediction[0]`` the prediction for its first input, whatever the service; a path that
+starts with a member of the service's own rows (``$.SageMakerOutput[0]``, ``$.modelOutput.embedding``) reads those.
+
+Where an output row holds its whole record, there is one source, the output. Else there are two, joined by the record's
+id in the shard: ``{"record_id": …, "record": …}`` and ``{"record_id": …, "output": …}``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest.request import IngestRequest, compile_map
+from opensearch_batch.core.transform.field_map import last_name
+from opensearch_batch.core.types.record_ids import OUTPUT, RECORD, RECORD_ID
+from opensearch_batch.services.base import Service
+
+RECORDS, OUTPUTS = 0, 1
+_PREDICTION = re.compile(r"\s*prediction(?:\[(?P<number>\d+)\])?(?P<rest>(?:[.\[].*)?)\s*")
+_FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|(?P<plain>[^.\[\s$]+))")
+
+
+def holds_record(service: Service, parameters: Mapping[str, Any]) -> bool:
+    """Say whether an output row holds its whole record, so that nothing is joined."""
+    return service.answers(parameters) == "beside_record"
+
+
+def check_ready_made(service: Service, parameters: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless inputs may go as they are: else nobody would join records and predictions."""
+    if not holds_record(service, parameters):
+        raise ConfigError(
+            f"prepare: false: rows of {service.name} do not hold their records here, so only prepare can join them; "
+            "let it make the inputs, or use SageMaker with DataProcessing.JoinSource Input"
+        )
+
+
+def check_processors(service: Service, parameters: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless processors find the record in the output row."""
+    if not holds_record(service, parameters):
+        raise ConfigError(
+            f"ingest.processors: rows of {service.name} do not hold their records here, so processors would not find "
+            "them; write field_map, or use SageMaker with DataProcessing.JoinSource Input"
+        )
+
+
+def over_sources(
+    request: IngestRequest, service: Service, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
+) -> IngestRequest:
+    """Return a pipeline's request with the paths of what an ingest reads.
+
+    Args:
+        request: field map, ``ingest_fields`` and routing speak of records and predictions.
+        service: whose output is read.
+        parameters: of connector and pipeline together.
+        inputs: the paths the model reads.
+
+    Raises:
+        ConfigError: a path cannot be read, or names a prediction that the service does not give; there are processors,
+            and rows do not hold their records.
+    """
+    if request.processors is not None:
+        check_processors(service, parameters)
+        return request
+    joins = not holds_record(service, parameters)
+
+    def path(place: str, written: Any) -> str:  # noqa: ANN401 - what a user wrote
+        if not isinstance(written, str) or not written.strip():
+            raise ConfigError(f"{place}: expected a path like $.text or prediction[0], got {written!r}")
+        if predicted := _PREDICTION.fullmatch(written):
+            number = None if predicted["number"] is None else int(predicted["number"])
+            own = service.prediction_path(parameters, inputs, number)
+            return _in_output(own + predicted["rest"], joins=joins)
+        if _first_name(written) in service.output_members:
+            return _in_output(written, joins=joins)
+        return f"source[{RECORDS}].{_below(RECORD, written)}" if joins else written
+
+    return msgspec.structs.replace(
+        request,
+        field_map=_fields(request, path),
+        ingest_fields=[],
+        routing=None if request.routing is None else path("routing", request.routing),
+        joined_by=[f"$.{RECORD_ID}"] * 2 if joins else [],
+    )
+
+
+def written_fields(mapped: IngestRequest) -> list[str]:
+    """Return the fields that a request over sources writes: of processors, those they copy predictions to."""
+    if mapped.processors is not None:
+        from opensearch_batch.core.ingest.row_documents import vector_fields_of
+
+        return vector_fields_of(mapped.processors)
+    return compile_map(mapped, sources=2 if mapped.joined_by else 1).fields
+
+
+def _fields(request: IngestRequest, path: Callable[[str, Any], str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: path(f"field_map.{name}", written) for name, written in request.field_map.items()}
+    for at, kept in enumerate(request.ingest_fields):
+        if kept is not None:
+            # They win over field_map, as in a request for `_batch_ingestion`.
+            fields[last_name(kept)] = path(f"ingest_fields[{at}]", kept)
+    return fields
+
+
+def _first_name(path: str) -> str | None:
+    first = _FIRST_NAME.match(path)
+    return first and (first["quoted"] or first["plain"])
+
+
+def _in_output(path: str, *, joins: bool) -> str:
+    return f"source[{OUTPUTS}].{_below(OUTPUT, path)}" if joins else path
+
+
+def _below(member: str, path: str) -> str:
+    """Return a path that starts at the root as one that starts at a member."""
+    path = path.strip()
+    if path.startswith("$"):
+        return f"$.{member}{path[1:]}"
+    return f"$.{member}{path}" if path.startswith("[") else f"$.{member}.{path}"

@@ -1,0 +1,146 @@
+"""How far an ingest came, beside the data: written only when everything before it has a verdict.
+
+One record a place (an index and its sources), and one writer: the attempt that began last. A repetition of finished
+work finds `done` and writes nothing; one after a crash goes on at `settled`. Another fingerprint (other bytes, another
+map, another index) starts anew, unless a run that listed its source later was here: older work never follows newer.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import msgspec
+
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.counts import Age, IngestCounts
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What of one place is settled: `settled` entries of the deterministic stream, with their counts.
+
+    `attempt` wrote it last; `parts` are the parts of dead letters that count, by the attempt that wrote them.
+    `age` is that of the newest run that has this work; a note without a fingerprint proves nothing but its age.
+    """
+
+    fingerprint: str
+    done: bool
+    settled: int
+    counts: IngestCounts
+    dead_letters: str
+    parts: dict[str, int] = {}
+    vectors_rejected: int = 0
+    vector_reason: str = ""
+    attempt: str = ""
+    age: Age | None = None
+
+
+class _Stamp(msgspec.Struct, frozen=True):
+    """Who wrote a progress, for which work, and where its dead letters are, whatever else stands in it."""
+
+    attempt: str = ""
+    fingerprint: str = ""
+    dead_letters: str = ""
+    age: Age | None = None
+
+
+class ProgressFile:
+    """The progress of one place; one attempt at a time may write it.
+
+    `attempt` names the one that this file is for: a number that grows, and a random part, as two may begin at once.
+    `age` is the run's, None for work that has none. After `load`, `overtaken` says whether a newer run has the place.
+    """
+
+    def __init__(self, objects: Objects, uri: str, *, age: Age | None = None) -> None:
+        self.uri = uri
+        self.overtaken = False
+        self._objects = objects
+        self._age = age
+        self._etag: str | None = None
+        self.attempt = _after("")
+
+    def load(self, fingerprint: str) -> Progress | None:
+        """Return what is settled of this very work, None when nothing is."""
+        stored = self._objects.read(self.uri)
+        if stored is None:
+            return None
+        stamp = _stamp_in(stored.content)
+        self._etag, self.attempt = stored.etag, _after(stamp.attempt)
+        if stamp.fingerprint == fingerprint and stamp.age is not None and not stamp.age.is_before(self._age):
+            # The same work for both runs, so it is as new as the newer of them.
+            self._age = stamp.age
+        self.overtaken = self._age is not None and self._age.is_before(stamp.age)
+        try:
+            found = msgspec.json.decode(stored.content, type=Progress)
+        except msgspec.DecodeError:
+            # Written by another version: the work is done again, with the same ids.
+            return None
+        return found if found.fingerprint == fingerprint else None
+
+    def begin(self, progress: Progress) -> bool:
+        """Record the first progress of an attempt; False when somebody wrote since `load`."""
+        return self._put(progress, self._etag)
+
+    def confirm(self, progress: Progress) -> bool:
+        """Record that finished work is this run's too, which may be a newer one; False when somebody wrote since."""
+        return progress.age == self._age or self._put(progress, self._etag)
+
+    def save(self, progress: Progress) -> bool:
+        """Record it; False when a later attempt took over."""
+        stored = self._objects.read(self.uri)
+        if stored is None:
+            return self._put(progress, None)
+        stamp = _stamp_in(stored.content)
+        if stamp.attempt == self.attempt:
+            return self._put(progress, stored.etag)
+        newer = stamp.age if self._age is not None and self._age.is_before(stamp.age) else None
+        if newer is not None and stamp.fingerprint not in ("", progress.fingerprint):
+            # Bodies sent since the last record may lie over the newer run's: nobody may believe that it is done.
+            retire(self._objects, self.uri, newer)
+        return False
+
+    def _put(self, progress: Progress, etag: str | None) -> bool:
+        progress = msgspec.structs.replace(progress, age=self._age)
+        content = msgspec.json.format(msgspec.json.encode(progress), indent=1)
+        if etag is None:
+            done = self._objects.create(self.uri, content)
+        else:
+            done = self._objects.replace(self.uri, content, etag=etag)
+        # A write whose answer was lost is repeated by the store's client, and finds itself in its way.
+        return done or ((stored := self._objects.read(self.uri)) is not None and stored.content == content)
+
+
+def retire(objects: Objects, uri: str, age: Age) -> Progress | None:
+    """Make a place's work undone and give the place a run's age; return what is noted then.
+
+    Older runs write nothing there any more, also one at work; the run itself and newer ones begin anew. What a newer
+    run noted stays as it is: None. The note names the dead letters that are of no use any more, those of its scope.
+    """
+    while True:
+        stored = objects.read(uri)
+        stamp = _Stamp() if stored is None else _stamp_in(stored.content)
+        if age.is_before(stamp.age):
+            return None
+        retired = Progress(
+            "",
+            done=False,
+            settled=0,
+            counts=IngestCounts(),
+            dead_letters=stamp.dead_letters if stamp.age is None or stamp.age.scope == age.scope else "",
+            attempt=_after(stamp.attempt),
+            age=age,
+        )
+        content = msgspec.json.format(msgspec.json.encode(retired), indent=1)
+        if objects.create(uri, content) if stored is None else objects.replace(uri, content, etag=stored.etag):
+            return retired
+
+
+def _stamp_in(content: bytes) -> _Stamp:
+    try:
+        return msgspec.json.decode(content, type=_Stamp)
+    except msgspec.DecodeError:
+        return _Stamp()
+
+
+def _after(attempt: str) -> str:
+    number = attempt.partition("-")[0]
+    return f"{int(number or 0) + 1:06d}-{secrets.token_hex(4)}"

@@ -1,0 +1,118 @@
+"""A batch job is paid once per shard content unless a person asks for another.
+
+The job key is made of what decides the predictions and of nothing else, so a second run, a backfill, a changed field
+map or a retry finds the job that is already paid for. Its one record, ``<work>/jobs/<job_key>/job.json``, goes
+through three statuses by conditional writes, so of two attempts one wins and the other reattaches:
+
+    intent      written before the paid call; alone it means: somebody may have submitted
+    submitted   written after it, with the task id, or with the service's own words where ML Commons has no task
+    ended       written when the job's end was seen
+
+A bad end stays until a person clears batch_predict or runs with `force`; that adds a generation, once for each asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from opensearch_batch.core.errors import OutputUnusable
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.job import BAD_ENDS, Asked, End, JobRecord
+
+CLEAR_TO_PAY = "clear batch_predict to submit (and pay for) a new job"
+
+
+Decision = Literal["submit", "again", "recover", "reattach", "reuse", "refuse"]
+
+
+def decide(record: JobRecord | None, asked: Asked) -> Decision:
+    """Say what an attempt to submit does, given the record it found.
+
+    submit: nobody did yet. again: a person asked for a new generation. recover: an intent without a record, so look
+    for its orphan. reattach: the job runs. reuse: its output is paid for and there. refuse: it ended badly.
+    """
+    if record is None or record.refused is not None:
+        return "submit"
+    if asked.is_new_to(record, asked.force):
+        return "again"
+    if record.end is None:
+        return "reattach" if record.status == "submitted" else "recover"
+    if record.end.state not in BAD_ENDS:
+        return "reuse"
+    return "again" if asked.is_new_to(record, asked.clear) else "refuse"
+
+
+def job_key(service: str, model: str, parameters: Mapping[str, Any], content_digest: str) -> str:
+    """Return the identity of a batch job: service, model, the parameters that shape predictions, the shard's bytes."""
+    seen = msgspec.json.encode(parameters, order="deterministic").decode()
+    return digest(service, model, seen, content_digest)
+
+
+def next_generation(old: JobRecord, new: JobRecord, asked: Asked) -> JobRecord:
+    """Return `new` as the generation after `old`, keeping the account of what was paid before."""
+    past = {"generation": old.generation, "name": old.name, "task_id": old.task_id, "end": old.end}
+    history = [*old.history, msgspec.to_builtins(past)]
+    return msgspec.structs.replace(new, honoured=honoured(old.honoured, asked), history=history)
+
+
+def honoured(before: list[str], asked: Asked) -> list[str]:
+    """Return the askings that are answered once this attempt submits."""
+    return [*before, *(key for key in (asked.clear, asked.force) if key and key not in before)]
+
+
+class Ledger:
+    """The record of one job key on object storage; every change is a conditional write."""
+
+    def __init__(self, objects: Objects, folder: str) -> None:
+        self.uri = f"{folder}/job.json"
+        self._objects = objects
+
+    def load(self) -> tuple[JobRecord, str] | None:
+        """Return the record with the ETag a change of it needs, None when there is none."""
+        stored = self._objects.read(self.uri)
+        if stored is None:
+            return None
+        return msgspec.json.decode(stored.content, type=JobRecord), stored.etag
+
+    def write(self, record: JobRecord, *, over: str | None) -> bool:
+        """Write the record over the one with ETag `over` (None: where there is none); False when the race is lost."""
+        content = msgspec.json.format(msgspec.json.encode(record), indent=1)
+        if over is None:
+            return self._objects.create(self.uri, content)
+        return self._objects.replace(self.uri, content, etag=over)
+
+    def end(self, generation: int, end: End, remote_job: Mapping[str, Any] | None = None) -> None:
+        """Record how a generation ended, unless that is known or a later generation stands there.
+
+        Ends are sticky but for one: a completed job can turn out UNUSABLE. `remote_job` is what the service said last.
+        """
+        while found := self.load():
+            record, etag = found
+            known = record.end is not None and not (record.end.state == "COMPLETED" and end.state == "UNUSABLE")
+            if record.generation != generation or known:
+                return
+            known_job = record.remote_job if remote_job is None else dict(remote_job)
+            if self.write(msgspec.structs.replace(record, end=end, remote_job=known_job), over=etag):
+                return
+
+
+def spoil(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
+    """Record that the completed job an error speaks of is of no use; say whether its record still is of that job."""
+    found = Ledger(objects, error.job).load() if error.job else None
+    if found is None or found[0].task_id != error.task_id:
+        return False
+    Ledger(objects, error.job).end(found[0].generation, End("UNUSABLE", now, str(error)))
+    return True
+
+
+def bad_end(record: JobRecord) -> str:
+    """Say how a job ended and what to do, for the error of whoever meets it."""
+    end = record.end
+    if end is None:
+        return f"job {record.name} has not ended"
+    reason = f": {end.reason}" if end.reason else ""
+    return f"job {record.name} (task {record.task_id}) ended {end.state}{reason}; {CLEAR_TO_PAY}"

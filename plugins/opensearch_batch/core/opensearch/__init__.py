@@ -1,0 +1,1 @@
+"""The OpenSearch cluster and ML Commons: clients, calls, and their errors."""

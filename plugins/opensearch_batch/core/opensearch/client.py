@@ -1,0 +1,167 @@
+"""Clients are made here from plain values, alike for Airflow connections and the command line; secrets stay in them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    import cohere
+    from botocore.credentials import Credentials
+    from openai import OpenAI
+    from opensearchpy import OpenSearch
+
+TIMEOUT_S = 30
+# Bodies in flight, and the calls of other threads beside them.
+POOL_SIZE = 16
+HTTPS_PORT, NODE_PORT = 443, 9200
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a cluster answers; without a port 443 for TLS, else 9200."""
+
+    host: str
+    port: int | None = None
+    use_ssl: bool = False
+    url_prefix: str = ""
+
+
+class Tls(msgspec.Struct, frozen=True):
+    """How a cluster's certificate is checked: `ca_certs` is the authority's file, None for the system's authorities.
+
+    `assert_hostname` None checks the certificate's name against the host's.
+    """
+
+    ca_certs: str | None = None
+    verify: bool = True
+    assert_hostname: bool | None = None
+
+
+class Signing(msgspec.Struct, frozen=True):
+    """What SigV4 signs requests with: `service` is ``es``, or ``aoss`` for a serverless collection."""
+
+    credentials: Any
+    region: str
+    service: str = "es"
+
+    def __repr__(self) -> str:
+        """Return what is no secret."""
+        return f"Signing({self.region}, {self.service})"
+
+
+def address_of(url: str) -> Address:
+    """Return the address a URL names.
+
+    Raises:
+        ConfigError: it is no http or https URL, or holds a password; the message never repeats it.
+    """
+    # Anywhere: without a scheme, or with a / in the password, it is not where a parser looks for a user.
+    if "@" in url:
+        raise ConfigError("the URL holds a user or password, which every user of the machine can read in its processes")
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        raise ConfigError("the URL's host or port cannot be read; write it as https://host:9200") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{url!r} is no address of a server; write it as https://host:9200")
+    return Address(parts.hostname, port, parts.scheme == "https", parts.path.strip("/"))
+
+
+def opensearch_client(
+    address: Address,
+    *,
+    user: str | None = None,
+    password: str | None = None,
+    signing: Signing | None = None,
+    tls: Tls | None = None,
+    timeout_s: float = TIMEOUT_S,
+    pool_size: int = POOL_SIZE,
+) -> OpenSearch:
+    """Return an opensearch-py client that asks once: who calls decides about another attempt.
+
+    Raises:
+        ConfigError: the authority's file is not there.
+    """
+    from opensearchpy import OpenSearch, Urllib3HttpConnection
+
+    # The client logs every request; a log is for what was done.
+    logging.getLogger("opensearch").setLevel(logging.ERROR)
+    port = address.port or (HTTPS_PORT if address.use_ssl else NODE_PORT)
+    return OpenSearch(
+        hosts=[{"host": address.host, "port": port}],
+        use_ssl=address.use_ssl,
+        url_prefix=address.url_prefix,
+        timeout=timeout_s,
+        max_retries=0,
+        pool_maxsize=pool_size,
+        # urllib3 and not requests, which lets REQUESTS_CA_BUNDLE override the caller's own ca_certs.
+        connection_class=Urllib3HttpConnection,
+        **(_tls(tls or Tls()) if address.use_ssl else {}),
+        **_auth(user, password, signing),
+    )
+
+
+def openai_client(*, api_key: str | None = None, base_url: str | None = None) -> OpenAI:
+    """Return an OpenAI client; what is not given comes from OPENAI_API_KEY and OPENAI_BASE_URL.
+
+    Raises:
+        ConfigError: there is no key.
+    """
+    from openai import OpenAI, OpenAIError
+
+    try:
+        return OpenAI(api_key=api_key, base_url=base_url)
+    except OpenAIError:
+        raise ConfigError("no OpenAI key; give credential.openAI_key in the request, or set OPENAI_API_KEY") from None
+
+
+def cohere_client(*, api_key: str, base_url: str | None = None) -> cohere.Client:
+    """Return a Cohere client."""
+    from cohere import Client
+
+    return Client(api_key=api_key, base_url=base_url, client_name="opensearch-batch")
+
+
+def aws_signing(region: str | None, service: str) -> Signing:
+    """Return what signs requests with the credentials boto3 finds in its ordinary places.
+
+    Raises:
+        ConfigError: it finds none, or no region.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        session = boto3.Session(region_name=region)
+        credentials: Credentials | None = session.get_credentials()
+    except BotoCoreError as error:
+        raise ConfigError(f"no AWS credentials ({error}); mend AWS_PROFILE or your AWS configuration") from error
+    if credentials is None:
+        raise ConfigError("no AWS credentials to sign with; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if not session.region_name:
+        raise ConfigError("no AWS region to sign for; give the region of the OpenSearch service")
+    return Signing(credentials, session.region_name, service)
+
+
+def _tls(tls: Tls) -> dict[str, Any]:
+    if tls.ca_certs and not Path(tls.ca_certs).is_file():
+        raise ConfigError(f"ca_certs {tls.ca_certs} is no file")
+    options = {"verify_certs": tls.verify, "ca_certs": tls.ca_certs, "ssl_show_warn": tls.verify}
+    if tls.assert_hostname is not None:
+        options["ssl_assert_hostname"] = tls.assert_hostname
+    return options
+
+
+def _auth(user: str | None, password: str | None, signing: Signing | None) -> dict[str, Any]:
+    if signing is not None:
+        from opensearchpy import Urllib3AWSV4SignerAuth
+
+        return {"http_auth": Urllib3AWSV4SignerAuth(signing.credentials, signing.region, signing.service)}
+    return {"http_auth": (user, password or "")} if user else {}

@@ -1,0 +1,226 @@
+"""An OpenSearch cluster as the stages see it: every failure of a call becomes one error with cause, place and remedy.
+
+Works on a ready opensearch-py client, so credentials, TLS and signing stay with whoever made it (`hooks`).
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from opensearch_batch.core.errors import (
+    BatchError,
+    ConfigError,
+    NotFound,
+    RemoteError,
+    RetriableError,
+    Throttled,
+    TooLarge,
+)
+from opensearch_batch.core.types.vector_field import VectorField
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+UNAUTHORIZED, FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, CONFLICT = 401, 403, 404, 408, 409
+TOO_LARGE, TOO_MANY, SERVER_ERROR = 413, 429, 500
+RETRY_STATUSES = frozenset({TOO_MANY, 502, 503, 504})
+REMOTE = "Error from remote service: "
+# ML Commons 3.x says this, with status 400, in place of quoting a service that throttles.
+THROTTLED_TYPE = "remote_connector_throttling_exception"
+
+
+_MEANINGS: Mapping[int, tuple[type[BatchError], str]] = {
+    UNAUTHORIZED: (ConfigError, "wrong user or password (401); mend login and password of the connection"),
+    FORBIDDEN: (ConfigError, "not permitted (403): {reason}; give the connection's user this permission"),
+    NOT_FOUND: (NotFound, "not found (404): {reason}"),
+    # ML Commons writes into a task whenever it is asked for: of two who ask at once, one is told this.
+    CONFLICT: (RetriableError, "changed by somebody else at the same moment (409): {reason}"),
+    TOO_LARGE: (TooLarge, "larger than the server takes (413, http.max_content_length)"),
+}
+
+
+class Index(msgspec.Struct, frozen=True):
+    """What ingest has to know of an index: its identity, its vector fields, its mappings and settings as stored."""
+
+    name: str
+    uuid: str
+    vectors: tuple[VectorField, ...] = ()
+    mappings: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+
+
+class Cluster:
+    """Calls one cluster and explains what goes wrong.
+
+    Args:
+        client: an opensearch-py client.
+        name: how the user knows the cluster, for messages: the connection's id and the address.
+    """
+
+    def __init__(self, client: OpenSearch, name: str) -> None:
+        self.client = client
+        self.name = name
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | bytes | None = None,
+        *,
+        params: Mapping[str, str] | None = None,
+        timeout_s: float = 30.0,
+        compress: bool = False,
+    ) -> Any:  # noqa: ANN401 - JSON of many shapes; callers convert it
+        """Send one request and return the decoded answer.
+
+        Raises:
+            ConfigError: credentials, certificate, permission or address are wrong, or the request is (4xx).
+            RetriableError: the cluster does not answer, or answers 5xx; Throttled: it is busy (429).
+            NotFound: 404; TooLarge: 413.
+            RemoteError: ML Commons passes on what an AI service answered.
+        """
+        headers: dict[str, str] | None = None
+        if isinstance(body, bytes):
+            headers = {"content-type": "application/x-ndjson"}
+            if compress:
+                headers["content-encoding"] = "gzip"
+                # The client's own compression takes the slowest level; here the processor is the index's too.
+                body = gzip.compress(body, compresslevel=1, mtime=0)
+        with self._errors(f"{method} {path}"):
+            return self.client.transport.perform_request(
+                method,
+                path,
+                body=body,
+                headers=headers,
+                params={**(params or {}), "request_timeout": timeout_s},
+            )
+
+    @property
+    def url(self) -> str:
+        """The cluster's address, without credentials."""
+        return str(self.client.transport.get_connection().host)
+
+    def search_url(self, index: str) -> str:
+        """Return the address of an index's first documents for a browser, without credentials."""
+        return f"{self.url}/{index}/_search?pretty"
+
+    @contextmanager
+    def _errors(self, request: str) -> Iterator[None]:
+        from opensearchpy import exceptions as os_errors
+
+        try:
+            yield
+        except os_errors.SSLError as error:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(error.error):
+                raise RetriableError(f"OpenSearch {self.name}: the TLS connection broke ({error.error})") from error
+            raise ConfigError(
+                f"OpenSearch {self.name}: its certificate is not trusted ({error.error}); "
+                "give the authority's file as ca_certs in the connection's extra"
+            ) from error
+        except os_errors.ConnectionError as error:
+            raise RetriableError(
+                f"OpenSearch {self.name} does not answer ({error.error}); "
+                "check that it is up and that the connection names its host and port"
+            ) from error
+        except os_errors.TransportError as error:
+            raise self._explain(error, request) from error
+        except os_errors.OpenSearchException as error:
+            raise RetriableError(
+                f"OpenSearch {self.name}: {request}: the answer is no OpenSearch answer ({error})"
+            ) from error
+
+    def _explain(self, error: Any, request: str) -> BatchError:  # noqa: ANN401 - opensearch-py's errors are untyped
+        status, reason = error.status_code, reason_of(error.info) or str(error.error)
+        place = f"OpenSearch {self.name}: {request}"
+        if type_of(error.info) == THROTTLED_TYPE or status == TOO_MANY:
+            return Throttled(f"{place}: answered {status}: {reason}")
+        if reason.startswith(REMOTE):
+            return RemoteError(f"{place}: {reason} ({status})", status=status, code=remote_code(reason))
+        if status in _MEANINGS:
+            kind, meaning = _MEANINGS[status]
+            return kind(f"{place}: {meaning.format(reason=reason)}")
+        kind = RetriableError if status >= SERVER_ERROR or status == REQUEST_TIMEOUT else ConfigError
+        return kind(f"{place}: answered {status}: {reason}")
+
+    def index(self, name: str) -> Index | None:
+        """Return an index by name or alias, None when there is none.
+
+        Raises:
+            ConfigError: an alias with several indexes: the one to write to cannot be told.
+        """
+        try:
+            found: dict[str, Any] = self.call("GET", f"/{name}")
+        except NotFound:
+            return None
+        if len(found) != 1:
+            raise ConfigError(
+                f"OpenSearch {self.name}: {name} stands for {len(found)} indexes; name the one to write to"
+            )
+        (body,) = found.values()
+        settings, mappings = body["settings"]["index"], body.get("mappings", {})
+        return Index(name, settings["uuid"], vector_fields(mappings), mappings, settings)
+
+    def create_index(self, name: str, body: Mapping[str, Any]) -> None:
+        """Create an index; one that exists already is left as it is."""
+        try:
+            self.call("PUT", f"/{name}", body)
+        except ConfigError as error:
+            if self.index(name) is None:
+                raise ConfigError(f"index body of {name}: {error}") from error
+
+    def refresh(self, name: str) -> None:
+        """Make what was written searchable."""
+        self.call("POST", f"/{name}/_refresh", timeout_s=120.0)
+
+
+def type_of(info: object) -> str:
+    """Return the type in an OpenSearch error body, ``""`` when it has none."""
+    error = info.get("error") if isinstance(info, dict) else None
+    return str(error.get("type", "")) if isinstance(error, dict) else ""
+
+
+def reason_of(info: object) -> str:
+    """Return the reason in an OpenSearch error body, ``""`` when it has none."""
+    error = info.get("error", info) if isinstance(info, dict) else info
+    if isinstance(error, dict):
+        return str(error.get("reason") or error.get("type") or "")
+    return str(error or "")
+
+
+def remote_code(reason: str) -> str:
+    """Return the error code in an AI service's answer as ML Commons quotes it, ``""`` when it has none."""
+    try:
+        answer = msgspec.json.decode(reason.removeprefix(REMOTE))
+    except msgspec.DecodeError:
+        return ""
+    found = answer.get("__type") or answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(found, dict):
+        found = found.get("code") or found.get("type")
+    return str(found or "").rpartition("#")[2]
+
+
+def vector_fields(mappings: Mapping[str, Any], prefix: str = "") -> tuple[VectorField, ...]:
+    """Return the ``knn_vector`` fields of a mapping that state a dimension, nested ones by their dotted name."""
+    found: list[VectorField] = []
+    for name, field in mappings.get("properties", {}).items():
+        if field.get("type") == "knn_vector" and "dimension" in field:
+            space = field.get("space_type") or field.get("method", {}).get("space_type")
+            data_type = field.get("data_type", "float")
+            found.append(VectorField(prefix + name, int(field["dimension"]), data_type, space == "cosinesimil"))
+        found += vector_fields(field, f"{prefix}{name}.")
+    return tuple(found)
+
+
+def check_dimension(index: Index, fields: list[str], dimension: int) -> None:
+    """Raise ConfigError when a mapped vector field of the index takes another dimension than the model gives."""
+    for vector in index.vectors:
+        if vector.name in fields and vector.dimension != dimension:
+            raise ConfigError(
+                f"index {index.name} field {vector.name} takes {vector.dimension} values a vector, the model gives "
+                f"{dimension} (batch_predict.dimension); name another index, or create it again with {dimension}"
+            )

@@ -1,0 +1,241 @@
+"""ML Commons: connectors and models made once however often they are asked for, and batch jobs as tasks.
+
+Sources: "Connecting to externally hosted models", "Batch predict" and "Tasks APIs" of the OpenSearch documentation;
+what a node really answers was seen on 2.19.1 and 3.6.0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RemoteError, RetriableError, did_you_mean
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.types.job import Accepted
+
+ML = "/_plugins/_ml"
+SEARCH_SIZE = 100
+_PLACEHOLDER = re.compile(r"<([\w-]+)>")
+# The paid call goes to the AI service and back; ML Commons' own client gives up after 30 s.
+SUBMIT_TIMEOUT_S = 45.0
+# One search for stored tasks names so many of them.
+STORED_AT_ONCE = 1_000
+LIVE_STATES = frozenset({"CREATED", "RUNNING"})
+COMPARED = ("name", "version", "protocol", "parameters", "actions", "description")
+
+
+class Model(msgspec.Struct, frozen=True):
+    """A remote model, and the parameters its connector gives every call."""
+
+    id: str
+    parameters: dict[str, Any]
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """What ML Commons keeps of a task: the service's words, and when it asked for them (epoch seconds, its own clock).
+
+    `is_away` while ML Commons, which asks by itself, gets no answer: the words are older than the time says.
+    """
+
+    remote_job: dict[str, Any]
+    updated_at: float
+    is_away: bool = False
+
+
+class MLCommons:
+    """The ML Commons plugin of one cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def model(self, model_id: str) -> Model:
+        """Return a registered model.
+
+        Raises:
+            ConfigError: there is no such model, or it is no remote model.
+        """
+        try:
+            found = self._cluster.call("GET", f"{ML}/models/{model_id}")
+        except NotFound as error:
+            raise ConfigError(
+                f"OpenSearch {self._cluster.name}: no model {model_id!r}; register it, or mend model_id"
+            ) from error
+        connector = found.get("connector")
+        if connector is None and "connector_id" in found:
+            connector = self._cluster.call("GET", f"{ML}/connectors/{found['connector_id']}")
+        if connector is None:
+            raise ConfigError(f"model {model_id!r} is not remote; batch jobs need a model with a connector")
+        return Model(model_id, connector.get("parameters", {}))
+
+    def ensure_model(self, name: str, connector: Mapping[str, Any]) -> Model:
+        """Return the deployed model of a connector body, making connector and model only where they are missing.
+
+        A connector counts as the same when name and content agree. Its credential cannot be read back, so its access
+        key id goes, hashed, into the description: a changed key makes a new connector.
+        """
+        body = {**connector, "description": _description(connector)}
+        connector_id = self._find_connector(body) or self._create_connector(body)
+        model_id = self._find_model(name, connector_id) or self._register(name, connector_id)
+        return Model(model_id, dict(connector.get("parameters", {})))
+
+    def batch_predict(self, model_id: str, parameters: Mapping[str, Any]) -> Accepted:
+        """Submit a batch job: the paid call.
+
+        Raises:
+            RemoteError: the service refuses the request, throttles, or fails.
+            RetriableError: the answer was lost; Throttled: ML Commons has too many batch jobs.
+        """
+        path = f"{ML}/models/{model_id}/_batch_predict"
+        answer = self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=SUBMIT_TIMEOUT_S)
+        return Accepted(answer["task_id"], answer.get("remote_job") or {})
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        """Return a task; for a batch job this asks the AI service and answers its words in `remote_job`."""
+        found: dict[str, Any] = self._cluster.call("GET", f"{ML}/tasks/{task_id}")
+        return found
+
+    def stored(self, task_ids: Sequence[str]) -> dict[str, Stored]:
+        """Return, by task id, what is stored of tasks; it asks no AI service, and those it does not find are left out.
+
+        Since 2.19 ML Commons refreshes running jobs by itself: every minute, a hundred of them.
+        """
+        found: dict[str, Stored] = {}
+        for start in range(0, len(task_ids), STORED_AT_ONCE):
+            ids = list(task_ids[start : start + STORED_AT_ONCE])
+            query = {
+                "size": len(ids),
+                "query": {"ids": {"values": ids}},
+                # Which of the words tell how a job stands is its service's business.
+                "_source": ["remote_job", "last_update_time"],
+            }
+            found |= {hit["_id"]: _stored(hit["_source"]) for hit in self._search("tasks", query)}
+        return found
+
+    def task_url(self, task_id: str) -> str:
+        """Return the address of a task for a browser, without credentials."""
+        return f"{self._cluster.url}{ML}/tasks/{task_id}"
+
+    def tasks(self, model_id: str) -> Iterator[dict[str, Any]]:
+        """Yield a model's batch jobs as ML Commons stored them, newest first, each with its `task_id`."""
+        filters = [{"term": {"task_type": "BATCH_PREDICTION"}}, {"term": {"model_id": model_id}}]
+        query: dict[str, Any] = {
+            "size": SEARCH_SIZE,
+            "query": {"bool": {"filter": filters}},
+            "sort": [{"create_time": {"order": "desc"}}, {"_id": {"order": "desc"}}],
+        }
+        while hits := self._search("tasks", query):
+            for hit in hits:
+                yield {**hit["_source"], "task_id": hit["_id"]}
+            query["search_after"] = hits[-1]["sort"]
+
+    def cancel(self, task_id: str) -> None:
+        """Cancel a batch job at the service; one that has ended is left as it is.
+
+        The task's state tells whether it worked, not the answer: 3.6.0 answers 400 ("Unsupported response type") to
+        SageMaker's empty answer though the job is stopping. Only 2.17.0 calls the route ``_cancel_batch``.
+        """
+        refused: BatchError | None = None
+        for route in ("_cancel", "_cancel_batch"):
+            try:
+                self._cluster.call("POST", f"{ML}/tasks/{task_id}/{route}")
+            except (ConfigError, RemoteError) as error:
+                refused = refused or error
+                if self.task(task_id)["state"] not in LIVE_STATES:
+                    return
+            else:
+                return
+        if refused is not None:
+            raise refused
+
+    def _find_connector(self, body: Mapping[str, Any]) -> str | None:
+        query = {"size": SEARCH_SIZE, "query": {"match_phrase": {"name": body["name"]}}}
+        for hit in self._search("connectors", query):
+            if all(_same(hit["_source"].get(key), body.get(key)) for key in COMPARED):
+                return str(hit["_id"])
+        return None
+
+    def _create_connector(self, body: Mapping[str, Any]) -> str:
+        return str(self._cluster.call("POST", f"{ML}/connectors/_create", body)["connector_id"])
+
+    def _find_model(self, name: str, connector_id: str) -> str | None:
+        # connector_id is mapped as text there, so the search narrows and the comparison decides.
+        query = {"size": SEARCH_SIZE, "query": {"match": {"connector_id": connector_id}}}
+        wanted = {"name": name, "connector_id": connector_id, "model_state": "DEPLOYED"}
+        found = [hit["_id"] for hit in self._search("models", query) if wanted.items() <= hit["_source"].items()]
+        return str(min(found)) if found else None
+
+    def _register(self, name: str, connector_id: str) -> str:
+        body = {"name": name, "function_name": "remote", "connector_id": connector_id}
+        answer = self._cluster.call("POST", f"{ML}/models/_register", body, params={"deploy": "true"})
+        if "model_id" not in answer:
+            raise RetriableError(f"OpenSearch {self._cluster.name}: model {name!r} is still being registered")
+        return str(answer["model_id"])
+
+    def _search(self, kind: str, query: Mapping[str, Any]) -> list[dict[str, Any]]:
+        try:
+            hits: list[dict[str, Any]] = self._cluster.call("POST", f"{ML}/{kind}/_search", query)["hits"]["hits"]
+        except NotFound:
+            # Before the first connector, model or task their index does not exist.
+            return []
+        return hits
+
+
+def fill(body: Mapping[str, Any], values: Mapping[str, str], place: str) -> dict[str, Any]:
+    """Return a connector body with its placeholders (``<region>``) filled in.
+
+    Raises:
+        ConfigError: a placeholder has no value.
+    """
+    filled: dict[str, Any] = {key: _fill(value, values, f"{place} {key}") for key, value in body.items()}
+    return filled
+
+
+def _fill(value: Any, values: Mapping[str, str], place: str) -> Any:  # noqa: ANN401 - JSON
+    if isinstance(value, dict):
+        return {key: _fill(item, values, f"{place}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, values, f"{place}[{n}]") for n, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    for name, text in values.items():
+        value = value.replace(f"<{name}>", text)
+    for left in _PLACEHOLDER.findall(value):
+        raise ConfigError(f"{place}: no value for <{left}>; known: {', '.join(values)}.{did_you_mean(left, values)}")
+    return value
+
+
+def _stored(task: Mapping[str, Any]) -> Stored:
+    remote_job = task.get("remote_job") or {}
+    # Each of its own failed attempts counts as an update.
+    return Stored(remote_job, task.get("last_update_time", 0) / 1000, "num_of_retries" in remote_job)
+
+
+def _description(connector: Mapping[str, Any]) -> str:
+    key_id = str(connector.get("credential", {}).get("access_key", ""))
+    mark = f" (key {hashlib.sha256(key_id.encode()).hexdigest()[:8]})" if key_id else ""
+    return f"{connector.get('description', '')}{mark}"
+
+
+def _same(stored: object, given: object) -> bool:
+    """Compare as ML Commons stores: nested parameters as JSON text, action types in capitals, null members left out."""
+    return _plain(stored) == _plain(given)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            decoded = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            return value
+        return value if isinstance(decoded, str) else _plain(decoded)
+    if isinstance(value, dict):
+        return {
+            key: str(item).upper() if key == "action_type" else _plain(item)
+            for key, item in value.items()
+            if item is not None
+        }
+    return [_plain(item) for item in value] if isinstance(value, list) else value

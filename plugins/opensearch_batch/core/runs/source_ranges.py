@@ -1,0 +1,117 @@
+"""Places in a source that are gone: the records of its objects lie in other places now.
+
+What was done is noted by place. A source that returns to an earlier state would find the place done, though newer
+records of the same object lie over it in the index. So what the last run made is noted too, and the next one's prepare
+retires what is gone, and has what may lie below it written again: nothing of it is paid again.
+
+An object that left the source is no reason: what it brought stays, dead letters too, as objects go for good reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from opensearch_batch.core.ingest.progress import retire
+from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.output_rows import load_removed
+from opensearch_batch.core.storage.dead_letters import DeadLetters
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.counts import Age
+from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.manifest import Manifest, Segment
+
+# Of a name of one source: enough to tell a million of them apart.
+NAME_HEX_DIGITS = 16
+
+
+class Places(msgspec.Struct, frozen=True):
+    """The places that a run made, each with the objects its records came from (short digests of their names)."""
+
+    age: Age
+    places: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, work: WorkPrefix, manifest: Manifest, age: Age, index: str) -> Places:
+        """Return the places of a run's shards."""
+        found = {
+            work.ingested(index, each.segments).rpartition("/")[2]: _names(each.segments) for each in manifest.shards
+        }
+        return cls(age, found)
+
+    def gone_from(self, newer: Places) -> list[str]:
+        """Return the places that a newer run lacks, though it has objects of theirs."""
+        there = newer.objects
+        return [
+            place for place, names in self.places.items() if place not in newer.places and not there.isdisjoint(names)
+        ]
+
+    def again_in(self, newer: Places) -> list[str]:
+        """Return the places that a newer run has too, and that share an object with a place that is gone."""
+        both = [place for place in self.places if place in newer.places]
+        moved = {name for place in self.gone_from(newer) for name in self.places[place]}
+        return [place for place in both if not moved.isdisjoint((*self.places[place], *newer.places[place]))]
+
+    @property
+    def objects(self) -> set[str]:
+        """The objects of all places."""
+        return {name for names in self.places.values() for name in names}
+
+    def are_whole_in(self, newer: Places, place: str) -> bool:
+        """Say whether a newer run has all objects of a place, and with them whatever the place has."""
+        return newer.objects.issuperset(self.places[place])
+
+
+def note_places(objects: Objects, work: WorkPrefix, manifest: Manifest, *, index: str) -> None:
+    """Note the places of a run, and retire those of the last one that are gone, with their dead letters.
+
+    Called by prepare when the manifest is written; to be repeated as a whole. A run that a newer one was quicker than
+    retires what it made itself and the newer one lacks. A run without an age knows too little, and does nothing.
+    """
+    age = manifest.age
+    if age is None:
+        return
+    uri = work.places(index, age.scope)
+    present = Places.of(work, manifest, age, index)
+    while True:
+        stored = objects.read(uri)
+        earlier = Places(age, {}) if stored is None else msgspec.json.decode(stored.content, type=Places)
+        if age.is_before(earlier.age):
+            _retire(objects, work, present, earlier)
+            return
+        _retire(objects, work, earlier, present)
+        if again := earlier.again_in(present):
+            for place in set(again).intersection(_with_rows(objects, work, manifest, index)):
+                retire(objects, work.progress(place), age)
+        content = msgspec.json.encode(present)
+        if objects.create(uri, content) if stored is None else objects.replace(uri, content, etag=stored.etag):
+            return
+
+
+def _retire(objects: Objects, work: WorkPrefix, older: Places, newer: Places) -> None:
+    """Close places to older runs, and remove their dead letters, which a replay would write over newer records."""
+    for place in older.gone_from(newer):
+        retired = retire(objects, work.progress(place), newer.age)
+        if retired is None or not retired.dead_letters or not older.are_whole_in(newer, place):
+            continue
+        # After the progress: who is at work there withdraws what it cannot count any more. Whoever begins from now on
+        # has a later attempt, whose letters stay.
+        with DeadLetters(objects, retired.dead_letters, attempt=retired.attempt) as dead:
+            dead.clear()
+
+
+def _with_rows(objects: Objects, work: WorkPrefix, manifest: Manifest, index: str) -> Iterator[str]:
+    """Yield the places whose rows retention left; the others could not be written without paying again."""
+    for each in manifest.shards:
+        folder = work.job(each.shard.job)
+        removed = load_removed(objects, folder)
+        found = Ledger(objects, folder).load() if removed else None
+        ended = found[0].end if found else None
+        if removed is None or (ended is not None and ended.at > removed.at):
+            yield work.ingested(index, each.segments).rpartition("/")[2]
+
+
+def _names(segments: Sequence[Segment]) -> list[str]:
+    return list(dict.fromkeys(digest(segment.source)[:NAME_HEX_DIGITS] for segment in segments))

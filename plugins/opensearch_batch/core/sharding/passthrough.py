@@ -1,0 +1,56 @@
+"""Inputs that are ready for their service are sent as they are, where they are: each object is a shard.
+
+What cannot be a job is refused, because nothing in it can be changed and nothing left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from itertools import pairwise
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.formats.records import Record, Unfit, of_line
+from opensearch_batch.core.sharding.cut import ShardLimits
+from opensearch_batch.core.sharding.listing import Listing
+from opensearch_batch.core.storage.objects import Objects, lf_lines
+from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, Segment, Shard
+from opensearch_batch.core.types.object_info import ObjectInfo
+
+
+def take_ready_made(
+    objects: Objects, found: Listing, *, limits: ShardLimits, job_key: Callable[[str], str]
+) -> tuple[list[PreparedShard], PrepareCounts]:
+    """Return each object of a source as a shard.
+
+    Raises:
+        ConfigError: one cannot be a job as it is.
+    """
+    for one, other in pairwise(sorted(item.uri for item in found.objects)):
+        if other.startswith(one):
+            raise ConfigError(f"{one}: {other} starts with the same name, and services read by prefix; rename one")
+    shards = [_shard(objects, number, item, limits, job_key) for number, item in enumerate(found.objects)]
+    records = sum(prepared.shard.records for prepared in shards)
+    return shards, PrepareCounts(records, records)
+
+
+def _shard(
+    objects: Objects, number: int, item: ObjectInfo, limits: ShardLimits, job_key: Callable[[str], str]
+) -> PreparedShard:
+    content, size_bytes, records = hashlib.sha256(), 0, 0
+    with objects.open(item.uri, etag=item.etag) as stream:
+        for line in lf_lines(stream, max_line_bytes=limits.max_record_bytes):
+            entry = of_line(line, item.uri, limits.max_record_bytes)
+            if not isinstance(entry, Record):
+                reason = entry.reason if isinstance(entry, Unfit) else "the line is empty"
+                raise ConfigError(f"{item.uri} line {line.number}: {reason}; mend it, or let prepare make the input")
+            content.update(line.content + b"\n")
+            size_bytes += len(line.content) + 1
+            records += 1
+    if not limits.min_records <= records <= limits.max_records or size_bytes > limits.max_bytes:
+        raise ConfigError(
+            f"{item.uri}: {records} records, {size_bytes} bytes; a job takes {limits.min_records} to "
+            f"{limits.max_records} and {limits.max_bytes} bytes; let prepare cut it"
+        )
+    shard = Shard(f"{number:04d}", item.uri, job_key(content.hexdigest()), records, size_bytes, etag=item.etag)
+    return PreparedShard(shard, [Segment(item.uri, 1, records)])

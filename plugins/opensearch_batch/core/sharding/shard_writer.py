@@ -1,0 +1,214 @@
+"""Prepare cuts the source into shards: the same source gives the same shards, byte for byte, in every run.
+
+A shard lies under its job key, which is made of its content, so what an earlier run uploaded (and paid for) is found
+and not written again. A line that cannot be a record is a dead letter; no line is dropped.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
+from opensearch_batch.core.formats.records import Empty, Entry, Record, Unfit, format_of, read_records
+from opensearch_batch.core.sharding.blocks import Block, Blocks
+from opensearch_batch.core.sharding.cut import Cutter, Draft, Lines, ShardLimits
+from opensearch_batch.core.sharding.line_form import LineForm
+from opensearch_batch.core.sharding.listing import Listing
+from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
+from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.taken import note_taken
+from opensearch_batch.core.types.formats import Format
+from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, Shard
+from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.record_ids import record_id
+
+
+class Prepare:
+    """Reads a source and writes its shards.
+
+    Args:
+        objects: where source and work prefix lie.
+        work: names the locations.
+        limits: where shards are cut.
+        request_line: turns a record and its id in the shard into its service-ready line, or rejects it.
+        form: the same as a value, by which many lines are made at once; None where there is no such value.
+        keeps_records: whether the records are kept beside the shard, because the service's rows will not hold them.
+        job_key: makes the job key of a shard's content digest.
+        dead: takes the lines that cannot be records.
+        writes: False for a dry run, which counts and names everything and writes nothing.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        work: WorkPrefix,
+        *,
+        limits: ShardLimits,
+        request_line: Callable[[bytes, str], bytes],
+        form: LineForm | None = None,
+        keeps_records: bool = False,
+        job_key: Callable[[str], str],
+        dead: DeadLetters,
+        writes: bool = True,
+    ) -> None:
+        self._objects = objects
+        self._work = work
+        self._limits = limits
+        self._request_line = request_line
+        # A shard that may be too small keeps its first records one by one.
+        self._blocks = (
+            None if form is None or limits.min_records > 1 else Blocks(form, max_record_bytes=limits.max_record_bytes)
+        )
+        self._job_key = job_key
+        self._dead = dead
+        self._writes = writes
+        self._keeps_records = keeps_records
+        self._read = self._records = self._blank = 0
+
+    def run(
+        self, found: Listing, *, said: Format | None = None, at_most: int | None = None
+    ) -> tuple[list[PreparedShard], PrepareCounts]:
+        """Cut all objects of a listing into shards and upload those that are not there yet.
+
+        Args:
+            found: the source's objects.
+            said: their format, if the pipeline says so.
+            at_most: how many records are taken; all if None.
+
+        Raises:
+            ConfigError: the service takes no job of so few records.
+            FatalError: there is no line that can be a record (the dead letters are written).
+        """
+        shards = [self._upload(n, draft) for n, draft in enumerate(self._cut(found.objects, said, at_most))]
+        if self._writes:
+            self._dead.clear()
+            self._dead.write()
+        counts = PrepareCounts(self._read, self._records, self._dead.count, self._blank)
+        counts.reconcile(found.source)
+        if not shards:
+            raise FatalError(
+                f"{found.source}: {len(found.objects)} objects, {counts.read} lines, no usable record; "
+                f"the reasons stand in {self._dead.location or 'no dead letter: the objects are empty'}"
+            )
+        return shards, counts
+
+    def _cut(self, found: Sequence[ObjectInfo], said: Format | None, at_most: int | None) -> Iterator[Draft]:
+        """Yield shards. One that would have too few records for the service joins the one before it."""
+        self._cutter = Cutter(self._limits, keeps_records=self._keeps_records)
+        try:
+            for item in found:
+                for entry in self._entries(item, said):
+                    if self._records == at_most:
+                        break
+                    yield from self._add(entry, at_most)
+                if self._records == at_most:
+                    break
+                yield from self._cutter.end_object(item.uri)
+            yield from self._last()
+        finally:
+            self._cutter.close()
+
+    def _entries(self, item: ObjectInfo, said: Format | None) -> Iterator[Entry | Block]:
+        if self._blocks is None or format_of(item.uri, said) != "jsonl":
+            longest = self._limits.max_record_bytes
+            yield from read_records(self._objects, item, said=said, max_record_bytes=longest)
+            return
+        with self._objects.open(item.uri, etag=item.etag) as stream:
+            yield from self._blocks.read(stream, item.uri)
+
+    def _add(self, entry: Entry | Block, at_most: int | None) -> Iterator[Draft]:
+        if isinstance(entry, Block):
+            yield from self._add_block(entry, at_most)
+            return
+        if isinstance(entry, Empty):
+            self._blank += 1
+            return
+        self._read += 1
+        if isinstance(entry, Unfit):
+            self._refuse(entry.record, entry.reason)
+            return
+        try:
+            line = self._request_line(entry.content, record_id(self._cutter.draft.records))
+            if not self._cutter.draft.takes(line, self._limits):
+                yield from self._cutter.cut()
+                line = self._request_line(entry.content, record_id(0))
+        except RecordRejected as error:
+            self._refuse(entry, str(error))
+            return
+        self._cutter.add(entry, line)
+        self._records += 1
+
+    def _add_block(self, block: Block, at_most: int | None) -> Iterator[Draft]:
+        """Add a block in as few pieces as there are shards to take it."""
+        while block.count:
+            if self._records == at_most:
+                return
+            records, size_bytes = self._cutter.draft.room(self._limits)
+            fits = block.first(records if at_most is None else min(records, at_most - self._records), size_bytes)
+            if not fits.count and self._cutter.draft.records:
+                yield from self._cutter.cut()
+                continue
+            # A record that is longer than a shard has one of its own.
+            taken = fits if fits.count else block.first(1, sys.maxsize)
+            self._cutter.add_block(taken)
+            self._read += taken.count
+            self._records += taken.count
+            block = block.after(taken)
+
+    def _last(self) -> Iterator[Draft]:
+        whole, draft = self._cutter.rest()
+        if whole is not None:
+            if draft.records < self._limits.min_records:
+                for record in draft.first:
+                    whole.add(record, self._request_line(record.content, record_id(whole.records)))
+                yield whole
+                return
+            yield whole
+        if draft.records:
+            self._refuse_few(draft.records)
+            yield draft
+
+    def _refuse_few(self, records: int) -> None:
+        if records < self._limits.min_records:
+            raise ConfigError(
+                f"the source has {records} records, and the service takes no job of fewer than "
+                f"{self._limits.min_records}; wait for more documents, or choose another service"
+            )
+
+    def _refuse(self, record: Record, reason: str) -> None:
+        letter = dead_letter(
+            record.content,
+            stage="prepare",
+            reason=reason,
+            source=record.source,
+            line=record.line,
+            offset=record.offset,
+        )
+        self._dead.add(letter)
+
+    def _upload(self, number: int, draft: Draft) -> PreparedShard:
+        key = self._job_key(draft.input.digest())
+        folder = self._work.job(key)
+        uri = f"{folder}/input.jsonl"
+        if self._writes:
+            # First: what is found here must not be removed before the run has used it.
+            note_taken(self._objects, folder, now=time.time())
+        self._put(uri, draft.input)
+        source = ""
+        if draft.source is not None:
+            # Named by its content: other runs may have other records for the same input, and read theirs meanwhile.
+            source = f"{folder}/source-{draft.source.digest()[:16]}.jsonl"
+            self._put(source, draft.source)
+        draft.close()
+        shard = Shard(f"{number:04d}", uri, key, draft.records, draft.input.size_bytes, source)
+        return PreparedShard(shard, draft.segments())
+
+    def _put(self, uri: str, lines: Lines) -> None:
+        if not self._writes:
+            return
+        present = self._objects.head(uri)
+        if present is None or present.size_bytes != lines.size_bytes:
+            self._objects.upload(uri, lines.open())

@@ -1,0 +1,152 @@
+"""Datasets at Cohere, read as JSON Lines: their parts are Avro files, each row an object; and removed in the end."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import suppress
+from typing import IO, Any, NoReturn
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, NotFound, OutputUnusable, RetriableError
+from opensearch_batch.core.storage.cohere_errors import cohere_errors
+from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored
+from opensearch_batch.core.storage.single_floats import change_of
+from opensearch_batch.core.types.object_info import ObjectInfo
+
+SCHEME = "cohere://"
+TIMEOUT_S = 120.0
+
+
+class CohereDatasets:
+    """Datasets by id: ``cohere://<dataset id>``.
+
+    Args:
+        client: a `cohere` client; base URL and key are its own.
+    """
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - cohere's client is imported where it is made
+        self._client = client
+
+    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:  # noqa: ARG002 - the protocol's
+        """Yield the one dataset: ids have no folders."""
+        if uri.removeprefix(SCHEME) and (found := self.head(uri)):
+            yield found
+
+    def head(self, uri: str) -> ObjectInfo | None:
+        """Return size and ETag of a dataset, None when it is absent; one never changes under its id."""
+        found = self._dataset(uri)
+        if found is None:
+            return None
+        size_bytes = sum(int(getattr(part, "size_bytes", None) or 0) for part in found.dataset_parts or [])
+        return ObjectInfo(uri, size_bytes, str(found.id))
+
+    def read(self, uri: str) -> Stored | None:
+        """Return a dataset's rows whole, None when it is absent."""
+        found = self.head(uri)
+        if found is None:
+            return None
+        with self.open(uri) as stream:
+            return Stored(stream.read(), found.etag)
+
+    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:  # noqa: ARG002 - a dataset never changes
+        """Open a dataset's rows for streaming, one JSON object a line.
+
+        Raises:
+            ConfigError: there is no such dataset, or the key is refused.
+            RetriableError: the service stays away, also while reading; or the dataset is not ready yet.
+            OutputUnusable: the dataset is none that can be read; or a part is damaged, while reading.
+        """
+        found = self._dataset(uri)
+        if found is None:
+            raise ConfigError(f"{uri}: Cohere knows no such dataset; mend the id, or give the key of its own account")
+        parts = [str(part.url) for part in found.dataset_parts or []]
+        if not parts:
+            # No rows must not look like an answer without rows.
+            _refuse_unready(uri, str(found.validation_status))
+        return io.BufferedReader(_Rows(uri, parts), READ_BUFFER_BYTES)
+
+    def _dataset(self, uri: str) -> Any | None:  # noqa: ANN401 - cohere's model of a dataset
+        from cohere.errors import NotFoundError
+
+        with cohere_errors(uri):
+            try:
+                return self._client.datasets.get(id=uri.removeprefix(SCHEME)).dataset
+            except NotFoundError:
+                return None
+
+    def delete(self, uri: str) -> None:
+        """Remove a dataset, if it is there."""
+        with suppress(NotFound), cohere_errors(uri):
+            self._client.datasets.delete(id=uri.removeprefix(SCHEME))
+
+    def _refuse(self, uri: str, *_: object, **__: object) -> NoReturn:
+        """Raise ConfigError: nothing is written there."""
+        raise ConfigError(f"{uri}: datasets at Cohere are only read; give a location on S3 or of this machine")
+
+    write = create = replace = upload = _refuse
+
+
+class _Rows(io.RawIOBase):
+    """The rows of Avro files as a raw stream of JSON lines."""
+
+    def __init__(self, uri: str, parts: list[str]) -> None:
+        self._lines = _lines(uri, parts)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no name before Python 3.12
+        if not self._rest:
+            self._rest = memoryview(next(self._lines, b""))
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+    def close(self) -> None:
+        self._lines.close()
+        super().close()
+
+
+def _refuse_unready(uri: str, status: str) -> NoReturn:
+    if status in {"failed", "skipped"}:
+        raise OutputUnusable(f"{uri}: Cohere says the dataset is {status}, and shows no part of it")
+    raise RetriableError(f"{uri}: Cohere shows no part of the dataset yet ({status}); run again later")
+
+
+def _lines(uri: str, parts: list[str]) -> Generator[bytes]:
+    """Yield each row as a line."""
+    import requests
+    from urllib3.exceptions import HTTPError
+
+    for part in parts:
+        try:
+            # The address is signed: it needs no key, and stands in no message.
+            with requests.get(part, stream=True, timeout=TIMEOUT_S) as response:
+                response.raise_for_status()
+                response.raw.decode_content = True
+                yield from _avro_lines(uri, response.raw)
+        except (requests.RequestException, HTTPError) as error:
+            raise RetriableError(
+                f"{uri}: a part of the dataset cannot be read ({type(error).__name__}); run again"
+            ) from None
+
+
+def _avro_lines(uri: str, part: Any) -> Generator[bytes]:  # noqa: ANN401 - a response's raw stream, of urllib3's own type
+    """Yield the rows of one Avro file; what breaks the transfer is passed on as it is."""
+    import fastavro
+    from urllib3.exceptions import HTTPError
+
+    encode = msgspec.json.Encoder().encode
+    try:
+        reader = fastavro.reader(part)
+        short = change_of(reader.writer_schema)
+        for row in reader:
+            yield encode(row if short is None else short(row)) + b"\n"
+    except HTTPError:
+        raise
+    except Exception as error:  # noqa: BLE001 - fastavro raises whatever its decoder stumbles over in damaged bytes
+        raise OutputUnusable(f"{uri}: a part of the dataset is damaged or cut off ({type(error).__name__})") from None

@@ -1,0 +1,185 @@
+"""A record that could not be done is kept with its bytes, where it came from, the stage and the reason.
+
+They lie as JSON Lines below one prefix, the queue of a stage, in numbered parts. A part is written before the progress
+that counts its letters, so a stage that is repeated after a crash loses none and repeats none.
+"""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Self
+
+import msgspec
+
+from opensearch_batch.core.storage.objects import Objects, lines
+
+SPOOL_BYTES = 1 << 20
+PART = ".jsonl"
+MAX_LETTER_BYTES = 512 << 20
+
+
+class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One more row of a record that several sources gave: its source (by number), place and bytes."""
+
+    number: int
+    source: str
+    line: int
+    offset: int = 0
+    record: str | None = None
+    record_base64: str | None = None
+
+
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One record that could not be done.
+
+    `record` is its text; bytes that are no UTF-8 stand in `record_base64` instead. `source` and `line` name the
+    user's own document where that is known; `output` and `output_line` the service's row, for stage ingest. `offset` is
+    the byte at which the record starts in `output`, else in `source` (decompressed). `number` says which of the
+    request's sources it is, `joined` holds the rows that other sources gave to the same record. A `late` row came after
+    its document was written. `status` is the index's.
+    """
+
+    stage: str
+    reason: str
+    source: str
+    line: int
+    record: str | None = None
+    record_base64: str | None = None
+    id: str | None = None
+    output: str | None = None
+    output_line: int | None = None
+    offset: int = 0
+    number: int = 0
+    status: int = 0
+    late: bool = False
+    joined: list[Origin] = []
+
+
+def dead_letter(content: bytes, *, stage: str, reason: str, source: str, line: int, offset: int = 0) -> DeadLetter:
+    """Make a dead letter of a record's bytes, whatever they are."""
+    text, coded = as_text(content)
+    return DeadLetter(stage, reason, source, line, text, coded, offset=offset)
+
+
+def as_text(content: bytes) -> tuple[str | None, str | None]:
+    """Return bytes as ``(text, None)``, or as ``(None, base64)`` when they are no UTF-8."""
+    try:
+        return content.decode(), None
+    except UnicodeDecodeError:
+        return None, base64.b64encode(content).decode()
+
+
+def as_bytes(letter: DeadLetter | Origin) -> bytes:
+    """Return the record's own bytes."""
+    if letter.record_base64 is not None:
+        return base64.b64decode(letter.record_base64)
+    return (letter.record or "").encode()
+
+
+class DeadLetters:
+    """Collects the dead letters of one stage below `prefix`, in numbered parts; none leave no object.
+
+    Args:
+        objects: where they go.
+        prefix: the queue.
+        attempt: begins the parts' names, so that no two attempts write the same one; later ones sort later.
+        parts: how many parts of each earlier attempt count.
+        count: how many letters those hold.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        prefix: str,
+        *,
+        attempt: str = "",
+        parts: Mapping[str, int] = MappingProxyType({}),
+        count: int = 0,
+    ) -> None:
+        self.prefix = f"{prefix.rstrip('/')}/"
+        self.count = count
+        self.parts = dict(parts)
+        self._attempt = attempt
+        self._objects = objects
+        self._spool = self._new_spool()
+        self._spooled = 0
+
+    def add(self, letter: DeadLetter) -> None:
+        """Keep one dead letter."""
+        self._spool.write(msgspec.json.encode(letter) + b"\n")
+        self._spooled += 1
+        self.count += 1
+
+    @property
+    def location(self) -> str | None:
+        """Where the dead letters lie, None when there are none."""
+        return self.prefix if self.count else None
+
+    def write(self) -> int:
+        """Write what was collected since the last call as one more part; return how many there are, 0 for no new one.
+
+        Called before the stage records its counts.
+        """
+        if not self._spooled:
+            return 0
+        number = self.parts.get(self._attempt, 0) + 1
+        self._spool.seek(0)
+        self._objects.upload(self._part(self._attempt, number), self._spool)
+        self._spool.close()
+        self._spool, self._spooled = self._new_spool(), 0
+        self.parts[self._attempt] = number
+        return sum(self.parts.values())
+
+    def withdraw(self) -> None:
+        """Remove the part that was written last: somebody else accounts for its letters."""
+        self._objects.delete(self._part(self._attempt, self.parts[self._attempt]))
+
+    def clear(self) -> None:
+        """Remove the parts that earlier attempts left and that do not count; those of a later attempt are its own."""
+        counted = {self._part(attempt, at + 1) for attempt, count in self.parts.items() for at in range(count)}
+        for uri in list_parts(self._objects, self.prefix):
+            if uri not in counted and (not self._attempt or uri < f"{self.prefix}{self._attempt}"):
+                self._objects.delete(uri)
+
+    def _part(self, attempt: str, number: int) -> str:
+        return f"{self.prefix}{attempt and f'{attempt}-'}{number:05d}{PART}"
+
+    def _new_spool(self) -> tempfile.SpooledTemporaryFile[bytes]:
+        return tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
+
+    def close(self) -> None:
+        """Let go of what was not written."""
+        self._spool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def read_letters(objects: Objects, uri: str) -> Iterator[DeadLetter]:
+    """Yield the dead letters of one part."""
+    with objects.open(uri) as stream:
+        for line in lines(stream, max_line_bytes=MAX_LETTER_BYTES):
+            if line.content.strip():
+                yield msgspec.json.decode(line.content, type=DeadLetter)
+
+
+def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
+    """Count the dead letters that still lie below a prefix, and their rows by the number of the source."""
+    count, rows = 0, Counter[int]()
+    for uri in list_parts(objects, prefix):
+        for letter in read_letters(objects, uri):
+            count += 1
+            rows.update([letter.number, *(origin.number for origin in letter.joined)])
+    return count, rows
+
+
+def list_parts(objects: Objects, prefix: str) -> list[str]:
+    """Return the parts of a queue in their order; a single part is a queue of its own."""
+    return [item.uri for item in objects.list(prefix) if item.uri.endswith(PART)]

@@ -1,0 +1,178 @@
+"""Files of this machine as a store: a write is whole or not there, and conditional like one on S3."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.storage.compression import decompressed
+from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored, wanted
+from opensearch_batch.core.types.object_info import Compression, ObjectInfo
+
+SCHEME = "file://"
+LOCK, NEW = ".lock", ".new"
+
+
+class LocalFiles:
+    """Files by path or ``file://`` URI; relative ones below `folder`.
+
+    A file's ETag is its size and the time it was changed, in nanoseconds.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder or Path.cwd()
+
+    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
+        """Yield the files below a folder, or those whose names start so, in the order of their names."""
+        named, _, start = uri.rpartition("/")
+        with _errors(uri):
+            folder = self._path(f"{named}/" if named or uri.startswith("/") else ".")
+            for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in _files(folder)):
+                if name.startswith(start) and wanted(name, include, exclude):
+                    yield _info(uri[: len(uri) - len(start)] + name, path)
+
+    def head(self, uri: str) -> ObjectInfo | None:
+        """Return size and ETag of a file, None when it is absent.
+
+        Raises:
+            ConfigError: it is a folder.
+        """
+        with _errors(uri):
+            path = self._path(uri)
+            if path.is_dir():
+                raise ConfigError(f"{uri}: this is a folder; write {uri.rstrip('/')}/ for all files below it")
+            return _info(uri, path) if path.exists() else None
+
+    def read(self, uri: str) -> Stored | None:
+        """Return a small file whole, None when it is absent."""
+        with _errors(uri):
+            path = self._path(uri)
+            try:
+                with path.open("rb") as file:
+                    return Stored(file.read(), _etag(os.fstat(file.fileno())))
+            except FileNotFoundError:
+                return None
+
+    def write(self, uri: str, content: bytes) -> None:
+        """Write a file, replacing what was there."""
+        self.upload(uri, io.BytesIO(content))
+
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write a file only if it is absent; False when somebody else was first."""
+        with _errors(uri), self._beside(uri, io.BytesIO(content)) as (temporary, path):
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            return True
+
+    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
+        """Write a file only if it still has this ETag; False when it changed meanwhile."""
+        if self.head(uri) is None:
+            return False
+        with _errors(uri), _locked(self._path(uri).parent):
+            found = self.head(uri)
+            if found is None or found.etag != etag:
+                return False
+            self.upload(uri, io.BytesIO(content))
+            return True
+
+    def upload(self, uri: str, content: IO[bytes]) -> None:
+        """Write a file of any size; whoever reads sees the old one or the new one, whole."""
+        with _errors(uri), self._beside(uri, content) as (temporary, path):
+            temporary.replace(path)
+
+    def delete(self, uri: str) -> None:
+        """Remove a file, if it is there."""
+        with _errors(uri):
+            self._path(uri).unlink(missing_ok=True)
+
+    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
+        """Open a file for streaming, decompressed as told, else by its name's ending.
+
+        Raises:
+            ConfigError: there is no such file, or it is closed to us.
+            FatalError: it is not the version of this ETag any more.
+        """
+        with _errors(uri):
+            file = self._path(uri).open("rb", buffering=READ_BUFFER_BYTES)
+            if etag is not None and _etag(os.fstat(file.fileno())) != etag:
+                file.close()
+                raise FatalError(f"{uri} changed while it was being read; run again")
+            return decompressed(file, uri, compression)
+
+    def _path(self, uri: str) -> Path:
+        return self._folder / uri.removeprefix(SCHEME)
+
+    @contextmanager
+    def _beside(self, uri: str, content: IO[bytes]) -> Iterator[tuple[Path, Path]]:
+        """Write a temporary file beside the one that is meant, safely on disk; it is gone at the end."""
+        path = self._path(uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # tempfile would close the file to everybody but this user.
+        temporary = path.parent / f".{secrets.token_hex(8)}{NEW}"
+        with temporary.open("xb") as file:
+            try:
+                shutil.copyfileobj(content, file, READ_BUFFER_BYTES)
+                file.flush()
+                os.fsync(file.fileno())
+                yield temporary, path
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder; a folder that is closed to us is an error and no gap."""
+    for place, _, names in os.walk(folder, onerror=_unless_absent):
+        yield from (path for name in names if not _is_own(name) and (path := Path(place, name)).is_file())
+
+
+def _unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _is_own(name: str) -> bool:
+    return name == LOCK or (name.startswith(".") and name.endswith(NEW))
+
+
+def _info(uri: str, path: Path) -> ObjectInfo:
+    found = path.stat()
+    return ObjectInfo(uri, found.st_size, _etag(found))
+
+
+def _etag(found: os.stat_result) -> str:
+    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time compare and replace; the kernel drops the lock of a killed one."""
+    with (folder / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _errors(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ConfigError(f"{uri}: there is no such file or folder") from error
+    except PermissionError as error:
+        raise ConfigError(f"{uri}: not permitted ({error.strerror}); give this user the right") from error
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise ConfigError(f"{uri}: {error.strerror}; name a file, or a folder with a / at its end") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RetriableError(f"{uri}: the disk is full ({error.strerror}); make room and run again") from error
+        raise FatalError(f"{uri}: {error.strerror or error}") from error

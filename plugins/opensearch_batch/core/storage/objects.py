@@ -1,0 +1,202 @@
+"""Where data lie, by URI. A write that must happen once is a conditional write; nobody checks first and writes later.
+
+`Objects` is what the stages need of a store; `s3`, `local_files` and `openai_files` are stores, `stores` chooses one.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, Protocol
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.types.object_info import Compression, ObjectInfo
+
+READ_BUFFER_BYTES = 1 << 20
+# Folders for our own files beside a user's; a listing for a request passes them by.
+OWN_FOLDERS = ("_opensearch_batch/", ".opensearch_batch/")
+_GLOB = re.compile(r"[*?]")
+NAMES_TO_COMPARE = 1_000
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """The whole content of a small object and the ETag a conditional replacement needs."""
+
+    content: bytes
+    etag: str
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """One line without its line end; `number` counts from 1, `offset` is the byte it starts at.
+
+    A `cut` line was too long and holds its start.
+    """
+
+    number: int
+    content: bytes
+    cut: bool = False
+    offset: int = 0
+
+
+class Objects(Protocol):
+    """What the stages need of an object store."""
+
+    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
+        """Yield the objects below a prefix (or the one object) in key order."""
+
+    def head(self, uri: str) -> ObjectInfo | None:
+        """Return what is known of an object without reading it, None when it is absent."""
+
+    def read(self, uri: str) -> Stored | None:
+        """Return a small object whole, None when it is absent."""
+
+    def write(self, uri: str, content: bytes) -> None:
+        """Write an object, replacing what was there."""
+
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write an object only if it is absent; False when somebody else was first."""
+
+    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
+        """Write an object only if it still has this ETag; False when it changed meanwhile."""
+
+    def upload(self, uri: str, content: IO[bytes]) -> None:
+        """Write an object of any size from an open file, in parts."""
+
+    def delete(self, uri: str) -> None:
+        """Remove an object, if it is there."""
+
+    def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
+        """Open an object for streaming, decompressed by its name's ending; with `etag` only that version of it."""
+
+
+class PackedObjects(Objects, Protocol):
+    """A store that can be told how its objects are packed."""
+
+    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
+        """Open an object for streaming, decompressed as told, else by its name's ending."""
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return ``(bucket, key)`` of an ``s3://`` URI.
+
+    Raises:
+        ConfigError: it is no S3 URI.
+    """
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise ConfigError(f"{uri!r} is no S3 location; write it as s3://bucket/key")
+    return bucket, key
+
+
+def find(objects: Objects, uri: str) -> list[ObjectInfo]:
+    """Return the objects behind a source, in key order: one object, a prefix ending in ``/``, or a glob.
+
+    ``*`` and ``?`` do not cross a ``/``, ``**`` does; brackets stand for themselves. Our own folders are passed by,
+    unless the prefix itself names one.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    start = _GLOB.search(uri)
+    if start is None and not uri.endswith("/"):
+        found = objects.head(uri)
+        if found is None:
+            raise ConfigError(f"{uri}: there is no such object.{_nearest(objects, uri)}")
+        return [found]
+    prefix = uri[: start.start()] if start else uri
+    below = len(prefix[: prefix.rfind("/") + 1])
+    pattern = _pattern(uri) if start else re.compile(".*", re.DOTALL)
+    listed = [item for item in objects.list(prefix) if _is_users(item.uri[below:]) and pattern.fullmatch(item.uri)]
+    if not listed:
+        raise ConfigError(f"{uri}: no objects there; upload some, or mend the {'glob' if start else 'prefix'}")
+    return listed
+
+
+def _is_users(name: str) -> bool:
+    return not any(f"/{folder}" in f"/{name}" for folder in OWN_FOLDERS)
+
+
+def _pattern(glob: str) -> re.Pattern[str]:
+    """Compile a glob over whole URIs."""
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
+    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)
+
+
+def _nearest(objects: Objects, uri: str) -> str:
+    """Say which object of the same folder has the nearest name."""
+    folder, _, name = uri.rpartition("/")
+    names = []
+    for item in objects.list(f"{folder}/") if folder else ():
+        names.append(item.uri.rpartition("/")[2])
+        if len(names) >= NAMES_TO_COMPARE:
+            break
+    return did_you_mean(name, names)
+
+
+def wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Say whether a listed name passes the globs."""
+    if include and not any(fnmatch.fnmatchcase(name, glob) for glob in include):
+        return False
+    return not any(fnmatch.fnmatchcase(name, glob) for glob in exclude)
+
+
+def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
+    r"""Yield the lines of a stream, memory bounded by `max_line_bytes` whatever the stream holds.
+
+    ``\n`` and ``\r\n`` end a line, and ``\r`` in a stream that starts without any ``\n``; a last line needs no end.
+    """
+    if ends_in_cr(stream):
+        stream = io.BufferedReader(_CrAsLf(stream), READ_BUFFER_BYTES)
+    yield from lf_lines(stream, max_line_bytes=max_line_bytes)
+
+
+def lf_lines(stream: IO[bytes], *, max_line_bytes: int, number: int = 1, offset: int = 0) -> Iterator[Line]:
+    r"""Yield the lines of a stream that ``\n`` or ``\r\n`` end; `number` and `offset` are those of the first."""
+    number -= 1
+    while raw := stream.readline(max_line_bytes + len(b"\r\n")):
+        number += 1
+        # One slice: a long line is not copied twice.
+        content = raw[:-2] if raw.endswith(b"\r\n") else raw[:-1] if raw.endswith((b"\n", b"\r")) else raw
+        cut = len(content) > max_line_bytes
+        yield Line(number, content, cut, offset)
+        offset += len(raw)
+        if cut and not raw.endswith(b"\n"):
+            offset += skip_line(stream)
+
+
+def skip_line(stream: IO[bytes]) -> int:
+    """Read to the end of a line, memory bounded; return how many bytes that were."""
+    skipped = 0
+    while rest := stream.readline(READ_BUFFER_BYTES):
+        skipped += len(rest)
+        if rest.endswith(b"\n"):
+            break
+    return skipped
+
+
+def ends_in_cr(stream: IO[bytes]) -> bool:
+    r"""Say whether a stream starts with lines that ``\r`` alone ends."""
+    start = stream.peek(READ_BUFFER_BYTES) if hasattr(stream, "peek") else b""
+    # A CR at its very end may be half of a CRLF.
+    return b"\r" in start[:-1] and b"\n" not in start
+
+
+class _CrAsLf(io.RawIOBase):
+    """A file of old, byte for byte, its CRs read as LFs; JSON has no raw CR inside a value."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no name before Python 3.12
+        chunk = self._stream.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(chunk)] = chunk
+        return len(chunk)

@@ -1,0 +1,45 @@
+"""boto3 S3 clients made of plain values; secrets stay in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opensearch_batch.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
+
+def s3_client(
+    *,
+    endpoint: str | None = None,
+    region: str | None = None,
+    access_key: str | None = None,
+    secret_key: str | None = None,
+    session_token: str | None = None,
+) -> BaseClient:
+    """Return a boto3 S3 client; what is not given comes from boto3's ordinary places.
+
+    Raises:
+        ConfigError: one half of a key pair is missing, or the region or endpoint is none; the values are not repeated.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    if bool(access_key) != bool(secret_key):
+        missing = "secret_key" if access_key else "access_key"
+        raise ConfigError(f"credential: access_key and secret_key go together; {missing} is missing")
+    try:
+        session = boto3.Session(
+            aws_access_key_id=access_key,
+            aws_secret_access_key=secret_key,
+            aws_session_token=session_token,
+            region_name=region,
+        )
+        client: BaseClient = session.client("s3", endpoint_url=endpoint)
+    except (BotoCoreError, ValueError) as error:
+        # A token written in place of the region would stand in the error's text.
+        raise ConfigError(
+            f"no S3 client can be made ({type(error).__name__}); mend the region, the endpoint or AWS_PROFILE"
+        ) from None
+    return client

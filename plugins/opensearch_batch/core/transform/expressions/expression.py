@@ -1,0 +1,231 @@
+"""A condition gives for each event what Data Prepper's gives, and costs no more than the look at its keys.
+
+Compiled once to nested functions. All operands are evaluated, as there: ``true or /s + 1`` has no value where ``/s`` is
+a text. Source: ParseTreeEvaluatorListener and OperatorConfiguration of data-prepper-expression (2.17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.transform.events import java_values as java
+from opensearch_batch.core.transform.events.date_pattern import compile_date_pattern
+from opensearch_batch.core.transform.events.event import Event, Key, key_of
+from opensearch_batch.core.transform.events.java_pattern import compile_java_pattern
+from opensearch_batch.core.transform.events.java_values import EvaluationError
+from opensearch_batch.core.transform.expressions import grammar
+from opensearch_batch.core.transform.expressions.functions import FUNCTIONS, KeyArgument
+from opensearch_batch.core.transform.expressions.operators import OPERATORS, Binary, Evaluate, reader, type_at
+
+__all__ = ["EvaluationError", "Expression", "compile_condition", "compile_expression"]
+
+Condition = Callable[[Event], bool]
+_WithOperands = grammar.Pointer | grammar.TypeOf | grammar.Chain | grammar.Negative | grammar.Inverted
+
+
+class Expression(msgspec.Struct, frozen=True):
+    """An expression: its `text`, the `keys` it reads, and `evaluate`, whose numbers are as Java has them."""
+
+    text: str
+    keys: frozenset[Key]
+    evaluate: Evaluate
+
+    def __call__(self, event: Event) -> Any:  # noqa: ANN401 - any JSON
+        """Return the expression's value for an event, as JSON has it.
+
+        Raises:
+            EvaluationError: it has none.
+        """
+        return java.plain(self.evaluate(event))
+
+
+def compile_expression(text: str) -> Expression:
+    """Compile an expression.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    tree = grammar.parse(text)
+    compiler = _Compiler(text)
+    try:
+        evaluate = compiler.compile(tree)
+    except RecursionError:
+        raise ConfigError(f"the expression {text[:40]!r}... is nested too deeply; use fewer parentheses") from None
+    return Expression(text, frozenset(compiler.keys), evaluate)
+
+
+def compile_condition(text: str | None) -> Condition:
+    """Return the condition of an option such as ``add_when``; without one it is true.
+
+    Where an expression has no value for an event, or one that is no boolean, the condition is false.
+
+    Raises:
+        ConfigError: the text is no expression.
+    """
+    if text is None:
+        return lambda event: True  # noqa: ARG005 - one signature
+    evaluate = compile_expression(text).evaluate
+
+    def condition(event: Event) -> bool:
+        try:
+            return evaluate(event) is True
+        except EvaluationError:
+            return False
+
+    return condition
+
+
+class _Compiler:
+    """Makes functions of a tree and notes the keys they read; `in_call` says that a key is an argument."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.keys: set[Key] = set()
+
+    def compile(self, node: grammar.Node, *, in_call: bool = False) -> Evaluate:
+        if isinstance(node, grammar.Parenthesized):
+            return self.compile(node.of, in_call=in_call)
+        if isinstance(node, grammar.Literal):
+            return _fails(f"{node.value} has more than 64 bits") if node.too_large else _constant(node.value)
+        if isinstance(node, grammar.Members):
+            return _members(node)
+        return self._call(node) if isinstance(node, grammar.Call) else self._of_operands(node, in_call=in_call)
+
+    def _of_operands(self, node: _WithOperands, *, in_call: bool) -> Evaluate:
+        if isinstance(node, grammar.Pointer):
+            return self._pointer(node, in_call=in_call)
+        if isinstance(node, grammar.TypeOf):
+            return self._type_of(node, in_call=in_call)
+        if isinstance(node, grammar.Chain):
+            return self._chain(node, in_call=in_call)
+        of = self.compile(node.of, in_call=in_call)
+        if isinstance(node, grammar.Negative):
+            return lambda event: java.negate(of(event))
+        # What is no boolean is false, inverted too.
+        return lambda event: of(event) is False
+
+    def _key(self, pointer: grammar.Pointer) -> Key:
+        key = key_of(pointer.text)
+        self.keys.add(key)
+        return key
+
+    def _pointer(self, pointer: grammar.Pointer, *, in_call: bool) -> Evaluate:
+        if in_call and pointer.quoted:
+            return _constant(pointer.text)
+        try:
+            key = self._key(pointer)
+        except ConfigError as error:
+            return _fails(str(error))
+        return _constant(KeyArgument(key)) if in_call else reader(key)
+
+    def _call(self, called: grammar.Call) -> Evaluate:
+        function = FUNCTIONS.get(called.name)
+        if function is None:
+            raise ConfigError(
+                f"{self.text!r} is no expression: there is no function {called.name!r}.{_hint(called.name)}"
+            )
+        self._check_pattern(called)
+        arguments = [self.compile(argument, in_call=True) for argument in called.arguments]
+
+        def call(event: Event) -> Any:  # noqa: ANN401 - any JSON
+            try:
+                return function(event, [argument(event) for argument in arguments])
+            except msgspec.DecodeError as error:
+                raise EvaluationError(f"{called.name}() cannot read its argument: {error}") from None
+
+        return call
+
+    def _check_pattern(self, call: grammar.Call) -> None:
+        """Refuse a date pattern that is written out and not known: each event would fail on it."""
+        if call.name == "formatDateTime" and len(call.arguments) > 1:
+            pattern = call.arguments[1]
+            if isinstance(pattern, grammar.Literal) and isinstance(pattern.value, str):
+                compile_date_pattern(pattern.value.strip())
+
+    def _type_of(self, node: grammar.TypeOf, *, in_call: bool) -> Evaluate:
+        if in_call:
+            # The key itself, which is of none of these types.
+            return _constant(value=False)
+        try:
+            key = self._key(node.pointer)
+        except ConfigError as error:
+            return _fails(str(error))
+        asked = node.type
+
+        def is_of_type(event: Event) -> bool:
+            found = type_at(event, key)
+            if found is None and asked == "array":
+                raise EvaluationError("typeof array is not asked of null")
+            return found == asked
+
+        return is_of_type
+
+    def _chain(self, chain: grammar.Chain, *, in_call: bool) -> Evaluate:
+        if len(chain.rest) == 1 and not in_call:
+            known = self._null_test(chain)
+            if known is not None:
+                return known
+        first = self.compile(chain.first, in_call=in_call)
+        steps = [self._step(sign, operand, in_call=in_call) for sign, operand in chain.rest]
+        if len(steps) == 1:
+            binary, second = steps[0]
+            return lambda event: binary(first(event), second(event))
+
+        def folded(event: Event) -> Any:  # noqa: ANN401 - any JSON
+            value = first(event)
+            for step, following in steps:
+                value = step(value, following(event))
+            return value
+
+        return folded
+
+    def _step(self, sign: str, operand: grammar.Node, *, in_call: bool) -> tuple[Binary, Evaluate]:
+        if isinstance(operand, grammar.Literal) and sign in ("=~", "!~"):
+            # Found now when it is none; it is kept, so no event compiles it again.
+            compile_java_pattern(operand.value)
+        return OPERATORS[sign], self.compile(operand, in_call=in_call)
+
+    def _null_test(self, chain: grammar.Chain) -> Evaluate | None:
+        """Return the test of a key for null, which reads no value; None where this is no such test."""
+        sign, second = chain.rest[0]
+        pointer, other = (chain.first, second) if isinstance(chain.first, grammar.Pointer) else (second, chain.first)
+        if not isinstance(pointer, grammar.Pointer) or other != grammar.Literal(None) or sign not in ("==", "!="):
+            return None
+        try:
+            key = self._key(pointer)
+        except ConfigError as error:
+            return _fails(str(error))
+        if sign == "==":
+            return lambda event: event.is_null(key)
+        return lambda event: not event.is_null(key)
+
+
+def _hint(name: str) -> str:
+    if name == "not":
+        return " Write a space behind not"
+    return did_you_mean(name, FUNCTIONS) or f" Use one of {', '.join(FUNCTIONS)}"
+
+
+def _constant(value: Any) -> Evaluate:  # noqa: ANN401 - any value
+    return lambda event: value  # noqa: ARG005 - one signature
+
+
+def _fails(reason: str) -> Evaluate:
+    def fail(event: Event) -> Any:  # noqa: ANN401, ARG001 - one signature
+        raise EvaluationError(reason)
+
+    return fail
+
+
+def _members(node: grammar.Members) -> Evaluate:
+    values = [literal.value for literal in node.literals]
+    if any(literal.too_large for literal in node.literals):
+        return _fails("a member of the set has more than 64 bits")
+    kinds = {int if type(value) is float else type(value) for value in values}
+    if len(kinds) > 1 or type(None) in kinds:
+        return _fails("the members of a set are all texts, all numbers or all booleans")
+    return _constant(frozenset(map(java.tagged, values)))

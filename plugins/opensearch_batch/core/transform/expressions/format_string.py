@@ -1,0 +1,128 @@
+"""A text with ``${}`` gives each event the name that Data Prepper gives it: an index, an id, a key of S3.
+
+What stands between the braces is a key if something stands there, else an expression. Source: JacksonEvent of Data
+Prepper (2.17).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events.date_pattern import PLACE, compile_date_pattern
+from opensearch_batch.core.transform.events.event import Event, EventError, Key, key_of
+from opensearch_batch.core.transform.events.java_values import EvaluationError, text_of
+from opensearch_batch.core.transform.expressions.expression import Expression, compile_expression
+
+_PLACE = re.compile(r"\$\{([^}]*)(\}?)")
+Part = Callable[[Event], str]
+
+
+class Format(msgspec.Struct, frozen=True):
+    """A compiled format: its `text`, the `keys` it reads, and its `parts`, which are texts or give one."""
+
+    text: str
+    keys: frozenset[Key]
+    parts: tuple[str | Part, ...]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is the same for each event."""
+        return all(isinstance(part, str) for part in self.parts)
+
+    def __call__(self, event: Event) -> str:
+        """Return the text for an event.
+
+        Raises:
+            EventError: the event lacks a key, or an expression has no value for it.
+        """
+        return "".join([part if isinstance(part, str) else part(event) for part in self.parts])
+
+
+def compile_format(text: str) -> Format:
+    """Compile a text with ``${key}`` and ``${expression}`` in it.
+
+    Raises:
+        ConfigError: what stands between braces is neither, or a brace is not closed.
+    """
+    parts: list[str | Part] = []
+    keys: set[Key] = set()
+    end = 0
+    for place in _PLACE.finditer(text):
+        if not place[2]:
+            raise ConfigError(
+                f"{text!r}: the brace at column {place.start() + 1} is not closed; write it like ${{/id}}"
+            )
+        parts += [text[end : place.start()], _part(text, place[1], keys)]
+        end = place.end()
+    parts.append(text[end:])
+    return Format(text, frozenset(keys), tuple(part for part in parts if part != ""))
+
+
+def dated(text: str, now: datetime) -> str:
+    """Return a text with each ``%{pattern}`` replaced by a time in UTC.
+
+    Raises:
+        ConfigError: a pattern is not known.
+    """
+    moment = now.astimezone(UTC)
+    return PLACE.sub(lambda place: compile_date_pattern(place[1])(moment), text)
+
+
+def _part(text: str, name: str, keys: set[Key]) -> Part:
+    key, expression = _key(name), _expression(name)
+    if expression is not None:
+        keys |= expression.keys
+    if key is not None:
+        # What reads as an expression as well, such as length(/a), is rarely meant as a key.
+        keys |= {key} if expression is None else set()
+        return _keyed(name, key, expression)
+    if expression is None:
+        raise ConfigError(f"{text!r}: {name!r} is neither a key nor an expression; write it like ${{/id}}")
+    return lambda event: _evaluated(expression, event)
+
+
+def _keyed(name: str, key: Key, expression: Expression | None) -> Part:
+    def part(event: Event) -> str:
+        value = _value(event, name, key)
+        if value is not None:
+            return text_of(value)
+        if expression is None:
+            raise EventError(f"the event has nothing at {name!r}, which a format asks for")
+        return _evaluated(expression, event)
+
+    return part
+
+
+def _value(event: Event, name: str, key: Key) -> Any:  # noqa: ANN401 - any JSON
+    try:
+        return event.value(key)
+    except msgspec.DecodeError as error:
+        raise EventError(f"{name!r}, which a format asks for, cannot be read: {error}") from None
+
+
+def _evaluated(expression: Expression, event: Event) -> str:
+    try:
+        value = expression(event)
+    except EvaluationError as error:
+        raise EventError(f"{expression.text!r}, which a format asks for, has no value: {error}") from None
+    return "" if value is None else text_of(value)
+
+
+def _key(name: str) -> Key | None:
+    try:
+        return key_of(name)
+    except ConfigError:
+        return None
+
+
+def _expression(name: str) -> Expression | None:
+    try:
+        return compile_expression(name)
+    except ConfigError:
+        return None

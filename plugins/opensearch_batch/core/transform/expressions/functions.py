@@ -1,0 +1,272 @@
+"""Each function takes what Data Prepper's takes, and fails for the event where that one fails.
+
+An argument is a value, or a `KeyArgument` where the expression names a key without quotes; the function reads it.
+Source: the ExpressionFunction classes of data-prepper-expression (2.17).
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events.date_pattern import compile_date_pattern
+from opensearch_batch.core.transform.events.event import MISSING, Event, Key, elements_of, members_of, value_of
+from opensearch_batch.core.transform.events.java_values import EvaluationError, operand, text_of
+
+# Where a source notes what kind of event it made; no attribute that getMetadata can name starts with a slash.
+EVENT_TYPE = "/eventType"
+DEFAULT_EVENT_TYPE = "LOG"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MIN_DATE_ARGUMENTS, _MAX_DATE_ARGUMENTS = 2, 4
+_MAX_OFFSET_HOURS = 18
+_ISO = re.compile(
+    r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d(?::\d\d)?)(?:\.(\d{0,9}))?(?:([Zz]|[+-]\d\d:\d\d(?::\d\d)?)(\[[^\]]+\])?)?",
+    re.ASCII,
+)
+_OFFSET = re.compile(r"(?:UTC|GMT|UT)?([+-])(\d{1,2})(?::?(\d\d)(?::?(\d\d))?)?", re.ASCII)
+Arguments = list[Any]
+Function = Callable[[Event, Arguments], Any]
+Cut = Callable[[str, str], str]
+
+
+class KeyArgument(msgspec.Struct, frozen=True):
+    """A key that a function is given instead of its value."""
+
+    key: Key
+
+
+def utf16_length(text: str) -> int:
+    """Return how long Java says a text is: two for a character beyond the first 65536."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def zone_of(text: str) -> tzinfo:
+    """Return a time zone by its region or offset, such as ``America/New_York``, ``Z``, ``+05:30`` or ``UTC-8``.
+
+    Raises:
+        EvaluationError: there is none of this name.
+    """
+    offset = _OFFSET.fullmatch(text)
+    if offset and int(offset[2]) <= _MAX_OFFSET_HOURS:
+        sign, hours, minutes, seconds = offset.groups(default="0")
+        size = timedelta(hours=int(hours), minutes=int(minutes), seconds=int(seconds))
+        return timezone(-size if sign == "-" else size)
+    if text == "Z":
+        return UTC
+    from zoneinfo import ZoneInfo
+
+    try:
+        return ZoneInfo("UTC" if text == "UT" else text)
+    except (KeyError, ValueError, OSError):
+        raise EvaluationError(f"{text!r} is no time zone") from None
+
+
+def _length(event: Event, arguments: Arguments) -> int | None:
+    (argument,) = _exactly(arguments, 1)
+    if type(argument) is str:
+        return utf16_length(argument)
+    node = event.find(_key(argument))
+    members = members_of(node)
+    # Opened by one level only: what is counted may be a long vector.
+    held = elements_of(node) if members is None else members
+    if held is not None:
+        return len(held)
+    value = None if node is MISSING else value_of(node)
+    return None if value is None else utf16_length(_text(value))
+
+
+def _has_tags(event: Event, arguments: Arguments) -> bool:
+    if not arguments or not all(_text(tag) for tag in arguments):
+        raise EvaluationError("hasTags() takes texts that are not empty")
+    return event.tags.issuperset(arguments)
+
+
+def _get_metadata(event: Event, arguments: Arguments) -> Any:  # noqa: ANN401 - any JSON
+    (argument,) = _exactly(arguments, 1)
+    name = _text(argument).strip().removeprefix("/")
+    path = name.rstrip("/").split("/") if "/" in name.rstrip("/") else [name]
+    held: Any = event.metadata
+    for step in path:
+        if not isinstance(held, dict):
+            return None
+        held = held.get(step)
+    return operand(held)
+
+
+def _contains(event: Event, arguments: Arguments) -> bool:
+    texts = _two_texts(event, arguments)
+    return texts is not None and texts[1] in texts[0]
+
+
+def _starts_with(event: Event, arguments: Arguments) -> bool:
+    texts = _two_texts(event, arguments)
+    return texts is not None and texts[0].startswith(texts[1])
+
+
+def _two_texts(event: Event, arguments: Arguments) -> list[str] | None:
+    """Return both texts, None from the first key on at which nothing stands."""
+    texts: list[str] = []
+    for argument in _exactly(arguments, 2):
+        value = event.value(argument.key) if type(argument) is KeyArgument else argument
+        if value is None and value is not argument:
+            return None
+        texts.append(_text(value))
+    return texts
+
+
+def _cidr_contains(event: Event, arguments: Arguments) -> bool:
+    if len(arguments) < 2:  # noqa: PLR2004 - a key and a block
+        raise EvaluationError("cidrContains() takes a key and one block or more")
+    blocks = [_text(block) for block in arguments[1:]]
+    value = event.value(_key(arguments[0]))
+    if value is None:
+        return False
+    if isinstance(value, dict | list):
+        raise EvaluationError("cidrContains() takes the key of an address")
+    try:
+        # The original takes a number for an IPv4 address.
+        address = ipaddress.ip_address(int(value) if type(value) is int else text_of(value).strip())
+    except ValueError:
+        raise EvaluationError(f"{value!r} is no IP address") from None
+    return any(address in block for block in map(_block, blocks))
+
+
+@functools.lru_cache(maxsize=256)
+def _block(text: str) -> Any:  # noqa: ANN401 - a network of either version
+    """Return a block; one with bits behind its prefix is a single address."""
+    try:
+        block = ipaddress.ip_interface(text)
+    except ValueError:
+        raise EvaluationError(f"{text!r} is no CIDR block") from None
+    return block.network if block.ip == block.network.network_address else ipaddress.ip_network(block.ip)
+
+
+def _join(event: Event, arguments: Arguments) -> Any:  # noqa: ANN401 - a text, or an object of texts
+    if len(arguments) not in (1, 2):
+        raise EvaluationError("join() takes a key, and a delimiter before it")
+    delimiter = _text(arguments[0]).replace(r"\\,", ",") if len(arguments) > 1 else ","
+    value = event.value(_key(arguments[-1]))
+    if isinstance(value, list):
+        return _joined(value, delimiter)
+    if not isinstance(value, dict):
+        raise EvaluationError("join() takes the key of an array or object")
+    return {name: _joined_or_kept(member, delimiter) for name, member in value.items()}
+
+
+def _joined_or_kept(member: Any, delimiter: str) -> Any:  # noqa: ANN401 - any JSON
+    return _joined(member, delimiter) if isinstance(member, list) and None not in member else member
+
+
+def _joined(elements: list[Any], delimiter: str) -> str:
+    if None in elements:
+        raise EvaluationError("join() takes no array with a null")
+    return delimiter.join(map(text_of, elements))
+
+
+def _get_event_type(event: Event, arguments: Arguments) -> str:
+    _exactly(arguments, 0)
+    return str(event.metadata.get(EVENT_TYPE, DEFAULT_EVENT_TYPE))
+
+
+def _format_date_time(event: Event, arguments: Arguments) -> str:
+    if not _MIN_DATE_ARGUMENTS <= len(arguments) <= _MAX_DATE_ARGUMENTS:
+        raise EvaluationError("formatDateTime() takes a key, a pattern, and up to two time zones")
+    pattern, *zones = (_text(argument).strip() for argument in arguments[1:])
+    shown, meant = [*map(zone_of, zones), UTC, UTC][:2]
+    try:
+        return compile_date_pattern(pattern)(_moment(event.value(_key(arguments[0])), meant, shown))
+    except (ConfigError, ValueError, OverflowError) as error:
+        raise EvaluationError(f"formatDateTime(): {error}") from None
+
+
+def _moment(value: Any, meant: tzinfo, shown: tzinfo) -> datetime:  # noqa: ANN401 - any JSON
+    """Read milliseconds since 1970, or a time of ISO 8601; `meant` is its zone where it names none.
+
+    A time with an offset, but no region, stays as it is written where both zones are the same: so it does there.
+    """
+    if type(value) in (int, float):
+        return (_EPOCH + timedelta(milliseconds=int(value))).astimezone(shown)
+    iso = _ISO.fullmatch(value) if type(value) is str else None
+    if iso is None:
+        raise EvaluationError(f"{value!r} is no time of ISO 8601 and no milliseconds")
+    seconds, fraction, offset, region = iso.groups()
+    moment = datetime.fromisoformat(seconds).replace(microsecond=int(f"{fraction or 0:0<6}"[:6]))
+    if offset is None:
+        return moment.replace(tzinfo=meant).astimezone(shown)
+    moment = moment.replace(tzinfo=zone_of(offset.upper()))
+    return moment if region is None and meant == shown else moment.astimezone(shown)
+
+
+def _now(event: Event, arguments: Arguments) -> int:  # noqa: ARG001 - one signature
+    _exactly(arguments, 0)
+    return time.time_ns() // 1_000_000
+
+
+def _generate_uuid(event: Event, arguments: Arguments) -> str:  # noqa: ARG001 - one signature
+    _exactly(arguments, 0)
+    return str(uuid.uuid4())
+
+
+def _to_json_string(event: Event, arguments: Arguments) -> str:
+    _exactly(arguments, 0)
+    return msgspec.json.format(event.to_json(), indent=-1).decode()
+
+
+def _substring(cut: Cut) -> Function:
+    def substring(event: Event, arguments: Arguments) -> str | None:
+        texts: list[str | None] = []
+        for argument in _exactly(arguments, 2):
+            of_key = type(argument) is KeyArgument
+            value = event.value(argument.key) if of_key else argument
+            texts.append(None if of_key and value is None else _text(value))
+        source, delimiter = texts
+        return cut(source, delimiter) if source is not None and delimiter else source
+
+    return substring
+
+
+def _exactly(arguments: Arguments, count: int) -> Arguments:
+    if len(arguments) != count:
+        raise EvaluationError(f"the function takes {count} arguments, here are {len(arguments)}")
+    return arguments
+
+
+def _key(argument: Any) -> Key:  # noqa: ANN401 - any argument
+    if type(argument) is not KeyArgument:
+        raise EvaluationError("the function takes a key without quotes here")
+    return argument.key
+
+
+def _text(value: Any) -> str:  # noqa: ANN401 - any argument
+    if type(value) is not str:
+        raise EvaluationError("the function takes a text here")
+    return value
+
+
+FUNCTIONS: Mapping[str, Function] = {
+    "length": _length,
+    "hasTags": _has_tags,
+    "getMetadata": _get_metadata,
+    "contains": _contains,
+    "cidrContains": _cidr_contains,
+    "join": _join,
+    "startsWith": _starts_with,
+    "getEventType": _get_event_type,
+    "formatDateTime": _format_date_time,
+    "now": _now,
+    "generateUuid": _generate_uuid,
+    "substringAfter": _substring(lambda text, mark: text.partition(mark)[2] if mark in text else text),
+    "substringAfterLast": _substring(lambda text, mark: text.rpartition(mark)[2]),
+    "substringBefore": _substring(lambda text, mark: text.partition(mark)[0]),
+    "substringBeforeLast": _substring(lambda text, mark: text.rpartition(mark)[0] if mark in text else text),
+    "toJsonString": _to_json_string,
+}

@@ -1,0 +1,100 @@
+"""Operators take any two values; where they take no such value, a comparison is false and arithmetic fails.
+
+Source: OperatorConfiguration and the Operator classes of data-prepper-expression (2.17).
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events import java_values as java
+from opensearch_batch.core.transform.events.event import MISSING, Event, Key
+from opensearch_batch.core.transform.events.java_pattern import compile_java_pattern
+from opensearch_batch.core.transform.events.java_values import EvaluationError
+
+Evaluate = Callable[[Event], Any]
+Binary = Callable[[Any, Any], Any]
+_TYPES_BY_FIRST_BYTE = {
+    ord("["): "array",
+    ord("{"): "map",
+    ord('"'): "string",
+    ord("t"): "boolean",
+    ord("f"): "boolean",
+}
+_TYPES = {list: "array", dict: "map", str: "string", bool: "boolean"}
+
+
+def reader(key: Key) -> Evaluate:
+    """Return what reads the value at a key, None for nothing."""
+
+    def read(event: Event) -> Any:  # noqa: ANN401 - any JSON
+        try:
+            return java.operand(event.value(key))
+        except msgspec.DecodeError as error:
+            raise EvaluationError(f"/{'/'.join(key)} cannot be read: {error}") from None
+
+    return read
+
+
+def type_at(event: Event, key: Key) -> str | None:
+    """Return the type of what stands at a key, None for null; a text, array or object is not read for it."""
+    node = event.find(key)
+    if type(node) is msgspec.Raw:
+        known = _TYPES_BY_FIRST_BYTE.get(memoryview(node)[0])
+        if known is not None:
+            return known
+    value = None if node is MISSING else reader(key)(event)
+    if value is None or type(value) in _TYPES:
+        return None if value is None else _TYPES[type(value)]
+    if type(value) is float:
+        # A 32-bit float, which is neither "double" nor "big_decimal".
+        return "float"
+    return "integer" if java.INT_MIN <= value <= java.INT_MAX else "long"
+
+
+def _both(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+    return left is True and right is True
+
+
+def _either(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+    return type(left) is bool and type(right) is bool and (left or right)
+
+
+def _matches(left: Any, right: Any) -> bool | None:  # noqa: ANN401 - any JSON
+    """Say whether a pattern matches a whole text; None where one of them is no text or the pattern none."""
+    if type(left) is not str or type(right) is not str:
+        return None
+    try:
+        return compile_java_pattern(right).fullmatch(left) is not None
+    except ConfigError:
+        return None
+
+
+def _is_in(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+    return type(left) not in (list, dict) and java.tagged(left) in right
+
+
+OPERATORS: Mapping[str, Binary] = {
+    "and": _both,
+    "or": _either,
+    "==": java.equal,
+    "!=": java.unequal,
+    "=~": lambda left, right: _matches(left, right) is True,
+    "!~": lambda left, right: _matches(left, right) is False,
+    "<": java.ordering(operator.lt, inclusive=False),
+    "<=": java.ordering(operator.le, inclusive=True),
+    ">": java.ordering(operator.gt, inclusive=False),
+    ">=": java.ordering(operator.ge, inclusive=True),
+    "in": _is_in,
+    "not in": lambda left, right: not _is_in(left, right),
+    "+": java.add,
+    "-": java.subtract,
+    "*": java.multiply,
+    "/": java.divide,
+    "%": java.remainder,
+}

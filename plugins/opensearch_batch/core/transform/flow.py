@@ -1,0 +1,69 @@
+"""What happens to an event on its way: the processors in their order, then the routes; no event is lost between them.
+
+An event goes to every sink that has no routes, that names a route the event matches, or that names ``_default`` when it
+matches none. One that no sink takes is unrouted, and counted; in the original it is gone without a word.
+Source: Data Prepper's Router and RouteEventEvaluator (2.17).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from opensearch_batch.core.transform.events.event import Event, EventError
+
+Processor = Callable[[Event], bool]
+Condition = Callable[[Event], bool]
+DEFAULT_ROUTE = "_default"
+UNROUTED, DROPPED = 0, -1
+# Reasons of one kind are counted up to here, so that each record's own text cannot fill the memory.
+MAX_REASONS = 100
+
+
+class Flow:
+    """The processors and routes of one pipeline.
+
+    Args:
+        processors: called in their order, by name; one that returns False drops the event.
+        routes: names and conditions.
+        sinks: the names of the routes of each sink; a sink without any takes all.
+    """
+
+    def __init__(
+        self,
+        processors: Sequence[tuple[str, Processor]],
+        routes: Sequence[tuple[str, Condition]] = (),
+        sinks: Sequence[Sequence[str]] = ((),),
+    ) -> None:
+        self._processors = list(processors)
+        self._always = sum(1 << at for at, names in enumerate(sinks) if not names)
+        self._default = _sinks_of(DEFAULT_ROUTE, sinks)
+        self._routes = [(condition, _sinks_of(name, sinks)) for name, condition in routes]
+        self.failures: Counter[str] = Counter()
+
+    def run(self, event: Event) -> int:
+        """Change the event; return the sinks that take it, a bit each, `UNROUTED` for none, or `DROPPED`."""
+        for name, processor in self._processors:
+            try:
+                if not processor(event):
+                    return DROPPED
+            except EventError as error:
+                # As in the original: it goes on as far as this processor came.
+                self._fail(f"{name}: {error}")
+        matched = False
+        taken = self._always
+        for condition, sinks in self._routes:
+            if condition(event):
+                matched = True
+                taken |= sinks
+        return taken if matched else taken | self._default
+
+    def _fail(self, reason: str) -> None:
+        if reason in self.failures or len(self.failures) < MAX_REASONS:
+            self.failures[reason] += 1
+        else:
+            self.failures["others"] += 1
+
+
+def _sinks_of(route: str, sinks: Sequence[Sequence[str]]) -> int:
+    return sum(1 << at for at, names in enumerate(sinks) if route in names)

@@ -1,0 +1,123 @@
+"""A value is converted as the original's language does it, so that the same text gives the same number, or none.
+
+Source: Data Prepper's typeconverter package (2.17), with the parse methods of Java's own numbers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from decimal import Context, Decimal, InvalidOperation
+from math import isfinite
+from typing import Any, Literal
+
+import msgspec
+
+from opensearch_batch.core.transform.events.java_values import INT_BITS, LONG_BITS, LONG_MAX, LONG_MIN, text_of
+
+Type = Literal["integer", "long", "double", "string", "boolean", "big_decimal"]
+Convert = Callable[[Any], Any]
+# A big_decimal of more digits than any index takes is refused before it fills the memory.
+MAX_DIGITS = 10_000
+_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+
+
+def converter(wanted: Type, scale: int = 0) -> Convert:
+    """Return the conversion to a type; it raises ValueError for what has no such form."""
+    return (lambda value: _to_big_decimal(value, scale)) if wanted == "big_decimal" else _CONVERTERS[wanted]
+
+
+def whole(text: str, bits: int) -> int:
+    """Return the integer a text is, of at most so many bits."""
+    if _WHOLE.fullmatch(text) is None or len(text) > bits or not _fits(number := int(text), bits):
+        raise ValueError(f"{text[:40]!r} is no integer of {bits} bits")
+    return number
+
+
+def double(text: str) -> float:
+    """Return the number a text is; blanks around it and Java's suffix f or d are allowed."""
+    trimmed = text.strip()
+    number = trimmed[:-1] if trimmed[-1:] in ("f", "F", "d", "D") else trimmed
+    if _DECIMAL.fullmatch(number) is None or not isfinite(found := float(number)):
+        raise ValueError(f"{text[:40]!r} is no number")
+    return found
+
+
+def _fits(number: int, bits: int) -> bool:
+    return -(1 << (bits - 1)) <= number < 1 << (bits - 1)
+
+
+def _to_integer(value: Any) -> int:  # noqa: ANN401 - any JSON
+    if isinstance(value, str):
+        return whole(value, INT_BITS)
+    # The original refuses a double, and an integer of more than 32 bits, rather than cut it.
+    if isinstance(value, int) and _fits(value, INT_BITS):
+        return int(value)
+    raise _unsupported(value, "integer")
+
+
+def _to_long(value: Any) -> int:  # noqa: ANN401 - any JSON
+    if isinstance(value, str):
+        return whole(value, LONG_BITS)
+    if isinstance(value, float):
+        return max(LONG_MIN, min(int(value), LONG_MAX))
+    if isinstance(value, int) and _fits(value, LONG_BITS):
+        return int(value)
+    raise _unsupported(value, "long")
+
+
+def _to_double(value: Any) -> float:  # noqa: ANN401 - any JSON
+    if isinstance(value, str):
+        return double(value)
+    if isinstance(value, int | float):
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("the integer is beyond the range of a double") from None
+    raise _unsupported(value, "double")
+
+
+def _to_string(value: Any) -> str:  # noqa: ANN401 - any JSON
+    if isinstance(value, str | int | float):
+        return text_of(value)
+    raise _unsupported(value, "string")
+
+
+def _to_boolean(value: Any) -> bool:  # noqa: ANN401 - any JSON
+    if isinstance(value, str):
+        return value.lower() == "true"
+    if isinstance(value, int | float):
+        return value != 0
+    raise _unsupported(value, "boolean")
+
+
+def _to_big_decimal(value: Any, scale: int) -> msgspec.Raw:  # noqa: ANN401 - any JSON
+    """Return the text of a decimal number with `scale` places; of 0, with those it has."""
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        number = Decimal(value)
+    elif isinstance(value, float):
+        number = Decimal(text_of(value))
+    elif isinstance(value, int) and _fits(value, LONG_BITS):
+        number = Decimal(int(value))
+    else:
+        raise _unsupported(value, "big_decimal")
+    if scale != 0:
+        try:
+            number = number.quantize(Decimal(1).scaleb(-scale), context=Context(prec=MAX_DIGITS))
+        except InvalidOperation:
+            raise ValueError(f"a scale of {scale} needs more than {MAX_DIGITS} digits") from None
+    return msgspec.Raw(str(number).encode())
+
+
+def _unsupported(value: object, wanted: str) -> ValueError:
+    return ValueError(f"a value of type {type(value).__name__} has no form as {wanted}")
+
+
+_CONVERTERS: Mapping[Type, Convert] = {
+    "integer": _to_integer,
+    "long": _to_long,
+    "double": _to_double,
+    "string": _to_string,
+    "boolean": _to_boolean,
+}

@@ -1,0 +1,201 @@
+"""A value that cannot be converted stays as it is, and the event is tagged so that a later condition can see it.
+
+Source: Data Prepper's ConvertEntryTypeProcessor and ConvertEntryTypeProcessorConfig (2.17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import UNSET
+
+from opensearch_batch.core.config.options import Options
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events.event import Event, EventError, Key, Node, elements_of, members_of
+from opensearch_batch.core.transform.events.java_values import LONG_BITS, text_of
+from opensearch_batch.core.transform.processors.base import (
+    Name,
+    Processor,
+    ProcessorOptions,
+    Step,
+    condition_keys,
+    condition_of,
+    each_by_itself,
+    key_or_none,
+    keys_named,
+    list_at,
+    object_of,
+    plain,
+    target_key,
+)
+from opensearch_batch.core.transform.processors.conversions import Convert, Type, converter, double, whole
+from opensearch_batch.core.transform.processors.java_time import ReadTime, time_reader
+
+_LOOKED_INTO = b'"{['
+_STARTS_OF_NUMBERS = tuple("0123456789+-")
+
+
+class CoerceStrings(Options, frozen=True, kw_only=True):
+    """Makes texts that look like truth values, numbers or times such values, everywhere in the event."""
+
+    time_formats: tuple[str, ...] = (
+        "MMM d HH:mm:ss",
+        "yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+        "yyyy-MM-dd'T'HH:mm:ss.SSSSSSX",
+        "dd/MMM/yyyy:HH:mm:ss Z",
+    )
+
+
+class ConvertType(ProcessorOptions, frozen=True, kw_only=True):
+    """Converts the values of keys to a type; values that mean null are deleted."""
+
+    ALIASES: ClassVar[Mapping[str, str]] = {"null_values": "null_conversion_values"}
+
+    key: Name | None = None
+    keys: list[Name] | None = None
+    type: Type = "integer"
+    null_conversion_values: list[str] | None = None
+    # `CoerceStrings`; written without a value it means the defaults of that, and only where anything may stand is null
+    # told from nothing.
+    coerce_strings: Any = UNSET
+    scale: int = 0
+    tags_on_failure: list[str] | None = None
+    convert_when: str | None = None
+    iterate_on: str | None = None
+
+    def compile(self) -> Processor:
+        """Return the processor."""
+        if self.key is not None and self.keys is not None:
+            raise ConfigError("key and keys exclude each other; write one of them")
+        if not self._keys and self.coerce_strings is UNSET:
+            raise ConfigError("there is nothing to convert; write key, keys or coerce_strings")
+        convert = converter(self.type, self.scale)
+        options = ["key"] if self.keys is None else [f"keys[{at}]" for at in range(len(self.keys))]
+        steps = [self._step(option, key, convert) for option, key in zip(options, self._keys, strict=False)]
+        if self.coerce_strings is not UNSET:
+            steps.insert(0, _coercion(self.coerce_strings))
+        process, holds = each_by_itself(steps), condition_of("convert_when", self.convert_when)
+        return lambda event: not holds(event) or process(event)
+
+    def reads(self) -> set[Key]:
+        """Return the keys converted, and those of the condition."""
+        named = self._keys if self.iterate_on is None else [self.iterate_on]
+        return keys_named(named) | condition_keys(self.convert_when)
+
+    @property
+    def _keys(self) -> Sequence[str]:
+        return [self.key] if self.key is not None else self.keys or ()
+
+    def _step(self, option: str, key: str, convert: Convert) -> Step:
+        tags = frozenset(self.tags_on_failure or ())
+        if self.iterate_on is not None:
+            return _in_elements(target_key("iterate_on", self.iterate_on), key, convert, tags)
+        nulls, at = frozenset(self.null_conversion_values or ()), target_key(option, key)
+
+        def process(event: Event) -> None:
+            try:
+                _convert_at(event, at, convert, nulls)
+            except (ValueError, EventError) as error:
+                event.tags.update(tags)
+                raise EventError(f"{key}: {error}") from None
+
+        return process
+
+
+def _convert_at(event: Event, key: Key, convert: Convert, nulls: frozenset[str]) -> None:
+    """Convert a value, or all elements of a list or none of them."""
+    value = plain(event.find(key))
+    if value is None:
+        return
+    if nulls and text_of(value) in nulls:
+        event.delete(key)
+    else:
+        event.put(key, [convert(element) for element in value] if isinstance(value, list) else convert(value))
+
+
+def _in_elements(key: Key, name: str, convert: Convert, tags: frozenset[str]) -> Step:
+    """Return the conversion of one member of each element of a list; as in the original, one that fails is not tagged.
+
+    Values that mean null are no such here either.
+    """
+
+    def process(event: Event) -> None:
+        try:
+            elements = [object_of(element, "iterate_on") for element in list_at(event, key, "iterate_on") or ()]
+        except EventError:
+            event.tags.update(tags)
+            raise
+        failures = [failure for element in elements if (failure := _convert_member(element, name, convert))]
+        if elements:
+            event.put(key, elements)
+        if failures:
+            raise EventError(f"{name}: {failures[0]}")
+
+    return process
+
+
+def _convert_member(members: dict[str, Node], name: str, convert: Convert) -> str:
+    """Convert a member; return why it cannot be, or an empty text."""
+    try:
+        value = plain(members.get(name))
+        if value is not None:
+            members[name] = convert(value)
+    except (ValueError, EventError) as error:
+        return str(error)
+    return ""
+
+
+def _coercion(given: Any) -> Step:  # noqa: ANN401 - any YAML
+    try:
+        options = msgspec.convert({} if given is None else given, CoerceStrings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"coerce_strings: {error}; write it with time_formats, or alone") from None
+    times = list[ReadTime]()
+    for at, pattern in enumerate(options.time_formats):
+        try:
+            times.append(time_reader(pattern))
+        except ConfigError as error:
+            raise ConfigError(f"coerce_strings.time_formats[{at}]: {error}") from None
+    return lambda event: _coerce_members(event.fields, times)
+
+
+def _coerce_members(members: dict[str, Node], times: Sequence[ReadTime]) -> None:
+    """Coerce what is in an object; what a key cannot name, and what is no number after all, stays."""
+    for name, node in members.items():
+        if key_or_none(name) == (name,):
+            with suppress(ValueError):
+                members[name] = _coerced(node, times)
+
+
+def _coerced(node: Node, times: Sequence[ReadTime]) -> Node:
+    if type(node) is msgspec.Raw and memoryview(node)[0] not in _LOOKED_INTO:
+        return node
+    if (members := members_of(node)) is not None:
+        _coerce_members(members, times)
+        return members
+    if (elements := elements_of(node)) is not None:
+        # As in the original, the first that looks like a number and is none ends it.
+        with suppress(ValueError):
+            for at, element in enumerate(elements):
+                elements[at] = _coerced(element, times)
+        return elements
+    value = plain(node)
+    return _coerced_text(value, times) if isinstance(value, str) else node
+
+
+def _coerced_text(text: str, times: Sequence[ReadTime]) -> Node:
+    """Return what a text looks like; raise ValueError where it looks like a number and is none."""
+    lowered = text.lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    if ":" in text:
+        for read in times:
+            with suppress(ValueError):
+                return read(text)
+        return text
+    if "." in lowered or "e" in lowered:
+        return double(lowered)
+    return whole(text, LONG_BITS) if text.startswith(_STARTS_OF_NUMBERS) else text

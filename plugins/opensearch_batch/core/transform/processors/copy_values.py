@@ -1,0 +1,124 @@
+"""A copy is a value of its own: no later change of one reaches the other, and no value is read to be copied.
+
+Source: Data Prepper's CopyValueProcessor (2.17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from msgspec import Meta
+
+from opensearch_batch.core.config.options import Options
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, frozen
+from opensearch_batch.core.transform.processors.base import (
+    Condition,
+    Name,
+    Processor,
+    ProcessorOptions,
+    Step,
+    condition_keys,
+    condition_of,
+    guarded,
+    in_turn,
+    keys_named,
+    list_at,
+    object_of,
+    source_key,
+    target_key,
+)
+
+
+class CopyEntry(Options, frozen=True, kw_only=True):
+    """One copy; in the list form, from a member of each element to a member of the new one."""
+
+    from_key: Name
+    to_key: Name
+    overwrite_if_to_key_exists: bool = False
+    copy_when: str | None = None
+
+
+class CopyValues(ProcessorOptions, frozen=True, kw_only=True):
+    """Copies values to other keys, or members of a list's elements to a new list."""
+
+    entries: Annotated[list[CopyEntry], Meta(min_length=1)]
+    from_list: str | None = None
+    to_list: str | None = None
+    overwrite_if_to_list_exists: bool = False
+
+    def compile(self) -> Processor:
+        """Return the processor."""
+        if (self.from_list is None) != (self.to_list is None):
+            raise ConfigError("from_list and to_list belong together; write both or none")
+        if self.from_list is not None and self.to_list is not None:
+            return in_turn([self._between_lists(self.from_list, self.to_list)])
+        return in_turn(
+            [
+                guarded(f"entries[{at}].copy_when", entry.copy_when, _copy(f"entries[{at}]", entry))
+                for at, entry in enumerate(self.entries)
+            ]
+        )
+
+    def reads(self) -> set[Key]:
+        """Return the keys copied from, and those of the conditions."""
+        sources = [entry.from_key for entry in self.entries] if self.from_list is None else [self.from_list]
+        return keys_named(sources) | condition_keys(*(entry.copy_when for entry in self.entries))
+
+    def makes(self) -> set[Key]:
+        """Return the keys copied to."""
+        return keys_named([entry.to_key for entry in self.entries] if self.to_list is None else [self.to_list])
+
+    def _between_lists(self, from_list: str, to_list: str) -> Step:
+        source, target = source_key("from_list", from_list), target_key("to_list", to_list)
+        overwrite = self.overwrite_if_to_list_exists
+        conditions = [
+            (entry, condition_of(f"entries[{at}].copy_when", entry.copy_when)) for at, entry in enumerate(self.entries)
+        ]
+
+        def copy(event: Event) -> None:
+            if event.has(target) and not overwrite:
+                return
+            elements = list_at(event, source, "from_list")
+            if elements is None:
+                raise EventError(f"from_list: there is no {from_list}")
+            names = _names(conditions, event)
+            event.put(target, [_selected(object_of(element, "from_list"), names) for element in elements])
+
+        return copy
+
+
+def _names(conditions: Sequence[tuple[CopyEntry, Condition]], event: Event) -> list[tuple[str, str]]:
+    """Return the names that are copied, with their new ones; the conditions are of the event, not of an element."""
+    return [(entry.from_key, entry.to_key) for entry, holds in conditions if holds(event)]
+
+
+def _selected(members: dict[str, object], names: Sequence[tuple[str, str]]) -> dict[str, object]:
+    return {to: frozen(members[name]) for name, to in names if name in members}
+
+
+def _copy(place: str, entry: CopyEntry) -> Step:
+    """Return one copy; of a key to itself it changes nothing."""
+    source, target = source_key(f"{place}.from_key", entry.from_key), target_key(f"{place}.to_key", entry.to_key)
+    if len(source) == len(target) == 1:
+        return _copy_at_top(source[0], target[0], overwrite=entry.overwrite_if_to_key_exists)
+    overwrite = entry.overwrite_if_to_key_exists
+
+    def copy(event: Event) -> None:
+        node = event.find(source)
+        if node is not MISSING and (overwrite or not event.has(target)):
+            event.put(target, frozen(node))
+
+    return copy
+
+
+def _copy_at_top(name: str, to: str, *, overwrite: bool) -> Step:
+    """Return the copy of a member of the event itself, the most frequent of all."""
+
+    def copy(event: Event) -> None:
+        fields = event.fields
+        if name in fields and (overwrite or to not in fields):
+            fields[to] = frozen(fields[name])
+
+    return copy

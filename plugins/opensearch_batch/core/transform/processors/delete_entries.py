@@ -1,0 +1,133 @@
+"""A key that is not there is deleted already; a regular expression matches whole names of the event's own members.
+
+Source: Data Prepper's DeleteEntryProcessor and DeleteEntryProcessorConfig (2.17).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from opensearch_batch.core.config.options import Options
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events.event import Event, Key, Node, key_of
+from opensearch_batch.core.transform.processors.base import (
+    Name,
+    Processor,
+    ProcessorOptions,
+    Step,
+    condition_keys,
+    condition_of,
+    guarded,
+    in_turn,
+    keys_named,
+    list_at,
+    object_of,
+    patterns_of,
+    target_key,
+)
+
+
+class DeleteEntry(Options, frozen=True, kw_only=True):
+    """What is deleted, and when; with `iterate_on` from each element of a list."""
+
+    with_keys: list[Name] | None = None
+    with_keys_regex: list[str] | None = None
+    exclude_from_delete: list[str] | None = None
+    delete_when: str | None = None
+    iterate_on: str | None = None
+    delete_from_element_when: str | None = None
+
+
+class DeleteEntries(ProcessorOptions, DeleteEntry, frozen=True, kw_only=True):
+    """Deletes members of an event; what is deleted is said here, or by entries."""
+
+    entries: list[DeleteEntry] | None = None
+
+    def compile(self) -> Processor:
+        """Return the processor."""
+        if sum(form is not None for form in (self.with_keys, self.with_keys_regex, self.entries)) != 1:
+            raise ConfigError("with_keys, with_keys_regex and entries exclude each other; write one of them")
+        if self.entries is None:
+            return in_turn([_step("", self)])
+        # What stands beside `entries` means nothing; the original only wants a condition that can be read.
+        condition_of("delete_when", self.delete_when)
+        return in_turn([_step(f"entries[{at}].", entry) for at, entry in enumerate(self.entries)])
+
+    def reads(self) -> set[Key]:
+        """Return the lists gone through, and the keys of the conditions."""
+        parts = self._parts()
+        return keys_named(part.iterate_on for part in parts) | condition_keys(*(part.delete_when for part in parts))
+
+    def removes(self) -> set[Key]:
+        """Return the keys deleted from the event itself."""
+        return keys_named(key for part in self._parts() if part.iterate_on is None for key in part.with_keys or ())
+
+    def _parts(self) -> Sequence[DeleteEntry]:
+        return [self] if self.entries is None else self.entries
+
+
+def _step(place: str, entry: DeleteEntry) -> Step:
+    if not entry.with_keys and not entry.with_keys_regex:
+        raise ConfigError(f"{place}with_keys is empty; write the keys to delete, or with_keys_regex")
+    if entry.exclude_from_delete and not entry.with_keys_regex:
+        raise ConfigError(f"{place}exclude_from_delete belongs to with_keys_regex; write that, or leave it out")
+    if entry.delete_from_element_when is not None and entry.iterate_on is None:
+        raise ConfigError(f"{place}delete_from_element_when belongs to iterate_on; write that, or delete_when")
+    delete = _delete(place, entry)
+    if entry.iterate_on is not None:
+        delete = _in_elements(place, entry, entry.iterate_on, delete)
+    return guarded(f"{place}delete_when", entry.delete_when, delete)
+
+
+def _delete(place: str, entry: DeleteEntry) -> Step:
+    """Return the deletion of keys and patterns from an event."""
+    # A deletion may name what no other key may.
+    keys = [key_of(text, any_name=True) for text in entry.with_keys or ()]
+    patterns = patterns_of(f"{place}with_keys_regex", entry.with_keys_regex or ())
+    if patterns:
+        return _delete_matches(keys, patterns, frozenset(entry.exclude_from_delete or ()))
+    if any(len(key) != 1 for key in keys):
+        return lambda event: _delete_each(event, keys)
+    names = [key[0] for key in keys]
+
+    def delete(event: Event) -> None:
+        fields = event.fields
+        for name in names:
+            fields.pop(name, None)
+
+    return delete
+
+
+def _delete_each(event: Event, keys: Sequence[Key]) -> None:
+    for key in keys:
+        event.delete(key)
+
+
+def _delete_matches(keys: Sequence[Key], patterns: Sequence[re.Pattern[str]], kept: frozenset[str]) -> Step:
+    def delete(event: Event) -> None:
+        _delete_each(event, keys)
+        for name in list(event.fields):
+            if name not in kept and any(pattern.fullmatch(name) for pattern in patterns):
+                del event.fields[name]
+
+    return delete
+
+
+def _in_elements(place: str, entry: DeleteEntry, iterate_on: str, delete: Step) -> Step:
+    key, option = target_key(f"{place}iterate_on", iterate_on), f"{place}iterate_on"
+    holds = condition_of(f"{place}delete_from_element_when", entry.delete_from_element_when)
+
+    def changed(element: Node, event: Event) -> Node:
+        inner = event.within(object_of(element, option))
+        if holds(inner):
+            delete(inner)
+            return inner.fields
+        return element
+
+    def process(event: Event) -> None:
+        elements = list_at(event, key, option)
+        if elements is not None:
+            event.put(key, [changed(element, event) for element in elements])
+
+    return process

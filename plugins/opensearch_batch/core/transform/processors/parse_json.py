@@ -1,0 +1,187 @@
+"""A text that is no JSON object stays as it is, and the event goes on with the tags that say so.
+
+Source: Data Prepper's AbstractParseProcessor and ParseJsonProcessor (2.17). Not followed: there, `normalize_keys` does
+not reach the names that come to the top of the event.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, Node, key_of, members_of
+from opensearch_batch.core.transform.events.java_values import text_of
+from opensearch_batch.core.transform.processors.base import (
+    Processor,
+    ProcessorOptions,
+    condition_keys,
+    guarded,
+    in_turn,
+    key_or_none,
+    keys_named,
+    plain,
+    source_key,
+    target_key,
+)
+
+Members = dict[str, Node]
+_NO_NAME = re.compile(r"[^A-Za-z0-9._~@/\[\]()-]")
+_encode = msgspec.json.Encoder().encode
+_scan = json.JSONDecoder().raw_decode
+
+
+class ParseJson(ProcessorOptions, frozen=True, kw_only=True):
+    """Puts the members of a JSON object that stands as a text in the event into the event."""
+
+    source: str = "message"
+    destination: str | None = None
+    pointer: str | None = None
+    depth: Annotated[int, Meta(ge=0, le=10)] = 0
+    parse_when: str | None = None
+    overwrite_if_destination_exists: bool = True
+    delete_source: bool = False
+    tags_on_failure: list[str] | None = None
+    handle_failed_events: Literal["skip", "skip_silently"] = "skip"
+    normalize_keys: bool = False
+
+    def compile(self) -> Processor:
+        """Return the processor."""
+        source = source_key("source", self.source)
+        target = None if self.destination is None else self._target(self.destination)
+        pointed = None if self.pointer is None else _pointer(self.pointer)
+        tags, silent = frozenset(self.tags_on_failure or ()), self.handle_failed_events == "skip_silently"
+
+        def parse(event: Event) -> None:
+            text = _text_at(event, source)
+            if text is None and pointed is None:
+                return
+            try:
+                members = self._members(text)
+            except RecordRejected as error:
+                event.tags.update(tags)
+                raise EventError(f"{self.source}: {error}") from None
+            if pointed is not None:
+                members = _at_pointer(event, members, *pointed, at_top=target is None)
+            self._write(event, source, target, members)
+
+        process = in_turn([guarded("parse_when", self.parse_when, parse)])
+
+        def processor(event: Event) -> bool:
+            try:
+                return process(event)
+            except EventError:
+                if not silent:
+                    raise
+                return True
+
+        return processor
+
+    def reads(self) -> set[Key]:
+        """Return the key parsed, and those of the condition."""
+        return keys_named([self.source]) | condition_keys(self.parse_when)
+
+    def makes(self) -> set[Key]:
+        """Return the destination; which names come to the top of the event, only the event knows."""
+        return keys_named([self.destination])
+
+    def removes(self) -> set[Key]:
+        """Return the key parsed, where it is deleted."""
+        return keys_named([self.source]) if self.delete_source else set()
+
+    def _target(self, destination: str) -> Key:
+        if destination.strip() in ("", "/"):
+            raise ConfigError("destination is no key; leave it out to write to the top of the event")
+        return target_key("destination", destination)
+
+    def _members(self, text: str | None) -> Members:
+        if text is None:
+            raise RecordRejected("nothing stands there")
+        members = _parsed(text)
+        if self.depth:
+            members = _shallow(members, self.depth)
+        return _normalized(members) if self.normalize_keys else members
+
+    def _write(self, event: Event, source: Key, target: Key | None, members: Members) -> None:
+        if target is not None:
+            if self.overwrite_if_destination_exists or not event.has(target):
+                event.put(target, members)
+            if self.delete_source:
+                event.delete(source)
+            return
+        if self.delete_source:
+            event.delete(source)
+        for name, node in members.items():
+            key = key_or_none(name)
+            if key is None:
+                raise EventError(
+                    f"{name!r} is no key, so it cannot be at the top of an event; set normalize_keys: true"
+                )
+            if self.overwrite_if_destination_exists or not event.has(key):
+                event.put(key, node)
+
+
+def _text_at(event: Event, key: Key) -> str | None:
+    value = plain(event.find(key))
+    if isinstance(value, dict | list):
+        raise EventError(f"/{'/'.join(key)} is no text but an {'object' if isinstance(value, dict) else 'array'}")
+    return None if value is None else text_of(value)
+
+
+def _parsed(text: str) -> Members:
+    """Return the members of the object; as in the original, what follows it is not looked at."""
+    try:
+        return Event.of(text.encode()).fields
+    except RecordRejected:
+        start = text.lstrip(" \t\r\n")
+        try:
+            end = _scan(start)[1]
+        except (ValueError, RecursionError):
+            end = len(start)
+        return Event.of(start[:end].encode()).fields
+
+
+def _shallow(members: Members, depth: int) -> Members:
+    """Return an object whose objects below a depth are texts; those in lists are left."""
+    shallow = dict(members)
+    for name, node in members.items():
+        if (inner := members_of(node)) is not None:
+            shallow[name] = _shallow(inner, depth - 1) if depth > 1 else _encode(plain(inner)).decode()
+    return shallow
+
+
+def _normalized(members: Members) -> Members:
+    """Return an object with an underscore for what no key may have, in its names and those of the objects in it."""
+    normalized = Members()
+    for name, node in members.items():
+        inner = members_of(node)
+        key = name if _is_name(name) else _NO_NAME.sub("_", name)
+        normalized[key] = node if inner is None else _normalized(inner)
+    return normalized
+
+
+def _is_name(name: str) -> bool:
+    return not name or key_or_none(name) is not None
+
+
+def _pointer(text: str) -> tuple[Key, str, str]:
+    """Return a pointer as a key, as a text, and what names its value: its end, an index with its list before it."""
+    trimmed = text.removeprefix("/").removesuffix("/")
+    key, names = source_key("pointer", trimmed), trimmed.split("/")
+    return key, trimmed, "/".join(names[-2:] if names[-1].isdecimal() else names[-1:])
+
+
+def _at_pointer(event: Event, members: Members, key: Key, text: str, end: str, *, at_top: bool) -> Members:
+    """Return what a pointer leads to under its own name, all where it leads nowhere.
+
+    At the top of the event, the whole pointer is the name where its end is taken.
+    """
+    node = Event(members).find(key)
+    if node is MISSING:
+        return members
+    name = text if at_top and event.has(key_of(end)) else end
+    return {name.replace("/", "."): node}

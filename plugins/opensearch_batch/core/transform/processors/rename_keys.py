@@ -1,0 +1,130 @@
+"""A renamed value keeps its text; where the new key is taken, nothing is renamed unless the entry says so.
+
+Source: Data Prepper's RenameKeyProcessor and TransformOption (2.17). Not followed: there, an entry that overwrites a
+key with itself deletes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from opensearch_batch.core.config.options import Options
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events.event import MISSING, Event, Key, Node, frozen, members_of
+from opensearch_batch.core.transform.processors.base import (
+    Processor,
+    ProcessorOptions,
+    Step,
+    condition_keys,
+    guarded,
+    in_turn,
+    key_or_none,
+    keys_named,
+    pattern_of,
+    source_key,
+    target_key,
+)
+
+Transform = Literal["none", "lowercase", "uppercase", "capitalize", ""]
+_CHANGES: Mapping[Transform, Callable[[str], str]] = {
+    "lowercase": str.lower,
+    "uppercase": str.upper,
+    "capitalize": lambda name: name[:1].upper() + name[1:],
+}
+
+
+class RenameEntry(Options, frozen=True, kw_only=True):
+    """One renaming: of a key, or of members whose whole name matches."""
+
+    to_key: str
+    from_key: str | None = None
+    from_key_regex: str | None = None
+    overwrite_if_to_key_exists: bool = False
+    rename_when: str | None = None
+
+
+class RenameKeys(ProcessorOptions, frozen=True, kw_only=True):
+    """Renames keys by entries, or the names of all objects by one rule."""
+
+    entries: list[RenameEntry] | None = None
+    transform_key: Transform = "none"
+
+    def compile(self) -> Processor:
+        """Return the processor."""
+        change = _CHANGES.get(self.transform_key)
+        if (change is None) == (self.entries is None):
+            raise ConfigError("entries and transform_key exclude each other; write one of them")
+        if change is not None:
+            return in_turn([_transform(change)])
+        return in_turn([_step(f"entries[{at}].", entry) for at, entry in enumerate(self.entries or ())])
+
+    def reads(self) -> set[Key]:
+        """Return the keys renamed, and those of the conditions."""
+        return self.removes() | condition_keys(*(entry.rename_when for entry in self.entries or ()))
+
+    def makes(self) -> set[Key]:
+        """Return the new keys."""
+        return keys_named(entry.to_key for entry in self.entries or ())
+
+    def removes(self) -> set[Key]:
+        """Return the keys renamed."""
+        return keys_named(entry.from_key for entry in self.entries or ())
+
+
+def _step(place: str, entry: RenameEntry) -> Step:
+    target, overwrite = target_key(f"{place}to_key", entry.to_key), entry.overwrite_if_to_key_exists
+    if entry.from_key is not None and entry.from_key_regex is None:
+        step = _rename(source_key(f"{place}from_key", entry.from_key), target, overwrite=overwrite)
+    elif entry.from_key_regex is not None and entry.from_key is None:
+        pattern = pattern_of(f"{place}from_key_regex", entry.from_key_regex)
+        step = _rename_matches(pattern, target, overwrite=overwrite)
+    else:
+        raise ConfigError(f"{place}from_key and {place}from_key_regex exclude each other; write one of them")
+    return guarded(f"{place}rename_when", entry.rename_when, step)
+
+
+def _rename(source: Key, target: Key, *, overwrite: bool) -> Step:
+    def rename(event: Event) -> None:
+        node = event.find(source)
+        if node is MISSING or source == target or (event.has(target) and not overwrite):
+            return
+        # One key may lie inside of the other.
+        event.put(target, frozen(node))
+        event.delete(source)
+
+    return rename
+
+
+def _rename_matches(pattern: re.Pattern[str], target: Key, *, overwrite: bool) -> Step:
+    """Return the renaming of the first match, of all where they overwrite: the last one stays."""
+
+    def rename(event: Event) -> None:
+        if event.has(target) and not overwrite:
+            return
+        matches = [name for name in event.fields if pattern.fullmatch(name) and (name,) != target]
+        nodes = {name: frozen(event.fields[name]) for name in (matches if overwrite else matches[:1])}
+        for name, node in nodes.items():
+            event.put(target, node)
+            event.fields.pop(name, None)
+
+    return rename
+
+
+def _transform(change: Callable[[str], str]) -> Step:
+    def rename(event: Event) -> None:
+        _rename_all(event.fields, change)
+
+    return rename
+
+
+def _rename_all(members: dict[str, Node], change: Callable[[str], str]) -> None:
+    """Rename the members of an object and of the objects in it; lists are left, and names that no key can say."""
+    for name in list(members):
+        inner = members_of(members[name])
+        if inner is not None:
+            _rename_all(inner, change)
+            members[name] = inner
+        if key_or_none(name) == (name,):
+            members[change(name)] = members.pop(name)

@@ -1,0 +1,70 @@
+"""A vector the index would refuse is rejected before it is sent, by its text alone wherever that is enough."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+
+import msgspec
+
+from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.types.vector_field import VectorField
+
+SHORT_BYTES = 64
+# A number that is written without an exponent and does not start with dozens of zeros is not zero as a 32-bit float.
+_SURELY_NOT_ZERO = re.compile(rb"[\[,\s]-?(?:0\.0{0,30})?[1-9][0-9.]*\s*[,\]]")
+
+
+class VectorRejected(RecordRejected):
+    """A value does not fit the vector field it is mapped to."""
+
+
+def vector_check(field: VectorField) -> Callable[[bytes], None]:
+    """Return the check of a value for a field; it is called for each vector, so all it needs is at hand.
+
+    It raises VectorRejected unless the value is a flat array of as many numbers as the field takes, all finite. Under
+    cosine a zero vector has no direction; k-NN refuses it (lucene and faiss, `space_type: cosinesimil`).
+    """
+    # Loaded here, so not when a DAG file is read; it compares many bytes at once (docs/decisions/008).
+    import numpy as np
+
+    comma, of_bytes, one_byte, nonzero = np.uint8(ord(",")), np.frombuffer, np.uint8, np.count_nonzero
+    expected, cosine, not_zero = field.values, field.cosine, _SURELY_NOT_ZERO.search
+
+    def check(value: bytes) -> None:
+        # Searches for one byte cost nothing; a pattern over the whole text would cost more than all else of a row.
+        if value.rfind(b"[") != 0 or b'"' in value or b"{" in value:
+            raise VectorRejected(f"{field.name} is no flat array of numbers")
+        commas = int(nonzero(of_bytes(value, one_byte) == comma))
+        found = commas + 1 if len(value) > SHORT_BYTES or value.strip(b"[] \t") else 0
+        if found != expected:
+            raise VectorRejected(f"{field.name} has {found} values; the index takes {expected}")
+        if (b"e" in value or b"E" in value) and _has_positive_exponent(value):
+            _as_float32(field, value)
+        if cosine and not not_zero(value) and not any(_as_float32(field, value)):
+            raise VectorRejected(f"{field.name} is a zero vector; the index compares by cosine, which it has none of")
+
+    return check
+
+
+def _has_positive_exponent(value: bytes) -> bool:
+    """Say whether a number can be beyond a 32-bit float; one of 39 digits and more is left to the index."""
+    for letter in (b"e", b"E"):
+        at = value.find(letter)
+        while at >= 0:
+            if value[at + 1 : at + 2] != b"-":
+                return True
+            at = value.find(letter, at + 1)
+    return False
+
+
+def _as_float32(field: VectorField, value: bytes) -> tuple[float, ...]:
+    """Return the numbers as the index keeps them."""
+    try:
+        numbers = msgspec.json.decode(value, type=list[float])
+        return struct.unpack(f"<{len(numbers)}f", struct.pack(f"<{len(numbers)}f", *numbers))
+    except OverflowError:
+        raise VectorRejected(f"{field.name} has a value beyond the range of a 32-bit float") from None
+    except msgspec.DecodeError as error:
+        raise VectorRejected(f"{field.name} has a value that is no number of the index ({error})") from None

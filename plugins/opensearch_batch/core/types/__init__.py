@@ -1,0 +1,1 @@
+"""The frozen values that the other rooms exchange. Nothing here does I/O."""

@@ -1,0 +1,64 @@
+"""What became of the rows of an ingest, counted; and the version of the run that wrote them."""
+
+from __future__ import annotations
+
+import msgspec
+
+from opensearch_batch.core.errors import FatalError
+
+
+class SourceCounts(msgspec.Struct, frozen=True):
+    """Rows of one source.
+
+    Of those `read`, `dead_letters` were rejected or refused by the index, `duplicates` came after another row of the
+    same source with the same id and were merged over it, and `unmatched` have an id that some other source lacks.
+    """
+
+    source: str
+    read: int = 0
+    blank: int = 0
+    dead_letters: int = 0
+    duplicates: int = 0
+    unmatched: int = 0
+
+
+class IngestCounts(msgspec.Struct, frozen=True):
+    """Rows of all sources: ``read == indexed + unchanged + dead_letters + joined + unrouted + dropped + elsewhere``.
+
+    `joined` rows became part of another row's document or dead letter; `nulls` counts absent fields, `blank` lines are
+    no rows. Of the rows that a pipeline's own rules keep out, `unrouted` ones go to no sink, `elsewhere` ones to
+    others, and `dropped` ones were dropped by a processor. `overtaken` ones were not read again, as a newer run has
+    this place; they have a verdict too.
+    """
+
+    read: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    dead_letters: int = 0
+    joined: int = 0
+    blank: int = 0
+    nulls: int = 0
+    unmatched: int = 0
+    unrouted: int = 0
+    dropped: int = 0
+    elsewhere: int = 0
+    overtaken: int = 0
+    sources: list[SourceCounts] = []
+
+    def reconcile(self, place: str) -> None:
+        """Raise FatalError unless every row read has a verdict."""
+        verdicts = self.indexed + self.unchanged + self.dead_letters + self.joined
+        verdicts += self.unrouted + self.dropped + self.elsewhere + self.overtaken
+        if self.read != verdicts:
+            raise FatalError(f"{place}: read {self.read} rows, but {verdicts} have a verdict")
+
+
+class Age(msgspec.Struct, frozen=True):
+    """When a run listed its source (epoch seconds). Only listings of one `scope`, the same question, have an order."""
+
+    at: float
+    scope: str
+
+    def is_before(self, other: Age | None) -> bool:
+        """Say whether the other is known to be newer."""
+        return other is not None and other.scope == self.scope and other.at > self.at

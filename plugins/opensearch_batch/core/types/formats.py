@@ -1,0 +1,7 @@
+"""Names of the formats of source objects."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Format = Literal["jsonl", "json", "csv", "parquet"]

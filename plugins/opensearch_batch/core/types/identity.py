@@ -1,0 +1,17 @@
+"""Stable keys made of texts."""
+
+from __future__ import annotations
+
+import hashlib
+
+KEY_HEX_DIGITS = 32
+
+
+def run_key(dag_id: str, run: str) -> str:
+    """Return the key of a run; `run` is its partition key, else its logical date, else its run id."""
+    return digest(dag_id, run)
+
+
+def digest(*parts: str) -> str:
+    """Return a short stable hash of texts, unambiguous about where one ends (joined by NUL)."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_HEX_DIGITS]

@@ -1,0 +1,19 @@
+"""A vector field of an index."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class VectorField(msgspec.Struct, frozen=True):
+    """A ``knn_vector`` field of an index: its dimension, what its elements are, whether it compares by cosine."""
+
+    name: str
+    dimension: int
+    data_type: str = "float"
+    cosine: bool = False
+
+    @property
+    def values(self) -> int:
+        """How many numbers a vector of this field is written with; a binary one packs eight bits into each."""
+        return self.dimension // 8 if self.data_type == "binary" else self.dimension

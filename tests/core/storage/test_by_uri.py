@@ -1,0 +1,84 @@
+"""One store for all URIs: each goes where its scheme says, and a store is made when it is first needed."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.storage.by_uri import Stores
+from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.objects import find
+from opensearch_batch.core.storage.s3 import S3Objects
+
+
+def test_a_store_is_asked_for_only_when_its_uris_come(tmp_path: Path) -> None:
+    """Who has no keys for S3 can ingest files, and what is missing is said."""
+    stores = Stores(local=lambda: LocalFiles(tmp_path))
+    stores.write("a", b"1")
+    assert [item.size_bytes for item in find(stores, "a")] == [1]
+    with pytest.raises(ConfigError, match="s3://b/k: S3 is not set up here; give an AWS connection or keys"):
+        stores.head("s3://b/k")
+    for uri in ("file-abc", "openai://file-abc"):
+        with pytest.raises(ConfigError, match="OpenAI is not set up here; give a connection or a key"):
+            stores.open(uri)
+    with pytest.raises(ConfigError, match="cohere://d: Cohere is not set up here; give a connection"):
+        stores.open("cohere://d")
+    with pytest.raises(ConfigError, match="files of this machine are not read here"):
+        Stores().head("/etc/passwd")
+
+
+def test_every_operation_goes_where_the_uri_says(store: S3Objects, bucket: str, tmp_path: Path) -> None:
+    """S3 and this machine side by side."""
+    stores = Stores(s3=lambda: store, local=lambda: LocalFiles(tmp_path))
+    for place in (f"s3://{bucket}", str(tmp_path), f"file://{tmp_path}"):
+        uri = f"{place}/a.jsonl"
+        assert stores.create(uri, b"1")
+        assert not stores.create(uri, b"2")
+        stored = stores.read(uri)
+        assert stored is not None
+        assert stores.replace(uri, b"22", etag=stored.etag)
+        assert not stores.replace(uri, b"333", etag=stored.etag)
+        (found,) = stores.list(f"{place}/")
+        assert found == stores.head(uri)
+        with stores.open(uri, etag=found.etag) as stream:
+            assert stream.read() == b"22"
+        stores.upload(uri, io.BytesIO(b"4"))
+        stores.delete(uri)
+        assert stores.read(uri) is None
+
+
+def test_a_store_is_made_once(store: S3Objects, bucket: str) -> None:
+    """Its connections are kept."""
+    made: list[S3Objects] = []
+
+    def make() -> S3Objects:
+        made.append(store)
+        return store
+
+    stores = Stores(s3=make)
+    assert made == []
+    stores.head(f"s3://{bucket}/a")
+    stores.head(f"s3://{bucket}/b")
+    assert made == [store]
+
+
+def test_a_file_of_this_machine_may_be_called_like_an_id(tmp_path: Path) -> None:
+    """A suffix or a folder tells them apart."""
+    stores = Stores(local=lambda: LocalFiles(tmp_path))
+    stores.write("file-1.jsonl", b"1")
+    stores.write("./file-1", b"1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file-1", "file-1.jsonl"]
+    with pytest.raises(ConfigError, match="file-1: OpenAI is not set up here"):
+        stores.head("file-1")
+
+
+def test_an_unknown_scheme_is_no_path(tmp_path: Path) -> None:
+    """What nobody reads is said, with what is read."""
+    stores = Stores(local=lambda: LocalFiles(tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"gs://b/k: nothing here reads gs://; give an s3://, openai://, cohere:// or file:// URI"
+    ):
+        stores.head("gs://b/k")

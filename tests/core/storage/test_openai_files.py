@@ -1,0 +1,151 @@
+"""Files at OpenAI through its own client: what the service says becomes cause, place and remedy, without the key."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import openai
+import pytest
+
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
+from opensearch_batch.core.storage.objects import find
+from opensearch_batch.core.storage.openai_files import OpenAIFiles
+
+POLL_S = 0.01
+KEY = "sk-secret-0123456789"
+CONTENT = bytes(range(256)) * 2_000
+ABOUT = {"id": "file-a", "object": "file", "bytes": len(CONTENT), "created_at": 7, "filename": "a", "purpose": "batch"}
+ATTEMPTS: list[Callable[[OpenAIFiles], object]] = [
+    lambda files: find(files, "openai://file-a"),
+    lambda files: files.open("openai://file-a"),
+    lambda files: files.read("openai://file-a"),
+]
+
+
+class Service:
+    """A Files API of one file that answers `status` if it is given, and stops its content after `send_bytes`."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.send_bytes = len(CONTENT)
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.answer(self)
+
+            def log_message(self, *_: object) -> None:
+                """Stay quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(POLL_S,), daemon=True)
+        self.thread.start()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        """Send the file, what is known of it, or an error that quotes the key as the service does."""
+        body = json.dumps(ABOUT).encode()
+        if self.status:
+            body = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}."}}).encode()
+        elif request.path.endswith("/content"):
+            body = CONTENT
+        request.send_response(self.status or 200)
+        request.send_header("Content-Type", "application/json")
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        request.wfile.write(body[: self.send_bytes])
+
+    def close(self) -> None:
+        """End the server."""
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """The service."""
+    server = Service()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def files(service: Service) -> Iterator[OpenAIFiles]:
+    """The store, without the client's own retries."""
+    url = f"http://127.0.0.1:{service.server.server_port}/v1"
+    with openai.OpenAI(api_key=KEY, base_url=url, max_retries=0) as client:
+        yield OpenAIFiles(client)
+
+
+def test_a_file_is_found_and_read_under_both_names(files: OpenAIFiles) -> None:
+    """Its ETag is made of what never changes."""
+    for uri in ("file-a", "openai://file-a"):
+        (found,) = find(files, uri)
+        assert (found.uri, found.size_bytes, found.etag) == (uri, len(CONTENT), f"file-a-{len(CONTENT)}-7")
+        with files.open(uri) as stream:
+            assert stream.read() == CONTENT
+
+
+def test_a_missing_file_is_named(files: OpenAIFiles, service: Service) -> None:
+    """By its id."""
+    service.status = 404
+    assert files.head("file-a") is None
+    assert files.read("file-a") is None
+    assert list(files.list("file-a")) == []
+    with pytest.raises(ConfigError, match="file-a: OpenAI knows no such file; mend the id, or give the key of its own"):
+        files.open("file-a")
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (401, (ConfigError, r"OpenAI refuses the key \(401\); mend openAI_key or the connection")),
+        (403, (ConfigError, r"OpenAI refuses the key \(403\); mend openAI_key or the connection")),
+        (429, (RetriableError, "OpenAI answered 429; run again later")),
+        (503, (RetriableError, "OpenAI answered 503; run again later")),
+        (400, (FatalError, "OpenAI answered 400")),
+    ],
+)
+def test_a_refusal_says_what_to_do_and_holds_no_key(
+    files: OpenAIFiles,
+    service: Service,
+    attempt: Callable[[OpenAIFiles], object],
+    status: int,
+    told: tuple[type[BatchError], str],
+) -> None:
+    """Though the service quotes the key in its own message."""
+    service.status = status
+    with pytest.raises(told[0], match=f"openai://file-a: {told[1]}") as raised:
+        attempt(files)
+    assert KEY not in str(raised.value)
+    assert raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_a_service_that_is_away_can_be_retried(attempt: Callable[[OpenAIFiles], object]) -> None:
+    """No server on the port."""
+    with openai.OpenAI(api_key=KEY, base_url="http://127.0.0.1:9/v1", max_retries=0) as client:
+        files = OpenAIFiles(client)
+        with pytest.raises(RetriableError, match="openai://file-a: OpenAI does not answer; run again later"):
+            attempt(files)
+
+
+def test_a_transfer_that_breaks_off_is_no_short_file(files: OpenAIFiles, service: Service) -> None:
+    """What came is not all, and the error says so."""
+    service.send_bytes = len(CONTENT) // 2
+    with (
+        files.open("file-a") as stream,
+        pytest.raises(RetriableError, match=r"file-a: the transfer from OpenAI broke off \(\w+\); run again"),
+    ):
+        stream.read()
+
+
+def test_nothing_is_written_there(files: OpenAIFiles) -> None:
+    """Every way of writing says where to write instead."""
+    for write in (files.write, files.create, files.replace, files.upload):
+        with pytest.raises(ConfigError, match="file-a: files at OpenAI are only read; give a location on S3"):
+            write("file-a", b"")
