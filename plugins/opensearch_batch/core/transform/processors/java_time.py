@@ -12,8 +12,8 @@ from calendar import monthrange
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 
-from opensearch_batch.core.data_prepper.events.date_pattern import DAYS, MONTHS, SHORT
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.transform.events.date_pattern import DAYS, MONTHS, SHORT
 
 # Returns the milliseconds since 1970 of a text; raises ValueError where it does not follow the pattern.
 ReadTime = Callable[[str], int]
