@@ -9,9 +9,9 @@ from pathlib import Path
 
 from benchmarks.client import Job, serve
 from benchmarks.data_prepper_rows import BUCKET, PREFIX, client_of
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road
-from opensearch_batch.core.data_prepper.scan import Known, list_areas, plan_scan
-from opensearch_batch.core.data_prepper.work_item_ingest import UnitIngest
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
+from opensearch_batch.core.data_prepper.scan import ScanState, list_areas, plan_scan
+from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 from opensearch_batch.core.opensearch.client import address_of, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -53,13 +53,13 @@ def prepare(job: Job) -> Callable[[], int]:
         file.write(PIPELINE.format(bucket=BUCKET, run=at.timestamp(), prefix=PREFIX, url=job.url, index=job.index))
 
     # Modules are loaded before the clock starts, as the rival's are.
-    Road.load(Path(file.name), "bulk-ingestion").flow()
+    CompiledPipeline.load(Path(file.name), "bulk-ingestion").flow()
 
     def write() -> int:
-        road = Road.load(Path(file.name), "bulk-ingestion")
-        found = list_areas(objects, road.areas(at), own=[road.work.root])
+        compiled = CompiledPipeline.load(Path(file.name), "bulk-ingestion")
+        found = list_areas(objects, compiled.areas(at), own=[compiled.work.root])
         plan = plan_scan(
-            Known(),
+            ScanState(),
             found,
             run="run",
             at=at,
@@ -68,15 +68,15 @@ def prepare(job: Job) -> Callable[[], int]:
             is_done=lambda unit: False,  # noqa: ARG005 - nothing is
             is_over=lambda run: True,  # noqa: ARG005 - none is at work
         )
-        ingest = UnitIngest(
-            road,
+        ingest = WorkItemIngest(
+            compiled,
             objects,
             lambda number: cluster,  # noqa: ARG005 - one sink
             lambda number, name: objects,  # noqa: ARG005 - one store
             run_key="run",
             at=at,
         )
-        reports = [report for unit in plan.units for report in ingest.run(unit).reports]
+        reports = [report for unit in plan.work_items for report in ingest.run(unit).reports]
         Path(file.name).unlink()
         return sum(report.counts.indexed for report in reports)
 

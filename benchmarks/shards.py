@@ -13,7 +13,7 @@ from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
 from opensearch_batch.core.sharding.shard_writer import Prepare
 from opensearch_batch.core.storage.dead_letters import DeadLetters
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.services import service
 from opensearch_batch.services.base import job_keys
@@ -45,7 +45,7 @@ def work(job: Job) -> Callable[[], int]:
         with DeadLetters(objects, "s3://work/dead/") as dead:
             shards, counts = Prepare(
                 objects,
-                WorkPrefix("s3://work", "bench"),
+                Layout("s3://work", "bench"),
                 limits=ShardLimits(SHARD_RECORDS, SHARD_BYTES, adapter.limits.max_record_bytes),
                 request_line=adapter.request_line(parameters, INPUTS),
                 form=adapter.line_form(parameters, INPUTS),

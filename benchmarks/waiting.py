@@ -17,7 +17,7 @@ from rich.console import Console
 
 from benchmarks.report import Comparison, Outcome, Surroundings, terminal
 from benchmarks.waiting_field import Run, Used, started, until
-from opensearch_batch.core.jobs.poll_policy import Watch
+from opensearch_batch.core.jobs.poll_policy import PollPolicy
 
 NAME = "waiting"
 JOBS, QUICK_JOBS, HOURS = 2_000, 50, 1.0
@@ -74,7 +74,7 @@ def measure(jobs: int, hours: float, *, window_s: float, first_end_s: float) -> 
 
 def compare(found: Waits) -> list[Comparison]:
     """Return calls a minute against a wait that asks for its own job, and what one wait adds to the triggerer."""
-    alone = found.jobs * 60 / Watch(0.0).pause_s(now=found.hours * 3600)
+    alone = found.jobs * 60 / PollPolicy(0.0).pause_s(now=found.hours * 3600)
     searches, questions = found.a_minute("searches"), found.a_minute("questions")
     cores = (found.end.cpu_s - found.begin.cpu_s) / (found.end.at - found.begin.at)
     by_itself = "each wait asks for its job (computed)"

@@ -30,12 +30,12 @@ from include.local_stack.settings import REPOSITORY
 from include.local_stack.stack import Stack, StackOptions, down
 from include.local_stack.state import StackState, StateFile
 from include.local_stack.supervisor import Supervisor
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.job import Asked, JobRecord
+from opensearch_batch.core.types.job import JobRecord, ResubmitRequest
 from opensearch_batch.services import provider, service
 
 WAIT_S, LOOK_EVERY_S = 900.0, 2.0
@@ -96,13 +96,13 @@ class Field:
         def one(number: int) -> None:
             begun = time.time() - hours * 3600
 
-            def draft(generation: int) -> JobRecord:
+            def draft(submission: int) -> JobRecord:
                 name, out = f"waiting-{number}", f"s3://{BUCKET}/out/{number}/"
                 source = f"s3://{BUCKET}/in.jsonl"
-                return JobRecord(name, name, "sagemaker", model.id, source, out, begun, generation)
+                return JobRecord(name, name, "sagemaker", model.id, source, out, begun, submission)
 
-            ledger = Ledger(objects, f"{FOLDER}/{number}")
-            Submission(ledger, through, clock=time.time, sleep=time.sleep).run(draft, Asked())
+            job_records = JobRecords(objects, f"{FOLDER}/{number}")
+            Submission(job_records, through, clock=time.time, sleep=time.sleep).run(draft, ResubmitRequest())
 
         with ThreadPoolExecutor(SUBMIT_THREADS) as pool:
             list(pool.map(one, numbers))

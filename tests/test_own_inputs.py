@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.jobs.job_records import Ledger, bad_end
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.jobs.job_records import JobRecords, bad_end
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.types.job import Accepted, Asked, End, JobRecord
+from opensearch_batch.core.types.job import Accepted, End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Shard
-from opensearch_batch.hooks.job_handle import AwaitedJob
+from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.operators import submission as submit
 from opensearch_batch.operators.submission import JobTerms, Submit
 from opensearch_batch.services import service
@@ -49,20 +49,20 @@ class Job:
         model = SimpleNamespace(parameters=service("sagemaker").example_parameters)
         return SimpleNamespace(ml=SimpleNamespace(model=lambda _: model, batch_predict=pay))
 
-    def submit(self, asked: Asked = Asked()) -> JobRecord:  # noqa: B008 - frozen
+    def submit(self, asked: ResubmitRequest = ResubmitRequest()) -> JobRecord:  # noqa: B008 - frozen
         """Submit it."""
-        done = Submit(WorkPrefix("s3://work", "p"), JobTerms("sagemaker", "m")).run(self.shard, asked)
+        done = Submit(Layout("s3://work", "p"), JobTerms("sagemaker", "m")).run(self.shard, asked)
         assert isinstance(done, tuple)
         return done[1]
 
     def conclude(self, record: JobRecord) -> End:
         """See it completed."""
-        job = AwaitedJob(FOLDER, "sagemaker", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None)
+        job = JobHandle(FOLDER, "sagemaker", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None)
         return job.conclude(record, COMPLETED, cancel=False)
 
     def recorded(self) -> JobRecord:
         """Return its record."""
-        found = Ledger(self.store, FOLDER).load()
+        found = JobRecords(self.store, FOLDER).load()
         assert found is not None
         return found[0]
 
@@ -74,7 +74,7 @@ def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Job:
     monkeypatch.setattr(submit, "objects", lambda _: made.store)
     monkeypatch.setattr(submit, "OpenSearchMLHook", made.ml)
     monkeypatch.setattr(submit, "provider_of", lambda *_, **__: SimpleNamespace(stage=lambda *_: {}))
-    monkeypatch.setattr(AwaitedJob, "_objects", lambda _: made.store)
+    monkeypatch.setattr(JobHandle, "_objects", lambda _: made.store)
     return made
 
 
@@ -94,7 +94,7 @@ def test_an_input_that_changed_is_not_paid(job: Job, content: bytes | None, said
         job.store.write(INPUT, content)
     with pytest.raises(FatalError, match=rf"a\.jsonl {said} since prepare read it; nothing was paid; clear prepare"):
         job.submit()
-    assert (job.paid, Ledger(job.store, FOLDER).load()) == ([], None)
+    assert (job.paid, JobRecords(job.store, FOLDER).load()) == ([], None)
 
 
 def test_a_job_whose_input_changed_is_of_no_use(job: Job) -> None:
@@ -105,10 +105,10 @@ def test_a_job_whose_input_changed_is_of_no_use(job: Job) -> None:
     assert (end.state, job.recorded().end) == ("UNUSABLE", end)
     assert "changed while the job could read it; run again" in bad_end(job.recorded())
     with pytest.raises(FatalError, match="changed since prepare read it"):
-        job.submit(Asked(clear="once"))
+        job.submit(ResubmitRequest(clear="once"))
     job.store.write(INPUT, b"v1\n")
     job.shard = job.prepared()
-    assert job.submit(Asked(clear="once")).generation == 2
+    assert job.submit(ResubmitRequest(clear="once")).submission == 2
     assert len(job.paid) == 2
 
 

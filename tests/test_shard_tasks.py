@@ -89,11 +89,11 @@ def test_a_run_is_as_old_as_its_listing(prepares: Prepares, monkeypatch: pytest.
     first, globs, limited = prepares("1"), prepares("2", exclude=["b*"]), prepares("3", limit=1)
     monkeypatch.setattr(prepare, "time", SimpleNamespace(time=lambda: LATER + 1))
     second = prepares("4")
-    assert first.age is not None
-    assert first.age.at == LATER
-    assert first.age.is_before(second.age)
-    assert not first.age.is_before(globs.age)
-    assert limited.age is None
+    assert first.run_version is not None
+    assert first.run_version.at == LATER
+    assert first.run_version.is_before(second.run_version)
+    assert not first.run_version.is_before(globs.run_version)
+    assert limited.run_version is None
 
 
 def test_a_place_that_is_gone_is_noticed(prepares: Prepares) -> None:
@@ -118,6 +118,6 @@ def test_a_shard_that_is_overtaken_says_so_in_the_log(prepares: Prepares) -> Non
     runs.put("a.jsonl", record(1, "new"))
     runs.ingest(prepares("2"))
     with capture_logs() as said:
-        assert prepares.ingest("1", old)["counts"]["overtaken"] == 1
+        assert prepares.ingest("1", old)["counts"]["superseded"] == 1
     warnings = [str(each["event"]) for each in said if each["log_level"] == "warning"]
-    assert any(text.startswith("1 records overtaken: a run that listed the source later") for text in warnings)
+    assert any(text.startswith("1 records superseded: a run that listed the source later") for text in warnings)

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
-from opensearch_batch.core.jobs.job_records import Ledger
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.job import Asked, End, JobRecord
+from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.operators import submission as submit
 from opensearch_batch.operators.submission import JobTerms, Submit, SubmitTrigger, slots
@@ -40,7 +40,7 @@ def test_who_holds_a_slot(store: S3Objects, bucket: str, holds: JobRecord | None
     """A job from before its submission until its end."""
     one, other = f"s3://{bucket}/jobs/one", f"s3://{bucket}/jobs/other"
     if holds is not None:
-        assert Ledger(store, one).write(holds, over=None)
+        assert JobRecords(store, one).write(holds, over=None)
     assert slots(store, f"s3://{bucket}/slots", 1).take(one)
     assert slots(store, f"s3://{bucket}/slots", 1).take(other) == is_taken_over
 
@@ -75,14 +75,14 @@ def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Submit, Lo
     monkeypatch.setattr(submit, "objects", lambda _: store)
     monkeypatch.setattr(submit, "OpenSearchMLHook", lambda _: SimpleNamespace(ml=ml))
     monkeypatch.setattr(submit, "provider_of", lambda *_, **__: None)
-    return Submit(WorkPrefix("s3://work", "p"), JobTerms("openai", "m")), store
+    return Submit(Layout("s3://work", "p"), JobTerms("openai", "m")), store
 
 
 def test_a_job_that_is_found_is_taken(submits: tuple[Submit, LocalFiles]) -> None:
     """So that no other run removes its outputs before this one has ingested them."""
     submission, store = submits
-    assert Ledger(store, "s3://work/jobs/k").write(record(End("COMPLETED", 1.0)), over=None)
-    done = submission.run(Shard("0000", "in", "k", 1, 1), Asked())
+    assert JobRecords(store, "s3://work/jobs/k").write(record(End("COMPLETED", 1.0)), over=None)
+    done = submission.run(Shard("0000", "in", "k", 1, 1), ResubmitRequest())
     assert isinstance(done, tuple)
     assert done[0] == "reuse"
     assert store.head("s3://work/jobs/k/taken.json") is not None

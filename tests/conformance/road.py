@@ -15,7 +15,7 @@ from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.ingest.prediction_map import holds_record, over_sources
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
-from opensearch_batch.core.jobs.job_records import Decision, Ledger, bad_end
+from opensearch_batch.core.jobs.job_records import Decision, JobRecords, bad_end
 from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
@@ -27,10 +27,10 @@ from opensearch_batch.core.sharding.shard_writer import Prepare
 from opensearch_batch.core.storage.by_uri import Stores
 from opensearch_batch.core.storage.cohere_datasets import CohereDatasets
 from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.openai_files import OpenAIFiles
 from opensearch_batch.core.types.identity import digest
-from opensearch_batch.core.types.job import Asked, End, JobRecord
+from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.services import provider, service
 from opensearch_batch.services.base import job_keys
@@ -65,7 +65,7 @@ SUBMIT = {
 }
 
 
-class Road:
+class CompiledPipeline:
     """One shard of documents of their own on its way through one service."""
 
     def __init__(
@@ -87,7 +87,7 @@ class Road:
         self.adapter = service(name)
         self.inputs = tuple(inputs)
         self.field_map = field_map or FIELD_MAP
-        self.work = WorkPrefix(f"s3://{bucket}/kept", "road")
+        self.work = Layout(f"s3://{bucket}/kept", "road")
         self.ids = [f"{uuid.uuid4().hex}" for _ in range(records)]
         self.bucket = bucket
         self._body = body or BODY
@@ -126,34 +126,40 @@ class Road:
         )
         return prepared.shard
 
-    def submit(self, shard: Shard, asked: Asked = Asked(), *, later_s: float = 0.0) -> tuple[Decision, JobRecord]:  # noqa: B008 - frozen
+    def submit(
+        self,
+        shard: Shard,
+        asked: ResubmitRequest = ResubmitRequest(),  # noqa: B008 - frozen
+        *,
+        later_s: float = 0.0,
+    ) -> tuple[Decision, JobRecord]:
         """Submit a shard's job, or find it; raise FatalError for one that ended badly, as batch_predict does."""
         decision, record = self.attempt(shard, asked, later_s=later_s)
         if decision == "refuse":
             raise FatalError(bad_end(record))
         return decision, record
 
-    def attempt(self, shard: Shard, asked: Asked, *, later_s: float = 0.0) -> tuple[Decision, JobRecord]:
+    def attempt(self, shard: Shard, asked: ResubmitRequest, *, later_s: float = 0.0) -> tuple[Decision, JobRecord]:
         """Submit a shard's job, or find it; `later_s` lets an intent of before be that old."""
         folder = self.work.job(shard.job)
         through = ThroughMLCommons(
             self.ml, self.adapter, self.provider, model=self.model, parameters={}, inputs=self.inputs
         )
 
-        def draft(generation: int) -> JobRecord:
+        def draft(submission: int) -> JobRecord:
             return JobRecord(
                 shard.job,
-                self.adapter.job_name("road", folder, generation),
+                self.adapter.job_name("road", folder, submission),
                 self.name,
                 self.model.id,
                 shard.input,
-                f"{folder}/output/{generation}/",
+                f"{folder}/output/{submission}/",
                 time.time(),
-                generation,
+                submission,
             )
 
-        ledger = Ledger(self.lab.objects, folder)
-        submission = Submission(ledger, through, clock=lambda: time.time() + later_s, sleep=time.sleep)
+        job_records = JobRecords(self.lab.objects, folder)
+        submission = Submission(job_records, through, clock=lambda: time.time() + later_s, sleep=time.sleep)
         return submission.run(draft, asked)
 
     def look(self, record: JobRecord) -> dict[str, Any]:
@@ -174,9 +180,9 @@ class Road:
                 continue
             seen = self.adapter.sighting(remote_job)
             if seen.state != "RUNNING":
-                ledger = Ledger(self.lab.objects, self.work.job(shard.job))
-                ledger.end(record.generation, End(seen.state, time.time(), seen.reason), remote_job)
-                found = ledger.load()
+                job_records = JobRecords(self.lab.objects, self.work.job(shard.job))
+                job_records.end(record.submission, End(seen.state, time.time(), seen.reason), remote_job)
+                found = job_records.load()
                 assert found is not None
                 return found[0]
             time.sleep(LOOK_S)
@@ -186,7 +192,7 @@ class Road:
         self,
         shard: Shard,
         record: JobRecord,
-        asked: Asked = Asked(),  # noqa: B008 - frozen
+        asked: ResubmitRequest = ResubmitRequest(),  # noqa: B008 - frozen
         *,
         rounds: int = 2,
     ) -> RepairAccount:

@@ -9,8 +9,8 @@ import pytest
 
 from opensearch_batch.core.errors import BatchError, FatalError, OutputUnusable, RetriableError, Throttled
 from opensearch_batch.core.jobs.submission import INTENT_GRACE_S
-from opensearch_batch.core.types.job import Asked
-from tests.conformance.road import Road, as_floats
+from opensearch_batch.core.types.job import ResubmitRequest
+from tests.conformance.road import CompiledPipeline, as_floats
 from tests.lab import Lab
 
 RECORDS = 6
@@ -19,7 +19,7 @@ slow = pytest.mark.slow
 # One service goes through all outcomes in every run of the tests, the others through two.
 EVERY = [FULL, *(pytest.param(name, marks=slow) for name in OTHERS)]
 ALWAYS = [FULL, *OTHERS]
-Start = Callable[..., Road]
+Start = Callable[..., CompiledPipeline]
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def start(lab: Lab, bucket: str, index: str) -> Iterator[Start]:
     """Lay out a road; Bedrock takes small jobs for once."""
     quotas = f"{lab.stack.addresses.ai_services}/quotas"
     lab.http.put(quotas, json={"bedrock_min_records": 1}, timeout=30).raise_for_status()
-    roads: list[Road] = []
+    roads: list[CompiledPipeline] = []
 
-    def lay_out(name: str, **more: Any) -> Road:
-        roads.append(Road(lab, name, bucket, index, **more))
+    def lay_out(name: str, **more: Any) -> CompiledPipeline:
+        roads.append(CompiledPipeline(lab, name, bucket, index, **more))
         return roads[-1]
 
     yield lay_out
@@ -110,7 +110,7 @@ def test_a_repair_that_fails(start: Start, name: str) -> None:
     report = road.ingest(shard, road.repair(shard, record))
     assert (report.counts.indexed, report.counts.dead_letters, road.paid()) == (RECORDS - left, left, 2)
     road.fault("fail")
-    cleared = Asked(clear="run 3")
+    cleared = ResubmitRequest(clear="run 3")
     assert [road.repair(shard, record, cleared).failed for _ in range(2)] == [left, left]
     assert road.paid() == 3
 
@@ -127,7 +127,7 @@ def test_failed(start: Start, name: str) -> None:
     with pytest.raises(FatalError, match=r"ended FAILED.*clear batch_predict to submit"):
         road.submit(shard)
     assert road.paid() == 1
-    cleared = road.wait(shard, road.submit(shard, Asked(clear="run 3"))[1])
+    cleared = road.wait(shard, road.submit(shard, ResubmitRequest(clear="run 3"))[1])
     report = road.ingest(shard, road.repair(shard, cleared))
     assert (report.counts.indexed, road.paid()) == (RECORDS, 2)
 

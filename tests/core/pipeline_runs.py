@@ -17,10 +17,10 @@ from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
 from opensearch_batch.core.sharding.shard_writer import Prepare
 from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import Age, IngestCounts
+from opensearch_batch.core.types.counts import IngestCounts, RunVersion
 from opensearch_batch.core.types.manifest import Manifest, PreparedShard
 from opensearch_batch.services import service
 from opensearch_batch.services.base import job_keys
@@ -87,7 +87,7 @@ class Runs:
     def __init__(self, objects: S3Objects, bucket: str) -> None:
         self.objects, self.cluster = objects, Documents()
         self.source = f"s3://{bucket}/in/"
-        self.work = WorkPrefix(f"s3://{bucket}/work", "p")
+        self.work = Layout(f"s3://{bucket}/work", "p")
         self.clock = 0.0
         self._service = service("sagemaker")
 
@@ -103,7 +103,7 @@ class Runs:
         """Cut the source into shards of so many records."""
         self.clock += 1
         source = source or self.source
-        age = Age(self.clock, source)
+        run_version = RunVersion(self.clock, source)
         with DeadLetters(self.objects, self.work.dead_letters(key, "prepare")) as dead:
             shards, counts = Prepare(
                 self.objects,
@@ -115,7 +115,16 @@ class Runs:
                 dead=dead,
             ).run(list_source(self.objects, source))
         manifest = Manifest(
-            "p", key, source, "sagemaker", "m", counts, shards, parameters=PARAMETERS, inputs=INPUTS, age=age
+            "p",
+            key,
+            source,
+            "sagemaker",
+            "m",
+            counts,
+            shards,
+            parameters=PARAMETERS,
+            inputs=INPUTS,
+            run_version=run_version,
         )
         save(self.objects, self.work.manifest(key), manifest)
         note_places(self.objects, self.work, manifest, index=INDEX)
@@ -144,7 +153,7 @@ class Runs:
 
     def letters(self, manifest: Manifest) -> list[list[str]]:
         """Return the reasons of the dead letters of each shard's place."""
-        queues = [f"{self.work.ingested(INDEX, each.segments)}/dead_letters/" for each in manifest.shards]
+        queues = [f"{self.work.ingested(INDEX, each.source_ranges)}/dead_letters/" for each in manifest.shards]
         return [
             [letter.reason for part in list_parts(self.objects, queue) for letter in read_letters(self.objects, part)]
             for queue in queues

@@ -9,7 +9,7 @@ from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ingest.progress import Progress, retire
 from opensearch_batch.core.runs.run_account import reconcile
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import Age
+from opensearch_batch.core.types.counts import RunVersion
 from tests.core.pipeline_runs import Runs, record, written
 
 
@@ -27,11 +27,11 @@ def test_an_older_run_writes_nothing_over_a_newer_one(runs: Runs) -> None:
     runs.ingest(runs.prepare("new"))
     for force in (False, True):
         (report,) = runs.ingest(old, force=force)
-        assert (report.counts.read, report.counts.overtaken, report.counts.indexed) == (2, 2, 0)
-        assert report.remarks[0].startswith("2 records overtaken: a run that listed the source later")
+        assert (report.counts.read, report.counts.superseded, report.counts.indexed) == (2, 2, 0)
+        assert report.remarks[0].startswith("2 records superseded: a run that listed the source later")
         assert report.dead_letters is None
     total = reconcile(runs.objects, runs.work, old).counts
-    assert (total.read, total.overtaken, total.indexed, total.unchanged) == (2, 2, 0, 0)
+    assert (total.read, total.superseded, total.indexed, total.unchanged) == (2, 2, 0, 0)
     assert runs.cluster.texts == {"1": "new"}
     assert runs.cluster.bodies == 1
 
@@ -53,9 +53,9 @@ def test_the_same_run_again_is_as_it_was(runs: Runs) -> None:
     manifest = runs.prepare("run")
     assert [written([report.counts]) for report in runs.ingest(manifest)] == [[1]]
     (again,) = runs.ingest(manifest)
-    assert (again.counts.unchanged, again.counts.overtaken) == (1, 0)
+    assert (again.counts.unchanged, again.counts.superseded) == (1, 0)
     (forced,) = runs.ingest(manifest, force=True)
-    assert (forced.counts.indexed, forced.counts.overtaken) == (1, 0)
+    assert (forced.counts.indexed, forced.counts.superseded) == (1, 0)
 
 
 def test_work_that_a_newer_run_finds_done_is_as_new_as_that_run(runs: Runs) -> None:
@@ -67,7 +67,7 @@ def test_work_that_a_newer_run_finds_done_is_as_new_as_that_run(runs: Runs) -> N
     runs.put("a.jsonl", record(1, "good"))
     assert written(runs.run("last")) == [0]
     (report,) = runs.ingest(slow)
-    assert report.counts.overtaken == 1
+    assert report.counts.superseded == 1
     assert runs.cluster.texts == {"1": "good"}
 
 
@@ -82,7 +82,7 @@ def test_an_older_run_at_work_ends_when_a_newer_one_begins(runs: Runs) -> None:
         runs.ingest(old)
     assert runs.cluster.texts == {"1": "old"}
     (report,) = runs.ingest(old)
-    assert report.counts.overtaken == 1
+    assert report.counts.superseded == 1
     assert [written([each.counts]) for each in runs.ingest(new)] == [[1]]
     assert runs.cluster.texts == {"1": "new"}
     assert [each.counts.unchanged for each in runs.ingest(new)] == [1]
@@ -97,7 +97,7 @@ def test_a_newer_run_at_work_is_not_taken_over_by_an_older_one(runs: Runs) -> No
     found = []
     runs.cluster.meanwhile = lambda: found.extend(runs.ingest(old))
     (report,) = runs.ingest(new)
-    assert (report.counts.indexed, found[0].counts.overtaken) == (1, 1)
+    assert (report.counts.indexed, found[0].counts.superseded) == (1, 1)
     assert runs.cluster.texts == {"1": "new"}
 
 
@@ -109,7 +109,7 @@ def test_runs_over_other_parts_of_a_source_are_not_compared(runs: Runs) -> None:
     assert len(whole.shards) == 1
     runs.ingest(runs.prepare("part", source=f"{runs.source}a.jsonl"))
     (report,) = runs.ingest(whole)
-    assert (report.counts.indexed, report.counts.overtaken) == (2, 0)
+    assert (report.counts.indexed, report.counts.superseded) == (2, 0)
     assert runs.cluster.texts == {"1": "a", "2": "b"}
 
 
@@ -119,7 +119,7 @@ def test_a_run_without_an_age_writes(runs: Runs) -> None:
     old = runs.prepare("old")
     runs.put("a.jsonl", record(1, "new"))
     runs.run("new")
-    assert [each.counts.indexed for each in runs.ingest(msgspec.structs.replace(old, age=None))] == [1]
+    assert [each.counts.indexed for each in runs.ingest(msgspec.structs.replace(old, run_version=None))] == [1]
     assert [each.counts.indexed for each in runs.ingest(old)] == [0]
     runs.put("a.jsonl", record(1, "newest"))
     assert written(runs.run("newest")) == [1]
@@ -129,8 +129,8 @@ def test_a_place_is_retired_for_older_runs_only(store: S3Objects, bucket: str) -
     """What a newer run noted stays, and a place that was never written is closed to older ones too."""
     uri = f"s3://{bucket}/progress.json"
     for at, stays in ((5.0, 5.0), (4.0, 5.0), (6.0, 6.0)):
-        assert (retire(store, uri, Age(at, "s")) is None) == (at < stays)
+        assert (retire(store, uri, RunVersion(at, "s")) is None) == (at < stays)
         stored = store.read(uri)
         assert stored is not None
         found = msgspec.json.decode(stored.content, type=Progress)
-        assert (found.age, found.done, found.fingerprint) == (Age(stays, "s"), False, "")
+        assert (found.run_version, found.done, found.fingerprint) == (RunVersion(stays, "s"), False, "")

@@ -20,8 +20,8 @@ from opensearch_batch.core.pipeline.check import check_pipeline
 from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.runs.run_account import reconcile
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
-from opensearch_batch.core.storage.layout import WorkPrefix
-from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard
+from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.services import service
 from tests.lab import Lab
 
@@ -154,7 +154,7 @@ class Run:
 
     def __init__(self, lab: Lab, index: str) -> None:
         self.lab, self.index, self.bucket = lab, index, lab.new_bucket()
-        self.work = WorkPrefix(f"s3://{self.bucket}", "books")
+        self.work = Layout(f"s3://{self.bucket}", "books")
         rows: list[dict[str, Any]] = [
             {"_id": "a", "text": "a", "title": "t", "SageMakerOutput": [1, 2.5]},
             {"_id": "b", "text": "b", "SageMakerOutput": [1, 2.5]},
@@ -170,7 +170,7 @@ class Run:
             Answered([self._put("again", again)], [4], self.work.job("again"), "t"),
         ]
         self.shard = Shard("0000", f"s3://{self.bucket}/in", "job", len(rows), 1)
-        prepared = [PreparedShard(self.shard, [Segment("s3://docs/a.jsonl", 1, len(rows))])]
+        prepared = [PreparedShard(self.shard, [SourceRange("s3://docs/a.jsonl", 1, len(rows))])]
         counts = PrepareCounts(len(rows), len(rows))
         self.manifest = Manifest("books", "run", "s3://docs/", "sagemaker", "m", counts, prepared)
 

@@ -14,14 +14,14 @@ from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
 from opensearch_batch.core.types.job import End, JobRecord
-from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.services import service
 from tests.lab import Lab
@@ -35,7 +35,7 @@ MAPPINGS = {
     }
 }
 BODY = {"settings": {"index.knn": True, "number_of_replicas": 0}, "mappings": MAPPINGS}
-ORIGIN = [Segment("s3://docs/a.jsonl", 11, 2), Segment("s3://docs/b.jsonl", 1, 99)]
+ORIGIN = [SourceRange("s3://docs/a.jsonl", 11, 2), SourceRange("s3://docs/b.jsonl", 1, 99)]
 
 
 class Run:
@@ -49,13 +49,13 @@ class Run:
         rows: list[bytes],
         *,
         records: int | None = None,
-        origin: list[Segment] | None = None,
+        origin: list[SourceRange] | None = None,
         job: str = "job",
     ) -> None:
         self.lab, self.index, self.bucket = lab, index, bucket
         self.objects = lab.objects
         self.origin = origin or ORIGIN
-        self.work = WorkPrefix(f"s3://{bucket}/kept", "p")
+        self.work = Layout(f"s3://{bucket}/kept", "p")
         self.output = f"{self.work.job(job)}/output/1/input.jsonl.out"
         lab.objects.write(self.output, b"\n".join(rows))
         count = records if records is not None else sum(bool(row.strip()) for row in rows)
@@ -190,13 +190,13 @@ def test_an_output_that_lacks_rows_fails_the_shard(lab: Lab, bucket: str, index:
     """A truncated output is never a success, and its job is recorded as of no use, so that a clear pays a new one."""
     lab.cluster().create_index(index, BODY)
     run = Run(lab, bucket, index, [row(0), row(1)], records=3)
-    ledger = Ledger(lab.objects, run.work.job("job"))
+    job_records = JobRecords(lab.objects, run.work.job("job"))
     record = JobRecord("job", "n", "sagemaker", "m", "in", f"{run.work.job('job')}/output/1/", 0.0, task_id="t")
-    ledger.write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
+    job_records.write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
     for _ in range(2):
         with pytest.raises(OutputUnusable, match="2 rows for 3 records; clear batch_predict"):
             run()
-    found = ledger.load()
+    found = job_records.load()
     assert found is not None
     assert found[0].end is not None
     assert found[0].end.state == "UNUSABLE"
@@ -244,7 +244,7 @@ def test_equal_shards_of_different_sources_are_both_ingested(lab: Lab, bucket: s
     """Two sources with the same content share a job; each has its own documents and dead letters."""
     lab.cluster().create_index(index, BODY)
     rows, field_map = [row(0), b"{oops"], {"text": "$.text"}
-    twins = [Run(lab, bucket, index, rows, origin=[Segment(f"s3://docs/{name}", 1, 2)]) for name in "ab"]
+    twins = [Run(lab, bucket, index, rows, origin=[SourceRange(f"s3://docs/{name}", 1, 2)]) for name in "ab"]
     reports = [twin(f"run-{n}", field_map) for n, twin in enumerate(twins)]
     assert [report.counts.indexed for report in reports] == [1, 1]
     assert lab.node("GET", f"{index}/_count")["count"] == 2

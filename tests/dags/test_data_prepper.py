@@ -157,7 +157,7 @@ def test_whatever_is_wrong_with_a_file_takes_no_other_one_with_it(tmp_path: Path
     assert "s3cr3t" not in error
 
 
-class Said:
+class SpecStruct:
     """A task instance of which one XCom is known."""
 
     def __init__(self, run: dict[str, Any] | None) -> None:
@@ -172,9 +172,9 @@ def test_a_run_whose_scan_failed_is_no_success(sample: DAG) -> None:
     """The last stages run whatever became of the first; where it found nothing they are skipped."""
     reconcile: Any = sample.task_dict["reconcile"]
     with pytest.raises(AirflowFailException, match="prepare failed"):
-        reconcile.execute({"ti": Said(None)})
+        reconcile.execute({"ti": SpecStruct(None)})
     with pytest.raises(AirflowSkipException):
-        reconcile.execute({"ti": Said(NOTHING)})
+        reconcile.execute({"ti": SpecStruct(NOTHING)})
 
 
 def test_a_password_of_the_file_is_in_no_dag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,15 +14,15 @@ from airflow.sdk.exceptions import AirflowSkipException
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
-from opensearch_batch.core.jobs.job_records import decide, honoured
+from opensearch_batch.core.jobs.job_records import consumed_requests, decide
 from opensearch_batch.core.opensearch.ml_commons import Model
 from opensearch_batch.core.runs.outbox import Note, note_writing
 from opensearch_batch.core.sharding.listing import list_source, news_of
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts
-from opensearch_batch.core.types.job import Asked, End, JobRecord
+from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, Shard
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.operators import ingest, prepare, publish
@@ -119,18 +119,27 @@ def test_a_trial_leaves_the_source_news(
     shards = task.execute(context_of(dry_run=dry_run))
     assert len(shards) == (0 if dry_run else 1)
     found = list_source(store, f"s3://{bucket}/in/")
-    assert news_of(store, WorkPrefix(f"s3://{bucket}/work", NAME), found) == news
+    assert news_of(store, Layout(f"s3://{bucket}/work", NAME), found) == news
 
 
-def asked(run_id: str, *, max_tries: int = 2, force: bool = False) -> Asked:
+def asked(run_id: str, *, max_tries: int = 2, force: bool = False) -> ResubmitRequest:
     """Return what is asked in a task with two retries."""
     return asked_in(context_of(run_id, SimpleNamespace(max_tries=max_tries), force=force), 2)
 
 
-def ended(asked: Asked, state: Any) -> JobRecord:
+def ended(asked: ResubmitRequest, state: Any) -> JobRecord:
     """Return the record of the job that this asking paid for."""
     return JobRecord(
-        "j", "n", "sagemaker", "m", "i", "o", 0.0, honoured=honoured([], asked), task_id="t", end=End(state, 0.0)
+        "j",
+        "n",
+        "sagemaker",
+        "m",
+        "i",
+        "o",
+        0.0,
+        consumed_requests=consumed_requests([], asked),
+        task_id="t",
+        end=End(state, 0.0),
     )
 
 
@@ -190,7 +199,7 @@ def has_news(bucket: str, *, indexed: int = 0, run_id: str = "manual__1", index:
 
 def test_what_was_written_and_not_told_is_news(bucket: str, store: S3Objects) -> None:
     """Of this run, whatever its last attempt counted, and of one that failed; told once."""
-    work = WorkPrefix(f"s3://{bucket}/work", NAME)
+    work = Layout(f"s3://{bucket}/work", NAME)
     assert not has_news(bucket)
     assert has_news(bucket, indexed=1)
     note_writing(store, work, "a", Note("manual__1", NAME))
@@ -201,7 +210,7 @@ def test_what_was_written_and_not_told_is_news(bucket: str, store: S3Objects) ->
 
 def test_a_run_that_goes_on_tells_its_own_news(bucket: str, store: S3Objects) -> None:
     """What it writes after another run's publish would else be nobody's news."""
-    note_writing(store, WorkPrefix(f"s3://{bucket}/work", NAME), "a", Note("manual__0", NAME))
+    note_writing(store, Layout(f"s3://{bucket}/work", NAME), "a", Note("manual__0", NAME))
     assert not has_news(bucket, manual__0="running")
     assert has_news(bucket, indexed=1, manual__0="running")
     assert has_news(bucket, run_id="manual__0")
@@ -209,7 +218,7 @@ def test_a_run_that_goes_on_tells_its_own_news(bucket: str, store: S3Objects) ->
 
 def test_another_index_is_nobody_s_news(bucket: str, store: S3Objects) -> None:
     """Neither of a trial, nor of one that failed; and a trial tells nothing of the pipeline's own index."""
-    work = WorkPrefix(f"s3://{bucket}/work", NAME)
+    work = Layout(f"s3://{bucket}/work", NAME)
     note_writing(store, work, "a", Note("manual__0", "other"))
     assert not has_news(bucket, manual__0="failed")
     note_writing(store, work, "a", Note("manual__0", NAME))
@@ -220,7 +229,7 @@ def test_another_index_is_nobody_s_news(bucket: str, store: S3Objects) -> None:
 def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *attempts: int | Exception) -> None:
     """Run the attempts of one task: each writes so many documents, or fails."""
     shard = Shard("s", "i", "j", 1, 1)
-    found = WorkPrefix(f"s3://{bucket}/work", NAME)
+    found = Layout(f"s3://{bucket}/work", NAME)
     manifest = Manifest(NAME, "r", "s", "sagemaker", "m", PrepareCounts(), [], None, parameters=PARAMETERS)
     save(store, found.manifest(run_key_of(context_of())), manifest)
     done = iter(attempts)

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from opensearch_batch.core.runs.retention import clean_up
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import JobRecord
 from tests.end_to_end.own_pipelines import PARSED_WITHIN_S, OwnPipelines
 from tests.lab import Lab, eventually
@@ -53,7 +53,7 @@ def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab,
         "shards": 2,
         "unrouted": 0,
         "dropped": 0,
-        "overtaken": 0,
+        "superseded": 0,
     }
     assert lab.jobs() - jobs == 2
 
@@ -67,7 +67,7 @@ def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab,
         "shards": 2,
         "unrouted": 0,
         "dropped": 0,
-        "overtaken": 0,
+        "superseded": 0,
     }
     assert (lab.jobs() - jobs, own.writes(index)) == (2, writes)
     assert run.task("publish")["state"] == "skipped"
@@ -82,7 +82,7 @@ def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab,
         "shards": 3,
         "unrouted": 0,
         "dropped": 0,
-        "overtaken": 0,
+        "superseded": 0,
     }
     assert (lab.jobs() - jobs, own.count(index)) == (3, 23)
 
@@ -327,7 +327,7 @@ def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
         "shards": 1,
         "unrouted": 0,
         "dropped": 0,
-        "overtaken": 0,
+        "superseded": 0,
     }
     (queue,) = own.airflow.xcom(run.task("reconcile"))["dead_letters"]
     listed = own.lab.http.get(own.links(run, "prepare")["Dead letters"], timeout=30).text
@@ -347,7 +347,7 @@ def test_what_is_done_is_known_when_its_files_are_gone(lab: Lab, own: OwnPipelin
     assert own.run(name).wait() == "success"
     jobs, index = lab.jobs(), name.replace("_", "-")
     later = time.time() + 31 * 86_400
-    work = WorkPrefix(f"s3://{own.work}/{name}", name)
+    work = Layout(f"s3://{own.work}/{name}", name)
     uploads: list[JobRecord] = []
     assert clean_up(lab.objects, work, keep_s=30 * 86_400, now=later, unstage=uploads.append) == 1
     found = lab.objects.list(f"s3://{own.work}/{name}/jobs/")

@@ -13,20 +13,20 @@ from typing import Any
 import msgspec
 
 from include.local_stack.stack import Stack
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.submission import ThroughMLCommons
 from opensearch_batch.core.types.manifest import Shard
-from tests.conformance.road import Road
+from tests.conformance.road import CompiledPipeline
 from tests.lab import Lab
 
 END_S = 60.0
 # In the order of a submission: after which call the process dies, and the call's number of its kind.
 MOMENTS: dict[str, tuple[type, str, int]] = {
-    "looked": (Ledger, "load", 1),
+    "looked": (JobRecords, "load", 1),
     "staged": (ThroughMLCommons, "stage", 1),
-    "intended": (Ledger, "write", 1),
+    "intended": (JobRecords, "write", 1),
     "paid": (ThroughMLCommons, "submit", 1),
-    "recorded": (Ledger, "write", 2),
+    "recorded": (JobRecords, "write", 2),
 }
 # While the paid call is under way, so many seconds after it began.
 PAYING, PAYING_S = "paying", 0.03
@@ -52,7 +52,7 @@ def die() -> None:
 def work(task: Task) -> None:
     """Submit, until the moment comes."""
     lab = Lab(Stack.running(task.home), task.version)
-    road = Road(lab, task.service, task.bucket, task.index)
+    road = CompiledPipeline(lab, task.service, task.bucket, task.index)
     if task.moment == PAYING:
         _before(ThroughMLCommons, "submit", lambda: threading.Timer(PAYING_S, die).start())
     else:

@@ -113,7 +113,7 @@ def test_a_failed_job_is_paid_again_only_after_a_clear(run: Run) -> None:
     run.clear("batch_predict")
     assert run.end() == "success"
     record = run.record()
-    assert (run.jobs(), record["generation"], record["end"]["state"]) == (2, 2, "COMPLETED")
+    assert (run.jobs(), record["submission"], record["end"]["state"]) == (2, 2, "COMPLETED")
 
 
 @pytest.mark.slow

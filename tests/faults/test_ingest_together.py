@@ -11,7 +11,7 @@ from tests.faults.proxy import Exchange, Fault, first, passes
 slow = pytest.mark.slow
 
 
-def overtaken(ingestion: Ingestion, then: Fault = passes) -> Fault:
+def superseded(ingestion: Ingestion, then: Fault = passes) -> Fault:
     """Let a process wait at a request until another one with the same request has ended well."""
 
     def run_another() -> None:
@@ -30,7 +30,7 @@ def overtaken(ingestion: Ingestion, then: Fault = passes) -> Fault:
 def test_a_slow_process_is_overtaken(start: Start, request_: str, number: int) -> None:
     """It finds out at its next record and leaves everything as the other one made it."""
     ingestion = start(one_source())
-    ingestion.store.on(request_, number, overtaken(ingestion))
+    ingestion.store.on(request_, number, superseded(ingestion))
     outcome = ingestion.failed()
     assert outcome.error == "RetriableError"
     assert "another run of this request took over" in outcome.text
@@ -49,7 +49,7 @@ def test_a_slow_body_is_overtaken(start: Start) -> None:
         sizes.append(documents_in(exchange.body))
         passes(exchange)
 
-    ingestion.node.on(BULK, 8, overtaken(ingestion, arrives_late))
+    ingestion.node.on(BULK, 8, superseded(ingestion, arrives_late))
     assert ingestion.failed().error == "RetriableError"
     assert ingestion.operations() == len(ingestion.shape.documents) + sizes[0]
     ingestion.check_nothing_to_do()

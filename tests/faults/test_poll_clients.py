@@ -9,11 +9,11 @@ import pytest
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.types.job import End, JobRecord, State
-from opensearch_batch.hooks.job_handle import AwaitedJob, shared
+from opensearch_batch.hooks.job_handle import JobHandle, shared
 from opensearch_batch.hooks.opensearch import KEEP_S, Shared
 
 
-class Made:
+class DocumentStream:
     """Counts what it makes; time is what the test says."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Made:
 
 def test_many_threads_make_one_client() -> None:
     """They wait for the one who makes it."""
-    made, found = Made(), list[int]()
+    made, found = DocumentStream(), list[int]()
     threads = [
         threading.Thread(target=lambda: found.append(made.clients.get("aws_default", made.make))) for _ in range(8)
     ]
@@ -42,7 +42,7 @@ def test_many_threads_make_one_client() -> None:
 
 def test_a_client_is_made_anew_after_a_while() -> None:
     """So that rotated credentials are taken up."""
-    made = Made()
+    made = DocumentStream()
     found = []
     for now in (0.0, KEEP_S - 1, KEEP_S, KEEP_S + 1):
         made.now = now
@@ -52,13 +52,13 @@ def test_a_client_is_made_anew_after_a_while() -> None:
 
 def test_each_connection_has_a_client_of_its_own() -> None:
     """By its key."""
-    made = Made()
+    made = DocumentStream()
     assert [made.clients.get(key, made.make) for key in ("a", "b", "a")] == [1, 2, 1]
 
 
 def test_what_could_not_be_made_is_tried_again() -> None:
     """The error is not kept."""
-    made = Made()
+    made = DocumentStream()
 
     def refuse() -> int:
         raise ConfigError("no such connection")
@@ -89,5 +89,5 @@ def test_an_openai_batch_that_ended_badly_names_what_it_wrote(state: State) -> N
     """It is paid for."""
     said = {"status": state.lower(), "output_file_id": "file-1", "error_file_id": "file-2"}
     record = JobRecord("k", "n", "openai", "m", "s3://b/in", "s3://b/out", 0.0, task_id="t", remote_job=said)
-    job = AwaitedJob("s3://b/k", "openai", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None)
+    job = JobHandle("s3://b/k", "openai", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None)
     assert job.result(record, End(state, 1.0)).outputs == ["openai://file-1", "openai://file-2"]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from tests.faults.waits import TASK_INDEX, Wait
 from tests.lab import Lab
@@ -91,10 +91,10 @@ def test_a_job_that_nobody_knows_is_lost(begin: Begin, lab: Lab) -> None:
     """It is recorded, so that the next attempt says what to do."""
     wait = begin(seconds=60.0)
     lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.task_id}?refresh=true")
-    ledger = Ledger(lab.objects, wait.folder)
-    found = ledger.load()
+    job_records = JobRecords(lab.objects, wait.folder)
+    found = job_records.load()
     assert found is not None
-    assert ledger.write(msgspec.structs.replace(found[0], name="nobody-knows-it"), over=found[1])
+    assert job_records.write(msgspec.structs.replace(found[0], name="nobody-knows-it"), over=found[1])
     succeeds, result = wait.end()
     assert (succeeds, result["state"], result["outputs"]) == (False, "LOST", [])
     assert wait.recorded_end().state == "LOST"
@@ -124,10 +124,10 @@ def test_a_deadline_leaves_a_job_alone_that_others_wait_for(begin: Begin, lab: L
 def test_a_job_that_ml_commons_does_not_know_is_asked_for_at_the_service(begin: Begin, service: str) -> None:
     """It was found there after an answer was lost."""
     wait = begin(service, seconds=2.0)
-    ledger = Ledger(wait.lab.objects, wait.folder)
-    found = ledger.load()
+    job_records = JobRecords(wait.lab.objects, wait.folder)
+    found = job_records.load()
     assert found is not None
     known: dict[str, Any] = wait.road.provider.look(wait.submitted)
-    assert ledger.write(msgspec.structs.replace(found[0], task_id=None, remote_job=known), over=found[1])
+    assert job_records.write(msgspec.structs.replace(found[0], task_id=None, remote_job=known), over=found[1])
     succeeds, result = wait.end(ml_task_id="")
     assert (succeeds, result["state"], result["task_id"]) == (True, "COMPLETED", None)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from opensearch_batch.core.jobs.submission import INTENT_GRACE_S
-from tests.conformance.road import Road
+from tests.conformance.road import CompiledPipeline
 from tests.faults.submit_worker import MOMENTS, PAYING, Task, submit_and_die
 from tests.lab import Lab
 
@@ -18,7 +18,7 @@ EVERY = [FULL, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 # What ML Commons has begun it ends, though nobody waits for the answer.
 CALL_S = 3.0
 DONE_BEFORE = {"recorded": "reattach", "paid": "recover"}
-Start = Callable[[str], Road]
+Start = Callable[[str], CompiledPipeline]
 
 
 @pytest.fixture
@@ -26,10 +26,10 @@ def start(lab: Lab, index: str) -> Iterator[Start]:
     """Lay out a road; Bedrock takes small jobs for once."""
     quotas = f"{lab.stack.addresses.ai_services}/quotas"
     lab.http.put(quotas, json={"bedrock_min_records": 1}, timeout=30).raise_for_status()
-    roads: list[Road] = []
+    roads: list[CompiledPipeline] = []
 
-    def lay_out(name: str) -> Road:
-        roads.append(Road(lab, name, lab.new_bucket(), index))
+    def lay_out(name: str) -> CompiledPipeline:
+        roads.append(CompiledPipeline(lab, name, lab.new_bucket(), index))
         return roads[-1]
 
     yield lay_out

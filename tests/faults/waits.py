@@ -13,10 +13,10 @@ from airflow.triggers.base import TaskFailedEvent, TaskSuccessEvent
 
 from include.local_stack.airflow import connections
 from include.local_stack.state import StateFile
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.triggers.ml_task import MLTaskTrigger
-from tests.conformance.road import Road
+from tests.conformance.road import CompiledPipeline
 from tests.lab import Lab
 
 TASK_INDEX = ".plugins-ml-task"
@@ -36,7 +36,7 @@ class Wait:
         for found in connections(state.ports, lab.stack.credentials):
             name = self._ids[found.pop("connection_id").removesuffix("_default")]
             patch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(found))
-        self.road = Road(lab, service, lab.new_bucket(), "none")
+        self.road = CompiledPipeline(lab, service, lab.new_bucket(), "none")
         if delay:
             self.road.fault("delay", **delay)
         shard = self.road.prepare()
@@ -68,7 +68,7 @@ class Wait:
 
     def record(self) -> JobRecord:
         """Return the job's record."""
-        found = Ledger(self.lab.objects, self.folder).load()
+        found = JobRecords(self.lab.objects, self.folder).load()
         assert found is not None
         return found[0]
 

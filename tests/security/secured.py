@@ -14,7 +14,7 @@ import boto3
 from include.local_stack.settings import LOOPBACK, REPOSITORY
 from include.local_stack.stack import Stack
 from opensearch_batch.core.errors import ConfigError, NotFound, RemoteError
-from opensearch_batch.core.ingest.bulk import BulkWriter, Item, OpType, Written, lines_of
+from opensearch_batch.core.ingest.bulk import BulkWriter, Item, OpType, WrittenBody, lines_of
 from opensearch_batch.core.opensearch.client import Address, Tls, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
@@ -120,7 +120,7 @@ def permissions(role: Mapping[str, Any]) -> list[str]:
 
 def write(
     cluster: Cluster, index: str, documents: Mapping[str, bytes], *, op_type: OpType = "index", compress: bool = False
-) -> Iterator[Written]:
+) -> Iterator[WrittenBody]:
     """Write documents by id: the one place here that knows the writer's interface."""
     items = [Item(name, lines_of(name, source, op_type=op_type)) for name, source in documents.items()]
     return BulkWriter(cluster, index, compress=compress).write(items)

@@ -11,7 +11,7 @@ import pytest
 
 from include.local_stack.certificates import Authority, certificate_pem
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.bulk import Written
+from opensearch_batch.core.ingest.bulk import WrittenBody
 from tests.security.secured import BODY, INGEST_ROLE, Secured, User, permissions, refusals, without, write
 
 THREE = dict.fromkeys("abc", b'{"n":1}')
@@ -99,7 +99,7 @@ def test_an_index_the_role_does_not_cover_is_named(secured: Secured, worker: Use
     answer = cluster.call("POST", f"/{foreign}/_bulk", b'{"index":{"_id":"a"}}\n{"n":1}\n')
     assert [item["index"]["status"] for item in answer["items"]] == [403]
     missing = r"no permissions for \[indices:data/write/bulk\[s\], indices:data/write/index\]"
-    settled: list[Written] = []
+    settled: list[WrittenBody] = []
     with pytest.raises(ConfigError, match=rf"index {foreign} .*\(403\).*{missing}") as raised:
         settled.extend(write(cluster, foreign, THREE))
     assert settled == []

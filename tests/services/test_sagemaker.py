@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.jobs.poll_policy import Sighting
+from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.opensearch.ml_commons import _same, fill
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.services.base import PredictionRow
@@ -94,12 +94,12 @@ def test_machine_sizes_and_places_are_no_part_of_the_identity(parameters: dict[s
 )  # fmt: skip
 def test_the_state_is_read_exactly(status: str | None, state: Any) -> None:
     """No substring decides: `incomplete` is not complete."""
-    assert SageMaker().sighting({"TransformJobStatus": status, "FailureReason": None}) == Sighting(state)
+    assert SageMaker().sighting({"TransformJobStatus": status, "FailureReason": None}) == JobStatus(state)
 
 
 @pytest.mark.parametrize("name", ["p", "Ünï çøde!", "a" * 200, "--"])
 def test_a_job_name_is_one_sagemaker_takes(name: str) -> None:
-    """At most 63 letters, digits and inner hyphens, and different for each folder and generation."""
+    """At most 63 letters, digits and inner hyphens, and different for each folder and submission."""
     made = SageMaker().job_name(name, "s3://w/jobs/k", 1)
     assert len(made) <= 63
     assert all(part.isascii() and part.isalnum() for part in made.split("-") if part)

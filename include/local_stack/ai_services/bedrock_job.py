@@ -97,7 +97,7 @@ def _computed(job: Job, tools: Tools, inputs: list[tuple[Source, Path]]) -> Outc
                 tools.raise_if_stopped()
                 file.writelines(_rows(model, tools, batch, damage, counts))
                 tools.report(_record_counts(counts))
-        damage.spoil(output)
+        damage.invalidate_output(output)
         outputs.append((f"{source.relative_key}{OUTPUT_SUFFIX}", output))
     tools.raise_if_stopped()
     _store(job, tools, outputs, counts)

@@ -42,7 +42,7 @@ class Damage:
                 if self._strikes(FaultKind.DUPLICATE, number):
                     yield row
 
-    def spoil(self, output: Path) -> None:
+    def invalidate_output(self, output: Path) -> None:
         """Rewrite an output of lines; without a fault for it the file is not even opened."""
         if not self._every.keys() & _OF_THE_FILE:
             return

@@ -137,7 +137,7 @@ class _Batch:
             if not path.stat().st_size:
                 continue
             if kind == "output":
-                self._damage.spoil(path)
+                self._damage.invalidate_output(path)
             about = File(
                 id=f"file-{digest(self._job.name, kind)}",
                 bytes=path.stat().st_size,

@@ -94,7 +94,7 @@ def _transform_object(source: Source, output: Path, job: Job, tools: Tools) -> N
             for result in _results(batch, answered, transform, source, damage):
                 file.write(result + ending)
     local_input.unlink()
-    damage.spoil(output)
+    damage.invalidate_output(output)
 
 
 def _records(path: Path, source: Source, request: dict[str, Any]) -> Iterator[tuple[int, bytes]]:

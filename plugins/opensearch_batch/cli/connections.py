@@ -29,7 +29,7 @@ PASSWORD = "OPENSEARCH_PASSWORD"  # noqa: S105 - the variable's name
 SAFE_WAY = f"give {PASSWORD} in the environment, and --user NAME --opensearch-url https://host:9200"
 
 
-class Connections(msgspec.Struct, frozen=True):
+class ClientFactory(msgspec.Struct, frozen=True):
     """Where the servers are, as the options say."""
 
     opensearch_url: str | None = None

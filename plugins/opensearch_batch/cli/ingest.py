@@ -11,11 +11,11 @@ from rich.console import Console
 
 from opensearch_batch.cli import options
 from opensearch_batch.cli.command import Account, Command, run
-from opensearch_batch.cli.connections import Connections
+from opensearch_batch.cli.connections import ClientFactory
 from opensearch_batch.cli.preview import Preview
 from opensearch_batch.cli.request_file import RequestFile, absolute, default_work, read_request
 from opensearch_batch.cli.tables import counts_table, show_dead_letters, sources_table
-from opensearch_batch.cli.watch import Watch, bytes_to_read, is_watched
+from opensearch_batch.cli.watch import ProgressDisplay, bytes_to_read, is_watched
 from opensearch_batch.core.ingest.engine import find_sources, ingest_request
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
@@ -84,7 +84,7 @@ def ingest(
 
     Example: python -m opensearch_batch ingest request.json --opensearch-url https://localhost:9200 --user worker
     """
-    connections = Connections(
+    connections = ClientFactory(
         opensearch_url,
         user,
         str(ca_certs) if ca_certs else None,
@@ -105,7 +105,7 @@ class Ingestion(Command[IngestAccount]):
 
     when_stopped = "the same command goes on where it stopped"
 
-    def __init__(self, request: str, connections: Connections, settings: Settings) -> None:
+    def __init__(self, request: str, connections: ClientFactory, settings: Settings) -> None:
         super().__init__(IngestAccount())
         self._request = request
         self._connections = connections
@@ -126,7 +126,7 @@ class Ingestion(Command[IngestAccount]):
         work = absolute(settings.work, Path.cwd()) if settings.work else batch.work or default_work(batch)
         # Listed once more, for whoever looks on.
         total_bytes = bytes_to_read(find_sources(batch, objects)) if is_watched() else None
-        with Watch(batch.ingest.index, total_bytes=total_bytes) as watch:
+        with ProgressDisplay(batch.ingest.index, total_bytes=total_bytes) as watch:
 
             def see(counts: IngestCounts, read_bytes: int) -> None:
                 self._count(counts)
@@ -149,7 +149,7 @@ class Ingestion(Command[IngestAccount]):
         # A request has no rules that keep rows out, so those counts are none of its.
         told = msgspec.structs.asdict(counts)
         self.tell(
-            **{name: told[name] for name in told if name not in ("unrouted", "dropped", "elsewhere", "overtaken")}
+            **{name: told[name] for name in told if name not in ("unrouted", "dropped", "elsewhere", "superseded")}
         )
 
     def _arguments_of_replay(self, file: RequestFile) -> list[str]:

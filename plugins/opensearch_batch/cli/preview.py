@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 
 from opensearch_batch.cli.command import DRY_RUN, Account, Command
-from opensearch_batch.cli.connections import Connections
+from opensearch_batch.cli.connections import ClientFactory
 from opensearch_batch.cli.first_rows import DocumentShown, RejectedShown, look_at
 from opensearch_batch.cli.request_file import read_request
 from opensearch_batch.core.ingest.engine import find_sources
@@ -54,7 +54,7 @@ class Preview(Command[PreviewAccount]):
 
     when_stopped = "nothing was written"
 
-    def __init__(self, request: str, connections: Connections) -> None:
+    def __init__(self, request: str, connections: ClientFactory) -> None:
         super().__init__(PreviewAccount())
         self._request = request
         self._connections = connections

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from opensearch_batch.cli import options
 from opensearch_batch.cli.command import Account, Command, run
-from opensearch_batch.cli.connections import Connections
+from opensearch_batch.cli.connections import ClientFactory
 from opensearch_batch.cli.request_file import RequestFile, absolute, read_request
 from opensearch_batch.cli.tables import counts_table, show_dead_letters
-from opensearch_batch.cli.watch import Watch
+from opensearch_batch.cli.watch import ProgressDisplay
 from opensearch_batch.core.ingest import replay as core
 from opensearch_batch.core.ingest.engine import DONE, DONE_WITH_DEAD_LETTERS
 from opensearch_batch.core.ingest.request import IngestRequest
@@ -52,7 +52,7 @@ def replay(
 
     Example: python -m opensearch_batch replay s3://bucket/_opensearch_batch/4f0c/dead_letters/
     """
-    connections = Connections(
+    connections = ClientFactory(
         opensearch_url,
         user,
         str(ca_certs) if ca_certs else None,
@@ -70,7 +70,7 @@ class Replay(Command[ReplayAccount]):
 
     when_stopped = "the same command sends what is left"
 
-    def __init__(self, queue: str, request: str | None, connections: Connections) -> None:
+    def __init__(self, queue: str, request: str | None, connections: ClientFactory) -> None:
         super().__init__(ReplayAccount(queue=absolute(queue, Path.cwd())))
         self._request = request
         self._connections = connections
@@ -82,7 +82,7 @@ class Replay(Command[ReplayAccount]):
         self.secrets.keep_credential(credential)
         objects = self._connections.stores(credential)
         cluster = self._connections.cluster(self.secrets)
-        with Watch("replay") as watch:
+        with ProgressDisplay("replay") as watch:
 
             def see(report: core.ReplayReport) -> None:
                 self._count(report)

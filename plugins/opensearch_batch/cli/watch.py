@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 COMPRESSED = (".gz", ".zst")
 
 
-class Watch:
+class ProgressDisplay:
     """A progress bar on stderr, where that is a terminal.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, task_group
 
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.opensearch.client import address_of
@@ -19,7 +19,7 @@ from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.hooks.data_prepper import MODEL, SOURCE, place
 from opensearch_batch.notifications.alerts import alert_of_failure
 from opensearch_batch.operators.data_prepper.batch_predict import OpenSearchScanBatchPredictOperator
-from opensearch_batch.operators.data_prepper.ingest import OpenSearchUnitIngestOperator
+from opensearch_batch.operators.data_prepper.ingest import OpenSearchWorkItemIngestOperator
 from opensearch_batch.operators.data_prepper.prepare import OpenSearchScannedRowsOperator, OpenSearchScanOperator
 from opensearch_batch.operators.data_prepper.reconcile import OpenSearchScanReconcileOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
@@ -33,14 +33,14 @@ def data_prepper_dags(path: Path) -> list[DAG]:
     """Return the DAGs of a file; a pipeline's name is its DAG's id.
 
     Raises:
-        ConfigError: the file says something that is not honoured.
+        ConfigError: the file says something that is not supported.
     """
     file = DataPrepperFile(path)
     return [_dag(file, pipeline) for pipeline in file.pipelines]
 
 
 def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
-    road = Road(file, pipeline)
+    compiled = CompiledPipeline(file, pipeline)
     scheduling = pipeline.source.scheduling
     with DAG(
         dag_id=pipeline.name,
@@ -51,13 +51,13 @@ def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
         # What runs by itself pays by itself: a person has to switch it on.
         is_paused_upon_creation=True,
         max_active_runs=RUNS_AT_ONCE,
-        tags=["opensearch", "data-prepper", *([road.ml.service_name] if road.ml else []), *file.own.tags],
+        tags=["opensearch", "data-prepper", *([compiled.ml.service_name] if compiled.ml else []), *file.own.tags],
         params=_form(),
         default_args={"owner": file.own.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},
         on_failure_callback=alert_of_failure(file.own.alerts),
-        doc_md=_doc(road),
+        doc_md=_doc(compiled),
     ) as dag:
-        _lay_out(road)
+        _lay_out(compiled)
     return dag
 
 
@@ -76,58 +76,57 @@ def _form() -> dict[str, Param]:
     }
 
 
-def _doc(road: Road) -> str:
-    source, sinks = road.source, [sink for _, sink in road.pipeline.sinks]
+def _doc(compiled: CompiledPipeline) -> str:
+    source, sinks = compiled.source, [sink for _, sink in compiled.pipeline.sinks]
     read = ", ".join(
         f"`s3://{bucket.name}/{prefix}` ({bucket.selection})"
         for bucket in source.buckets
         for prefix in bucket.include_prefix or ("",)
     )
-    through = f" through {road.ml.service_name}" if road.ml else ""
+    through = f" through {compiled.ml.service_name}" if compiled.ml else ""
     into = ", ".join(
         f"`{sink.index}`" if isinstance(sink, OpenSearchSink) else f"`s3://{sink.bucket}/`" for sink in sinks
     )
-    return (
-        f"From {read}{through} into {into}.\n\nFile: `{road.file.path.name}`. Files of its runs: `{road.work.root}/`."
-    )
+    files = f"File: `{compiled.file.path.name}`. Files of its runs: `{compiled.work.root}/`."
+    return f"From {read}{through} into {into}.\n\n{files}"
 
 
-def _lay_out(road: Road) -> None:
-    path, name = road.file.path, road.pipeline.name
+def _lay_out(compiled: CompiledPipeline) -> None:
+    path, name = compiled.file.path, compiled.pipeline.name
     here: dict[str, Any] = {"file": str(path), "pipeline": name}
     prepare = OpenSearchScanOperator(task_id="prepare", **here)
     reconcile = OpenSearchScanReconcileOperator(
         task_id="reconcile",
-        alerts=road.file.own.alerts,
+        alerts=compiled.file.own.alerts,
         # Also of a run with a job that failed, because the others are done.
         trigger_rule="all_done",
         **here,
     )
-    if followed := _assets(road):
+    if followed := _assets(compiled):
         reconcile >> OpenSearchPublishOperator(
             task_id="publish", index=followed[0][0], outlets=[a for _, a in followed]
         )
-    if road.ml is not None:
+    if compiled.ml is not None:
 
         @task_group(group_id="shard", prefix_group_id=False)
         def shard(shard: Any) -> None:  # noqa: ANN401 - the XComArg of one shard
-            _of_shard(road, shard, here)
+            _of_shard(compiled, shard, here)
 
         shard.expand(shard=prepare.output) >> reconcile
     rows = OpenSearchScannedRowsOperator(task_id="rows")
     prepare >> rows
-    OpenSearchUnitIngestOperator.partial(task_id="ingest_rows", **here).expand(unit=rows.output) >> reconcile
+    OpenSearchWorkItemIngestOperator.partial(task_id="ingest_rows", **here).expand(work_item=rows.output) >> reconcile
 
 
-def _assets(road: Road) -> list[tuple[str, Asset]]:
+def _assets(compiled: CompiledPipeline) -> list[tuple[str, Asset]]:
     """Return the indexes that other DAGs can follow: those that the file names, with their hosts."""
-    named = [sink for _, sink in road.pipeline.sinks if isinstance(sink, OpenSearchSink) and "{" not in sink.index]
-    own = road.file.own.connections.opensearch
+    named = [sink for _, sink in compiled.pipeline.sinks if isinstance(sink, OpenSearchSink) and "{" not in sink.index]
+    own = compiled.file.own.connections.opensearch
     return [(sink.index, index_asset(own or address_of(sink.hosts[0]).host, sink.index)) for sink in named]
 
 
-def _of_shard(road: Road, shard: Any, here: dict[str, Any]) -> None:  # noqa: ANN401 - the XComArg of one shard
-    ml, path, name = road.ml, road.file.path, road.pipeline.name
+def _of_shard(compiled: CompiledPipeline, shard: Any, here: dict[str, Any]) -> None:  # noqa: ANN401 - the XComArg of one shard
+    ml, path, name = compiled.ml, compiled.file.path, compiled.pipeline.name
     assert ml is not None  # noqa: S101 - only ml_inference makes jobs
     shared: dict[str, Any] = {
         "service": ml.service_name,
@@ -137,13 +136,13 @@ def _of_shard(road: Road, shard: Any, here: dict[str, Any]) -> None:  # noqa: AN
     submitted = OpenSearchScanBatchPredictOperator(
         task_id="batch_predict",
         shard=shard,
-        work=road.work.root,
+        work=compiled.work.root,
         model_id=MODEL_ID,
-        max_jobs_in_flight=road.file.own.max_jobs_in_flight,
+        max_jobs_in_flight=compiled.file.own.max_jobs_in_flight,
         retry_time_window_s=ml.retry_time_window,
         retry_interval_s=ml.retry_interval,
         **shared,
     )
-    own = road.file.own
+    own = compiled.file.own
     ended = OpenSearchMLTaskSensor(task_id="poll", poll_every_s=own.poll_every_s, deadline_s=own.deadline_s, **shared)
-    submitted >> ended >> OpenSearchUnitIngestOperator(task_id="ingest", unit=shard, poll="poll", **here)
+    submitted >> ended >> OpenSearchWorkItemIngestOperator(task_id="ingest", work_item=shard, poll="poll", **here)

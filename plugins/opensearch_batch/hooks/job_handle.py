@@ -14,9 +14,9 @@ import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
 from opensearch_batch.core.jobs.input_check import end_of
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Answered
-from opensearch_batch.core.jobs.status_poller import Words
+from opensearch_batch.core.jobs.status_poller import RemoteStatus
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from opensearch_batch.core.opensearch.ml_commons import MLCommons
 from opensearch_batch.core.storage.objects import Objects
@@ -50,7 +50,7 @@ class Polled(msgspec.Struct, frozen=True):
         return Answered(self.outputs, None, job, self.task_id)
 
 
-class AwaitedJob:
+class JobHandle:
     """One job, by the folder of its record.
 
     Args:
@@ -80,12 +80,12 @@ class AwaitedJob:
         Raises:
             ConfigError: there is none, or its submission is not over.
         """
-        found = Ledger(self._objects(), self._folder).load()
+        found = JobRecords(self._objects(), self._folder).load()
         if found is None or found[0].status == "intent":
             raise ConfigError(f"{self._folder}: no submitted job is recorded here; clear batch_predict")
         return found[0]
 
-    def look(self, record: JobRecord) -> Words:
+    def look(self, record: JobRecord) -> RemoteStatus:
         """Ask the service itself for the job; where the record does not name it, by what only this job has.
 
         Raises:
@@ -109,7 +109,7 @@ class AwaitedJob:
             self._stop(record)
         end = self._end_of(record, end)
         try:
-            Ledger(self._objects(), self._folder).end(record.generation, end, record.remote_job)
+            JobRecords(self._objects(), self._folder).end(record.submission, end, record.remote_job)
         except RetriableError as error:
             log.warning("the end is not recorded, the next run will ask the service again: %s", error)
         return end
@@ -117,8 +117,8 @@ class AwaitedJob:
     def _end_of(self, record: JobRecord, end: End) -> End:
         if end.state != "COMPLETED" or not record.input_etag:
             return end
-        found = Ledger(self._objects(), self._folder).load()
-        if found and found[0].generation == record.generation and found[0].end is not None:
+        found = JobRecords(self._objects(), self._folder).load()
+        if found and found[0].submission == record.submission and found[0].end is not None:
             # Who saw it first compared the input; what changed after that the job did not read.
             return found[0].end
         return end_of(self._objects(), record, end)
@@ -213,7 +213,7 @@ def names_of(waiters: Sequence[Waiter]) -> str:
     return ", ".join(map(str, waiters[:NAMED_AT_MOST])) + (f" and {more} more" if more > 0 else "")
 
 
-def words_or_error(ask: Callable[[], Words]) -> Words | BatchError:
+def words_or_error(ask: Callable[[], RemoteStatus]) -> RemoteStatus | BatchError:
     """Return what a call returns or raises, as a lookout does."""
     try:
         return ask()

@@ -13,9 +13,9 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ingest.engine import IngestReport
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.identity import run_key
-from opensearch_batch.core.types.job import Asked
+from opensearch_batch.core.types.job import ResubmitRequest
 
 ENDED = frozenset({"success", "failed"})
 
@@ -36,19 +36,21 @@ def run_key_of(context: Mapping[str, Any]) -> str:
     return run_key(run.dag_id, str(named))
 
 
-def work_of(work: str, context: Mapping[str, Any]) -> WorkPrefix:
+def work_of(work: str, context: Mapping[str, Any]) -> Layout:
     """Return the locations of this DAG below a work prefix."""
-    return WorkPrefix(work, context["dag_run"].dag_id)
+    return Layout(work, context["dag_run"].dag_id)
 
 
-def asked_in(context: Mapping[str, Any], retries: int | None) -> Asked:
+def asked_in(context: Mapping[str, Any], retries: int | None) -> ResubmitRequest:
     """Return what a person asked of this task: clearing raises its max_tries, a retry does not (Airflow 3.3).
 
     The run's id names the asking: a partition key or a date would be the same for the next run that a person starts.
     """
     of_run, tries = context["dag_run"], context["ti"].max_tries
     run = run_key(of_run.dag_id, of_run.run_id)
-    return Asked(clear=f"{run} {tries}" if tries > (retries or 0) else "", force=run if forced(context) else "")
+    return ResubmitRequest(
+        clear=f"{run} {tries}" if tries > (retries or 0) else "", force=run if forced(context) else ""
+    )
 
 
 def forced(context: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from airflow.sdk import BaseOperator
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.engine import ingest_request
 from opensearch_batch.core.ingest.request import BatchIngestion, parse_request
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.types.counts import IngestCounts
@@ -161,7 +161,7 @@ def stores(aws_conn_id: str, openai_conn_id: str) -> Stores:
     return Stores(s3=lambda: objects(aws_conn_id), openai=lambda: openai_files(openai_conn_id))
 
 
-def report_location(work: WorkPrefix, run_key: str, ti: Any) -> str:  # noqa: ANN401 - Airflow's task instance
+def report_location(work: Layout, run_key: str, ti: Any) -> str:  # noqa: ANN401 - Airflow's task instance
     """Return where a task accounts for its run."""
     mapped = "" if ti.map_index < 0 else f"-{ti.map_index}"
     return f"{work.run(run_key)}/{ti.task_id}{mapped}.json"

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from opensearch_batch.core.jobs.job_records import bad_end
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Shard
-from opensearch_batch.hooks.job_handle import AwaitedJob, waiter_of
+from opensearch_batch.hooks.job_handle import JobHandle, waiter_of
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook
 from opensearch_batch.links.opensearch import MLTaskLink
 from opensearch_batch.operators.base import asked_in, chosen, errors_end_the_task, work_of
@@ -121,7 +121,7 @@ class OpenSearchBatchPredictOperator(BaseOperator):
     def _will_be_waited_for(self, record: JobRecord, context: Any) -> None:  # noqa: ANN401 - Airflow's context
         """Let who ends another wait for the job know that this run is about to wait for it."""
         if record.end is None:
-            job = AwaitedJob(
+            job = JobHandle(
                 work_of(self.work, context).job(record.job),
                 self.service,
                 opensearch_conn_id=self.opensearch_conn_id,

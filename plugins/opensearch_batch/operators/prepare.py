@@ -22,10 +22,10 @@ from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_do
 from opensearch_batch.core.sharding.passthrough import take_ready_made
 from opensearch_batch.core.sharding.shard_writer import Prepare
 from opensearch_batch.core.storage.dead_letters import DeadLetters
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import Age
+from opensearch_batch.core.types.counts import RunVersion
 from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard
@@ -189,7 +189,9 @@ class OpenSearchPrepareOperator(BaseOperator):
             adapter.check(parameters, self.inputs)
             vectors = self._check_index(adapter, parameters, dry_run=dry_run)
             cut = self._cut(store, work, run_key_of(context), found, parameters, writes=not dry_run)
-            manifest = msgspec.structs.replace(cut, model_id=model.id, vectors=vectors, age=self._age(listed_at))
+            manifest = msgspec.structs.replace(
+                cut, model_id=model.id, vectors=vectors, run_version=self._run_version(listed_at)
+            )
             if dry_run:
                 self._tell_plan(Planned.of(store, work, manifest), context)
                 return []
@@ -211,7 +213,7 @@ class OpenSearchPrepareOperator(BaseOperator):
             return False
         return (self.index, self.service) == (self.watched["index"], self.watched["service"])
 
-    def _find(self, store: S3Objects, work: WorkPrefix) -> Listing | None:
+    def _find(self, store: S3Objects, work: Layout) -> Listing | None:
         """Return the source's objects, None where there are none and that is no mistake."""
         try:
             return find_documents(store, work, self.source, include=self.include, exclude=self.exclude)
@@ -221,11 +223,11 @@ class OpenSearchPrepareOperator(BaseOperator):
             self.log.info("%s", error)
             return None
 
-    def _age(self, listed_at: float) -> Age | None:
+    def _run_version(self, listed_at: float) -> RunVersion | None:
         """Return the run's age; None with a limit, as such a run knows nothing of the records behind it."""
         if self.limit:
             return None
-        return Age(listed_at, digest(self.source, *self.include, "", *self.exclude))
+        return RunVersion(listed_at, digest(self.source, *self.include, "", *self.exclude))
 
     def _tell_plan(self, planned: Planned, context: Any) -> None:  # noqa: ANN401 - Airflow's context
         for line in planned.lines():
@@ -288,7 +290,7 @@ class OpenSearchPrepareOperator(BaseOperator):
     def _cut(
         self,
         store: S3Objects,
-        work: WorkPrefix,
+        work: Layout,
         run_key: str,
         found: Listing,
         parameters: dict[str, Any],

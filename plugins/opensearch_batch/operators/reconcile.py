@@ -15,7 +15,7 @@ from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.runs.retention import clean_up, note_use
 from opensearch_batch.core.runs.run_account import RunAccount, reconcile
 from opensearch_batch.core.storage.by_uri import Stores
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import load_manifest, save
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.hooks.ai_services import outputs_store, provider_of
@@ -29,7 +29,7 @@ DAY_S = 86_400.0
 class OpenSearchReconcileOperator(BaseOperator):
     """Account for a whole run. Skipped where prepare made no shards.
 
-    Returns ``{counts: {read, indexed, unchanged, dead_letters, shards, unrouted, dropped, overtaken},
+    Returns ``{counts: {read, indexed, unchanged, dead_letters, shards, unrouted, dropped, superseded},
     dead_letters}``, the latter a list of locations. Inputs, outputs and uploaded files go `retention_days` after the
     last run that used them.
 
@@ -88,7 +88,7 @@ class OpenSearchReconcileOperator(BaseOperator):
                 self._clean_up(store, work)
         return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
 
-    def _clean_up(self, store: Stores, work: WorkPrefix) -> None:
+    def _clean_up(self, store: Stores, work: Layout) -> None:
         """Remove what is too old; that it fails today does not make the run a failure."""
         try:
             keep_s = (self.retention_days or 0) * DAY_S

@@ -15,7 +15,7 @@ from airflow.triggers.base import TaskFailedEvent, TriggerEvent
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.repair import Repair
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import load_manifest, save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord
@@ -123,7 +123,7 @@ class OpenSearchRepairOperator(BaseOperator):
         self.log.info("%d jobs; %d records failed to the end; %s", len(done.answered), done.failed, where)
         return where
 
-    def _repair(self, store: Objects, work: WorkPrefix, context: Any) -> Repair:  # noqa: ANN401 - Airflow's context
+    def _repair(self, store: Objects, work: Layout, context: Any) -> Repair:  # noqa: ANN401 - Airflow's context
         return Repair(
             store,
             work,
@@ -136,7 +136,7 @@ class OpenSearchRepairOperator(BaseOperator):
 
     def _submit(
         self,
-        work: WorkPrefix,
+        work: Layout,
         shard: Shard,
         context: Any,  # noqa: ANN401 - Airflow's context
         event: Mapping[str, Any],

@@ -18,14 +18,14 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, Throttled
 from opensearch_batch.core.jobs.input_check import refuse_changed
-from opensearch_batch.core.jobs.job_records import Decision, Ledger, decide
+from opensearch_batch.core.jobs.job_records import Decision, JobRecords, decide
 from opensearch_batch.core.jobs.poll_policy import PATIENCE_S
 from opensearch_batch.core.jobs.slots import Slot, Slots
 from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.taken import note_taken
-from opensearch_batch.core.types.job import Asked, JobRecord
+from opensearch_batch.core.types.job import JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import JOB_NAME, Shard
 from opensearch_batch.hooks.ai_services import provider_of
 from opensearch_batch.hooks.job_handle import shared
@@ -79,7 +79,7 @@ class Submit:
         terms: which model, and how.
     """
 
-    def __init__(self, work: WorkPrefix, terms: JobTerms) -> None:
+    def __init__(self, work: Layout, terms: JobTerms) -> None:
         self._work = work
         self._terms = terms
         self._objects: Objects = objects(terms.aws_conn_id)
@@ -94,7 +94,9 @@ class Submit:
             inputs=terms.inputs,
         )
 
-    def run(self, shard: Shard, asked: Asked, *, since: float | None = None) -> tuple[Decision, JobRecord] | Waiting:
+    def run(
+        self, shard: Shard, asked: ResubmitRequest, *, since: float | None = None
+    ) -> tuple[Decision, JobRecord] | Waiting:
         """Submit the shard's job, find the one that was submitted before, or say what has to be waited for.
 
         A job that ended badly and that nobody asked to pay again is found too, with the decision "refuse".
@@ -110,21 +112,21 @@ class Submit:
         """
         folder = self._work.job(shard.job)
         note_taken(self._objects, folder, now=time.time())
-        ledger = Ledger(self._objects, folder)
-        found = ledger.load()
+        job_records = JobRecords(self._objects, folder)
+        found = job_records.load()
         pays = decide(found[0] if found else None, asked) in {"submit", "again", "recover"}
         if pays and not self._has_slot(folder):
             most = self._terms.max_jobs_in_flight or 0
             return Waiting(folder, self._slots_folder, most, reason=f"{most} jobs are in flight (max_jobs_in_flight)")
         try:
             submission = Submission(
-                ledger,
+                job_records,
                 self._through,
                 clock=time.time,
                 sleep=time.sleep,
                 check=lambda record: refuse_changed(self._objects, record),
             )
-            return submission.run(lambda generation: self._draft(shard, folder, generation), asked)
+            return submission.run(lambda submission: self._draft(shard, folder, submission), asked)
         except Throttled as error:
             return self._not_now(folder, error, since)
         except (ConfigError, FatalError):
@@ -144,17 +146,17 @@ class Submit:
         pause_s = self._terms.retry_interval_s * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
         return Waiting(folder, pause_s=pause_s, since=since, reason=str(error))
 
-    def _draft(self, shard: Shard, folder: str, generation: int) -> JobRecord:
-        name = self._service.job_name(self._work.pipeline, folder, generation)
+    def _draft(self, shard: Shard, folder: str, submission: int) -> JobRecord:
+        name = self._service.job_name(self._work.pipeline, folder, submission)
         return JobRecord(
             job=shard.job,
             name=name,
             service=self._service.name,
             model_id=self._terms.model_id,
             input=shard.input,
-            output=shard.output.replace(JOB_NAME, name) or f"{folder}/output/{generation}/",
+            output=shard.output.replace(JOB_NAME, name) or f"{folder}/output/{submission}/",
             intended_at=time.time(),
-            generation=generation,
+            submission=submission,
             input_etag=shard.etag,
         )
 
@@ -175,7 +177,7 @@ def slots(store: Objects, folder: str, most: int) -> Slots:
     """Return the slots in a folder; a job holds its slot from before its submission until its record has an end."""
 
     def is_at_work(slot: Slot) -> bool | None:
-        found = Ledger(store, slot.holder).load()
+        found = JobRecords(store, slot.holder).load()
         if found is None or found[0].status == "intent":
             return None
         end = found[0].end

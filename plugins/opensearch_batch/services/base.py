@@ -20,7 +20,7 @@ from opensearch_batch.core.errors import (
     Throttled,
 )
 from opensearch_batch.core.jobs.job_records import job_key
-from opensearch_batch.core.jobs.poll_policy import Sighting
+from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.opensearch.cluster import SERVER_ERROR, TOO_MANY
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.line_form import LineForm
@@ -143,8 +143,8 @@ class Service(Protocol):
             ConfigError: there is no such input.
         """
 
-    def job_name(self, prefix: str, folder: str, generation: int) -> str:
-        """Return the job's name at the service, the same for the same generation of the job in this folder."""
+    def job_name(self, prefix: str, folder: str, submission: int) -> str:
+        """Return the job's name at the service, the same for the same submission of the job in this folder."""
 
     def batch_predict_parameters(
         self, record: JobRecord, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
@@ -154,7 +154,7 @@ class Service(Protocol):
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
         """Say whether a `remote_job` (ML Commons' or the service's own words) is this job."""
 
-    def sighting(self, remote_job: Mapping[str, Any]) -> Sighting:
+    def sighting(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read the job's state from the service's own words, exactly: ``incomplete`` is not complete."""
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:

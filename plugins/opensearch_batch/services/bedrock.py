@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.jobs.poll_policy import Sighting
+from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord, State
@@ -137,9 +137,9 @@ class Bedrock:
         }
         return paths.get(_family(self.model(parameters)), "$.modelOutput")
 
-    def job_name(self, prefix: str, folder: str, generation: int) -> str:
+    def job_name(self, prefix: str, folder: str, submission: int) -> str:
         """Return a jobName: letters, digits and hyphens, at most 63; the folder, work prefix included, stands in it."""
-        tail = f"-{digest(folder)}-{generation}"
+        tail = f"-{digest(folder)}-{submission}"
         head = "".join(c if c.isascii() and c.isalnum() else "-" for c in prefix)[: MAX_NAME_CHARS - len(tail)]
         return (head.strip("-") or "job") + tail
 
@@ -163,10 +163,10 @@ class Bedrock:
         known = record.remote_job.get("jobArn")
         return remote_job.get("jobName") == record.name or (known is not None and remote_job.get("jobArn") == known)
 
-    def sighting(self, remote_job: Mapping[str, Any]) -> Sighting:
+    def sighting(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read status; a task ML Commons has not refreshed yet has none and is running."""
         status = str(remote_job.get("status"))
-        return Sighting(_STATES.get(status, "RUNNING"), str(remote_job.get("message") or ""))
+        return JobStatus(_STATES.get(status, "RUNNING"), str(remote_job.get("message") or ""))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
         """Return the one object Bedrock writes for the shard, below a folder named by the job's id."""

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.jobs.poll_policy import Sighting
+from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord, State
@@ -100,9 +100,9 @@ class Cohere:
         check_number(inputs, number)
         return f"$.embeddings.{_embedding_type(parameters)}"
 
-    def job_name(self, prefix: str, folder: str, generation: int) -> str:
+    def job_name(self, prefix: str, folder: str, submission: int) -> str:
         """Return the job's name, by which an orphan is found: the folder, work prefix included, stands in it."""
-        return f"{prefix}-{digest(folder)}-{generation}"
+        return f"{prefix}-{digest(folder)}-{submission}"
 
     def batch_predict_parameters(
         self,
@@ -121,12 +121,12 @@ class Cohere:
         staged = record.staged.get(DATASET)
         return staged is not None and remote_job.get("input_dataset_id") == staged
 
-    def sighting(self, remote_job: Mapping[str, Any]) -> Sighting:
+    def sighting(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read status: ``complete``, not ``completed``."""
         state = _STATES.get(str(remote_job.get("status")), "RUNNING")
         if state == "COMPLETED" and not remote_job.get("output_dataset_id"):
-            return Sighting("FAILED", "complete, but it names no output dataset")
-        return Sighting(state, str(remote_job.get("error") or ""))
+            return JobStatus("FAILED", "complete, but it names no output dataset")
+        return JobStatus(state, str(remote_job.get("error") or ""))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - named by the job
         """Return the output dataset."""

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.jobs.poll_policy import Sighting
+from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
@@ -99,9 +99,9 @@ class OpenAI:
             return f"$.response.body.data[{number or 0}].embedding"
         return "$.response.body.choices[0].message.content"
 
-    def job_name(self, prefix: str, folder: str, generation: int) -> str:
+    def job_name(self, prefix: str, folder: str, submission: int) -> str:
         """Return a name for people: OpenAI knows a batch by its file."""
-        return f"{prefix}-{folder.rstrip('/').rpartition('/')[2]}-{generation}"
+        return f"{prefix}-{folder.rstrip('/').rpartition('/')[2]}-{submission}"
 
     def batch_predict_parameters(
         self,
@@ -116,15 +116,15 @@ class OpenAI:
         """Compare by the file, which was uploaded for this job alone."""
         return FILE in record.staged and remote_job.get(FILE) == record.staged[FILE]
 
-    def sighting(self, remote_job: Mapping[str, Any]) -> Sighting:
+    def sighting(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read status; a batch that expired but kept some answers is completed in part."""
         status = str(remote_job.get("status"))
         state, reason = _STATES.get(status, "RUNNING"), _reason(remote_job)
         if state == "EXPIRED" and remote_job.get("output_file_id"):
-            return Sighting("COMPLETED", f"{status}, with {_counts(remote_job)}")
+            return JobStatus("COMPLETED", f"{status}, with {_counts(remote_job)}")
         if state == "COMPLETED" and not (remote_job.get("output_file_id") or remote_job.get("error_file_id")):
-            return Sighting("FAILED", "completed, but it names no output file")
-        return Sighting(state, reason)
+            return JobStatus("FAILED", "completed, but it names no output file")
+        return JobStatus(state, reason)
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - named by the job
         """Return the files of answers and of errors."""

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.jobs.poll_policy import Sighting
+from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.transform.json_path import PlainPath, check_json
 from opensearch_batch.core.types.identity import digest
@@ -129,12 +129,12 @@ class SageMaker:
         whole = "$.SageMakerOutput" if self.answers(parameters) == "beside_record" else "$"
         return whole if number is None or len(inputs) == 1 else f"{whole}[{number}]"
 
-    def job_name(self, prefix: str, folder: str, generation: int) -> str:
+    def job_name(self, prefix: str, folder: str, submission: int) -> str:
         """Return a TransformJobName: letters, digits and hyphens, at most 63.
 
         SageMaker takes a name once an account and region, so the folder, work prefix included, stands in it.
         """
-        tail = f"-{digest(folder)}-{generation}"
+        tail = f"-{digest(folder)}-{submission}"
         head = "".join(c if c.isascii() and c.isalnum() else "-" for c in prefix)[: MAX_NAME_CHARS - len(tail)]
         return (head.strip("-") or "job") + tail
 
@@ -164,10 +164,10 @@ class SageMaker:
         arn = str(remote_job.get("TransformJobArn", ""))
         return record.name in (remote_job.get("TransformJobName"), arn.rpartition("/")[2])
 
-    def sighting(self, remote_job: Mapping[str, Any]) -> Sighting:
+    def sighting(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read TransformJobStatus; a task ML Commons has not refreshed yet has none and is running."""
         status = remote_job.get("TransformJobStatus")
-        return Sighting(_STATES.get(str(status), "RUNNING"), str(remote_job.get("FailureReason") or ""))
+        return JobStatus(_STATES.get(str(status), "RUNNING"), str(remote_job.get("FailureReason") or ""))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - known by name
         """Return the one object SageMaker writes for the shard: its input's name with ``.out``; of a manifest, all."""

@@ -20,11 +20,11 @@ from airflow.triggers.base import BaseTrigger, StartTriggerArgs, TaskFailedEvent
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
 from opensearch_batch.core.jobs.job_records import bad_end
-from opensearch_batch.core.jobs.poll_policy import Watch
-from opensearch_batch.core.jobs.status_poller import Lookout, Want, Words
+from opensearch_batch.core.jobs.poll_policy import PollPolicy
+from opensearch_batch.core.jobs.status_poller import PollRequest, RemoteStatus, StatusPoller
 from opensearch_batch.core.jobs.waiters import Waiter, pause_s
 from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord
-from opensearch_batch.hooks.job_handle import AwaitedJob, Polled, names_of, shared_ml, waiter_of, words_or_error
+from opensearch_batch.hooks.job_handle import JobHandle, Polled, names_of, shared_ml, waiter_of, words_or_error
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.services import service
 
@@ -35,7 +35,7 @@ TRIGGER = "opensearch_batch.triggers.ml_task.MLTaskTrigger"
 # Airflow calls on_kill for a clear too; only these states mean that a person ended the wait.
 ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed"})
 # A lookout belongs to an event loop; a triggerer has one, `dag.test` one for each trigger.
-_lookouts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Lookout]] = WeakKeyDictionary()
+_lookouts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, StatusPoller]] = WeakKeyDictionary()
 
 
 def polled(value: Any) -> Polled:  # noqa: ANN401 - an XCom
@@ -187,7 +187,7 @@ class MLTaskTrigger(BaseTrigger):
         if others := job.left(waiter) if waiter else []:
             self.log.info("job %s runs on, because others wait for it: %s", record.name, names_of(others))
         elif self.ml_task_id and record.task_id != self.ml_task_id:
-            # A run with force submitted another generation; only ours is ended.
+            # A run with force submitted another submission; only ours is ended.
             job.cancel(self.ml_task_id)
         elif record.end is None:
             end = End("CANCELLED", time.time(), f"cancelled, because the task was marked {state}")
@@ -228,7 +228,7 @@ class MLTaskTrigger(BaseTrigger):
         # with two lines a wait, a triggerer (3.3.2) and its supervisor waited for each other after some 280 of them.
         while True:
             found, is_running = await self._look(record, watch, look_at), False
-            step: Watch | End
+            step: PollPolicy | End
             if isinstance(found, dict):
                 record = msgspec.structs.replace(record, remote_job={**record.remote_job, **found})
                 sighting = adapter.sighting(record.remote_job)
@@ -242,7 +242,7 @@ class MLTaskTrigger(BaseTrigger):
             watch = step
             look_at = watch.look_at(now=time.time(), jitter=random.random())  # noqa: S311 - jitter, no secret
 
-    async def _concluded(self, record: JobRecord, watch: Watch, end: End, *, cancel: bool) -> JobRecord:
+    async def _concluded(self, record: JobRecord, watch: PollPolicy, end: End, *, cancel: bool) -> JobRecord:
         """Record the end, and return the record with it; a job that runs on at its deadline is cancelled first.
 
         Raises:
@@ -260,7 +260,7 @@ class MLTaskTrigger(BaseTrigger):
             else:
                 return msgspec.structs.replace(record, end=known)
 
-    async def _look(self, record: JobRecord, watch: Watch, look_at: float) -> Words | BatchError:
+    async def _look(self, record: JobRecord, watch: PollPolicy, look_at: float) -> RemoteStatus | BatchError:
         """Ask for the job when it is time, or learn with others what ML Commons stored of it.
 
         A job of which ML Commons has no task is asked for at the service itself, as is one that ML Commons says it does
@@ -268,7 +268,7 @@ class MLTaskTrigger(BaseTrigger):
         """
         if record.task_id is not None:
             every_s = watch.pause_s(now=time.time())
-            want = Want(record.task_id, self.service, look_at, every_s, exact_from=watch.deadline_at)
+            want = PollRequest(record.task_id, self.service, look_at, every_s, exact_from=watch.deadline_at)
             found = await lookout(self.opensearch_conn_id).look(want)
             if not isinstance(found, NotFound):
                 return found
@@ -276,11 +276,11 @@ class MLTaskTrigger(BaseTrigger):
         await asyncio.sleep(max(0.0, look_at - time.time()))
         return await asyncio.to_thread(words_or_error, lambda: self._job().look(record))
 
-    def _watch(self, started_at: float) -> Watch:
+    def _watch(self, started_at: float) -> PollPolicy:
         deadline_at = None if self.deadline_s is None else started_at + self.deadline_s
-        return Watch(started_at, self.poll_every_s, self.poll_at_most_s, deadline_at)
+        return PollPolicy(started_at, self.poll_every_s, self.poll_at_most_s, deadline_at)
 
-    def _bear(self, watch: Watch, error: BatchError) -> Watch:
+    def _bear(self, watch: PollPolicy, error: BatchError) -> PollPolicy:
         """Go on after an error that may pass; raise any other, and one that does not pass."""
         if not isinstance(error, RetriableError):
             raise error
@@ -301,8 +301,8 @@ class MLTaskTrigger(BaseTrigger):
         ti: Any = self.task_instance
         return None if ti is None else waiter_of(ti, ml_task_id)
 
-    def _job(self) -> AwaitedJob:
-        return AwaitedJob(
+    def _job(self) -> JobHandle:
+        return JobHandle(
             self.job,
             self.service,
             opensearch_conn_id=self.opensearch_conn_id,
@@ -322,9 +322,9 @@ class MLTaskTrigger(BaseTrigger):
         return states[0] if states else None
 
 
-def lookout(opensearch_conn_id: str) -> Lookout:
+def lookout(opensearch_conn_id: str) -> StatusPoller:
     """Return the lookout of all triggers in this event loop that wait for jobs of a cluster."""
     of_loop = _lookouts.setdefault(asyncio.get_running_loop(), {})
     if opensearch_conn_id not in of_loop:
-        of_loop[opensearch_conn_id] = Lookout(lambda: shared_ml(opensearch_conn_id))
+        of_loop[opensearch_conn_id] = StatusPoller(lambda: shared_ml(opensearch_conn_id))
     return of_loop[opensearch_conn_id]

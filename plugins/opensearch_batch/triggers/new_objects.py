@@ -19,7 +19,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.sharding.listing import News, list_source, news_of
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import wanted
 from opensearch_batch.hooks.job_handle import shared
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, aws_client, objects
@@ -105,7 +105,7 @@ class NewObjectsTrigger(BaseEventTrigger):
             return "none", ""
         store = shared("aws", self.aws_conn_id, lambda: objects(self.aws_conn_id))
         found = list_source(store, self.uri, include=self.include, exclude=self.exclude)
-        news = news_of(store, WorkPrefix(self.work, self.pipeline), found)
+        news = news_of(store, Layout(self.work, self.pipeline), found)
         if news == "none":
             self._delete(messages)
         return news, found.digest

@@ -1,4 +1,4 @@
-"""A run's account adds up what its units counted, says what is undone and why, and deletes only what is done."""
+"""A run's account adds up what its work items counted, says what is undone and why, and deletes only what is done."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from opensearch_batch.core.data_prepper.scan import Kind, Unit
-from opensearch_batch.core.data_prepper.scan_account import UnitCounts, account_of, delete_read
+from opensearch_batch.core.data_prepper.scan import Kind, WorkItem
+from opensearch_batch.core.data_prepper.scan_account import WorkItemCounts, account_of, delete_read
 from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
-from opensearch_batch.core.data_prepper.scan_state import Done, Scanned
+from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
 from opensearch_batch.core.ingest.engine import IngestReport
-from opensearch_batch.core.jobs.job_records import Ledger
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts
@@ -30,11 +30,11 @@ class Runs:
 
     def __init__(self, store: S3Objects, bucket: str) -> None:
         self.store, self.bucket = store, bucket
-        self.work = WorkPrefix(f"s3://{bucket}/work", "books")
+        self.work = Layout(f"s3://{bucket}/work", "books")
 
-    def unit(self, name: str, kind: Kind = "data") -> Unit:
-        """Write an object and return the unit it is."""
-        return Unit(name, kind, (self.put(f"in/{name}"),), AT)
+    def work_item(self, name: str, kind: Kind = "data") -> WorkItem:
+        """Write an object and return the work item it is."""
+        return WorkItem(name, kind, (self.put(f"in/{name}"),), AT)
 
     def put(self, key: str, content: bytes = b"row\n") -> ObjectInfo:
         """Write an object."""
@@ -44,16 +44,22 @@ class Runs:
         assert found is not None
         return found
 
-    def manifest(self, *units: Unit) -> ScanManifest:
+    def manifest(self, *work_items: WorkItem) -> ScanManifest:
         """Return what the run has in hand."""
-        shards = [Shard(unit.id, "", unit.id, 0, 0) for unit in units if unit.kind == "job"]
-        return ScanManifest("books", RUN, AT, ScanCounts(), list(units), shards)
+        shards = [Shard(work_item.id, "", work_item.id, 0, 0) for work_item in work_items if work_item.kind == "job"]
+        return ScanManifest("books", RUN, AT, ScanCounts(), list(work_items), shards)
 
-    def done(self, unit: Unit, *counts: IngestCounts, run: str = RUN, read: list[ObjectInfo] | None = None) -> None:
-        """Note that a unit is done, with the counts of each sink."""
+    def done(
+        self, work_item: WorkItem, *counts: IngestCounts, run: str = RUN, read: list[ObjectInfo] | None = None
+    ) -> None:
+        """Note that a work item is done, with the counts of each sink."""
         for number, each in enumerate(counts):
-            save(self.store, self.work.ingest_report(RUN, f"{unit.id}-{number}"), IngestReport("books", "DONE", each))
-        Scanned(self.store, self.work).note_done(unit, Done(unit.at, "now", run, read or []))
+            save(
+                self.store,
+                self.work.ingest_report(RUN, f"{work_item.id}-{number}"),
+                IngestReport("books", "DONE", each),
+            )
+        ScanStateFile(self.store, self.work).note_done(work_item, Done(work_item.at, "now", run, read or []))
 
 
 @pytest.fixture
@@ -64,27 +70,29 @@ def runs(store: S3Objects, bucket: str) -> Runs:
 
 def test_rows_are_counted_once_and_writes_for_each_sink(runs: Runs) -> None:
     """Two sinks read the same rows."""
-    one, two = runs.unit("one"), runs.unit("two", "job")
+    one, two = runs.work_item("one"), runs.work_item("two", "job")
     first = IngestCounts(read=5, indexed=3, unrouted=1, elsewhere=1)
     runs.done(one, first, IngestCounts(read=5, indexed=1, unrouted=1, elsewhere=3))
     runs.done(two, IngestCounts(read=2, unchanged=1, dropped=1), IngestCounts(read=2, elsewhere=1, dropped=1))
     account = account_of(runs.store, runs.work, runs.manifest(one, two), sinks=2)
-    assert account.counts == UnitCounts(read=7, indexed=4, unchanged=1, unrouted=1, dropped=1)
-    assert (account.units, account.jobs, account.undone, account.all_unrouted) == (2, 1, [], False)
+    assert account.counts == WorkItemCounts(read=7, indexed=4, unchanged=1, unrouted=1, dropped=1)
+    assert (account.work_items, account.jobs, account.undone, account.all_unrouted) == (2, 1, [], False)
 
 
 def test_a_unit_that_was_taken_afresh_is_not_done_by_what_was_done_before(runs: Runs) -> None:
-    """An object that came back is another unit of the same name."""
-    one = runs.unit("one")
+    """An object that came back is another work item of the same name."""
+    one = runs.work_item("one")
     runs.done(one, IngestCounts(read=5, indexed=5))
     later = msgspec.structs.replace(one, at=AT + timedelta(minutes=6))
-    assert [each.unit for each in account_of(runs.store, runs.work, runs.manifest(later), sinks=1).undone] == [later]
+    assert [each.work_item for each in account_of(runs.store, runs.work, runs.manifest(later), sinks=1).undone] == [
+        later
+    ]
     assert delete_read(runs.store, runs.work, runs.manifest(later)) == 0
 
 
 def test_a_run_that_writes_nothing_because_of_its_routes_is_known(runs: Runs) -> None:
     """Every row is unrouted."""
-    one = runs.unit("one")
+    one = runs.work_item("one")
     runs.done(one, IngestCounts(read=5, unrouted=5))
     assert account_of(runs.store, runs.work, runs.manifest(one), sinks=1).all_unrouted
 
@@ -92,21 +100,21 @@ def test_a_run_that_writes_nothing_because_of_its_routes_is_known(runs: Runs) ->
 def test_what_is_undone_has_a_reason(runs: Runs) -> None:
     """As far as the job's record says it; what an earlier run did is not this one's."""
     rows, earlier, none, refused, failed, running = (
-        runs.unit(name, "data" if name in ("rows", "earlier") else "job")
+        runs.work_item(name, "data" if name in ("rows", "earlier") else "job")
         for name in ("rows", "earlier", "none", "refused", "failed", "running")
     )
     runs.done(earlier, run="another")
     record = JobRecord("k", "job", "sagemaker", "m", "i", "o", 0.0, task_id="t")
-    for unit, more in (
+    for work_item, more in (
         (refused, {"refused": "no such role", "task_id": None}),
         (failed, {"end": End("FAILED", 0.0, "bad row")}),
         (running, {}),
     ):
         fields = {name: getattr(record, name) for name in record.__struct_fields__}
-        assert Ledger(runs.store, runs.work.job(unit.id)).write(JobRecord(**{**fields, **more}), over=None)
+        assert JobRecords(runs.store, runs.work.job(work_item.id)).write(JobRecord(**{**fields, **more}), over=None)
     manifest = runs.manifest(rows, earlier, none, refused, failed, running)
     undone = account_of(runs.store, runs.work, manifest, sinks=1).undone
-    assert [(each.unit.id, each.reason, each.failed) for each in undone] == [
+    assert [(each.work_item.id, each.reason, each.failed) for each in undone] == [
         ("rows", "its ingest failed", False),
         ("earlier", "its ingest failed", False),
         ("none", "no job was submitted for it", False),
@@ -118,8 +126,8 @@ def test_what_is_undone_has_a_reason(runs: Runs) -> None:
 
 def test_objects_are_deleted_when_their_unit_is_done_and_they_did_not_change(runs: Runs) -> None:
     """By this run: inputs, and what was read of the job's output; an object that is new under its key stays."""
-    done, undone, changed = runs.unit("done", "job"), runs.unit("undone"), runs.unit("changed")
-    earlier = runs.unit("earlier")
+    done, undone, changed = runs.work_item("done", "job"), runs.work_item("undone"), runs.work_item("changed")
+    earlier = runs.work_item("earlier")
     runs.done(earlier, run="another")
     output = runs.put("out/done.out")
     runs.done(done, read=[output])

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road, now
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline, now
 from opensearch_batch.core.data_prepper.convert import Converted, convert
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
@@ -26,7 +26,7 @@ from opensearch_batch.core.pipeline.check import check_pipeline
 from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.types.rows import PassedBy, Rejected, Row, Source
+from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
 from opensearch_batch.services.row_errors import provider_error
 from tests.command_line import account, command
 from tests.core.data_prepper.samples import ARRAYS, NAME, changed, filled
@@ -88,7 +88,7 @@ class Both:
 
     def __init__(self, folder: Path, text: str) -> None:
         file = read(folder, text)
-        self._road = Road(file, file.pipelines[0])
+        self._compiled = CompiledPipeline(file, file.pipelines[0])
         (each,) = convert(file, file.pipelines[0])
         spec = spec_of(folder, each)
         ingest = spec.ingest
@@ -111,10 +111,10 @@ class Both:
         """Return what becomes of rows by the file, and by the converted pipeline."""
         self._rows = [msgspec.json.encode(row) for row in rows]
         source = [Source("output", ())]
-        sink = self._road.pipeline.sinks[0][1]
+        sink = self._compiled.pipeline.sinks[0][1]
         assert isinstance(sink, OpenSearchSink)
         original = EventDocuments(
-            self._road.flow(),
+            self._compiled.flow(),
             writing_of(sink, now(), lambda name: None, Origins().place),  # noqa: ARG005 - one index
             0,
             source,
@@ -136,7 +136,7 @@ class Both:
 def _told(entry: Any) -> Any:
     if isinstance(entry, Item):
         return entry.id, b"".join(entry.pieces).partition(b"\n")[0], fields_of(entry)
-    return entry.why if isinstance(entry, PassedBy) else entry.reason if isinstance(entry, Rejected) else None
+    return entry.why if isinstance(entry, Filtered) else entry.reason if isinstance(entry, Rejected) else None
 
 
 LEAVES = st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab/", max_size=3)

@@ -1,4 +1,4 @@
-"""A Data Prepper file is read unchanged and whole: what is not honoured is named with its line."""
+"""A Data Prepper file is read unchanged and whole: what is not supported is named with its line."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.ml_inference import BUILT_IN
 from opensearch_batch.core.data_prepper.options.codecs import ParquetRecords
 from opensearch_batch.core.errors import ConfigError
@@ -83,7 +83,7 @@ def test_an_option_is_read(tmp_path: Path, place: str, options: str, path: str, 
         ("ml", "retry_time_window: soon", 0, r"ml_inference.retry_time_window: 'soon' is no duration"),
         ("ml", "dlq: {sqs: {}}", 0, r"ml_inference.dlq.sqs: there is no dlq of this name; known: s3"),
         ("ml", "dlq: {s3: {bucket: ab}}", 0, r"dlq.s3.bucket: Expected `str` of length >= 3"),
-        ("ml", "aws: {sts_header_overrides: {}}", 0, r"aws.sts_header_overrides: this option is not honoured"),
+        ("ml", "aws: {sts_header_overrides: {}}", 0, r"aws.sts_header_overrides: this option is not supported"),
         ("enrich", "correlation_key: a", 0, r"s3_enrich.correlation_key: .* Did you mean 'correlation_keys'\?"),
         ("enrich", "correlation_keys: [a, b]", 0, r"s3_enrich.correlation_keys: Expected `array` of length <= 1"),
         ("enrich", "correlation_keys: ['#']", 0, r"s3_enrich.correlation_keys\[0\]: '#' is no key"),
@@ -134,7 +134,7 @@ def test_the_extension_of_s3_enrich_leads_to_the_records(tmp_path: Path, codec: 
     """Whatever codec reads them."""
     said = f"codec: {{{codec}: {options}}}\nbucket: {{name: documents, filter: {{include_prefix: in/}}}}"
     file = read(tmp_path, with_options("enrich", said))
-    found = Road(file, file.pipelines[0]).records_of(ObjectInfo("s3://documents/output/a.out", 1, ""))
+    found = CompiledPipeline(file, file.pipelines[0]).records_of(ObjectInfo("s3://documents/output/a.out", 1, ""))
     assert found == f"s3://documents/{key}"
     assert [text for _, text in file.remarks if "extension" in text] == []
 

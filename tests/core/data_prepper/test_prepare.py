@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road
-from opensearch_batch.core.data_prepper.scan import Unit
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
+from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.data_prepper.scan_prepare import Scan, ScanCounts
-from opensearch_batch.core.data_prepper.scan_state import Done, Scanned
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.services.bedrock import Bedrock
@@ -58,7 +58,7 @@ class Scans:
         path = self.folder / "books.yaml"
         path.write_text(PIPELINE.format(bucket=self.bucket, **said))
         return Scan(
-            Road.load(path, said["name"]),
+            CompiledPipeline.load(path, said["name"]),
             self.store,
             run=run,
             at=self.at,
@@ -71,9 +71,11 @@ class Scans:
         for key in keys:
             self.store.write(f"s3://{self.bucket}/{key}", b"{}\n")
 
-    def keys(self, units: list[Unit]) -> list[list[str]]:
-        """Return the keys of units."""
-        return [[item.uri.removeprefix(f"s3://{self.bucket}/") for item in unit.objects] for unit in units]
+    def keys(self, work_items: list[WorkItem]) -> list[list[str]]:
+        """Return the keys of work items."""
+        return [
+            [item.uri.removeprefix(f"s3://{self.bucket}/") for item in work_item.objects] for work_item in work_items
+        ]
 
 
 @pytest.fixture
@@ -85,8 +87,8 @@ def scans(store: S3Objects, bucket: str, tmp_path: Path) -> Scans:
 def test_what_ml_when_does_not_take_is_counted(scans: Scans) -> None:
     """Its condition sees bucket, key, time and length."""
     scans.put("in/a.json", "in/b.txt", "out/x.out")
-    units, counts = scans.scan(when='/key =~ ".*json" and /length == 3 and /time > 0').plan()
-    assert scans.keys(units) == [["in/a.json"], ["out/x.out"]]
+    work_items, counts = scans.scan(when='/key =~ ".*json" and /length == 3 and /time > 0').plan()
+    assert scans.keys(work_items) == [["in/a.json"], ["out/x.out"]]
     assert counts == ScanCounts(found=3, new=2, not_for_jobs=1)
 
 
@@ -94,9 +96,9 @@ def test_a_job_has_the_manifest_and_the_parameters_of_the_original(scans: Scans)
     """One prefix for the bucket, then the keys; four spaces; the output below the job's own name."""
     scans.put("in/a.json", "in/b.json", "in/c.json")
     scan = scans.scan(batch=2)
-    units, _ = scan.plan()
-    shards, _ = scan.shards(units, lambda unit: f"job-{unit}", force=False)
-    assert [shard.id for shard in shards] == [unit.id for unit in units]
+    work_items, _ = scan.plan()
+    shards, _ = scan.shards(work_items, lambda work_item: f"job-{work_item}", force=False)
+    assert [shard.id for shard in shards] == [work_item.id for work_item in work_items]
     stored = scans.store.read(shards[0].input)
     assert stored is not None
     assert (
@@ -122,7 +124,7 @@ def test_bedrock_has_a_job_for_each_object(scans: Scans) -> None:
     """Its parameters are the original's: the object, the output path as it is, a name."""
     scans.put("in/a.jsonl", "in/b.jsonl")
     scan = scans.scan(service="bedrock")
-    shards, _ = scan.shards(scan.plan()[0], lambda unit: unit, force=False)
+    shards, _ = scan.shards(scan.plan()[0], lambda work_item: work_item, force=False)
     assert [shard.input for shard in shards] == [f"s3://{scans.bucket}/in/{name}.jsonl" for name in "ab"]
     record = JobRecord("k", "name", "bedrock", "m", shards[0].input, shards[0].output, 0.0)
     assert Bedrock().batch_predict_parameters(record, {}) == {
@@ -136,31 +138,31 @@ def test_a_job_that_ended_badly_is_not_asked_for_again_by_itself(scans: Scans) -
     """A run with force asks."""
     scans.put("in/a.json")
     scan = scans.scan()
-    (unit,), _ = scan.plan()
-    folder = f"s3://{scans.bucket}/work/jobs/{unit.id}"
-    record = JobRecord(unit.id, "n", "sagemaker", "m", "i", "o", 0.0, task_id="t", end=End("FAILED", 0.0))
-    assert Ledger(scans.store, folder).write(record, over=None)
-    assert scan.shards([unit], lambda name: name, force=False) == ([], [folder])
-    assert [shard.id for shard in scan.shards([unit], lambda name: name, force=True)[0]] == [unit.id]
+    (work_item,), _ = scan.plan()
+    folder = f"s3://{scans.bucket}/work/jobs/{work_item.id}"
+    record = JobRecord(work_item.id, "n", "sagemaker", "m", "i", "o", 0.0, task_id="t", end=End("FAILED", 0.0))
+    assert JobRecords(scans.store, folder).write(record, over=None)
+    assert scan.shards([work_item], lambda name: name, force=False) == ([], [folder])
+    assert [shard.id for shard in scan.shards([work_item], lambda name: name, force=True)[0]] == [work_item.id]
 
 
 def test_outputs_are_left_alone_until_their_job_has_ended_well(scans: Scans) -> None:
     """Those of its own jobs a pipeline brings in with the job; those of others when they are complete."""
     scans.put("out/job-1/a.out", "out/job-2/deep/b.out", "out/free.out")
-    work = scans.scan().plan(writes=False) and Road.load(scans.folder / "books.yaml", "books").work
+    work = scans.scan().plan(writes=False) and CompiledPipeline.load(scans.folder / "books.yaml", "books").work
     folders = {name: f"s3://{scans.bucket}/work/jobs/{name}" for name in ("own", "other")}
-    Scanned(scans.store, work).note_writer(f"s3://{scans.bucket}/out/job-1/", folders["own"])
+    ScanStateFile(scans.store, work).note_writer(f"s3://{scans.bucket}/out/job-1/", folders["own"])
     scans.scan(name="others")
-    others = Road.load(scans.folder / "books.yaml", "others").work
-    Scanned(scans.store, others).note_writer(f"s3://{scans.bucket}/out/job-2/", folders["other"])
+    others = CompiledPipeline.load(scans.folder / "books.yaml", "others").work
+    ScanStateFile(scans.store, others).note_writer(f"s3://{scans.bucket}/out/job-2/", folders["other"])
     record = JobRecord("other", "n", "sagemaker", "m", "i", "o", 0.0, task_id="t")
-    ledger = Ledger(scans.store, folders["other"])
-    assert ledger.write(record, over=None)
-    units, counts = scans.scan().plan()
-    assert (scans.keys(units), counts.held_back) == ([["out/free.out"]], 2)
-    ledger.end(1, End("COMPLETED", 0.0))
-    units, _ = scans.scan(run="next").plan()
-    assert [keys for keys in scans.keys(units) if keys != ["out/free.out"]] == [["out/job-2/deep/b.out"]]
+    job_records = JobRecords(scans.store, folders["other"])
+    assert job_records.write(record, over=None)
+    work_items, counts = scans.scan().plan()
+    assert (scans.keys(work_items), counts.held_back) == ([["out/free.out"]], 2)
+    job_records.end(1, End("COMPLETED", 0.0))
+    work_items, _ = scans.scan(run="next").plan()
+    assert [keys for keys in scans.keys(work_items) if keys != ["out/free.out"]] == [["out/job-2/deep/b.out"]]
 
 
 def test_objects_wait_for_the_one_that_says_that_all_are_complete(scans: Scans) -> None:
@@ -185,9 +187,9 @@ def test_objects_wait_for_the_one_that_says_that_all_are_complete(scans: Scans) 
 def test_a_dry_run_takes_nothing(scans: Scans) -> None:
     """The next run takes the same; with force it takes also what is done."""
     scans.put("in/a.json")
-    (unit,), _ = scans.scan().plan(writes=False)
-    assert scans.scan().plan()[0] == [unit]
-    work = Road.load(scans.folder / "books.yaml", "books").work
-    Scanned(scans.store, work).note_done(unit, Done(unit.at, "now", "run"))
+    (work_item,), _ = scans.scan().plan(writes=False)
+    assert scans.scan().plan()[0] == [work_item]
+    work = CompiledPipeline.load(scans.folder / "books.yaml", "books").work
+    ScanStateFile(scans.store, work).note_done(work_item, Done(work_item.at, "now", "run"))
     assert scans.scan(run="next").plan()[0] == []
-    assert scans.scan(run="forced").plan(force=True)[0] == [unit]
+    assert scans.scan(run="forced").plan(force=True)[0] == [work_item]

@@ -25,7 +25,7 @@ from opensearch_batch.core.formats.event_files import CsvOutput, JsonOutput, Ndj
 from opensearch_batch.core.formats.parquet_file import ParquetOutput
 from opensearch_batch.core.formats.reading import Codec, Json, Ndjson, Parquet, read_by
 from opensearch_batch.core.ingest import s3_writer
-from opensearch_batch.core.ingest.s3_writer import OutputCodec, S3Writer, Written
+from opensearch_batch.core.ingest.s3_writer import OutputCodec, S3Writer, WrittenObject
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Stored
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -43,7 +43,7 @@ def writer(files: Any, codec: OutputCodec | None = None, **more: Any) -> Iterato
         yield made
 
 
-def write(files: Any, events: list[Any], codec: OutputCodec | None = None, **more: Any) -> list[Written]:
+def write(files: Any, events: list[Any], codec: OutputCodec | None = None, **more: Any) -> list[WrittenObject]:
     """Write events to one folder."""
     with writer(files, codec, **more) as made:
         for event in events:

@@ -1,4 +1,4 @@
-"""Each version of an object belongs to one unit, whatever comes beside it; nothing is handed out twice or forgotten."""
+"""Each version of an object belongs to exactly one work item; none is assigned twice or forgotten."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.data_prepper.scan import Area, Found, Known, Plan, Selection, Unit, area_of, plan_scan
+from opensearch_batch.core.data_prepper.scan import (
+    Area,
+    Found,
+    ScanPlan,
+    ScanState,
+    Selection,
+    WorkItem,
+    area_of,
+    plan_scan,
+)
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
@@ -25,16 +34,16 @@ def found(*items: ObjectInfo, selection: Selection = "metadata_only") -> list[Fo
 
 
 def plan(
-    known: Known,
+    known: ScanState,
     there: list[Found],
     *,
     run: str = "run",
-    done: Iterable[Unit] = (),
+    done: Iterable[WorkItem] = (),
     running: Iterable[str] = (),
     per_job: int = 2,
     done_for: str = "now",
     at: datetime = AT,
-) -> Plan:
+) -> ScanPlan:
     """Plan a scan."""
     finished = set(done)
     return plan_scan(
@@ -44,96 +53,96 @@ def plan(
         at=at,
         done_for=done_for,
         objects_per_job=per_job,
-        is_done=lambda unit: unit in finished,
+        is_done=lambda work_item: work_item in finished,
         is_over=lambda other: other not in set(running),
     )
 
 
-def keys(units: Iterable[Unit]) -> list[list[str]]:
-    """Return the keys of units."""
-    return [[each.uri.removeprefix("s3://") for each in unit.objects] for unit in units]
+def keys(work_items: Iterable[WorkItem]) -> list[list[str]]:
+    """Return the keys of work items."""
+    return [[each.uri.removeprefix("s3://") for each in work_item.objects] for work_item in work_items]
 
 
 def test_inputs_are_put_together_as_they_follow_up_to_the_batch_size_within_a_bucket() -> None:
     """Five objects of two buckets make jobs of at most two, each of one bucket."""
     there = found(item("a"), item("b"), item("c"), item("d", bucket="other"), item("e", bucket="other"))
-    assert keys(plan(Known(), there).units) == [["b/a", "b/b"], ["b/c"], ["other/d", "other/e"]]
+    assert keys(plan(ScanState(), there).work_items) == [["b/a", "b/b"], ["b/c"], ["other/d", "other/e"]]
 
 
 def test_what_is_new_makes_units_of_its_own() -> None:
     """An object that comes between two others later changes nothing of their job."""
-    first = plan(Known(), found(item("a"), item("c")))
-    second = plan(first.known, found(item("a"), item("b"), item("c")), run="next", done=first.units)
-    assert keys(second.units) == [["b/b"]]
-    assert keys(held.unit for held in second.known.held) == [["b/a", "b/c"], ["b/b"]]
+    first = plan(ScanState(), found(item("a"), item("c")))
+    second = plan(first.known, found(item("a"), item("b"), item("c")), run="next", done=first.work_items)
+    assert keys(second.work_items) == [["b/b"]]
+    assert keys(held.work_item for held in second.known.held) == [["b/a", "b/c"], ["b/b"]]
 
 
 def test_an_object_that_changed_under_its_key_is_new() -> None:
     """Also when it is set back to what it was: the index has what came between. The same bytes again are nothing new.
 
-    The unit of an earlier version comes back under its name, so that its job is found again, as one of another time.
+    The work item of an earlier version returns under its name, so its job is found again.
     """
-    first = plan(Known(), found(item("a")))
-    second = plan(first.known, found(item("a", "2")), run="next", done=first.units)
-    assert [unit.objects[0].etag for unit in second.units] == ["2"]
+    first = plan(ScanState(), found(item("a")))
+    second = plan(first.known, found(item("a", "2")), run="next", done=first.work_items)
+    assert [work_item.objects[0].etag for work_item in second.work_items] == ["2"]
     back = plan(
         second.known,
         found(item("a")),
         run="third",
-        done=[*first.units, *second.units],
+        done=[*first.work_items, *second.work_items],
         at=AT + timedelta(days=1),
     )
-    assert [unit.id for unit in back.units] == [unit.id for unit in first.units]
-    assert set(back.units).isdisjoint(first.units)
-    done = [*first.units, *second.units, *back.units]
-    assert plan(back.known, found(item("a", modified=200.0)), run="fourth", done=done).units == ()
+    assert [work_item.id for work_item in back.work_items] == [work_item.id for work_item in first.work_items]
+    assert set(back.work_items).isdisjoint(first.work_items)
+    done = [*first.work_items, *second.work_items, *back.work_items]
+    assert plan(back.known, found(item("a", modified=200.0)), run="fourth", done=done).work_items == ()
 
 
 def test_the_newest_version_is_known() -> None:
     """Units of earlier ones stay, because their jobs are paid, and are outdated."""
-    first = plan(Known(), found(item("a"), item("b")))
-    second = plan(first.known, found(item("a", "2"), item("b")), run="next", done=first.units)
-    assert keys(held.unit for held in second.known.held) == [["b/a", "b/b"], ["b/a"]]
+    first = plan(ScanState(), found(item("a"), item("b")))
+    second = plan(first.known, found(item("a", "2"), item("b")), run="next", done=first.work_items)
+    assert keys(held.work_item for held in second.known.held) == [["b/a", "b/b"], ["b/a"]]
     assert second.known.newest == {"s3://b/a": "2", "s3://b/b": "1"}
 
 
 def test_rows_that_are_done_and_gone_are_forgotten() -> None:
     """What is known does not grow with objects that are deleted when they are read."""
-    first = plan(Known(), found(item("a"), selection="data_only"))
-    assert plan(first.known, [], run="next", done=first.units).known.held == ()
+    first = plan(ScanState(), found(item("a"), selection="data_only"))
+    assert plan(first.known, [], run="next", done=first.work_items).known.held == ()
 
 
 def test_a_unit_of_a_run_at_work_is_left_to_it() -> None:
-    """Two runs at once never have the same unit; when the first is over without success, the next one takes it."""
-    first = plan(Known(), found(item("a")), run="one")
+    """Two runs at once never have the same work item; when the first is over without success, the next one takes it."""
+    first = plan(ScanState(), found(item("a")), run="one")
     beside = plan(first.known, found(item("a")), run="two", running=["one"])
-    assert beside.units == ()
+    assert beside.work_items == ()
     after = plan(beside.known, found(item("a")), run="three")
-    assert after.units == first.units
+    assert after.work_items == first.work_items
 
 
 def test_the_same_run_gets_its_own_units_again() -> None:
     """A prepare that is repeated hands out the same."""
-    first = plan(Known(), found(item("a"), item("b"), item("c")))
-    assert set(plan(first.known, found(item("a"), item("b"), item("c"))).units) == set(first.units)
+    first = plan(ScanState(), found(item("a"), item("b"), item("c")))
+    assert set(plan(first.known, found(item("a"), item("b"), item("c"))).work_items) == set(first.work_items)
 
 
 def test_a_changed_pipeline_does_everything_anew() -> None:
-    """What was done for other routes, processors or indexes is handed out again, as the same units."""
-    first = plan(Known(), found(item("a"), item("b")))
-    done = plan(first.known, found(item("a"), item("b")), run="two", done=first.units)
-    assert done.units == ()
+    """What was done for other routes, processors or indexes is handed out again, as the same work items."""
+    first = plan(ScanState(), found(item("a"), item("b")))
+    done = plan(first.known, found(item("a"), item("b")), run="two", done=first.work_items)
+    assert done.work_items == ()
     again = plan(done.known, found(item("a"), item("b")), run="three", done_for="other")
-    assert again.units == first.units
+    assert again.work_items == first.work_items
 
 
 def test_a_done_unit_is_not_asked_about_again() -> None:
     """Its state is kept, so a scan of many objects asks nobody about each."""
-    first = plan(Known(), found(item("a")))
-    second = plan(first.known, found(item("a")), run="two", done=first.units)
+    first = plan(ScanState(), found(item("a")))
+    second = plan(first.known, found(item("a")), run="two", done=first.work_items)
 
-    def never(unit: Unit) -> bool:
-        raise AssertionError(unit)
+    def never(work_item: WorkItem) -> bool:
+        raise AssertionError(work_item)
 
     third = plan_scan(
         second.known,
@@ -145,21 +154,21 @@ def test_a_done_unit_is_not_asked_about_again() -> None:
         is_done=never,
         is_over=lambda run: True,  # noqa: ARG005 - none is at work
     )
-    assert third.units == ()
+    assert third.work_items == ()
 
 
 def test_rows_that_changed_before_they_were_read_are_taken_afresh() -> None:
-    """A unit of rows whose object changed would fail for ever; its other objects are new again."""
-    first = plan(Known(), found(item("a"), item("b"), selection="data_only"))
+    """A work item of rows whose object changed would fail for ever; its other objects are new again."""
+    first = plan(ScanState(), found(item("a"), item("b"), selection="data_only"))
     second = plan(first.known, found(item("a", "2"), item("b"), selection="data_only"), run="two")
-    assert keys(second.units) == [["b/a", "b/b"]]
-    assert second.units != first.units
+    assert keys(second.work_items) == [["b/a", "b/b"]]
+    assert second.work_items != first.work_items
 
 
 def test_a_job_whose_input_was_removed_is_finished_all_the_same() -> None:
     """Its job is paid for, and its output is there."""
-    first = plan(Known(), found(item("a")))
-    assert plan(first.known, [], run="two").units == first.units
+    first = plan(ScanState(), found(item("a")))
+    assert plan(first.known, [], run="two").work_items == first.work_items
 
 
 def test_the_longer_prefix_decides() -> None:
@@ -209,19 +218,19 @@ def test_what_changed_is_handed_out_until_it_is_done_and_no_longer(
     scans: list[tuple[dict[str, str], bool]], selection: Selection
 ) -> None:
     """Over any sequence of listings: whatever differs from when the object was seen last, also if it was there once."""
-    known, done = Known(), set[Unit]()
+    known, done = ScanState(), set[WorkItem]()
     seen, waiting = dict[str, str](), set[str]()
     for number, (listing, succeeds) in enumerate(scans):
         there = found(*(item(key, etag) for key, etag in sorted(listing.items())), selection=selection)
         made = plan(known, there, run=str(number), done=done, at=AT + timedelta(minutes=number))
         waiting |= {key for key, etag in listing.items() if seen.get(key) != etag}
         seen |= listing
-        handed = {(each.uri, each.etag) for unit in made.units for each in unit.objects}
+        handed = {(each.uri, each.etag) for work_item in made.work_items for each in work_item.objects}
         assert {(f"s3://b/{key}", listing[key]) for key in waiting & listing.keys()} <= handed
-        assert not set(made.units) & done
-        assert len({unit.id for unit in made.units}) == len(made.units)
+        assert not set(made.work_items) & done
+        assert len({work_item.id for work_item in made.work_items}) == len(made.work_items)
         assert {key: made.known.newest[f"s3://b/{key}"] for key in listing} == listing
         if succeeds:
-            done |= set(made.units)
+            done |= set(made.work_items)
             waiting -= {uri.removeprefix("s3://b/") for uri, _ in handed}
         known = made.known

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.data_prepper.check import check_data_prepper
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road, now
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline, now
 from opensearch_batch.core.data_prepper.origins import Origins
-from opensearch_batch.core.data_prepper.scan import Unit
+from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.engine import Ingest, IngestReport, Locations
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
@@ -44,9 +44,9 @@ class Collection:
 
     def run(self) -> IngestReport:
         """Bring the rows in."""
-        road = Road.load(self.path, "books")
-        unit = Unit("unit", "data", tuple(find(self.files, "rows.json")), now())
-        maker = road.maker(0, unit, self.files, origins=Origins(), row_error=None)
+        compiled = CompiledPipeline.load(self.path, "books")
+        work_item = WorkItem("work_item", "data", tuple(find(self.files, "rows.json")), now())
+        maker = compiled.maker(0, work_item, self.files, origins=Origins(), row_error=None)
         ingest = Ingest(
             self.files,
             self._scripted.cluster,
@@ -54,7 +54,7 @@ class Collection:
             locations=Locations.of("work", "work/place"),
             maker=maker,
         )
-        return ingest.run([Source("rows", unit.objects)])
+        return ingest.run([Source("rows", work_item.objects)])
 
     def sent(self) -> list[Any]:
         """Return what was sent, body by body."""

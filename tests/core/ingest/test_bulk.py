@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.ingest.bulk import BulkWriter, Item, OpType, Written, bodies, lines_of
+from opensearch_batch.core.ingest.bulk import BulkWriter, Item, OpType, WrittenBody, bodies, lines_of
 from opensearch_batch.core.ingest.concurrency import SAMPLES_OF_REST, Pace
 from tests.lab import Lab
 from tests.scripted import Answer, Scripted, accept
@@ -34,7 +34,7 @@ def item(number: int, value: object = 0, *, op_type: OpType = "index") -> Item:
     return Item(f"d{number}", lines_of(f"d{number}", json.dumps({"n": value}).encode(), op_type=op_type), number)
 
 
-def indexed(written: list[Written]) -> int:
+def indexed(written: list[WrittenBody]) -> int:
     """Count the documents the index took."""
     return sum(body.indexed for body in written)
 
@@ -169,13 +169,13 @@ def test_a_smaller_size_is_kept_for_the_bodies_that_follow(scripted: Scripted) -
 
 def test_verdicts_come_in_the_order_of_the_documents(scripted: Scripted) -> None:
     """A body that is slow holds back the verdicts behind it, not the bodies."""
-    overtaken = threading.Event()
+    superseded = threading.Event()
 
     def slow_first(body: bytes) -> Answer:
         if names(body) == ["d0"]:
-            assert overtaken.wait(20)
+            assert superseded.wait(20)
         else:
-            overtaken.set()
+            superseded.set()
         return accept(body)
 
     scripted.answer = slow_first
@@ -221,7 +221,7 @@ def test_an_index_that_is_closed_to_us_ends_the_writing(scripted: Scripted) -> N
         (200, {"errors": False, "items": [{"index": {"status": 201}}]}),
         (200, {"errors": True, "items": [{"index": closed}]}),
     ]
-    verdicts: Iterator[Written] = BulkWriter(scripted.cluster, "i", max_body_bytes=1, max_in_flight=1).write(
+    verdicts: Iterator[WrittenBody] = BulkWriter(scripted.cluster, "i", max_body_bytes=1, max_in_flight=1).write(
         map(item, range(3))
     )
     assert next(verdicts).indexed == 1

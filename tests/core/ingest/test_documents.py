@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, FatalError
-from opensearch_batch.core.ingest.account import Account, Queue
-from opensearch_batch.core.ingest.bulk import Item, Refused, Written, bodies
+from opensearch_batch.core.ingest.account import Queue, RowAccount
+from opensearch_batch.core.ingest.bulk import Item, Refused, WrittenBody, bodies
 from opensearch_batch.core.ingest.documents import Documents, Entry
 from opensearch_batch.core.ingest.progress import ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest, OnUnmatched, compile_map
@@ -118,7 +118,7 @@ class Run:
     def _account(self, objects: LocalFiles) -> IngestCounts:
         """Settle all entries, in small bodies, of which the index refuses each third document."""
         names = [f"{n}.jsonl" for n in range(len(self.sources))]
-        with Account(
+        with RowAccount(
             objects,
             ProgressFile(objects, "work/progress.json"),
             queue="work/dead_letters/",
@@ -131,7 +131,7 @@ class Run:
             for body in bodies(self.entries, max_body_bytes=lambda: 200):
                 refused = [Refused(item, 400, "no") for at, item in enumerate(body.items) if at % 3 == 2]
                 self.refused += [item for item, _, _ in refused]
-                account.settle(Written(body, len(body.items) - len(refused), 0, refused))
+                account.settle(WrittenBody(body, len(body.items) - len(refused), 0, refused))
             assert account.settled == len(self.entries)
             return account.counts()
 

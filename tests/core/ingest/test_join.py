@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.ingest.join import MEMORY_BYTES, Group, Stream, join
-from opensearch_batch.core.ingest.spill import Keys, Met
+from opensearch_batch.core.ingest.spill import Keys, SeenKeys
 from opensearch_batch.core.types.rows import Keyed, Row
 
 
@@ -435,7 +435,7 @@ def test_an_entry_is_found_at_its_own_place_only() -> None:
 
 def test_a_key_is_met_at_its_own_place_only() -> None:
     """The end of one digest and the start of the next one are no key that was met."""
-    met = Met()
+    met = SeenKeys()
     first, second = b"AB" + bytes(range(8)), b"AB" + bytes(range(8, 16))
     assert met.add(first)
     assert met.add(second)

@@ -17,11 +17,11 @@ from opensearch_batch.core.errors import (
     RetriableError,
     Throttled,
 )
-from opensearch_batch.core.jobs.job_records import Ledger, bad_end, decide, job_key
-from opensearch_batch.core.jobs.poll_policy import Sighting, Watch
+from opensearch_batch.core.jobs.job_records import JobRecords, bad_end, decide, job_key
+from opensearch_batch.core.jobs.poll_policy import JobStatus, PollPolicy
 from opensearch_batch.core.jobs.submission import Submission
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.job import Accepted, Asked, End, JobRecord, State
+from opensearch_batch.core.types.job import Accepted, End, JobRecord, ResubmitRequest, State
 
 
 class Service:
@@ -69,9 +69,9 @@ class Service:
         return Accepted(f"task-{record.name}") if self.has_task else Accepted(None, {"id": record.name})
 
 
-def draft(generation: int) -> JobRecord:
-    """Make the record of a generation."""
-    return JobRecord("k", f"job-{generation}", "sagemaker", "m", "s3://b/in", "s3://b/out", 1000.0, generation)
+def draft(submission: int) -> JobRecord:
+    """Make the record of a submission."""
+    return JobRecord("k", f"job-{submission}", "sagemaker", "m", "s3://b/in", "s3://b/out", 1000.0, submission)
 
 
 class Clock:
@@ -93,28 +93,32 @@ Attempt = Callable[..., tuple[str, JobRecord]]
 
 
 @pytest.fixture
-def ledger(store: S3Objects, bucket: str) -> Ledger:
+def job_records(store: S3Objects, bucket: str) -> JobRecords:
     """The record of one job key, on a real store."""
-    return Ledger(store, f"s3://{bucket}/jobs/k")
+    return JobRecords(store, f"s3://{bucket}/jobs/k")
 
 
-def attempt(ledger: Ledger, service: Service, asked: Asked = Asked()) -> tuple[str, JobRecord]:  # noqa: B008 - frozen
+def attempt(
+    job_records: JobRecords,
+    service: Service,
+    asked: ResubmitRequest = ResubmitRequest(),  # noqa: B008 - frozen
+) -> tuple[str, JobRecord]:
     """Try to submit once."""
     clock = Clock()
-    return Submission(ledger, service, clock=clock, sleep=clock.sleep).run(draft, asked)
+    return Submission(job_records, service, clock=clock, sleep=clock.sleep).run(draft, asked)
 
 
-def test_the_second_attempt_reattaches(ledger: Ledger) -> None:
+def test_the_second_attempt_reattaches(job_records: JobRecords) -> None:
     """A retry, a second run, a backfill: one job."""
     service = Service()
-    assert [attempt(ledger, service)[0], attempt(ledger, service)[0]] == ["submit", "reattach"]
+    assert [attempt(job_records, service)[0], attempt(job_records, service)[0]] == ["submit", "reattach"]
     assert service.accepted == ["job-1"]
 
 
-def test_of_racing_attempts_one_pays(ledger: Ledger) -> None:
+def test_of_racing_attempts_one_pays(job_records: JobRecords) -> None:
     """Attempts at the same moment submit once, and all get the same task."""
     service, tasks = Service(), set[str | None]()
-    threads = [threading.Thread(target=lambda: tasks.add(attempt(ledger, service)[1].task_id)) for _ in range(6)]
+    threads = [threading.Thread(target=lambda: tasks.add(attempt(job_records, service)[1].task_id)) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -123,65 +127,65 @@ def test_of_racing_attempts_one_pays(ledger: Ledger) -> None:
     assert len(service.files) == 1
 
 
-def test_a_lost_answer_is_found_again_and_not_paid_twice(ledger: Ledger) -> None:
+def test_a_lost_answer_is_found_again_and_not_paid_twice(job_records: JobRecords) -> None:
     """The service accepted, the answer was lost: the next attempt finds the orphan."""
     service = Service(lose_answers=1)
     with pytest.raises(RetriableError):
-        attempt(ledger, service)
-    decision, record = attempt(ledger, service)
+        attempt(job_records, service)
+    decision, record = attempt(job_records, service)
     assert (decision, record.task_id, service.accepted) == ("recover", "task-job-1", ["job-1"])
 
 
-def test_a_job_that_ml_commons_does_not_know_is_known_by_the_services_own_words(ledger: Ledger) -> None:
+def test_a_job_that_ml_commons_does_not_know_is_known_by_the_services_own_words(job_records: JobRecords) -> None:
     """Lost before ML Commons stored a task: the job is found at the service, and nobody pays again."""
     service = Service(lose_answers=1)
     service.has_task = False
     with pytest.raises(RetriableError):
-        attempt(ledger, service)
-    decision, record = attempt(ledger, service)
+        attempt(job_records, service)
+    decision, record = attempt(job_records, service)
     assert (decision, record.task_id, record.remote_job) == ("recover", None, {"id": "job-1"})
-    assert (record.status, attempt(ledger, service)[0], service.accepted) == ("submitted", "reattach", ["job-1"])
+    assert (record.status, attempt(job_records, service)[0], service.accepted) == ("submitted", "reattach", ["job-1"])
 
 
 @pytest.mark.parametrize("is_known", [True, False])
-def test_a_name_that_is_taken_is_this_job_if_it_can_be_found(ledger: Ledger, is_known: bool) -> None:  # noqa: FBT001 - a case
+def test_a_name_that_is_taken_is_this_job_if_it_can_be_found(job_records: JobRecords, is_known: bool) -> None:  # noqa: FBT001 - a case
     """The service refuses a second job of the name: the first one is attached, or a person is told to pay anew."""
     service = Service(refuse=AlreadySubmitted("the name is taken"))
     service.accepted = ["job-1"] if is_known else []
     if is_known:
-        assert attempt(ledger, service)[1].task_id == "task-job-1"
+        assert attempt(job_records, service)[1].task_id == "task-job-1"
         return
     with pytest.raises(AlreadySubmitted, match="the name is taken; clear batch_predict to submit"):
-        attempt(ledger, service)
+        attempt(job_records, service)
 
 
-def test_while_the_service_says_not_now_the_file_is_uploaded_once(ledger: Ledger) -> None:
+def test_while_the_service_says_not_now_the_file_is_uploaded_once(job_records: JobRecords) -> None:
     """The next success forgets the refusal."""
     service = Service(refuse=Throttled("not now"))
     clock = Clock()
-    submission = Submission(ledger, service, clock=clock, sleep=clock.sleep)
+    submission = Submission(job_records, service, clock=clock, sleep=clock.sleep)
     for _ in range(2):
         with pytest.raises(Throttled):
-            submission.run(draft, Asked())
+            submission.run(draft, ResubmitRequest())
         clock.now += 60
     assert service.files == {"job-1-1"}
     service.refuse = None
-    _, record = submission.run(draft, Asked())
+    _, record = submission.run(draft, ResubmitRequest())
     assert (record.refused, service.files) == (None, {"job-1-1"})
 
 
 @pytest.mark.parametrize("refusal", [Throttled("the write was rejected"), ConfigError("the index is blocked")])
-def test_a_refusal_that_came_after_the_payment_is_looked_behind(ledger: Ledger, refusal: BatchError) -> None:
+def test_a_refusal_that_came_after_the_payment_is_looked_behind(job_records: JobRecords, refusal: BatchError) -> None:
     """ML Commons asks the service first and stores its task then; that it could not says nothing of the job."""
     service = Service(refuse=refusal)
     service.pays_before_it_refuses = True
     with pytest.raises(type(refusal)):
-        attempt(ledger, service)
-    assert attempt(ledger, service)[1].task_id == "task-job-1"
+        attempt(job_records, service)
+    assert attempt(job_records, service)[1].task_id == "task-job-1"
     assert service.accepted == ["job-1"]
 
 
-def test_an_intent_is_as_old_as_its_paid_call(ledger: Ledger) -> None:
+def test_an_intent_is_as_old_as_its_paid_call(job_records: JobRecords) -> None:
     """An upload of minutes makes nobody believe that who pays now has died."""
     clock, service = Clock(), Service(refuse=ConfigError("no such model"))
     stage = service.stage
@@ -192,161 +196,166 @@ def test_an_intent_is_as_old_as_its_paid_call(ledger: Ledger) -> None:
 
     service.stage = slow  # type: ignore[method-assign] # the same, slower
     with pytest.raises(ConfigError):
-        Submission(ledger, service, clock=clock, sleep=clock.sleep).run(draft, Asked())
-    found = ledger.load()
+        Submission(job_records, service, clock=clock, sleep=clock.sleep).run(draft, ResubmitRequest())
+    found = job_records.load()
     assert found is not None
     assert found[0].intended_at == 1500.0
 
 
-def test_who_lost_an_intent_leaves_the_record_alone(ledger: Ledger) -> None:
+def test_who_lost_an_intent_leaves_the_record_alone(job_records: JobRecords) -> None:
     """Another attempt took it over and submitted: its task stays on record."""
     service = Service()
     submit = service.submit
 
-    def overtaken(record: JobRecord) -> Accepted:
-        found = ledger.load()
+    def superseded(record: JobRecord) -> Accepted:
+        found = job_records.load()
         assert found is not None
-        ledger.write(msgspec.structs.replace(record, intended_at=2000.0, task_id="theirs"), over=found[1])
+        job_records.write(msgspec.structs.replace(record, intended_at=2000.0, task_id="theirs"), over=found[1])
         return submit(record)
 
-    service.submit = overtaken  # type: ignore[method-assign] # the same, later
-    assert attempt(ledger, service)[1].task_id == "theirs"
+    service.submit = superseded  # type: ignore[method-assign] # the same, later
+    assert attempt(job_records, service)[1].task_id == "theirs"
 
 
-def test_a_refused_job_is_staged_anew(ledger: Ledger) -> None:
+def test_a_refused_job_is_staged_anew(job_records: JobRecords) -> None:
     """What was staged may be what the service refused."""
     service = Service(refuse=ConfigError("no such file"))
     with pytest.raises(ConfigError):
-        attempt(ledger, service)
+        attempt(job_records, service)
     service.refuse = None
-    assert attempt(ledger, service)[1].staged == {"file": "job-1-2"}
+    assert attempt(job_records, service)[1].staged == {"file": "job-1-2"}
 
 
-def test_an_intent_that_never_reached_the_service_is_taken_over(ledger: Ledger) -> None:
+def test_an_intent_that_never_reached_the_service_is_taken_over(job_records: JobRecords) -> None:
     """A worker that died before the paid call leaves an intent; the next attempt submits under the same name."""
-    ledger.write(draft(1), over=None)
+    job_records.write(draft(1), over=None)
     service = Service()
-    _, record = attempt(ledger, service)
+    _, record = attempt(job_records, service)
     assert (record.task_id, service.accepted) == ("task-job-1", ["job-1"])
 
 
 @pytest.mark.parametrize("refusal", [Throttled("rate exceeded"), ConfigError("no such model")])
-def test_a_refused_call_leaves_the_next_attempt_free_to_submit(ledger: Ledger, refusal: BatchError) -> None:
+def test_a_refused_call_leaves_the_next_attempt_free_to_submit(job_records: JobRecords, refusal: BatchError) -> None:
     """The service did nothing, so nobody waits for an orphan; the refusal is on record until then."""
     service = Service(refuse=refusal)
     with pytest.raises(type(refusal)):
-        attempt(ledger, service)
-    found = ledger.load()
+        attempt(job_records, service)
+    found = job_records.load()
     assert found is not None
     assert (found[0].refused, found[0].task_id) == (str(refusal), None)
     service.refuse = None
-    decision, record = attempt(ledger, service)
+    decision, record = attempt(job_records, service)
     assert (decision, record.refused, service.accepted) == ("submit", None, ["job-1"])
 
 
 @pytest.mark.parametrize("state", ["FAILED", "CANCELLED", "EXPIRED", "LOST"])
-def test_a_bad_end_is_paid_again_only_when_a_person_asks(ledger: Ledger, state: State) -> None:
-    """Without a clear the attempt fails and says what to do; with it there is one new generation, and no third."""
+def test_a_bad_end_is_paid_again_only_when_a_person_asks(job_records: JobRecords, state: State) -> None:
+    """Without a clear the attempt fails and says what to do; with it there is one new submission, and no third."""
     service = Service()
-    attempt(ledger, service)
-    ledger.end(1, End(state, 2000.0, "out of memory"))
-    decision, record = attempt(ledger, service)
+    attempt(job_records, service)
+    job_records.end(1, End(state, 2000.0, "out of memory"))
+    decision, record = attempt(job_records, service)
     assert decision == "refuse"
     assert re.fullmatch(rf"job job-1 .* ended {state}: out of memory; clear batch_predict .*pay.*", bad_end(record))
-    decision, record = attempt(ledger, service, Asked(clear="run 3"))
-    assert (decision, record.generation, record.history[0]["end"]["state"]) == ("again", 2, state)
-    assert attempt(ledger, service, Asked(clear="run 3"))[0] == "reattach"
+    decision, record = attempt(job_records, service, ResubmitRequest(clear="run 3"))
+    assert (decision, record.submission, record.history[0]["end"]["state"]) == ("again", 2, state)
+    assert attempt(job_records, service, ResubmitRequest(clear="run 3"))[0] == "reattach"
     assert service.accepted == ["job-1", "job-2"]
 
 
-def test_a_clear_pays_once_however_often_its_task_resumes(ledger: Ledger) -> None:
+def test_a_clear_pays_once_however_often_its_task_resumes(job_records: JobRecords) -> None:
     """A task that was cleared stays so until its next clear; the job that fails again is not paid a third time."""
     service = Service()
-    for generation, (asked, decision) in enumerate(
-        [(Asked(), "submit"), (Asked(clear="run 3"), "again"), (Asked(clear="run 5"), "again")], 1
+    for submission, (asked, decision) in enumerate(
+        [
+            (ResubmitRequest(), "submit"),
+            (ResubmitRequest(clear="run 3"), "again"),
+            (ResubmitRequest(clear="run 5"), "again"),
+        ],
+        1,
     ):
-        assert attempt(ledger, service, asked)[0] == decision
-        ledger.end(generation, End("FAILED", 2000.0))
-        assert attempt(ledger, service, asked)[0] == "refuse"
+        assert attempt(job_records, service, asked)[0] == decision
+        job_records.end(submission, End("FAILED", 2000.0))
+        assert attempt(job_records, service, asked)[0] == "refuse"
     assert service.accepted == ["job-1", "job-2", "job-3"]
 
 
-def test_force_pays_once_a_run(ledger: Ledger) -> None:
-    """A forced run adds a generation; its own retries do not."""
-    service, forced = Service(), Asked(force="run-2")
-    attempt(ledger, service)
-    ledger.end(1, End("COMPLETED", 2000.0))
-    assert attempt(ledger, service)[0] == "reuse"
-    assert [attempt(ledger, service, forced)[0] for _ in range(3)] == ["again", "reattach", "reattach"]
+def test_force_pays_once_a_run(job_records: JobRecords) -> None:
+    """A forced run adds a submission; its own retries do not."""
+    service, forced = Service(), ResubmitRequest(force="run-2")
+    attempt(job_records, service)
+    job_records.end(1, End("COMPLETED", 2000.0))
+    assert attempt(job_records, service)[0] == "reuse"
+    assert [attempt(job_records, service, forced)[0] for _ in range(3)] == ["again", "reattach", "reattach"]
     assert service.accepted == ["job-1", "job-2"]
 
 
-def test_runs_that_force_pay_once_each_however_they_alternate(ledger: Ledger) -> None:
+def test_runs_that_force_pay_once_each_however_they_alternate(job_records: JobRecords) -> None:
     """Two runs force the same shard, and each is retried after the other: two new jobs, no more."""
     service = Service()
-    one, two = Asked(force="run-1"), Asked(force="run-2")
-    attempt(ledger, service)
-    assert [attempt(ledger, service, asked)[0] for asked in (one, two, one, two)] == [
+    one, two = ResubmitRequest(force="run-1"), ResubmitRequest(force="run-2")
+    attempt(job_records, service)
+    assert [attempt(job_records, service, asked)[0] for asked in (one, two, one, two)] == [
         "again", "again", "reattach", "reattach",
     ]  # fmt: skip
     assert service.accepted == ["job-1", "job-2", "job-3"]
 
 
-def test_force_after_a_refusal_pays_once(ledger: Ledger) -> None:
-    """The forced run that submits in place of a refused one is honoured by it."""
-    service, forced = Service(refuse=ConfigError("no such model")), Asked(force="run-1")
+def test_force_after_a_refusal_pays_once(job_records: JobRecords) -> None:
+    """The forced run that submits in place of a refused one is answered by it."""
+    service, forced = Service(refuse=ConfigError("no such model")), ResubmitRequest(force="run-1")
     with pytest.raises(ConfigError):
-        attempt(ledger, service)
+        attempt(job_records, service)
     service.refuse = None
-    assert [attempt(ledger, service, forced)[0] for _ in range(2)] == ["submit", "reattach"]
+    assert [attempt(job_records, service, forced)[0] for _ in range(2)] == ["submit", "reattach"]
     assert service.accepted == ["job-1"]
 
 
-def test_a_mended_model_is_the_one_that_is_submitted(ledger: Ledger) -> None:
+def test_a_mended_model_is_the_one_that_is_submitted(job_records: JobRecords) -> None:
     """A refused or abandoned submission is drafted anew, so that what was mended since is used."""
     service = Service(refuse=NotFound("no such model"))
     with pytest.raises(NotFound):
-        attempt(ledger, service)
+        attempt(job_records, service)
     service.refuse = None
     clock = Clock()
-    submission = Submission(ledger, service, clock=clock, sleep=clock.sleep)
-    _, record = submission.run(lambda n: msgspec.structs.replace(draft(n), model_id="mended"), Asked())
+    submission = Submission(job_records, service, clock=clock, sleep=clock.sleep)
+    _, record = submission.run(lambda n: msgspec.structs.replace(draft(n), model_id="mended"), ResubmitRequest())
     assert (record.model_id, record.status) == ("mended", "submitted")
 
 
-def test_a_completed_job_can_turn_out_unusable_and_be_paid_again(ledger: Ledger) -> None:
+def test_a_completed_job_can_turn_out_unusable_and_be_paid_again(job_records: JobRecords) -> None:
     """Output that is gone or short is the one end that may follow COMPLETED."""
     service = Service()
-    attempt(ledger, service)
-    ledger.end(1, End("COMPLETED", 2000.0))
-    ledger.end(1, End("UNUSABLE", 3000.0, "the output is gone"))
-    assert attempt(ledger, service)[0] == "refuse"
-    assert attempt(ledger, service, Asked(clear="run 3"))[0] == "again"
+    attempt(job_records, service)
+    job_records.end(1, End("COMPLETED", 2000.0))
+    job_records.end(1, End("UNUSABLE", 3000.0, "the output is gone"))
+    assert attempt(job_records, service)[0] == "refuse"
+    assert attempt(job_records, service, ResubmitRequest(clear="run 3"))[0] == "again"
 
 
-def test_the_first_run_of_a_shard_with_force_pays_once(ledger: Ledger) -> None:
+def test_the_first_run_of_a_shard_with_force_pays_once(job_records: JobRecords) -> None:
     """Force on what was never submitted is one job."""
-    service, forced = Service(), Asked(force="run-1")
-    assert [attempt(ledger, service, forced)[0] for _ in range(2)] == ["submit", "reattach"]
+    service, forced = Service(), ResubmitRequest(force="run-1")
+    assert [attempt(job_records, service, forced)[0] for _ in range(2)] == ["submit", "reattach"]
     assert service.accepted == ["job-1"]
 
 
-def test_an_end_is_recorded_once_and_not_over_a_later_generation(ledger: Ledger) -> None:
+def test_an_end_is_recorded_once_and_not_over_a_later_generation(job_records: JobRecords) -> None:
     """States are sticky here: what ended COMPLETED does not become FAILED."""
-    attempt(ledger, Service())
-    ledger.end(1, End("COMPLETED", 2000.0))
-    ledger.end(1, End("FAILED", 3000.0))
-    ledger.end(7, End("FAILED", 3000.0))
-    found = ledger.load()
+    attempt(job_records, Service())
+    job_records.end(1, End("COMPLETED", 2000.0))
+    job_records.end(1, End("FAILED", 3000.0))
+    job_records.end(7, End("FAILED", 3000.0))
+    found = job_records.load()
     assert found is not None
     assert found[0].end == End("COMPLETED", 2000.0)
 
 
-def test_the_end_keeps_the_services_last_words(ledger: Ledger) -> None:
+def test_the_end_keeps_the_services_last_words(job_records: JobRecords) -> None:
     """Where the outputs lie stands there for the next run."""
-    attempt(ledger, Service())
-    ledger.end(1, End("COMPLETED", 2000.0), {"output_file_id": "file-1"})
-    found = ledger.load()
+    attempt(job_records, Service())
+    job_records.end(1, End("COMPLETED", 2000.0), {"output_file_id": "file-1"})
+    found = job_records.load()
     assert found is not None
     assert found[0].remote_job == {"output_file_id": "file-1"}
 
@@ -356,7 +365,7 @@ def test_the_decision_table() -> None:
     submitted = msgspec.structs.replace(draft(1), task_id="t")
     good = msgspec.structs.replace(submitted, end=End("COMPLETED", 1.0))
     bad = msgspec.structs.replace(submitted, end=End("FAILED", 1.0))
-    nothing, cleared = Asked(), Asked(clear="run 3")
+    nothing, cleared = ResubmitRequest(), ResubmitRequest(clear="run 3")
     assert [decide(r, nothing) for r in (None, draft(1), submitted, good, bad)] == [
         "submit", "recover", "reattach", "reuse", "refuse",
     ]  # fmt: skip
@@ -380,24 +389,24 @@ def test_the_job_key_is_made_of_what_decides_predictions() -> None:
 
 def test_a_watch_ends_with_the_job_or_at_its_deadline() -> None:
     """An end that is seen counts also after the deadline; a deadline ends a running job."""
-    watch = Watch(0.0, deadline_at=100.0)
-    assert isinstance(watch.on_sighting(Sighting("RUNNING"), now=99.0), Watch)
-    assert watch.on_sighting(Sighting("COMPLETED"), now=200.0) == End("COMPLETED", 200.0)
-    late = watch.on_sighting(Sighting("RUNNING"), now=100.0)
+    watch = PollPolicy(0.0, deadline_at=100.0)
+    assert isinstance(watch.on_sighting(JobStatus("RUNNING"), now=99.0), PollPolicy)
+    assert watch.on_sighting(JobStatus("COMPLETED"), now=200.0) == End("COMPLETED", 200.0)
+    late = watch.on_sighting(JobStatus("RUNNING"), now=100.0)
     assert isinstance(late, End)
     assert late.state == "EXPIRED"
 
 
 def test_a_watch_bears_errors_for_a_while_and_forgets_them() -> None:
     """A cluster may restart: looks may fail for ten minutes on end; one that works starts the count again."""
-    watch = Watch(0.0).on_error(now=1.0)
+    watch = PollPolicy(0.0).on_error(now=1.0)
     assert watch is not None
     assert watch.on_error(now=600.0) is not None
     assert watch.on_error(now=601.0) is None
-    assert watch.on_sighting(Sighting("RUNNING"), now=601.0) == Watch(0.0)
+    assert watch.on_sighting(JobStatus("RUNNING"), now=601.0) == PollPolicy(0.0)
 
 
 def test_intervals_stretch_with_age() -> None:
     """A tenth of the age, within the limits."""
-    watch = Watch(0.0, poll_every_s=2.0, poll_at_most_s=60.0)
-    assert [watch.pause_s(now=age) for age in (0.0, 100.0, 10_000.0)] == [2.0, 10.0, 60.0]
+    watch = PollPolicy(0.0, poll_every_s=2.0, poll_at_most_s=60.0)
+    assert [watch.pause_s(now=run_version) for run_version in (0.0, 100.0, 10_000.0)] == [2.0, 10.0, 60.0]

@@ -22,15 +22,15 @@ from opensearch_batch.core.jobs.status_poller import (
     OLD,
     QUEUE_AT_MOST,
     SOON,
-    Lookout,
-    Want,
-    Words,
+    PollRequest,
+    RemoteStatus,
+    StatusPoller,
     due,
     plan,
 )
 from opensearch_batch.core.jobs.status_poller import together as wanted_together
 from opensearch_batch.core.opensearch.cluster import Cluster
-from opensearch_batch.core.opensearch.ml_commons import MLCommons, Stored
+from opensearch_batch.core.opensearch.ml_commons import MLCommons, StoredTask
 
 NOW = 1_000_000.0
 EVERY_S = 100.0
@@ -48,7 +48,7 @@ class Node(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.stored: dict[str, tuple[Words, float]] = {}
+        self.stored: dict[str, tuple[RemoteStatus, float]] = {}
         self.told: dict[str, Any] = {}
         self.status, self.slow_s = 200, 0.0
         self.searches: list[int] = []
@@ -64,8 +64,8 @@ class Node(ThreadingHTTPServer):
         if self.status != 200:
             return self.status, {"error": {"type": "refused", "reason": "not today"}}
         hits = [
-            {"_id": name, "_source": {"remote_job": words, "last_update_time": int((NOW - age) * 1000)}}
-            for name, (words, age) in self.stored.items()
+            {"_id": name, "_source": {"remote_job": words, "last_update_time": int((NOW - run_version) * 1000)}}
+            for name, (words, run_version) in self.stored.items()
             if name in ids
         ]
         return 200, {"hits": {"hits": hits[: query["size"]]}}
@@ -135,23 +135,23 @@ class Clock:
         await asyncio.sleep(0.001)
 
 
-def lookout(node: Node, clock: Clock | None = None) -> Lookout:
+def lookout(node: Node, clock: Clock | None = None) -> StatusPoller:
     """Make the lookout of a node."""
     clock = clock or Clock()
     client = OpenSearch(f"http://127.0.0.1:{node.server_port}", max_retries=0, pool_maxsize=16)
     ml = MLCommons(Cluster(client, "scripted"))
-    return Lookout(lambda: ml, clock=clock, sleep=clock.sleep)
+    return StatusPoller(lambda: ml, clock=clock, sleep=clock.sleep)
 
 
-def want(task_id: str, **changes: Any) -> Want:
+def want(task_id: str, **changes: Any) -> PollRequest:
     """Make a look that is due."""
-    return Want(**{"task_id": task_id, "service": "sagemaker", "look_at": NOW, "every_s": EVERY_S, **changes})
+    return PollRequest(**{"task_id": task_id, "service": "sagemaker", "look_at": NOW, "every_s": EVERY_S, **changes})
 
 
-def together(node: Node, *wants: Want) -> list[Words | BatchError]:
+def together(node: Node, *wants: PollRequest) -> list[RemoteStatus | BatchError]:
     """Look for all at once."""
 
-    async def all_of_them() -> list[Words | BatchError]:
+    async def all_of_them() -> list[RemoteStatus | BatchError]:
         common = lookout(node)
         return await asyncio.gather(*(common.look(one) for one in wants))
 
@@ -171,7 +171,7 @@ wants = st.lists(
 storeds = st.dictionaries(
     st.sampled_from([f"t{number}" for number in range(12)]),
     st.builds(
-        Stored,
+        StoredTask,
         remote_job=st.sampled_from([{}, RUNNING, COMPLETED, {"TransformJobStatus": "incomplete"}]),
         updated_at=st.floats(NOW - 1000, NOW),
         is_away=st.booleans(),
@@ -180,7 +180,7 @@ storeds = st.dictionaries(
 
 
 @given(wants)
-def test_nobody_is_looked_for_before_a_look_is_due(found: list[Want]) -> None:
+def test_nobody_is_looked_for_before_a_look_is_due(found: list[PollRequest]) -> None:
     """Then all are taken whose look is due, or would be in the next quarter of its interval."""
     taken = due(found, now=NOW)
     assert bool(taken) == any(one.look_at <= NOW for one in found)
@@ -189,7 +189,9 @@ def test_nobody_is_looked_for_before_a_look_is_due(found: list[Want]) -> None:
 
 
 @given(wants, storeds, st.integers(0, 12))
-def test_each_look_is_answered_asked_or_left(found: list[Want], stored: dict[str, Stored], room: int) -> None:
+def test_each_look_is_answered_asked_or_left(
+    found: list[PollRequest], stored: dict[str, StoredTask], room: int
+) -> None:
     """News is always asked for; what is fresh and running never; of the rest the oldest, as many as there is room."""
     decided = plan(found, stored, now=NOW, room=room)
     every = [*decided.known, *decided.first, *decided.old, *decided.left]
@@ -213,7 +215,7 @@ def test_what_an_own_look_brought_is_old_at_the_next(jitters: list[float]) -> No
     """Also when the next look is taken along too soon: so nobody waits for two intervals."""
     for jitter in jitters:
         soonest = EVERY_S * (0.9 + 0.2 * jitter) - SOON * EVERY_S
-        decided = plan([want("t")], {"t": Stored(RUNNING, NOW - soonest - 1e-6)}, now=NOW, room=1)
+        decided = plan([want("t")], {"t": StoredTask(RUNNING, NOW - soonest - 1e-6)}, now=NOW, room=1)
         assert decided.old == ["t"]
 
 
@@ -285,7 +287,7 @@ def test_more_old_ones_than_the_queue_holds_are_searched_for_again(node: Node) -
     node.told = dict.fromkeys(names, RUNNING)
     late = names[QUEUE_AT_MOST:]
 
-    async def all_of_them() -> list[Words | BatchError]:
+    async def all_of_them() -> list[RemoteStatus | BatchError]:
         common = lookout(node)
         looks = [asyncio.create_task(common.look(want(name))) for name in names]
         while not node.searches:  # noqa: ASYNC110 - the node lives in another thread
@@ -377,7 +379,7 @@ def test_a_wait_that_is_cancelled_is_forgotten(node: Node) -> None:
     """Nothing is asked for nobody, and the one beside it is looked for."""
     node.stored = {"a": (RUNNING, 0.0), "b": (RUNNING, 0.0)}
 
-    async def one_leaves() -> Words | BatchError:
+    async def one_leaves() -> RemoteStatus | BatchError:
         common = lookout(node)
         gone = asyncio.create_task(common.look(want("a", look_at=NOW + 5)))
         stays = asyncio.create_task(common.look(want("b", look_at=NOW + 50)))
@@ -397,7 +399,7 @@ def test_a_mistake_ends_all_waits_in_place_of_hanging_them() -> None:
 
     async def both() -> list[Any]:
         clock = Clock()
-        common = Lookout(broken, clock=clock, sleep=clock.sleep)
+        common = StatusPoller(broken, clock=clock, sleep=clock.sleep)
         looks = (common.look(want("a")), common.look(want("b", look_at=NOW + 1e6)))
         return list(await asyncio.gather(*looks, return_exceptions=True))
 

@@ -11,7 +11,7 @@ import pytest
 from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows
 from opensearch_batch.core.jobs.repair import Failed, answers_of, find_failed, repair_shard
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.record_ids import record_id
@@ -27,7 +27,7 @@ class Jobs:
 
     def __init__(self, store: S3Objects, bucket: str, name: str, answers: Answers) -> None:
         self.store, self.name = store, name
-        self.work = WorkPrefix(f"s3://{bucket}/kept", "p")
+        self.work = Layout(f"s3://{bucket}/kept", "p")
         self.rows = OutputRows(store, service(name), answers)
         self.holds_record = answers == "beside_record"
         self.shard = Shard("0000", f"s3://{bucket}/kept/jobs/k/input.jsonl", "k", RECORDS, 1)

@@ -12,15 +12,15 @@ import pytest
 from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Answered, OutputRows, UsedJobs, load_known, note_read
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.job import End, JobRecord
-from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.services import service
 
 FIELD_MAP = {"_id": "$.id", "v": "$.SageMakerOutput"}
@@ -50,7 +50,7 @@ class Jobs:
 
     def __init__(self, folder: Path) -> None:
         self.objects = LocalFiles(folder)
-        self.work = WorkPrefix("s3://work", "p")
+        self.work = Layout("s3://work", "p")
         self.shard = Shard("0000", f"{self.work.job('a')}/input.jsonl", "a", 2, 1)
         error = {"id": 1, "SageMakerInferenceError": "busy"}
         self.own = self._job("a", [{"id": 0, "SageMakerOutput": [1]}, error], None)
@@ -60,13 +60,13 @@ class Jobs:
         folder = self.work.job(key)
         output = f"{folder}/output/1/input.jsonl.out"
         record = JobRecord(key, "n", "sagemaker", "m", "in", f"{folder}/output/1/", 0.0, task_id=key)
-        Ledger(self.objects, folder).write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
+        JobRecords(self.objects, folder).write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
         self.objects.write(output, b"\n".join(json.dumps(row).encode() for row in rows))
         return Answered([output], positions, folder, key)
 
     def ingest(self, answered: list[Answered], field_map: dict[str, Any] | None = None) -> IngestCounts:
         """Ingest what the jobs answered."""
-        prepared = [PreparedShard(self.shard, [Segment("s3://d/a", 1, 2)])]
+        prepared = [PreparedShard(self.shard, [SourceRange("s3://d/a", 1, 2)])]
         return (
             ShardIngest(
                 self.objects,
@@ -93,7 +93,7 @@ class Jobs:
 
     def ends(self) -> list[str]:
         """Return how the jobs are recorded to have ended."""
-        found = [Ledger(self.objects, one.job).load() for one in (self.own, self.repair)]
+        found = [JobRecords(self.objects, one.job).load() for one in (self.own, self.repair)]
         return [record[0].end.state for record in found if record and record[0].end]
 
 
@@ -129,7 +129,7 @@ def test_a_pipeline_without_repair_keeps_its_own_account(jobs: Jobs) -> None:
 
 
 def test_an_output_that_no_ingest_read_is_lost(jobs: Jobs) -> None:
-    """Its job is of no use, as one of another generation that was read does not tell what this one answered."""
+    """Its job is of no use, as one of another submission that was read does not tell what this one answered."""
     rows = OutputRows(jobs.objects, SAGEMAKER, "beside_record")
     note_read(jobs.objects, UsedJobs([msgspec.structs.replace(jobs.own, outputs=["s3://work/older.out"])], []))
     jobs.objects.delete(jobs.own.outputs[0])

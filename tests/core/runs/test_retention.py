@@ -8,16 +8,16 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows, load_removed
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 from opensearch_batch.core.runs.retention import clean_up, note_use
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.taken import note_taken
 from opensearch_batch.core.types.job import End, JobRecord
-from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Segment, Shard
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.services import service
 
 DAY_S = 86_400.0
@@ -33,9 +33,9 @@ class Runs:
         self.objects = LocalFiles(folder)
         self.unstaged: list[str] = []
 
-    def work(self, pipeline: str) -> WorkPrefix:
+    def work(self, pipeline: str) -> Layout:
         """Return a pipeline's locations."""
-        return WorkPrefix("s3://work", pipeline)
+        return Layout("s3://work", pipeline)
 
     def job(self, key: str) -> Answered:
         """Make a job that was paid for, with its files."""
@@ -54,13 +54,13 @@ class Runs:
             task_id="t",
             end=End("COMPLETED", 1.0),
         )
-        Ledger(self.objects, folder).write(record, over=None)
+        JobRecords(self.objects, folder).write(record, over=None)
         return Answered([f"{folder}/output/1/input.jsonl.out"], None, folder, "t")
 
     def use(self, pipeline: str, run: str, answered: list[Answered], *, at: float, for_ever: bool = False) -> Manifest:
         """Let a successful run use a shard's jobs."""
         work, shard = self.work(pipeline), Shard("0000", f"{answered[0].job}/input.jsonl", "k", 1, 28)
-        prepared = PreparedShard(shard, [Segment("s3://d/a", 1, 1)])
+        prepared = PreparedShard(shard, [SourceRange("s3://d/a", 1, 1)])
         manifest = Manifest(pipeline, run, "s3://d/", "openai", "m", PrepareCounts(1, 1), [prepared])
         rows = OutputRows(self.objects, OPENAI, "by_id")
         save(self.objects, work.used(run, shard.id), rows.used(answered))
@@ -163,11 +163,11 @@ def test_what_a_job_under_way_reads_stays(runs: Runs, end: End | None, refused: 
     """It was paid for once more; also when it has ended and its rows are not yet ingested."""
     answered = runs.job("a")
     runs.use("p", "r", [answered], at=NOW)
-    ledger = Ledger(runs.objects, answered.job)
-    found = ledger.load()
+    job_records = JobRecords(runs.objects, answered.job)
+    found = job_records.load()
     assert found is not None
-    record = msgspec.structs.replace(found[0], generation=2, end=end, refused=refused)
-    assert ledger.write(record, over=found[1])
+    record = msgspec.structs.replace(found[0], submission=2, end=end, refused=refused)
+    assert job_records.write(record, over=found[1])
     assert runs.clean("p", now=NOW + KEEP_S + 1) == (0 if stays else 1)
     assert (runs.names("a"), runs.unstaged) == ((WHOLE, []) if stays else (LEFT, ["a"]))
     if stays:

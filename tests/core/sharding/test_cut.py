@@ -17,7 +17,7 @@ from opensearch_batch.core.sharding.cut import HALF, ShardLimits, ends_with
 from opensearch_batch.core.sharding.listing import NoDocuments, find_documents
 from opensearch_batch.core.sharding.shard_writer import Prepare
 from opensearch_batch.core.storage.dead_letters import DeadLetters
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.manifest import PreparedShard
 from opensearch_batch.core.types.object_info import ObjectInfo
@@ -42,7 +42,7 @@ class Lake:
         self, name: str = "sagemaker", *, limits: ShardLimits = LIMITS, fast: bool = True, at_most: int | None = None
     ) -> list[PreparedShard]:
         """Cut everything for a service."""
-        adapter, work = service(name), WorkPrefix("s3://work", "p")
+        adapter, work = service(name), Layout("s3://work", "p")
         with DeadLetters(self.objects, "s3://work/dead/") as dead:
             stage = Prepare(
                 self.objects,
@@ -113,7 +113,9 @@ def test_by_the_block_or_by_the_line_the_shards_are_the_same(
     texts = []
     for prepared in fast:
         lines = content(lake, prepared.shard.input).splitlines()
-        assert len(lines) == prepared.shard.records == sum(segment.records for segment in prepared.segments)
+        assert (
+            len(lines) == prepared.shard.records == sum(source_range.records for source_range in prepared.source_ranges)
+        )
         assert len(lines) <= max_records
         assert prepared.shard.bytes == sum(len(line) + 1 for line in lines)
         assert prepared.shard.bytes <= max_bytes or len(lines) == 1

@@ -6,12 +6,12 @@ import pytest
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.ingest.replay import replay
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Answered, Removed, UsedJobs, removed_uri
 from opensearch_batch.core.runs.source_ranges import note_places
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import Age
+from opensearch_batch.core.types.counts import RunVersion
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Manifest
 from tests.core.pipeline_runs import INDEX, Runs, record, written
@@ -81,7 +81,7 @@ def test_a_run_at_work_loses_the_place_that_is_gone(runs: Runs) -> None:
     with pytest.raises(RetriableError):
         runs.ingest_shard(old, old.shards[1])
     runs.ingest(new[0])
-    assert [report.counts.overtaken for report in runs.ingest(old)] == [4, 4]
+    assert [report.counts.superseded for report in runs.ingest(old)] == [4, 4]
     assert runs.cluster.texts == {"5": "new", "6": "new", "7": "new", "8": "good"}
 
 
@@ -96,7 +96,7 @@ def test_a_prepare_that_a_newer_one_was_quicker_than(runs: Runs) -> None:
     note_places(runs.objects, runs.work, old, index=INDEX)
     assert runs.objects.read(runs.work.places(INDEX, runs.source)) == noted
     runs.ingest(new)
-    assert [report.counts.overtaken for report in runs.ingest(old)] == [4, 4]
+    assert [report.counts.superseded for report in runs.ingest(old)] == [4, 4]
     assert set(runs.cluster.texts.values()) == {"new"}
 
 
@@ -121,7 +121,7 @@ def test_rows_that_retention_removed_are_not_asked_for(runs: Runs) -> None:
     runs.put("a.jsonl", *GOOD[:4])
     assert written(runs.run("second", size=4)) == [0]
     ended = JobRecord("j", "n", "sagemaker", "m", "in", "out", 0.0, task_id="t", end=End("COMPLETED", 6.0))
-    Ledger(runs.objects, folder).write(ended, over=None)
+    JobRecords(runs.objects, folder).write(ended, over=None)
     runs.put("a.jsonl", *GOOD)
     runs.run("third", size=4)
     runs.put("a.jsonl", *GOOD[:4])
@@ -182,6 +182,9 @@ def test_a_prepare_that_broke_off_is_finished_by_its_repetition(runs: Runs) -> N
 
 def test_ages_of_one_scope_have_an_order() -> None:
     """Others have none, nor has nobody's."""
-    age = Age(1.0, "s")
-    assert age.is_before(Age(2.0, "s"))
-    assert not any(age.is_before(other) for other in (Age(1.0, "s"), Age(0.0, "s"), Age(2.0, "t"), None))
+    run_version = RunVersion(1.0, "s")
+    assert run_version.is_before(RunVersion(2.0, "s"))
+    assert not any(
+        run_version.is_before(other)
+        for other in (RunVersion(1.0, "s"), RunVersion(0.0, "s"), RunVersion(2.0, "t"), None)
+    )

@@ -15,9 +15,9 @@ from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import find_documents
 from opensearch_batch.core.sharding.shard_writer import Prepare
 from opensearch_batch.core.storage.dead_letters import DeadLetters
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, Segment
+from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, SourceRange
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 LIMITS = ShardLimits(max_records=3, max_bytes=1000, max_record_bytes=200)
@@ -40,7 +40,7 @@ def prepare(
     keeps_records: bool = False,
 ) -> tuple[list[PreparedShard], PrepareCounts]:
     """Run prepare over a bucket."""
-    work = WorkPrefix(f"s3://{bucket}/kept", "p")
+    work = Layout(f"s3://{bucket}/kept", "p")
     with DeadLetters(store, work.dead_letters("run", "prepare")) as dead:
         stage = Prepare(
             store,
@@ -73,7 +73,7 @@ def test_shards_are_cut_across_objects_and_the_same_each_time(store: S3Objects, 
     assert counts == PrepareCounts(read=7, records=7)
     assert [prepared.shard.records for prepared in first] == [3, 3, 1]
     a, b = f"s3://{bucket}/in/a.jsonl", f"s3://{bucket}/in/b.jsonl.gz"
-    assert first[0].segments == [Segment(a, 1, 1), Segment(b, 1, 2)]
+    assert first[0].source_ranges == [SourceRange(a, 1, 1), SourceRange(b, 1, 2)]
     stored = store.read(first[0].shard.input)
     assert stored is not None
     assert stored.content.splitlines() == rows(0, 3)
@@ -93,9 +93,9 @@ def test_bad_lines_are_dead_letters_and_the_rest_goes_on(store: S3Objects, bucke
     put(store, bucket, "a.jsonl", b'{"text":"1"}', b"{oops", b"", b'{"id":2}', b"[1]", b"\xff", long, b'{"text":"2"}')
     shards, counts = prepare(store, bucket)
     assert counts == PrepareCounts(read=7, records=2, dead_letters=5, blank=1)
-    assert shards[0].segments == [
-        Segment(f"s3://{bucket}/in/a.jsonl", 1, 1),
-        Segment(f"s3://{bucket}/in/a.jsonl", 8, 1),
+    assert shards[0].source_ranges == [
+        SourceRange(f"s3://{bucket}/in/a.jsonl", 1, 1),
+        SourceRange(f"s3://{bucket}/in/a.jsonl", 8, 1),
     ]
     stored = store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare/00001.jsonl")
     assert stored is not None
@@ -189,7 +189,7 @@ def test_a_shard_too_small_for_the_service_joins_the_one_before(
     shards, _ = prepare(store, bucket, limits=limits, line=with_id)
     assert [prepared.shard.records for prepared in shards] == expected
     last, first = shards[-1], records - expected[-1]
-    assert last.segments == [Segment(f"s3://{bucket}/in/a.jsonl", first + 1, expected[-1])]
+    assert last.source_ranges == [SourceRange(f"s3://{bucket}/in/a.jsonl", first + 1, expected[-1])]
     assert content(store, last.shard.input) == [
         b'{"id":"r%010d","in":{"text":"%d"}}' % (n, first + n) for n in range(expected[-1])
     ]

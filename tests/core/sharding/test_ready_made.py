@@ -11,9 +11,9 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import find_documents
 from opensearch_batch.core.sharding.passthrough import take_ready_made
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, Segment
+from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, SourceRange
 
 LIMITS = ShardLimits(max_records=5, max_bytes=100, max_record_bytes=50, min_records=2)
 
@@ -23,7 +23,7 @@ def take(folder: Path, files: dict[str, bytes]) -> tuple[list[PreparedShard], Pr
     objects = LocalFiles(folder)
     for name, content in files.items():
         objects.write(f"s3://in/{name}", content)
-    listing = find_documents(objects, WorkPrefix("s3://work", "p"), "s3://in/")
+    listing = find_documents(objects, Layout("s3://work", "p"), "s3://in/")
     found = take_ready_made(objects, listing, limits=LIMITS, job_key=lambda digest: digest)
     assert not list(objects.list("s3://work/"))
     return found
@@ -39,7 +39,7 @@ def test_each_object_is_a_shard_where_it_is(tmp_path: Path) -> None:
     )  # fmt: skip
     assert first.shard.etag != second.shard.etag != ""
     assert first.shard.job == hashlib.sha256(b'{"a":1}\n{"a":2}\n').hexdigest()
-    assert second.segments == [Segment("s3://in/b.jsonl", 1, 2)]
+    assert second.source_ranges == [SourceRange("s3://in/b.jsonl", 1, 2)]
 
 
 @pytest.mark.parametrize(

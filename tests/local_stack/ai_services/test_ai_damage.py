@@ -33,7 +33,7 @@ def test_an_output_is_spoiled_as_asked(tmp_path: Path, kinds: list[FaultKind], e
     """Rows are left out, doubled, turned round and cut; nothing happens without a fault for it."""
     output = tmp_path / "output"
     output.write_bytes(LINES)
-    damage(*kinds, every=every).spoil(output)
+    damage(*kinds, every=every).invalidate_output(output)
     assert output.read_bytes() == expected
 
 

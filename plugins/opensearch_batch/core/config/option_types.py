@@ -46,7 +46,7 @@ class CheckedOptions(Options, frozen=True, kw_only=True):
 class Plugin(msgspec.Struct, frozen=True, eq=False):
     """Marks an option whose value names a plugin: ``codec: {ndjson: {}}``.
 
-    `known` has the options of each, `refused` says of others that the original has why they are not honoured.
+    `known` has the options of each, `refused` says of others that the original has why they are not supported.
     """
 
     kind: str

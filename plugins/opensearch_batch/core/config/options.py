@@ -24,7 +24,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """The options of one plugin, or of a part of it.
 
     `NO_EFFECT` says of options that are read why they change nothing here, `REFUSED` of options the original has why
-    they are not honoured and what to write instead, `ALIASES` which option an old name means.
+    they are not supported and what to write instead, `ALIASES` which option an old name means.
     """
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {}

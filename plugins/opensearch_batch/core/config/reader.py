@@ -1,4 +1,4 @@
-"""Each option is read where it stands: a mistake in it has its line, and an option that is not honoured is named.
+"""Reads options from YAML nodes: a mistake is reported with its line, an unsupported option by its name.
 
 Nothing said and null are the same, as in the original.
 """
@@ -98,7 +98,7 @@ class Reader:
             if is_null(value) and not (now in fields and takes_null(fields[now].type)):
                 continue
             if name in refused:
-                raise self._file.error(here, f"this option is not honoured: {refused[name]}")
+                raise self._file.error(here, f"this option is not supported: {refused[name]}")
             if name in no_effect:
                 self.remark(here, f"has no effect: {no_effect[name]}")
             if now in said:

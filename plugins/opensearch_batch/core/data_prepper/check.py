@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, is_data_prepper
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.lint import lint
@@ -42,27 +42,28 @@ def check_data_prepper(path: Path) -> Checked:
         return Checked(str(path), mistakes=[str(error)])
     return Checked(
         str(path),
-        pipelines=[_way(Road(file, pipeline)) for pipeline in file.pipelines],
+        pipelines=[_way(CompiledPipeline(file, pipeline)) for pipeline in file.pipelines],
         remarks=[f"{path}:{line} {remark}" for line, remark in remarks],
         findings=findings,
     )
 
 
-def _way(road: Road) -> Way:
+def _way(compiled: CompiledPipeline) -> Way:
     """Return what a pipeline reads for its jobs, what for its rows if it makes none, and all that it writes."""
-    buckets = [bucket for bucket in road.source.buckets if road.ml and bucket.selection == "metadata_only"]
+    buckets = [bucket for bucket in compiled.source.buckets if compiled.ml and bucket.selection == "metadata_only"]
     sources = [
         f"s3://{bucket.name}/{prefix}"
-        for bucket in buckets or road.source.buckets
+        for bucket in buckets or compiled.source.buckets
         for prefix in bucket.include_prefix or ("",)
     ]
     sinks = [
-        sink.index if isinstance(sink, OpenSearchSink) else f"s3://{sink.bucket}/" for _, sink in road.pipeline.sinks
+        sink.index if isinstance(sink, OpenSearchSink) else f"s3://{sink.bucket}/"
+        for _, sink in compiled.pipeline.sinks
     ]
     return Way(
-        road.pipeline.name,
-        road.file.line(road.pipeline.keys),
+        compiled.pipeline.name,
+        compiled.file.line(compiled.pipeline.keys),
         ", ".join(sources),
-        road.ml.service_name if road.ml else "",
+        compiled.ml.service_name if compiled.ml else "",
         ", ".join(sinks),
     )

@@ -26,15 +26,15 @@ from opensearch_batch.core.data_prepper.options import codecs as codec_options
 from opensearch_batch.core.data_prepper.options.aws import S3Dlq
 from opensearch_batch.core.data_prepper.origins import Origins
 from opensearch_batch.core.data_prepper.s3_ingest import S3Writing
-from opensearch_batch.core.data_prepper.scan import Area, Found, Unit
-from opensearch_batch.core.data_prepper.serverless import ServerlessMaker, is_serverless
+from opensearch_batch.core.data_prepper.scan import Area, Found, WorkItem
+from opensearch_batch.core.data_prepper.serverless import ServerlessDocumentFactory, is_serverless
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.csv_rows import Csv
 from opensearch_batch.core.formats.lines import Read
 from opensearch_batch.core.formats.reading import Codec, Json, Ndjson, Newline, Parquet, read_by
 from opensearch_batch.core.ingest.documents import RowError
-from opensearch_batch.core.ingest.event_documents import EventDocuments, EventMaker
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.ingest.event_documents import EventDocumentFactory, EventDocuments
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, split_uri
 from opensearch_batch.core.transform.enrich import INPUT, Enrich
 from opensearch_batch.core.transform.events.event import Event, key_of
@@ -48,7 +48,7 @@ from opensearch_batch.core.types.rows import Row, Source
 OWN_FOLDER = "opensearch-batch"
 
 
-class Road:
+class CompiledPipeline:
     """One pipeline of a file.
 
     Args:
@@ -62,7 +62,7 @@ class Road:
         self.source = pipeline.source
 
     @classmethod
-    def load(cls, path: Path, name: str) -> Road:
+    def load(cls, path: Path, name: str) -> CompiledPipeline:
         """Read a file and take the pipeline of this name.
 
         Raises:
@@ -81,13 +81,13 @@ class Road:
         return found[0] if found else None
 
     @property
-    def work(self) -> WorkPrefix:
+    def work(self) -> Layout:
         """Where our own files lie: where the file says, else beside the jobs' outputs, else beside the data."""
         said = self.file.own.work
         if said is None:
             bucket = split_uri(self.ml.output_path)[0] if self.ml else self.source.buckets[0].name
             said = f"s3://{bucket}/{OWN_FOLDER}"
-        return WorkPrefix(said, self.pipeline.name)
+        return Layout(said, self.pipeline.name)
 
     def areas(self, now: datetime) -> list[Area]:
         """Return what a scan at this time looks at; without ml_inference there is nothing to read metadata for."""
@@ -145,7 +145,7 @@ class Road:
         return [*self.decisive, number, msgspec.to_builtins(said, enc_hook=str)]
 
     def done_for(self, uuids: Sequence[str]) -> str:
-        """Name what is done to units now: another index of the same name, or a changed pipeline, does it anew.
+        """Name what is done to work items now: another index of the same name, or a changed pipeline, does it anew.
 
         Args:
             uuids: one for each sink, of its index.
@@ -185,13 +185,13 @@ class Road:
         )
 
     def maker(
-        self, number: int, unit: Unit, objects: Objects, *, origins: Origins, row_error: RowError | None
-    ) -> EventMaker:
-        """Return what makes the documents of a unit for an opensearch sink.
+        self, number: int, work_item: WorkItem, objects: Objects, *, origins: Origins, row_error: RowError | None
+    ) -> EventDocumentFactory:
+        """Return what makes the documents of a work item for an opensearch sink.
 
         Args:
             number: the sink's.
-            unit: its time is what a date in the index's name is made of.
+            work_item: its time is what a date in the index's name is made of.
             objects: where the rows lie.
             origins: which objects the rows go back to.
             row_error: tells an AI service's error from a row; None for rows of no job.
@@ -199,20 +199,20 @@ class Road:
         sink = self.pipeline.sinks[number][1]
         if not isinstance(sink, OpenSearchSink):
             raise TypeError(f"sink {number} writes no documents")
-        make = ServerlessMaker if is_serverless(sink) else EventMaker
+        make = ServerlessDocumentFactory if is_serverless(sink) else EventDocumentFactory
         return make(
-            request_of(sink, unit.at, objects),
+            request_of(sink, work_item.at, objects),
             flow=self.flow,
-            writing=lambda named: writing_of(sink, unit.at, named, origins.place),
+            writing=lambda named: writing_of(sink, work_item.at, named, origins.place),
             decisive=self.sink_decisive(number),
             sink=number,
-            **self._reading(unit, objects, origins=origins, row_error=row_error),
+            **self._reading(work_item, objects, origins=origins, row_error=row_error),
         )
 
     def events(
         self,
         number: int,
-        unit: Unit,
+        work_item: WorkItem,
         sources: Sequence[Source],
         objects: Objects,
         *,
@@ -223,14 +223,16 @@ class Road:
         sink = self.pipeline.sinks[number][1]
         if not isinstance(sink, S3Sink):
             raise TypeError(f"sink {number} writes no objects")
-        reading = self._reading(unit, objects, origins=origins, row_error=row_error)
-        return EventDocuments(self.flow(), S3Writing(sink, unit.at), number, sources, **reading)
+        reading = self._reading(work_item, objects, origins=origins, row_error=row_error)
+        return EventDocuments(self.flow(), S3Writing(sink, work_item.at), number, sources, **reading)
 
-    def _reading(self, unit: Unit, objects: Objects, *, origins: Origins, row_error: RowError | None) -> dict[str, Any]:
+    def _reading(
+        self, work_item: WorkItem, objects: Objects, *, origins: Origins, row_error: RowError | None
+    ) -> dict[str, Any]:
         return {
             "objects": objects,
             "read": self.read(),
-            "prepare": self._prepare(with_metadata=unit.with_metadata),
+            "prepare": self._prepare(with_metadata=work_item.with_metadata),
             "row_error": row_error,
             "enrich": self.enrich(),
             "records": origins.records,

@@ -12,7 +12,7 @@ from typing import Any
 
 from opensearch_batch.core.config.node_values import stands_at
 from opensearch_batch.core.config.yaml_file import Keys, Node, YamlFile, dotted
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road, metadata_event
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline, metadata_event
 from opensearch_batch.core.data_prepper.condition_analysis import KnownRow, lacking_keys
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
@@ -52,7 +52,7 @@ class _Lint:
         self._file = file
         self._tree = tree
         self._pipeline = pipeline
-        self._road = Road(file, pipeline)
+        self._compiled = CompiledPipeline(file, pipeline)
         self._source: Keys = (*pipeline.keys, "source", "s3")
         self._buckets = list(enumerate(pipeline.source.buckets))
 
@@ -64,7 +64,7 @@ class _Lint:
         yield from self._manifests()
         yield from self._outputs()
         yield from self._roles()
-        ml = self._road.ml
+        ml = self._compiled.ml
         if ml is not None and self._places("metadata_only"):
             yield from self._metadata()
         for keys, sink in self._pipeline.sinks:
@@ -85,7 +85,7 @@ class _Lint:
 
     def _no_jobs(self) -> Iterator[Finding]:
         """Yield that no object ever comes to ml_inference, or that its ml_when takes none."""
-        ml, buckets = self._road.ml, [bucket for _, bucket in self._buckets if bucket.selection == "metadata_only"]
+        ml, buckets = self._compiled.ml, [bucket for _, bucket in self._buckets if bucket.selection == "metadata_only"]
         if ml is None:
             return
         at, keys = next(
@@ -125,7 +125,7 @@ class _Lint:
         """Yield the sinks that the original writes metadata into, and the routes that alone keep it out."""
         bucket = next(bucket for _, bucket in self._buckets if bucket.selection == "metadata_only")
         prefix = next(iter(bucket.include_prefix), "")
-        taken = self._road.flow().run(metadata_event(ObjectInfo(f"s3://{bucket.name}/{prefix}input", 1, "", 1.0)))
+        taken = self._compiled.flow().run(metadata_event(ObjectInfo(f"s3://{bucket.name}/{prefix}input", 1, "", 1.0)))
         for number, (keys, _) in enumerate(self._pipeline.sinks if taken != DROPPED else ()):
             if taken >> number & 1:
                 text = "the original writes bucket, key, time and length of each input here, as if they were a row"
@@ -143,7 +143,7 @@ class _Lint:
                 "its task fails and names it" if place == "json" else "that row is a dead letter, and the rest is read"
             )
             yield self._found(4, (*self._source, "codec", place), f"{lost}. Here {here}")
-        ml = self._road.ml
+        ml = self._compiled.ml
         if ml is not None and ml.service_name == "sagemaker":
             for keys in self._places("metadata_only"):
                 text = "a row that the model cannot read fails SageMaker's whole job, in the original without a word"
@@ -152,7 +152,7 @@ class _Lint:
                 )
 
     def _manifests(self) -> Iterator[Finding]:
-        ml, root = self._road.ml, self._road.work.root
+        ml, root = self._compiled.ml, self._compiled.work.root
         for at, bucket in self._buckets:
             if MANIFEST in bucket.exclude_suffix:
                 keys, source = self._bucket(at), self._pipeline.source
@@ -167,7 +167,7 @@ class _Lint:
 
     def _outputs(self) -> Iterator[Finding]:
         """Yield that nobody here reads the jobs' outputs, else the bucket that reads them without conditions."""
-        ml, reading = self._road.ml, list[int]()
+        ml, reading = self._compiled.ml, list[int]()
         if ml is not None:
             areas = [
                 Area(each.name, each.selection, each.include_prefix, each.exclude_suffix) for _, each in self._buckets
@@ -238,7 +238,7 @@ class _Lint:
             yield self._found(None, (*keys, "document_id"), f"{cause}; write ${{/{key}}}, with the key of a row's id")
 
     def _vectors(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
-        kept = [name for name in self._road.prediction_fields() if name not in sink.exclude_keys]
+        kept = [name for name in self._compiled.prediction_fields() if name not in sink.exclude_keys]
         fields = ", ".join(name for name in kept if not sink.include_keys or name in sink.include_keys)
         if not fields or sink.template_content or sink.template_file:
             return

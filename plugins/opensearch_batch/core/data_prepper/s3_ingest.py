@@ -1,6 +1,6 @@
-"""The s3 sink of a unit: its events become objects whose names it alone decides, so a repetition writes the same ones.
+"""Writes the events of a work item to S3. Object names depend on the work item alone: a retry writes the same objects.
 
-Objects stay open until the unit's last row, so there is nothing to go on with after a crash: it begins anew.
+Objects stay open until the work item's last row, so there is nothing to go on with after a crash: it begins anew.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from opensearch_batch.core.data_prepper.options import codecs as codec_options
 from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.formats.event_files import CsvOutput, JsonOutput, NdjsonOutput
 from opensearch_batch.core.formats.parquet_file import ParquetOutput
-from opensearch_batch.core.ingest.account import Account, Queue
-from opensearch_batch.core.ingest.bulk import Body, Item, Refused, Written
+from opensearch_batch.core.ingest.account import Queue, RowAccount
+from opensearch_batch.core.ingest.bulk import Body, Item, Refused, WrittenBody
 from opensearch_batch.core.ingest.documents import Entry
 from opensearch_batch.core.ingest.engine import DONE, DONE_WITH_DEAD_LETTERS, IngestReport
 from opensearch_batch.core.ingest.event_items import Shape, encoded
@@ -75,13 +75,13 @@ class S3Writing:
 
 
 class S3Ingest:
-    """Writes the events of one unit.
+    """Writes the events of one work item.
 
     Args:
         objects: where rows and our own files lie.
         target: where the sink's objects go.
         sink: the sink.
-        place: the folder of what is known of this unit and sink.
+        place: the folder of what is known of this work item and sink.
         decisive: what decides the result.
         identity: what makes this another work than the same one before; the names of its objects stay.
     """
@@ -118,7 +118,7 @@ class S3Ingest:
             counts = msgspec.structs.replace(then, indexed=0, unchanged=then.indexed + then.unchanged)
             return self._report(counts, left, before.dead_letters)
         with (
-            Account(
+            RowAccount(
                 self._objects,
                 file,
                 queue=f"{self._place}/dead_letters/",
@@ -150,14 +150,14 @@ class S3Ingest:
     def _name(self) -> str:
         return f"s3://{self._sink.bucket}/{self._sink.object_key.path_prefix or ''}"
 
-    def _write(self, entries: Any, account: Account, writer: S3Writer) -> None:  # noqa: ANN401 - the events
+    def _write(self, entries: Any, account: RowAccount, writer: S3Writer) -> None:  # noqa: ANN401 - the events
         body, refused = Body(), list[Refused]()
         for entry in entries:
             self._add(entry, body, refused, writer)
             if len(body.items) + len(body.passing) >= BATCH:
-                account.settle(Written(body, len(body.items) - len(refused), 0, refused))
+                account.settle(WrittenBody(body, len(body.items) - len(refused), 0, refused))
                 body, refused = Body(), []
-        account.settle(Written(body, len(body.items) - len(refused), 0, refused))
+        account.settle(WrittenBody(body, len(body.items) - len(refused), 0, refused))
 
     def _add(self, entry: Entry, body: Body, refused: list[Refused], writer: S3Writer) -> None:
         if not isinstance(entry, Item):

@@ -1,4 +1,4 @@
-"""A scan hands out what is new: each version of an object belongs to one unit, for good, before anything is done to it.
+"""A scan assigns each new version of an object to one work item, permanently, before any work starts.
 
 So a run that is repeated, or one beside it, makes the same jobs of the same objects. What is known lies in one object,
 moved by conditional writes. An object that changed under its key is new, also when it is what it once was; in the
@@ -47,10 +47,10 @@ class Found(msgspec.Struct, frozen=True):
     input: str = ""
 
 
-class Unit(msgspec.Struct, frozen=True):
+class WorkItem(msgspec.Struct, frozen=True):
     """Objects that are done together: those that one job is made of, or rows that one task brings in.
 
-    `at` is when a scan took them: dates in names are of that time, whoever does the unit. `inputs` are what the job
+    `at` is when a scan took them: dates in names are of that time. `inputs` are what the job
     asks its model for, one for each object; mostly the object itself.
     """
 
@@ -67,22 +67,22 @@ class Unit(msgspec.Struct, frozen=True):
         return sum(item.size_bytes for item in self.objects)
 
 
-class Held(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A unit, the run that has it in hand, and what it was done for: a pipeline that changed does it again."""
+class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A work item, the run that has it in hand, and what it was done for: a pipeline that changed does it again."""
 
-    unit: Unit
+    work_item: WorkItem
     run: str = ""
     done_for: str = ""
 
 
-class Known(msgspec.Struct, frozen=True):
+class ScanState(msgspec.Struct, frozen=True):
     """What all scans of a pipeline found so far.
 
-    `newest` has the ETag of each object as it was found last; a unit that has another one is outdated in that.
+    `newest` has the ETag of each object as it was found last; a work item that has another one is outdated in that.
     """
 
     scans: int = 0
-    held: tuple[Held, ...] = ()
+    held: tuple[Claim, ...] = ()
     newest: dict[str, str] = {}
 
     def outdates(self, item: ObjectInfo) -> bool:
@@ -90,11 +90,11 @@ class Known(msgspec.Struct, frozen=True):
         return self.newest.get(item.uri, item.etag) != item.etag
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """What is known after a scan, and the units that this run does."""
+class ScanPlan(msgspec.Struct, frozen=True):
+    """What is known after a scan, and the work items that this run does."""
 
-    known: Known
-    units: tuple[Unit, ...]
+    known: ScanState
+    work_items: tuple[WorkItem, ...]
 
 
 def list_areas(objects: Objects, areas: Sequence[Area], *, own: Sequence[str]) -> list[Found]:
@@ -127,44 +127,44 @@ def area_of(areas: Sequence[Area], item: ObjectInfo) -> Area | None:
 
 
 def plan_scan(
-    known: Known,
+    known: ScanState,
     found: Sequence[Found],
     *,
     run: str,
     at: datetime,
     done_for: str,
     objects_per_job: int,
-    is_done: Callable[[Unit], bool],
+    is_done: Callable[[WorkItem], bool],
     is_over: Callable[[str], bool],
-) -> Plan:
-    """Return what this run does: all units that are new, or that an earlier run left undone.
+) -> ScanPlan:
+    """Return what this run does: all work items that are new, or that an earlier run left undone.
 
     Args:
         known: what earlier scans found.
         found: what there is now; outputs of jobs that run are left out by the caller.
         run: this run.
         at: the time.
-        done_for: names what is done to units: routes, processors, sinks and their indexes.
+        done_for: names what is done to work items: routes, processors, sinks and their indexes.
         objects_per_job: at most so many inputs make a job.
-        is_done: says of a unit whether it is done for `done_for`; asked of those that no scan knew as done.
+        is_done: says of a work item whether it is done for `done_for`; asked of those that no scan knew as done.
         is_over: says of another run whether it has ended.
     """
     there = {(each.item.uri, each.item.etag) for each in found}
-    kept, handed, dissolved = list[Held](), list[Unit](), set[str]()
+    kept, handed, dissolved = list[Claim](), list[WorkItem](), set[str]()
     for held in known.held:
-        unit, gone = held.unit, not any((item.uri, item.etag) in there for item in held.unit.objects)
-        if held.done_for == done_for or is_done(unit):
+        work_item, gone = held.work_item, not any((item.uri, item.etag) in there for item in held.work_item.objects)
+        if held.done_for == done_for or is_done(work_item):
             # Rows are read again for nothing; a job would be paid again, should its inputs come back.
-            if unit.kind == "job" or not gone:
-                kept.append(Held(unit, done_for=done_for))
+            if work_item.kind == "job" or not gone:
+                kept.append(Claim(work_item, done_for=done_for))
         elif held.run not in ("", run) and not is_over(held.run):
             kept.append(held)
-        elif unit.kind == "job" or all((item.uri, item.etag) in there for item in unit.objects):
-            kept.append(Held(unit, run=run))
-            handed.append(unit)
+        elif work_item.kind == "job" or all((item.uri, item.etag) in there for item in work_item.objects):
+            kept.append(Claim(work_item, run=run))
+            handed.append(work_item)
         else:
-            dissolved |= {item.uri for item in unit.objects}
-    of_units = {(item.uri, item.etag) for held in kept for item in held.unit.objects}
+            dissolved |= {item.uri for item in work_item.objects}
+    of_units = {(item.uri, item.etag) for held in kept for item in held.work_item.objects}
     fresh = [
         each
         for each in found
@@ -173,24 +173,24 @@ def plan_scan(
         or (each.item.uri, each.item.etag) not in of_units
     ]
     new = [*_jobs(fresh, objects_per_job, at), *_data(fresh, at)]
-    # What is set back to an earlier version may make the unit of that time again.
-    again = {unit.id for unit in new}
-    kept = [held for held in kept if held.unit.id not in again] + [Held(unit, run=run) for unit in new]
-    units = [unit for unit in handed if unit.id not in again] + new
-    return Plan(Known(known.scans + 1, tuple(kept), _newest(known, kept, found)), tuple(units))
+    # What is set back to an earlier version may make the work item of that time again.
+    again = {work_item.id for work_item in new}
+    kept = [held for held in kept if held.work_item.id not in again] + [Claim(work_item, run=run) for work_item in new]
+    work_items = [work_item for work_item in handed if work_item.id not in again] + new
+    return ScanPlan(ScanState(known.scans + 1, tuple(kept), _newest(known, kept, found)), tuple(work_items))
 
 
-def _newest(known: Known, kept: Sequence[Held], found: Sequence[Found]) -> dict[str, str]:
+def _newest(known: ScanState, kept: Sequence[Claim], found: Sequence[Found]) -> dict[str, str]:
     """Return the newest versions: an object that is gone is forgotten, and new when it comes back.
 
     Not so the inputs of a job, which would be paid again.
     """
-    inputs = {item.uri for held in kept if held.unit.kind == "job" for item in held.unit.objects}
+    inputs = {item.uri for held in kept if held.work_item.kind == "job" for item in held.work_item.objects}
     kept_inputs = {uri: etag for uri, etag in known.newest.items() if uri in inputs}
     return kept_inputs | {each.item.uri: each.item.etag for each in found}
 
 
-def _jobs(found: Iterable[Found], objects_per_job: int, at: datetime) -> Iterator[Unit]:
+def _jobs(found: Iterable[Found], objects_per_job: int, at: datetime) -> Iterator[WorkItem]:
     """Put inputs together, as they follow one another in a bucket: a manifest names one bucket."""
     batch = list[Found]()
     for each in (each for each in found if each.selection == "metadata_only"):
@@ -202,14 +202,14 @@ def _jobs(found: Iterable[Found], objects_per_job: int, at: datetime) -> Iterato
         yield _job(batch, at)
 
 
-def _job(batch: Sequence[Found], at: datetime) -> Unit:
+def _job(batch: Sequence[Found], at: datetime) -> WorkItem:
     # Jobs are found again by what they ask for, which the object alone says unless input_key names another one.
     others = [each.input for each in batch if each.input != each.item.uri]
     named = digest("job", *(f"{each.item.uri} {each.item.etag}" for each in batch), *others)
-    return Unit(named, "job", tuple(each.item for each in batch), at, inputs=tuple(each.input for each in batch))
+    return WorkItem(named, "job", tuple(each.item for each in batch), at, inputs=tuple(each.input for each in batch))
 
 
-def _data(found: Sequence[Found], at: datetime) -> Iterator[Unit]:
+def _data(found: Sequence[Found], at: datetime) -> Iterator[WorkItem]:
     for selection in ("data_only", "data_and_metadata"):
         batch, size_bytes = list[ObjectInfo](), 0
         for item in (each.item for each in found if each.selection == selection):
@@ -222,9 +222,9 @@ def _data(found: Sequence[Found], at: datetime) -> Iterator[Unit]:
             yield _rows(batch, at, with_metadata=selection == "data_and_metadata")
 
 
-def _rows(batch: Sequence[ObjectInfo], at: datetime, *, with_metadata: bool) -> Unit:
+def _rows(batch: Sequence[ObjectInfo], at: datetime, *, with_metadata: bool) -> WorkItem:
     named = digest("data", *(f"{item.uri} {item.etag}" for item in batch))
-    return Unit(named, "data", tuple(batch), at, with_metadata)
+    return WorkItem(named, "data", tuple(batch), at, with_metadata)
 
 
 def _roots(areas: Sequence[Area]) -> list[str]:

@@ -7,19 +7,19 @@ from collections.abc import Iterator
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.scan import Unit
+from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
-from opensearch_batch.core.data_prepper.scan_state import Scanned
+from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
 from opensearch_batch.core.ingest.engine import IngestReport
-from opensearch_batch.core.jobs.job_records import Ledger
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import BAD_ENDS
 
 COUNTED = ("read", "indexed", "unchanged", "dead_letters", "unrouted", "dropped")
 
 
-class UnitCounts(msgspec.Struct, frozen=True):
+class WorkItemCounts(msgspec.Struct, frozen=True):
     """Rows `read` and what became of them; a row that goes to several sinks is written to each."""
 
     read: int = 0
@@ -31,12 +31,12 @@ class UnitCounts(msgspec.Struct, frozen=True):
 
 
 class Undone(msgspec.Struct, frozen=True):
-    """A unit that is not done: its objects, and why, as far as its job's record says it.
+    """A work item that is not done: its objects, and why, as far as its job's record says it.
 
     `failed` says that its job ended badly or was refused, so that nothing more comes of it by itself.
     """
 
-    unit: Unit
+    work_item: WorkItem
     reason: str
     failed: bool = False
 
@@ -47,8 +47,8 @@ class ScanAccount(msgspec.Struct, frozen=True):
     pipeline: str
     run_key: str
     objects: ScanCounts
-    counts: UnitCounts
-    units: int
+    counts: WorkItemCounts
+    work_items: int
     jobs: int
     dead_letters: list[str] = []
     undone: list[Undone] = []
@@ -60,32 +60,34 @@ class ScanAccount(msgspec.Struct, frozen=True):
         return 0 < self.counts.read == self.counts.unrouted
 
 
-def account_of(objects: Objects, work: WorkPrefix, manifest: ScanManifest, *, sinks: int) -> ScanAccount:
-    """Add up what the ingests of all units counted.
+def account_of(objects: Objects, work: Layout, manifest: ScanManifest, *, sinks: int) -> ScanAccount:
+    """Add up what the ingests of all work items counted.
 
     Rows are read once for each sink; `read`, `unrouted` and `dropped` are those of the first.
     """
     total: Counter[str] = Counter()
     letters, undone, gone = list[str](), list[Undone](), 0
-    shards, scanned = {shard.id: shard for shard in manifest.shards}, Scanned(objects, work)
-    for unit in manifest.units:
-        done = scanned.done(unit)
+    shards, scanned = {shard.id: shard for shard in manifest.shards}, ScanStateFile(objects, work)
+    for work_item in manifest.work_items:
+        done = scanned.done(work_item)
         if done is None or done.run != manifest.run_key:
-            shard = shards.get(unit.id)
-            undone.append(_undone(objects, work.job(shard.job), unit) if shard else Undone(unit, "its ingest failed"))
+            shard = shards.get(work_item.id)
+            undone.append(
+                _undone(objects, work.job(shard.job), work_item) if shard else Undone(work_item, "its ingest failed")
+            )
             continue
         gone += done.gone
-        for number, report in enumerate(_reports(objects, work, manifest.run_key, unit, sinks)):
+        for number, report in enumerate(_reports(objects, work, manifest.run_key, work_item, sinks)):
             for name in COUNTED if number == 0 else ("indexed", "unchanged", "dead_letters"):
                 total[name] += getattr(report.counts, name)
             letters += [report.dead_letters] if report.dead_letters else []
-    counts = UnitCounts(**total)
+    counts = WorkItemCounts(**total)
     return ScanAccount(
         manifest.pipeline,
         manifest.run_key,
         manifest.counts,
         counts,
-        len(manifest.units),
+        len(manifest.work_items),
         len(manifest.shards),
         letters,
         undone,
@@ -93,36 +95,38 @@ def account_of(objects: Objects, work: WorkPrefix, manifest: ScanManifest, *, si
     )
 
 
-def _reports(objects: Objects, work: WorkPrefix, run_key: str, unit: Unit, sinks: int) -> Iterator[IngestReport]:
+def _reports(objects: Objects, work: Layout, run_key: str, work_item: WorkItem, sinks: int) -> Iterator[IngestReport]:
     for number in range(sinks):
-        stored = objects.read(work.ingest_report(run_key, f"{unit.id}-{number}"))
+        stored = objects.read(work.ingest_report(run_key, f"{work_item.id}-{number}"))
         if stored is not None:
             yield msgspec.json.decode(stored.content, type=IngestReport)
 
 
-def _undone(objects: Objects, folder: str, unit: Unit) -> Undone:
-    found = Ledger(objects, folder).load()
+def _undone(objects: Objects, folder: str, work_item: WorkItem) -> Undone:
+    found = JobRecords(objects, folder).load()
     if found is None:
-        return Undone(unit, "no job was submitted for it")
+        return Undone(work_item, "no job was submitted for it")
     record = found[0]
     if record.refused is not None:
-        return Undone(unit, f"its job was refused: {record.refused}", failed=True)
+        return Undone(work_item, f"its job was refused: {record.refused}", failed=True)
     if record.end is None:
-        return Undone(unit, f"its job {record.name} has not ended")
+        return Undone(work_item, f"its job {record.name} has not ended")
     reason = f": {record.end.reason}" if record.end.reason else ""
-    return Undone(unit, f"its job {record.name} ended {record.end.state}{reason}", failed=record.end.state in BAD_ENDS)
+    return Undone(
+        work_item, f"its job {record.name} ended {record.end.state}{reason}", failed=record.end.state in BAD_ENDS
+    )
 
 
-def delete_read(objects: Objects, work: WorkPrefix, manifest: ScanManifest) -> int:
-    """Delete the objects of the units that this run has done, inputs and rows alike; return how many.
+def delete_read(objects: Objects, work: Layout, manifest: ScanManifest) -> int:
+    """Delete the objects of the work items that this run has done, inputs and rows alike; return how many.
 
     What an earlier run did is no reason: this one may have been asked for something else. An object that changed
     meanwhile is new, and stays.
     """
-    deleted, scanned = 0, Scanned(objects, work)
-    for unit in manifest.units:
-        done = scanned.done(unit)
-        for item in (*unit.objects, *done.read) if done is not None and done.run == manifest.run_key else ():
+    deleted, scanned = 0, ScanStateFile(objects, work)
+    for work_item in manifest.work_items:
+        done = scanned.done(work_item)
+        for item in (*work_item.objects, *done.read) if done is not None and done.run == manifest.run_key else ():
             now = objects.head(item.uri)
             if now is not None and now.etag == item.etag:
                 objects.delete(item.uri)

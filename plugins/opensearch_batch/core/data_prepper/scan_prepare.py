@@ -1,4 +1,4 @@
-"""prepare of a Data Prepper pipeline: a scan becomes units; the inputs of a job are named in a manifest, as they are.
+"""prepare of a Data Prepper pipeline: a scan becomes work items; a manifest lists the inputs of each job unchanged.
 
 The manifest lies below our own prefix: the original writes it among the inputs, where the next scan finds it.
 Source: Data Prepper's SageMakerBatchJobCreator and BedrockBatchJobCreator (2.17).
@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.source import ProcessingCondition
-from opensearch_batch.core.data_prepper.scan import Found, Known, Plan, Unit, list_areas, plan_scan
-from opensearch_batch.core.data_prepper.scan_state import Scanned, Writers
+from opensearch_batch.core.data_prepper.scan import Found, ScanPlan, ScanState, WorkItem, list_areas, plan_scan
+from opensearch_batch.core.data_prepper.scan_state import ScanStateFile, Writers
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.storage.objects import Objects, split_uri
 from opensearch_batch.core.transform.events.event import Event
 from opensearch_batch.core.transform.expressions.expression import compile_condition
@@ -42,20 +42,20 @@ class ScanCounts(msgspec.Struct, frozen=True):
 
 
 class ScanManifest(msgspec.Struct, frozen=True):
-    """What a run has in hand: `at` is the time of the scan, `shards` the inputs of jobs by the ids of their units."""
+    """The work of one run: `at` is the time of the scan, `shards` the job inputs by work item id."""
 
     pipeline: str
     run_key: str
     at: datetime
     counts: ScanCounts
-    units: list[Unit]
+    work_items: list[WorkItem]
     shards: list[Shard] = []
     model_id: str = ""
     ended_badly: list[str] = []
 
-    def unit(self, id: str) -> Unit:  # noqa: A002 - the field's own name
-        """Return a unit by its id."""
-        return next(unit for unit in self.units if unit.id == id)
+    def work_item(self, id: str) -> WorkItem:  # noqa: A002 - the field's own name
+        """Return a work item by its id."""
+        return next(work_item for work_item in self.work_items if work_item.id == id)
 
 
 class Scan:
@@ -66,13 +66,13 @@ class Scan:
         objects: where its objects lie.
         run: names the run.
         at: the time.
-        done_for: names what is done to units now.
+        done_for: names what is done to work items now.
         is_over: says of another run whether it has ended.
     """
 
     def __init__(
         self,
-        road: Road,
+        compiled: CompiledPipeline,
         objects: Objects,
         *,
         run: str,
@@ -80,84 +80,84 @@ class Scan:
         done_for: str,
         is_over: Callable[[str], bool],
     ) -> None:
-        self._road = road
+        self._compiled = compiled
         self._objects = objects
         self._run = run
         self._at = at
         self._done_for = done_for
         self._is_over = is_over
-        self._work = road.work
-        self._scanned = Scanned(objects, road.work)
+        self._work = compiled.work
+        self._scanned = ScanStateFile(objects, compiled.work)
 
-    def plan(self, *, force: bool = False, writes: bool = True) -> tuple[list[Unit], ScanCounts]:
-        """Return the units of this run; what is done is among them with `force`.
+    def plan(self, *, force: bool = False, writes: bool = True) -> tuple[list[WorkItem], ScanCounts]:
+        """Return the work items of this run; what is done is among them with `force`.
 
         A plan that `writes` is recorded, so that no other run takes the same.
         """
         found, not_for_jobs, held_back = self._found()
 
-        def plan(known: Known) -> Plan:
+        def plan(known: ScanState) -> ScanPlan:
             return plan_scan(
-                Known(known.scans) if force else known,
+                ScanState(known.scans) if force else known,
                 found,
                 run=self._run,
                 at=self._at,
                 done_for=self._done_for,
                 objects_per_job=self._objects_per_job,
-                is_done=lambda unit: not force and self._scanned.is_done(unit, self._done_for),
+                is_done=lambda work_item: not force and self._scanned.is_done(work_item, self._done_for),
                 is_over=self._is_over,
             )
 
         made = self._scanned.take(plan) if writes else plan(self._scanned.known())
-        new = sum(len(unit.objects) for unit in made.units)
+        new = sum(len(work_item.objects) for work_item in made.work_items)
         counts = ScanCounts(len(found) + not_for_jobs + held_back, new, not_for_jobs, held_back)
-        return list(made.units), counts
+        return list(made.work_items), counts
 
     def shards(
-        self, units: Sequence[Unit], job_key: Callable[[str], str], *, force: bool
+        self, work_items: Sequence[WorkItem], job_key: Callable[[str], str], *, force: bool
     ) -> tuple[list[Shard], list[str]]:
-        """Return the shards of the units that are jobs, and the jobs that ended badly and that nobody asked again.
+        """Return the shards of the work items that are jobs, and the jobs that ended badly and that nobody asked again.
 
         Their manifests are written, the same each time.
         """
         shards, ended_badly = list[Shard](), list[str]()
-        for unit in units:
-            if unit.kind == "job":
-                job = job_key(unit.id)
+        for work_item in work_items:
+            if work_item.kind == "job":
+                job = job_key(work_item.id)
                 if not force and self._ended_badly(job):
                     ended_badly.append(self._work.job(job))
                 else:
-                    shards.append(self._shard(unit, job))
+                    shards.append(self._shard(work_item, job))
         return shards, ended_badly
 
-    def _shard(self, unit: Unit, job: str) -> Shard:
-        ml = self._road.ml
+    def _shard(self, work_item: WorkItem, job: str) -> Shard:
+        ml = self._compiled.ml
         assert ml is not None  # noqa: S101 - only ml_inference makes jobs
         output = ml.output_path.rstrip("/")
         if ml.service_name == "bedrock":
-            return Shard(unit.id, unit.inputs[0], job, 0, unit.size_bytes, output=ml.output_path)
+            return Shard(work_item.id, work_item.inputs[0], job, 0, work_item.size_bytes, output=ml.output_path)
         uri = f"{self._work.job(job)}/input.manifest"
-        self._objects.write(uri, manifest_of(unit.inputs))
-        return Shard(unit.id, uri, job, 0, unit.size_bytes, output=f"{output}/{JOB_NAME}")
+        self._objects.write(uri, manifest_of(work_item.inputs))
+        return Shard(work_item.id, uri, job, 0, work_item.size_bytes, output=f"{output}/{JOB_NAME}")
 
     def _ended_badly(self, job: str) -> bool:
-        found = Ledger(self._objects, self._work.job(job)).load()
+        found = JobRecords(self._objects, self._work.job(job)).load()
         return found is not None and found[0].end is not None and found[0].end.state in BAD_ENDS
 
     @property
     def _objects_per_job(self) -> int:
-        ml = self._road.ml
+        ml = self._compiled.ml
         return ml.max_batch_size if ml is not None and ml.service_name == "sagemaker" else 1
 
     def _found(self) -> tuple[list[Found], int, int]:
         """Return what may be taken, and count what is not."""
-        listed = list_areas(self._objects, self._road.areas(self._at), own=[f"{self._work.root}/"])
+        listed = list_areas(self._objects, self._compiled.areas(self._at), own=[f"{self._work.root}/"])
         writers = Writers(self._objects, self._work)
-        conditions = _Conditions(self._objects, self._road, self._at)
+        conditions = _Conditions(self._objects, self._compiled, self._at)
         taken, not_for_jobs, held_back = list[Found](), 0, 0
         for each in listed:
             if each.selection == "metadata_only":
-                asked = self._road.job_input(each)
+                asked = self._compiled.job_input(each)
                 if asked is None:
                     not_for_jobs += 1
                 else:
@@ -172,11 +172,11 @@ class Scan:
 class _Conditions:
     """Knows which objects wait for one that says that all of a folder are complete."""
 
-    def __init__(self, objects: Objects, road: Road, at: datetime) -> None:
+    def __init__(self, objects: Objects, compiled: CompiledPipeline, at: datetime) -> None:
         self._objects = objects
         self._at = at
         self._by_bucket: dict[str, list[ProcessingCondition]] = {}
-        for bucket in road.source.buckets:
+        for bucket in compiled.source.buckets:
             self._by_bucket.setdefault(bucket.name, []).extend(bucket.processing_conditions)
         self._said: dict[tuple[str, str], bool] = {}
 

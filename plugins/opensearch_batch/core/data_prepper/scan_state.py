@@ -1,4 +1,4 @@
-"""What scans know, on object storage: units and who has them, which are done, and which job writes into which folder.
+"""Scan state on object storage: work items and their claims, which are done, and which job writes to which folder.
 
 Units move by conditional writes of one object, so of two runs that scan at once one sees what the other took.
 """
@@ -10,10 +10,10 @@ from datetime import datetime
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.scan import Known, Plan, Unit
+from opensearch_batch.core.data_prepper.scan import ScanPlan, ScanState, WorkItem
 from opensearch_batch.core.errors import RetriableError
-from opensearch_batch.core.jobs.job_records import Ledger
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import BAD_ENDS
 from opensearch_batch.core.types.object_info import ObjectInfo
@@ -22,7 +22,7 @@ ATTEMPTS = 20
 
 
 class Done(msgspec.Struct, frozen=True):
-    """That a unit is done: `at` is the unit's, so that one which is taken afresh is not done by this.
+    """That a work item is done: `at` is the work item's, so that one which is taken afresh is not done by this.
 
     `done_for` says what for, `run` by which run, `read` are the objects whose rows were read for it. `gone` are
     objects that were there no more, though a job had written them.
@@ -42,7 +42,7 @@ class Writer(msgspec.Struct, frozen=True):
     pipelines: list[str]
 
 
-class Scanned:
+class ScanStateFile:
     """What the scans of one pipeline know.
 
     Args:
@@ -50,11 +50,11 @@ class Scanned:
         work: names the locations.
     """
 
-    def __init__(self, objects: Objects, work: WorkPrefix) -> None:
+    def __init__(self, objects: Objects, work: Layout) -> None:
         self._objects = objects
         self._work = work
 
-    def take(self, plan: Callable[[Known], Plan]) -> Plan:
+    def take(self, plan: Callable[[ScanState], ScanPlan]) -> ScanPlan:
         """Record what a plan takes; it is made anew when another run scanned meanwhile.
 
         Raises:
@@ -63,7 +63,7 @@ class Scanned:
         uri = self._work.scanned()
         for _ in range(ATTEMPTS):
             stored = self._objects.read(uri)
-            made = plan(Known() if stored is None else msgspec.json.decode(stored.content, type=Known))
+            made = plan(ScanState() if stored is None else msgspec.json.decode(stored.content, type=ScanState))
             content = msgspec.json.encode(made.known)
             if stored is None:
                 taken = self._objects.create(uri, content)
@@ -73,25 +73,25 @@ class Scanned:
                 return made
         raise RetriableError(f"{uri}: other runs scan at the same time; run again")
 
-    def known(self) -> Known:
+    def known(self) -> ScanState:
         """Return what is known now."""
         stored = self._objects.read(self._work.scanned())
-        return Known() if stored is None else msgspec.json.decode(stored.content, type=Known)
+        return ScanState() if stored is None else msgspec.json.decode(stored.content, type=ScanState)
 
-    def is_done(self, unit: Unit, done_for: str) -> bool:
-        """Say whether a unit is done for this."""
-        done = self.done(unit)
+    def is_done(self, work_item: WorkItem, done_for: str) -> bool:
+        """Say whether a work item is done for this."""
+        done = self.done(work_item)
         return done is not None and done.done_for == done_for
 
-    def done(self, unit: Unit) -> Done | None:
-        """Return what is noted of a unit that was done since it was taken, for whatever it was."""
-        stored = self._objects.read(self._work.done(unit.id))
+    def done(self, work_item: WorkItem) -> Done | None:
+        """Return what is noted of a work item that was done since it was taken, for whatever it was."""
+        stored = self._objects.read(self._work.done(work_item.id))
         done = None if stored is None else msgspec.json.decode(stored.content, type=Done)
-        return done if done is not None and done.at == unit.at else None
+        return done if done is not None and done.at == work_item.at else None
 
-    def note_done(self, unit: Unit, done: Done) -> None:
-        """Note that a unit is done: every row of it is in its index, or a dead letter, or counted."""
-        self._objects.write(self._work.done(unit.id), msgspec.json.encode(done))
+    def note_done(self, work_item: WorkItem, done: Done) -> None:
+        """Note that a work item is done: every row of it is in its index, or a dead letter, or counted."""
+        self._objects.write(self._work.done(work_item.id), msgspec.json.encode(done))
 
     def note_writer(self, folder: str, job: str) -> None:
         """Note that a job of this pipeline writes into a folder, before anything can be there.
@@ -120,7 +120,7 @@ class Scanned:
 class Writers:
     """Knows of objects which job writes them, if one of ours does."""
 
-    def __init__(self, objects: Objects, work: WorkPrefix) -> None:
+    def __init__(self, objects: Objects, work: Layout) -> None:
         self._objects = objects
         self._pipeline = work.pipeline
         start = work.outputs()
@@ -144,6 +144,6 @@ class Writers:
         writer = msgspec.json.decode(stored.content, type=Writer)
         if self._pipeline in writer.pipelines:
             return True
-        found = Ledger(self._objects, writer.job).load()
+        found = JobRecords(self._objects, writer.job).load()
         end = found[0].end if found else None
         return end is None or end.state in BAD_ENDS

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from opensearch_batch.core.config.yaml_file import Keys, dotted
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.ingest.event_documents import EventMaker
+from opensearch_batch.core.ingest.event_documents import EventDocumentFactory
 from opensearch_batch.core.ingest.event_items import ACTIONS, NAMELESS
 from opensearch_batch.core.opensearch.cluster import Index
 
@@ -23,10 +23,10 @@ _NO_ID = (
 )
 
 
-class ServerlessMaker(EventMaker):
+class ServerlessDocumentFactory(EventDocumentFactory):
     """Makes documents of a collection's indexes, which show what was written by themselves, some seconds later."""
 
-    def indexes(self, index: Index) -> list[str]:  # noqa: ARG002 - of `Maker`
+    def indexes(self, index: Index) -> list[str]:  # noqa: ARG002 - of `DocumentFactory`
         """Return none: a collection refuses to be refreshed."""
         return []
 

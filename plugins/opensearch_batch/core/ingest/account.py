@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.ingest.bulk import Written
+from opensearch_batch.core.ingest.bulk import WrittenBody
 from opensearch_batch.core.ingest.documents import Place
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest
@@ -18,7 +18,7 @@ from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, 
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts
-from opensearch_batch.core.types.rows import AlreadyThere, Blank, Mapped, PassedBy, Rejected, Row
+from opensearch_batch.core.types.rows import AlreadyThere, Blank, Filtered, Mapped, Rejected, Row
 
 QUEUE_FILE = "request.json"
 
@@ -30,7 +30,7 @@ class Queue(msgspec.Struct, frozen=True):
     request: IngestRequest
 
 
-class Account:
+class RowAccount:
     """The account of one pass over the sources, continued from the progress of an earlier one.
 
     Args:
@@ -84,7 +84,7 @@ class Account:
             raise under_way(self._file.uri)
         self.dead.clear()
 
-    def settle(self, written: Written) -> None:
+    def settle(self, written: WrittenBody) -> None:
         """Count the verdicts of one body."""
         items: list[Mapped] = [item.origin for item in written.body.items]
         nulls = sum([mapped.nulls for mapped in items])
@@ -164,11 +164,11 @@ class Account:
             self.attempt,
         )
 
-    def _pass(self, entry: Rejected | Blank | AlreadyThere | PassedBy) -> None:
+    def _pass(self, entry: Rejected | Blank | AlreadyThere | Filtered) -> None:
         if isinstance(entry, Blank):
             self._tally.blank(entry.source)
             return
-        if isinstance(entry, PassedBy):
+        if isinstance(entry, Filtered):
             self._tally.passed_by(entry.sources)
             self._passed_by[entry.why] += 1
             joined = self._counts.joined + len(entry.sources) - 1

@@ -100,7 +100,7 @@ class Body:
         self.size_bytes += size_bytes
 
 
-class Written(NamedTuple):
+class WrittenBody(NamedTuple):
     """The verdicts of one body: ``len(body.items) == indexed + unchanged + len(refused)``."""
 
     body: Body
@@ -211,7 +211,7 @@ class BulkWriter:
         self._sleep = sleep or self._stopped.wait
         self.pace = Pace(max_in_flight)
 
-    def write(self, entries: Iterable[Any]) -> Iterator[Written]:
+    def write(self, entries: Iterable[Any]) -> Iterator[WrittenBody]:
         """Write documents, yielding the verdicts of body after body, in the order of the documents.
 
         Raises:
@@ -239,14 +239,14 @@ class BulkWriter:
 
     def _settled(
         self, under_way: deque[tuple[Body, Future[_Verdict]]], *, until: Callable[[], bool]
-    ) -> Iterator[Written]:
+    ) -> Iterator[WrittenBody]:
         """Yield the verdicts at the head of the queue; wait for more until there is room."""
         while True:
             while under_way and under_way[0][1].done():
                 body, future = under_way.popleft()
                 verdict = future.result()
                 self._keep_pace(body, verdict)
-                yield Written(body, verdict.indexed, verdict.unchanged, verdict.refused)
+                yield WrittenBody(body, verdict.indexed, verdict.unchanged, verdict.refused)
             if until():
                 return
             wait([future for _, future in under_way if not future.done()], return_when=FIRST_COMPLETED)

@@ -15,7 +15,7 @@ from opensearch_batch.core.formats.lines import Read, read_rows
 from opensearch_batch.core.ingest.bulk import Item, lines_of
 from opensearch_batch.core.ingest.join import MEMORY_BYTES, Group, Stream, join
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
-from opensearch_batch.core.ingest.spill import Keys, Met
+from opensearch_batch.core.ingest.spill import Keys, SeenKeys
 from opensearch_batch.core.ingest.spill import digest as digest_of
 from opensearch_batch.core.ingest.target import open_target
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
@@ -24,15 +24,15 @@ from opensearch_batch.core.transform.field_map import FieldMap, Part
 from opensearch_batch.core.transform.vectors import VectorRejected
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.identity import digest
-from opensearch_batch.core.types.rows import Blank, Keyed, Mapped, PassedBy, Rejected, Row, Source
+from opensearch_batch.core.types.rows import Blank, Filtered, Keyed, Mapped, Rejected, Row, Source
 from opensearch_batch.services.row_errors import provider_error
 
-Entry = Item | Rejected | Blank | PassedBy
+Entry = Item | Rejected | Blank | Filtered
 RowError = Callable[[bytes], str | None]
 Place = Callable[[Row], tuple[str, int]]
 
 
-class Made(Protocol):
+class DocumentStream(Protocol):
     """Documents, and what is none, in an order that the sources alone decide; `read_bytes` counts what was read."""
 
     read_bytes: int
@@ -40,7 +40,7 @@ class Made(Protocol):
     def __iter__(self) -> Iterator[Entry]: ...
 
 
-class Maker(Protocol):
+class DocumentFactory(Protocol):
     """Makes documents of rows."""
 
     @property
@@ -57,7 +57,7 @@ class Maker(Protocol):
             ConfigError: it cannot be made, or does not fit.
         """
 
-    def documents(self, index: Index, sources: Sequence[Source], *, anew: bool) -> Made:
+    def documents(self, index: Index, sources: Sequence[Source], *, anew: bool) -> DocumentStream:
         """Return the documents of the sources; `anew` if nothing of them is written yet."""
 
     def indexes(self, index: Index) -> list[str]:
@@ -162,7 +162,7 @@ class Documents:
 
     def _unjoined(self) -> Iterator[Entry]:
         """Make the documents of one source: row by row, as fast as it goes; only ids that come again are looked for."""
-        met, has_ids, keeps_first = Met(), self._map.joins, self._request.op_type == "create"
+        met, has_ids, keeps_first = SeenKeys(), self._map.joins, self._request.op_type == "create"
         for row in self._rows(0):
             if not isinstance(row, Row):
                 yield row
@@ -267,7 +267,7 @@ class FieldMapped:
         """Raise ConfigError when the map cannot work with so many sources."""
         self._fields = len(compile_map(self._request, sources=len(sources)).fields)
 
-    def open(self, cluster: Cluster, sources: Sequence[Source]) -> tuple[Index, str | None]:  # noqa: ARG002 - of `Maker`
+    def open(self, cluster: Cluster, sources: Sequence[Source]) -> tuple[Index, str | None]:  # noqa: ARG002 - of `DocumentFactory`
         """Return the request's index."""
         return open_target(cluster, self._request)
 

@@ -18,9 +18,9 @@ import msgspec
 
 from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.formats.lines import Read, read_rows
-from opensearch_batch.core.ingest.account import Account, Queue, under_way
+from opensearch_batch.core.ingest.account import Queue, RowAccount, under_way
 from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, BulkWriter, index_deleted
-from opensearch_batch.core.ingest.documents import FieldMapped, Made, Maker, Place, RowError
+from opensearch_batch.core.ingest.documents import DocumentFactory, DocumentStream, FieldMapped, Place, RowError
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.recovery import without_those_there
@@ -30,7 +30,7 @@ from opensearch_batch.core.ingest.target import during_load
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.dead_letters import count_letters
 from opensearch_batch.core.storage.objects import Objects, find
-from opensearch_batch.core.types.counts import Age, IngestCounts, SourceCounts
+from opensearch_batch.core.types.counts import IngestCounts, RunVersion, SourceCounts
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.rows import Source
 from opensearch_batch.services.row_errors import provider_error
@@ -97,10 +97,10 @@ class Ingest:
         memory_bytes: int = MEMORY_BYTES,
         folder: Path | None = None,
         place: Place = lambda row: (row.uri, row.line),
-        maker: Maker | None = None,
+        maker: DocumentFactory | None = None,
         check: Callable[[IngestCounts], None] = lambda counts: None,  # noqa: ARG005 - any counts are right
         identity: Sequence[str] = (),
-        age: Age | None = None,
+        run_version: RunVersion | None = None,
         records: int = 0,
         on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - nobody watches
         clock: Callable[[], float] = time.monotonic,
@@ -124,7 +124,7 @@ class Ingest:
         self._on_progress = on_progress
         self._clock = clock
         self._records = records
-        self._file = ProgressFile(objects, f"{locations.place}/progress.json", age=age)
+        self._file = ProgressFile(objects, f"{locations.place}/progress.json", run_version=run_version)
 
     def run(self, sources: Sequence[Source], *, force: bool = False) -> IngestReport:
         """Index the sources and return the account.
@@ -140,7 +140,7 @@ class Ingest:
         index, remark = self._maker.open(self._cluster, sources)
         fingerprint = self._fingerprint(index, sources)
         before = self._file.load(fingerprint)
-        if self._file.overtaken:
+        if self._file.superseded:
             return self._overtaken(sources)
         if force:
             before = None
@@ -156,7 +156,7 @@ class Ingest:
         self, index: Index, sources: Sequence[Source], fingerprint: str, before: Progress | None
     ) -> tuple[IngestCounts, str | None]:
         documents = self._maker.documents(index, sources, anew=before is None)
-        with Account(
+        with RowAccount(
             self._objects,
             self._file,
             queue=self._locations.dead_letters,
@@ -183,7 +183,7 @@ class Ingest:
             account.record(done=True)
             return account.counts(), account.dead.location
 
-    def _write(self, index: Index, documents: Made, account: Account) -> None:
+    def _write(self, index: Index, documents: DocumentStream, account: RowAccount) -> None:
         """Send what is not settled yet, recording progress every so many bytes or seconds.
 
         Raises:
@@ -215,7 +215,7 @@ class Ingest:
             account.record(done=False)
             raise errors[0]
 
-    def _finish(self, index: Index, account: Account) -> None:
+    def _finish(self, index: Index, account: RowAccount) -> None:
         """Raise when something speaks against the work as done."""
         account.record(done=False)
         counts = account.counts()
@@ -248,9 +248,9 @@ class Ingest:
         records = self._records
         first, *others = (SourceCounts(source.name) for source in sources)
         first = msgspec.structs.replace(first, read=records)
-        counts = IngestCounts(read=records, overtaken=records, sources=[first, *others])
+        counts = IngestCounts(read=records, superseded=records, sources=[first, *others])
         remark = (
-            f"{records} records overtaken: a run that listed the source later brings in what became of them; nothing "
+            f"{records} records superseded: a run that listed the source later brings in what became of them; nothing "
             f"was written ({self._file.uri})"
         )
         return self._report(counts, None, [remark])

@@ -26,7 +26,7 @@ from opensearch_batch.core.transform.enrich import INPUT, Enrich
 from opensearch_batch.core.transform.events.event import Event, EventError
 from opensearch_batch.core.transform.flow import DROPPED, UNROUTED, Flow
 from opensearch_batch.core.types.counts import IngestCounts
-from opensearch_batch.core.types.rows import Blank, Keyed, Mapped, PassedBy, Rejected, Row, Source
+from opensearch_batch.core.types.rows import Blank, Filtered, Keyed, Mapped, Rejected, Row, Source
 
 # An array, or what stands in for a long one.
 _ARRAYS = b"[-"
@@ -134,8 +134,8 @@ class EventDocuments:
         size_bytes = sum(len(row.content) for row in rows)
         sources = tuple(row.source for row in rows)
         if taken == DROPPED:
-            return PassedBy(sources, "dropped", size_bytes)
-        return PassedBy(sources, "unrouted" if taken == UNROUTED else "elsewhere", size_bytes)
+            return Filtered(sources, "dropped", size_bytes)
+        return Filtered(sources, "unrouted" if taken == UNROUTED else "elsewhere", size_bytes)
 
     def _rows(self, number: int) -> Iterator[Row | Blank | Rejected]:
         for row in self._read(self._objects, number, self._sources[number]):
@@ -144,7 +144,7 @@ class EventDocuments:
             yield row
 
     def _enriched(self, enrich: Enrich) -> Iterator[Entry]:
-        streams: list[Stream[Rejected | Blank | PassedBy]] = [
+        streams: list[Stream[Rejected | Blank | Filtered]] = [
             Stream(self._keyed(number, enrich), source.size_bytes) for number, source in enumerate(self._sources)
         ]
         folder = Path(tempfile.gettempdir())
@@ -154,7 +154,7 @@ class EventDocuments:
             else:
                 yield entry
 
-    def _keyed(self, number: int, enrich: Enrich) -> Iterator[Keyed | Rejected | Blank | PassedBy]:
+    def _keyed(self, number: int, enrich: Enrich) -> Iterator[Keyed | Rejected | Blank | Filtered]:
         for row in self._rows(number):
             if not isinstance(row, Row):
                 yield row
@@ -162,7 +162,7 @@ class EventDocuments:
             try:
                 event = Event.of(row.content) if number == INPUT else self._event(row)
                 if number != INPUT and enrich.before.run(event) == DROPPED:
-                    yield PassedBy((number,), "dropped", len(row.content))
+                    yield Filtered((number,), "dropped", len(row.content))
                     continue
                 record = row.uri if number == INPUT else self._records.get(row.uri, "")
                 yield Keyed(f"{enrich.key(event)}\n{self._numbers.get(record, '')}", row, None)
@@ -190,7 +190,7 @@ class EventDocuments:
                 yield Rejected(rows, str(error), key)
 
 
-class EventMaker:
+class EventDocumentFactory:
     """Makes documents of one sink for an ingest.
 
     Args:
@@ -248,7 +248,7 @@ class EventMaker:
         index, _ = open_target(cluster, request)
         return index, f"index {request.index} was not there and is made with knn_vector fields: {fields}"
 
-    def documents(self, index: Index, sources: Sequence[Source], *, anew: bool) -> EventDocuments:  # noqa: ARG002 - of `Maker`
+    def documents(self, index: Index, sources: Sequence[Source], *, anew: bool) -> EventDocuments:  # noqa: ARG002 - of `DocumentFactory`
         """Return the documents of the sources."""
         self._used = self._flow()
         return self._documents(self._used, sources, self._make)

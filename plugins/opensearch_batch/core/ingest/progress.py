@@ -12,14 +12,14 @@ import secrets
 import msgspec
 
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.counts import Age, IngestCounts
+from opensearch_batch.core.types.counts import IngestCounts, RunVersion
 
 
 class Progress(msgspec.Struct, frozen=True):
     """What of one place is settled: `settled` entries of the deterministic stream, with their counts.
 
     `attempt` wrote it last; `parts` are the parts of dead letters that count, by the attempt that wrote them.
-    `age` is that of the newest run that has this work; a note without a fingerprint proves nothing but its age.
+    `run_version` is that of the newest run that has this work; a note without a fingerprint proves nothing but its age.
     """
 
     fingerprint: str
@@ -31,7 +31,7 @@ class Progress(msgspec.Struct, frozen=True):
     vectors_rejected: int = 0
     vector_reason: str = ""
     attempt: str = ""
-    age: Age | None = None
+    run_version: RunVersion | None = None
 
 
 class _Stamp(msgspec.Struct, frozen=True):
@@ -40,21 +40,22 @@ class _Stamp(msgspec.Struct, frozen=True):
     attempt: str = ""
     fingerprint: str = ""
     dead_letters: str = ""
-    age: Age | None = None
+    run_version: RunVersion | None = None
 
 
 class ProgressFile:
     """The progress of one place; one attempt at a time may write it.
 
     `attempt` names the one that this file is for: a number that grows, and a random part, as two may begin at once.
-    `age` is the run's, None for work that has none. After `load`, `overtaken` says whether a newer run has the place.
+    `run_version` is that of the run, None for work without one. After `load`, `superseded` says whether a newer run
+    wrote here.
     """
 
-    def __init__(self, objects: Objects, uri: str, *, age: Age | None = None) -> None:
+    def __init__(self, objects: Objects, uri: str, *, run_version: RunVersion | None = None) -> None:
         self.uri = uri
-        self.overtaken = False
+        self.superseded = False
         self._objects = objects
-        self._age = age
+        self._run_version = run_version
         self._etag: str | None = None
         self.attempt = _after("")
 
@@ -65,10 +66,14 @@ class ProgressFile:
             return None
         stamp = _stamp_in(stored.content)
         self._etag, self.attempt = stored.etag, _after(stamp.attempt)
-        if stamp.fingerprint == fingerprint and stamp.age is not None and not stamp.age.is_before(self._age):
+        if (
+            stamp.fingerprint == fingerprint
+            and stamp.run_version is not None
+            and not stamp.run_version.is_before(self._run_version)
+        ):
             # The same work for both runs, so it is as new as the newer of them.
-            self._age = stamp.age
-        self.overtaken = self._age is not None and self._age.is_before(stamp.age)
+            self._run_version = stamp.run_version
+        self.superseded = self._run_version is not None and self._run_version.is_before(stamp.run_version)
         try:
             found = msgspec.json.decode(stored.content, type=Progress)
         except msgspec.DecodeError:
@@ -82,7 +87,7 @@ class ProgressFile:
 
     def confirm(self, progress: Progress) -> bool:
         """Record that finished work is this run's too, which may be a newer one; False when somebody wrote since."""
-        return progress.age == self._age or self._put(progress, self._etag)
+        return progress.run_version == self._run_version or self._put(progress, self._etag)
 
     def save(self, progress: Progress) -> bool:
         """Record it; False when a later attempt took over."""
@@ -92,14 +97,18 @@ class ProgressFile:
         stamp = _stamp_in(stored.content)
         if stamp.attempt == self.attempt:
             return self._put(progress, stored.etag)
-        newer = stamp.age if self._age is not None and self._age.is_before(stamp.age) else None
+        newer = (
+            stamp.run_version
+            if self._run_version is not None and self._run_version.is_before(stamp.run_version)
+            else None
+        )
         if newer is not None and stamp.fingerprint not in ("", progress.fingerprint):
             # Bodies sent since the last record may lie over the newer run's: nobody may believe that it is done.
             retire(self._objects, self.uri, newer)
         return False
 
     def _put(self, progress: Progress, etag: str | None) -> bool:
-        progress = msgspec.structs.replace(progress, age=self._age)
+        progress = msgspec.structs.replace(progress, run_version=self._run_version)
         content = msgspec.json.format(msgspec.json.encode(progress), indent=1)
         if etag is None:
             done = self._objects.create(self.uri, content)
@@ -109,7 +118,7 @@ class ProgressFile:
         return done or ((stored := self._objects.read(self.uri)) is not None and stored.content == content)
 
 
-def retire(objects: Objects, uri: str, age: Age) -> Progress | None:
+def retire(objects: Objects, uri: str, run_version: RunVersion) -> Progress | None:
     """Make a place's work undone and give the place a run's age; return what is noted then.
 
     Older runs write nothing there any more, also one at work; the run itself and newer ones begin anew. What a newer
@@ -118,16 +127,18 @@ def retire(objects: Objects, uri: str, age: Age) -> Progress | None:
     while True:
         stored = objects.read(uri)
         stamp = _Stamp() if stored is None else _stamp_in(stored.content)
-        if age.is_before(stamp.age):
+        if run_version.is_before(stamp.run_version):
             return None
         retired = Progress(
             "",
             done=False,
             settled=0,
             counts=IngestCounts(),
-            dead_letters=stamp.dead_letters if stamp.age is None or stamp.age.scope == age.scope else "",
+            dead_letters=stamp.dead_letters
+            if stamp.run_version is None or stamp.run_version.scope == run_version.scope
+            else "",
             attempt=_after(stamp.attempt),
-            age=age,
+            run_version=run_version,
         )
         content = msgspec.json.format(msgspec.json.encode(retired), indent=1)
         if objects.create(uri, content) if stored is None else objects.replace(uri, content, etag=stored.etag):

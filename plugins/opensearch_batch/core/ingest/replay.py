@@ -28,7 +28,7 @@ from opensearch_batch.core.storage.dead_letters import (
     read_letters,
 )
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.rows import PassedBy, Rejected, Row, Source
+from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.services.row_errors import provider_error
 
@@ -178,7 +178,7 @@ class _Processed:
         self._place = (letter.source, letter.line)
         (row,) = _rows(letter)
         entry = self._documents.entry(row)
-        if isinstance(entry, PassedBy):
+        if isinstance(entry, Filtered):
             # Of a row that was mended by hand: it stays where a person sees it.
             return Rejected((row,), f"{entry.why} by the pipeline's own rules")
         return entry if isinstance(entry, (Item, Rejected)) else Rejected((row,), "the row is empty")

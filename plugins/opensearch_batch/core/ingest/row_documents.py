@@ -17,7 +17,7 @@ from opensearch_batch.core.config.yaml_file import Keys, YamlFile
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.lines import Read, read_rows
 from opensearch_batch.core.ingest.documents import Place, RowError
-from opensearch_batch.core.ingest.event_documents import EventDocuments, EventMaker
+from opensearch_batch.core.ingest.event_documents import EventDocumentFactory, EventDocuments
 from opensearch_batch.core.ingest.event_items import OfEvent, Writing, text_of
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.storage.objects import Objects
@@ -32,7 +32,7 @@ from opensearch_batch.core.transform.processors.base import ProcessorOptions
 from opensearch_batch.core.transform.processors.unavailable import OTHER_PROCESSORS
 from opensearch_batch.core.types.rows import Source
 
-Said = Sequence[Mapping[str, Any]]
+SpecStruct = Sequence[Mapping[str, Any]]
 WHEN = "when"
 _NOT_HERE = {
     "ml_inference": "batch_predict of this file makes the jobs; remove it",
@@ -56,7 +56,7 @@ def read_processors(file: YamlFile, keys: Keys) -> list[dict[str, Any]]:
     return found
 
 
-def options_of(processors: Said) -> list[tuple[str, ProcessorOptions]]:
+def options_of(processors: SpecStruct) -> list[tuple[str, ProcessorOptions]]:
     """Return processors by name and options.
 
     Raises:
@@ -75,7 +75,7 @@ def _options(place: str, said: Mapping[str, Any]) -> tuple[str, ProcessorOptions
         raise ConfigError(f"{place}.{name}: {error}") from None
 
 
-def vector_fields_of(processors: Said) -> list[str]:
+def vector_fields_of(processors: SpecStruct) -> list[str]:
     """Return the fields that processors copy predictions to."""
     return prediction_fields(options_of(processors))
 
@@ -141,9 +141,11 @@ def row_documents(
     return EventDocuments(row_flow(request), writing, 0, sources, objects=objects, read=read, row_error=row_error)
 
 
-def row_maker(request: IngestRequest, *, objects: Objects, read: Read, row_error: RowError, place: Place) -> EventMaker:
+def row_document_factory(
+    request: IngestRequest, *, objects: Objects, read: Read, row_error: RowError, place: Place
+) -> EventDocumentFactory:
     """Return what makes the documents of an ingest; the named arguments are those of `Documents`."""
-    return EventMaker(
+    return EventDocumentFactory(
         request,
         flow=lambda: row_flow(request),
         writing=lambda named: row_writing(request, place),  # noqa: ARG005 - the request names the index

@@ -29,7 +29,7 @@ from opensearch_batch.core.formats.event_files import (
 from opensearch_batch.core.formats.parquet_file import ParquetFile, ParquetOutput, avro_schema
 from opensearch_batch.core.storage.objects import Objects
 
-__all__ = ["CsvOutput", "JsonOutput", "NdjsonOutput", "OutputCodec", "ParquetOutput", "S3Writer", "Written"]
+__all__ = ["CsvOutput", "JsonOutput", "NdjsonOutput", "OutputCodec", "ParquetOutput", "S3Writer", "WrittenObject"]
 
 OutputCodec = NdjsonOutput | JsonOutput | CsvOutput | ParquetOutput
 MAXIMUM_SIZE_BYTES = 50 << 20
@@ -40,7 +40,7 @@ MAX_OPEN = 128
 _DIGEST_BYTES = 16
 
 
-class Written(msgspec.Struct, frozen=True):
+class WrittenObject(msgspec.Struct, frozen=True):
     """An object that was written."""
 
     uri: str
@@ -75,7 +75,7 @@ class S3Writer:
         event_count: int = 0,
         maximum_size_bytes: int = MAXIMUM_SIZE_BYTES,
     ) -> None:
-        self.written: list[Written] = []
+        self.written: list[WrittenObject] = []
         self._objects, self._source, self._at = objects, source, at
         self._codec, self._compression = codec, compression
         self._event_count, self._maximum_size_bytes = event_count, maximum_size_bytes
@@ -110,7 +110,7 @@ class S3Writer:
         if part.events == self._event_count or part.size_bytes > self._maximum_size_bytes:
             self._write(group)
 
-    def finish(self) -> list[Written]:
+    def finish(self) -> list[WrittenObject]:
         """Write what is open; return all that was written."""
         for group in list(self._open):
             self._write(group)
@@ -123,7 +123,7 @@ class S3Writer:
         size_bytes = part.upload(self._objects, uri)
         del self._open[group]
         self._parts[group] = number
-        self.written.append(Written(uri, part.events, size_bytes))
+        self.written.append(WrittenObject(uri, part.events, size_bytes))
 
     def _uri(self, folder: str, name: str, number: int) -> str:
         told = "\n".join((self._source, folder, name, str(number))).encode()

@@ -15,19 +15,19 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
 from opensearch_batch.core.formats.lines import read_rows
-from opensearch_batch.core.ingest.documents import Maker
+from opensearch_batch.core.ingest.documents import DocumentFactory
 from opensearch_batch.core.ingest.engine import Ingest, IngestReport, Locations
 from opensearch_batch.core.ingest.prediction_map import RECORDS
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, spoil
+from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows, UsedJobs, note_read
 from opensearch_batch.core.opensearch.cluster import Cluster
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.objects import Objects, find
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.types.counts import IngestCounts
-from opensearch_batch.core.types.manifest import Manifest, Segment, Shard
+from opensearch_batch.core.types.manifest import Manifest, Shard, SourceRange
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.services.base import Answers, Service
@@ -55,7 +55,7 @@ class ShardIngest:
         objects: Objects,
         cluster: Cluster,
         *,
-        work: WorkPrefix,
+        work: Layout,
         manifest: Manifest,
         service: Service,
         answers: Answers,
@@ -80,16 +80,18 @@ class ShardIngest:
             RetriableError: a server stayed away.
         """
         self._open_index()
-        segments = self._manifest.origin(shard)
+        source_ranges = self._manifest.origin(shard)
         # Outputs at the service itself are named by the job's record alone.
         own = f"{self._work.job(shard.job)}/"
         if not all(uri.startswith(own) for uri in answered[0].outputs if uri.startswith(self._work.root)):
             raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
-        rows = ShardRows(self._objects, self._service, self._answers, shard=shard, segments=segments, answered=answered)
+        rows = ShardRows(
+            self._objects, self._service, self._answers, shard=shard, source_ranges=source_ranges, answered=answered
+        )
         try:
-            report = self._ingest(shard, segments, rows).run(rows.sources(), force=force)
+            report = self._ingest(shard, source_ranges, rows).run(rows.sources(), force=force)
         except OutputUnusable as error:
-            spoil(self._objects, error, now=time.time())
+            invalidate_output(self._objects, error, now=time.time())
             remedy = CLEAR_TO_PAY if error.job == answered[0].job else "clear repair to ask once more"
             raise OutputUnusable(f"{error}; {remedy}") from error
         run_key = self._manifest.run_key
@@ -99,13 +101,13 @@ class ShardIngest:
         save(self._objects, self._work.ingest_report(run_key, shard.id), report)
         return report
 
-    def _ingest(self, shard: Shard, segments: Sequence[Segment], rows: ShardRows) -> Ingest:
+    def _ingest(self, shard: Shard, source_ranges: Sequence[SourceRange], rows: ShardRows) -> Ingest:
         def check(counts: IngestCounts) -> None:
             found = counts.sources[RECORDS].read
             if found != shard.records:
                 raise rows.answered[0].unusable(f"shard {shard.id}: {found} rows for {shard.records} records")
 
-        ingested = self._work.ingested(self._request.index, segments)
+        ingested = self._work.ingested(self._request.index, source_ranges)
         # Pipelines and shards may share a prefix for dead letters; each clears only its own.
         own = f"{self._work.pipeline}/{ingested.rpartition('/')[2]}/"
         return Ingest(
@@ -120,18 +122,20 @@ class ShardIngest:
             place=rows.place,
             maker=self._maker(rows),
             check=check,
-            identity=[msgspec.json.encode([segments, list(rows.answered)]).decode()],
-            age=self._manifest.age,
+            identity=[msgspec.json.encode([source_ranges, list(rows.answered)]).decode()],
+            run_version=self._manifest.run_version,
             records=shard.records,
         )
 
-    def _maker(self, rows: ShardRows) -> Maker | None:
+    def _maker(self, rows: ShardRows) -> DocumentFactory | None:
         """Return what makes documents by processors, None for a field map."""
         if self._request.processors is None:
             return None
-        from opensearch_batch.core.ingest.row_documents import row_maker
+        from opensearch_batch.core.ingest.row_documents import row_document_factory
 
-        return row_maker(self._request, objects=self._objects, read=rows.read, row_error=rows.error, place=rows.place)
+        return row_document_factory(
+            self._request, objects=self._objects, read=rows.read, row_error=rows.error, place=rows.place
+        )
 
     def _open_index(self) -> None:
         """Make a row without its prediction a dead letter.
@@ -168,7 +172,7 @@ class ShardRows:
         service: reads its own rows.
         answers: how its rows find their records.
         shard: the shard.
-        segments: where its records came from.
+        source ranges: where its records came from.
         answered: what its jobs answered, in their order.
     """
 
@@ -179,7 +183,7 @@ class ShardRows:
         answers: Answers,
         *,
         shard: Shard,
-        segments: Sequence[Segment],
+        source_ranges: Sequence[SourceRange],
         answered: Sequence[Answered],
     ) -> None:
         self.answered = answered
@@ -189,7 +193,7 @@ class ShardRows:
         self._holds_record = answers == "beside_record"
         self._rows = OutputRows(objects, service, answers)
         self._last = LastAnswers(self._rows, answered, holds_record=self._holds_record)
-        self._places = Places(segments)
+        self._places = Places(source_ranges)
 
     def sources(self) -> list[Source]:
         """Return what an ingest reads: the output, or records and output."""
@@ -221,14 +225,14 @@ class ShardRows:
 class Places:
     """Knows which of the user's documents the record at a position of the shard is."""
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
-        self._segments = segments
-        self._starts = list(accumulate((segment.records for segment in segments), initial=0))
+    def __init__(self, source_ranges: Sequence[SourceRange]) -> None:
+        self._segments = source_ranges
+        self._starts = list(accumulate((source_range.records for source_range in source_ranges), initial=0))
 
     def of(self, position: int) -> tuple[str, int] | None:
         """Return source and line, None when the shard has no such record."""
         if not 0 <= position < self._starts[-1]:
             return None
         at = bisect_right(self._starts, position) - 1
-        segment = self._segments[at]
-        return segment.source, segment.first_line + position - self._starts[at]
+        source_range = self._segments[at]
+        return source_range.source, source_range.first_line + position - self._starts[at]

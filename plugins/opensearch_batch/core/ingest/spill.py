@@ -75,7 +75,7 @@ class Keys:
         return places
 
 
-class Met:
+class SeenKeys:
     """The keys that were met, where none waits for a partner: eight bytes a key, and some of room to grow.
 
     80 bits of its digest stand for a key: in one of two million sources of a thousand million keys, two have the same.

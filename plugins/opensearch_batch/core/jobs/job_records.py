@@ -8,7 +8,7 @@ through three statuses by conditional writes, so of two attempts one wins and th
     submitted   written after it, with the task id, or with the service's own words where ML Commons has no task
     ended       written when the job's end was seen
 
-A bad end stays until a person clears batch_predict or runs with `force`; that adds a generation, once for each asking.
+A bad end stays until a person clears batch_predict or runs with `force`; that adds a submission, once for each asking.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 from opensearch_batch.core.errors import OutputUnusable
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
-from opensearch_batch.core.types.job import BAD_ENDS, Asked, End, JobRecord
+from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord, ResubmitRequest
 
 CLEAR_TO_PAY = "clear batch_predict to submit (and pay for) a new job"
 
@@ -29,10 +29,10 @@ CLEAR_TO_PAY = "clear batch_predict to submit (and pay for) a new job"
 Decision = Literal["submit", "again", "recover", "reattach", "reuse", "refuse"]
 
 
-def decide(record: JobRecord | None, asked: Asked) -> Decision:
+def decide(record: JobRecord | None, asked: ResubmitRequest) -> Decision:
     """Say what an attempt to submit does, given the record it found.
 
-    submit: nobody did yet. again: a person asked for a new generation. recover: an intent without a record, so look
+    submit: nobody did yet. again: a person asked for a new submission. recover: an intent without a record, so look
     for its orphan. reattach: the job runs. reuse: its output is paid for and there. refuse: it ended badly.
     """
     if record is None or record.refused is not None:
@@ -52,19 +52,21 @@ def job_key(service: str, model: str, parameters: Mapping[str, Any], content_dig
     return digest(service, model, seen, content_digest)
 
 
-def next_generation(old: JobRecord, new: JobRecord, asked: Asked) -> JobRecord:
-    """Return `new` as the generation after `old`, keeping the account of what was paid before."""
-    past = {"generation": old.generation, "name": old.name, "task_id": old.task_id, "end": old.end}
+def next_submission(old: JobRecord, new: JobRecord, asked: ResubmitRequest) -> JobRecord:
+    """Return `new` as the submission after `old`, keeping the account of what was paid before."""
+    past = {"submission": old.submission, "name": old.name, "task_id": old.task_id, "end": old.end}
     history = [*old.history, msgspec.to_builtins(past)]
-    return msgspec.structs.replace(new, honoured=honoured(old.honoured, asked), history=history)
+    return msgspec.structs.replace(
+        new, consumed_requests=consumed_requests(old.consumed_requests, asked), history=history
+    )
 
 
-def honoured(before: list[str], asked: Asked) -> list[str]:
+def consumed_requests(before: list[str], asked: ResubmitRequest) -> list[str]:
     """Return the askings that are answered once this attempt submits."""
     return [*before, *(key for key in (asked.clear, asked.force) if key and key not in before)]
 
 
-class Ledger:
+class JobRecords:
     """The record of one job key on object storage; every change is a conditional write."""
 
     def __init__(self, objects: Objects, folder: str) -> None:
@@ -85,27 +87,27 @@ class Ledger:
             return self._objects.create(self.uri, content)
         return self._objects.replace(self.uri, content, etag=over)
 
-    def end(self, generation: int, end: End, remote_job: Mapping[str, Any] | None = None) -> None:
-        """Record how a generation ended, unless that is known or a later generation stands there.
+    def end(self, submission: int, end: End, remote_job: Mapping[str, Any] | None = None) -> None:
+        """Record how a submission ended, unless that is known or a later submission stands there.
 
         Ends are sticky but for one: a completed job can turn out UNUSABLE. `remote_job` is what the service said last.
         """
         while found := self.load():
             record, etag = found
             known = record.end is not None and not (record.end.state == "COMPLETED" and end.state == "UNUSABLE")
-            if record.generation != generation or known:
+            if record.submission != submission or known:
                 return
             known_job = record.remote_job if remote_job is None else dict(remote_job)
             if self.write(msgspec.structs.replace(record, end=end, remote_job=known_job), over=etag):
                 return
 
 
-def spoil(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
+def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
     """Record that the completed job an error speaks of is of no use; say whether its record still is of that job."""
-    found = Ledger(objects, error.job).load() if error.job else None
+    found = JobRecords(objects, error.job).load() if error.job else None
     if found is None or found[0].task_id != error.task_id:
         return False
-    Ledger(objects, error.job).end(found[0].generation, End("UNUSABLE", now, str(error)))
+    JobRecords(objects, error.job).end(found[0].submission, End("UNUSABLE", now, str(error)))
     return True
 
 

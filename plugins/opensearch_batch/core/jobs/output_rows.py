@@ -91,7 +91,7 @@ def load_known(objects: Objects, first: Answered) -> Known | None:
         found.append(Known(removed.used, removed.at))
     if read := _load_read(objects, first.job):
         found.append(Known(read))
-    # An account of another generation is of other outputs.
+    # An account of another submission is of other outputs.
     fits = [known for known in found if known.used.answered[0].outputs == first.outputs]
     return max(fits, key=lambda known: len(known.used.answered), default=None)
 

@@ -11,14 +11,14 @@ PATIENCE_S = 600.0
 JITTER = 0.1
 
 
-class Sighting(msgspec.Struct, frozen=True):
+class JobStatus(msgspec.Struct, frozen=True):
     """What one look at a job showed."""
 
     state: State
     reason: str = ""
 
 
-class Watch(msgspec.Struct, frozen=True):
+class PollPolicy(msgspec.Struct, frozen=True):
     """Decides how a wait goes on; pure, so the trigger only does I/O.
 
     Args:
@@ -36,7 +36,7 @@ class Watch(msgspec.Struct, frozen=True):
     patience_s: float = PATIENCE_S
     failing_since: float | None = None
 
-    def on_sighting(self, sighting: Sighting, *, now: float) -> Watch | End:
+    def on_sighting(self, sighting: JobStatus, *, now: float) -> PollPolicy | End:
         """Go on watching, or end: an end seen is an end, also after the deadline."""
         if sighting.state != "RUNNING":
             return End(sighting.state, now, sighting.reason)
@@ -44,7 +44,7 @@ class Watch(msgspec.Struct, frozen=True):
             return End("EXPIRED", now, "the deadline passed while the job was still running")
         return msgspec.structs.replace(self, failing_since=None)
 
-    def on_error(self, *, now: float) -> Watch | None:
+    def on_error(self, *, now: float) -> PollPolicy | None:
         """Go on after a look that failed, or None when they fail for too long."""
         since = self.failing_since if self.failing_since is not None else now
         # Also after the deadline: who cannot look cannot cancel.

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from opensearch_batch.core.errors import OutputUnusable
-from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, spoil
+from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import Answered, OutputRow, OutputRows, load_known
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, lines
 from opensearch_batch.core.types.job import BAD_ENDS, JobRecord
 from opensearch_batch.core.types.manifest import Shard
@@ -61,7 +61,7 @@ class Repair:
     def __init__(
         self,
         objects: Objects,
-        work: WorkPrefix,
+        work: Layout,
         shard: Shard,
         *,
         service: Service,
@@ -97,7 +97,7 @@ class Repair:
             try:
                 return self._run(first, submit)
             except OutputUnusable as error:
-                is_recorded = spoil(self._objects, error, now=time.time())
+                is_recorded = invalidate_output(self._objects, error, now=time.time())
                 if error.job == first.job or not is_recorded:
                     raise OutputUnusable(f"{error}; {CLEAR_TO_PAY}") from error
 
@@ -176,7 +176,7 @@ def _positions(flags: bytearray) -> Iterator[int]:
 
 def repair_shard(
     objects: Objects,
-    work: WorkPrefix,
+    work: Layout,
     shard: Shard,
     failed: Failed,
     *,

@@ -5,7 +5,7 @@ reads them for all jobs whose look is due. A task is asked after on its own, whi
 words show an end, when they have grown old, and when only the service's own words will do. Where nobody refreshes
 them, they are old at each look.
 
-What to do with whom is decided by `due` and `plan` on plain values; `Lookout` does the I/O.
+What to do with whom is decided by `due` and `plan` on plain values; `StatusPoller` does the I/O.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, RemoteError
 from opensearch_batch.core.jobs.poll_policy import JITTER
-from opensearch_batch.core.opensearch.ml_commons import MLCommons, Stored
+from opensearch_batch.core.opensearch.ml_commons import MLCommons, StoredTask
 from opensearch_batch.services import service
 from opensearch_batch.services.base import explain
 
@@ -34,11 +34,11 @@ ASKED_AT_ONCE, ASKED_A_TICK = 4, 6
 # More old ones than that do not queue: a later search may show that they were refreshed.
 QUEUE_AT_MOST = 60
 
-Words = dict[str, Any]
-_Answer: TypeAlias = "asyncio.Future[Words | BatchError]"
+RemoteStatus = dict[str, Any]
+_Answer: TypeAlias = "asyncio.Future[RemoteStatus | BatchError]"
 
 
-class Want(msgspec.Struct, frozen=True):
+class PollRequest(msgspec.Struct, frozen=True):
     """A look that somebody wants at a job.
 
     Args:
@@ -69,7 +69,7 @@ class Plan(msgspec.Struct, frozen=True):
     left: list[str] = []
 
 
-def together(wants: Collection[Want]) -> Want:
+def together(wants: Collection[PollRequest]) -> PollRequest:
     """Return what those who want a look at the same job want together: the most impatient of each."""
     first = min(wants, key=lambda want: want.look_at)
     exact = [want.exact_from for want in wants if want.exact_from is not None]
@@ -77,7 +77,7 @@ def together(wants: Collection[Want]) -> Want:
     return msgspec.structs.replace(first, every_s=every_s, exact_from=min(exact, default=None))
 
 
-def due(wants: Iterable[Want], *, now: float) -> list[Want]:
+def due(wants: Iterable[PollRequest], *, now: float) -> list[PollRequest]:
     """Return the looks to take now: none unless one is due; then also those that are due soon."""
     wants = list(wants)
     if not any(want.look_at <= now for want in wants):
@@ -85,7 +85,7 @@ def due(wants: Iterable[Want], *, now: float) -> list[Want]:
     return [want for want in wants if want.look_at - SOON * want.every_s <= now]
 
 
-def plan(wants: Iterable[Want], stored: dict[str, Stored], *, now: float, room: int) -> Plan:
+def plan(wants: Iterable[PollRequest], stored: dict[str, StoredTask], *, now: float, room: int) -> Plan:
     """Decide what to do with looks that are due.
 
     Args:
@@ -107,18 +107,18 @@ def plan(wants: Iterable[Want], stored: dict[str, Stored], *, now: float, room: 
     return Plan(known, first, oldest[:room], oldest[room:])
 
 
-def _is_exact(want: Want, now: float) -> bool:
+def _is_exact(want: PollRequest, now: float) -> bool:
     return want.exact_from is not None and now >= want.exact_from
 
 
-def _shows_end(want: Want, found: Stored) -> bool:
+def _shows_end(want: PollRequest, found: StoredTask) -> bool:
     try:
         return service(want.service).sighting(found.remote_job).state != "RUNNING"
     except Exception:  # noqa: BLE001 - words that nobody can read are news too, and stop nobody else's look
         return True
 
 
-class Lookout:
+class StatusPoller:
     """Looks at the jobs of one cluster for all who wait for them in one process.
 
     Args:
@@ -137,7 +137,7 @@ class Lookout:
         self._ml = ml
         self._clock = clock
         self._sleep = sleep
-        self._wants: dict[str, dict[_Answer, Want]] = {}
+        self._wants: dict[str, dict[_Answer, PollRequest]] = {}
         self._first: deque[str] = deque()
         self._old: deque[str] = deque()
         self._asks: dict[str, asyncio.Task[None]] = {}
@@ -145,7 +145,7 @@ class Lookout:
         self._ahead_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
-    async def look(self, want: Want) -> Words | BatchError:
+    async def look(self, want: PollRequest) -> RemoteStatus | BatchError:
         """Wait until the look is taken; return the service's words, or why there are none.
 
         An error is returned and not raised, because all who wait for the job get the same one.
@@ -185,20 +185,20 @@ class Lookout:
             return
         self._follow(plan(looks, stored, now=self._now(stored), room=QUEUE_AT_MOST - len(self._old)), stored)
 
-    def _stored(self, task_ids: list[str]) -> dict[str, Stored]:
+    def _stored(self, task_ids: list[str]) -> dict[str, StoredTask]:
         try:
             return self._ml().stored(task_ids)
         except ConfigError:
             # Whom the search is closed to may ask after each; if that is refused too, each says so.
             return {}
 
-    def _now(self, stored: dict[str, Stored]) -> float:
+    def _now(self, stored: dict[str, StoredTask]) -> float:
         """Return the time by the cluster's clock, as far as is known: nothing was stored in its future."""
         now = self._clock()
         self._ahead_s = max([self._ahead_s, *(found.updated_at - now for found in stored.values())])
         return now + self._ahead_s
 
-    def _follow(self, decided: Plan, stored: dict[str, Stored]) -> None:
+    def _follow(self, decided: Plan, stored: dict[str, StoredTask]) -> None:
         for task_id in decided.known:
             self._answer(task_id, stored[task_id].remote_job)
         self._first.extend(decided.first)
@@ -230,10 +230,10 @@ class Lookout:
             del self._asks[task_id]
             self._ask_on()
 
-    def _task_of(self, task_id: str) -> Words:
+    def _task_of(self, task_id: str) -> RemoteStatus:
         return self._ml().task(task_id).get("remote_job") or {}
 
-    def _answer(self, task_id: str, found: Words | BatchError) -> None:
+    def _answer(self, task_id: str, found: RemoteStatus | BatchError) -> None:
         for answer, _ in self._taken(task_id):
             answer.set_result(found)
 
@@ -241,7 +241,7 @@ class Lookout:
         for answer, _ in self._taken(task_id):
             answer.set_exception(error)
 
-    def _taken(self, task_id: str) -> list[tuple[_Answer, Want]]:
+    def _taken(self, task_id: str) -> list[tuple[_Answer, PollRequest]]:
         """Return who wants a look at a job, and want it no more; those whose wait was cancelled are left out."""
         given = self._wants.pop(task_id, {})
         return [(answer, want) for answer, want in given.items() if not answer.done()]

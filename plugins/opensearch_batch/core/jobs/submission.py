@@ -1,4 +1,4 @@
-"""A paid call is made at most once for a generation of a job: intent, call, record, each a conditional write.
+"""A paid call is made at most once for a submission of a job: intent, call, record, each a conditional write.
 
 An intent without a record looks for its orphan before it submits: among ML Commons' tasks, then at the service.
 """
@@ -18,9 +18,16 @@ from opensearch_batch.core.errors import (
     RetriableError,
     Throttled,
 )
-from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, Decision, Ledger, decide, honoured, next_generation
+from opensearch_batch.core.jobs.job_records import (
+    CLEAR_TO_PAY,
+    Decision,
+    JobRecords,
+    consumed_requests,
+    decide,
+    next_submission,
+)
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, Model
-from opensearch_batch.core.types.job import Accepted, Asked, JobRecord
+from opensearch_batch.core.types.job import Accepted, JobRecord, ResubmitRequest
 from opensearch_batch.services.base import Provider, Service, explain
 
 INTENT_GRACE_S = 60.0
@@ -47,7 +54,7 @@ class Submission:
     """Brings one job key to a submitted (or already ended) job, by at most one paid call.
 
     Args:
-        ledger: the job's record.
+        job records: the job's record.
         cluster: submits and finds orphans.
         clock: epoch seconds.
         sleep: waits that many seconds.
@@ -58,7 +65,7 @@ class Submission:
 
     def __init__(
         self,
-        ledger: Ledger,
+        job_records: JobRecords,
         cluster: Submitter,
         *,
         clock: Callable[[], float],
@@ -66,18 +73,18 @@ class Submission:
         intent_grace_s: float = INTENT_GRACE_S,
         check: Callable[[JobRecord], None] = lambda record: None,  # noqa: ARG005 - any job may be paid
     ) -> None:
-        self._ledger = ledger
+        self._ledger = job_records
         self._cluster = cluster
         self._clock = clock
         self._sleep = sleep
         self._grace_s = intent_grace_s
         self._check = check
 
-    def run(self, draft: Callable[[int], JobRecord], asked: Asked) -> tuple[Decision, JobRecord]:
+    def run(self, draft: Callable[[int], JobRecord], asked: ResubmitRequest) -> tuple[Decision, JobRecord]:
         """Submit once, or find what was submitted; return what was done and the record: "refuse" for a bad end.
 
         Args:
-            draft: makes the record of a generation.
+            draft: makes the record of a submission.
             asked: what a person asked of this run.
 
         Raises:
@@ -99,19 +106,19 @@ class Submission:
         decision: Decision,
         found: tuple[JobRecord, str] | None,
         draft: Callable[[int], JobRecord],
-        asked: Asked,
+        asked: ResubmitRequest,
     ) -> JobRecord | None:
         """Take one step; None means somebody else moved the record, look again."""
         if found is None:
-            first = msgspec.structs.replace(draft(1), honoured=honoured([], asked))
+            first = msgspec.structs.replace(draft(1), consumed_requests=consumed_requests([], asked))
             return self._intend(first, over=None)
         old, etag = found
         if decision == "again":
-            return self._intend(next_generation(old, draft(old.generation + 1), asked), over=etag)
-        # Drafted anew, so that a mended model or connector is used; the name stays that of the generation.
+            return self._intend(next_submission(old, draft(old.submission + 1), asked), over=etag)
+        # Drafted anew, so that a mended model or connector is used; the name stays that of the submission.
         fresh = msgspec.structs.replace(
-            draft(old.generation),
-            honoured=honoured(old.honoured, asked),
+            draft(old.submission),
+            consumed_requests=consumed_requests(old.consumed_requests, asked),
             history=old.history,
             staged=old.staged,
             restage=old.restage,
@@ -163,7 +170,7 @@ class Submission:
     def _update(self, record: JobRecord, **known: Any) -> JobRecord | None:  # noqa: ANN401 - fields of JobRecord
         """Write what the paid call came to; it is over, so a lost race here is looked at again, never repeated."""
         found = self._ledger.load()
-        if found is None or found[0].generation != record.generation:
+        if found is None or found[0].submission != record.submission:
             raise RetriableError(f"{self._ledger.uri} was removed while its job {record.name} was being submitted")
         if found[0].status != "intent" or found[0].intended_at != record.intended_at:
             # Somebody took the intent over; what stands there is theirs.

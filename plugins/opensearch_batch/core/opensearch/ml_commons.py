@@ -35,7 +35,7 @@ class Model(msgspec.Struct, frozen=True):
     parameters: dict[str, Any]
 
 
-class Stored(msgspec.Struct, frozen=True):
+class StoredTask(msgspec.Struct, frozen=True):
     """What ML Commons keeps of a task: the service's words, and when it asked for them (epoch seconds, its own clock).
 
     `is_away` while ML Commons, which asks by itself, gets no answer: the words are older than the time says.
@@ -98,12 +98,12 @@ class MLCommons:
         found: dict[str, Any] = self._cluster.call("GET", f"{ML}/tasks/{task_id}")
         return found
 
-    def stored(self, task_ids: Sequence[str]) -> dict[str, Stored]:
+    def stored(self, task_ids: Sequence[str]) -> dict[str, StoredTask]:
         """Return, by task id, what is stored of tasks; it asks no AI service, and those it does not find are left out.
 
         Since 2.19 ML Commons refreshes running jobs by itself: every minute, a hundred of them.
         """
-        found: dict[str, Stored] = {}
+        found: dict[str, StoredTask] = {}
         for start in range(0, len(task_ids), STORED_AT_ONCE):
             ids = list(task_ids[start : start + STORED_AT_ONCE])
             query = {
@@ -208,10 +208,10 @@ def _fill(value: Any, values: Mapping[str, str], place: str) -> Any:  # noqa: AN
     return value
 
 
-def _stored(task: Mapping[str, Any]) -> Stored:
+def _stored(task: Mapping[str, Any]) -> StoredTask:
     remote_job = task.get("remote_job") or {}
     # Each of its own failed attempts counts as an update.
-    return Stored(remote_job, task.get("last_update_time", 0) / 1000, "num_of_retries" in remote_job)
+    return StoredTask(remote_job, task.get("last_update_time", 0) / 1000, "num_of_retries" in remote_job)
 
 
 def _description(connector: Mapping[str, Any]) -> str:

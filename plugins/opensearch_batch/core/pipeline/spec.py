@@ -26,11 +26,11 @@ def about(text: str, example: Any = None) -> Meta:  # noqa: ANN401 - any YAML
     return Meta(description=text, examples=None if example is None else [example])
 
 
-class Said(Struct, frozen=True, forbid_unknown_fields=True):
+class SpecStruct(Struct, frozen=True, forbid_unknown_fields=True):
     """A part of a pipeline file."""
 
 
-class NewObjects(Said, frozen=True):
+class NewObjects(SpecStruct, frozen=True):
     """Runs when objects come to the source, or change there."""
 
     poll_every_s: Annotated[
@@ -45,7 +45,7 @@ class NewObjects(Said, frozen=True):
     ] = None
 
 
-class Schedule(Said, frozen=True):
+class Schedule(SpecStruct, frozen=True):
     """When the pipeline runs by itself; one of `cron`, `partitions`, `assets` and `new_objects`."""
 
     cron: Annotated[str | None, about("A cron expression or a preset; the run has a date, `{{ ds }}`.", "@daily")] = (
@@ -69,7 +69,7 @@ class Schedule(Said, frozen=True):
     )
 
 
-class Source(Said, frozen=True):
+class SourceSpec(SpecStruct, frozen=True):
     """Where the documents are."""
 
     uri: Annotated[
@@ -102,7 +102,7 @@ class Source(Said, frozen=True):
     ] = "fail"
 
 
-class ModelOf(Said, frozen=True):
+class ModelOf(SpecStruct, frozen=True):
     """Which model of a service predicts; one of `model_id`, `stack` and `connector`."""
 
     model_id: Annotated[str | None, about("A model registered with ML Commons.", "2CkEl5MBZ-PyHUSg2ZGD")] = None
@@ -165,14 +165,14 @@ class BatchPredict(ModelOf, frozen=True, kw_only=True):
         return {self.service: self, **self.instead}
 
 
-class ShardSize(Said, frozen=True):
+class ShardSize(SpecStruct, frozen=True):
     """Where shards are cut; the service's own limits hold too."""
 
     max_records: Annotated[Count, about("Records of a shard, which is one job.", 10_000)] = 10_000
     max_bytes: Annotated[Count, about("Bytes of a shard.", 100_000_000)] = 100_000_000
 
 
-class IngestSpec(Said, frozen=True):
+class IngestSpec(SpecStruct, frozen=True):
     """The index, and what goes into it."""
 
     index: Annotated[str, about("The index.", "passages")]
@@ -234,7 +234,7 @@ class IngestSpec(Said, frozen=True):
     compress: Annotated[bool, about("Send bulk requests compressed: for slow networks.")] = False
 
 
-class Connections(Said, frozen=True):
+class Connections(SpecStruct, frozen=True):
     """Airflow connections, by their ids."""
 
     opensearch: Annotated[str, about("The cluster.")] = "opensearch_default"
@@ -244,7 +244,7 @@ class Connections(Said, frozen=True):
     )
 
 
-class Alerts(Said, frozen=True):
+class Alerts(SpecStruct, frozen=True):
     """Who is told when a run fails, leaves dead letters, or keeps out every record."""
 
     email: Annotated[list[str], about("Addresses, through the connection `smtp_default`.", ["search@example.com"])] = []
@@ -253,7 +253,7 @@ class Alerts(Said, frozen=True):
     ] = None
 
 
-class SpecTest(Said, frozen=True):
+class SpecTest(SpecStruct, frozen=True):
     """Sample records and predictions in, expected documents out; run by `python -m opensearch_batch check`."""
 
     name: Annotated[str, about("What it shows.", "a passage with its vector")]
@@ -274,7 +274,7 @@ class SpecTest(Said, frozen=True):
     ] = []
 
 
-class PipelineSpec(Said, frozen=True, kw_only=True):
+class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
     """A pipeline: from documents at `source` through `batch_predict` to `ingest`, its own files below `work`."""
 
     description: Annotated[str, about("Shown in Airflow's UI.", "Passages with their vectors, every night.")] = ""
@@ -282,7 +282,7 @@ class PipelineSpec(Said, frozen=True, kw_only=True):
         str | Schedule | None,
         about("When it runs by itself: a cron expression, a preset, `none`, or more. Backfills need one.", "0 2 * * *"),
     ] = None
-    source: Source
+    source: SourceSpec
     id: Annotated[
         Path | None,
         about(

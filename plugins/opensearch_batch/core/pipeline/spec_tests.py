@@ -15,7 +15,7 @@ import msgspec
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ingest.bulk import Item, fields_of
-from opensearch_batch.core.ingest.documents import Documents, Made
+from opensearch_batch.core.ingest.documents import Documents, DocumentStream
 from opensearch_batch.core.ingest.prediction_map import holds_record, over_sources, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.ingest.shard_ingest import ShardRows, strict_about
@@ -26,7 +26,7 @@ from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
 from opensearch_batch.core.sharding.shard_writer import Prepare
 from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.core.types.manifest import PreparedShard
@@ -121,7 +121,7 @@ class SpecRun:
         with DeadLetters(objects, f"{WORK}/dead_letters/") as dead:
             stage = Prepare(
                 objects,
-                WorkPrefix(WORK, "tests"),
+                Layout(WORK, "tests"),
                 limits=ShardLimits(of.max_records, of.max_bytes, of.max_record_bytes),
                 request_line=service.request_line(self._parameters, inputs),
                 keeps_records=not holds_record(service, self._parameters),
@@ -139,7 +139,7 @@ class SpecRun:
 
     def _answer(self, objects: LocalFiles, test: SpecTest, prepared: PreparedShard) -> str:
         """Write what the service would answer; return where."""
-        positions = [one.first_line + at for one in prepared.segments for at in range(one.records)]
+        positions = [one.first_line + at for one in prepared.source_ranges for at in range(one.records)]
         said = test.outputs if test.outputs is not None else test.predictions or []
         if len(said) != len(test.records):
             raise FatalError(f"{len(test.records)} records, but {len(said)} answers of the model; give one for each")
@@ -177,7 +177,7 @@ class SpecRun:
             self._service,
             self._service.answers(self._parameters),
             shard=prepared.shard,
-            segments=prepared.segments,
+            source_ranges=prepared.source_ranges,
             answered=[Answered([output])],
         )
         sources = rows.sources()
@@ -187,7 +187,7 @@ class SpecRun:
         made = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
         return Outcome(made, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])
 
-    def _documents(self, sources: Sequence[Source], **reading: Any) -> Made:  # noqa: ANN401 - those of `Documents`
+    def _documents(self, sources: Sequence[Source], **reading: Any) -> DocumentStream:  # noqa: ANN401 - those of `Documents`
         if self._request.processors is not None:
             from opensearch_batch.core.ingest.row_documents import row_documents
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
 
@@ -23,13 +23,13 @@ class Note(msgspec.Struct, frozen=True):
     index: str
 
 
-def note_writing(objects: Objects, work: WorkPrefix, shard_id: str, note: Note) -> str | None:
+def note_writing(objects: Objects, work: Layout, shard_id: str, note: Note) -> str | None:
     """Note that a shard is about to be written; return where, None where an earlier attempt of the run noted it."""
     uri = f"{_folder(work)}{digest(note.run_id, shard_id, note.index)}.json"
     return uri if objects.create(uri, msgspec.json.encode(note)) else None
 
 
-def unpublished(objects: Objects, work: WorkPrefix) -> Iterator[tuple[str, Note]]:
+def unpublished(objects: Objects, work: Layout) -> Iterator[tuple[str, Note]]:
     """Yield all notes of a pipeline, and where they lie."""
     for item in list(objects.list(_folder(work))):
         stored = objects.read(item.uri)
@@ -37,5 +37,5 @@ def unpublished(objects: Objects, work: WorkPrefix) -> Iterator[tuple[str, Note]
             yield item.uri, msgspec.json.decode(stored.content, type=Note)
 
 
-def _folder(work: WorkPrefix) -> str:
+def _folder(work: Layout) -> str:
     return f"{work.root}/{work.pipeline}/unpublished/"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from opensearch_batch.core.jobs.job_records import Ledger
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import BAD_ENDS
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts
@@ -26,9 +26,9 @@ class Planned(msgspec.Struct, frozen=True):
     failed: int = 0
 
     @classmethod
-    def of(cls, objects: Objects, work: WorkPrefix, manifest: Manifest) -> Planned:
+    def of(cls, objects: Objects, work: Layout, manifest: Manifest) -> Planned:
         """Look which of a manifest's shards have their job."""
-        known = [Ledger(objects, work.job(prepared.shard.job)).load() for prepared in manifest.shards]
+        known = [JobRecords(objects, work.job(prepared.shard.job)).load() for prepared in manifest.shards]
         records = [found[0] for found in known if found and found[0].refused is None]
         ends = [record.end for record in records]
         return cls(

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Removed, UsedJobs, removed_uri
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.taken import _Used
@@ -35,7 +35,7 @@ class Use(msgspec.Struct, frozen=True):
     jobs: list[UsedJobs]
 
 
-def note_use(objects: Objects, work: WorkPrefix, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:
+def note_use(objects: Objects, work: Layout, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:
     """Note what a run used, so that it is kept from now on for as long as it was from its first use, or for ever."""
     found = [objects.read(work.used(manifest.run_key, prepared.shard.id)) for prepared in manifest.shards]
     jobs = [msgspec.json.decode(stored.content, type=UsedJobs) for stored in found if stored is not None]
@@ -47,9 +47,7 @@ def note_use(objects: Objects, work: WorkPrefix, manifest: Manifest, *, now: flo
         save(objects, f"{folder}/used.json", _Used(max(FOR_EVER if for_ever else now, _used_at(objects, folder))))
 
 
-def clean_up(
-    objects: Objects, work: WorkPrefix, *, keep_s: float, now: float, unstage: Callable[[JobRecord], None]
-) -> int:
+def clean_up(objects: Objects, work: Layout, *, keep_s: float, now: float, unstage: Callable[[JobRecord], None]) -> int:
     """Remove what no successful run has used for `keep_s`; return how many jobs' files went.
 
     What fails on the way, or is in a run's hands, is tried again in the next run.
@@ -91,7 +89,7 @@ def _is_in_hand(objects: Objects, folder: str, *, since: float) -> bool:
     """Say whether a run may still need a job's files that has not noted its use: it took them, or pays for more."""
     if _noted_at(objects, f"{folder}/taken.json") > since:
         return True
-    found = Ledger(objects, folder).load()
+    found = JobRecords(objects, folder).load()
     if found is None or found[0].refused is not None:
         return False
     return found[0].end is None or found[0].end.at > since
@@ -105,7 +103,7 @@ def _remove(objects: Objects, used: UsedJobs, *, now: float, unstage: Callable[[
     for found in used.outputs:
         objects.delete(found.uri)
     for folder in folders:
-        if record := Ledger(objects, folder).load():
+        if record := JobRecords(objects, folder).load():
             unstage(record[0])
         for item in list(objects.list(f"{folder}/")):
             if item.uri.removeprefix(f"{folder}/") not in KEPT_NAMES:

@@ -6,7 +6,7 @@ import msgspec
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ingest.engine import IngestReport
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.manifest import Manifest
 
@@ -15,7 +15,7 @@ class RunCounts(msgspec.Struct, frozen=True):
     """Records `read`, documents `indexed` and found `unchanged`, `dead_letters` of all stages.
 
     Records with the same id make one document. Of those that a pipeline's own rules keep out of the index, `unrouted`
-    ones are those for which its `when` does not hold, and `dropped` ones were dropped by a processor. `overtaken` ones
+    ones are those for which its `when` does not hold, and `dropped` ones were dropped by a processor. `superseded` ones
     are those whose place in the source a newer run has, which brings in what became of them.
     """
 
@@ -26,7 +26,7 @@ class RunCounts(msgspec.Struct, frozen=True):
     shards: int = 0
     unrouted: int = 0
     dropped: int = 0
-    overtaken: int = 0
+    superseded: int = 0
 
 
 class RunAccount(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class RunAccount(msgspec.Struct, frozen=True):
     dead_letters: list[str] = []
 
 
-def reconcile(objects: Objects, work: WorkPrefix, manifest: Manifest) -> RunAccount:
+def reconcile(objects: Objects, work: Layout, manifest: Manifest) -> RunAccount:
     """Add up what prepare and the ingests of all shards counted.
 
     Raises:
@@ -55,7 +55,7 @@ def reconcile(objects: Objects, work: WorkPrefix, manifest: Manifest) -> RunAcco
         len(reports),
         sum(each.unrouted for each in counts),
         sum(each.dropped for each in counts),
-        sum(each.overtaken for each in counts),
+        sum(each.superseded for each in counts),
     )
     verdicts = sum(each.sources[0].read for each in counts) + manifest.counts.dead_letters
     if verdicts != total.read:
@@ -64,7 +64,7 @@ def reconcile(objects: Objects, work: WorkPrefix, manifest: Manifest) -> RunAcco
     return RunAccount(manifest.pipeline, manifest.run_key, manifest.source, total, [queue for queue in queues if queue])
 
 
-def _report(objects: Objects, work: WorkPrefix, run_key: str, shard: str) -> IngestReport:
+def _report(objects: Objects, work: Layout, run_key: str, shard: str) -> IngestReport:
     uri = work.ingest_report(run_key, shard)
     stored = objects.read(uri)
     if stored is None:

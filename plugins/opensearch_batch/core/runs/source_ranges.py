@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from opensearch_batch.core.ingest.progress import retire
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import load_removed
 from opensearch_batch.core.storage.dead_letters import DeadLetters
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.counts import Age
+from opensearch_batch.core.types.counts import RunVersion
 from opensearch_batch.core.types.identity import digest
-from opensearch_batch.core.types.manifest import Manifest, Segment
+from opensearch_batch.core.types.manifest import Manifest, SourceRange
 
 # Of a name of one source: enough to tell a million of them apart.
 NAME_HEX_DIGITS = 16
@@ -30,16 +30,17 @@ NAME_HEX_DIGITS = 16
 class Places(msgspec.Struct, frozen=True):
     """The places that a run made, each with the objects its records came from (short digests of their names)."""
 
-    age: Age
+    run_version: RunVersion
     places: dict[str, list[str]]
 
     @classmethod
-    def of(cls, work: WorkPrefix, manifest: Manifest, age: Age, index: str) -> Places:
+    def of(cls, work: Layout, manifest: Manifest, run_version: RunVersion, index: str) -> Places:
         """Return the places of a run's shards."""
         found = {
-            work.ingested(index, each.segments).rpartition("/")[2]: _names(each.segments) for each in manifest.shards
+            work.ingested(index, each.source_ranges).rpartition("/")[2]: _names(each.source_ranges)
+            for each in manifest.shards
         }
-        return cls(age, found)
+        return cls(run_version, found)
 
     def gone_from(self, newer: Places) -> list[str]:
         """Return the places that a newer run lacks, though it has objects of theirs."""
@@ -64,36 +65,36 @@ class Places(msgspec.Struct, frozen=True):
         return newer.objects.issuperset(self.places[place])
 
 
-def note_places(objects: Objects, work: WorkPrefix, manifest: Manifest, *, index: str) -> None:
+def note_places(objects: Objects, work: Layout, manifest: Manifest, *, index: str) -> None:
     """Note the places of a run, and retire those of the last one that are gone, with their dead letters.
 
     Called by prepare when the manifest is written; to be repeated as a whole. A run that a newer one was quicker than
     retires what it made itself and the newer one lacks. A run without an age knows too little, and does nothing.
     """
-    age = manifest.age
-    if age is None:
+    run_version = manifest.run_version
+    if run_version is None:
         return
-    uri = work.places(index, age.scope)
-    present = Places.of(work, manifest, age, index)
+    uri = work.places(index, run_version.scope)
+    present = Places.of(work, manifest, run_version, index)
     while True:
         stored = objects.read(uri)
-        earlier = Places(age, {}) if stored is None else msgspec.json.decode(stored.content, type=Places)
-        if age.is_before(earlier.age):
+        earlier = Places(run_version, {}) if stored is None else msgspec.json.decode(stored.content, type=Places)
+        if run_version.is_before(earlier.run_version):
             _retire(objects, work, present, earlier)
             return
         _retire(objects, work, earlier, present)
         if again := earlier.again_in(present):
             for place in set(again).intersection(_with_rows(objects, work, manifest, index)):
-                retire(objects, work.progress(place), age)
+                retire(objects, work.progress(place), run_version)
         content = msgspec.json.encode(present)
         if objects.create(uri, content) if stored is None else objects.replace(uri, content, etag=stored.etag):
             return
 
 
-def _retire(objects: Objects, work: WorkPrefix, older: Places, newer: Places) -> None:
+def _retire(objects: Objects, work: Layout, older: Places, newer: Places) -> None:
     """Close places to older runs, and remove their dead letters, which a replay would write over newer records."""
     for place in older.gone_from(newer):
-        retired = retire(objects, work.progress(place), newer.age)
+        retired = retire(objects, work.progress(place), newer.run_version)
         if retired is None or not retired.dead_letters or not older.are_whole_in(newer, place):
             continue
         # After the progress: who is at work there withdraws what it cannot count any more. Whoever begins from now on
@@ -102,16 +103,16 @@ def _retire(objects: Objects, work: WorkPrefix, older: Places, newer: Places) ->
             dead.clear()
 
 
-def _with_rows(objects: Objects, work: WorkPrefix, manifest: Manifest, index: str) -> Iterator[str]:
+def _with_rows(objects: Objects, work: Layout, manifest: Manifest, index: str) -> Iterator[str]:
     """Yield the places whose rows retention left; the others could not be written without paying again."""
     for each in manifest.shards:
         folder = work.job(each.shard.job)
         removed = load_removed(objects, folder)
-        found = Ledger(objects, folder).load() if removed else None
+        found = JobRecords(objects, folder).load() if removed else None
         ended = found[0].end if found else None
         if removed is None or (ended is not None and ended.at > removed.at):
-            yield work.ingested(index, each.segments).rpartition("/")[2]
+            yield work.ingested(index, each.source_ranges).rpartition("/")[2]
 
 
-def _names(segments: Sequence[Segment]) -> list[str]:
-    return list(dict.fromkeys(digest(segment.source)[:NAME_HEX_DIGITS] for segment in segments))
+def _names(source_ranges: Sequence[SourceRange]) -> list[str]:
+    return list(dict.fromkeys(digest(source_range.source)[:NAME_HEX_DIGITS] for source_range in source_ranges))

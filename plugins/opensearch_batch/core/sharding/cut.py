@@ -17,7 +17,7 @@ import msgspec
 
 from opensearch_batch.core.formats.records import Record
 from opensearch_batch.core.sharding.blocks import Block
-from opensearch_batch.core.types.manifest import Segment
+from opensearch_batch.core.types.manifest import SourceRange
 from opensearch_batch.core.types.record_ids import RECORD_LINE
 
 IN_MEMORY_BYTES = 32 << 20
@@ -121,7 +121,7 @@ class Draft:
         self.records = 0
         self.first: list[Record] = []
         self._keep_first = keep_first if keep_first > 1 else 0
-        self._runs: list[Segment] = []
+        self._runs: list[SourceRange] = []
         self._run = ("", 0, 0)
 
     def room(self, limits: ShardLimits) -> tuple[int, int]:
@@ -153,10 +153,10 @@ class Draft:
         self._trace(block.source, block.line, block.count)
         return len(written)
 
-    def segments(self) -> list[Segment]:
+    def source_ranges(self) -> list[SourceRange]:
         """Return where its records came from."""
         source, first, count = self._run
-        return [*self._runs, Segment(source, first, count)] if count else self._runs
+        return [*self._runs, SourceRange(source, first, count)] if count else self._runs
 
     def close(self) -> None:
         """Give its files back."""
@@ -169,7 +169,7 @@ class Draft:
         if before == source and first + count == line:
             self._run = (source, first, count + more)
             return
-        self._runs = self.segments()
+        self._runs = self.source_ranges()
         self._run = (source, line, more)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
@@ -36,7 +36,7 @@ def list_source(objects: Objects, source: str, *, include: Sequence[str] = (), e
 
 
 def find_documents(
-    objects: Objects, work: WorkPrefix, source: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    objects: Objects, work: Layout, source: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> Listing:
     """Return the objects of a source.
 
@@ -62,12 +62,12 @@ class _Prepared(msgspec.Struct, frozen=True):
 News = Literal["none", "unheard", "begun"]
 
 
-def note_prepared(objects: Objects, work: WorkPrefix, found: Listing, *, done: bool) -> None:
+def note_prepared(objects: Objects, work: Layout, found: Listing, *, done: bool) -> None:
     """Note which state of a source a run prepares, or has prepared, so that nobody has to be told of it any more."""
     objects.write(work.prepared(found.source), msgspec.json.encode(_Prepared(found.digest, done)))
 
 
-def news_of(objects: Objects, work: WorkPrefix, found: Listing) -> News:
+def news_of(objects: Objects, work: Layout, found: Listing) -> News:
     """Say what runs know of this state of a source.
 
     none: one has prepared it, or it is empty. unheard: none has begun. begun: one has, and has not ended well yet.

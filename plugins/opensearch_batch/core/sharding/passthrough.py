@@ -14,7 +14,7 @@ from opensearch_batch.core.formats.records import Record, Unfit, of_line
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.storage.objects import Objects, lf_lines
-from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, Segment, Shard
+from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 
@@ -53,4 +53,4 @@ def _shard(
             f"{limits.max_records} and {limits.max_bytes} bytes; let prepare cut it"
         )
     shard = Shard(f"{number:04d}", item.uri, job_key(content.hexdigest()), records, size_bytes, etag=item.etag)
-    return PreparedShard(shard, [Segment(item.uri, 1, records)])
+    return PreparedShard(shard, [SourceRange(item.uri, 1, records)])

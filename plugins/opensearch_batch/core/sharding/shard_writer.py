@@ -17,7 +17,7 @@ from opensearch_batch.core.sharding.cut import Cutter, Draft, Lines, ShardLimits
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
-from opensearch_batch.core.storage.layout import WorkPrefix
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.taken import note_taken
 from opensearch_batch.core.types.formats import Format
@@ -44,7 +44,7 @@ class Prepare:
     def __init__(
         self,
         objects: Objects,
-        work: WorkPrefix,
+        work: Layout,
         *,
         limits: ShardLimits,
         request_line: Callable[[bytes, str], bytes],
@@ -204,7 +204,7 @@ class Prepare:
             self._put(source, draft.source)
         draft.close()
         shard = Shard(f"{number:04d}", uri, key, draft.records, draft.input.size_bytes, source)
-        return PreparedShard(shard, draft.segments())
+        return PreparedShard(shard, draft.source_ranges())
 
     def _put(self, uri: str, lines: Lines) -> None:
         if not self._writes:

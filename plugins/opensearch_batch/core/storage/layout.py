@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.types.identity import digest
-from opensearch_batch.core.types.manifest import Segment
+from opensearch_batch.core.types.manifest import SourceRange
 
 
-class WorkPrefix:
+class Layout:
     """Names every location below the work prefix of one pipeline."""
 
     def __init__(self, work: str, pipeline: str) -> None:
@@ -33,17 +33,17 @@ class WorkPrefix:
         """Return where it is noted what the scans of a Data Prepper pipeline found."""
         return f"{self.root}/{self.pipeline}/scanned.json"
 
-    def done(self, unit: str) -> str:
-        """Return where it is noted that a unit of a scan is done."""
-        return f"{self.root}/{self.pipeline}/done/{unit}.json"
+    def done(self, work_item: str) -> str:
+        """Return where it is noted that a work item of a scan is done."""
+        return f"{self.root}/{self.pipeline}/done/{work_item}.json"
 
     def outputs(self, folder: str = "") -> str:
         """Return where it is noted, for all pipelines, which job writes into a folder; without one, all such notes."""
         return f"{self.root}/outputs/{folder.removeprefix('s3://').strip('/')}{'/job.json' if folder else ''}"
 
-    def written(self, sink: int, unit: str) -> str:
-        """Return the folder, shared by all runs, of what of a unit is written to a sink."""
-        return f"{self.root}/{self.pipeline}/written/{sink}/{unit}"
+    def written(self, sink: int, work_item: str) -> str:
+        """Return the folder, shared by all runs, of what of a work item is written to a sink."""
+        return f"{self.root}/{self.pipeline}/written/{sink}/{work_item}"
 
     def retention(self) -> str:
         """Return the folder of what the pipeline's successful runs used, by time."""
@@ -78,13 +78,13 @@ class WorkPrefix:
         """Return where ingest notes which jobs' outputs it read for one shard of a run."""
         return f"{self.run(run_key)}/ingest/{shard_id}-jobs.json"
 
-    def ingested(self, index: str, segments: Sequence[Segment]) -> str:
+    def ingested(self, index: str, source_ranges: Sequence[SourceRange]) -> str:
         """Return the folder, shared by all runs of the pipeline, of what of one place in the sources is in the index.
 
         It is named by the place at which a shard begins and not by its content: newer content takes the place of the
         older, and news before it moves nothing.
         """
-        first = segments[0]
+        first = source_ranges[0]
         return self._place(digest(index, first.source, str(first.first_line)))
 
     def progress(self, place: str) -> str:

@@ -27,7 +27,7 @@ class IngestCounts(msgspec.Struct, frozen=True):
 
     `joined` rows became part of another row's document or dead letter; `nulls` counts absent fields, `blank` lines are
     no rows. Of the rows that a pipeline's own rules keep out, `unrouted` ones go to no sink, `elsewhere` ones to
-    others, and `dropped` ones were dropped by a processor. `overtaken` ones were not read again, as a newer run has
+    others, and `dropped` ones were dropped by a processor. `superseded` ones were not read again, as a newer run has
     this place; they have a verdict too.
     """
 
@@ -42,23 +42,23 @@ class IngestCounts(msgspec.Struct, frozen=True):
     unrouted: int = 0
     dropped: int = 0
     elsewhere: int = 0
-    overtaken: int = 0
+    superseded: int = 0
     sources: list[SourceCounts] = []
 
     def reconcile(self, place: str) -> None:
         """Raise FatalError unless every row read has a verdict."""
         verdicts = self.indexed + self.unchanged + self.dead_letters + self.joined
-        verdicts += self.unrouted + self.dropped + self.elsewhere + self.overtaken
+        verdicts += self.unrouted + self.dropped + self.elsewhere + self.superseded
         if self.read != verdicts:
             raise FatalError(f"{place}: read {self.read} rows, but {verdicts} have a verdict")
 
 
-class Age(msgspec.Struct, frozen=True):
+class RunVersion(msgspec.Struct, frozen=True):
     """When a run listed its source (epoch seconds). Only listings of one `scope`, the same question, have an order."""
 
     at: float
     scope: str
 
-    def is_before(self, other: Age | None) -> bool:
+    def is_before(self, other: RunVersion | None) -> bool:
         """Say whether the other is known to be newer."""
         return other is not None and other.scope == self.scope and other.at > self.at

@@ -25,12 +25,12 @@ class End(msgspec.Struct, frozen=True):
 
 
 class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Everything known of the newest job of one job key; earlier generations stay in `history`.
+    """Everything known of the newest job of one job key; earlier submissions stay in `history`.
 
     `staged` names the shard's file at the service, where that is not S3; `restage` says that it may be what was
     refused. `refused` is the reason why the paid call was refused: then the next attempt may submit, when it finds no
-    job. `honoured` are the clears and forces (`Asked`) that this generation or an earlier one answered. `input_etag` is
-    that of an input that is the user's own object.
+    job. `consumed_requests` are the clears and forces (`ResubmitRequest`) that this submission or an earlier one
+    answered. `input_etag` is that of an input that is the user's own object.
     """
 
     job: str
@@ -40,8 +40,8 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     input: str
     output: str
     intended_at: float
-    generation: int = 1
-    honoured: list[str] = []
+    submission: int = 1
+    consumed_requests: list[str] = []
     refused: str | None = None
     staged: dict[str, str] = {}
     restage: bool = False
@@ -66,7 +66,7 @@ class Accepted(msgspec.Struct, frozen=True):
     remote_job: dict[str, Any] = {}
 
 
-class Asked(msgspec.Struct, frozen=True):
+class ResubmitRequest(msgspec.Struct, frozen=True):
     """What a person asked: a clear of the task by hand, a run with `force`.
 
     Each is a key that names this asking and no other, empty for none: a task that resumes or is retried asks no more
@@ -78,4 +78,4 @@ class Asked(msgspec.Struct, frozen=True):
 
     def is_new_to(self, record: JobRecord, key: str) -> bool:
         """Say whether one of both was asked and not yet answered."""
-        return bool(key) and key not in record.honoured
+        return bool(key) and key not in record.consumed_requests

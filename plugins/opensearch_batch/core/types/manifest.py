@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.types.counts import Age
+from opensearch_batch.core.types.counts import RunVersion
 from opensearch_batch.core.types.vector_field import VectorField
 
 # Stands in a shard's `output` for the name that its job will have.
 JOB_NAME = "<job>"
 
 
-class Segment(msgspec.Struct, frozen=True, array_like=True):
+class SourceRange(msgspec.Struct, frozen=True, array_like=True):
     """A run of consecutive lines of one source object, in a shard: where each record of the shard came from."""
 
     source: str
@@ -65,14 +65,14 @@ class PreparedShard(msgspec.Struct, frozen=True):
     """A shard with the origin of its records."""
 
     shard: Shard
-    segments: list[Segment]
+    source_ranges: list[SourceRange]
 
 
 class Manifest(msgspec.Struct, frozen=True):
     """What prepare found and made in one run.
 
     `vectors` are the mapped vector fields of the index it checked; `parameters` those of connector and pipeline
-    together, `inputs` the paths the model reads. `age` is when the source was listed; None for a run that
+    together, `inputs` the paths the model reads. `run_version` is when the source was listed; None for a run that
     took but a part, which is neither newer nor older than others.
     """
 
@@ -87,15 +87,15 @@ class Manifest(msgspec.Struct, frozen=True):
     vectors: list[VectorField] = []
     parameters: dict[str, Any] = {}
     inputs: tuple[str, ...] = ()
-    age: Age | None = None
+    run_version: RunVersion | None = None
 
-    def origin(self, shard: Shard) -> list[Segment]:
-        """Return the segments of one shard.
+    def origin(self, shard: Shard) -> list[SourceRange]:
+        """Return the source ranges of one shard.
 
         Raises:
             FatalError: the manifest has no such shard, because prepare ran again after the source changed.
         """
         for prepared in self.shards:
             if prepared.shard == shard:
-                return prepared.segments
+                return prepared.source_ranges
         raise FatalError(f"shard {shard.id}: prepare made other shards since; clear batch_predict for the new ones")

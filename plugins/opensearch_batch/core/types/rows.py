@@ -83,7 +83,7 @@ class AlreadyThere(msgspec.Struct, frozen=True):
     size_bytes: int = 1
 
 
-class PassedBy(msgspec.Struct, frozen=True, gc=False):
+class Filtered(msgspec.Struct, frozen=True, gc=False):
     """Rows of one event that a pipeline's own rules keep out of an index, by their sources.
 
     `why` is the count they belong to.

@@ -14,8 +14,8 @@ from opensearch_batch.hooks.data_prepper import SOURCE, place
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook, objects
 
 if TYPE_CHECKING:
-    from opensearch_batch.core.data_prepper.compiled_pipeline import Road
-    from opensearch_batch.core.data_prepper.work_item_ingest import UnitIngest
+    from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
+    from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 
 
 class DataPrepperOperator(BaseOperator):
@@ -31,11 +31,11 @@ class DataPrepperOperator(BaseOperator):
         self.file = file
         self.pipeline = pipeline
 
-    def road(self) -> Road:
+    def compiled(self) -> CompiledPipeline:
         """Read the pipeline from its file, as it is now."""
-        from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+        from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 
-        return Road.load(Path(self.file), self.pipeline)
+        return CompiledPipeline.load(Path(self.file), self.pipeline)
 
     def store(self, *keys: str | int) -> S3Objects:
         """Return the store at a place of the file; without keys, the source's."""
@@ -49,14 +49,14 @@ class DataPrepperOperator(BaseOperator):
         """Return the cluster of a sink."""
         return self.hook("sink", number).cluster
 
-    def units(self, road: Road, run_key: str, at: datetime) -> UnitIngest:
-        """Return what brings units of a run into the sinks."""
-        from opensearch_batch.core.data_prepper.work_item_ingest import UnitIngest
+    def work_items(self, compiled: CompiledPipeline, run_key: str, at: datetime) -> WorkItemIngest:
+        """Return what brings work items of a run into the sinks."""
+        from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 
         def target(number: int, name: str) -> S3Objects:
             return self.store("sink", number, name)
 
-        return UnitIngest(road, self.store(), self.cluster, target, run_key=run_key, at=at)
+        return WorkItemIngest(compiled, self.store(), self.cluster, target, run_key=run_key, at=at)
 
     def _place(self, *keys: str | int) -> str:
         return place(Path(self.file), self.pipeline, *keys)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from opensearch_batch.core.data_prepper.scan_state import Scanned
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.hooks.opensearch import objects
 from opensearch_batch.operators.base import errors_end_the_task, work_of
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
@@ -25,10 +25,10 @@ class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
         submitted = super().execute_complete(context, event)
         with errors_end_the_task():
             store = objects(self.aws_conn_id)
-            found = Ledger(store, submitted["job"]).load()
+            found = JobRecords(store, submitted["job"]).load()
             if found is not None:
                 record = found[0]
                 for output in service(self.service).outputs(record, record.remote_job):
                     folder = output if output.endswith("/") else output.rpartition("/")[0]
-                    Scanned(store, work_of(self.work, context)).note_writer(folder, submitted["job"])
+                    ScanStateFile(store, work_of(self.work, context)).note_writer(folder, submitted["job"])
         return submitted

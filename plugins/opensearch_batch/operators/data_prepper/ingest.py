@@ -14,15 +14,15 @@ from opensearch_batch.operators.data_prepper.base import DataPrepperOperator
 from opensearch_batch.triggers.ml_task import polled
 
 
-class OpenSearchUnitIngestOperator(DataPrepperOperator):
-    """Bring one unit of a scan into the sinks.
+class OpenSearchWorkItemIngestOperator(DataPrepperOperator):
+    """Bring one work item of a scan into the sinks.
 
     Returns ``{sinks: [{index, counts, report, dead_letters}, …]}``. Skipped where there is nothing to read: of what
     its job wrote, this pipeline reads nothing, or it is gone, or outdated. Rows that are there already are counted as
     unchanged.
 
     Args:
-        unit: the shard of a job that `prepare` returned, or the id of a unit without one.
+        work item: the shard of a job that `prepare` returned, or the id of a work item without one.
         file: the pipeline's file.
         pipeline: its name there.
         poll: the task id of the stage whose XCom (of the same map index) names the outputs; None: there is no job.
@@ -32,19 +32,19 @@ class OpenSearchUnitIngestOperator(DataPrepperOperator):
         RetriableError: a server was away; the retry goes on where it was.
     """
 
-    template_fields = ("unit",)
+    template_fields = ("work_item",)
     operator_extra_links = (IndexLink(), DeadLettersLink())
     ui_color = "#e6f4ea"
 
     def __init__(
         self,
         *,
-        unit: Any,  # noqa: ANN401 - a shard, an id, or the XComArg of one
+        work_item: Any,  # noqa: ANN401 - a shard, an id, or the XComArg of one
         poll: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
-        self.unit = unit
+        self.work_item = work_item
         self.poll = poll
 
     def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
@@ -53,29 +53,31 @@ class OpenSearchUnitIngestOperator(DataPrepperOperator):
 
         key = run_key_of(context)
         with errors_end_the_task():
-            road, store = self.road(), self.store()
-            manifest = load_scan(store, road.work.manifest(key))
-            unit = manifest.unit(self.unit if isinstance(self.unit, str) else self.unit["id"])
-            brought = self.units(road, key, manifest.at).run(unit, self._answered(road, context), force=forced(context))
+            compiled, store = self.compiled(), self.store()
+            manifest = load_scan(store, compiled.work.manifest(key))
+            work_item = manifest.work_item(self.work_item if isinstance(self.work_item, str) else self.work_item["id"])
+            brought = self.work_items(compiled, key, manifest.at).run(
+                work_item, self._answered(compiled, context), force=forced(context)
+            )
         for remark in brought.remarks:
-            self.log.warning("unit %s: %s", unit.id, remark)
+            self.log.warning("work item %s: %s", work_item.id, remark)
         if not brought.reports:
             raise AirflowSkipException("; ".join(brought.remarks))
         self._show(store, brought.reports)
         sinks = []
         for number, report in enumerate(brought.reports):
-            self.log.info("unit %s into %s: %s", unit.id, report.index, report.counts)
+            self.log.info("work item %s into %s: %s", work_item.id, report.index, report.counts)
             for remark in report.remarks:
                 self.log.warning("%s", remark)
-            sinks.append(summary(report, road.work.ingest_report(key, f"{unit.id}-{number}")))
+            sinks.append(summary(report, compiled.work.ingest_report(key, f"{work_item.id}-{number}")))
         return {"sinks": sinks}
 
-    def _answered(self, road: Any, context: Any) -> Any:  # noqa: ANN401 - a road, Airflow's context
+    def _answered(self, compiled: Any, context: Any) -> Any:  # noqa: ANN401 - a road, Airflow's context
         if self.poll is None:
             return None
         ti = context["ti"]
-        shard = msgspec.convert(self.unit, Shard)
-        return polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index)).answered(road.work.job(shard.job))
+        shard = msgspec.convert(self.work_item, Shard)
+        return polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index)).answered(compiled.work.job(shard.job))
 
     def _show(self, store: Any, reports: list[Any]) -> None:  # noqa: ANN401 - the store, the reports
         """Fill in the links: of several sinks the first that has something to show."""

@@ -16,7 +16,7 @@ from opensearch_batch.operators.data_prepper.base import DataPrepperOperator
 
 
 class OpenSearchScanReconcileOperator(DataPrepperOperator):
-    """Account for a run, whatever became of its units. Skipped where the scan found nothing to do.
+    """Account for a run, whatever became of its work items. Skipped where the scan found nothing to do.
 
     Returns ``{counts: {read, indexed, unchanged, dead_letters, unrouted, dropped}, dead_letters}``.
 
@@ -27,7 +27,7 @@ class OpenSearchScanReconcileOperator(DataPrepperOperator):
         prepare: the task id of that stage.
 
     Raises:
-        AirflowFailException: a unit is not done; the message says which and why.
+        AirflowFailException: a work item is not done; the message says which and why.
         RetriableError: a server was away.
     """
 
@@ -56,31 +56,33 @@ class OpenSearchScanReconcileOperator(DataPrepperOperator):
         if not prepared["manifest"]:
             raise AirflowSkipException("prepare handed out nothing")
         with errors_end_the_task():
-            road, store = self.road(), self.store()
+            compiled, store = self.compiled(), self.store()
             manifest = load_scan(store, prepared["manifest"])
-            account = account_of(store, road.work, manifest, sinks=len(road.pipeline.sinks))
-            save(store, road.work.account(run_key_of(context)), account)
+            account = account_of(store, compiled.work, manifest, sinks=len(compiled.pipeline.sinks))
+            save(store, compiled.work.account(run_key_of(context)), account)
             self._tell(account, context)
-            self._copy_failures(road, account, manifest)
-            if road.source.delete_s3_objects_on_read:
-                self.log.info("deleted %d objects that are done", delete_read(store, road.work, manifest))
+            self._copy_failures(compiled, account, manifest)
+            if compiled.source.delete_s3_objects_on_read:
+                self.log.info("deleted %d objects that are done", delete_read(store, compiled.work, manifest))
         if account.undone:
             reasons = "; ".join(sorted({each.reason for each in account.undone}))
-            raise AirflowFailException(f"{len(account.undone)} of {account.units} units are not done: {reasons}")
+            raise AirflowFailException(
+                f"{len(account.undone)} of {account.work_items} work items are not done: {reasons}"
+            )
         return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
 
-    def _copy_failures(self, road: Any, account: Any, manifest: Any) -> None:  # noqa: ANN401 - core's values
+    def _copy_failures(self, compiled: Any, account: Any, manifest: Any) -> None:  # noqa: ANN401 - core's values
         """Write the inputs of jobs that failed where `dlq` of ml_inference says."""
         from opensearch_batch.core.data_prepper.dlq_export import write_failed_inputs
 
-        if road.ml is None or road.ml.dlq is None:
+        if compiled.ml is None or compiled.ml.dlq is None:
             return
         for each in account.undone:
             if each.failed:
                 write_failed_inputs(
                     self.store(MODEL, "dlq"),
-                    road.ml.dlq,
-                    each.unit.objects,
+                    compiled.ml.dlq,
+                    each.work_item.objects,
                     pipeline=self.pipeline,
                     reason=each.reason,
                     at=manifest.at,

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.config.yaml_file import Node, YamlFile
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.convert.commented_yaml import Verbatim, commented
 from opensearch_batch.core.data_prepper.convert.connections import connections_of
 from opensearch_batch.core.data_prepper.convert.notes import ConversionNotes
@@ -41,11 +41,11 @@ def convert(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> list[Conver
     Raises:
         ConfigError: it says something that ours cannot.
     """
-    road = Road(file, pipeline)
-    refuse(road)
+    compiled = CompiledPipeline(file, pipeline)
+    refuse(compiled)
     sinks = [sink for _, sink in pipeline.sinks if isinstance(sink, OpenSearchSink)]
     names = _names(pipeline.name, sinks)
-    return [_Conversion(road, sink, number, names).converted() for number, sink in enumerate(sinks)]
+    return [_Conversion(compiled, sink, number, names).converted() for number, sink in enumerate(sinks)]
 
 
 def _names(name: str, sinks: list[OpenSearchSink]) -> list[str]:
@@ -66,9 +66,9 @@ def index_of(sink: OpenSearchSink) -> str:
 class _Conversion:
     """One pipeline, as far as it goes to one sink."""
 
-    def __init__(self, road: Road, sink: OpenSearchSink, number: int, names: list[str]) -> None:
-        self._road, self._sink, self._number, self._names = road, sink, number, names
-        self._own = road.file.own
+    def __init__(self, compiled: CompiledPipeline, sink: OpenSearchSink, number: int, names: list[str]) -> None:
+        self._compiled, self._sink, self._number, self._names = compiled, sink, number, names
+        self._own = compiled.file.own
 
     def converted(self) -> Converted:
         members = _said(
@@ -76,25 +76,25 @@ class _Conversion:
                 "schedule": self._schedule(),
                 "source": self._source(),
                 "id": path_of(self._sink.document_id),
-                "work": self._road.work.root,
+                "work": self._compiled.work.root,
                 "batch_predict": self._batch_predict(),
                 "ingest": self._ingest(),
-                "connections": connections_of(self._road),
+                "connections": connections_of(self._compiled),
                 **self._told(),
             }
         )
         # Null is a value there: nothing is removed.
         members["retention_days"] = None
-        notes = ConversionNotes(self._road, self._sink, self._number, self._names)
+        notes = ConversionNotes(self._compiled, self._sink, self._number, self._names)
         return Converted(self._names[self._number], commented(members, notes.by_key()) + notes.at_the_end())
 
     def _schedule(self) -> dict[str, Any] | None:
-        scheduling = self._road.source.scheduling
+        scheduling = self._compiled.source.scheduling
         return None if scheduling is None else {"new_objects": {"poll_every_s": _number(scheduling.interval)}}
 
     def _source(self) -> dict[str, Any]:
-        exclude = [f"*{glob.escape(suffix)}" for suffix in input_bucket(self._road).exclude_suffix]
-        return {"uri": input_uri(self._road), "exclude": exclude, "prepare": False, "on_empty": "skip"}
+        exclude = [f"*{glob.escape(suffix)}" for suffix in input_bucket(self._compiled).exclude_suffix]
+        return {"uri": input_uri(self._compiled), "exclude": exclude, "prepare": False, "on_empty": "skip"}
 
     def _batch_predict(self) -> dict[str, Any]:
         ml, own = self._ml, self._own
@@ -114,7 +114,7 @@ class _Conversion:
         return {
             "index": index_of(sink),
             "processors": Verbatim(self._processors),
-            "when": one_condition(self._road.pipeline.routes, sink.routes),
+            "when": one_condition(self._compiled.pipeline.routes, sink.routes),
             "op_type": None if sink.action == "index" else sink.action,
             "routing": path_of(sink.routing),
             "dead_letters": dead_letters_of(sink),
@@ -128,14 +128,14 @@ class _Conversion:
 
     @property
     def _ml(self) -> MlInference:
-        assert self._road.ml is not None  # noqa: S101 - any other pipeline is refused before
-        return self._road.ml
+        assert self._compiled.ml is not None  # noqa: S101 - any other pipeline is refused before
+        return self._compiled.ml
 
     @cached_property
     def _processors(self) -> Node:
         """The nodes of the processors behind ml_inference, as the file has them."""
-        *keys, _ = self._road.pipeline.processors[0][0][:-1]
-        node = YamlFile(self._road.file.path, aliases=False).at(keys)
+        *keys, _ = self._compiled.pipeline.processors[0][0][:-1]
+        node = YamlFile(self._compiled.file.path, aliases=False).at(keys)
         node.value = [each for each in node.value if each.value[0][0].value != "ml_inference"]
         return node
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from opensearch_batch.core.config.option_types import ACCOUNT_DIGITS
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.convert.commented_yaml import COMMAND
 from opensearch_batch.core.data_prepper.convert.refusals import input_bucket
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
@@ -18,30 +18,30 @@ from opensearch_batch.core.opensearch.client import HTTPS_PORT, NODE_PORT, addre
 OPENSEARCH, SIGNER = "opensearch_default", "aws_opensearch"
 
 
-def connections_of(road: Road) -> dict[str, str]:
+def connections_of(compiled: CompiledPipeline) -> dict[str, str]:
     """Return the ids of the connections that a converted pipeline has."""
-    own = road.file.own.connections
+    own = compiled.file.own.connections
     return {"opensearch": own.opensearch or OPENSEARCH, "aws": own.aws}
 
 
-def connection_notes(road: Road, sink: OpenSearchSink) -> Iterator[str]:
+def connection_notes(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator[str]:
     """Yield how the connections are made."""
-    named = road.file.own.connections.opensearch
+    named = compiled.file.own.connections.opensearch
     if named:
         yield f"Hosts and roles are those of the Airflow connections; {named} is there, as the file names it:"
     else:
         yield "Hosts, users and roles of the file are Airflow connections here. They are made so, once:"
-    aws = connections_of(road)["aws"]
-    owners = {bucket: owner for bucket in {input_bucket(road).name} if (owner := road.source.owner_of(bucket))}
-    extra = _of_aws(road.source.aws)
+    aws = connections_of(compiled)["aws"]
+    owners = {bucket: owner for bucket in {input_bucket(compiled).name} if (owner := compiled.source.owner_of(bucket))}
+    extra = _of_aws(compiled.source.aws)
     if known := {bucket: owner for bucket, owner in owners.items() if _is_account(owner)}:
         extra["bucket_owners"] = known
     yield _command(aws, "aws", extra)
     if not named:
-        yield from _of_cluster(road, sink, aws)
+        yield from _of_cluster(compiled, sink, aws)
 
 
-def _of_cluster(road: Road, sink: OpenSearchSink, aws: str) -> Iterator[str]:
+def _of_cluster(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> Iterator[str]:
     address = address_of(sink.hosts[0])
     port = address.port or (HTTPS_PORT if address.use_ssl else NODE_PORT)
     extra: dict[str, Any] = {"use_ssl": address.use_ssl}
@@ -55,18 +55,18 @@ def _of_cluster(road: Road, sink: OpenSearchSink, aws: str) -> Iterator[str]:
             at += ["--conn-login", "USER", "--conn-password", "PASSWORD"]
         yield _command(OPENSEARCH, "opensearch", extra, *at)
         return
-    signer, notes = _signer(road, sink, aws)
+    signer, notes = _signer(compiled, sink, aws)
     yield from notes
     service = "aoss" if sink.aws.serverless else "es"
     extra |= {"aws_conn_id": signer, "region_name": sink.aws.region, "service": service}
     yield _command(OPENSEARCH, "opensearch", extra, *at)
 
 
-def _signer(road: Road, sink: OpenSearchSink, aws: str) -> tuple[str, list[str]]:
+def _signer(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> tuple[str, list[str]]:
     """Return the connection that signs requests to the cluster, and what is to be said of it."""
-    asking = road.ml.aws if road.ml else None
+    asking = compiled.ml.aws if compiled.ml else None
     roles = {each.sts_role_arn: each for each in (asking, sink.aws) if each is not None and each.sts_role_arn}
-    if not roles or set(roles) == {road.source.aws.sts_role_arn}:
+    if not roles or set(roles) == {compiled.source.aws.sts_role_arn}:
         return aws, []
     first = next(iter(roles.values()))
     notes = [_command(SIGNER, "aws", _of_aws(first))]

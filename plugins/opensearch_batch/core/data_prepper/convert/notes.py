@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from opensearch_batch.core.config.yaml_file import Keys
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.convert.commented_yaml import COMMAND, comment
 from opensearch_batch.core.data_prepper.convert.connections import connection_notes
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
@@ -73,13 +73,13 @@ class ConversionNotes:
         names: the names of all pipelines that are made of it, one for each sink.
     """
 
-    def __init__(self, road: Road, sink: OpenSearchSink, number: int, names: list[str]) -> None:
-        self._road, self._sink, self._number, self._names = road, sink, number, names
-        name = road.pipeline.name
+    def __init__(self, compiled: CompiledPipeline, sink: OpenSearchSink, number: int, names: list[str]) -> None:
+        self._compiled, self._sink, self._number, self._names = compiled, sink, number, names
+        name = compiled.pipeline.name
         own, sinks = f"{name}.sink[{number}]", f"{name}.sink["
         self._found: list[Finding] = [
             found
-            for found in lint(road.file)
+            for found in lint(compiled.file)
             if found.place.startswith(f"{name}.") and (found.place.startswith(own) or not found.place.startswith(sinks))
         ]
 
@@ -89,31 +89,31 @@ class ConversionNotes:
         said = (self._of_file, self._of_source, self._of_jobs, lambda: _NOTES, self._of_ingest)
         for keys, text in (note for notes in said for note in notes()):
             found.setdefault(keys, []).append(text)
-        found["connections",] = [*connection_notes(self._road, self._sink), *self._told(ROLE)]
+        found["connections",] = [*connection_notes(self._compiled, self._sink), *self._told(ROLE)]
         return found
 
     def at_the_end(self) -> str:
         """Return, as comments, what the file says without effect."""
-        pipelines, own = self._road.file.pipelines, self._road.pipeline
+        pipelines, own = self._compiled.file.pipelines, self._compiled.pipeline
         others = tuple(f"{pipeline.name}." for pipeline in pipelines if pipeline.name != own.name)
         remarks = [
             f"line {line}, {text.removeprefix(f'{own.name}.')}"
-            for line, text in self._road.file.remarks
+            for line, text in self._compiled.file.remarks
             if not text.startswith(others)
         ]
         return comment(["Said in the file, and left out here:", *remarks]) if remarks else ""
 
     def _told(self, *traps: int) -> list[str]:
-        name = self._road.file.path.name
+        name = self._compiled.file.path.name
         return [f"{name}:{found.line}: {found.text}." for found in self._found if found.trap in traps]
 
     def _of_file(self) -> Iterator[Note]:
-        name, file = self._names[self._number], self._road.file
-        line = file.line(self._road.pipeline.keys)
+        name, file = self._names[self._number], self._compiled.file
+        line = file.line(self._compiled.pipeline.keys)
         yield (
             (),
             (
-                f"{self._road.pipeline.name} of {file.path.name}:{line}, said as a pipeline of our own. Save it as "
+                f"{self._compiled.pipeline.name} of {file.path.name}:{line}, said as a pipeline of our own. Save it as "
                 f"include/pipelines/{name}.yaml, because the file's name is the DAG's id, and take {file.path.name} "
                 "away there: both would do the same work."
             ),
@@ -128,7 +128,7 @@ class ConversionNotes:
             )
 
     def _of_source(self) -> Iterator[Note]:
-        scheduling = self._road.source.scheduling
+        scheduling = self._compiled.source.scheduling
         if scheduling is None:
             yield ("source",), "The original scans once. This one waits for a person, who starts it as often as needed."
         else:
@@ -182,7 +182,7 @@ class ConversionNotes:
             )
 
     def _of_index(self) -> Iterator[str]:
-        fields, sink = self._road.prediction_fields(), self._sink
+        fields, sink = self._compiled.prediction_fields(), self._sink
         vectors = f", with {', '.join(fields)} as knn_vector" if fields else ""
         yield (
             f"It has to be there{vectors}; or write index_body, the name of a file of include/indexes/ that makes it. "
@@ -197,5 +197,5 @@ class ConversionNotes:
 
     @property
     def _ml(self) -> MlInference:
-        assert self._road.ml is not None  # noqa: S101 - any other pipeline is refused before
-        return self._road.ml
+        assert self._compiled.ml is not None  # noqa: S101 - any other pipeline is refused before
+        return self._compiled.ml

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from opensearch_batch.core.config.yaml_file import Keys
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.convert.routes import one_condition, path_of
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
@@ -25,39 +25,39 @@ _OP_TYPES = ("index", "create", "upsert")
 Refusal = tuple[Keys, str]
 
 
-def refuse(road: Road) -> None:
+def refuse(compiled: CompiledPipeline) -> None:
     """Raise ConfigError, with file, line and option, for the first thing of a pipeline that ours cannot say."""
-    file, keys = road.file, road.pipeline.keys
-    for place, cause in _refusals(road):
+    file, keys = compiled.file, compiled.pipeline.keys
+    for place, cause in _refusals(compiled):
         raise file.error((*keys, *place), f"{cause}. {RUNS}")
 
 
-def input_bucket(road: Road) -> Bucket:
+def input_bucket(compiled: CompiledPipeline) -> Bucket:
     """Return the bucket whose objects the jobs are made of."""
-    return next(bucket for bucket in road.source.buckets if bucket.selection == "metadata_only")
+    return next(bucket for bucket in compiled.source.buckets if bucket.selection == "metadata_only")
 
 
-def input_uri(road: Road) -> str:
+def input_uri(compiled: CompiledPipeline) -> str:
     """Return the prefix of the objects that jobs are made of."""
-    bucket = input_bucket(road)
+    bucket = input_bucket(compiled)
     return f"s3://{bucket.name}/{next(iter(bucket.include_prefix), '')}"
 
 
-def _refusals(road: Road) -> Iterator[Refusal]:
-    yield from _of_processors(road)
-    yield from _of_source(road)
-    for keys, sink in road.pipeline.sinks:
-        below = keys[len(road.pipeline.keys) :]
+def _refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
+    yield from _of_processors(compiled)
+    yield from _of_source(compiled)
+    for keys, sink in compiled.pipeline.sinks:
+        below = keys[len(compiled.pipeline.keys) :]
         if isinstance(sink, OpenSearchSink):
-            yield from (((*below, *place), cause) for place, cause in _of_sink(road, sink))
+            yield from (((*below, *place), cause) for place, cause in _of_sink(compiled, sink))
             if not has_ids(sink):
                 yield (*below, "aws", "serverless"), "our pipelines send an id with each document; write document_id"
         else:
             yield below, "our pipelines write to an index only, not to s3"
 
 
-def _of_processors(road: Road) -> Iterator[Refusal]:
-    places = [(keys[1:], options) for keys, _, options in road.pipeline.processors]
+def _of_processors(compiled: CompiledPipeline) -> Iterator[Refusal]:
+    places = [(keys[1:], options) for keys, _, options in compiled.pipeline.processors]
     jobs = [(keys, options) for keys, options in places if isinstance(options, MlInference)]
     if not jobs:
         yield (), "there is no ml_inference, and our pipelines bring in what a job has answered"
@@ -75,34 +75,34 @@ def _of_processors(road: Road) -> Iterator[Refusal]:
     if ml.retry_time_window <= 0:
         yield (*keys, "retry_time_window"), "our pipelines give a service some time to say not now"
     if ml.ml_when is not None:
-        yield from (((*keys, "ml_when"), cause) for cause in _of_condition(road, ml.ml_when))
+        yield from (((*keys, "ml_when"), cause) for cause in _of_condition(compiled, ml.ml_when))
 
 
-def _of_condition(road: Road, text: str) -> Iterator[str]:
+def _of_condition(compiled: CompiledPipeline, text: str) -> Iterator[str]:
     """Yield why a condition on objects is not one that holds for all of the inputs' bucket."""
     if not compile_expression(text).keys <= {("bucket",)}:
         yield "our pipelines choose objects by prefix and name; of ml_when they know /bucket only"
         return
     holds = compile_condition(text)
-    for bucket in road.source.buckets:
+    for bucket in compiled.source.buckets:
         if bucket.selection == "metadata_only" and not holds(Event({"bucket": bucket.name})):
             yield f"it does not hold for bucket {bucket.name}, so no job is made of its objects; mend it"
 
 
-def _of_source(road: Road) -> Iterator[Refusal]:
-    source, s3 = road.source, ("source", "s3")
-    yield from _of_inputs(road)
+def _of_source(compiled: CompiledPipeline) -> Iterator[Refusal]:
+    source, s3 = compiled.source, ("source", "s3")
+    yield from _of_inputs(compiled)
     if not isinstance(source.codec, NdjsonInput):
         yield (*s3, "codec"), "what jobs write is read as ndjson"
     if source.compression not in ("none", "automatic"):
         yield (*s3, "compression"), "what jobs write is read as it is, not compressed"
     if source.delete_s3_objects_on_read:
         yield (*s3, "delete_s3_objects_on_read"), "our pipelines delete no objects of yours"
-    yield from _of_outputs(road)
+    yield from _of_outputs(compiled)
 
 
-def _of_inputs(road: Road) -> Iterator[Refusal]:
-    source, s3 = road.source, ("source", "s3")
+def _of_inputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
+    source, s3 = compiled.source, ("source", "s3")
     inputs = [
         ((*s3, "scan", "buckets", at, "bucket"), bucket)
         for at, bucket in enumerate(source.buckets)
@@ -124,28 +124,30 @@ def _of_inputs(road: Road) -> Iterator[Refusal]:
     for at, suffix in enumerate(bucket.exclude_suffix):
         if "/" in suffix:
             yield (*keys, "filter", "exclude_suffix", at), f"a glob is held against names, and {suffix!r} has a folder"
-    here, there = f"{input_uri(road).rstrip('/')}/", f"{road.work.root}/"
+    here, there = f"{input_uri(compiled).rstrip('/')}/", f"{compiled.work.root}/"
     if here.startswith(there) or there.startswith(here):
         yield keys, f"inputs {here} and our own files {there} lie in one another; mend include_prefix, or work"
 
 
-def _of_outputs(road: Road) -> Iterator[Refusal]:
+def _of_outputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
     """Yield that the pipeline does not read its jobs' outputs, or reads what no job of it writes."""
-    ml, buckets = road.ml, ("source", "s3", "scan", "buckets")
+    ml, buckets = compiled.ml, ("source", "s3", "scan", "buckets")
     if ml is None:
         return
-    areas = [Area(each.name, each.selection, each.include_prefix, each.exclude_suffix) for each in road.source.buckets]
+    areas = [
+        Area(each.name, each.selection, each.include_prefix, each.exclude_suffix) for each in compiled.source.buckets
+    ]
     output = f"{ml.output_path.rstrip('/')}/"
     area = area_of(areas, ObjectInfo(f"{output}job/input.out", 1, ""))
     if area is None or area.selection == "metadata_only":
         yield buckets, f"no bucket reads what the jobs write to {ml.output_path}, so nothing of it is brought in"
-    for at, bucket in enumerate(road.source.buckets):
+    for at, bucket in enumerate(compiled.source.buckets):
         roots = [f"s3://{bucket.name}/{prefix}" for prefix in bucket.include_prefix or ("",)]
         if bucket.selection != "metadata_only" and not all(output.startswith(root) for root in roots):
             yield (*buckets, at, "bucket"), "our pipelines bring in rows of their own jobs only, and no others"
 
 
-def _of_sink(road: Road, sink: OpenSearchSink) -> Iterator[Refusal]:
+def _of_sink(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator[Refusal]:
     if "${" in sink.index or "%{" in sink.index:
         yield ("index",), "our pipelines write to one index, whose name no row and no date decides"
     if sink.actions:
@@ -161,15 +163,15 @@ def _of_sink(road: Road, sink: OpenSearchSink) -> Iterator[Refusal]:
         except ConfigError as error:
             yield (name,), str(error)
     try:
-        one_condition(road.pipeline.routes, sink.routes)
+        one_condition(compiled.pipeline.routes, sink.routes)
     except ConfigError as error:
         yield ("routes",), str(error)
-    if not _is_one_cluster(road, sink):
+    if not _is_one_cluster(compiled, sink):
         yield ("hosts", 0), "our pipelines ask the model of the cluster they write to, and this is another one"
 
 
-def _is_one_cluster(road: Road, sink: OpenSearchSink) -> bool:
-    own, ml = road.file.own.connections, road.ml
+def _is_one_cluster(compiled: CompiledPipeline, sink: OpenSearchSink) -> bool:
+    own, ml = compiled.file.own.connections, compiled.ml
     written = own.opensearch or _address(sink.hosts[0], sink.path_prefix)
     asked = own.model_opensearch or own.opensearch or (ml and _address(ml.host, None))
     return written == asked

@@ -88,7 +88,7 @@ class DataPrepperFile:
         path: a YAML file that Data Prepper or OpenSearch Ingestion takes.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, or says something that is not honoured.
+        ConfigError: it cannot be read, is no YAML, or says something that is not supported.
     """
 
     def __init__(self, path: Path) -> None:

@@ -98,7 +98,7 @@ class Scheduling(CheckedOptions, frozen=True, kw_only=True):
         yield from between(("interval",), self.interval, 1.0, 365 * _DAY)
 
 
-class Scan(TimesOptions, frozen=True, kw_only=True):
+class ScanOptions(TimesOptions, frozen=True, kw_only=True):
     """All buckets, with the times of those that have none."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
@@ -153,7 +153,7 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
     }
 
     codec: InputCodec
-    scan: Annotated[Scan, Meta(examples=[{"buckets": [{"bucket": {"name": "my-bucket"}}]}])]
+    scan: Annotated[ScanOptions, Meta(examples=[{"buckets": [{"bucket": {"name": "my-bucket"}}]}])]
     compression: Compression = "none"
     acknowledgments: bool = False
     delete_s3_objects_on_read: bool = False

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from opensearch_batch.core.data_prepper.compiled_pipeline import Road
-from opensearch_batch.core.data_prepper.scan import Unit
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
+from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.data_prepper.scan_prepare import Scan
-from opensearch_batch.core.data_prepper.scan_state import Scanned
-from opensearch_batch.core.data_prepper.work_item_ingest import UnitIngest
+from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
+from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 from opensearch_batch.core.ingest.engine import IngestReport
-from opensearch_batch.core.jobs.job_records import Ledger
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
@@ -81,18 +81,18 @@ books:
         )
         self.write(*sinks, processors=model + processors, buckets=f"[{inputs}, {read}]")
 
-    def answer(self, unit: Unit, name: str, *more: dict[str, Any]) -> Answered:
-        """Write the outputs of a unit's job, as SageMaker does: each input's rows, `answered` by this job."""
-        for uri in unit.inputs:
+    def answer(self, work_item: WorkItem, name: str, *more: dict[str, Any]) -> Answered:
+        """Write the outputs of a work item's job, as SageMaker does: each input's rows, `answered` by this job."""
+        for uri in work_item.inputs:
             stored = self.lab.objects.read(uri)
             rows = stored.content.decode().splitlines() if stored is not None else []
             said = [{**json.loads(row), "answered": name} for row in rows]
             self.put(f"out/{name}/{uri.removeprefix(f's3://{self.bucket}/')}.out", *said, *more)
-        folder = self.road().work.job(unit.id)
-        record = JobRecord(unit.id, name, "sagemaker", "m", "i", "o", 0.0, task_id="t", end=End("COMPLETED", 1.0))
-        Ledger(self.lab.objects, folder).write(record, over=None)
+        folder = self.compiled().work.job(work_item.id)
+        record = JobRecord(work_item.id, name, "sagemaker", "m", "i", "o", 0.0, task_id="t", end=End("COMPLETED", 1.0))
+        JobRecords(self.lab.objects, folder).write(record, over=None)
         output = f"s3://{self.bucket}/out/{name}/"
-        Scanned(self.lab.objects, self.road().work).note_writer(output, folder)
+        ScanStateFile(self.lab.objects, self.compiled().work).note_writer(output, folder)
         return Answered([output], job=folder, task_id="t")
 
     def opensearch(self, options: str) -> str:
@@ -115,14 +115,14 @@ books:
         self.lab.objects.write(uri, content)
         return uri
 
-    def units(self, *, force: bool = False) -> list[Unit]:
-        """Return the units of a scan by a run of its own."""
-        road = self.road()
+    def work_items(self, *, force: bool = False) -> list[WorkItem]:
+        """Return the work items of a scan by a run of its own."""
+        compiled = self.compiled()
         self.runs += 1
         at = AT + self.later
         ingest = self.ingest()
         self.scan = Scan(
-            road,
+            compiled,
             self.lab.objects,
             run=str(self.runs),
             at=at,
@@ -132,14 +132,16 @@ books:
         return self.scan.plan(force=force)[0]
 
     def run(self, *, force: bool = False) -> list[IngestReport]:
-        """Scan, and bring in what is new; return the reports of all units, sink by sink."""
-        return [report for unit in self.units() for report in self.ingest().run(unit, force=force).reports]
+        """Scan, and bring in what is new; return the reports of all work items, sink by sink."""
+        return [
+            report for work_item in self.work_items() for report in self.ingest().run(work_item, force=force).reports
+        ]
 
-    def ingest(self, cluster: Callable[[int], Cluster] | None = None) -> UnitIngest:
-        """Return what brings units in, to the node unless another cluster is given."""
-        road = self.road()
-        return UnitIngest(
-            road,
+    def ingest(self, cluster: Callable[[int], Cluster] | None = None) -> WorkItemIngest:
+        """Return what brings work items in, to the node unless another cluster is given."""
+        compiled = self.compiled()
+        return WorkItemIngest(
+            compiled,
             self.lab.objects,
             cluster or (lambda number: self.lab.cluster()),  # noqa: ARG005 - one node
             lambda number, name: self.lab.objects,  # noqa: ARG005 - one store
@@ -147,9 +149,9 @@ books:
             at=AT + self.later,
         )
 
-    def road(self) -> Road:
+    def compiled(self) -> CompiledPipeline:
         """Read the file."""
-        return Road.load(self._path, "books")
+        return CompiledPipeline.load(self._path, "books")
 
     def documents(self, index: str) -> dict[str, Any]:
         """Return the documents of an index by their ids."""
