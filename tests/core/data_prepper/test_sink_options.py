@@ -152,7 +152,7 @@ def test_an_option_of_opensearch_is_read(tmp_path: Path, options: str, path: str
         ("dlq: {s3: {bucket: abc, key_path_prefix: 'a/%{yyyy:MM}'}}", 0, r"dlq.s3.key_path_prefix: .* may not have :"),
         ("dlq: {s3: {bucket: abc, bucket_owner: 1}}", 0, r"dlq.s3.bucket_owner: an AWS account has 12 digits"),
         ("dlq: {s3: {bucket: abc, sts_header_overrides: {}}}", 0, r"s3.sts_header_overrides: this option is not suppo"),
-        ("authentication: {client_certificate: a}", 0, r"authentication.client_certificate: this option is not honour"),
+        ("authentication: {client_certificate: a}", 0, r"authentication.client_certificate: this option is not suppor"),
         ("authentication: {client_key: a}", 0, r"authentication.client_key: this option is not supported"),
         (
             "api_token: hidden",
