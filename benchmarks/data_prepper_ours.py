@@ -15,6 +15,7 @@ from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 from opensearch_batch.core.opensearch.client import address_of, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.services.registry import row_error
 
 PIPELINE = """
 extension:
@@ -73,6 +74,7 @@ def prepare(job: Job) -> Callable[[], int]:
             objects,
             lambda number: cluster,  # noqa: ARG005 - one sink
             lambda number, name: objects,  # noqa: ARG005 - one store
+            row_error=row_error(),
             run_key="run",
             at=at,
         )

@@ -18,6 +18,7 @@ from opensearch_batch.core.ingest.request import parse_request
 from opensearch_batch.core.opensearch.client import address_of, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.services.registry import row_error
 
 
 def prepare(job: Job) -> Callable[[], int]:
@@ -27,7 +28,7 @@ def prepare(job: Job) -> Callable[[], int]:
 
     def write() -> int:
         with tempfile.TemporaryDirectory(prefix="ours-") as work:
-            report = ingest_request(batch, LocalFiles(), cluster, work=work)
+            report = ingest_request(batch, LocalFiles(), cluster, work=work, row_error=row_error())
         if report.state != DONE:
             raise RuntimeError(f"the request ended as {report.state}: {report.dead_letters}")
         return report.counts.indexed

@@ -9,14 +9,14 @@ from typing import IO
 
 from benchmarks.client import Job, serve
 from opensearch_batch.core.ingest.prediction_map import holds_record
+from opensearch_batch.core.jobs.contract import job_keys
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
 from opensearch_batch.core.sharding.shard_writer import Prepare
 from opensearch_batch.core.storage.dead_letters import DeadLetters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.services import service
-from opensearch_batch.services.base import job_keys
+from opensearch_batch.services.registry import adapter_of
 
 INPUTS = ["$.text"]
 CHUNK_BYTES = 1 << 20
@@ -38,7 +38,7 @@ def work(job: Job) -> Callable[[], int]:
     importlib.import_module("numpy")
     path = Path(job.rows)
     objects = Discarding(path.parent)
-    adapter = service(job.index)
+    adapter = adapter_of(job.index)
     parameters = adapter.example_parameters
 
     def cut() -> int:

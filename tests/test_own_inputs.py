@@ -17,7 +17,7 @@ from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.operators import submission as submit
 from opensearch_batch.operators.submission import JobTerms, Submit
-from opensearch_batch.services import service
+from opensearch_batch.services.registry import adapter_of
 
 INPUT = "s3://in/a.jsonl"
 FOLDER = "s3://work/jobs/k"
@@ -46,7 +46,7 @@ class Job:
             self.paid.append(parameters)
             return Accepted("t")
 
-        model = SimpleNamespace(parameters=service("sagemaker").example_parameters)
+        model = SimpleNamespace(parameters=adapter_of("sagemaker").example_parameters)
         return SimpleNamespace(ml=SimpleNamespace(model=lambda _: model, batch_predict=pay))
 
     def submit(self, asked: ResubmitRequest = ResubmitRequest()) -> JobRecord:  # noqa: B008 - frozen

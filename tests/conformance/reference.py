@@ -20,6 +20,7 @@ from opensearch_batch.core.storage.by_uri import Stores
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.storage.openai_files import OpenAIFiles
 from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.services.registry import row_error
 from tests.lab import Lab
 
 FILE = Path(__file__).resolve().parents[1] / "reference_cases" / "batch_ingestion.json"
@@ -77,7 +78,9 @@ def run(case: Case, lab: Lab, **beyond: Any) -> Outcome:
         request = {**_uploaded(case, lab, client), **beyond}
         _prepare(case, lab, index)
         batch = parse_request(request, case.name)
-        report = ingest_request(batch, objects, lab.cluster(), work=f"s3://{work_bucket}/{case.name}", force=True)
+        report = ingest_request(
+            batch, objects, lab.cluster(), work=f"s3://{work_bucket}/{case.name}", row_error=row_error(), force=True
+        )
         letters = [
             letter
             for part in list_parts(lab.objects, report.dead_letters or f"s3://{work_bucket}/none/")

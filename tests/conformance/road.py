@@ -15,6 +15,7 @@ from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.ingest.prediction_map import holds_record, over_sources
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
+from opensearch_batch.core.jobs.contract import job_keys
 from opensearch_batch.core.jobs.job_records import Decision, JobRecords, bad_end
 from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
@@ -32,8 +33,7 @@ from opensearch_batch.core.storage.openai_files import OpenAIFiles
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, Shard
-from opensearch_batch.services import provider, service
-from opensearch_batch.services.base import job_keys
+from opensearch_batch.services.registry import adapter_of, client_of
 from tests.lab import MODEL, Lab
 
 CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
@@ -84,7 +84,7 @@ class CompiledPipeline:
         self.lab, self.name, self.index = lab, name, index
         self.cluster = lab.cluster()
         self.ml = MLCommons(self.cluster)
-        self.adapter = service(name)
+        self.adapter = adapter_of(name)
         self.inputs = tuple(inputs)
         self.field_map = field_map or FIELD_MAP
         self.work = Layout(f"s3://{bucket}/kept", "road")
@@ -101,7 +101,7 @@ class CompiledPipeline:
         )
         clients = {"openai": self._openai, "cohere": self._cohere}
         client = clients.get(name) or lab.aws(name)
-        self.provider = provider(name, client=client, objects=lab.objects)
+        self.client = client_of(name, client=client, objects=lab.objects)
         self.model = self._ensure_model(connector or {})
         self.jobs_before = self.jobs()
 
@@ -143,7 +143,7 @@ class CompiledPipeline:
         """Submit a shard's job, or find it; `later_s` lets an intent of before be that old."""
         folder = self.work.job(shard.job)
         through = ThroughMLCommons(
-            self.ml, self.adapter, self.provider, model=self.model, parameters={}, inputs=self.inputs
+            self.ml, self.adapter, self.client, model=self.model, parameters={}, inputs=self.inputs
         )
 
         def draft(submission: int) -> JobRecord:
@@ -165,7 +165,7 @@ class CompiledPipeline:
     def look(self, record: JobRecord) -> dict[str, Any]:
         """Ask for a job: ML Commons, or the service where that has no task of it."""
         if record.task_id is None:
-            return self.provider.look(record)
+            return self.client.look(record)
         return {**record.remote_job, **(self.ml.task(record.task_id).get("remote_job") or {})}
 
     def wait(self, shard: Shard, record: JobRecord) -> JobRecord:
@@ -178,7 +178,7 @@ class CompiledPipeline:
             except RetriableError:
                 # ML Commons asks by itself, too: two writes of one task may meet.
                 continue
-            seen = self.adapter.sighting(remote_job)
+            seen = self.adapter.job_status(remote_job)
             if seen.state != "RUNNING":
                 job_records = JobRecords(self.lab.objects, self.work.job(shard.job))
                 job_records.end(record.submission, End(seen.state, time.time(), seen.reason), remote_job)
@@ -201,7 +201,7 @@ class CompiledPipeline:
             self.objects,
             self.work,
             shard,
-            service=self.adapter,
+            adapter=self.adapter,
             parameters=self.model.parameters,
             inputs=self.inputs,
             rounds=rounds,
@@ -227,7 +227,7 @@ class CompiledPipeline:
             self.cluster,
             work=self.work,
             manifest=self.manifest,
-            service=self.adapter,
+            adapter=self.adapter,
             answers=self.adapter.answers(parameters),
             request=over_sources(request, self.adapter, parameters, self.inputs),
         ).run(shard, account.answered)

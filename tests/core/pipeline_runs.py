@@ -10,6 +10,7 @@ from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.ingest.prediction_map import over_sources
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
+from opensearch_batch.core.jobs.contract import job_keys
 from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.runs.source_ranges import note_places
@@ -22,8 +23,7 @@ from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts, RunVersion
 from opensearch_batch.core.types.manifest import Manifest, PreparedShard
-from opensearch_batch.services import service
-from opensearch_batch.services.base import job_keys
+from opensearch_batch.services.registry import adapter_of
 
 INDEX = "books"
 INPUTS = ("$.text",)
@@ -89,7 +89,7 @@ class Runs:
         self.source = f"s3://{bucket}/in/"
         self.work = Layout(f"s3://{bucket}/work", "p")
         self.clock = 0.0
-        self._service = service("sagemaker")
+        self._service = adapter_of("sagemaker")
 
     def put(self, name: str, *records: dict[str, Any]) -> None:
         """Write an object of the source, or write it anew."""
@@ -142,7 +142,7 @@ class Runs:
             self.cluster,
             work=self.work,
             manifest=manifest,
-            service=self._service,
+            adapter=self._service,
             answers=self._service.answers(PARAMETERS),
             request=over_sources(request, self._service, PARAMETERS, INPUTS),
         ).run(prepared.shard, [self._answered(prepared)], force=force)

@@ -22,7 +22,7 @@ from opensearch_batch.core.runs.run_account import reconcile
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
-from opensearch_batch.services import service
+from opensearch_batch.services.registry import adapter_of, row_error
 from tests.lab import Lab
 
 GOOD = """\
@@ -63,9 +63,9 @@ def spec_file(folder: Path, text: str) -> Path:
 def test_the_tests_of_a_file_go_through_its_processors(tmp_path: Path) -> None:
     """A row that `when` keeps out is neither document nor dead letter."""
     path = spec_file(tmp_path, GOOD)
-    assert check_pipeline(path).mistakes == []
+    assert check_pipeline(path, adapter_of).mistakes == []
     path.write_text(GOOD.replace("title: d, v: [2]", "title: x, v: [2]"))
-    (mistake,) = check_pipeline(path).mistakes
+    (mistake,) = check_pipeline(path, adapter_of).mistakes
     assert mistake == f'{path}:15 tests[0]: a (sagemaker): documents[1].title: "d", not "x"'
 
 
@@ -94,7 +94,7 @@ def test_the_tests_of_a_file_go_through_its_processors(tmp_path: Path) -> None:
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
     """As any other one of the file."""
     with pytest.raises(ConfigError, match=message):
-        load(spec_file(tmp_path, GOOD.replace(old, new)))
+        load(spec_file(tmp_path, GOOD.replace(old, new)), adapter_of)
 
 
 @pytest.mark.parametrize(
@@ -108,21 +108,21 @@ def test_one_of_map_and_processors_makes_the_documents(tmp_path: Path, ingest: s
     """And a condition is asked of what processors leave."""
     head = "source: {uri: s3://documents/in/}\nwork: s3://work\nbatch_predict: {service: sagemaker, model_id: abc}\n"
     with pytest.raises(ConfigError, match=message):
-        load(spec_file(tmp_path, f"{head}ingest: {ingest}\n"))
+        load(spec_file(tmp_path, f"{head}ingest: {ingest}\n"), adapter_of)
 
 
 def test_a_row_has_to_hold_its_record(tmp_path: Path) -> None:
     """Else no processor would find it; the check knows before anything is paid."""
     batch_predict = "batch_predict: {service: sagemaker, model_id: abc, parameters: {DataProcessing: {}}}"
     text = GOOD.replace("batch_predict: {service: sagemaker, model_id: abc}", batch_predict)
-    (mistake,) = check_pipeline(spec_file(tmp_path, text.replace(", prepare: false", ""))).mistakes
+    (mistake,) = check_pipeline(spec_file(tmp_path, text.replace(", prepare: false", "")), adapter_of).mistakes
     assert "books.yaml:4 batch_predict: ingest.processors: rows of sagemaker do not hold their records" in mistake
 
 
 def test_options_are_read_as_data_prepper_reads_them(tmp_path: Path) -> None:
     """A text that YAML takes for a number stays one, and what a task gets means the same."""
     text = GOOD.replace("to_key: chapter", "to_key: 1.50, overwrite_if_to_key_exists: 'TRUE'")
-    processors = load(spec_file(tmp_path, text)).ingest.processors or []
+    processors = load(spec_file(tmp_path, text), adapter_of).ingest.processors or []
     entry = processors[0]["copy_values"]["entries"][0]
     assert (entry["to_key"], entry["overwrite_if_to_key_exists"]) == ("1.50", True)
     kept = [{name: msgspec.to_builtins(options)} for name, options in options_of(processors)]
@@ -186,7 +186,7 @@ class Run:
             self.lab.cluster(),
             work=self.work,
             manifest=self.manifest,
-            service=service("sagemaker"),
+            adapter=adapter_of("sagemaker"),
             answers="beside_record",
             request=IngestRequest(self.index, {}, processors=PROCESSORS, when=when),
         ).run(self.shard, self.answered)
@@ -228,9 +228,11 @@ def test_a_replay_has_the_processors_and_takes_no_map_for_them(lab: Lab, index: 
     report = run.ingest()
     queue = report.dead_letters or ""
     with pytest.raises(ConfigError, match="went through processors, which no field map replaces"):
-        replay(queue, lab.objects, lab.cluster(), request=IngestRequest(index, {"text": "$.text"}))
+        replay(
+            queue, lab.objects, lab.cluster(), request=IngestRequest(index, {"text": "$.text"}), row_error=row_error()
+        )
     lab.node("DELETE", index)
     lab.cluster().create_index(index, loose)
-    found = replay(queue, lab.objects, lab.cluster())
+    found = replay(queue, lab.objects, lab.cluster(), row_error=row_error())
     assert (found.read, found.indexed, found.dead_letters) == (2, 1, 1)
     assert run.documents() == {"f": {"text": "f", "title": "t", "n": "no number", "v": [1, 2.5]}}

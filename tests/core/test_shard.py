@@ -23,7 +23,7 @@ from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.core.types.vector_field import VectorField
-from opensearch_batch.services import service
+from opensearch_batch.services.registry import adapter_of, row_error
 from tests.lab import Lab
 
 FIELD_MAP = {"_id": "$.id", "text": "$.text", "v": "$.SageMakerOutput"}
@@ -79,7 +79,7 @@ class Run:
             self.lab.cluster(),
             work=self.work,
             manifest=manifest,
-            service=service("sagemaker"),
+            adapter=adapter_of("sagemaker"),
             answers="beside_record",
             request=IngestRequest(self.index, field_map or FIELD_MAP),
         ).run(self.shard, [Answered([self.output], None, self.work.job(self.shard.job), "t")], force=force)
@@ -291,7 +291,7 @@ def test_what_the_index_refused_waits_for_a_replay(lab: Lab, bucket: str, index:
     assert run("run-2", field_map).counts == counted(2, unchanged=1, dead=1, nulls=1)
     assert run.writes() == writes
     mended = IngestRequest(index, FIELD_MAP)
-    replayed = replay(report.dead_letters or "", run.objects, lab.cluster(), request=mended)
+    replayed = replay(report.dead_letters or "", run.objects, lab.cluster(), request=mended, row_error=row_error())
     assert (replayed.read, replayed.indexed, replayed.dead_letters) == (1, 1, 0)
     assert run.writes() == writes + 1
     assert run("run-3", field_map).counts == counted(2, unchanged=2, nulls=1)

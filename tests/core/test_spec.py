@@ -10,6 +10,7 @@ import pytest
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.pipeline.spec_reference import page, schema
+from opensearch_batch.services.registry import adapter_of
 
 GOOD = """\
 source:
@@ -34,7 +35,7 @@ def spec_file(folder: Path, text: str) -> Path:
 
 def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
     """What is not said has a default."""
-    spec = load(spec_file(tmp_path, GOOD))
+    spec = load(spec_file(tmp_path, GOOD), adapter_of)
     assert (spec.connections.opensearch, spec.shard.max_records, spec.batch_predict.poll_every_s) == (
         "opensearch_default",
         10_000,
@@ -87,7 +88,7 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:
     """Each message says where and what to write instead."""
     with pytest.raises(ConfigError, match=message):
-        load(spec_file(tmp_path, GOOD.replace(old, new)))
+        load(spec_file(tmp_path, GOOD.replace(old, new)), adapter_of)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_a_template_needs_a_run_that_has_the_value(tmp_path: Path, schedule: str
     """Else every run would fail."""
     text = GOOD.replace("s3://documents/in/", f'"{uri}"') + f"schedule: {schedule}\n"
     with pytest.raises(ConfigError, match=r"books.yaml:11 schedule: "):
-        load(spec_file(tmp_path, text))
+        load(spec_file(tmp_path, text), adapter_of)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +119,15 @@ def test_what_a_missing_value_does_is_said_for_all_or_by_field(
     tmp_path: Path, said: str, found: dict[str, str]
 ) -> None:
     """YAML reads the word null as nothing; here it is the word."""
-    assert load(spec_file(tmp_path, GOOD.replace("  field_map", f"  {said}\n  field_map"))).on_missing == found
+    assert (
+        load(spec_file(tmp_path, GOOD.replace("  field_map", f"  {said}\n  field_map")), adapter_of).on_missing == found
+    )
 
 
 @pytest.mark.parametrize(("said", "cron"), [("none", None), ("'@daily'", "@daily"), ("0 2 * * *", "0 2 * * *")])
 def test_a_schedule_may_be_short(tmp_path: Path, said: str, cron: str | None) -> None:
     """One text, or its parts."""
-    assert load(spec_file(tmp_path, f"{GOOD}schedule: {said}\n")).when.cron == cron
+    assert load(spec_file(tmp_path, f"{GOOD}schedule: {said}\n"), adapter_of).when.cron == cron
 
 
 def test_the_reference_and_the_schema_are_of_these_types() -> None:

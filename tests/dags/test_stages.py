@@ -30,7 +30,7 @@ from opensearch_batch.operators.base import asked_in, run_key_of
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
-from opensearch_batch.services import service
+from opensearch_batch.services.registry import adapter_of
 from tests.core.aws import aws
 
 NAME = "books"
@@ -103,7 +103,7 @@ def test_a_trial_leaves_the_source_news(
 ) -> None:
     """Only what the pipeline's own run prepared is what `new_objects` need not tell of."""
     # One service's parameters will do here: what counts is which one was chosen.
-    adapter = service("sagemaker")
+    adapter = adapter_of("sagemaker")
     monkeypatch.setattr(prepare, "service", lambda name: adapter)  # noqa: ARG005 - as above
     store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a"}\n{"text": "b"}\n')
     dry_run = said.pop("dry_run", False)

@@ -32,6 +32,7 @@ from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.identity import digest
+from opensearch_batch.services.registry import row_error
 
 END_S = 120.0
 
@@ -83,6 +84,7 @@ def ingest(task: Task) -> IngestReport:
         S3Objects(s3),
         cluster,
         work=task.work,
+        row_error=row_error(),
         force=task.force,
         memory_bytes=task.memory_bytes,
         folder=Path(task.folder) if task.folder else None,
@@ -97,6 +99,7 @@ def _recording_each_body(task: Task, objects: Objects, cluster: Cluster) -> Inge
         cluster,
         request=batch.ingest,
         locations=Locations.of(task.work, f"{task.work}/{digest(batch.ingest.index, *batch.sources)}"),
+        row_error=row_error(),
         memory_bytes=task.memory_bytes,
         clock=itertools.count(step=CHECKPOINT_S).__next__,
     ).run(find_sources(batch, objects), force=task.force)

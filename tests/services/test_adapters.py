@@ -18,11 +18,11 @@ from opensearch_batch.core.errors import (
     RetriableError,
     Throttled,
 )
+from opensearch_batch.core.jobs.contract import PredictionRow, explain
 from opensearch_batch.core.opensearch.ml_commons import fill
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.record_ids import position_of, record_id
-from opensearch_batch.services import SERVICES, service
-from opensearch_batch.services.base import PredictionRow, explain
+from opensearch_batch.services.registry import SERVICES, adapter_of
 
 CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
 VALUES = {
@@ -84,8 +84,8 @@ def test_a_record_becomes_the_services_own_line(
 ) -> None:
     """With the record's id, from which the answer is known again."""
     given = parameters(name, **more)
-    service(name).check(given, inputs)
-    made = service(name).request_line(given, inputs)(b'{"a":"A","b":"B","n":1,"q":"say \\"<input>\\"\\n\\\\"}', "r1")
+    adapter_of(name).check(given, inputs)
+    made = adapter_of(name).request_line(given, inputs)(b'{"a":"A","b":"B","n":1,"q":"say \\"<input>\\"\\n\\\\"}', "r1")
     assert json.loads(made) == line
     assert b"\n" not in made
 
@@ -101,7 +101,7 @@ def test_a_record_becomes_the_services_own_line(
 def test_a_record_the_model_could_not_read_is_rejected(name: str, row: bytes, reason: str) -> None:
     """Before it is paid for, with the path."""
     more = {"modelId": TITAN} if name == "bedrock" else {}
-    line = service(name).request_line(parameters(name, **more), ["$.a"])
+    line = adapter_of(name).request_line(parameters(name, **more), ["$.a"])
     with pytest.raises(RecordRejected, match=reason):
         line(row, "r1")
 
@@ -128,7 +128,7 @@ def test_what_cannot_make_a_job_is_refused_before_paying(
 ) -> None:
     """The error names the parameter and the way out."""
     with pytest.raises(ConfigError, match=message):
-        service(name).check(parameters(name, **more), inputs)
+        adapter_of(name).check(parameters(name, **more), inputs)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_parameter_the_service_needs_is_missed(name: str, missing: str) -> Non
     """By its own name."""
     given = {key: value for key, value in parameters(name).items() if key != missing}
     with pytest.raises(ConfigError, match=f"parameters.{missing} is missing"):
-        service(name).check(given, ["$.a"])
+        adapter_of(name).check(given, ["$.a"])
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_a_prediction_stands_where_the_service_puts_it(
     name: str, more: dict[str, Any], inputs: list[str], number: int | None, path: str
 ) -> None:
     """So that a pipeline changes its service and not its field map."""
-    assert service(name).prediction_path(parameters(name, **more), inputs, number) == path
+    assert adapter_of(name).prediction_path(parameters(name, **more), inputs, number) == path
 
 
 @pytest.mark.parametrize("name", list(SERVICES))
@@ -171,10 +171,10 @@ def test_a_prediction_nobody_makes_is_refused(name: str) -> None:
     """The error says how many there are."""
     given = parameters(name, **({"modelId": EMBED} if name == "bedrock" else {}))
     with pytest.raises(ConfigError, match=r"prediction\[1\]: a record has 1 input; the last is prediction\[0\]"):
-        service(name).prediction_path(given, ["$.a"], 1)
+        adapter_of(name).prediction_path(given, ["$.a"], 1)
     if name in {"openai", "bedrock"}:
         with pytest.raises(ConfigError, match="a record has 2 inputs; say which"):
-            service(name).prediction_path(given, ["$.a", "$.b"], None)
+            adapter_of(name).prediction_path(given, ["$.a", "$.b"], None)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_prediction_nobody_makes_is_refused(name: str) -> None:
 )  # fmt: skip
 def test_the_state_is_read_exactly(name: str, told: dict[str, Any], state: str, reason: str) -> None:
     """No substring decides, and a job that ended early but kept rows is not thrown away."""
-    seen = service(name).sighting(told)
+    seen = adapter_of(name).job_status(told)
     assert (seen.state, seen.reason) == (state, reason)
 
 
@@ -224,7 +224,7 @@ def test_the_state_is_read_exactly(name: str, told: dict[str, Any], state: str, 
 )  # fmt: skip
 def test_the_outputs_are_where_the_service_says(name: str, told: dict[str, Any], places: list[str]) -> None:
     """Rows of errors included."""
-    assert service(name).outputs(record(name), told) == places
+    assert adapter_of(name).outputs(record(name), told) == places
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_the_outputs_are_where_the_service_says(name: str, told: dict[str, Any],
 )  # fmt: skip
 def test_a_row_names_its_record_or_says_why_it_has_none(name: str, row: bytes, read: PredictionRow) -> None:
     """The service's own reason is kept."""
-    assert service(name).row(row) == read
+    assert adapter_of(name).row(row) == read
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_job_is_known_by_what_only_it_has(
     is_it: bool,  # noqa: FBT001 - a case
 ) -> None:
     """An orphan is taken for ours only if it is."""
-    assert service(name).is_job(record(name, staged=staged, remote_job=known), told) is is_it
+    assert adapter_of(name).is_job(record(name, staged=staged, remote_job=known), told) is is_it
 
 
 @pytest.mark.parametrize(
@@ -291,13 +291,13 @@ def test_a_job_is_known_by_what_only_it_has(
 )  # fmt: skip
 def test_a_job_overrides_what_differs_from_job_to_job(name: str, staged: dict[str, str], sent: dict[str, Any]) -> None:
     """The rest is the connector's."""
-    assert service(name).batch_predict_parameters(record(name, staged=staged), parameters(name)) == sent
+    assert adapter_of(name).batch_predict_parameters(record(name, staged=staged), parameters(name)) == sent
 
 
 @pytest.mark.parametrize("name", list(SERVICES))
 def test_a_refusal_means_what_the_service_means(name: str) -> None:
     """Not now, broken there, or wrong here."""
-    adapter = service(name)
+    adapter = adapter_of(name)
     for code in adapter.errors.throttle:
         assert type(explain(adapter, RemoteError("x", status=400, code=code))) is Throttled
     assert type(explain(adapter, RemoteError("x", status=429, code=""))) is Throttled
@@ -314,13 +314,13 @@ def test_a_refusal_means_what_the_service_means(name: str) -> None:
 )
 def test_a_users_own_words_of_errors_are_none_of_sagemakers(row: bytes) -> None:
     """Its rows hold the whole record."""
-    assert service("sagemaker").row(row).error is None
+    assert adapter_of("sagemaker").row(row).error is None
 
 
 def test_a_spent_budget_is_no_throttling() -> None:
     """OpenAI answers 429 for both."""
     error = RemoteError("x", status=429, code="insufficient_quota")
-    assert type(explain(service("openai"), error)) is ConfigError
+    assert type(explain(adapter_of("openai"), error)) is ConfigError
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_a_spent_budget_is_no_throttling() -> None:
 )
 def test_bedrock_is_known_by_its_words(text: str, kind: type[BatchError]) -> None:
     """ML Commons passes on no header, and Bedrock names its errors nowhere else."""
-    assert type(explain(service("bedrock"), RemoteError(text, status=400, code=""))) is kind
+    assert type(explain(adapter_of("bedrock"), RemoteError(text, status=400, code=""))) is kind
 
 
 @pytest.mark.parametrize("name", list(SERVICES))
@@ -343,7 +343,7 @@ def test_the_identity_is_the_same_however_ml_commons_keeps_a_parameter(name: str
     written = fill(json.loads((CONNECTORS / f"{name}.json").read_text()), VALUES, "connector")["parameters"]
     written |= {"Environment": {"A": "1"}}
     kept = {key: value if isinstance(value, str) else json.dumps(value) for key, value in written.items()}
-    adapter = service(name)
+    adapter = adapter_of(name)
     assert adapter.identity(written) == adapter.identity(kept)
     assert adapter.prediction_path(written, ["$.a"]) == adapter.prediction_path(kept, ["$.a"])
 
@@ -359,4 +359,4 @@ def test_a_record_id_is_what_every_service_takes() -> None:
 )
 def test_a_job_takes_so_many_inputs(name: str, inputs: int, records: int) -> None:
     """OpenAI counts the texts of all records together."""
-    assert service(name).limits.records_at_most(inputs) == records
+    assert adapter_of(name).limits.records_at_most(inputs) == records

@@ -19,10 +19,10 @@ from opensearch_batch.core.storage.cohere_datasets import CohereDatasets
 from opensearch_batch.core.storage.openai_files import OpenAIFiles
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import JobRecord
-from opensearch_batch.services import provider, service
 from opensearch_batch.services.providers.cohere import VALIDATION_MOST_S, CohereProvider
 from opensearch_batch.services.providers.openai import SPOOL_BYTES
 from opensearch_batch.services.providers.stopping import stop_if_live
+from opensearch_batch.services.registry import adapter_of, client_of
 from tests.local_stack.ai_services.stand import BUCKET, SECRET_KEY, Stand, request, wait_until
 
 ALL = ["sagemaker", "bedrock", "openai", "cohere"]
@@ -44,11 +44,11 @@ Client = Any
 class Way:
     """One service, our own way to it, and the calls ML Commons would make in the same place."""
 
-    def __init__(self, stand: Stand, name: str, client: Client) -> None:
-        self.stand, self.name, self.client = stand, name, client
+    def __init__(self, stand: Stand, name: str, api: Client) -> None:
+        self.stand, self.name, self.api = stand, name, api
         self.objects = S3Objects(stand.s3)
-        self.provider = provider(name, client=client, objects=self.objects)
-        self.adapter = service(name)
+        self.client = client_of(name, client=api, objects=self.objects)
+        self.adapter = adapter_of(name)
 
     def record(self, job: str | None = None) -> JobRecord:
         """The record of a job whose shard is staged."""
@@ -56,25 +56,25 @@ class Way:
         uri = f"s3://{BUCKET}/{job}/input.jsonl"
         self.objects.write(uri, LINES.get(self.name, b'{"text":"one"}\n'))
         record = JobRecord("k", job, self.name, "m", uri, f"s3://{BUCKET}/{job}/output/", 0.0)
-        return msgspec.structs.replace(record, staged=self.provider.stage(uri, job))
+        return msgspec.structs.replace(record, staged=self.client.stage(uri, job))
 
     def submit(self, record: JobRecord) -> None:
         """Submit a job as ML Commons does; nobody keeps the answer."""
         submits: dict[str, Callable[[], Any]] = {
-            "sagemaker": lambda: self.client.create_transform_job(
+            "sagemaker": lambda: self.api.create_transform_job(
                 **request(record.name, f"{record.name}/input.jsonl", f"{record.name}/output/")
             ),
-            "bedrock": lambda: self.client.create_model_invocation_job(
+            "bedrock": lambda: self.api.create_model_invocation_job(
                 jobName=record.name,
                 modelId="amazon.titan-embed-text-v2:0",
                 roleArn="arn:aws:iam::123456789012:role/batch",
                 inputDataConfig={"s3InputDataConfig": {"s3Uri": record.input}},
                 outputDataConfig={"s3OutputDataConfig": {"s3Uri": record.output}},
             ),
-            "openai": lambda: self.client.batches.create(
+            "openai": lambda: self.api.batches.create(
                 input_file_id=record.staged["input_file_id"], endpoint="/v1/embeddings", completion_window="24h"
             ),
-            "cohere": lambda: self.client.embed_jobs.create(
+            "cohere": lambda: self.api.embed_jobs.create(
                 model="embed-english-v3.0",
                 dataset_id=record.staged["dataset_id"],
                 input_type="search_document",
@@ -88,7 +88,7 @@ class Way:
         self.stand.fault("delay", service=self.name, operation=SUBMIT[self.name], seconds=3600)
 
 
-def client_of(name: str, url: str, key: str = SECRET_KEY) -> Client:
+def api_of(name: str, url: str, key: str = SECRET_KEY) -> Client:
     """A service's own client, which asks once."""
     if name == "openai":
         return openai.OpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0)
@@ -111,7 +111,7 @@ def open_client() -> Iterator[Callable[..., Client]]:
     with ExitStack() as stack:
 
         def made(name: str, url: str, key: str = SECRET_KEY) -> Client:
-            client = client_of(name, url, key)
+            client = api_of(name, url, key)
             close = client.__exit__ if name == "cohere" else lambda *_: client.close()
             stack.push(lambda *_: close(None, None, None))
             return client
@@ -130,19 +130,19 @@ def test_an_orphan_is_found_looked_at_and_stopped(way: Callable[[str], Way], nam
     """Its answers are the service's own words, which the adapter reads; stopping it twice is stopping it once."""
     it = way(name)
     record, other = it.record(), it.record()
-    assert it.provider.find(record) is None
+    assert it.client.find(record) is None
     it.delayed()
     it.submit(record)
-    found = it.provider.find(record)
+    found = it.client.find(record)
     assert found is not None
     assert it.adapter.is_job(record, found)
     assert not it.adapter.is_job(other, found)
-    assert it.provider.find(other) is None
+    assert it.client.find(other) is None
     known = msgspec.structs.replace(record, remote_job=msgspec.json.decode(msgspec.json.encode(found)))
-    assert it.adapter.sighting(it.provider.look(known)).state == "RUNNING"
-    it.provider.stop(known)
-    wait_until(lambda: it.adapter.sighting(it.provider.look(known)).state == "CANCELLED", f"{name} stops the job")
-    it.provider.stop(known)
+    assert it.adapter.job_status(it.client.look(known)).state == "RUNNING"
+    it.client.stop(known)
+    wait_until(lambda: it.adapter.job_status(it.client.look(known)).state == "CANCELLED", f"{name} stops the job")
+    it.client.stop(known)
 
 
 @pytest.mark.parametrize("name", ["sagemaker", "bedrock"])
@@ -152,8 +152,8 @@ def test_a_job_whose_name_begins_alike_is_another(way: Callable[[str], Way], nam
     longer = it.record()
     it.delayed()
     it.submit(longer)
-    assert it.provider.find(it.record(longer.name[:-1])) is None
-    assert it.provider.find(longer) is not None
+    assert it.client.find(it.record(longer.name[:-1])) is None
+    assert it.client.find(longer) is not None
 
 
 def test_old_batches_are_not_listed_to_the_end(way: Callable[[str], Way]) -> None:
@@ -163,9 +163,9 @@ def test_old_batches_are_not_listed_to_the_end(way: Callable[[str], Way]) -> Non
     for each in (record, newer):
         it.delayed()
         it.submit(each)
-    newest_at_s = it.client.batches.list(limit=1).data[0].created_at
+    newest_at_s = it.api.batches.list(limit=1).data[0].created_at
     intents = [msgspec.structs.replace(record, intended_at=newest_at_s + later) for later in (3600.0, 3601.0)]
-    assert [it.provider.find(each) is not None for each in intents] == [True, False]
+    assert [it.client.find(each) is not None for each in intents] == [True, False]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -176,7 +176,7 @@ def test_a_job_nobody_knows_is_said_to_be_none(way: Callable[[str], Way], name: 
     known = {"openai": {"id": "batch_0"}, "cohere": {"job_id": "0"}}.get(name, {})
     arn = "arn:aws:bedrock:us-east-1:123456789012:model-invocation-job/abcdefghijkl"
     for remote_job in ({}, {"jobArn": arn} if name == "bedrock" else known):
-        for call in (it.provider.look, it.provider.stop):
+        for call in (it.client.look, it.client.stop):
             with pytest.raises(NotFound):
                 call(msgspec.structs.replace(record, remote_job=remote_job))
 
@@ -185,8 +185,8 @@ def test_a_job_nobody_knows_is_said_to_be_none(way: Callable[[str], Way], name: 
 def test_what_reads_from_s3_needs_no_upload(way: Callable[[str], Way], name: str) -> None:
     """Nothing is staged, and nothing is taken back."""
     it = way(name)
-    assert it.provider.stage("s3://nowhere/at-all", "n") == {}
-    it.provider.unstage({})
+    assert it.client.stage("s3://nowhere/at-all", "n") == {}
+    it.client.unstage({})
 
 
 def test_a_shard_is_uploaded_whole_however_large(way: Callable[[str], Way]) -> None:
@@ -194,14 +194,14 @@ def test_a_shard_is_uploaded_whole_however_large(way: Callable[[str], Way]) -> N
     it = way("openai")
     content = bytes(range(256)) * (SPOOL_BYTES // 256) + b"the end"
     it.objects.write(f"s3://{BUCKET}/large", content)
-    staged = it.provider.stage(f"s3://{BUCKET}/large", "large")
-    file = it.client.files.retrieve(staged["input_file_id"])
+    staged = it.client.stage(f"s3://{BUCKET}/large", "large")
+    file = it.api.files.retrieve(staged["input_file_id"])
     assert (file.filename, file.purpose, file.bytes) == ("large.jsonl", "batch", len(content))
-    assert it.client.files.content(file.id).content == content
+    assert it.api.files.content(file.id).content == content
     for _ in range(2):
-        it.provider.unstage(staged)
+        it.client.unstage(staged)
     with pytest.raises(openai.NotFoundError):
-        it.client.files.retrieve(file.id)
+        it.api.files.retrieve(file.id)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("openai", OpenAIFiles), ("cohere", CohereDatasets)])
@@ -209,8 +209,8 @@ def test_what_lies_at_a_service_can_be_removed(way: Callable[[str], Way], name: 
     """Its outputs go with all else when their time has come; once, and again without an error."""
     it = way(name)
     it.objects.write(f"s3://{BUCKET}/one", b'{"text":"a","record_id":"r0"}\n')
-    (file_id,) = it.provider.stage(f"s3://{BUCKET}/one", "one").values()
-    store, uri = kind(it.client), f"{name}://{file_id}"
+    (file_id,) = it.client.stage(f"s3://{BUCKET}/one", "one").values()
+    store, uri = kind(it.api), f"{name}://{file_id}"
     assert store.head(uri) is not None
     for _ in range(2):
         store.delete(uri)
@@ -227,20 +227,20 @@ def test_a_dataset_keeps_the_ids_and_is_waited_for(ai_stand: Stand, way: Callabl
         wait_until(lambda: bool(parts()), "the dataset is validated")
 
     def parts() -> list[Any]:
-        (newest,) = it.client.datasets.list(limit=1).datasets
+        (newest,) = it.api.datasets.list(limit=1).datasets
         return list(newest.dataset_parts or [])
 
     it.objects.write(f"s3://{BUCKET}/one", LINES["cohere"])
     ai_stand.fault("delay", service="cohere", operation="CreateDataset", seconds=1)
-    made = CohereProvider(it.client, it.objects, clock=lambda: 0.0, sleep=sleep)
+    made = CohereProvider(it.api, it.objects, clock=lambda: 0.0, sleep=sleep)
     staged = made.stage(f"s3://{BUCKET}/one", "one")
     assert slept == [2.0]
-    dataset = it.client.datasets.get(staged["dataset_id"]).dataset
+    dataset = it.api.datasets.get(staged["dataset_id"]).dataset
     assert (dataset.validation_status, dataset.preserve_fields) == ("validated", ["record_id"])
     for _ in range(2):
         made.unstage(staged)
     with pytest.raises(cohere.NotFoundError):
-        it.client.datasets.get(staged["dataset_id"])
+        it.api.datasets.get(staged["dataset_id"])
 
 
 @pytest.mark.parametrize(
@@ -255,17 +255,17 @@ def test_a_dataset_that_is_not_validated_is_taken_back(
 ) -> None:
     """Nobody would know of it."""
     it = way("cohere")
-    before = [dataset.id for dataset in it.client.datasets.list().datasets]
+    before = [dataset.id for dataset in it.api.datasets.list().datasets]
     times = iter([0.0, 1.0, VALIDATION_MOST_S])
     slept: list[float] = []
     it.objects.write(f"s3://{BUCKET}/one", LINES["cohere"])
     ai_stand.fault(fault, service="cohere", operation="CreateDataset", seconds=3600)
     with pytest.raises(error, match=message):
-        CohereProvider(it.client, it.objects, clock=lambda: next(times), sleep=slept.append).stage(
+        CohereProvider(it.api, it.objects, clock=lambda: next(times), sleep=slept.append).stage(
             f"s3://{BUCKET}/one", "one"
         )
     assert slept == ([2.0] if fault == "delay" else [])
-    assert [dataset.id for dataset in it.client.datasets.list().datasets] == before
+    assert [dataset.id for dataset in it.api.datasets.list().datasets] == before
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -278,9 +278,9 @@ def test_not_now_and_broken_there_can_be_tried_again(
     record = it.record()
     ai_stand.fault(fault, service=name)
     with pytest.raises(error) as raised:
-        it.provider.find(record)
+        it.client.find(record)
     assert type(raised.value) is error
-    assert it.provider.find(record) is None
+    assert it.client.find(record) is None
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -290,7 +290,7 @@ def test_a_refused_key_is_for_a_person_and_stays_unsaid(
     """No retry would help."""
     it = way(name)
     record = it.record()
-    wrong = provider(name, client=open_client(name, it.stand.app_url, "sk-wrong-key"), objects=it.objects)
+    wrong = client_of(name, client=open_client(name, it.stand.app_url, "sk-wrong-key"), objects=it.objects)
     with pytest.raises(ConfigError, match=r"mend the (AWS )?connection") as raised:
         wrong.find(record)
     assert "sk-wrong-key" not in str(raised.value)
@@ -303,7 +303,7 @@ def test_a_service_that_is_away_can_be_tried_again(
     """No server on the port."""
     it = way(name)
     record = it.record()
-    away = provider(name, client=open_client(name, NOWHERE), objects=it.objects)
+    away = client_of(name, client=open_client(name, NOWHERE), objects=it.objects)
     with pytest.raises(RetriableError, match="does not answer"):
         away.find(record)
 
@@ -312,7 +312,7 @@ def test_a_call_that_cannot_leave_is_for_a_person(way: Callable[[str], Way]) -> 
     """No retry makes a name of it that AWS takes."""
     it = way("sagemaker")
     with pytest.raises(ConfigError, match="Parameter validation failed"):
-        it.provider.look(msgspec.structs.replace(it.record(), name=""))
+        it.client.look(msgspec.structs.replace(it.record(), name=""))
 
 
 @pytest.mark.parametrize("refusal", [ConfigError("ended"), FatalError("ended")])
@@ -336,4 +336,4 @@ def test_an_unknown_service_is_named_with_the_nearest(way: Callable[[str], Way])
     it = way("cohere")
     known = "sagemaker, bedrock, openai, cohere"
     with pytest.raises(ConfigError, match=rf"no AI service 'coherent'; known: {known}. Did you mean 'cohere'\?"):
-        provider("coherent", client=it.client, objects=it.objects)
+        client_of("coherent", client=it.api, objects=it.objects)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.jobs.contract import PredictionRow
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.opensearch.ml_commons import _same, fill
 from opensearch_batch.core.types.job import JobRecord
-from opensearch_batch.services.base import PredictionRow
 from opensearch_batch.services.sagemaker import SageMaker
 
 CONNECTOR = Path(__file__).resolve().parents[2] / "include" / "connectors" / "sagemaker.json"
@@ -94,7 +94,7 @@ def test_machine_sizes_and_places_are_no_part_of_the_identity(parameters: dict[s
 )  # fmt: skip
 def test_the_state_is_read_exactly(status: str | None, state: Any) -> None:
     """No substring decides: `incomplete` is not complete."""
-    assert SageMaker().sighting({"TransformJobStatus": status, "FailureReason": None}) == JobStatus(state)
+    assert SageMaker().job_status({"TransformJobStatus": status, "FailureReason": None}) == JobStatus(state)
 
 
 @pytest.mark.parametrize("name", ["p", "Ünï çøde!", "a" * 200, "--"])

@@ -18,6 +18,7 @@ from opensearch_batch.core.ingest.engine import DONE
 from opensearch_batch.core.pipeline.check import Checked
 from opensearch_batch.core.pipeline.estimate import Estimate
 from opensearch_batch.core.pipeline.file import pipeline_files
+from opensearch_batch.services.registry import adapter_of
 
 FOLDER = Path("include/pipelines")
 
@@ -64,7 +65,7 @@ class Check(Command[CheckAccount]):
     def work(self) -> None:
         """Check each file; a mistake in one does not hide those of others."""
         listing = None if self._listing is None else self._listing.read_text(encoding="utf-8")
-        found = check_pipelines(_pipeline_files(self._files), listing)
+        found = check_pipelines(_pipeline_files(self._files), adapter_of, listing)
         mistakes = sum(len(checked.mistakes) for checked in found)
         self.tell(
             state=REFUSED if mistakes else DONE,

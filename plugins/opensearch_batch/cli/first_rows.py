@@ -9,7 +9,7 @@ import msgspec
 
 from opensearch_batch.core.formats.lines import read_rows
 from opensearch_batch.core.ingest.bulk import Item, fields_of
-from opensearch_batch.core.ingest.documents import Documents, Entry
+from opensearch_batch.core.ingest.documents import Documents, Entry, RowError
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
@@ -70,7 +70,12 @@ class FirstRows:
 
 
 def look_at(
-    request: IngestRequest, sources: Sequence[Source], objects: Objects, *, vectors: Sequence[VectorField]
+    request: IngestRequest,
+    sources: Sequence[Source],
+    objects: Objects,
+    *,
+    vectors: Sequence[VectorField],
+    row_error: RowError,
 ) -> Look:
     """Make the documents of the first rows.
 
@@ -81,7 +86,9 @@ def look_at(
     field_map = compile_map(request, sources=len(sources), vectors=vectors)
 
     def documents(request: IngestRequest, read: FirstRows) -> Documents:
-        return Documents(request, field_map, sources, objects=objects, read=read, memory_bytes=MEMORY_BYTES)
+        return Documents(
+            request, field_map, sources, objects=objects, read=read, row_error=row_error, memory_bytes=MEMORY_BYTES
+        )
 
     # Where there are more rows, a partner may be among them: that it was not seen proves nothing.
     lenient = msgspec.structs.replace(request, on_unmatched="index_partial")

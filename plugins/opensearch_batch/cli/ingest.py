@@ -19,6 +19,7 @@ from opensearch_batch.cli.watch import ProgressDisplay, bytes_to_read, is_watche
 from opensearch_batch.core.ingest.engine import find_sources, ingest_request
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
+from opensearch_batch.services.registry import row_error
 
 MIB = 1 << 20
 
@@ -137,6 +138,7 @@ class Ingestion(Command[IngestAccount]):
                 objects,
                 cluster,
                 work=work,
+                row_error=row_error(),
                 force=settings.force,
                 memory_bytes=settings.memory_bytes,
                 folder=settings.spill_folder,

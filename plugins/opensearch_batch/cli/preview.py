@@ -19,6 +19,7 @@ from opensearch_batch.core.ingest.target import check_target
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.vector_field import VectorField
+from opensearch_batch.services.registry import row_error
 
 LISTED_OBJECTS = 10
 
@@ -69,7 +70,7 @@ class Preview(Command[PreviewAccount]):
         refuse_twice(sources)
         self.tell(sources=[SourceFound(source.name, list(source.objects)) for source in sources])
         vectors = self._look_at_index(batch.ingest)
-        look = look_at(batch.ingest, sources, objects, vectors=vectors)
+        look = look_at(batch.ingest, sources, objects, vectors=vectors, row_error=row_error())
         self.tell(state=DRY_RUN, **msgspec.structs.asdict(look))
         if not look.whole and len(sources) > 1:
             self._remark("only the first rows of each source were looked at: partners may be among the others")

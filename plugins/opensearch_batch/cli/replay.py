@@ -17,6 +17,7 @@ from opensearch_batch.cli.watch import ProgressDisplay
 from opensearch_batch.core.ingest import replay as core
 from opensearch_batch.core.ingest.engine import DONE, DONE_WITH_DEAD_LETTERS
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.services.registry import row_error
 
 
 class ReplayAccount(Account, frozen=True, kw_only=True):
@@ -89,7 +90,14 @@ class Replay(Command[ReplayAccount]):
                 documents = report.indexed + report.unchanged
                 watch.see(rows=report.read, documents=documents, dead_letters=report.dead_letters)
 
-            report = core.replay(self.account.queue or "", objects, cluster, request=_mended(file), on_progress=see)
+            report = core.replay(
+                self.account.queue or "",
+                objects,
+                cluster,
+                request=_mended(file),
+                row_error=row_error(),
+                on_progress=see,
+            )
         self._count(report)
         self.tell(state=DONE_WITH_DEAD_LETTERS if report.dead_letters else DONE)
 

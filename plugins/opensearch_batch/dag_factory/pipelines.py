@@ -24,6 +24,7 @@ from opensearch_batch.operators.prepare import OpenSearchPrepareOperator, withou
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
 from opensearch_batch.operators.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.operators.repair import OpenSearchRepairOperator
+from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import OpenSearchMLTaskSensor
 
 # Keys that a pipeline file of ours has, and those that say that it may be Data Prepper's all the same.
@@ -94,7 +95,7 @@ def pipeline_dag(path: Path) -> DAG:
     Raises:
         ConfigError: the file, or a file it names, says something a pipeline cannot.
     """
-    file = PipelineFile(path)
+    file = PipelineFile(path, adapter_of)
     spec = file.spec
     schedule = schedule_of(file.name, spec)
     with DAG(

@@ -11,29 +11,29 @@ from opensearch_batch.hooks.opensearch import AWS_CONN_ID, aws_client, connectio
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+    from opensearch_batch.core.jobs.contract import ServiceClient
     from opensearch_batch.core.storage.cohere_datasets import CohereDatasets
     from opensearch_batch.core.storage.openai_files import OpenAIFiles
-    from opensearch_batch.services.base import Provider
 
 # Services with keys of their own: the connection that holds the key, and its name in a connector's credential.
 AI_CONN_IDS = {"openai": "openai_default", "cohere": "cohere_default"}
 KEY_NAMES = {"openai": "openAI_key", "cohere": "cohere_key"}
 
 
-def provider_of(service: str, *, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = None) -> Provider:
+def provider_of(service: str, *, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = None) -> ServiceClient:
     """Return our own way to a service's API.
 
     Raises:
         ConfigError: its connection is missing or has no key.
     """
-    from opensearch_batch.services import provider
+    from opensearch_batch.services.registry import client_of
 
     store = objects(aws_conn_id)
     if service == "openai":
-        return provider(service, client=openai_client_of(ai_conn_id), objects=store)
+        return client_of(service, client=openai_client_of(ai_conn_id), objects=store)
     if service == "cohere":
-        return provider(service, client=cohere_client_of(ai_conn_id), objects=store)
-    return provider(service, client=aws_client(service, aws_conn_id), objects=store)
+        return client_of(service, client=cohere_client_of(ai_conn_id), objects=store)
+    return client_of(service, client=aws_client(service, aws_conn_id), objects=store)
 
 
 def outputs_store(*, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = None) -> Stores:

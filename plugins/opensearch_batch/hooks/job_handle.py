@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
+from opensearch_batch.core.jobs.contract import ServiceClient
 from opensearch_batch.core.jobs.input_check import end_of
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Answered
@@ -23,8 +24,7 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord
 from opensearch_batch.hooks.ai_services import provider_of
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook, Shared, objects
-from opensearch_batch.services import service
-from opensearch_batch.services.base import Provider
+from opensearch_batch.services.registry import adapter_of
 
 T = TypeVar("T")
 NAMED_AT_MOST = 3
@@ -157,7 +157,7 @@ class JobHandle:
             log.warning("%s", error)
 
     def _outputs(self, record: JobRecord, end: End) -> list[str]:
-        outputs = service(self._service_name).outputs(record, record.remote_job)
+        outputs = adapter_of(self._service_name).outputs(record, record.remote_job)
         if end.state not in BAD_ENDS:
             return outputs
         # A service names its own files; a place on S3 is where rows would lie, had the job come so far.
@@ -176,8 +176,8 @@ class JobHandle:
     def _objects(self) -> Objects:
         return shared("aws", self._aws_conn_id, lambda: objects(self._aws_conn_id))
 
-    def _provider(self) -> Provider:
-        def make() -> Provider:
+    def _provider(self) -> ServiceClient:
+        def make() -> ServiceClient:
             return provider_of(self._service_name, aws_conn_id=self._aws_conn_id, ai_conn_id=self._ai_conn_id)
 
         return shared(self._service_name, f"{self._aws_conn_id} {self._ai_conn_id or ''}".rstrip(), make)

@@ -21,6 +21,7 @@ from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.hooks.ai_services import AI_CONN_IDS, openai_files
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.operators.base import errors_end_the_task, forced, run_key_of, summary, work_of
+from opensearch_batch.services.registry import row_error
 
 if TYPE_CHECKING:
     from opensearch_batch.core.storage.by_uri import Stores
@@ -88,6 +89,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
                 store,
                 OpenSearchMLHook(self.opensearch_conn_id).cluster,
                 work=f"{work.root}/{work.pipeline}/ingested",
+                row_error=row_error(),
                 force=forced(context),
                 on_progress=_Progress(self),
             )

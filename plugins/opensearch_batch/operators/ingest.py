@@ -21,7 +21,7 @@ from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
 from opensearch_batch.operators.base import errors_end_the_task, forced, run_key_of, summary, work_of
-from opensearch_batch.services import service
+from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import polled
 
 
@@ -131,7 +131,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
             first = polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index))
             account = ti.xcom_pull(task_ids=self.repair, map_indexes=ti.map_index)
             store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-            work, adapter = work_of(self.work, context), service(self.service)
+            work, adapter = work_of(self.work, context), adapter_of(self.service)
             manifest = load_manifest(store, work.manifest(run_key_of(context)))
             request = msgspec.structs.replace(self.request, index=self.index)
             shard = msgspec.convert(self.shard, Shard)
@@ -142,7 +142,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
                 OpenSearchMLHook(self.opensearch_conn_id).cluster,
                 work=work,
                 manifest=manifest,
-                service=adapter,
+                adapter=adapter,
                 answers=adapter.answers(manifest.parameters),
                 request=over_sources(request, adapter, manifest.parameters, manifest.inputs),
                 dead_letters=self.dead_letters,

@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.prediction_map import check_ready_made, holds_record, over_sources, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.opensearch.cloudformation import model_of_stack
 from opensearch_batch.core.opensearch.cluster import check_dimension, vector_fields
 from opensearch_batch.core.opensearch.ml_commons import Model, fill
@@ -40,8 +41,7 @@ from opensearch_batch.hooks.opensearch import (
 )
 from opensearch_batch.links.opensearch import DeadLettersLink
 from opensearch_batch.operators.base import chosen, errors_end_the_task, refuse_many, run_key_of, work_of
-from opensearch_batch.services import service
-from opensearch_batch.services.base import Service, job_keys
+from opensearch_batch.services.registry import adapter_of
 
 
 class OpenSearchPrepareOperator(BaseOperator):
@@ -185,7 +185,7 @@ class OpenSearchPrepareOperator(BaseOperator):
                 note_prepared(store, work, found, done=False)
             model = self._model(dry_run=dry_run)
             parameters = {**model.parameters, **chosen(self.parameters)}
-            adapter = service(self.service)
+            adapter = adapter_of(self.service)
             adapter.check(parameters, self.inputs)
             vectors = self._check_index(adapter, parameters, dry_run=dry_run)
             cut = self._cut(store, work, run_key_of(context), found, parameters, writes=not dry_run)
@@ -234,7 +234,9 @@ class OpenSearchPrepareOperator(BaseOperator):
             self.log.info("dry run: %s", line)
         context["ti"].xcom_push(key="plan", value=msgspec.to_builtins(planned))
 
-    def _check_index(self, adapter: Service, parameters: Mapping[str, Any], *, dry_run: bool) -> list[VectorField]:
+    def _check_index(
+        self, adapter: ServiceAdapter, parameters: Mapping[str, Any], *, dry_run: bool
+    ) -> list[VectorField]:
         """Make sure that what the job will predict fits the index, which is created here if a body is given.
 
         Returns the mapped vector fields.
@@ -298,7 +300,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         writes: bool,
     ) -> Manifest:
         """Cut the source; the manifest lacks model and vectors yet."""
-        adapter, inputs = service(self.service), tuple(self.inputs)
+        adapter, inputs = adapter_of(self.service), tuple(self.inputs)
         with DeadLetters(store, work.dead_letters(run_key, "prepare")) as dead:
             if self.ready_made:
                 shards, counts = self._take_ready_made(store, found, adapter, parameters)
@@ -328,7 +330,7 @@ class OpenSearchPrepareOperator(BaseOperator):
             )
 
     def _take_ready_made(
-        self, store: S3Objects, found: Listing, adapter: Service, parameters: Mapping[str, Any]
+        self, store: S3Objects, found: Listing, adapter: ServiceAdapter, parameters: Mapping[str, Any]
     ) -> tuple[list[PreparedShard], PrepareCounts]:
         if self.limit:
             raise ConfigError("source.prepare is false: objects go as they are, so max_records cannot cut them")
@@ -336,7 +338,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         job_key = job_keys(adapter, parameters, self.inputs)
         return take_ready_made(store, found, limits=self._limits(adapter), job_key=job_key)
 
-    def _limits(self, adapter: Service) -> ShardLimits:
+    def _limits(self, adapter: ServiceAdapter) -> ShardLimits:
         return adapter.limits.of_shard(self.max_records, self.max_bytes, inputs=len(self.inputs))
 
 

@@ -24,7 +24,7 @@ from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.operators.base import asked_in, chosen, errors_end_the_task, run_key_of, work_of
 from opensearch_batch.operators.submission import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
-from opensearch_batch.services import service
+from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import MLTaskTrigger, polled
 
 
@@ -128,7 +128,7 @@ class OpenSearchRepairOperator(BaseOperator):
             store,
             work,
             msgspec.convert(self.shard, Shard),
-            service=service(self.service),
+            adapter=adapter_of(self.service),
             parameters=load_manifest(store, work.manifest(run_key_of(context))).parameters,
             inputs=self.inputs,
             rounds=self.rounds,

@@ -15,6 +15,7 @@ from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
 from opensearch_batch.operators.base import errors_end_the_task
+from opensearch_batch.services.registry import row_error
 
 
 class OpenSearchReplayOperator(BaseOperator):
@@ -61,6 +62,7 @@ class OpenSearchReplayOperator(BaseOperator):
                 store,
                 OpenSearchMLHook(self.opensearch_conn_id).cluster,
                 request=mended(store, self.dead_letters, field_map) if field_map else None,
+                row_error=row_error(),
                 on_progress=lambda so_far: self.log.info("%s", so_far),
             )
         self.log.info("%s", report)

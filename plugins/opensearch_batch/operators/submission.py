@@ -17,6 +17,7 @@ import msgspec
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, Throttled
+from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.jobs.input_check import refuse_changed
 from opensearch_batch.core.jobs.job_records import Decision, JobRecords, decide
 from opensearch_batch.core.jobs.poll_policy import PATIENCE_S
@@ -30,8 +31,7 @@ from opensearch_batch.core.types.manifest import JOB_NAME, Shard
 from opensearch_batch.hooks.ai_services import provider_of
 from opensearch_batch.hooks.job_handle import shared
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook, objects
-from opensearch_batch.services import service
-from opensearch_batch.services.base import Service
+from opensearch_batch.services.registry import adapter_of
 
 TRIGGER = "opensearch_batch.operators.submission.SubmitTrigger"
 RETRY_TIME_WINDOW_S = 600.0
@@ -83,7 +83,7 @@ class Submit:
         self._work = work
         self._terms = terms
         self._objects: Objects = objects(terms.aws_conn_id)
-        self._service: Service = service(terms.service)
+        self._service: ServiceAdapter = adapter_of(terms.service)
         ml = OpenSearchMLHook(terms.opensearch_conn_id).ml
         self._through = ThroughMLCommons(
             ml,

@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.jobs.contract import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord, State
-from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_line, texts_reader
 from opensearch_batch.services.parameters import nested_object
 from opensearch_batch.services.row_errors import provider_error
@@ -163,7 +163,7 @@ class Bedrock:
         known = record.remote_job.get("jobArn")
         return remote_job.get("jobName") == record.name or (known is not None and remote_job.get("jobArn") == known)
 
-    def sighting(self, remote_job: Mapping[str, Any]) -> JobStatus:
+    def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read status; a task ML Commons has not refreshed yet has none and is running."""
         status = str(remote_job.get("status"))
         return JobStatus(_STATES.get(status, "RUNNING"), str(remote_job.get("message") or ""))

@@ -16,12 +16,12 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.jobs.contract import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.core.types.record_ids import RECORD_ID
-from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_line
 from opensearch_batch.services.parameters import nested
 
@@ -121,7 +121,7 @@ class Cohere:
         staged = record.staged.get(DATASET)
         return staged is not None and remote_job.get("input_dataset_id") == staged
 
-    def sighting(self, remote_job: Mapping[str, Any]) -> JobStatus:
+    def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read status: ``complete``, not ``completed``."""
         state = _STATES.get(str(remote_job.get("status")), "RUNNING")
         if state == "COMPLETED" and not remote_job.get("output_dataset_id"):

@@ -15,10 +15,10 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.jobs.contract import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.job import JobRecord, State
-from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_line
 from opensearch_batch.services.parameters import nested_object
 from opensearch_batch.services.row_errors import provider_error
@@ -116,7 +116,7 @@ class OpenAI:
         """Compare by the file, which was uploaded for this job alone."""
         return FILE in record.staged and remote_job.get(FILE) == record.staged[FILE]
 
-    def sighting(self, remote_job: Mapping[str, Any]) -> JobStatus:
+    def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read status; a batch that expired but kept some answers is completed in part."""
         status = str(remote_job.get("status"))
         state, reason = _STATES.get(status, "RUNNING"), _reason(remote_job)

@@ -14,12 +14,12 @@ from types import MappingProxyType
 from typing import Any
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.jobs.contract import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.transform.json_path import PlainPath, check_json
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord, State
-from opensearch_batch.services.base import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
 from opensearch_batch.services.parameters import nested, nested_object
 from opensearch_batch.services.row_errors import sagemaker_error
@@ -164,7 +164,7 @@ class SageMaker:
         arn = str(remote_job.get("TransformJobArn", ""))
         return record.name in (remote_job.get("TransformJobName"), arn.rpartition("/")[2])
 
-    def sighting(self, remote_job: Mapping[str, Any]) -> JobStatus:
+    def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read TransformJobStatus; a task ML Commons has not refreshed yet has none and is running."""
         status = remote_job.get("TransformJobStatus")
         return JobStatus(_STATES.get(str(status), "RUNNING"), str(remote_job.get("FailureReason") or ""))

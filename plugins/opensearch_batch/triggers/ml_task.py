@@ -26,7 +26,7 @@ from opensearch_batch.core.jobs.waiters import Waiter, pause_s
 from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord
 from opensearch_batch.hooks.job_handle import JobHandle, Polled, names_of, shared_ml, waiter_of, words_or_error
 from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID
-from opensearch_batch.services import service
+from opensearch_batch.services.registry import adapter_of
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -222,7 +222,7 @@ class MLTaskTrigger(BaseTrigger):
 
     async def _until_ended(self, record: JobRecord) -> JobRecord:
         """Look, decide, pause, until the decision is an end; return the record with it."""
-        adapter = service(self.service)
+        adapter = adapter_of(self.service)
         watch, look_at = self._watch(record.intended_at), time.time()
         # Nothing is logged here. Airflow logs each wait that begins, and nobody reads while it hands over the next:
         # with two lines a wait, a triggerer (3.3.2) and its supervisor waited for each other after some 280 of them.
@@ -231,8 +231,8 @@ class MLTaskTrigger(BaseTrigger):
             step: PollPolicy | End
             if isinstance(found, dict):
                 record = msgspec.structs.replace(record, remote_job={**record.remote_job, **found})
-                sighting = adapter.sighting(record.remote_job)
-                step, is_running = watch.on_sighting(sighting, now=time.time()), sighting.state == "RUNNING"
+                status = adapter.job_status(record.remote_job)
+                step, is_running = watch.on_status(status, now=time.time()), status.state == "RUNNING"
             elif isinstance(found, NotFound):
                 step = End("LOST", time.time(), f"nobody knows it any more ({found})")
             else:
@@ -268,7 +268,7 @@ class MLTaskTrigger(BaseTrigger):
         """
         if record.task_id is not None:
             every_s = watch.pause_s(now=time.time())
-            want = PollRequest(record.task_id, self.service, look_at, every_s, exact_from=watch.deadline_at)
+            want = PollRequest(record.task_id, adapter_of(self.service), look_at, every_s, exact_from=watch.deadline_at)
             found = await lookout(self.opensearch_conn_id).look(want)
             if not isinstance(found, NotFound):
                 return found

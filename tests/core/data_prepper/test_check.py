@@ -10,6 +10,7 @@ from opensearch_batch.core.data_prepper.check import check_data_prepper, check_p
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.lint import lint
 from opensearch_batch.core.pipeline.check import Way
+from opensearch_batch.services.registry import adapter_of
 from tests.command_line import account, command
 from tests.core.data_prepper.data_prepper_files import SHORT
 
@@ -87,7 +88,7 @@ def test_two_files_with_a_pipeline_of_one_name_are_a_mistake_of_the_second(books
     """Each would be the same DAG."""
     second = books.with_name("films.yaml")
     second.write_text(ROWS + SHORT.partition("# file\n")[2])
-    one, two = check_pipelines([books, second])
+    one, two = check_pipelines([books, second], adapter_of)
     assert one.mistakes == []
     assert two.mistakes == [f"{second}:9 books: {books} has a pipeline of this name; rename one"]
     assert command("check", str(books.parent)).returncode == 2
@@ -97,11 +98,11 @@ def test_a_pipeline_file_of_ours_has_the_name_of_its_file(books: Path) -> None:
     """So it may be taken too; two of ours lie in folders of their own."""
     ours = ROOT / "include" / "pipelines" / "passages.yaml"
     books.write_text(SHORT.replace("books:", "passages:"))
-    assert [checked.mistakes for checked in check_pipelines([ours, books])] == [
+    assert [checked.mistakes for checked in check_pipelines([ours, books], adapter_of)] == [
         [],
         [f"{books}:3 passages: {ours} has a pipeline of this name; rename one"],
     ]
-    assert check_pipelines([books, ours])[1].mistakes == [
+    assert check_pipelines([books, ours], adapter_of)[1].mistakes == [
         f"{ours}:1 passages: {books} has a pipeline of this name; rename one"
     ]
-    assert [checked.mistakes for checked in check_pipelines([ours, ours])] == [[], []]
+    assert [checked.mistakes for checked in check_pipelines([ours, ours], adapter_of)] == [[], []]

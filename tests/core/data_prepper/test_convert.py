@@ -27,6 +27,7 @@ from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
+from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.services.row_errors import provider_error
 from tests.command_line import account, command
 from tests.core.data_prepper.samples import ARRAYS, NAME, changed, filled
@@ -68,8 +69,8 @@ def spec_of(folder: Path, each: Converted) -> PipelineSpec:
     (folder / "pipelines").mkdir(exist_ok=True)
     path = folder / "pipelines" / f"{each.name}.yaml"
     path.write_text(each.text)
-    assert check_pipeline(path).mistakes == []
-    return load(path)
+    assert check_pipeline(path, adapter_of).mistakes == []
+    return load(path, adapter_of)
 
 
 @pytest.mark.parametrize(("name", "text"), [("texts", filled()), ("arrays", filled(ARRAYS))])

@@ -19,6 +19,7 @@ from opensearch_batch.core.pipeline.dag_id import is_dag_id
 from opensearch_batch.core.pipeline.file import PipelineFile
 from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.transform.processors.copy_values import CopyValues
+from opensearch_batch.services.registry import adapter_of
 from tests.core.data_prepper.data_prepper_files import PARTS, SHORT, option, read, with_options
 from tests.core.data_prepper.samples import SAMPLES
 
@@ -465,7 +466,7 @@ def test_a_file_that_contains_itself_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("a: &a [*a]")
     with pytest.raises(ConfigError, match=r"a.yaml:1 nested too deep, or an alias contains itself"):
-        PipelineFile(path)
+        PipelineFile(path, adapter_of)
     with pytest.raises(ConfigError, match=r"a.yaml:1 an alias"):
         DataPrepperFile(path)
 

@@ -25,6 +25,7 @@ from opensearch_batch.core.storage.objects import find
 from opensearch_batch.core.transform.field_map import merge
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
 from opensearch_batch.core.types.rows import Blank, Rejected, Source
+from opensearch_batch.services.registry import row_error
 
 HUGE, TINY = 64 << 20, 0
 BOOM = "boom"
@@ -82,7 +83,12 @@ def documents_of(
         objects.write(f"{number}.jsonl", b"".join(line.content + b"\n" for line in lines))
     found = [Source(f"{n}.jsonl", tuple(find(objects, f"{n}.jsonl"))) for n in range(len(sources))]
     return Documents(
-        request, compile_map(request, sources=len(sources)), found, objects=objects, memory_bytes=memory_bytes
+        request,
+        compile_map(request, sources=len(sources)),
+        found,
+        objects=objects,
+        row_error=row_error(),
+        memory_bytes=memory_bytes,
     )
 
 

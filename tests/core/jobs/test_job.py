@@ -390,9 +390,9 @@ def test_the_job_key_is_made_of_what_decides_predictions() -> None:
 def test_a_watch_ends_with_the_job_or_at_its_deadline() -> None:
     """An end that is seen counts also after the deadline; a deadline ends a running job."""
     watch = PollPolicy(0.0, deadline_at=100.0)
-    assert isinstance(watch.on_sighting(JobStatus("RUNNING"), now=99.0), PollPolicy)
-    assert watch.on_sighting(JobStatus("COMPLETED"), now=200.0) == End("COMPLETED", 200.0)
-    late = watch.on_sighting(JobStatus("RUNNING"), now=100.0)
+    assert isinstance(watch.on_status(JobStatus("RUNNING"), now=99.0), PollPolicy)
+    assert watch.on_status(JobStatus("COMPLETED"), now=200.0) == End("COMPLETED", 200.0)
+    late = watch.on_status(JobStatus("RUNNING"), now=100.0)
     assert isinstance(late, End)
     assert late.state == "EXPIRED"
 
@@ -403,7 +403,7 @@ def test_a_watch_bears_errors_for_a_while_and_forgets_them() -> None:
     assert watch is not None
     assert watch.on_error(now=600.0) is not None
     assert watch.on_error(now=601.0) is None
-    assert watch.on_sighting(JobStatus("RUNNING"), now=601.0) == PollPolicy(0.0)
+    assert watch.on_status(JobStatus("RUNNING"), now=601.0) == PollPolicy(0.0)
 
 
 def test_intervals_stretch_with_age() -> None:

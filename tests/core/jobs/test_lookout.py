@@ -31,7 +31,9 @@ from opensearch_batch.core.jobs.status_poller import (
 from opensearch_batch.core.jobs.status_poller import together as wanted_together
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, StoredTask
+from opensearch_batch.services.registry import adapter_of
 
+SAGEMAKER = adapter_of("sagemaker")
 NOW = 1_000_000.0
 EVERY_S = 100.0
 RUNNING, COMPLETED = {"TransformJobStatus": "InProgress"}, {"TransformJobStatus": "Completed"}
@@ -145,7 +147,7 @@ def lookout(node: Node, clock: Clock | None = None) -> StatusPoller:
 
 def want(task_id: str, **changes: Any) -> PollRequest:
     """Make a look that is due."""
-    return PollRequest(**{"task_id": task_id, "service": "sagemaker", "look_at": NOW, "every_s": EVERY_S, **changes})
+    return PollRequest(**{"task_id": task_id, "adapter": SAGEMAKER, "look_at": NOW, "every_s": EVERY_S, **changes})
 
 
 def together(node: Node, *wants: PollRequest) -> list[RemoteStatus | BatchError]:
@@ -363,7 +365,7 @@ def test_words_that_cannot_be_read_disturb_nobody_else(node: Node) -> None:
     """Whoever waits for that job reads them alone."""
     node.stored = {"odd": ({"status": "expired", "output_file_id": "f", "request_counts": 7}, 0.0), "t": (RUNNING, 0.0)}
     node.told = {"odd": {"status": "in_progress"}}
-    found = together(node, want("odd", service="openai"), want("t"))
+    found = together(node, want("odd", adapter=adapter_of("openai")), want("t"))
     assert (found, node.asked) == ([{"status": "in_progress"}, RUNNING], ["odd"])
 
 

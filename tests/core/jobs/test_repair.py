@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
+from opensearch_batch.core.jobs.contract import Answers
 from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows
 from opensearch_batch.core.jobs.repair import Failed, answers_of, find_failed, repair_shard
 from opensearch_batch.core.storage.layout import Layout
@@ -16,8 +17,7 @@ from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.record_ids import record_id
 from opensearch_batch.core.types.rows import Row
-from opensearch_batch.services import service
-from opensearch_batch.services.base import Answers
+from opensearch_batch.services.registry import adapter_of
 
 RECORDS = 6
 
@@ -28,7 +28,7 @@ class Jobs:
     def __init__(self, store: S3Objects, bucket: str, name: str, answers: Answers) -> None:
         self.store, self.name = store, name
         self.work = Layout(f"s3://{bucket}/kept", "p")
-        self.rows = OutputRows(store, service(name), answers)
+        self.rows = OutputRows(store, adapter_of(name), answers)
         self.holds_record = answers == "beside_record"
         self.shard = Shard("0000", f"s3://{bucket}/kept/jobs/k/input.jsonl", "k", RECORDS, 1)
         store.write(self.shard.input, b"".join(b'{"line":%d}\n' % at for at in range(RECORDS)))

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from opensearch_batch.core.pipeline.check import check_pipeline
+from opensearch_batch.services.registry import adapter_of
 from tests.command_line import command
 
 INCLUDE = Path(__file__).resolve().parents[3] / "include"
@@ -66,7 +67,7 @@ def write(folder: Path, service: str = "sagemaker", *tests: dict[str, Any], **pa
 @pytest.mark.parametrize("service", VALUES)
 def test_what_the_file_says_is_what_becomes_of_its_records(folder: Path, service: str) -> None:
     """Through the rows of each service."""
-    checked = check_pipeline(write(folder, service, TEST))
+    checked = check_pipeline(write(folder, service, TEST), adapter_of)
     assert (checked.mistakes, checked.tests, checked.service) == ([], 1, service)
 
 
@@ -92,7 +93,7 @@ def test_what_the_file_says_is_what_becomes_of_its_records(folder: Path, service
 def test_what_differs_is_told_with_its_line(folder: Path, change: dict[str, Any], told: str) -> None:
     """File, line, test and what was found."""
     path = write(folder, "sagemaker", {**TEST, "name": "whole"}, {**TEST, **change})
-    found = check_pipeline(path).mistakes
+    found = check_pipeline(path, adapter_of).mistakes
     line = path.read_text().splitlines().index("- name: cats") + 1
     assert found
     assert all(f"{path}:{line} tests[1]: cats (sagemaker): " in mistake for mistake in found)
@@ -116,7 +117,7 @@ def test_outputs_may_be_given_as_the_service_writes_them(folder: Path, service: 
         "documents": [{"_id": str(n), "v": [n, 0.5]} for n in (1, 2)],
     }
     ingest = {"field_map": {"v": path}, "index_body": None, "index": "cats"}
-    assert check_pipeline(write(folder, service, test, ingest=ingest)).mistakes == []
+    assert check_pipeline(write(folder, service, test, ingest=ingest), adapter_of).mistakes == []
 
 
 @pytest.mark.parametrize("service", ["sagemaker", "openai"])
@@ -132,9 +133,9 @@ def test_several_inputs_have_a_prediction_each(folder: Path, service: str) -> No
         "batch_predict": {"input": ["$.title", "$.text"]},
         "ingest": {"index_body": None, "field_map": {"a": "prediction[0]", "b": "prediction[1]"}},
     }
-    assert check_pipeline(write(folder, service, test, **parts)).mistakes == []
+    assert check_pipeline(write(folder, service, test, **parts), adapter_of).mistakes == []
     wrong = {**test, "predictions": [[[1, 2]]]}
-    (mistake,) = check_pipeline(write(folder, service, wrong, **parts)).mistakes
+    (mistake,) = check_pipeline(write(folder, service, wrong, **parts), adapter_of).mistakes
     assert "a record has 2 inputs; its predictions are a list of as many" in mistake
 
 
@@ -143,19 +144,19 @@ def test_a_document_without_an_id_of_its_own_is_compared_by_its_fields(folder: P
     documents = [{"text": one["text"], "embedding": one["embedding"]} for one in TEST["documents"]]
     path = write(folder, "sagemaker", {**TEST, "documents": documents})
     path.write_text(path.read_text().replace("id: $.id\n", ""))
-    assert check_pipeline(path).mistakes == []
+    assert check_pipeline(path, adapter_of).mistakes == []
 
 
 def test_a_model_that_only_the_cluster_knows_is_tried_with_an_example(folder: Path) -> None:
     """Its parameters are not to be had offline."""
     path = write(folder, "sagemaker", TEST, batch_predict={"connector": None, "model_id": "abc"})
-    assert check_pipeline(path).mistakes == []
+    assert check_pipeline(path, adapter_of).mistakes == []
 
 
 @pytest.mark.parametrize(("service", "mistakes"), [("sagemaker", 0), ("openai", 1), ("cohere", 1), ("bedrock", 1)])
 def test_inputs_go_as_they_are_only_where_rows_hold_their_records(folder: Path, service: str, mistakes: int) -> None:
     """Elsewhere only prepare could join them."""
-    found = check_pipeline(write(folder, service, source={"prepare": False})).mistakes
+    found = check_pipeline(write(folder, service, source={"prepare": False}), adapter_of).mistakes
     assert len(found) == mistakes
     assert all("so only prepare can join them" in mistake for mistake in found)
 
@@ -163,7 +164,7 @@ def test_inputs_go_as_they_are_only_where_rows_hold_their_records(folder: Path, 
 def test_every_service_of_the_form_is_tried(folder: Path) -> None:
     """A mistake of one is told with its name."""
     instead = {"openai": {"connector": "openai", "values": {}}, "cohere": {"connector": "coher"}}
-    found = check_pipeline(write(folder, "sagemaker", TEST, batch_predict={"instead": instead})).mistakes
+    found = check_pipeline(write(folder, "sagemaker", TEST, batch_predict={"instead": instead}), adapter_of).mistakes
     assert len(found) == 2
     assert "batch_predict.instead.openai: connector" in found[0]
     assert "no value for <model_name>" in found[0]
@@ -172,7 +173,7 @@ def test_every_service_of_the_form_is_tried(folder: Path) -> None:
 
 def test_vectors_of_another_length_than_the_indexs_are_told(folder: Path) -> None:
     """Before anything is paid."""
-    (mistake,) = check_pipeline(write(folder, "sagemaker", batch_predict={"dimension": 3})).mistakes
+    (mistake,) = check_pipeline(write(folder, "sagemaker", batch_predict={"dimension": 3}), adapter_of).mistakes
     assert "batch_predict.dimension: 3, but field embedding of passages takes 384 values" in mistake
 
 

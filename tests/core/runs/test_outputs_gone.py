@@ -21,10 +21,10 @@ from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
-from opensearch_batch.services import service
+from opensearch_batch.services.registry import adapter_of
 
 FIELD_MAP = {"_id": "$.id", "v": "$.SageMakerOutput"}
-SAGEMAKER = service("sagemaker")
+SAGEMAKER = adapter_of("sagemaker")
 
 
 class OneIndex:
@@ -73,7 +73,7 @@ class Jobs:
                 cast("Cluster", OneIndex()),
                 work=self.work,
                 manifest=Manifest("p", "r", "s3://d/", "sagemaker", "m", PrepareCounts(2, 2), prepared),
-                service=SAGEMAKER,
+                adapter=SAGEMAKER,
                 answers="beside_record",
                 request=IngestRequest("i", field_map or FIELD_MAP),
             )
@@ -85,7 +85,7 @@ class Jobs:
         """Return what repair says the jobs answered; it submits nothing."""
         parameters = SAGEMAKER.example_parameters
         repair = Repair(
-            self.objects, self.work, self.shard, service=SAGEMAKER, parameters=parameters, inputs=[], rounds=rounds
+            self.objects, self.work, self.shard, adapter=SAGEMAKER, parameters=parameters, inputs=[], rounds=rounds
         )
         found = repair.run(self.own, lambda smaller: smaller)
         assert isinstance(found, RepairAccount)

@@ -18,12 +18,12 @@ from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.taken import note_taken
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
-from opensearch_batch.services import service
+from opensearch_batch.services.registry import adapter_of
 
 DAY_S = 86_400.0
 KEEP_S = 30 * DAY_S
 NOW = 1_800_000_000.0
-OPENAI = service("openai")
+OPENAI = adapter_of("openai")
 
 
 class Runs:
@@ -234,7 +234,7 @@ def test_repair_finds_its_rounds_again_when_the_rows_are_gone(runs: Runs) -> Non
     shard = Shard("0000", "s3://work/jobs/a/input.jsonl", "a", 1, 28)
     parameters = OPENAI.example_parameters
     repair = Repair(
-        runs.objects, runs.work("p"), shard, service=OPENAI, parameters=parameters, inputs=["$.t"], rounds=2
+        runs.objects, runs.work("p"), shard, adapter=OPENAI, parameters=parameters, inputs=["$.t"], rounds=2
     )
     found = repair.run(answered[0], lambda smaller: smaller)
     assert isinstance(found, RepairAccount)

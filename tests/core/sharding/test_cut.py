@@ -22,7 +22,7 @@ from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.manifest import PreparedShard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import record_id
-from opensearch_batch.services import service
+from opensearch_batch.services.registry import adapter_of
 
 LIMITS = ShardLimits(max_records=100, max_bytes=1 << 20, max_record_bytes=1000)
 
@@ -42,7 +42,7 @@ class Lake:
         self, name: str = "sagemaker", *, limits: ShardLimits = LIMITS, fast: bool = True, at_most: int | None = None
     ) -> list[PreparedShard]:
         """Cut everything for a service."""
-        adapter, work = service(name), Layout("s3://work", "p")
+        adapter, work = adapter_of(name), Layout("s3://work", "p")
         with DeadLetters(self.objects, "s3://work/dead/") as dead:
             stage = Prepare(
                 self.objects,

@@ -13,15 +13,16 @@ from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.lint import lint
 from opensearch_batch.core.data_prepper.serverless import serverless_remarks
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.jobs.contract import AdapterOf
 from opensearch_batch.core.pipeline.check import Checked, Way, check_pipeline
 
 
-def check_pipelines(paths: Sequence[Path], listing: str | None = None) -> list[Checked]:
+def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str | None = None) -> list[Checked]:
     """Check files; where a Data Prepper file and another one have a pipeline of the same name, the second is wrong."""
     found = list[Checked]()
     first: dict[str, Checked] = {}
     for path in paths:
-        checked = check_data_prepper(path) if is_data_prepper(path) else check_pipeline(path, listing)
+        checked = check_data_prepper(path) if is_data_prepper(path) else check_pipeline(path, adapter_of, listing)
         named = {way.pipeline: way.line for way in checked.pipelines} or {path.stem: 1}
         twice = [name for name in named if (other := first.get(name)) and (other.pipelines or checked.pipelines)]
         mistakes = [

@@ -25,11 +25,14 @@ from opensearch_batch.core.transform.vectors import VectorRejected
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.rows import Blank, Filtered, Keyed, Mapped, Rejected, Row, Source
-from opensearch_batch.services.row_errors import provider_error
 
 Entry = Item | Rejected | Blank | Filtered
 RowError = Callable[[bytes], str | None]
 Place = Callable[[Row], tuple[str, int]]
+
+
+def no_error(row: bytes) -> None:
+    """Take no row for an error: what rows of no AI service are."""
 
 
 class DocumentStream(Protocol):
@@ -90,7 +93,7 @@ class Documents:
         *,
         objects: Objects,
         read: Read = read_rows,
-        row_error: RowError = provider_error,
+        row_error: RowError = no_error,
         memory_bytes: int = MEMORY_BYTES,
         folder: Path | None = None,
         place: Place = lambda row: (row.uri, row.line),

@@ -20,7 +20,14 @@ from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.formats.lines import Read, read_rows
 from opensearch_batch.core.ingest.account import Queue, RowAccount, under_way
 from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, BulkWriter, index_deleted
-from opensearch_batch.core.ingest.documents import DocumentFactory, DocumentStream, FieldMapped, Place, RowError
+from opensearch_batch.core.ingest.documents import (
+    DocumentFactory,
+    DocumentStream,
+    FieldMapped,
+    Place,
+    RowError,
+    no_error,
+)
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.recovery import without_those_there
@@ -33,7 +40,6 @@ from opensearch_batch.core.storage.objects import Objects, find
 from opensearch_batch.core.types.counts import IngestCounts, RunVersion, SourceCounts
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.rows import Source
-from opensearch_batch.services.row_errors import provider_error
 
 CHECKPOINT_BYTES = 32 << 20
 CHECKPOINT_S = 2.0
@@ -93,7 +99,7 @@ class Ingest:
         request: IngestRequest,
         locations: Locations,
         read: Read = read_rows,
-        row_error: RowError = provider_error,
+        row_error: RowError = no_error,
         memory_bytes: int = MEMORY_BYTES,
         folder: Path | None = None,
         place: Place = lambda row: (row.uri, row.line),
@@ -297,6 +303,7 @@ def ingest_request(
     cluster: Cluster,
     *,
     work: str,
+    row_error: RowError = no_error,
     force: bool = False,
     memory_bytes: int = MEMORY_BYTES,
     folder: Path | None = None,
@@ -309,6 +316,7 @@ def ingest_request(
         objects: where its sources lie, and its work prefix.
         cluster: where its index is.
         work: where progress and dead letters go, beside which nothing else should lie.
+        row_error: as in `Documents`.
         force: write everything again, whatever was done before.
         memory_bytes: how much may wait in memory for its partners in other sources.
         folder: where what passes that bound is put; a temporary folder of the system if None.
@@ -328,6 +336,7 @@ def ingest_request(
         request=batch.ingest,
         # Requests may share a place for dead letters; each clears only its own.
         locations=Locations.of(work, place, batch.dead_letters and f"{batch.dead_letters.rstrip('/')}/{name}/"),
+        row_error=row_error,
         memory_bytes=memory_bytes,
         folder=folder,
         on_progress=on_progress,

@@ -17,46 +17,46 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
+from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.transform.field_map import last_name
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD, RECORD_ID
-from opensearch_batch.services.base import Service
 
 RECORDS, OUTPUTS = 0, 1
 _PREDICTION = re.compile(r"\s*prediction(?:\[(?P<number>\d+)\])?(?P<rest>(?:[.\[].*)?)\s*")
 _FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|(?P<plain>[^.\[\s$]+))")
 
 
-def holds_record(service: Service, parameters: Mapping[str, Any]) -> bool:
+def holds_record(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> bool:
     """Say whether an output row holds its whole record, so that nothing is joined."""
-    return service.answers(parameters) == "beside_record"
+    return adapter.answers(parameters) == "beside_record"
 
 
-def check_ready_made(service: Service, parameters: Mapping[str, Any]) -> None:
+def check_ready_made(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> None:
     """Raise ConfigError unless inputs may go as they are: else nobody would join records and predictions."""
-    if not holds_record(service, parameters):
+    if not holds_record(adapter, parameters):
         raise ConfigError(
-            f"prepare: false: rows of {service.name} do not hold their records here, so only prepare can join them; "
+            f"prepare: false: rows of {adapter.name} do not hold their records here, so only prepare can join them; "
             "let it make the inputs, or use SageMaker with DataProcessing.JoinSource Input"
         )
 
 
-def check_processors(service: Service, parameters: Mapping[str, Any]) -> None:
+def check_processors(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> None:
     """Raise ConfigError unless processors find the record in the output row."""
-    if not holds_record(service, parameters):
+    if not holds_record(adapter, parameters):
         raise ConfigError(
-            f"ingest.processors: rows of {service.name} do not hold their records here, so processors would not find "
+            f"ingest.processors: rows of {adapter.name} do not hold their records here, so processors would not find "
             "them; write field_map, or use SageMaker with DataProcessing.JoinSource Input"
         )
 
 
 def over_sources(
-    request: IngestRequest, service: Service, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
+    request: IngestRequest, adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> IngestRequest:
     """Return a pipeline's request with the paths of what an ingest reads.
 
     Args:
         request: field map, ``ingest_fields`` and routing speak of records and predictions.
-        service: whose output is read.
+        adapter: that of the service whose output is read.
         parameters: of connector and pipeline together.
         inputs: the paths the model reads.
 
@@ -65,18 +65,18 @@ def over_sources(
             and rows do not hold their records.
     """
     if request.processors is not None:
-        check_processors(service, parameters)
+        check_processors(adapter, parameters)
         return request
-    joins = not holds_record(service, parameters)
+    joins = not holds_record(adapter, parameters)
 
     def path(place: str, written: Any) -> str:  # noqa: ANN401 - what a user wrote
         if not isinstance(written, str) or not written.strip():
             raise ConfigError(f"{place}: expected a path like $.text or prediction[0], got {written!r}")
         if predicted := _PREDICTION.fullmatch(written):
             number = None if predicted["number"] is None else int(predicted["number"])
-            own = service.prediction_path(parameters, inputs, number)
+            own = adapter.prediction_path(parameters, inputs, number)
             return _in_output(own + predicted["rest"], joins=joins)
-        if _first_name(written) in service.output_members:
+        if _first_name(written) in adapter.output_members:
             return _in_output(written, joins=joins)
         return f"source[{RECORDS}].{_below(RECORD, written)}" if joins else written
 

@@ -15,7 +15,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.ingest.account import QUEUE_FILE, Queue
 from opensearch_batch.core.ingest.bulk import BulkWriter, Item
-from opensearch_batch.core.ingest.documents import Documents, RowError
+from opensearch_batch.core.ingest.documents import Documents, RowError, no_error
 from opensearch_batch.core.ingest.join import Group
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.opensearch.cluster import Cluster
@@ -30,7 +30,6 @@ from opensearch_batch.core.storage.dead_letters import (
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
-from opensearch_batch.services.row_errors import provider_error
 
 STAGE = "ingest"
 
@@ -59,7 +58,7 @@ def replay(
     cluster: Cluster,
     *,
     request: IngestRequest | None = None,
-    row_error: RowError = provider_error,
+    row_error: RowError = no_error,
     on_progress: Callable[[ReplayReport], None] = lambda report: None,  # noqa: ARG005 - nobody watches
 ) -> ReplayReport:
     """Send the dead letters of a queue again.

@@ -19,8 +19,9 @@ from opensearch_batch.core.ingest.documents import DocumentFactory
 from opensearch_batch.core.ingest.engine import Ingest, IngestReport, Locations
 from opensearch_batch.core.ingest.prediction_map import RECORDS
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.jobs.contract import Answers, ServiceAdapter
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
-from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows, UsedJobs, note_read
+from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows, UsedJobs, joined_error, note_read
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import save
@@ -30,8 +31,6 @@ from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.manifest import Manifest, Shard, SourceRange
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
-from opensearch_batch.services.base import Answers, Service
-from opensearch_batch.services.row_errors import provider_error
 
 
 class ShardIngest:
@@ -42,7 +41,7 @@ class ShardIngest:
         cluster: where the index is.
         work: names the locations.
         manifest: the run's account, which knows where each record came from.
-        service: reads its own rows.
+        adapter: reads its service's rows.
         answers: how its rows find their records.
         request: what to put where, its paths those of `over_sources`; a mapped vector that a row lacks is a dead letter
             unless `on_missing` says else, and a record without an answer is one unless `on_unmatched` says else. Of
@@ -57,7 +56,7 @@ class ShardIngest:
         *,
         work: Layout,
         manifest: Manifest,
-        service: Service,
+        adapter: ServiceAdapter,
         answers: Answers,
         request: IngestRequest,
         dead_letters: str | None = None,
@@ -67,7 +66,7 @@ class ShardIngest:
         self._dead_letters = dead_letters
         self._work = work
         self._manifest = manifest
-        self._service = service
+        self._adapter = adapter
         self._answers = answers
         self._request = request
 
@@ -86,7 +85,7 @@ class ShardIngest:
         if not all(uri.startswith(own) for uri in answered[0].outputs if uri.startswith(self._work.root)):
             raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
         rows = ShardRows(
-            self._objects, self._service, self._answers, shard=shard, source_ranges=source_ranges, answered=answered
+            self._objects, self._adapter, self._answers, shard=shard, source_ranges=source_ranges, answered=answered
         )
         try:
             report = self._ingest(shard, source_ranges, rows).run(rows.sources(), force=force)
@@ -169,7 +168,7 @@ class ShardRows:
 
     Args:
         objects: where they lie.
-        service: reads its own rows.
+        adapter: reads its service's rows.
         answers: how its rows find their records.
         shard: the shard.
         source ranges: where its records came from.
@@ -179,7 +178,7 @@ class ShardRows:
     def __init__(
         self,
         objects: Objects,
-        service: Service,
+        adapter: ServiceAdapter,
         answers: Answers,
         *,
         shard: Shard,
@@ -188,10 +187,10 @@ class ShardRows:
     ) -> None:
         self.answered = answered
         self._objects = objects
-        self._service = service
+        self._adapter = adapter
         self._shard = shard
         self._holds_record = answers == "beside_record"
-        self._rows = OutputRows(objects, service, answers)
+        self._rows = OutputRows(objects, adapter, answers)
         self._last = LastAnswers(self._rows, answered, holds_record=self._holds_record)
         self._places = Places(source_ranges)
 
@@ -219,7 +218,7 @@ class ShardRows:
 
     def error(self, row: bytes) -> str | None:
         """Return the service's reason where a row is an error."""
-        return self._service.row(row).error if self._holds_record else provider_error(row)
+        return self._adapter.row(row).error if self._holds_record else joined_error(row)
 
 
 class Places:

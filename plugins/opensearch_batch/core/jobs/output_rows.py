@@ -17,12 +17,12 @@ import msgspec
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.formats.lines import read_rows
+from opensearch_batch.core.jobs.contract import Answers, PredictionRow, ServiceAdapter
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD_ID, position_of, record_id
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
-from opensearch_batch.services.base import Answers, PredictionRow, Service
 
 # More records no shard has: a foreign id does not take memory.
 MAX_POSITION = 10_000_000
@@ -135,13 +135,13 @@ class OutputRows:
 
     Args:
         objects: where they lie.
-        service: reads its own rows.
+        adapter: reads its service's rows.
         answers: how a row finds its record.
     """
 
-    def __init__(self, objects: Objects, service: Service, answers: Answers) -> None:
+    def __init__(self, objects: Objects, adapter: ServiceAdapter, answers: Answers) -> None:
         self._objects = objects
-        self._service = service
+        self._adapter = adapter
         self._answers = answers
 
     def source(self, answered: Sequence[Answered]) -> Source:
@@ -203,7 +203,7 @@ class OutputRows:
                 position = self._position(PredictionRow(None), at, answer)
                 yield OutputRow(entry.rows[0], position, entry.reason, entry)
             else:
-                told = self._service.row(entry.content)
+                told = self._adapter.row(entry.content)
                 position = self._position(told, at, answer)
                 yield OutputRow(entry, position, told.error, again=_note(seen, position))
             at += 1
@@ -309,6 +309,20 @@ def _note(seen: bytearray, position: int | None) -> bool:
 
 class _Named(msgspec.Struct):
     record_id: str | None = None
+
+
+class _Failed(msgspec.Struct):
+    record_id: str | None = None
+    error: str | None = None
+
+
+def joined_error(row: bytes) -> str | None:
+    """Return the service's reason in a row that `LastAnswers` made of an error, None for any other row."""
+    try:
+        found = msgspec.json.decode(row, type=_Failed)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return None if found.record_id is None else found.error or None
 
 
 def _record_id(row: bytes) -> str | None:

@@ -36,10 +36,10 @@ class PollPolicy(msgspec.Struct, frozen=True):
     patience_s: float = PATIENCE_S
     failing_since: float | None = None
 
-    def on_sighting(self, sighting: JobStatus, *, now: float) -> PollPolicy | End:
+    def on_status(self, status: JobStatus, *, now: float) -> PollPolicy | End:
         """Go on watching, or end: an end seen is an end, also after the deadline."""
-        if sighting.state != "RUNNING":
-            return End(sighting.state, now, sighting.reason)
+        if status.state != "RUNNING":
+            return End(status.state, now, status.reason)
         if self.deadline_at is not None and now >= self.deadline_at:
             return End("EXPIRED", now, "the deadline passed while the job was still running")
         return msgspec.structs.replace(self, failing_since=None)

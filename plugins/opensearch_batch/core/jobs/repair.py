@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from opensearch_batch.core.errors import OutputUnusable
+from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import Answered, OutputRow, OutputRows, load_known
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, lines
 from opensearch_batch.core.types.job import BAD_ENDS, JobRecord
 from opensearch_batch.core.types.manifest import Shard
-from opensearch_batch.services.base import Service, job_keys
 
 SPOOL_BYTES = 16 << 20
 MAX_LINE_BYTES = 512 << 20
@@ -52,7 +52,7 @@ class Repair:
         objects: where everything lies.
         work: names the locations.
         shard: the shard.
-        service: the AI service.
+        adapter: that of the AI service.
         parameters: of connector and pipeline together.
         inputs: the paths the model reads.
         rounds: how many further jobs there may be.
@@ -64,7 +64,7 @@ class Repair:
         work: Layout,
         shard: Shard,
         *,
-        service: Service,
+        adapter: ServiceAdapter,
         parameters: Mapping[str, Any],
         inputs: Sequence[str],
         rounds: int,
@@ -72,10 +72,10 @@ class Repair:
         self._objects = objects
         self._work = work
         self._shard = shard
-        self._service = service
-        self._job_key = job_keys(service, parameters, inputs)
+        self._adapter = adapter
+        self._job_key = job_keys(adapter, parameters, inputs)
         self._rounds = rounds
-        self._rows = OutputRows(objects, service, service.answers(parameters))
+        self._rows = OutputRows(objects, adapter, adapter.answers(parameters))
 
     def run(
         self, first: Answered, submit: Callable[[Shard], JobRecord | Elsewhere]
@@ -124,7 +124,7 @@ class Repair:
                     f"repair job {record.name} ended {record.end.state}: {record.end.reason}; clear repair for another"
                 )
                 break
-            outputs, folder = self._service.outputs(record, record.remote_job), self._work.job(smaller.job)
+            outputs, folder = self._adapter.outputs(record, record.remote_job), self._work.job(smaller.job)
             answered.append(Answered(outputs, failed.positions, folder, record.task_id))
             failed = find_failed(self._rows, self._shard, answered)
         return RepairAccount(answered, tasks, len(failed.positions), reason)
@@ -139,7 +139,7 @@ class Repair:
         return [] if known.removed_at is None and self._rows.are_there(answered) else answered
 
     def _given_up(self, failed: Failed) -> str:
-        few = self._service.limits.min_records
+        few = self._adapter.limits.min_records
         if 0 < len(failed.positions) < few:
             return f"{len(failed.positions)} records failed ({failed.example}); a job takes at least {few}"
         return ""

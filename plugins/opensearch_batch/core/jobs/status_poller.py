@@ -19,10 +19,9 @@ from typing import Any, TypeAlias
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, RemoteError
+from opensearch_batch.core.jobs.contract import ServiceAdapter, explain
 from opensearch_batch.core.jobs.poll_policy import JITTER
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, StoredTask
-from opensearch_batch.services import service
-from opensearch_batch.services.base import explain
 
 # A look is taken along so much of its interval too soon, when another look is due.
 SOON = 0.25
@@ -43,14 +42,14 @@ class PollRequest(msgspec.Struct, frozen=True):
 
     Args:
         task_id: its ML Commons task.
-        service: the AI service.
+        adapter: that of the AI service.
         look_at: when, in epoch seconds.
         every_s: the interval of looks at this job now, in seconds.
         exact_from: epoch seconds from which only the service's own words will do, None for never.
     """
 
     task_id: str
-    service: str
+    adapter: ServiceAdapter
     look_at: float
     every_s: float
     exact_from: float | None = None
@@ -113,7 +112,7 @@ def _is_exact(want: PollRequest, now: float) -> bool:
 
 def _shows_end(want: PollRequest, found: StoredTask) -> bool:
     try:
-        return service(want.service).sighting(found.remote_job).state != "RUNNING"
+        return want.adapter.job_status(found.remote_job).state != "RUNNING"
     except Exception:  # noqa: BLE001 - words that nobody can read are news too, and stop nobody else's look
         return True
 
@@ -221,7 +220,7 @@ class StatusPoller:
             self._answer(task_id, await asyncio.to_thread(self._task_of, task_id))
         except RemoteError as error:
             for answer, want in self._taken(task_id):
-                answer.set_result(explain(service(want.service), error))
+                answer.set_result(explain(want.adapter, error))
         except BatchError as error:
             self._answer(task_id, error)
         except Exception as error:  # noqa: BLE001 - as in _keep_looking

@@ -18,6 +18,7 @@ from opensearch_batch.core.errors import (
     RetriableError,
     Throttled,
 )
+from opensearch_batch.core.jobs.contract import ServiceAdapter, ServiceClient, explain
 from opensearch_batch.core.jobs.job_records import (
     CLEAR_TO_PAY,
     Decision,
@@ -28,7 +29,6 @@ from opensearch_batch.core.jobs.job_records import (
 )
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, Model
 from opensearch_batch.core.types.job import Accepted, JobRecord, ResubmitRequest
-from opensearch_batch.services.base import Provider, Service, explain
 
 INTENT_GRACE_S = 60.0
 RACE_POLL_S = 1.0
@@ -184,8 +184,8 @@ class ThroughMLCommons:
 
     Args:
         ml: ML Commons.
-        service: the adapter.
-        provider: our own way to the service.
+        adapter: the service's adapter.
+        client: our own way to the service's API.
         model: which model, and its connector's parameters.
         parameters: override the connector's.
         inputs: the paths the model reads.
@@ -194,16 +194,16 @@ class ThroughMLCommons:
     def __init__(
         self,
         ml: MLCommons,
-        service: Service,
-        provider: Provider,
+        adapter: ServiceAdapter,
+        client: ServiceClient,
         *,
         model: Model,
         parameters: Mapping[str, Any],
         inputs: tuple[str, ...] = (),
     ) -> None:
         self._ml = ml
-        self._service = service
-        self._provider = provider
+        self._adapter = adapter
+        self._client = client
         self._model = model
         self._overrides = dict(parameters)
         self._inputs = inputs
@@ -215,24 +215,24 @@ class ThroughMLCommons:
 
     def stage(self, record: JobRecord) -> dict[str, str]:
         """Bring the shard's file to the service, where it wants to hold it itself."""
-        return self._provider.stage(record.input, record.name)
+        return self._client.stage(record.input, record.name)
 
     def unstage(self, record: JobRecord) -> None:
         """Take it back."""
-        self._provider.unstage(record.staged)
+        self._client.unstage(record.staged)
 
     def submit(self, record: JobRecord) -> Accepted:
         """Submit the job: the paid call."""
-        own = self._service.batch_predict_parameters(record, self.parameters, self._inputs)
+        own = self._adapter.batch_predict_parameters(record, self.parameters, self._inputs)
         try:
             return self._ml.batch_predict(record.model_id, self._overrides | own)
         except RemoteError as error:
-            raise explain(self._service, error) from error
+            raise explain(self._adapter, error) from error
 
     def find(self, record: JobRecord) -> Accepted | None:
         """Find a job that was accepted though nobody heard of it."""
         for task in self._ml.tasks(record.model_id):
-            if self._service.is_job(record, task.get("remote_job") or {}):
+            if self._adapter.is_job(record, task.get("remote_job") or {}):
                 return Accepted(task["task_id"], task["remote_job"])
-        remote_job = self._provider.find(record)
+        remote_job = self._client.find(record)
         return None if remote_job is None else Accepted(None, remote_job)

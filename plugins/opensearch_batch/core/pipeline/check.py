@@ -10,14 +10,13 @@ import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.ingest.prediction_map import check_ready_made
+from opensearch_batch.core.jobs.contract import AdapterOf, Limits, ServiceAdapter
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.opensearch.ml_commons import fill
 from opensearch_batch.core.pipeline.estimate import Estimate, estimate, read_listing
 from opensearch_batch.core.pipeline.file import PipelineFile
 from opensearch_batch.core.pipeline.spec import ModelOf
 from opensearch_batch.core.pipeline.spec_tests import SpecRun, differences
-from opensearch_batch.services import service
-from opensearch_batch.services.base import Service
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -61,10 +60,10 @@ class Checked(msgspec.Struct, frozen=True):
     findings: list[Finding] = []
 
 
-def check_pipeline(path: Path, listing: str | None = None) -> Checked:
+def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None) -> Checked:
     """Check one file; what is wrong with it is in the account, not raised."""
     try:
-        file = PipelineFile(path)
+        file = PipelineFile(path, adapter_of)
     except ConfigError as error:
         return Checked(str(path), mistakes=[str(error)])
     spec = file.spec
@@ -73,15 +72,15 @@ def check_pipeline(path: Path, listing: str | None = None) -> Checked:
         mistakes = [
             mistake
             for name, model in spec.batch_predict.models.items()
-            for mistake in _mistakes(file, service(name), model)
+            for mistake in _mistakes(file, adapter_of(name), model)
         ]
-        plan = _plan(file, listing) if listing is not None else None
+        plan = _plan(file, adapter_of(spec.batch_predict.service).limits, listing) if listing is not None else None
     except BatchError as error:
         return msgspec.structs.replace(checked, mistakes=[_placed(file, error)])
     return msgspec.structs.replace(checked, mistakes=mistakes, plan=plan)
 
 
-def _mistakes(file: PipelineFile, adapter: Service, model: ModelOf) -> Iterator[str]:
+def _mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf) -> Iterator[str]:
     spec = file.spec
     keys = ("batch_predict",) if model is spec.batch_predict else ("batch_predict", "instead", adapter.name)
     index_body = file.body("ingest", "index_body")
@@ -108,7 +107,7 @@ def _mistakes(file: PipelineFile, adapter: Service, model: ModelOf) -> Iterator[
             yield str(file.error(("tests", at), f"{test.name} ({adapter.name}): {difference}"))
 
 
-def _parameters(file: PipelineFile, adapter: Service, model: ModelOf, keys: tuple[str, ...]) -> dict[str, Any]:
+def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf, keys: tuple[str, ...]) -> dict[str, Any]:
     """Return what a job's parameters are; of a model that only the cluster knows, such as make one."""
     connector = file.body(*keys, "connector")
     if connector is None:
@@ -117,15 +116,14 @@ def _parameters(file: PipelineFile, adapter: Service, model: ModelOf, keys: tupl
     return {**body.get("parameters", {}), **model.parameters}
 
 
-def _plan(file: PipelineFile, listing: str) -> Estimate:
+def _plan(file: PipelineFile, limits: Limits, listing: str) -> Estimate:
     spec = file.spec
     # A dated prefix is listed as a whole: what stands before the date.
     uri = spec.source.uri.partition("{{")[0]
     found = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
-    of = service(spec.batch_predict.service).limits
-    limits = of.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))
+    sizes = limits.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))
     samples = [len(msgspec.json.encode(record)) + 1 for test in spec.tests for record in test.records]
-    return estimate(found, limits, record_bytes=sum(samples) / len(samples) if samples else None)
+    return estimate(found, sizes, record_bytes=sum(samples) / len(samples) if samples else None)
 
 
 def _placed(file: PipelineFile, error: BatchError, keys: tuple[str, ...] = ()) -> str:

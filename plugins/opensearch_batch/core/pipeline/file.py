@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from opensearch_batch.core.config.type_info import choices, example_of, field_at, fields_at, struct_at, type_at
 from opensearch_batch.core.config.yaml_file import YamlFile, place_in
 from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.jobs.contract import AdapterOf
 from opensearch_batch.core.pipeline.dag_id import refusal_of
 from opensearch_batch.core.pipeline.rules import rules
 from opensearch_batch.core.pipeline.spec import PipelineSpec
@@ -42,13 +43,13 @@ class PipelineFile:
         ConfigError: it cannot be read, is no YAML, or says something a pipeline cannot; or Airflow takes no such name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, adapter_of: AdapterOf) -> None:
         self.path = path
         self._file = YamlFile(path)
         if (why := refusal_of(self.name)) is not None:
             raise self.error((), f"rename the file, because its name is its DAG's id: {why}")
         self.spec = self._with_processors(self._convert(self._file.value()))
-        for keys, check in rules(self.spec):
+        for keys, check in rules(self.spec, adapter_of):
             try:
                 check()
             except ConfigError as error:
@@ -118,13 +119,13 @@ class PipelineFile:
         return self.error(keys, cause + (f"; write {look}" if look else ""))
 
 
-def load(path: Path) -> PipelineSpec:
+def load(path: Path, adapter_of: AdapterOf) -> PipelineSpec:
     """Read a pipeline file.
 
     Raises:
         ConfigError: it cannot be read, is no YAML, or says something a pipeline cannot.
     """
-    return PipelineFile(path).spec
+    return PipelineFile(path, adapter_of).spec
 
 
 def _look(keys: Sequence[str | int]) -> str:

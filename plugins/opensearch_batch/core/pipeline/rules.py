@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.request import check_index_name, check_on_missing
+from opensearch_batch.core.jobs.contract import AdapterOf
 from opensearch_batch.core.pipeline.spec import ModelOf, PipelineSpec, Schedule
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.transform.field_map import FieldMap
 from opensearch_batch.core.transform.json_path import PlainPath
-from opensearch_batch.services import service
 
 Keys = tuple[str | int, ...]
 # What a source's URI may say of a run, and how Airflow says it.
@@ -31,17 +31,17 @@ def template_of(uri: str) -> str:
     return _TEMPLATE.sub(lambda found: f"{{{{ {TEMPLATES[found[1]]} }}}}", uri)
 
 
-def rules(spec: PipelineSpec) -> Iterator[tuple[Keys, Callable[[], object]]]:
+def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[tuple[Keys, Callable[[], object]]]:
     """Yield what is checked, and the key it is about."""
     yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
     yield ("schedule",), lambda: _check_schedule(spec)
     yield ("work",), lambda: split_uri(spec.work)
     if spec.id is not None:
         yield ("id",), lambda: _check_id(spec)
-    yield ("batch_predict", "service"), lambda: service(spec.batch_predict.service)
+    yield ("batch_predict", "service"), lambda: adapter_of(spec.batch_predict.service)
     for name, model in spec.batch_predict.models.items():
         place: Keys = ("batch_predict",) if model is spec.batch_predict else ("batch_predict", "instead", name)
-        yield place, lambda name=name, model=model: _check_model(name, model)  # type: ignore[misc] # bound now, not later
+        yield place, lambda name=name, model=model: _check_model(name, model, adapter_of)  # type: ignore[misc] # bound now, not later
     for path in spec.batch_predict.inputs:
         yield ("batch_predict", "input"), lambda path=path: PlainPath.parse(path)  # type: ignore[misc] # as above
     yield ("ingest", "index"), lambda: check_index_name(spec.ingest.index)
@@ -146,7 +146,7 @@ def _check_id(spec: PipelineSpec) -> None:
         raise ConfigError("ingest.field_map has an _id too; keep one of them")
 
 
-def _check_model(name: str, model: ModelOf) -> None:
-    service(name)
+def _check_model(name: str, model: ModelOf, adapter_of: AdapterOf) -> None:
+    adapter_of(name)
     if sum(given is not None for given in (model.model_id, model.stack, model.connector)) != 1:
         raise ConfigError("give one of model_id, stack and connector")

@@ -19,6 +19,7 @@ from opensearch_batch.core.ingest.documents import Documents, DocumentStream
 from opensearch_batch.core.ingest.prediction_map import holds_record, over_sources, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.ingest.shard_ingest import ShardRows, strict_about
+from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.pipeline.spec import PipelineSpec, SpecTest
@@ -31,7 +32,6 @@ from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.core.types.manifest import PreparedShard
 from opensearch_batch.core.types.rows import Rejected, Source
-from opensearch_batch.services.base import Service, job_keys
 
 SAMPLES = "s3://samples/"
 WORK = "s3://work"
@@ -69,16 +69,20 @@ class SpecRun:
 
     Args:
         spec: the pipeline.
-        service: its AI service.
+        adapter: that of its AI service.
         parameters: of connector and pipeline together.
         index_body: what the index is made of, if that is known.
     """
 
     def __init__(
-        self, spec: PipelineSpec, service: Service, parameters: Mapping[str, Any], index_body: Mapping[str, Any] | None
+        self,
+        spec: PipelineSpec,
+        adapter: ServiceAdapter,
+        parameters: Mapping[str, Any],
+        index_body: Mapping[str, Any] | None,
     ) -> None:
         self._spec = spec
-        self._service = service
+        self._adapter = adapter
         self._parameters = parameters
         request = IngestRequest(
             spec.ingest.index,
@@ -91,7 +95,7 @@ class SpecRun:
             processors=spec.ingest.processors,
             when=spec.ingest.when,
         )
-        mapped = over_sources(request, service, parameters, spec.batch_predict.inputs)
+        mapped = over_sources(request, adapter, parameters, spec.batch_predict.inputs)
         self._request = strict_about(vector_fields((index_body or {}).get("mappings", {})), mapped)
 
     @property
@@ -116,16 +120,16 @@ class SpecRun:
             return self._map(objects, prepared[0], output, reasons)
 
     def _prepare(self, objects: LocalFiles) -> tuple[list[PreparedShard], list[str]]:
-        service, inputs = self._service, self._spec.batch_predict.inputs
-        of = service.limits
+        adapter, inputs = self._adapter, self._spec.batch_predict.inputs
+        of = adapter.limits
         with DeadLetters(objects, f"{WORK}/dead_letters/") as dead:
             stage = Prepare(
                 objects,
                 Layout(WORK, "tests"),
                 limits=ShardLimits(of.max_records, of.max_bytes, of.max_record_bytes),
-                request_line=service.request_line(self._parameters, inputs),
-                keeps_records=not holds_record(service, self._parameters),
-                job_key=job_keys(service, self._parameters, inputs),
+                request_line=adapter.request_line(self._parameters, inputs),
+                keeps_records=not holds_record(adapter, self._parameters),
+                job_key=job_keys(adapter, self._parameters, inputs),
                 dead=dead,
             )
             try:
@@ -147,8 +151,8 @@ class SpecRun:
         with objects.open(prepared.shard.input) as stream:
             inputs = [msgspec.json.decode(line) for line in stream]
         rows = kept if test.outputs is not None else [self._row(*pair) for pair in zip(inputs, kept, strict=True)]
-        if test.outputs is not None and self._service.id_member:
-            rows = [{**row, self._service.id_member: self._id(line)} for row, line in zip(rows, inputs, strict=True)]
+        if test.outputs is not None and self._adapter.id_member:
+            rows = [{**row, self._adapter.id_member: self._id(line)} for row, line in zip(rows, inputs, strict=True)]
         uri = f"{WORK}/output.out"
         objects.write(uri, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
         return uri
@@ -160,22 +164,22 @@ class SpecRun:
         values = [said] if len(inputs) <= 1 else said
         if len(inputs) > 1 and not (isinstance(said, list) and len(said) == len(inputs)):
             raise FatalError(f"a record has {len(inputs)} inputs; its predictions are a list of as many")
-        row: Any = dict(line) if holds_record(self._service, self._parameters) else {}
+        row: Any = dict(line) if holds_record(self._adapter, self._parameters) else {}
         for number, value in zip(numbers, values, strict=True):
-            path = self._service.prediction_path(self._parameters, inputs, number)
+            path = self._adapter.prediction_path(self._parameters, inputs, number)
             row = _put(row, PlainPath.parse(path).steps, value)
-        if self._service.id_member:
-            row[self._service.id_member] = self._id(line)
+        if self._adapter.id_member:
+            row[self._adapter.id_member] = self._id(line)
         return row
 
     def _id(self, line: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
-        return line[str(self._service.id_member)]
+        return line[str(self._adapter.id_member)]
 
     def _map(self, objects: LocalFiles, prepared: PreparedShard, output: str, reasons: list[str]) -> Outcome:
         rows = ShardRows(
             objects,
-            self._service,
-            self._service.answers(self._parameters),
+            self._adapter,
+            self._adapter.answers(self._parameters),
             shard=prepared.shard,
             source_ranges=prepared.source_ranges,
             answered=[Answered([output])],

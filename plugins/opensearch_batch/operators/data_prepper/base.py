@@ -52,11 +52,14 @@ class DataPrepperOperator(BaseOperator):
     def work_items(self, compiled: CompiledPipeline, run_key: str, at: datetime) -> WorkItemIngest:
         """Return what brings work items of a run into the sinks."""
         from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
+        from opensearch_batch.services.registry import row_error
 
         def target(number: int, name: str) -> S3Objects:
             return self.store("sink", number, name)
 
-        return WorkItemIngest(compiled, self.store(), self.cluster, target, run_key=run_key, at=at)
+        return WorkItemIngest(
+            compiled, self.store(), self.cluster, target, row_error=row_error(), run_key=run_key, at=at
+        )
 
     def _place(self, *keys: str | int) -> str:
         return place(Path(self.file), self.pipeline, *keys)

@@ -10,7 +10,7 @@ from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.hooks.opensearch import objects
 from opensearch_batch.operators.base import errors_end_the_task, work_of
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
-from opensearch_batch.services import service
+from opensearch_batch.services.registry import adapter_of
 
 
 class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
@@ -28,7 +28,7 @@ class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
             found = JobRecords(store, submitted["job"]).load()
             if found is not None:
                 record = found[0]
-                for output in service(self.service).outputs(record, record.remote_job):
+                for output in adapter_of(self.service).outputs(record, record.remote_job):
                     folder = output if output.endswith("/") else output.rpartition("/")[0]
                     ScanStateFile(store, work_of(self.work, context)).note_writer(folder, submitted["job"])
         return submitted

@@ -119,11 +119,11 @@ class OpenSearchScanOperator(DataPrepperOperator):
         return ingest.done_for(indexes)
 
     def _job_keys(self, compiled: Any) -> Callable[[str], str]:  # noqa: ANN401 - as above
-        from opensearch_batch.services import service
-        from opensearch_batch.services.base import job_keys
+        from opensearch_batch.core.jobs.contract import job_keys
+        from opensearch_batch.services.registry import adapter_of
 
         model = self.hook(MODEL).ml.model(compiled.ml.model_id)
-        return job_keys(service(compiled.ml.service_name), model.parameters)
+        return job_keys(adapter_of(compiled.ml.service_name), model.parameters)
 
 
 class OpenSearchScannedRowsOperator(BaseOperator):

@@ -1,7 +1,7 @@
 """The contract of an AI service: everything that differs between services stands behind it, and nothing else does.
 
-A `Service` decides and does no I/O. A `Provider` is our own way to a service's API, beside ML Commons: it uploads what
-a service wants to hold itself, and looks at a job that ML Commons does not know.
+A `ServiceAdapter` decides and does no I/O. A `ServiceClient` calls the service's API beside ML Commons: it uploads
+files that the service keeps itself, and finds and stops jobs that ML Commons does not know.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class PredictionRow(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-class Service(Protocol):
+class ServiceAdapter(Protocol):
     """One AI service. Adapters keep no state and do no I/O.
 
     `parameters` are the connector's, overridden by the pipeline's. `inputs` are the paths in a record that the model
@@ -154,7 +154,7 @@ class Service(Protocol):
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
         """Say whether a `remote_job` (ML Commons' or the service's own words) is this job."""
 
-    def sighting(self, remote_job: Mapping[str, Any]) -> JobStatus:
+    def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read the job's state from the service's own words, exactly: ``incomplete`` is not complete."""
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
@@ -167,7 +167,11 @@ class Service(Protocol):
         """Read of an output row which record it answers, and the service's reason when it is an error."""
 
 
-class Provider(Protocol):
+# The adapter of a service by its name; raises ConfigError for a name that nobody knows.
+AdapterOf = Callable[[str], ServiceAdapter]
+
+
+class ServiceClient(Protocol):
     """Our own way to a service's API. Only `stage` is needed on the straight road, and only where files are uploaded.
 
     All raise RetriableError when the service stays away (Throttled: not now), ConfigError when it refuses us.
@@ -193,15 +197,17 @@ class Provider(Protocol):
         """Cancel a job; one that has ended is left as it is."""
 
 
-def job_keys(service: Service, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> Callable[[str], str]:
+def job_keys(
+    adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
+) -> Callable[[str], str]:
     """Return the function that makes the job key of a shard's content digest."""
-    identity, model = {**service.identity(parameters), "inputs": list(inputs)}, service.model(parameters)
-    return lambda content: job_key(service.name, model, identity, content)
+    identity, model = {**adapter.identity(parameters), "inputs": list(inputs)}, adapter.model(parameters)
+    return lambda content: job_key(adapter.name, model, identity, content)
 
 
-def explain(service: Service, error: RemoteError) -> BatchError:
+def explain(adapter: ServiceAdapter, error: RemoteError) -> BatchError:
     """Return what a service's answer means for us: not now, done before, broken there, or wrong here."""
-    codes = service.errors
+    codes = adapter.errors
     code = codes.code_of(error)
     if code in codes.throttle or (error.status == TOO_MANY and code not in codes.refuse):
         return Throttled(str(error))
