@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.storage.objects import Line, find, lines, split_uri
+from opensearch_batch.core.storage.objects import Line, find, lines, split_uri, wanted
 from opensearch_batch.core.storage.s3 import S3Objects
 
 
@@ -98,6 +98,25 @@ def test_a_source_is_an_object_a_prefix_or_a_glob(store: S3Objects, bucket: str)
     assert found("out/[d].jsonl") == ["[d].jsonl"]
     assert found("out/[d]*") == ["[d].jsonl"]
     assert found("out/_opensearch_batch/") == ["_opensearch_batch/e.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("glob", "matched"),
+    [
+        ("*.jsonl", ["a.jsonl", "deep/c.jsonl", "deep/er/[d].jsonl"]),
+        ("[d].jsonl", ["deep/er/[d].jsonl"]),
+        ("deep/*.jsonl", ["deep/c.jsonl"]),
+        ("deep/**", ["deep/c.jsonl", "deep/er/[d].jsonl"]),
+        ("deep/**/*.jsonl", ["deep/c.jsonl", "deep/er/[d].jsonl"]),
+        ("?.json*", ["a.jsonl", "b.json", "deep/c.jsonl"]),
+        ("deep", []),
+    ],
+)
+def test_include_and_exclude_are_the_globs_of_sources(glob: str, matched: list[str]) -> None:
+    """One without a slash matches in every folder; what one includes, the other excludes."""
+    names = ["a.jsonl", "b.json", "deep/c.jsonl", "deep/er/[d].jsonl"]
+    assert [name for name in names if wanted(name, [glob], [])] == matched
+    assert [name for name in names if not wanted(name, [], [glob])] == matched
 
 
 def test_a_source_that_is_not_there_is_named_with_its_nearest(store: S3Objects, bucket: str) -> None:

@@ -81,7 +81,12 @@ class SourceSpec(SpecStruct, frozen=True):
         ),
     ]
     include: Annotated[
-        list[str], about("Globs; a name below the prefix must match one.", ["*.jsonl", "*.jsonl.gz"])
+        list[str],
+        about(
+            "Globs; a name below the prefix must match one. `*` and `?` do not cross a `/`, `**` does; a glob without "
+            "`/` matches in every folder.",
+            ["*.jsonl", "*.jsonl.gz"],
+        ),
     ] = []
     exclude: Annotated[list[str], about("Globs that a name must not match.", ["*.tmp"])] = []
     format: Annotated[

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import fnmatch
+import functools
 import io
 import re
 from collections.abc import Iterator, Sequence
@@ -121,8 +121,9 @@ def _is_users(name: str) -> bool:
     return not any(f"/{folder}" in f"/{name}" for folder in OWN_FOLDERS)
 
 
+@functools.lru_cache(maxsize=256)
 def _pattern(glob: str) -> re.Pattern[str]:
-    """Compile a glob over whole URIs."""
+    """Compile a glob: hand-written, as `fnmatch` crosses a ``/`` and ``glob.translate`` comes with Python 3.13."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
     meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)
@@ -140,10 +141,12 @@ def _nearest(objects: Objects, uri: str) -> str:
 
 
 def wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Say whether a listed name passes the globs."""
-    if include and not any(fnmatch.fnmatchcase(name, glob) for glob in include):
-        return False
-    return not any(fnmatch.fnmatchcase(name, glob) for glob in exclude)
+    """Say whether a name below a prefix passes the globs of a source; one without ``/`` matches in every folder."""
+    return (not include or _matches(name, include)) and not _matches(name, exclude)
+
+
+def _matches(name: str, globs: Sequence[str]) -> bool:
+    return any(_pattern(glob if "/" in glob else f"**/{glob}").fullmatch(name) for glob in globs)
 
 
 def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
