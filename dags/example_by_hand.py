@@ -16,7 +16,7 @@ from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
 from opensearch_batch.operators.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.operators.repair import OpenSearchRepairOperator
-from opensearch_batch.triggers.ml_task import OpenSearchMLTaskSensor
+from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 
 INCLUDE = Path(__file__).resolve().parent.parent / "include"
 WORK = "s3://opensearch-batch"

@@ -15,7 +15,8 @@ import pytest
 
 from include.local_stack import opensearch_security
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.hooks.opensearch import OpenSearchMLHook, connector_credential, objects
+from opensearch_batch.hooks.aws import connector_credential, object_storage
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 
 USER, PASSWORD = "worker", "Right-Password-1"
 
@@ -107,7 +108,7 @@ def test_a_connection_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match="no Airflow connection 'nobody'; create one of type opensearch"):
         OpenSearchMLHook("nobody").cluster  # noqa: B018 - the property connects
     with pytest.raises(ConfigError, match="no Airflow connection 'nobody'; create one of type aws"):
-        objects("nobody")
+        object_storage("nobody")
 
 
 def test_a_store_that_is_away_is_named_by_its_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +121,7 @@ def test_a_store_that_is_away_is_named_by_its_endpoint(monkeypatch: pytest.Monke
     value = {"conn_type": "aws", "login": "key-id", "password": "secret-key", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_AWAY", json.dumps(value))
     with pytest.raises(RetriableError, match=r"S3 at http://127.0.0.1:9 does not answer") as raised:
-        objects("away").read("s3://bucket/key")
+        object_storage("away").read("s3://bucket/key")
     assert "secret-key" not in str(raised.value)
 
 

@@ -15,7 +15,7 @@ from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.job import Accepted, End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.job_handle import JobHandle
-from opensearch_batch.operators import submission as submit
+from opensearch_batch.operators import submission
 from opensearch_batch.operators.submission import JobTerms, Submit
 from opensearch_batch.services.registry import adapter_of
 
@@ -71,9 +71,9 @@ class Job:
 def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Job:
     """Prepared, and not yet paid."""
     made = Job(LocalFiles(tmp_path))
-    monkeypatch.setattr(submit, "objects", lambda _: made.store)
-    monkeypatch.setattr(submit, "OpenSearchMLHook", made.ml)
-    monkeypatch.setattr(submit, "provider_of", lambda *_, **__: SimpleNamespace(stage=lambda *_: {}))
+    monkeypatch.setattr(submission, "object_storage", lambda _: made.store)
+    monkeypatch.setattr(submission, "OpenSearchMLHook", made.ml)
+    monkeypatch.setattr(submission, "provider_of", lambda *_, **__: SimpleNamespace(stage=lambda *_: {}))
     monkeypatch.setattr(JobHandle, "_objects", lambda _: made.store)
     return made
 

@@ -75,7 +75,7 @@ def prepares(monkeypatch: pytest.MonkeyPatch) -> Any:
         store, cluster = S3Objects(client), Documents()
         cluster.search_url = lambda index: index  # type: ignore[method-assign] # there is no address
         hook = SimpleNamespace(cluster=cluster, ml=SimpleNamespace(model=lambda model_id: Model(model_id, PARAMETERS)))
-        monkeypatch.setattr(prepare, "objects", lambda conn_id: store)  # noqa: ARG005 - the one store
+        monkeypatch.setattr(prepare, "object_storage", lambda conn_id: store)  # noqa: ARG005 - the one store
         monkeypatch.setattr(ingest, "outputs_store", lambda **conns: store)  # noqa: ARG005 - the one store
         for task in (prepare, ingest):
             monkeypatch.setattr(task, "OpenSearchMLHook", lambda conn_id: hook)  # noqa: ARG005 - the one cluster

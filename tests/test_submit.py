@@ -16,8 +16,10 @@ from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Shard
-from opensearch_batch.operators import submission as submit
-from opensearch_batch.operators.submission import JobTerms, Submit, SubmitTrigger, slots
+from opensearch_batch.operators import submission
+from opensearch_batch.operators.submission import JobTerms, Submit
+from opensearch_batch.triggers import submission as trigger
+from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
 
 def record(end: End | None = None, *, task_id: str | None = "t", intended_at: float = 0.0) -> JobRecord:
@@ -41,8 +43,8 @@ def test_who_holds_a_slot(store: S3Objects, bucket: str, holds: JobRecord | None
     one, other = f"s3://{bucket}/jobs/one", f"s3://{bucket}/jobs/other"
     if holds is not None:
         assert JobRecords(store, one).write(holds, over=None)
-    assert slots(store, f"s3://{bucket}/slots", 1).take(one)
-    assert slots(store, f"s3://{bucket}/slots", 1).take(other) == is_taken_over
+    assert job_slots(store, f"s3://{bucket}/slots", 1).take(one)
+    assert job_slots(store, f"s3://{bucket}/slots", 1).take(other) == is_taken_over
 
 
 @pytest.mark.parametrize("error", [ConfigError("the bucket is gone"), RetriableError("away")])
@@ -50,15 +52,15 @@ def test_a_slot_that_cannot_be_had_ends_the_wait(monkeypatch: pytest.MonkeyPatch
     """The task itself says then what is wrong; after an error that may pass, not at once."""
     tries = list[int]()
 
-    def refuse(_: SubmitTrigger) -> bool:
+    def refuse(_: SubmissionTrigger) -> bool:
         tries.append(1)
         raise error
 
-    monkeypatch.setattr(SubmitTrigger, "_take", refuse)
-    monkeypatch.setattr(submit, "SLOT_INTERVAL_S", 0.01)
-    monkeypatch.setattr(submit, "PATIENCE_S", 0.1)
-    waiting = SubmitTrigger(
-        holder="s3://b/k", slots=f"s3://b/{error}", most=1, pause_s=0.0, since=7.0, aws_conn_id="aws_default"
+    monkeypatch.setattr(SubmissionTrigger, "_take", refuse)
+    monkeypatch.setattr(trigger, "SLOT_INTERVAL_S", 0.01)
+    monkeypatch.setattr(trigger, "PATIENCE_S", 0.1)
+    waiting = SubmissionTrigger(
+        holder="s3://b/k", slots=f"s3://b/{error}", max_slots=1, pause_s=0.0, since=7.0, aws_conn_id="aws_default"
     )
 
     async def events() -> list[object]:
@@ -72,17 +74,17 @@ def test_a_slot_that_cannot_be_had_ends_the_wait(monkeypatch: pytest.MonkeyPatch
 def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Submit, LocalFiles]:
     """What submits a pipeline's jobs, with a folder for a store; the cluster is for who submits indeed."""
     store, ml = LocalFiles(tmp_path), SimpleNamespace(model=lambda _: None)
-    monkeypatch.setattr(submit, "objects", lambda _: store)
-    monkeypatch.setattr(submit, "OpenSearchMLHook", lambda _: SimpleNamespace(ml=ml))
-    monkeypatch.setattr(submit, "provider_of", lambda *_, **__: None)
+    monkeypatch.setattr(submission, "object_storage", lambda _: store)
+    monkeypatch.setattr(submission, "OpenSearchMLHook", lambda _: SimpleNamespace(ml=ml))
+    monkeypatch.setattr(submission, "provider_of", lambda *_, **__: None)
     return Submit(Layout("s3://work", "p"), JobTerms("openai", "m")), store
 
 
 def test_a_job_that_is_found_is_taken(submits: tuple[Submit, LocalFiles]) -> None:
     """So that no other run removes its outputs before this one has ingested them."""
-    submission, store = submits
+    submit, store = submits
     assert JobRecords(store, "s3://work/jobs/k").write(record(End("COMPLETED", 1.0)), over=None)
-    done = submission.run(Shard("0000", "in", "k", 1, 1), ResubmitRequest())
+    done = submit.run(Shard("0000", "in", "k", 1, 1), ResubmitRequest())
     assert isinstance(done, tuple)
     assert done[0] == "reuse"
     assert store.head("s3://work/jobs/k/taken.json") is not None

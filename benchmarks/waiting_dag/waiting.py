@@ -9,7 +9,8 @@ from typing import Any
 from airflow.sdk import DAG, task, task_group
 from airflow.triggers.base import StartTriggerArgs
 
-from opensearch_batch.triggers.ml_task import TRIGGER, OpenSearchMLTaskSensor
+from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
+from opensearch_batch.triggers.ml_task import TRIGGER
 
 
 class WaitByNumber(OpenSearchMLTaskSensor):

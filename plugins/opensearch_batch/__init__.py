@@ -25,7 +25,7 @@ def get_provider_info() -> dict[str, Any]:
         "description": "Offline inference and field-mapped batch ingestion for OpenSearch.",
         "versions": [__version__],
         "operators": of("operators", stages),
-        "sensors": of("triggers", ["ml_task"]),
-        "triggers": of("triggers", ["ml_task", "new_objects"]),
-        "hooks": of("hooks", ["opensearch"]),
+        "sensors": of("sensors", ["ml_task"]),
+        "triggers": of("triggers", ["ml_task", "repair", "submission", "new_objects"]),
+        "hooks": of("hooks", ["opensearch", "aws", "ai_services"]),
     }

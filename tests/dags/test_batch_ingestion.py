@@ -22,7 +22,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.ingest.request import Credential, parse_request
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
-from opensearch_batch.hooks.ai_services import base_url
+from opensearch_batch.hooks.connections import base_url
 from opensearch_batch.operators.base import summary
 from opensearch_batch.operators.batch_ingestion import (
     DATA_SOURCE_FIELDS,

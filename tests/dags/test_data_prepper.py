@@ -15,9 +15,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 
 from opensearch_batch.dag_factory.pipelines import is_surely_ours, pipelines
-from opensearch_batch.hooks import data_prepper as connections
-from opensearch_batch.hooks import opensearch as hooks
-from opensearch_batch.hooks.data_prepper import connection_at
+from opensearch_batch.hooks import file_connections
+from opensearch_batch.hooks.connections import connection
+from opensearch_batch.hooks.file_connections import connection_at
 from opensearch_batch.operators.data_prepper.prepare import NOTHING
 
 INCLUDE = Path(__file__).resolve().parents[2] / "include"
@@ -80,7 +80,7 @@ def test_either_ending_of_yaml_is_read_and_points_to_its_places(tmp_path: Path) 
     (dag,) = pipelines(tmp_path).dags
     task: Any = dag.task_dict["prepare"]
     assert task.file == str(tmp_path / "books.yml")
-    found: Any = hooks.connection(f"{tmp_path / 'books.yml'}#{NAME}/sink/0", "opensearch")
+    found: Any = connection(f"{tmp_path / 'books.yml'}#{NAME}/sink/0", "opensearch")
     assert found.extra_dejson["aws_conn_id"] == f"{tmp_path / 'books.yml'}#{NAME}/sink/0/aws"
 
 
@@ -186,7 +186,7 @@ def test_a_password_of_the_file_is_in_no_dag(tmp_path: Path, monkeypatch: pytest
     dag = dag_of(tmp_path, text)
     stored = json.dumps(DagSerialization.to_dict(dag))
     assert PASSWORD not in stored
-    monkeypatch.setattr(connections, "needed", no_connection)
+    monkeypatch.setattr(file_connections, "stored_connection", no_connection)
     found: Any = connection_at(f"{tmp_path / 'books.yaml'}#{NAME}/sink/0")
     assert (found.login, found.password, found.port) == ("worker", PASSWORD, None)
     assert PASSWORD not in repr(found.extra)
@@ -205,7 +205,7 @@ def test_a_role_is_assumed_with_the_keys_of_the_airflow_connection(
     base = Connection(
         conn_id="a", conn_type="aws", login="key", password="secret", extra='{"service_config": {"s3": 1}}'
     )
-    monkeypatch.setattr(connections, "stored", lambda conn_id: base)  # noqa: ARG005 - the one there is
+    monkeypatch.setattr(file_connections, "find_stored_connection", lambda conn_id: base)  # noqa: ARG005 - the one there is
     found: Any = connection_at(f"{tmp_path / 'books.yaml'}#{NAME}/source")
     assert (found.login, found.password) == ("key", "secret")
     assert found.extra_dejson == {

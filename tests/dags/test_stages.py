@@ -82,7 +82,7 @@ def store(s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Objects:
     """The object storage of every connection; model and index are there and fit."""
     found = S3Objects(s3_client)
     for module in (ingest, prepare, publish):
-        monkeypatch.setattr(module, "objects", lambda conn_id: found)  # noqa: ARG005 - one for all
+        monkeypatch.setattr(module, "object_storage", lambda conn_id: found)  # noqa: ARG005 - one for all
     monkeypatch.setattr(OpenSearchPrepareOperator, "_model", lambda self, **_: Model("m", PARAMETERS))  # noqa: ARG005 - as above
     monkeypatch.setattr(OpenSearchPrepareOperator, "_check_index", lambda *_, **__: [])
     return found
@@ -104,7 +104,7 @@ def test_a_trial_leaves_the_source_news(
     """Only what the pipeline's own run prepared is what `new_objects` need not tell of."""
     # One service's parameters will do here: what counts is which one was chosen.
     adapter = adapter_of("sagemaker")
-    monkeypatch.setattr(prepare, "service", lambda name: adapter)  # noqa: ARG005 - as above
+    monkeypatch.setattr(prepare, "adapter_of", lambda name: adapter)  # noqa: ARG005 - as above
     store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a"}\n{"text": "b"}\n')
     dry_run = said.pop("dry_run", False)
     task = OpenSearchPrepareOperator(

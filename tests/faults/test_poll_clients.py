@@ -9,8 +9,8 @@ import pytest
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.types.job import End, JobRecord, State
-from opensearch_batch.hooks.job_handle import JobHandle, shared
-from opensearch_batch.hooks.opensearch import KEEP_S, Shared
+from opensearch_batch.hooks.job_handle import JobHandle
+from opensearch_batch.hooks.shared_clients import KEEP_S, SharedClients, shared_client
 
 
 class DocumentStream:
@@ -18,7 +18,7 @@ class DocumentStream:
 
     def __init__(self) -> None:
         self.now, self.count = 0.0, 0
-        self.clients = Shared(clock=lambda: self.now)
+        self.clients = SharedClients(clock=lambda: self.now)
 
     def make(self) -> int:
         """Make a client, which takes a moment."""
@@ -74,14 +74,14 @@ def test_an_airflow_that_cannot_tell_a_connection_is_away_for_a_while() -> None:
     def broken() -> int:
         raise OSError("database is locked")
 
-    with pytest.raises(RetriableError, match=r"connection c: no client for aws can be made now .*database is locked"):
-        shared("aws", "c", broken)
+    with pytest.raises(RetriableError, match=r"connection c: could not create a client for aws .*database is locked"):
+        shared_client("aws", "c", broken)
 
     def wrong() -> int:
         raise ConfigError("no Airflow connection 'c'")
 
     with pytest.raises(ConfigError):
-        shared("aws", "c", wrong)
+        shared_client("aws", "c", wrong)
 
 
 @pytest.mark.parametrize("state", ["FAILED", "EXPIRED", "CANCELLED"])

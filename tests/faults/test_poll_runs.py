@@ -40,7 +40,7 @@ def test_the_job_is_cancelled_when_the_last_wait_is_ended(two: tuple[Run, Run]) 
     first, second = two
     first.mark("poll", "failed")
     eventually(lambda: waiters(second) == 1, "the waiter that left")
-    eventually(lambda: "runs on, because others wait for it" in first.log("poll"), "the log")
+    eventually(lambda: "continues, because other runs wait for it" in first.log("poll"), "the log")
     assert f"{second.run_id} poll[0]" in first.log("poll")
     assert (first.job_status(), first.record().get("end")) == ("InProgress", None)
     assert second.task("poll")["state"] == "deferred"

@@ -48,7 +48,7 @@ class Wait:
         waits = MLTaskTrigger(
             **{
                 "job": self.folder,
-                "ml_task_id": self.submitted.task_id or "",
+                "ml_task_id": self.submitted.task_id,
                 "service": self.service,
                 "poll_every_s": 1.0,
                 "poll_at_most_s": 1.0,

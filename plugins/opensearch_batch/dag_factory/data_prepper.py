@@ -16,14 +16,14 @@ from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, D
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.opensearch.client import address_of
 from opensearch_batch.dag_factory.schedules import index_asset
-from opensearch_batch.hooks.data_prepper import MODEL, SOURCE, place
+from opensearch_batch.hooks.file_connections import MODEL, SOURCE, file_conn_id
 from opensearch_batch.notifications.alerts import alert_of_failure
 from opensearch_batch.operators.data_prepper.batch_predict import OpenSearchScanBatchPredictOperator
 from opensearch_batch.operators.data_prepper.ingest import OpenSearchWorkItemIngestOperator
 from opensearch_batch.operators.data_prepper.prepare import OpenSearchScannedRowsOperator, OpenSearchScanOperator
 from opensearch_batch.operators.data_prepper.reconcile import OpenSearchScanReconcileOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
-from opensearch_batch.triggers.ml_task import OpenSearchMLTaskSensor
+from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 
 RUNS_AT_ONCE = 16
 MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
@@ -130,8 +130,8 @@ def _of_shard(compiled: CompiledPipeline, shard: Any, here: dict[str, Any]) -> N
     assert ml is not None  # noqa: S101 - only ml_inference makes jobs
     shared: dict[str, Any] = {
         "service": ml.service_name,
-        "opensearch_conn_id": place(path, name, MODEL),
-        "aws_conn_id": place(path, name, SOURCE),
+        "opensearch_conn_id": file_conn_id(path, name, MODEL),
+        "aws_conn_id": file_conn_id(path, name, SOURCE),
     }
     submitted = OpenSearchScanBatchPredictOperator(
         task_id="batch_predict",

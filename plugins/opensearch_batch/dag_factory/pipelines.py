@@ -24,8 +24,8 @@ from opensearch_batch.operators.prepare import OpenSearchPrepareOperator, withou
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
 from opensearch_batch.operators.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.operators.repair import OpenSearchRepairOperator
+from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 from opensearch_batch.services.registry import adapter_of
-from opensearch_batch.triggers.ml_task import OpenSearchMLTaskSensor
 
 # Keys that a pipeline file of ours has, and those that say that it may be Data Prepper's all the same.
 _OURS = re.compile(rb"^(?:work|batch_predict|ingest)\s*:", re.MULTILINE)

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.storage.by_uri import Stores
-from opensearch_batch.hooks.opensearch import AWS_CONN_ID, aws_client, connection, objects
+from opensearch_batch.hooks.aws import aws_client, object_storage
+from opensearch_batch.hooks.connections import AWS_CONN_ID, base_url, connection
 
 if TYPE_CHECKING:
-    from airflow.sdk import Connection
-
     from opensearch_batch.core.jobs.contract import ServiceClient
     from opensearch_batch.core.storage.cohere_datasets import CohereDatasets
     from opensearch_batch.core.storage.openai_files import OpenAIFiles
@@ -28,7 +27,7 @@ def provider_of(service: str, *, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str
     """
     from opensearch_batch.services.registry import client_of
 
-    store = objects(aws_conn_id)
+    store = object_storage(aws_conn_id)
     if service == "openai":
         return client_of(service, client=openai_client_of(ai_conn_id), objects=store)
     if service == "cohere":
@@ -44,7 +43,7 @@ def outputs_store(*, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = No
 
         return CohereDatasets(cohere_client_of(ai_conn_id))
 
-    return Stores(s3=lambda: objects(aws_conn_id), openai=lambda: openai_files(ai_conn_id), cohere=cohere)
+    return Stores(s3=lambda: object_storage(aws_conn_id), openai=lambda: openai_files(ai_conn_id), cohere=cohere)
 
 
 def openai_files(ai_conn_id: str | None) -> OpenAIFiles:
@@ -92,15 +91,3 @@ def _key(conn_id: str) -> tuple[str, str | None]:
     if not found.password:
         raise ConfigError(f"connection {conn_id}: no password; put the service's key there")
     return found.password, base_url(found)
-
-
-def base_url(found: Connection) -> str | None:
-    """Return the API's URL a connection names, with its path; None when it names no host."""
-    if not found.host:
-        return None
-    host = found.host if "://" in found.host else f"{found.schema or 'https'}://{found.host}"
-    if not found.port:
-        return host
-    scheme, _, rest = host.partition("://")
-    name, slash, path = rest.partition("/")
-    return f"{scheme}://{name}:{found.port}{slash}{path}"

@@ -1,33 +1,45 @@
-"""Connections as Airflow stores them: a person made each under Admin, Connections, in a secrets backend or by name."""
+"""Resolves a connection id: to a connection that Airflow stores, or to one that a Data Prepper file describes."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowNotFoundException
-
-from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.pipeline.file import SUFFIXES
+from opensearch_batch.hooks.stored_connections import stored_connection
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-
-def stored(conn_id: str) -> Connection | None:
-    """Return a connection, None where there is none of this id."""
-    try:
-        return BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException:
-        return None
+OPENSEARCH_CONN_ID = "opensearch_default"
+AWS_CONN_ID = "aws_default"
+_FILE_MARKS = tuple(f"{suffix}#" for suffix in SUFFIXES)
 
 
-def needed(conn_id: str, conn_type: str) -> Connection:
-    """Return a connection.
+def connection(conn_id: str, conn_type: str) -> Connection:
+    """Return the connection of an id.
 
     Raises:
-        ConfigError: there is none of this id.
+        ConfigError: Airflow stores none of this id, or the file does not describe it.
     """
-    found = stored(conn_id)
-    if found is None:
-        raise ConfigError(f"no Airflow connection {conn_id!r}; create one of type {conn_type} under Admin, Connections")
-    return found
+    if is_in_file(conn_id):
+        from opensearch_batch.hooks.file_connections import connection_at
+
+        return connection_at(conn_id)
+    return stored_connection(conn_id, conn_type)
+
+
+def is_in_file(conn_id: str) -> bool:
+    """Whether an id names a connection of a Data Prepper file, ``<file>#<pipeline>/source``."""
+    return any(mark in conn_id for mark in _FILE_MARKS)
+
+
+def base_url(found: Connection) -> str | None:
+    """Return the URL of an HTTP API that a connection names, with its path; None if the connection has no host."""
+    if not found.host:
+        return None
+    host = found.host if "://" in found.host else f"{found.schema or 'https'}://{found.host}"
+    if not found.port:
+        return host
+    scheme, _, rest = host.partition("://")
+    name, slash, path = rest.partition("/")
+    return f"{scheme}://{name}:{found.port}{slash}{path}"

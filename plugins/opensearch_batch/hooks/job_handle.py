@@ -1,14 +1,12 @@
-"""A job that is waited for, with the clients of its connections; a process makes each client once, however many wait.
+"""Handle of a batch job: reads and ends its record, and asks or stops the job at its service and at ML Commons.
 
-Everything here blocks and runs in threads: `poll` decides when.
+Every method blocks, so triggers call them in threads. The clients are shared by all handles of a process.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
 
 import msgspec
 
@@ -23,20 +21,19 @@ from opensearch_batch.core.opensearch.ml_commons import MLCommons
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord
 from opensearch_batch.hooks.ai_services import provider_of
-from opensearch_batch.hooks.opensearch import OpenSearchMLHook, Shared, objects
+from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook
+from opensearch_batch.hooks.shared_clients import shared_client
 from opensearch_batch.services.registry import adapter_of
 
-T = TypeVar("T")
-NAMED_AT_MOST = 3
 log = logging.getLogger(__name__)
-_clients = Shared()
 
 
-class Polled(msgspec.Struct, frozen=True):
-    """How a job ended: what `poll` returns.
+class JobResult(msgspec.Struct, frozen=True):
+    """How a job ended: the XCom of `poll`.
 
-    `outputs` are the locations of the job's rows: of one that ended badly, those it wrote all the same. `counts` is
-    what the service itself counted, if it does. `task_id` is null for a job that ML Commons does not know.
+    `outputs` are the locations of the job's output rows; a job that ended badly may have written some. `counts` are
+    those of the service, if it counts. `task_id` is null for a job that ML Commons does not know.
     """
 
     task_id: str | None
@@ -45,16 +42,16 @@ class Polled(msgspec.Struct, frozen=True):
     reason: str = ""
     counts: dict[str, int] = {}
 
-    def answered(self, job: str) -> Answered:
-        """Return what the job, whose record lies in this folder, answered."""
-        return Answered(self.outputs, None, job, self.task_id)
+    def answered(self, folder: str) -> Answered:
+        """Return the answers of the job whose record is in this folder."""
+        return Answered(self.outputs, None, folder, self.task_id)
 
 
 class JobHandle:
-    """One job, by the folder of its record.
+    """One job, identified by the folder of its record.
 
     Args:
-        folder: where its record lies.
+        folder: the folder of its record.
         service_name: the AI service.
         opensearch_conn_id, aws_conn_id, ai_conn_id: the connections.
     """
@@ -78,18 +75,18 @@ class JobHandle:
         """Return its record.
 
         Raises:
-            ConfigError: there is none, or its submission is not over.
+            ConfigError: there is no record, or the job was not submitted yet.
         """
         found = JobRecords(self._objects(), self._folder).load()
         if found is None or found[0].status == "intent":
             raise ConfigError(f"{self._folder}: no submitted job is recorded here; clear batch_predict")
         return found[0]
 
-    def look(self, record: JobRecord) -> RemoteStatus:
-        """Ask the service itself for the job; where the record does not name it, by what only this job has.
+    def status(self, record: JobRecord) -> RemoteStatus:
+        """Ask the service for the job's status; if the record has no id of the job, find it by its name.
 
         Raises:
-            NotFound: the service does not know it.
+            NotFound: the service does not know the job.
         """
         provider = self._provider()
         try:
@@ -99,19 +96,19 @@ class JobHandle:
                 return found
             raise
 
-    def cancel(self, task_id: str) -> None:
+    def cancel(self, ml_task_id: str) -> None:
         """Cancel an ML Commons task."""
-        shared_ml(self._opensearch_conn_id).cancel(task_id)
+        shared_ml_commons(self._opensearch_conn_id).cancel(ml_task_id)
 
     def conclude(self, record: JobRecord, end: End, *, cancel: bool) -> End:
-        """Record how it ended, and return that; cancel it first where it runs on."""
+        """Record the job's end and return it; with `cancel`, stop the running job first."""
         if cancel:
             self._stop(record)
         end = self._end_of(record, end)
         try:
             JobRecords(self._objects(), self._folder).end(record.submission, end, record.remote_job)
         except RetriableError as error:
-            log.warning("the end is not recorded, the next run will ask the service again: %s", error)
+            log.warning("could not record the job's end; the next run asks the service again: %s", error)
         return end
 
     def _end_of(self, record: JobRecord, end: End) -> End:
@@ -119,7 +116,7 @@ class JobHandle:
             return end
         found = JobRecords(self._objects(), self._folder).load()
         if found and found[0].submission == record.submission and found[0].end is not None:
-            # Who saw it first compared the input; what changed after that the job did not read.
+            # The first to see the end compared the input; a later change of the input did not affect the job.
             return found[0].end
         return end_of(self._objects(), record, end)
 
@@ -128,29 +125,29 @@ class JobHandle:
             try:
                 self.cancel(record.task_id)
             except NotFound:
-                log.warning("ML Commons does not know task %s; the job is stopped at its service", record.task_id)
+                log.warning("ML Commons does not know task %s; stopping the job at its service", record.task_id)
             else:
                 return
         self._provider().stop(record)
 
-    def result(self, record: JobRecord, end: End) -> Polled:
-        """Return what is known of an ended job."""
+    def result(self, record: JobRecord, end: End) -> JobResult:
+        """Return the result of an ended job."""
         counts = {name: int(count) for name, count in (record.remote_job.get("request_counts") or {}).items()}
-        return Polled(record.task_id, end.state, self._outputs(record, end), end.reason, counts)
+        return JobResult(record.task_id, end.state, self._outputs(record, end), end.reason, counts)
 
-    def see(self, waiter: Waiter) -> None:
-        """Let others know that somebody waits for it."""
+    def register_waiter(self, waiter: Waiter) -> None:
+        """Register or refresh a waiter, so that other runs do not cancel the job."""
         try:
             self._waiters().see(waiter)
         except BatchError as error:
-            log.warning("who ends the wait of another run may not see that this one goes on: %s", error)
+            log.warning("could not refresh the waiter heartbeat; another run may cancel this job: %s", error)
 
-    def left(self, waiter: Waiter) -> list[Waiter]:
-        """Wait for it no more; return who else does."""
+    def other_waiters(self, waiter: Waiter) -> list[Waiter]:
+        """Remove a waiter; return those that remain."""
         return self._waiters().left(waiter)
 
-    def leave(self, waiter: Waiter) -> None:
-        """Wait for it no more; where that cannot be recorded, others see it after a while."""
+    def remove_waiter(self, waiter: Waiter) -> None:
+        """Remove a waiter; if that fails, its registration expires."""
         try:
             self._waiters().leave(waiter)
         except BatchError as error:
@@ -160,10 +157,10 @@ class JobHandle:
         outputs = adapter_of(self._service_name).outputs(record, record.remote_job)
         if end.state not in BAD_ENDS:
             return outputs
-        # A service names its own files; a place on S3 is where rows would lie, had the job come so far.
-        return [uri for uri in outputs if not uri.startswith("s3://") or self._is_there(uri)]
+        # Services with files of their own name only files that exist; an S3 location is where the output would be.
+        return [uri for uri in outputs if not uri.startswith("s3://") or self._exists(uri)]
 
-    def _is_there(self, uri: str) -> bool:
+    def _exists(self, uri: str) -> bool:
         try:
             return any(True for _ in self._objects().list(uri))
         except BatchError as error:
@@ -174,48 +171,20 @@ class JobHandle:
         return Waiters(self._objects(), self._folder, clock=time.time)
 
     def _objects(self) -> Objects:
-        return shared("aws", self._aws_conn_id, lambda: objects(self._aws_conn_id))
+        return shared_object_storage(self._aws_conn_id)
 
     def _provider(self) -> ServiceClient:
         def make() -> ServiceClient:
             return provider_of(self._service_name, aws_conn_id=self._aws_conn_id, ai_conn_id=self._ai_conn_id)
 
-        return shared(self._service_name, f"{self._aws_conn_id} {self._ai_conn_id or ''}".rstrip(), make)
+        return shared_client(self._service_name, f"{self._aws_conn_id} {self._ai_conn_id or ''}".rstrip(), make)
 
 
-def waiter_of(ti: Any, ml_task_id: str) -> Waiter:  # noqa: ANN401 - Airflow's task instance
-    """Return who waits: the run of a task instance."""
-    return Waiter(ti.dag_id, ti.run_id, ti.task_id, ti.map_index, ml_task_id)
+def shared_ml_commons(opensearch_conn_id: str) -> MLCommons:
+    """Return the ML Commons client that all triggers of this process share."""
+    return shared_client("opensearch", opensearch_conn_id, lambda: OpenSearchMLHook(opensearch_conn_id).ml)
 
 
-def shared_ml(opensearch_conn_id: str) -> MLCommons:
-    """Return the ML Commons of a connection, with the client all waits of this process share."""
-    return shared("opensearch", opensearch_conn_id, lambda: OpenSearchMLHook(opensearch_conn_id).ml)
-
-
-def shared(kind: str, name: str, make: Callable[[], T]) -> T:
-    """Return what all waits of this process share.
-
-    Raises:
-        RetriableError: Airflow cannot tell now what the connection is, which must not end thousands of waits.
-    """
-    try:
-        return _clients.get((kind, name), make)
-    except BatchError:
-        raise
-    except Exception as error:
-        raise RetriableError(f"connection {name}: no client for {kind} can be made now ({error!r})") from error
-
-
-def names_of(waiters: Sequence[Waiter]) -> str:
-    """Name some of them for a log."""
-    more = len(waiters) - NAMED_AT_MOST
-    return ", ".join(map(str, waiters[:NAMED_AT_MOST])) + (f" and {more} more" if more > 0 else "")
-
-
-def words_or_error(ask: Callable[[], RemoteStatus]) -> RemoteStatus | BatchError:
-    """Return what a call returns or raises, as a lookout does."""
-    try:
-        return ask()
-    except BatchError as error:
-        return error
+def shared_object_storage(aws_conn_id: str) -> Objects:
+    """Return the object storage client that all triggers of this process share."""
+    return shared_client("aws", aws_conn_id, lambda: object_storage(aws_conn_id))

@@ -76,8 +76,7 @@ def _html(news: News) -> str:
 def _post(conn_id: str, news: News) -> None:
     import requests
 
-    from opensearch_batch.hooks.ai_services import base_url
-    from opensearch_batch.hooks.opensearch import connection
+    from opensearch_batch.hooks.connections import base_url, connection
 
     found = connection(conn_id, "http")
     headers = {"Authorization": f"Bearer {found.password}"} if found.password else {}

@@ -16,6 +16,7 @@ from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.identity import run_key
 from opensearch_batch.core.types.job import ResubmitRequest
+from opensearch_batch.hooks.job_handle import JobResult
 
 ENDED = frozenset({"success", "failed"})
 
@@ -27,6 +28,23 @@ def errors_end_the_task() -> Iterator[None]:
         yield
     except (ConfigError, FatalError) as error:
         raise AirflowFailException(str(error)) from error
+
+
+def job_result(context: Mapping[str, Any], poll: str) -> JobResult:
+    """Read the XCom of `poll`; one that a trigger pushed is JSON-encoded a second time (Airflow 3.3.2).
+
+    Args:
+        context: of a task with the same map index.
+        poll: the task id.
+
+    Raises:
+        ConfigError: there is none, because a person marked `poll` success, which cancels its job.
+    """
+    ti = context["ti"]
+    value = ti.xcom_pull(task_ids=poll, map_indexes=ti.map_index)
+    if value is None:
+        raise ConfigError(f"{poll} has no result, because it was marked success by hand; clear batch_predict")
+    return msgspec.convert(json.loads(value) if isinstance(value, str) else value, JobResult)
 
 
 def run_key_of(context: Mapping[str, Any]) -> str:

@@ -19,7 +19,9 @@ from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.hooks.ai_services import AI_CONN_IDS, openai_files
-from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
+from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import errors_end_the_task, forced, run_key_of, summary, work_of
 from opensearch_batch.services.registry import row_error
 
@@ -160,7 +162,7 @@ def stores(aws_conn_id: str, openai_conn_id: str) -> Stores:
     """Return the stores of a request, each made at its first use, so that only connections in use must be there."""
     from opensearch_batch.core.storage.by_uri import Stores
 
-    return Stores(s3=lambda: objects(aws_conn_id), openai=lambda: openai_files(openai_conn_id))
+    return Stores(s3=lambda: object_storage(aws_conn_id), openai=lambda: openai_files(openai_conn_id))
 
 
 def report_location(work: Layout, run_key: str, ti: Any) -> str:  # noqa: ANN401 - Airflow's task instance

@@ -12,11 +12,13 @@ from airflow.sdk.exceptions import AirflowFailException
 from opensearch_batch.core.jobs.job_records import bad_end
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Shard
-from opensearch_batch.hooks.job_handle import JobHandle, waiter_of
-from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.hooks.job_handle import JobHandle
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import MLTaskLink
 from opensearch_batch.operators.base import asked_in, chosen, errors_end_the_task, work_of
 from opensearch_batch.operators.submission import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
+from opensearch_batch.triggers.ml_task import waiter_of
 
 
 class OpenSearchBatchPredictOperator(BaseOperator):
@@ -128,4 +130,4 @@ class OpenSearchBatchPredictOperator(BaseOperator):
                 aws_conn_id=self.aws_conn_id,
                 ai_conn_id=self.ai_conn_id,
             )
-            job.see(waiter_of(context["ti"], record.task_id or ""))
+            job.register_waiter(waiter_of(context["ti"], record.task_id))

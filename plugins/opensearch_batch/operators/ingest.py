@@ -18,11 +18,12 @@ from opensearch_batch.core.storage.manifests import load_manifest
 from opensearch_batch.core.transform.field_map import OnMissing
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.ai_services import outputs_store
-from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
+from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
-from opensearch_batch.operators.base import errors_end_the_task, forced, run_key_of, summary, work_of
+from opensearch_batch.operators.base import errors_end_the_task, forced, job_result, run_key_of, summary, work_of
 from opensearch_batch.services.registry import adapter_of
-from opensearch_batch.triggers.ml_task import polled
 
 
 class OpenSearchBatchIngestOperator(BaseOperator):
@@ -128,7 +129,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
         """Ingest the outputs that `poll` found."""
         ti = context["ti"]
         with errors_end_the_task():
-            first = polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index))
+            first = job_result(context, self.poll)
             account = ti.xcom_pull(task_ids=self.repair, map_indexes=ti.map_index)
             store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
             work, adapter = work_of(self.work, context), adapter_of(self.service)
@@ -151,7 +152,7 @@ class OpenSearchBatchIngestOperator(BaseOperator):
                 store.delete(note)
         self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
         if report.dead_letters:
-            self.dead_letters_url = objects(self.aws_conn_id).browse_url(report.dead_letters)
+            self.dead_letters_url = object_storage(self.aws_conn_id).browse_url(report.dead_letters)
         for remark in report.remarks:
             self.log.warning(remark)
         self.log.info("shard %s into %s: %s", shard.id, self.index, report.counts)

@@ -32,13 +32,9 @@ from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard
 from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.hooks.ai_services import ai_credential, cloudformation
-from opensearch_batch.hooks.opensearch import (
-    AWS_CONN_ID,
-    OPENSEARCH_CONN_ID,
-    OpenSearchMLHook,
-    connector_credential,
-    objects,
-)
+from opensearch_batch.hooks.aws import connector_credential, object_storage
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink
 from opensearch_batch.operators.base import chosen, errors_end_the_task, refuse_many, run_key_of, work_of
 from opensearch_batch.services.registry import adapter_of
@@ -174,7 +170,7 @@ class OpenSearchPrepareOperator(BaseOperator):
         """Check, cut, account."""
         dry_run = bool(context["params"].get("dry_run"))
         with errors_end_the_task():
-            work, store = work_of(self.work, context), objects(self.aws_conn_id)
+            work, store = work_of(self.work, context), object_storage(self.aws_conn_id)
             # Before the listing: whoever lists later sees at least what this run sees.
             listed_at = time.time()
             found = self._find(store, work)

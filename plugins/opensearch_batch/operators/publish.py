@@ -8,7 +8,8 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.runs.outbox import unpublished
-from opensearch_batch.hooks.opensearch import AWS_CONN_ID, objects
+from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.hooks.connections import AWS_CONN_ID
 from opensearch_batch.operators.base import errors_end_the_task, run_is_over, work_of
 
 
@@ -58,7 +59,7 @@ class OpenSearchPublishOperator(BaseOperator):
                 context["outlet_events"][asset].extra = {"indexed": counts["indexed"]}
         with errors_end_the_task():
             for uri in notes:
-                objects(self.aws_conn_id).delete(uri)
+                object_storage(self.aws_conn_id).delete(uri)
         if not is_own:
             raise AirflowSkipException(f"index {self.index} is not the pipeline's own")
 
@@ -69,6 +70,6 @@ class OpenSearchPublishOperator(BaseOperator):
         own, is_over = context["dag_run"].run_id, run_is_over(context)
         return [
             uri
-            for uri, note in unpublished(objects(self.aws_conn_id), work_of(self.work, context))
+            for uri, note in unpublished(object_storage(self.aws_conn_id), work_of(self.work, context))
             if note.index == self.index and (note.run_id == own or is_over(note.run_id))
         ]

@@ -19,7 +19,7 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import load_manifest, save
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.hooks.ai_services import outputs_store, provider_of
-from opensearch_batch.hooks.opensearch import AWS_CONN_ID
+from opensearch_batch.hooks.connections import AWS_CONN_ID
 from opensearch_batch.notifications.alerts import News, tell
 from opensearch_batch.operators.base import errors_end_the_task, run_key_of, work_of
 

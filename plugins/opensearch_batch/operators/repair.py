@@ -5,13 +5,12 @@ Skipped where nothing failed. What fails to the end becomes a dead letter of ing
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowSkipException
-from airflow.triggers.base import TaskFailedEvent, TriggerEvent
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.repair import Repair
@@ -21,11 +20,11 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.ai_services import outputs_store
-from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID
-from opensearch_batch.operators.base import asked_in, chosen, errors_end_the_task, run_key_of, work_of
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.operators.base import asked_in, chosen, errors_end_the_task, job_result, run_key_of, work_of
 from opensearch_batch.operators.submission import RETRY_INTERVAL_S, RETRY_TIME_WINDOW_S, JobTerms, Submit, Waiting
 from opensearch_batch.services.registry import adapter_of
-from opensearch_batch.triggers.ml_task import MLTaskTrigger, polled
+from opensearch_batch.triggers.repair import RepairTrigger
 
 
 class OpenSearchRepairOperator(BaseOperator):
@@ -101,11 +100,10 @@ class OpenSearchRepairOperator(BaseOperator):
 
     def execute_complete(self, context: Any, event: Mapping[str, Any]) -> str:  # noqa: ANN401 - as above
         """Go on: all that was done before is found again, so a round that was paid for is not repeated."""
-        work, ti = work_of(self.work, context), context["ti"]
+        work = work_of(self.work, context)
         with errors_end_the_task():
             store: Objects = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-            first = polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index))
-            answered = first.answered(work.job(msgspec.convert(self.shard, Shard).job))
+            answered = job_result(context, self.poll).answered(work.job(msgspec.convert(self.shard, Shard).job))
             done = self._repair(store, work, context).run(
                 answered, lambda shard: self._submit(work, shard, context, event)
             )
@@ -162,7 +160,7 @@ class OpenSearchRepairOperator(BaseOperator):
     def _trigger(self, folder: str, record: JobRecord) -> RepairTrigger:
         return RepairTrigger(
             job=folder,
-            ml_task_id=record.task_id or "",
+            ml_task_id=record.task_id,
             service=self.service,
             poll_every_s=self.poll_every_s,
             poll_at_most_s=self.poll_at_most_s,
@@ -171,19 +169,3 @@ class OpenSearchRepairOperator(BaseOperator):
             aws_conn_id=self.aws_conn_id,
             ai_conn_id=self.ai_conn_id,
         )
-
-
-class RepairTrigger(MLTaskTrigger):
-    """Waits for a job as `poll` does, and gives its task back to a worker."""
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
-        return "opensearch_batch.operators.repair.RepairTrigger", super().serialize()[1]
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for the end; which one it was stands in the job's record."""
-        async for event in super().run():
-            # Without a result the wait was given up: the cluster stayed away, for example.
-            given_up = isinstance(event, TaskFailedEvent) and not event.xcoms
-            yield TriggerEvent({"given_up": given_up})  # type: ignore[no-untyped-call] # Airflow's own
-            return

@@ -13,7 +13,9 @@ from opensearch_batch.core.ingest.account import QUEUE_FILE, Queue
 from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.hooks.opensearch import AWS_CONN_ID, OPENSEARCH_CONN_ID, OpenSearchMLHook, objects
+from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import errors_end_the_task
 from opensearch_batch.services.registry import row_error
 
@@ -56,7 +58,7 @@ class OpenSearchReplayOperator(BaseOperator):
         """Send them."""
         field_map = self.field_map or context["params"].get("field_map")
         with errors_end_the_task():
-            store = objects(self.aws_conn_id)
+            store = object_storage(self.aws_conn_id)
             report = replay(
                 self.dead_letters,
                 store,

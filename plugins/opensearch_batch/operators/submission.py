@@ -6,22 +6,16 @@ when a service or ML Commons says not now, for `retry_interval_s`, until `retry_
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
-from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, Throttled
+from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.jobs.input_check import refuse_changed
 from opensearch_batch.core.jobs.job_records import Decision, JobRecords, decide
-from opensearch_batch.core.jobs.poll_policy import PATIENCE_S
-from opensearch_batch.core.jobs.slots import Slot, Slots
 from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
@@ -29,16 +23,14 @@ from opensearch_batch.core.storage.taken import note_taken
 from opensearch_batch.core.types.job import JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import JOB_NAME, Shard
 from opensearch_batch.hooks.ai_services import provider_of
-from opensearch_batch.hooks.job_handle import shared
-from opensearch_batch.hooks.opensearch import OpenSearchMLHook, objects
+from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.services.registry import adapter_of
+from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
-TRIGGER = "opensearch_batch.operators.submission.SubmitTrigger"
 RETRY_TIME_WINDOW_S = 600.0
 RETRY_INTERVAL_S = 60.0
-SLOT_INTERVAL_S = 10.0
-# Of the tasks that wait for the same slots in one triggerer, one looks and the others queue.
-_queues: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
 
 class JobTerms(msgspec.Struct, frozen=True):
@@ -51,8 +43,8 @@ class JobTerms(msgspec.Struct, frozen=True):
     max_jobs_in_flight: int | None = None
     retry_time_window_s: float = RETRY_TIME_WINDOW_S
     retry_interval_s: float = RETRY_INTERVAL_S
-    opensearch_conn_id: str = "opensearch_default"
-    aws_conn_id: str = "aws_default"
+    opensearch_conn_id: str = OPENSEARCH_CONN_ID
+    aws_conn_id: str = AWS_CONN_ID
     ai_conn_id: str | None = None
 
 
@@ -61,14 +53,14 @@ class Waiting(msgspec.Struct, frozen=True):
 
     holder: str
     slots: str | None = None
-    most: int = 0
+    max_slots: int = 0
     pause_s: float = 0.0
     since: float | None = None
     reason: str = ""
 
-    def trigger(self, aws_conn_id: str) -> SubmitTrigger:
+    def trigger(self, aws_conn_id: str) -> SubmissionTrigger:
         """Return what waits."""
-        return SubmitTrigger(aws_conn_id=aws_conn_id, **msgspec.structs.asdict(self))
+        return SubmissionTrigger(aws_conn_id=aws_conn_id, **msgspec.structs.asdict(self))
 
 
 class Submit:
@@ -82,7 +74,7 @@ class Submit:
     def __init__(self, work: Layout, terms: JobTerms) -> None:
         self._work = work
         self._terms = terms
-        self._objects: Objects = objects(terms.aws_conn_id)
+        self._objects: Objects = object_storage(terms.aws_conn_id)
         self._service: ServiceAdapter = adapter_of(terms.service)
         ml = OpenSearchMLHook(terms.opensearch_conn_id).ml
         self._through = ThroughMLCommons(
@@ -166,80 +158,8 @@ class Submit:
 
     def _has_slot(self, folder: str) -> bool:
         most = self._terms.max_jobs_in_flight
-        return most is None or slots(self._objects, self._slots_folder, most).take(folder)
+        return most is None or job_slots(self._objects, self._slots_folder, most).take(folder)
 
     def _give_back(self, folder: str) -> None:
         if self._terms.max_jobs_in_flight is not None:
-            slots(self._objects, self._slots_folder, self._terms.max_jobs_in_flight).give_back(folder)
-
-
-def slots(store: Objects, folder: str, most: int) -> Slots:
-    """Return the slots in a folder; a job holds its slot from before its submission until its record has an end."""
-
-    def is_at_work(slot: Slot) -> bool | None:
-        found = JobRecords(store, slot.holder).load()
-        if found is None or found[0].status == "intent":
-            return None
-        end = found[0].end
-        # One that ended before it took the slot is about to be submitted again.
-        return True if end is None else None if end.at < slot.at else False
-
-    return Slots(store, folder, most=most, is_at_work=is_at_work, clock=time.time)
-
-
-class SubmitTrigger(BaseTrigger):
-    """Waits for a slot, and takes it, or for some seconds; the event says since when the service says not now."""
-
-    def __init__(
-        self,
-        *,
-        holder: str,
-        slots: str | None,
-        most: int,
-        pause_s: float,
-        since: float | None,
-        aws_conn_id: str,
-        reason: str = "",
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
-        self.holder = holder
-        self.slots = slots
-        self.most = most
-        self.pause_s = pause_s
-        self.since = since
-        self.reason = reason
-        self.aws_conn_id = aws_conn_id
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and arguments."""
-        names = ("holder", "slots", "most", "pause_s", "since", "reason", "aws_conn_id")
-        return TRIGGER, {name: getattr(self, name) for name in names}
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait."""
-        self.log.info("not yet submitted: %s", self.reason)
-        if self.slots is None:
-            await asyncio.sleep(self.pause_s)
-        else:
-            async with _queues[self.slots]:
-                await self._taken()
-        yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # Airflow's own
-
-    async def _taken(self) -> None:
-        """Wait until a slot is taken, or until only the task itself can say what is wrong."""
-        failing_since = None
-        while True:
-            try:
-                if await asyncio.to_thread(self._take):
-                    return
-                failing_since = None
-            except BatchError as error:
-                self.log.warning("%s", error)
-                failing_since = failing_since or time.monotonic()
-                if not isinstance(error, RetriableError) or time.monotonic() >= failing_since + PATIENCE_S:
-                    return
-            await asyncio.sleep(SLOT_INTERVAL_S)
-
-    def _take(self) -> bool:
-        store = shared("aws", self.aws_conn_id, lambda: objects(self.aws_conn_id))
-        return slots(store, str(self.slots), self.most).take(self.holder)
+            job_slots(self._objects, self._slots_folder, self._terms.max_jobs_in_flight).give_back(folder)

@@ -21,8 +21,10 @@ from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.sharding.listing import News, list_source, news_of
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import wanted
-from opensearch_batch.hooks.job_handle import shared
-from opensearch_batch.hooks.opensearch import AWS_CONN_ID, aws_client, objects
+from opensearch_batch.hooks.aws import aws_client
+from opensearch_batch.hooks.connections import AWS_CONN_ID
+from opensearch_batch.hooks.job_handle import shared_object_storage
+from opensearch_batch.hooks.shared_clients import shared_client
 
 TRIGGER = "opensearch_batch.triggers.new_objects.NewObjectsTrigger"
 # Airflow is told again after so long: soon where nobody listened, later where a run is at it, or could not do it.
@@ -103,7 +105,7 @@ class NewObjectsTrigger(BaseEventTrigger):
         if self.sqs and not ours and not always:
             self._delete(messages)
             return "none", ""
-        store = shared("aws", self.aws_conn_id, lambda: objects(self.aws_conn_id))
+        store = shared_object_storage(self.aws_conn_id)
         found = list_source(store, self.uri, include=self.include, exclude=self.exclude)
         news = news_of(store, Layout(self.work, self.pipeline), found)
         if news == "none":
@@ -126,7 +128,7 @@ class NewObjectsTrigger(BaseEventTrigger):
             self._queue().delete_message(QueueUrl=self.sqs, ReceiptHandle=message["ReceiptHandle"])
 
     def _queue(self) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
-        return shared("sqs", self.aws_conn_id, lambda: aws_client("sqs", self.aws_conn_id))
+        return shared_client("sqs", self.aws_conn_id, lambda: aws_client("sqs", self.aws_conn_id))
 
     def _is_ours(self, uri: str) -> bool:
         folder = self.uri[: self.uri.rfind("/") + 1]

@@ -20,7 +20,7 @@ SEEN_WITHIN_S = 1800.0
 
 
 class Waiter(msgspec.Struct, frozen=True):
-    """Who waits for which task of a job (empty for a job that only its service knows), and when that was last sure.
+    """Who waits for which task of a job (None for a job that only its service knows), and when that was last sure.
 
     One of a run that is about to wait is the same as one that does. `seen_at` is in epoch seconds.
     """
@@ -29,7 +29,7 @@ class Waiter(msgspec.Struct, frozen=True):
     run_id: str
     task_id: str
     map_index: int
-    ml_task_id: str
+    ml_task_id: str | None
     seen_at: float = 0.0
 
     @property

@@ -10,8 +10,9 @@ from airflow.sdk import BaseOperator
 
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.hooks.data_prepper import SOURCE, place
-from opensearch_batch.hooks.opensearch import OpenSearchMLHook, objects
+from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.hooks.file_connections import SOURCE, file_conn_id
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 
 if TYPE_CHECKING:
     from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
@@ -39,7 +40,7 @@ class DataPrepperOperator(BaseOperator):
 
     def store(self, *keys: str | int) -> S3Objects:
         """Return the store at a place of the file; without keys, the source's."""
-        return objects(self._place(*(keys or (SOURCE,))))
+        return object_storage(self._place(*(keys or (SOURCE,))))
 
     def hook(self, *keys: str | int) -> OpenSearchMLHook:
         """Return the cluster at a place of the file."""
@@ -62,4 +63,4 @@ class DataPrepperOperator(BaseOperator):
         )
 
     def _place(self, *keys: str | int) -> str:
-        return place(Path(self.file), self.pipeline, *keys)
+        return file_conn_id(Path(self.file), self.pipeline, *keys)

@@ -7,7 +7,7 @@ from typing import Any
 
 from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.hooks.opensearch import objects
+from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.operators.base import errors_end_the_task, work_of
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.services.registry import adapter_of
@@ -24,7 +24,7 @@ class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
         """Submit or reattach, then note it."""
         submitted = super().execute_complete(context, event)
         with errors_end_the_task():
-            store = objects(self.aws_conn_id)
+            store = object_storage(self.aws_conn_id)
             found = JobRecords(store, submitted["job"]).load()
             if found is not None:
                 record = found[0]

@@ -9,9 +9,8 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
-from opensearch_batch.operators.base import errors_end_the_task, forced, run_key_of, summary
+from opensearch_batch.operators.base import errors_end_the_task, forced, job_result, run_key_of, summary
 from opensearch_batch.operators.data_prepper.base import DataPrepperOperator
-from opensearch_batch.triggers.ml_task import polled
 
 
 class OpenSearchWorkItemIngestOperator(DataPrepperOperator):
@@ -75,9 +74,8 @@ class OpenSearchWorkItemIngestOperator(DataPrepperOperator):
     def _answered(self, compiled: Any, context: Any) -> Any:  # noqa: ANN401 - a road, Airflow's context
         if self.poll is None:
             return None
-        ti = context["ti"]
         shard = msgspec.convert(self.work_item, Shard)
-        return polled(ti.xcom_pull(task_ids=self.poll, map_indexes=ti.map_index)).answered(compiled.work.job(shard.job))
+        return job_result(context, self.poll).answered(compiled.work.job(shard.job))
 
     def _show(self, store: Any, reports: list[Any]) -> None:  # noqa: ANN401 - the store, the reports
         """Fill in the links: of several sinks the first that has something to show."""

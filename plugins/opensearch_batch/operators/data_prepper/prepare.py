@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.types.manifest import Shard
-from opensearch_batch.hooks.data_prepper import MODEL
+from opensearch_batch.hooks.file_connections import MODEL
 from opensearch_batch.operators.base import errors_end_the_task, forced, refuse_many, run_is_over, run_key_of
 from opensearch_batch.operators.data_prepper.base import DataPrepperOperator
 

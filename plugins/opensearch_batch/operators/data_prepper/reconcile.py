@@ -9,7 +9,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.storage.manifests import save
-from opensearch_batch.hooks.data_prepper import MODEL
+from opensearch_batch.hooks.file_connections import MODEL
 from opensearch_batch.notifications.alerts import News, tell
 from opensearch_batch.operators.base import errors_end_the_task, run_key_of
 from opensearch_batch.operators.data_prepper.base import DataPrepperOperator

@@ -1,7 +1,7 @@
-"""What a Data Prepper file says of hosts, users and roles becomes Airflow connections where they are used.
+"""Airflow connections made of the hosts, users and roles in a Data Prepper file, when a task needs them.
 
-A place in a file stands for a connection's id, ``<file>#<pipeline>/source``: so the file alone is enough, and what is
-secret in it reaches no template, no XCom and no log. Roles are assumed with the keys of an Airflow connection.
+The id of such a connection names a block of the file, ``<file>#<pipeline>/source``. So secrets of the file reach no
+template, no XCom and no log. Roles are assumed with the keys of a connection that Airflow stores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.options.aws import Aws, S3Dlq
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.opensearch.client import address_of
-from opensearch_batch.hooks.connections import needed, stored
+from opensearch_batch.hooks.stored_connections import find_stored_connection, stored_connection
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 SOURCE, MODEL = "source", "model"
 
 
-def place(path: Path, pipeline: str, *keys: str | int) -> str:
-    """Return the id of the connection that a place in a file is."""
+def file_conn_id(path: Path, pipeline: str, *keys: str | int) -> str:
+    """Return the id of the connection that a block of a file describes."""
     return f"{path}#{'/'.join(map(str, (pipeline, *keys)))}"
 
 
 def connection_at(conn_id: str) -> Connection:
-    """Return the connection that a place in a file is.
+    """Return the connection that a block of a file describes.
 
     Raises:
-        ConfigError: the file has changed meanwhile and has no such place.
+        ConfigError: the file changed since the run began and has no such block.
     """
     name, _, keys = conn_id.rpartition("#")
     pipeline_name, *rest = keys.split("/")
@@ -43,15 +43,20 @@ def connection_at(conn_id: str) -> Connection:
     file = _read(path, path.stat().st_mtime_ns) if path.is_file() else DataPrepperFile(path)
     pipeline = next((found for found in file.pipelines if found.name == pipeline_name), None)
     if pipeline is None:
-        raise ConfigError(f"{path}: no pipeline {pipeline_name} any more; it was there when this run was made")
+        raise ConfigError(
+            f"{path}: pipeline {pipeline_name} was removed from the file since this run began; put it back, or "
+            "delete the run"
+        )
     try:
         return _Connections(file, pipeline).at(rest)
     except (IndexError, KeyError, AttributeError) as error:
-        raise ConfigError(f"{path}: nothing at {keys} any more; clear the run's first task") from error
+        raise ConfigError(
+            f"{path}: {keys} was removed from the file since this run began; clear the run's first task"
+        ) from error
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path, changed_at: int) -> DataPrepperFile:  # noqa: ARG001 - a file that changed is read again
+def _read(path: Path, changed_at: int) -> DataPrepperFile:  # noqa: ARG001 - the key: a changed file is read again
     return DataPrepperFile(path)
 
 
@@ -63,12 +68,12 @@ class _Connections:
         self._pipeline = pipeline
 
     def at(self, keys: list[str]) -> Connection:
-        """Return the connection at a place."""
+        """Return the connection that the block at these keys describes."""
         match keys:
             case [str(kind)] if kind == MODEL:
                 return self._model()
-            case ["sink", number]:
-                return self._opensearch(self._sink(number), number)
+            case ["sink", number] if isinstance(sink := self._sink(number), OpenSearchSink):
+                return self._opensearch(sink, number)
         block = self._block(keys)
         found, owners = self._aws(block), dict[str, str | None]()
         if keys == [SOURCE]:
@@ -82,7 +87,7 @@ class _Connections:
         return found
 
     def _block(self, keys: list[str]) -> Aws | S3Dlq:
-        """Return the block of a file that names a role."""
+        """Return the block that names region and role."""
         match keys:
             case ["source"]:
                 return self._pipeline.source.aws
@@ -98,13 +103,13 @@ class _Connections:
     def _ml(self) -> MlInference:
         return next(options for _, _, options in self._pipeline.processors if isinstance(options, MlInference))
 
-    def _sink(self, number: str) -> Any:  # noqa: ANN401 - the options of either sink
+    def _sink(self, number: str) -> OpenSearchSink | S3Sink:
         return self._pipeline.sinks[int(number)][1]
 
     def _aws(self, aws: Aws | S3Dlq | None) -> Connection:
-        """Return the base connection with the role of a block of the file, if it has one."""
-        # Without one, the AWS client looks for keys in its ordinary places.
-        base = stored(self._file.own.connections.aws)
+        """Return the stored AWS connection with region and role of a block."""
+        # Without a stored connection, boto3 searches its usual credential sources.
+        base = find_stored_connection(self._file.own.connections.aws)
         extra = {} if base is None else dict(base.extra_dejson)
         if aws is not None:
             if aws.region:
@@ -113,41 +118,72 @@ class _Connections:
                 extra["role_arn"] = aws.sts_role_arn
                 if aws.sts_external_id:
                     extra["assume_role_kwargs"] = {"ExternalId": aws.sts_external_id}
-        keys = {} if base is None else {"login": base.login, "password": base.password}
-        return _connection("aws", extra=extra, **keys)
+        login, password = (None, None) if base is None else (base.login, base.password)
+        return _connection("aws", extra=extra, login=login, password=password)
 
     def _model(self) -> Connection:
         named = self._file.own.connections.model_opensearch or self._file.own.connections.opensearch
         if named:
-            return needed(named, "opensearch")
+            return stored_connection(named, "opensearch")
         return self._signed(self._ml.host, self._ml.aws, (MODEL, "aws"), "es")
 
     def _opensearch(self, sink: OpenSearchSink, number: str) -> Connection:
         if named := self._file.own.connections.opensearch:
-            return needed(named, "opensearch")
+            return stored_connection(named, "opensearch")
         if sink.aws is not None:
             service = "aoss" if sink.aws.serverless else "es"
             return self._signed(sink.hosts[0], sink.aws, ("sink", number, "aws"), service, sink.path_prefix)
         extra: dict[str, Any] = {"verify_certs": not sink.insecure}
         if sink.cert and not sink.insecure:
             extra["ca_certs"] = sink.cert
-        said = sink.credentials
-        user, password = (secret and secret.value for secret in (said.username, said.password))
-        return self._at_host(sink.hosts[0], extra, sink.path_prefix, login=user, password=password)
+        user, password = sink.credentials.username, sink.credentials.password
+        return self._at_host(
+            sink.hosts[0],
+            extra,
+            sink.path_prefix,
+            login=None if user is None else user.value,
+            password=None if password is None else password.value,
+        )
 
     def _signed(
         self, host: str, aws: Aws, keys: tuple[str, ...], service: str, prefix: str | None = None
     ) -> Connection:
-        conn_id = place(self._file.path, self._pipeline.name, *keys)
+        conn_id = file_conn_id(self._file.path, self._pipeline.name, *keys)
         return self._at_host(host, {"aws_conn_id": conn_id, "region_name": aws.region, "service": service}, prefix)
 
-    def _at_host(self, url: str, extra: dict[str, Any], prefix: str | None, **more: Any) -> Connection:  # noqa: ANN401 - login and password
+    def _at_host(
+        self,
+        url: str,
+        extra: dict[str, Any],
+        prefix: str | None,
+        *,
+        login: str | None = None,
+        password: str | None = None,
+    ) -> Connection:
         address = address_of(url)
         extra |= {"use_ssl": address.use_ssl, "url_prefix": (prefix or address.url_prefix).strip("/")}
-        return _connection("opensearch", extra=extra, host=address.host, port=address.port, **more)
+        return _connection(
+            "opensearch", extra=extra, host=address.host, port=address.port, login=login, password=password
+        )
 
 
-def _connection(conn_type: str, *, extra: dict[str, Any], **more: Any) -> Connection:  # noqa: ANN401 - its fields
+def _connection(
+    conn_type: str,
+    *,
+    extra: dict[str, Any],
+    host: str | None = None,
+    port: int | None = None,
+    login: str | None = None,
+    password: str | None = None,
+) -> Connection:
     from airflow.sdk import Connection
 
-    return Connection(conn_id=f"{conn_type} of a pipeline file", conn_type=conn_type, extra=json.dumps(extra), **more)
+    return Connection(
+        conn_id=f"{conn_type} of a pipeline file",
+        conn_type=conn_type,
+        extra=json.dumps(extra),
+        host=host,
+        port=port,
+        login=login,
+        password=password,
+    )

@@ -1,0 +1,77 @@
+"""Clients of AWS's services, from an Airflow connection of apache-airflow-providers-amazon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.log import mask_secret
+
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.hooks.connections import AWS_CONN_ID, connection, is_in_file
+
+if TYPE_CHECKING:
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+    from airflow.sdk import Connection
+    from botocore.client import BaseClient
+
+
+def object_storage(aws_conn_id: str = AWS_CONN_ID) -> S3Objects:
+    """Return the object storage of an AWS connection.
+
+    Raises:
+        ConfigError: there is no such connection.
+    """
+    owners = connection(aws_conn_id, "aws").extra_dejson.get("bucket_owners") or {}
+    client = aws_hook(aws_conn_id, "s3").get_conn()
+    if any(owners.values()):
+        _expect_owners(client, owners)
+    return S3Objects(client)
+
+
+def aws_client(name: str, aws_conn_id: str = AWS_CONN_ID) -> BaseClient:
+    """Return a client of one of AWS's services.
+
+    Raises:
+        ConfigError: there is no such connection.
+    """
+    connection(aws_conn_id, "aws")
+    return aws_hook(aws_conn_id, name).get_conn()
+
+
+def connector_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None = None) -> dict[str, str]:
+    """Return the ``credential`` of an ML Commons connector.
+
+    Amazon OpenSearch Service takes a role; open-source ML Commons requires keys and gets the AWS connection's.
+    """
+    if role_arn:
+        return {"roleArn": role_arn}
+    connection(aws_conn_id, "aws")
+    credentials = aws_hook(aws_conn_id).get_credentials()
+    # Airflow masks what a connection holds, but not the keys of an assumed role.
+    for secret in (credentials.secret_key, credentials.token):
+        if secret:
+            mask_secret(secret)
+    keys = {"access_key": str(credentials.access_key), "secret_key": str(credentials.secret_key)}
+    return keys | ({"session_token": credentials.token} if credentials.token else {})
+
+
+def aws_hook(aws_conn_id: str, client_type: str = "sts") -> AwsBaseHook:
+    """Return the hook of Airflow's Amazon provider, which resolves connections of a Data Prepper file too."""
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+    class Hook(AwsBaseHook):
+        @classmethod
+        def get_connection(cls, conn_id: str) -> Connection:
+            return connection(conn_id, "aws") if is_in_file(conn_id) else super().get_connection(conn_id)
+
+    return Hook(aws_conn_id=aws_conn_id, client_type=client_type)
+
+
+def _expect_owners(client: BaseClient, owners: dict[str, str | None]) -> None:
+    """Add the expected owner of its bucket to each request, so that S3 refuses a bucket that changed hands."""
+
+    def expect(params: dict[str, Any], **_: object) -> None:
+        if owner := owners.get(params.get("Bucket", "")):
+            params.setdefault("ExpectedBucketOwner", owner)
+
+    client.meta.events.register("provide-client-params.s3", expect)

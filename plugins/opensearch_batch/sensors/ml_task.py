@@ -1,0 +1,87 @@
+"""Sensor that waits for a batch job in the triggerer, without a worker.
+
+The task starts from its trigger and ends inside it (tested with Airflow 3.3.2: `start_from_trigger`, with one scalar
+template for each trigger argument).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from airflow.sdk import BaseSensorOperator, Context
+from airflow.triggers.base import StartTriggerArgs
+
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.triggers.ml_task import TRIGGER, MLTaskTrigger
+
+
+class OpenSearchMLTaskSensor(BaseSensorOperator):
+    """Wait for the batch job that `batch_predict` submitted; always deferred, so no worker is occupied.
+
+    Returns ``{task_id, state, outputs, reason, counts}``. Fails if the job ends badly; the error names the task to
+    clear for another, paid job. Marking the task failed or success, or the run's timeout, cancels the job unless
+    another run waits for it. Clearing the task reattaches to the running job.
+
+    Args:
+        batch_predict: the task id of that stage; its XCom (of the same map index) names the job.
+        service: the AI service.
+        poll_every_s: first interval; it grows to a tenth of the job's age.
+        poll_at_most_s: longest interval.
+        deadline_s: cancels a job that takes longer, counted from its submission.
+        opensearch_conn_id: the cluster.
+        aws_conn_id: the object storage.
+        ai_conn_id: the connection with the AI service's key; the service's default connection if None.
+    """
+
+    template_fields = ("job", "ml_task_id", "service")
+    start_from_trigger = True
+    ui_color = "#f3e8fd"
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        batch_predict: str = "batch_predict",
+        poll_every_s: float = 30.0,
+        poll_at_most_s: float = 300.0,
+        deadline_s: float | None = None,
+        opensearch_conn_id: str = OPENSEARCH_CONN_ID,
+        aws_conn_id: str = AWS_CONN_ID,
+        ai_conn_id: str | None = None,
+        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+    ) -> None:
+        # A TaskFailedEvent with retries left loses its XCom and polls an ended job again; the trigger retries itself.
+        super().__init__(**{**kwargs, "retries": 0})
+        self.service = service
+        self.batch_predict = batch_predict
+        submitted = f"ti.xcom_pull(task_ids='{batch_predict}', map_indexes=ti.map_index)"
+        self.job = f"{{{{ {submitted}['job'] }}}}"
+        # Empty for a job that ML Commons does not know: a template renders to text, which the trigger decodes.
+        self.ml_task_id = f"{{{{ {submitted}['task_id'] or '' }}}}"
+        self._arguments: dict[str, Any] = {
+            "poll_every_s": poll_every_s,
+            "poll_at_most_s": poll_at_most_s,
+            "deadline_s": deadline_s,
+            "opensearch_conn_id": opensearch_conn_id,
+            "aws_conn_id": aws_conn_id,
+            "ai_conn_id": ai_conn_id,
+        }
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=TRIGGER,
+            trigger_kwargs={
+                "job": self.job,
+                "ml_task_id": self.ml_task_id,
+                "service": service,
+                **self._arguments,
+            },
+            next_method="execute_complete",
+        )
+
+    def execute(self, context: Context) -> NoReturn:  # noqa: ARG002 - Airflow's signature
+        """Defer at once; only called if a task cannot start from its trigger, as in ``dag.test``."""
+        trigger = MLTaskTrigger(job=self.job, ml_task_id=self.ml_task_id, service=self.service, **self._arguments)
+        self.defer(trigger=trigger, method_name="execute_complete")
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+        """Return the trigger's event; only called if `execute` is."""
+        return event
