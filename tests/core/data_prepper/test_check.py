@@ -9,7 +9,7 @@ import pytest
 from opensearch_batch.core.data_prepper.check import check_data_prepper, check_pipelines
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.lint import lint
-from opensearch_batch.core.pipeline.check import Way
+from opensearch_batch.core.pipeline.check import PipelineSummary
 from opensearch_batch.services.registry import adapter_of
 from tests.command_line import account, command
 from tests.core.data_prepper.data_prepper_files import SHORT
@@ -78,8 +78,8 @@ def test_each_pipeline_of_a_file_has_its_road(tmp_path: Path) -> None:
     path = tmp_path / "both.yaml"
     path.write_text(SHORT + ROWS)
     assert check_data_prepper(path).pipelines == [
-        Way("books", 3, "s3://documents/", "sagemaker", "passages, s3://archive/"),
-        Way("rows", 43, "s3://documents/a/, s3://documents/b/", "", "passages"),
+        PipelineSummary("books", 3, "s3://documents/", "sagemaker", "passages, s3://archive/"),
+        PipelineSummary("rows", 43, "s3://documents/a/, s3://documents/b/", "", "passages"),
     ]
     assert f"{path}: s3://documents/a/, s3://documents/b/ -> passages" in command("check", str(path)).stdout
 

@@ -136,7 +136,7 @@ def test_several_inputs_have_a_prediction_each(folder: Path, service: str) -> No
     assert check_pipeline(write(folder, service, test, **parts), adapter_of).mistakes == []
     wrong = {**test, "predictions": [[[1, 2]]]}
     (mistake,) = check_pipeline(write(folder, service, wrong, **parts), adapter_of).mistakes
-    assert "a record has 2 inputs; its predictions are a list of as many" in mistake
+    assert "a record has 2 inputs; give a list of 2 predictions" in mistake
 
 
 def test_a_document_without_an_id_of_its_own_is_compared_by_its_fields(folder: Path) -> None:
@@ -174,7 +174,7 @@ def test_every_service_of_the_form_is_tried(folder: Path) -> None:
 def test_vectors_of_another_length_than_the_indexs_are_told(folder: Path) -> None:
     """Before anything is paid."""
     (mistake,) = check_pipeline(write(folder, "sagemaker", batch_predict={"dimension": 3}), adapter_of).mistakes
-    assert "batch_predict.dimension: 3, but field embedding of passages takes 384 values" in mistake
+    assert "batch_predict.dimension: 3, but field embedding of passages has dimension 384" in mistake
 
 
 def check(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

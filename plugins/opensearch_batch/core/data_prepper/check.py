@@ -14,7 +14,7 @@ from opensearch_batch.core.data_prepper.lint import lint
 from opensearch_batch.core.data_prepper.serverless import serverless_remarks
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.contract import AdapterOf
-from opensearch_batch.core.pipeline.check import Checked, Way, check_pipeline
+from opensearch_batch.core.pipeline.check import Checked, PipelineSummary, check_pipeline
 
 
 def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str | None = None) -> list[Checked]:
@@ -49,7 +49,7 @@ def check_data_prepper(path: Path) -> Checked:
     )
 
 
-def _way(compiled: CompiledPipeline) -> Way:
+def _way(compiled: CompiledPipeline) -> PipelineSummary:
     """Return what a pipeline reads for its jobs, what for its rows if it makes none, and all that it writes."""
     buckets = [bucket for bucket in compiled.source.buckets if compiled.ml and bucket.selection == "metadata_only"]
     sources = [
@@ -61,7 +61,7 @@ def _way(compiled: CompiledPipeline) -> Way:
         sink.index if isinstance(sink, OpenSearchSink) else f"s3://{sink.bucket}/"
         for _, sink in compiled.pipeline.sinks
     ]
-    return Way(
+    return PipelineSummary(
         compiled.pipeline.name,
         compiled.file.line(compiled.pipeline.keys),
         ", ".join(sources),

@@ -1,4 +1,4 @@
-"""Everything that can be said of a pipeline file offline: its mistakes, what its tests show, its shards and jobs."""
+"""Offline check of a pipeline file: mistakes, test results, and the estimated shards and jobs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Finding(msgspec.Struct, frozen=True):
     text: str
 
 
-class Way(msgspec.Struct, frozen=True):
-    """From where to where a pipeline of a Data Prepper file brings rows; the service is empty where no job is made."""
+class PipelineSummary(msgspec.Struct, frozen=True):
+    """Source, service and sinks of a pipeline in a Data Prepper file; `service` is empty if it runs no jobs."""
 
     pipeline: str
     line: int
@@ -42,10 +42,10 @@ class Way(msgspec.Struct, frozen=True):
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """What was found in one file: `mistakes` each name file and line; `plan` is for a listing, if there was one.
+    """Result of checking one file: `mistakes` name file and line; `plan` is the estimate for a listing, if given.
 
-    A Data Prepper file has its `pipelines` in place of source, service and index, and `remarks` and `findings`, which
-    are no mistakes.
+    A Data Prepper file has `pipelines` instead of source, service and index. Its `remarks` and `findings` are no
+    mistakes.
     """
 
     file: str
@@ -55,13 +55,13 @@ class Checked(msgspec.Struct, frozen=True):
     tests: int = 0
     mistakes: list[str] = []
     plan: Estimate | None = None
-    pipelines: list[Way] = []
+    pipelines: list[PipelineSummary] = []
     remarks: list[str] = []
     findings: list[Finding] = []
 
 
 def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None) -> Checked:
-    """Check one file; what is wrong with it is in the account, not raised."""
+    """Check one file; mistakes are returned, not raised."""
     try:
         file = PipelineFile(path, adapter_of)
     except ConfigError as error:
@@ -96,7 +96,7 @@ def _mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf) -> It
     for vector in vector_fields((index_body or {}).get("mappings", {})):
         wanted = spec.batch_predict.dimension
         if wanted is not None and vector.name in run.fields and vector.dimension != wanted:
-            cause = f"{wanted}, but field {vector.name} of {spec.ingest.index_body} takes {vector.dimension} values"
+            cause = f"{wanted}, but field {vector.name} of {spec.ingest.index_body} has dimension {vector.dimension}"
             yield str(file.error(("batch_predict", "dimension"), cause))
     for at, test in enumerate(spec.tests):
         try:
@@ -108,7 +108,7 @@ def _mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf) -> It
 
 
 def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return what a job's parameters are; of a model that only the cluster knows, such as make one."""
+    """Return the parameters of a job; example parameters for a model that only the cluster knows."""
     connector = file.body(*keys, "connector")
     if connector is None:
         return {**adapter.example_parameters, **model.parameters}
@@ -118,7 +118,7 @@ def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf, key
 
 def _plan(file: PipelineFile, limits: Limits, listing: str) -> Estimate:
     spec = file.spec
-    # A dated prefix is listed as a whole: what stands before the date.
+    # A dated prefix is listed from the part before its date.
     uri = spec.source.uri.partition("{{")[0]
     found = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
     sizes = limits.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))

@@ -1,6 +1,6 @@
-"""A pipeline's name is its DAG's id, and Airflow takes no other characters in one than these; told before it does.
+"""Checks that a pipeline name is a valid DAG id, before Airflow refuses it.
 
-Source: validate_key of Airflow's Task SDK (3.x), whose letters are those of any alphabet.
+Source: `validate_key` of Airflow's Task SDK (3.x), which accepts letters of any alphabet.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ _FORBIDDEN = re.compile(r"[^\w.-]+")
 
 
 def is_dag_id(name: str) -> bool:
-    """Say whether Airflow takes a name as a DAG's id."""
+    """Return whether a name is a valid DAG id."""
     return _ID.fullmatch(name) is not None
 
 
 def refusal_of(name: str) -> str | None:
-    """Return why Airflow does not take a name as a DAG's id, and what to write; None where it does."""
+    """Return why a name is not a valid DAG id, with the remedy; None if it is valid."""
     if is_dag_id(name):
         return None
     near = _FORBIDDEN.sub("-", name).strip("-")
-    instead = f"write {near}" if is_dag_id(near) else "give it a shorter name of such characters"
-    return f"Airflow takes letters, digits, _ - and . in it, at most {MAX_LENGTH} of them; {instead}"
+    instead = f"write {near}" if is_dag_id(near) else "choose a shorter name"
+    return f"a DAG id has at most {MAX_LENGTH} letters, digits, _, - and .; {instead}"

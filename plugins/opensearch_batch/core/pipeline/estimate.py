@@ -1,6 +1,6 @@
-"""How many shards and jobs a listing of objects would make, from names and sizes alone.
+"""Estimates shards and jobs from a listing: object names and sizes alone.
 
-The cuts are those of `cut`; only how many records an object has is guessed, from the size of the samples.
+Cuts are computed as in `cut`; records per object are estimated from the size of the sample records.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LISTED = re.compile(r"\s*\d{4}-\d{2}-\d{2}\s+\d{2}:\d{2}:\d{2}\s+(?P<size>\d+)\
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """What a source would become; `records` is None when there is no sample to guess from."""
+    """Estimated size of a run; `records` is None without sample records."""
 
     objects: int
     bytes: int
@@ -31,10 +31,10 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequence[str]) -> list[ObjectInfo]:
-    """Return the objects of a source in what ``aws s3 ls --recursive`` printed.
+    """Return the objects of a source from the output of ``aws s3 ls --recursive``.
 
     Raises:
-        ConfigError: a line is none of a listing, or no object is one of the source.
+        ConfigError: a line cannot be parsed, or no listed object belongs to the source.
     """
     bucket, prefix = split_uri(uri)
     folder = prefix.rpartition("/")[0]
@@ -44,7 +44,7 @@ def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequen
             continue
         listed = _LISTED.fullmatch(line)
         if listed is None:
-            raise ConfigError(f"line {number}: no line of `aws s3 ls --recursive`: {line!r}")
+            raise ConfigError(f"line {number} is not a line of `aws s3 ls --recursive`: {line!r}")
         key = listed["key"]
         if (
             key.startswith(prefix)
@@ -53,17 +53,17 @@ def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequen
         ):
             found.append(ObjectInfo(f"s3://{bucket}/{key}", int(listed["size"]), ""))
     if not found:
-        raise ConfigError(f"no object of the listing is below {uri}; list that bucket with --recursive")
+        raise ConfigError(f"the listing has no object below {uri}; list that bucket with --recursive")
     return sorted(found, key=lambda item: item.uri)
 
 
 def estimate(found: Sequence[ObjectInfo], limits: ShardLimits, *, record_bytes: float | None) -> Estimate:
-    """Return how many shards these objects would make.
+    """Return the estimate for these objects.
 
     Args:
         found: the objects, in key order.
-        limits: where a shard is cut.
-        record_bytes: the size of a record; None when nobody knows.
+        limits: maximum size of a shard.
+        record_bytes: average size of a record; None if unknown.
     """
     shards, records, size_bytes, all_records = 0, 0.0, 0.0, 0.0
     for item in found:

@@ -1,6 +1,6 @@
-"""A pipeline file is taken whole, or refused with file, line, cause and remedy: ``books.yaml:14 ingest.index: …``.
+"""Reads a pipeline file. Every error names file, line, cause and remedy: ``books.yaml:14 ingest.index: …``.
 
-`pipeline_rules` says what has to hold beyond the types.
+`rules` checks what the types cannot express.
 """
 
 from __future__ import annotations
@@ -29,25 +29,27 @@ _NOT_ONE_OF = re.compile(r"Invalid enum value '(?P<value>[^']*)'")
 
 
 def pipeline_files(folder: Path) -> list[Path]:
-    """Return the files of a folder that are pipelines: those of YAML, by their names."""
+    """Return the YAML files of a folder, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES) if folder.is_dir() else []
 
 
 class PipelineFile:
-    """A file that says what a pipeline can be.
+    """A pipeline file, read and checked.
 
     Args:
         path: a YAML file of ``include/pipelines/``.
+        adapter_of: returns the adapter of a service by name.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, or says something a pipeline cannot; or Airflow takes no such name.
+        ConfigError: the file cannot be read, is not valid YAML, or breaks the schema or a rule; or its name is not a
+            valid DAG id.
     """
 
     def __init__(self, path: Path, adapter_of: AdapterOf) -> None:
         self.path = path
         self._file = YamlFile(path)
         if (why := refusal_of(self.name)) is not None:
-            raise self.error((), f"rename the file, because its name is its DAG's id: {why}")
+            raise self.error((), f"the file name is the DAG id, and it is not valid: {why}")
         self.spec = self._with_processors(self._convert(self._file.value()))
         for keys, check in rules(self.spec, adapter_of):
             try:
@@ -57,14 +59,14 @@ class PipelineFile:
 
     @property
     def name(self) -> str:
-        """The pipeline's name, which is its DAG's id."""
+        """The name of the pipeline, which is its DAG id."""
         return self.path.stem
 
     def body(self, *keys: str) -> dict[str, Any] | None:
-        """Return the JSON file that the value at `keys` names, from the folder of its kind; None where none is named.
+        """Return the content of the connector or index body named at `keys`, None if the value is not set.
 
         Raises:
-            ConfigError: there is no such file, or it is no JSON.
+            ConfigError: the file does not exist, or is not valid JSON.
         """
         kind = keys[-1]
         folder = self.path.parent.parent / {"connector": "connectors", "index_body": "indexes"}[kind]
@@ -80,11 +82,11 @@ class PipelineFile:
         try:
             body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
-            raise self.error(keys, f"{path}:{error.lineno} is no JSON: {error.msg}") from error
+            raise self.error(keys, f"{path}:{error.lineno} is not valid JSON: {error.msg}") from error
         return body
 
     def error(self, keys: Sequence[str | int], cause: str) -> ConfigError:
-        """Return an error with the place of a key."""
+        """Return an error located at a key."""
         return self._file.error(keys, cause)
 
     def _convert(self, value: Any) -> PipelineSpec:  # noqa: ANN401 - YAML
@@ -94,7 +96,7 @@ class PipelineFile:
             raise self._placed(str(error)) from error
 
     def _with_processors(self, spec: PipelineSpec) -> PipelineSpec:
-        """Return a spec with its processors read as in a Data Prepper file, which knows other texts as numbers."""
+        """Return the spec with its processors read as in a Data Prepper file, whose scalars differ from YAML 1.1."""
         if spec.ingest.processors is None:
             return spec
         from opensearch_batch.core.ingest.row_documents import read_processors
@@ -103,33 +105,33 @@ class PipelineFile:
         return replace(spec, ingest=replace(spec.ingest, processors=processors))
 
     def _placed(self, message: str) -> ConfigError:
-        """Turn msgspec's message, which ends with a path, into one with a line and what to write."""
+        """Return an error with line and remedy for a msgspec message, which ends with a path."""
         cause, keys = place_in(message)
         if unknown := _UNKNOWN.search(cause):
             known = [field.name for field in fields_at(PipelineSpec, keys)]
             hint = did_you_mean(unknown["key"], known) or f" The keys are {', '.join(known)}."
             return self.error((*keys, unknown["key"]), f"unknown key.{hint}")
         if missing := _MISSING.search(cause):
-            return self.error(keys, f"{missing['key']} is missing; write {_look((*keys, missing['key']))}")
+            return self.error(keys, f"{missing['key']} is missing; write {_example((*keys, missing['key']))}")
         if wrong := _NOT_ONE_OF.search(cause):
             known = list(choices(type_at(PipelineSpec, keys)))
             hint = did_you_mean(wrong["value"], known)
-            return self.error(keys, f"{wrong['value']!r} is none of {', '.join(known)}.{hint}")
-        look = _look(keys)
-        return self.error(keys, cause + (f"; write {look}" if look else ""))
+            return self.error(keys, f"{wrong['value']!r} is not one of {', '.join(known)}.{hint}")
+        example = _example(keys)
+        return self.error(keys, cause + (f"; write {example}" if example else ""))
 
 
 def load(path: Path, adapter_of: AdapterOf) -> PipelineSpec:
     """Read a pipeline file.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, or says something a pipeline cannot.
+        ConfigError: as `PipelineFile`.
     """
     return PipelineFile(path, adapter_of).spec
 
 
-def _look(keys: Sequence[str | int]) -> str:
-    """Return how a key is written, from its example."""
+def _example(keys: Sequence[str | int]) -> str:
+    """Return an example of how to write a key."""
     field = field_at(PipelineSpec, keys)
     if field is None:
         return ""

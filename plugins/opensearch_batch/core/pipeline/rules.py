@@ -1,4 +1,4 @@
-"""What has to hold in a pipeline beyond its types: all that can be known without a cluster, before a DAG exists."""
+"""Rules for a pipeline file that its types cannot express; checked offline, when the file is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opensearch_batch.core.transform.field_map import FieldMap
 from opensearch_batch.core.transform.json_path import PlainPath
 
 Keys = tuple[str | int, ...]
-# What a source's URI may say of a run, and how Airflow says it.
+# Template variables allowed in `source.uri`, and the Airflow expression of each.
 TEMPLATES = {"ds": "ds", "ds_nodash": "ds_nodash", "partition_key": "dag_run.partition_key"}
 PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
 _FIELD_MAP = 'field_map: {"title": "$.title", "embedding": "prediction"}'
@@ -22,17 +22,17 @@ _TEMPLATE = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 
 
 def is_template(uri: str) -> bool:
-    """Say whether a source's URI depends on the run."""
+    """Return whether a source URI depends on the run."""
     return _TEMPLATE.search(uri) is not None
 
 
 def template_of(uri: str) -> str:
-    """Return a source's URI as Airflow fills it in."""
+    """Return a source URI with its variables as Airflow expressions."""
     return _TEMPLATE.sub(lambda found: f"{{{{ {TEMPLATES[found[1]]} }}}}", uri)
 
 
 def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[tuple[Keys, Callable[[], object]]]:
-    """Yield what is checked, and the key it is about."""
+    """Yield each check with the key that its error is about."""
     yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
     yield ("schedule",), lambda: _check_schedule(spec)
     yield ("work",), lambda: split_uri(spec.work)
@@ -40,15 +40,15 @@ def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[tuple[Keys, Cal
         yield ("id",), lambda: _check_id(spec)
     yield ("batch_predict", "service"), lambda: adapter_of(spec.batch_predict.service)
     for name, model in spec.batch_predict.models.items():
-        place: Keys = ("batch_predict",) if model is spec.batch_predict else ("batch_predict", "instead", name)
-        yield place, lambda name=name, model=model: _check_model(name, model, adapter_of)  # type: ignore[misc] # bound now, not later
+        keys: Keys = ("batch_predict",) if model is spec.batch_predict else ("batch_predict", "instead", name)
+        yield keys, lambda name=name, model=model: _check_model(name, model, adapter_of)  # type: ignore[misc] # bound now, not later
     for path in spec.batch_predict.inputs:
         yield ("batch_predict", "input"), lambda path=path: PlainPath.parse(path)  # type: ignore[misc] # as above
     yield ("ingest", "index"), lambda: check_index_name(spec.ingest.index)
     yield from _of_documents(spec)
     for at, test in enumerate(spec.tests):
         if (test.predictions is None) == (test.outputs is None):
-            yield ("tests", at), lambda: _refuse("give one of predictions and outputs")
+            yield ("tests", at), lambda: _refuse("give exactly one of predictions and outputs")
 
 
 def _of_documents(spec: PipelineSpec) -> Iterator[tuple[Keys, Callable[[], object]]]:
@@ -59,13 +59,16 @@ def _of_documents(spec: PipelineSpec) -> Iterator[tuple[Keys, Callable[[], objec
         yield ("ingest", "field_map"), lambda: _fields(spec)
         yield ("ingest", "on_missing"), lambda: check_on_missing(spec.on_missing, _fields(spec))
         if ingest.when is not None:
-            yield ("ingest", "when"), lambda: _refuse("it is asked of what processors leave; write processors: [] too")
+            yield ("ingest", "when"), lambda: _refuse("when needs processors; add processors: []")
         return
     for name in ("field_map", "ingest_fields", "on_missing"):
         if getattr(ingest, name):
-            yield ("ingest", name), lambda: _refuse("processors stand here too and make the documents; keep one")
+            yield ("ingest", name), lambda: _refuse("cannot be combined with processors; keep one of them")
     if ingest.on_unmatched != "dead_letter":
-        yield ("ingest", "on_unmatched"), lambda: _refuse("beside processors there is none: a row holds its record")
+        yield (
+            ("ingest", "on_unmatched"),
+            lambda: _refuse("cannot be combined with processors"),
+        )
     yield ("ingest", "when"), lambda: _check_condition(ingest.when)
     yield ("ingest", "routing"), lambda: _check_member(ingest.routing, "routing")
     yield ("id",), lambda: _check_member(spec.id, "id")
@@ -94,32 +97,32 @@ def _refuse(cause: str) -> None:
 
 def _check_uri(uri: str) -> None:
     split_uri(uri)
-    for said in _TEMPLATE.findall(uri):
-        if said not in TEMPLATES:
-            known = ", ".join(f"{{{{ {name} }}}}" for name in TEMPLATES)
-            raise ConfigError(f"nothing fills in {{{{ {said} }}}}; known: {known}.{did_you_mean(said, TEMPLATES)}")
+    for name in _TEMPLATE.findall(uri):
+        if name not in TEMPLATES:
+            known = ", ".join(f"{{{{ {each} }}}}" for each in TEMPLATES)
+            raise ConfigError(f"unknown variable {{{{ {name} }}}}; known: {known}.{did_you_mean(name, TEMPLATES)}")
     if "{{" in _TEMPLATE.sub("", uri) or "{%" in uri:
-        raise ConfigError(f"{uri!r}: a template is written as {{{{ ds }}}}")
+        raise ConfigError(f"{uri!r}: invalid template; write variables as {{{{ ds }}}}")
 
 
 def _check_schedule(spec: PipelineSpec) -> None:
-    when, said = spec.when, set(_TEMPLATE.findall(spec.source.uri))
+    when, variables = spec.when, set(_TEMPLATE.findall(spec.source.uri))
     given = [name for name in ("cron", "partitions", "assets", "new_objects") if getattr(when, name)]
     if len(given) > 1 or (isinstance(spec.schedule, Schedule) and not given):
         raise ConfigError(
-            f"give one of cron, partitions, assets and new_objects, found {' and '.join(given) or 'none'}"
+            f"give exactly one of cron, partitions, assets and new_objects; found {' and '.join(given) or 'none'}"
         )
     if cron := when.cron or when.partitions:
         _check_cron(cron)
     _check_timezone(when.timezone)
-    if "partition_key" in said and not when.partitions:
-        raise ConfigError('source.uri asks for {{ partition_key }}; say schedule: {partitions: "0 2 * * *"}')
-    if when.partitions and said - {"partition_key"}:
+    if "partition_key" in variables and not when.partitions:
+        raise ConfigError('source.uri contains {{ partition_key }}, which needs schedule: {partitions: "0 2 * * *"}')
+    if when.partitions and variables - {"partition_key"}:
         raise ConfigError(
-            "a run of a partition has no date; write {{ partition_key }} in source.uri, as key_format says"
+            "a partitioned run has no date; use {{ partition_key }} in source.uri (formatted by key_format)"
         )
-    if (when.new_objects or when.assets) and said:
-        raise ConfigError("a run that an object or an asset starts has no date; give a source.uri without templates")
+    if (when.new_objects or when.assets) and variables:
+        raise ConfigError("a run started by objects or assets has no date; remove the variables from source.uri")
 
 
 def _check_cron(cron: str) -> None:
@@ -129,7 +132,7 @@ def _check_cron(cron: str) -> None:
 
     if cron.startswith("@") or not croniter.is_valid(cron):
         hint = did_you_mean(cron, PRESETS)
-        raise ConfigError(f'{cron!r} is no cron expression; write "0 2 * * *", or one of {", ".join(PRESETS)}.{hint}')
+        raise ConfigError(f'{cron!r} is not a cron expression; write "0 2 * * *" or one of {", ".join(PRESETS)}.{hint}')
 
 
 def _check_timezone(name: str) -> None:
@@ -138,15 +141,15 @@ def _check_timezone(name: str) -> None:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ConfigError(f"timezone: nothing is known of {name!r}; write Europe/Vienna, for example") from error
+        raise ConfigError(f"timezone: unknown time zone {name!r}; write one like Europe/Vienna") from error
 
 
 def _check_id(spec: PipelineSpec) -> None:
     if "_id" in spec.ingest.field_map:
-        raise ConfigError("ingest.field_map has an _id too; keep one of them")
+        raise ConfigError("ingest.field_map also maps _id; keep one of them")
 
 
 def _check_model(name: str, model: ModelOf, adapter_of: AdapterOf) -> None:
     adapter_of(name)
     if sum(given is not None for given in (model.model_id, model.stack, model.connector)) != 1:
-        raise ConfigError("give one of model_id, stack and connector")
+        raise ConfigError("give exactly one of model_id, stack and connector")

@@ -1,7 +1,7 @@
-"""What a pipeline file may say: these types are its single source.
+"""The schema of a pipeline file.
 
-The reader, its hints, the JSON Schema and the reference page are made of them. A description says what a value
-means, an example what one looks like.
+The reader, its hints, the JSON Schema and the reference page are generated from these types: `description` states what
+a value means, `examples` how to write one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ S3_PREFIX = "^s3://[^/]"
 
 
 def about(text: str, example: Any = None) -> Meta:  # noqa: ANN401 - any YAML
-    """Describe a key: `example` is what a message shows when it was written wrongly."""
+    """Describe a key; error messages show `example` when its value is invalid."""
     return Meta(description=text, examples=None if example is None else [example])
 
 
@@ -31,42 +31,43 @@ class SpecStruct(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class NewObjects(SpecStruct, frozen=True):
-    """Runs when objects come to the source, or change there."""
+    """Starts a run when objects are added to the source or change."""
 
     poll_every_s: Annotated[
-        Seconds, about("How often the source is listed; without events, a change is seen that late.", 60)
+        Seconds,
+        about("Interval between listings of the source, and so the longest delay before a change is noticed.", 60),
     ] = 60.0
     sqs: Annotated[
         str | None,
         about(
-            "The URL of the SQS queue that gets the bucket's events; the source is not listed then.",
+            "URL of the SQS queue that receives the bucket's event notifications; replaces listing.",
             "https://sqs.us-east-1.amazonaws.com/123456789012/documents",
         ),
     ] = None
 
 
 class Schedule(SpecStruct, frozen=True):
-    """When the pipeline runs by itself; one of `cron`, `partitions`, `assets` and `new_objects`."""
+    """When runs are scheduled; exactly one of `cron`, `partitions`, `assets` and `new_objects`."""
 
-    cron: Annotated[str | None, about("A cron expression or a preset; the run has a date, `{{ ds }}`.", "@daily")] = (
-        None
-    )
+    cron: Annotated[str | None, about("Cron expression or preset; each run has a date, `{{ ds }}`.", "@daily")] = None
     partitions: Annotated[
         str | None,
-        about("A cron expression; the run has a partition, `{{ partition_key }}`.", "0 2 * * *"),
+        about("Cron expression; each run has a partition, `{{ partition_key }}`.", "0 2 * * *"),
     ] = None
-    key_format: Annotated[str, about("How a partition's key is made of its date (strftime).", "%Y-%m-%d")] = "%Y-%m-%d"
-    timezone: Annotated[str, about("Where the clock of `cron` and `partitions` hangs.", "Europe/Vienna")] = "UTC"
+    key_format: Annotated[str, about("Format of the partition key (strftime).", "%Y-%m-%d")] = "%Y-%m-%d"
+    timezone: Annotated[str, about("Time zone in which `cron` and `partitions` are evaluated.", "Europe/Vienna")] = (
+        "UTC"
+    )
     assets: Annotated[
         list[str],
         about(
-            "Assets of other DAGs, by URI; a run starts when all have news.",
+            "URIs of assets that other DAGs update; a run starts when all of them were updated.",
             ["x-opensearch://opensearch_default/books"],
         ),
     ] = []
-    new_objects: Annotated[NewObjects | None, about("A run for new objects at the source.", {"poll_every_s": 60})] = (
-        None
-    )
+    new_objects: Annotated[
+        NewObjects | None, about("Starts a run when objects are added to the source or change.", {"poll_every_s": 60})
+    ] = None
 
 
 class SourceSpec(SpecStruct, frozen=True):
@@ -75,7 +76,7 @@ class SourceSpec(SpecStruct, frozen=True):
     uri: Annotated[
         str,
         about(
-            "An S3 prefix, or one object. `{{ ds }}` is the date of the run, `{{ ds_nodash }}` the same without "
+            "S3 prefix, or one object. `{{ ds }}` is the date of the run, `{{ ds_nodash }}` the same without "
             "hyphens, `{{ partition_key }}` its partition.",
             "s3://documents/dt={{ ds }}/",
         ),
@@ -83,259 +84,279 @@ class SourceSpec(SpecStruct, frozen=True):
     include: Annotated[
         list[str],
         about(
-            "Globs; a name below the prefix must match one. `*` and `?` do not cross a `/`, `**` does; a glob without "
-            "`/` matches in every folder.",
+            "Globs; only objects whose name below the prefix matches one are read. `*` and `?` do not match `/`, `**` "
+            "does; a glob without `/` matches in every folder.",
             ["*.jsonl", "*.jsonl.gz"],
         ),
     ] = []
-    exclude: Annotated[list[str], about("Globs that a name must not match.", ["*.tmp"])] = []
+    exclude: Annotated[list[str], about("Globs; objects whose name matches one are skipped.", ["*.tmp"])] = []
     format: Annotated[
         Format | None,
         about(
-            "`jsonl`: a JSON object a line. `json`: an object holds one JSON object, or an array of them. `csv`: with "
-            "a header; all values are texts. `parquet`. If not said, the name's ending tells, else `jsonl`. Any may be "
-            "compressed: `.gz`, `.zst`.",
+            "`jsonl`: one JSON object per line. `json`: one JSON object, or an array of objects. `csv`: with a header; "
+            "all values are strings. `parquet`. Default: by file extension, else `jsonl`. Objects may be compressed "
+            "(`.gz`, `.zst`).",
             "csv",
         ),
     ] = None
     prepare: Annotated[
         bool,
-        about("`false`: the objects are service-ready inputs; each is one job, sent as it is, where it is."),
+        about("`false`: the objects are service-ready input; each becomes one job, unchanged and in place."),
     ] = True
     on_empty: Annotated[
-        Literal["fail", "skip"], about("What a run does when nothing is there: a partition may have no documents.")
+        Literal["fail", "skip"],
+        about("What a run does when the source has no objects, such as a partition without documents."),
     ] = "fail"
 
 
 class ModelOf(SpecStruct, frozen=True):
-    """Which model of a service predicts; one of `model_id`, `stack` and `connector`."""
+    """The model of a service; exactly one of `model_id`, `stack` and `connector`."""
 
-    model_id: Annotated[str | None, about("A model registered with ML Commons.", "2CkEl5MBZ-PyHUSg2ZGD")] = None
-    stack: Annotated[str | None, about("A CloudFormation stack that made the model.", "opensearch-sagemaker")] = None
+    model_id: Annotated[str | None, about("ID of a model registered with ML Commons.", "2CkEl5MBZ-PyHUSg2ZGD")] = None
+    stack: Annotated[
+        str | None, about("Name of the CloudFormation stack that created the model.", "opensearch-sagemaker")
+    ] = None
     connector: Annotated[
         str | None,
-        about("A file of `include/connectors/`; connector and model are made of it if missing.", "sagemaker"),
+        about(
+            "File in `include/connectors/` (without `.json`); connector and model are created from it if absent.",
+            "sagemaker",
+        ),
     ] = None
     values: Annotated[
-        dict[str, str], about("What fills the connector's `<placeholders>`.", {"model_name": "all-MiniLM-L6-v2"})
+        dict[str, str], about("Values for the connector's `<placeholders>`.", {"model_name": "all-MiniLM-L6-v2"})
     ] = {}
-    parameters: Annotated[dict[str, Any], about("Override the connector's parameters in each job.")] = {}
+    parameters: Annotated[dict[str, Any], about("Parameters of each job; they override those of the connector.")] = {}
 
 
 class BatchPredict(ModelOf, frozen=True, kw_only=True):
-    """Which model predicts, from which paths of a record, and how a job of it is submitted and watched."""
+    """The model, its input in a record, and how jobs are submitted and polled."""
 
     service: Annotated[str, about("The AI service: `sagemaker`, `bedrock`, `openai` or `cohere`.", "sagemaker")]
     input: Annotated[
         Path | list[Path] | None,
-        about("The path in a record that the model reads; a list of them gives one prediction each.", "$.text"),
+        about("JSON path of the model input in a record; a list of paths gives one prediction for each.", "$.text"),
     ] = None
     instead: Annotated[
         dict[str, ModelOf],
         about(
-            "Other services that the form may choose, each with its model.",
+            "Alternative services that the trigger form offers, each with its model.",
             {"openai": {"connector": "openai", "values": {"model_name": "text-embedding-3-small"}}},
         ),
     ] = {}
     dimension: Annotated[
         Count | None,
-        about("The length of the model's vectors, checked against the index before anything is paid.", 384),
+        about("Dimension of the model's vectors; checked against the index before any paid call.", 384),
     ] = None
     max_jobs_in_flight: Annotated[
-        Count | None, about("At most so many jobs of pipeline and model at once, over all runs.", 10)
+        Count | None, about("Maximum number of unfinished jobs per pipeline and model, across all runs.", 10)
     ] = None
-    retry_time_window_s: Annotated[Seconds, about("How long a service may say not now.")] = 600.0
-    retry_interval_s: Annotated[Seconds, about("How often it is asked again.")] = 60.0
-    repair_rounds: Annotated[
-        Annotated[int, Meta(ge=0)], about("How often records that failed are sent again, in smaller jobs.")
-    ] = 2
-    poll_every_s: Annotated[Seconds, about("The first interval of looking at a job; it grows with the job's age.")] = (
-        30.0
+    retry_time_window_s: Annotated[Seconds, about("How long to retry a submission while the service throttles.")] = (
+        600.0
     )
-    poll_at_most_s: Annotated[Seconds, about("The longest interval.")] = 300.0
+    retry_interval_s: Annotated[Seconds, about("Interval between retries of a throttled submission.")] = 60.0
+    repair_rounds: Annotated[
+        Annotated[int, Meta(ge=0)], about("How many times failed records are resubmitted, in smaller jobs.")
+    ] = 2
+    poll_every_s: Annotated[Seconds, about("First polling interval of a job; it grows with the job's age.")] = 30.0
+    poll_at_most_s: Annotated[Seconds, about("Longest polling interval.")] = 300.0
     deadline_s: Annotated[
-        Seconds | None, about("A job that takes longer is cancelled; counted from its submission.", 86400)
+        Seconds | None, about("A job that runs longer is cancelled; measured from its submission.", 86400)
     ] = None
 
     @property
     def inputs(self) -> list[str]:
-        """The paths the model reads, as a list."""
+        """The input paths as a list."""
         if self.input is None:
             return []
         return [self.input] if isinstance(self.input, str) else self.input
 
     @property
     def models(self) -> dict[str, ModelOf]:
-        """The model of each service the pipeline may use, its own first."""
+        """The model of each service, the default service first."""
         return {self.service: self, **self.instead}
 
 
 class ShardSize(SpecStruct, frozen=True):
-    """Where shards are cut; the service's own limits hold too."""
+    """Maximum size of a shard; the limits of the service apply as well."""
 
-    max_records: Annotated[Count, about("Records of a shard, which is one job.", 10_000)] = 10_000
-    max_bytes: Annotated[Count, about("Bytes of a shard.", 100_000_000)] = 100_000_000
+    max_records: Annotated[Count, about("Maximum records per shard (one shard is one job).", 10_000)] = 10_000
+    max_bytes: Annotated[Count, about("Maximum bytes per shard.", 100_000_000)] = 100_000_000
 
 
 class IngestSpec(SpecStruct, frozen=True):
-    """The index, and what goes into it."""
+    """The index, and how records and predictions become its documents."""
 
-    index: Annotated[str, about("The index.", "passages")]
+    index: Annotated[str, about("Name of the index.", "passages")]
     field_map: Annotated[
         dict[str, Any],
         about(
-            "Field of the index: path in a record (`$.title`), `prediction` or `prediction[1]`, or a path in the "
-            "service's own rows (`$.SageMakerOutput[0]`).",
+            "Index field: JSON path in a record (`$.title`), `prediction` or `prediction[1]`, or a path in the "
+            "output row of the service (`$.SageMakerOutput[0]`).",
             {"title": "$.title", "embedding": "prediction"},
         ),
     ] = {}
     processors: Annotated[
         list[dict[str, Any]] | None,
         about(
-            "Data Prepper's processors in place of `field_map`: what they make of the service's row, which holds its "
-            "record, is the document; `[]` takes it as it is.",
+            "Data Prepper processors instead of `field_map`: applied to the service's output row, which contains its "
+            "record; the result is the document. `[]` indexes the row unchanged.",
             [{"copy_values": {"entries": [{"from_key": "/SageMakerOutput", "to_key": "embedding"}]}}],
         ),
     ] = None
     when: Annotated[
         str | None,
         about(
-            "Beside `processors`, a condition of Data Prepper's: a row for which it does not hold when they are done "
-            "is not written, and counted as unrouted.",
+            "Data Prepper condition, evaluated after `processors`; rows that do not match are not indexed and are "
+            "counted as unrouted.",
             "/title != null",
         ),
     ] = None
-    ingest_fields: Annotated[list[str], about("Paths kept under their own last name.", ["$.title"])] = []
+    ingest_fields: Annotated[list[str], about("Paths of fields to keep under their own name.", ["$.title"])] = []
     index_body: Annotated[
-        str | None, about("A file of `include/indexes/`: makes the index if it is absent.", "passages")
+        str | None,
+        about(
+            "File in `include/indexes/` (without `.json`): body to create the index with if it is absent.", "passages"
+        ),
     ] = None
     op_type: Annotated[
         OpType,
-        about("`index` replaces a document, `create` leaves one that is there, `upsert` adds to it."),
+        about("An existing document is replaced by `index`, kept by `create`, merged into by `upsert`."),
     ] = "index"
     on_missing: Annotated[
         OnMissing | dict[str, OnMissing | None] | None,
         about(
-            "What a mapped path does that a record lacks: `null`, `omit` or `dead_letter`, for all fields or by field "
-            "name, `*` for the others. If not said, a missing vector is a dead letter and anything else null.",
+            "What to do when a record lacks a mapped path: `null`, `omit` or `dead_letter`, for all fields or per "
+            "field (`*`: all others). Default: `dead_letter` for vectors, `null` for other fields.",
             {"embedding": "dead_letter", "*": "omit"},
         ),
     ] = None
     on_unmatched: Annotated[
-        OnUnmatched, about("What a record without a prediction becomes: a dead letter, or a document without it.")
+        OnUnmatched,
+        about("What to do with a record without a prediction: dead letter, or document without the prediction."),
     ] = "dead_letter"
-    ingest_pipeline: Annotated[str | None, about("An ingest pipeline of the cluster.", "add-date")] = None
-    routing: Annotated[str | None, about("The path of a document's routing value.", "$.tenant")] = None
+    ingest_pipeline: Annotated[str | None, about("Name of an OpenSearch ingest pipeline.", "add-date")] = None
+    routing: Annotated[str | None, about("JSON path of the routing value.", "$.tenant")] = None
     load: Annotated[
         LoadSettings | None,
-        about("Index settings during the load, given back afterwards.", {"number_of_replicas": 0}),
+        about("Index settings during the load; restored afterwards.", {"number_of_replicas": 0}),
     ] = None
     dead_letters: Annotated[
         Annotated[str, Meta(pattern=S3_PREFIX)] | None,
-        about("Where records go that could not be done; below `work` if not said.", "s3://dead-letters/passages/"),
+        about("S3 prefix for dead letters. Default: below `work`.", "s3://dead-letters/passages/"),
     ] = None
-    max_body_bytes: Annotated[Count, about("Bytes of one bulk request.")] = MAX_BODY_BYTES
-    max_in_flight: Annotated[Count, about("Bulk requests at once.")] = MAX_IN_FLIGHT
-    compress: Annotated[bool, about("Send bulk requests compressed: for slow networks.")] = False
+    max_body_bytes: Annotated[Count, about("Maximum bytes per bulk request.")] = MAX_BODY_BYTES
+    max_in_flight: Annotated[Count, about("Maximum concurrent bulk requests.")] = MAX_IN_FLIGHT
+    compress: Annotated[bool, about("Compress bulk requests (for slow networks).")] = False
 
 
 class Connections(SpecStruct, frozen=True):
-    """Airflow connections, by their ids."""
+    """IDs of Airflow connections."""
 
-    opensearch: Annotated[str, about("The cluster.")] = "opensearch_default"
+    opensearch: Annotated[str, about("The OpenSearch cluster.")] = "opensearch_default"
     aws: Annotated[str, about("S3, SageMaker and Bedrock.")] = "aws_default"
-    ai: Annotated[str | None, about("The key of OpenAI or Cohere; their usual one if not said.", "openai_default")] = (
-        None
-    )
+    ai: Annotated[
+        str | None,
+        about("API key of OpenAI or Cohere. Default: `openai_default` or `cohere_default`.", "openai_default"),
+    ] = None
 
 
 class Alerts(SpecStruct, frozen=True):
-    """Who is told when a run fails, leaves dead letters, or keeps out every record."""
+    """Who is notified when a run fails, produces dead letters, or filters out every record."""
 
-    email: Annotated[list[str], about("Addresses, through the connection `smtp_default`.", ["search@example.com"])] = []
+    email: Annotated[
+        list[str], about("Email addresses; sent through the connection `smtp_default`.", ["search@example.com"])
+    ] = []
     webhook: Annotated[
-        str | None, about("An Airflow connection of type http; gets a JSON object by POST.", "alerts_webhook")
+        str | None, about("Airflow connection of type http; receives a JSON object by POST.", "alerts_webhook")
     ] = None
 
 
 class SpecTest(SpecStruct, frozen=True):
-    """Sample records and predictions in, expected documents out; run by `python -m opensearch_batch check`."""
+    """Sample records and predictions, and the documents expected of them; run by `python -m opensearch_batch check`."""
 
-    name: Annotated[str, about("What it shows.", "a passage with its vector")]
-    records: Annotated[list[dict[str, Any]], about("Records as they stand in the source.", [{"text": "a cat"}])]
+    name: Annotated[str, about("What the test shows.", "a passage with its vector")]
+    records: Annotated[list[dict[str, Any]], about("Records as in the source.", [{"text": "a cat"}])]
     documents: Annotated[
         list[dict[str, Any]],
-        about("The documents, in the order of the records, `_id` included.", [{"_id": "1", "embedding": [0.6, 0.8]}]),
+        about(
+            "Expected documents, in the order of the records, including `_id`.", [{"_id": "1", "embedding": [0.6, 0.8]}]
+        ),
     ]
     predictions: Annotated[
         list[Any] | None,
-        about("What the model says of each record; a list of as many where `input` has several paths.", [[0.6, 0.8]]),
+        about("Prediction for each record; a list of predictions if `input` has several paths.", [[0.6, 0.8]]),
     ] = None
-    outputs: Annotated[list[dict[str, Any]] | None, about("Or the service's own output rows, record for record.")] = (
-        None
-    )
+    outputs: Annotated[
+        list[dict[str, Any]] | None, about("Output rows of the service, one for each record, instead of `predictions`.")
+    ] = None
     dead_letters: Annotated[
-        list[str], about("A part of each reason, in the order of the records.", ["nothing at $.text"])
+        list[str],
+        about("Substring of each expected dead letter reason, in the order of the records.", ["nothing at $.text"]),
     ] = []
 
 
 class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
-    """A pipeline: from documents at `source` through `batch_predict` to `ingest`, its own files below `work`."""
+    """A pipeline: `source` -> `batch_predict` -> `ingest`; its own files are stored below `work`."""
 
     description: Annotated[str, about("Shown in Airflow's UI.", "Passages with their vectors, every night.")] = ""
     schedule: Annotated[
         str | Schedule | None,
-        about("When it runs by itself: a cron expression, a preset, `none`, or more. Backfills need one.", "0 2 * * *"),
+        about("Cron expression, preset, `none`, or a schedule object. Backfills need a schedule.", "0 2 * * *"),
     ] = None
     source: SourceSpec
     id: Annotated[
         Path | None,
         about(
-            "The path of a document's id in a record: short for `_id` in the field map. Beside `processors` it is "
-            "looked for in what they leave; where nothing is, the id is made of the record's place.",
+            "JSON path of the document id in a record: short for `_id` in the field map. With `processors`, the path "
+            "in their result; documents without an id get one made of the record's origin.",
             "$.id",
         ),
     ] = None
     work: Annotated[
         Annotated[str, Meta(pattern=S3_PREFIX)],
-        about("The S3 prefix for shards, jobs, outputs, reports and dead letters.", "s3://my-work-bucket"),
+        about("S3 prefix for shards, jobs, outputs, reports and dead letters.", "s3://my-work-bucket"),
     ]
-    shard: Annotated[ShardSize, about("Where shards are cut.")] = ShardSize()
+    shard: Annotated[ShardSize, about("Maximum size of a shard.")] = ShardSize()
     batch_predict: BatchPredict
     ingest: IngestSpec
     retention_days: Annotated[
         Count | None,
-        about("Inputs, outputs and uploaded files are removed so long after their last successful run; `null`: never."),
+        about(
+            "Days after the last successful run that used them when inputs, outputs and uploaded files are deleted; "
+            "`null`: never."
+        ),
     ] = 30
     connections: Connections = Connections()
     owner: Annotated[str, about("Shown in Airflow's UI.", "search-team")] = "airflow"
-    tags: Annotated[list[str], about("Tags of the DAG, beside opensearch and the service.", ["books"])] = []
+    tags: Annotated[list[str], about("Tags of the DAG, in addition to `opensearch` and the service.", ["books"])] = []
     alerts: Alerts = Alerts()
-    tests: Annotated[list[SpecTest], about("Samples with what must become of them.")] = []
+    tests: Annotated[list[SpecTest], about("Sample records with their expected documents.")] = []
 
     @property
     def field_map(self) -> dict[str, Any]:
-        """The field map with the document's id in it."""
+        """The field map including `_id`."""
         return self.ingest.field_map if self.id is None else {"_id": self.id, **self.ingest.field_map}
 
     @property
     def named(self) -> bool:
-        """Whether a document's id comes from its record; else it is made of where the record stands."""
+        """Whether document ids come from records; otherwise they are made of the record's origin."""
         return "_id" in self.field_map
 
     @property
     def on_missing(self) -> dict[str, OnMissing]:
-        """What a missing value does, by field; YAML's own null is the word."""
-        said = self.ingest.on_missing
-        if said is None:
+        """The policy for missing values, by field; a YAML null means the policy `null`."""
+        configured = self.ingest.on_missing
+        if configured is None:
             return {}
         return {
-            name: policy or "null" for name, policy in (said if isinstance(said, dict) else {ANY_FIELD: said}).items()
+            name: policy or "null"
+            for name, policy in (configured if isinstance(configured, dict) else {ANY_FIELD: configured}).items()
         }
 
     @property
     def when(self) -> Schedule:
-        """The schedule, the short form written out."""
+        """The schedule in its long form."""
         if isinstance(self.schedule, Schedule):
             return self.schedule
         return Schedule(cron=None if self.schedule in (None, "none") else self.schedule)

@@ -1,4 +1,4 @@
-"""The JSON Schema of a pipeline file and the page that explains it, both made of `spec`."""
+"""Generates the JSON Schema and the reference page of pipeline files from `spec`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from opensearch_batch.core.pipeline.spec import PipelineSpec
 HEAD = """\
 # Pipeline files: every key
 
-Made of `plugins/opensearch_batch/core/spec.py` by `make reference`; a test holds them together. An editor that reads
-JSON Schema checks a file while it is written, with this as its first line:
+Generated from `plugins/opensearch_batch/core/pipeline/spec.py` by `make reference`. Editors that support JSON Schema
+validate a file that starts with this line:
 
 ```yaml
 # yaml-language-server: $schema=../../docs/reference/pipeline.schema.json
 ```
 
-[pipelines.md](pipelines.md) explains how they work together. A key without a default has to be there.
+[pipelines.md](pipelines.md) explains how the keys work together.
 """
-_WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null", Any: "anything"}
+_WORDS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null", Any: "any"}
 
 
 def schema() -> dict[str, Any]:
@@ -36,15 +36,15 @@ def schema() -> dict[str, Any]:
 def page() -> str:
     """Return the reference page, in Markdown."""
     sections = [HEAD]
-    for place, struct in _structs(PipelineSpec, ""):
-        sections.append(_section(place, struct))
+    for keys, struct in _structs(PipelineSpec, ""):
+        sections.append(_section(keys, struct))
     return "\n".join(sections)
 
 
-def _section(place: str, struct: type[msgspec.Struct]) -> str:
+def _section(keys: str, struct: type[msgspec.Struct]) -> str:
     summary = " ".join((struct.__doc__ or "").split())
     rows = [_row(field) for field in msgspec.structs.fields(struct)]
-    head = f"## {f'`{place}`' if place else 'A pipeline'}"
+    head = f"## {f'`{keys}`' if keys else 'A pipeline'}"
     return "\n".join([head, "", summary, "", "| key | value | default | meaning |", "|---|---|---|---|", *rows, ""])
 
 
@@ -58,21 +58,21 @@ def _row(field: msgspec.structs.FieldInfo) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _structs(struct: type[msgspec.Struct], place: str) -> Iterator[tuple[str, type[msgspec.Struct]]]:
-    yield place, struct
+def _structs(struct: type[msgspec.Struct], keys: str) -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    yield keys, struct
     for field in msgspec.structs.fields(struct):
         inner = _struct_of(field.type)
         if inner is not None:
-            yield from _structs(inner, f"{place}.{field.name}".lstrip("."))
+            yield from _structs(inner, f"{keys}.{field.name}".lstrip("."))
 
 
 def _struct_of(kind: Any) -> type[msgspec.Struct] | None:  # noqa: ANN401 - a type's annotation
-    """Return the type with keys of its own that may stand here, alone or as a member of a list or an object."""
+    """Return the struct that this type is, or that the elements of this list or object are."""
     return struct_at(kind, ()) or struct_at(kind, (0,))
 
 
 def _type(kind: Any) -> str:  # noqa: ANN401 - as above
-    """Return a type in words."""
+    """Return the name of a type for readers."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return _type(inner[0])

@@ -1,7 +1,6 @@
-"""A pipeline's own tests go the pipeline's own road, offline: prepare, a pretended answer of its service, field map.
+"""Runs the tests in a pipeline file offline: prepare, simulated output rows, field map or processors.
 
-Or processors in place of a map. Nothing is asked of a cluster or a service. What a sample record becomes is compared
-with what the file says.
+No cluster and no service is called. The resulting documents are compared with the expected ones.
 """
 
 from __future__ import annotations
@@ -39,19 +38,19 @@ SHOWN_CHARS = 200
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of a test's records: documents by id, and reasons of dead letters."""
+    """Result of a test: documents, and reasons of dead letters."""
 
     documents: list[dict[str, Any]]
     reasons: list[str]
 
 
 def differences(spec: PipelineSpec, test: SpecTest, outcome: Outcome) -> Iterator[str]:
-    """Yield what a test's outcome is other than the test says."""
+    """Yield the differences between a test's outcome and its expectation."""
     found = outcome.documents
     if len(found) != len(test.documents):
         yield f"{len(found)} documents, not {len(test.documents)}"
     for at, (wanted, document) in enumerate(zip(test.documents, found, strict=False)):
-        # Who does not map an id gets one that nobody could write down; what processors leave may have one or not.
+        # Generated ids are not compared; after processors a document may or may not have an id.
         named = spec.named and spec.ingest.processors is None
         got = document if named or "_id" in wanted else _without_id(document)
         for name in sorted({*wanted, *got}):
@@ -70,8 +69,8 @@ class SpecRun:
     Args:
         spec: the pipeline.
         adapter: that of its AI service.
-        parameters: of connector and pipeline together.
-        index_body: what the index is made of, if that is known.
+        parameters: those of the connector, overridden by the pipeline.
+        index_body: the body of the index, if known.
     """
 
     def __init__(
@@ -100,14 +99,14 @@ class SpecRun:
 
     @property
     def fields(self) -> list[str]:
-        """The fields it is known to write."""
+        """The index fields that the pipeline is known to write."""
         return written_fields(self._request)
 
     def run(self, test: SpecTest) -> Outcome:
-        """Take a test's records to the documents they become.
+        """Run a test.
 
         Raises:
-            BatchError: the records make no shard, or the samples fit no service's rows.
+            BatchError: the records make no shard, or the predictions do not fit the records.
         """
         with tempfile.TemporaryDirectory() as folder:
             objects = LocalFiles(Path(folder))
@@ -142,12 +141,12 @@ class SpecRun:
         return prepared, [letter.reason for part in parts for letter in read_letters(objects, part)]
 
     def _answer(self, objects: LocalFiles, test: SpecTest, prepared: PreparedShard) -> str:
-        """Write what the service would answer; return where."""
+        """Write simulated output rows; return their URI."""
         positions = [one.first_line + at for one in prepared.source_ranges for at in range(one.records)]
-        said = test.outputs if test.outputs is not None else test.predictions or []
-        if len(said) != len(test.records):
-            raise FatalError(f"{len(test.records)} records, but {len(said)} answers of the model; give one for each")
-        kept = [said[line - 1] for line in positions]
+        answers = test.outputs if test.outputs is not None else test.predictions or []
+        if len(answers) != len(test.records):
+            raise FatalError(f"{len(test.records)} records, but {len(answers)} predictions; give one for each record")
+        kept = [answers[line - 1] for line in positions]
         with objects.open(prepared.shard.input) as stream:
             inputs = [msgspec.json.decode(line) for line in stream]
         rows = kept if test.outputs is not None else [self._row(*pair) for pair in zip(inputs, kept, strict=True)]
@@ -157,13 +156,13 @@ class SpecRun:
         objects.write(uri, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
         return uri
 
-    def _row(self, line: dict[str, Any], said: Any) -> Any:  # noqa: ANN401 - JSON
-        """Return the service's row for one input line."""
+    def _row(self, line: dict[str, Any], prediction: Any) -> Any:  # noqa: ANN401 - JSON
+        """Return the simulated output row for one input line."""
         inputs = self._spec.batch_predict.inputs
         numbers: Sequence[int | None] = [None] if len(inputs) <= 1 else range(len(inputs))
-        values = [said] if len(inputs) <= 1 else said
-        if len(inputs) > 1 and not (isinstance(said, list) and len(said) == len(inputs)):
-            raise FatalError(f"a record has {len(inputs)} inputs; its predictions are a list of as many")
+        values = [prediction] if len(inputs) <= 1 else prediction
+        if len(inputs) > 1 and not (isinstance(prediction, list) and len(prediction) == len(inputs)):
+            raise FatalError(f"a record has {len(inputs)} inputs; give a list of {len(inputs)} predictions")
         row: Any = dict(line) if holds_record(self._adapter, self._parameters) else {}
         for number, value in zip(numbers, values, strict=True):
             path = self._adapter.prediction_path(self._parameters, inputs, number)
@@ -196,12 +195,12 @@ class SpecRun:
             from opensearch_batch.core.ingest.row_documents import row_documents
 
             return row_documents(self._request, sources, **reading)
-        # A sample's vector may be short: what the index takes is checked elsewhere.
+        # Sample vectors may be short: dimensions are checked elsewhere.
         return Documents(self._request, compile_map(self._request, sources=len(sources)), sources, **reading)
 
 
 def _put(row: Any, steps: Sequence[str | int], value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return a row with a value at a path, which is made where it is missing."""
+    """Return a row with a value at a path; missing parents are created."""
     if not steps:
         return value
     first, rest = steps[0], steps[1:]
