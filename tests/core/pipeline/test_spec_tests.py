@@ -87,7 +87,7 @@ def test_what_the_file_says_is_what_becomes_of_its_records(folder: Path, service
         ({"documents": [{**TEST["documents"][0], "_id": "9"}, TEST["documents"][1]]}, '_id: "1", not "9"'),
         ({"dead_letters": []}, "1 dead letters, not 0: nothing at $.text"),
         ({"dead_letters": ["too long"]}, "not 'too long'"),
-        ({"predictions": [[1]]}, "3 records, but 1 answers"),
+        ({"predictions": [[1]]}, "3 records, but 1 predictions"),
     ],
 )
 def test_what_differs_is_told_with_its_line(folder: Path, change: dict[str, Any], told: str) -> None:
