@@ -240,14 +240,9 @@ def test_a_server_that_is_away_fails(request_file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_of_the_command_line_is_true(lab: Lab) -> None:
-    """Every command it shows runs, against the stack's own address."""
-    shown = [
-        line.removeprefix("$ python -m opensearch_batch ")
-        for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-        for line in page.read_text().splitlines()
-        if line.startswith("$ python -m opensearch_batch ")
-    ]
+def test_the_ingest_commands_in_the_documents_run(lab: Lab) -> None:
+    """Each runs against the address of the stack."""
+    shown = [line for line in shown_commands() if line.startswith("ingest ")]
     assert len(shown) >= 4
     try:
         for line in shown:
@@ -258,6 +253,23 @@ def test_the_page_of_the_command_line_is_true(lab: Lab) -> None:
     finally:
         for name in ("my-nlp-index", "my-nlp-index-openai"):
             lab.http.delete(f"{lab.stack.addresses.opensearch}/{name}", timeout=30)
+
+
+def test_the_offline_commands_in_the_documents_run() -> None:
+    """`check`, `convert` and `schema` need no server."""
+    shown = [line for line in shown_commands() if not line.startswith("ingest ")]
+    assert len(shown) >= 2
+    for line in sorted(set(shown)):
+        done = command(*line.split())
+        assert done.returncode == 0, (line, done.stderr)
+
+
+def shown_commands() -> list[str]:
+    """Return the commands behind a `$` in README and docs/."""
+    prefix = "$ python -m opensearch_batch "
+    pages = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+    lines = [line for page in pages for line in page.read_text().splitlines()]
+    return [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
 
 
 def test_version_and_help() -> None:

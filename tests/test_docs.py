@@ -1,39 +1,128 @@
-"""What the documents say is what the project does: commands exist, files exist, quoted files are quoted whole."""
+"""The documents are compared with the project: commands, links, files, modules, classes and trees exist."""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.command_line import command
+
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PACKAGE = ROOT / "plugins" / "opensearch_batch"
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+SOURCES = [
+    path for folder in ("plugins", "dags", "include", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
+]
+COMMANDS = ("ingest", "replay", "check", "convert", "schema")
+# Names that a page mentions of libraries which were not chosen, and of AWS.
+FOREIGN = {"DescribeTransformJob", "SqsSensorTrigger"}
+# Files that a how-to writes.
+WRITTEN = {"include/indexes/books.json", "include/pipelines/books.yaml"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
-def test_every_make_target_a_document_names_exists(document: Path) -> None:
-    """`make -n` knows each."""
-    for target in sorted(set(re.findall(r"`(?:\w+=\S+ )*make ([a-z-]+)", document.read_text()))):
+def test_every_make_target_in_a_document_exists(document: Path) -> None:
+    """`make -n` accepts each."""
+    for target in sorted(set(re.findall(r"(?:`|\$ )(?:\w+=\S+ )*make ([a-z-]+)", document.read_text()))):
         done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=False)  # noqa: S603, S607 - make -n runs nothing
         assert done.returncode == 0, target
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
-def test_every_file_and_test_a_document_names_exists(document: Path) -> None:
-    """Links, paths and names of tests lead somewhere."""
+def test_every_link_in_a_document_has_a_target(document: Path) -> None:
+    """Files exist, and anchors are headings."""
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", document.read_text()):
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path) if path else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_every_file_and_test_in_a_document_exists(document: Path) -> None:
+    """Paths in backticks, and names of tests."""
     text = document.read_text()
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
-        assert (document.parent / link).exists(), link
-    for path in re.findall(r"`((?:dags|include|plugins|tests|docs)/[\w./-]+)`", text):
-        assert (ROOT / path).exists(), path
-    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for path in re.findall(r"`((?:dags|include|plugins|tests|docs|benchmarks)/[\w./-]+)`", text):
+        assert path in WRITTEN or (ROOT / path).exists(), path
     for name in re.findall(r"`(test_\w+)`", text):
-        assert f"def {name}(" in tests, name
+        assert f"def {name}(" in code(), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_every_module_and_class_in_a_document_exists(document: Path) -> None:
+    """Modules by path below the package or by dotted name, classes by name."""
+    text = document.read_text()
+    for path in re.findall(r"`((?:\w+/)*\w+\.py)`", text):
+        assert any(str(source).endswith(f"/{path}") for source in SOURCES), path
+    for path in re.findall(r"`((?:core|services|operators|sensors|triggers|hooks|dag_factory|cli)/[\w/]*)`", text):
+        assert (PACKAGE / path).exists(), path
+    for name in re.findall(r"`opensearch_batch((?:\.\w+)+)`", text):
+        path = PACKAGE.joinpath(*name.strip(".").split("."))
+        assert path.is_dir() or path.with_suffix(".py").exists(), name
+    for name in set(re.findall(r"`([A-Z][a-z]+(?:[A-Z]+[a-z]+)+)(?:\(.*\)|\[T\])?`", text)) - FOREIGN:
+        assert re.search(rf"\b{name}\b", code()), name
+
+
+@cache
+def code() -> str:
+    """Return all Python code of the project."""
+    return "\n".join(source.read_text() for source in SOURCES if source != Path(__file__))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=NAMES)
+def test_every_tree_in_a_document_is_the_one_on_disk(document: Path) -> None:
+    """Each line of a tree is a name below its folder, by its indentation."""
+    for tree in re.findall(r"```text\n(dags/.*?)```", document.read_text(), re.DOTALL):
+        above: list[tuple[int, Path]] = [(-1, ROOT)]
+        for line in tree.splitlines():
+            indent = len(line) - len(line.lstrip())
+            above = [(depth, folder) for depth, folder in above if depth < indent]
+            names = line.split("  ")[0] if not indent else line.strip().split("  ")[0]
+            for name in names.split():
+                assert (above[-1][1] / name).exists(), (line, name)
+            above.append((indent, above[-1][1] / names.split()[0]))
+
+
+def test_every_command_in_a_document_has_its_options() -> None:
+    """Also the commands with placeholders, which no test can run."""
+    helps = {name: command(name, "--help").stdout for name in COMMANDS}
+    for document in DOCUMENTS:
+        for name, arguments in re.findall(r"python -m opensearch_batch (\w+)([^`\n]*)", document.read_text()):
+            assert name in helps, (document, name)
+            for option in re.findall(r"--[a-z0-9-]+", arguments):
+                assert option in helps[name], (document, name, option)
+        for name in re.findall(r"python -m benchmarks (\w+)", document.read_text()):
+            assert f'NAME = "{name}"' in code(), (document, name)
 
 
 def test_the_readme_quotes_the_pipeline_file_whole() -> None:
-    """What a reader copies is what runs."""
+    """The quoted file is the one that runs."""
     assert (ROOT / "include" / "pipelines" / "passages_daily.yaml").read_text() in (ROOT / "README.md").read_text()
+
+
+def test_the_new_pipeline_of_the_how_to_passes_the_check(tmp_path: Path) -> None:
+    """Its index and its pipeline are checked as files, with the tests in it."""
+    text = (ROOT / "docs" / "how_to" / "new_pipeline.md").read_text()
+    (index,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    (pipeline,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    shutil.copytree(ROOT / "include" / "connectors", tmp_path / "connectors")
+    for folder, name, content in (("indexes", "books.json", index), ("pipelines", "books.yaml", pipeline)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(content)
+    done = command("check", str(tmp_path / "pipelines"), "--json")
+    assert done.returncode == 0, done.stdout
+    account = json.loads(done.stdout)
+    assert (account["tests"], account["mistakes"]) == (1, 0)

@@ -102,12 +102,19 @@ def test_every_field_of_the_form_belongs_to_a_request_or_to_the_run() -> None:
         assert "no such member" not in str(error.value), name
 
 
-def test_the_documents_requests_are_taken() -> None:
-    """Each body the document shows is valid for its DAG."""
-    bodies = re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    ingested, replayed = (json.loads(body)["conf"] for body in bodies)
-    assert remote_only(request_of(ingested, checked(ingested))).ingest.index == "my-nlp-index"
-    assert checked(replayed, replay_dag.params)["field_map"] == {"_id": "$.id", "year": "$.published"}
+def test_the_confs_in_the_documents_are_valid() -> None:
+    """Each body that a page shows is valid for its DAG."""
+    conf = conf_in(DOCUMENT)
+    assert remote_only(request_of(conf, checked(conf))).ingest.index == "my-nlp-index"
+    conf = conf_in(ROOT / "docs" / "how_to" / "replay_dead_letters.md")
+    assert checked(conf, replay_dag.params)["field_map"] == {"_id": "$.id", "year": "$.published"}
+
+
+def conf_in(page: Path) -> dict[str, Any]:
+    """Return the conf of the one body that a page shows."""
+    (body,) = re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
+    conf: dict[str, Any] = json.loads(body)["conf"]
+    return conf
 
 
 def test_the_audit_of_both_stacks_masks_what_the_document_says() -> None:
