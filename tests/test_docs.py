@@ -96,6 +96,14 @@ def test_every_tree_in_a_document_is_the_one_on_disk(document: Path) -> None:
             above.append((indent, above[-1][1] / names.split()[0]))
 
 
+def test_every_name_in_the_glossary_is_in_the_package() -> None:
+    """The last column of its tables has names of classes, functions and fields."""
+    package = "\n".join(source.read_text() for source in PACKAGE.rglob("*.py"))
+    rows = re.findall(r"^\|.*\| ([^|]*) \|$", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    for name in re.findall(r"`(\w+)`", " ".join(rows)):
+        assert re.search(rf"\b{name}\b", package), name
+
+
 def test_every_command_in_a_document_has_its_options() -> None:
     """Also the commands with placeholders, which no test can run."""
     helps = {name: command(name, "--help").stdout for name in COMMANDS}
