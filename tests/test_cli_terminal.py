@@ -58,7 +58,7 @@ def test_ctrl_c_loses_nothing(lab: Lab, proxy: Proxy, index: str, tmp_path: Path
         stdout, stderr = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, stderr) == (130, "")
     told = account(stdout)
-    assert (told["state"], told["error"]) == ("FAILED", "stopped: the same command goes on where it stopped")
+    assert (told["state"], told["error"]) == ("FAILED", "stopped: the same command resumes")
     done = account(command(*arguments).stdout)
     assert (done["state"], done["read"], done["indexed"] + done["unchanged"]) == ("DONE", 5, 5)
     stats = lab.node("GET", f"{index}/_stats/indexing")["_all"]["primaries"]["indexing"]

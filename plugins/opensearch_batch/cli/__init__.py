@@ -1,6 +1,6 @@
-"""The command line: what the DAGs do, without Airflow; every command ends with an account and an exit code.
+"""The command line: what the DAGs do, without Airflow. Every command ends with an account and an exit code.
 
-A command is one module with one function, registered here.
+Each command is one module with one function, registered here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from opensearch_batch.cli.replay import ReplayAccount, replay
 from opensearch_batch.cli.schema import schema
 
 PROGRAM = "python -m opensearch_batch"
-# The account of a command that was called wrongly has the members of any other.
+# With invalid arguments the account has the same members as otherwise.
 ACCOUNTS: dict[str, type[Account]] = {
     "ingest": IngestAccount,
     "replay": ReplayAccount,
@@ -40,7 +40,7 @@ app.command()(convert)
 app.command()(schema)
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - typer passes a flag's value so
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer passes the value of a flag by position
     if wanted:
         typer.echo(__version__)
         raise typer.Exit
@@ -53,7 +53,7 @@ def common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    """Hold what all commands share."""
+    """Options of all commands."""
 
 
 def main(arguments: Sequence[str]) -> int:

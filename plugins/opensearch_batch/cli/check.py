@@ -1,4 +1,4 @@
-"""check: pipeline files are read as Airflow would, their tests are run, and their shards and jobs counted; offline."""
+"""check: reads pipeline files as Airflow does, runs their tests, and estimates their shards and jobs; offline."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOLDER = Path("include/pipelines")
 
 
 class CheckAccount(Account, frozen=True, kw_only=True):
-    """What was found in each file; the state is REFUSED when there is a mistake in one."""
+    """Result for each file; the state is REFUSED if any has a mistake."""
 
     pipelines: list[Checked] = msgspec.field(default_factory=list)
     tests: int = 0
@@ -35,25 +35,25 @@ def check(
     *,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[FILE.yaml]...", help=f"Pipeline files, or folders of them; {FOLDER}/ if none."),
+        typer.Argument(metavar="[FILE.yaml]...", help=f"Pipeline files or folders. Default: {FOLDER}/."),
     ] = None,
     listing: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="What `aws s3 ls --recursive` printed: says how many jobs it makes.",
+            help="Output of `aws s3 ls --recursive`; estimates the number of jobs.",
         ),
     ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> int:
-    """Check pipeline files: what they say, their tests, their plan. Nothing is asked of any server."""
+    """Check pipeline files and run the tests in them, offline."""
     return run(Check(files or [FOLDER], listing), as_json=as_json, debug=debug)
 
 
 class Check(Command[CheckAccount]):
-    """One check of files."""
+    """The check command."""
 
     when_stopped = "nothing was changed"
 
@@ -62,12 +62,12 @@ class Check(Command[CheckAccount]):
         self._files = files
         self._listing = listing
 
-    def work(self) -> None:
-        """Check each file; a mistake in one does not hide those of others."""
+    def execute(self) -> None:
+        """Check all files and collect their mistakes."""
         listing = None if self._listing is None else self._listing.read_text(encoding="utf-8")
         found = check_pipelines(_pipeline_files(self._files), adapter_of, listing)
         mistakes = sum(len(checked.mistakes) for checked in found)
-        self.tell(
+        self.update(
             state=REFUSED if mistakes else DONE,
             pipelines=found,
             tests=sum(checked.tests for checked in found),
@@ -75,15 +75,15 @@ class Check(Command[CheckAccount]):
         )
 
     def show(self, console: Console) -> None:
-        """Tell people what was found."""
+        """Print the result."""
         account = self.account
         for checked in account.pipelines:
             for mistake in checked.mistakes:
                 console.print(mistake)
             if not checked.mistakes:
-                console.print("\n".join(_found(checked)))
+                console.print("\n".join(_lines_of(checked)))
             if checked.plan:
-                console.print(f"  {_told(checked.plan)}")
+                console.print(f"  {_estimate_text(checked.plan)}")
         files, tests = _count(len(account.pipelines), "file"), _count(account.tests, "test")
         console.print(f"{files}, {tests}, {_count(account.mistakes, 'mistake')}")
 
@@ -96,19 +96,19 @@ def _pipeline_files(paths: list[Path]) -> list[Path]:
         elif path.exists():
             found.append(path)
         else:
-            raise ConfigError(f"{path}: there is no such file or folder")
+            raise ConfigError(f"{path}: no such file or folder")
     if not found:
-        raise ConfigError(f"{', '.join(map(str, paths))}: no *.yaml or *.yml there")
+        raise ConfigError(f"{', '.join(map(str, paths))}: no *.yaml or *.yml file")
     return found
 
 
-def _found(checked: Checked) -> Iterator[str]:
-    """Yield what a file without mistakes does, and what is to be known of it."""
+def _lines_of(checked: Checked) -> Iterator[str]:
+    """Yield the lines printed for a file without mistakes."""
     for way in checked.pipelines:
         yield f"{checked.file}: {' -> '.join(part for part in (way.source, way.service, way.index) if part)}"
     if not checked.pipelines:
-        road = f"{checked.source} -> {checked.service} -> {checked.index}"
-        yield f"{checked.file}: {road}; {_count(checked.tests, 'test')}"
+        path = f"{checked.source} -> {checked.service} -> {checked.index}"
+        yield f"{checked.file}: {path}; {_count(checked.tests, 'test')}"
     yield from checked.remarks
     for finding in checked.findings:
         yield f"{checked.file}:{finding.line} {finding.place}: {finding.text}"
@@ -118,7 +118,7 @@ def _count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def _told(plan: Estimate) -> str:
+def _estimate_text(plan: Estimate) -> str:
     records = "" if plan.records is None else f", about {plan.records:,} records"
-    compressed = f" ({plan.compressed:,} of the objects are compressed: more)" if plan.compressed else ""
-    return f"{plan.objects:,} objects, {plan.bytes:,} bytes{records}: {plan.shards:,} shards, a job each{compressed}"
+    compressed = f" ({plan.compressed:,} of the objects are compressed: expect more)" if plan.compressed else ""
+    return f"{plan.objects:,} objects, {plan.bytes:,} bytes{records}: {plan.shards:,} shards, one job each{compressed}"

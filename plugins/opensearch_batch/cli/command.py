@@ -1,4 +1,4 @@
-"""However a command ends, it ends with one account, one exit code, and at most one line about the error."""
+"""Runs a command. Every end of it gives one account, one exit code, and at most one line about the error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ INTERRUPTED = 130
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """What every command tells; `error` stands there when `state` is REFUSED or FAILED."""
+    """Result of a command; `error` is set if `state` is REFUSED or FAILED."""
 
     state: str = FAILED
     seconds: float = 0.0
@@ -32,9 +32,9 @@ A = TypeVar("A", bound=Account)
 
 
 class Command(Generic[A]):
-    """One run of a command; `account` is what is known so far, so that an error does not take it along.
+    """A command. `account` is its result so far, so an error does not lose it.
 
-    A command defines `work`, `show` and `when_stopped`.
+    Subclasses define `execute`, `show` and `when_stopped`.
     """
 
     when_stopped = "run the same command again"
@@ -43,39 +43,39 @@ class Command(Generic[A]):
         self.account = account
         self.secrets = Secrets()
 
-    def work(self) -> None:
-        """Do what the command is for, and set the account."""
+    def execute(self) -> None:
+        """Execute the command and set the account."""
         raise NotImplementedError
 
     def show(self, console: Console) -> None:
-        """Tell people the account of work that was done."""
+        """Print the account for people."""
         raise NotImplementedError
 
-    def tell(self, **news: Any) -> None:  # noqa: ANN401 - members of the account
-        """Put news into the account."""
-        self.account = msgspec.structs.replace(self.account, **news)
+    def update(self, **members: Any) -> None:  # noqa: ANN401 - members of the account
+        """Update members of the account."""
+        self.account = msgspec.structs.replace(self.account, **members)
 
 
 def run(command: Command[Any], *, as_json: bool, debug: bool, clock: Callable[[], float] = time.monotonic) -> int:
-    """Run a command, give its account and return its exit code."""
+    """Run a command, print its account and return its exit code."""
     began_at, code = clock(), None
     try:
-        command.work()
+        command.execute()
     except KeyboardInterrupt:
         code = INTERRUPTED
-        command.tell(state=FAILED, error=f"stopped: {command.when_stopped}")
-    except Exception as error:  # noqa: BLE001 - whatever happens has an account
+        command.update(state=FAILED, error=f"stopped: {command.when_stopped}")
+    except Exception as error:  # noqa: BLE001 - every end has an account
         state = REFUSED if isinstance(error, ConfigError) else FAILED
-        command.tell(state=state, error=command.secrets.hide(_one_line(error)))
+        command.update(state=state, error=command.secrets.hide(_one_line(error)))
         if debug:
             sys.stderr.write(command.secrets.hide(traceback.format_exc()))
-    command.tell(seconds=round(clock() - began_at, 3))
-    _give(command, as_json=as_json)
+    command.update(seconds=round(clock() - began_at, 3))
+    _print(command, as_json=as_json)
     return EXIT_CODES[command.account.state] if code is None else code
 
 
 def usage_error(message: str, account: type[Account], *, as_json: bool, hint: str) -> int:
-    """Give the account of a command that was called wrongly and return its exit code."""
+    """Print the account of a command with invalid arguments and return its exit code."""
     message = f"{message.rstrip('.')}; see {hint} --help"
     if as_json:
         _write_json(account(state=REFUSED, error=message))
@@ -84,7 +84,7 @@ def usage_error(message: str, account: type[Account], *, as_json: bool, hint: st
     return EXIT_CODES[REFUSED]
 
 
-def _give(command: Command[Any], *, as_json: bool) -> None:
+def _print(command: Command[Any], *, as_json: bool) -> None:
     account = command.account
     if as_json:
         _write_json(account)
@@ -99,6 +99,6 @@ def _write_json(account: Account) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """Return an error's text; an unexpected one's with its type, which often is all it says."""
+    """Return the text of an error on one line; of an unexpected error, with its type."""
     text = " ".join(str(error).split())
     return text if type(error).__module__.startswith("opensearch_batch.") else f"{type(error).__name__}: {text}"

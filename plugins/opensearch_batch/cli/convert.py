@@ -1,4 +1,4 @@
-"""convert: the pipelines of a Data Prepper file are printed as our own; nothing is written, and no server asked."""
+"""convert: prints the pipelines of a Data Prepper file as pipeline files; offline, writes nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEPARATOR = "---\n"
 
 
 class ConvertAccount(Account, frozen=True, kw_only=True):
-    """The pipelines of a file as our own; the state is REFUSED when there is one that cannot be said so."""
+    """The converted pipelines; the state is REFUSED if one cannot be converted."""
 
     pipelines: list[Converted] = msgspec.field(default_factory=list)
     refused: list[str] = msgspec.field(default_factory=list)
@@ -30,16 +30,16 @@ class ConvertAccount(Account, frozen=True, kw_only=True):
 
 def convert(
     *,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A pipeline file of Data Prepper's.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Data Prepper pipeline file.")],
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> int:
-    """Print a Data Prepper file's pipelines as our own, with comments on what changes and why."""
+    """Convert the pipelines of a Data Prepper file, with comments on what changes and why."""
     return run(Convert(file), as_json=as_json, debug=debug)
 
 
 class Convert(Command[ConvertAccount]):
-    """One conversion of a file."""
+    """The convert command."""
 
     when_stopped = "nothing was changed"
 
@@ -47,14 +47,12 @@ class Convert(Command[ConvertAccount]):
         super().__init__(ConvertAccount())
         self._path = path
 
-    def work(self) -> None:
-        """Convert each pipeline; one that is refused does not hide others."""
+    def execute(self) -> None:
+        """Convert all pipelines and collect the refusals."""
         if not self._path.is_file():
-            raise ConfigError(f"{self._path}: there is no such file")
+            raise ConfigError(f"{self._path}: no such file")
         if not is_data_prepper(self._path):
-            raise ConfigError(
-                f"{self._path}: this is no file of Data Prepper's, which has source and sink below a name"
-            )
+            raise ConfigError(f"{self._path}: not a Data Prepper file, which has source and sink below a pipeline name")
         file = DataPrepperFile(self._path)
         found, refused = list[Converted](), list[str]()
         for pipeline in file.pipelines:
@@ -62,10 +60,10 @@ class Convert(Command[ConvertAccount]):
                 found += converted(file, pipeline)
             except ConfigError as error:
                 refused.append(str(error))
-        self.tell(state=REFUSED if refused else DONE, pipelines=found, refused=refused)
+        self.update(state=REFUSED if refused else DONE, pipelines=found, refused=refused)
 
-    def show(self, console: Console) -> None:  # noqa: ARG002 - a file's text goes out as it is
-        """Print the files, and what was refused beside them."""
+    def show(self, console: Console) -> None:  # noqa: ARG002 - the text is printed unchanged
+        """Print the pipelines to stdout and the refusals to stderr."""
         sys.stdout.write(SEPARATOR.join(each.text for each in self.account.pipelines))
         for error in self.account.refused:
             sys.stderr.write(f"refused: {error}\n")

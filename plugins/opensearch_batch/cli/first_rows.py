@@ -1,4 +1,4 @@
-"""The first rows of each source go the whole way but its last step: they become documents, and are not sent."""
+"""Processes the first rows of each source into documents, without sending them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
 SHOWN = 3
-# What is looked at of each source, whichever comes first.
+# Rows or bytes read from each source, whichever comes first.
 MAX_ROWS, MAX_BYTES = 1_000, 16 << 20
-# So few rows wait for one another in memory; no file is made for them.
+# So few rows are joined in memory; no spill file is made.
 MEMORY_BYTES = 1 << 40
-# A longer array of numbers is a vector; its first ones tell whether it is the right one.
+# A longer array of numbers is a vector; its first numbers identify it.
 MAX_NUMBERS, FIRST_NUMBERS = 8, 3
 
 
 class DocumentShown(msgspec.Struct, frozen=True):
-    """One document as it would be sent, vectors shortened; `partial` when some source has no row of it."""
+    """One document as it would be sent, with vectors shortened; `partial` if some source has no row for it."""
 
     id: str
     source: Any
@@ -40,8 +40,8 @@ class RejectedShown(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Look(msgspec.Struct, frozen=True):
-    """What the first rows become; `whole` says that they are all there are."""
+class FirstRowsResult(msgspec.Struct, frozen=True):
+    """Result for the first rows; `whole` if there are no further rows."""
 
     whole: bool
     rows: int
@@ -53,7 +53,7 @@ class Look(msgspec.Struct, frozen=True):
 
 
 class FirstRows:
-    """Reads the first rows of each source; `whole` says that there were no more."""
+    """Reads the first rows of each source; `whole` if there were no further rows."""
 
     def __init__(self) -> None:
         self.whole = True
@@ -69,18 +69,18 @@ class FirstRows:
             yield entry
 
 
-def look_at(
+def process_first_rows(
     request: IngestRequest,
     sources: Sequence[Source],
     objects: Objects,
     *,
     vectors: Sequence[VectorField],
     row_error: RowError,
-) -> Look:
+) -> FirstRowsResult:
     """Make the documents of the first rows.
 
     Raises:
-        ConfigError: the map cannot work; or `on_unmatched` is ``fail``, and a row in a whole look lacks a partner.
+        ConfigError: the field map is invalid; or `on_unmatched` is ``fail``, all rows were read, and one is unmatched.
         FatalError: a source is damaged.
     """
     field_map = compile_map(request, sources=len(sources), vectors=vectors)
@@ -90,25 +90,25 @@ def look_at(
             request, field_map, sources, objects=objects, read=read, row_error=row_error, memory_bytes=MEMORY_BYTES
         )
 
-    # Where there are more rows, a partner may be among them: that it was not seen proves nothing.
+    # If there are further rows, an unmatched row may have its partner among them.
     lenient = msgspec.structs.replace(request, on_unmatched="index_partial")
     entries = list(documents(lenient, read := FirstRows()))
     if read.whole and request.on_unmatched == "fail" and len(sources) > 1:
         documents(request, FirstRows()).refuse_unmatched()
     if read.whole and request.on_unmatched == "dead_letter":
         entries = list(documents(request, FirstRows()))
-    return _look(entries, sources=len(sources), whole=read.whole)
+    return _result(entries, sources=len(sources), whole=read.whole)
 
 
-def _look(entries: Sequence[Entry], *, sources: int, whole: bool) -> Look:
+def _result(entries: Sequence[Entry], *, sources: int, whole: bool) -> FirstRowsResult:
     items = [entry for entry in entries if isinstance(entry, Item)]
     rejected = [entry for entry in entries if isinstance(entry, Rejected)]
-    # A late row is merged into a document that was counted before.
+    # A late row is merged into a document that is counted already.
     new = [item for item in items if not item.origin.late]
     partial = {id(item) for item in new if len({row.source for row in item.origin.rows}) < sources}
-    # A document with all its parts says more about a map.
+    # Complete documents show more of the field map.
     first = sorted(new, key=lambda item: id(item) in partial)[:SHOWN]
-    return Look(
+    return FirstRowsResult(
         whole,
         rows=sum(len(item.origin.rows) for item in items) + sum(len(entry.rows) for entry in rejected),
         documents=len(new),
@@ -125,7 +125,7 @@ def _shown(entry: Rejected) -> RejectedShown:
 
 
 def shortened(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return a value with its vectors cut to what a person can read."""
+    """Return a value with its vectors shortened."""
     if isinstance(value, dict):
         return {name: shortened(member) for name, member in value.items()}
     if isinstance(value, list):

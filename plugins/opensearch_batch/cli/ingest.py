@@ -1,4 +1,4 @@
-"""ingest: a `_batch_ingestion` request; the same request again writes nothing, an interrupted one goes on."""
+"""ingest: runs a `_batch_ingestion` request. Repeating it writes nothing; an interrupted one resumes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 
 from opensearch_batch.cli import options
+from opensearch_batch.cli.clients import ClientFactory
 from opensearch_batch.cli.command import Account, Command, run
-from opensearch_batch.cli.connections import ClientFactory
 from opensearch_batch.cli.preview import Preview
+from opensearch_batch.cli.progress_display import ProgressDisplay, bytes_to_read, is_watched
 from opensearch_batch.cli.request_file import RequestFile, absolute, default_work, read_request
 from opensearch_batch.cli.tables import counts_table, show_dead_letters, sources_table
-from opensearch_batch.cli.watch import ProgressDisplay, bytes_to_read, is_watched
 from opensearch_batch.core.ingest.engine import find_sources, ingest_request
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
@@ -25,7 +25,7 @@ MIB = 1 << 20
 
 
 class IngestAccount(Account, frozen=True, kw_only=True):
-    """What became of a request; the counts are those of `IngestCounts`."""
+    """Result of a request; the counts are those of `IngestCounts`."""
 
     index: str | None = None
     read: int = 0
@@ -42,7 +42,7 @@ class IngestAccount(Account, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """How a request is run."""
+    """Settings of one ingest."""
 
     work: str | None
     force: bool
@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True):
 
 def ingest(
     *,
-    request: Annotated[str, typer.Argument(metavar="REQUEST.json", help="The request's file, or - for stdin.")],
+    request: Annotated[str, typer.Argument(metavar="REQUEST.json", help="Request file, or - for stdin.")],
     opensearch_url: options.OpenSearchUrl = None,
     user: options.User = None,
     ca_certs: options.CaCerts = None,
@@ -64,28 +64,27 @@ def ingest(
     work: Annotated[
         str | None,
         typer.Option(
-            help="Where progress and dead letters go; beside the first source if nobody says.", show_default=False
+            help="Prefix for progress and dead letters. Default: beside the first source.", show_default=False
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check all of it, show the first documents, write nothing.")
+        bool, typer.Option("--dry-run", help="Check the request and show the first documents; write nothing.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write everything again, whatever was done before.")] = False,
-    memory_mb: Annotated[
-        int, typer.Option(min=1, help="How many MiB of rows may wait for their partners in other sources.")
-    ] = MEMORY_BYTES // MIB,
+    force: Annotated[bool, typer.Option("--force", help="Write all documents again.")] = False,
+    memory_mb: Annotated[int, typer.Option(min=1, help="MiB of memory for rows that wait to be joined.")] = MEMORY_BYTES
+    // MIB,
     spill_folder: Annotated[
         Path | None,
-        typer.Option(exists=True, file_okay=False, help="Where more than that waits; a temporary folder if not given."),
+        typer.Option(exists=True, file_okay=False, help="Folder for rows beyond that. Default: a temporary folder."),
     ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> int:
-    """Bring the rows a _batch_ingestion request names into its index.
+    """Run a _batch_ingestion request: index the rows of its sources.
 
     Example: python -m opensearch_batch ingest request.json --opensearch-url https://localhost:9200 --user worker
     """
-    connections = ClientFactory(
+    clients = ClientFactory(
         opensearch_url,
         user,
         str(ca_certs) if ca_certs else None,
@@ -96,42 +95,42 @@ def ingest(
         openai_base_url,
     )
     if dry_run:
-        return run(Preview(request, connections), as_json=as_json, debug=debug)
+        return run(Preview(request, clients), as_json=as_json, debug=debug)
     settings = Settings(work, force, memory_mb * MIB, spill_folder)
-    return run(Ingestion(request, connections, settings), as_json=as_json, debug=debug)
+    return run(Ingestion(request, clients, settings), as_json=as_json, debug=debug)
 
 
 class Ingestion(Command[IngestAccount]):
-    """One run of a request."""
+    """The ingest command."""
 
-    when_stopped = "the same command goes on where it stopped"
+    when_stopped = "the same command resumes"
 
-    def __init__(self, request: str, connections: ClientFactory, settings: Settings) -> None:
+    def __init__(self, request: str, clients: ClientFactory, settings: Settings) -> None:
         super().__init__(IngestAccount())
         self._request = request
-        self._connections = connections
+        self._clients = clients
         self._settings = settings
-        self._replay_arguments = connections.as_arguments()
+        self._replay_arguments = clients.as_arguments()
         if settings.force:
-            self.when_stopped = "the same command without --force goes on where it stopped"
+            self.when_stopped = "the same command without --force resumes"
 
-    def work(self) -> None:
+    def execute(self) -> None:
         """Run the request."""
         file = read_request(self._request)
         batch, settings = file.batch, self._settings
         self.secrets.keep_credential(batch.credential)
-        self.tell(index=batch.ingest.index)
+        self.update(index=batch.ingest.index)
         self._replay_arguments = self._arguments_of_replay(file)
-        objects = self._connections.stores(batch.credential)
-        cluster = self._connections.cluster(self.secrets)
+        objects = self._clients.stores(batch.credential)
+        cluster = self._clients.cluster(self.secrets)
         work = absolute(settings.work, Path.cwd()) if settings.work else batch.work or default_work(batch)
-        # Listed once more, for whoever looks on.
+        # A second listing, for the progress bar alone.
         total_bytes = bytes_to_read(find_sources(batch, objects)) if is_watched() else None
-        with ProgressDisplay(batch.ingest.index, total_bytes=total_bytes) as watch:
+        with ProgressDisplay(batch.ingest.index, total_bytes=total_bytes) as display:
 
-            def see(counts: IngestCounts, read_bytes: int) -> None:
+            def show_progress(counts: IngestCounts, read_bytes: int) -> None:
                 self._count(counts)
-                watch.see_ingest(counts, read_bytes)
+                display.show_ingest(counts, read_bytes)
 
             report = ingest_request(
                 batch,
@@ -142,26 +141,26 @@ class Ingestion(Command[IngestAccount]):
                 force=settings.force,
                 memory_bytes=settings.memory_bytes,
                 folder=settings.spill_folder,
-                on_progress=see,
+                on_progress=show_progress,
             )
         self._count(report.counts)
-        self.tell(state=report.state, dead_letters_location=report.dead_letters, remarks=report.remarks)
+        self.update(state=report.state, dead_letters_location=report.dead_letters, remarks=report.remarks)
 
     def _count(self, counts: IngestCounts) -> None:
-        # A request has no rules that keep rows out, so those counts are none of its.
-        told = msgspec.structs.asdict(counts)
-        self.tell(
-            **{name: told[name] for name in told if name not in ("unrouted", "dropped", "elsewhere", "superseded")}
+        # Requests have no routes, filters or run versions.
+        named = msgspec.structs.asdict(counts)
+        self.update(
+            **{name: named[name] for name in named if name not in ("unrouted", "dropped", "elsewhere", "superseded")}
         )
 
     def _arguments_of_replay(self, file: RequestFile) -> list[str]:
-        """Return what a replay needs beside its queue: the request again, where its credential opens the queue."""
+        """Return the replay options: the request too, if reading the dead letters needs its credential."""
         own = file.batch.credential
         again = ["--request", file.name] if own and own.secret_key else []
-        return [*again, *self._connections.as_arguments()]
+        return [*again, *self._clients.as_arguments()]
 
     def show(self, console: Console) -> None:
-        """Tell people the counts, and what is left to do."""
+        """Print the counts and the next step."""
         account = self.account
         console.print(f"{account.index}: {account.state} in {account.seconds:.1f} s")
         names = ("read", "indexed", "unchanged", "dead_letters")

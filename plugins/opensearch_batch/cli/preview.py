@@ -1,4 +1,4 @@
-"""A dry run says what a request would do, from index, objects and the first rows; it writes nothing at all."""
+"""Dry run of a request: checks index and objects and processes the first rows. Writes nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import msgspec
 from rich.console import Console
 
+from opensearch_batch.cli.clients import ClientFactory
 from opensearch_batch.cli.command import DRY_RUN, Account, Command
-from opensearch_batch.cli.connections import ClientFactory
-from opensearch_batch.cli.first_rows import DocumentShown, RejectedShown, look_at
+from opensearch_batch.cli.first_rows import DocumentShown, RejectedShown, process_first_rows
 from opensearch_batch.cli.request_file import read_request
 from opensearch_batch.core.ingest.engine import find_sources
 from opensearch_batch.core.ingest.request import IngestRequest
@@ -25,16 +25,16 @@ LISTED_OBJECTS = 10
 
 
 class SourceFound(msgspec.Struct, frozen=True):
-    """One source and the objects behind it."""
+    """One source and its objects."""
 
     source: str
     objects: list[ObjectInfo]
 
 
 class PreviewAccount(Account, frozen=True, kw_only=True):
-    """What a request would do; from `whole` to `first_dead_letters` it is what `Look` says of the first rows.
+    """Result of a dry run; `whole` to `first_dead_letters` are those of `FirstRowsResult`.
 
-    `index_found` is None when no cluster was named.
+    `index_found` is None if no cluster was given.
     """
 
     index: str | None = None
@@ -51,51 +51,49 @@ class PreviewAccount(Account, frozen=True, kw_only=True):
 
 
 class Preview(Command[PreviewAccount]):
-    """One dry run."""
+    """The ingest command with --dry-run."""
 
     when_stopped = "nothing was written"
 
-    def __init__(self, request: str, connections: ClientFactory) -> None:
+    def __init__(self, request: str, clients: ClientFactory) -> None:
         super().__init__(PreviewAccount())
         self._request = request
-        self._connections = connections
+        self._clients = clients
 
-    def work(self) -> None:
-        """Look at the objects, the index and the first rows."""
+    def execute(self) -> None:
+        """FirstRowsResult at the objects, the index and the first rows."""
         batch = read_request(self._request).batch
         self.secrets.keep_credential(batch.credential)
-        self.tell(index=batch.ingest.index)
-        objects = self._connections.stores(batch.credential)
+        self.update(index=batch.ingest.index)
+        objects = self._clients.stores(batch.credential)
         sources = find_sources(batch, objects)
         refuse_twice(sources)
-        self.tell(sources=[SourceFound(source.name, list(source.objects)) for source in sources])
-        vectors = self._look_at_index(batch.ingest)
-        look = look_at(batch.ingest, sources, objects, vectors=vectors, row_error=row_error())
-        self.tell(state=DRY_RUN, **msgspec.structs.asdict(look))
-        if not look.whole and len(sources) > 1:
-            self._remark("only the first rows of each source were looked at: partners may be among the others")
+        self.update(sources=[SourceFound(source.name, list(source.objects)) for source in sources])
+        vectors = self._check_index(batch.ingest)
+        result = process_first_rows(batch.ingest, sources, objects, vectors=vectors, row_error=row_error())
+        self.update(state=DRY_RUN, **msgspec.structs.asdict(result))
+        if not result.whole and len(sources) > 1:
+            self._remark("only the first rows of each source were read: partners may be among the others")
 
-    def _look_at_index(self, request: IngestRequest) -> tuple[VectorField, ...]:
-        """Return the vector fields that documents have to fit."""
+    def _check_index(self, request: IngestRequest) -> tuple[VectorField, ...]:
+        """Return the vector fields of the index."""
         planned = vector_fields((request.index_body or {}).get("mappings", {}))
-        if not self._connections.opensearch_url:
-            self._remark("no --opensearch-url: the index was not looked at")
+        if not self._clients.opensearch_url:
+            self._remark("no --opensearch-url: the index was not checked")
             return planned
-        index = check_target(self._connections.cluster(self.secrets), request)
-        self.tell(index_found=index is not None)
+        index = check_target(self._clients.cluster(self.secrets), request)
+        self.update(index_found=index is not None)
         if index is not None:
             return index.vectors
-        how = (
-            "as index_body says" if request.index_body else "with dynamic mappings, in which vectors are plain numbers"
-        )
-        self._remark(f"index {request.index} is not there; it will be made {how}")
+        how = "from index_body" if request.index_body else "with dynamic mappings, which map vectors as plain numbers"
+        self._remark(f"index {request.index} does not exist; it will be created {how}")
         return planned
 
     def _remark(self, remark: str) -> None:
-        self.tell(remarks=[*self.account.remarks, remark])
+        self.update(remarks=[*self.account.remarks, remark])
 
     def show(self, console: Console) -> None:
-        """Show people what would be done."""
+        """Print what would be done."""
         account = self.account
         console.print(f"{account.index}: dry run, nothing was written")
         for source in account.sources:
@@ -115,7 +113,7 @@ class Preview(Command[PreviewAccount]):
 
 
 def _lines_of(source: SourceFound) -> Iterator[str]:
-    """Yield what people read of a source: one object needs no list."""
+    """Yield the lines printed for a source; a single object is not listed."""
     count, size_bytes = len(source.objects), sum(found.size_bytes for found in source.objects)
     yield f"{source.source}: {count:,} object{'s' if count > 1 else ''}, {size_bytes:,} bytes"
     if count > 1:

@@ -1,4 +1,4 @@
-"""replay: dead letters once more, after their cause was mended; what succeeds leaves the queue."""
+"""replay: sends dead letters again after a fix; those that succeed are removed from the queue."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 
 from opensearch_batch.cli import options
+from opensearch_batch.cli.clients import ClientFactory
 from opensearch_batch.cli.command import Account, Command, run
-from opensearch_batch.cli.connections import ClientFactory
+from opensearch_batch.cli.progress_display import ProgressDisplay
 from opensearch_batch.cli.request_file import RequestFile, absolute, read_request
 from opensearch_batch.cli.tables import counts_table, show_dead_letters
-from opensearch_batch.cli.watch import ProgressDisplay
 from opensearch_batch.core.ingest import replay as core
 from opensearch_batch.core.ingest.engine import DONE, DONE_WITH_DEAD_LETTERS
 from opensearch_batch.core.ingest.request import IngestRequest
@@ -21,7 +21,7 @@ from opensearch_batch.services.registry import row_error
 
 
 class ReplayAccount(Account, frozen=True, kw_only=True):
-    """What became of a queue; `dead_letters` are those that stay, at `dead_letters_location`."""
+    """Result of a replay; `dead_letters` counts those that remain, at `dead_letters_location`."""
 
     queue: str | None = None
     index: str | None = None
@@ -34,9 +34,9 @@ class ReplayAccount(Account, frozen=True, kw_only=True):
 
 def replay(
     *,
-    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="The dead letters, as a report named them.")],
+    queue: Annotated[str, typer.Argument(metavar="QUEUE", help="Location of the dead letters, as reported.")],
     request: Annotated[
-        str | None, typer.Option(help="A mended request, in place of the one they were made with; - for stdin.")
+        str | None, typer.Option(help="Corrected request to use instead of the stored one; - for stdin.")
     ] = None,
     opensearch_url: options.OpenSearchUrl = None,
     user: options.User = None,
@@ -49,11 +49,11 @@ def replay(
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> int:
-    """Send dead letters again, after their cause was mended.
+    """Send dead letters again, after their cause was fixed.
 
     Example: python -m opensearch_batch replay s3://bucket/_opensearch_batch/4f0c/dead_letters/
     """
-    connections = ClientFactory(
+    clients = ClientFactory(
         opensearch_url,
         user,
         str(ca_certs) if ca_certs else None,
@@ -63,46 +63,46 @@ def replay(
         s3_endpoint,
         openai_base_url,
     )
-    return run(Replay(queue, request, connections), as_json=as_json, debug=debug)
+    return run(Replay(queue, request, clients), as_json=as_json, debug=debug)
 
 
 class Replay(Command[ReplayAccount]):
-    """One replay of a queue."""
+    """The replay command."""
 
-    when_stopped = "the same command sends what is left"
+    when_stopped = "the same command sends the remaining dead letters"
 
-    def __init__(self, queue: str, request: str | None, connections: ClientFactory) -> None:
+    def __init__(self, queue: str, request: str | None, clients: ClientFactory) -> None:
         super().__init__(ReplayAccount(queue=absolute(queue, Path.cwd())))
         self._request = request
-        self._connections = connections
+        self._clients = clients
 
-    def work(self) -> None:
-        """Send the letters."""
+    def execute(self) -> None:
+        """Send the dead letters."""
         file = read_request(self._request) if self._request else None
         credential = file.batch.credential if file else None
         self.secrets.keep_credential(credential)
-        objects = self._connections.stores(credential)
-        cluster = self._connections.cluster(self.secrets)
-        with ProgressDisplay("replay") as watch:
+        objects = self._clients.stores(credential)
+        cluster = self._clients.cluster(self.secrets)
+        with ProgressDisplay("replay") as display:
 
-            def see(report: core.ReplayReport) -> None:
+            def show_progress(report: core.ReplayReport) -> None:
                 self._count(report)
                 documents = report.indexed + report.unchanged
-                watch.see(rows=report.read, documents=documents, dead_letters=report.dead_letters)
+                display.show(rows=report.read, documents=documents, dead_letters=report.dead_letters)
 
             report = core.replay(
                 self.account.queue or "",
                 objects,
                 cluster,
-                request=_mended(file),
+                request=_corrected(file),
                 row_error=row_error(),
-                on_progress=see,
+                on_progress=show_progress,
             )
         self._count(report)
-        self.tell(state=DONE_WITH_DEAD_LETTERS if report.dead_letters else DONE)
+        self.update(state=DONE_WITH_DEAD_LETTERS if report.dead_letters else DONE)
 
     def _count(self, report: core.ReplayReport) -> None:
-        self.tell(
+        self.update(
             queue=report.queue,
             index=report.index,
             read=report.read,
@@ -113,15 +113,15 @@ class Replay(Command[ReplayAccount]):
         )
 
     def show(self, console: Console) -> None:
-        """Tell people the counts, and what stays."""
+        """Print the counts and what remains."""
         account = self.account
         console.print(f"{account.index}: {account.state} in {account.seconds:.1f} s")
         names = ("read", "indexed", "unchanged", "dead_letters")
         console.print(counts_table({name: getattr(account, name) for name in names}))
         if account.dead_letters_location:
             again = ["--request", self._request] if self._request else []
-            show_dead_letters(console, account.dead_letters_location, [*again, *self._connections.as_arguments()])
+            show_dead_letters(console, account.dead_letters_location, [*again, *self._clients.as_arguments()])
 
 
-def _mended(file: RequestFile | None) -> IngestRequest | None:
+def _corrected(file: RequestFile | None) -> IngestRequest | None:
     return file.batch.ingest if file else None

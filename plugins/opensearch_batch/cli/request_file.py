@@ -1,6 +1,6 @@
-"""A request as it lies on this machine: its relative paths start where its file lies, not where the command is run.
+"""Reads a request file. Relative paths are resolved against the folder of the file, not the current one.
 
-So the same request names the same sources, and its repetition is known, from any folder.
+So the same request has the same sources, and a repetition is recognised, from any folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _GLOB = re.compile(r"[*?]")
 
 
 class RequestFile(msgspec.Struct, frozen=True):
-    """A request with absolute locations, and what its file is called."""
+    """A request with absolute locations, and the name of its file."""
 
     batch: BatchIngestion
     name: str
@@ -31,19 +31,19 @@ def read_request(name: str) -> RequestFile:
     """Read a request; ``-`` is stdin.
 
     Raises:
-        ConfigError: there is no such file, or the request is wrong, or still has a placeholder of the documents.
+        ConfigError: the file cannot be read, or the request is invalid or contains a placeholder of the documentation.
     """
     if name == STDIN:
-        place, content, folder = "stdin", sys.stdin.buffer.read(), Path.cwd()
+        location, content, folder = "stdin", sys.stdin.buffer.read(), Path.cwd()
     else:
-        place, content, folder = name, _content(Path(name)), Path(name).resolve().parent
-    batch = parse_request(content, place)
-    _refuse_placeholders(batch, place)
+        location, content, folder = name, _content(Path(name)), Path(name).resolve().parent
+    batch = parse_request(content, location)
+    _refuse_placeholders(batch, location)
     return RequestFile(_absolute(batch, folder), name)
 
 
 def default_work(batch: BatchIngestion) -> str:
-    """Return the work prefix of a request that names none: beside its first source."""
+    """Return the default work prefix: beside the first source."""
     first = batch.sources[0]
     if batch.type == "s3":
         return f"s3://{split_uri(first)[0]}/_opensearch_batch"
@@ -53,7 +53,7 @@ def default_work(batch: BatchIngestion) -> str:
 
 
 def absolute(location: str, folder: Path) -> str:
-    """Return a path from the root on, and anything with a scheme as it is; a last slash stays."""
+    """Return an absolute path, and a URI unchanged; a trailing slash is kept."""
     return location if "://" in location else os.path.join(folder, location)  # noqa: PTH118 - Path drops a last slash
 
 
@@ -61,9 +61,7 @@ def _content(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise ConfigError(
-            f"{file}: the request cannot be read ({error.strerror}); give its file, or - for stdin"
-        ) from None
+        raise ConfigError(f"{file}: cannot read the request ({error.strerror}); give a file, or - for stdin") from None
 
 
 def _absolute(batch: BatchIngestion, folder: Path) -> BatchIngestion:
@@ -75,10 +73,10 @@ def _absolute(batch: BatchIngestion, folder: Path) -> BatchIngestion:
     )
 
 
-def _refuse_placeholders(batch: BatchIngestion, place: str) -> None:
+def _refuse_placeholders(batch: BatchIngestion, location: str) -> None:
     own = msgspec.structs.asdict(batch.credential or Credential())
     given = {f"credential.{name}": value for name, value in own.items() if value}
     given |= {f"data_source.source[{at}]": source for at, source in enumerate(batch.sources)}
     for name, value in given.items():
         if re.search(r"<you[^<>]*>", value):
-            raise ConfigError(f"{place}: {name} still is the documents' placeholder; write your own, or leave it out")
+            raise ConfigError(f"{location}: {name} is a placeholder of the documentation; replace it, or remove it")

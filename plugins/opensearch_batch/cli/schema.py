@@ -1,4 +1,4 @@
-"""schema: the JSON Schema of a pipeline file, for editors, or its reference page."""
+"""schema: prints the JSON Schema of pipeline files, or their reference page."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from opensearch_batch.core.pipeline.spec_reference import schema as of_pipelines
 
 
 def schema(
-    *, markdown: Annotated[bool, typer.Option("--markdown", help="The reference page in place of the schema.")] = False
+    *, markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page instead.")] = False
 ) -> int:
-    """Print the JSON Schema of a pipeline file."""
+    """Print the JSON Schema of pipeline files."""
     text = page() if markdown else msgspec.json.format(msgspec.json.encode(of_pipelines()), indent=1).decode()
     typer.echo(text, nl=not text.endswith("\n"))
     return 0

@@ -1,4 +1,4 @@
-"""What people read at the end: few lines, and every location whole on a line of its own, ready to be copied."""
+"""Tables printed at the end of a command. Each location is on its own line, so it can be copied."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROGRAM = ["python", "-m", "opensearch_batch"]
 
 
 def counts_table(counts: Mapping[str, int]) -> Table:
-    """Return counts under one another."""
+    """Return a table of counts."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
@@ -24,7 +24,7 @@ def counts_table(counts: Mapping[str, int]) -> Table:
 
 
 def sources_table(sources: Sequence[SourceCounts]) -> Table:
-    """Return the counts of each source."""
+    """Return a table of the counts of each source."""
     table = Table(box=None, pad_edge=False)
     table.add_column("source", overflow="fold")
     names = ("read", "blank", "dead_letters", "duplicates", "unmatched")
@@ -36,7 +36,7 @@ def sources_table(sources: Sequence[SourceCounts]) -> Table:
 
 
 def show_dead_letters(console: Console, location: str, arguments: Sequence[str]) -> None:
-    """Say where dead letters lie, and what to do with them."""
+    """Print the location of dead letters and the command that replays them."""
     console.print(f"dead letters: {location}")
-    console.print("mend their cause, then:")
+    console.print("fix their cause, then run:")
     console.print(f"  {shlex.join([*PROGRAM, 'replay', location, *arguments])}")

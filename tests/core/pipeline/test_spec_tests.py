@@ -191,7 +191,7 @@ def test_the_command_tells_of_all_files_and_of_their_jobs(folder: Path) -> None:
     done = check(folder, str(path), "--listing", "listing.txt")
     assert done.returncode == 0
     assert f"{path}: s3://documents/in/ -> sagemaker -> cats; 1 test" in done.stdout
-    assert "2 objects, 1,000,010 bytes, about 50,000 records: 6 shards, a job each" in done.stdout
+    assert "2 objects, 1,000,010 bytes, about 50,000 records: 6 shards, one job each" in done.stdout
     assert "1 of the objects are compressed" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 file, 1 test, 0 mistakes"
 
@@ -208,7 +208,7 @@ def test_the_command_fails_for_a_mistake_and_goes_on(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argument", "told"), [("nowhere", "there is no such file"), ("connectors", "no *.yaml or *.yml there")]
+    ("argument", "told"), [("nowhere", "no such file or folder"), ("connectors", "no *.yaml or *.yml file")]
 )
 def test_where_there_is_nothing_to_check_is_told(folder: Path, argument: str, told: str) -> None:
     """It must not look like a check that passed."""

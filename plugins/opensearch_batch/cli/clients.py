@@ -1,6 +1,6 @@
-"""Options, environment and the request's own credential become clients; no secret is an option.
+"""Makes clients from options, environment variables and the request's `credential`. No secret is an option.
 
-Options stand in the list of processes, which every user of a machine may read.
+Every user of a machine can read the command lines of its processes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SAFE_WAY = f"give {PASSWORD} in the environment, and --user NAME --opensearch-ur
 
 
 class ClientFactory(msgspec.Struct, frozen=True):
-    """Where the servers are, as the options say."""
+    """Makes the clients of one command from its options."""
 
     opensearch_url: str | None = None
     user: str | None = None
@@ -45,10 +45,10 @@ class ClientFactory(msgspec.Struct, frozen=True):
         """Return the cluster.
 
         Raises:
-            ConfigError: no address, or one with a password in it; no password, or no AWS credentials.
+            ConfigError: the URL is missing, invalid or contains a password; or password or credentials are missing.
         """
         if not self.opensearch_url:
-            raise ConfigError("which cluster? Give --opensearch-url, or OPENSEARCH_URL in the environment")
+            raise ConfigError("no cluster; give --opensearch-url, or set OPENSEARCH_URL")
         url = _without_password("--opensearch-url", self.opensearch_url, SAFE_WAY)
         signing = self._signing()
         client = clients.opensearch_client(
@@ -61,10 +61,10 @@ class ClientFactory(msgspec.Struct, frozen=True):
         return Cluster(client, url)
 
     def stores(self, credential: Credential | None = None) -> Stores:
-        """Return where data lie; a client is made when it is first needed.
+        """Return the stores of sources and results; each client is made on first use.
 
         Raises:
-            ConfigError: an address has a password in it, or is none; also when no data lie there, as it would be shown.
+            ConfigError: a URL contains a password or is invalid, even if no data are read from it: errors show it.
         """
         own = credential or Credential()
         s3_keys = "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
@@ -75,7 +75,7 @@ class ClientFactory(msgspec.Struct, frozen=True):
         return Stores(s3=lambda: _s3(own, s3_url), local=LocalFiles, openai=lambda: _openai(own, openai_url))
 
     def as_arguments(self) -> list[str]:
-        """Return the options that give these connections again; none is a secret."""
+        """Return the options that make the same clients again; none is a secret."""
         arguments: list[str] = []
         for name, value in msgspec.structs.asdict(self).items():
             option = f"--{name.replace('_', '-')}"
@@ -90,14 +90,14 @@ class ClientFactory(msgspec.Struct, frozen=True):
         if password is None and sys.stdin.isatty():
             password = getpass.getpass(f"Password of {self.user} at {self.opensearch_url}: ", stream=sys.stderr)
         if not password:
-            raise ConfigError(f"no password for --user {self.user}; give it in the environment as {PASSWORD}")
+            raise ConfigError(f"no password for --user {self.user}; set {PASSWORD}")
         return secrets.keep(password)
 
     def _signing(self) -> Signing | None:
         if not (self.aws_region or self.aws_service):
             return None
         if self.user:
-            raise ConfigError("--user signs in with a password and --aws-region with SigV4; give one of them")
+            raise ConfigError("--user means basic authentication and --aws-region SigV4; give one of them")
         return clients.aws_signing(self.aws_region, self.aws_service or "es")
 
 
@@ -121,10 +121,10 @@ def _openai(own: Credential, base_url: str | None) -> Objects:
 
 
 def _without_password(option: str, url: str, instead: str) -> str:
-    """Return a URL that is fit for the list of processes.
+    """Return a URL that contains no password.
 
     Raises:
-        ConfigError: it is not, or is no URL of a server.
+        ConfigError: it contains one, or is not a server URL.
     """
     try:
         address_of(url)

@@ -1,4 +1,4 @@
-"""Whoever looks on sees how far it is; a log file or a pipe gets no progress bar."""
+"""Shows progress on a terminal; a log file or a pipe gets none."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class ProgressDisplay:
     """A progress bar on stderr, where that is a terminal.
 
     Args:
-        what: what is being done.
-        total_bytes: how much there is to read, None when nobody knows.
-        clock: seconds; given by tests.
+        what: name of the task.
+        total_bytes: bytes to read, None if unknown.
+        clock: seconds; injected by tests.
     """
 
     def __init__(
@@ -32,8 +32,8 @@ class ProgressDisplay:
         self._clock = clock
         self._began_at = clock()
 
-    def see(self, *, rows: int, documents: int, dead_letters: int, read_bytes: int | None = None) -> None:
-        """Show how far it is."""
+    def show(self, *, rows: int, documents: int, dead_letters: int, read_bytes: int | None = None) -> None:
+        """Show the counts so far."""
         if self._bar is None:
             return
         passed_s = self._clock() - self._began_at
@@ -41,10 +41,10 @@ class ProgressDisplay:
         counts = f"{rows:,} rows  {rate:,.0f} documents/s  {dead_letters:,} dead letters"
         self._bar.update(self._bar.task_ids[0], completed=read_bytes, counts=counts)
 
-    def see_ingest(self, counts: IngestCounts, read_bytes: int) -> None:
-        """Show how far an ingest is."""
+    def show_ingest(self, counts: IngestCounts, read_bytes: int) -> None:
+        """Show the counts of an ingest so far."""
         documents = counts.indexed + counts.unchanged
-        self.see(rows=counts.read, documents=documents, dead_letters=counts.dead_letters, read_bytes=read_bytes)
+        self.show(rows=counts.read, documents=documents, dead_letters=counts.dead_letters, read_bytes=read_bytes)
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -57,7 +57,7 @@ class ProgressDisplay:
 
 
 def _bar(what: str, total_bytes: int | None) -> Progress:
-    # Loading and drawing take longer than a small request, so only who looks on pays for them.
+    # Loading and drawing take longer than a small request, so they are done on a terminal only.
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -77,12 +77,12 @@ def _bar(what: str, total_bytes: int | None) -> Progress:
 
 
 def is_watched() -> bool:
-    """Say whether stderr is a terminal; settings that force colours do not make it one."""
+    """Return whether stderr is a terminal, whatever settings force colours."""
     return sys.stderr.isatty()
 
 
 def bytes_to_read(sources: Sequence[Source]) -> int | None:
-    """Return how many bytes the sources have, None when some are compressed and nobody knows."""
+    """Return the size of the sources, None if some are compressed."""
     objects = [found for source in sources for found in source.objects]
     if any(found.uri.endswith(COMPRESSED) for found in objects):
         return None
