@@ -55,6 +55,7 @@ def prepare(job: Job) -> Callable[[], int]:
 
     # Modules are loaded before the clock starts, as the rival's are.
     CompiledPipeline.load(Path(file.name), "bulk-ingestion").flow()
+    errors = row_error()
 
     def write() -> int:
         compiled = CompiledPipeline.load(Path(file.name), "bulk-ingestion")
@@ -74,7 +75,7 @@ def prepare(job: Job) -> Callable[[], int]:
             objects,
             lambda number: cluster,  # noqa: ARG005 - one sink
             lambda number, name: objects,  # noqa: ARG005 - one store
-            row_error=row_error(),
+            row_error=errors,
             run_key="run",
             at=at,
         )

@@ -24,11 +24,11 @@ from opensearch_batch.services.registry import row_error
 def prepare(job: Job) -> Callable[[], int]:
     """Return what runs the request and refreshes the index; client and request are made before, as the rivals' are."""
     batch = parse_request(request(Path(job.rows), job.index) | job.options)
-    cluster = Cluster(opensearch_client(address_of(job.url)), job.url)
+    cluster, errors = Cluster(opensearch_client(address_of(job.url)), job.url), row_error()
 
     def write() -> int:
         with tempfile.TemporaryDirectory(prefix="ours-") as work:
-            report = ingest_request(batch, LocalFiles(), cluster, work=work, row_error=row_error())
+            report = ingest_request(batch, LocalFiles(), cluster, work=work, row_error=errors)
         if report.state != DONE:
             raise RuntimeError(f"the request ended as {report.state}: {report.dead_letters}")
         return report.counts.indexed

@@ -36,7 +36,7 @@ from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import JobRecord, ResubmitRequest
-from opensearch_batch.services.registry import adapter_of, client_of
+from opensearch_batch.services.registry import adapter_of, service_of
 
 WAIT_S, LOOK_EVERY_S = 900.0, 2.0
 SUBMIT_THREADS = 8
@@ -90,7 +90,7 @@ class Field:
             requests.post(url, json=fault, timeout=30).raise_for_status()
         model = self._ml.ensure_model(DAG_ID, _connector(self.stack))
         objects = S3Objects(self.s3)
-        way = client_of("sagemaker", client=self.sagemaker, objects=objects)
+        way = service_of("sagemaker").client(self.sagemaker, objects)
         through = ThroughMLCommons(
             self._ml, adapter_of("sagemaker"), way, model=model, parameters={}, inputs=("$.text",)
         )

@@ -73,7 +73,7 @@ def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Job:
     made = Job(LocalFiles(tmp_path))
     monkeypatch.setattr(submission, "object_storage", lambda _: made.store)
     monkeypatch.setattr(submission, "OpenSearchMLHook", made.ml)
-    monkeypatch.setattr(submission, "provider_of", lambda *_, **__: SimpleNamespace(stage=lambda *_: {}))
+    monkeypatch.setattr(submission, "client_of", lambda *_, **__: SimpleNamespace(stage=lambda *_: {}))
     monkeypatch.setattr(JobHandle, "_objects", lambda _: made.store)
     return made
 

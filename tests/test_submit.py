@@ -76,7 +76,7 @@ def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Submit, Lo
     store, ml = LocalFiles(tmp_path), SimpleNamespace(model=lambda _: None)
     monkeypatch.setattr(submission, "object_storage", lambda _: store)
     monkeypatch.setattr(submission, "OpenSearchMLHook", lambda _: SimpleNamespace(ml=ml))
-    monkeypatch.setattr(submission, "provider_of", lambda *_, **__: None)
+    monkeypatch.setattr(submission, "client_of", lambda *_, **__: None)
     return Submit(Layout("s3://work", "p"), JobTerms("openai", "m")), store
 
 

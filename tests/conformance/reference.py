@@ -16,11 +16,10 @@ import openai
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.engine import ingest_request
 from opensearch_batch.core.ingest.request import parse_request
-from opensearch_batch.core.storage.by_uri import Stores
+from opensearch_batch.core.storage.by_uri import Scheme
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
-from opensearch_batch.core.storage.openai_files import OpenAIFiles
 from opensearch_batch.core.types.counts import IngestCounts
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_error, stores
 from tests.lab import Lab
 
 FILE = Path(__file__).resolve().parents[1] / "reference_cases" / "batch_ingestion.json"
@@ -71,7 +70,7 @@ def run(case: Case, lab: Lab, **beyond: Any) -> Outcome:
     client = openai.OpenAI(
         api_key=lab.stack.credentials.secret_key, base_url=f"{lab.stack.addresses.ai_services}/v1", max_retries=0
     )
-    objects = Stores(s3=lambda: lab.objects, openai=lambda: OpenAIFiles(client))
+    objects = stores({"s3": Scheme(lambda: lab.objects, packed=True)}, lambda _: client, services=["openai"])
     work_bucket = "bi-work"
     lab.s3.create_bucket(Bucket=work_bucket)
     try:

@@ -20,20 +20,19 @@ from opensearch_batch.core.jobs.job_records import Decision, JobRecords, bad_end
 from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
-from opensearch_batch.core.opensearch.client import cohere_client, openai_client
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, Model, fill
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import find_documents
 from opensearch_batch.core.sharding.shard_writer import Prepare
-from opensearch_batch.core.storage.by_uri import Stores
-from opensearch_batch.core.storage.cohere_datasets import CohereDatasets
+from opensearch_batch.core.storage.by_uri import Scheme
 from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.openai_files import OpenAIFiles
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, Shard
-from opensearch_batch.services.registry import adapter_of, client_of
+from opensearch_batch.services.cohere import cohere_api
+from opensearch_batch.services.openai import openai_api
+from opensearch_batch.services.registry import adapter_of, service_of, stores
 from tests.lab import MODEL, Lab
 
 CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
@@ -92,16 +91,13 @@ class CompiledPipeline:
         self.bucket = bucket
         self._body = body or BODY
         keys, url = lab.stack.credentials, lab.stack.addresses.ai_services
-        self._openai = openai_client(api_key=keys.secret_key, base_url=f"{url}/v1")
-        self._cohere = cohere_client(api_key=keys.secret_key, base_url=url)
-        self.objects = Stores(
-            s3=lambda: lab.objects,
-            openai=lambda: OpenAIFiles(self._openai),
-            cohere=lambda: CohereDatasets(self._cohere),
+        self._openai = openai_api(keys.secret_key, f"{url}/v1")
+        self._cohere = cohere_api(keys.secret_key, url)
+        apis: dict[str, Any] = {"openai": self._openai, "cohere": self._cohere}
+        self.objects = stores(
+            {"s3": Scheme(lambda: lab.objects, packed=True)}, lambda entry: apis[entry.name], services=apis
         )
-        clients = {"openai": self._openai, "cohere": self._cohere}
-        client = clients.get(name) or lab.aws(name)
-        self.client = client_of(name, client=client, objects=lab.objects)
+        self.client = service_of(name).client(apis.get(name) or lab.aws(name), lab.objects)
         self.model = self._ensure_model(connector or {})
         self.jobs_before = self.jobs()
 
@@ -165,7 +161,7 @@ class CompiledPipeline:
     def look(self, record: JobRecord) -> dict[str, Any]:
         """Ask for a job: ML Commons, or the service where that has no task of it."""
         if record.task_id is None:
-            return self.client.look(record)
+            return self.client.describe(record)
         return {**record.remote_job, **(self.ml.task(record.task_id).get("remote_job") or {})}
 
     def wait(self, shard: Shard, record: JobRecord) -> JobRecord:

@@ -9,7 +9,7 @@ import pytest
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.storage.objects import find, lines
-from opensearch_batch.core.storage.openai_files import OpenAIFiles
+from opensearch_batch.services.openai.files import OpenAIFiles
 from tests.lab import Lab
 
 CONTENT = b'{"custom_id":"r"}\n' * 20_000

@@ -22,7 +22,7 @@ from opensearch_batch.core.jobs.contract import PredictionRow, explain
 from opensearch_batch.core.opensearch.ml_commons import fill
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.record_ids import position_of, record_id
-from opensearch_batch.services.registry import SERVICES, adapter_of
+from opensearch_batch.services.registry import BUILT_IN, adapter_of
 
 CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
 VALUES = {
@@ -166,7 +166,7 @@ def test_a_prediction_stands_where_the_service_puts_it(
     assert adapter_of(name).prediction_path(parameters(name, **more), inputs, number) == path
 
 
-@pytest.mark.parametrize("name", list(SERVICES))
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_a_prediction_nobody_makes_is_refused(name: str) -> None:
     """The error says how many there are."""
     given = parameters(name, **({"modelId": EMBED} if name == "bedrock" else {}))
@@ -294,7 +294,7 @@ def test_a_job_overrides_what_differs_from_job_to_job(name: str, staged: dict[st
     assert adapter_of(name).batch_predict_parameters(record(name, staged=staged), parameters(name)) == sent
 
 
-@pytest.mark.parametrize("name", list(SERVICES))
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_a_refusal_means_what_the_service_means(name: str) -> None:
     """Not now, broken there, or wrong here."""
     adapter = adapter_of(name)
@@ -337,7 +337,7 @@ def test_bedrock_is_known_by_its_words(text: str, kind: type[BatchError]) -> Non
     assert type(explain(adapter_of("bedrock"), RemoteError(text, status=400, code=""))) is kind
 
 
-@pytest.mark.parametrize("name", list(SERVICES))
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_the_identity_is_the_same_however_ml_commons_keeps_a_parameter(name: str) -> None:
     """As it was written, or as JSON text: a job that is paid for is found by both."""
     written = fill(json.loads((CONNECTORS / f"{name}.json").read_text()), VALUES, "connector")["parameters"]

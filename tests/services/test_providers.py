@@ -15,14 +15,13 @@ import pytest
 from botocore.config import Config
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError, Throttled
-from opensearch_batch.core.storage.cohere_datasets import CohereDatasets
-from opensearch_batch.core.storage.openai_files import OpenAIFiles
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import JobRecord
-from opensearch_batch.services.providers.cohere import VALIDATION_MOST_S, CohereProvider
-from opensearch_batch.services.providers.openai import SPOOL_BYTES
-from opensearch_batch.services.providers.stopping import stop_if_live
-from opensearch_batch.services.registry import adapter_of, client_of
+from opensearch_batch.services.clients import SPOOL_BYTES, JobClient
+from opensearch_batch.services.cohere.client import VALIDATION_MOST_S, CohereClient
+from opensearch_batch.services.cohere.datasets import CohereDatasets
+from opensearch_batch.services.openai.files import OpenAIFiles
+from opensearch_batch.services.registry import adapter_of, service_of
 from tests.local_stack.ai_services.stand import BUCKET, SECRET_KEY, Stand, request, wait_until
 
 ALL = ["sagemaker", "bedrock", "openai", "cohere"]
@@ -47,7 +46,7 @@ class Way:
     def __init__(self, stand: Stand, name: str, api: Client) -> None:
         self.stand, self.name, self.api = stand, name, api
         self.objects = S3Objects(stand.s3)
-        self.client = client_of(name, client=api, objects=self.objects)
+        self.client = service_of(name).client(api, self.objects)
         self.adapter = adapter_of(name)
 
     def record(self, job: str | None = None) -> JobRecord:
@@ -139,9 +138,9 @@ def test_an_orphan_is_found_looked_at_and_stopped(way: Callable[[str], Way], nam
     assert not it.adapter.is_job(other, found)
     assert it.client.find(other) is None
     known = msgspec.structs.replace(record, remote_job=msgspec.json.decode(msgspec.json.encode(found)))
-    assert it.adapter.job_status(it.client.look(known)).state == "RUNNING"
+    assert it.adapter.job_status(it.client.describe(known)).state == "RUNNING"
     it.client.stop(known)
-    wait_until(lambda: it.adapter.job_status(it.client.look(known)).state == "CANCELLED", f"{name} stops the job")
+    wait_until(lambda: it.adapter.job_status(it.client.describe(known)).state == "CANCELLED", f"{name} stops the job")
     it.client.stop(known)
 
 
@@ -176,7 +175,7 @@ def test_a_job_nobody_knows_is_said_to_be_none(way: Callable[[str], Way], name: 
     known = {"openai": {"id": "batch_0"}, "cohere": {"job_id": "0"}}.get(name, {})
     arn = "arn:aws:bedrock:us-east-1:123456789012:model-invocation-job/abcdefghijkl"
     for remote_job in ({}, {"jobArn": arn} if name == "bedrock" else known):
-        for call in (it.client.look, it.client.stop):
+        for call in (it.client.describe, it.client.stop):
             with pytest.raises(NotFound):
                 call(msgspec.structs.replace(record, remote_job=remote_job))
 
@@ -232,7 +231,7 @@ def test_a_dataset_keeps_the_ids_and_is_waited_for(ai_stand: Stand, way: Callabl
 
     it.objects.write(f"s3://{BUCKET}/one", LINES["cohere"])
     ai_stand.fault("delay", service="cohere", operation="CreateDataset", seconds=1)
-    made = CohereProvider(it.api, it.objects, clock=lambda: 0.0, sleep=sleep)
+    made = CohereClient(it.api, it.objects, clock=lambda: 0.0, sleep=sleep)
     staged = made.stage(f"s3://{BUCKET}/one", "one")
     assert slept == [2.0]
     dataset = it.api.datasets.get(staged["dataset_id"]).dataset
@@ -246,7 +245,7 @@ def test_a_dataset_keeps_the_ids_and_is_waited_for(ai_stand: Stand, way: Callabl
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [
-        ("fail", ConfigError, "s3://batch/one: Cohere finds the dataset wrong: the file could not be read"),
+        ("fail", ConfigError, "s3://batch/one: Cohere refuses the dataset: the file could not be read"),
         ("delay", RetriableError, "Cohere did not validate it in 900 s"),
     ],
 )
@@ -261,7 +260,7 @@ def test_a_dataset_that_is_not_validated_is_taken_back(
     it.objects.write(f"s3://{BUCKET}/one", LINES["cohere"])
     ai_stand.fault(fault, service="cohere", operation="CreateDataset", seconds=3600)
     with pytest.raises(error, match=message):
-        CohereProvider(it.api, it.objects, clock=lambda: next(times), sleep=slept.append).stage(
+        CohereClient(it.api, it.objects, clock=lambda: next(times), sleep=slept.append).stage(
             f"s3://{BUCKET}/one", "one"
         )
     assert slept == ([2.0] if fault == "delay" else [])
@@ -290,8 +289,8 @@ def test_a_refused_key_is_for_a_person_and_stays_unsaid(
     """No retry would help."""
     it = way(name)
     record = it.record()
-    wrong = client_of(name, client=open_client(name, it.stand.app_url, "sk-wrong-key"), objects=it.objects)
-    with pytest.raises(ConfigError, match=r"mend the (AWS )?connection") as raised:
+    wrong = service_of(name).client(open_client(name, it.stand.app_url, "sk-wrong-key"), it.objects)
+    with pytest.raises(ConfigError, match=r"mend (the (AWS )?connection|openAI_key or the connection)") as raised:
         wrong.find(record)
     assert "sk-wrong-key" not in str(raised.value)
 
@@ -303,7 +302,7 @@ def test_a_service_that_is_away_can_be_tried_again(
     """No server on the port."""
     it = way(name)
     record = it.record()
-    away = client_of(name, client=open_client(name, NOWHERE), objects=it.objects)
+    away = service_of(name).client(open_client(name, NOWHERE), it.objects)
     with pytest.raises(RetriableError, match="does not answer"):
         away.find(record)
 
@@ -312,28 +311,35 @@ def test_a_call_that_cannot_leave_is_for_a_person(way: Callable[[str], Way]) -> 
     """No retry makes a name of it that AWS takes."""
     it = way("sagemaker")
     with pytest.raises(ConfigError, match="Parameter validation failed"):
-        it.client.look(msgspec.structs.replace(it.record(), name=""))
+        it.client.describe(msgspec.structs.replace(it.record(), name=""))
+
+
+class Ending(JobClient):
+    """A job that is live as often as `lives` says, and whose service refuses to cancel it."""
+
+    live = frozenset({"live"})
+
+    def __init__(self, lives: list[bool], refusal: BatchError) -> None:
+        self._lives, self._refusal = iter(lives), refusal
+        self.cancels = 0
+
+    def describe(self, record: JobRecord) -> dict[str, Any]:  # noqa: ARG002 - one job
+        """Return what it is now."""
+        return {"status": "live" if next(self._lives) else "ended"}
+
+    def cancel(self, record: JobRecord) -> None:  # noqa: ARG002 - one job
+        """Refuse."""
+        self.cancels += 1
+        raise self._refusal
 
 
 @pytest.mark.parametrize("refusal", [ConfigError("ended"), FatalError("ended")])
 def test_a_job_that_ends_while_it_is_being_stopped_is_left_as_it_is(refusal: BatchError) -> None:
-    """A refusal counts only where the job is still live."""
-    tried: list[str] = []
-
-    def refuse() -> None:
-        tried.append("stop")
-        raise refusal
-
-    stop_if_live(iter([True, False]).__next__, refuse)
+    """A refusal counts only if the job is still live after it."""
+    record = JobRecord("k", "n", "s", "m", "i", "o", 0.0)
+    ended, live, dead = (Ending(lives, refusal) for lives in ([True, False], [True, True], [False]))
+    ended.stop(record)
     with pytest.raises(type(refusal), match="ended"):
-        stop_if_live(iter([True, True]).__next__, refuse)
-    stop_if_live(iter([False]).__next__, refuse)
-    assert tried == ["stop", "stop"]
-
-
-def test_an_unknown_service_is_named_with_the_nearest(way: Callable[[str], Way]) -> None:
-    """The error says which there are."""
-    it = way("cohere")
-    known = "sagemaker, bedrock, openai, cohere"
-    with pytest.raises(ConfigError, match=rf"no AI service 'coherent'; known: {known}. Did you mean 'cohere'\?"):
-        client_of("coherent", client=it.api, objects=it.objects)
+        live.stop(record)
+    dead.stop(record)
+    assert [each.cancels for each in (ended, live, dead)] == [1, 1, 0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.services.row_errors import provider_error
+from opensearch_batch.services.row_errors import row_error
 
 EXPIRED = "This request could not be executed before the completion window expired."
 TOO_LONG = "This model's maximum context length is 8192 tokens, however you requested 9001 tokens."
@@ -16,7 +16,7 @@ RATE = "Too many requests, please wait before trying again."
 
 def reason(row: Any) -> str | None:
     """Return the reason in a row given as a value."""
-    return provider_error(json.dumps(row, ensure_ascii=False).encode())
+    return row_error(json.dumps(row, ensure_ascii=False).encode())
 
 
 def openai(response: Any, error: Any = None) -> dict[str, Any]:
@@ -141,4 +141,4 @@ def test_other_rows_hold_no_error(row: Any) -> None:
 )
 def test_a_row_that_cannot_be_read_never_stops_the_others(row: bytes, expected: str | None) -> None:
     """No JSON, no UTF-8, or nested without end: whoever reads the rows says so, with the line."""
-    assert provider_error(row) == expected
+    assert row_error(row) == expected

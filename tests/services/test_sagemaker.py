@@ -13,7 +13,7 @@ from opensearch_batch.core.jobs.contract import PredictionRow
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.opensearch.ml_commons import _same, fill
 from opensearch_batch.core.types.job import JobRecord
-from opensearch_batch.services.sagemaker import SageMaker
+from opensearch_batch.services.sagemaker import SageMakerAdapter
 
 CONNECTOR = Path(__file__).resolve().parents[2] / "include" / "connectors" / "sagemaker.json"
 VALUES = {
@@ -47,7 +47,7 @@ def test_a_placeholder_without_value_is_named() -> None:
 
 def test_a_job_overrides_name_and_places_and_keeps_the_rest(parameters: dict[str, Any]) -> None:
     """Only what differs from job to job is sent with `_batch_predict`."""
-    assert SageMaker().batch_predict_parameters(RECORD, parameters) == {
+    assert SageMakerAdapter().batch_predict_parameters(RECORD, parameters) == {
         "TransformJobName": "p-k-1",
         "TransformInput": {
             "ContentType": "application/json",
@@ -66,23 +66,23 @@ def test_a_shard_is_read_as_an_object_whatever_the_connector_reads(parameters: d
     """Of a manifest file the connector's own jobs may read; a shard is one object."""
     source = json.loads(parameters["TransformInput"])
     source["DataSource"]["S3DataSource"] = {"S3DataType": "ManifestFile", "S3Uri": "s3://x/batch.manifest"}
-    job = SageMaker().batch_predict_parameters(RECORD, {**parameters, "TransformInput": json.dumps(source)})
+    job = SageMakerAdapter().batch_predict_parameters(RECORD, {**parameters, "TransformInput": json.dumps(source)})
     place = {"S3DataType": "S3Prefix", "S3Uri": "s3://w/jobs/k/input.jsonl"}
     assert job["TransformInput"]["DataSource"] == {"S3DataSource": place}
 
 
 def test_the_output_is_one_object_beside_the_inputs_name() -> None:
     """SageMaker appends .out."""
-    assert SageMaker().outputs(RECORD, {}) == ["s3://w/jobs/k/output/1/input.jsonl.out"]
+    assert SageMakerAdapter().outputs(RECORD, {}) == ["s3://w/jobs/k/output/1/input.jsonl.out"]
 
 
 def test_machine_sizes_and_places_are_no_part_of_the_identity(parameters: dict[str, Any]) -> None:
     """A bigger machine predicts the same; another filter does not."""
-    one = SageMaker().identity(parameters)
+    one = SageMakerAdapter().identity(parameters)
     bigger = {**parameters, "TransformResources": '{"InstanceCount":9}', "TransformJobName": "x"}
     other = {**parameters, "DataProcessing": '{"InputFilter":"$.title","JoinSource":"Input","OutputFilter":"$"}'}
-    assert SageMaker().identity(bigger) == one
-    assert SageMaker().identity(other) != one
+    assert SageMakerAdapter().identity(bigger) == one
+    assert SageMakerAdapter().identity(other) != one
 
 
 @pytest.mark.parametrize(
@@ -94,26 +94,33 @@ def test_machine_sizes_and_places_are_no_part_of_the_identity(parameters: dict[s
 )  # fmt: skip
 def test_the_state_is_read_exactly(status: str | None, state: Any) -> None:
     """No substring decides: `incomplete` is not complete."""
-    assert SageMaker().job_status({"TransformJobStatus": status, "FailureReason": None}) == JobStatus(state)
+    assert SageMakerAdapter().job_status({"TransformJobStatus": status, "FailureReason": None}) == JobStatus(state)
 
 
 @pytest.mark.parametrize("name", ["p", "Ünï çøde!", "a" * 200, "--"])
 def test_a_job_name_is_one_sagemaker_takes(name: str) -> None:
     """At most 63 letters, digits and inner hyphens, and different for each folder and submission."""
-    made = SageMaker().job_name(name, "s3://w/jobs/k", 1)
+    made = SageMakerAdapter().job_name(name, "s3://w/jobs/k", 1)
     assert len(made) <= 63
     assert all(part.isascii() and part.isalnum() for part in made.split("-") if part)
     assert made[0] != "-"
     assert (
-        len({made, SageMaker().job_name(name, "s3://w/jobs/k", 2), SageMaker().job_name(name, "s3://v/jobs/k", 1)}) == 3
+        len(
+            {
+                made,
+                SageMakerAdapter().job_name(name, "s3://w/jobs/k", 2),
+                SageMakerAdapter().job_name(name, "s3://v/jobs/k", 1),
+            }
+        )
+        == 3
     )
 
 
 def test_a_record_without_the_models_input_is_rejected(parameters: dict[str, Any]) -> None:
     """SageMaker would fail the whole job for it; others pass unchanged."""
     for path, line in (
-        ("text", SageMaker().request_line(parameters, ["$.text"])),
-        ("content", SageMaker().request_line(parameters)),
+        ("text", SageMakerAdapter().request_line(parameters, ["$.text"])),
+        ("content", SageMakerAdapter().request_line(parameters)),
     ):
         record = b'{"%b": "x", "n": 1.10}' % path.encode()
         assert line(record, "r") == record
@@ -125,12 +132,12 @@ def test_a_record_without_the_models_input_is_rejected(parameters: dict[str, Any
 def test_several_inputs_travel_as_one_more_member(parameters: dict[str, Any]) -> None:
     """Their texts untouched, in the order they were named; the job's InputFilter reads them."""
     inputs = ["$.title", "$.body.text"]
-    line = SageMaker().request_line(parameters, inputs)
+    line = SageMakerAdapter().request_line(parameters, inputs)
     record = b'{"title":"a\\u0041", "body": {"text":1.10} }'
     assert line(record, "r") == b'{"title":"a\\u0041", "body": {"text":1.10},"model_inputs":["a\\u0041",1.10]}'
-    job = SageMaker().batch_predict_parameters(RECORD, parameters, inputs)
+    job = SageMakerAdapter().batch_predict_parameters(RECORD, parameters, inputs)
     assert job["DataProcessing"] == {"InputFilter": "$.model_inputs", "JoinSource": "Input", "OutputFilter": "$"}
-    assert [SageMaker().prediction_path(parameters, inputs, number) for number in (0, 1)] == [
+    assert [SageMakerAdapter().prediction_path(parameters, inputs, number) for number in (0, 1)] == [
         "$.SageMakerOutput[0]",
         "$.SageMakerOutput[1]",
     ]
@@ -138,27 +145,27 @@ def test_several_inputs_travel_as_one_more_member(parameters: dict[str, Any]) ->
 
 def test_one_input_overrides_the_connectors_filter(parameters: dict[str, Any]) -> None:
     """The prediction is the whole output then."""
-    job = SageMaker().batch_predict_parameters(RECORD, parameters, ["$.text"])
+    job = SageMakerAdapter().batch_predict_parameters(RECORD, parameters, ["$.text"])
     assert job["DataProcessing"]["InputFilter"] == "$.text"
-    assert {SageMaker().prediction_path(parameters, ["$.text"], number) for number in (None, 0)} == {
+    assert {SageMakerAdapter().prediction_path(parameters, ["$.text"], number) for number in (None, 0)} == {
         "$.SageMakerOutput"
     }
-    assert SageMaker().prediction_path(parameters, (), 1) == "$.SageMakerOutput[1]"
+    assert SageMakerAdapter().prediction_path(parameters, (), 1) == "$.SageMakerOutput[1]"
 
 
 def test_rows_without_their_records_are_known_by_position(parameters: dict[str, Any]) -> None:
     """JoinSource None: the row is the bare answer."""
     processing = '{"InputFilter":"$.text","JoinSource":"None","OutputFilter":"$"}'
     bare = {**parameters, "DataProcessing": processing}
-    SageMaker().check(bare, ["$.text"])
-    assert [SageMaker().answers(each) for each in (parameters, bare)] == ["beside_record", "by_position"]
-    assert SageMaker().prediction_path(bare, ["$.text"], 0) == "$"
-    assert SageMaker().row(b"[1,2]") == PredictionRow(None)
+    SageMakerAdapter().check(bare, ["$.text"])
+    assert [SageMakerAdapter().answers(each) for each in (parameters, bare)] == ["beside_record", "by_position"]
+    assert SageMakerAdapter().prediction_path(bare, ["$.text"], 0) == "$"
+    assert SageMakerAdapter().row(b"[1,2]") == PredictionRow(None)
 
 
 def test_an_error_row_gives_its_reason_and_a_text_that_says_so_does_not() -> None:
     """Only the service's own key counts."""
-    service = SageMaker()
+    service = SageMakerAdapter()
     error = service.row(b'{"SageMakerInferenceError":"too long"}').error
     assert error == "SageMakerInferenceError: too long"
     assert service.row(b'{"SageMakerInferenceError":null,"SageMakerOutput":[1]}').error is None
@@ -184,7 +191,7 @@ def test_parameters_that_cannot_be_ingested_are_refused_before_paying(
 ) -> None:
     """The error names the parameter."""
     with pytest.raises(ConfigError, match=message):
-        SageMaker().check({**parameters, name: value})
+        SageMakerAdapter().check({**parameters, name: value})
 
 
 @pytest.mark.parametrize(("stored", "given"), [("true", True), ("100", 100), ("0.5", 0.5), ('{"a":"1"}', {"a": 1})])

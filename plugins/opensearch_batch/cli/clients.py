@@ -18,9 +18,11 @@ from opensearch_batch.core.ingest.request import Credential
 from opensearch_batch.core.opensearch import client as clients
 from opensearch_batch.core.opensearch.client import Signing, Tls, address_of
 from opensearch_batch.core.opensearch.cluster import Cluster
-from opensearch_batch.core.storage.by_uri import Stores
+from opensearch_batch.core.storage.by_uri import LOCAL, Scheme, Stores
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.s3_client import s3_client
+from opensearch_batch.services.openai import openai_api
+from opensearch_batch.services.registry import stores
 
 if TYPE_CHECKING:
     from opensearch_batch.core.storage.objects import Objects
@@ -72,7 +74,12 @@ class ClientFactory(msgspec.Struct, frozen=True):
         openai_url = self.openai_base_url and _without_password(
             "--openai-base-url", self.openai_base_url, "give OPENAI_API_KEY in the environment"
         )
-        return Stores(s3=lambda: _s3(own, s3_url), local=LocalFiles, openai=lambda: _openai(own, openai_url))
+        schemes = {
+            "s3": Scheme(lambda: _s3(own, s3_url), packed=True),
+            LOCAL: Scheme(LocalFiles, packed=True),
+        }
+        # A request has no key for the files of another service.
+        return stores(schemes, lambda _: openai_api(own.openai_key, openai_url), services=["openai"])
 
     def as_arguments(self) -> list[str]:
         """Return the options that make the same clients again; none is a secret."""
@@ -112,12 +119,6 @@ def _s3(own: Credential, endpoint: str | None) -> Objects:
         session_token=own.token,
     )
     return S3Objects(client)
-
-
-def _openai(own: Credential, base_url: str | None) -> Objects:
-    from opensearch_batch.core.storage.openai_files import OpenAIFiles
-
-    return OpenAIFiles(clients.openai_client(api_key=own.openai_key, base_url=base_url))
 
 
 def _without_password(option: str, url: str, instead: str) -> str:

@@ -20,7 +20,7 @@ from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from opensearch_batch.core.opensearch.ml_commons import MLCommons
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord
-from opensearch_batch.hooks.ai_services import provider_of
+from opensearch_batch.hooks.ai_services import client_of
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.hooks.shared_clients import shared_client
@@ -88,11 +88,11 @@ class JobHandle:
         Raises:
             NotFound: the service does not know the job.
         """
-        provider = self._provider()
+        client = self._client()
         try:
-            return provider.look(record)
+            return client.describe(record)
         except NotFound:
-            if found := provider.find(record):
+            if found := client.find(record):
                 return found
             raise
 
@@ -128,7 +128,7 @@ class JobHandle:
                 log.warning("ML Commons does not know task %s; stopping the job at its service", record.task_id)
             else:
                 return
-        self._provider().stop(record)
+        self._client().stop(record)
 
     def result(self, record: JobRecord, end: End) -> JobResult:
         """Return the result of an ended job."""
@@ -173,9 +173,9 @@ class JobHandle:
     def _objects(self) -> Objects:
         return shared_object_storage(self._aws_conn_id)
 
-    def _provider(self) -> ServiceClient:
+    def _client(self) -> ServiceClient:
         def make() -> ServiceClient:
-            return provider_of(self._service_name, aws_conn_id=self._aws_conn_id, ai_conn_id=self._ai_conn_id)
+            return client_of(self._service_name, aws_conn_id=self._aws_conn_id, ai_conn_id=self._ai_conn_id)
 
         return shared_client(self._service_name, f"{self._aws_conn_id} {self._ai_conn_id or ''}".rstrip(), make)
 

@@ -7,7 +7,7 @@ who may start a run must not thereby read the worker's own files: sources are in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.sdk import BaseOperator
 
@@ -18,17 +18,13 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.types.counts import IngestCounts
-from opensearch_batch.hooks.ai_services import AI_CONN_IDS, openai_files
-from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import errors_end_the_task, forced, run_key_of, summary, work_of
+from opensearch_batch.services.openai import CONN_ID
 from opensearch_batch.services.registry import row_error
 
-if TYPE_CHECKING:
-    from opensearch_batch.core.storage.by_uri import Stores
-
-OPENAI_CONN_ID = AI_CONN_IDS["openai"]
 WORK = "s3://opensearch-batch"
 # What a run is told beside the request.
 SETTINGS = frozenset({"opensearch_conn_id", "aws_conn_id", "openai_conn_id", "work", "force"})
@@ -67,7 +63,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         work: str = WORK,
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         aws_conn_id: str = AWS_CONN_ID,
-        openai_conn_id: str = OPENAI_CONN_ID,
+        openai_conn_id: str = CONN_ID,
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
@@ -85,7 +81,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
             body = self.request or request_of(context["dag_run"].conf or {}, context["params"])
             batch = remote_only(body)
             work = work_of(batch.work or self.work, context)
-            store = stores(self.aws_conn_id, self.openai_conn_id)
+            store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.openai_conn_id, services=["openai"])
             report = ingest_request(
                 batch,
                 store,
@@ -156,13 +152,6 @@ def remote_only(body: Mapping[str, Any]) -> BatchIngestion:
     if batch.dead_letters is not None:
         split_uri(batch.dead_letters)
     return batch
-
-
-def stores(aws_conn_id: str, openai_conn_id: str) -> Stores:
-    """Return the stores of a request, each made at its first use, so that only connections in use must be there."""
-    from opensearch_batch.core.storage.by_uri import Stores
-
-    return Stores(s3=lambda: object_storage(aws_conn_id), openai=lambda: openai_files(openai_conn_id))
 
 
 def report_location(work: Layout, run_key: str, ti: Any) -> str:  # noqa: ANN401 - Airflow's task instance

@@ -18,7 +18,7 @@ from opensearch_batch.core.storage.by_uri import Stores
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import load_manifest, save
 from opensearch_batch.core.types.job import JobRecord
-from opensearch_batch.hooks.ai_services import outputs_store, provider_of
+from opensearch_batch.hooks.ai_services import client_of, outputs_store
 from opensearch_batch.hooks.connections import AWS_CONN_ID
 from opensearch_batch.notifications.alerts import News, tell
 from opensearch_batch.operators.base import errors_end_the_task, run_key_of, work_of
@@ -101,8 +101,8 @@ class OpenSearchReconcileOperator(BaseOperator):
 
     def _unstage(self, record: JobRecord) -> None:
         if record.staged:
-            provider = provider_of(record.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-            provider.unstage(record.staged)
+            client = client_of(record.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
+            client.unstage(record.staged)
 
 
 def news_of(account: RunAccount) -> Iterator[tuple[str, str]]:

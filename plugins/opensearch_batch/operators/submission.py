@@ -22,7 +22,7 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.taken import note_taken
 from opensearch_batch.core.types.job import JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import JOB_NAME, Shard
-from opensearch_batch.hooks.ai_services import provider_of
+from opensearch_batch.hooks.ai_services import client_of
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
@@ -80,7 +80,7 @@ class Submit:
         self._through = ThroughMLCommons(
             ml,
             self._service,
-            provider_of(terms.service, aws_conn_id=terms.aws_conn_id, ai_conn_id=terms.ai_conn_id),
+            client_of(terms.service, aws_conn_id=terms.aws_conn_id, ai_conn_id=terms.ai_conn_id),
             model=ml.model(terms.model_id),
             parameters=terms.parameters,
             inputs=terms.inputs,

@@ -1,8 +1,9 @@
 """Amazon Bedrock batch inference: ``{recordId, modelInput}`` a line in, the same with `modelOutput` or `error` out.
 
-Source: the Bedrock API reference (CreateModelInvocationJob) and "Format and upload your batch inference data". What
-stands in `modelInput` is each model's own affair; models of families not known here take `parameters.model_input` with
-``<input>`` where the input goes.
+The members of `modelInput` differ by model; models of families that are not known here take `parameters.model_input`
+with ``<input>`` where the input goes.
+
+Source: the Bedrock API reference (CreateModelInvocationJob) and "Format and upload your batch inference data".
 """
 
 from __future__ import annotations
@@ -13,18 +14,17 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.errors import ConfigError, NotFound
 from opensearch_batch.core.jobs.contract import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
-from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord, State
+from opensearch_batch.services.aws import MIB, AwsJobClient, job_name, plain
+from opensearch_batch.services.entry import AiService, AwsConnection
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_line, texts_reader
 from opensearch_batch.services.parameters import nested_object
-from opensearch_batch.services.row_errors import provider_error
+from opensearch_batch.services.row_errors import prediction_row, row_error
 
-MIB = 1 << 20
-MAX_NAME_CHARS = 63
 INPUT = b"<input>"
 TITAN_EMBED, COHERE_EMBED, ANTHROPIC = _FAMILIES = ("amazon.titan-embed", "cohere.embed", "anthropic.")
 MODEL_INPUT = "model_input"
@@ -44,11 +44,11 @@ _STATES: dict[str, State] = {
 }
 
 
-class _Row(msgspec.Struct):
-    recordId: str | None = None  # noqa: N815 - the service's name
+class _Row(msgspec.Struct, rename={"record_id": "recordId"}):
+    record_id: str | None = None
 
 
-class Bedrock:
+class BedrockAdapter:
     """The adapter for Bedrock model invocation jobs."""
 
     name = "bedrock"
@@ -64,7 +64,7 @@ class Bedrock:
             }
         ),
         exists=frozenset({"ConflictException"}),
-        # Its codes stand in the header x-amzn-ErrorType alone.
+        # Bedrock sends its codes in the header x-amzn-ErrorType only.
         words={
             "quota": "ServiceQuotaExceededException",
             "too many requests": "ThrottlingException",
@@ -93,11 +93,11 @@ class Bedrock:
         return str(parameters["modelId"])
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the region; all else that shapes predictions stands in the input's lines."""
+        """Return the region; all else that shapes predictions is in the input's lines."""
         return {"region": parameters.get("region")}
 
-    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - rows always name their record
-        """Say that a row names its record."""
+    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - whatever the model
+        """Return ``by_id``."""
         return "by_id"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
@@ -115,7 +115,7 @@ class Bedrock:
         return line
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return how a line is made; where `model_input` says it, only it can."""
+        """Return how a line is made; None for a template in `model_input`, which only `request_line` fills in."""
         if _is_template(_extra(parameters)):
             return None
         body = _body(self.model(parameters), _extra(parameters))
@@ -124,7 +124,7 @@ class Bedrock:
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return where in `modelOutput` the model's family puts its prediction; all of it for an unknown one.
+        """Return the path of the prediction in `modelOutput`, by the model's family; all of it for an unknown one.
 
         Raises:
             ConfigError: there is no such input.
@@ -138,18 +138,16 @@ class Bedrock:
         return paths.get(_family(self.model(parameters)), "$.modelOutput")
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:
-        """Return a jobName: letters, digits and hyphens, at most 63; the folder, work prefix included, stands in it."""
-        tail = f"-{digest(folder)}-{submission}"
-        head = "".join(c if c.isascii() and c.isalnum() else "-" for c in prefix)[: MAX_NAME_CHARS - len(tail)]
-        return (head.strip("-") or "job") + tail
+        """Return the name of the job."""
+        return job_name(prefix, folder, submission)
 
     def batch_predict_parameters(
         self,
         record: JobRecord,
         parameters: Mapping[str, Any],
-        inputs: Sequence[str] = (),  # noqa: ARG002 - they stand in the file
+        inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the input's lines
     ) -> dict[str, Any]:
-        """Return the job's name, and its places in the connector's configurations."""
+        """Return the job's name, and its locations in the connector's configurations."""
         source = nested_object(parameters, "inputDataConfig", default={}).get("s3InputDataConfig", {})
         target = nested_object(parameters, "outputDataConfig", default={}).get("s3OutputDataConfig", {})
         return {
@@ -159,27 +157,23 @@ class Bedrock:
         }
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
-        """Compare by jobName; a task that ML Commons has not refreshed yet has the ARN alone, as has our own record."""
+        """Compare by jobName; by the ARN for a task that ML Commons has not refreshed yet, which has nothing else."""
         known = record.remote_job.get("jobArn")
         return remote_job.get("jobName") == record.name or (known is not None and remote_job.get("jobArn") == known)
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
-        """Read status; a task ML Commons has not refreshed yet has none and is running."""
+        """Read status; a task that ML Commons has not refreshed yet has none and is running."""
         status = str(remote_job.get("status"))
         return JobStatus(_STATES.get(status, "RUNNING"), str(remote_job.get("message") or ""))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
-        """Return the one object Bedrock writes for the shard, below a folder named by the job's id."""
+        """Return the one object that Bedrock writes for the shard, below a folder named by the job's id."""
         job_id = str(remote_job.get("jobArn", "")).rpartition("/")[2]
         return [f"{record.output.rstrip('/')}/{job_id}/{record.input.rpartition('/')[2]}.out"]
 
     def row(self, row: bytes) -> PredictionRow:
         """Read recordId, and the error in place of a modelOutput."""
-        try:
-            name = msgspec.json.decode(row, type=_Row).recordId
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return PredictionRow(None, "the row is no JSON object")
-        return PredictionRow(name, provider_error(row))
+        return prediction_row(row, _Row)
 
 
 def _body(model: str, extra: dict[str, Any]) -> dict[str, Any]:
@@ -215,3 +209,47 @@ def _is_template(extra: dict[str, Any]) -> bool:
 
 def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return nested_object(parameters, MODEL_INPUT, default={})
+
+
+class BedrockClient(AwsJobClient):
+    """The client for model invocation jobs: a job is found by its name and described by its ARN.
+
+    Args:
+        api: boto3's client for bedrock.
+    """
+
+    live = frozenset({"Submitted", "Validating", "Scheduled", "InProgress"})
+    service, throttle_codes = "Bedrock", BedrockAdapter.errors.throttle
+
+    def find(self, record: JobRecord) -> dict[str, Any] | None:
+        """Return the newest job of the record's name, None for none."""
+        with self.errors(record):
+            pages = self.api.get_paginator("list_model_invocation_jobs").paginate(
+                nameContains=record.name, sortBy="CreationTime", sortOrder="Descending"
+            )
+            jobs = (job for page in pages for job in page["invocationJobSummaries"])
+            return next((plain(job) for job in jobs if job["jobName"] == record.name), None)
+
+    def describe(self, record: JobRecord) -> dict[str, Any]:
+        """Return the answer of GetModelInvocationJob."""
+        with self.errors(record):
+            return plain(self.api.get_model_invocation_job(jobIdentifier=self._arn(record)))
+
+    def cancel(self, record: JobRecord) -> None:
+        """Call StopModelInvocationJob."""
+        with self.errors(record):
+            self.api.stop_model_invocation_job(jobIdentifier=self._arn(record))
+
+    def _arn(self, record: JobRecord) -> str:
+        known = record.remote_job.get("jobArn") or (self.find(record) or {}).get("jobArn")
+        if known is None:
+            raise NotFound(f"Bedrock knows no job {record.name}")
+        return str(known)
+
+
+SERVICE = AiService(
+    adapter=BedrockAdapter(),
+    client=lambda api, objects: BedrockClient(api),  # noqa: ARG005 - nothing is uploaded
+    connection=AwsConnection("bedrock"),
+    row_error=row_error,
+)

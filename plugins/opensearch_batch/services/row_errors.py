@@ -1,16 +1,18 @@
-"""How the AI services say, in place of a prediction, that a record failed; their words are kept."""
+"""Reads the errors that AI services write in place of predictions; the service's own text is the reason."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
+
+from opensearch_batch.core.jobs.contract import PredictionRow
 
 BAD_REQUEST = 400
 
 
 class _Row(msgspec.Struct):
-    """The members in which errors stand. Sources: ml_commons and the services' batch output formats."""
+    """The members that hold errors. Sources: ML Commons and the services' batch output formats."""
 
     error: Any = None
     SageMakerInferenceError: Any = None
@@ -31,12 +33,13 @@ class _Response(msgspec.Struct):
     body: msgspec.Raw = msgspec.Raw()
 
 
-def provider_error(row: bytes) -> str | None:
+def row_error(row: bytes) -> str | None:
     """Return the service's reason when a row holds an error in place of a prediction, None when it does not.
 
-    SageMaker: ``SageMakerInferenceError``, or an ``error`` as its output. OpenAI: ``error``, or a response with status
-    400 and more. Bedrock: ``error`` beside a ``recordId``. Ours, where output and record
-    are joined: beside a `record_id`.
+    One decoding recognizes the errors of all services of this package, because the callers have many rows and do not
+    know whose they are. SageMaker: ``SageMakerInferenceError``, or an ``error`` as its output. OpenAI: ``error``, or a
+    response with status 400 and more. Bedrock: ``error`` beside a ``recordId``. Rows of a shard that are joined with
+    their records: ``error`` beside a `record_id`.
     """
     found = _decoded(row, _Row)
     if found is None:
@@ -52,8 +55,23 @@ def provider_error(row: bytes) -> str | None:
     return None
 
 
+class NamedRow(Protocol):
+    """The type of a row that names its record."""
+
+    record_id: str | None
+
+
+def prediction_row(row: bytes, kind: type[NamedRow]) -> PredictionRow:
+    """Read of a row which record it answers, and its error."""
+    try:
+        name = msgspec.json.decode(row, type=kind).record_id
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return PredictionRow(None, "the row is no JSON object")
+    return PredictionRow(name, row_error(row))
+
+
 def sagemaker_error(row: bytes) -> str | None:
-    """Return SageMaker's reason alone: the rest of its row is the user's own record, which may speak of errors."""
+    """Return SageMaker's reason only: the rest of its row is the user's record, which may have an ``error`` too."""
     found = _decoded(row, _Row)
     return None if found is None else _sagemaker(found)
 
@@ -68,11 +86,11 @@ def _sagemaker(row: _Row) -> str | None:
 
 
 def _reason(body: bytes) -> str:
-    """Return what a response's body says: its error, else all of it."""
-    said = _decoded(body, Any)
-    if isinstance(said, dict) and said.get("error"):
-        said = said["error"]
-    return _text(said) if said else body.decode(errors="replace").removeprefix("null") or "no reason given"
+    """Return the error in a response's body, else all of it."""
+    found = _decoded(body, Any)
+    if isinstance(found, dict) and found.get("error"):
+        found = found["error"]
+    return _text(found) if found else body.decode(errors="replace").removeprefix("null") or "no reason given"
 
 
 def _decoded(text: bytes, kind: Any) -> Any:  # noqa: ANN401 - one of the shapes above

@@ -1,8 +1,8 @@
 """Amazon SageMaker batch transform: a shard is one input object, its answer one ``.out`` object, row by row in order.
 
-With ``JoinSource: Input`` each output row is the record itself plus ``SageMakerOutput``, so nothing else is joined.
-Without it a row is the bare answer, and its position names its record. Several inputs of a record travel as one more
-member, `model_inputs`, because an InputFilter gives the model one value.
+With ``JoinSource: Input`` each output row is the record itself plus ``SageMakerOutput``, so nothing is joined.
+Without it a row is the bare prediction, which belongs to the record at the same position. Several inputs of a record
+are one more member of it, `model_inputs`, because an InputFilter gives the model one value.
 Source: the SageMaker API reference (CreateTransformJob) and the connector of "Using an OpenSearch Ingestion pipeline
 with machine learning offline batch inference".
 """
@@ -13,19 +13,18 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.errors import ConfigError, NotFound, RecordRejected
 from opensearch_batch.core.jobs.contract import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.transform.json_path import PlainPath, check_json
-from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord, State
+from opensearch_batch.services.aws import MIB, AwsJobClient, job_name, plain
+from opensearch_batch.services.entry import AiService, AwsConnection
 from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
 from opensearch_batch.services.parameters import nested, nested_object
-from opensearch_batch.services.row_errors import sagemaker_error
+from opensearch_batch.services.row_errors import row_error, sagemaker_error
 
-MIB = 1 << 20
-MAX_NAME_CHARS = 63
 MODEL_INPUTS = "model_inputs"
 MANIFEST = ".manifest"
 _STATES: dict[str, State] = {
@@ -37,11 +36,11 @@ _STATES: dict[str, State] = {
 }
 
 
-class SageMaker:
+class SageMakerAdapter:
     """The adapter for SageMaker transform jobs with line-split JSON input joined into the output."""
 
     name = "sagemaker"
-    # SageMaker sets no limit on records or object size; these keep one job a unit a person can wait for.
+    # SageMaker limits neither records nor the object's size; these keep a job short enough to wait for.
     limits = Limits(max_records=1_000_000, max_bytes=1024 * MIB, max_record_bytes=6 * MIB)
     errors = ErrorCodes(
         throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})
@@ -62,9 +61,13 @@ class SageMaker:
         """Raise ConfigError unless rows are split by line, and are whole."""
         processing = nested_object(parameters, "DataProcessing")
         if nested_object(parameters, "TransformInput").get("SplitType") != "Line":
-            raise ConfigError("connector parameters.TransformInput.SplitType must be Line: a shard has a record a line")
+            raise ConfigError(
+                "connector parameters.TransformInput.SplitType must be Line: a shard has one record per line"
+            )
         if nested_object(parameters, "TransformOutput").get("AssembleWith") != "Line":
-            raise ConfigError("connector parameters.TransformOutput.AssembleWith must be Line: a row stands on a line")
+            raise ConfigError(
+                "connector parameters.TransformOutput.AssembleWith must be Line: an output has one row per line"
+            )
         if processing.get("OutputFilter", "$") != "$":
             raise ConfigError(
                 "connector parameters.DataProcessing.OutputFilter must be $: a row keeps its whole record"
@@ -80,7 +83,7 @@ class SageMaker:
         return str(parameters["ModelName"])
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what shapes the rows: filters, split, assembly and strategy; not names, places, machines."""
+        """Return what shapes the rows: filters, split, assembly and strategy; not names, locations, machines."""
         source, target = nested_object(parameters, "TransformInput"), nested_object(parameters, "TransformOutput")
         return {
             "DataProcessing": nested_object(parameters, "DataProcessing"),
@@ -94,26 +97,26 @@ class SageMaker:
         }
 
     def answers(self, parameters: Mapping[str, Any]) -> Answers:
-        """Say that a row holds its record, or with JoinSource None is known by its position."""
+        """Return ``beside_record``; with JoinSource None ``by_position``."""
         joined = nested_object(parameters, "DataProcessing").get("JoinSource") == "Input"
         return "beside_record" if joined else "by_position"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
-        """Return a check that leaves records as they are: SageMaker itself takes the model's input out by InputFilter.
+        """Return the function that checks a record; its line is the record, of which SageMaker applies the InputFilter.
 
-        A record with nothing there is rejected, because SageMaker would fail the whole job for it.
+        A record without the model's input is rejected, because SageMaker would fail the whole job for it.
         """
         paths = inputs or [_input_filter(parameters)]
         read = inputs_reader(paths)
 
-        def line(record: bytes, record_id: str) -> bytes:  # noqa: ARG001 - rows are known by their place
+        def line(record: bytes, record_id: str) -> bytes:  # noqa: ARG001 - rows name no record
             values = read(record)
             return record if len(paths) == 1 else with_member(record, MODEL_INPUTS, b"[%b]" % b",".join(values))
 
         return line
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return that a record is its own line; with several inputs it gets a member more, which is no form."""
+        """Return the form of a record that is its own line; None for several inputs, which add a member to it."""
         paths = inputs or [_input_filter(parameters)]
         return LineForm(tuple(paths)) if len(paths) == 1 else None
 
@@ -130,24 +133,19 @@ class SageMaker:
         return whole if number is None or len(inputs) == 1 else f"{whole}[{number}]"
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:
-        """Return a TransformJobName: letters, digits and hyphens, at most 63.
-
-        SageMaker takes a name once an account and region, so the folder, work prefix included, stands in it.
-        """
-        tail = f"-{digest(folder)}-{submission}"
-        head = "".join(c if c.isascii() and c.isalnum() else "-" for c in prefix)[: MAX_NAME_CHARS - len(tail)]
-        return (head.strip("-") or "job") + tail
+        """Return the name of the job."""
+        return job_name(prefix, folder, submission)
 
     def batch_predict_parameters(
         self, record: JobRecord, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """Return TransformJobName, and the connector's input and output with this job's places in them.
+        """Return TransformJobName, and the connector's input and output with this job's locations in them.
 
-        A manifest names inputs that are ready; the parameters are those that Data Prepper 2.17 sends for one.
+        An input that is a manifest gets the parameters that Data Prepper 2.17 sends for one.
         """
         if record.input.endswith(MANIFEST):
             return _of_manifest(record)
-        place = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": record.input}}
+        data_source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": record.input}}
         own: dict[str, Any] = {}
         if inputs:
             path = inputs[0] if len(inputs) == 1 else f"$.{MODEL_INPUTS}"
@@ -155,7 +153,7 @@ class SageMaker:
         return {
             **own,
             "TransformJobName": record.name,
-            "TransformInput": {**nested_object(parameters, "TransformInput"), "DataSource": place},
+            "TransformInput": {**nested_object(parameters, "TransformInput"), "DataSource": data_source},
             "TransformOutput": {**nested_object(parameters, "TransformOutput"), "S3OutputPath": record.output},
         }
 
@@ -165,7 +163,7 @@ class SageMaker:
         return record.name in (remote_job.get("TransformJobName"), arn.rpartition("/")[2])
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
-        """Read TransformJobStatus; a task ML Commons has not refreshed yet has none and is running."""
+        """Read TransformJobStatus; a task that ML Commons has not refreshed yet has none and is running."""
         status = remote_job.get("TransformJobStatus")
         return JobStatus(_STATES.get(str(status), "RUNNING"), str(remote_job.get("FailureReason") or ""))
 
@@ -176,7 +174,7 @@ class SageMaker:
         return [f"{record.output.rstrip('/')}/{record.input.rpartition('/')[2]}.out"]
 
     def row(self, row: bytes) -> PredictionRow:
-        """Read the error SageMaker or the model puts in place of a prediction; rows name no record."""
+        """Read the error that SageMaker or the model wrote in place of a prediction."""
         try:
             check_json(row)
         except RecordRejected as error:
@@ -185,9 +183,9 @@ class SageMaker:
 
 
 def _of_manifest(record: JobRecord) -> dict[str, Any]:
-    place = {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": record.input}}
+    data_source = {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": record.input}}
     return {
-        "TransformInput": {"ContentType": "application/json", "DataSource": place, "SplitType": "Line"},
+        "TransformInput": {"ContentType": "application/json", "DataSource": data_source, "SplitType": "Line"},
         "TransformJobName": record.name,
         "TransformOutput": {"AssembleWith": "Line", "Accept": "application/json", "S3OutputPath": record.output},
     }
@@ -195,3 +193,39 @@ def _of_manifest(record: JobRecord) -> dict[str, Any]:
 
 def _input_filter(parameters: Mapping[str, Any]) -> str:
     return str(nested_object(parameters, "DataProcessing").get("InputFilter") or "$")
+
+
+class SageMakerClient(AwsJobClient):
+    """The client for transform jobs: a job is found and described by its name, which is unique per account and region.
+
+    Args:
+        api: boto3's client for sagemaker.
+    """
+
+    status_member, live = "TransformJobStatus", frozenset({"InProgress"})
+    service, throttle_codes = "SageMaker", SageMakerAdapter.errors.throttle
+
+    def find(self, record: JobRecord) -> dict[str, Any] | None:
+        """Return the job of the record's name, None for none."""
+        try:
+            return self.describe(record)
+        except NotFound:
+            return None
+
+    def describe(self, record: JobRecord) -> dict[str, Any]:
+        """Return the answer of DescribeTransformJob."""
+        with self.errors(record):
+            return plain(self.api.describe_transform_job(TransformJobName=record.name))
+
+    def cancel(self, record: JobRecord) -> None:
+        """Call StopTransformJob."""
+        with self.errors(record):
+            self.api.stop_transform_job(TransformJobName=record.name)
+
+
+SERVICE = AiService(
+    adapter=SageMakerAdapter(),
+    client=lambda api, objects: SageMakerClient(api),  # noqa: ARG005 - nothing is uploaded
+    connection=AwsConnection("sagemaker"),
+    row_error=row_error,
+)

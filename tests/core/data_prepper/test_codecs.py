@@ -28,7 +28,7 @@ from opensearch_batch.core.formats.csv_rows import Csv
 from opensearch_batch.core.formats.lines import read_rows
 from opensearch_batch.core.formats.ndjson import read_ndjson
 from opensearch_batch.core.formats.reading import Codec, Json, Ndjson, Newline, Parquet, read_by
-from opensearch_batch.core.storage.by_uri import Stores
+from opensearch_batch.core.storage.by_uri import Scheme, Stores
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.storage.snappy import SnappyWriter
@@ -417,7 +417,7 @@ ENDINGS: dict[Compression, str] = {"none": "jsonl", "gzip": "gz", "snappy": "sna
 @pytest.mark.parametrize("kind", PACKED)
 def test_compression_is_what_is_told(store: S3Objects, bucket: str, kind: Compression) -> None:
     """Whatever the name's ending says; ``automatic`` goes by the ending."""
-    stores = Stores(s3=lambda: store)
+    stores = Stores({"s3": Scheme(lambda: store, packed=True)})
     cases: list[tuple[str, Compression]] = [(f"a.{ENDINGS[kind]}", "automatic"), ("a.gz", kind), ("a", kind)]
     for name, compression in cases:
         uri = f"s3://{bucket}/{name}"
@@ -439,7 +439,7 @@ def test_damaged_compression_is_an_error(kind: Compression) -> None:
 def test_other_stores_have_nothing_compressed() -> None:
     """They say so."""
     with pytest.raises(ConfigError, match="file-abc: only objects on S3 and files of this machine are read with a com"):
-        Stores().open("file-abc", compression="gzip")
+        Stores({"openai": Scheme(LocalFiles, bare_id="file-.*")}).open("file-abc", compression="gzip")
 
 
 @settings(max_examples=30, deadline=None)

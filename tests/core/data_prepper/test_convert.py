@@ -27,8 +27,7 @@ from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
-from opensearch_batch.services.registry import adapter_of
-from opensearch_batch.services.row_errors import provider_error
+from opensearch_batch.services.registry import adapter_of, row_error
 from tests.command_line import account, command
 from tests.core.data_prepper.samples import ARRAYS, NAME, changed, filled
 
@@ -121,14 +120,14 @@ class Both:
             source,
             objects=self._objects,
             read=self._read,
-            row_error=provider_error,
+            row_error=row_error(),
         )
         ours = row_documents(
             self._request,
             source,
             objects=self._objects,
             read=self._read,
-            row_error=provider_error,
+            row_error=row_error(),
             place=lambda row: (row.uri, row.line),
         )
         return [_told(entry) for entry in original], [_told(entry) for entry in ours]

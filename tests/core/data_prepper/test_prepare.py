@@ -16,8 +16,8 @@ from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import End, JobRecord
-from opensearch_batch.services.bedrock import Bedrock
-from opensearch_batch.services.sagemaker import SageMaker
+from opensearch_batch.services.bedrock import BedrockAdapter
+from opensearch_batch.services.sagemaker import SageMakerAdapter
 
 PIPELINE = """
 extension:
@@ -105,7 +105,7 @@ def test_a_job_has_the_manifest_and_the_parameters_of_the_original(scans: Scans)
         stored.content == json.dumps([{"prefix": f"s3://{scans.bucket}/"}, "in/a.json", "in/b.json"], indent=4).encode()
     )
     record = JobRecord("k", "name", "sagemaker", "m", shards[0].input, shards[0].output.replace("<job>", "name"), 0.0)
-    assert SageMaker().batch_predict_parameters(record, {}) == {
+    assert SageMakerAdapter().batch_predict_parameters(record, {}) == {
         "TransformInput": {
             "ContentType": "application/json",
             "DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": shards[0].input}},
@@ -127,7 +127,7 @@ def test_bedrock_has_a_job_for_each_object(scans: Scans) -> None:
     shards, _ = scan.shards(scan.plan()[0], lambda work_item: work_item, force=False)
     assert [shard.input for shard in shards] == [f"s3://{scans.bucket}/in/{name}.jsonl" for name in "ab"]
     record = JobRecord("k", "name", "bedrock", "m", shards[0].input, shards[0].output, 0.0)
-    assert Bedrock().batch_predict_parameters(record, {}) == {
+    assert BedrockAdapter().batch_predict_parameters(record, {}) == {
         "inputDataConfig": {"s3InputDataConfig": {"s3Uri": shards[0].input}},
         "jobName": "name",
         "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": f"s3://{scans.bucket}/out"}},

@@ -186,8 +186,8 @@ class ServiceClient(Protocol):
     def find(self, record: JobRecord) -> dict[str, Any] | None:
         """Return the `remote_job` of a job that the service accepted though nobody heard of it, None for none."""
 
-    def look(self, record: JobRecord) -> dict[str, Any]:
-        """Return the `remote_job` of a job, as the service tells it now.
+    def describe(self, record: JobRecord) -> dict[str, Any]:
+        """Return the `remote_job` of a job, as the service describes it now.
 
         Raises:
             NotFound: the service knows no such job.

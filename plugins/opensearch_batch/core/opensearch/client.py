@@ -12,9 +12,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    import cohere
     from botocore.credentials import Credentials
-    from openai import OpenAI
     from opensearchpy import OpenSearch
 
 TIMEOUT_S = 30
@@ -106,27 +104,6 @@ def opensearch_client(
         **(_tls(tls or Tls()) if address.use_ssl else {}),
         **_auth(user, password, signing),
     )
-
-
-def openai_client(*, api_key: str | None = None, base_url: str | None = None) -> OpenAI:
-    """Return an OpenAI client; what is not given comes from OPENAI_API_KEY and OPENAI_BASE_URL.
-
-    Raises:
-        ConfigError: there is no key.
-    """
-    from openai import OpenAI, OpenAIError
-
-    try:
-        return OpenAI(api_key=api_key, base_url=base_url)
-    except OpenAIError:
-        raise ConfigError("no OpenAI key; give credential.openAI_key in the request, or set OPENAI_API_KEY") from None
-
-
-def cohere_client(*, api_key: str, base_url: str | None = None) -> cohere.Client:
-    """Return a Cohere client."""
-    from cohere import Client
-
-    return Client(api_key=api_key, base_url=base_url, client_name="opensearch-batch")
 
 
 def aws_signing(region: str | None, service: str) -> Signing:

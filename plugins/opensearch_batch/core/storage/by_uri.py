@@ -1,45 +1,44 @@
-"""One store for every kind of URI; each is made when first asked for, so nobody needs keys for what lies elsewhere."""
+"""One store for every kind of URI; each is made when first asked for, so nobody needs keys for what is elsewhere."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import IO, NoReturn, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, cast
+
+import msgspec
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.storage.objects import Objects, PackedObjects, Stored
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
-Make = Callable[[], Objects]
-UNCOMPRESSED = ("openai", "cohere")
-KINDS = {"s3": "s3", "openai": "openai", "cohere": "cohere", "file": "local"}
-# A file of this machine has a suffix, or a folder before its name.
-_OPENAI_ID = re.compile(r"file-[A-Za-z0-9_-]+")
+# The scheme of paths of this machine, which need not name it.
+LOCAL = "file"
+
+
+class Scheme(msgspec.Struct, frozen=True):
+    """The store of one scheme.
+
+    Args:
+        make: makes the store.
+        packed: the store's objects may be compressed (`PackedObjects`).
+        bare_id: a regular expression; a name that it matches as a whole belongs to this scheme, also without it.
+    """
+
+    make: Callable[[], Objects]
+    packed: bool = False
+    bare_id: str | None = None
 
 
 class Stores:
-    """Objects by the scheme of their URI.
-
-    ``s3://…``; ``file-…`` or ``openai://file-…`` at OpenAI; ``cohere://…`` at Cohere; else a local path.
+    """Objects by the scheme of their URI; a name without one is an id of some scheme, else a path of this machine.
 
     Args:
-        s3, openai, cohere, local: make each store; one that is not given is refused with its remedy.
+        schemes: their stores; ``file`` is this machine.
     """
 
-    def __init__(
-        self,
-        *,
-        s3: Make | None = None,
-        openai: Make | None = None,
-        cohere: Make | None = None,
-        local: Make | None = None,
-    ) -> None:
-        self._make = {
-            "s3": s3 or _missing("S3 is not set up here; give an AWS connection or keys"),
-            "openai": openai or _missing("OpenAI is not set up here; give a connection or a key"),
-            "cohere": cohere or _missing("Cohere is not set up here; give a connection"),
-            "local": local or _missing("files of this machine are not read here; upload them to S3"),
-        }
+    def __init__(self, schemes: Mapping[str, Scheme]) -> None:
+        self._schemes = schemes
         self._made: dict[str, Objects] = {}
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
@@ -78,37 +77,37 @@ class Stores:
         """Open an object for streaming.
 
         Raises:
-            ConfigError: a compression is told for what no store has compressed.
+            ConfigError: a compression is given for objects that are never compressed.
         """
         if compression is None:
             return self._of(uri).open(uri, etag=etag)
-        if _kind(uri) in UNCOMPRESSED:
+        if not self._schemes[self._scheme(uri)].packed:
             raise ConfigError(f"{uri}: only objects on S3 and files of this machine are read with a compression")
         return cast("PackedObjects", self._of(uri)).open(uri, etag=etag, compression=compression)
 
     def _of(self, uri: str) -> Objects:
-        kind = _kind(uri)
-        if kind not in self._made:
+        scheme = self._scheme(uri)
+        if scheme not in self._made:
             try:
-                self._made[kind] = self._make[kind]()
+                self._made[scheme] = self._schemes[scheme].make()
             except ConfigError as error:
                 raise ConfigError(f"{uri}: {error}") from error
-        return self._made[kind]
+        return self._made[scheme]
 
+    def _scheme(self, uri: str) -> str:
+        """Return the scheme that a URI belongs to.
 
-def _kind(uri: str) -> str:
-    scheme, separator, _ = uri.partition("://")
-    if not separator:
-        return "openai" if _OPENAI_ID.fullmatch(uri) else "local"
-    if scheme not in KINDS:
-        raise ConfigError(
-            f"{uri}: nothing here reads {scheme}://; give an s3://, openai://, cohere:// or file:// URI, or a path"
-        )
-    return KINDS[scheme]
-
-
-def _missing(message: str) -> Make:
-    def refuse() -> NoReturn:
-        raise ConfigError(message)
-
-    return refuse
+        Raises:
+            ConfigError: there is no store of this scheme.
+        """
+        scheme, separator, _ = uri.partition("://")
+        if not separator:
+            ids = ((name, each.bare_id) for name, each in self._schemes.items() if each.bare_id)
+            scheme = next((name for name, pattern in ids if re.fullmatch(pattern, uri)), LOCAL)
+        if scheme in self._schemes:
+            return scheme
+        if scheme == LOCAL:
+            raise ConfigError(f"{uri}: files of this machine are not read here; upload them to S3")
+        known = ", ".join(f"{name}://" for name in self._schemes)
+        path = ", or a path" if LOCAL in self._schemes else ""
+        raise ConfigError(f"{uri}: nothing here reads {scheme}://; give a URI that starts with one of {known}{path}")

@@ -1,20 +1,21 @@
-"""Files at OpenAI, through its Files API: what batch jobs took and gave. They are read, and removed in the end."""
+"""Files at OpenAI: inputs and outputs of batches. They are read, and retention deletes them."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
-from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
+from opensearch_batch.core.errors import ConfigError, NotFound, RetriableError
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored
 from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.services.openai.errors import openai_errors
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-SCHEME = "openai://"
+SCHEME = "openai"
 CHUNK_BYTES = 1 << 16
 
 
@@ -22,27 +23,24 @@ class OpenAIFiles:
     """Files by id (``file-…``, or ``openai://file-…``).
 
     Args:
-        client: an `openai` client; base URL and key are its own.
+        api: an `openai` client.
     """
 
-    def __init__(self, client: OpenAI) -> None:
-        self._client = client
+    def __init__(self, api: OpenAI) -> None:
+        self._api = api
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:  # noqa: ARG002 - the protocol's
         """Yield the one file: ids have no folders."""
-        if uri.removeprefix(SCHEME) and (found := self.head(uri)):
+        if _id(uri) and (found := self.head(uri)):
             yield found
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return size and ETag of a file, None when it is absent; a file never changes under its id."""
-        from openai import NotFoundError
-
-        file_id = uri.removeprefix(SCHEME)
-        with _errors(uri):
-            try:
-                found = self._client.files.retrieve(file_id)
-            except NotFoundError:
-                return None
+        try:
+            with openai_errors(uri):
+                found = self._api.files.retrieve(_id(uri))
+        except NotFound:
+            return None
         return ObjectInfo(uri, found.bytes or 0, f"{found.id}-{found.bytes}-{found.created_at}")
 
     def read(self, uri: str) -> Stored | None:
@@ -60,19 +58,21 @@ class OpenAIFiles:
             ConfigError: there is no such file, or the key is refused.
             RetriableError: the service stays away; also while reading.
         """
-        with _errors(uri):
-            response = self._client.files.with_streaming_response.content(uri.removeprefix(SCHEME))
-            return io.BufferedReader(_Content(response, uri), READ_BUFFER_BYTES)
+        try:
+            with openai_errors(uri):
+                response = self._api.files.with_streaming_response.content(_id(uri))
+                return io.BufferedReader(_Content(response, uri), READ_BUFFER_BYTES)
+        except NotFound:
+            cause = "OpenAI knows no such file; mend the id, or give the key of its own project"
+            raise ConfigError(f"{uri}: {cause}") from None
 
     def delete(self, uri: str) -> None:
         """Remove a file, if it is there."""
-        import openai
-
-        with _errors(uri), suppress(openai.NotFoundError):
-            self._client.files.delete(uri.removeprefix(SCHEME))
+        with suppress(NotFound), openai_errors(uri):
+            self._api.files.delete(_id(uri))
 
     def _refuse(self, uri: str, *_: object, **__: object) -> NoReturn:
-        """Raise ConfigError: nothing is written there."""
+        """Raise ConfigError: the files are only read."""
         raise ConfigError(f"{uri}: files at OpenAI are only read; give a location on S3 or of this machine")
 
     write = create = replace = upload = _refuse
@@ -93,7 +93,7 @@ class _Content(io.RawIOBase):
         if not self._rest:
             try:
                 self._rest = memoryview(next(self._chunks, b""))
-            except Exception as error:  # noqa: BLE001 - the client passes on what its transport raises, its own affair
+            except Exception as error:  # noqa: BLE001 - the client passes on whatever its transport raises
                 raise RetriableError(
                     f"{self._uri}: the transfer from OpenAI broke off ({type(error).__name__}); run again"
                 ) from None
@@ -108,24 +108,5 @@ class _Content(io.RawIOBase):
         super().close()
 
 
-@contextmanager
-def _errors(uri: str) -> Iterator[None]:
-    """Explain what the service says; its messages may quote the key, so they are not repeated."""
-    import openai
-
-    try:
-        yield
-    except openai.NotFoundError:
-        raise ConfigError(
-            f"{uri}: OpenAI knows no such file; mend the id, or give the key of its own project"
-        ) from None
-    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-        raise ConfigError(
-            f"{uri}: OpenAI refuses the key ({error.status_code}); mend openAI_key or the connection"
-        ) from None
-    except (openai.RateLimitError, openai.InternalServerError) as error:
-        raise RetriableError(f"{uri}: OpenAI answered {error.status_code}; run again later") from None
-    except openai.APIStatusError as error:
-        raise FatalError(f"{uri}: OpenAI answered {error.status_code}") from None
-    except openai.APIConnectionError:
-        raise RetriableError(f"{uri}: OpenAI does not answer; run again later") from None
+def _id(uri: str) -> str:
+    return uri.removeprefix(f"{SCHEME}://")

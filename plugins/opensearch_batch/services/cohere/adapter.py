@@ -1,8 +1,7 @@
 """Cohere's Embed Jobs: a dataset of texts, uploaded, becomes a dataset of texts with their embeddings.
 
-A row is one text, so a record has one input: with several, a record's predictions would stand in rows of their own, and
-nothing but this service would need to bring them together again. The record's id travels as a field that the job
-keeps. A row has no place for an error: one that failed has no embeddings.
+A row is one text, so a record has one input: several would be rows of their own, to be joined again for this service
+only. The record's id is a field that the job keeps. A row has no member for an error: a failed one has no embeddings.
 
 Source: Cohere's API reference (Datasets, Embed Jobs), and its Python package for what a dataset's parts are.
 """
@@ -51,7 +50,7 @@ class _Row(msgspec.Struct):
     embeddings: _Embeddings | None = None
 
 
-class Cohere:
+class CohereAdapter:
     """The adapter for Cohere embed jobs."""
 
     name = "cohere"
@@ -74,25 +73,25 @@ class Cohere:
         return str(parameters["model"])
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what shapes the embeddings beside the texts."""
+        """Return the parameters that shape the embeddings, beside the texts."""
         return {name: nested(parameters, name) for name in ("input_type", "embedding_types", "truncate")}
 
-    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - rows always keep the id
-        """Say that a row names its record."""
+    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - whatever the model
+        """Return ``by_id``."""
         return "by_id"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
         """Return the function that makes one row of a dataset: ``{"text", "record_id"}``."""
         return texts_line(self.line_form(parameters, inputs))
 
-    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:  # noqa: ARG002 - a dataset knows no model
-        """Return how a row is made."""
+    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:  # noqa: ARG002 - a dataset names no model
+        """Return the form of a row."""
         return LineForm.of({"text": msgspec.Raw(INPUTS), RECORD_ID: ID}, inputs)
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return where the embedding of the job's type stands.
+        """Return the path of the embedding, by the job's type.
 
         Raises:
             ConfigError: there is no such input.
@@ -101,20 +100,20 @@ class Cohere:
         return f"$.embeddings.{_embedding_type(parameters)}"
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:
-        """Return the job's name, by which an orphan is found: the folder, work prefix included, stands in it."""
+        """Return the job's name; the digest of the folder, work prefix included, is a part of it."""
         return f"{prefix}-{digest(folder)}-{submission}"
 
     def batch_predict_parameters(
         self,
         record: JobRecord,
         parameters: Mapping[str, Any],  # noqa: ARG002 - the connector's own are not overridden
-        inputs: Sequence[str] = (),  # noqa: ARG002 - they stand in the dataset
+        inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the dataset
     ) -> dict[str, Any]:
         """Return the uploaded dataset and the job's name."""
         return {DATASET: record.staged[DATASET], "name": record.name}
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
-        """Compare by dataset; before ML Commons refreshed a task it has the id alone, as has our own record."""
+        """Compare by dataset; by the id for a task that ML Commons has not refreshed yet, which has nothing else."""
         known = record.remote_job.get("job_id")
         if known is not None and remote_job.get("job_id") == known:
             return True
@@ -139,9 +138,9 @@ class Cohere:
             found = msgspec.json.decode(row, type=_Row)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return PredictionRow(None, "the row is no JSON object")
-        given = [] if found.embeddings is None else msgspec.structs.astuple(found.embeddings)
-        is_there = any(bytes(value) not in (b"", b"null") for value in given)
-        return PredictionRow(found.record_id, None if is_there else NO_EMBEDDINGS)
+        values = [] if found.embeddings is None else msgspec.structs.astuple(found.embeddings)
+        has_any = any(bytes(value) not in (b"", b"null") for value in values)
+        return PredictionRow(found.record_id, None if has_any else NO_EMBEDDINGS)
 
 
 def _embedding_type(parameters: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.objects import find
-from opensearch_batch.core.storage.openai_files import OpenAIFiles
+from opensearch_batch.services.openai.files import OpenAIFiles
 
 POLL_S = 0.01
 KEY = "sk-secret-0123456789"

@@ -1,21 +1,25 @@
-"""Datasets at Cohere, read as JSON Lines: their parts are Avro files, each row an object; and removed in the end."""
+"""Datasets at Cohere, read as JSON Lines: their parts are Avro files, a row an object each. Retention deletes them."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
-from typing import IO, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, NotFound, OutputUnusable, RetriableError
-from opensearch_batch.core.storage.cohere_errors import cohere_errors
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored
-from opensearch_batch.core.storage.single_floats import change_of
 from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.services.cohere.errors import cohere_errors
+from opensearch_batch.services.cohere.single_floats import change_of
 
-SCHEME = "cohere://"
+if TYPE_CHECKING:
+    from cohere import Client
+    from cohere.types import Dataset
+
+SCHEME = "cohere"
 TIMEOUT_S = 120.0
 
 
@@ -23,15 +27,15 @@ class CohereDatasets:
     """Datasets by id: ``cohere://<dataset id>``.
 
     Args:
-        client: a `cohere` client; base URL and key are its own.
+        api: a `cohere` client.
     """
 
-    def __init__(self, client: Any) -> None:  # noqa: ANN401 - cohere's client is imported where it is made
-        self._client = client
+    def __init__(self, api: Client) -> None:
+        self._api = api
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:  # noqa: ARG002 - the protocol's
         """Yield the one dataset: ids have no folders."""
-        if uri.removeprefix(SCHEME) and (found := self.head(uri)):
+        if _id(uri) and (found := self.head(uri)):
             yield found
 
     def head(self, uri: str) -> ObjectInfo | None:
@@ -63,26 +67,25 @@ class CohereDatasets:
             raise ConfigError(f"{uri}: Cohere knows no such dataset; mend the id, or give the key of its own account")
         parts = [str(part.url) for part in found.dataset_parts or []]
         if not parts:
-            # No rows must not look like an answer without rows.
+            # A dataset that is not ready must not read as one without rows.
             _refuse_unready(uri, str(found.validation_status))
         return io.BufferedReader(_Rows(uri, parts), READ_BUFFER_BYTES)
 
-    def _dataset(self, uri: str) -> Any | None:  # noqa: ANN401 - cohere's model of a dataset
-        from cohere.errors import NotFoundError
-
-        with cohere_errors(uri):
-            try:
-                return self._client.datasets.get(id=uri.removeprefix(SCHEME)).dataset
-            except NotFoundError:
-                return None
+    def _dataset(self, uri: str) -> Dataset | None:
+        try:
+            with cohere_errors(uri):
+                found: Dataset = self._api.datasets.get(id=_id(uri)).dataset
+        except NotFound:
+            return None
+        return found
 
     def delete(self, uri: str) -> None:
         """Remove a dataset, if it is there."""
         with suppress(NotFound), cohere_errors(uri):
-            self._client.datasets.delete(id=uri.removeprefix(SCHEME))
+            self._api.datasets.delete(id=_id(uri))
 
     def _refuse(self, uri: str, *_: object, **__: object) -> NoReturn:
-        """Raise ConfigError: nothing is written there."""
+        """Raise ConfigError: the datasets are only read."""
         raise ConfigError(f"{uri}: datasets at Cohere are only read; give a location on S3 or of this machine")
 
     write = create = replace = upload = _refuse
@@ -109,6 +112,10 @@ class _Rows(io.RawIOBase):
     def close(self) -> None:
         self._lines.close()
         super().close()
+
+
+def _id(uri: str) -> str:
+    return uri.removeprefix(f"{SCHEME}://")
 
 
 def _refuse_unready(uri: str, status: str) -> NoReturn:

@@ -1,7 +1,7 @@
 """OpenAI's Batch API: a file of requests, uploaded, becomes a file of answers and a file of errors, both by custom_id.
 
-Rows come in any order. A batch that expired keeps what it had done, which is paid for: where it has an output it counts
-as completed, and the rest is asked again (`repair`). One that somebody cancelled is cancelled, whatever it had done.
+Rows come in any order. A batch that expired keeps the answers it had, which are paid for: if it has an output, it
+counts as completed, and `repair` submits the rest again. A cancelled batch is cancelled, whatever answers it had.
 
 Source: OpenAI's API reference (Batch, Files), and the connector of "Batch predict" in the OpenSearch documentation.
 """
@@ -21,7 +21,7 @@ from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_line
 from opensearch_batch.services.parameters import nested_object
-from opensearch_batch.services.row_errors import provider_error
+from opensearch_batch.services.row_errors import prediction_row
 
 MIB = 1 << 20
 EMBEDDINGS, CHAT = "/v1/embeddings", "/v1/chat/completions"
@@ -38,11 +38,11 @@ _STATES: dict[str, State] = {
 }
 
 
-class _Row(msgspec.Struct):
-    custom_id: str | None = None
+class _Row(msgspec.Struct, rename={"record_id": "custom_id"}):
+    record_id: str | None = None
 
 
-class OpenAI:
+class OpenAIAdapter:
     """The adapter for OpenAI batches of embeddings and chat completions."""
 
     name = "openai"
@@ -68,11 +68,11 @@ class OpenAI:
         return str(parameters["model"])
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the endpoint; all else that shapes predictions stands in the input's lines."""
+        """Return the endpoint; all else that shapes predictions is in the input's lines."""
         return {"endpoint": _endpoint(parameters)}
 
-    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - rows always name their request
-        """Say that a row names its record."""
+    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - whatever the endpoint
+        """Return ``by_id``."""
         return "by_id"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
@@ -80,7 +80,7 @@ class OpenAI:
         return texts_line(self.line_form(parameters, inputs))
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:
-        """Return how a request is made."""
+        """Return the form of a request."""
         endpoint, texts = _endpoint(parameters), msgspec.Raw(INPUTS)
         own = {"input": [texts]} if endpoint == EMBEDDINGS else {"messages": [{"role": "user", "content": texts}]}
         body = {"model": self.model(parameters), **_extra(parameters), **own}
@@ -89,7 +89,7 @@ class OpenAI:
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return where in an answer's body the prediction stands.
+        """Return the path of the prediction in an answer's body.
 
         Raises:
             ConfigError: there is no such input.
@@ -107,17 +107,17 @@ class OpenAI:
         self,
         record: JobRecord,
         parameters: Mapping[str, Any],
-        inputs: Sequence[str] = (),  # noqa: ARG002 - they stand in the file
+        inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the input's lines
     ) -> dict[str, Any]:
         """Return the uploaded file and the endpoint."""
         return {FILE: record.staged[FILE], "endpoint": _endpoint(parameters)}
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
-        """Compare by the file, which was uploaded for this job alone."""
+        """Compare by the file, which was uploaded for this job only."""
         return FILE in record.staged and remote_job.get(FILE) == record.staged[FILE]
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
-        """Read status; a batch that expired but kept some answers is completed in part."""
+        """Read status; an expired batch with an output is completed in part."""
         status = str(remote_job.get("status"))
         state, reason = _STATES.get(status, "RUNNING"), _reason(remote_job)
         if state == "EXPIRED" and remote_job.get("output_file_id"):
@@ -133,11 +133,7 @@ class OpenAI:
 
     def row(self, row: bytes) -> PredictionRow:
         """Read custom_id, and the error in place of an answer."""
-        try:
-            name = msgspec.json.decode(row, type=_Row).custom_id
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return PredictionRow(None, "the row is no JSON object")
-        return PredictionRow(name, provider_error(row))
+        return prediction_row(row, _Row)
 
 
 def _endpoint(parameters: Mapping[str, Any]) -> str:
@@ -148,7 +144,7 @@ def _endpoint(parameters: Mapping[str, Any]) -> str:
 
 
 def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `parameters.body` adds to each request's body."""
+    """Return the members that `parameters.body` adds to each request's body."""
     return nested_object(parameters, "body", default={})
 
 

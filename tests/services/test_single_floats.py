@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.storage.single_floats import change_of, shortest
+from opensearch_batch.services.cohere.single_floats import change_of, shortest
 
 SINGLE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 

@@ -12,8 +12,8 @@ import pytest
 
 from include.local_stack.ai_services.model import MiniLM
 from opensearch_batch.core.errors import BatchError, ConfigError, OutputUnusable, RetriableError, Throttled
-from opensearch_batch.core.storage.cohere_datasets import CohereDatasets
 from opensearch_batch.core.storage.objects import find
+from opensearch_batch.services.cohere.datasets import CohereDatasets
 from tests.local_stack.ai_services.conftest import ai_model, ai_model_dir, ai_running, ai_stand
 from tests.local_stack.ai_services.stand import SECRET_KEY, Stand, wait_until
 
