@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,14 +14,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.runs.run_account import RunAccount, RunCounts
-from opensearch_batch.notifications.alerts import News, alert_of_failure, tell
-from opensearch_batch.operators.reconcile import news_of
+from opensearch_batch.notifications.alerts import Alert, failure_notifier, send
 
-NEWS = News("books", "manual__1", "dead_letters", "3 dead letters of 10 records: s3://w/<x>/")
-log = logging.getLogger(__name__)
+ALERT = Alert("books", "manual__1", "dead_letters", "3 dead letters of 10 records: s3://w/<x>/")
 
 
 class Mail:
@@ -78,8 +78,10 @@ def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str | No
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             found.append((self.path, self.headers["Authorization"], body))
-            self.send_response(204)
+            refused = self.path.startswith("/refused/")
+            self.send_response(500 if refused else 204)
             self.end_headers()
+            self.wfile.write(b"no-such-hook" if refused else b"")
 
         def log_message(self, *_: object) -> None:
             """Stay quiet."""
@@ -99,7 +101,7 @@ def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str | No
 
 def test_a_mail_tells_what_happened(mail: Mail) -> None:
     """To everybody named, with nothing in it that a mail program could take for markup."""
-    tell(Alerts(email=["a@example.com", "b@example.com"]), NEWS, log)
+    send(Alerts(email=["a@example.com", "b@example.com"]), ALERT)
     mail.close()
     message = message_from_string(mail.text)
     assert message["Subject"] == "books: dead letters in run manual__1"
@@ -110,27 +112,53 @@ def test_a_mail_tells_what_happened(mail: Mail) -> None:
 
 def test_a_post_tells_what_happened(posted: list[Any]) -> None:
     """As JSON, with the connection's password as its token."""
-    tell(Alerts(webhook="hook"), NEWS, log)
+    send(Alerts(webhook="hook"), ALERT)
     ((path, authorization, body),) = posted
     assert (path, authorization) == ("/hooks/1", "Bearer token-of-hook")
-    assert body == {"pipeline": "books", "run_id": "manual__1", "event": "dead_letters", "text": NEWS.text}
+    assert body == {"pipeline": "books", "run_id": "manual__1", "event": "dead_letters", "text": ALERT.text}
 
 
 def test_what_fails_is_logged_and_stops_nothing(posted: list[Any], caplog: pytest.LogCaptureFixture) -> None:
     """There is no mail server; the POST goes out all the same. The log holds no address and no token."""
-    tell(Alerts(email=["a@example.com"], webhook="hook"), NEWS, log)
+    send(Alerts(email=["a@example.com"], webhook="hook"), ALERT)
     assert len(posted) == 1
-    assert "nobody could be told of books: dead letters in run manual__1" in caplog.text
+    assert "could not send the alert 'books: dead letters in run manual__1'" in caplog.text
     assert "example.com" not in caplog.text
+
+
+def test_a_webhook_that_fails_is_logged_without_its_url(
+    posted: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: Any
+) -> None:
+    """Neither a refused connection nor an error response quotes the URL, the token or the response, at any level."""
+    extra = {"conn_type": "http", "password": "token-of-hook"}
+    monkeypatch.setenv("AIRFLOW_CONN_AWAY", json.dumps({**extra, "host": "http://127.0.0.1:9/hooks/secret-path"}))
+    refusing = json.loads(os.environ["AIRFLOW_CONN_HOOK"])["host"].replace("/hooks/1", "/refused/secret-path")
+    monkeypatch.setenv("AIRFLOW_CONN_REFUSED", json.dumps({**extra, "host": refusing}))
+    with caplog.at_level(logging.DEBUG), capture_logs() as entries:
+        logging.getLogger("urllib3").setLevel(logging.INFO)
+        for name in ("away", "refused"):
+            send(Alerts(webhook=name), ALERT)
+    assert posted[0][0] == "/refused/secret-path"
+    lines = [line for line in caplog.messages if "could not send the alert" in line]
+    assert [line.rpartition(" ")[2] for line in lines] == ["ConnectionError", "AirflowException"]
+    captured = capsys.readouterr()
+    logged = f"{caplog.text} {entries} {captured.out} {captured.err}"
+    assert not [secret for secret in ("secret-path", "token-of-hook", "no-such-hook") if secret in logged]
+
+
+def test_an_alert_is_no_template(posted: list[Any]) -> None:
+    """It may quote a record, which Airflow would else render."""
+    send(Alerts(webhook="hook"), Alert("books", "r", "failed", "{{ 6 * 7 }}"))
+    assert posted[0][2]["text"] == "{{ 6 * 7 }}"
 
 
 def test_a_failed_run_is_told(posted: list[Any]) -> None:
     """Airflow calls it with the run; who wants to know nothing has no such call."""
-    told = alert_of_failure(Alerts(webhook="hook"))
+    told = failure_notifier(Alerts(webhook="hook"))
     assert told is not None
     told({"dag_run": SimpleNamespace(dag_id="books", run_id="r"), "reason": "task_failure"})
     assert posted[0][2] == {"pipeline": "books", "run_id": "r", "event": "failed", "text": "task_failure"}
-    assert alert_of_failure(Alerts()) is None
+    assert failure_notifier(Alerts()) is None
 
 
 @pytest.mark.parametrize(
@@ -144,7 +172,7 @@ def test_a_failed_run_is_told(posted: list[Any]) -> None:
         ),
         (
             RunCounts(read=9, unrouted=9),
-            [("unrouted", "9 records unrouted, all of them: ingest.when holds for none; mend it")],
+            [("unrouted", "9 records unrouted, all of them: ingest.when holds for none; correct it")],
         ),
     ],
 )
@@ -152,4 +180,4 @@ def test_of_a_run_that_ended_well_is_told_what_somebody_has_to_do(
     counts: RunCounts, told: list[tuple[str, str]]
 ) -> None:
     """Records that `when` keeps out are no news, unless it keeps out all of them."""
-    assert list(news_of(RunAccount("books", "r", "s3://d/", counts, ["s3://w/d/"]))) == told
+    assert list(RunAccount("books", "r", "s3://d/", counts, ["s3://w/d/"]).alerts()) == told

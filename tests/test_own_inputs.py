@@ -16,7 +16,7 @@ from opensearch_batch.core.types.job import Accepted, End, JobRecord, ResubmitRe
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.operators import submission
-from opensearch_batch.operators.submission import JobTerms, Submit
+from opensearch_batch.operators.submission import JobSubmitter, JobTerms
 from opensearch_batch.services.registry import adapter_of
 
 INPUT = "s3://in/a.jsonl"
@@ -50,8 +50,8 @@ class Job:
         return SimpleNamespace(ml=SimpleNamespace(model=lambda _: model, batch_predict=pay))
 
     def submit(self, asked: ResubmitRequest = ResubmitRequest()) -> JobRecord:  # noqa: B008 - frozen
-        """Submit it."""
-        done = Submit(Layout("s3://work", "p"), JobTerms("sagemaker", "m")).run(self.shard, asked)
+        """JobSubmitter it."""
+        done = JobSubmitter(Layout("s3://work", "p"), JobTerms("sagemaker", "m")).run(self.shard, asked)
         assert isinstance(done, tuple)
         return done[1]
 

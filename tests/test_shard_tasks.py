@@ -44,7 +44,7 @@ class Prepares:
             **how,
         )
         dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run)
-        ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+        ti: Any = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
         operator.execute({"params": {}, "dag_run": dag_run, "ti": ti})
         return load_manifest(self.runs.objects, pushed["run"]["manifest"])
 
@@ -62,7 +62,7 @@ class Prepares:
         polled = {"task_id": "t", "state": "COMPLETED", "outputs": [f"{self.runs.work.job(shard.job)}/output/1/x.out"]}
         found = {"poll": polled, "repair": None}
         dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run)
-        ti = SimpleNamespace(map_index=0, xcom_pull=lambda task_ids, map_indexes: found[task_ids])  # noqa: ARG005 - one
+        ti: Any = SimpleNamespace(map_index=0, xcom_pull=lambda task_ids, map_indexes: found[task_ids])  # noqa: ARG005 - one
         return operator.execute({"params": {}, "dag_run": dag_run, "ti": ti})
 
 

@@ -17,7 +17,7 @@ from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.operators import submission
-from opensearch_batch.operators.submission import JobTerms, Submit
+from opensearch_batch.operators.submission import JobSubmitter, JobTerms
 from opensearch_batch.triggers import submission as trigger
 from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
@@ -71,16 +71,16 @@ def test_a_slot_that_cannot_be_had_ends_the_wait(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.fixture
-def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Submit, LocalFiles]:
+def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[JobSubmitter, LocalFiles]:
     """What submits a pipeline's jobs, with a folder for a store; the cluster is for who submits indeed."""
     store, ml = LocalFiles(tmp_path), SimpleNamespace(model=lambda _: None)
     monkeypatch.setattr(submission, "object_storage", lambda _: store)
     monkeypatch.setattr(submission, "OpenSearchMLHook", lambda _: SimpleNamespace(ml=ml))
     monkeypatch.setattr(submission, "client_of", lambda *_, **__: None)
-    return Submit(Layout("s3://work", "p"), JobTerms("openai", "m")), store
+    return JobSubmitter(Layout("s3://work", "p"), JobTerms("openai", "m")), store
 
 
-def test_a_job_that_is_found_is_taken(submits: tuple[Submit, LocalFiles]) -> None:
+def test_a_job_that_is_found_is_taken(submits: tuple[JobSubmitter, LocalFiles]) -> None:
     """So that no other run removes its outputs before this one has ingested them."""
     submit, store = submits
     assert JobRecords(store, "s3://work/jobs/k").write(record(End("COMPLETED", 1.0)), over=None)

@@ -18,7 +18,7 @@ from opensearch_batch.dag_factory.pipelines import is_surely_ours, pipelines
 from opensearch_batch.hooks import file_connections
 from opensearch_batch.hooks.connections import connection
 from opensearch_batch.hooks.file_connections import connection_at
-from opensearch_batch.operators.data_prepper.prepare import NOTHING
+from opensearch_batch.operators.scan import NO_WORK
 
 INCLUDE = Path(__file__).resolve().parents[2] / "include"
 SAMPLE = INCLUDE / "samples" / "data_prepper" / "sagemaker_batch_job.yaml"
@@ -138,7 +138,7 @@ def test_names_that_are_no_dag_ids_take_no_other_pipeline_with_them(tmp_path: Pa
     assert one.startswith(f"{tmp_path / 'a.yaml'}:6 my pipeline: a pipeline's name is its DAG's id: ")
     assert one.endswith("; write my-pipeline")
     assert other.startswith(
-        f"{tmp_path / 'our passages.yaml'}:1 pipeline: rename the file, because its name is its DAG"
+        f"{tmp_path / 'our passages.yaml'}:1 pipeline: the file name is the DAG id, and it is not valid: "
     )
     assert other.endswith("; write our-passages")
 
@@ -174,7 +174,7 @@ def test_a_run_whose_scan_failed_is_no_success(sample: DAG) -> None:
     with pytest.raises(AirflowFailException, match="prepare failed"):
         reconcile.execute({"ti": SpecStruct(None)})
     with pytest.raises(AirflowSkipException):
-        reconcile.execute({"ti": SpecStruct(NOTHING)})
+        reconcile.execute({"ti": SpecStruct(NO_WORK)})
 
 
 def test_a_password_of_the_file_is_in_no_dag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, Shard
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.operators import ingest, prepare, publish
-from opensearch_batch.operators.base import asked_in, run_key_of
+from opensearch_batch.operators.base import resubmit_request, run_key_of
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
@@ -56,7 +56,7 @@ class Ti:
         self.pushed[key] = value
 
 
-def context_of(run_id: str = "manual__1", ti: Any = None, **params: Any) -> dict[str, Any]:
+def context_of(run_id: str = "manual__1", ti: Any = None, **params: Any) -> Any:
     """Return what a task is given in a run of one partition."""
     run = SimpleNamespace(dag_id=NAME, partition_key="2026-11-01", logical_date=None, run_id=run_id)
     return {"dag_run": run, "ti": ti or Ti(), "params": params}
@@ -124,7 +124,7 @@ def test_a_trial_leaves_the_source_news(
 
 def asked(run_id: str, *, max_tries: int = 2, force: bool = False) -> ResubmitRequest:
     """Return what is asked in a task with two retries."""
-    return asked_in(context_of(run_id, SimpleNamespace(max_tries=max_tries), force=force), 2)
+    return resubmit_request(context_of(run_id, SimpleNamespace(max_tries=max_tries), force=force), 2)
 
 
 def ended(asked: ResubmitRequest, state: Any) -> JobRecord:

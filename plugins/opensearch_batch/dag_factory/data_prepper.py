@@ -17,12 +17,12 @@ from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.opensearch.client import address_of
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.hooks.file_connections import MODEL, SOURCE, file_conn_id
-from opensearch_batch.notifications.alerts import alert_of_failure
-from opensearch_batch.operators.data_prepper.batch_predict import OpenSearchScanBatchPredictOperator
-from opensearch_batch.operators.data_prepper.ingest import OpenSearchWorkItemIngestOperator
-from opensearch_batch.operators.data_prepper.prepare import OpenSearchScannedRowsOperator, OpenSearchScanOperator
-from opensearch_batch.operators.data_prepper.reconcile import OpenSearchScanReconcileOperator
+from opensearch_batch.notifications.alerts import failure_notifier
+from opensearch_batch.operators.batch_predict import OpenSearchScanBatchPredictOperator
+from opensearch_batch.operators.ingest import OpenSearchScanIngestOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
+from opensearch_batch.operators.reconcile import OpenSearchScanReconcileOperator
+from opensearch_batch.operators.scan import OpenSearchScanPrepareOperator, OpenSearchScanRowsOperator
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 
 RUNS_AT_ONCE = 16
@@ -54,7 +54,7 @@ def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
         tags=["opensearch", "data-prepper", *([compiled.ml.service_name] if compiled.ml else []), *file.own.tags],
         params=_form(),
         default_args={"owner": file.own.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},
-        on_failure_callback=alert_of_failure(file.own.alerts),
+        on_failure_callback=failure_notifier(file.own.alerts),
         doc_md=_doc(compiled),
     ) as dag:
         _lay_out(compiled)
@@ -94,7 +94,7 @@ def _doc(compiled: CompiledPipeline) -> str:
 def _lay_out(compiled: CompiledPipeline) -> None:
     path, name = compiled.file.path, compiled.pipeline.name
     here: dict[str, Any] = {"file": str(path), "pipeline": name}
-    prepare = OpenSearchScanOperator(task_id="prepare", **here)
+    prepare = OpenSearchScanPrepareOperator(task_id="prepare", **here)
     reconcile = OpenSearchScanReconcileOperator(
         task_id="reconcile",
         alerts=compiled.file.own.alerts,
@@ -113,9 +113,9 @@ def _lay_out(compiled: CompiledPipeline) -> None:
             _of_shard(compiled, shard, here)
 
         shard.expand(shard=prepare.output) >> reconcile
-    rows = OpenSearchScannedRowsOperator(task_id="rows")
+    rows = OpenSearchScanRowsOperator(task_id="rows")
     prepare >> rows
-    OpenSearchWorkItemIngestOperator.partial(task_id="ingest_rows", **here).expand(work_item=rows.output) >> reconcile
+    OpenSearchScanIngestOperator.partial(task_id="ingest_rows", **here).expand(work_item=rows.output) >> reconcile
 
 
 def _assets(compiled: CompiledPipeline) -> list[tuple[str, Asset]]:
@@ -145,4 +145,4 @@ def _of_shard(compiled: CompiledPipeline, shard: Any, here: dict[str, Any]) -> N
     )
     own = compiled.file.own
     ended = OpenSearchMLTaskSensor(task_id="poll", poll_every_s=own.poll_every_s, deadline_s=own.deadline_s, **shared)
-    submitted >> ended >> OpenSearchWorkItemIngestOperator(task_id="ingest", work_item=shard, poll="poll", **here)
+    submitted >> ended >> OpenSearchScanIngestOperator(task_id="ingest", work_item=shard, poll="poll", **here)

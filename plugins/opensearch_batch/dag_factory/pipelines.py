@@ -17,7 +17,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
 from opensearch_batch.dag_factory.forms import form_of, of_service, source_of
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
-from opensearch_batch.notifications.alerts import alert_of_failure
+from opensearch_batch.notifications.alerts import failure_notifier
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import OpenSearchPrepareOperator, without_credential
@@ -110,7 +110,7 @@ def pipeline_dag(path: Path) -> DAG:
         tags=["opensearch", *spec.batch_predict.models, *spec.tags],
         params=form_of(spec),
         default_args={"owner": spec.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},
-        on_failure_callback=alert_of_failure(spec.alerts),
+        on_failure_callback=failure_notifier(spec.alerts),
         doc_md=_doc(file),
     ) as dag:
         _Stages(file).lay_out()
@@ -201,7 +201,7 @@ class _Stages:
             include=spec.source.include,
             exclude=spec.source.exclude,
             source_format=spec.source.format,
-            ready_made=not spec.source.prepare,
+            passthrough=not spec.source.prepare,
             on_empty=spec.source.on_empty,
             watched=self._own if spec.when.new_objects else None,
             limit="{{ params.max_records or '' }}",

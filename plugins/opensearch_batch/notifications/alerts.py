@@ -1,20 +1,24 @@
-"""Who has to know is told when a run fails, leaves dead letters or writes nothing: by mail, and by POST."""
+"""Alerts by mail and by POST when a run fails, leaves dead letters or writes nothing, sent by the providers' notifiers.
+
+An alert that cannot be sent fails neither the run nor the other alert, and no log shows an address or a key.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
+from airflow.sdk import BaseNotifier, Context
 
 from opensearch_batch.core.pipeline.spec import Alerts
 
 SMTP_CONN_ID = "smtp_default"
-TIMEOUT_S = 30.0
+log = logging.getLogger(__name__)
 
 
-class News(msgspec.Struct, frozen=True):
-    """What is told: `event` is ``failed``, ``dead_letters``, ``unrouted``, or ``gone`` of a Data Prepper pipeline."""
+class Alert(msgspec.Struct, frozen=True):
+    """What is sent: `event` is ``failed``, ``dead_letters``, ``unrouted``, or ``gone`` of a Data Prepper pipeline."""
 
     pipeline: str
     run_id: str
@@ -23,62 +27,58 @@ class News(msgspec.Struct, frozen=True):
 
     @property
     def subject(self) -> str:
-        """One line of it."""
+        """The alert in one line."""
         return f"{self.pipeline}: {self.event.replace('_', ' ')} in run {self.run_id}"
 
 
-def alert_of_failure(alerts: Alerts) -> Callable[[Any], None] | None:
-    """Return what Airflow calls when a run failed, None where nobody wants to know."""
-    if not (alerts.email or alerts.webhook):
-        return None
+class FailureNotifier(BaseNotifier):
+    """Sends the alert ``failed``; to be used as `on_failure_callback` of a DAG.
 
-    def failed(context: Any) -> None:  # noqa: ANN401 - Airflow's context
-        import logging
+    Args:
+        alerts: the recipients.
+    """
 
+    def __init__(self, alerts: Alerts) -> None:
+        super().__init__()
+        self.alerts = alerts
+
+    def notify(self, context: Context) -> None:
+        """Send the alert."""
         run = context["dag_run"]
-        tell(
-            alerts,
-            News(run.dag_id, run.run_id, "failed", str(context.get("reason") or "")),
-            logging.getLogger(__name__),
-        )
-
-    return failed
+        send(self.alerts, Alert(run.dag_id, run.run_id, "failed", str(context.get("reason") or "")))
 
 
-def tell(alerts: Alerts, news: News, log: Any) -> None:  # noqa: ANN401 - Airflow's logger is structlog's
-    """Tell everybody; that one way fails neither stops the other nor fails the run."""
-    ways: list[Callable[[], None]] = []
+def failure_notifier(alerts: Alerts) -> FailureNotifier | None:
+    """Return the notifier of failed runs, None without recipients."""
+    return FailureNotifier(alerts) if alerts.email or alerts.webhook else None
+
+
+def send(alerts: Alerts, alert: Alert) -> None:
+    """Send an alert to all recipients."""
+    notifiers: list[Callable[[], BaseNotifier]] = []
     if alerts.email:
-        ways.append(lambda: _mail(alerts.email, news))
+        notifiers.append(lambda: _mail(alerts.email, alert))
     if alerts.webhook:
-        ways.append(lambda: _post(str(alerts.webhook), news))
-    for way in ways:
+        notifiers.append(lambda: _post(str(alerts.webhook), alert))
+    for notifier in notifiers:
         try:
-            way()
-        except Exception as error:  # noqa: BLE001 - whatever a mail server or a connection is up to
-            # A trace would quote addresses and keys.
-            log.error("nobody could be told of %s: %s", news.subject, type(error).__name__)  # noqa: TRY400 - as it says
+            # Not called itself: that would render the alert, which may quote a record, as a template.
+            notifier().notify({})
+        except Exception as error:  # noqa: BLE001 - a mail server or a connection may fail in any way
+            # A trace would show addresses and keys.
+            log.error("could not send the alert %r: %s", alert.subject, type(error).__name__)  # noqa: TRY400 - as above
 
 
-def _mail(addresses: list[str], news: News) -> None:
-    from airflow.providers.smtp.hooks.smtp import SmtpHook
-
-    with SmtpHook(smtp_conn_id=SMTP_CONN_ID) as hook:
-        hook.send_email_smtp(to=addresses, subject=news.subject, html_content=_html(news))
-
-
-def _html(news: News) -> str:
+def _mail(addresses: list[str], alert: Alert) -> BaseNotifier:
     from html import escape
 
-    return f"<p>{escape(news.subject)}</p><p>{escape(news.text)}</p>"
+    from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+
+    content = f"<p>{escape(alert.subject)}</p><p>{escape(alert.text)}</p>"
+    return SmtpNotifier(to=addresses, subject=alert.subject, html_content=content, smtp_conn_id=SMTP_CONN_ID)
 
 
-def _post(conn_id: str, news: News) -> None:
-    import requests
+def _post(conn_id: str, alert: Alert) -> BaseNotifier:
+    from opensearch_batch.notifications.webhook import WebhookNotifier
 
-    from opensearch_batch.hooks.connections import base_url, connection
-
-    found = connection(conn_id, "http")
-    headers = {"Authorization": f"Bearer {found.password}"} if found.password else {}
-    answer = requests.post(base_url(found) or "", json=msgspec.to_builtins(news), headers=headers, timeout=TIMEOUT_S)
-    answer.raise_for_status()
+    return WebhookNotifier(conn_id, msgspec.to_builtins(alert))

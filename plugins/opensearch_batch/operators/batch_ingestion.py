@@ -1,7 +1,7 @@
-"""batch_ingestion: a `_batch_ingestion` request as a task. Keys come from Airflow connections, never from the request.
+"""Runs a `_batch_ingestion` request as a task. Keys come from Airflow connections, never from the request.
 
-A request is stored with the run, in Airflow's database, and shown in its pages: a credential in it would be, too. And
-who may start a run must not thereby read the worker's own files: sources are in S3 or at OpenAI.
+Airflow stores a request with its run and shows it in the UI, so a credential in it is refused. Local files are refused
+too: permission to start a run must not include permission to read the worker's files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Context
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.engine import ingest_request
@@ -21,14 +21,14 @@ from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
-from opensearch_batch.operators.base import errors_end_the_task, forced, run_key_of, summary, work_of
+from opensearch_batch.operators.base import final_errors_fail_the_task, is_forced, layout_of, run_key_of, summary
 from opensearch_batch.services.openai import CONN_ID
 from opensearch_batch.services.registry import row_error
 
 WORK = "s3://opensearch-batch"
-# What a run is told beside the request.
+# Members of a run's conf that are no members of the request.
 SETTINGS = frozenset({"opensearch_conn_id", "aws_conn_id", "openai_conn_id", "work", "force"})
-# The request's `data_source` in a form: one field each.
+# The members of the request's `data_source`, which the form has as fields of their own.
 DATA_SOURCE_FIELDS = ("type", "source")
 LOG_EVERY_ROWS = 100_000
 
@@ -37,7 +37,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
     """Run a `_batch_ingestion` request.
 
     Returns ``{index, state, counts: {read, indexed, unchanged, dead_letters, joined, …}, report, dead_letters}``; the
-    last two are locations. What a killed or cleared task had settled is not written again, and the same request again
+    last two are locations. What a killed or cleared task had finished is not written again, and the same request again
     writes nothing.
 
     Args:
@@ -48,9 +48,9 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         openai_conn_id: type ``http`` or ``generic``; its password is OpenAI's key, its host the API's URL, if another.
 
     Raises:
-        ConfigError: when the DAG is made: `request` holds a credential.
-        AirflowFailException: the request cannot work, or a source is damaged.
-        RetriableError: a server was away; the retry goes on where this attempt stopped.
+        ConfigError: `request` holds a credential; raised when the DAG is parsed.
+        AirflowFailException: the request is invalid, or a source is damaged.
+        RetriableError: a server did not respond; the retry continues where this attempt stopped.
     """
 
     template_fields = ("request", "work", "opensearch_conn_id", "aws_conn_id", "openai_conn_id")
@@ -67,7 +67,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
-        # Airflow stores templated fields before it runs the task.
+        # Airflow stores template fields before it runs the task.
         refuse_credential(request or {})
         self.request = request
         self.work = work
@@ -75,33 +75,33 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         self.aws_conn_id = aws_conn_id
         self.openai_conn_id = openai_conn_id
 
-    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
-        """Ingest what the request names."""
-        with errors_end_the_task():
-            body = self.request or request_of(context["dag_run"].conf or {}, context["params"])
-            batch = remote_only(body)
-            work = work_of(batch.work or self.work, context)
-            store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.openai_conn_id, services=["openai"])
-            report = ingest_request(
-                batch,
-                store,
-                OpenSearchMLHook(self.opensearch_conn_id).cluster,
-                work=f"{work.root}/{work.pipeline}/ingested",
-                row_error=row_error(),
-                force=forced(context),
-                on_progress=_Progress(self),
-            )
-            where = report_location(work, run_key_of(context), context["ti"])
-            save(store, where, report)
+    @final_errors_fail_the_task()
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the request."""
+        body = self.request or request_of(context["dag_run"].conf or {}, context["params"])
+        batch = remote_only(body)
+        layout = layout_of(batch.work or self.work, context)
+        store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.openai_conn_id, services=["openai"])
+        report = ingest_request(
+            batch,
+            store,
+            OpenSearchMLHook(self.opensearch_conn_id).cluster,
+            work=f"{layout.root}/{layout.pipeline}/ingested",
+            row_error=row_error(),
+            force=is_forced(context),
+            on_progress=_Progress(self),
+        )
+        uri = _report_uri(layout, context)
+        save(store, uri, report)
         for remark in report.remarks:
             self.log.warning(remark)
-        found = summary(report, where)
-        self.log.info("%s: %s, %s; report %s", report.index, report.state, found["counts"], where)
-        return found
+        returned = summary(report, uri)
+        self.log.info("%s: %s, %s; report %s", report.index, report.state, returned["counts"], uri)
+        return returned
 
 
 class _Progress:
-    """Logs how far a long ingest is."""
+    """Logs the progress of a long ingest."""
 
     def __init__(self, operator: BaseOperator) -> None:
         self._operator = operator
@@ -116,10 +116,10 @@ class _Progress:
 
 
 def request_of(conf: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the request a run asks for.
+    """Return the request of a run: its conf, or its params if the conf has no member of a request.
 
-    As soon as `conf` names any member of it, it is the whole request: the params' defaults are an example, and must
-    not fill in what a request leaves out. The form sends all members. ``type`` and ``source`` stand for `data_source`.
+    The params' defaults are an example and must not complete a request in the conf; the form sends all members.
+    ``type`` and ``source`` are the members of `data_source`.
     """
     given = {name: value for name, value in conf.items() if name not in SETTINGS and value is not None}
     body = given or {name: value for name, value in params.items() if name not in SETTINGS and value is not None}
@@ -128,33 +128,34 @@ def request_of(conf: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, 
 
 
 def refuse_credential(body: Mapping[str, Any]) -> None:
-    """Raise ConfigError when a request holds a credential; its values are not repeated."""
+    """Raise ConfigError if a request holds a credential; the error does not quote it."""
     if body.get("credential"):
         raise ConfigError(
-            "credential: Airflow would store it with the run; take it out, and name Airflow connections that hold "
-            "the keys: aws_conn_id for S3, openai_conn_id for OpenAI"
+            "credential: Airflow would store it with the run; remove it, and name Airflow connections that hold the "
+            "keys: aws_conn_id for S3, openai_conn_id for OpenAI"
         )
 
 
 def remote_only(body: Mapping[str, Any]) -> BatchIngestion:
-    """Read a request whose sources, dead letters and keys are nothing of the worker's or the request's own.
+    """Parse a request that uses neither local files nor a credential of its own.
 
     Raises:
-        ConfigError: it holds a credential, names local files, or cannot work.
+        ConfigError: it does, or it is invalid.
     """
     refuse_credential(body)
     batch = parse_request(body)
     if batch.type == "local":
         raise ConfigError(
-            "data_source.type: 'local' would read the worker's own files; put them into S3 and give type s3, or run "
-            "the request with the command line"
+            "data_source.type: 'local' would read the worker's own files; copy them to S3 and give type s3, or run the "
+            "request with the command line"
         )
     if batch.dead_letters is not None:
         split_uri(batch.dead_letters)
     return batch
 
 
-def report_location(work: Layout, run_key: str, ti: Any) -> str:  # noqa: ANN401 - Airflow's task instance
-    """Return where a task accounts for its run."""
-    mapped = "" if ti.map_index < 0 else f"-{ti.map_index}"
-    return f"{work.run(run_key)}/{ti.task_id}{mapped}.json"
+def _report_uri(layout: Layout, context: Context) -> str:
+    """Return the location of this task's report."""
+    ti = context["ti"]
+    mapped = "" if ti.map_index is None or ti.map_index < 0 else f"-{ti.map_index}"
+    return f"{layout.run(run_key_of(context))}/{ti.task_id}{mapped}.json"

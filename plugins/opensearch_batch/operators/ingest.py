@@ -1,20 +1,25 @@
-"""ingest: what a shard's jobs answered -> field map -> index; every record is indexed, or a dead letter."""
+"""Stage ingest: writes what jobs answered into the index; each record becomes a document or a dead letter."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, OpType
+from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.ingest.prediction_map import over_sources
 from opensearch_batch.core.ingest.request import IngestRequest, LoadSettings, OnUnmatched
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
+from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.jobs.repair import answers_of
+from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.runs.outbox import Note, note_writing
 from opensearch_batch.core.storage.manifests import load_manifest
+from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.transform.field_map import OnMissing
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.ai_services import outputs_store
@@ -22,51 +27,94 @@ from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
-from opensearch_batch.operators.base import errors_end_the_task, forced, job_result, run_key_of, summary, work_of
+from opensearch_batch.operators.base import (
+    final_errors_fail_the_task,
+    is_forced,
+    job_result,
+    layout_of,
+    run_key_of,
+    summary,
+)
+from opensearch_batch.operators.scan import ScanOperator
 from opensearch_batch.services.registry import adapter_of
 
+if TYPE_CHECKING:
+    from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 
-class OpenSearchBatchIngestOperator(BaseOperator):
+
+class IngestOperator(BaseOperator):
+    """Base of the `ingest` stages: logs the reports of an ingest, and fills in the links."""
+
+    operator_extra_links = (IndexLink(), DeadLettersLink())
+    ui_color = "#e6f4ea"
+
+    def _show(
+        self,
+        what: str,
+        reports: Sequence[IngestReport],
+        cluster: Callable[[int], Cluster],
+        store: Callable[[], S3Objects],
+    ) -> None:
+        """Log the reports, one for each sink; link the first index and the first dead letters.
+
+        Args:
+            what: names what was ingested.
+            reports: the reports.
+            cluster: returns the cluster of a sink, by its number.
+            store: returns the object storage of the dead letters.
+        """
+        number = next((number for number, report in enumerate(reports) if report.index), None)
+        if number is not None:
+            self.index_url = cluster(number).search_url(reports[number].index)
+        dead_letters = next((report.dead_letters for report in reports if report.dead_letters), None)
+        if dead_letters:
+            self.dead_letters_url = store().browse_url(dead_letters)
+        for report in reports:
+            for remark in report.remarks:
+                self.log.warning("%s", remark)
+            self.log.info("%s into %s: %s", what, report.index, report.counts)
+
+
+class OpenSearchBatchIngestOperator(IngestOperator):
     """Ingest one shard's predictions.
 
     Returns ``{counts: {read, indexed, unchanged, dead_letters, …}, report, dead_letters}``; the last two are locations.
     A source that is in the index already is counted as unchanged and not written again.
 
     Args:
-        shard: the shard `prepare` returned.
+        shard: the shard that `prepare` returned.
         work: the same as in `prepare`.
         service: the AI service.
         index: the index.
         field_map: field name -> ``$.path`` in a record, ``prediction[0]``, or a path in the service's own rows; ``_id``
             names the document id.
         ingest_fields: paths kept under their own last name.
-        processors: Data Prepper's, in place of a field map: what they make of a row that holds its record.
-        when: beside them, which rows are written.
-        poll: the task id of the stage whose XCom (of the same map index) names the outputs.
-        repair: the task id of the stage whose XCom names the account of further jobs, if there were any.
-        op_type: ``index`` replaces a document, ``create`` leaves one that is there, ``upsert`` adds to it.
-        on_missing: what a mapped path does that a record lacks, by field name and ``*``; a missing vector is a dead
-            letter, anything else null, if it does not say.
+        processors: Data Prepper's processors, instead of a field map: they process a row that holds its record.
+        when: with processors, the condition for a row to be written.
+        poll: the task id of that stage; its XCom (of the same map index) names the outputs.
+        repair: the task id of that stage; its XCom names the account of further jobs, if there were any.
+        op_type: ``index`` replaces a document, ``create`` keeps an existing one, ``upsert`` adds to it.
+        on_missing: by field name and ``*``, what happens if a record lacks a mapped path. The default is a dead letter
+            for a vector, null for anything else.
         on_unmatched: what a record without a prediction becomes.
         ingest_pipeline: an ingest pipeline of the cluster.
         routing: the path of a document's routing value.
         load: index settings during the load.
-        dead_letters: S3 prefix for records that could not be done; below `work` if None.
+        dead_letters: S3 prefix for dead letters; below `work` if None.
         max_body_bytes: size of a bulk body.
-        max_in_flight: bulk requests at once.
-        compress: send them compressed.
+        max_in_flight: number of concurrent bulk requests.
+        compress: whether they are compressed.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage.
-        ai_conn_id: the AI service's key, where outputs lie there; its usual connection if None.
+        ai_conn_id: the connection with the AI service's key, if outputs are stored there; its default connection if
+            None.
 
     Raises:
-        AirflowFailException: the index is gone or does not fit, or the output has not a row for each record.
-        RetriableError: a server was away; the retry repeats the same ids.
+        AirflowFailException: the index is missing or does not fit, or the output lacks a row for a record.
+        RetriableError: a server did not respond; the retry writes the same ids.
     """
 
     template_fields = ("shard", "work", "service", "index")
-    operator_extra_links = (IndexLink(), DeadLettersLink())
-    ui_color = "#e6f4ea"
 
     def __init__(
         self,
@@ -118,43 +166,99 @@ class OpenSearchBatchIngestOperator(BaseOperator):
             max_body_bytes=max_body_bytes,
             max_in_flight=max_in_flight,
             compress=compress,
-            processors=None if processors is None else [dict(said) for said in processors],
+            processors=None if processors is None else [dict(processor) for processor in processors],
             when=when,
         )
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
         self.ai_conn_id = ai_conn_id
 
-    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
+    @final_errors_fail_the_task()
+    def execute(self, context: Context) -> dict[str, Any]:
         """Ingest the outputs that `poll` found."""
-        ti = context["ti"]
-        with errors_end_the_task():
-            first = job_result(context, self.poll)
-            account = ti.xcom_pull(task_ids=self.repair, map_indexes=ti.map_index)
-            store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-            work, adapter = work_of(self.work, context), adapter_of(self.service)
-            manifest = load_manifest(store, work.manifest(run_key_of(context)))
-            request = msgspec.structs.replace(self.request, index=self.index)
-            shard = msgspec.convert(self.shard, Shard)
-            # Also an attempt that dies after its last document has written news, which the next one does not count.
-            note = note_writing(store, work, shard.id, Note(context["dag_run"].run_id, self.index))
-            report = ShardIngest(
-                store,
-                OpenSearchMLHook(self.opensearch_conn_id).cluster,
-                work=work,
-                manifest=manifest,
-                adapter=adapter,
-                answers=adapter.answers(manifest.parameters),
-                request=over_sources(request, adapter, manifest.parameters, manifest.inputs),
-                dead_letters=self.dead_letters,
-            ).run(shard, answers_of(store, account, first.answered(work.job(shard.job))), force=forced(context))
-            if note is not None and not report.counts.indexed:
-                store.delete(note)
-        self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
-        if report.dead_letters:
-            self.dead_letters_url = object_storage(self.aws_conn_id).browse_url(report.dead_letters)
-        for remark in report.remarks:
-            self.log.warning(remark)
-        self.log.info("shard %s into %s: %s", shard.id, self.index, report.counts)
-        where = work.ingest_report(run_key_of(context), shard.id)
-        return summary(report, where)
+        answered, run_key = job_result(context, self.poll), run_key_of(context)
+        repaired = context["ti"].xcom_pull(task_ids=self.repair, map_indexes=context["ti"].map_index)
+        store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
+        layout, adapter = layout_of(self.work, context), adapter_of(self.service)
+        shard = msgspec.convert(self.shard, Shard)
+        cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
+        manifest = load_manifest(store, layout.manifest(run_key))
+        request = msgspec.structs.replace(self.request, index=self.index)
+        # An attempt that dies after its last document has written too, but the next attempt does not count that.
+        note = note_writing(store, layout, shard.id, Note(context["dag_run"].run_id, self.index))
+        report = ShardIngest(
+            store,
+            cluster,
+            work=layout,
+            manifest=manifest,
+            adapter=adapter,
+            answers=adapter.answers(manifest.parameters),
+            request=over_sources(request, adapter, manifest.parameters, manifest.inputs),
+            dead_letters=self.dead_letters,
+        ).run(shard, answers_of(store, repaired, answered.answered(layout.job(shard.job))), force=is_forced(context))
+        if note is not None and not report.counts.indexed:
+            store.delete(note)
+        self._show(f"shard {shard.id}", [report], lambda _: cluster, lambda: object_storage(self.aws_conn_id))
+        return summary(report, layout.ingest_report(run_key, shard.id))
+
+
+class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
+    """Ingest one work item of a Data Prepper scan into every sink.
+
+    Returns ``{sinks: [{index, counts, report, dead_letters}, …]}``. Skipped if there is nothing to read: this pipeline
+    reads no output of the job, or the output is gone or outdated. Rows that were written before are counted as
+    unchanged.
+
+    Args:
+        work_item: the shard of a job that `prepare` returned, or the id of a work item without a job.
+        file: the pipeline's file.
+        pipeline: its name there.
+        poll: the task id of that stage; its XCom (of the same map index) names the outputs. None if there is no job.
+
+    Raises:
+        AirflowFailException: an index does not fit, an output is missing, an object changed since the scan.
+        RetriableError: a server did not respond; the retry continues where this attempt stopped.
+    """
+
+    template_fields = ("work_item",)
+
+    def __init__(
+        self,
+        *,
+        work_item: Any,  # noqa: ANN401 - a shard, an id, or the XComArg of one
+        poll: str | None = None,
+        **kwargs: Any,  # noqa: ANN401 - the arguments of ScanOperator
+    ) -> None:
+        super().__init__(**kwargs)
+        self.work_item = work_item
+        self.poll = poll
+
+    @final_errors_fail_the_task()
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Ingest into every sink."""
+        from opensearch_batch.core.data_prepper.scan_prepare import load_scan
+
+        compiled, store, run_key = self._compiled(), self._store(), run_key_of(context)
+        manifest = load_scan(store, compiled.work.manifest(run_key))
+        work_item = manifest.work_item(self.work_item if isinstance(self.work_item, str) else self.work_item["id"])
+        result = self._work_item_ingest(compiled, run_key, manifest.at).run(
+            work_item, self._answered(compiled, context), force=is_forced(context)
+        )
+        for remark in result.remarks:
+            self.log.warning("work item %s: %s", work_item.id, remark)
+        if not result.reports:
+            raise AirflowSkipException("; ".join(result.remarks))
+        self._show(f"work item {work_item.id}", result.reports, self._cluster, lambda: store)
+        return {
+            "sinks": [
+                summary(report, compiled.work.ingest_report(run_key, f"{work_item.id}-{number}"))
+                for number, report in enumerate(result.reports)
+            ]
+        }
+
+    def _answered(self, compiled: CompiledPipeline, context: Context) -> Answered | None:
+        """Return what the job of the work item answered, None if there is no job."""
+        if self.poll is None:
+            return None
+        shard = msgspec.convert(self.work_item, Shard)
+        return job_result(context, self.poll).answered(compiled.work.job(shard.job))

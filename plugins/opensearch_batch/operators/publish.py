@@ -1,31 +1,31 @@
-"""publish: tells Airflow that an index has news, for the DAGs that follow it; skipped where nothing was written."""
+"""Stage publish: updates the asset of an index, for the DAGs that follow it; skipped if nothing was written."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.runs.outbox import unpublished
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID
-from opensearch_batch.operators.base import errors_end_the_task, run_is_over, work_of
+from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_is_over
 
 
 class OpenSearchPublishOperator(BaseOperator):
-    """Update the assets it has as outlets, the index among them.
+    """Update the assets among its outlets: the index, if this or a failed run wrote to it.
 
     Args:
-        index: the index that was written; another than that of the outlets, as the form may name, is nobody's news.
-        reconcile: the task id of the stage before, whose XCom counts what was written.
-        work: the same as in `ingest`, whose notes say what else was written: by an attempt that died, or a run that
-            failed, before it could be told. None where no notes are left.
-        aws_conn_id: where they lie.
+        index: the index that was written. If the form named another than the outlets do, no asset is updated.
+        reconcile: the task id of that stage; its XCom counts what was written.
+        work: the same as in `ingest`, which keeps an outbox there of writes whose asset event was not emitted, because
+            an attempt died or a run failed. None without an outbox.
+        aws_conn_id: the object storage of the outbox.
 
     Raises:
-        AirflowFailException: the notes cannot be read.
-        RetriableError: the store was away.
+        AirflowFailException: the outbox cannot be read.
+        RetriableError: the store did not respond.
     """
 
     template_fields = ("index", "work")
@@ -46,30 +46,29 @@ class OpenSearchPublishOperator(BaseOperator):
         self.work = work
         self.aws_conn_id = aws_conn_id
 
-    def execute(self, context: Any) -> None:  # noqa: ANN401 - Airflow's context
-        """Be a success, or be skipped."""
+    @final_errors_fail_the_task()
+    def execute(self, context: Context) -> None:
+        """Succeed, which updates the assets, or be skipped."""
         counts = context["ti"].xcom_pull(task_ids=self.reconcile)["counts"]
-        with errors_end_the_task():
-            notes = self._notes(context)
+        notes = self._notes(context)
         if not counts["indexed"] and not notes:
-            raise AirflowSkipException("nothing was written, so nobody needs to look")
-        is_own = any(asset.uri.endswith(f"/{self.index}") for asset in self.outlets)
-        if is_own:
+            raise AirflowSkipException("nothing was written, so no asset is updated")
+        is_own_index = any(asset.uri.endswith(f"/{self.index}") for asset in self.outlets)
+        if is_own_index:
             for asset in self.outlets:
                 context["outlet_events"][asset].extra = {"indexed": counts["indexed"]}
-        with errors_end_the_task():
-            for uri in notes:
-                object_storage(self.aws_conn_id).delete(uri)
-        if not is_own:
-            raise AirflowSkipException(f"index {self.index} is not the pipeline's own")
+        for uri in notes:
+            object_storage(self.aws_conn_id).delete(uri)
+        if not is_own_index:
+            raise AirflowSkipException(f"index {self.index} is not the pipeline's own, so no asset is updated")
 
-    def _notes(self, context: Any) -> list[str]:  # noqa: ANN401 - as above
-        """Return the notes of what was written to the index; a run that goes on tells its own news."""
+    def _notes(self, context: Context) -> list[str]:
+        """Return the outbox notes about the index; those of another run only if it is over."""
         if self.work is None:
             return []
-        own, is_over = context["dag_run"].run_id, run_is_over(context)
+        run_id, is_over = context["dag_run"].run_id, run_is_over(context)
         return [
             uri
-            for uri, note in unpublished(object_storage(self.aws_conn_id), work_of(self.work, context))
-            if note.index == self.index and (note.run_id == own or is_over(note.run_id))
+            for uri, note in unpublished(object_storage(self.aws_conn_id), layout_of(self.work, context))
+            if note.index == self.index and (note.run_id == run_id or is_over(note.run_id))
         ]

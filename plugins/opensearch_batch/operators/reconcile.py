@@ -1,14 +1,13 @@
-"""reconcile: adds up what became of all records, tells of dead letters, and removes files whose time has come."""
+"""Stage reconcile: adds up what became of all records, sends alerts, and removes files that are no longer needed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.pipeline.spec import Alerts
@@ -17,87 +16,123 @@ from opensearch_batch.core.runs.run_account import RunAccount, reconcile
 from opensearch_batch.core.storage.by_uri import Stores
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.manifests import load_manifest, save
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.hooks.ai_services import client_of, outputs_store
 from opensearch_batch.hooks.connections import AWS_CONN_ID
-from opensearch_batch.notifications.alerts import News, tell
-from opensearch_batch.operators.base import errors_end_the_task, run_key_of, work_of
+from opensearch_batch.hooks.file_connections import MODEL
+from opensearch_batch.notifications.alerts import Alert, send
+from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_key_of
+from opensearch_batch.operators.scan import ScanOperator
+
+if TYPE_CHECKING:
+    from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
+    from opensearch_batch.core.data_prepper.scan_account import ScanAccount
+    from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
 DAY_S = 86_400.0
 
 
-class OpenSearchReconcileOperator(BaseOperator):
-    """Account for a whole run. Skipped where prepare made no shards.
+class ReconcileOperator(BaseOperator):
+    """Base of the `reconcile` stages: writes the account of a run and sends its alerts.
+
+    Args:
+        alerts: the recipients.
+        prepare: the task id of that stage; its XCom ``run`` names the manifest.
+    """
+
+    ui_color = "#e8f0fe"
+
+    def __init__(
+        self,
+        *,
+        alerts: Alerts | None = None,
+        prepare: str = "prepare",
+        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+    ) -> None:
+        super().__init__(**kwargs)
+        self.alerts = alerts or Alerts()
+        self.prepare = prepare
+
+    @final_errors_fail_the_task()
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Add up, send alerts, clean up."""
+        account = self._reconcile(context["ti"].xcom_pull(task_ids=self.prepare, key="run"), context)
+        return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
+
+    def _reconcile(self, prepared: dict[str, Any] | None, context: Context) -> RunAccount | ScanAccount:
+        """Implement in a subclass: return the account of a run, given the XCom ``run`` of `prepare`."""
+        raise NotImplementedError
+
+    def _conclude(self, account: RunAccount | ScanAccount, store: Objects, layout: Layout, context: Context) -> None:
+        """Write the account, log it and send its alerts."""
+        save(store, layout.account(run_key_of(context)), account)
+        self.log.info("%s", account)
+        run = context["dag_run"]
+        for event, text in account.alerts():
+            self.log.warning("%s", text)
+            send(self.alerts, Alert(run.dag_id, run.run_id, event, text))
+
+
+class OpenSearchReconcileOperator(ReconcileOperator):
+    """Account for a whole run. Skipped if `prepare` returned no shards.
 
     Returns ``{counts: {read, indexed, unchanged, dead_letters, shards, unrouted, dropped, superseded},
-    dead_letters}``, the latter a list of locations. Inputs, outputs and uploaded files go `retention_days` after the
-    last run that used them.
+    dead_letters}``, the latter a list of locations. Inputs, outputs and uploaded files are removed `retention_days`
+    after the last run that used them.
 
     Args:
         work: the same as in `prepare`.
         retention_days: how long files are kept; None for ever.
-        alerts: who is told of dead letters, and of a run whose every record is unrouted.
+        alerts: the recipients of alerts about dead letters, and about a run whose every record is unrouted.
         prepare: the task id of that stage.
         aws_conn_id: the object storage.
-        ai_conn_id: the AI service's key, where files lie there; its usual connection if None.
+        ai_conn_id: the connection with the AI service's key; the service's default connection if None.
 
     Raises:
         AirflowFailException: a record is in no account.
-        RetriableError: a server was away.
+        RetriableError: a server did not respond.
     """
 
     template_fields = ("work",)
-    ui_color = "#e8f0fe"
 
     def __init__(
         self,
         *,
         work: str,
         retention_days: int | None = 30,
-        alerts: Alerts | None = None,
-        prepare: str = "prepare",
         aws_conn_id: str = AWS_CONN_ID,
         ai_conn_id: str | None = None,
-        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+        **kwargs: Any,  # noqa: ANN401 - the arguments of ReconcileOperator
     ) -> None:
         super().__init__(**kwargs)
         self.work = work
         self.retention_days = retention_days
-        self.alerts = alerts or Alerts()
-        self.prepare = prepare
         self.aws_conn_id = aws_conn_id
         self.ai_conn_id = ai_conn_id
 
-    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
-        """Add up, tell, clean up."""
-        prepared = context["ti"].xcom_pull(task_ids=self.prepare, key="run")
+    def _reconcile(self, prepared: dict[str, Any] | None, context: Context) -> RunAccount:
         if prepared is None:
-            raise AirflowSkipException("prepare made no shards")
-        with errors_end_the_task():
-            work = work_of(self.work, context)
-            store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-            manifest = load_manifest(store, prepared["manifest"])
-            account = reconcile(store, work, manifest)
-            save(store, work.account(run_key_of(context)), account)
-            self.log.info("%s: %s", account.source, account.counts)
-            run = context["dag_run"]
-            for event, text in news_of(account):
-                tell(self.alerts, News(run.dag_id, run.run_id, event, text), self.log)
-            note_use(store, work, manifest, now=time.time(), for_ever=self.retention_days is None)
-            if self.retention_days is not None:
-                self._clean_up(store, work)
-        return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
+            raise AirflowSkipException("prepare returned no shards")
+        layout = layout_of(self.work, context)
+        store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
+        manifest = load_manifest(store, prepared["manifest"])
+        account = reconcile(store, layout, manifest)
+        self._conclude(account, store, layout, context)
+        note_use(store, layout, manifest, now=time.time(), for_ever=self.retention_days is None)
+        if self.retention_days is not None:
+            self._clean_up(store, layout, self.retention_days)
+        return account
 
-    def _clean_up(self, store: Stores, work: Layout) -> None:
-        """Remove what is too old; that it fails today does not make the run a failure."""
+    def _clean_up(self, store: Stores, layout: Layout, retention_days: int) -> None:
+        """Remove expired files; an error is logged and does not fail the run."""
         try:
-            keep_s = (self.retention_days or 0) * DAY_S
-            removed = clean_up(store, work, keep_s=keep_s, now=time.time(), unstage=self._unstage)
+            removed = clean_up(store, layout, keep_s=retention_days * DAY_S, now=time.time(), unstage=self._unstage)
         except BatchError as error:
-            self.log.warning("files that are too old could not all be removed: %s", error)
+            self.log.warning("could not remove all expired files: %s", error)
             return
         if removed:
-            self.log.info("removed the files of %d jobs, last used %s days ago or longer", removed, self.retention_days)
+            self.log.info("removed the files of %d jobs, last used %s days ago or earlier", removed, retention_days)
 
     def _unstage(self, record: JobRecord) -> None:
         if record.staged:
@@ -105,12 +140,58 @@ class OpenSearchReconcileOperator(BaseOperator):
             client.unstage(record.staged)
 
 
-def news_of(account: RunAccount) -> Iterator[tuple[str, str]]:
-    """Yield what has to be told of a run that ended well: the event and its text."""
-    counts = account.counts
-    if counts.dead_letters:
-        letters = ", ".join(account.dead_letters)
-        yield "dead_letters", f"{counts.dead_letters} dead letters of {counts.read} records: {letters}"
-    # Some of them are what `when` is for.
-    if counts.unrouted and counts.unrouted == counts.read:
-        yield "unrouted", f"{counts.unrouted} records unrouted, all of them: ingest.when holds for none; mend it"
+class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
+    """Account for the run of a scan, whatever became of its work items. Skipped if the scan found nothing to do.
+
+    Returns ``{counts: {read, indexed, unchanged, dead_letters, unrouted, dropped}, dead_letters}``.
+
+    Args:
+        file: the pipeline's file.
+        pipeline: its name there.
+        alerts: the recipients of alerts about dead letters, rows that no sink takes, and outputs that are gone.
+        prepare: the task id of that stage.
+
+    Raises:
+        AirflowFailException: a work item is not done; the message names the reasons.
+        RetriableError: a server did not respond.
+    """
+
+    def _reconcile(self, prepared: dict[str, Any] | None, context: Context) -> ScanAccount:
+        from opensearch_batch.core.data_prepper.scan_account import account_of, delete_read
+        from opensearch_batch.core.data_prepper.scan_prepare import load_scan
+
+        if prepared is None:
+            # This stage runs even if others failed; to skip it would hide that.
+            raise AirflowFailException("prepare failed; see its log")
+        if not prepared["manifest"]:
+            raise AirflowSkipException("the scan found nothing to do")
+        compiled, store = self._compiled(), self._store()
+        manifest = load_scan(store, prepared["manifest"])
+        account = account_of(store, compiled.work, manifest, sinks=len(compiled.pipeline.sinks))
+        self._conclude(account, store, compiled.work, context)
+        self._copy_failed_inputs(compiled, account, manifest)
+        if compiled.source.delete_s3_objects_on_read:
+            self.log.info("deleted %d objects that are done", delete_read(store, compiled.work, manifest))
+        if account.undone:
+            reasons = "; ".join(sorted({undone.reason for undone in account.undone}))
+            raise AirflowFailException(
+                f"{len(account.undone)} of {account.work_items} work items are not done: {reasons}"
+            )
+        return account
+
+    def _copy_failed_inputs(self, compiled: CompiledPipeline, account: ScanAccount, manifest: ScanManifest) -> None:
+        """Write the inputs of failed jobs to the `dlq` of ml_inference."""
+        from opensearch_batch.core.data_prepper.dlq_export import write_failed_inputs
+
+        if compiled.ml is None or compiled.ml.dlq is None:
+            return
+        for undone in account.undone:
+            if undone.failed:
+                write_failed_inputs(
+                    self._store(MODEL, "dlq"),
+                    compiled.ml.dlq,
+                    undone.work_item.objects,
+                    pipeline=self.pipeline,
+                    reason=undone.reason,
+                    at=manifest.at,
+                )

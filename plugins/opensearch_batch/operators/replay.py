@@ -1,4 +1,4 @@
-"""replay: the dead letters of a run once more, after a fix; those that fail again stay, with their new reason."""
+"""Ingests the dead letters of a run again, after a fix; those that fail again stay, with their new reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Context
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.account import QUEUE_FILE, Queue
@@ -16,24 +16,24 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
-from opensearch_batch.operators.base import errors_end_the_task
+from opensearch_batch.operators.base import final_errors_fail_the_task
 from opensearch_batch.services.registry import row_error
 
 
 class OpenSearchReplayOperator(BaseOperator):
-    """Send the dead letters of a queue again.
+    """Ingest the dead letters of a queue again.
 
-    Returns ``{queue, index, read, indexed, unchanged, dead_letters}``; the last is the number of those that stayed.
+    Returns ``{queue, index, read, indexed, unchanged, dead_letters}``; the last is the number of those that stay.
 
     Args:
-        dead_letters: the queue: the location that a report gives under this name.
-        field_map: a mended field map, in place of the one they were made with; the run's param `field_map` if None.
+        dead_letters: the queue, which is the location that a report has under this name.
+        field_map: a corrected field map instead of the original one; the run's param `field_map` if None.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage of the queue.
 
     Raises:
-        AirflowFailException: there is no such queue, or map or index are wrong.
-        RetriableError: a server was away; the retry sends the same ids.
+        AirflowFailException: there is no such queue, or field map or index are wrong.
+        RetriableError: a server did not respond; the retry writes the same ids.
     """
 
     template_fields = ("dead_letters", "field_map", "opensearch_conn_id", "aws_conn_id")
@@ -54,33 +54,31 @@ class OpenSearchReplayOperator(BaseOperator):
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
 
-    def execute(self, context: Any) -> dict[str, Any]:  # noqa: ANN401 - Airflow's context
-        """Send them."""
-        field_map = self.field_map or context["params"].get("field_map")
-        with errors_end_the_task():
-            store = object_storage(self.aws_conn_id)
-            report = replay(
-                self.dead_letters,
-                store,
-                OpenSearchMLHook(self.opensearch_conn_id).cluster,
-                request=mended(store, self.dead_letters, field_map) if field_map else None,
-                row_error=row_error(),
-                on_progress=lambda so_far: self.log.info("%s", so_far),
-            )
+    @final_errors_fail_the_task()
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Ingest them."""
+        field_map, store = self.field_map or context["params"].get("field_map"), object_storage(self.aws_conn_id)
+        report = replay(
+            self.dead_letters,
+            store,
+            OpenSearchMLHook(self.opensearch_conn_id).cluster,
+            request=_request_with(store, self.dead_letters, field_map) if field_map else None,
+            row_error=row_error(),
+            on_progress=lambda counts: self.log.info("%s", counts),
+        )
         self.log.info("%s", report)
-        found: dict[str, Any] = msgspec.to_builtins(report)
-        return found
+        returned: dict[str, Any] = msgspec.to_builtins(report)
+        return returned
 
 
-def mended(store: Objects, queue: str, field_map: Mapping[str, Any]) -> IngestRequest:
+def _request_with(store: Objects, queue: str, field_map: Mapping[str, Any]) -> IngestRequest:
     """Return the request of a queue with another field map.
 
     Raises:
-        ConfigError: the queue does not say what its request was.
+        ConfigError: the queue is missing.
     """
     uri = f"{queue.rstrip('/')}/{QUEUE_FILE}"
     stored = store.read(uri)
     if stored is None:
-        raise ConfigError(f"{uri}: no such queue; give the location that a report named as dead_letters")
-    about = msgspec.json.decode(stored.content, type=Queue)
-    return msgspec.structs.replace(about.request, field_map=dict(field_map))
+        raise ConfigError(f"{uri}: no such queue; give the location that a report names as dead_letters")
+    return msgspec.structs.replace(msgspec.json.decode(stored.content, type=Queue).request, field_map=dict(field_map))

@@ -54,10 +54,28 @@ class ScanAccount(msgspec.Struct, frozen=True):
     undone: list[Undone] = []
     gone: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.counts}; objects: {self.objects}"
+
     @property
     def all_unrouted(self) -> bool:
         """Whether every row that was read goes to no sink."""
         return 0 < self.counts.read == self.counts.unrouted
+
+    def alerts(self) -> Iterator[tuple[str, str]]:
+        """Yield the alerts about a run: event and text."""
+        counts = self.counts
+        if counts.unrouted:
+            share = "all of them, so the pipeline writes nothing" if self.all_unrouted else f"of {counts.read}"
+            yield (
+                "unrouted",
+                f"{counts.unrouted} rows unrouted, {share}: no sink takes them; correct routes, or route _default",
+            )
+        if self.gone:
+            yield "gone", f"{self.gone} outputs of jobs are gone and are not read again; the index stays as it was"
+        if counts.dead_letters:
+            letters = ", ".join(self.dead_letters)
+            yield "dead_letters", f"{counts.dead_letters} dead letters of {counts.read} rows: {letters}"
 
 
 def account_of(objects: Objects, work: Layout, manifest: ScanManifest, *, sinks: int) -> ScanAccount:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
@@ -30,13 +32,26 @@ class RunCounts(msgspec.Struct, frozen=True):
 
 
 class RunAccount(msgspec.Struct, frozen=True):
-    """What became of a run, and where its dead letters lie."""
+    """What became of a run, and the locations of its dead letters."""
 
     pipeline: str
     run_key: str
     source: str
     counts: RunCounts
     dead_letters: list[str] = []
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.counts}"
+
+    def alerts(self) -> Iterator[tuple[str, str]]:
+        """Yield the alerts about a run that ended well: event and text."""
+        counts = self.counts
+        if counts.dead_letters:
+            letters = ", ".join(self.dead_letters)
+            yield "dead_letters", f"{counts.dead_letters} dead letters of {counts.read} records: {letters}"
+        # A few unrouted records are what `when` is for.
+        if counts.unrouted and counts.unrouted == counts.read:
+            yield "unrouted", f"{counts.unrouted} records unrouted, all of them: ingest.when holds for none; correct it"
 
 
 def reconcile(objects: Objects, work: Layout, manifest: Manifest) -> RunAccount:

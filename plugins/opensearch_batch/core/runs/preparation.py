@@ -1,0 +1,125 @@
+"""Preparation of a run: everything that can be checked before a job is paid for, then the shards and their manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest.prediction_map import check_ready_made, holds_record, written_fields
+from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
+from opensearch_batch.core.opensearch.cluster import Cluster, check_dimension, vector_fields
+from opensearch_batch.core.sharding.listing import Listing
+from opensearch_batch.core.sharding.passthrough import take_ready_made
+from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.storage.dead_letters import DeadLetters
+from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.formats import Format
+from opensearch_batch.core.types.manifest import Manifest
+from opensearch_batch.core.types.vector_field import VectorField
+
+
+class CutOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a source is cut into shards: `limit` records of it, or all; as `passthrough`, each object is a shard."""
+
+    source_format: Format | None
+    passthrough: bool
+    limit: int | None
+    max_records: int
+    max_bytes: int
+
+
+def check_index(
+    cluster: Cluster,
+    request: IngestRequest,
+    *,
+    index_body: Mapping[str, Any] | None,
+    dimension: int | None,
+    writes: bool = True,
+) -> list[VectorField]:
+    """Check that what `ingest` will write fits the index, which is created if it is missing and there is a body.
+
+    Args:
+        cluster: the cluster of the index.
+        request: what `ingest` will write, its paths those of `over_sources`.
+        index_body: settings and mappings for a new index.
+        dimension: length of the model's vectors, if known.
+        writes: False for a dry run, which creates no index.
+
+    Returns:
+        The vector fields that `ingest` will write.
+
+    Raises:
+        ConfigError: the index is missing or does not fit.
+    """
+    fields, index = written_fields(request), cluster.index(request.index)
+    if index is None and index_body is not None:
+        if not writes:
+            return [vector for vector in vector_fields(index_body.get("mappings", {})) if vector.name in fields]
+        cluster.create_index(request.index, index_body)
+        index = cluster.index(request.index)
+    if index is None:
+        raise ConfigError(f"OpenSearch {cluster.name}: no index {request.index!r}; create it, or give index_body")
+    if request.processors is not None:
+        from opensearch_batch.core.ingest.event_documents import refuse_plain_vectors
+
+        refuse_plain_vectors(index, fields, "delete the index and give index_body, or name another")
+    if dimension is not None:
+        check_dimension(index, fields, dimension)
+    return [vector for vector in index.vectors if vector.name in fields]
+
+
+def cut_source(
+    objects: Objects,
+    layout: Layout,
+    listing: Listing,
+    *,
+    run_key: str,
+    adapter: ServiceAdapter,
+    parameters: dict[str, Any],
+    inputs: Sequence[str],
+    options: CutOptions,
+    writes: bool = True,
+) -> Manifest:
+    """Cut a source into shards and return the manifest, without model, vectors and version.
+
+    Raises:
+        ConfigError: the service takes no such shard.
+        FatalError: the source holds no usable record (the dead letters are written).
+    """
+    limits = adapter.limits.of_shard(options.max_records, options.max_bytes, inputs=len(inputs))
+    job_key, inputs = job_keys(adapter, parameters, inputs), tuple(inputs)
+    with DeadLetters(objects, layout.dead_letters(run_key, "prepare")) as dead:
+        if options.passthrough:
+            if options.limit:
+                raise ConfigError("source.prepare is false: objects go as they are, so max_records cannot cut them")
+            check_ready_made(adapter, parameters)
+            shards, counts = take_ready_made(objects, listing, limits=limits, job_key=job_key)
+        else:
+            shards, counts = Prepare(
+                objects,
+                layout,
+                limits=limits,
+                request_line=adapter.request_line(parameters, inputs),
+                form=adapter.line_form(parameters, inputs),
+                keeps_records=not holds_record(adapter, parameters),
+                job_key=job_key,
+                dead=dead,
+                writes=writes,
+            ).run(listing, said=options.source_format, at_most=options.limit)
+        return Manifest(
+            layout.pipeline,
+            run_key,
+            listing.source,
+            adapter.name,
+            "",
+            counts,
+            shards,
+            dead.location,
+            parameters=parameters,
+            inputs=inputs,
+        )

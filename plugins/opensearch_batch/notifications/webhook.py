@@ -1,0 +1,59 @@
+"""POST of an alert to the URL of an Airflow connection, which often is a key itself."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, NoReturn
+
+import structlog
+from airflow.providers.http.hooks.http import HttpHook
+from airflow.providers.http.notifications.http import HttpNotifier
+from airflow.sdk import Connection
+
+from opensearch_batch.hooks.connections import base_url, connection
+
+TIMEOUT_S = 30.0
+
+
+def _drop(*_: object) -> NoReturn:
+    raise structlog.DropEvent
+
+
+# Hook and notifier log the URL, and the hook the server's response: this logger writes nothing.
+_SILENT = structlog.wrap_logger(None, processors=[_drop])
+
+
+class WebhookHook(HttpHook):
+    """Sends to the connection's URL as `base_url` reads it: by HTTPS unless the connection says HTTP."""
+
+    _log = _SILENT
+
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Connection:
+        """Return a connection that holds the URL alone; the password is a bearer token, not one of a user."""
+        return Connection(conn_id=conn_id, conn_type="http", host=base_url(connection(conn_id, "http")))
+
+
+class WebhookNotifier(HttpNotifier):
+    """Posts JSON, with the connection's password as bearer token.
+
+    Args:
+        conn_id: a connection of type ``http``.
+        body: the JSON.
+    """
+
+    _log = _SILENT
+
+    def __init__(self, conn_id: str, body: dict[str, Any]) -> None:
+        password = connection(conn_id, "http").password
+        super().__init__(
+            http_conn_id=conn_id,
+            json=body,
+            headers={"Authorization": f"Bearer {password}"} if password else {},
+            extra_options={"timeout": TIMEOUT_S},
+        )
+
+    @cached_property
+    def hook(self) -> WebhookHook:
+        """The hook that sends."""
+        return WebhookHook(http_conn_id=self.http_conn_id)

@@ -1,0 +1,172 @@
+"""Stages of a Data Prepper pipeline: their base, and the scan of its source, which is their `prepare`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator, Context
+from airflow.sdk.exceptions import AirflowSkipException
+
+from opensearch_batch.core.jobs.contract import job_keys
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.manifest import Shard
+from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.hooks.file_connections import MODEL, SOURCE, file_conn_id
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook
+from opensearch_batch.operators.base import is_dry_run, is_forced, refuse_too_many, run_is_over, run_key_of
+from opensearch_batch.operators.prepare import PrepareOperator
+from opensearch_batch.services.registry import adapter_of, row_error
+
+if TYPE_CHECKING:
+    from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
+    from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
+    from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
+
+
+# The XCom `run` of a scan that found nothing to do; without that XCom the stage failed.
+NO_WORK: dict[str, Any] = {"manifest": None, "model_id": "", "rows": []}
+
+
+class ScanOperator(BaseOperator):
+    """Base of the stages of a Data Prepper pipeline: file and name identify everything else.
+
+    Args:
+        file: the pipeline's file.
+        pipeline: its name there.
+    """
+
+    def __init__(self, *, file: str, pipeline: str, **kwargs: Any) -> None:  # noqa: ANN401 - BaseOperator's own arguments
+        super().__init__(**kwargs)
+        self.file = file
+        self.pipeline = pipeline
+
+    def _compiled(self) -> CompiledPipeline:
+        """Read the pipeline from its file, as it is now."""
+        from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
+
+        return CompiledPipeline.load(Path(self.file), self.pipeline)
+
+    def _store(self, *keys: str | int) -> S3Objects:
+        """Return the object storage of a block of the file; without keys, the source's."""
+        return object_storage(self._conn_id(*(keys or (SOURCE,))))
+
+    def _hook(self, *keys: str | int) -> OpenSearchMLHook:
+        """Return the cluster of a block of the file."""
+        return OpenSearchMLHook(self._conn_id(*keys))
+
+    def _cluster(self, number: int) -> Cluster:
+        """Return the cluster of a sink."""
+        return self._hook("sink", number).cluster
+
+    def _work_item_ingest(self, compiled: CompiledPipeline, run_key: str, at: datetime) -> WorkItemIngest:
+        """Return the ingest of this run's work items into the sinks."""
+        from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
+
+        def target(number: int, name: str) -> S3Objects:
+            return self._store("sink", number, name)
+
+        return WorkItemIngest(
+            compiled, self._store(), self._cluster, target, row_error=row_error(), run_key=run_key, at=at
+        )
+
+    def _conn_id(self, *keys: str | int) -> str:
+        return file_conn_id(Path(self.file), self.pipeline, *keys)
+
+
+class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
+    """Scan the source of a Data Prepper pipeline.
+
+    Returns a list of shards, one for each job, and pushes the XCom ``run``: ``{manifest, model_id, rows}``. `rows` are
+    the work items that need no job. A run with the param ``dry_run`` takes no work item.
+
+    Args:
+        file: the pipeline's file.
+        pipeline: its name there.
+
+    Raises:
+        AirflowFailException: something has to be corrected; nothing was paid.
+        RetriableError: a server did not respond.
+    """
+
+    def _prepare(self, context: Context) -> Sequence[Shard]:
+        from opensearch_batch.core.data_prepper.compiled_pipeline import now
+        from opensearch_batch.core.data_prepper.scan_prepare import Scan, ScanManifest
+
+        compiled, at = self._compiled(), now()
+        dry_run, force, run_key, store = is_dry_run(context), is_forced(context), run_key_of(context), self._store()
+        self._skip_beyond_count(compiled, store, context)
+        scan = Scan(
+            compiled,
+            store,
+            run=context["dag_run"].run_id,
+            at=at,
+            done_for=self._check_indexes(compiled, run_key, at),
+            is_over=run_is_over(context),
+        )
+        work_items, counts = scan.plan(force=force, writes=not dry_run)
+        self.log.info("%s", counts)
+        if dry_run:
+            for item in work_items:
+                self.log.info(
+                    "dry run: %s %s: %d objects, %d bytes", item.kind, item.id, len(item.objects), item.size_bytes
+                )
+            context["ti"].xcom_push(key="run", value=NO_WORK)
+            return []
+        shards, ended_badly, model_id = list[Shard](), list[str](), ""
+        if compiled.ml is not None and any(item.kind == "job" for item in work_items):
+            model_id = compiled.ml.model_id
+            shards, ended_badly = scan.shards(work_items, self._job_keys(compiled.ml), force=force)
+        rows, jobs = [item.id for item in work_items if item.kind == "data"], {shard.id for shard in shards}
+        work_items = [item for item in work_items if item.kind == "data" or item.id in jobs]
+        refuse_too_many(max(len(shards), len(rows)), "the scan", "tasks", "max_batch_size of ml_inference")
+        for job in ended_badly:
+            self.log.warning("%s: the job of these inputs ended badly; clear its batch_predict to pay for another", job)
+        manifest = ScanManifest(compiled.pipeline.name, run_key, at, counts, work_items, shards, model_id, ended_badly)
+        uri = compiled.work.manifest(run_key)
+        save(store, uri, manifest)
+        self._push(context, uri, manifest, rows=rows)
+        self.log.info("%d jobs, %d work items of rows; manifest %s", len(shards), len(rows), uri)
+        return shards
+
+    def _skip_beyond_count(self, compiled: CompiledPipeline, store: S3Objects, context: Context) -> None:
+        """Skip a scheduled scan beyond `scheduling.count`; a scan that a person starts is always done."""
+        from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
+
+        scheduling = compiled.source.scheduling
+        limit = scheduling.count if scheduling is not None else None
+        if limit is None or context["dag_run"].run_type == "manual":
+            return
+        scans = ScanStateFile(store, compiled.work).known().scans
+        if scans >= limit:
+            context["ti"].xcom_push(key="run", value=NO_WORK)
+            raise AirflowSkipException(f"{scans} scans are done, which is scheduling.count; pause the pipeline")
+
+    def _check_indexes(self, compiled: CompiledPipeline, run_key: str, at: datetime) -> str:
+        """Check the indexes that exist; return a digest of what is done to work items with them."""
+        from opensearch_batch.core.ingest.event_documents import refuse_plain_vectors
+
+        ingest = self._work_item_ingest(compiled, run_key, at)
+        indexes = ingest.indexes(at)
+        for index in indexes:
+            if index is not None:
+                refuse_plain_vectors(index, compiled.prediction_fields())
+        return ingest.done_for(indexes)
+
+    def _job_keys(self, ml: MlInference) -> Callable[[str], str]:
+        return job_keys(adapter_of(ml.service_name), self._hook(MODEL).ml.model(ml.model_id).parameters)
+
+
+class OpenSearchScanRowsOperator(BaseOperator):
+    """Return the ids of the work items that need no job: Airflow maps only over the result of a task."""
+
+    ui_color = "#e8f0fe"
+
+    def execute(self, context: Context) -> list[str]:
+        """Return them from the XCom of `prepare`."""
+        run = context["ti"].xcom_pull(task_ids="prepare", key="run")
+        return list(run["rows"]) if run else []
