@@ -166,7 +166,7 @@ def test_a_dry_run_looks_at_the_first_rows_only(request_file: Path) -> None:
         ({}, ["--user", "me", "--opensearch-url", "http://127.0.0.1:1"], "no password for --user me"),
         ({}, ["--user", "me", "--aws-region", "r", "--opensearch-url", "http://127.0.0.1:1"], "give one of them"),
         ({"credential": {"openAI_key": "<you openAI key>"}}, [], "credential.openai_key is a placeholder"),
-        ({"data_source": {"type": "openAI", "source": ["file-<your file>"]}}, [], "write your own, or leave it out"),
+        ({"data_source": {"type": "openAI", "source": ["file-<your file>"]}}, [], "replace it, or remove it"),
         ({}, ["--memory-mb", "no"], "see python -m opensearch_batch ingest --help"),
         ({"data_source": {"type": "s3", "source": ["s3://b/k"]}, "credential": {"access_key": "a", "sekret": SECRET}},
          [], "credential.sekret: no such member"),

@@ -245,7 +245,7 @@ def test_wrong_dimension(start: Start, name: str) -> None:
     road.fault("wrong_dimension", every=2)
     report = road.run()
     assert (report.counts.indexed, report.counts.dead_letters, road.paid()) == (3, 3, 1)
-    assert set(road.letters(report).values()) == {"v has 383 values; the index takes 384"}
+    assert set(road.letters(report).values()) == {"v has 383 values; the index expects 384"}
 
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

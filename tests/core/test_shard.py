@@ -144,7 +144,7 @@ def test_rows_become_documents_and_bad_rows_dead_letters(lab: Lab, bucket: str, 
     assert reasons[2].startswith("not JSON")
     assert reasons[4] == "SageMakerInferenceError: too long"
     assert reasons[5] == "the id is missing or null"
-    assert reasons[6] == "v has 3 values; the index takes 2"
+    assert reasons[6] == "v has 3 values; the index expects 2"
     assert "refused by the index (400)" in reasons[7]
     assert (letters[2].source, letters[2].line) == ("s3://docs/a.jsonl", 12)
     assert (letters[4].source, letters[4].line) == ("s3://docs/b.jsonl", 1)
@@ -181,7 +181,7 @@ def test_an_index_of_another_dimension_is_one_error_and_nothing_is_written(lab: 
     """When no prediction fits, the index is wrong and not the records."""
     lab.cluster().create_index(index, BODY)
     run = Run(lab, bucket, index, [row(n, SageMakerOutput=[1, 2, 3]) for n in range(3)])
-    with pytest.raises(ConfigError, match=rf"index {index}: none of 3 rows fits .*v has 3 values; the index takes 2"):
+    with pytest.raises(ConfigError, match=rf"index {index}: none of 3 rows fits .*v has 3 values; the index expects 2"):
         run()
     assert run.writes() == 0
 

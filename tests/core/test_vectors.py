@@ -39,7 +39,7 @@ def test_a_zero_vector_is_rejected_under_cosine_only(value: bytes) -> None:
 def test_a_binary_vector_is_written_in_bytes() -> None:
     """Eight dimensions a number."""
     vector_check(VectorField("v", 16, "binary"))(b"[1,2]")
-    with pytest.raises(VectorRejected, match="v has 16 values; the index takes 2"):
+    with pytest.raises(VectorRejected, match="v has 16 values; the index expects 2"):
         vector_check(VectorField("v", 16, "binary"))(json.dumps([1] * 16).encode())
 
 

@@ -242,8 +242,8 @@ def test_a_map_that_cannot_work_is_refused_before_anything_is_read(field_map: di
 @pytest.mark.parametrize(
     ("field_map", "message"),
     [
-        ({"a": "$.x", "_id": "source[0].$.id"}, r"field_map.a: .* does not say which of the 2 sources"),
-        ({"a": "source[7].$.x"}, r"no source\[7\]; there is 2 sources. Did you mean source\[1\]"),
+        ({"a": "$.x", "_id": "source[0].$.id"}, r"field_map.a: .* names none of the 2 sources"),
+        ({"a": "source[7].$.x"}, r"no source\[7\]; the request has 2 sources. Did you mean source\[1\]"),
         ({"a": "source[0].$.x", "b": "source[1].$.x"}, r"_id: source\[0\] has no id path .* no path at all"),
         ({"a": "source[0].$.x", "_id": ["source[0].$.id", "source[1].$.id"]}, r"no field reads source\[1\]"),
     ],
@@ -257,7 +257,7 @@ def test_a_map_of_several_sources_that_cannot_work_is_refused(field_map: dict[st
 def test_different_id_paths_are_not_guessed_for_a_third_source() -> None:
     """Two sources that name their ids differently say nothing about a third."""
     field_map = {f"f{n}": f"source[{n}].$.x" for n in range(3)} | {"_id": ["source[0].$.a", "source[1].$.b"]}
-    with pytest.raises(ConfigError, match=r"source\[2\] has no id path and the others give different paths"):
+    with pytest.raises(ConfigError, match=r"source\[2\] has no id path and the others have different paths"):
         FieldMap(field_map, sources=3)
 
 

@@ -65,8 +65,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"data_source": None}, f"data_source is missing; {AN_OBJECT_LIKE}"),
     ({"data_source": {"type": "s3"}}, 'data_source.source is missing; write ["s3://bucket/key"]'),
     ({"data_source": {"source": [S3]}}, 'data_source.type is missing; write "s3", "openAI" or "local"'),
-    ({"field_map": None}, "field_map maps no field; give at least one beside _id"),
-    ({"field_map": {"_id": "$.id"}}, "field_map maps no field; give at least one beside _id"),
+    ({"field_map": None}, "field_map maps no field; map at least one in addition to _id"),
+    ({"field_map": {"_id": "$.id"}}, "field_map maps no field; map at least one in addition to _id"),
     (data("s3"), "data_source.source is empty; name at least one source"),
     # what nobody knows
     ({"feild_map": {}}, "feild_map: no such member. Did you mean 'field_map'?"),
@@ -135,7 +135,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"field_map": {"t": ["$.t", 5]}}, "field_map.t: expected a path like $.text, got 5"),
     ({"field_map": {"t": []}}, "field_map.t: expected a path like $.text, got []"),
     ({"field_map": {"t": " "}}, "field_map.t: expected a path like $.text, got ' '"),
-    ({"field_map": {"": "$.t"}}, "field_map: a field has no name; OpenSearch takes none without one"),
+    ({"field_map": {"": "$.t"}}, "field_map: a field name is empty; OpenSearch requires one"),
     ({"field_map": {"t": "$.a["}}, f"field_map.t: '$.a[' {NO_JSONPATH}"),
     ({"field_map": {"_id": "$.a[", "t": "$.t"}}, f"field_map._id: '$.a[' {NO_JSONPATH}"),
     ({"ingest_fields": [None, "$.a["]}, f"ingest_fields[1]: '$.a[' {NO_JSONPATH}"),
@@ -143,14 +143,20 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"routing": ""}, "routing: expected a path like $.text, got ''"),
     (
         {"field_map": {"t": "source[7].$.t"}},
-        "field_map.t: no source[7]; there is 1 source. Did you mean source[0]?",
+        "field_map.t: no source[7]; the request has 1 source. Did you mean source[0]?",
     ),
-    ({"field_map": {"t": "sourec[0].$.t"}}, "field_map.t: 'sourec[0].' before the $ is no source; write source[0].$.t"),
-    ({"field_map": {"t": "Source[0].$.t"}}, "field_map.t: 'Source[0].' before the $ is no source; write source[0].$.t"),
+    (
+        {"field_map": {"t": "sourec[0].$.t"}},
+        "field_map.t: 'sourec[0].' before the $ is not a source; write source[0].$.t",
+    ),
+    (
+        {"field_map": {"t": "Source[0].$.t"}},
+        "field_map.t: 'Source[0].' before the $ is not a source; write source[0].$.t",
+    ),
     ({"field_map": {"t": "source[0].t"}}, "field_map.t: 'source[0].t' has no $ after its source; write source[0].$.t"),
     (
         data("s3", S3, "s3://bucket/b"),
-        "field_map.title: '$.title' does not say which of the 2 sources it reads; write source[0].$.title",
+        "field_map.title: '$.title' names none of the 2 sources; write source[0].$.title",
     ),
     # what a missing value does
     (

@@ -1,6 +1,6 @@
-"""s3_enrich without guessing: an output row finds its record in the inputs of its own job, by one key.
+"""s3_enrich: joins an output row with its record in the inputs of its job, by one key.
 
-The original guesses the input's name from the output's and holds it in memory; here both stream through a join.
+Data Prepper derives the input's name from the output's and holds the input in memory; here both stream through a join.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Enrich:
     """Merges members of a record into the event of its output row.
 
     Args:
-        before: the processors that come before it.
-        correlation: the key both have in common.
-        merged: the keys that are taken from the record.
-        condition: for which events.
-        tags_on_failure: tags of an event without a record.
+        before: the processors before s3_enrich.
+        correlation: the key that row and record share.
+        merged: the keys copied from the record.
+        condition: which events are enriched.
+        tags_on_failure: tags for an event without a record.
     """
 
     def __init__(
@@ -43,22 +43,22 @@ class Enrich:
         self._tags = tags_on_failure
 
     def key(self, event: Event) -> str:
-        """Return what a row is found by.
+        """Return the correlation value of an event.
 
         Raises:
-            RecordRejected: it has no such key.
+            RecordRejected: the event has none.
         """
         node = event.find(self._correlation)
         try:
             value = None if node is MISSING else value_of(node)
         except msgspec.DecodeError as error:
-            raise RecordRejected(f"what it is found by cannot be read: {error}") from None
+            raise RecordRejected(f"the correlation value cannot be read: {error}") from None
         if value is None or isinstance(value, (dict, list)):
-            raise RecordRejected(f"nothing to be found by at {'/'.join(self._correlation)}")
+            raise RecordRejected(f"no correlation value at {'/'.join(self._correlation)}")
         return str(value)
 
     def merge(self, event: Event, record: Event | None) -> None:
-        """Put the record's members into the event; one without a record, or without room for it, is tagged."""
+        """Copy members of the record into the event; tag the event if there is no record or a member cannot be put."""
         if not self._condition(event):
             return
         if record is None:

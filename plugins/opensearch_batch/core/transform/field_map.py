@@ -1,7 +1,7 @@
-"""A field map says which value of which source becomes which field; it is compiled once and moves bytes.
+"""Maps values of source rows to fields of a document. A field map is compiled once; values are copied as bytes.
 
-The language is the one of ML Commons' asynchronous batch ingestion: ``{"field": "$.path", "_id": "$.path"}``, with
-several sources ``source[N].$.path`` and a list of paths for ``_id``, and ``ingest_fields``, kept under their last name.
+The language is that of ML Commons' asynchronous batch ingestion: ``{"field": "$.path", "_id": "$.path"}``; with several
+sources ``source[N].$.path`` and a list of paths for ``_id``; and ``ingest_fields``, kept under their last name.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ ANY_FIELD = "*"
 _decode_text = msgspec.json.Decoder(str).decode
 _SOURCE = re.compile(r"\s*source\[(\d+)\]\.?(?=[$])")
 _SOURCE_WITHOUT_ROOT = re.compile(r"\s*source\[(\d+)\]\.?(?P<rest>.+)")
-# Whatever stands before a path's root, but within no quotes and no filter: a source[N] with a slip of the pen.
+# Text before the root of a path, outside quotes and filters: a misspelled source[N].
 _BEFORE_ROOT = re.compile(r"[^$'\"(?]+(?=\$[.\[])")
 
 
 class Document(msgspec.Struct, frozen=True, gc=False):
-    """One mapped document: its ``_source`` in pieces, how many mapped fields it lacked, and its routing."""
+    """One mapped document: its ``_source`` in pieces, the number of absent mapped fields, and its routing."""
 
     pieces: tuple[Text, ...]
     nulls: int
@@ -37,7 +37,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def source(self) -> bytes:
-        """The ``_source``; who writes it elsewhere joins the pieces there, and copies a vector once."""
+        """The ``_source`` in one piece. Writers join the pieces themselves, so a vector is copied once."""
         return b"".join(self.pieces)
 
 
@@ -49,7 +49,7 @@ class SourcePath(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
-    """What one row of one source gives to a document."""
+    """The values that one row of one source contributes to a document."""
 
     source: int
     values: Values
@@ -59,17 +59,17 @@ class FieldMap:
     """A compiled field map.
 
     Args:
-        field_map: field name -> path; ``_id`` names the document id (one path, or one for each source) and is no field.
-        ingest_fields: paths kept under their own last name; they win over `field_map`, as in the reference.
-        sources: how many sources the request has. Several are joined by ``_id``.
-        vectors: the index's vector fields, so that a wrong one is rejected before it is sent.
-        on_missing: what a mapped path that a row lacks does, for each field name and ``*``; ``null`` where unsaid.
-        routing: path of the value that routes the document.
-        joined_by: the path in each source by which rows find one another, where that is not the document's id; ``_id``
-            may then be read from any source.
+        field_map: field name -> path; ``_id`` gives the document id (one path, or one for each source).
+        ingest_fields: paths kept under their own last name; they override `field_map`, as in ML Commons.
+        sources: number of sources of the request. Several are joined by ``_id``.
+        vectors: vector fields of the index; values that do not fit are rejected before they are sent.
+        on_missing: policy for an absent mapped path, by field name and ``*``; default ``null``.
+        routing: path of the routing value.
+        joined_by: path of the join key in each source, if that is not the document id; ``_id`` may then be read from
+            any source.
 
     Raises:
-        ConfigError: a path cannot be read, names a source that is not there, or nothing is mapped.
+        ConfigError: a path is invalid or names a source that does not exist, or no field is mapped.
     """
 
     def __init__(
@@ -86,15 +86,15 @@ class FieldMap:
         self.sources = sources
         fields = {name: _paths(f"field_map.{name}", path, sources) for name, path in field_map.items()}
         ids = fields.pop(ID_FIELD, [])
-        places = {name: f"field_map.{name}" for name in fields}
+        locations = {name: f"field_map.{name}" for name in fields}
         for at, path in enumerate(ingest_fields):
             if path is not None:
-                name, place = last_name(path), f"ingest_fields[{at}]"
-                fields[name], places[name] = _paths(place, path, sources), place
+                name, location = last_name(path), f"ingest_fields[{at}]"
+                fields[name], locations[name] = _paths(location, path, sources), location
         if not fields:
-            raise ConfigError("field_map maps no field; give at least one beside _id")
+            raise ConfigError("field_map maps no field; map at least one in addition to _id")
         if not all(map(str.strip, fields)):
-            raise ConfigError("field_map: a field has no name; OpenSearch takes none without one")
+            raise ConfigError("field_map: a field name is empty; OpenSearch requires one")
         self.fields = list(fields)
         self.id_paths: list[str | None] = list(joined_by) or _one_id_path_each(ids, sources)
         self._joined_by = bool(joined_by)
@@ -104,12 +104,12 @@ class FieldMap:
         by_name = {vector.name: vector for vector in vectors}
         self._checks = [vector_check(by_name[name]) if name in by_name else None for name in self.fields]
         self._routes = _paths("routing", routing, sources) if routing is not None else []
-        self._compile(list(fields.values()), list(places.values()))
+        self._compile(list(fields.values()), list(locations.values()))
         names = [msgspec.json.encode(name) for name in self.fields]
         self._heads = [(b"{%b:" % name, b",%b:" % name) for name in names]
         self._slot_of = [slots[0][1] for slots in self._slots]
         self._checked = [(at, check) for at, check in enumerate(self._checks) if check]
-        # What stands around the values of a document that lacks none: a value's place is every second one.
+        # The text around the values of a document without absent fields; every second element is a value.
         self._frame: list[Text] = [text for first, further in self._heads for text in (further, b"")] + [b"}"]
         self._frame[0] = self._heads[0][0]
         if not joined_by:
@@ -117,22 +117,22 @@ class FieldMap:
 
     @property
     def joins(self) -> bool:
-        """Whether rows find one another by an id; a map of one source may name none."""
+        """Whether rows are joined by an id; a map of one source may have no id."""
         return self.id_paths != [None]
 
     def read(self, source: int, row: bytes) -> Values:
-        """Return the values a row of a source gives.
+        """Return the mapped values of a row.
 
         Raises:
-            RecordRejected: the row is no JSON object.
+            RecordRejected: the row is not a JSON object.
         """
         return self._readers[source].values(row)
 
     def key(self, source: int, values: Values) -> str | None:
-        """Return what a row is joined by: the document's id unless the map says else; None when it names none.
+        """Return the join key of a row: the document id unless `joined_by` is set; None without an id path.
 
         Raises:
-            RecordRejected: the id is missing or cannot be one.
+            RecordRejected: the id is missing or invalid.
         """
         at = self._id_at[source]
         return None if at is None else document_id(values[at])
@@ -140,14 +140,14 @@ class FieldMap:
     def document(self, parts: Sequence[Part], *, partial: bool = False) -> Document:
         """Make the document of all rows of one key (or of one row).
 
-        A field that several sources give is merged in their order: objects deeply, anything else overwrites.
+        Values of one field from several sources are merged in source order: objects deeply, others are overwritten.
 
         Args:
-            parts: what the rows give.
-            partial: it is merged into a document that is there: what the rows lack is left as it is.
+            parts: the values of the rows.
+            partial: the document is merged into an existing one; absent fields are left unchanged.
 
         Raises:
-            RecordRejected: a vector does not fit the index, or a field is missing that must not.
+            RecordRejected: a vector does not fit the index, or a required field is missing.
         """
         if self.sources == 1 and len(parts) == 1 and (whole := self._whole(parts[0].values)):
             return Document(whole, 0, self._routing(parts))
@@ -169,19 +169,19 @@ class FieldMap:
         return Document(tuple(pieces), nulls, self._routing(parts))
 
     def id_of(self, parts: Sequence[Part], key: str) -> str | None:
-        """Return the document's id: `key`, unless rows are joined by something else; None when the map names none.
+        """Return the document id: `key`, or with `joined_by` the mapped ``_id``; None if it is not mapped.
 
         Raises:
-            RecordRejected: the id is missing or cannot be one.
+            RecordRejected: the id is missing or invalid.
         """
         if not self._name_slots:
             return None if self._joined_by else key
         return document_id(_first(parts, self._name_slots))
 
     def _whole(self, values: Values) -> tuple[Text, ...] | None:
-        """Return the pieces of the document of a row that alone gives every field, None when it does not.
+        """Return the pieces of a document if one row has every field, else None.
 
-        Nearly all rows of one source do; nobody has to search there for who gives what.
+        This is the fast path: nearly all rows of a single source have every field.
 
         Raises:
             RecordRejected: a vector does not fit the index.
@@ -190,28 +190,28 @@ class FieldMap:
         if None in given:
             return None
         for at, check in self._checked:
-            text = bytes(given[at])  # type: ignore[arg-type] # none is None
+            text = bytes(given[at])  # type: ignore[arg-type] # none of them is None
             if text == b"null":
                 return None
             check(text)
         pieces = self._frame.copy()
-        pieces[1::2] = given  # type: ignore[assignment] # none is None
+        pieces[1::2] = given  # type: ignore[assignment] # none of them is None
         return tuple(pieces)
 
     def reads(self, source: int, name: str) -> bool:
-        """Say whether some field reads below the member `name` of a source's rows."""
+        """Return whether some field reads at or below the member `name` of a source's rows."""
         start = re.compile(rf"(?:\$\.|\$\[['\"]|^){re.escape(name)}\b")
         return any(start.search(path) for path in self._paths_of[source])
 
-    def _compile(self, fields: list[list[SourcePath]], places: list[str]) -> None:
-        """Give each source a reader of all its paths, and each field the slots its values arrive in."""
+    def _compile(self, fields: list[list[SourcePath]], locations: list[str]) -> None:
+        """Make one reader of all paths per source, and assign each field the slots of its values."""
         named: list[list[tuple[str, str]]] = [[] for _ in range(self.sources)]
         self._slots: list[list[tuple[int, int]]] = []
-        for place, paths in zip(places, fields, strict=True):
+        for location, paths in zip(locations, fields, strict=True):
             slots = []
             for path in paths:
                 slots.append((path.source, len(named[path.source])))
-                named[path.source].append((place, path.path))
+                named[path.source].append((location, path.path))
             self._slots.append(slots)
         self._paths_of = [[path for _, path in mapped] for mapped in named]
         self._id_at: list[int | None] = []
@@ -227,11 +227,11 @@ class FieldMap:
         for source, paths in enumerate(self._paths_of):
             if not paths:
                 raise ConfigError(
-                    f"field_map: no field reads source[{source}]; map one (source[{source}].$.path) or leave it out"
+                    f"field_map: no field reads source[{source}]; map one (source[{source}].$.path) or drop the source"
                 )
 
     def _value(self, at: int, parts: Sequence[Part]) -> tuple[Text | None, bool]:
-        """Return a field's value, and whether a row of a source that should give it was there."""
+        """Return the value of a field, and whether a row of one of its sources was present."""
         found: Text | None = None
         given = False
         for part in parts:
@@ -244,7 +244,7 @@ class FieldMap:
         return found, given
 
     def _of_missing(self, at: int, value: Text | None) -> bytes | None:
-        """Return what stands in the document for a value that is missing, None for nothing."""
+        """Return the replacement for a missing value, None to omit the field."""
         policy = self._missing[at]
         if policy == "dead_letter":
             if self._checks[at]:
@@ -263,17 +263,17 @@ class FieldMap:
         return document_id(value, what="routing value")
 
 
-def _slots_of(place: str, paths: Sequence[SourcePath], named: list[list[tuple[str, str]]]) -> list[tuple[int, int]]:
-    """Give each path a slot beside those of the fields."""
+def _slots_of(location: str, paths: Sequence[SourcePath], named: list[list[tuple[str, str]]]) -> list[tuple[int, int]]:
+    """Assign each path a slot after those of the fields."""
     slots = []
     for path in paths:
         slots.append((path.source, len(named[path.source])))
-        named[path.source].append((place, path.path))
+        named[path.source].append((location, path.path))
     return slots
 
 
 def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> Text | None:
-    """Return the first value that a part gives for one of the slots."""
+    """Return the first value found in one of the slots."""
     for part in parts:
         for source, slot in slots:
             if source == part.source and part.values[slot] is not None:
@@ -282,10 +282,10 @@ def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> Text | No
 
 
 def document_id(given: Text | None, *, what: str = "id") -> str:
-    """Return the document id a JSON value stands for: a string's characters, any other scalar's text.
+    """Return the document id for a JSON value: the characters of a string, the text of another scalar.
 
     Raises:
-        RecordRejected: absent, null, empty, longer than OpenSearch takes, or an array or object.
+        RecordRejected: the value is absent, null, empty, too long for OpenSearch, or an array or object.
     """
     value = b"null" if given is None else bytes(given)
     if value == b"null":
@@ -297,17 +297,17 @@ def document_id(given: Text | None, *, what: str = "id") -> str:
         text = _decode_text(value) if first == b'"' else value.decode()
         size = len(text) if text.isascii() else len(text.encode())
     except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise RecordRejected(f"the {what} is no text: {error}") from None
+        raise RecordRejected(f"the {what} is not valid text: {error}") from None
     if not 0 < size <= MAX_ID_BYTES:
-        raise RecordRejected(f"the {what} has {size} bytes; OpenSearch takes 1 to {MAX_ID_BYTES}")
+        raise RecordRejected(f"the {what} has {size} bytes; OpenSearch accepts 1 to {MAX_ID_BYTES}")
     return text
 
 
 def merge(older: bytes, newer: bytes) -> bytes:
-    """Merge two JSON texts as OpenSearch merges a partial document: objects member by member, else the newer one.
+    """Merge two JSON texts as OpenSearch merges a partial document: objects by member, else the newer value.
 
     Raises:
-        RecordRejected: they are nested too deeply.
+        RecordRejected: the values are nested too deeply.
     """
     if older.lstrip()[:1] != b"{" or newer.lstrip()[:1] != b"{":
         return newer
@@ -328,50 +328,50 @@ def _merge_members(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, An
 
 
 def last_name(path: str) -> str:
-    """Return the name an ``ingest_fields`` path is kept under: the text after its last dot, as in the reference."""
+    """Return the field name of an ``ingest_fields`` path: the text after its last dot, as in ML Commons."""
     return path.rpartition(".")[2]
 
 
-def _paths(place: str, paths: object, sources: int) -> list[SourcePath]:
-    """Return the paths of a field; of several for one source the last one counts, as in the reference."""
+def _paths(location: str, paths: object, sources: int) -> list[SourcePath]:
+    """Return the paths of a field; of several for one source the last one is used, as in ML Commons."""
     listed = paths if isinstance(paths, list) and paths else [paths]
-    last = {path.source: path for path in (_path(place, path, sources) for path in listed)}
+    last = {path.source: path for path in (_path(location, path, sources) for path in listed)}
     return [last[source] for source in sorted(last)]
 
 
-def _path(place: str, path: object, sources: int) -> SourcePath:
+def _path(location: str, path: object, sources: int) -> SourcePath:
     """Return a path and its source.
 
     Raises:
-        ConfigError: it is no text, names a source that is not there, or none where there are several.
+        ConfigError: the path is not a string, names a source that does not exist, or none although there are several.
     """
     if not isinstance(path, str) or not path.strip():
-        raise ConfigError(f"{place}: expected a path like $.text, got {path!r}")
+        raise ConfigError(f"{location}: expected a path like $.text, got {path!r}")
     prefix = _SOURCE.match(path)
     if prefix is None:
         if loose := _SOURCE_WITHOUT_ROOT.match(path):
             hint = f"source[{loose[1]}].$.{loose['rest'].lstrip('.')}"
-            raise ConfigError(f"{place}: {path!r} has no $ after its source; write {hint}")
+            raise ConfigError(f"{location}: {path!r} has no $ after its source; write {hint}")
         if before := _BEFORE_ROOT.match(path.lstrip()):
             hint = f"source[0].{path.lstrip()[before.end() :]}"
-            raise ConfigError(f"{place}: {before[0]!r} before the $ is no source; write {hint}")
+            raise ConfigError(f"{location}: {before[0]!r} before the $ is not a source; write {hint}")
         if sources > 1:
-            raise ConfigError(
-                f"{place}: {path!r} does not say which of the {sources} sources it reads; write source[0].{path}"
-            )
+            raise ConfigError(f"{location}: {path!r} names none of the {sources} sources; write source[0].{path}")
         return SourcePath(0, path.strip())
     source = int(prefix[1])
     if source >= sources:
-        there = "1 source" if sources == 1 else f"{sources} sources"
-        raise ConfigError(f"{place}: no source[{source}]; there is {there}. Did you mean source[{sources - 1}]?")
+        count = "1 source" if sources == 1 else f"{sources} sources"
+        raise ConfigError(
+            f"{location}: no source[{source}]; the request has {count}. Did you mean source[{sources - 1}]?"
+        )
     return SourcePath(source, path[prefix.end() :])
 
 
 def _one_id_path_each(ids: list[SourcePath], sources: int) -> list[str | None]:
-    """Return each source's id path; a source without one uses the path that all others share.
+    """Return the id path of each source; a source without one uses the path that all others share.
 
     Raises:
-        ConfigError: several sources, and one of them cannot be joined.
+        ConfigError: there are several sources, and one of them has no id path to join by.
     """
     by_source = {path.source: path.path for path in ids}
     if sources == 1:
@@ -381,7 +381,7 @@ def _one_id_path_each(ids: list[SourcePath], sources: int) -> list[str | None]:
         if source not in by_source and len(shared) != 1:
             found = "different paths" if shared else "no path at all"
             raise ConfigError(
-                f"field_map.{ID_FIELD}: source[{source}] has no id path and the others give {found}; "
-                f'add one, like "source[{source}].$.custom_id", so that its rows find their documents'
+                f"field_map.{ID_FIELD}: source[{source}] has no id path and the others have {found}; "
+                f'add one, like "source[{source}].$.custom_id"'
             )
     return [by_source.get(source) or next(iter(shared)) for source in range(sources)]

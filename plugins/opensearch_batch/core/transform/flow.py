@@ -1,7 +1,7 @@
-"""What happens to an event on its way: the processors in their order, then the routes; no event is lost between them.
+"""Runs an event through the processors in order, then selects its sinks by routes.
 
 An event goes to every sink that has no routes, that names a route the event matches, or that names ``_default`` when it
-matches none. One that no sink takes is unrouted, and counted; in the original it is gone without a word.
+matches none. An event without a sink is counted as unrouted; Data Prepper drops it silently.
 Source: Data Prepper's Router and RouteEventEvaluator (2.17).
 """
 
@@ -16,7 +16,7 @@ Processor = Callable[[Event], bool]
 Condition = Callable[[Event], bool]
 DEFAULT_ROUTE = "_default"
 UNROUTED, DROPPED = 0, -1
-# Reasons of one kind are counted up to here, so that each record's own text cannot fill the memory.
+# Bounds the memory for reasons, which may contain text of a record.
 MAX_REASONS = 100
 
 
@@ -24,9 +24,9 @@ class Flow:
     """The processors and routes of one pipeline.
 
     Args:
-        processors: called in their order, by name; one that returns False drops the event.
+        processors: name and function of each, in order; one that returns False drops the event.
         routes: names and conditions.
-        sinks: the names of the routes of each sink; a sink without any takes all.
+        sinks: route names of each sink; a sink without routes receives all events.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class Flow:
         self.failures: Counter[str] = Counter()
 
     def run(self, event: Event) -> int:
-        """Change the event; return the sinks that take it, a bit each, `UNROUTED` for none, or `DROPPED`."""
+        """Process the event; return its sinks as a bit set, `UNROUTED` for none, or `DROPPED`."""
         for name, processor in self._processors:
             try:
                 if not processor(event):
                     return DROPPED
             except EventError as error:
-                # As in the original: it goes on as far as this processor came.
+                # As in Data Prepper, the event continues with what the processor changed before the error.
                 self._fail(f"{name}: {error}")
         matched = False
         taken = self._always

@@ -1,16 +1,16 @@
-"""Where predictions go is read off the processors, before any row exists: those fields have to be vectors."""
+"""Finds the fields that processors copy predictions to, from the options alone; they must be vector fields."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-# Where the AI services' answers stand in their rows: what is copied from there is a prediction.
+# Members of output rows that hold predictions.
 PREDICTION_MEMBERS = ("SageMakerOutput", "modelOutput")
 
 
 def prediction_fields(processors: Iterable[tuple[str, Any]]) -> list[str]:
-    """Return the members that processors, by name and options, copy predictions to, as far as their options say it."""
+    """Return the fields that processors (name, options) copy predictions to."""
     fields = set[str]()
     for name, options in processors:
         if name in ("copy_values", "rename_keys"):

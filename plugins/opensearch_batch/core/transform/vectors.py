@@ -1,4 +1,4 @@
-"""A vector the index would refuse is rejected before it is sent, by its text alone wherever that is enough."""
+"""Rejects vectors that the index would refuse, before they are sent; by their text alone where that suffices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.types.vector_field import VectorField
 
 SHORT_BYTES = 64
-# A number that is written without an exponent and does not start with dozens of zeros is not zero as a 32-bit float.
+# A number without exponent and without dozens of leading zeros is not zero as a 32-bit float.
 _SURELY_NOT_ZERO = re.compile(rb"[\[,\s]-?(?:0\.0{0,30})?[1-9][0-9.]*\s*[,\]]")
 
 
@@ -21,35 +21,35 @@ class VectorRejected(RecordRejected):
 
 
 def vector_check(field: VectorField) -> Callable[[bytes], None]:
-    """Return the check of a value for a field; it is called for each vector, so all it needs is at hand.
+    """Return the check of a vector field, called for each value.
 
-    It raises VectorRejected unless the value is a flat array of as many numbers as the field takes, all finite. Under
-    cosine a zero vector has no direction; k-NN refuses it (lucene and faiss, `space_type: cosinesimil`).
+    The check raises VectorRejected unless the value is a flat array of finite numbers of the field's dimension. Under
+    cosine similarity k-NN refuses zero vectors (lucene and faiss, `space_type: cosinesimil`).
     """
-    # Loaded here, so not when a DAG file is read; it compares many bytes at once (docs/decisions/008).
+    # Imported here, not when a DAG file is parsed; numpy counts commas fastest (docs/decisions/008).
     import numpy as np
 
     comma, of_bytes, one_byte, nonzero = np.uint8(ord(",")), np.frombuffer, np.uint8, np.count_nonzero
     expected, cosine, not_zero = field.values, field.cosine, _SURELY_NOT_ZERO.search
 
     def check(value: bytes) -> None:
-        # Searches for one byte cost nothing; a pattern over the whole text would cost more than all else of a row.
+        # Searching for single bytes is cheap; a pattern over the text would cost more than all else.
         if value.rfind(b"[") != 0 or b'"' in value or b"{" in value:
-            raise VectorRejected(f"{field.name} is no flat array of numbers")
+            raise VectorRejected(f"{field.name} is not a flat array of numbers")
         commas = int(nonzero(of_bytes(value, one_byte) == comma))
         found = commas + 1 if len(value) > SHORT_BYTES or value.strip(b"[] \t") else 0
         if found != expected:
-            raise VectorRejected(f"{field.name} has {found} values; the index takes {expected}")
+            raise VectorRejected(f"{field.name} has {found} values; the index expects {expected}")
         if (b"e" in value or b"E" in value) and _has_positive_exponent(value):
             _as_float32(field, value)
         if cosine and not not_zero(value) and not any(_as_float32(field, value)):
-            raise VectorRejected(f"{field.name} is a zero vector; the index compares by cosine, which it has none of")
+            raise VectorRejected(f"{field.name} is a zero vector, which cosine similarity does not support")
 
     return check
 
 
 def _has_positive_exponent(value: bytes) -> bool:
-    """Say whether a number can be beyond a 32-bit float; one of 39 digits and more is left to the index."""
+    """Return whether a number may exceed a 32-bit float; numbers of 39 digits and more are left to the index."""
     for letter in (b"e", b"E"):
         at = value.find(letter)
         while at >= 0:
@@ -60,7 +60,7 @@ def _has_positive_exponent(value: bytes) -> bool:
 
 
 def _as_float32(field: VectorField, value: bytes) -> tuple[float, ...]:
-    """Return the numbers as the index keeps them."""
+    """Return the numbers as the index stores them."""
     try:
         numbers = msgspec.json.decode(value, type=list[float])
         return struct.unpack(f"<{len(numbers)}f", struct.pack(f"<{len(numbers)}f", *numbers))
