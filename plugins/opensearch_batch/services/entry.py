@@ -40,7 +40,7 @@ class Storage(msgspec.Struct, frozen=True):
 
     Args:
         scheme: of their URIs, ``openai`` for ``openai://…``.
-        open: makes the store of the API client.
+        open: makes the store of the API client; `ServiceFiles` is a base for it.
         bare_id: a regular expression; what it matches as a whole is an id, also without the scheme.
     """
 

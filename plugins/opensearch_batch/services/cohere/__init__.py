@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from opensearch_batch.services.cohere.adapter import CohereAdapter
 from opensearch_batch.services.cohere.client import CohereClient
-from opensearch_batch.services.cohere.datasets import SCHEME, CohereDatasets
+from opensearch_batch.services.cohere.datasets import CohereDatasets
 from opensearch_batch.services.entry import AiService, KeyConnection, Storage
 
 if TYPE_CHECKING:
@@ -24,5 +24,5 @@ SERVICE = AiService(
     adapter=CohereAdapter(),
     client=CohereClient,
     connection=KeyConnection("cohere_default", "cohere_key", cohere_api),
-    storage=Storage(SCHEME, CohereDatasets),
+    storage=Storage(CohereDatasets.scheme, CohereDatasets),
 )

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, NotFound, OutputUnusable, RetriableError
-from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.services.cohere.errors import cohere_errors
 from opensearch_batch.services.cohere.single_floats import change_of
+from opensearch_batch.services.files import ServiceFiles, stream_of
 
 if TYPE_CHECKING:
     from cohere import Client
     from cohere.types import Dataset
 
-SCHEME = "cohere"
 TIMEOUT_S = 120.0
 
 
-class CohereDatasets:
+class CohereDatasets(ServiceFiles):
     """Datasets by id: ``cohere://<dataset id>``.
 
     Args:
         api: a `cohere` client.
     """
 
+    scheme, title = "cohere", "datasets at Cohere"
+
     def __init__(self, api: Client) -> None:
         self._api = api
-
-    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:  # noqa: ARG002 - the protocol's
-        """Yield the one dataset: ids have no folders."""
-        if _id(uri) and (found := self.head(uri)):
-            yield found
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return size and ETag of a dataset, None when it is absent; one never changes under its id."""
@@ -45,14 +40,6 @@ class CohereDatasets:
             return None
         size_bytes = sum(int(getattr(part, "size_bytes", None) or 0) for part in found.dataset_parts or [])
         return ObjectInfo(uri, size_bytes, str(found.id))
-
-    def read(self, uri: str) -> Stored | None:
-        """Return a dataset's rows whole, None when it is absent."""
-        found = self.head(uri)
-        if found is None:
-            return None
-        with self.open(uri) as stream:
-            return Stored(stream.read(), found.etag)
 
     def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:  # noqa: ARG002 - a dataset never changes
         """Open a dataset's rows for streaming, one JSON object a line.
@@ -69,12 +56,13 @@ class CohereDatasets:
         if not parts:
             # A dataset that is not ready must not read as one without rows.
             _refuse_unready(uri, str(found.validation_status))
-        return io.BufferedReader(_Rows(uri, parts), READ_BUFFER_BYTES)
+        rows = _lines(uri, parts)
+        return stream_of(rows, rows.close)
 
     def _dataset(self, uri: str) -> Dataset | None:
         try:
             with cohere_errors(uri):
-                found: Dataset = self._api.datasets.get(id=_id(uri)).dataset
+                found: Dataset = self._api.datasets.get(id=self.id_of(uri)).dataset
         except NotFound:
             return None
         return found
@@ -82,40 +70,7 @@ class CohereDatasets:
     def delete(self, uri: str) -> None:
         """Remove a dataset, if it is there."""
         with suppress(NotFound), cohere_errors(uri):
-            self._api.datasets.delete(id=_id(uri))
-
-    def _refuse(self, uri: str, *_: object, **__: object) -> NoReturn:
-        """Raise ConfigError: the datasets are only read."""
-        raise ConfigError(f"{uri}: datasets at Cohere are only read; give a location on S3 or of this machine")
-
-    write = create = replace = upload = _refuse
-
-
-class _Rows(io.RawIOBase):
-    """The rows of Avro files as a raw stream of JSON lines."""
-
-    def __init__(self, uri: str, parts: list[str]) -> None:
-        self._lines = _lines(uri, parts)
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no name before Python 3.12
-        if not self._rest:
-            self._rest = memoryview(next(self._lines, b""))
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
-
-    def close(self) -> None:
-        self._lines.close()
-        super().close()
-
-
-def _id(uri: str) -> str:
-    return uri.removeprefix(f"{SCHEME}://")
+            self._api.datasets.delete(id=self.id_of(uri))
 
 
 def _refuse_unready(uri: str, status: str) -> NoReturn:

@@ -8,7 +8,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.services.entry import AiService, KeyConnection, Storage
 from opensearch_batch.services.openai.adapter import OpenAIAdapter
 from opensearch_batch.services.openai.client import OpenAIClient
-from opensearch_batch.services.openai.files import SCHEME, OpenAIFiles
+from opensearch_batch.services.openai.files import OpenAIFiles
 from opensearch_batch.services.row_errors import row_error
 
 if TYPE_CHECKING:
@@ -35,6 +35,6 @@ SERVICE = AiService(
     adapter=OpenAIAdapter(),
     client=OpenAIClient,
     connection=KeyConnection(CONN_ID, "openAI_key", openai_api),
-    storage=Storage(SCHEME, OpenAIFiles, bare_id=r"file-[A-Za-z0-9_-]+"),
+    storage=Storage(OpenAIFiles.scheme, OpenAIFiles, bare_id=r"file-[A-Za-z0-9_-]+"),
     row_error=row_error,
 )

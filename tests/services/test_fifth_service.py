@@ -1,0 +1,296 @@
+"""A service that another distribution registers takes a pipeline to the index; the package is as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowSkipException, TaskDeferred
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.pipeline.check import check_pipeline
+from opensearch_batch.dag_factory.pipelines import pipeline_dag
+from opensearch_batch.hooks.ai_services import outputs_store
+from opensearch_batch.services import registry
+from opensearch_batch.services.registry import adapter_of, row_error, service_of
+from tests.core.aws import aws
+from tests.fifth_service import ACME, KEY
+
+CONNECTOR = {
+    "name": "acme",
+    "version": 1,
+    "protocol": "http",
+    "parameters": {"model": "<model>"},
+    "credential": {"acme_key": "<key>"},
+    "actions": [{"action_type": "batch_predict", "method": "POST", "url": "https://acme/jobs"}],
+}
+INDEX_BODY = {
+    "mappings": {"properties": {"text": {"type": "text"}, "vector": {"type": "knn_vector", "dimension": 2}}},
+}
+PIPELINE = """
+source: {{uri: "s3://{bucket}/in/"}}
+id: $.id
+work: s3://{bucket}/work
+batch_predict: {{service: acme, connector: acme, values: {{model: m}}, input: $.text, dimension: 2, poll_every_s: 0.1}}
+ingest: {{index: books, index_body: books, field_map: {{text: $.text, vector: prediction}}}}
+connections: {{opensearch: os_{name}, aws: aws_{name}}}
+tests:
+  - name: a text gets its vector
+    records: [{{id: "1", text: one}}, {{id: "2"}}]
+    predictions: [[3.0, 1.0], [0.0, 0.0]]
+    documents: [{{_id: "1", text: one, vector: [3.0, 1.0]}}]
+    dead_letters: ["nothing at $.text"]
+"""
+
+
+class Node:
+    """A node with one index and ML Commons, which calls Acme by its connector."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, Any] = {}
+        self.index: dict[str, Any] | None = None
+        self.connector: dict[str, Any] = {}
+        self.tasks: dict[str, str] = {}
+        node = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                path = self.path.partition("?")[0]
+                found = node.answer(self.command, path, [json.loads(line) for line in body.splitlines()])
+                content = json.dumps(found if found is not None else {"error": {"reason": "not there"}}).encode()
+                self.send_response(404 if found is None else 200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - the base class's names
+
+            def log_message(self, *_: object) -> None:
+                """Stay quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+
+    def answer(self, method: str, path: str, lines: list[Any]) -> dict[str, Any] | None:
+        """Answer a request; None for what is not there."""
+        if path.startswith("/_plugins/_ml/"):
+            return self._ml(path.removeprefix("/_plugins/_ml/"), lines)
+        if path.endswith("/_bulk"):
+            return {"errors": False, "items": [self._item(*pair) for pair in zip(lines[::2], lines[1::2], strict=True)]}
+        if method == "PUT":
+            (self.index,) = lines
+            return {"acknowledged": True}
+        if path != "/books":
+            return {}
+        return self.index and {"books": {**self.index, "settings": {"index": {"uuid": "u"}}}}
+
+    def _item(self, head: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+        self.documents[head["index"]["_id"]] = source
+        return {"index": {"status": 201}}
+
+    def _ml(self, path: str, lines: list[Any]) -> dict[str, Any] | None:
+        if path == "connectors/_create":
+            (self.connector,) = lines
+            return {"connector_id": "c"}
+        if path == "models/_register":
+            return {"model_id": "m"}
+        if path == "models/m":
+            return {"connector": {"parameters": self.connector["parameters"]}}
+        if path == "models/m/_batch_predict":
+            job = ACME.submit(self.connector["credential"]["acme_key"], lines[0]["parameters"])
+            self.tasks[f"task-{job['id']}"] = job["id"]
+            return {"task_id": f"task-{job['id']}", "remote_job": job}
+        if task := re.fullmatch(r"tasks/(task-[^/]+)", path):
+            return {"state": "RUNNING", "remote_job": ACME.describe(self.tasks[task[1]])}
+        return {"hits": {"hits": []}}
+
+    def close(self) -> None:
+        """End the server."""
+        self.server.shutdown()
+        self.server.server_close()
+        self._thread.join()
+
+
+class Ti(SimpleNamespace):
+    """A task instance; all of a run share their XComs."""
+
+    def xcom_push(self, *, key: str, value: Any) -> None:
+        """Keep a value."""
+        self.xcoms[self.task_id, key, self.map_index] = value
+
+    def xcom_pull(self, *, task_ids: str, key: str = "return_value", map_indexes: int | None = None) -> Any:
+        """Return a value, of an unmapped task by default."""
+        index = -1 if map_indexes is None else map_indexes
+        return self.xcoms.get((task_ids, key, index))
+
+
+class DagRun:
+    """One run of a pipeline's DAG: Airflow's templates and deferrals, without its scheduler."""
+
+    def __init__(self, path: Path, run_id: str) -> None:
+        self._dag = pipeline_dag(path)
+        self._run = SimpleNamespace(dag_id=path.stem, run_id=run_id, logical_date=None, partition_key=None, conf={})
+        self._xcoms: dict[tuple[str, str, int], Any] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Run all stages; return what reconcile returned."""
+        for at, shard in enumerate(self._task("prepare")):
+            for task_id in ("batch_predict", "poll", "repair", "ingest"):
+                self._task(task_id, at, shard)
+        found: dict[str, Any] = self._task("reconcile")
+        return found
+
+    def _task(self, task_id: str, map_index: int = -1, shard: Any = None) -> Any:
+        task: Any = self._dag.get_task(task_id).prepare_for_execution()
+        if hasattr(task, "shard"):
+            task.shard = shard
+        ti = Ti(task_id=task_id, map_index=map_index, xcoms=self._xcoms, max_tries=2, **vars(self._run))
+        context = {"ti": ti, "task_instance": ti, "dag_run": self._run, "params": self._dag.params.dump()}
+        task.render_template_fields(context)
+        try:
+            value = self._executed(task, context)
+        except AirflowSkipException:
+            return None
+        ti.xcom_push(key="return_value", value=value)
+        return value
+
+    def _executed(self, task: Any, context: dict[str, Any]) -> Any:
+        call: Callable[[], Any] = partial(task.execute, context)
+        while True:
+            try:
+                return call()
+            except TaskDeferred as deferred:
+                event = asyncio.run(_first(deferred.trigger))
+                if isinstance(event, TaskSuccessEvent):
+                    return (event.xcoms or {})["return_value"]
+                call = partial(getattr(task, deferred.method_name), context, event.payload)
+
+
+async def _first(trigger: BaseTrigger) -> TriggerEvent:
+    return await anext(trigger.run())
+
+
+@pytest.fixture
+def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Install distributions that register services."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+
+    def install(distribution: str, **services: str) -> None:
+        info = folder / f"{distribution}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        points = "".join(f"{name} = {value}\n" for name, value in services.items())
+        (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{points}")
+        forget()
+
+    def forget() -> None:
+        for found in (registry._registered, registry._loaded):  # noqa: SLF001 - a process finds them once
+            found.cache_clear()
+
+    yield install
+    forget()
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A pipeline's file, its source, and the servers it names."""
+    name = uuid.uuid4().hex[:8]
+    for kind, body in (("connectors/acme", CONNECTOR), ("indexes/books", INDEX_BODY)):
+        path = tmp_path / f"{kind}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(body))
+    (tmp_path / "pipelines").mkdir()
+    path = tmp_path / "pipelines" / "books.yaml"
+    path.write_text(PIPELINE.format(bucket=name, name=name))
+    node = Node()
+    with aws("s3") as client:
+        client.create_bucket(Bucket=name)
+        extra = {"endpoint_url": client.meta.endpoint_url, "region_name": "us-east-1"}
+        connections: dict[str, dict[str, Any]] = {
+            f"OS_{name}": {"conn_type": "opensearch", "host": "127.0.0.1", "port": node.server.server_port},
+            f"AWS_{name}": {"conn_type": "aws", "login": "tests", "password": "tests", "extra": extra},
+            "ACME_DEFAULT": {"conn_type": "http", "password": KEY},
+        }
+        for conn_id, value in connections.items():
+            monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(value))
+        yield SimpleNamespace(path=path, node=node, s3=client, bucket=name)
+    node.close()
+
+
+def test_a_fifth_service_takes_a_pipeline_to_the_index(register: Any, pipeline: Any) -> None:
+    """From its file to the index: checked, prepared, submitted, waited for, repaired, ingested and accounted for."""
+    register("acme", acme="tests.fifth_service:SERVICE")
+    assert check_pipeline(pipeline.path, adapter_of).mistakes == []
+    rows = [{"id": str(number), "text": "a" * number} for number in range(1, 4)] + [{"id": "4"}]
+    content = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    pipeline.s3.put_object(Bucket=pipeline.bucket, Key="in/a.jsonl", Body=content)
+    ACME.fails = {"aa"}
+    account = DagRun(pipeline.path, "manual__1").run()
+    assert pipeline.node.documents == {
+        str(number): {"text": "a" * number, "vector": [float(number), 1.0]} for number in range(1, 4)
+    }
+    assert (account["counts"]["read"], account["counts"]["indexed"], account["counts"]["dead_letters"]) == (4, 3, 1)
+    assert pipeline.node.connector["credential"] == {"acme_key": KEY}
+    paid = len(ACME.jobs)
+    assert paid == 2
+    again = DagRun(pipeline.path, "manual__2").run()
+    assert len(ACME.jobs) == paid
+    assert again["counts"]["unchanged"] == 3
+
+
+def test_rows_and_files_of_a_fifth_service_are_known(register: Any, pipeline: Any) -> None:
+    """Also where nobody names the service: an ingest of rows alone, and a store by URI."""
+    assert row_error()(b'{"ref":"r0","failure":"out of luck"}') is None
+    register("acme", acme="tests.fifth_service:SERVICE")
+    assert row_error()(b'{"ref":"r0","failure":"out of luck"}') == "out of luck"
+    assert row_error()(b'{"SageMakerInferenceError":"long"}') == "SageMakerInferenceError: long"
+    store = outputs_store(aws_conn_id=f"aws_{pipeline.bucket}")
+    uri = f"acme://{ACME.upload(b'rows')}"
+    with store.open(uri) as stream:
+        assert stream.read() == b"rows"
+
+
+@pytest.mark.parametrize(
+    ("distributions", "message"),
+    [
+        ([], r"no AI service 'acme'; known: sagemaker, bedrock, openai, cohere\."),
+        ([{"acme": "tests.fifth_service:NAME"}], "is no AiService of this name; mend or uninstall its distribution"),
+        ([{"acme": "opensearch_batch.services.openai:SERVICE"}], "is no AiService of this name"),
+        ([{"acme": "tests.nowhere:SERVICE"}], "cannot be loaded: ModuleNotFoundError"),
+        ([{"acme": "tests.fifth_service:SERVICE"}, {"acme": "elsewhere:SERVICE"}], "registers the same name"),
+        ([{"acmes": "tests.fifth_service:SERVICE"}], r"known: .*, acmes\. Did you mean 'acmes'\?"),
+    ],
+)  # fmt: skip
+def test_a_service_that_cannot_be_used_is_named(
+    register: Any, distributions: list[dict[str, str]], message: str
+) -> None:
+    """The error says which distribution to mend."""
+    for number, services in enumerate(distributions):
+        register(f"acme{number}", **services)
+    with pytest.raises(ConfigError, match=message):
+        service_of("acme")
+
+
+def test_a_name_of_the_package_cannot_be_taken(register: Any) -> None:
+    """A distribution must not change what a pipeline's file means."""
+    register("acme", openai="tests.fifth_service:SERVICE")
+    assert adapter_of("openai").name == "openai"
+    assert registry.names() == list(registry.BUILT_IN)
