@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.core.data_prepper.processing import Fields, compiled, done, refused
+from tests.core.transform.processor_runs import Fields, compiled, done, refused
 
 ADD: Fields = {"key": "new", "value": 3}
 OVER: Fields = {"overwrite_if_key_exists": True}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.transform.events.event import Event, EventError
-from tests.core.data_prepper.processing import Fields, compiled
+from tests.core.transform.processor_runs import Fields, compiled
 
 ABSENT: Any = object()
 Plain = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.data_prepper.processing import Fields, compiled, done, refused
+from tests.core.transform.processor_runs import Fields, compiled, done, refused
 
 FAILS = object()
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.core.data_prepper.processing import Fields, done, refused
+from tests.core.transform.processor_runs import Fields, done, refused
 
 NESTED = '{"a":1,"b":{"c":{"d":[{"e":1}]}}}'
 

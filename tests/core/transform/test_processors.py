@@ -10,7 +10,7 @@ from msgspec import Raw
 
 from opensearch_batch.core.transform.events.event import Event
 from opensearch_batch.core.transform.processors import PROCESSORS
-from tests.core.data_prepper.processing import Fields, compiled, done, options_of, refused
+from tests.core.transform.processor_runs import Fields, compiled, done, options_of, refused
 
 COPY_TEXT: Fields = {"from_key": "text", "to_key": "chapter"}
 
