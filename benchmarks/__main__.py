@@ -9,7 +9,18 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from benchmarks import body_sizes, data_prepper, field_map, joins, memory, node_speed, parsing, prepare, waiting
+from benchmarks import (
+    body_sizes,
+    data_prepper,
+    field_map,
+    joins,
+    memory,
+    node_speed,
+    parsing,
+    polling,
+    prepare,
+    waiting,
+)
 from benchmarks.report import Outcome, Surroundings, terminal, write
 
 WIDTH = 180
@@ -25,7 +36,7 @@ ALL: dict[str, Callable[..., Outcome]] = {
     waiting.NAME: waiting.run,
 }
 # Looked at when defaults are chosen; it proves nothing.
-ON_REQUEST: dict[str, Callable[..., Outcome]] = {body_sizes.NAME: body_sizes.run}
+ON_REQUEST: dict[str, Callable[..., Outcome]] = {body_sizes.NAME: body_sizes.run, polling.NAME: polling.run}
 
 
 def main() -> int:

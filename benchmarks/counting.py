@@ -15,7 +15,7 @@ TASK = re.compile(rb"/_plugins/_ml/tasks/(?!_search)[^/?]+(?:\?.*)?")
 
 
 class Counting:
-    """Serves on loopback for one node; `counts` are of searches for tasks, questions after one, and all else."""
+    """Serves on loopback for one node; `counts` are of polls, which ask for one task, and of all else."""
 
     def __init__(self, upstream_port: int) -> None:
         self.counts: Counter[str] = Counter()
@@ -50,10 +50,7 @@ class Counting:
 
     def _count(self, chunk: bytes) -> None:
         for _, path in REQUEST.findall(chunk):
-            if path.startswith(b"/_plugins/_ml/tasks/_search"):
-                self.counts["searches"] += 1
-            else:
-                self.counts["questions" if TASK.fullmatch(path) else "others"] += 1
+            self.counts["polls" if TASK.fullmatch(path) else "others"] += 1
 
 
 @contextmanager

@@ -53,8 +53,7 @@ class Used(msgspec.Struct, frozen=True):
     at: float
     rss_mb: float
     cpu_s: float
-    searches: int
-    questions: int
+    polls: int
     service_calls: int
 
 
@@ -120,8 +119,7 @@ class Field:
             time.time(),
             sum(rss for rss, _ in usage),
             sum(cpu for _, cpu in usage),
-            counts["searches"],
-            counts["questions"],
+            counts["polls"],
             # The node makes a connection for each call.
             log.read_bytes().count(b"CONNECT api.sagemaker"),
         )

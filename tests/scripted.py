@@ -24,7 +24,7 @@ def accept(body: bytes) -> Answer:
 
 
 class Scripted:
-    """Answers POST requests: with `answers` one after another, then with what `answer` makes of the body.
+    """Answers GET and POST requests: with `answers` one after another, then with what `answer` makes of the body.
 
     None as an answer closes the connection without one.
     """
@@ -39,10 +39,16 @@ class Scripted:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_GET(self) -> None:
+                self._reply(b"")
+
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
+                self._reply(body)
+
+            def _reply(self, body: bytes) -> None:
                 answer = outer.next_answer(body)
                 if answer is None:
                     self.connection.shutdown(socket.SHUT_RDWR)

@@ -15,7 +15,7 @@ from opensearch_batch.core.jobs.contract import ServiceClient
 from opensearch_batch.core.jobs.input_check import end_of
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Answered
-from opensearch_batch.core.jobs.status_poller import RemoteStatus
+from opensearch_batch.core.jobs.status_poller import RemoteStatus, remote_status
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from opensearch_batch.core.opensearch.ml_commons import MLCommons
 from opensearch_batch.core.storage.objects import Objects
@@ -81,6 +81,15 @@ class JobHandle:
         if found is None or found[0].status == "intent":
             raise ConfigError(f"{self._folder}: no submitted job is recorded here; clear batch_predict")
         return found[0]
+
+    def task_status(self, ml_task_id: str) -> RemoteStatus:
+        """Ask the service for the job's status through ML Commons.
+
+        Raises:
+            NotFound: ML Commons does not know the task, or cannot load its model.
+        """
+        ml_commons = shared_ml_commons(self._opensearch_conn_id)
+        return remote_status(ml_commons, ml_task_id, adapter_of(self._service_name))
 
     def status(self, record: JobRecord) -> RemoteStatus:
         """Ask the service for the job's status; if the record has no id of the job, find it by its name.

@@ -1,6 +1,6 @@
 """Trigger that waits for a batch job. It cancels the job only when a person ends the wait and no other run waits.
 
-All triggers of a process poll a cluster's jobs through one poller, with one client.
+All triggers of a process poll a cluster's jobs through one poller, which bounds how many polls run at once.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -17,11 +18,11 @@ from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent
 
 from opensearch_batch.core.errors import BatchError, FatalError, NotFound, RetriableError
 from opensearch_batch.core.jobs.job_records import bad_end
-from opensearch_batch.core.jobs.poll_policy import PollPolicy
-from opensearch_batch.core.jobs.status_poller import PollRequest, RemoteStatus, StatusPoller
+from opensearch_batch.core.jobs.poll_policy import Decision, PollPolicy
+from opensearch_batch.core.jobs.status_poller import RemoteStatus, StatusPoller
 from opensearch_batch.core.jobs.waiters import Waiter, pause_s
 from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord
-from opensearch_batch.hooks.job_handle import JobHandle, shared_ml_commons
+from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.services.registry import adapter_of
 
 if TYPE_CHECKING:
@@ -161,20 +162,22 @@ class MLTaskTrigger(BaseTrigger):
         # Nothing is logged here. Airflow logs each wait that begins, and does not read while it hands over the next:
         # with two lines for each wait, a triggerer (3.3.2) and its supervisor deadlocked after some 280 waits.
         while True:
-            status, is_running = await self._poll(record, policy, poll_at), False
-            step: PollPolicy | End
-            if isinstance(status, dict):
+            is_running = False
+            step: Decision
+            try:
+                status = await self._poll(record, policy, poll_at)
+            except NotFound as error:
+                step = End("LOST", time.time(), f"neither ML Commons nor the service knows the job ({error})")
+            except BatchError as error:
+                step = self._tolerate(policy, error)
+            else:
                 record = msgspec.structs.replace(record, remote_job={**record.remote_job, **status})
                 job_status = adapter.job_status(record.remote_job)
                 step, is_running = policy.on_status(job_status, now=time.time()), job_status.state == "RUNNING"
-            elif isinstance(status, NotFound):
-                step = End("LOST", time.time(), f"neither ML Commons nor the service knows the job ({status})")
-            else:
-                step = self._tolerate(policy, status)
             if isinstance(step, End):
                 return await self._conclude(record, policy, step, cancel=is_running)
             policy = step
-            poll_at = policy.look_at(now=time.time(), jitter=random.random())  # noqa: S311 - jitter, no secret
+            poll_at = policy.next_poll_at(now=time.time(), jitter=random.random())  # noqa: S311 - jitter, no secret
 
     async def _conclude(self, record: JobRecord, policy: PollPolicy, end: End, *, cancel: bool) -> JobRecord:
         """Record the end and return the record with it; cancel first a job that is running at its deadline.
@@ -197,22 +200,23 @@ class MLTaskTrigger(BaseTrigger):
             else:
                 return msgspec.structs.replace(record, end=recorded)
 
-    async def _poll(self, record: JobRecord, policy: PollPolicy, poll_at: float) -> RemoteStatus | BatchError:
-        """Return the job's status at `poll_at`, or an earlier one if a batched request brings it.
+    async def _poll(self, record: JobRecord, policy: PollPolicy, poll_at: float) -> RemoteStatus:
+        """Return the job's status at `poll_at`.
 
         The service itself is asked for a job that ML Commons does not know or has no task of: ML Commons answers so too
         when it cannot load the model.
+
+        Raises:
+            NotFound: neither ML Commons nor the service knows the job.
         """
+        handle = self._handle()
+        poll = partial(status_poller(self.opensearch_conn_id).poll, poll_at=poll_at, deadline_at=policy.deadline_at)
         if record.task_id is not None:
-            every_s = policy.pause_s(now=time.time())
-            adapter = adapter_of(self.service)
-            request = PollRequest(record.task_id, adapter, poll_at, every_s, exact_from=policy.deadline_at)
-            status = await status_poller(self.opensearch_conn_id).look(request)
-            if not isinstance(status, NotFound):
-                return status
-            self.log.warning("%s; asking the service itself", status)
-        await asyncio.sleep(max(0.0, poll_at - time.time()))
-        return await asyncio.to_thread(_status_or_error, lambda: self._handle().status(record))
+            try:
+                return await poll(partial(handle.task_status, record.task_id))
+            except NotFound as error:
+                self.log.warning("%s; asking the service itself", error)
+        return await poll(partial(handle.status, record))
 
     def _poll_policy(self, started_at: float) -> PollPolicy:
         deadline_at = None if self.deadline_s is None else started_at + self.deadline_s
@@ -268,18 +272,7 @@ def waiter_of(ti: RuntimeTaskInstanceProtocol, ml_task_id: str | None) -> Waiter
 
 def status_poller(opensearch_conn_id: str) -> StatusPoller:
     """Return the poller of a cluster's jobs that all triggers in this event loop share."""
-    of_loop = _pollers.setdefault(asyncio.get_running_loop(), {})
-    if opensearch_conn_id not in of_loop:
-        of_loop[opensearch_conn_id] = StatusPoller(lambda: shared_ml_commons(opensearch_conn_id))
-    return of_loop[opensearch_conn_id]
-
-
-def _status_or_error(ask: Callable[[], RemoteStatus]) -> RemoteStatus | BatchError:
-    """Return what a call returns or raises, as the poller does."""
-    try:
-        return ask()
-    except BatchError as error:
-        return error
+    return _pollers.setdefault(asyncio.get_running_loop(), {}).setdefault(opensearch_conn_id, StatusPoller())
 
 
 def _names_of(waiters: Sequence[Waiter]) -> str:

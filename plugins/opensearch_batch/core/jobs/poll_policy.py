@@ -1,32 +1,34 @@
-"""How a wait for a job goes on: decided on plain values, so that the trigger only does I/O and time is injected."""
+"""Decides how a wait for a batch job continues, on plain values: the trigger only does I/O, and time is injected."""
 
 from __future__ import annotations
+
+from typing import TypeAlias
 
 import msgspec
 
 from opensearch_batch.core.types.job import End, State
 
 PATIENCE_S = 600.0
-# Jobs that were submitted together are not looked at together for ever.
+# Spreads the polls of jobs that were submitted together.
 JITTER = 0.1
 
 
 class JobStatus(msgspec.Struct, frozen=True):
-    """What one look at a job showed."""
+    """The state of a job that one poll returned, and the service's reason for it."""
 
     state: State
     reason: str = ""
 
 
 class PollPolicy(msgspec.Struct, frozen=True):
-    """Decides how a wait goes on; pure, so the trigger only does I/O.
+    """Decides after each poll whether the wait continues, and when the next poll is due.
 
     Args:
         started_at: epoch seconds.
-        poll_every_s: the first interval; it stretches with the job's age, to at most `poll_at_most_s`.
-        deadline_at: epoch seconds after which the wait fails, None for none.
-        patience_s: how long looks may fail in a row, so that a restart of the cluster is no end.
-        failing_since: epoch seconds of the first of the looks that failed in a row, None when the last one worked.
+        poll_every_s: the first interval; it grows with the job's age, to at most `poll_at_most_s`.
+        deadline_at: epoch seconds after which the wait fails, None for never.
+        patience_s: how long polls may fail in a row, so that a restart of the cluster ends no wait.
+        failing_since: epoch seconds of the first of the polls that failed in a row, None after one that succeeded.
     """
 
     started_at: float
@@ -36,8 +38,8 @@ class PollPolicy(msgspec.Struct, frozen=True):
     patience_s: float = PATIENCE_S
     failing_since: float | None = None
 
-    def on_status(self, status: JobStatus, *, now: float) -> PollPolicy | End:
-        """Go on watching, or end: an end seen is an end, also after the deadline."""
+    def on_status(self, status: JobStatus, *, now: float) -> Decision:
+        """Return how the wait continues, or how the job ended; an end that was seen counts after the deadline too."""
         if status.state != "RUNNING":
             return End(status.state, now, status.reason)
         if self.deadline_at is not None and now >= self.deadline_at:
@@ -45,19 +47,19 @@ class PollPolicy(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, failing_since=None)
 
     def on_error(self, *, now: float) -> PollPolicy | None:
-        """Go on after a look that failed, or None when they fail for too long."""
+        """Return how the wait continues after a poll that failed, None when polls have failed for `patience_s`."""
         since = self.failing_since if self.failing_since is not None else now
-        # Also after the deadline: who cannot look cannot cancel.
+        # After the deadline too: while polls fail, the job cannot be cancelled either.
         if now - since >= self.patience_s:
             return None
         return msgspec.structs.replace(self, failing_since=since)
 
     def pause_s(self, *, now: float) -> float:
-        """Return how long to wait before the next look: a tenth of the job's age, within the limits."""
+        """Return the interval until the next poll: a tenth of the job's age, within the limits."""
         return min(self.poll_at_most_s, max(self.poll_every_s, (now - self.started_at) / 10))
 
-    def look_at(self, *, now: float, jitter: float) -> float:
-        """Return when to look next: after the pause, up to a tenth of it sooner or later; at the deadline in any case.
+    def next_poll_at(self, *, now: float, jitter: float) -> float:
+        """Return when the next poll is due: after the interval, give or take a tenth of it, but at the deadline.
 
         Args:
             now: epoch seconds.
@@ -65,3 +67,7 @@ class PollPolicy(msgspec.Struct, frozen=True):
         """
         at = now + self.pause_s(now=now) * (1 - JITTER + 2 * JITTER * jitter)
         return at if self.deadline_at is None or self.deadline_at <= now else min(at, self.deadline_at)
+
+
+# A wait continues by a policy, or its job has ended.
+Decision: TypeAlias = PollPolicy | End

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -22,8 +22,6 @@ SEARCH_SIZE = 100
 _PLACEHOLDER = re.compile(r"<([\w-]+)>")
 # The paid call goes to the AI service and back; ML Commons' own client gives up after 30 s.
 SUBMIT_TIMEOUT_S = 45.0
-# One search for stored tasks names so many of them.
-STORED_AT_ONCE = 1_000
 LIVE_STATES = frozenset({"CREATED", "RUNNING"})
 COMPARED = ("name", "version", "protocol", "parameters", "actions", "description")
 
@@ -33,17 +31,6 @@ class Model(msgspec.Struct, frozen=True):
 
     id: str
     parameters: dict[str, Any]
-
-
-class StoredTask(msgspec.Struct, frozen=True):
-    """What ML Commons keeps of a task: the service's words, and when it asked for them (epoch seconds, its own clock).
-
-    `is_away` while ML Commons, which asks by itself, gets no answer: the words are older than the time says.
-    """
-
-    remote_job: dict[str, Any]
-    updated_at: float
-    is_away: bool = False
 
 
 class MLCommons:
@@ -96,23 +83,6 @@ class MLCommons:
     def task(self, task_id: str) -> dict[str, Any]:
         """Return a task; for a batch job this asks the AI service and answers its words in `remote_job`."""
         found: dict[str, Any] = self._cluster.call("GET", f"{ML}/tasks/{task_id}")
-        return found
-
-    def stored(self, task_ids: Sequence[str]) -> dict[str, StoredTask]:
-        """Return, by task id, what is stored of tasks; it asks no AI service, and those it does not find are left out.
-
-        Since 2.19 ML Commons refreshes running jobs by itself: every minute, a hundred of them.
-        """
-        found: dict[str, StoredTask] = {}
-        for start in range(0, len(task_ids), STORED_AT_ONCE):
-            ids = list(task_ids[start : start + STORED_AT_ONCE])
-            query = {
-                "size": len(ids),
-                "query": {"ids": {"values": ids}},
-                # Which of the words tell how a job stands is its service's business.
-                "_source": ["remote_job", "last_update_time"],
-            }
-            found |= {hit["_id"]: _stored(hit["_source"]) for hit in self._search("tasks", query)}
         return found
 
     def task_url(self, task_id: str) -> str:
@@ -206,12 +176,6 @@ def _fill(value: Any, values: Mapping[str, str], place: str) -> Any:  # noqa: AN
     for left in _PLACEHOLDER.findall(value):
         raise ConfigError(f"{place}: no value for <{left}>; known: {', '.join(values)}.{did_you_mean(left, values)}")
     return value
-
-
-def _stored(task: Mapping[str, Any]) -> StoredTask:
-    remote_job = task.get("remote_job") or {}
-    # Each of its own failed attempts counts as an update.
-    return StoredTask(remote_job, task.get("last_update_time", 0) / 1000, "num_of_retries" in remote_job)
 
 
 def _description(connector: Mapping[str, Any]) -> str:
