@@ -1,6 +1,7 @@
 """A YAML file is a tree whose every key has a line; a key that stands twice is refused, where YAML keeps the last.
 
-What is wrong in a file is told as ``books.yaml:14 ingest.index: …``, whoever finds it.
+What is wrong in a file is told as ``books.yaml:14 ingest.index: …``, whoever finds it. Hand-written over PyYAML's
+nodes, because its loader drops the positions that they have.
 """
 
 from __future__ import annotations

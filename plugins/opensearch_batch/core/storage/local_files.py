@@ -1,4 +1,7 @@
-"""Files of this machine as a store: a write is whole or not there, and conditional like one on S3."""
+"""Local files as a store: a write is atomic, and conditional like one on S3.
+
+Hand-written: `filelock` in place of `fcntl.flock` would save no line, and needs the same lock file.
+"""
 
 from __future__ import annotations
 

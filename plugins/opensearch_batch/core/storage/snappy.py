@@ -3,6 +3,7 @@
 The layout is snappy-java's (SnappyOutputStream, SnappyInputStream): 16 bytes of header, which are the magic bytes, a
 version and the lowest version that can read it; then for each block the length of its compressed bytes and these. All
 numbers are big-endian. A header may come again where streams follow one another. It is not Google's framing format.
+Hand-written: cramjam and python-snappy read Google's framing only. The blocks are pyarrow's.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def _quotient(left: float, right: float) -> float:
 
 
 def _shortest(number: float) -> float:
-    """Return the number with the fewest digits that is this 32-bit float."""
+    """Return the number with the fewest digits that is this 32-bit float; numpy writes some powers of two otherwise."""
     for digits in _FLOAT_DIGITS:
         short = float(f"{number:.{digits}g}")
         if single(short) == number:
