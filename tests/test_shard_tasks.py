@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from opensearch_batch.core.opensearch.ml_commons import Model
-from opensearch_batch.core.storage.manifests import load_manifest
+from opensearch_batch.core.storage.json_document import load_manifest
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import Manifest
 from opensearch_batch.operators import ingest, prepare
@@ -46,7 +46,7 @@ class Prepares:
         dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run)
         ti: Any = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
         operator.execute({"params": {}, "dag_run": dag_run, "ti": ti})
-        return load_manifest(self.runs.objects, pushed["run"]["manifest"])
+        return load_manifest(self.runs.objects, pushed["run"]["manifest"], Manifest)
 
     def ingest(self, run: str, manifest: Manifest) -> Any:
         """Ingest the first shard of a run."""

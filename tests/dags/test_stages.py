@@ -18,8 +18,8 @@ from opensearch_batch.core.jobs.job_records import consumed_requests, decide
 from opensearch_batch.core.opensearch.ml_commons import Model
 from opensearch_batch.core.runs.outbox import Note, note_writing
 from opensearch_batch.core.sharding.listing import list_source, news_of
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest

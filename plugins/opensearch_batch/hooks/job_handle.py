@@ -77,10 +77,10 @@ class JobHandle:
         Raises:
             ConfigError: there is no record, or the job was not submitted yet.
         """
-        found = JobRecords(self._objects(), self._folder).load()
-        if found is None or found[0].status == "intent":
+        record = JobRecords(self._objects(), self._folder).read()
+        if record is None or record.status == "intent":
             raise ConfigError(f"{self._folder}: no submitted job is recorded here; clear batch_predict")
-        return found[0]
+        return record
 
     def task_status(self, ml_task_id: str) -> RemoteStatus:
         """Ask the service for the job's status through ML Commons.
@@ -123,10 +123,10 @@ class JobHandle:
     def _end_of(self, record: JobRecord, end: End) -> End:
         if end.state != "COMPLETED" or not record.input_etag:
             return end
-        found = JobRecords(self._objects(), self._folder).load()
-        if found and found[0].submission == record.submission and found[0].end is not None:
+        stored = JobRecords(self._objects(), self._folder).read()
+        if stored and stored.submission == record.submission and stored.end is not None:
             # The first to see the end compared the input; a later change of the input did not affect the job.
-            return found[0].end
+            return stored.end
         return end_of(self._objects(), record, end)
 
     def _stop(self, record: JobRecord) -> None:

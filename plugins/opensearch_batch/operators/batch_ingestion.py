@@ -14,8 +14,8 @@ from airflow.sdk import BaseOperator, Context
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.engine import ingest_request
 from opensearch_batch.core.ingest.request import BatchIngestion, parse_request
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.hooks.ai_services import outputs_store

@@ -18,10 +18,10 @@ from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.jobs.repair import answers_of
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.runs.outbox import Note, note_writing
-from opensearch_batch.core.storage.manifests import load_manifest
+from opensearch_batch.core.storage.json_document import load_manifest
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.transform.field_map import OnMissing
-from opensearch_batch.core.types.manifest import Shard
+from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
@@ -182,7 +182,7 @@ class OpenSearchBatchIngestOperator(IngestOperator):
         layout, adapter = layout_of(self.work, context), adapter_of(self.service)
         shard = msgspec.convert(self.shard, Shard)
         cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
-        manifest = load_manifest(store, layout.manifest(run_key))
+        manifest = load_manifest(store, layout.manifest(run_key), Manifest)
         request = msgspec.structs.replace(self.request, index=self.index)
         # An attempt that dies after its last document has written too, but the next attempt does not count that.
         note = note_writing(store, layout, shard.id, Note(context["dag_run"].run_id, self.index))
@@ -236,10 +236,10 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
         """Ingest into every sink."""
-        from opensearch_batch.core.data_prepper.scan_prepare import load_scan
+        from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
         compiled, store, run_key = self._compiled(), self._store(), run_key_of(context)
-        manifest = load_scan(store, compiled.work.manifest(run_key))
+        manifest = load_manifest(store, compiled.work.manifest(run_key), ScanManifest)
         work_item = manifest.work_item(self.work_item if isinstance(self.work_item, str) else self.work_item["id"])
         result = self._work_item_ingest(compiled, run_key, manifest.at).run(
             work_item, self._answered(compiled, context), force=is_forced(context)

@@ -19,8 +19,8 @@ from opensearch_batch.core.runs.plan import Planned
 from opensearch_batch.core.runs.preparation import CutOptions, check_index, cut_source
 from opensearch_batch.core.runs.source_ranges import note_places
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, note_prepared
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import RunVersion
 from opensearch_batch.core.types.formats import Format

@@ -14,10 +14,11 @@ from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.runs.retention import clean_up, note_use
 from opensearch_batch.core.runs.run_account import RunAccount, reconcile
 from opensearch_batch.core.storage.by_uri import Stores
+from opensearch_batch.core.storage.json_document import load_manifest, save
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.manifests import load_manifest, save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord
+from opensearch_batch.core.types.manifest import Manifest
 from opensearch_batch.hooks.ai_services import client_of, outputs_store
 from opensearch_batch.hooks.connections import AWS_CONN_ID
 from opensearch_batch.hooks.file_connections import MODEL
@@ -116,7 +117,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
             raise AirflowSkipException("prepare returned no shards")
         layout = layout_of(self.work, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-        manifest = load_manifest(store, prepared["manifest"])
+        manifest = load_manifest(store, prepared["manifest"], Manifest)
         account = reconcile(store, layout, manifest)
         self._conclude(account, store, layout, context)
         note_use(store, layout, manifest, now=time.time(), for_ever=self.retention_days is None)
@@ -158,7 +159,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
 
     def _reconcile(self, prepared: dict[str, Any] | None, context: Context) -> ScanAccount:
         from opensearch_batch.core.data_prepper.scan_account import account_of, delete_read
-        from opensearch_batch.core.data_prepper.scan_prepare import load_scan
+        from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
         if prepared is None:
             # This stage runs even if others failed; to skip it would hide that.
@@ -166,7 +167,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
         if not prepared["manifest"]:
             raise AirflowSkipException("the scan found nothing to do")
         compiled, store = self._compiled(), self._store()
-        manifest = load_scan(store, prepared["manifest"])
+        manifest = load_manifest(store, prepared["manifest"], ScanManifest)
         account = account_of(store, compiled.work, manifest, sinks=len(compiled.pipeline.sinks))
         self._conclude(account, store, compiled.work, context)
         self._copy_failed_inputs(compiled, account, manifest)

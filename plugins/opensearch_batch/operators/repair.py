@@ -14,10 +14,10 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.repair import Repair
-from opensearch_batch.core.storage.manifests import load_manifest, save
+from opensearch_batch.core.storage.json_document import load_manifest, save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord
-from opensearch_batch.core.types.manifest import Shard
+from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.operators.base import final_errors_fail_the_task, job_result, layout_of, run_key_of
 from opensearch_batch.operators.submission import JobOperator, Waiting
@@ -81,7 +81,7 @@ class OpenSearchRepairOperator(JobOperator):
             layout,
             shard,
             adapter=adapter_of(self.service),
-            parameters=load_manifest(store, layout.manifest(run_key)).parameters,
+            parameters=load_manifest(store, layout.manifest(run_key), Manifest).parameters,
             inputs=self.inputs,
             rounds=self.rounds,
         ).run(first, submit)

@@ -12,6 +12,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.account import QUEUE_FILE, Queue
 from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
@@ -78,7 +79,6 @@ def _request_with(store: Objects, queue: str, field_map: Mapping[str, Any]) -> I
         ConfigError: the queue is missing.
     """
     uri = f"{queue.rstrip('/')}/{QUEUE_FILE}"
-    stored = store.read(uri)
-    if stored is None:
-        raise ConfigError(f"{uri}: no such queue; give the location that a report names as dead_letters")
-    return msgspec.structs.replace(msgspec.json.decode(stored.content, type=Queue).request, field_map=dict(field_map))
+    absent = ConfigError(f"{uri}: no such queue; give the location that a report names as dead_letters")
+    request = JsonDocument(store, uri, Queue).require(absent).request
+    return msgspec.structs.replace(request, field_map=dict(field_map))

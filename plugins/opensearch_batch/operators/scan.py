@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.jobs.contract import job_keys
 from opensearch_batch.core.opensearch.cluster import Cluster
-from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.aws import object_storage

@@ -112,8 +112,7 @@ class JobSubmitter:
         folder = self._layout.job(shard.job)
         note_taken(self._objects, folder, now=time.time())
         job_records = JobRecords(self._objects, folder)
-        found = job_records.load()
-        pays = decide(found[0] if found else None, request) in {"submit", "again", "recover"}
+        pays = decide(job_records.read(), request) in {"submit", "again", "recover"}
         if pays and not self._has_slot(folder):
             limit = self._terms.max_jobs_in_flight or 0
             return Waiting(folder, self._slots_folder, limit, reason=f"{limit} jobs are in flight (max_jobs_in_flight)")

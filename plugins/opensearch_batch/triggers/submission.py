@@ -27,10 +27,10 @@ def job_slots(store: Objects, folder: str, max_slots: int) -> Slots:
     """Return the slots in a folder; a job holds its slot from before its submission until its record has an end."""
 
     def is_at_work(slot: Slot) -> bool | None:
-        found = JobRecords(store, slot.holder).load()
-        if found is None or found[0].status == "intent":
+        record = JobRecords(store, slot.holder).read()
+        if record is None or record.status == "intent":
             return None
-        end = found[0].end
+        end = record.end
         # A job that ended before it took the slot is about to be submitted again.
         return True if end is None else None if end.at < slot.at else False
 

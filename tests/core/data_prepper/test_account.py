@@ -13,8 +13,8 @@ from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanMani
 from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
 from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.job import End, JobRecord

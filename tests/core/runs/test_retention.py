@@ -12,9 +12,9 @@ from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows, load_removed
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 from opensearch_batch.core.runs.retention import clean_up, note_use
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.taken import note_taken
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange

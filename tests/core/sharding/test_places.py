@@ -9,7 +9,7 @@ from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Answered, Removed, UsedJobs, removed_uri
 from opensearch_batch.core.runs.source_ranges import note_places
-from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import RunVersion
 from opensearch_batch.core.types.job import End, JobRecord

@@ -12,6 +12,7 @@ from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanMani
 from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
 from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import BAD_ENDS
@@ -115,16 +116,15 @@ def account_of(objects: Objects, work: Layout, manifest: ScanManifest, *, sinks:
 
 def _reports(objects: Objects, work: Layout, run_key: str, work_item: WorkItem, sinks: int) -> Iterator[IngestReport]:
     for number in range(sinks):
-        stored = objects.read(work.ingest_report(run_key, f"{work_item.id}-{number}"))
-        if stored is not None:
-            yield msgspec.json.decode(stored.content, type=IngestReport)
+        uri = work.ingest_report(run_key, f"{work_item.id}-{number}")
+        if (report := JsonDocument(objects, uri, IngestReport).read()) is not None:
+            yield report
 
 
 def _undone(objects: Objects, folder: str, work_item: WorkItem) -> Undone:
-    found = JobRecords(objects, folder).load()
-    if found is None:
+    record = JobRecords(objects, folder).read()
+    if record is None:
         return Undone(work_item, "no job was submitted for it")
-    record = found[0]
     if record.refused is not None:
         return Undone(work_item, f"its job was refused: {record.refused}", failed=True)
     if record.end is None:

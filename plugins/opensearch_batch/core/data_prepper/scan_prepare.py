@@ -17,7 +17,7 @@ from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipelin
 from opensearch_batch.core.data_prepper.file.source import ProcessingCondition
 from opensearch_batch.core.data_prepper.scan import Found, ScanPlan, ScanState, WorkItem, list_areas, plan_scan
 from opensearch_batch.core.data_prepper.scan_state import ScanStateFile, Writers
-from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.storage.objects import Objects, split_uri
 from opensearch_batch.core.transform.events.event import Event
@@ -141,8 +141,8 @@ class Scan:
         return Shard(work_item.id, uri, job, 0, work_item.size_bytes, output=f"{output}/{JOB_NAME}")
 
     def _ended_badly(self, job: str) -> bool:
-        found = JobRecords(self._objects, self._work.job(job)).load()
-        return found is not None and found[0].end is not None and found[0].end.state in BAD_ENDS
+        record = JobRecords(self._objects, self._work.job(job)).read()
+        return record is not None and record.end is not None and record.end.state in BAD_ENDS
 
     @property
     def _objects_per_job(self) -> int:
@@ -216,15 +216,3 @@ def manifest_of(inputs: Sequence[str]) -> bytes:
     split = [split_uri(uri) for uri in inputs]
     body: list[Any] = [{"prefix": f"s3://{split[0][0]}/"}, *(key for _, key in split)]
     return json.dumps(body, indent=MANIFEST_INDENT).encode()
-
-
-def load_scan(objects: Objects, uri: str) -> ScanManifest:
-    """Read what a run has in hand.
-
-    Raises:
-        ConfigError: it is not there.
-    """
-    stored = objects.read(uri)
-    if stored is None:
-        raise ConfigError(f"{uri}: no manifest; clear prepare to write it")
-    return msgspec.json.decode(stored.content, type=ScanManifest)

@@ -11,8 +11,8 @@ from datetime import datetime
 import msgspec
 
 from opensearch_batch.core.data_prepper.scan import ScanPlan, ScanState, WorkItem
-from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import BAD_ENDS
@@ -53,6 +53,7 @@ class ScanStateFile:
     def __init__(self, objects: Objects, work: Layout) -> None:
         self._objects = objects
         self._work = work
+        self._document = JsonDocument(objects, work.scanned(), ScanState, indent=-1)
 
     def take(self, plan: Callable[[ScanState], ScanPlan]) -> ScanPlan:
         """Record what a plan takes; it is made anew when another run scanned meanwhile.
@@ -60,23 +61,18 @@ class ScanStateFile:
         Raises:
             RetriableError: others were faster again and again.
         """
-        uri = self._work.scanned()
-        for _ in range(ATTEMPTS):
-            stored = self._objects.read(uri)
-            made = plan(ScanState() if stored is None else msgspec.json.decode(stored.content, type=ScanState))
-            content = msgspec.json.encode(made.known)
-            if stored is None:
-                taken = self._objects.create(uri, content)
-            else:
-                taken = self._objects.replace(uri, content, etag=stored.etag)
-            if taken:
-                return made
-        raise RetriableError(f"{uri}: other runs scan at the same time; run again")
+        plans: list[ScanPlan] = []
+
+        def taken(state: ScanState | None) -> ScanState:
+            plans.append(plan(state or ScanState()))
+            return plans[-1].known
+
+        self._document.update(taken, attempts=ATTEMPTS)
+        return plans[-1]
 
     def known(self) -> ScanState:
         """Return what is known now."""
-        stored = self._objects.read(self._work.scanned())
-        return ScanState() if stored is None else msgspec.json.decode(stored.content, type=ScanState)
+        return self._document.read() or ScanState()
 
     def is_done(self, work_item: WorkItem, done_for: str) -> bool:
         """Say whether a work item is done for this."""
@@ -85,13 +81,12 @@ class ScanStateFile:
 
     def done(self, work_item: WorkItem) -> Done | None:
         """Return what is noted of a work item that was done since it was taken, for whatever it was."""
-        stored = self._objects.read(self._work.done(work_item.id))
-        done = None if stored is None else msgspec.json.decode(stored.content, type=Done)
+        done = JsonDocument(self._objects, self._work.done(work_item.id), Done).read()
         return done if done is not None and done.at == work_item.at else None
 
     def note_done(self, work_item: WorkItem, done: Done) -> None:
         """Note that a work item is done: every row of it is in its index, or a dead letter, or counted."""
-        self._objects.write(self._work.done(work_item.id), msgspec.json.encode(done))
+        save(self._objects, self._work.done(work_item.id), done)
 
     def note_writer(self, folder: str, job: str) -> None:
         """Note that a job of this pipeline writes into a folder, before anything can be there.
@@ -99,22 +94,13 @@ class ScanStateFile:
         Raises:
             RetriableError: others were faster again and again.
         """
-        uri = self._work.outputs(folder)
-        for _ in range(ATTEMPTS):
-            stored = self._objects.read(uri)
-            if stored is None:
-                content = msgspec.json.encode(Writer(job, [self._work.pipeline]))
-                if self._objects.create(uri, content):
-                    return
-                continue
+
+        def noted(writer: Writer | None) -> Writer | None:
             # Pipelines of the same inputs and model share a job.
-            known = msgspec.json.decode(stored.content, type=Writer).pipelines
-            if self._work.pipeline in known:
-                return
-            content = msgspec.json.encode(Writer(job, [*known, self._work.pipeline]))
-            if self._objects.replace(uri, content, etag=stored.etag):
-                return
-        raise RetriableError(f"{uri}: other runs write it at the same time; run again")
+            known = writer.pipelines if writer else []
+            return None if self._work.pipeline in known else Writer(job, [*known, self._work.pipeline])
+
+        JsonDocument(self._objects, self._work.outputs(folder), Writer).update(noted, attempts=ATTEMPTS)
 
 
 class Writers:
@@ -138,12 +124,11 @@ class Writers:
         return False
 
     def _is_held(self, note: str) -> bool:
-        stored = self._objects.read(note)
-        if stored is None:
+        writer = JsonDocument(self._objects, note, Writer).read()
+        if writer is None:
             return False
-        writer = msgspec.json.decode(stored.content, type=Writer)
         if self._pipeline in writer.pipelines:
             return True
-        found = JobRecords(self._objects, writer.job).load()
-        end = found[0].end if found else None
+        record = JobRecords(self._objects, writer.job).read()
+        end = record.end if record else None
         return end is None or end.state in BAD_ENDS

@@ -26,7 +26,7 @@ from opensearch_batch.core.ingest.event_documents import EventDocuments
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
-from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.rows import Source

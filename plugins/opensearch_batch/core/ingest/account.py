@@ -15,7 +15,7 @@ from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.tally import Tally
 from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, Origin, as_text
-from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.rows import AlreadyThere, Blank, Filtered, Mapped, Rejected, Row
@@ -154,14 +154,14 @@ class RowAccount:
     def _progress(self, *, done: bool) -> Progress:
         return Progress(
             self._fingerprint,
-            done,
-            self.settled,
-            self.counts(),
             self.dead.prefix,
-            self.dead.parts,
-            self._vectors_rejected,
-            self._vector_reason,
             self.attempt,
+            done=done,
+            settled=self.settled,
+            counts=self.counts(),
+            parts=self.dead.parts,
+            vectors_rejected=self._vectors_rejected,
+            vector_reason=self._vector_reason,
         )
 
     def _pass(self, entry: Rejected | Blank | AlreadyThere | Filtered) -> None:

@@ -11,36 +11,33 @@ import secrets
 
 import msgspec
 
+from opensearch_batch.core.storage.json_document import UNDECODABLE, JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts, RunVersion
 
 
-class Progress(msgspec.Struct, frozen=True):
+class Stamp(msgspec.Struct, frozen=True):
+    """Who wrote a progress, for which work, and where its dead letters are, whatever else is stored with it."""
+
+    fingerprint: str = ""
+    dead_letters: str = ""
+    attempt: str = ""
+    run_version: RunVersion | None = None
+
+
+class Progress(Stamp, frozen=True, kw_only=True):
     """What of one place is settled: `settled` entries of the deterministic stream, with their counts.
 
     `attempt` wrote it last; `parts` are the parts of dead letters that count, by the attempt that wrote them.
     `run_version` is that of the newest run that has this work; a note without a fingerprint proves nothing but its age.
     """
 
-    fingerprint: str
     done: bool
     settled: int
     counts: IngestCounts
-    dead_letters: str
     parts: dict[str, int] = {}
     vectors_rejected: int = 0
     vector_reason: str = ""
-    attempt: str = ""
-    run_version: RunVersion | None = None
-
-
-class _Stamp(msgspec.Struct, frozen=True):
-    """Who wrote a progress, for which work, and where its dead letters are, whatever else stands in it."""
-
-    attempt: str = ""
-    fingerprint: str = ""
-    dead_letters: str = ""
-    run_version: RunVersion | None = None
 
 
 class ProgressFile:
@@ -54,18 +51,18 @@ class ProgressFile:
     def __init__(self, objects: Objects, uri: str, *, run_version: RunVersion | None = None) -> None:
         self.uri = uri
         self.superseded = False
-        self._objects = objects
+        self._document = _document(objects, uri)
         self._run_version = run_version
         self._etag: str | None = None
         self.attempt = _after("")
 
     def load(self, fingerprint: str) -> Progress | None:
         """Return what is settled of this very work, None when nothing is."""
-        stored = self._objects.read(self.uri)
-        if stored is None:
+        found = self._document.load()
+        if found is None:
             return None
-        stamp = _stamp_in(stored.content)
-        self._etag, self.attempt = stored.etag, _after(stamp.attempt)
+        stamp = found.value
+        self._etag, self.attempt = found.etag, _after(stamp.attempt)
         if (
             stamp.fingerprint == fingerprint
             and stamp.run_version is not None
@@ -74,12 +71,7 @@ class ProgressFile:
             # The same work for both runs, so it is as new as the newer of them.
             self._run_version = stamp.run_version
         self.superseded = self._run_version is not None and self._run_version.is_before(stamp.run_version)
-        try:
-            found = msgspec.json.decode(stored.content, type=Progress)
-        except msgspec.DecodeError:
-            # Written by another version: the work is done again, with the same ids.
-            return None
-        return found if found.fingerprint == fingerprint else None
+        return stamp if isinstance(stamp, Progress) and stamp.fingerprint == fingerprint else None
 
     def begin(self, progress: Progress) -> bool:
         """Record the first progress of an attempt; False when somebody wrote since `load`."""
@@ -91,12 +83,12 @@ class ProgressFile:
 
     def save(self, progress: Progress) -> bool:
         """Record it; False when a later attempt took over."""
-        stored = self._objects.read(self.uri)
-        if stored is None:
+        found = self._document.load()
+        if found is None:
             return self._put(progress, None)
-        stamp = _stamp_in(stored.content)
+        stamp = found.value
         if stamp.attempt == self.attempt:
-            return self._put(progress, stored.etag)
+            return self._put(progress, found.etag)
         newer = (
             stamp.run_version
             if self._run_version is not None and self._run_version.is_before(stamp.run_version)
@@ -104,52 +96,53 @@ class ProgressFile:
         )
         if newer is not None and stamp.fingerprint not in ("", progress.fingerprint):
             # Bodies sent since the last record may lie over the newer run's: nobody may believe that it is done.
-            retire(self._objects, self.uri, newer)
+            _retire(self._document, newer)
         return False
 
     def _put(self, progress: Progress, etag: str | None) -> bool:
         progress = msgspec.structs.replace(progress, run_version=self._run_version)
-        content = msgspec.json.format(msgspec.json.encode(progress), indent=1)
-        if etag is None:
-            done = self._objects.create(self.uri, content)
-        else:
-            done = self._objects.replace(self.uri, content, etag=etag)
         # A write whose answer was lost is repeated by the store's client, and finds itself in its way.
-        return done or ((stored := self._objects.read(self.uri)) is not None and stored.content == content)
+        return self._document.swap(progress, etag=etag) or self._document.read() == progress
 
 
-def retire(objects: Objects, uri: str, run_version: RunVersion) -> Progress | None:
+def retire(objects: Objects, uri: str, run_version: RunVersion) -> Stamp | None:
     """Make a place's work undone and give the place a run's age; return what is noted then.
 
     Older runs write nothing there any more, also one at work; the run itself and newer ones begin anew. What a newer
     run noted stays as it is: None. The note names the dead letters that are of no use any more, those of its scope.
     """
-    while True:
-        stored = objects.read(uri)
-        stamp = _Stamp() if stored is None else _stamp_in(stored.content)
+    return _retire(_document(objects, uri), run_version)
+
+
+def _retire(document: JsonDocument[Stamp], run_version: RunVersion) -> Stamp | None:
+    def retired(stored: Stamp | None) -> Stamp | None:
+        stamp = stored or Stamp()
         if run_version.is_before(stamp.run_version):
             return None
-        retired = Progress(
+        same_scope = stamp.run_version is None or stamp.run_version.scope == run_version.scope
+        return Progress(
             "",
+            stamp.dead_letters if same_scope else "",
+            _after(stamp.attempt),
+            run_version,
             done=False,
             settled=0,
             counts=IngestCounts(),
-            dead_letters=stamp.dead_letters
-            if stamp.run_version is None or stamp.run_version.scope == run_version.scope
-            else "",
-            attempt=_after(stamp.attempt),
-            run_version=run_version,
         )
-        content = msgspec.json.format(msgspec.json.encode(retired), indent=1)
-        if objects.create(uri, content) if stored is None else objects.replace(uri, content, etag=stored.etag):
-            return retired
+
+    return document.update(retired)
 
 
-def _stamp_in(content: bytes) -> _Stamp:
+def _document(objects: Objects, uri: str) -> JsonDocument[Stamp]:
+    """Return the document; one that another version of this package wrote counts by its stamp: its work is repeated."""
+    return JsonDocument(objects, uri, Progress, fallback=_stamp_in)
+
+
+def _stamp_in(content: bytes) -> Stamp:
     try:
-        return msgspec.json.decode(content, type=_Stamp)
-    except msgspec.DecodeError:
-        return _Stamp()
+        return msgspec.json.decode(content, type=Stamp)
+    except UNDECODABLE:
+        return Stamp()
 
 
 def _after(attempt: str) -> str:

@@ -27,6 +27,7 @@ from opensearch_batch.core.storage.dead_letters import (
     list_parts,
     read_letters,
 )
+from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
@@ -105,9 +106,9 @@ def replay(
 
 
 def _about(objects: Objects, prefix: str, part: str) -> Queue:
-    stored = objects.read(f"{prefix}{QUEUE_FILE}")
-    if stored is not None:
-        return msgspec.json.decode(stored.content, type=Queue)
+    about = JsonDocument(objects, f"{prefix}{QUEUE_FILE}", Queue).read()
+    if about is not None:
+        return about
     letter = next(read_letters(objects, part), None)
     if letter is not None and letter.stage != STAGE:
         raise ConfigError(

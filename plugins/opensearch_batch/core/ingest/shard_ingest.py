@@ -23,8 +23,8 @@ from opensearch_batch.core.jobs.contract import Answers, ServiceAdapter
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows, UsedJobs, joined_error, note_read
 from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.objects import Objects, find
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.types.counts import IngestCounts

@@ -11,6 +11,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import IngestRequest, LoadSettings
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
+from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
 
@@ -100,7 +101,7 @@ def during_load(
     if not wanted:
         yield
         return
-    record = _LoadRecord(objects, f"{folder}/loads/{digest(index.uuid)}.json")
+    record = _LoadRecord(JsonDocument(objects, f"{folder}/loads/{digest(index.uuid)}.json", Load))
     record.enter(lambda: {name: _settings(cluster, index).get(name) for name in wanted}, place, attempt)
     try:
         _put(cluster, index, wanted)
@@ -127,38 +128,32 @@ def _put(cluster: Cluster, index: Index, settings: Mapping[str, Any]) -> None:
 class _LoadRecord:
     """The shared account of an index's loads, moved by conditional writes; an empty one says that nobody loads."""
 
-    def __init__(self, objects: Objects, uri: str) -> None:
-        self._objects = objects
-        self._uri = uri
+    def __init__(self, document: JsonDocument[Load]) -> None:
+        self._document = document
 
     def enter(self, settings: Callable[[], dict[str, Any]], place: str, attempt: str) -> None:
         """Add a holder; what the first one finds is to be given back, so nobody may enter between look and entry."""
-        while True:
-            load, etag = self._read()
-            joined = Load({**settings(), **load.before}, {**load.holders, place: attempt})
-            if self._write(joined, etag):
-                return
+
+        def entered(load: Load | None) -> Load:
+            load = load or Load()
+            return Load({**settings(), **load.before}, {**load.holders, place: attempt})
+
+        self._document.update(entered)
 
     def leave(self, place: str, attempt: str) -> dict[str, Any]:
         """Remove a holder, unless another attempt took its place; return the settings to give back if none is left."""
-        while True:
-            load, etag = self._read()
-            rest = {other: by for other, by in load.holders.items() if (other, by) != (place, attempt)}
-            if self._write(Load(load.before, rest), etag):
-                return {} if rest else load.before
+
+        def left(load: Load | None) -> Load:
+            load = load or Load()
+            return Load(
+                load.before, {other: by for other, by in load.holders.items() if (other, by) != (place, attempt)}
+            )
+
+        load = self._document.update(left)
+        return {} if load is None or load.holders else load.before
 
     def forget(self) -> None:
         """Empty the account after the settings were given back, unless somebody entered meanwhile."""
-        load, etag = self._read()
-        if not load.holders:
-            self._write(Load(), etag)
-
-    def _read(self) -> tuple[Load, str | None]:
-        stored = self._objects.read(self._uri)
-        return (Load(), None) if stored is None else (msgspec.json.decode(stored.content, type=Load), stored.etag)
-
-    def _write(self, load: Load, etag: str | None) -> bool:
-        content = msgspec.json.encode(load)
-        if etag is None:
-            return self._objects.create(self._uri, content)
-        return self._objects.replace(self._uri, content, etag=etag)
+        found = self._document.load()
+        if found and not found.value.holders:
+            self._document.swap(Load(), etag=found.etag)

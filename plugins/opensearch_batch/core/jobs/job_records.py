@@ -19,12 +19,13 @@ from typing import Any, Literal
 import msgspec
 
 from opensearch_batch.core.errors import OutputUnusable
+from opensearch_batch.core.storage.json_document import JsonDocument, Version
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord, ResubmitRequest
 
 CLEAR_TO_PAY = "clear batch_predict to submit (and pay for) a new job"
-
+RESTORE = "restore its previous version; without it the job is submitted and paid for again"
 
 Decision = Literal["submit", "again", "recover", "reattach", "reuse", "refuse"]
 
@@ -71,43 +72,43 @@ class JobRecords:
 
     def __init__(self, objects: Objects, folder: str) -> None:
         self.uri = f"{folder}/job.json"
-        self._objects = objects
+        self._document = JsonDocument(objects, self.uri, JobRecord, remedy=RESTORE)
 
-    def load(self) -> tuple[JobRecord, str] | None:
-        """Return the record with the ETag a change of it needs, None when there is none."""
-        stored = self._objects.read(self.uri)
-        if stored is None:
-            return None
-        return msgspec.json.decode(stored.content, type=JobRecord), stored.etag
+    def load(self) -> Version[JobRecord] | None:
+        """Return the record with the ETag that a change of it needs, None when there is none."""
+        return self._document.load()
+
+    def read(self) -> JobRecord | None:
+        """Return the record, None when there is none."""
+        return self._document.read()
 
     def write(self, record: JobRecord, *, over: str | None) -> bool:
         """Write the record over the one with ETag `over` (None: where there is none); False when the race is lost."""
-        content = msgspec.json.format(msgspec.json.encode(record), indent=1)
-        if over is None:
-            return self._objects.create(self.uri, content)
-        return self._objects.replace(self.uri, content, etag=over)
+        return self._document.swap(record, etag=over)
 
     def end(self, submission: int, end: End, remote_job: Mapping[str, Any] | None = None) -> None:
         """Record how a submission ended, unless that is known or a later submission stands there.
 
         Ends are sticky but for one: a completed job can turn out UNUSABLE. `remote_job` is what the service said last.
         """
-        while found := self.load():
-            record, etag = found
-            known = record.end is not None and not (record.end.state == "COMPLETED" and end.state == "UNUSABLE")
-            if record.submission != submission or known:
-                return
+
+        def ended(record: JobRecord | None) -> JobRecord | None:
+            if record is None or record.submission != submission:
+                return None
+            if record.end is not None and not (record.end.state == "COMPLETED" and end.state == "UNUSABLE"):
+                return None
             known_job = record.remote_job if remote_job is None else dict(remote_job)
-            if self.write(msgspec.structs.replace(record, end=end, remote_job=known_job), over=etag):
-                return
+            return msgspec.structs.replace(record, end=end, remote_job=known_job)
+
+        self._document.update(ended)
 
 
 def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
     """Record that the completed job an error speaks of is of no use; say whether its record still is of that job."""
-    found = JobRecords(objects, error.job).load() if error.job else None
-    if found is None or found[0].task_id != error.task_id:
+    record = JobRecords(objects, error.job).read() if error.job else None
+    if record is None or record.task_id != error.task_id:
         return False
-    JobRecords(objects, error.job).end(found[0].submission, End("UNUSABLE", now, str(error)))
+    JobRecords(objects, error.job).end(record.submission, End("UNUSABLE", now, str(error)))
     return True
 
 

@@ -18,7 +18,7 @@ import msgspec
 from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.formats.lines import read_rows
 from opensearch_batch.core.jobs.contract import Answers, PredictionRow, ServiceAdapter
-from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD_ID, position_of, record_id
@@ -77,8 +77,7 @@ def read_uri(folder: str) -> str:
 
 def load_removed(objects: Objects, folder: str) -> Removed | None:
     """Return the account of what retention removed, None when nothing was removed."""
-    stored = objects.read(removed_uri(folder)) if folder else None
-    return None if stored is None else msgspec.json.decode(stored.content, type=Removed)
+    return JsonDocument(objects, removed_uri(folder), Removed).read() if folder else None
 
 
 def load_known(objects: Objects, first: Answered) -> Known | None:
@@ -99,14 +98,12 @@ def load_known(objects: Objects, first: Answered) -> Known | None:
 def note_read(objects: Objects, used: UsedJobs) -> None:
     """Note that an ingest read these outputs whole: should they go, by whomever, the work is known as done."""
     folder = used.answered[0].job
-    if not folder or _covers(_load_read(objects, folder), used):
-        return
-    save(objects, read_uri(folder), used)
+    if folder and not _covers(_load_read(objects, folder), used):
+        JsonDocument(objects, read_uri(folder), UsedJobs).write(used)
 
 
 def _load_read(objects: Objects, folder: str) -> UsedJobs | None:
-    stored = objects.read(read_uri(folder)) if folder else None
-    return None if stored is None else msgspec.json.decode(stored.content, type=UsedJobs)
+    return JsonDocument(objects, read_uri(folder), UsedJobs).read() if folder else None
 
 
 def _covers(noted: UsedJobs | None, used: UsedJobs) -> bool:

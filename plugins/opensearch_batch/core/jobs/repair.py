@@ -17,6 +17,7 @@ from opensearch_batch.core.errors import OutputUnusable
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import Answered, OutputRow, OutputRows, load_known
+from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, lines
 from opensearch_batch.core.types.job import BAD_ENDS, JobRecord
@@ -229,7 +230,5 @@ def answers_of(objects: Objects, account: str | None, first: Answered) -> list[A
     """
     if account is None:
         return [first]
-    stored = objects.read(account)
-    if stored is None:
-        raise OutputUnusable(f"{account}: the account of repair is gone; clear repair")
-    return msgspec.json.decode(stored.content, type=RepairAccount).answered
+    absent = OutputUnusable(f"{account}: the account of repair is gone; clear repair")
+    return JsonDocument(objects, account, RepairAccount).require(absent).answered

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 
 FREE = ""
@@ -44,46 +45,35 @@ class Slots:
         is_at_work: Callable[[Slot], bool | None],
         clock: Callable[[], float],
     ) -> None:
-        self._objects = objects
-        self._folder = folder.rstrip("/")
-        self._most = most
+        uris = (f"{folder.rstrip('/')}/{number:04d}.json" for number in range(most))
+        self._slots = [JsonDocument(objects, uri, Slot) for uri in uris]
         self._is_at_work = is_at_work
         self._clock = clock
 
     def take(self, holder: str) -> bool:
         """Take a slot for a job, or find the one it has; False when others hold all."""
-        slots = [self._read(number) for number in range(self._most)]
-        mine = msgspec.json.encode(Slot(holder, self._clock()))
-        for number, found in enumerate(slots):
-            # Held anew, so that nobody takes it over while its holder is about to submit.
-            if found and found[0].holder == holder and self._objects.replace(self._uri(number), mine, etag=found[1]):
+        slots = [(slot, slot.load()) for slot in self._slots]
+        mine = Slot(holder, self._clock())
+        for slot, found in slots:
+            # Renewed, so that no other job takes it over while its holder is about to submit.
+            if found and found.value.holder == holder and slot.swap(mine, etag=found.etag):
                 return True
-        for number, found in enumerate(slots):
-            uri = self._uri(number)
-            if found is None:
-                taken = self._objects.create(uri, mine)
-            else:
-                taken = not self._is_held(found[0]) and self._objects.replace(uri, mine, etag=found[1])
-            if taken:
+        for slot, found in slots:
+            if found and self._is_held(found.value):
+                continue
+            if slot.swap(mine, etag=found and found.etag):
                 return True
         return False
 
     def give_back(self, holder: str) -> None:
         """Free the slot of a job, if it has one."""
-        for number in range(self._most):
-            found = self._read(number)
-            if found is not None and found[0].holder == holder:
-                self._objects.replace(self._uri(number), msgspec.json.encode(Slot()), etag=found[1])
+        for slot in self._slots:
+            found = slot.load()
+            if found and found.value.holder == holder:
+                slot.swap(Slot(), etag=found.etag)
 
     def _is_held(self, slot: Slot) -> bool:
         if slot.holder == FREE:
             return False
         at_work = self._is_at_work(slot)
         return self._clock() < slot.at + GRACE_S if at_work is None else at_work
-
-    def _read(self, number: int) -> tuple[Slot, str] | None:
-        stored = self._objects.read(self._uri(number))
-        return None if stored is None else (msgspec.json.decode(stored.content, type=Slot), stored.etag)
-
-    def _uri(self, number: int) -> str:
-        return f"{self._folder}/{number:04d}.json"

@@ -28,6 +28,7 @@ from opensearch_batch.core.jobs.job_records import (
     next_submission,
 )
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, Model
+from opensearch_batch.core.storage.json_document import Version
 from opensearch_batch.core.types.job import Accepted, JobRecord, ResubmitRequest
 
 INTENT_GRACE_S = 60.0
@@ -93,7 +94,7 @@ class Submission:
         """
         while True:
             found = self._ledger.load()
-            record = found[0] if found else None
+            record = found.value if found else None
             decision = decide(record, asked)
             if decision in {"reattach", "reuse", "refuse"} and record is not None:
                 return decision, record
@@ -104,7 +105,7 @@ class Submission:
     def _act(
         self,
         decision: Decision,
-        found: tuple[JobRecord, str] | None,
+        found: Version[JobRecord] | None,
         draft: Callable[[int], JobRecord],
         asked: ResubmitRequest,
     ) -> JobRecord | None:
@@ -170,13 +171,13 @@ class Submission:
     def _update(self, record: JobRecord, **known: Any) -> JobRecord | None:  # noqa: ANN401 - fields of JobRecord
         """Write what the paid call came to; it is over, so a lost race here is looked at again, never repeated."""
         found = self._ledger.load()
-        if found is None or found[0].submission != record.submission:
+        if found is None or found.value.submission != record.submission:
             raise RetriableError(f"{self._ledger.uri} was removed while its job {record.name} was being submitted")
-        if found[0].status != "intent" or found[0].intended_at != record.intended_at:
+        if found.value.status != "intent" or found.value.intended_at != record.intended_at:
             # Somebody took the intent over; what stands there is theirs.
             return None
         updated = msgspec.structs.replace(record, **known)
-        return updated if self._ledger.write(updated, over=found[1]) else None
+        return updated if self._ledger.write(updated, over=found.etag) else None
 
 
 class ThroughMLCommons:

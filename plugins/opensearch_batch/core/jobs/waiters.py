@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from opensearch_batch.core.storage.json_document import read_all, save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
 
@@ -73,8 +74,7 @@ class Waiters:
 
     def see(self, waiter: Waiter) -> None:
         """Record that a waiter is there now."""
-        seen = msgspec.structs.replace(waiter, seen_at=self._clock())
-        self._objects.write(self._uri(waiter), msgspec.json.encode(seen))
+        save(self._objects, self._uri(waiter), msgspec.structs.replace(waiter, seen_at=self._clock()))
 
     def leave(self, waiter: Waiter) -> None:
         """Record that a waiter is gone; nothing happens where it was not there."""
@@ -83,12 +83,8 @@ class Waiters:
     def left(self, waiter: Waiter) -> list[Waiter]:
         """Remove a waiter; return who else waits."""
         self.leave(waiter)
-        return others(self._all(), waiter, now=self._clock())
-
-    def _all(self) -> list[Waiter]:
-        found = (self._objects.read(item.uri) for item in self._objects.list(f"{self._folder}/"))
-        # One that is gone since it was listed has left.
-        return [msgspec.json.decode(stored.content, type=Waiter) for stored in found if stored is not None]
+        waiters = (other for _, other in read_all(self._objects, f"{self._folder}/", Waiter))
+        return others(waiters, waiter, now=self._clock())
 
     def _uri(self, waiter: Waiter) -> str:
         return f"{self._folder}/{digest(*map(str, waiter.who))}.json"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from opensearch_batch.core.storage.json_document import JsonDocument, read_all
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
@@ -26,15 +27,13 @@ class Note(msgspec.Struct, frozen=True):
 def note_writing(objects: Objects, work: Layout, shard_id: str, note: Note) -> str | None:
     """Note that a shard is about to be written; return where, None where an earlier attempt of the run noted it."""
     uri = f"{_folder(work)}{digest(note.run_id, shard_id, note.index)}.json"
-    return uri if objects.create(uri, msgspec.json.encode(note)) else None
+    return uri if JsonDocument(objects, uri, Note).create(note) else None
 
 
 def unpublished(objects: Objects, work: Layout) -> Iterator[tuple[str, Note]]:
     """Yield all notes of a pipeline, and where they lie."""
-    for item in list(objects.list(_folder(work))):
-        stored = objects.read(item.uri)
-        if stored is not None:
-            yield item.uri, msgspec.json.decode(stored.content, type=Note)
+    for document, note in read_all(objects, _folder(work), Note):
+        yield document.uri, note
 
 
 def _folder(work: Layout) -> str:

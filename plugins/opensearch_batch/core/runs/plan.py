@@ -28,8 +28,8 @@ class Planned(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, objects: Objects, work: Layout, manifest: Manifest) -> Planned:
         """Look which of a manifest's shards have their job."""
-        known = [JobRecords(objects, work.job(prepared.shard.job)).load() for prepared in manifest.shards]
-        records = [found[0] for found in known if found and found[0].refused is None]
+        known = [JobRecords(objects, work.job(prepared.shard.job)).read() for prepared in manifest.shards]
+        records = [record for record in known if record and record.refused is None]
         ends = [record.end for record in records]
         return cls(
             manifest.source,

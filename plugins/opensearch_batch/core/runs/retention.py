@@ -15,10 +15,10 @@ import msgspec
 
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Removed, UsedJobs, removed_uri
+from opensearch_batch.core.storage.json_document import JsonDocument, read_all, save
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.manifests import save
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.storage.taken import _Used
+from opensearch_batch.core.storage.taken import Used
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Manifest
 
@@ -37,14 +37,14 @@ class Use(msgspec.Struct, frozen=True):
 
 def note_use(objects: Objects, work: Layout, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:
     """Note what a run used, so that it is kept from now on for as long as it was from its first use, or for ever."""
-    found = [objects.read(work.used(manifest.run_key, prepared.shard.id)) for prepared in manifest.shards]
-    jobs = [msgspec.json.decode(stored.content, type=UsedJobs) for stored in found if stored is not None]
+    uris = [work.used(manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
+    jobs = [used for uri in uris if (used := JsonDocument(objects, uri, UsedJobs).read()) is not None]
     if not for_ever:
         stamp = datetime.fromtimestamp(now, UTC).strftime(_STAMP)
         save(objects, f"{work.retention()}{stamp}-{manifest.run_key}.json", Use(now, jobs))
     for folder in _folders(jobs):
         # Another pipeline may share the job, and keep its files longer.
-        save(objects, f"{folder}/used.json", _Used(max(FOR_EVER if for_ever else now, _used_at(objects, folder))))
+        save(objects, f"{folder}/used.json", Used(max(FOR_EVER if for_ever else now, _used_at(objects, folder))))
 
 
 def clean_up(objects: Objects, work: Layout, *, keep_s: float, now: float, unstage: Callable[[JobRecord], None]) -> int:
@@ -60,11 +60,7 @@ def clean_up(objects: Objects, work: Layout, *, keep_s: float, now: float, unsta
         unstage: removes what was uploaded to a job's service.
     """
     removed, since = 0, now - keep_s
-    for item in list(objects.list(work.retention())):
-        stored = objects.read(item.uri)
-        if stored is None:
-            continue
-        use = msgspec.json.decode(stored.content, type=Use)
+    for note, use in read_all(objects, work.retention(), Use):
         if use.at > since:
             # They are listed by their time.
             break
@@ -79,9 +75,9 @@ def clean_up(objects: Objects, work: Layout, *, keep_s: float, now: float, unsta
             else:
                 removed += _remove(objects, job, now=now, unstage=unstage)
         if not in_hand:
-            objects.delete(item.uri)
+            objects.delete(note.uri)
         elif len(in_hand) < len(use.jobs):
-            save(objects, item.uri, Use(use.at, in_hand))
+            note.write(Use(use.at, in_hand))
     return removed
 
 
@@ -89,10 +85,10 @@ def _is_in_hand(objects: Objects, folder: str, *, since: float) -> bool:
     """Say whether a run may still need a job's files that has not noted its use: it took them, or pays for more."""
     if _noted_at(objects, f"{folder}/taken.json") > since:
         return True
-    found = JobRecords(objects, folder).load()
-    if found is None or found[0].refused is not None:
+    record = JobRecords(objects, folder).read()
+    if record is None or record.refused is not None:
         return False
-    return found[0].end is None or found[0].end.at > since
+    return record.end is None or record.end.at > since
 
 
 def _remove(objects: Objects, used: UsedJobs, *, now: float, unstage: Callable[[JobRecord], None]) -> int:
@@ -103,8 +99,8 @@ def _remove(objects: Objects, used: UsedJobs, *, now: float, unstage: Callable[[
     for found in used.outputs:
         objects.delete(found.uri)
     for folder in folders:
-        if record := JobRecords(objects, folder).load():
-            unstage(record[0])
+        if record := JobRecords(objects, folder).read():
+            unstage(record)
         for item in list(objects.list(f"{folder}/")):
             if item.uri.removeprefix(f"{folder}/") not in KEPT_NAMES:
                 objects.delete(item.uri)
@@ -121,5 +117,5 @@ def _used_at(objects: Objects, folder: str) -> float:
 
 
 def _noted_at(objects: Objects, uri: str) -> float:
-    stored = objects.read(uri)
-    return 0.0 if stored is None else msgspec.json.decode(stored.content, type=_Used).at
+    used = JsonDocument(objects, uri, Used).read()
+    return 0.0 if used is None else used.at

@@ -8,6 +8,7 @@ import msgspec
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.manifest import Manifest
@@ -81,7 +82,5 @@ def reconcile(objects: Objects, work: Layout, manifest: Manifest) -> RunAccount:
 
 def _report(objects: Objects, work: Layout, run_key: str, shard: str) -> IngestReport:
     uri = work.ingest_report(run_key, shard)
-    stored = objects.read(uri)
-    if stored is None:
-        raise FatalError(f"{uri}: shard {shard} has no account; clear its ingest")
-    return msgspec.json.decode(stored.content, type=IngestReport)
+    absent = FatalError(f"{uri}: shard {shard} has no account; clear its ingest")
+    return JsonDocument(objects, uri, IngestReport).require(absent)

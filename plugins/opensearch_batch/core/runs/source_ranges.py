@@ -17,6 +17,7 @@ from opensearch_batch.core.ingest.progress import retire
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import load_removed
 from opensearch_batch.core.storage.dead_letters import DeadLetters
+from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import RunVersion
@@ -76,19 +77,19 @@ def note_places(objects: Objects, work: Layout, manifest: Manifest, *, index: st
         return
     uri = work.places(index, run_version.scope)
     present = Places.of(work, manifest, run_version, index)
-    while True:
-        stored = objects.read(uri)
-        earlier = Places(run_version, {}) if stored is None else msgspec.json.decode(stored.content, type=Places)
+
+    def newest(stored: Places | None) -> Places | None:
+        earlier = stored or Places(run_version, {})
         if run_version.is_before(earlier.run_version):
             _retire(objects, work, present, earlier)
-            return
+            return None
         _retire(objects, work, earlier, present)
         if again := earlier.again_in(present):
             for place in set(again).intersection(_with_rows(objects, work, manifest, index)):
                 retire(objects, work.progress(place), run_version)
-        content = msgspec.json.encode(present)
-        if objects.create(uri, content) if stored is None else objects.replace(uri, content, etag=stored.etag):
-            return
+        return present
+
+    JsonDocument(objects, uri, Places, indent=-1).update(newest)
 
 
 def _retire(objects: Objects, work: Layout, older: Places, newer: Places) -> None:
@@ -108,8 +109,8 @@ def _with_rows(objects: Objects, work: Layout, manifest: Manifest, index: str) -
     for each in manifest.shards:
         folder = work.job(each.shard.job)
         removed = load_removed(objects, folder)
-        found = JobRecords(objects, folder).load() if removed else None
-        ended = found[0].end if found else None
+        record = JobRecords(objects, folder).read() if removed else None
+        ended = record.end if record else None
         if removed is None or (ended is not None and ended.at > removed.at):
             yield work.ingested(index, each.source_ranges).rpartition("/")[2]
 

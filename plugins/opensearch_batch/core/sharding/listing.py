@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
@@ -64,7 +65,7 @@ News = Literal["none", "unheard", "begun"]
 
 def note_prepared(objects: Objects, work: Layout, found: Listing, *, done: bool) -> None:
     """Note which state of a source a run prepares, or has prepared, so that nobody has to be told of it any more."""
-    objects.write(work.prepared(found.source), msgspec.json.encode(_Prepared(found.digest, done)))
+    save(objects, work.prepared(found.source), _Prepared(found.digest, done))
 
 
 def news_of(objects: Objects, work: Layout, found: Listing) -> News:
@@ -74,10 +75,7 @@ def news_of(objects: Objects, work: Layout, found: Listing) -> News:
     """
     if not found.objects:
         return "none"
-    stored = objects.read(work.prepared(found.source))
-    if stored is None:
-        return "unheard"
-    noted = msgspec.json.decode(stored.content, type=_Prepared)
-    if noted.digest != found.digest:
+    noted = JsonDocument(objects, work.prepared(found.source), _Prepared).read()
+    if noted is None or noted.digest != found.digest:
         return "unheard"
     return "none" if noted.done else "begun"

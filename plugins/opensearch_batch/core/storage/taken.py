@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from opensearch_batch.core.storage.manifests import save
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
 
 
-class _Used(msgspec.Struct, frozen=True):
+class Used(msgspec.Struct, frozen=True):
+    """When a run last used a job's files (epoch seconds)."""
+
     at: float
 
 
@@ -17,4 +19,4 @@ def note_taken(objects: Objects, folder: str, *, now: float) -> None:
 
     One write and nothing read: `used.json`, which may say for ever, is another file.
     """
-    save(objects, f"{folder}/taken.json", _Used(now))
+    save(objects, f"{folder}/taken.json", Used(now))
