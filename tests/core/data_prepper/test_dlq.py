@@ -11,7 +11,7 @@ import pytest
 
 from opensearch_batch.core.data_prepper.dlq import Letter, dlq_body, dlq_key, ml_inference_letter, opensearch_letter
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.transform.events.date_pattern import check_places
+from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
 
 AT = datetime(2026, 8, 21, 4, 11, 36, 459_382, tzinfo=timezone(timedelta(hours=2)))
 
@@ -103,13 +103,13 @@ def test_the_same_letters_have_the_same_key() -> None:
 @pytest.mark.parametrize("pattern", ["%{mm}", "%{ss}", "%{yyyy:MM}", "%{yyyy/MM}", "%{SSS}"])
 def test_a_pattern_that_no_key_may_have_is_refused(pattern: str) -> None:
     """Minutes, and signs that a key may not hold."""
-    with pytest.raises(ConfigError, match="write years to hours"):
-        check_places(f"dlq/{pattern}")
-    with pytest.raises(ConfigError, match="write years to hours"):
+    with pytest.raises(ConfigError, match="use years to hours"):
+        check_date_placeholders(f"dlq/{pattern}")
+    with pytest.raises(ConfigError, match="use years to hours"):
         dlq_key([document()], key_path_prefix=f"dlq/{pattern}", at=AT)
 
 
 def test_an_unknown_letter_is_refused() -> None:
     """It is never guessed."""
-    with pytest.raises(ConfigError, match="is not known"):
-        check_places("dlq/%{ww}")
+    with pytest.raises(ConfigError, match="is not supported"):
+        check_date_placeholders("dlq/%{ww}")

@@ -66,9 +66,9 @@ def test_values_are_made_of_the_event(made: Fields, fields: Fields, expected: ob
     ("entry", "fields", "failure"),
     [
         (ADD | {"key": "${k}"}, {}, "the event has nothing at 'k'"),
-        (ADD | {"key": "${k}"}, {"k": "a|b"}, "'a|b' is no key"),
+        (ADD | {"key": "${k}"}, {"k": "a|b"}, "'a|b' is not a valid key"),
         ({"key": "new", "value_expression": "/a + 1"}, {"a": "text"}, "entries[0].value_expression: "),
-        (ADD | {"key": "a/b"}, {"a": "text"}, "a is no object"),
+        (ADD | {"key": "a/b"}, {"a": "text"}, "a is not an object"),
         ({"key": "new", "format": "${a}"}, '{"a":1e999}', "a value cannot be read: "),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_list_of_other_things_stays(given: object) -> None:
         (ADD | {"flatten_key": False}, "flatten_key: false belongs to iterate_on"),
         (ADD | {"disable_root_keys": False}, "disable_root_keys: false belongs to iterate_on"),
         (IN | {"evaluate_when_on_element": True}, "evaluate_when_on_element belongs to add_to_element_when"),
-        (ADD | {"key": "ä"}, ".key: 'ä' is no key"),
+        (ADD | {"key": "ä"}, ".key: 'ä' is not a valid key"),
         (ADD | {"key": "${k"}, ".key: "),
         ({"key": "new", "format": "${k} ${l"}, ".format: "),
         ({"key": "new", "format": '${getMetadata("m")}'}, ".format: "),

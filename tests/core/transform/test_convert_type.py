@@ -217,8 +217,8 @@ def test_time_formats(pattern: str, text: str, expected: datetime) -> None:
     [
         ({}, "write key, keys or coerce_strings"),
         ({"key": "a", "keys": ["b"]}, "key and keys exclude each other"),
-        ({"key": "ä"}, "key: 'ä' is no key"),
-        ({"keys": ["a", "ä"]}, "keys[1]: 'ä' is no key"),
+        ({"key": "ä"}, "key: 'ä' is not a valid key"),
+        ({"keys": ["a", "ä"]}, "keys[1]: 'ä' is not a valid key"),
         ({"key": "a", "iterate_on": ""}, "iterate_on is empty"),
         ({"key": "a", "convert_when": "/a =="}, "convert_when: "),
         ({"coerce_strings": {"time_format": []}}, "coerce_strings: "),

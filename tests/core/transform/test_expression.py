@@ -540,7 +540,7 @@ def test_a_condition_is_true_where_the_value_is_the_boolean(text: str, expected:
         ("not(/f)", "there is no function 'not'. Write a space behind not"),
         ("lenght(/s) == 1", "Did you mean 'length'"),
         ("x(/s)", "Use one of length, hasTags"),
-        ('formatDateTime(/ms, "bbb")', "'bbb' in the date pattern 'bbb' is not known"),
+        ('formatDateTime(/ms, "bbb")', "'bbb' in the date pattern 'bbb' is not supported"),
         ("(" * 500 + "1" + ")" * 500, "nested too deeply"),
     ],
 )

@@ -170,7 +170,7 @@ def test_noon_and_midnight() -> None:
 )
 def test_a_date_pattern_that_is_not_known_is_refused(pattern: str) -> None:
     """A guess would write into another index."""
-    with pytest.raises(ConfigError, match="is not known"):
+    with pytest.raises(ConfigError, match="is not supported"):
         dated(f"%{{{pattern}}}", NOW)
 
 

@@ -94,9 +94,17 @@ def test_what_is_no_object_is_tagged(message: object) -> None:
     [
         ({}, {"message": {"a": 1}}, "/message is no text but an object"),
         ({}, {"message": [1]}, "/message is no text but an array"),
-        ({}, {"message": '{"ü":1}'}, "'ü' is no key, so it cannot be at the top of an event; set normalize_keys: true"),
-        ({}, {"message": '{"":1}'}, "'' is no key, so it cannot be at the top of an event; set normalize_keys: true"),
-        ({"destination": "n/x"}, {"message": "{}", "n": 1}, "n is no object, so nothing can be put into it"),
+        (
+            {},
+            {"message": '{"ü":1}'},
+            "'ü' is not a valid key, so it cannot be at the top of an event; set normalize_keys: true",
+        ),
+        (
+            {},
+            {"message": '{"":1}'},
+            "'' is not a valid key, so it cannot be at the top of an event; set normalize_keys: true",
+        ),
+        ({"destination": "n/x"}, {"message": "{}", "n": 1}, "n is not an object, so nothing can be put into it"),
     ],
 )
 def test_other_failures_are_not_tagged(options: Fields, fields: Fields, failure: str) -> None:
@@ -117,9 +125,9 @@ def test_a_pointer_without_a_text_is_a_failure() -> None:
         ({"source": ""}, "source is empty"),
         ({"destination": "/"}, "destination is no key; leave it out"),
         ({"destination": "  "}, "destination is no key; leave it out"),
-        ({"destination": "ü"}, "destination: 'ü' is no key"),
+        ({"destination": "ü"}, "destination: 'ü' is not a valid key"),
         ({"pointer": "/"}, "pointer is empty"),
-        ({"pointer": "/ü"}, "pointer: 'ü' is no key"),
+        ({"pointer": "/ü"}, "pointer: 'ü' is not a valid key"),
         ({"parse_when": "/a =="}, "parse_when: "),
     ],
 )

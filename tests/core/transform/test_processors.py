@@ -106,7 +106,7 @@ def test_an_entry_that_fails_ends_the_copying() -> None:
     entries = [{"from_key": "n", "to_key": to} for to in ("a", "text/b", "c")]
     assert done("copy_values", {"entries": entries}, {"n": 1, "text": "t"})[:2] == (
         {"n": 1, "text": "t", "a": 1},
-        "text is no object, so nothing can be put into it",
+        "text is not an object, so nothing can be put into it",
     )
 
 
@@ -182,7 +182,7 @@ def test_an_element_cannot_be_selected_without_its_list() -> None:
     """The original fails on it too; here the event stays whole."""
     assert done("select_entries", {"include_keys": ["b", "a/0"]}, {"a": [1], "b": 2})[:2] == (
         {"a": [1], "b": 2},
-        "/a/0: an object takes no number as a name",
+        "/a/0: a member of an object cannot be named by a number",
     )
 
 
@@ -258,7 +258,11 @@ def test_drop(options: Fields, fields: Fields, passed: bool, failure: str) -> No
     [
         ("copy_values", {"entries": [COPY_TEXT], "from_list": "a"}, "from_list and to_list belong together"),
         ("copy_values", {"entries": [COPY_TEXT | {"to_key": "0"}]}, "entries[0].to_key: '0' starts with a number"),
-        ("copy_values", {"entries": [COPY_TEXT, COPY_TEXT | {"from_key": "ü"}]}, "entries[1].from_key: 'ü' is no key"),
+        (
+            "copy_values",
+            {"entries": [COPY_TEXT, COPY_TEXT | {"from_key": "ü"}]},
+            "entries[1].from_key: 'ü' is not a valid key",
+        ),
         ("copy_values", {"entries": [COPY_TEXT | {"copy_when": "/a =="}]}, "entries[0].copy_when: "),
         ("delete_entries", {}, "write one of them"),
         ("delete_entries", {"with_keys": ["a"], "entries": [{"with_keys": ["b"]}]}, "write one of them"),

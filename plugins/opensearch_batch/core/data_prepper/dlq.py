@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.transform.events.date_pattern import check_places
+from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
 from opensearch_batch.core.transform.expressions.format_string import dated
 from opensearch_batch.core.transform.json_path import check_json
 
@@ -89,7 +89,7 @@ def dlq_key(letters: Sequence[Letter], *, key_path_prefix: str | None, at: datet
 
 
 def _prefix(text: str, at: datetime) -> str:
-    check_places(text)
+    check_date_placeholders(text)
     return f"{dated(text, at).removesuffix('/')}/"
 
 

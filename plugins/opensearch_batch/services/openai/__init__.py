@@ -21,7 +21,7 @@ def openai_api(key: str | None = None, base_url: str | None = None) -> OpenAI:
     """Return an `openai` client; OPENAI_API_KEY and OPENAI_BASE_URL stand in for what is None.
 
     Raises:
-        ConfigError: there is no key.
+        ConfigError: there is not a valid key.
     """
     from openai import OpenAI, OpenAIError
 

@@ -148,7 +148,7 @@ class DataPrepperFile:
     def _pipeline(self, name: str, node: Node) -> DataPrepperPipeline:
         keys: Keys = (name,)
         if (why := refusal_of(name)) is not None:
-            raise self.error(keys, f"a pipeline's name is its DAG's id: {why}")
+            raise self.error(keys, f"the pipeline name is the DAG id, and it is not valid: {why}")
         said = self._reader.said(node, _Parts, keys)
         for part in ("source", "sink"):
             if part not in said:

@@ -20,7 +20,7 @@ from opensearch_batch.core.data_prepper.options.event_rules import key_rules
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.bulk import Action
 from opensearch_batch.core.ingest.request import check_index_name
-from opensearch_batch.core.transform.events.date_pattern import check_places
+from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
 from opensearch_batch.core.transform.expressions.expression import compile_condition
 from opensearch_batch.core.transform.expressions.format_string import compile_format
 
@@ -262,7 +262,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
 
     def _check_index(self) -> None:
         compile_format(self.index)
-        if len(check_places(self.index)) > 1:
+        if len(check_date_placeholders(self.index)) > 1:
             refuse("an index has one date, which may have several parts; write it like %{yyyy.MM}")
         if "${" not in self.index and "%{" not in self.index and not self.normalize_index:
             check_index_name(self.index)

@@ -22,7 +22,7 @@ from opensearch_batch.core.config.option_types import (
     bare,
 )
 from opensearch_batch.core.config.yaml_file import Keys
-from opensearch_batch.core.transform.events.date_pattern import check_places
+from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
 
 Region = Annotated[str, Meta(min_length=1, examples=["us-east-1"])]
 RoleArn = Annotated[str, Meta(min_length=20, max_length=2048, examples=["arn:aws:iam::123456789012:role/pipeline"])]
@@ -97,7 +97,7 @@ class S3Dlq(CheckedOptions, frozen=True, kw_only=True):
         """Yield what is checked, and the option it is about."""
         yield from account_rules(("bucket_owner",), self.bucket_owner)
         if self.key_path_prefix is not None:
-            yield ("key_path_prefix",), lambda: check_places(self.key_path_prefix or "")
+            yield ("key_path_prefix",), lambda: check_date_placeholders(self.key_path_prefix or "")
 
     def notes(self) -> Iterator[tuple[Keys, str]]:
         """Yield that the owner is yet to be written."""

@@ -1,1 +1,1 @@
-"""An event and the values in it, as the JVM has them."""
+"""Events, and their values with the semantics of the JVM."""

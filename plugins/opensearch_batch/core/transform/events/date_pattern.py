@@ -1,4 +1,4 @@
-"""Writes times by the patterns of Java's DateTimeFormatter; refuses a letter it does not know.
+"""Formats times by patterns of Java's DateTimeFormatter; refuses unsupported letters.
 
 Hand-written: babel rounds fractions of a second (``SSS`` of 0.9995 s is 1000) where Java cuts them off, and refuses
 nothing.
@@ -13,8 +13,8 @@ from datetime import datetime
 
 from opensearch_batch.core.errors import ConfigError
 
-Written = Callable[[datetime], str]
-PLACE = re.compile(r"%\{(.*?)\}")
+Formatter = Callable[[datetime], str]
+PLACEHOLDER = re.compile(r"%\{(.*?)\}")
 _NO_PART_OF_A_NAME = frozenset('#\\/*?"<>|,:')
 _TOO_FINE = frozenset("msSAnN")
 _PART = re.compile(r"'((?:[^']|'')*)'|(([A-Za-z])\3*)|[^A-Za-z'\[\]{}#]")
@@ -25,7 +25,7 @@ MONTHS = (
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 SHORT = 3
 _MAX_FRACTION = 9
-# Each letter: how often it may be repeated, and its number.
+# For each letter: how often it may be repeated, and its value.
 _NUMBERS: Mapping[str, tuple[int, Callable[[datetime], int]]] = {
     "y": (19, lambda time: time.year),
     "u": (19, lambda time: time.year),
@@ -37,7 +37,7 @@ _NUMBERS: Mapping[str, tuple[int, Callable[[datetime], int]]] = {
     "m": (2, lambda time: time.minute),
     "s": (2, lambda time: time.second),
 }
-_WORDS: Mapping[str, Written] = {
+_WORDS: Mapping[str, Formatter] = {
     "MMM": lambda time: MONTHS[time.month - 1][:SHORT],
     "MMMM": lambda time: MONTHS[time.month - 1],
     **dict.fromkeys(("E", "EE", "EEE"), lambda time: DAYS[time.weekday()][:SHORT]),
@@ -49,13 +49,13 @@ _WORDS: Mapping[str, Written] = {
 
 
 @functools.lru_cache(maxsize=256)
-def compile_date_pattern(text: str) -> Written:
-    """Return what writes a time by a pattern such as ``yyyy.MM.dd`` or ``yyyy-MM-dd'T'HH:mm:ss.SSS``.
+def compile_date_pattern(text: str) -> Formatter:
+    """Return a formatter for a pattern such as ``yyyy.MM.dd`` or ``yyyy-MM-dd'T'HH:mm:ss.SSS``.
 
     Raises:
-        ConfigError: it has a letter or sign that is not known.
+        ConfigError: the pattern has an unsupported letter or sign.
     """
-    parts: list[Written] = []
+    parts: list[Formatter] = []
     at = 0
     while at < len(text):
         part = _PART.match(text, at)
@@ -66,29 +66,29 @@ def compile_date_pattern(text: str) -> Written:
     return lambda time: "".join(part(time) for part in parts)
 
 
-def check_places(text: str) -> list[str]:
-    """Return the patterns of a text like ``a/%{yyyy}``, where each is to be good for the name of an index or object.
+def check_date_placeholders(text: str) -> list[str]:
+    """Return the date patterns in a text like ``a/%{yyyy}``, for names of indexes and objects.
 
     Raises:
-        ConfigError: a pattern has a time finer than an hour, which would make a place for each record, a sign that
-            names may not have, or a letter that is not known.
+        ConfigError: a pattern is finer than an hour (which would name an index or object for each record), or has an
+            unsupported letter or a sign that names may not contain.
     """
-    patterns = PLACE.findall(text)
+    patterns = PLACEHOLDER.findall(text)
     for pattern in patterns:
         if wrong := sorted(_NO_PART_OF_A_NAME.union(_TOO_FINE).intersection(pattern)):
             raise ConfigError(
-                f"%{{{pattern}}} may not have {' '.join(wrong)}; write years to hours, like %{{yyyy.MM.dd}}"
+                f"%{{{pattern}}} must not contain {' '.join(wrong)}; use years to hours, like %{{yyyy.MM.dd}}"
             )
         compile_date_pattern(pattern)
     return patterns
 
 
-def _quoted(part: re.Match[str]) -> Written:
+def _quoted(part: re.Match[str]) -> Formatter:
     written = part[0] if part[1] is None else part[1].replace("''", "'") or "'"
     return lambda time: written  # noqa: ARG005 - one signature
 
 
-def _letters(text: str, letters: str) -> Written:
+def _letters(text: str, letters: str) -> Formatter:
     if letters in _WORDS:
         return _WORDS[letters]
     letter, width = letters[0], len(letters)
@@ -102,6 +102,6 @@ def _letters(text: str, letters: str) -> Written:
 
 def _refusal(text: str, part: str) -> ConfigError:
     return ConfigError(
-        f"{part!r} in the date pattern {text!r} is not known; use y, u, M, d, D, E, H, h, m, s, S and a, "
+        f"{part!r} in the date pattern {text!r} is not supported; use y, u, M, d, D, E, H, h, m, s, S and a, "
         "and put other text in single quotes"
     )

@@ -1,7 +1,7 @@
-"""An event is opened only where somebody looks: what no processor touches stays the text it was read as.
+"""Events, parsed lazily: values that no processor reads keep their original text.
 
-A key is a path of names, where a number is the index of an array: ``a/b`` and ``/a/b`` are the same, ``/content/0`` is
-the first element. Source: Data Prepper's JacksonEvent and JacksonEventKey (2.17).
+A key is a path of names; a number is the index of an array element: ``a/b`` and ``/a/b`` are the same,
+``/content/0`` is the first element. Source: Data Prepper's JacksonEvent and JacksonEventKey (2.17).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.transform.json_path import TOO_DEEP, check_json, check_text
 
 Key = tuple[str, ...]
-# A value as it stands in an event: its text, or what was opened or made of it.
+# A value of an event: its unparsed text, or the value parsed or made from it.
 Node = Any
 MISSING: Any = object()
 MAX_KEY_CHARS = 2048
 _KEY = re.compile(r"[A-Za-z0-9._~@/\[\]()$ -]*")
 _NULL, _OBJECT, _ARRAY = ord("n"), ord("{"), ord("[")
-# An array of so many bytes is passed by; it is looked for behind a name, with or without a space.
+# A longer array is not parsed; it is searched for after a name, with or without a space.
 LONG_BYTES = 512
 _MARKS, _ARRAYS_TRIED, _BACKSLASH = (b'":[', b'": ['), 4, ord("\\")
-# A number that neither a row nor a file can hold, as it is drawn anew; and the node of an array that was passed by.
+# A random number, which no row contains, that stands for the unparsed array; and the node of that array.
 STAND_IN = b"-0.%018de-00" % secrets.randbelow(10**18)
 ARRAY_NODE = msgspec.Raw(STAND_IN)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -36,54 +36,56 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventError(Exception):
-    """A processor cannot do to this event what it should; the event goes on as it is."""
+    """A processor failed for this event; the event continues unchanged."""
 
 
 def key_of(text: str, *, any_name: bool = False) -> Key:
-    """Return the names of a key's path; with `any_name` of any characters, as a key to be deleted may have.
+    """Return the names of a key; with `any_name` they may have any characters, as keys to delete may.
 
     Raises:
-        ConfigError: it has characters that no key may have, or too many.
+        ConfigError: the key has invalid characters, or is too long.
     """
     if not any_name and (len(text) > MAX_KEY_CHARS or _KEY.fullmatch(text) is None):
-        raise ConfigError(f"{text!r} is no key; write letters, digits and ._~@[]()$- with / between names, like a/b")
+        raise ConfigError(
+            f"{text!r} is not a valid key; use letters, digits and ._~@[]()$- with / between names, like a/b"
+        )
     trimmed = text[:-1] if len(text) > 1 and text.endswith("/") else text
     return tuple(name.replace("~1", "/").replace("~0", "~") for name in trimmed.removeprefix("/").split("/") if trimmed)
 
 
 class Event:
-    """One event: its `fields`, its `tags`, and `metadata`, which processors see and no sink writes."""
+    """One event: `fields`, `tags`, and `metadata`, which processors can read and sinks do not write."""
 
-    # Made for each row, most of which have neither tags nor metadata: those are made when they are asked for.
+    # One is made per row, and most have neither tags nor metadata: these are made on first use.
     __slots__ = ("_metadata", "_tags", "array", "fields")
 
     def __init__(self, fields: dict[str, Node], metadata: dict[str, Any] | None = None) -> None:
         self.fields = fields
         self._metadata = metadata
         self._tags: set[str] | None = None
-        # The row, and where in it the array stands that was passed by.
+        # The row, and start and end of its unparsed array.
         self.array: tuple[bytes, int, int] | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What processors see and no sink writes."""
+        """Metadata, which processors can read and sinks do not write."""
         if self._metadata is None:
             self._metadata = {}
         return self._metadata
 
     @property
     def tags(self) -> set[str]:
-        """The tags that processors gave it."""
+        """Tags set by processors."""
         if self._tags is None:
             self._tags = set()
         return self._tags
 
     @classmethod
     def of(cls, row: bytes) -> Event:
-        """Read a row.
+        """Read an event from a row.
 
         Raises:
-            RecordRejected: it is no JSON object (RFC 8259, UTF-8).
+            RecordRejected: the row is not a JSON object (RFC 8259, UTF-8).
         """
         try:
             return cls(_members(check_text(row)))
@@ -96,13 +98,13 @@ class Event:
 
     @classmethod
     def around_array(cls, row: bytes) -> Event:
-        """Read a row, passing by a long array of numbers in it, as one of a vector is nearly all of a row.
+        """Read an event without parsing a long array of numbers: a vector is nearly all of a row.
 
-        What stands in the array is only looked at for texts: an index refuses the document if it is no JSON. Who asks
-        for it later gets a RecordRejected then.
+        The array is only checked for strings: the index refuses the document if it is invalid JSON, and reading it
+        later raises RecordRejected.
 
         Raises:
-            RecordRejected: the rest is no JSON object (RFC 8259, UTF-8).
+            RecordRejected: the rest of the row is not a JSON object (RFC 8259, UTF-8).
         """
         start, end = _long_array(row)
         if start < 0:
@@ -113,7 +115,7 @@ class Event:
             fields = _members(check_text(b"%b%b%b" % (row[:start], STAND_IN, row[end:])))
         except (msgspec.DecodeError, UnicodeDecodeError, RecordRejected, RecursionError):
             return cls.of(row)
-        # The array belongs to a member of this name at the top, or the row is read as any other.
+        # The array must be a top-level member of this name, else the whole row is parsed.
         if bytes(fields.get(name, b"")) != STAND_IN:
             return cls.of(row)
         fields[name] = ARRAY_NODE
@@ -122,7 +124,7 @@ class Event:
         return event
 
     def find(self, key: Key) -> Node:
-        """Return what stands at a key, `MISSING` for nothing; the empty key is the whole event."""
+        """Return the node at a key, `MISSING` if there is none; the empty key is the whole event."""
         if not key:
             self._read_array()
         node: Node = self.fields
@@ -151,35 +153,35 @@ class Event:
         return self._array_node() if node is ARRAY_NODE else node
 
     def within(self, members: dict[str, Node]) -> Event:
-        """Return what stands in it as an event of its own, which has the same metadata and tags."""
+        """Return members of this event as an event that shares its metadata and tags."""
         inner = Event(members, self.metadata)
         inner._tags, inner.array = self.tags, self.array
         return inner
 
     def has(self, key: Key) -> bool:
-        """Say whether something stands at a key, null included."""
+        """Return whether a key exists, even if its value is null."""
         return self.find(key) is not MISSING
 
     def is_null(self, key: Key) -> bool:
-        """Say whether nothing stands at a key, or null; nothing is read for it."""
+        """Return whether the value at a key is null or absent, without parsing it."""
         node = self.fields.get(key[0]) if len(key) == 1 else self.find(key)
         if type(node) is msgspec.Raw:
             return memoryview(node)[0] == _NULL
         return node is None or node is MISSING
 
     def value(self, key: Key) -> Any:  # noqa: ANN401 - any JSON
-        """Return the value at a key, None for nothing."""
+        """Return the value at a key, None if absent."""
         node = self.find(key)
         return None if node is MISSING else value_of(node)
 
     def put(self, key: Key, node: Node) -> None:
-        """Put a value at a key; objects on the way are made, elements of an array set.
+        """Put a value at a key. Missing objects on the path are created; array elements are replaced.
 
         Raises:
-            EventError: on the way stands what has no members.
+            EventError: a value on the path is neither object nor array, or the array has no such element.
         """
         if node is ARRAY_NODE and len(key) > 1:
-            # Only at the top is it known for what it is.
+            # The unparsed array is supported at top level only.
             node = self._array_node()
         holder: Any = self.fields
         for name in key[:-1]:
@@ -191,15 +193,15 @@ class Event:
                 raise EventError(f"{_text(key)}: the array has no element {name}")
             holder[index] = node
         elif name.isdecimal():
-            raise EventError(f"{_text(key)}: an object takes no number as a name")
+            raise EventError(f"{_text(key)}: a member of an object cannot be named by a number")
         else:
             holder[name] = node
 
     def delete(self, key: Key) -> None:
-        """Remove what stands at a key; nothing happens where nothing stands.
+        """Delete the member at a key, if it exists.
 
         Raises:
-            EventError: it is an element of an array, which is no member to be removed.
+            EventError: the key names an array element, which cannot be deleted.
         """
         holder = self.opened(key[:-1])
         if holder is MISSING:
@@ -209,7 +211,7 @@ class Event:
         holder.pop(key[-1], None)
 
     def opened(self, key: Key) -> Node:
-        """Return what stands at a key, an object or array so that a change of it changes the event."""
+        """Return the node at a key; changes to a returned object or array change the event."""
         node = self.find(key)
         if type(node) is not msgspec.Raw:
             return node
@@ -219,17 +221,17 @@ class Event:
         return opened
 
     def copy(self) -> Event:
-        """Return an event that may be changed without changing this one."""
+        """Return an independent copy."""
         twin = Event({name: frozen(node) for name, node in self.fields.items()}, dict(self.metadata))
         twin._tags, twin.array = set(self.tags), self.array
         return twin
 
     def to_json(self) -> bytes:
-        """Return the event's text; what nobody touched is as it was read."""
+        """Return the event as JSON; unread values keep their original text."""
         return b"".join(self.pieces(self.fields))
 
     def pieces(self, fields: dict[str, Node]) -> tuple[bytes, ...]:
-        """Return the text of fields of this event in pieces, so that the array that was passed by is copied once."""
+        """Return fields of this event as JSON, in pieces, so that the unparsed array is copied once."""
         text = _encode(fields)
         if self.array is None:
             return (text,)
@@ -241,23 +243,23 @@ class Event:
         return before, array, after.replace(STAND_IN, array)
 
     def _read_array(self) -> None:
-        """Put the array that was passed by where it belongs."""
+        """Put the unparsed array into the fields."""
         if self.array is not None:
             node = self._array_node()
             self.fields.update({name: node for name, each in self.fields.items() if each is ARRAY_NODE})
             self.array = None
 
     def _array_node(self) -> Node:
-        """Return the array for who looks at it; raise RecordRejected when it is no JSON."""
+        """Return the unparsed array as a node; raise RecordRejected if it is not valid JSON."""
         row, start, end = self.array or (b"", 0, 0)
         return msgspec.Raw(check_json(row[start:end]))
 
 
 def _long_array(row: bytes) -> tuple[int, int]:
-    """Return where the first long array of numbers starts and ends, -1 for none that is surely one.
+    """Return start and end of the first long array of numbers, -1 if none is certain to be one.
 
-    A quote that ends a name is never inside a text: there it stands behind a backslash. Of arrays in an array the first
-    bracket that closes leaves another one, which no reader takes, and so the row is read as any other.
+    A quote that ends a name is never inside a string: there it follows a backslash. With nested arrays the remaining
+    closing bracket makes the rest invalid, so the whole row is parsed.
     """
     for mark in _MARKS:
         at = row.find(mark)
@@ -285,26 +287,26 @@ def value_of(node: Node) -> Any:  # noqa: ANN401 - any JSON
 
 
 def frozen(node: Node) -> Node:
-    """Return a node that no later change of this one reaches: what was opened is a text again."""
+    """Return an immutable copy of a node: parsed values become text again."""
     return msgspec.Raw(_encode(node)) if type(node) in (dict, list) else node
 
 
 def elements_of(node: Node) -> list[Node] | None:
-    """Return the elements of an array, None where it is none."""
+    """Return the elements of an array, None for another value."""
     if type(node) is msgspec.Raw:
         node = _opened(node)
     return node if type(node) is list else None
 
 
 def members_of(node: Node) -> dict[str, Node] | None:
-    """Return the members of an object, None where it is none."""
+    """Return the members of an object, None for another value."""
     if type(node) is msgspec.Raw:
         node = _opened(node)
     return node if type(node) is dict else None
 
 
 def _opened(node: msgspec.Raw) -> Node:
-    """Open one level; anything but an object or array stays as it is."""
+    """Parse one level of an object or array; return other values unchanged."""
     first = memoryview(node)[0]
     if first == _OBJECT:
         return _members(node)
@@ -314,9 +316,9 @@ def _opened(node: msgspec.Raw) -> Node:
 
 
 def _child(holder: Any, name: str) -> Any:  # noqa: ANN401 - a dict or list of nodes
-    """Return the object or array at a name of another one, made where nothing stands.
+    """Return the object or array at a name, created if absent.
 
-    An array is made longer by one element at most, and an element that is no object becomes one.
+    An array grows by one element at most; an element that is not an object is replaced by one.
     """
     if type(holder) is list:
         at = _index(name)
@@ -329,7 +331,7 @@ def _child(holder: Any, name: str) -> Any:  # noqa: ANN401 - a dict or list of n
         return holder[at]
     opened = _open(holder.get(name, {}))
     if type(opened) not in (dict, list):
-        raise EventError(f"{name} is no object, so nothing can be put into it")
+        raise EventError(f"{name} is not an object, so nothing can be put into it")
     holder[name] = opened
     return opened
 

@@ -1,7 +1,7 @@
-"""Values compare, add up and read as they do in the JVM: 32-bit whole numbers wrap, and fractions have 32 bits.
+"""Arithmetic, comparison and text of values as in the JVM: 32-bit integers wrap, and fractions have 32 bits.
 
-Of numbers there are four kinds: Integer (32 bits), Long (64 bits), Float (32 bits: literals, and every fraction of an
-event) and Double (what a division of whole numbers gives). Source: OperatorConfiguration and
+There are four number types: Integer (32 bits), Long (64 bits), Float (32 bits: literals, and every fraction of an
+event) and Double (the result of dividing integers). Source: OperatorConfiguration and
 LiteralTypeConversionsConfiguration of Data Prepper (2.17).
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 INT_BITS, LONG_BITS = 32, 64
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 LONG_MIN, LONG_MAX = -(2**63), 2**63 - 1
-# Java writes fractions between these without an exponent.
+# Java prints fractions in this range without an exponent.
 _PLAIN_FROM, _PLAIN_TO = 1e-3, 1e7
 _FLOAT_DIGITS = range(6, 10)
 _CONSTANTS = {None: "null", True: "true", False: "false"}
@@ -25,17 +25,17 @@ _NONE, _INTEGER, _LONG, _FLOAT, _DOUBLE = range(5)
 
 
 class EvaluationError(Exception):
-    """An expression has no value for this event; a condition counts it as false."""
+    """An expression has no value for this event; conditions treat that as false."""
 
 
 class Long(int):
-    """A Long whose value an Integer could have; any other whole number shows its kind by its size."""
+    """A Long whose value fits an Integer; the type of other integers follows from their size."""
 
     __slots__ = ()
 
 
 class Double(float):
-    """A fraction of 64 bits; a plain float is one of 32."""
+    """A 64-bit float; a plain float represents a 32-bit one."""
 
     __slots__ = ()
 
@@ -44,25 +44,25 @@ _KINDS: dict[type, int] = {Long: _LONG, float: _FLOAT, Double: _DOUBLE}
 
 
 def single(number: float) -> float:
-    """Return a number as a 32-bit float has it."""
+    """Return a number rounded to a 32-bit float."""
     return c_float(number).value
 
 
 def operand(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return a value of an event as operators see it.
+    """Return a value of an event as an operand.
 
     Raises:
-        EvaluationError: it is a whole number of more than 64 bits.
+        EvaluationError: the value is an integer of more than 64 bits.
     """
     if type(value) is float:
         return single(value)
     if type(value) is int and not LONG_MIN <= value <= LONG_MAX:
-        raise EvaluationError(f"{value} has more than 64 bits, which no operator takes")
+        raise EvaluationError(f"{value} has more than 64 bits, which operators do not support")
     return value
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return a result as JSON has it; a 32-bit float is written with its own few digits."""
+    """Return a result as a JSON value; a 32-bit float gets its shortest decimal form."""
     kind = type(value)
     if kind is float:
         return _shortest(value)
@@ -74,13 +74,13 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - any JSON
 
 
 def tagged(value: Any) -> tuple[object, Any]:  # noqa: ANN401 - any JSON
-    """Return what tells values of different kinds apart in a set."""
+    """Return a set member that keeps values of different types apart."""
     kind = _kind(value)
     return (kind or type(value), value)
 
 
 def equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
-    """Say whether two values are equal; values of different types are not."""
+    """Return whether two values are equal; values of different types are not."""
     if left is None or right is None:
         return left is right
     one, other = _kind(left), _kind(right)
@@ -94,12 +94,12 @@ def equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
 
 
 def unequal(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
-    """Say whether two values differ."""
+    """Return whether two values differ."""
     return not equal(left, right)
 
 
 def ordering(compare: Callable[[Any, Any], Any], *, inclusive: bool) -> Callable[[Any, Any], bool]:
-    """Return a comparison of numbers; it is false where one of the two is none."""
+    """Return a comparison of numbers; it is false if an operand is not a number."""
 
     def ordered(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
         one, other = _kind(left), _kind(right)
@@ -115,7 +115,7 @@ def ordering(compare: Callable[[Any, Any], Any], *, inclusive: bool) -> Callable
 
 
 def add(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers or texts
-    """Return a sum, or two texts as one."""
+    """Return a sum, or two concatenated strings."""
     if type(left) is str and type(right) is str:
         return left + right
     return _calculate(operator.add, left, right)
@@ -132,7 +132,7 @@ def multiply(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
 
 
 def divide(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
-    """Return a quotient; by zero it is infinite."""
+    """Return a quotient; division by zero is infinite."""
     kinds = _kinds(left, right)
     if _FLOAT in kinds and _DOUBLE not in kinds:
         return single(_quotient(single(left), single(right)))
@@ -140,22 +140,22 @@ def divide(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
 
 
 def remainder(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
-    """Return the remainder of two Integers; it has the sign of the first."""
+    """Return the remainder of two Integers, with the sign of the first."""
     if _kinds(left, right) != (_INTEGER, _INTEGER) or right == 0:
-        raise EvaluationError("% takes two whole numbers of 32 bits, the second not zero")
+        raise EvaluationError("% requires two 32-bit integers, the second not zero")
     return int(math.fmod(left, right))
 
 
 def negate(value: Any) -> Any:  # noqa: ANN401 - a number
-    """Return a number with the other sign."""
+    """Return a number negated."""
     kind = _kind(value)
     if kind in (_NONE, _DOUBLE):
-        raise EvaluationError("- takes a whole number or a 32-bit float")
+        raise EvaluationError("- requires an integer or a 32-bit float")
     return -value if kind == _FLOAT else _wrapped(-value, INT_BITS if kind == _INTEGER else LONG_BITS)
 
 
 def text_of(value: Any) -> str:  # noqa: ANN401 - any JSON
-    """Return a value's text as Java's toString writes it."""
+    """Return the text of a value as Java's toString prints it."""
     if value is None or value is True or value is False:
         return _CONSTANTS[value]
     if isinstance(value, float):
@@ -177,12 +177,12 @@ def _kind(value: Any) -> int:  # noqa: ANN401 - any JSON
 def _kinds(left: Any, right: Any) -> tuple[int, int]:  # noqa: ANN401 - any JSON
     one, other = _kind(left), _kind(right)
     if not one or not other:
-        raise EvaluationError("arithmetic takes numbers")
+        raise EvaluationError("arithmetic requires numbers")
     return one, other
 
 
 def _same(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
-    """Compare what is no pair of numbers; Python takes True for 1 and 1.0 for 1, Java does not."""
+    """Compare values that are not both numbers; unlike Python, Java does not equate True, 1 and 1.0."""
     if type(left) is not type(right):
         return False
     if type(left) is list:
@@ -214,7 +214,7 @@ def _quotient(left: float, right: float) -> float:
 
 
 def _shortest(number: float) -> float:
-    """Return the number with the fewest digits that is this 32-bit float; numpy writes some powers of two otherwise."""
+    """Return the shortest decimal that rounds to this 32-bit float; numpy prints some powers of two differently."""
     for digits in _FLOAT_DIGITS:
         short = float(f"{number:.{digits}g}")
         if single(short) == number:

@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.transform.events.date_pattern import PLACE, compile_date_pattern
+from opensearch_batch.core.transform.events.date_pattern import PLACEHOLDER, compile_date_pattern
 from opensearch_batch.core.transform.events.event import Event, EventError, Key, key_of
 from opensearch_batch.core.transform.events.java_values import EvaluationError, text_of
 from opensearch_batch.core.transform.expressions.expression import Expression, compile_expression
 
-_PLACE = re.compile(r"\$\{([^}]*)(\}?)")
+_EXPRESSION_PLACEHOLDER = re.compile(r"\$\{([^}]*)(\}?)")
 Part = Callable[[Event], str]
 
 
@@ -53,13 +53,13 @@ def compile_format(text: str) -> Format:
     parts: list[str | Part] = []
     keys: set[Key] = set()
     end = 0
-    for place in _PLACE.finditer(text):
-        if not place[2]:
+    for found in _EXPRESSION_PLACEHOLDER.finditer(text):
+        if not found[2]:
             raise ConfigError(
-                f"{text!r}: the brace at column {place.start() + 1} is not closed; write it like ${{/id}}"
+                f"{text!r}: the brace at column {found.start() + 1} is not closed; write it like ${{/id}}"
             )
-        parts += [text[end : place.start()], _part(text, place[1], keys)]
-        end = place.end()
+        parts += [text[end : found.start()], _part(text, found[1], keys)]
+        end = found.end()
     parts.append(text[end:])
     return Format(text, frozenset(keys), tuple(part for part in parts if part != ""))
 
@@ -71,7 +71,7 @@ def dated(text: str, now: datetime) -> str:
         ConfigError: a pattern is not known.
     """
     moment = now.astimezone(UTC)
-    return PLACE.sub(lambda place: compile_date_pattern(place[1])(moment), text)
+    return PLACEHOLDER.sub(lambda found: compile_date_pattern(found[1])(moment), text)
 
 
 def _part(text: str, name: str, keys: set[Key]) -> Part:

@@ -178,7 +178,7 @@ def _key(place: str, text: str) -> Callable[[Event], str]:
 def _put(event: Event, text: str, entry: AddEntry, node: Node, *, exists: bool | None = None) -> None:
     key = key_or_none(text)
     if key is None:
-        raise EventError(f"{text[:80]!r} is no key")
+        raise EventError(f"{text[:80]!r} is not a valid key")
     if entry.overwrite_if_key_exists or not (event.has(key) if exists is None else exists):
         event.put(key, node)
     elif entry.append_if_key_exists:

@@ -154,7 +154,7 @@ def condition_keys(*texts: str | None) -> set[Key]:
 
 
 def keys_named(texts: Iterable[str | None]) -> set[Key]:
-    """Return the keys of texts; none of one that is no key, which compiling tells."""
+    """Return the keys of texts; none of one that is not a valid key, which compiling tells."""
     return {key for text in texts if text is not None and (key := key_or_none(text))}
 
 

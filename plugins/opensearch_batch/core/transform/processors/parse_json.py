@@ -95,7 +95,7 @@ class ParseJson(ProcessorOptions, frozen=True, kw_only=True):
 
     def _target(self, destination: str) -> Key:
         if destination.strip() in ("", "/"):
-            raise ConfigError("destination is no key; leave it out to write to the top of the event")
+            raise ConfigError("destination is not a valid key; leave it out to write to the top of the event")
         return target_key("destination", destination)
 
     def _members(self, text: str | None) -> Members:
@@ -119,7 +119,7 @@ class ParseJson(ProcessorOptions, frozen=True, kw_only=True):
             key = key_or_none(name)
             if key is None:
                 raise EventError(
-                    f"{name!r} is no key, so it cannot be at the top of an event; set normalize_keys: true"
+                    f"{name!r} is not a valid key, so it cannot be at the top of an event; set normalize_keys: true"
                 )
             if self.overwrite_if_destination_exists or not event.has(key):
                 event.put(key, node)
