@@ -135,7 +135,7 @@ def test_names_that_are_no_dag_ids_take_no_other_pipeline_with_them(tmp_path: Pa
     found = pipelines(tmp_path)
     assert [dag.dag_id for dag in found.dags] == [NAME]
     one, other = map(str, found.refused)
-    assert one.startswith(f"{tmp_path / 'a.yaml'}:6 my pipeline: the pipeline name is the DAG id: ")
+    assert one.startswith(f"{tmp_path / 'a.yaml'}:6 my pipeline: the pipeline name is the DAG id, ")
     assert one.endswith("; write my-pipeline")
     assert other.startswith(
         f"{tmp_path / 'our passages.yaml'}:1 pipeline: the file name is the DAG id, and it is not valid: "

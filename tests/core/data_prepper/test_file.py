@@ -311,8 +311,8 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
     ("old", "new", "message"),
     [
         ("books:", "my books:", r":3 my books: the pipeline name is the DAG id, .* 250 .*; write my-books$"),
-        ("books:", "'b/o: k!':", r":3 b/o: k!: the pipeline name is the DAG id: .*; write b-o-k$"),
-        ("books:", "book~s:", r":3 book~s: the pipeline name is the DAG id: .*; write book-s$"),
+        ("books:", "'b/o: k!':", r":3 b/o: k!: the pipeline name is the DAG id, .*; write b-o-k$"),
+        ("books:", "book~s:", r":3 book~s: the pipeline name is the DAG id, .*; write book-s$"),
         ("books:", "a" * 251 + ":", r":3 a*: the pipeline name is the DAG id, .*; choose a shorter name"),
         (
             "    - s3_enrich:",

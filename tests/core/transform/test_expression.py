@@ -381,7 +381,7 @@ def test_arithmetic(text: str, expected: Any) -> None:
     ],
 )
 def test_functions(text: str, expected: Any) -> None:
-    """A quoted text is no key among arguments."""
+    """A quoted text is not a valid key among arguments."""
     check(text, expected)
 
 

@@ -123,8 +123,8 @@ def test_a_pointer_without_a_text_is_a_failure() -> None:
     ("options", "part"),
     [
         ({"source": ""}, "source is empty"),
-        ({"destination": "/"}, "destination is no key; leave it out"),
-        ({"destination": "  "}, "destination is no key; leave it out"),
+        ({"destination": "/"}, "destination is not a valid key; leave it out"),
+        ({"destination": "  "}, "destination is not a valid key; leave it out"),
         ({"destination": "ü"}, "destination: 'ü' is not a valid key"),
         ({"pointer": "/"}, "pointer is empty"),
         ({"pointer": "/ü"}, "pointer: 'ü' is not a valid key"),
