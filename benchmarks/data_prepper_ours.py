@@ -15,7 +15,7 @@ from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 from opensearch_batch.core.opensearch.client import address_of, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 
 PIPELINE = """
 extension:
@@ -55,7 +55,7 @@ def prepare(job: Job) -> Callable[[], int]:
 
     # Modules are loaded before the clock starts, as the rival's are.
     CompiledPipeline.load(Path(file.name), "bulk-ingestion").flow()
-    errors = row_error()
+    errors = row_errors()
 
     def write() -> int:
         compiled = CompiledPipeline.load(Path(file.name), "bulk-ingestion")
@@ -75,7 +75,7 @@ def prepare(job: Job) -> Callable[[], int]:
             objects,
             lambda number: cluster,  # noqa: ARG005 - one sink
             lambda number, name: objects,  # noqa: ARG005 - one store
-            row_error=errors,
+            row_errors=errors,
             run_key="run",
             at=at,
         )

@@ -18,17 +18,17 @@ from opensearch_batch.core.ingest.request import parse_request
 from opensearch_batch.core.opensearch.client import address_of, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 
 
 def prepare(job: Job) -> Callable[[], int]:
     """Return what runs the request and refreshes the index; client and request are made before, as the rivals' are."""
     batch = parse_request(request(Path(job.rows), job.index) | job.options)
-    cluster, errors = Cluster(opensearch_client(address_of(job.url)), job.url), row_error()
+    cluster, errors = Cluster(opensearch_client(address_of(job.url)), job.url), row_errors()
 
     def write() -> int:
         with tempfile.TemporaryDirectory(prefix="ours-") as work:
-            report = ingest_request(batch, LocalFiles(), cluster, work=work, row_error=errors)
+            report = ingest_request(batch, LocalFiles(), cluster, work=work, row_errors=errors)
         if report.state != DONE:
             raise RuntimeError(f"the request ended as {report.state}: {report.dead_letters}")
         return report.counts.indexed

@@ -20,6 +20,7 @@ from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.services.clients import JobClient, local_copy
 from opensearch_batch.services.entry import AiService, KeyConnection, Storage
 from opensearch_batch.services.files import ServiceFiles
@@ -89,6 +90,7 @@ class AcmeAdapter:
     limits = Limits(max_records=100, max_bytes=1 << 20, max_record_bytes=1 << 16)
     errors = ErrorCodes(throttle=frozenset({"busy"}))
     output_members = frozenset({"ref", "vector", "failure"})
+    error_members = frozenset({"failure"})
     id_member: str | None = "ref"
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "m"})
 
@@ -228,5 +230,5 @@ SERVICE = AiService(
     client=AcmeClient,
     connection=KeyConnection("acme_default", "acme_key", connect),
     storage=Storage(AcmeFiles.scheme, AcmeFiles),
-    row_error=failure,
+    row_errors=RowErrors(failure, frozenset({"failure"})),
 )

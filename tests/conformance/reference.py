@@ -19,7 +19,7 @@ from opensearch_batch.core.ingest.request import parse_request
 from opensearch_batch.core.storage.by_uri import Scheme
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.types.counts import IngestCounts
-from opensearch_batch.services.registry import row_error, stores
+from opensearch_batch.services.registry import row_errors, stores
 from tests.lab import Lab
 
 FILE = Path(__file__).resolve().parents[1] / "reference_cases" / "batch_ingestion.json"
@@ -78,7 +78,7 @@ def run(case: Case, lab: Lab, **beyond: Any) -> Outcome:
         _prepare(case, lab, index)
         batch = parse_request(request, case.name)
         report = ingest_request(
-            batch, objects, lab.cluster(), work=f"s3://{work_bucket}/{case.name}", row_error=row_error(), force=True
+            batch, objects, lab.cluster(), work=f"s3://{work_bucket}/{case.name}", row_errors=row_errors(), force=True
         )
         letters = [
             letter

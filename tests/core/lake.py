@@ -13,7 +13,7 @@ from opensearch_batch.core.ingest.request import parse_request
 from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 from tests.lab import Lab
 
 
@@ -56,7 +56,7 @@ class Lake:
             self.objects,
             self.lab.cluster(),
             work=f"s3://{self.bucket}/work",
-            row_error=row_error(),
+            row_errors=row_errors(),
             force=force,
             memory_bytes=memory_bytes,
             folder=folder,

@@ -13,7 +13,7 @@ from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.ingest.replay import ReplayReport, replay
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter, list_parts
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 from tests.core.lake import Lake
 from tests.lab import Lab
 
@@ -49,7 +49,7 @@ def letters(lake: Lake, report: IngestReport) -> list[tuple[int, str, int]]:
 
 def replayed(lake: Lake, report: IngestReport, request: IngestRequest | None = None) -> ReplayReport:
     """Replay the queue of a report."""
-    return replay(report.dead_letters or "", lake.objects, lake.lab.cluster(), request=request, row_error=row_error())
+    return replay(report.dead_letters or "", lake.objects, lake.lab.cluster(), request=request, row_errors=row_errors())
 
 
 def test_what_succeeds_leaves_the_queue(lake: Lake, report: IngestReport) -> None:
@@ -133,12 +133,12 @@ def test_what_cannot_be_replayed_is_named(lake: Lake, report: IngestReport) -> N
     """No such queue, letters of another stage, a queue without its request, an index that is gone."""
     nowhere = f"s3://{lake.bucket}/nowhere/"
     with pytest.raises(ConfigError, match=f"{nowhere}: no dead letters there; give the location that a report named"):
-        replay(nowhere, lake.objects, lake.lab.cluster(), row_error=row_error())
+        replay(nowhere, lake.objects, lake.lab.cluster(), row_errors=row_errors())
     with DeadLetters(lake.objects, nowhere) as dead:
         dead.add(dead_letter(b"{}", stage="prepare", reason="too long", source="s3://docs/a.jsonl", line=1))
         dead.write()
     with pytest.raises(ConfigError, match=r"letters of prepare: mend s3://docs/a.jsonl and run the pipeline again"):
-        replay(nowhere, lake.objects, lake.lab.cluster(), row_error=row_error())
+        replay(nowhere, lake.objects, lake.lab.cluster(), row_errors=row_errors())
     lake.lab.node("DELETE", lake.index)
     with pytest.raises(ConfigError, match=f"no index '{lake.index}'; create it, then replay"):
         replayed(lake, report)
@@ -167,7 +167,7 @@ def test_progress_is_told_part_by_part(lake: Lake, report: IngestReport) -> None
     lake.objects.write(f"{report.dead_letters}zzzz.jsonl", msgspec.json.encode(more))
     told = list[ReplayReport]()
     last = replay(
-        report.dead_letters or "", lake.objects, lake.lab.cluster(), on_progress=told.append, row_error=row_error()
+        report.dead_letters or "", lake.objects, lake.lab.cluster(), on_progress=told.append, row_errors=row_errors()
     )
     assert [(each.read, each.indexed) for each in told] == [(2, 0), (3, 1)]
     assert told[-1] == last

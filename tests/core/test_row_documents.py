@@ -22,7 +22,7 @@ from opensearch_batch.core.runs.run_account import reconcile
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
-from opensearch_batch.services.registry import adapter_of, row_error
+from opensearch_batch.services.registry import adapter_of, row_errors
 from tests.lab import Lab
 
 GOOD = """\
@@ -127,7 +127,7 @@ def test_options_are_read_as_data_prepper_reads_them(tmp_path: Path) -> None:
     assert (entry["to_key"], entry["overwrite_if_to_key_exists"]) == ("1.50", True)
     kept = [{name: msgspec.to_builtins(options)} for name, options in options_of(processors)]
     assert kept == processors
-    assert vector_fields_of(processors) == ["v"]
+    assert vector_fields_of(processors, ["SageMakerOutput"]) == ["v"]
 
 
 @pytest.mark.parametrize("said", [{}, {"copy_values": {}, "drop_events": {}}, {"grok": {}}, {"copy_values": {"a": 1}}])
@@ -229,10 +229,10 @@ def test_a_replay_has_the_processors_and_takes_no_map_for_them(lab: Lab, index: 
     queue = report.dead_letters or ""
     with pytest.raises(ConfigError, match="went through processors, which no field map replaces"):
         replay(
-            queue, lab.objects, lab.cluster(), request=IngestRequest(index, {"text": "$.text"}), row_error=row_error()
+            queue, lab.objects, lab.cluster(), request=IngestRequest(index, {"text": "$.text"}), row_errors=row_errors()
         )
     lab.node("DELETE", index)
     lab.cluster().create_index(index, loose)
-    found = replay(queue, lab.objects, lab.cluster(), row_error=row_error())
+    found = replay(queue, lab.objects, lab.cluster(), row_errors=row_errors())
     assert (found.read, found.indexed, found.dead_letters) == (2, 1, 1)
     assert run.documents() == {"f": {"text": "f", "title": "t", "n": "no number", "v": [1, 2.5]}}

@@ -23,7 +23,7 @@ from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.core.types.vector_field import VectorField
-from opensearch_batch.services.registry import adapter_of, row_error
+from opensearch_batch.services.registry import adapter_of, row_errors
 from tests.lab import Lab
 
 FIELD_MAP = {"_id": "$.id", "text": "$.text", "v": "$.SageMakerOutput"}
@@ -291,7 +291,7 @@ def test_what_the_index_refused_waits_for_a_replay(lab: Lab, bucket: str, index:
     assert run("run-2", field_map).counts == counted(2, unchanged=1, dead=1, nulls=1)
     assert run.writes() == writes
     mended = IngestRequest(index, FIELD_MAP)
-    replayed = replay(report.dead_letters or "", run.objects, lab.cluster(), request=mended, row_error=row_error())
+    replayed = replay(report.dead_letters or "", run.objects, lab.cluster(), request=mended, row_errors=row_errors())
     assert (replayed.read, replayed.indexed, replayed.dead_letters) == (1, 1, 0)
     assert run.writes() == writes + 1
     assert run("run-3", field_map).counts == counted(2, unchanged=2, nulls=1)

@@ -32,7 +32,7 @@ from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.identity import digest
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 
 END_S = 120.0
 
@@ -84,7 +84,7 @@ def ingest(task: Task) -> IngestReport:
         S3Objects(s3),
         cluster,
         work=task.work,
-        row_error=row_error(),
+        row_errors=row_errors(),
         force=task.force,
         memory_bytes=task.memory_bytes,
         folder=Path(task.folder) if task.folder else None,
@@ -99,7 +99,7 @@ def _recording_each_body(task: Task, objects: Objects, cluster: Cluster) -> Inge
         cluster,
         request=batch.ingest,
         locations=Locations.of(task.work, f"{task.work}/{digest(batch.ingest.index, *batch.sources)}"),
-        row_error=row_error(),
+        row_errors=row_errors(),
         memory_bytes=task.memory_bytes,
         clock=itertools.count(step=CHECKPOINT_S).__next__,
     ).run(find_sources(batch, objects), force=task.force)

@@ -23,7 +23,7 @@ from opensearch_batch.core.pipeline.check import check_pipeline
 from opensearch_batch.dag_factory.pipelines import pipeline_dag
 from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.services import registry
-from opensearch_batch.services.registry import adapter_of, row_error, service_of
+from opensearch_batch.services.registry import adapter_of, row_errors, service_of
 from tests.core.aws import aws
 from tests.fifth_service import ACME, KEY
 
@@ -258,10 +258,10 @@ def test_a_fifth_service_takes_a_pipeline_to_the_index(register: Any, pipeline: 
 
 def test_rows_and_files_of_a_fifth_service_are_known(register: Any, pipeline: Any) -> None:
     """Also where nobody names the service: an ingest of rows alone, and a store by URI."""
-    assert row_error()(b'{"ref":"r0","failure":"out of luck"}') is None
+    assert row_errors().find(b'{"ref":"r0","failure":"out of luck"}') is None
     register("acme", acme="tests.fifth_service:SERVICE")
-    assert row_error()(b'{"ref":"r0","failure":"out of luck"}') == "out of luck"
-    assert row_error()(b'{"SageMakerInferenceError":"long"}') == "SageMakerInferenceError: long"
+    assert row_errors().find(b'{"ref":"r0","failure":"out of luck"}') == "out of luck"
+    assert row_errors().find(b'{"SageMakerInferenceError":"long"}') == "SageMakerInferenceError: long"
     store = outputs_store(aws_conn_id=f"aws_{pipeline.bucket}")
     uri = f"acme://{ACME.upload(b'rows')}"
     with store.open(uri) as stream:

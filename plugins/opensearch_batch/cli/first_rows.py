@@ -9,9 +9,10 @@ import msgspec
 
 from opensearch_batch.core.formats.lines import read_rows
 from opensearch_batch.core.ingest.bulk import Item, fields_of
-from opensearch_batch.core.ingest.documents import Documents, Entry, RowError
+from opensearch_batch.core.ingest.documents import Documents, Entry
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
@@ -75,7 +76,7 @@ def process_first_rows(
     objects: Objects,
     *,
     vectors: Sequence[VectorField],
-    row_error: RowError,
+    row_errors: RowErrors,
 ) -> FirstRowsResult:
     """Make the documents of the first rows.
 
@@ -87,7 +88,7 @@ def process_first_rows(
 
     def documents(request: IngestRequest, read: FirstRows) -> Documents:
         return Documents(
-            request, field_map, sources, objects=objects, read=read, row_error=row_error, memory_bytes=MEMORY_BYTES
+            request, field_map, sources, objects=objects, read=read, row_errors=row_errors, memory_bytes=MEMORY_BYTES
         )
 
     # If there are further rows, an unmatched row may have its partner among them.

@@ -19,7 +19,7 @@ from opensearch_batch.cli.tables import counts_table, show_dead_letters, sources
 from opensearch_batch.core.ingest.engine import find_sources, ingest_request
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 
 MIB = 1 << 20
 
@@ -137,7 +137,7 @@ class Ingestion(Command[IngestAccount]):
                 objects,
                 cluster,
                 work=work,
-                row_error=row_error(),
+                row_errors=row_errors(),
                 force=settings.force,
                 memory_bytes=settings.memory_bytes,
                 folder=settings.spill_folder,

@@ -19,7 +19,7 @@ from opensearch_batch.core.ingest.target import check_target
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.vector_field import VectorField
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 
 LISTED_OBJECTS = 10
 
@@ -70,7 +70,7 @@ class Preview(Command[PreviewAccount]):
         refuse_twice(sources)
         self.update(sources=[SourceFound(source.name, list(source.objects)) for source in sources])
         vectors = self._check_index(batch.ingest)
-        result = process_first_rows(batch.ingest, sources, objects, vectors=vectors, row_error=row_error())
+        result = process_first_rows(batch.ingest, sources, objects, vectors=vectors, row_errors=row_errors())
         self.update(state=DRY_RUN, **msgspec.structs.asdict(result))
         if not result.whole and len(sources) > 1:
             self._remark("only the first rows of each source were read: partners may be among the others")

@@ -17,7 +17,7 @@ from opensearch_batch.cli.tables import counts_table, show_dead_letters
 from opensearch_batch.core.ingest import replay as core
 from opensearch_batch.core.ingest.engine import DONE, DONE_WITH_DEAD_LETTERS
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 
 
 class ReplayAccount(Account, frozen=True, kw_only=True):
@@ -95,7 +95,7 @@ class Replay(Command[ReplayAccount]):
                 objects,
                 cluster,
                 request=_corrected(file),
-                row_error=row_error(),
+                row_errors=row_errors(),
                 on_progress=show_progress,
             )
         self._count(report)

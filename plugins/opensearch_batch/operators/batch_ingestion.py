@@ -23,7 +23,7 @@ from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import final_errors_fail_the_task, is_forced, layout_of, run_key_of, summary
 from opensearch_batch.services.openai import CONN_ID
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 
 WORK = "s3://opensearch-batch"
 # Members of a run's conf that are no members of the request.
@@ -87,7 +87,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
             store,
             OpenSearchMLHook(self.opensearch_conn_id).cluster,
             work=f"{layout.root}/{layout.pipeline}/ingested",
-            row_error=row_error(),
+            row_errors=row_errors(),
             force=is_forced(context),
             on_progress=_Progress(self),
         )

@@ -10,7 +10,7 @@ import msgspec
 from airflow.sdk import BaseOperator, Context
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.prediction_map import over_sources
+from opensearch_batch.core.ingest.prediction_map import over_sources, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.opensearch.cloudformation import model_of_stack
@@ -282,9 +282,11 @@ class OpenSearchPrepareOperator(PrepareOperator):
             routing=self.routing,
             processors=None if self.processors is None else [dict(processor) for processor in self.processors],
         )
+        mapped = over_sources(request, adapter, parameters, self.inputs)
         return check_index(
             OpenSearchMLHook(self.opensearch_conn_id).cluster,
-            over_sources(request, adapter, parameters, self.inputs),
+            mapped,
+            written_fields(mapped, adapter, parameters, self.inputs),
             index_body=self.index_body,
             dimension=self.dimension,
             writes=not dry_run,

@@ -18,7 +18,7 @@ from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import final_errors_fail_the_task
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 
 
 class OpenSearchReplayOperator(BaseOperator):
@@ -64,7 +64,7 @@ class OpenSearchReplayOperator(BaseOperator):
             store,
             OpenSearchMLHook(self.opensearch_conn_id).cluster,
             request=_request_with(store, self.dead_letters, field_map) if field_map else None,
-            row_error=row_error(),
+            row_errors=row_errors(),
             on_progress=lambda counts: self.log.info("%s", counts),
         )
         self.log.info("%s", report)

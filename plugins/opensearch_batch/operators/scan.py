@@ -20,7 +20,7 @@ from opensearch_batch.hooks.file_connections import MODEL, SOURCE, file_conn_id
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import is_dry_run, is_forced, refuse_too_many, run_is_over, run_key_of
 from opensearch_batch.operators.prepare import PrepareOperator
-from opensearch_batch.services.registry import adapter_of, row_error
+from opensearch_batch.services.registry import adapter_of, row_errors
 
 if TYPE_CHECKING:
     from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
@@ -71,7 +71,7 @@ class ScanOperator(BaseOperator):
             return self._store("sink", number, name)
 
         return WorkItemIngest(
-            compiled, self._store(), self._cluster, target, row_error=row_error(), run_key=run_key, at=at
+            compiled, self._store(), self._cluster, target, row_errors=row_errors(), run_key=run_key, at=at
         )
 
     def _conn_id(self, *keys: str | int) -> str:

@@ -23,7 +23,7 @@ from opensearch_batch.services.aws import MIB, AwsJobClient, job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_line, texts_reader
 from opensearch_batch.services.parameters import nested_object
-from opensearch_batch.services.row_errors import prediction_row, row_error
+from opensearch_batch.services.row_errors import ROW_ERRORS, prediction_row
 
 INPUT = b"<input>"
 TITAN_EMBED, COHERE_EMBED, ANTHROPIC = _FAMILIES = ("amazon.titan-embed", "cohere.embed", "anthropic.")
@@ -73,6 +73,7 @@ class BedrockAdapter:
         },
     )
     output_members = frozenset({"recordId", "modelInput", "modelOutput", "error"})
+    error_members = frozenset({"error"})
     id_member: str | None = "recordId"
     example_parameters: Mapping[str, Any] = MappingProxyType(
         {"modelId": "amazon.titan-embed-text-v2:0", "roleArn": "role"}
@@ -251,5 +252,5 @@ SERVICE = AiService(
     adapter=BedrockAdapter(),
     client=lambda api, objects: BedrockClient(api),  # noqa: ARG005 - nothing is uploaded
     connection=AwsConnection("bedrock"),
-    row_error=row_error,
+    row_errors=ROW_ERRORS,
 )

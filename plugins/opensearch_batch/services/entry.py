@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from opensearch_batch.core.ingest.documents import RowError
 from opensearch_batch.core.jobs.contract import ServiceAdapter, ServiceClient
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.row_errors import RowErrors
 
 # The service's own API client: boto3's, openai's, cohere's.
 Api: TypeAlias = Any
@@ -57,15 +57,15 @@ class AiService(msgspec.Struct, frozen=True, kw_only=True):
         client: makes the client of the service's API client, and of the store of the shards.
         connection: where the keys are, and how the API client is made.
         storage: files at the service; None where all are on S3.
-        row_error: returns the service's error in a row whose service is not known, None if there is none; None where
-            rows of this service never hold one.
+        row_errors: finds the service's errors in rows whose service is not known; None where rows of this service never
+            hold one, or none that could be told from another row.
     """
 
     adapter: ServiceAdapter
     client: Callable[[Api, Objects], ServiceClient]
     connection: AwsConnection | KeyConnection
     storage: Storage | None = None
-    row_error: RowError | None = None
+    row_errors: RowErrors | None = None
 
     @property
     def name(self) -> str:

@@ -13,9 +13,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
-from opensearch_batch.core.ingest.documents import RowError
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
+from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.services.entry import AiService, Api
 
 if TYPE_CHECKING:
@@ -56,12 +56,15 @@ def names() -> list[str]:
     return [*BUILT_IN, *_registered()]
 
 
-def row_error() -> RowError:
-    """Return the function that finds the error of any AI service in a row whose service is not known."""
-    finders = list(dict.fromkeys(found for name in names() if (found := service_of(name).row_error)))
-    if len(finders) == 1:
-        return finders[0]
-    return lambda row: next((reason for finder in finders if (reason := finder(row))), None)
+def row_errors() -> RowErrors:
+    """Return what finds the errors of all AI services in rows whose service is not known."""
+    found = list(dict.fromkeys(each for name in names() if (each := service_of(name).row_errors)))
+    if len(found) == 1:
+        return found[0]
+    return RowErrors(
+        lambda row: next((reason for each in found if (reason := each.find(row))), None),
+        frozenset().union(*(each.members for each in found)),
+    )
 
 
 def stores(schemes: dict[str, Scheme], api_of: Callable[[AiService], Api], *, services: Iterable[str]) -> Stores:

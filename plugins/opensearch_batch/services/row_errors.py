@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import msgspec
 
 from opensearch_batch.core.jobs.contract import PredictionRow
+from opensearch_batch.core.types.row_errors import RowErrors
 
 BAD_REQUEST = 400
 
@@ -53,6 +54,10 @@ def row_error(row: bytes) -> str | None:
     if response is not None and response.status_code >= BAD_REQUEST:
         return f"{response.status_code}: {_reason(bytes(response.body))}"
     return None
+
+
+# Rows of OpenAI never go through processors, which alone look at the members.
+ROW_ERRORS = RowErrors(row_error, frozenset({"error", "SageMakerInferenceError", "SageMakerOutput"}))
 
 
 class NamedRow(Protocol):

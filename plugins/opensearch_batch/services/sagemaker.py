@@ -23,7 +23,7 @@ from opensearch_batch.services.aws import MIB, AwsJobClient, job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
 from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
 from opensearch_batch.services.parameters import nested, nested_object
-from opensearch_batch.services.row_errors import row_error, sagemaker_error
+from opensearch_batch.services.row_errors import ROW_ERRORS, sagemaker_error
 
 MODEL_INPUTS = "model_inputs"
 MANIFEST = ".manifest"
@@ -45,7 +45,7 @@ class SageMakerAdapter:
     errors = ErrorCodes(
         throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})
     )
-    output_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
+    output_members = error_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
     id_member: str | None = None
     example_parameters: Mapping[str, Any] = MappingProxyType(
         {
@@ -227,5 +227,5 @@ SERVICE = AiService(
     adapter=SageMakerAdapter(),
     client=lambda api, objects: SageMakerClient(api),  # noqa: ARG005 - nothing is uploaded
     connection=AwsConnection("sagemaker"),
-    row_error=row_error,
+    row_errors=ROW_ERRORS,
 )

@@ -27,7 +27,7 @@ from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
-from opensearch_batch.services.registry import adapter_of, row_error
+from opensearch_batch.services.registry import adapter_of, row_errors
 from tests.command_line import account, command
 from tests.core.data_prepper.samples import ARRAYS, NAME, changed, filled
 
@@ -120,14 +120,14 @@ class Both:
             source,
             objects=self._objects,
             read=self._read,
-            row_error=row_error(),
+            row_errors=row_errors(),
         )
         ours = row_documents(
             self._request,
             source,
             objects=self._objects,
             read=self._read,
-            row_error=row_error(),
+            row_errors=row_errors(),
             place=lambda row: (row.uri, row.line),
         )
         return [_told(entry) for entry in original], [_told(entry) for entry in ours]

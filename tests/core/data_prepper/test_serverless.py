@@ -46,7 +46,7 @@ class Collection:
         """Bring the rows in."""
         compiled = CompiledPipeline.load(self.path, "books")
         work_item = WorkItem("work_item", "data", tuple(find(self.files, "rows.json")), now())
-        maker = compiled.maker(0, work_item, self.files, origins=Origins(), row_error=None)
+        maker = compiled.maker(0, work_item, self.files, origins=Origins(), row_errors=None)
         ingest = Ingest(
             self.files,
             self._scripted.cluster,

@@ -13,7 +13,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.event_documents import refuse_plain_vectors
 from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.opensearch.cluster import Cluster
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 from tests.core.data_prepper.work_items import Units
 from tests.lab import TIMEOUT_S, Lab
 
@@ -120,7 +120,7 @@ def test_a_bad_row_is_a_dead_letter_and_the_object_goes_on(work_items: Units, in
     assert told["failedData"]["index"] == index
     assert "not JSON" in told["failedData"]["message"]
     with pytest.raises(ConfigError, match="its next run reads them again"):
-        replay(report.dead_letters or "", work_items.lab.objects, work_items.lab.cluster(), row_error=row_error())
+        replay(report.dead_letters or "", work_items.lab.objects, work_items.lab.cluster(), row_errors=row_errors())
 
 
 def test_a_row_that_the_index_refuses_is_a_dead_letter(work_items: Units, index: str) -> None:

@@ -20,7 +20,7 @@ from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
 from opensearch_batch.core.types.job import End, JobRecord
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 from tests.lab import Lab
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -146,7 +146,7 @@ books:
             self.lab.objects,
             cluster or (lambda number: self.lab.cluster()),  # noqa: ARG005 - one node
             lambda number, name: self.lab.objects,  # noqa: ARG005 - one store
-            row_error=row_error(),
+            row_errors=row_errors(),
             run_key=f"run-{self.runs}",
             at=AT + self.later,
         )

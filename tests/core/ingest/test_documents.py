@@ -25,7 +25,7 @@ from opensearch_batch.core.storage.objects import find
 from opensearch_batch.core.transform.field_map import merge
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
 from opensearch_batch.core.types.rows import Blank, Rejected, Source
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 
 HUGE, TINY = 64 << 20, 0
 BOOM = "boom"
@@ -87,7 +87,7 @@ def documents_of(
         compile_map(request, sources=len(sources)),
         found,
         objects=objects,
-        row_error=row_error(),
+        row_errors=row_errors(),
         memory_bytes=memory_bytes,
     )
 

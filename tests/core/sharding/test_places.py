@@ -14,7 +14,7 @@ from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import RunVersion
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Manifest
-from opensearch_batch.services.registry import row_error
+from opensearch_batch.services.registry import row_errors
 from tests.core.pipeline_runs import INDEX, Runs, record, written
 
 GOOD = [record(number, "good") for number in range(1, 9)]
@@ -141,8 +141,8 @@ def test_the_dead_letters_of_a_place_that_is_gone_go(runs: Runs) -> None:
     assert [len(letters) for letters in runs.letters(first)] == [0, 0, 1]
     runs.cluster.refuses = ""
     with pytest.raises(ConfigError, match="no dead letters there"):
-        replay(queues[1], runs.objects, runs.cluster, row_error=row_error())
-    assert replay(queues[2], runs.objects, runs.cluster, row_error=row_error()).indexed == 1
+        replay(queues[1], runs.objects, runs.cluster, row_errors=row_errors())
+    assert replay(queues[2], runs.objects, runs.cluster, row_errors=row_errors()).indexed == 1
     assert (runs.cluster.texts["5"], runs.cluster.texts["6"]) == ("newer", "refused")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
+from opensearch_batch.core.data_prepper.file.ml_inference import PREDICTION_MEMBERS, MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
@@ -32,7 +32,6 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.csv_rows import Csv
 from opensearch_batch.core.formats.lines import Read
 from opensearch_batch.core.formats.reading import Codec, Json, Ndjson, Newline, Parquet, read_by
-from opensearch_batch.core.ingest.documents import RowError
 from opensearch_batch.core.ingest.event_documents import EventDocumentFactory, EventDocuments
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, split_uri
@@ -43,6 +42,7 @@ from opensearch_batch.core.transform.flow import DROPPED, Flow
 from opensearch_batch.core.transform.prediction_fields import prediction_fields
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Row, Source
 
 OWN_FOLDER = "opensearch-batch"
@@ -185,7 +185,7 @@ class CompiledPipeline:
         )
 
     def maker(
-        self, number: int, work_item: WorkItem, objects: Objects, *, origins: Origins, row_error: RowError | None
+        self, number: int, work_item: WorkItem, objects: Objects, *, origins: Origins, row_errors: RowErrors | None
     ) -> EventDocumentFactory:
         """Return what makes the documents of a work item for an opensearch sink.
 
@@ -194,7 +194,7 @@ class CompiledPipeline:
             work_item: its time is what a date in the index's name is made of.
             objects: where the rows lie.
             origins: which objects the rows go back to.
-            row_error: tells an AI service's error from a row; None for rows of no job.
+            row_errors: finds the AI service's errors in rows; None for rows of no job.
         """
         sink = self.pipeline.sinks[number][1]
         if not isinstance(sink, OpenSearchSink):
@@ -206,7 +206,7 @@ class CompiledPipeline:
             writing=lambda named: writing_of(sink, work_item.at, named, origins.place),
             decisive=self.sink_decisive(number),
             sink=number,
-            **self._reading(work_item, objects, origins=origins, row_error=row_error),
+            **self._reading(work_item, objects, origins=origins, row_errors=row_errors),
         )
 
     def events(
@@ -217,23 +217,23 @@ class CompiledPipeline:
         objects: Objects,
         *,
         origins: Origins,
-        row_error: RowError | None,
+        row_errors: RowErrors | None,
     ) -> EventDocuments:
         """Return what an s3 sink writes; the arguments are those of `maker`."""
         sink = self.pipeline.sinks[number][1]
         if not isinstance(sink, S3Sink):
             raise TypeError(f"sink {number} writes no objects")
-        reading = self._reading(work_item, objects, origins=origins, row_error=row_error)
+        reading = self._reading(work_item, objects, origins=origins, row_errors=row_errors)
         return EventDocuments(self.flow(), S3Writing(sink, work_item.at), number, sources, **reading)
 
     def _reading(
-        self, work_item: WorkItem, objects: Objects, *, origins: Origins, row_error: RowError | None
+        self, work_item: WorkItem, objects: Objects, *, origins: Origins, row_errors: RowErrors | None
     ) -> dict[str, Any]:
         return {
             "objects": objects,
             "read": self.read(),
             "prepare": self._prepare(with_metadata=work_item.with_metadata),
-            "row_error": row_error,
+            "row_errors": row_errors,
             "enrich": self.enrich(),
             "records": origins.records,
         }
@@ -257,7 +257,8 @@ class CompiledPipeline:
 
     def prediction_fields(self) -> list[str]:
         """Return the members that predictions are copied to, as far as the file says it."""
-        return prediction_fields((name, options) for _, name, options in self.pipeline.processors)
+        processors = ((name, options) for _, name, options in self.pipeline.processors)
+        return prediction_fields(processors, PREDICTION_MEMBERS)
 
     @property
     def joins(self) -> bool:

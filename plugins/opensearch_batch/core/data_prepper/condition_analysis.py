@@ -12,6 +12,7 @@ from itertools import takewhile
 
 import msgspec
 
+from opensearch_batch.core.data_prepper.file.ml_inference import PREDICTION_MEMBERS
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.source import S3Source
@@ -19,7 +20,6 @@ from opensearch_batch.core.data_prepper.options.codecs import CsvInput, JsonInpu
 from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, key_of
 from opensearch_batch.core.transform.expressions import grammar
 from opensearch_batch.core.transform.expressions.operators import OPERATORS
-from opensearch_batch.core.transform.prediction_fields import PREDICTION_MEMBERS
 from opensearch_batch.core.transform.processors.add_entries import AddEntries
 from opensearch_batch.core.transform.processors.base import ProcessorOptions, key_or_none, keys_named
 from opensearch_batch.core.transform.processors.parse_json import ParseJson

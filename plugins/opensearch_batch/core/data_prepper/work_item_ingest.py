@@ -20,7 +20,6 @@ from opensearch_batch.core.data_prepper.s3_ingest import S3Ingest
 from opensearch_batch.core.data_prepper.scan import WorkItem, area_of
 from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
 from opensearch_batch.core.errors import ConfigError, OutputUnusable
-from opensearch_batch.core.ingest.documents import RowError
 from opensearch_batch.core.ingest.engine import Ingest, IngestReport, Locations
 from opensearch_batch.core.ingest.event_documents import EventDocuments
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
@@ -29,6 +28,7 @@ from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Source
 
 UNREAD = "no bucket of the scan looks at what the job wrote; another pipeline reads it"
@@ -61,7 +61,7 @@ class WorkItemIngest:
         objects: where rows and our own files lie.
         cluster: the cluster of a sink, by its number.
         target: the store of what a sink says: its number, and ``aws`` or ``dlq``.
-        row_error: the AI service's reason when a row is an error in place of a prediction.
+        row_errors: finds AI services' errors in rows.
         run_key: the run whose reports these are.
         at: when the run scanned.
     """
@@ -73,7 +73,7 @@ class WorkItemIngest:
         cluster: Callable[[int], Cluster],
         target: Callable[[int, str], Objects],
         *,
-        row_error: RowError,
+        row_errors: RowErrors,
         run_key: str,
         at: datetime,
     ) -> None:
@@ -81,7 +81,7 @@ class WorkItemIngest:
         self._objects = objects
         self._cluster = cluster
         self._target = target
-        self._row_error = row_error
+        self._row_errors = row_errors
         self._run_key = run_key
         self.at = at
         self._work = compiled.work
@@ -143,7 +143,7 @@ class WorkItemIngest:
 
     def _indexed(self, number: int, work_item: WorkItem, reading: _Reading, *, force: bool) -> IngestReport:
         maker = self._compiled.maker(
-            number, work_item, self._objects, origins=reading.origins, row_error=self._row_error
+            number, work_item, self._objects, origins=reading.origins, row_errors=self._row_errors
         )
         place = self._work.written(number, work_item.id)
         report = Ingest(
@@ -173,7 +173,7 @@ class WorkItemIngest:
     ) -> IngestReport:
         def entries() -> EventDocuments:
             return self._compiled.events(
-                number, work_item, reading.sources, self._objects, origins=reading.origins, row_error=self._row_error
+                number, work_item, reading.sources, self._objects, origins=reading.origins, row_errors=self._row_errors
             )
 
         return S3Ingest(

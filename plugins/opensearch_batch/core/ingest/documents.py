@@ -24,15 +24,11 @@ from opensearch_batch.core.transform.field_map import FieldMap, Part
 from opensearch_batch.core.transform.vectors import VectorRejected
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.row_errors import NO_ERRORS, RowErrors
 from opensearch_batch.core.types.rows import Blank, Filtered, Keyed, Mapped, Rejected, Row, Source
 
 Entry = Item | Rejected | Blank | Filtered
-RowError = Callable[[bytes], str | None]
 Place = Callable[[Row], tuple[str, int]]
-
-
-def no_error(row: bytes) -> None:
-    """Take no row for an error: what rows of no AI service are."""
 
 
 class DocumentStream(Protocol):
@@ -79,7 +75,7 @@ class Documents:
         sources: what to read, in the order the map counts them.
         objects: where they lie.
         read: yields the rows of a source.
-        row_error: the AI service's reason when a row is an error in place of a prediction.
+        row_errors: finds AI services' errors in rows.
         memory_bytes: how much may wait in memory for its partners in other sources.
         folder: where what passes that bound is put; a temporary folder of the system if None.
         place: which document of the user's a row comes from: what a document without an id is named by.
@@ -93,7 +89,7 @@ class Documents:
         *,
         objects: Objects,
         read: Read = read_rows,
-        row_error: RowError = no_error,
+        row_errors: RowErrors = NO_ERRORS,
         memory_bytes: int = MEMORY_BYTES,
         folder: Path | None = None,
         place: Place = lambda row: (row.uri, row.line),
@@ -103,7 +99,7 @@ class Documents:
         self._sources = sources
         self._objects = objects
         self._read = read
-        self._row_error = row_error
+        self._row_error = row_errors.find
         self._memory_bytes = memory_bytes
         self._folder = folder
         self._place = place

@@ -25,8 +25,6 @@ from opensearch_batch.core.ingest.documents import (
     DocumentStream,
     FieldMapped,
     Place,
-    RowError,
-    no_error,
 )
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
@@ -39,6 +37,7 @@ from opensearch_batch.core.storage.dead_letters import count_letters
 from opensearch_batch.core.storage.objects import Objects, find
 from opensearch_batch.core.types.counts import IngestCounts, RunVersion, SourceCounts
 from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.row_errors import NO_ERRORS, RowErrors
 from opensearch_batch.core.types.rows import Source
 
 CHECKPOINT_BYTES = 32 << 20
@@ -81,7 +80,7 @@ class Ingest:
         cluster: where the index is.
         request: what to put where.
         locations: where its own files go.
-        read, row_error, memory_bytes, folder, place: as in `Documents`.
+        read, row_errors, memory_bytes, folder, place: as in `Documents`.
         maker: what makes documents of the rows; the request's field map if None.
         check: raises when the counts cannot be right; called before the work is recorded as done.
         identity: texts that make this another work than the same request's, beside its sources.
@@ -99,7 +98,7 @@ class Ingest:
         request: IngestRequest,
         locations: Locations,
         read: Read = read_rows,
-        row_error: RowError = no_error,
+        row_errors: RowErrors = NO_ERRORS,
         memory_bytes: int = MEMORY_BYTES,
         folder: Path | None = None,
         place: Place = lambda row: (row.uri, row.line),
@@ -120,7 +119,7 @@ class Ingest:
             request,
             objects=objects,
             read=read,
-            row_error=row_error,
+            row_errors=row_errors,
             memory_bytes=memory_bytes,
             folder=folder,
             place=place,
@@ -303,7 +302,7 @@ def ingest_request(
     cluster: Cluster,
     *,
     work: str,
-    row_error: RowError = no_error,
+    row_errors: RowErrors = NO_ERRORS,
     force: bool = False,
     memory_bytes: int = MEMORY_BYTES,
     folder: Path | None = None,
@@ -316,7 +315,7 @@ def ingest_request(
         objects: where its sources lie, and its work prefix.
         cluster: where its index is.
         work: where progress and dead letters go, beside which nothing else should lie.
-        row_error: as in `Documents`.
+        row_errors: as in `Documents`.
         force: write everything again, whatever was done before.
         memory_bytes: how much may wait in memory for its partners in other sources.
         folder: where what passes that bound is put; a temporary folder of the system if None.
@@ -336,7 +335,7 @@ def ingest_request(
         request=batch.ingest,
         # Requests may share a place for dead letters; each clears only its own.
         locations=Locations.of(work, place, batch.dead_letters and f"{batch.dead_letters.rstrip('/')}/{name}/"),
-        row_error=row_error,
+        row_errors=row_errors,
         memory_bytes=memory_bytes,
         folder=folder,
         on_progress=on_progress,

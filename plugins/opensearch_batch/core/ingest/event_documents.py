@@ -15,7 +15,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.formats.lines import Read
 from opensearch_batch.core.ingest.bulk import Item, fields_of
-from opensearch_batch.core.ingest.documents import Entry, RowError
+from opensearch_batch.core.ingest.documents import Entry
 from opensearch_batch.core.ingest.event_items import Writing
 from opensearch_batch.core.ingest.join import MEMORY_BYTES, Group, Stream, join
 from opensearch_batch.core.ingest.request import IngestRequest, check_index_name
@@ -26,6 +26,7 @@ from opensearch_batch.core.transform.enrich import INPUT, Enrich
 from opensearch_batch.core.transform.events.event import Event, EventError
 from opensearch_batch.core.transform.flow import DROPPED, UNROUTED, Flow
 from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Blank, Filtered, Keyed, Mapped, Rejected, Row, Source
 
 # An array, or what stands in for a long one.
@@ -54,7 +55,7 @@ class EventDocuments:
         objects: where they lie.
         read: yields rows that each hold one JSON object.
         prepare: puts into an event what it has to know of its row; None for nothing.
-        row_error: the AI service's reason when a row is an error in place of a prediction; None for rows of no job.
+        row_errors: finds the AI service's errors in rows; None for rows of no job.
         enrich: the join with the inputs, None for none.
         records: the object whose records the rows of an object are joined with.
         passes_arrays: leave the look at long arrays of numbers to the index.
@@ -71,7 +72,7 @@ class EventDocuments:
         objects: Objects,
         read: Read,
         prepare: Prepare | None = None,
-        row_error: RowError | None = None,
+        row_errors: RowErrors | None = None,
         enrich: Enrich | None = None,
         records: Mapping[str, str] | None = None,
         passes_arrays: bool = False,
@@ -84,7 +85,7 @@ class EventDocuments:
         self._objects = objects
         self._read = read
         self._prepare = prepare
-        self._row_error = row_error
+        self._row_errors = row_errors
         self._enrich = enrich
         self._records = records or {}
         # A key is one of its object: inputs of one job may have the same keys.
@@ -118,7 +119,8 @@ class EventDocuments:
             RecordRejected: it is no JSON object, an AI service's error, or has no room for what it has to know.
         """
         event = self._open(row.content)
-        if self._row_error is not None and _may_be_error(event.fields) and (reason := self._row_error(row.content)):
+        errors = self._row_errors
+        if errors is not None and _may_be_error(event.fields, errors) and (reason := errors.find(row.content)):
             raise RecordRejected(reason)
         if self._prepare is not None:
             try:
@@ -320,9 +322,7 @@ def refuse_plain_vectors(
             )
 
 
-def _may_be_error(fields: dict[str, Any]) -> bool:
-    """Say whether a row has to be asked for an AI service's error; one with a vector in the usual place has none."""
-    if "error" in fields or "SageMakerInferenceError" in fields:
-        return True
-    output = fields.get("SageMakerOutput")
-    return output is not None and not (type(output) is msgspec.Raw and memoryview(output)[0] in _ARRAYS)
+def _may_be_error(fields: dict[str, Any], errors: RowErrors) -> bool:
+    """Whether a row may hold an AI service's error, as far as its members' names and kinds say."""
+    found = (fields[name] for name in errors.members if name in fields)
+    return any(not (type(value) is msgspec.Raw and memoryview(value)[0] in _ARRAYS) for value in found)

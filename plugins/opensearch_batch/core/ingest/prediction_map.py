@@ -89,12 +89,22 @@ def over_sources(
     )
 
 
-def written_fields(mapped: IngestRequest) -> list[str]:
-    """Return the fields that a request over sources writes: of processors, those they copy predictions to."""
+def written_fields(
+    mapped: IngestRequest, adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
+) -> list[str]:
+    """Return the fields that a request over sources writes: of processors, those they copy predictions to.
+
+    Args:
+        mapped: the result of `over_sources`.
+        adapter: that of the service.
+        parameters: of connector and pipeline together.
+        inputs: the paths the model reads.
+    """
     if mapped.processors is not None:
         from opensearch_batch.core.ingest.row_documents import vector_fields_of
 
-        return vector_fields_of(mapped.processors)
+        predictions = adapter.prediction_path(parameters, inputs, 0 if inputs else None)
+        return vector_fields_of(mapped.processors, [_first_name(predictions) or ""])
     return compile_map(mapped, sources=2 if mapped.joined_by else 1).fields
 
 

@@ -15,7 +15,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.ingest.account import QUEUE_FILE, Queue
 from opensearch_batch.core.ingest.bulk import BulkWriter, Item
-from opensearch_batch.core.ingest.documents import Documents, RowError, no_error
+from opensearch_batch.core.ingest.documents import Documents
 from opensearch_batch.core.ingest.join import Group
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.opensearch.cluster import Cluster
@@ -29,6 +29,7 @@ from opensearch_batch.core.storage.dead_letters import (
 )
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.row_errors import NO_ERRORS, RowErrors
 from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
@@ -59,7 +60,7 @@ def replay(
     cluster: Cluster,
     *,
     request: IngestRequest | None = None,
-    row_error: RowError = no_error,
+    row_errors: RowErrors = NO_ERRORS,
     on_progress: Callable[[ReplayReport], None] = lambda report: None,  # noqa: ARG005 - nobody watches
 ) -> ReplayReport:
     """Send the dead letters of a queue again.
@@ -69,7 +70,7 @@ def replay(
         objects: where it lies.
         cluster: where the index is.
         request: what to put where; what the queue's own ``request.json`` says if None.
-        row_error: the AI service's reason when a row is an error in place of a prediction.
+        row_errors: finds AI services' errors in rows.
         on_progress: called after each part.
 
     Raises:
@@ -96,7 +97,7 @@ def replay(
     if index is None:
         raise ConfigError(f"OpenSearch {cluster.name}: no index {request.index!r}; create it, then replay")
     entries = _Mapped if request.processors is None else _Processed
-    made = entries(about.sources, objects, request=request, row_error=row_error, vectors=index.vectors)
+    made = entries(about.sources, objects, request=request, row_errors=row_errors, vectors=index.vectors)
     report = ReplayReport(prefix, index.name)
     for part in parts:
         report = _Part(objects, cluster, request=request, entries=made).send(part, report)
@@ -126,7 +127,7 @@ class _Mapped:
         objects: Objects,
         *,
         request: IngestRequest,
-        row_error: RowError,
+        row_errors: RowErrors,
         vectors: Sequence[VectorField],
     ) -> None:
         self._documents = Documents(
@@ -134,7 +135,7 @@ class _Mapped:
             compile_map(request, sources=len(sources), vectors=vectors),
             [Source(name, ()) for name in sources],
             objects=objects,
-            row_error=row_error,
+            row_errors=row_errors,
             place=lambda row: self._place,  # noqa: ARG005 - rows of one letter at a time
         )
         self._place = ("", 0)
@@ -159,7 +160,7 @@ class _Processed:
         objects: Objects,
         *,
         request: IngestRequest,
-        row_error: RowError,
+        row_errors: RowErrors,
         vectors: Sequence[VectorField],  # noqa: ARG002 - of either kind; the index itself looks at vectors
     ) -> None:
         from opensearch_batch.core.ingest.row_documents import row_documents
@@ -168,7 +169,7 @@ class _Processed:
             request,
             [Source(name, ()) for name in sources],
             objects=objects,
-            row_error=row_error,
+            row_errors=row_errors,
             place=lambda row: self._place,  # noqa: ARG005 - as above
         )
         self._place = ("", 0)

@@ -6,7 +6,7 @@ row for which `when` does not hold is counted, and never lost without a word.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from opensearch_batch.core.config.reader import Reader
 from opensearch_batch.core.config.yaml_file import Keys, YamlFile
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.lines import Read, read_rows
-from opensearch_batch.core.ingest.documents import Place, RowError
+from opensearch_batch.core.ingest.documents import Place
 from opensearch_batch.core.ingest.event_documents import EventDocumentFactory, EventDocuments
 from opensearch_batch.core.ingest.event_items import OfEvent, Writing, text_of
 from opensearch_batch.core.ingest.request import IngestRequest
@@ -30,6 +30,7 @@ from opensearch_batch.core.transform.prediction_fields import prediction_fields
 from opensearch_batch.core.transform.processors import PROCESSORS
 from opensearch_batch.core.transform.processors.base import ProcessorOptions
 from opensearch_batch.core.transform.processors.unavailable import OTHER_PROCESSORS
+from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Source
 
 SpecStruct = Sequence[Mapping[str, Any]]
@@ -75,9 +76,9 @@ def _options(place: str, said: Mapping[str, Any]) -> tuple[str, ProcessorOptions
         raise ConfigError(f"{place}.{name}: {error}") from None
 
 
-def vector_fields_of(processors: SpecStruct) -> list[str]:
-    """Return the fields that processors copy predictions to."""
-    return prediction_fields(options_of(processors))
+def vector_fields_of(processors: SpecStruct, members: Container[str]) -> list[str]:
+    """Return the fields that processors copy predictions to; rows hold those in these members."""
+    return prediction_fields(options_of(processors), members)
 
 
 def member_at(path: str, what: str) -> OfEvent:
@@ -132,17 +133,17 @@ def row_documents(
     sources: Sequence[Source],
     *,
     objects: Objects,
-    row_error: RowError,
+    row_errors: RowErrors,
     place: Place,
     read: Read = read_rows,
 ) -> EventDocuments:
     """Return the documents of rows; the named arguments are those of `Documents`."""
     writing = row_writing(request, place)
-    return EventDocuments(row_flow(request), writing, 0, sources, objects=objects, read=read, row_error=row_error)
+    return EventDocuments(row_flow(request), writing, 0, sources, objects=objects, read=read, row_errors=row_errors)
 
 
 def row_document_factory(
-    request: IngestRequest, *, objects: Objects, read: Read, row_error: RowError, place: Place
+    request: IngestRequest, *, objects: Objects, read: Read, row_errors: RowErrors, place: Place
 ) -> EventDocumentFactory:
     """Return what makes the documents of an ingest; the named arguments are those of `Documents`."""
     return EventDocumentFactory(
@@ -160,5 +161,5 @@ def row_document_factory(
         remedy="when does not hold for them; mend it where they should be written",
         objects=objects,
         read=read,
-        row_error=row_error,
+        row_errors=row_errors,
     )

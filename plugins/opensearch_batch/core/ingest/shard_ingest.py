@@ -21,7 +21,7 @@ from opensearch_batch.core.ingest.prediction_map import RECORDS
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import Answers, ServiceAdapter
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
-from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows, UsedJobs, joined_error, note_read
+from opensearch_batch.core.jobs.output_rows import JOINED_ERRORS, Answered, LastAnswers, OutputRows, UsedJobs, note_read
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
@@ -29,6 +29,7 @@ from opensearch_batch.core.storage.objects import Objects, find
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.manifest import Manifest, Shard, SourceRange
+from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
@@ -117,7 +118,7 @@ class ShardIngest:
                 self._work.root, ingested, self._dead_letters and f"{self._dead_letters.rstrip('/')}/{own}"
             ),
             read=rows.read,
-            row_error=rows.error,
+            row_errors=rows.errors,
             place=rows.place,
             maker=self._maker(rows),
             check=check,
@@ -133,7 +134,7 @@ class ShardIngest:
         from opensearch_batch.core.ingest.row_documents import row_document_factory
 
         return row_document_factory(
-            self._request, objects=self._objects, read=rows.read, row_error=rows.error, place=rows.place
+            self._request, objects=self._objects, read=rows.read, row_errors=rows.errors, place=rows.place
         )
 
     def _open_index(self) -> None:
@@ -216,9 +217,12 @@ class ShardRows:
         position = self._last.position(row)
         return (position is not None and self._places.of(position)) or (row.uri, row.line)
 
-    def error(self, row: bytes) -> str | None:
-        """Return the service's reason where a row is an error."""
-        return self._adapter.row(row).error if self._holds_record else joined_error(row)
+    @property
+    def errors(self) -> RowErrors:
+        """Finds the service's errors in these rows."""
+        if self._holds_record:
+            return RowErrors(lambda row: self._adapter.row(row).error, self._adapter.error_members)
+        return JOINED_ERRORS
 
 
 class Places:

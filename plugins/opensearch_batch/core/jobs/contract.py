@@ -98,6 +98,7 @@ class ServiceAdapter(Protocol):
     reads, one prediction each; none leaves the choice to the connector, where the service has one there.
 
     `output_members` are the names at the top of an output row: a path that starts with one reads the output.
+    `error_members` are those of which a row that is an error has one, as in `RowErrors`.
     `id_member` is the one that names a row's record, None where rows name none. `example_parameters` make a job of a
     model whose parameters nobody knows offline.
     """
@@ -106,6 +107,7 @@ class ServiceAdapter(Protocol):
     limits: Limits
     errors: ErrorCodes
     output_members: frozenset[str]
+    error_members: frozenset[str]
     id_member: str | None
     example_parameters: Mapping[str, Any]
 

@@ -22,6 +22,7 @@ from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD_ID, position_of, record_id
+from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 
 # More records no shard has: a foreign id does not take memory.
@@ -313,13 +314,16 @@ class _Failed(msgspec.Struct):
     error: str | None = None
 
 
-def joined_error(row: bytes) -> str | None:
+def _joined_error(row: bytes) -> str | None:
     """Return the service's reason in a row that `LastAnswers` made of an error, None for any other row."""
     try:
         found = msgspec.json.decode(row, type=_Failed)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return None if found.record_id is None else found.error or None
+
+
+JOINED_ERRORS = RowErrors(_joined_error, frozenset({"error"}))
 
 
 def _record_id(row: bytes) -> str | None:

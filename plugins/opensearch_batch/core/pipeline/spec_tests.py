@@ -100,7 +100,7 @@ class SpecRun:
     @property
     def fields(self) -> list[str]:
         """The index fields that the pipeline is known to write."""
-        return written_fields(self._request)
+        return written_fields(self._request, self._adapter, self._parameters, self._spec.batch_predict.inputs)
 
     def run(self, test: SpecTest) -> Outcome:
         """Run a test.
@@ -185,7 +185,7 @@ class SpecRun:
         )
         sources = rows.sources()
         entries = list(
-            self._documents(sources, objects=objects, read=rows.read, row_error=rows.error, place=rows.place)
+            self._documents(sources, objects=objects, read=rows.read, row_errors=rows.errors, place=rows.place)
         )
         made = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
         return Outcome(made, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.prediction_map import check_ready_made, holds_record, written_fields
+from opensearch_batch.core.ingest.prediction_map import check_ready_made, holds_record
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.opensearch.cluster import Cluster, check_dimension, vector_fields
@@ -36,6 +36,7 @@ class CutOptions(msgspec.Struct, frozen=True, kw_only=True):
 def check_index(
     cluster: Cluster,
     request: IngestRequest,
+    fields: list[str],
     *,
     index_body: Mapping[str, Any] | None,
     dimension: int | None,
@@ -46,6 +47,7 @@ def check_index(
     Args:
         cluster: the cluster of the index.
         request: what `ingest` will write, its paths those of `over_sources`.
+        fields: the fields that it writes.
         index_body: settings and mappings for a new index.
         dimension: length of the model's vectors, if known.
         writes: False for a dry run, which creates no index.
@@ -56,7 +58,7 @@ def check_index(
     Raises:
         ConfigError: the index is missing or does not fit.
     """
-    fields, index = written_fields(request), cluster.index(request.index)
+    index = cluster.index(request.index)
     if index is None and index_body is not None:
         if not writes:
             return [vector for vector in vector_fields(index_body.get("mappings", {})) if vector.name in fields]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
-# Members of output rows that hold predictions.
-PREDICTION_MEMBERS = ("SageMakerOutput", "modelOutput")
 
+def prediction_fields(processors: Iterable[tuple[str, Any]], members: Container[str]) -> list[str]:
+    """Return the fields that processors (name, options) copy predictions to.
 
-def prediction_fields(processors: Iterable[tuple[str, Any]]) -> list[str]:
-    """Return the fields that processors (name, options) copy predictions to."""
+    Args:
+        processors: the processors.
+        members: the members of output rows that hold predictions.
+    """
     fields = set[str]()
     for name, options in processors:
         if name in ("copy_values", "rename_keys"):
             for entry in options.entries or ():
                 read = (entry.from_key or "").removeprefix("/").split("/")[0]
-                if read in PREDICTION_MEMBERS or read in fields:
+                if read in members or read in fields:
                     fields.add(entry.to_key.removeprefix("/"))
     return sorted(fields)

@@ -57,7 +57,7 @@ class CohereAdapter:
     # Source: "Embed Jobs API": texts a job; a dataset file of at most 1.5 GB.
     limits = Limits(max_records=100_000, max_bytes=1500 * MIB, max_record_bytes=MIB)
     errors = ErrorCodes(throttle=frozenset({"too_many_requests"}))
-    output_members = frozenset({"embeddings"})
+    output_members = error_members = frozenset({"embeddings"})
     id_member: str | None = RECORD_ID
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
 

@@ -9,7 +9,7 @@ from opensearch_batch.services.entry import AiService, KeyConnection, Storage
 from opensearch_batch.services.openai.adapter import OpenAIAdapter
 from opensearch_batch.services.openai.client import OpenAIClient
 from opensearch_batch.services.openai.files import OpenAIFiles
-from opensearch_batch.services.row_errors import row_error
+from opensearch_batch.services.row_errors import ROW_ERRORS
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -36,5 +36,5 @@ SERVICE = AiService(
     client=OpenAIClient,
     connection=KeyConnection(CONN_ID, "openAI_key", openai_api),
     storage=Storage(OpenAIFiles.scheme, OpenAIFiles, bare_id=r"file-[A-Za-z0-9_-]+"),
-    row_error=row_error,
+    row_errors=ROW_ERRORS,
 )

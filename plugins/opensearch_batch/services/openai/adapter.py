@@ -53,6 +53,7 @@ class OpenAIAdapter:
         refuse=frozenset({"insufficient_quota"}),
     )
     output_members = frozenset({"custom_id", "response", "error"})
+    error_members = frozenset({"response", "error"})
     id_member: str | None = "custom_id"
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
 

@@ -23,6 +23,8 @@ BUILT_IN = (
     "amazon.titan-embed-image-v1",
     "amazon.nova-2-multimodal-embeddings-v1:0",
 )
+# What SageMaker and Bedrock call predictions in their rows.
+PREDICTION_MEMBERS = ("SageMakerOutput", "modelOutput")
 
 
 class MlInference(CheckedOptions, frozen=True, kw_only=True):
