@@ -22,9 +22,9 @@ from opensearch_batch.triggers import submission as trigger
 from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
 
-def record(end: End | None = None, *, task_id: str | None = "t", intended_at: float = 0.0) -> JobRecord:
+def record(end: End | None = None, *, ml_task_id: str | None = "t", intended_at: float = 0.0) -> JobRecord:
     """Make a job's record."""
-    return JobRecord("k", "n", "openai", "m", "in", "out", intended_at, task_id=task_id, end=end)
+    return JobRecord("k", "n", "openai", "m", "in", "out", intended_at, ml_task_id=ml_task_id, end=end)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def record(end: End | None = None, *, task_id: str | None = "t", intended_at: fl
         (record(End("COMPLETED", time.time() + 3600)), True),
         # It is about to be paid again; or its answer was lost; or it is on its way to its first submission.
         (record(End("FAILED", 1.0)), False),
-        (record(task_id=None), False),
+        (record(ml_task_id=None), False),
         (None, False),
     ],
 )

@@ -160,9 +160,9 @@ class CompiledPipeline:
 
     def look(self, record: JobRecord) -> dict[str, Any]:
         """Ask for a job: ML Commons, or the service where that has no task of it."""
-        if record.task_id is None:
+        if record.ml_task_id is None:
             return self.client.describe(record)
-        return {**record.remote_job, **(self.ml.task(record.task_id).get("remote_job") or {})}
+        return {**record.remote_job, **(self.ml.task(record.ml_task_id).get("remote_job") or {})}
 
     def wait(self, shard: Shard, record: JobRecord) -> JobRecord:
         """Wait for a job's end, and record it."""
@@ -208,7 +208,7 @@ class CompiledPipeline:
             return self.wait(smaller, submitted) if submitted.end is None else submitted
 
         outputs, folder = self.adapter.outputs(record, record.remote_job), self.work.job(shard.job)
-        done = repair.run(Answered(outputs, None, folder, record.task_id), submit)
+        done = repair.run(Answered(outputs, None, folder, record.ml_task_id), submit)
         assert isinstance(done, RepairAccount)
         return done
 

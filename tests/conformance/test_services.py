@@ -156,7 +156,7 @@ def test_cancelled(start: Start, name: str) -> None:
     shard = road.prepare()
     _, record = road.submit(shard)
     road.look(record)
-    road.ml.cancel(str(record.task_id))
+    road.ml.cancel(str(record.ml_task_id))
     end = road.wait(shard, record).end
     assert end is not None
     assert end.state == "CANCELLED"
@@ -184,7 +184,7 @@ def test_orphaned(start: Start, name: str) -> None:
     with pytest.raises(RetriableError):
         road.submit(shard)
     decision, record = road.submit(shard, later_s=INTENT_GRACE_S)
-    assert (decision, record.task_id, road.paid()) == ("recover", None, 1)
+    assert (decision, record.ml_task_id, road.paid()) == ("recover", None, 1)
     report = road.ingest(shard, road.repair(shard, road.wait(shard, record)))
     assert (report.counts.indexed, road.paid()) == (RECORDS, 1)
 

@@ -191,7 +191,7 @@ def test_an_output_that_lacks_rows_fails_the_shard(lab: Lab, bucket: str, index:
     lab.cluster().create_index(index, BODY)
     run = Run(lab, bucket, index, [row(0), row(1)], records=3)
     job_records = JobRecords(lab.objects, run.work.job("job"))
-    record = JobRecord("job", "n", "sagemaker", "m", "in", f"{run.work.job('job')}/output/1/", 0.0, task_id="t")
+    record = JobRecord("job", "n", "sagemaker", "m", "in", f"{run.work.job('job')}/output/1/", 0.0, ml_task_id="t")
     job_records.write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
     for _ in range(2):
         with pytest.raises(OutputUnusable, match="2 rows for 3 records; clear batch_predict"):

@@ -138,7 +138,7 @@ def ended(asked: ResubmitRequest, state: Any) -> JobRecord:
         "o",
         0.0,
         consumed_requests=consumed_requests([], asked),
-        task_id="t",
+        ml_task_id="t",
         end=End(state, 0.0),
     )
 

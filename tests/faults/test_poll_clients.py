@@ -88,6 +88,6 @@ def test_an_airflow_that_cannot_tell_a_connection_is_away_for_a_while() -> None:
 def test_an_openai_batch_that_ended_badly_names_what_it_wrote(state: State) -> None:
     """It is paid for."""
     said = {"status": state.lower(), "output_file_id": "file-1", "error_file_id": "file-2"}
-    record = JobRecord("k", "n", "openai", "m", "s3://b/in", "s3://b/out", 0.0, task_id="t", remote_job=said)
+    record = JobRecord("k", "n", "openai", "m", "s3://b/in", "s3://b/out", 0.0, ml_task_id="t", remote_job=said)
     job = JobHandle("s3://b/k", "openai", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None)
     assert job.result(record, End(state, 1.0)).outputs == ["openai://file-1", "openai://file-2"]

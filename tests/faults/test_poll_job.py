@@ -31,7 +31,7 @@ def test_a_completed_job_leaves_its_outputs_its_words_and_no_waiter(begin: Begin
     assert succeeds
     record = wait.record()
     assert result == {
-        "task_id": wait.submitted.task_id,
+        "task_id": wait.submitted.ml_task_id,
         "state": "COMPLETED",
         "outputs": [f"{record.output}input.jsonl.out"],
         "reason": "",
@@ -82,7 +82,7 @@ def test_a_job_that_ml_commons_gave_up_is_asked_for(begin: Begin) -> None:
 def test_a_task_that_ml_commons_does_not_find_is_looked_for_at_the_service(begin: Begin, lab: Lab) -> None:
     """ML Commons says so too when it cannot load a model; nothing is lost by that."""
     wait = begin(seconds=2.0)
-    lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.task_id}?refresh=true")
+    lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.ml_task_id}?refresh=true")
     succeeds, result = wait.end()
     assert (succeeds, result["state"], len(result["outputs"])) == (True, "COMPLETED", 1)
 
@@ -90,7 +90,7 @@ def test_a_task_that_ml_commons_does_not_find_is_looked_for_at_the_service(begin
 def test_a_job_that_nobody_knows_is_lost(begin: Begin, lab: Lab) -> None:
     """It is recorded, so that the next attempt says what to do."""
     wait = begin(seconds=60.0)
-    lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.task_id}?refresh=true")
+    lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.ml_task_id}?refresh=true")
     job_records = JobRecords(lab.objects, wait.folder)
     found = job_records.load()
     assert found is not None
@@ -113,7 +113,7 @@ def test_a_deadline_cancels_the_job(begin: Begin) -> None:
 def test_a_deadline_leaves_a_job_alone_that_others_wait_for(begin: Begin, lab: Lab) -> None:
     """Only this wait ends; the record has no end."""
     wait = begin(seconds=60.0)
-    other = Waiter("d", "another run", "poll", 0, wait.submitted.task_id or "")
+    other = Waiter("d", "another run", "poll", 0, wait.submitted.ml_task_id)
     Waiters(lab.objects, wait.folder, clock=time.time).see(other)
     assert wait.end(deadline_s=3.0) == (False, {})
     assert (wait.record().end, wait.job()["TransformJobStatus"]) == (None, "InProgress")
@@ -128,6 +128,6 @@ def test_a_job_that_ml_commons_does_not_know_is_asked_for_at_the_service(begin: 
     found = job_records.load()
     assert found is not None
     known: dict[str, Any] = wait.road.client.describe(wait.submitted)
-    assert job_records.write(msgspec.structs.replace(found[0], task_id=None, remote_job=known), over=found[1])
+    assert job_records.write(msgspec.structs.replace(found[0], ml_task_id=None, remote_job=known), over=found[1])
     succeeds, result = wait.end(ml_task_id="")
     assert (succeeds, result["state"], result["task_id"]) == (True, "COMPLETED", None)

@@ -48,7 +48,7 @@ class Wait:
         waits = MLTaskTrigger(
             **{
                 "job": self.folder,
-                "ml_task_id": self.submitted.task_id,
+                "ml_task_id": self.submitted.ml_task_id,
                 "service": self.service,
                 "poll_every_s": 1.0,
                 "poll_at_most_s": 1.0,
@@ -80,7 +80,7 @@ class Wait:
 
     def store(self, **changes: Any) -> None:
         """Change what ML Commons has stored of the task."""
-        path = f"{TASK_INDEX}/_update/{self.submitted.task_id}?refresh=true"
+        path = f"{TASK_INDEX}/_update/{self.submitted.ml_task_id}?refresh=true"
         self.lab.node("POST", path, {"doc": changes})
 
     def job(self) -> dict[str, Any]:

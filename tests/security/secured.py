@@ -37,7 +37,7 @@ class Job(NamedTuple):
     """A model and a batch job of it, made by the admin."""
 
     model_id: str
-    task_id: str
+    ml_task_id: str
 
 
 class Secured:
@@ -153,4 +153,4 @@ def submit(ml: MLCommons, model_id: str) -> str:
             "S3OutputPath": f"s3://nowhere/{job}",
         },
     }
-    return str(ml.batch_predict(model_id, parameters).task_id)
+    return str(ml.batch_predict(model_id, parameters).ml_task_id)

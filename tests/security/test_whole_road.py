@@ -49,7 +49,7 @@ def road(secured: Secured, user: User, job: Job) -> Iterator[Callable[[], object
     yield lambda: ml.model(job.model_id)
     yield lambda: submit(ml, job.model_id)
     yield lambda: list(ml.tasks(job.model_id))
-    yield lambda: ml.task(job.task_id)
+    yield lambda: ml.task(job.ml_task_id)
     yield lambda: cluster.call("POST", f"{ML}/tasks/{submit(ml, job.model_id)}/_cancel")
 
 

@@ -52,13 +52,13 @@ class TooLarge(FatalError):
 class OutputUnusable(FatalError):
     """A completed job's output is gone or lacks rows; only a new job helps.
 
-    `job` is the folder of its record, empty when it is not the job that is to blame; `task_id` is its task.
+    `job` is the folder of its record, empty when it is not the job that is to blame; `ml_task_id` is its task.
     """
 
-    def __init__(self, message: str, *, job: str = "", task_id: str | None = None) -> None:
+    def __init__(self, message: str, *, job: str = "", ml_task_id: str | None = None) -> None:
         super().__init__(message)
         self.job = job
-        self.task_id = task_id
+        self.ml_task_id = ml_task_id
 
 
 class AlreadySubmitted(FatalError):

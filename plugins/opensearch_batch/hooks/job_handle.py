@@ -33,10 +33,11 @@ class JobResult(msgspec.Struct, frozen=True):
     """How a job ended: the XCom of `poll`.
 
     `outputs` are the locations of the job's output rows; a job that ended badly may have written some. `counts` are
-    those of the service, if it counts. `task_id` is null for a job that ML Commons does not know.
+    those of the service, if it counts. `ml_task_id` (`task_id` in the XCom) is null for a job that ML Commons does not
+    know.
     """
 
-    task_id: str | None
+    ml_task_id: str | None = msgspec.field(name="task_id")
     state: str
     outputs: list[str]
     reason: str = ""
@@ -44,7 +45,7 @@ class JobResult(msgspec.Struct, frozen=True):
 
     def answered(self, folder: str) -> Answered:
         """Return the answers of the job whose record is in this folder."""
-        return Answered(self.outputs, None, folder, self.task_id)
+        return Answered(self.outputs, None, folder, self.ml_task_id)
 
 
 class JobHandle:
@@ -130,11 +131,11 @@ class JobHandle:
         return end_of(self._objects(), record, end)
 
     def _stop(self, record: JobRecord) -> None:
-        if record.task_id is not None:
+        if record.ml_task_id is not None:
             try:
-                self.cancel(record.task_id)
+                self.cancel(record.ml_task_id)
             except NotFound:
-                log.warning("ML Commons does not know task %s; stopping the job at its service", record.task_id)
+                log.warning("ML Commons does not know task %s; stopping the job at its service", record.ml_task_id)
             else:
                 return
         self._client().stop(record)
@@ -142,7 +143,7 @@ class JobHandle:
     def result(self, record: JobRecord, end: End) -> JobResult:
         """Return the result of an ended job."""
         counts = {name: int(count) for name, count in (record.remote_job.get("request_counts") or {}).items()}
-        return JobResult(record.task_id, end.state, self._outputs(record, end), end.reason, counts)
+        return JobResult(record.ml_task_id, end.state, self._outputs(record, end), end.reason, counts)
 
     def register_waiter(self, waiter: Waiter) -> None:
         """Register or refresh a waiter, so that other runs do not cancel the job."""

@@ -56,11 +56,11 @@ class OpenSearchBatchPredictOperator(JobOperator):
             raise AirflowFailException(bad_end(record))
         folder = layout_of(self.work, context).job(shard.job)
         self._register_waiter(record, folder, context)
-        if record.task_id:
-            self.ml_task_url = OpenSearchMLHook(self.opensearch_conn_id).ml.task_url(record.task_id)
-        self.log.info("%s: job %s, task %s", decision, record.name, record.task_id)
+        if record.ml_task_id:
+            self.ml_task_url = OpenSearchMLHook(self.opensearch_conn_id).ml.task_url(record.ml_task_id)
+        self.log.info("%s: job %s, task %s", decision, record.name, record.ml_task_id)
         self._submitted(record, folder, context)
-        return {"task_id": record.task_id, "job": folder, "output": record.output}
+        return {"task_id": record.ml_task_id, "job": folder, "output": record.output}
 
     def _register_waiter(self, record: JobRecord, folder: str, context: Context) -> None:
         """Register this run as a waiter, so other runs do not cancel the job before `poll` of this one starts."""
@@ -72,7 +72,7 @@ class OpenSearchBatchPredictOperator(JobOperator):
                 aws_conn_id=self.aws_conn_id,
                 ai_conn_id=self.ai_conn_id,
             )
-            handle.register_waiter(waiter_of(context["ti"], record.task_id))
+            handle.register_waiter(waiter_of(context["ti"], record.ml_task_id))
 
     def _submitted(self, record: JobRecord, folder: str, context: Context) -> None:
         """Extend in a subclass: called with a job that is submitted."""

@@ -28,7 +28,7 @@ from opensearch_batch.triggers.repair import RepairTrigger
 class OpenSearchRepairOperator(JobOperator):
     """Request the predictions that a job failed to make again, at most `rounds` times.
 
-    Returns the location of its account, ``{answered, tasks, failed, reason}``. Skipped if nothing failed.
+    Returns the location of its account, ``{answered, ml_task_ids, failed, reason}``. Skipped if nothing failed.
 
     Args:
         rounds: how many further jobs there may be; 0 for none.
@@ -102,7 +102,7 @@ class OpenSearchRepairOperator(JobOperator):
     def _trigger(self, folder: str, record: JobRecord) -> RepairTrigger:
         return RepairTrigger(
             job=folder,
-            ml_task_id=record.task_id,
+            ml_task_id=record.ml_task_id,
             service=self.service,
             poll_every_s=self.poll_every_s,
             poll_at_most_s=self.poll_at_most_s,

@@ -101,7 +101,7 @@ class MLTaskTrigger(BaseTrigger):
             self.log.error(bad_end(record))
             yield TaskFailedEvent(xcoms=xcoms)
         else:
-            self.log.info("job %s (task %s) ended %s", record.name, record.task_id, end.state)
+            self.log.info("job %s (task %s) ended %s", record.name, record.ml_task_id, end.state)
             yield TaskSuccessEvent(xcoms=xcoms)
 
     async def on_kill(self) -> None:
@@ -121,13 +121,13 @@ class MLTaskTrigger(BaseTrigger):
         record, waiter = handle.record(), self._waiter(self.ml_task_id)
         if others := handle.other_waiters(waiter) if waiter else []:
             self.log.info("job %s continues, because other runs wait for it: %s", record.name, _names_of(others))
-        elif self.ml_task_id and record.task_id != self.ml_task_id:
+        elif self.ml_task_id and record.ml_task_id != self.ml_task_id:
             # A run with force submitted the job again; only the task of this wait is cancelled.
             handle.cancel(self.ml_task_id)
         elif record.end is None:
             end = End("CANCELLED", time.time(), f"cancelled, because the task was marked {state}")
             handle.conclude(record, end, cancel=True)
-            self.log.info("job %s (task %s) %s", record.name, record.task_id, end.reason)
+            self.log.info("job %s (task %s) %s", record.name, record.ml_task_id, end.reason)
 
     async def _load_record(self) -> JobRecord:
         """Return the job's record; retry while the store does not respond."""
@@ -141,7 +141,7 @@ class MLTaskTrigger(BaseTrigger):
 
     async def _wait(self, record: JobRecord) -> JobRecord:
         """Wait for the end as a registered waiter; return the record with the end."""
-        waiter = self._waiter(record.task_id)
+        waiter = self._waiter(record.ml_task_id)
         heartbeat = asyncio.create_task(self._refresh(waiter))
         try:
             record = await self._until_ended(record)
@@ -185,7 +185,7 @@ class MLTaskTrigger(BaseTrigger):
         Raises:
             FatalError: the deadline of this wait passed, and other runs wait for the job with another, or none.
         """
-        handle, waiter = self._handle(), self._waiter(record.task_id)
+        handle, waiter = self._handle(), self._waiter(record.ml_task_id)
         while True:
             try:
                 if cancel and waiter and (others := await asyncio.to_thread(handle.other_waiters, waiter)):
@@ -211,9 +211,9 @@ class MLTaskTrigger(BaseTrigger):
         """
         handle = self._handle()
         poll = partial(status_poller(self.opensearch_conn_id).poll, poll_at=poll_at, deadline_at=policy.deadline_at)
-        if record.task_id is not None:
+        if record.ml_task_id is not None:
             try:
-                return await poll(partial(handle.task_status, record.task_id))
+                return await poll(partial(handle.task_status, record.ml_task_id))
             except NotFound as error:
                 self.log.warning("%s; asking the service itself", error)
         return await poll(partial(handle.status, record))

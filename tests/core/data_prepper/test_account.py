@@ -104,9 +104,9 @@ def test_what_is_undone_has_a_reason(runs: Runs) -> None:
         for name in ("rows", "earlier", "none", "refused", "failed", "running")
     )
     runs.done(earlier, run="another")
-    record = JobRecord("k", "job", "sagemaker", "m", "i", "o", 0.0, task_id="t")
+    record = JobRecord("k", "job", "sagemaker", "m", "i", "o", 0.0, ml_task_id="t")
     for work_item, more in (
-        (refused, {"refused": "no such role", "task_id": None}),
+        (refused, {"refused": "no such role", "ml_task_id": None}),
         (failed, {"end": End("FAILED", 0.0, "bad row")}),
         (running, {}),
     ):

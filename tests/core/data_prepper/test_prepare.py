@@ -140,7 +140,7 @@ def test_a_job_that_ended_badly_is_not_asked_for_again_by_itself(scans: Scans) -
     scan = scans.scan()
     (work_item,), _ = scan.plan()
     folder = f"s3://{scans.bucket}/work/jobs/{work_item.id}"
-    record = JobRecord(work_item.id, "n", "sagemaker", "m", "i", "o", 0.0, task_id="t", end=End("FAILED", 0.0))
+    record = JobRecord(work_item.id, "n", "sagemaker", "m", "i", "o", 0.0, ml_task_id="t", end=End("FAILED", 0.0))
     assert JobRecords(scans.store, folder).write(record, over=None)
     assert scan.shards([work_item], lambda name: name, force=False) == ([], [folder])
     assert [shard.id for shard in scan.shards([work_item], lambda name: name, force=True)[0]] == [work_item.id]
@@ -155,7 +155,7 @@ def test_outputs_are_left_alone_until_their_job_has_ended_well(scans: Scans) -> 
     scans.scan(name="others")
     others = CompiledPipeline.load(scans.folder / "books.yaml", "others").work
     ScanStateFile(scans.store, others).note_writer(f"s3://{scans.bucket}/out/job-2/", folders["other"])
-    record = JobRecord("other", "n", "sagemaker", "m", "i", "o", 0.0, task_id="t")
+    record = JobRecord("other", "n", "sagemaker", "m", "i", "o", 0.0, ml_task_id="t")
     job_records = JobRecords(scans.store, folders["other"])
     assert job_records.write(record, over=None)
     work_items, counts = scans.scan().plan()

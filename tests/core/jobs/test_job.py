@@ -118,7 +118,9 @@ def test_the_second_attempt_reattaches(job_records: JobRecords) -> None:
 def test_of_racing_attempts_one_pays(job_records: JobRecords) -> None:
     """Attempts at the same moment submit once, and all get the same task."""
     service, tasks = Service(), set[str | None]()
-    threads = [threading.Thread(target=lambda: tasks.add(attempt(job_records, service)[1].task_id)) for _ in range(6)]
+    threads = [
+        threading.Thread(target=lambda: tasks.add(attempt(job_records, service)[1].ml_task_id)) for _ in range(6)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -133,7 +135,7 @@ def test_a_lost_answer_is_found_again_and_not_paid_twice(job_records: JobRecords
     with pytest.raises(RetriableError):
         attempt(job_records, service)
     decision, record = attempt(job_records, service)
-    assert (decision, record.task_id, service.accepted) == ("recover", "task-job-1", ["job-1"])
+    assert (decision, record.ml_task_id, service.accepted) == ("recover", "task-job-1", ["job-1"])
 
 
 def test_a_job_that_ml_commons_does_not_know_is_known_by_the_services_own_words(job_records: JobRecords) -> None:
@@ -143,7 +145,7 @@ def test_a_job_that_ml_commons_does_not_know_is_known_by_the_services_own_words(
     with pytest.raises(RetriableError):
         attempt(job_records, service)
     decision, record = attempt(job_records, service)
-    assert (decision, record.task_id, record.remote_job) == ("recover", None, {"id": "job-1"})
+    assert (decision, record.ml_task_id, record.remote_job) == ("recover", None, {"id": "job-1"})
     assert (record.status, attempt(job_records, service)[0], service.accepted) == ("submitted", "reattach", ["job-1"])
 
 
@@ -153,7 +155,7 @@ def test_a_name_that_is_taken_is_this_job_if_it_can_be_found(job_records: JobRec
     service = Service(refuse=AlreadySubmitted("the name is taken"))
     service.accepted = ["job-1"] if is_known else []
     if is_known:
-        assert attempt(job_records, service)[1].task_id == "task-job-1"
+        assert attempt(job_records, service)[1].ml_task_id == "task-job-1"
         return
     with pytest.raises(AlreadySubmitted, match="the name is taken; clear batch_predict to submit"):
         attempt(job_records, service)
@@ -181,7 +183,7 @@ def test_a_refusal_that_came_after_the_payment_is_looked_behind(job_records: Job
     service.pays_before_it_refuses = True
     with pytest.raises(type(refusal)):
         attempt(job_records, service)
-    assert attempt(job_records, service)[1].task_id == "task-job-1"
+    assert attempt(job_records, service)[1].ml_task_id == "task-job-1"
     assert service.accepted == ["job-1"]
 
 
@@ -210,11 +212,11 @@ def test_who_lost_an_intent_leaves_the_record_alone(job_records: JobRecords) -> 
     def superseded(record: JobRecord) -> Accepted:
         found = job_records.load()
         assert found is not None
-        job_records.write(msgspec.structs.replace(record, intended_at=2000.0, task_id="theirs"), over=found[1])
+        job_records.write(msgspec.structs.replace(record, intended_at=2000.0, ml_task_id="theirs"), over=found[1])
         return submit(record)
 
     service.submit = superseded  # type: ignore[method-assign] # the same, later
-    assert attempt(job_records, service)[1].task_id == "theirs"
+    assert attempt(job_records, service)[1].ml_task_id == "theirs"
 
 
 def test_a_refused_job_is_staged_anew(job_records: JobRecords) -> None:
@@ -231,7 +233,7 @@ def test_an_intent_that_never_reached_the_service_is_taken_over(job_records: Job
     job_records.write(draft(1), over=None)
     service = Service()
     _, record = attempt(job_records, service)
-    assert (record.task_id, service.accepted) == ("task-job-1", ["job-1"])
+    assert (record.ml_task_id, service.accepted) == ("task-job-1", ["job-1"])
 
 
 @pytest.mark.parametrize("refusal", [Throttled("rate exceeded"), ConfigError("no such model")])
@@ -242,7 +244,7 @@ def test_a_refused_call_leaves_the_next_attempt_free_to_submit(job_records: JobR
         attempt(job_records, service)
     found = job_records.load()
     assert found is not None
-    assert (found[0].refused, found[0].task_id) == (str(refusal), None)
+    assert (found[0].refused, found[0].ml_task_id) == (str(refusal), None)
     service.refuse = None
     decision, record = attempt(job_records, service)
     assert (decision, record.refused, service.accepted) == ("submit", None, ["job-1"])
@@ -362,7 +364,7 @@ def test_the_end_keeps_the_services_last_words(job_records: JobRecords) -> None:
 
 def test_the_decision_table() -> None:
     """Each state of the record has one decision."""
-    submitted = msgspec.structs.replace(draft(1), task_id="t")
+    submitted = msgspec.structs.replace(draft(1), ml_task_id="t")
     good = msgspec.structs.replace(submitted, end=End("COMPLETED", 1.0))
     bad = msgspec.structs.replace(submitted, end=End("FAILED", 1.0))
     nothing, cleared = ResubmitRequest(), ResubmitRequest(clear="run 3")

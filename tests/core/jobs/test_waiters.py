@@ -15,7 +15,7 @@ waiters = st.builds(
     run_id=st.sampled_from(["monday", "tuesday"]),
     task_id=st.sampled_from(["poll", "repair"]),
     map_index=st.integers(-1, 2),
-    ml_task_id=st.sampled_from(["task-1", "task-2", ""]),
+    ml_task_id=st.sampled_from(["task-1", "task-2", None]),
     seen_at=st.floats(NOW - 2 * SEEN_WITHIN_S, NOW),
 )
 

@@ -59,7 +59,7 @@ class Jobs:
     def _job(self, key: str, rows: list[dict[str, Any]], positions: list[int] | None) -> Answered:
         folder = self.work.job(key)
         output = f"{folder}/output/1/input.jsonl.out"
-        record = JobRecord(key, "n", "sagemaker", "m", "in", f"{folder}/output/1/", 0.0, task_id=key)
+        record = JobRecord(key, "n", "sagemaker", "m", "in", f"{folder}/output/1/", 0.0, ml_task_id=key)
         JobRecords(self.objects, folder).write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
         self.objects.write(output, b"\n".join(json.dumps(row).encode() for row in rows))
         return Answered([output], positions, folder, key)
@@ -142,7 +142,7 @@ def test_an_output_that_no_ingest_read_is_lost(jobs: Jobs) -> None:
 
 def test_a_newer_generation_takes_the_place_of_the_older(jobs: Jobs) -> None:
     """What is noted is what was read last."""
-    newer = msgspec.structs.replace(jobs.own, outputs=["s3://work/newer.out"], task_id="newer")
+    newer = msgspec.structs.replace(jobs.own, outputs=["s3://work/newer.out"], ml_task_id="newer")
     for used in (jobs.own, newer):
         note_read(jobs.objects, UsedJobs([used], []))
     assert load_known(jobs.objects, jobs.own) is None

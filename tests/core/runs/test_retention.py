@@ -51,7 +51,7 @@ class Runs:
             "o",
             0.0,
             staged={"f": key},
-            task_id="t",
+            ml_task_id="t",
             end=End("COMPLETED", 1.0),
         )
         JobRecords(self.objects, folder).write(record, over=None)

@@ -121,7 +121,7 @@ def test_rows_that_retention_removed_are_not_asked_for(runs: Runs) -> None:
     save(runs.objects, removed_uri(folder), Removed(5.0, UsedJobs([Answered([], None, folder, "t")], [])))
     runs.put("a.jsonl", *GOOD[:4])
     assert written(runs.run("second", size=4)) == [0]
-    ended = JobRecord("j", "n", "sagemaker", "m", "in", "out", 0.0, task_id="t", end=End("COMPLETED", 6.0))
+    ended = JobRecord("j", "n", "sagemaker", "m", "in", "out", 0.0, ml_task_id="t", end=End("COMPLETED", 6.0))
     JobRecords(runs.objects, folder).write(ended, over=None)
     runs.put("a.jsonl", *GOOD)
     runs.run("third", size=4)

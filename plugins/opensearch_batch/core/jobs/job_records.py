@@ -55,7 +55,7 @@ def job_key(service: str, model: str, parameters: Mapping[str, Any], content_dig
 
 def next_submission(old: JobRecord, new: JobRecord, asked: ResubmitRequest) -> JobRecord:
     """Return `new` as the submission after `old`, keeping the account of what was paid before."""
-    past = {"submission": old.submission, "name": old.name, "task_id": old.task_id, "end": old.end}
+    past = {"submission": old.submission, "name": old.name, "ml_task_id": old.ml_task_id, "end": old.end}
     history = [*old.history, msgspec.to_builtins(past)]
     return msgspec.structs.replace(
         new, consumed_requests=consumed_requests(old.consumed_requests, asked), history=history
@@ -106,7 +106,7 @@ class JobRecords:
 def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
     """Record that the completed job an error speaks of is of no use; say whether its record still is of that job."""
     record = JobRecords(objects, error.job).read() if error.job else None
-    if record is None or record.task_id != error.task_id:
+    if record is None or record.ml_task_id != error.ml_task_id:
         return False
     JobRecords(objects, error.job).end(record.submission, End("UNUSABLE", now, str(error)))
     return True
@@ -118,4 +118,4 @@ def bad_end(record: JobRecord) -> str:
     if end is None:
         return f"job {record.name} has not ended"
     reason = f": {end.reason}" if end.reason else ""
-    return f"job {record.name} (task {record.task_id}) ended {end.state}{reason}; {CLEAR_TO_PAY}"
+    return f"job {record.name} (task {record.ml_task_id}) ended {end.state}{reason}; {CLEAR_TO_PAY}"

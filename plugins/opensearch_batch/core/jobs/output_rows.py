@@ -32,17 +32,17 @@ MAX_POSITION = 10_000_000
 class Answered(msgspec.Struct, frozen=True):
     """One job's answer: where its rows lie, and the positions of the records it was asked about (None: all).
 
-    `job` is the folder of the job's record, and `task_id` its task.
+    `job` is the folder of the job's record, and `ml_task_id` its task.
     """
 
     outputs: list[str]
     positions: list[int] | None = None
     job: str = ""
-    task_id: str | None = None
+    ml_task_id: str | None = None
 
     def unusable(self, reason: str) -> OutputUnusable:
         """Return the error that blames this job."""
-        return OutputUnusable(reason, job=self.job, task_id=self.task_id)
+        return OutputUnusable(reason, job=self.job, ml_task_id=self.ml_task_id)
 
 
 class UsedJobs(msgspec.Struct, frozen=True):

@@ -38,7 +38,7 @@ class RepairAccount(msgspec.Struct, frozen=True):
     """What the jobs of a shard answered, the first and the repairs; `failed` is how many records they left."""
 
     answered: list[Answered]
-    tasks: list[str | None] = []
+    ml_task_ids: list[str | None] = []
     failed: int = 0
     reason: str = ""
 
@@ -107,8 +107,8 @@ class Repair:
     ) -> RepairAccount | JobRecord | Elsewhere:
         if gone := self._gone(first):
             # Whatever was repaired then, its rows are gone.
-            return RepairAccount(gone, [one.task_id for one in gone])
-        answered, tasks = [first], [first.task_id]
+            return RepairAccount(gone, [one.ml_task_id for one in gone])
+        answered, ml_task_ids = [first], [first.ml_task_id]
         failed, reason = find_failed(self._rows, self._shard, answered), ""
         for number in range(1, self._rounds + 1):
             if reason := self._given_up(failed):
@@ -119,16 +119,16 @@ class Repair:
             record = submit(smaller)
             if not isinstance(record, JobRecord) or record.end is None:
                 return record
-            tasks.append(record.task_id)
+            ml_task_ids.append(record.ml_task_id)
             if record.end.state in BAD_ENDS:
                 reason = (
                     f"repair job {record.name} ended {record.end.state}: {record.end.reason}; clear repair for another"
                 )
                 break
             outputs, folder = self._adapter.outputs(record, record.remote_job), self._work.job(smaller.job)
-            answered.append(Answered(outputs, failed.positions, folder, record.task_id))
+            answered.append(Answered(outputs, failed.positions, folder, record.ml_task_id))
             failed = find_failed(self._rows, self._shard, answered)
-        return RepairAccount(answered, tasks, len(failed.positions), reason)
+        return RepairAccount(answered, ml_task_ids, len(failed.positions), reason)
 
     def _gone(self, first: Answered) -> list[Answered]:
         """Return what the jobs answered that an ingest read, where that is not all there any more; else nothing."""

@@ -154,7 +154,7 @@ class Submission:
             raise
 
     def _accept(self, record: JobRecord, accepted: Accepted) -> JobRecord | None:
-        return self._update(record, task_id=accepted.task_id, remote_job=accepted.remote_job, refused=None)
+        return self._update(record, ml_task_id=accepted.ml_task_id, remote_job=accepted.remote_job, refused=None)
 
     def _recover(self, record: JobRecord, fresh: JobRecord, etag: str) -> JobRecord | None:
         """Wait while the intent may be somebody's at work; then attach its orphan, or take the intent over.

@@ -80,14 +80,14 @@ class MLCommons:
         answer = self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=SUBMIT_TIMEOUT_S)
         return Accepted(answer["task_id"], answer.get("remote_job") or {})
 
-    def task(self, task_id: str) -> dict[str, Any]:
+    def task(self, ml_task_id: str) -> dict[str, Any]:
         """Return a task; for a batch job this asks the AI service and answers its words in `remote_job`."""
-        found: dict[str, Any] = self._cluster.call("GET", f"{ML}/tasks/{task_id}")
+        found: dict[str, Any] = self._cluster.call("GET", f"{ML}/tasks/{ml_task_id}")
         return found
 
-    def task_url(self, task_id: str) -> str:
+    def task_url(self, ml_task_id: str) -> str:
         """Return the address of a task for a browser, without credentials."""
-        return f"{self._cluster.url}{ML}/tasks/{task_id}"
+        return f"{self._cluster.url}{ML}/tasks/{ml_task_id}"
 
     def tasks(self, model_id: str) -> Iterator[dict[str, Any]]:
         """Yield a model's batch jobs as ML Commons stored them, newest first, each with its `task_id`."""
@@ -102,7 +102,7 @@ class MLCommons:
                 yield {**hit["_source"], "task_id": hit["_id"]}
             query["search_after"] = hits[-1]["sort"]
 
-    def cancel(self, task_id: str) -> None:
+    def cancel(self, ml_task_id: str) -> None:
         """Cancel a batch job at the service; one that has ended is left as it is.
 
         The task's state tells whether it worked, not the answer: 3.6.0 answers 400 ("Unsupported response type") to
@@ -111,10 +111,10 @@ class MLCommons:
         refused: BatchError | None = None
         for route in ("_cancel", "_cancel_batch"):
             try:
-                self._cluster.call("POST", f"{ML}/tasks/{task_id}/{route}")
+                self._cluster.call("POST", f"{ML}/tasks/{ml_task_id}/{route}")
             except (ConfigError, RemoteError) as error:
                 refused = refused or error
-                if self.task(task_id)["state"] not in LIVE_STATES:
+                if self.task(ml_task_id)["state"] not in LIVE_STATES:
                     return
             else:
                 return

@@ -45,7 +45,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     refused: str | None = None
     staged: dict[str, str] = {}
     restage: bool = False
-    task_id: str | None = None
+    ml_task_id: str | None = None
     remote_job: dict[str, Any] = {}
     end: End | None = None
     history: list[dict[str, Any]] = []
@@ -56,13 +56,13 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
         """Where the record stands in its life."""
         if self.end is not None:
             return "ended"
-        return "submitted" if self.task_id or self.remote_job else "intent"
+        return "submitted" if self.ml_task_id or self.remote_job else "intent"
 
 
 class Accepted(msgspec.Struct, frozen=True):
     """The answer to a submission: ML Commons' task id (None: it has no task of this job), and what the service said."""
 
-    task_id: str | None
+    ml_task_id: str | None
     remote_job: dict[str, Any] = {}
 
 
