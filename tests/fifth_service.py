@@ -179,7 +179,8 @@ class AcmeClient(JobClient):
 
     def unstage(self, staged: Mapping[str, str]) -> None:
         """Delete it."""
-        self._api.files.pop(staged.get("input", ""), None)
+        if "input" in staged:
+            self._api.files.pop(staged["input"], None)
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
         """Return the job over the file."""

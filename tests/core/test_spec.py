@@ -10,7 +10,7 @@ import pytest
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.pipeline.spec_reference import page, schema
-from opensearch_batch.services.registry import adapter_of
+from opensearch_batch.services.registry import adapter_of, names
 
 GOOD = """\
 source:
@@ -139,12 +139,12 @@ def test_a_schedule_may_be_short(tmp_path: Path, said: str, cron: str | None) ->
 def test_the_reference_and_the_schema_are_of_these_types() -> None:
     """`make reference` writes them."""
     docs = Path(__file__).resolve().parents[2] / "docs" / "reference"
-    assert (docs / "pipeline_reference.md").read_text() == page()
-    assert json.loads((docs / "pipeline.schema.json").read_text()) == schema()
+    assert (docs / "pipeline_reference.md").read_text() == page(names())
+    assert json.loads((docs / "pipeline.schema.json").read_text()) == schema(names())
 
 
 def test_every_key_is_explained() -> None:
     """A row of the reference says what it means."""
-    rows = [line for line in page().splitlines() if line.startswith("| `")]
+    rows = [line for line in page(names()).splitlines() if line.startswith("| `")]
     assert len(rows) > 60
     assert not [row for row in rows if row.endswith("|  |")]

@@ -1,4 +1,4 @@
-"""What reaches Bedrock, OpenAI and Cohere through ML Commons, and what comes back, in their own words."""
+"""What reaches each service through ML Commons, and what it answers; `test_conformance` has what all share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from opensearch_batch.core.errors import (
     ConfigError,
     RecordRejected,
     RemoteError,
-    RetriableError,
     Throttled,
 )
 from opensearch_batch.core.jobs.contract import PredictionRow, explain
@@ -166,17 +165,6 @@ def test_a_prediction_stands_where_the_service_puts_it(
     assert adapter_of(name).prediction_path(parameters(name, **more), inputs, number) == path
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_a_prediction_nobody_makes_is_refused(name: str) -> None:
-    """The error says how many there are."""
-    given = parameters(name, **({"modelId": EMBED} if name == "bedrock" else {}))
-    with pytest.raises(ConfigError, match=r"prediction\[1\]: a record has 1 input; the last is prediction\[0\]"):
-        adapter_of(name).prediction_path(given, ["$.a"], 1)
-    if name in {"openai", "bedrock"}:
-        with pytest.raises(ConfigError, match="a record has 2 inputs; say which"):
-            adapter_of(name).prediction_path(given, ["$.a", "$.b"], None)
-
-
 @pytest.mark.parametrize(
     ("name", "told", "state", "reason"),
     [
@@ -205,6 +193,13 @@ def test_a_prediction_nobody_makes_is_refused(name: str) -> None:
         ("cohere", {"status": "completed", "output_dataset_id": "d"}, "RUNNING", ""),
         ("cohere", {"status": "cancelled"}, "CANCELLED", ""),
         ("cohere", {"status": "failed"}, "FAILED", ""),
+        ("sagemaker", {"TransformJobStatus": "InProgress", "FailureReason": None}, "RUNNING", ""),
+        ("sagemaker", {"TransformJobStatus": "Stopping", "FailureReason": None}, "RUNNING", ""),
+        ("sagemaker", {"TransformJobStatus": "Completed", "FailureReason": None}, "COMPLETED", ""),
+        ("sagemaker", {"TransformJobStatus": "Failed", "FailureReason": None}, "FAILED", ""),
+        ("sagemaker", {"TransformJobStatus": "Stopped", "FailureReason": None}, "CANCELLED", ""),
+        ("sagemaker", {"TransformJobStatus": "incomplete", "FailureReason": None}, "RUNNING", ""),
+        ("sagemaker", {"TransformJobStatus": None, "FailureReason": None}, "RUNNING", ""),
     ],
 )  # fmt: skip
 def test_the_state_is_read_exactly(name: str, told: dict[str, Any], state: str, reason: str) -> None:
@@ -220,6 +215,7 @@ def test_the_state_is_read_exactly(name: str, told: dict[str, Any], state: str, 
         ("openai", {"output_file_id": None, "error_file_id": "file-2"}, ["openai://file-2"]),
         ("bedrock", {"jobArn": "arn:aws:bedrock:r:1:model-invocation-job/abc"}, [f"{OUTPUT}abc/input.jsonl.out"]),
         ("cohere", {"output_dataset_id": "d"}, ["cohere://d"]),
+        ("sagemaker", {}, [f"{OUTPUT}input.jsonl.out"]),
     ],
 )  # fmt: skip
 def test_the_outputs_are_where_the_service_says(name: str, told: dict[str, Any], places: list[str]) -> None:
@@ -287,22 +283,20 @@ def test_a_job_is_known_by_what_only_it_has(
             "outputDataConfig": {"s3OutputDataConfig": {"s3Uri": OUTPUT}},
         }),
         ("cohere", {"dataset_id": "d"}, {"dataset_id": "d", "name": "p-k-1"}),
+        ("sagemaker", {}, {
+            "TransformJobName": "p-k-1",
+            "TransformInput": {
+                "ContentType": "application/json",
+                "SplitType": "Line",
+                "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": INPUT}},
+            },
+            "TransformOutput": {"AssembleWith": "Line", "Accept": "application/json", "S3OutputPath": OUTPUT},
+        }),
     ],
 )  # fmt: skip
 def test_a_job_overrides_what_differs_from_job_to_job(name: str, staged: dict[str, str], sent: dict[str, Any]) -> None:
     """The rest is the connector's."""
     assert adapter_of(name).batch_predict_parameters(record(name, staged=staged), parameters(name)) == sent
-
-
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_a_refusal_means_what_the_service_means(name: str) -> None:
-    """Not now, broken there, or wrong here."""
-    adapter = adapter_of(name)
-    for code in adapter.errors.throttle:
-        assert type(explain(adapter, RemoteError("x", status=400, code=code))) is Throttled
-    assert type(explain(adapter, RemoteError("x", status=429, code=""))) is Throttled
-    assert type(explain(adapter, RemoteError("x", status=503, code=""))) is RetriableError
-    assert type(explain(adapter, RemoteError("x", status=400, code="other"))) is ConfigError
 
 
 @pytest.mark.parametrize(

@@ -181,10 +181,3 @@ def test_a_service_that_is_away_can_be_tried_again(attempt: Callable[[CohereData
         pytest.raises(RetriableError, match=r"cohere://d: Cohere does not answer \(ConnectError\); run again later"),
     ):
         attempt(CohereDatasets(client))
-
-
-def test_nothing_is_written_there(datasets: CohereDatasets) -> None:
-    """Every way of writing says where to write instead."""
-    for write in (datasets.write, datasets.create, datasets.replace, datasets.upload):
-        with pytest.raises(ConfigError, match="cohere://d: datasets at Cohere are only read; give a location on S3"):
-            write("cohere://d", b"")

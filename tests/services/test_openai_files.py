@@ -142,10 +142,3 @@ def test_a_transfer_that_breaks_off_is_no_short_file(files: OpenAIFiles, service
         pytest.raises(RetriableError, match=r"file-a: the transfer from OpenAI broke off \(\w+\); run again"),
     ):
         stream.read()
-
-
-def test_nothing_is_written_there(files: OpenAIFiles) -> None:
-    """Every way of writing says where to write instead."""
-    for write in (files.write, files.create, files.replace, files.upload):
-        with pytest.raises(ConfigError, match="file-a: files at OpenAI are only read; give a location on S3"):
-            write("file-a", b"")

@@ -10,7 +10,6 @@ import pytest
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.jobs.contract import PredictionRow
-from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.opensearch.ml_commons import _same, fill
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.services.sagemaker import SageMakerAdapter
@@ -45,23 +44,6 @@ def test_a_placeholder_without_value_is_named() -> None:
         fill(json.loads(CONNECTOR.read_text()), {"region": "x"}, "connector")
 
 
-def test_a_job_overrides_name_and_places_and_keeps_the_rest(parameters: dict[str, Any]) -> None:
-    """Only what differs from job to job is sent with `_batch_predict`."""
-    assert SageMakerAdapter().batch_predict_parameters(RECORD, parameters) == {
-        "TransformJobName": "p-k-1",
-        "TransformInput": {
-            "ContentType": "application/json",
-            "SplitType": "Line",
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://w/jobs/k/input.jsonl"}},
-        },
-        "TransformOutput": {
-            "AssembleWith": "Line",
-            "Accept": "application/json",
-            "S3OutputPath": "s3://w/jobs/k/output/1/",
-        },
-    }
-
-
 def test_a_shard_is_read_as_an_object_whatever_the_connector_reads(parameters: dict[str, Any]) -> None:
     """Of a manifest file the connector's own jobs may read; a shard is one object."""
     source = json.loads(parameters["TransformInput"])
@@ -69,11 +51,6 @@ def test_a_shard_is_read_as_an_object_whatever_the_connector_reads(parameters: d
     job = SageMakerAdapter().batch_predict_parameters(RECORD, {**parameters, "TransformInput": json.dumps(source)})
     place = {"S3DataType": "S3Prefix", "S3Uri": "s3://w/jobs/k/input.jsonl"}
     assert job["TransformInput"]["DataSource"] == {"S3DataSource": place}
-
-
-def test_the_output_is_one_object_beside_the_inputs_name() -> None:
-    """SageMaker appends .out."""
-    assert SageMakerAdapter().outputs(RECORD, {}) == ["s3://w/jobs/k/output/1/input.jsonl.out"]
 
 
 def test_machine_sizes_and_places_are_no_part_of_the_identity(parameters: dict[str, Any]) -> None:
@@ -85,18 +62,6 @@ def test_machine_sizes_and_places_are_no_part_of_the_identity(parameters: dict[s
     assert SageMakerAdapter().identity(other) != one
 
 
-@pytest.mark.parametrize(
-    ("status", "state"),
-    [
-        ("InProgress", "RUNNING"), ("Stopping", "RUNNING"), ("Completed", "COMPLETED"), ("Failed", "FAILED"),
-        ("Stopped", "CANCELLED"), ("incomplete", "RUNNING"), (None, "RUNNING"),
-    ],
-)  # fmt: skip
-def test_the_state_is_read_exactly(status: str | None, state: Any) -> None:
-    """No substring decides: `incomplete` is not complete."""
-    assert SageMakerAdapter().job_status({"TransformJobStatus": status, "FailureReason": None}) == JobStatus(state)
-
-
 @pytest.mark.parametrize("name", ["p", "Ünï çøde!", "a" * 200, "--"])
 def test_a_job_name_is_one_sagemaker_takes(name: str) -> None:
     """At most 63 letters, digits and inner hyphens, and different for each folder and submission."""
@@ -104,16 +69,8 @@ def test_a_job_name_is_one_sagemaker_takes(name: str) -> None:
     assert len(made) <= 63
     assert all(part.isascii() and part.isalnum() for part in made.split("-") if part)
     assert made[0] != "-"
-    assert (
-        len(
-            {
-                made,
-                SageMakerAdapter().job_name(name, "s3://w/jobs/k", 2),
-                SageMakerAdapter().job_name(name, "s3://v/jobs/k", 1),
-            }
-        )
-        == 3
-    )
+    others = [SageMakerAdapter().job_name(name, *other) for other in (("s3://w/jobs/k", 2), ("s3://v/jobs/k", 1))]
+    assert len({made, *others}) == 3
 
 
 def test_a_record_without_the_models_input_is_rejected(parameters: dict[str, Any]) -> None:

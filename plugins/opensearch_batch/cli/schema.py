@@ -9,12 +9,17 @@ import typer
 
 from opensearch_batch.core.pipeline.spec_reference import page
 from opensearch_batch.core.pipeline.spec_reference import schema as of_pipelines
+from opensearch_batch.services.registry import names
 
 
 def schema(
     *, markdown: Annotated[bool, typer.Option("--markdown", help="Print the reference page instead.")] = False
 ) -> int:
     """Print the JSON Schema of pipeline files."""
-    text = page() if markdown else msgspec.json.format(msgspec.json.encode(of_pipelines()), indent=1).decode()
+    text = (
+        page(names())
+        if markdown
+        else msgspec.json.format(msgspec.json.encode(of_pipelines(names())), indent=1).decode()
+    )
     typer.echo(text, nl=not text.endswith("\n"))
     return 0

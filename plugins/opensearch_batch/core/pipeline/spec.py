@@ -132,7 +132,7 @@ class ModelOf(SpecStruct, frozen=True):
 class BatchPredict(ModelOf, frozen=True, kw_only=True):
     """The model, its input in a record, and how jobs are submitted and polled."""
 
-    service: Annotated[str, about("The AI service: `sagemaker`, `bedrock`, `openai` or `cohere`.", "sagemaker")]
+    service: Annotated[str, about("The AI service: {services}.", "sagemaker")]
     input: Annotated[
         Path | list[Path] | None,
         about("JSON path of the model input in a record; a list of paths gives one prediction for each.", "$.text"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -27,18 +27,23 @@ validate a file that starts with this line:
 _WORDS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null", Any: "any"}
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema of a pipeline file."""
-    found = msgspec.json.schema(PipelineSpec)
+def schema(services: Sequence[str]) -> dict[str, Any]:
+    """Return the JSON Schema of a pipeline file, with the names of the AI services."""
+    found = json.loads(_with_services(json.dumps(msgspec.json.schema(PipelineSpec)), services))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Pipeline", **found}
 
 
-def page() -> str:
-    """Return the reference page, in Markdown."""
+def page(services: Sequence[str]) -> str:
+    """Return the reference page, in Markdown, with the names of the AI services."""
     sections = [HEAD]
     for keys, struct in _structs(PipelineSpec, ""):
         sections.append(_section(keys, struct))
-    return "\n".join(sections)
+    return _with_services("\n".join(sections), services)
+
+
+def _with_services(text: str, services: Sequence[str]) -> str:
+    *others, last = (f"`{name}`" for name in services)
+    return text.replace("{services}", f"{', '.join(others)} or {last}")
 
 
 def _section(keys: str, struct: type[msgspec.Struct]) -> str:
