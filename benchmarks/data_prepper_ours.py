@@ -59,7 +59,7 @@ def prepare(job: Job) -> Callable[[], int]:
 
     def write() -> int:
         compiled = CompiledPipeline.load(Path(file.name), "bulk-ingestion")
-        found = list_areas(objects, compiled.areas(at), own=[compiled.work.root])
+        found = list_areas(objects, compiled.areas(at), own=[compiled.layout.root])
         plan = plan_scan(
             ScanState(),
             found,

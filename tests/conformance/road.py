@@ -221,7 +221,7 @@ class CompiledPipeline:
         return ShardIngest(
             self.objects,
             self.cluster,
-            work=self.work,
+            layout=self.work,
             manifest=self.manifest,
             adapter=self.adapter,
             answers=self.adapter.answers(parameters),

@@ -140,7 +140,7 @@ class Runs:
         return ShardIngest(
             self.objects,
             self.cluster,
-            work=self.work,
+            layout=self.work,
             manifest=manifest,
             adapter=self._service,
             answers=self._service.answers(PARAMETERS),

@@ -184,7 +184,7 @@ class Run:
         return ShardIngest(
             self.lab.objects,
             self.lab.cluster(),
-            work=self.work,
+            layout=self.work,
             manifest=self.manifest,
             adapter=adapter_of("sagemaker"),
             answers="beside_record",

@@ -77,7 +77,7 @@ class Run:
         return ShardIngest(
             self.objects,
             self.lab.cluster(),
-            work=self.work,
+            layout=self.work,
             manifest=manifest,
             adapter=adapter_of("sagemaker"),
             answers="beside_record",

@@ -87,7 +87,7 @@ def _doc(compiled: CompiledPipeline) -> str:
     into = ", ".join(
         f"`{sink.index}`" if isinstance(sink, OpenSearchSink) else f"`s3://{sink.bucket}/`" for sink in sinks
     )
-    files = f"File: `{compiled.file.path.name}`. Files of its runs: `{compiled.work.root}/`."
+    files = f"File: `{compiled.file.path.name}`. Files of its runs: `{compiled.layout.root}/`."
     return f"From {read}{through} into {into}.\n\n{files}"
 
 
@@ -136,7 +136,7 @@ def _of_shard(compiled: CompiledPipeline, shard: Any, here: dict[str, Any]) -> N
     submitted = OpenSearchScanBatchPredictOperator(
         task_id="batch_predict",
         shard=shard,
-        work=compiled.work.root,
+        work=compiled.layout.root,
         model_id=MODEL_ID,
         max_jobs_in_flight=compiled.file.own.max_jobs_in_flight,
         retry_time_window_s=ml.retry_time_window,

@@ -189,7 +189,7 @@ class OpenSearchBatchIngestOperator(IngestOperator):
         report = ShardIngest(
             store,
             cluster,
-            work=layout,
+            layout=layout,
             manifest=manifest,
             adapter=adapter,
             answers=adapter.answers(manifest.parameters),
@@ -239,7 +239,7 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
         from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
         compiled, store, run_key = self._compiled(), self._store(), run_key_of(context)
-        manifest = load_manifest(store, compiled.work.manifest(run_key), ScanManifest)
+        manifest = load_manifest(store, compiled.layout.manifest(run_key), ScanManifest)
         work_item = manifest.work_item(self.work_item if isinstance(self.work_item, str) else self.work_item["id"])
         result = self._work_item_ingest(compiled, run_key, manifest.at).run(
             work_item, self._answered(compiled, context), force=is_forced(context)
@@ -251,7 +251,7 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
         self._show(f"work item {work_item.id}", result.reports, self._cluster, lambda: store)
         return {
             "sinks": [
-                summary(report, compiled.work.ingest_report(run_key, f"{work_item.id}-{number}"))
+                summary(report, compiled.layout.ingest_report(run_key, f"{work_item.id}-{number}"))
                 for number, report in enumerate(result.reports)
             ]
         }
@@ -261,4 +261,4 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
         if self.poll is None:
             return None
         shard = msgspec.convert(self.work_item, Shard)
-        return job_result(context, self.poll).answered(compiled.work.job(shard.job))
+        return job_result(context, self.poll).answered(compiled.layout.job(shard.job))

@@ -168,11 +168,11 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
             raise AirflowSkipException("the scan found nothing to do")
         compiled, store = self._compiled(), self._store()
         manifest = load_manifest(store, prepared["manifest"], ScanManifest)
-        account = account_of(store, compiled.work, manifest, sinks=len(compiled.pipeline.sinks))
-        self._conclude(account, store, compiled.work, context)
+        account = account_of(store, compiled.layout, manifest, sinks=len(compiled.pipeline.sinks))
+        self._conclude(account, store, compiled.layout, context)
         self._copy_failed_inputs(compiled, account, manifest)
         if compiled.source.delete_s3_objects_on_read:
-            self.log.info("deleted %d objects that are done", delete_read(store, compiled.work, manifest))
+            self.log.info("deleted %d objects that are done", delete_read(store, compiled.layout, manifest))
         if account.undone:
             reasons = "; ".join(sorted({undone.reason for undone in account.undone}))
             raise AirflowFailException(

@@ -127,7 +127,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         for job in ended_badly:
             self.log.warning("%s: the job of these inputs ended badly; clear its batch_predict to pay for another", job)
         manifest = ScanManifest(compiled.pipeline.name, run_key, at, counts, work_items, shards, model_id, ended_badly)
-        uri = compiled.work.manifest(run_key)
+        uri = compiled.layout.manifest(run_key)
         save(store, uri, manifest)
         self._push(context, uri, manifest, rows=rows)
         self.log.info("%d jobs, %d work items of rows; manifest %s", len(shards), len(rows), uri)
@@ -141,7 +141,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         limit = scheduling.count if scheduling is not None else None
         if limit is None or context["dag_run"].run_type == "manual":
             return
-        scans = ScanStateFile(store, compiled.work).known().scans
+        scans = ScanStateFile(store, compiled.layout).known().scans
         if scans >= limit:
             context["ti"].xcom_push(key="run", value=NO_WORK)
             raise AirflowSkipException(f"{scans} scans are done, which is scheduling.count; pause the pipeline")

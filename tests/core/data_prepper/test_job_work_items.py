@@ -167,7 +167,7 @@ def test_what_fails_after_it_was_asked_again_is_not_done(work_items: Units, inde
     (work_item,) = work_items.work_items()
     with pytest.raises(RetriableError):
         work_items.ingest(away).run(work_item)
-    manifest, work = manifest_of(work_items, work_item), work_items.compiled().work
+    manifest, work = manifest_of(work_items, work_item), work_items.compiled().layout
     assert len(account_of(work_items.lab.objects, work, manifest, sinks=1).undone) == 1
     assert delete_read(work_items.lab.objects, work, manifest) == 0
     assert work_items.lab.objects.head(uri) is not None
@@ -246,7 +246,9 @@ def test_outputs_that_are_gone_are_told_and_not_asked_for_again(work_items: Unit
     assert work_items.work_items() == [work_item]
     assert work_items.ingest().run(work_item, answered).remarks == [GONE]
     assert (
-        account_of(work_items.lab.objects, work_items.compiled().work, manifest_of(work_items, work_item), sinks=1).gone
+        account_of(
+            work_items.lab.objects, work_items.compiled().layout, manifest_of(work_items, work_item), sinks=1
+        ).gone
         == 1
     )
     assert work_items.work_items() == []

@@ -89,13 +89,13 @@ books:
             rows = stored.content.decode().splitlines() if stored is not None else []
             said = [{**json.loads(row), "answered": name} for row in rows]
             self.put(f"out/{name}/{uri.removeprefix(f's3://{self.bucket}/')}.out", *said, *more)
-        folder = self.compiled().work.job(work_item.id)
+        folder = self.compiled().layout.job(work_item.id)
         record = JobRecord(
             work_item.id, name, "sagemaker", "m", "i", "o", 0.0, ml_task_id="t", end=End("COMPLETED", 1.0)
         )
         JobRecords(self.lab.objects, folder).write(record, over=None)
         output = f"s3://{self.bucket}/out/{name}/"
-        ScanStateFile(self.lab.objects, self.compiled().work).note_writer(output, folder)
+        ScanStateFile(self.lab.objects, self.compiled().layout).note_writer(output, folder)
         return Answered([output], job=folder, ml_task_id="t")
 
     def opensearch(self, options: str) -> str:

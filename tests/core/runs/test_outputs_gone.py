@@ -71,7 +71,7 @@ class Jobs:
             ShardIngest(
                 self.objects,
                 cast("Cluster", OneIndex()),
-                work=self.work,
+                layout=self.work,
                 manifest=Manifest("p", "r", "s3://d/", "sagemaker", "m", PrepareCounts(2, 2), prepared),
                 adapter=SAGEMAKER,
                 answers="beside_record",

@@ -81,7 +81,7 @@ class CompiledPipeline:
         return found[0] if found else None
 
     @property
-    def work(self) -> Layout:
+    def layout(self) -> Layout:
         """Where our own files lie: where the file says, else beside the jobs' outputs, else beside the data."""
         said = self.file.own.work
         if said is None:

@@ -152,7 +152,7 @@ class _Lint:
                 )
 
     def _manifests(self) -> Iterator[Finding]:
-        ml, root = self._compiled.ml, self._compiled.work.root
+        ml, root = self._compiled.ml, self._compiled.layout.root
         for at, bucket in self._buckets:
             if MANIFEST in bucket.exclude_suffix:
                 keys, source = self._bucket(at), self._pipeline.source

@@ -79,24 +79,24 @@ class ScanAccount(msgspec.Struct, frozen=True):
             yield "dead_letters", f"{counts.dead_letters} dead letters of {counts.read} rows: {letters}"
 
 
-def account_of(objects: Objects, work: Layout, manifest: ScanManifest, *, sinks: int) -> ScanAccount:
+def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, *, sinks: int) -> ScanAccount:
     """Add up what the ingests of all work items counted.
 
     Rows are read once for each sink; `read`, `unrouted` and `dropped` are those of the first.
     """
     total: Counter[str] = Counter()
     letters, undone, gone = list[str](), list[Undone](), 0
-    shards, scanned = {shard.id: shard for shard in manifest.shards}, ScanStateFile(objects, work)
+    shards, scanned = {shard.id: shard for shard in manifest.shards}, ScanStateFile(objects, layout)
     for work_item in manifest.work_items:
         done = scanned.done(work_item)
         if done is None or done.run != manifest.run_key:
             shard = shards.get(work_item.id)
             undone.append(
-                _undone(objects, work.job(shard.job), work_item) if shard else Undone(work_item, "its ingest failed")
+                _undone(objects, layout.job(shard.job), work_item) if shard else Undone(work_item, "its ingest failed")
             )
             continue
         gone += done.gone
-        for number, report in enumerate(_reports(objects, work, manifest.run_key, work_item, sinks)):
+        for number, report in enumerate(_reports(objects, layout, manifest.run_key, work_item, sinks)):
             for name in COUNTED if number == 0 else ("indexed", "unchanged", "dead_letters"):
                 total[name] += getattr(report.counts, name)
             letters += [report.dead_letters] if report.dead_letters else []
@@ -114,9 +114,9 @@ def account_of(objects: Objects, work: Layout, manifest: ScanManifest, *, sinks:
     )
 
 
-def _reports(objects: Objects, work: Layout, run_key: str, work_item: WorkItem, sinks: int) -> Iterator[IngestReport]:
+def _reports(objects: Objects, layout: Layout, run_key: str, work_item: WorkItem, sinks: int) -> Iterator[IngestReport]:
     for number in range(sinks):
-        uri = work.ingest_report(run_key, f"{work_item.id}-{number}")
+        uri = layout.ingest_report(run_key, f"{work_item.id}-{number}")
         if (report := JsonDocument(objects, uri, IngestReport).read()) is not None:
             yield report
 
@@ -135,13 +135,13 @@ def _undone(objects: Objects, folder: str, work_item: WorkItem) -> Undone:
     )
 
 
-def delete_read(objects: Objects, work: Layout, manifest: ScanManifest) -> int:
+def delete_read(objects: Objects, layout: Layout, manifest: ScanManifest) -> int:
     """Delete the objects of the work items that this run has done, inputs and rows alike; return how many.
 
     What an earlier run did is no reason: this one may have been asked for something else. An object that changed
     meanwhile is new, and stays.
     """
-    deleted, scanned = 0, ScanStateFile(objects, work)
+    deleted, scanned = 0, ScanStateFile(objects, layout)
     for work_item in manifest.work_items:
         done = scanned.done(work_item)
         for item in (*work_item.objects, *done.read) if done is not None and done.run == manifest.run_key else ():

@@ -86,8 +86,8 @@ class Scan:
         self._at = at
         self._done_for = done_for
         self._is_over = is_over
-        self._work = compiled.work
-        self._scanned = ScanStateFile(objects, compiled.work)
+        self._layout = compiled.layout
+        self._scanned = ScanStateFile(objects, compiled.layout)
 
     def plan(self, *, force: bool = False, writes: bool = True) -> tuple[list[WorkItem], ScanCounts]:
         """Return the work items of this run; what is done is among them with `force`.
@@ -125,7 +125,7 @@ class Scan:
             if work_item.kind == "job":
                 job = job_key(work_item.id)
                 if not force and self._ended_badly(job):
-                    ended_badly.append(self._work.job(job))
+                    ended_badly.append(self._layout.job(job))
                 else:
                     shards.append(self._shard(work_item, job))
         return shards, ended_badly
@@ -136,12 +136,12 @@ class Scan:
         output = ml.output_path.rstrip("/")
         if ml.service_name == "bedrock":
             return Shard(work_item.id, work_item.inputs[0], job, 0, work_item.size_bytes, output=ml.output_path)
-        uri = f"{self._work.job(job)}/input.manifest"
+        uri = f"{self._layout.job(job)}/input.manifest"
         self._objects.write(uri, manifest_of(work_item.inputs))
         return Shard(work_item.id, uri, job, 0, work_item.size_bytes, output=f"{output}/{JOB_NAME}")
 
     def _ended_badly(self, job: str) -> bool:
-        record = JobRecords(self._objects, self._work.job(job)).read()
+        record = JobRecords(self._objects, self._layout.job(job)).read()
         return record is not None and record.end is not None and record.end.state in BAD_ENDS
 
     @property
@@ -151,8 +151,8 @@ class Scan:
 
     def _found(self) -> tuple[list[Found], int, int]:
         """Return what may be taken, and count what is not."""
-        listed = list_areas(self._objects, self._compiled.areas(self._at), own=[f"{self._work.root}/"])
-        writers = Writers(self._objects, self._work)
+        listed = list_areas(self._objects, self._compiled.areas(self._at), own=[f"{self._layout.root}/"])
+        writers = Writers(self._objects, self._layout)
         conditions = _Conditions(self._objects, self._compiled, self._at)
         taken, not_for_jobs, held_back = list[Found](), 0, 0
         for each in listed:

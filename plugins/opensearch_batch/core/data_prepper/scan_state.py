@@ -47,13 +47,13 @@ class ScanStateFile:
 
     Args:
         objects: where it lies.
-        work: names the locations.
+        layout: names the locations.
     """
 
-    def __init__(self, objects: Objects, work: Layout) -> None:
+    def __init__(self, objects: Objects, layout: Layout) -> None:
         self._objects = objects
-        self._work = work
-        self._document = JsonDocument(objects, work.scanned(), ScanState, indent=-1)
+        self._layout = layout
+        self._document = JsonDocument(objects, layout.scanned(), ScanState, indent=-1)
 
     def take(self, plan: Callable[[ScanState], ScanPlan]) -> ScanPlan:
         """Record what a plan takes; it is made anew when another run scanned meanwhile.
@@ -81,12 +81,12 @@ class ScanStateFile:
 
     def done(self, work_item: WorkItem) -> Done | None:
         """Return what is noted of a work item that was done since it was taken, for whatever it was."""
-        done = JsonDocument(self._objects, self._work.done(work_item.id), Done).read()
+        done = JsonDocument(self._objects, self._layout.done(work_item.id), Done).read()
         return done if done is not None and done.at == work_item.at else None
 
     def note_done(self, work_item: WorkItem, done: Done) -> None:
         """Note that a work item is done: every row of it is in its index, or a dead letter, or counted."""
-        save(self._objects, self._work.done(work_item.id), done)
+        save(self._objects, self._layout.done(work_item.id), done)
 
     def note_writer(self, folder: str, job: str) -> None:
         """Note that a job of this pipeline writes into a folder, before anything can be there.
@@ -98,18 +98,18 @@ class ScanStateFile:
         def noted(writer: Writer | None) -> Writer | None:
             # Pipelines of the same inputs and model share a job.
             known = writer.pipelines if writer else []
-            return None if self._work.pipeline in known else Writer(job, [*known, self._work.pipeline])
+            return None if self._layout.pipeline in known else Writer(job, [*known, self._layout.pipeline])
 
-        JsonDocument(self._objects, self._work.outputs(folder), Writer).update(noted, attempts=ATTEMPTS)
+        JsonDocument(self._objects, self._layout.outputs(folder), Writer).update(noted, attempts=ATTEMPTS)
 
 
 class Writers:
     """Knows of objects which job writes them, if one of ours does."""
 
-    def __init__(self, objects: Objects, work: Layout) -> None:
+    def __init__(self, objects: Objects, layout: Layout) -> None:
         self._objects = objects
-        self._pipeline = work.pipeline
-        start = work.outputs()
+        self._pipeline = layout.pipeline
+        start = layout.outputs()
         self._notes = {item.uri.removeprefix(start).removesuffix("/job.json"): item.uri for item in objects.list(start)}
         self._held: dict[str, bool] = {}
 

@@ -84,8 +84,8 @@ class WorkItemIngest:
         self._row_errors = row_errors
         self._run_key = run_key
         self.at = at
-        self._work = compiled.work
-        self._scanned = ScanStateFile(objects, compiled.work)
+        self._layout = compiled.layout
+        self._scanned = ScanStateFile(objects, compiled.layout)
 
     def run(self, work_item: WorkItem, answered: Answered | None = None, *, force: bool = False) -> Brought:
         """Bring in a work item; there are no accounts where the pipeline does not read a job's outputs.
@@ -138,19 +138,19 @@ class WorkItemIngest:
             report = self._indexed(number, work_item, reading, force=force)
         else:
             report = self._stored(number, sink, work_item, reading, force=force)
-        save(self._objects, self._work.ingest_report(self._run_key, f"{work_item.id}-{number}"), report)
+        save(self._objects, self._layout.ingest_report(self._run_key, f"{work_item.id}-{number}"), report)
         return report
 
     def _indexed(self, number: int, work_item: WorkItem, reading: _Reading, *, force: bool) -> IngestReport:
         maker = self._compiled.maker(
             number, work_item, self._objects, origins=reading.origins, row_errors=self._row_errors
         )
-        place = self._work.written(number, work_item.id)
+        place = self._layout.written(number, work_item.id)
         report = Ingest(
             self._objects,
             self._cluster(number),
             request=maker.request,
-            locations=Locations.of(self._work.root, place),
+            locations=Locations.of(self._layout.root, place),
             maker=maker,
             # A version that comes back has been overwritten meanwhile.
             identity=(work_item.at.isoformat(),),
@@ -162,7 +162,7 @@ class WorkItemIngest:
                 self._target(number, "dlq"),
                 dlq,
                 queue=report.dead_letters,
-                pipeline=self._work.pipeline,
+                pipeline=self._layout.pipeline,
                 index=report.index,
                 at=work_item.at,
             )
@@ -180,7 +180,7 @@ class WorkItemIngest:
             self._objects,
             self._target(number, "aws"),
             sink,
-            place=self._work.written(number, work_item.id),
+            place=self._layout.written(number, work_item.id),
             decisive=self._compiled.sink_decisive(number),
             identity=work_item.at.isoformat(),
         ).run(reading.sources, entries, force=force)

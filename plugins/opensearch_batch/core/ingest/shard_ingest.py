@@ -40,7 +40,7 @@ class ShardIngest:
     Args:
         objects: where outputs and work prefix lie.
         cluster: where the index is.
-        work: names the locations.
+        layout: names the locations.
         manifest: the run's account, which knows where each record came from.
         adapter: reads its service's rows.
         answers: how its rows find their records.
@@ -55,7 +55,7 @@ class ShardIngest:
         objects: Objects,
         cluster: Cluster,
         *,
-        work: Layout,
+        layout: Layout,
         manifest: Manifest,
         adapter: ServiceAdapter,
         answers: Answers,
@@ -65,7 +65,7 @@ class ShardIngest:
         self._objects = objects
         self._cluster = cluster
         self._dead_letters = dead_letters
-        self._work = work
+        self._layout = layout
         self._manifest = manifest
         self._adapter = adapter
         self._answers = answers
@@ -82,8 +82,8 @@ class ShardIngest:
         self._open_index()
         source_ranges = self._manifest.origin(shard)
         # Outputs at the service itself are named by the job's record alone.
-        own = f"{self._work.job(shard.job)}/"
-        if not all(uri.startswith(own) for uri in answered[0].outputs if uri.startswith(self._work.root)):
+        own = f"{self._layout.job(shard.job)}/"
+        if not all(uri.startswith(own) for uri in answered[0].outputs if uri.startswith(self._layout.root)):
             raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
         rows = ShardRows(
             self._objects, self._adapter, self._answers, shard=shard, source_ranges=source_ranges, answered=answered
@@ -96,9 +96,9 @@ class ShardIngest:
             raise OutputUnusable(f"{error}; {remedy}") from error
         run_key = self._manifest.run_key
         used = rows.used()
-        save(self._objects, self._work.used(run_key, shard.id), used)
+        save(self._objects, self._layout.used(run_key, shard.id), used)
         note_read(self._objects, used)
-        save(self._objects, self._work.ingest_report(run_key, shard.id), report)
+        save(self._objects, self._layout.ingest_report(run_key, shard.id), report)
         return report
 
     def _ingest(self, shard: Shard, source_ranges: Sequence[SourceRange], rows: ShardRows) -> Ingest:
@@ -107,15 +107,15 @@ class ShardIngest:
             if found != shard.records:
                 raise rows.answered[0].unusable(f"shard {shard.id}: {found} rows for {shard.records} records")
 
-        ingested = self._work.ingested(self._request.index, source_ranges)
+        ingested = self._layout.ingested(self._request.index, source_ranges)
         # Pipelines and shards may share a prefix for dead letters; each clears only its own.
-        own = f"{self._work.pipeline}/{ingested.rpartition('/')[2]}/"
+        own = f"{self._layout.pipeline}/{ingested.rpartition('/')[2]}/"
         return Ingest(
             self._objects,
             self._cluster,
             request=self._request,
             locations=Locations.of(
-                self._work.root, ingested, self._dead_letters and f"{self._dead_letters.rstrip('/')}/{own}"
+                self._layout.root, ingested, self._dead_letters and f"{self._dead_letters.rstrip('/')}/{own}"
             ),
             read=rows.read,
             row_errors=rows.errors,

@@ -51,7 +51,7 @@ class Repair:
 
     Args:
         objects: where everything lies.
-        work: names the locations.
+        layout: names the locations.
         shard: the shard.
         adapter: that of the AI service.
         parameters: of connector and pipeline together.
@@ -62,7 +62,7 @@ class Repair:
     def __init__(
         self,
         objects: Objects,
-        work: Layout,
+        layout: Layout,
         shard: Shard,
         *,
         adapter: ServiceAdapter,
@@ -71,7 +71,7 @@ class Repair:
         rounds: int,
     ) -> None:
         self._objects = objects
-        self._work = work
+        self._layout = layout
         self._shard = shard
         self._adapter = adapter
         self._job_key = job_keys(adapter, parameters, inputs)
@@ -115,7 +115,9 @@ class Repair:
                 break
             if not failed.positions:
                 break
-            smaller = repair_shard(self._objects, self._work, self._shard, failed, job_key=self._job_key, number=number)
+            smaller = repair_shard(
+                self._objects, self._layout, self._shard, failed, job_key=self._job_key, number=number
+            )
             record = submit(smaller)
             if not isinstance(record, JobRecord) or record.end is None:
                 return record
@@ -125,7 +127,7 @@ class Repair:
                     f"repair job {record.name} ended {record.end.state}: {record.end.reason}; clear repair for another"
                 )
                 break
-            outputs, folder = self._adapter.outputs(record, record.remote_job), self._work.job(smaller.job)
+            outputs, folder = self._adapter.outputs(record, record.remote_job), self._layout.job(smaller.job)
             answered.append(Answered(outputs, failed.positions, folder, record.ml_task_id))
             failed = find_failed(self._rows, self._shard, answered)
         return RepairAccount(answered, ml_task_ids, len(failed.positions), reason)
@@ -177,7 +179,7 @@ def _positions(flags: bytearray) -> Iterator[int]:
 
 def repair_shard(
     objects: Objects,
-    work: Layout,
+    layout: Layout,
     shard: Shard,
     failed: Failed,
     *,
@@ -188,7 +190,7 @@ def repair_shard(
 
     Args:
         objects: where it goes.
-        work: names the locations.
+        layout: names the locations.
         shard: the shard.
         failed: which of its records to ask again.
         job_key: makes the job key of a content digest.
@@ -214,7 +216,7 @@ def repair_shard(
             raise OutputUnusable(f"{shard.input}: its {at + 1} lines are not the {shard.records} that were prepared")
         # Which job failed at them, and how often, belongs to it: else it would be the job that failed.
         key = job_key(f"{digest.hexdigest()} {shard.job} {number}")
-        uri = f"{work.job(key)}/input.jsonl"
+        uri = f"{layout.job(key)}/input.jsonl"
         present = objects.head(uri)
         if present is None or present.size_bytes != size_bytes:
             spool.seek(0)

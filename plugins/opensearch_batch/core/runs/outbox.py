@@ -24,17 +24,17 @@ class Note(msgspec.Struct, frozen=True):
     index: str
 
 
-def note_writing(objects: Objects, work: Layout, shard_id: str, note: Note) -> str | None:
+def note_writing(objects: Objects, layout: Layout, shard_id: str, note: Note) -> str | None:
     """Note that a shard is about to be written; return where, None where an earlier attempt of the run noted it."""
-    uri = f"{_folder(work)}{digest(note.run_id, shard_id, note.index)}.json"
+    uri = f"{_folder(layout)}{digest(note.run_id, shard_id, note.index)}.json"
     return uri if JsonDocument(objects, uri, Note).create(note) else None
 
 
-def unpublished(objects: Objects, work: Layout) -> Iterator[tuple[str, Note]]:
+def unpublished(objects: Objects, layout: Layout) -> Iterator[tuple[str, Note]]:
     """Yield all notes of a pipeline, and where they lie."""
-    for document, note in read_all(objects, _folder(work), Note):
+    for document, note in read_all(objects, _folder(layout), Note):
         yield document.uri, note
 
 
-def _folder(work: Layout) -> str:
-    return f"{work.root}/{work.pipeline}/unpublished/"
+def _folder(layout: Layout) -> str:
+    return f"{layout.root}/{layout.pipeline}/unpublished/"

@@ -26,9 +26,9 @@ class Planned(msgspec.Struct, frozen=True):
     failed: int = 0
 
     @classmethod
-    def of(cls, objects: Objects, work: Layout, manifest: Manifest) -> Planned:
+    def of(cls, objects: Objects, layout: Layout, manifest: Manifest) -> Planned:
         """Look which of a manifest's shards have their job."""
-        known = [JobRecords(objects, work.job(prepared.shard.job)).read() for prepared in manifest.shards]
+        known = [JobRecords(objects, layout.job(prepared.shard.job)).read() for prepared in manifest.shards]
         records = [record for record in known if record and record.refused is None]
         ends = [record.end for record in records]
         return cls(

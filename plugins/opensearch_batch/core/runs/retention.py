@@ -35,32 +35,34 @@ class Use(msgspec.Struct, frozen=True):
     jobs: list[UsedJobs]
 
 
-def note_use(objects: Objects, work: Layout, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:
+def note_use(objects: Objects, layout: Layout, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:
     """Note what a run used, so that it is kept from now on for as long as it was from its first use, or for ever."""
-    uris = [work.used(manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
+    uris = [layout.used(manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
     jobs = [used for uri in uris if (used := JsonDocument(objects, uri, UsedJobs).read()) is not None]
     if not for_ever:
         stamp = datetime.fromtimestamp(now, UTC).strftime(_STAMP)
-        save(objects, f"{work.retention()}{stamp}-{manifest.run_key}.json", Use(now, jobs))
+        save(objects, f"{layout.retention()}{stamp}-{manifest.run_key}.json", Use(now, jobs))
     for folder in _folders(jobs):
         # Another pipeline may share the job, and keep its files longer.
         save(objects, f"{folder}/used.json", Used(max(FOR_EVER if for_ever else now, _used_at(objects, folder))))
 
 
-def clean_up(objects: Objects, work: Layout, *, keep_s: float, now: float, unstage: Callable[[JobRecord], None]) -> int:
+def clean_up(
+    objects: Objects, layout: Layout, *, keep_s: float, now: float, unstage: Callable[[JobRecord], None]
+) -> int:
     """Remove what no successful run has used for `keep_s`; return how many jobs' files went.
 
     What fails on the way, or is in a run's hands, is tried again in the next run.
 
     Args:
         objects: where everything lies.
-        work: names the locations.
+        layout: names the locations.
         keep_s: how long files are kept.
         now: epoch seconds.
         unstage: removes what was uploaded to a job's service.
     """
     removed, since = 0, now - keep_s
-    for note, use in read_all(objects, work.retention(), Use):
+    for note, use in read_all(objects, layout.retention(), Use):
         if use.at > since:
             # They are listed by their time.
             break

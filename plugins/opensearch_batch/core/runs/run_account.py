@@ -55,13 +55,13 @@ class RunAccount(msgspec.Struct, frozen=True):
             yield "unrouted", f"{counts.unrouted} records unrouted, all of them: ingest.when holds for none; correct it"
 
 
-def reconcile(objects: Objects, work: Layout, manifest: Manifest) -> RunAccount:
+def reconcile(objects: Objects, layout: Layout, manifest: Manifest) -> RunAccount:
     """Add up what prepare and the ingests of all shards counted.
 
     Raises:
         FatalError: a shard has no account, or a record is in none.
     """
-    reports = [_report(objects, work, manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
+    reports = [_report(objects, layout, manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
     counts = [report.counts for report in reports]
     total = RunCounts(
         manifest.counts.read,
@@ -80,7 +80,7 @@ def reconcile(objects: Objects, work: Layout, manifest: Manifest) -> RunAccount:
     return RunAccount(manifest.pipeline, manifest.run_key, manifest.source, total, [queue for queue in queues if queue])
 
 
-def _report(objects: Objects, work: Layout, run_key: str, shard: str) -> IngestReport:
-    uri = work.ingest_report(run_key, shard)
+def _report(objects: Objects, layout: Layout, run_key: str, shard: str) -> IngestReport:
+    uri = layout.ingest_report(run_key, shard)
     absent = FatalError(f"{uri}: shard {shard} has no account; clear its ingest")
     return JsonDocument(objects, uri, IngestReport).require(absent)

@@ -35,10 +35,10 @@ class Places(msgspec.Struct, frozen=True):
     places: dict[str, list[str]]
 
     @classmethod
-    def of(cls, work: Layout, manifest: Manifest, run_version: RunVersion, index: str) -> Places:
+    def of(cls, layout: Layout, manifest: Manifest, run_version: RunVersion, index: str) -> Places:
         """Return the places of a run's shards."""
         found = {
-            work.ingested(index, each.source_ranges).rpartition("/")[2]: _names(each.source_ranges)
+            layout.ingested(index, each.source_ranges).rpartition("/")[2]: _names(each.source_ranges)
             for each in manifest.shards
         }
         return cls(run_version, found)
@@ -66,7 +66,7 @@ class Places(msgspec.Struct, frozen=True):
         return newer.objects.issuperset(self.places[place])
 
 
-def note_places(objects: Objects, work: Layout, manifest: Manifest, *, index: str) -> None:
+def note_places(objects: Objects, layout: Layout, manifest: Manifest, *, index: str) -> None:
     """Note the places of a run, and retire those of the last one that are gone, with their dead letters.
 
     Called by prepare when the manifest is written; to be repeated as a whole. A run that a newer one was quicker than
@@ -75,27 +75,27 @@ def note_places(objects: Objects, work: Layout, manifest: Manifest, *, index: st
     run_version = manifest.run_version
     if run_version is None:
         return
-    uri = work.places(index, run_version.scope)
-    present = Places.of(work, manifest, run_version, index)
+    uri = layout.places(index, run_version.scope)
+    present = Places.of(layout, manifest, run_version, index)
 
     def newest(stored: Places | None) -> Places | None:
         earlier = stored or Places(run_version, {})
         if run_version.is_before(earlier.run_version):
-            _retire(objects, work, present, earlier)
+            _retire(objects, layout, present, earlier)
             return None
-        _retire(objects, work, earlier, present)
+        _retire(objects, layout, earlier, present)
         if again := earlier.again_in(present):
-            for place in set(again).intersection(_with_rows(objects, work, manifest, index)):
-                retire(objects, work.progress(place), run_version)
+            for place in set(again).intersection(_with_rows(objects, layout, manifest, index)):
+                retire(objects, layout.progress(place), run_version)
         return present
 
     JsonDocument(objects, uri, Places, indent=-1).update(newest)
 
 
-def _retire(objects: Objects, work: Layout, older: Places, newer: Places) -> None:
+def _retire(objects: Objects, layout: Layout, older: Places, newer: Places) -> None:
     """Close places to older runs, and remove their dead letters, which a replay would write over newer records."""
     for place in older.gone_from(newer):
-        retired = retire(objects, work.progress(place), newer.run_version)
+        retired = retire(objects, layout.progress(place), newer.run_version)
         if retired is None or not retired.dead_letters or not older.are_whole_in(newer, place):
             continue
         # After the progress: who is at work there withdraws what it cannot count any more. Whoever begins from now on
@@ -104,15 +104,15 @@ def _retire(objects: Objects, work: Layout, older: Places, newer: Places) -> Non
             dead.clear()
 
 
-def _with_rows(objects: Objects, work: Layout, manifest: Manifest, index: str) -> Iterator[str]:
+def _with_rows(objects: Objects, layout: Layout, manifest: Manifest, index: str) -> Iterator[str]:
     """Yield the places whose rows retention left; the others could not be written without paying again."""
     for each in manifest.shards:
-        folder = work.job(each.shard.job)
+        folder = layout.job(each.shard.job)
         removed = load_removed(objects, folder)
         record = JobRecords(objects, folder).read() if removed else None
         ended = record.end if record else None
         if removed is None or (ended is not None and ended.at > removed.at):
-            yield work.ingested(index, each.source_ranges).rpartition("/")[2]
+            yield layout.ingested(index, each.source_ranges).rpartition("/")[2]
 
 
 def _names(source_ranges: Sequence[SourceRange]) -> list[str]:

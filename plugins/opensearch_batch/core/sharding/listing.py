@@ -37,7 +37,7 @@ def list_source(objects: Objects, source: str, *, include: Sequence[str] = (), e
 
 
 def find_documents(
-    objects: Objects, work: Layout, source: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    objects: Objects, layout: Layout, source: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> Listing:
     """Return the objects of a source.
 
@@ -45,9 +45,9 @@ def find_documents(
         ConfigError: it holds what we write: each run would predict the last one's files.
         NoDocuments: there are none.
     """
-    here, there = f"{source.rstrip('/')}/", f"{work.root}/"
+    here, there = f"{source.rstrip('/')}/", f"{layout.root}/"
     if here.startswith(there) or there.startswith(here):
-        raise ConfigError(f"source {source} and work {work.root} lie in one another; keep them apart")
+        raise ConfigError(f"source {source} and work {layout.root} lie in one another; keep them apart")
     found = list_source(objects, source, include=include, exclude=exclude)
     if not found.objects:
         globs = f" (include {list(include)}, exclude {list(exclude)})" if include or exclude else ""
@@ -63,19 +63,19 @@ class _Prepared(msgspec.Struct, frozen=True):
 News = Literal["none", "unheard", "begun"]
 
 
-def note_prepared(objects: Objects, work: Layout, found: Listing, *, done: bool) -> None:
+def note_prepared(objects: Objects, layout: Layout, found: Listing, *, done: bool) -> None:
     """Note which state of a source a run prepares, or has prepared, so that nobody has to be told of it any more."""
-    save(objects, work.prepared(found.source), _Prepared(found.digest, done))
+    save(objects, layout.prepared(found.source), _Prepared(found.digest, done))
 
 
-def news_of(objects: Objects, work: Layout, found: Listing) -> News:
+def news_of(objects: Objects, layout: Layout, found: Listing) -> News:
     """Say what runs know of this state of a source.
 
     none: one has prepared it, or it is empty. unheard: none has begun. begun: one has, and has not ended well yet.
     """
     if not found.objects:
         return "none"
-    noted = JsonDocument(objects, work.prepared(found.source), _Prepared).read()
+    noted = JsonDocument(objects, layout.prepared(found.source), _Prepared).read()
     if noted is None or noted.digest != found.digest:
         return "unheard"
     return "none" if noted.done else "begun"

@@ -31,7 +31,7 @@ class Prepare:
 
     Args:
         objects: where source and work prefix lie.
-        work: names the locations.
+        layout: names the locations.
         limits: where shards are cut.
         request_line: turns a record and its id in the shard into its service-ready line, or rejects it.
         form: the same as a value, by which many lines are made at once; None where there is no such value.
@@ -44,7 +44,7 @@ class Prepare:
     def __init__(
         self,
         objects: Objects,
-        work: Layout,
+        layout: Layout,
         *,
         limits: ShardLimits,
         request_line: Callable[[bytes, str], bytes],
@@ -55,7 +55,7 @@ class Prepare:
         writes: bool = True,
     ) -> None:
         self._objects = objects
-        self._work = work
+        self._layout = layout
         self._limits = limits
         self._request_line = request_line
         # A shard that may be too small keeps its first records one by one.
@@ -191,7 +191,7 @@ class Prepare:
 
     def _upload(self, number: int, draft: Draft) -> PreparedShard:
         key = self._job_key(draft.input.digest())
-        folder = self._work.job(key)
+        folder = self._layout.job(key)
         uri = f"{folder}/input.jsonl"
         if self._writes:
             # First: what is found here must not be removed before the run has used it.

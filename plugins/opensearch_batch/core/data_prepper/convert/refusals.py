@@ -124,7 +124,7 @@ def _of_inputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
     for at, suffix in enumerate(bucket.exclude_suffix):
         if "/" in suffix:
             yield (*keys, "filter", "exclude_suffix", at), f"a glob is held against names, and {suffix!r} has a folder"
-    here, there = f"{input_uri(compiled).rstrip('/')}/", f"{compiled.work.root}/"
+    here, there = f"{input_uri(compiled).rstrip('/')}/", f"{compiled.layout.root}/"
     if here.startswith(there) or there.startswith(here):
         yield keys, f"inputs {here} and our own files {there} lie in one another; mend include_prefix, or work"
 
