@@ -72,7 +72,7 @@ def test_the_tests_of_a_file_go_through_its_processors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("copy_values:", "copy_value:", r"yaml:8 ingest.processors\[0\].copy_value: there is no .* 'copy_values'\?"),
+        ("copy_values:", "copy_value:", r"yaml:8 ingest.processors\[0\].copy_value: unknown .* 'copy_values'\?"),
         ("with_keys", "with_key", r"yaml:12 ingest.processors\[1\].delete_entries.with_key: .* 'with_keys'\?"),
         (
             "from_key: text",
@@ -83,9 +83,21 @@ def test_the_tests_of_a_file_go_through_its_processors(tmp_path: Path) -> None:
         ("copy_values:", "ml_inference:", r"yaml:8 .*ml_inference: this processor is not supported: batch_predict of"),
         ("copy_values:", "grok:", r"yaml:8 ingest.processors\[0\].grok: this processor is not supported"),
         ("/chapter != null", "/chapter = null", r"yaml:13 ingest.when: .* equality is =="),
-        ("  when:", "  field_map: {a: $.a}\n  when:", r"yaml:13 ingest.field_map: processors stand here too"),
-        ("  when:", "  on_missing: omit\n  when:", r"yaml:13 ingest.on_missing: processors stand here too"),
-        ("  when:", "  on_unmatched: fail\n  when:", r"yaml:13 ingest.on_unmatched: beside processors there is none"),
+        (
+            "  when:",
+            "  field_map: {a: $.a}\n  when:",
+            r"yaml:13 ingest.field_map: cannot be combined with processors",
+        ),
+        (
+            "  when:",
+            "  on_missing: omit\n  when:",
+            r"yaml:13 ingest.on_missing: cannot be combined with processors",
+        ),
+        (
+            "  when:",
+            "  on_unmatched: fail\n  when:",
+            r"yaml:13 ingest.on_unmatched: cannot be combined with processors",
+        ),
         ("  when:", "  routing: $\n  when:", r"yaml:13 ingest.routing: routing '\$' leads to no member"),
         ("id: $.meta.id", "id: $.meta[-1]", r"yaml:3 id: id '\$.meta\[-1\]' leads to no member"),
         ("  processors:\n", "  processors: {}\n  xs:\n", r"yaml:7 ingest.processors: Expected `array"),
@@ -101,7 +113,10 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, me
     ("ingest", "message"),
     [
         ("{index: passages}", r"yaml:4 ingest: field_map is missing; write field_map: .*, or processors"),
-        ("{index: passages, field_map: {a: $.a}, when: /a == 1}", r"yaml:4 ingest.when: .* write processors: \[\] too"),
+        (
+            "{index: passages, field_map: {a: $.a}, when: /a == 1}",
+            r"yaml:4 ingest.when: when needs processors; add processors: \[\]",
+        ),
     ],
 )
 def test_one_of_map_and_processors_makes_the_documents(tmp_path: Path, ingest: str, message: str) -> None:

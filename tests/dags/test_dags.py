@@ -82,7 +82,7 @@ def test_a_file_with_a_mistake_takes_no_other_one_with_it(home: Path, tmp_path: 
     said = str(refused.value)
     assert f"{pipelines}/mistaken.yaml:3 source.url: unknown key. Did you mean 'uri'?" in said
     assert f"{pipelines}/scrambled.yaml:1 cannot be read" in said
-    assert f"{pipelines}/torn.yaml:2 no YAML" in said
+    assert f"{pipelines}/torn.yaml:2 not valid YAML" in said
     assert not [name for name in known if f"/{name}.yaml" in said]
 
 

@@ -43,7 +43,7 @@ def test_durations(text: str, seconds: float) -> None:
 )
 def test_what_is_no_duration_says_how_to_write_one(given: object) -> None:
     """The original knows no other forms either; a sign would mean nothing."""
-    with pytest.raises(msgspec.ValidationError, match=r"is no duration; write seconds as 60s.* - at `\$.after`"):
+    with pytest.raises(msgspec.ValidationError, match=r"is not a duration; write seconds as 60s.* - at `\$.after`"):
         msgspec.convert({"after": given}, Timed, strict=False, dec_hook=dec_hook)
 
 

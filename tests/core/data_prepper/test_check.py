@@ -67,7 +67,7 @@ def test_a_mistake_in_a_data_prepper_file_is_told_with_its_line(books: Path) -> 
     done = command("check", str(books))
     assert done.returncode == 2
     assert done.stdout.splitlines()[0].startswith(
-        f"{books}:36 books.sink[0].opensearch.indx: there is no option of this name. Did you mean 'index'?"
+        f"{books}:36 books.sink[0].opensearch.indx: unknown key. Did you mean 'index'?"
     )
     assert done.stdout.splitlines()[-1] == "1 file, 0 tests, 1 mistake"
     assert len(done.stdout.splitlines()) == 2

@@ -11,8 +11,8 @@ from tests.core.data_prepper.data_prepper_files import SHORT, line_of, read, wit
 
 BUCKET = "          - bucket:\n              # bucket\n              name: documents\n"
 SINK = "    - opensearch:\n        # opensearch\n        hosts: [https://localhost:9200]\n        index: passages\n"
-NO_OPTION = "there is no option of this name here"
-ENDS = "what does not end well begins in line"
+NO_OPTION = "unknown key here"
+ENDS = "the block starts in line"
 
 
 @pytest.mark.parametrize(
@@ -21,28 +21,28 @@ ENDS = "what does not end well begins in line"
         (
             "  sink:\n",
             "    - copy_values:\n      entries: [{from_key: a, to_key: b}]\n      copy_when: /a\n  sink:\n",
-            "33 books.processor[2].entries: 'entries' stands beside copy_values; indent it, to stand below it",
+            "33 books.processor[2].entries: 'entries' is at the same level as copy_values; indent it below copy_values",
         ),
         (
             SINK,
             "    - hosts: [https://localhost:9200]\n      opensearch:\n      index: passages\n",
-            "33 books.sink[0].hosts: 'hosts' stands beside opensearch; indent it, to stand below it",
+            "33 books.sink[0].hosts: 'hosts' is at the same level as opensearch; indent it below opensearch",
         ),
         (
             "  sink:\n",
             "    - delete_entries: {with_keys: [a]}\n      drop_events: {}\n  sink:\n",
-            "33 books.processor[2].drop_events: 'drop_events' stands beside delete_entries; write a hyphen before it",
+            "33 books.processor[2].drop_events: 'drop_events' is in the list item of delete_entries; write a hyphen",
         ),
-        ("  sink:\n", "    - drop_events\n  sink:\n", "is to stand here, like drop_events: {}"),
+        ("  sink:\n", "    - drop_events\n  sink:\n", "expected one processor with its options, like drop_events: {}"),
         (
             "      aws: {region: us-east-1}\n  processor",
             "      aws:\n      region: us-east-1\n  processor",
-            f"16 books.source.s3.region: {NO_OPTION}; indent it, to stand below aws",
+            f"16 books.source.s3.region: {NO_OPTION}; indent it below aws",
         ),
         (
             "        index: passages\n",
             "        index: passages\n        aws:\n        region: us-east-1\n",
-            f"38 books.sink[0].opensearch.region: {NO_OPTION}; indent it, to stand below aws",
+            f"38 books.sink[0].opensearch.region: {NO_OPTION}; indent it below aws",
         ),
         (
             "        index: passages\n",
@@ -57,21 +57,25 @@ ENDS = "what does not end well begins in line"
         (
             BUCKET,
             "          - bucket:\n            name: documents\n",
-            f"13 books.source.s3.scan.buckets[0].name: {NO_OPTION}; indent it, to stand below bucket",
+            f"13 books.source.s3.scan.buckets[0].name: {NO_OPTION}; indent it below bucket",
         ),
         (
             "      codec: {ndjson: {}}\n      scan",
             "      codec:\n      ndjson: {}\n      scan",
-            f"9 books.source.s3.ndjson: {NO_OPTION}; indent it, to stand below codec",
+            f"9 books.source.s3.ndjson: {NO_OPTION}; indent it below codec",
         ),
         (
             "  sink:\n",
             "    - copy_values: {from_key: a, to_key: b}\n  sink:\n",
-            f"32 books.processor[2].copy_values.from_key: {NO_OPTION}; write it below entries, behind a hyphen",
+            f"32 books.processor[2].copy_values.from_key: {NO_OPTION}; write it below entries, in a list item (- )",
         ),
-        ("    - ml_inference:\n", "    ml_inference:\n", f"23 no YAML: did not find expected key; {ENDS} 17: look"),
-        ("    - s3_enrich:\n", "    s3_enrich:\n", f"{ENDS} 17: look there too, at hyphens, indentation and quotes"),
-        ("output_path: s3", "output_path: 's3", f"{ENDS} 21: look there"),
+        (
+            "    - ml_inference:\n",
+            "    ml_inference:\n",
+            f"23 not valid YAML: did not find expected key; {ENDS} 17",
+        ),
+        ("    - s3_enrich:\n", "    s3_enrich:\n", f"{ENDS} 17: check its hyphens, indentation and quotes"),
+        ("output_path: s3", "output_path: 's3", f"{ENDS} 21: check its"),
     ],
 )
 def test_what_stands_in_a_wrong_column_is_told(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -91,9 +95,9 @@ def test_what_stands_in_a_wrong_column_is_told(tmp_path: Path, old: str, new: st
         ("opensearch", "hosts: https://me:hidden@h", 0, 'write hosts: ["https://localhost:9200"]'),
         ("bucket", "name: documents\nfilter: {include_prefix: in/}", 1, "write include_prefix: [in/]"),
         ("source", "codec: {csv: {header: 'a,b'}}", 0, "write header: [a, b]"),
-        ("source", "acknowledgments: 'yes'", 0, "Expected `bool`, got `str`; 'yes' stands there; write true"),
-        ("opensearch", "insecure: 'Off'", 0, "'Off' stands there; write false"),
-        ("opensearch", "insecure: perhaps", 0, "'perhaps' stands there; write true or false"),
+        ("source", "acknowledgments: 'yes'", 0, "Expected `bool`, got `str`: 'yes'; write true"),
+        ("opensearch", "insecure: 'Off'", 0, "'Off'; write false"),
+        ("opensearch", "insecure: perhaps", 0, "'perhaps'; write true or false"),
     ],
 )
 def test_a_text_in_place_of_something_else_is_told(

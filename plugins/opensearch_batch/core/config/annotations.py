@@ -1,27 +1,120 @@
-"""What a field's annotation says of the values it takes."""
+"""Reads type annotations of config structs: the keys, choices, description and example of a field."""
 
 from __future__ import annotations
 
 import json
 import types
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
+from msgspec import Meta
+from msgspec.structs import FieldInfo
 
 from opensearch_batch.core.config.option_types import Plugin
 from opensearch_batch.core.config.options import Options
-from opensearch_batch.core.config.type_info import choices, example_of
+from opensearch_batch.core.errors import did_you_mean
 
-# A type as it is annotated: mypy has no type for these.
-Kind = Any
+# mypy has no type for a type annotation.
+Annotation = Any
 _UP_TO_MINUTES = len("2026-01-31T00:00")
 
 
-def as_said(text: str, kind: Kind) -> str:
-    """Return a text as msgspec knows it: the original takes words in any case, and a time without seconds."""
-    plain, _ = bare_type(kind)
-    words = list(choices(plain))
+def struct_at(annotation: Annotation, keys: Sequence[str | int] = ()) -> type[msgspec.Struct] | None:
+    """Follow keys through annotations to the struct there, None for no struct."""
+    origin, inner = _origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return struct_at(inner[0], keys)
+    if origin in (Union, types.UnionType):
+        return next((struct for each in inner if (struct := struct_at(each, keys)) is not None), None)
+    if origin in (list, dict):
+        return struct_at(inner[-1], keys[1:]) if keys else None
+    struct = _struct(annotation)
+    if struct is None or not keys:
+        return struct
+    field = next((field for field in msgspec.structs.fields(struct) if field.name == keys[0]), None)
+    return None if field is None else struct_at(field.type, keys[1:])
+
+
+def field_at(root: type[msgspec.Struct], keys: Sequence[str | int]) -> FieldInfo | None:
+    """Return the field named by the last key that is a name, None where any key is allowed."""
+    at = next((at for at in range(len(keys) - 1, -1, -1) if isinstance(keys[at], str)), None)
+    struct = None if at is None else struct_at(root, keys[:at])
+    if at is None or struct is None:
+        return None
+    return next((field for field in msgspec.structs.fields(struct) if field.name == keys[at]), None)
+
+
+def bare_type(annotation: Annotation) -> tuple[Annotation, list[object]]:
+    """Return a type without None and metadata, and the metadata."""
+    metas: list[object] = []
+    while True:
+        origin = _origin(annotation)
+        if origin is Annotated:
+            annotation, *more = get_args(annotation)
+            metas += more
+        elif origin in (Union, types.UnionType):
+            others = [each for each in get_args(annotation) if each is not type(None)]
+            if len(others) != 1:
+                return annotation, metas
+            annotation = others[0]
+        else:
+            return annotation, metas
+
+
+def plugin_of(annotation: Annotation) -> Plugin | None:
+    """Return the plugins that an option may name, None for an ordinary option."""
+    return next((meta for meta in bare_type(annotation)[1] if isinstance(meta, Plugin)), None)
+
+
+def choices(annotation: Annotation) -> list[str]:
+    """Return the values of the literals in a type."""
+    if _origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return list(dict.fromkeys(word for each in get_args(annotation) for word in choices(each)))
+
+
+def meaning_of(annotation: Annotation) -> str:
+    """Return the description of a key, empty for none."""
+    return next((meta.description for meta in _metas(annotation) if meta.description), "")
+
+
+def example_of(annotation: Annotation) -> object:
+    """Return the example of a value, None for none."""
+    return next((example for meta in _metas(annotation) for example in meta.examples or ()), None)
+
+
+def example_line(field: FieldInfo) -> str:
+    """Return how to write a key, from its example or its required keys; empty if neither exists."""
+    example, struct = example_of(field.type), struct_at(field.type)
+    if example is not None:
+        return f"{field.encode_name}: {json.dumps(example, ensure_ascii=False)}"
+    needed = [inner.name for inner in msgspec.structs.fields(struct) if inner.required] if struct else []
+    return f"{field.encode_name}: with {', '.join(needed)} below it" if needed else ""
+
+
+def missing_key(field: FieldInfo) -> str:
+    """Return the message for a required key that is missing."""
+    line = example_line(field)
+    return f"{field.encode_name} is missing{f'; write {line}' if line else ''}"
+
+
+def unknown_key(name: str, known: Sequence[str]) -> str:
+    """Return the message for a key that does not exist."""
+    hint = did_you_mean(name, known) or (f" The keys are {', '.join(known)}." if known else " It takes no keys.")
+    return f"unknown key.{hint}"
+
+
+def not_one_of(value: str, known: Sequence[str]) -> str:
+    """Return the message for a value that is not among the choices."""
+    return f"{value!r} is not one of {', '.join(known)}.{did_you_mean(value, known)}"
+
+
+def normalized(text: str, annotation: Annotation) -> str:
+    """Return a text as msgspec reads it: Data Prepper accepts choices in any case, and a time without seconds."""
+    plain, _ = bare_type(annotation)
+    words = choices(plain)
     if words and text not in words and text.lower() in words:
         return text.lower()
     if plain is datetime:
@@ -30,92 +123,62 @@ def as_said(text: str, kind: Kind) -> str:
     return text
 
 
-def bare_type(kind: Kind) -> tuple[Kind, list[Any]]:
-    """Return a type without null and annotations, and the annotations."""
-    metas: list[Any] = []
-    while True:
-        origin: Any = get_origin(kind)
-        if origin is Annotated:
-            kind, *more = get_args(kind)
-            metas += more
-        elif origin in (Union, types.UnionType):
-            others = [each for each in get_args(kind) if each is not type(None)]
-            if len(others) != 1:
-                return kind, metas
-            kind = others[0]
-        else:
-            return kind, metas
+def has_options(annotation: Annotation) -> bool:
+    """Say whether a value is a struct or names a plugin."""
+    plain, metas = bare_type(annotation)
+    return any(isinstance(meta, Plugin) for meta in metas) or _struct(plain) is not None
 
 
-def example_in(kind: Kind) -> Any:  # noqa: ANN401 - any YAML
-    """Return the example of how an option is written, None for none."""
-    plain, metas = bare_type(kind)
-    told = (example_of(Annotated[plain, meta]) for meta in metas if isinstance(meta, msgspec.Meta))
-    return next((example for example in told if example is not None), None)
-
-
-def has_struct(kind: Kind) -> bool:
-    """Say whether a type has options of its own, or names a plugin."""
-    plain, metas = bare_type(kind)
-    return any(isinstance(meta, Plugin) for meta in metas) or (
-        isinstance(plain, type) and issubclass(plain, msgspec.Struct)
-    )
-
-
-def below(kind: Kind) -> tuple[set[str], str]:
-    """Return the names that stand below an option, none for a value, and what stands before each.
-
-    That is a hyphen where the option is a list.
-    """
-    plain, metas = bare_type(kind)
-    plugin = next((meta for meta in metas if isinstance(meta, Plugin)), None)
+def names_below(annotation: Annotation) -> tuple[set[str], str]:
+    """Return the names allowed below an option, none for a plain value, and a hint where a list item is needed."""
+    plain, _ = bare_type(annotation)
+    plugin = plugin_of(annotation)
     if plugin is not None:
         return {*plugin.known, *plugin.refused}, ""
     if isinstance(plain, type) and issubclass(plain, Options):
         names = {field.encode_name for field in msgspec.structs.fields(plain)}
         return {*names, *plain.ALIASES, *plain.NO_EFFECT, *plain.REFUSED}, ""
-    origin: Any = get_origin(plain)
-    if origin in (list, tuple):
-        return below(get_args(plain)[0])[0], ", behind a hyphen"
+    if _origin(plain) in (list, tuple):
+        return names_below(get_args(plain)[0])[0], ", in a list item (- )"
     return set(), ""
 
 
-def is_list_of_texts(kind: Kind) -> bool:
-    """Say whether a value is a list of texts that may be shown."""
-    plain, _ = bare_type(kind)
-    origin: Any = get_origin(plain)
-    return origin in (list, tuple) and bare_type(get_args(plain)[0])[0] is str
+def is_list_of_texts(annotation: Annotation) -> bool:
+    """Say whether a value is a list of texts that a message may quote."""
+    plain, _ = bare_type(annotation)
+    return _origin(plain) in (list, tuple) and bare_type(get_args(plain)[0])[0] is str
 
 
-def is_any(kind: Kind) -> bool:
-    """Say whether anything may stand somewhere in a value of a type."""
-    return kind is Any or any(is_any(each) for each in get_args(kind))
+def accepts_any(annotation: Annotation) -> bool:
+    """Say whether any JSON is allowed somewhere in a value."""
+    return annotation is Any or any(accepts_any(each) for each in get_args(annotation))
 
 
-def takes_null(kind: Kind) -> bool:
+def accepts_null(annotation: Annotation) -> bool:
     """Say whether null is a value of a type."""
-    origin: Any = get_origin(kind)
+    origin = _origin(annotation)
     if origin is Annotated:
-        return takes_null(get_args(kind)[0])
-    return kind is Any or (origin in (Union, types.UnionType) and type(None) in get_args(kind))
+        return accepts_null(get_args(annotation)[0])
+    return annotation is Any or (origin in (Union, types.UnionType) and type(None) in get_args(annotation))
 
 
-def counted(metas: list[Any]) -> Kind:
-    """Return the type of a list that may have as many elements."""
-    kind: Kind = list[str]
+def sized_list(metas: Sequence[object]) -> Annotation:
+    """Return the type of a list of texts with the length limits of an option."""
+    annotation: Annotation = list[str]
     for meta in metas:
-        if isinstance(meta, msgspec.Meta):
-            kind = Annotated[kind, meta]
-    return kind
+        if isinstance(meta, Meta):
+            annotation = Annotated[annotation, meta]
+    return annotation
 
 
-def look_of(field: msgspec.structs.FieldInfo) -> str:
-    """Return how an option is written, from its example or from the options it must have."""
-    example = example_in(field.type)
-    if example is not None:
-        return f"{field.name}: {json.dumps(example)}"
-    plain, _ = bare_type(field.type)
-    if isinstance(plain, type) and issubclass(plain, msgspec.Struct):
-        needed = [inner.name for inner in msgspec.structs.fields(plain) if inner.required]
-        return f"{field.name}: with {', '.join(needed)} below it" if needed else f"{field.name}: {{}}"
-    return f"{field.name}: ..."
+def _metas(annotation: Annotation) -> Iterator[Meta]:
+    yield from (meta for meta in bare_type(annotation)[1] if isinstance(meta, Meta))
+
+
+def _origin(annotation: Annotation) -> object:
+    origin: object = get_origin(annotation)
+    return origin
+
+
+def _struct(annotation: Annotation) -> type[msgspec.Struct] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct) else None

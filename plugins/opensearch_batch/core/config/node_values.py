@@ -1,7 +1,7 @@
-"""What a node of a YAML file says: its text as it stands there, or what JSON would have in its place.
+"""Converts YAML nodes to values: the text as written, or JSON.
 
-A number is what the original's reader takes for one: hexadecimal, octal and binary ones, underscores, exponents without
-a point; sexagesimals and dates are texts, and `yes` is true. An account's leading zeros stay where a text is wanted.
+Scalars resolve as in Data Prepper: hexadecimal, octal and binary numbers, underscores and exponents without a point are
+numbers, sexagesimals and dates are texts, `yes` is true. Where a text is wanted, an account id keeps leading zeros.
 Source: the Resolver of SnakeYAML (2.5) and the YAMLParser of Jackson (2.21).
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
 
 from opensearch_batch.core.config.yaml_file import NULL, Keys, Node
+from opensearch_batch.core.types.json_value import Json
 
 _TEXT = "tag:yaml.org,2002:str"
 _BOOL = "tag:yaml.org,2002:bool"
@@ -29,26 +29,27 @@ _FLOAT = re.compile(
 
 
 def is_null(node: Node) -> bool:
-    """Say whether nothing is said."""
+    """Say whether a node is absent or null."""
     return node is None or (node.id == "scalar" and node.tag == NULL)
 
 
 def is_bool(node: Node) -> bool:
-    """Say whether a word is a truth value, as `yes` and `off` are; in quotes it is a text."""
+    """Say whether a node is a boolean, like an unquoted `yes` or `off`."""
     return bool(node.id == "scalar" and node.tag == _BOOL)
 
 
-def texts_of(node: Node) -> Any:  # noqa: ANN401 - nested texts
-    """Return a value's texts as they stand in the file."""
+def texts_of(node: Node) -> Json:
+    """Return a value whose scalars are the texts of the file."""
     if node.id == "mapping":
         return {name.value: texts_of(value) for name, value in node.value}
     if node.id == "sequence":
         return [texts_of(each) for each in node.value]
-    return None if is_null(node) else node.value
+    text: str | None = None if is_null(node) else node.value
+    return text
 
 
-def json_of(node: Node) -> Any:  # noqa: ANN401 - any JSON
-    """Return a value as JSON would have it."""
+def json_of(node: Node) -> Json:
+    """Return a value as JSON."""
     if is_null(node):
         return None
     if node.id == "mapping":
@@ -58,8 +59,8 @@ def json_of(node: Node) -> Any:  # noqa: ANN401 - any JSON
     return _scalar(node)
 
 
-def stands_at(node: Node, path: Keys) -> bool:
-    """Say whether an option stands in a node."""
+def exists(node: Node, path: Keys) -> bool:
+    """Say whether a node has a value at a path."""
     for key in path:
         if node.id == "mapping":
             node = next((value for name, value in node.value if name.value == key), None)
@@ -72,8 +73,9 @@ def stands_at(node: Node, path: Keys) -> bool:
     return True
 
 
-def _scalar(node: Node) -> Any:  # noqa: ANN401 - any JSON
-    text, tag = node.value, node.tag.rpartition(":")[2]
+def _scalar(node: Node) -> Json:
+    text: str = node.value
+    tag = node.tag.rpartition(":")[2]
     if tag == "bool":
         return text.lower() in ("true", "yes", "on")
     if tag in ("int", "float") or _is_bare(node):
@@ -83,13 +85,13 @@ def _scalar(node: Node) -> Any:  # noqa: ANN401 - any JSON
 
 
 def _is_bare(node: Node) -> bool:
-    """Say whether a text stands there without quotes and without a tag, which would take room in the file, too."""
-    room = node.end_mark.index - node.start_mark.index
-    return node.tag == _TEXT and not node.style and room == len(node.value)
+    """Say whether a text is written without quotes and without a tag; a tag would make the node longer."""
+    length = node.end_mark.index - node.start_mark.index
+    return bool(node.tag == _TEXT and not node.style and length == len(node.value))
 
 
 def _number(text: str) -> int | float | None:
-    """Return the number that a text is, None for none, and for one that JSON cannot hold."""
+    """Return the number in a text, None for no number and for one that JSON cannot represent."""
     if len(text) > _MAX_DIGITS:
         return None
     for base, pattern in _INTS:

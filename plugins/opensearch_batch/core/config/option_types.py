@@ -1,4 +1,4 @@
-"""What an option's text may be: a size, a secret that no message shows, the place of a plugin, an account.
+"""Types and rules of option values: sizes, secrets, plugins, AWS accounts.
 
 Source: Data Prepper's ByteCount, PluginModel, AwsAccountId and VariableExpander (2.17).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -19,7 +19,7 @@ from opensearch_batch.core.errors import ConfigError
 
 Rule = tuple[Keys, Callable[[], object]]
 S3_SCHEME = "s3://"
-# A value that the original fetches from elsewhere when it starts.
+# A value that Data Prepper resolves from an environment variable or a secret store at start.
 _VARIABLE = re.compile(r"\$\{\{\w+:.*\}\}", re.DOTALL)
 _BYTES = re.compile(r"(?P<value>\d+\.?\d*)(?P<unit>[a-z]*)", re.ASCII)
 _UNITS = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
@@ -32,21 +32,21 @@ Condition = Annotated[str, Meta(min_length=1, examples=["/title != null"])]
 
 
 class CheckedOptions(Options, frozen=True, kw_only=True):
-    """Options of which more has to hold than their types say."""
+    """Options with rules beyond their types."""
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         return iter(())
 
     def notes(self) -> Iterator[tuple[Keys, str]]:
-        """Yield what the user should know of an option that is taken."""
+        """Yield remarks on accepted options."""
         return iter(())
 
 
 class Plugin(msgspec.Struct, frozen=True, eq=False):
     """Marks an option whose value names a plugin: ``codec: {ndjson: {}}``.
 
-    `known` has the options of each, `refused` says of others that the original has why they are not supported.
+    `known` maps names to option types, `refused` names of unsupported Data Prepper plugins to the reason.
     """
 
     kind: str
@@ -61,33 +61,30 @@ class ByteCount(int):
 
     @classmethod
     def of(cls, text: str) -> ByteCount:
-        """Read a size, like ``50mb``.
+        """Parse a size, like ``50mb``.
 
         Raises:
-            ValueError: it is none, or has no unit.
+            ValueError: the text is not a size, or has no unit.
         """
         found = _BYTES.fullmatch(text)
         if found is None or found["unit"] not in _UNITS:
-            raise ValueError(f"{text!r} is no size; write it with b, kb, mb or gb, like 50mb")
+            raise ValueError(f"{text!r} is not a size; write a number with b, kb, mb or gb, like 50mb")
         count = Decimal(found["value"]) * _UNITS[found["unit"]]
         if found["unit"] == "b" and count % 1:
-            raise ValueError(f"{text!r} is a part of a byte")
+            raise ValueError(f"{text!r} is not a whole number of bytes")
         return cls(count)
 
 
 class Secret:
-    """A text that is never shown."""
+    """A text that no message or log shows."""
 
     __slots__ = ("value",)
-
-    # Kept beside the value, so that whoever meets it in a log knows what it is.
-    _SHOWN: ClassVar[str] = "Secret(...)"
 
     def __init__(self, value: str) -> None:
         self.value = value
 
     def __repr__(self) -> str:
-        return self._SHOWN
+        return "Secret(...)"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self.value == other.value
@@ -97,12 +94,12 @@ class Secret:
 
     @property
     def is_variable(self) -> bool:
-        """Whether the original would fetch it from a secret store."""
+        """Whether Data Prepper would resolve it from a secret store."""
         return is_variable(self.value)
 
 
-def is_variable(value: Any) -> bool:  # noqa: ANN401 - nested texts
-    """Say whether a value, or one in it, is fetched from elsewhere by the original."""
+def is_variable(value: object) -> bool:
+    """Say whether a value, or one nested in it, is a variable that Data Prepper would resolve."""
     if isinstance(value, list):
         return any(is_variable(each) for each in value)
     if isinstance(value, dict):
@@ -110,10 +107,10 @@ def is_variable(value: Any) -> bool:  # noqa: ANN401 - nested texts
     return isinstance(value, str) and _VARIABLE.fullmatch(value) is not None
 
 
-def decode(wanted: type[Any], given: Any) -> Any:  # noqa: ANN401 - the signature of msgspec.convert's hook
-    """Read the types that msgspec does not know."""
+def decode(wanted: type[object], given: object) -> object:
+    """Decode option types, for msgspec."""
     if not isinstance(given, str):
-        raise ValueError("Expected `str`")  # noqa: TRY004 - msgspec tells the place of a ValueError
+        raise ValueError("Expected `str`")  # noqa: TRY004 - msgspec adds the path to a ValueError
     if wanted is Secret:
         return Secret(given)
     if wanted is ByteCount:
@@ -121,8 +118,8 @@ def decode(wanted: type[Any], given: Any) -> Any:  # noqa: ANN401 - the signatur
     return dec_hook(wanted, given)
 
 
-def bare(bucket: str) -> str:
-    """Return a bucket's name, which may be written as a URI."""
+def bucket_name(bucket: str) -> str:
+    """Return the name of a bucket that may be written as a URI."""
     return bucket.removeprefix(S3_SCHEME)
 
 
@@ -132,22 +129,22 @@ def refuse(cause: str) -> None:
 
 
 def when(*, wrong: bool, cause: str, keys: Keys = ()) -> Iterator[Rule]:
-    """Yield a rule that is broken already, or none."""
+    """Yield a rule that fails, or none."""
     if wrong:
         yield keys, lambda: refuse(cause)
 
 
 def between(keys: Keys, span: Duration, least: float, most: float) -> Iterator[Rule]:
-    """Yield the rule that a time span is neither too short nor too long."""
+    """Yield the rule that a duration is in a range."""
     yield from when(
         wrong=not least <= span <= most,
         keys=keys,
-        cause=f"{spoken(span)} is not from {spoken(least)} to {spoken(most)}; write that",
+        cause=f"{in_words(span)} is out of range; write {in_words(least)} to {in_words(most)}",
     )
 
 
-def spoken(seconds: float) -> str:
-    """Return a time span in the largest unit that it is a whole number of: ``36 hours``."""
+def in_words(seconds: float) -> str:
+    """Return a duration in the largest unit that divides it: ``36 hours``."""
     if not seconds % 1:
         name, unit = next(
             (name, unit) for name, unit in _SPANS.items() if not seconds % unit and (seconds or unit == 1)
@@ -159,15 +156,15 @@ def spoken(seconds: float) -> str:
 
 
 def account_rules(keys: Keys, account: str | None) -> Iterator[Rule]:
-    """Yield the rule that a number has as many digits as an account's."""
+    """Yield the rule that an account id has 12 digits."""
     yield from when(
         wrong=account is not None and account.isdigit() and len(account) != ACCOUNT_DIGITS,
         keys=keys,
-        cause=f"an AWS account has {ACCOUNT_DIGITS} digits, leading zeros included",
+        cause=f"an AWS account id has {ACCOUNT_DIGITS} digits, including leading zeros",
     )
 
 
 def account_notes(keys: Keys, account: str | None) -> Iterator[tuple[Keys, str]]:
-    """Yield the note that a word stands where the account is to be written."""
+    """Yield a remark on a placeholder instead of an account id."""
     if account is not None and not account.isdigit():
-        yield keys, f"{account!r} is no AWS account ({ACCOUNT_DIGITS} digits); S3 refuses every request that names it"
+        yield keys, f"{account!r} is not an AWS account id ({ACCOUNT_DIGITS} digits); S3 rejects every request with it"

@@ -1,7 +1,7 @@
-"""A YAML file is a tree whose every key has a line; a key that stands twice is refused, where YAML keeps the last.
+"""Reads a YAML file as nodes with line numbers, and locates errors: ``books.yaml:14 ingest.index: …``.
 
-What is wrong in a file is told as ``books.yaml:14 ingest.index: …``, whoever finds it. Hand-written over PyYAML's
-nodes, because its loader drops the positions that they have.
+A duplicate key is an error; YAML itself keeps the last one. Hand-written over the nodes of PyYAML, because its loader
+drops their line numbers.
 """
 
 from __future__ import annotations
@@ -9,29 +9,36 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opensearch_batch.core.errors import ConfigError
 
+if TYPE_CHECKING:
+    import yaml
+
 Keys = tuple[str | int, ...]
-# A node of PyYAML's, which has no types.
+# A node of PyYAML, or None; its stubs do not say which value a kind of node has.
 Node = Any
 NULL = "tag:yaml.org,2002:null"
-_SINCE = "; what does not end well begins in line {}: look there too, at hyphens, indentation and quotes"
+_SINCE = "; the block starts in line {}: check its hyphens, indentation and quotes"
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
 _KEY = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+# Messages of msgspec.
+UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>[^`]+)`")
+MISSING_KEY = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
+NOT_ONE_OF = re.compile(r"Invalid enum value '(?P<value>.*)'", re.DOTALL)
 
 
 class YamlFile:
-    """A file and its tree, which is None where the file says nothing.
+    """A YAML file; `tree` is its root node, None if the file is empty.
 
     Args:
         path: the file.
-        root: what the whole of it is called in a message.
-        aliases: whether a value may stand for another one (``*name``).
+        root: the name of the root in messages.
+        aliases: whether aliases (``*name``) are allowed.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, or has a key twice.
+        ConfigError: the file cannot be read, is not valid YAML, or has a duplicate key.
     """
 
     def __init__(self, path: Path, *, root: str = "pipeline", aliases: bool = True) -> None:
@@ -43,16 +50,16 @@ class YamlFile:
         if not aliases:
             self._refuse_aliases()
         try:
-            self._refuse_twice()
+            self._refuse_duplicates()
         except RecursionError:
             raise ConfigError(f"{path}:1 nested too deep, or an alias contains itself") from None
 
     def error(self, keys: Sequence[str | int], cause: str) -> ConfigError:
-        """Return an error with the place of a key."""
+        """Return an error located at a key."""
         return ConfigError(f"{self.path}:{self.line(keys)} {dotted(keys) or self._root}: {cause}")
 
     def line(self, keys: Sequence[str | int]) -> int:
-        """Return the line of the deepest of these keys that the file has, counting from 1."""
+        """Return the line, from 1, of the deepest of these keys that exists."""
         line, node = 1, self.tree
         for key in keys:
             found = _child(node, key)
@@ -62,7 +69,7 @@ class YamlFile:
         return line
 
     def at(self, keys: Sequence[str | int]) -> Node:
-        """Return what stands at keys, None for nothing."""
+        """Return the node at keys, None for none."""
         node = self.tree
         for key in keys:
             found = _child(node, key)
@@ -71,23 +78,24 @@ class YamlFile:
             node = found[1]
         return node
 
-    def value(self) -> Any:  # noqa: ANN401 - YAML
-        """Return what the file says, as YAML understands it.
+    def value(self) -> object:
+        """Return the content as Python values, with YAML 1.1 scalars.
 
         Raises:
-            ConfigError: a value is none that YAML knows.
+            ConfigError: a value has an unknown tag.
         """
         import yaml
 
         if self.tree is None:
             return {}
         try:
-            return yaml.constructor.SafeConstructor().construct_document(self.tree)
+            value: object = yaml.constructor.SafeConstructor().construct_document(self.tree)
         except yaml.MarkedYAMLError as error:
-            raise self._no_yaml(error) from None
+            raise self._yaml_error(error) from None
         except ValueError as error:
-            # A date or number that looks like one and is none.
-            raise ConfigError(f"{self.path}:1 no YAML: {error}") from None
+            # An invalid date or number.
+            raise ConfigError(f"{self.path}:1 not valid YAML: {error}") from None
+        return value
 
     def _read(self) -> Node:
         import yaml
@@ -97,44 +105,43 @@ class YamlFile:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.path}:1 cannot be read: {error}") from error
         try:
-            # libyaml reads five times as fast, and not every installation of PyYAML has it.
+            # libyaml is five times as fast, but PyYAML may be installed without it.
             loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
         except yaml.reader.ReaderError as error:
-            raise self._no_character(text, error) from None
+            raise self._character_error(text, error) from None
         try:
             return self._document(loader)
         except yaml.reader.ReaderError as error:
-            raise self._no_character(text, error) from None
+            raise self._character_error(text, error) from None
         except yaml.MarkedYAMLError as error:
-            # Its own text has a piece of the file, which may be a password.
-            raise self._no_yaml(error) from None
+            # The text of the error quotes the file, which may contain a password.
+            raise self._yaml_error(error) from None
         except RecursionError:
             raise ConfigError(f"{self.path}:1 nested too deep") from None
         finally:
             loader.dispose()
 
-    def _document(self, loader: Any) -> Node:  # noqa: ANN401 - a loader of PyYAML's
-        """Return the one document; what follows it may be a line ``---``, and nothing more."""
+    def _document(self, loader: yaml.SafeLoader) -> Node:
+        """Return the only document; empty documents may follow it."""
         node = loader.get_node() if loader.check_node() else None
         while loader.check_node():
-            other = loader.get_node()
+            other: Node = loader.get_node()
             if other.tag != NULL:
-                raise ConfigError(
-                    f"{self.path}:{other.start_mark.line + 1} another document begins here, and a file is one; "
-                    "write it into a file of its own, and take the line --- away"
-                )
+                line = other.start_mark.line + 1
+                cause = "a second YAML document starts here; move it to its own file and remove the line ---"
+                raise ConfigError(f"{self.path}:{line} {cause}")
         return node
 
-    def _no_yaml(self, error: Any) -> ConfigError:  # noqa: ANN401 - an error of PyYAML's
+    def _yaml_error(self, error: yaml.MarkedYAMLError) -> ConfigError:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         start = error.context_mark.line + 1 if error.context_mark else line
-        # What is indented wrongly stands where the part begins, and is noticed where it ends.
+        # The parser notices wrong indentation at the end of a block; the cause is often at its start.
         since = "" if start == line else _SINCE.format(start)
-        return ConfigError(f"{self.path}:{line} no YAML: {error.problem}{since}")
+        return ConfigError(f"{self.path}:{line} not valid YAML: {error.problem}{since}")
 
-    def _no_character(self, text: str, error: Any) -> ConfigError:  # noqa: ANN401 - an error of PyYAML's
+    def _character_error(self, text: str, error: yaml.reader.ReaderError) -> ConfigError:
         line = text.count("\n", 0, error.position) + 1
-        return ConfigError(f"{self.path}:{line} no YAML: {error.reason}")
+        return ConfigError(f"{self.path}:{line} not valid YAML: {error.reason}")
 
     def _refuse_aliases(self) -> None:
         seen: set[int] = set()
@@ -143,35 +150,36 @@ class YamlFile:
             node = waiting.pop()
             if id(node) in seen:
                 line = node.start_mark.line + 1
-                raise ConfigError(f"{self.path}:{line} an alias (*name) stands for this value; write it out there")
+                cause = "an alias (*name) refers to this value; aliases are not supported, so repeat the value"
+                raise ConfigError(f"{self.path}:{line} {cause}")
             seen.add(id(node))
             if node.id == "mapping":
                 waiting.extend(each for pair in node.value for each in pair)
             elif node.id == "sequence":
                 waiting.extend(node.value)
 
-    def _refuse_twice(self) -> None:
+    def _refuse_duplicates(self) -> None:
         for keys, node in _mappings(self.tree):
             seen: dict[str, int] = {}
             for name, _ in node.value:
                 line = name.start_mark.line + 1
                 if name.id != "scalar":
-                    raise ConfigError(f"{self.path}:{line} {dotted(keys) or self._root}: a key must be a text")
+                    raise ConfigError(f"{self.path}:{line} {dotted(keys) or self._root}: a key must be a string")
                 if name.value in seen:
-                    place = dotted((*keys, name.value))
-                    raise ConfigError(f"{self.path}:{line} {place}: the key stands in line {seen[name.value]} already")
+                    cause = f"duplicate key, already in line {seen[name.value]}; remove one"
+                    raise ConfigError(f"{self.path}:{line} {dotted((*keys, name.value))}: {cause}")
                 seen[name.value] = line
 
 
 def dotted(keys: Sequence[str | int]) -> str:
-    """Return keys as a message writes them: ``sink[0].opensearch``."""
+    """Return keys as in a message: ``sink[0].opensearch``."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
-def place_in(message: str) -> tuple[str, Keys]:
-    """Split msgspec's message, which ends with a path, into cause and keys."""
+def split_message(message: str) -> tuple[str, Keys]:
+    """Split a message of msgspec, which ends with a path, into cause and keys."""
     at = _AT.search(message)
-    # A member of an object is told without its name.
+    # msgspec writes [...] for the key of a dict.
     path = at["path"].replace("[...]", "") if at else ""
     return _AT.sub("", message), tuple(name or int(number) for name, number in _KEY.findall(path))
 
@@ -190,7 +198,7 @@ def _mappings(node: Node, keys: Keys = ()) -> Iterator[tuple[Keys, Node]]:
 
 
 def _child(node: Node, key: str | int) -> tuple[Node, Node] | None:
-    """Return where a key stands in a node, and its value."""
+    """Return the node of a key, and of its value."""
     kind = getattr(node, "id", None)
     if kind == "mapping":
         return next(((name, value) for name, value in node.value if name.value == key), None)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from opensearch_batch.core.config.node_values import stands_at
+from opensearch_batch.core.config.node_values import exists
 from opensearch_batch.core.config.yaml_file import Keys, Node, YamlFile, dotted
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline, metadata_event
 from opensearch_batch.core.data_prepper.condition_analysis import KnownRow, lacking_keys
@@ -107,7 +107,7 @@ class _Lint:
         row = KnownRow(self._pipeline)
         if row.may_have_any or any(not routes or DEFAULT_ROUTE in routes for routes in wanted):
             return
-        name = "route" if stands_at(self._tree, (*self._pipeline.keys, "route")) else "routes"
+        name = "route" if exists(self._tree, (*self._pipeline.keys, "route")) else "routes"
         routes = [
             ((*self._pipeline.keys, name, at, route), lacking_keys(text, row.has))
             for at, (route, text) in enumerate(self._pipeline.routes)
@@ -209,7 +209,7 @@ class _Lint:
             for block, names in (("aws", ("aws",)), ("dlq", ("dlq", "s3"))):
                 role = getattr(getattr(options, block, None), "sts_role_arn", None)
                 written = [(*keys, *names, "sts_role_arn"), (*keys, "aws_sts_role_arn")]
-                place = next((each for each in written if stands_at(self._tree, each)), None)
+                place = next((each for each in written if exists(self._tree, each)), None)
                 if role is not None and place is not None and _ROLE.fullmatch(role) is None:
                     text = "is no role, so nobody can assume it, here as in the original; write"
                     yield self._found(10, place, f"{role!r} {text} arn:aws:iam::<12 digits>:role/<name>")

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,16 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from opensearch_batch.core.config.type_info import choices, example_of, field_at, fields_at, struct_at, type_at
-from opensearch_batch.core.config.yaml_file import YamlFile, place_in
+from opensearch_batch.core.config.annotations import (
+    choices,
+    example_line,
+    field_at,
+    missing_key,
+    not_one_of,
+    struct_at,
+    unknown_key,
+)
+from opensearch_batch.core.config.yaml_file import MISSING_KEY, NOT_ONE_OF, UNKNOWN_KEY, YamlFile, split_message
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.jobs.contract import AdapterOf
 from opensearch_batch.core.pipeline.dag_id import refusal_of
@@ -23,9 +30,6 @@ from opensearch_batch.core.pipeline.rules import rules
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 
 SUFFIXES = (".yaml", ".yml")
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]+)`")
-_MISSING = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
-_NOT_ONE_OF = re.compile(r"Invalid enum value '(?P<value>[^']*)'")
 
 
 def pipeline_files(folder: Path) -> list[Path]:
@@ -89,11 +93,11 @@ class PipelineFile:
         """Return an error located at a key."""
         return self._file.error(keys, cause)
 
-    def _convert(self, value: Any) -> PipelineSpec:  # noqa: ANN401 - YAML
+    def _convert(self, value: object) -> PipelineSpec:
         try:
             return msgspec.convert(value, PipelineSpec)
         except msgspec.ValidationError as error:
-            raise self._placed(str(error)) from error
+            raise self._located(str(error)) from error
 
     def _with_processors(self, spec: PipelineSpec) -> PipelineSpec:
         """Return the spec with its processors read as in a Data Prepper file, whose scalars differ from YAML 1.1."""
@@ -104,21 +108,21 @@ class PipelineFile:
         processors = read_processors(self._file, ("ingest", "processors"))
         return replace(spec, ingest=replace(spec.ingest, processors=processors))
 
-    def _placed(self, message: str) -> ConfigError:
-        """Return an error with line and remedy for a msgspec message, which ends with a path."""
-        cause, keys = place_in(message)
-        if unknown := _UNKNOWN.search(cause):
-            known = [field.name for field in fields_at(PipelineSpec, keys)]
-            hint = did_you_mean(unknown["key"], known) or f" The keys are {', '.join(known)}."
-            return self.error((*keys, unknown["key"]), f"unknown key.{hint}")
-        if missing := _MISSING.search(cause):
-            return self.error(keys, f"{missing['key']} is missing; write {_example((*keys, missing['key']))}")
-        if wrong := _NOT_ONE_OF.search(cause):
-            known = list(choices(type_at(PipelineSpec, keys)))
-            hint = did_you_mean(wrong["value"], known)
-            return self.error(keys, f"{wrong['value']!r} is not one of {', '.join(known)}.{hint}")
-        example = _example(keys)
-        return self.error(keys, cause + (f"; write {example}" if example else ""))
+    def _located(self, message: str) -> ConfigError:
+        """Return an error with line and remedy for a message of msgspec."""
+        cause, keys = split_message(message)
+        field = field_at(PipelineSpec, keys)
+        if unknown := UNKNOWN_KEY.search(cause):
+            struct = struct_at(PipelineSpec, keys)
+            keys = (*keys, unknown["key"])
+            cause = unknown_key(unknown["key"], struct.__struct_fields__ if struct else ())
+        elif (missing := MISSING_KEY.search(cause)) and (field := field_at(PipelineSpec, (*keys, missing["key"]))):
+            cause = missing_key(field)
+        elif (wrong := NOT_ONE_OF.search(cause)) and field:
+            cause = not_one_of(wrong["value"], choices(field.type))
+        elif field and (line := example_line(field)):
+            cause = f"{cause}; write {line}"
+        return self.error(keys, cause)
 
 
 def load(path: Path, adapter_of: AdapterOf) -> PipelineSpec:
@@ -128,16 +132,3 @@ def load(path: Path, adapter_of: AdapterOf) -> PipelineSpec:
         ConfigError: as `PipelineFile`.
     """
     return PipelineFile(path, adapter_of).spec
-
-
-def _example(keys: Sequence[str | int]) -> str:
-    """Return an example of how to write a key."""
-    field = field_at(PipelineSpec, keys)
-    if field is None:
-        return ""
-    struct = struct_at(field.type, ())
-    if struct is not None:
-        needed = [inner.name for inner in msgspec.structs.fields(struct) if inner.required]
-        return f"{field.name}: with {', '.join(needed)} below it" if needed else ""
-    example = example_of(field.type)
-    return "" if example is None else f"{field.name}: {json.dumps(example, ensure_ascii=False)}"

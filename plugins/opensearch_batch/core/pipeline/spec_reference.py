@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 
-from opensearch_batch.core.config.type_info import example_of, meaning_of, struct_at
+from opensearch_batch.core.config.annotations import example_of, meaning_of, struct_at
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 
 HEAD = """\

@@ -149,7 +149,7 @@ class DataPrepperFile:
         keys: Keys = (name,)
         if (why := refusal_of(name)) is not None:
             raise self.error(keys, f"the pipeline name is the DAG id, and it is not valid: {why}")
-        said = self._reader.said(node, _Parts, keys)
+        said = self._reader.option_nodes(node, _Parts, keys)
         for part in ("source", "sink"):
             if part not in said:
                 raise self.error(keys, f"{part} is missing; a pipeline has source and sink below its name")

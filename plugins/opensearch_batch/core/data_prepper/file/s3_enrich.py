@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import BucketName, Condition, Rule, bare
+from opensearch_batch.core.config.option_types import BucketName, Condition, Rule, bucket_name
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.data_prepper.options.codecs import Compression, RecordsCodec
 from opensearch_batch.core.data_prepper.options.event_rules import key_rules
@@ -36,7 +36,7 @@ class EnrichBucket(Options, frozen=True, kw_only=True):
     filter: EnrichFilter | None = None
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "name", bare(self.name))
+        msgspec.structs.force_setattr(self, "name", bucket_name(self.name))
 
 
 class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):

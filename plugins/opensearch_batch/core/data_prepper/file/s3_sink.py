@@ -17,8 +17,8 @@ from opensearch_batch.core.config.option_types import (
     ByteCount,
     CheckedOptions,
     Rule,
-    bare,
     between,
+    bucket_name,
     when,
 )
 from opensearch_batch.core.config.options import Duration
@@ -98,9 +98,9 @@ class S3Sink(SinkOptions, frozen=True, kw_only=True):
     threshold: Annotated[Threshold, Meta(examples=[{"event_collect_timeout": "60s"}])]
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "bucket", bare(self.bucket))
+        msgspec.structs.force_setattr(self, "bucket", bucket_name(self.bucket))
         if self.default_bucket is not None:
-            msgspec.structs.force_setattr(self, "default_bucket", bare(self.default_bucket))
+            msgspec.structs.force_setattr(self, "default_bucket", bucket_name(self.default_bucket))
 
     def owner_of(self, bucket: str) -> str | None:
         """Return the account that must own a bucket, None where nobody is said to."""

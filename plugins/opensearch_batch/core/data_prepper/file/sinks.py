@@ -12,12 +12,13 @@ from typing import Annotated, ClassVar, Literal, get_args
 import msgspec
 from msgspec import Meta
 
+from opensearch_batch.core.config.annotations import not_one_of
 from opensearch_batch.core.config.option_types import CheckedOptions, Condition, Rule, Secret, refuse, when
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.data_prepper.options.aws import Dlq, ExternalId, OpenSearchAws, Region, RoleArn
 from opensearch_batch.core.data_prepper.options.event_rules import key_rules
-from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.bulk import Action
 from opensearch_batch.core.ingest.request import check_index_name
 from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
@@ -276,7 +277,7 @@ def _check_action(text: str) -> None:
     if "${" in text:
         compile_format(text)
     elif text not in ACTIONS:
-        refuse(f"{text!r} is none of {', '.join(ACTIONS)}.{did_you_mean(text, ACTIONS)}")
+        refuse(not_one_of(text, ACTIONS))
 
 
 def _check_template(text: str) -> None:

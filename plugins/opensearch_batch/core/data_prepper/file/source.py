@@ -12,7 +12,15 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import BucketName, CheckedOptions, Condition, Rule, bare, between, when
+from opensearch_batch.core.config.option_types import (
+    BucketName,
+    CheckedOptions,
+    Condition,
+    Rule,
+    between,
+    bucket_name,
+    when,
+)
 from opensearch_batch.core.config.options import Duration, Options
 from opensearch_batch.core.data_prepper.options.codecs import Compression, InputCodec
 from opensearch_batch.core.data_prepper.options.event_rules import key_rules
@@ -78,7 +86,7 @@ class BucketOptions(TimesOptions, frozen=True, kw_only=True):
     processing_conditions: tuple[ProcessingCondition, ...] = ()
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "name", bare(self.name))
+        msgspec.structs.force_setattr(self, "name", bucket_name(self.name))
 
 
 class ScanBucket(Options, frozen=True, kw_only=True):

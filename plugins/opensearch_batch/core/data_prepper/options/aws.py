@@ -19,7 +19,7 @@ from opensearch_batch.core.config.option_types import (
     Rule,
     account_notes,
     account_rules,
-    bare,
+    bucket_name,
 )
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
@@ -91,7 +91,7 @@ class S3Dlq(CheckedOptions, frozen=True, kw_only=True):
     bucket_owner: AccountId | None = None
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "bucket", bare(self.bucket))
+        msgspec.structs.force_setattr(self, "bucket", bucket_name(self.bucket))
 
     def rules(self) -> Iterator[Rule]:
         """Yield what is checked, and the option it is about."""
