@@ -93,7 +93,7 @@ def test_a_record_becomes_the_services_own_line(
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (b'{"b":1}', r"nothing at \$\.a"), (b'{"a":null}', r"nothing at \$\.a"), (b'{"a":[1]}', "no text"),
+        (b'{"b":1}', r"nothing at \$\.a"), (b'{"a":null}', r"nothing at \$\.a"), (b'{"a":[1]}', "is not a string"),
         (b'{"a":""}', "is empty"), (b'{"a":" \\n"}', "is empty"),
     ],
 )  # fmt: skip
@@ -108,7 +108,7 @@ def test_a_record_the_model_could_not_read_is_rejected(name: str, row: bytes, re
 @pytest.mark.parametrize(
     ("name", "more", "inputs", "message"),
     [
-        ("openai", {}, [], r"say what the model reads, like input: \$\.text"),
+        ("openai", {}, [], r"openai /v1/embeddings: input is missing; .* like input: \$\.text"),
         ("openai", {"endpoint": "/v1/moderations"}, ["$.a"], "endpoint is '/v1/moderations'"),
         ("openai", {"endpoint": "/v1/chat/completions"}, ["$.a", "$.b"], "takes 1 input a record, found 2"),
         ("openai", {}, ["$.a[*]"], "no plain path"),

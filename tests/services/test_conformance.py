@@ -99,7 +99,7 @@ def test_a_prediction_nobody_makes_is_refused(entry: AiService) -> None:
     adapter, parameters = entry.adapter, entry.adapter.example_parameters
     with pytest.raises(ConfigError, match=r"prediction\[1\]: a record has 1 input; the last is prediction\[0\]"):
         adapter.prediction_path(parameters, INPUTS, 1)
-    with pytest.raises(ConfigError, match="a record has 2 inputs; say which"):
+    with pytest.raises(ConfigError, match="a record has 2 inputs; write the number"):
         adapter.prediction_path(parameters, [*INPUTS, "$.title"], None)
 
 

@@ -1,4 +1,4 @@
-"""Amazon Bedrock batch inference: ``{recordId, modelInput}`` a line in, the same with `modelOutput` or `error` out.
+"""Amazon Bedrock batch inference: lines of ``{recordId, modelInput}``, each answered with `modelOutput` or `error`.
 
 The members of `modelInput` differ by model; models of families that are not known here take `parameters.model_input`
 with ``<input>`` where the input goes.
@@ -36,7 +36,7 @@ _STATES: dict[str, State] = {
     "InProgress": "RUNNING",
     "Stopping": "RUNNING",
     "Completed": "COMPLETED",
-    # The rows say which records failed.
+    # The failed records have an error in their rows.
     "PartiallyCompleted": "COMPLETED",
     "Failed": "FAILED",
     "Stopped": "CANCELLED",
@@ -109,7 +109,7 @@ class BedrockAdapter:
         read, template = texts_reader(inputs), msgspec.json.encode(_extra(parameters))
 
         def line(record: bytes, record_id: str) -> bytes:
-            # Within the quotes of a JSON text, so that it may be a part of a longer one.
+            # Without its quotes, because the placeholder may be a part of a longer text.
             filled = msgspec.Raw(template.replace(INPUT, read(record)[0][1:-1]))
             return msgspec.json.encode({"recordId": record_id, "modelInput": filled})
 

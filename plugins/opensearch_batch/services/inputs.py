@@ -1,4 +1,4 @@
-"""What the model reads of a record: its values are moved as they stand there, and a record without them is rejected."""
+"""Reads the model's inputs from a record: their JSON text is copied, and a record without them is rejected."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from opensearch_batch.core.transform.json_path import PlainPath
 def inputs_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
     """Return a function from a record to the JSON texts at these paths.
 
-    It raises RecordRejected where there is nothing, or null.
+    It raises RecordRejected for a path with nothing, or null.
 
     Raises:
-        ConfigError: a path is not plain (names, indexes).
+        ConfigError: a path has more than names and indexes.
     """
     plain = [PlainPath.parse(path) for path in paths]
     readers = [path.reader() for path in plain]
@@ -35,14 +35,14 @@ def inputs_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
 
 
 def texts_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
-    """Return the same for a service whose models read texts: anything but a string is rejected, as is an empty one."""
+    """Return the same for models that read texts: values that are not strings, or empty, are rejected."""
     read = inputs_reader(paths)
 
     def texts(record: bytes) -> list[bytes]:
         values = read(record)
         for path, value in zip(paths, values, strict=True):
             if value[:1] != b'"':
-                raise RecordRejected(f"{path} is no text, which the model reads")
+                raise RecordRejected(f"{path} is not a string; the model reads text")
             if not msgspec.json.decode(value, type=str).strip():
                 raise RecordRejected(f"the text at {path} is empty; the service would refuse it")
         return values
@@ -51,7 +51,7 @@ def texts_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
 
 
 def texts_line(form: LineForm) -> Callable[[bytes, str], bytes]:
-    """Return the function that makes a record's line by a form, carefully: what the model cannot read is rejected."""
+    """Return the function that makes a record's line by a form; it rejects what the model cannot read."""
     read = texts_reader(form.paths)
 
     def line(record: bytes, name: str) -> bytes:
@@ -61,27 +61,27 @@ def texts_line(form: LineForm) -> Callable[[bytes, str], bytes]:
 
 
 def with_member(record: bytes, name: str, value: bytes) -> bytes:
-    """Return a JSON object with one more member at its end, the rest untouched."""
+    """Return a JSON object with one more member at its end; its other bytes are unchanged."""
     opened = record.rstrip()[:-1].rstrip()
     comma = b"" if opened.endswith(b"{") and opened.strip() == b"{" else b","
     return b"%b%b%b:%b}" % (opened, comma, msgspec.json.encode(name), value)
 
 
 def check_number(inputs: Sequence[str], number: int | None) -> None:
-    """Raise ConfigError unless a record has an input of this number; None means the only one."""
+    """Raise ConfigError unless a record has an input of this number (None: the only one)."""
     if not inputs:
         return
     if number is None and len(inputs) > 1:
-        raise ConfigError(f"prediction: a record has {len(inputs)} inputs; say which, like prediction[0]")
+        raise ConfigError(f"prediction: a record has {len(inputs)} inputs; write the number of one, like prediction[0]")
     if number is not None and number >= len(inputs):
         one = "1 input" if len(inputs) == 1 else f"{len(inputs)} inputs"
         raise ConfigError(f"prediction[{number}]: a record has {one}; the last is prediction[{len(inputs) - 1}]")
 
 
 def need_inputs(service: str, inputs: Sequence[str], *, most: int | None = None, remedy: str = "map one") -> None:
-    """Raise ConfigError unless the pipeline says what the model reads, and not more than the service takes."""
+    """Raise ConfigError unless the pipeline names inputs, and not more than the service takes."""
     if not inputs:
-        raise ConfigError(f"{service}: say what the model reads, like input: $.text")
+        raise ConfigError(f"{service}: input is missing; write the path that the model reads, like input: $.text")
     if most is not None and len(inputs) > most:
         raise ConfigError(f"{service}: this model takes {most} input a record, found {len(inputs)}; {remedy}")
     for path in inputs:

@@ -1,4 +1,4 @@
-"""A connector's nested parameters are read alike as they were written and as ML Commons keeps them: as JSON text."""
+"""Reads nested parameters of a connector, as they are written or as ML Commons stores them: as JSON text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from opensearch_batch.core.errors import ConfigError
 
 
 def nested(parameters: Mapping[str, Any], name: str, *, default: Any = None) -> Any:  # noqa: ANN401 - JSON
-    """Return a parameter, decoded where it is JSON text; text that is none is returned as it is."""
+    """Return a parameter, decoded if it is JSON text; other text is returned unchanged."""
     value = parameters.get(name, default)
     if not isinstance(value, str):
         return value
@@ -27,7 +27,7 @@ def nested_object(
     """Return a parameter that is an object.
 
     Raises:
-        ConfigError: it is none; or is missing, and there is no default.
+        ConfigError: it is no object; or it is missing, and there is no default.
     """
     value = nested(parameters, name, default=default)
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Amazon SageMaker batch transform: a shard is one input object, its answer one ``.out`` object, row by row in order.
+"""Amazon SageMaker batch transform: one input object per shard, one ``.out`` object with rows in the same order.
 
 With ``JoinSource: Input`` each output row is the record itself plus ``SageMakerOutput``, so nothing is joined.
 Without it a row is the bare prediction, which belongs to the record at the same position. Several inputs of a record
@@ -58,7 +58,7 @@ class SageMakerAdapter:
     )
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError unless rows are split by line, and are whole."""
+        """Raise ConfigError unless input and output have a row a line, and rows keep their records."""
         processing = nested_object(parameters, "DataProcessing")
         if nested_object(parameters, "TransformInput").get("SplitType") != "Line":
             raise ConfigError(
@@ -158,7 +158,7 @@ class SageMakerAdapter:
         }
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
-        """Compare by TransformJobName, which SageMaker never gives twice; the ARN ends with it."""
+        """Compare by TransformJobName, which SageMaker never accepts twice; the ARN ends with it."""
         arn = str(remote_job.get("TransformJobArn", ""))
         return record.name in (remote_job.get("TransformJobName"), arn.rpartition("/")[2])
 

@@ -1,4 +1,4 @@
-"""The contract of an AI service: everything that differs between services stands behind it, and nothing else does.
+"""The contract of an AI service: everything that differs between services is behind it, and nothing else is.
 
 A `ServiceAdapter` decides and does no I/O. A `ServiceClient` calls the service's API beside ML Commons: it uploads
 files that the service keeps itself, and finds and stops jobs that ML Commons does not know.
@@ -31,9 +31,9 @@ Answers = Literal["beside_record", "by_id", "by_position"]
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What one batch job of a service takes; one with fewer than `min_records` is refused.
+    """Limits of one batch job; the service refuses a job with fewer than `min_records`.
 
-    `max_inputs` limits the inputs of all its records together.
+    `max_inputs` limits the inputs of all records of the job together.
     """
 
     max_records: int
@@ -43,14 +43,14 @@ class Limits(msgspec.Struct, frozen=True):
     max_inputs: int | None = None
 
     def records_at_most(self, inputs: int) -> int:
-        """Return how many records with so many inputs each a job takes."""
+        """Return how many records, each with this number of inputs, a job takes."""
         if self.max_inputs is None:
             return self.max_records
         return min(self.max_records, self.max_inputs // max(inputs, 1))
 
     def of_shard(self, max_records: int, max_bytes: int, *, inputs: int) -> ShardLimits:
-        """Return where a shard is cut that somebody wants to have at most so many records and bytes."""
-        # The last shard takes in what would be too few for a job of its own.
+        """Return the limits of a shard: these, lowered to what a job takes."""
+        # The last shard may get the records of one that would be too small for a job.
         room = self.min_records - 1
         return ShardLimits(
             min(max_records, self.records_at_most(inputs) - room),
@@ -63,14 +63,14 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class ErrorCodes(msgspec.Struct, frozen=True):
-    """What a service's own error codes mean for us; any other is a refusal, or by its status a passing failure.
+    """Meanings of a service's error codes; any other code is a refusal, or with status 5xx a temporary failure.
 
     Args:
-        throttle: not now; with status 429 whatever the code, unless it stands in `refuse`.
+        throttle: the service throttles; so does status 429 with any code that is not in `refuse`.
         exists: the job's name is taken.
-        refuse: no later attempt helps, though the status is 429.
-        words: words in an error's text and the code they stand for, where a service sends its codes in a header, which
-            ML Commons does not pass on.
+        refuse: no later attempt succeeds, although the status is 429.
+        words: phrases in an error's text, each with the code that it means, for a service that sends its codes in a
+            header: ML Commons does not pass headers on.
     """
 
     throttle: frozenset[str]
@@ -79,28 +79,29 @@ class ErrorCodes(msgspec.Struct, frozen=True):
     words: dict[str, str] = {}
 
     def code_of(self, error: RemoteError) -> str:
-        """Return the code of an answer, ``""`` when it has none."""
+        """Return the code of an error, ``""`` when it has none."""
         text = str(error).lower()
         return error.code or next((code for words, code in self.words.items() if words in text), "")
 
 
 class PredictionRow(msgspec.Struct, frozen=True):
-    """What one row of an output says: which record it answers (None: by its position), and the error if it is none."""
+    """One output row: the id of its record (None: rows have the order of the records), and its error, if it is one."""
 
     record_id: str | None
     error: str | None = None
 
 
 class ServiceAdapter(Protocol):
-    """One AI service. Adapters keep no state and do no I/O.
+    """What differs between AI services. Adapters have no state and do no I/O.
 
     `parameters` are the connector's, overridden by the pipeline's. `inputs` are the paths in a record that the model
-    reads, one prediction each; none leaves the choice to the connector, where the service has one there.
+    reads, one prediction each; if there are none, the connector names the input.
 
-    `output_members` are the names at the top of an output row: a path that starts with one reads the output.
-    `error_members` are those of which a row that is an error has one, as in `RowErrors`.
-    `id_member` is the one that names a row's record, None where rows name none. `example_parameters` make a job of a
-    model whose parameters nobody knows offline.
+    Attributes:
+        output_members: names at the top of an output row; a path that starts with one reads the output.
+        error_members: one of these is in each row that is an error, as in `RowErrors`.
+        id_member: the member with the id of a row's record; None if rows have none.
+        example_parameters: make a valid job, for a check without the cluster that knows the model.
     """
 
     name: str
@@ -112,81 +113,82 @@ class ServiceAdapter(Protocol):
     example_parameters: Mapping[str, Any]
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError when connector and request parameters together cannot make a job we can ingest."""
+        """Raise ConfigError when these parameters and inputs cannot make a job whose output can be ingested."""
 
     def model(self, parameters: Mapping[str, Any]) -> str:
-        """Return the model's name at the service, for the job key."""
+        """Return the model's name, for the job key."""
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that shape predictions; names, places and machine sizes do not."""
+        """Return the parameters that shape predictions: no names, locations or machine sizes."""
 
     def answers(self, parameters: Mapping[str, Any]) -> Answers:
-        """Say how an output row finds its record.
+        """Return how an output row is matched with its record.
 
-        beside_record: the row holds the whole record. by_id: it names the record's id. by_position: neither, but rows
+        beside_record: the row contains the whole record. by_id: it has the record's id. by_position: neither, but rows
         have the order of the records.
         """
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
         """Return the function that turns a record's bytes and id into its service-ready line, without a line end.
 
-        It raises RecordRejected for a record that lacks what the model reads.
+        The function raises RecordRejected for a record without the model's input.
         """
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return how lines are made, as a value that makes the same as `request_line`; None where none can say it."""
+        """Return the form of the lines that `request_line` makes, for whole blocks; None if they have no such form."""
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return where in an output row the prediction for input `number` stands; None: the only input's.
+        """Return the path, in an output row, of the prediction for input `number` (None: the only input).
 
         Raises:
             ConfigError: there is no such input.
         """
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:
-        """Return the job's name at the service, the same for the same submission of the job in this folder."""
+        """Return the job's name at the service: one for each submission of the job in this folder."""
 
     def batch_predict_parameters(
         self, record: JobRecord, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """Return the ``parameters`` of ``_batch_predict``: what this job overrides of its connector."""
+        """Return the ``parameters`` of ``_batch_predict``: those of the connector that this job overrides."""
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
-        """Say whether a `remote_job` (ML Commons' or the service's own words) is this job."""
+        """Whether a `remote_job`, as ML Commons or the service describes it, is this job."""
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
-        """Read the job's state from the service's own words, exactly: ``incomplete`` is not complete."""
+        """Return the job's status; names of states are compared as a whole: ``incomplete`` is not complete."""
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
-        """Return where the rows of an ended job lie, those of its errors included.
+        """Return the locations of an ended job's rows, including those that are errors.
 
         An S3 URI that ends with ``/`` stands for the ``.out`` objects below it.
         """
 
     def row(self, row: bytes) -> PredictionRow:
-        """Read of an output row which record it answers, and the service's reason when it is an error."""
+        """Read the record's id and the service's error from an output row."""
 
 
-# The adapter of a service by its name; raises ConfigError for a name that nobody knows.
+# Returns the adapter of the service of this name; raises ConfigError if there is none.
 AdapterOf = Callable[[str], ServiceAdapter]
 
 
 class ServiceClient(Protocol):
-    """Our own way to a service's API. Only `stage` is needed on the straight road, and only where files are uploaded.
+    """Calls a service's API. On the happy path only `stage` is called, and only for services that keep files.
 
-    All raise RetriableError when the service stays away (Throttled: not now), ConfigError when it refuses us.
+    All methods raise RetriableError when the service does not answer or fails, Throttled when it throttles, and
+    ConfigError when it refuses the key or the call.
     """
 
     def stage(self, uri: str, name: str) -> dict[str, str]:
-        """Bring a shard's file where the job will read it; return what names it there, ``{}`` when that is S3."""
+        """Upload a shard's file, if the service keeps files; return what names it there, ``{}`` for nothing."""
 
     def unstage(self, staged: Mapping[str, str]) -> None:
-        """Remove what `stage` uploaded; nothing happens where nothing is."""
+        """Delete what `stage` uploaded, if it is there."""
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
-        """Return the `remote_job` of a job that the service accepted though nobody heard of it, None for none."""
+        """Return the `remote_job` of an orphan: a job that was accepted, but whose answer was lost. None for none."""
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
         """Return the `remote_job` of a job, as the service describes it now.
@@ -196,19 +198,19 @@ class ServiceClient(Protocol):
         """
 
     def stop(self, record: JobRecord) -> None:
-        """Cancel a job; one that has ended is left as it is."""
+        """Cancel a job, unless it has ended."""
 
 
 def job_keys(
     adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> Callable[[str], str]:
-    """Return the function that makes the job key of a shard's content digest."""
+    """Return the function from a shard's content digest to its job key."""
     identity, model = {**adapter.identity(parameters), "inputs": list(inputs)}, adapter.model(parameters)
     return lambda content: job_key(adapter.name, model, identity, content)
 
 
 def explain(adapter: ServiceAdapter, error: RemoteError) -> BatchError:
-    """Return what a service's answer means for us: not now, done before, broken there, or wrong here."""
+    """Return the error that a service's error means: throttled, submitted before, temporary, or a mistake here."""
     codes = adapter.errors
     code = codes.code_of(error)
     if code in codes.throttle or (error.status == TOO_MANY and code not in codes.refuse):

@@ -1,6 +1,6 @@
-"""A paid call is made at most once for a submission of a job: intent, call, record, each a conditional write.
+"""Submits jobs: at most one paid call for each submission. Intent, call and record, each record a conditional write.
 
-An intent without a record looks for its orphan before it submits: among ML Commons' tasks, then at the service.
+If an intent has no result, its orphan is looked for before another call: among ML Commons' tasks, then at the service.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ class Submitter(Protocol):
     """The calls a submission makes."""
 
     def stage(self, record: JobRecord) -> dict[str, str]:
-        """Bring the shard's file where the job will read it; return what names it there. Costs nothing."""
+        """Upload the shard's file, if the service keeps files; return what names it there. This costs nothing."""
 
     def unstage(self, record: JobRecord) -> None:
-        """Take back what was staged."""
+        """Delete what was staged."""
 
     def submit(self, record: JobRecord) -> Accepted:
         """Submit the job: the paid call."""
 
     def find(self, record: JobRecord) -> Accepted | None:
-        """Find a job that was submitted but not recorded: its task, else the job at the service itself."""
+        """Return the orphan of a record: a job that was submitted but not recorded. None for none."""
 
 
 class Submission:
     """Brings one job key to a submitted (or already ended) job, by at most one paid call.
 
     Args:
-        job records: the job's record.
+        job_records: the job's record.
         cluster: submits and finds orphans.
         clock: epoch seconds.
         sleep: waits that many seconds.
-        intent_grace_s: how long a foreign intent may stand without a record before it counts as abandoned; longer
-            than the paid call can take.
-        check: raises when a job must not be paid; called before anything is staged or written for it.
+        intent_grace_s: age at which another attempt's intent without a result counts as abandoned; longer than the paid
+            call can take.
+        check: raises if the job must not be submitted; called before anything is staged or written for it.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Submission:
         intent_grace_s: float = INTENT_GRACE_S,
         check: Callable[[JobRecord], None] = lambda record: None,  # noqa: ARG005 - any job may be paid
     ) -> None:
-        self._ledger = job_records
+        self._job_records = job_records
         self._cluster = cluster
         self._clock = clock
         self._sleep = sleep
@@ -82,18 +82,18 @@ class Submission:
         self._check = check
 
     def run(self, draft: Callable[[int], JobRecord], asked: ResubmitRequest) -> tuple[Decision, JobRecord]:
-        """Submit once, or find what was submitted; return what was done and the record: "refuse" for a bad end.
+        """Submit the job, or reattach to it; return the decision and the record: "refuse" for a job that ended badly.
 
         Args:
             draft: makes the record of a submission.
-            asked: what a person asked of this run.
+            asked: whether a person asked for another job.
 
         Raises:
-            Throttled: not now.
-            RetriableError: the cluster or the store was away; the intent stays, a retry finds it.
+            Throttled: the service throttles.
+            RetriableError: the cluster or the store did not answer; the intent stays, and a retry finds it.
         """
         while True:
-            found = self._ledger.load()
+            found = self._job_records.load()
             record = found.value if found else None
             decision = decide(record, asked)
             if decision in {"reattach", "reuse", "refuse"} and record is not None:
@@ -109,14 +109,14 @@ class Submission:
         draft: Callable[[int], JobRecord],
         asked: ResubmitRequest,
     ) -> JobRecord | None:
-        """Take one step; None means somebody else moved the record, look again."""
+        """Take one step; return None if another attempt changed the record, which must be read again."""
         if found is None:
             first = msgspec.structs.replace(draft(1), consumed_requests=consumed_requests([], asked))
             return self._intend(first, over=None)
         old, etag = found
         if decision == "again":
             return self._intend(next_submission(old, draft(old.submission + 1), asked), over=etag)
-        # Drafted anew, so that a mended model or connector is used; the name stays that of the submission.
+        # A new draft uses a corrected model or connector; the name is that of the submission.
         fresh = msgspec.structs.replace(
             draft(old.submission),
             consumed_requests=consumed_requests(old.consumed_requests, asked),
@@ -127,15 +127,15 @@ class Submission:
         return self._recover(old, fresh, etag)
 
     def _intend(self, record: JobRecord, *, over: str | None) -> JobRecord | None:
-        """Stage, write the intent, pay. What is staged stands in the intent, so that its orphan can be found by it."""
+        """Stage, write the intent, submit. The intent names what is staged, by which an orphan can be found."""
         self._check(record)
         is_staged = bool(record.staged) and not record.restage
         if record.restage:
             self._cluster.unstage(record)
         staged = record.staged if is_staged else self._cluster.stage(record)
-        # An upload takes its time; the intent is as old as the paid call.
+        # After the upload, which may take long: the intent must be as old as the paid call.
         record = msgspec.structs.replace(record, staged=staged, restage=False, intended_at=self._clock())
-        if not self._ledger.write(record, over=over):
+        if not self._job_records.write(record, over=over):
             if not is_staged:
                 self._cluster.unstage(record)
             return None
@@ -157,9 +157,9 @@ class Submission:
         return self._update(record, ml_task_id=accepted.ml_task_id, remote_job=accepted.remote_job, refused=None)
 
     def _recover(self, record: JobRecord, fresh: JobRecord, etag: str) -> JobRecord | None:
-        """Wait while the intent may be somebody's at work; then attach its orphan, or take the intent over.
+        """Wait while the intent may be another attempt's in progress; then attach its orphan, or take the intent over.
 
-        A refusal is looked behind as well: ML Commons pays first and keeps its task then, which its node may refuse.
+        Look for an orphan even after an error response: ML Commons submits before it stores its task.
         """
         if record.refused is None and self._clock() < record.intended_at + self._grace_s:
             self._sleep(RACE_POLL_S)
@@ -169,25 +169,25 @@ class Submission:
         return self._intend(fresh, over=etag)
 
     def _update(self, record: JobRecord, **known: Any) -> JobRecord | None:  # noqa: ANN401 - fields of JobRecord
-        """Write what the paid call came to; it is over, so a lost race here is looked at again, never repeated."""
-        found = self._ledger.load()
+        """Write the result of the paid call, which is over: a lost race is read again, and the call never repeated."""
+        found = self._job_records.load()
         if found is None or found.value.submission != record.submission:
-            raise RetriableError(f"{self._ledger.uri} was removed while its job {record.name} was being submitted")
+            raise RetriableError(f"{self._job_records.uri} was removed while its job {record.name} was being submitted")
         if found.value.status != "intent" or found.value.intended_at != record.intended_at:
-            # Somebody took the intent over; what stands there is theirs.
+            # Another attempt took the intent over, and the record is its own.
             return None
         updated = msgspec.structs.replace(record, **known)
-        return updated if self._ledger.write(updated, over=found.etag) else None
+        return updated if self._job_records.write(updated, over=found.etag) else None
 
 
 class ThroughMLCommons:
-    """Submits through ML Commons what the service's adapter says, and stages at the service what it wants to hold.
+    """Submits jobs through ML Commons, and stages files at services that keep them.
 
     Args:
         ml: ML Commons.
         adapter: the service's adapter.
-        client: our own way to the service's API.
-        model: which model, and its connector's parameters.
+        client: the service's client.
+        model: the model, and its connector's parameters.
         parameters: override the connector's.
         inputs: the paths the model reads.
     """
@@ -211,15 +211,15 @@ class ThroughMLCommons:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Those of connector and pipeline together."""
+        """The connector's parameters, overridden by the pipeline's."""
         return {**self._model.parameters, **self._overrides}
 
     def stage(self, record: JobRecord) -> dict[str, str]:
-        """Bring the shard's file to the service, where it wants to hold it itself."""
+        """Upload the shard's file, if the service keeps files."""
         return self._client.stage(record.input, record.name)
 
     def unstage(self, record: JobRecord) -> None:
-        """Take it back."""
+        """Delete the uploaded file."""
         self._client.unstage(record.staged)
 
     def submit(self, record: JobRecord) -> Accepted:
@@ -231,7 +231,7 @@ class ThroughMLCommons:
             raise explain(self._adapter, error) from error
 
     def find(self, record: JobRecord) -> Accepted | None:
-        """Find a job that was accepted though nobody heard of it."""
+        """Return the job of a record whose answer was lost, None for none."""
         for task in self._ml.tasks(record.model_id):
             if self._adapter.is_job(record, task.get("remote_job") or {}):
                 return Accepted(task["task_id"], task["remote_job"])

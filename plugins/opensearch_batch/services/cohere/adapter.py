@@ -1,4 +1,4 @@
-"""Cohere's Embed Jobs: a dataset of texts, uploaded, becomes a dataset of texts with their embeddings.
+"""Cohere's Embed Jobs: for an uploaded dataset of texts, a dataset of the texts with their embeddings.
 
 A row is one text, so a record has one input: several would be rows of their own, to be joined again for this service
 only. The record's id is a field that the job keeps. A row has no member for an error: a failed one has no embeddings.

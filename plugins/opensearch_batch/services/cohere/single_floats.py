@@ -1,6 +1,6 @@
-"""A 32-bit number is written by the fewest digits that read back as the same 32 bits, not by all those of 64 bits.
+"""Writes 32-bit numbers with the fewest digits that read back as the same 32 bits, not with all digits of 64 bits.
 
-So a vector takes half the room on its way, and the index keeps the very numbers the service computed.
+A vector is half as long in JSON, and the index stores exactly the numbers that the service computed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Every 32-bit number is told from its neighbours by nine digits. Rounding to six finds those that have fewer.
+# Nine digits distinguish every 32-bit number from its neighbours. Rounding to six finds those that need fewer.
 DIGITS = (9, 8, 7, 6)
 # Here the power of ten that makes nine digits a whole number is exact in 64 bits.
 LEAST, MOST = 1e-12, 1e6
@@ -37,9 +37,9 @@ def shortest(numbers: Sequence[float]) -> list[float]:
 
 
 def change_of(schema: Any) -> Change | None:  # noqa: ANN401 - an Avro schema is a name, a list or an object
-    """Return what makes the 32-bit numbers in a value of this Avro schema short, None where it has none.
+    """Return the function that shortens the 32-bit numbers in a value of this Avro schema, None if it has none.
 
-    Types that stand by name alone, and unions of several such types, are left as they are: long, and as true.
+    Types that are only named, and unions of several such types, are not changed: their numbers are long, and correct.
     """
     if isinstance(schema, list):
         return _of_union([change for each in schema if (change := change_of(each)) is not None])

@@ -1,4 +1,4 @@
-"""OpenAI's Batch API: a file of requests, uploaded, becomes a file of answers and a file of errors, both by custom_id.
+"""OpenAI's Batch API: for an uploaded file of requests, a file of answers and a file of errors, both by custom_id.
 
 Rows come in any order. A batch that expired keeps the answers it had, which are paid for: if it has an output, it
 counts as completed, and `repair` submits the rest again. A cancelled batch is cancelled, whatever answers it had.
@@ -101,7 +101,7 @@ class OpenAIAdapter:
         return "$.response.body.choices[0].message.content"
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:
-        """Return a name for people: OpenAI knows a batch by its file."""
+        """Return a name for people; OpenAI identifies a batch by its file."""
         return f"{prefix}-{folder.rstrip('/').rpartition('/')[2]}-{submission}"
 
     def batch_predict_parameters(
@@ -158,5 +158,5 @@ def _reason(remote_job: Mapping[str, Any]) -> str:
 
 def _counts(remote_job: Mapping[str, Any]) -> str:
     counts = remote_job.get("request_counts") or {}
-    # ML Commons 2.19 prints whole numbers as 3.0.
+    # ML Commons 2.19 writes whole numbers as 3.0.
     return f"{int(counts.get('completed') or 0)} of {int(counts.get('total') or 0)} requests done"
