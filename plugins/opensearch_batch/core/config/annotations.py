@@ -23,7 +23,7 @@ _UP_TO_MINUTES = len("2026-01-31T00:00")
 
 def struct_at(annotation: Annotation, keys: Sequence[str | int] = ()) -> type[msgspec.Struct] | None:
     """Follow keys through annotations to the struct there, None for no struct."""
-    origin, inner = _origin(annotation), get_args(annotation)
+    origin, inner = origin_of(annotation), get_args(annotation)
     if origin is Annotated:
         return struct_at(inner[0], keys)
     if origin in (Union, types.UnionType):
@@ -50,7 +50,7 @@ def bare_type(annotation: Annotation) -> tuple[Annotation, list[object]]:
     """Return a type without None and metadata, and the metadata."""
     metas: list[object] = []
     while True:
-        origin = _origin(annotation)
+        origin = origin_of(annotation)
         if origin is Annotated:
             annotation, *more = get_args(annotation)
             metas += more
@@ -68,9 +68,15 @@ def plugin_of(annotation: Annotation) -> Plugin | None:
     return next((meta for meta in bare_type(annotation)[1] if isinstance(meta, Plugin)), None)
 
 
+def origin_of(annotation: Annotation) -> object:
+    """Return the generic type of an annotation: list of list[str]."""
+    origin: object = get_origin(annotation)
+    return origin
+
+
 def choices(annotation: Annotation) -> list[str]:
     """Return the values of the literals in a type."""
-    if _origin(annotation) is Literal:
+    if origin_of(annotation) is Literal:
         return list(get_args(annotation))
     return list(dict.fromkeys(word for each in get_args(annotation) for word in choices(each)))
 
@@ -138,7 +144,7 @@ def names_below(annotation: Annotation) -> tuple[set[str], str]:
     if isinstance(plain, type) and issubclass(plain, Options):
         names = {field.encode_name for field in msgspec.structs.fields(plain)}
         return {*names, *plain.ALIASES, *plain.NO_EFFECT, *plain.REFUSED}, ""
-    if _origin(plain) in (list, tuple):
+    if origin_of(plain) in (list, tuple):
         return names_below(get_args(plain)[0])[0], ", in a list item (- )"
     return set(), ""
 
@@ -146,7 +152,7 @@ def names_below(annotation: Annotation) -> tuple[set[str], str]:
 def is_list_of_texts(annotation: Annotation) -> bool:
     """Say whether a value is a list of texts that a message may quote."""
     plain, _ = bare_type(annotation)
-    return _origin(plain) in (list, tuple) and bare_type(get_args(plain)[0])[0] is str
+    return origin_of(plain) in (list, tuple) and bare_type(get_args(plain)[0])[0] is str
 
 
 def accepts_any(annotation: Annotation) -> bool:
@@ -156,7 +162,7 @@ def accepts_any(annotation: Annotation) -> bool:
 
 def accepts_null(annotation: Annotation) -> bool:
     """Say whether null is a value of a type."""
-    origin = _origin(annotation)
+    origin = origin_of(annotation)
     if origin is Annotated:
         return accepts_null(get_args(annotation)[0])
     return annotation is Any or (origin in (Union, types.UnionType) and type(None) in get_args(annotation))
@@ -173,11 +179,6 @@ def sized_list(metas: Sequence[object]) -> Annotation:
 
 def _metas(annotation: Annotation) -> Iterator[Meta]:
     yield from (meta for meta in bare_type(annotation)[1] if isinstance(meta, Meta))
-
-
-def _origin(annotation: Annotation) -> object:
-    origin: object = get_origin(annotation)
-    return origin
 
 
 def _struct(annotation: Annotation) -> type[msgspec.Struct] | None:

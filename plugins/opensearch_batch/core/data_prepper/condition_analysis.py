@@ -143,7 +143,8 @@ def _outcomes(node: grammar.Node, absent: set[Key]) -> Outcomes:
         found = _outcomes(node.first, absent)
         for sign, operand in node.rest:
             others = _outcomes(operand, absent)
-            found = {OPERATORS[sign](left, right) for left in found for right in others}
+            results = (OPERATORS[sign](left, right) for left in found for right in others)
+            found = {result is True for result in results}
         return found
     keys = set(_keys(node))
     return _of_nothing(node) if keys and keys <= absent else _ANY

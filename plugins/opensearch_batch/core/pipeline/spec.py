@@ -21,7 +21,7 @@ Count = Annotated[int, Meta(ge=1)]
 S3_PREFIX = "^s3://[^/]"
 
 
-def about(text: str, example: Any = None) -> Meta:  # noqa: ANN401 - any YAML
+def about(text: str, example: object = None) -> Meta:
     """Describe a key; error messages show `example` when its value is invalid."""
     return Meta(description=text, examples=None if example is None else [example])
 

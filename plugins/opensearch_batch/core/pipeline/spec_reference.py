@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args
 
 import msgspec
 
-from opensearch_batch.core.config.annotations import example_of, meaning_of, struct_at
+from opensearch_batch.core.config.annotations import Annotation, example_of, meaning_of, origin_of, struct_at
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 
 HEAD = """\
@@ -71,14 +71,14 @@ def _structs(struct: type[msgspec.Struct], keys: str) -> Iterator[tuple[str, typ
             yield from _structs(inner, f"{keys}.{field.name}".lstrip("."))
 
 
-def _struct_of(kind: Any) -> type[msgspec.Struct] | None:  # noqa: ANN401 - a type's annotation
+def _struct_of(kind: Annotation) -> type[msgspec.Struct] | None:
     """Return the struct that this type is, or that the elements of this list or object are."""
     return struct_at(kind, ()) or struct_at(kind, (0,))
 
 
-def _type(kind: Any) -> str:  # noqa: ANN401 - as above
+def _type(kind: Annotation) -> str:
     """Return the name of a type for readers."""
-    origin, inner = get_origin(kind), get_args(kind)
+    origin, inner = origin_of(kind), get_args(kind)
     if origin is Annotated:
         return _type(inner[0])
     if origin in (Union, types.UnionType):

@@ -149,30 +149,30 @@ class SpecRun:
         kept = [answers[line - 1] for line in positions]
         with objects.open(prepared.shard.input) as stream:
             inputs = [msgspec.json.decode(line) for line in stream]
-        rows = kept if test.outputs is not None else [self._row(*pair) for pair in zip(inputs, kept, strict=True)]
-        if test.outputs is not None and self._adapter.id_member:
-            rows = [{**row, self._adapter.id_member: self._id(line)} for row, line in zip(rows, inputs, strict=True)]
+        if test.outputs is None:
+            rows = [self._row(*pair) for pair in zip(inputs, kept, strict=True)]
+        else:
+            rows = [{**row, **self._id(line)} for row, line in zip(kept, inputs, strict=True)]
         uri = f"{WORK}/output.out"
         objects.write(uri, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
         return uri
 
-    def _row(self, line: dict[str, Any], prediction: Any) -> Any:  # noqa: ANN401 - JSON
+    def _row(self, line: dict[str, Any], prediction: object) -> object:
         """Return the simulated output row for one input line."""
         inputs = self._spec.batch_predict.inputs
         numbers: Sequence[int | None] = [None] if len(inputs) <= 1 else range(len(inputs))
         values = [prediction] if len(inputs) <= 1 else prediction
-        if len(inputs) > 1 and not (isinstance(prediction, list) and len(prediction) == len(inputs)):
+        if not (isinstance(values, list) and len(values) == len(numbers)):
             raise FatalError(f"a record has {len(inputs)} inputs; give a list of {len(inputs)} predictions")
         row: Any = dict(line) if holds_record(self._adapter, self._parameters) else {}
         for number, value in zip(numbers, values, strict=True):
             path = self._adapter.prediction_path(self._parameters, inputs, number)
             row = _put(row, PlainPath.parse(path).steps, value)
-        if self._adapter.id_member:
-            row[self._adapter.id_member] = self._id(line)
-        return row
+        return {**row, **self._id(line)} if self._adapter.id_member else row
 
-    def _id(self, line: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
-        return line[str(self._adapter.id_member)]
+    def _id(self, line: dict[str, Any]) -> dict[str, Any]:
+        name = self._adapter.id_member
+        return {name: line[name]} if name else {}
 
     def _map(self, objects: LocalFiles, prepared: PreparedShard, output: str, reasons: list[str]) -> Outcome:
         rows = ShardRows(
@@ -199,7 +199,7 @@ class SpecRun:
         return Documents(self._request, compile_map(self._request, sources=len(sources)), sources, **reading)
 
 
-def _put(row: Any, steps: Sequence[str | int], value: Any) -> Any:  # noqa: ANN401 - JSON
+def _put(row: object, steps: Sequence[str | int], value: object) -> object:
     """Return a row with a value at a path; missing parents are created."""
     if not steps:
         return value

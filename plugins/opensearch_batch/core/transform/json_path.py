@@ -7,7 +7,7 @@ leaves are `msgspec.Raw`. Any other JSONPath goes through jsonpath-ng over a tre
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import msgspec
@@ -132,7 +132,7 @@ class _Node:
         self.element: _Node | None = None
 
     @classmethod
-    def of(cls, paths: Any) -> _Node:  # noqa: ANN401 - an iterable of step tuples
+    def of(cls, paths: Iterable[tuple[Step, ...]]) -> _Node:
         root = cls()
         for steps in paths:
             root.add(steps)
@@ -152,7 +152,7 @@ class _Node:
         """Whether the value is taken whole here: it is wanted, or paths disagree whether it is a list or an object."""
         return self.wanted or bool(self.names and self.element)
 
-    def struct(self) -> Any:  # noqa: ANN401 - a type made at run time
+    def struct(self) -> type[msgspec.Struct]:
         nodes = list(self.names.values())
         return msgspec.defstruct(
             "Part",
@@ -170,7 +170,7 @@ class _Node:
         element: Any = msgspec.Raw if self.element.is_leaf else self.element.type() | None
         return list.__class_getitem__(element)
 
-    def getter(self, steps: tuple[Step, ...]) -> Callable[[Any, bytes], Text | None]:
+    def getter(self, steps: tuple[Step, ...]) -> Callable[[object, bytes], Text | None]:
         """Return a function from the decoded row to the value's text."""
         node, taken = self, list[Step]()
         for step in steps:
@@ -215,7 +215,7 @@ def encode_kept(value: object) -> bytes:
     return msgspec.json.encode(value, enc_hook=_NumberText.raw)
 
 
-def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[Any, bytes], Text | None]:
+def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[object, bytes], Text | None]:
     first, rest = taken[0], taken[1:]
     if not rest and not cuts:
         return lambda tops, row: getattr(tops, first) or None  # type: ignore[arg-type] # noqa: ARG005
@@ -223,7 +223,7 @@ def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[Any, bytes], T
     if len(rest) == 1 and isinstance(rest[0], int) and not cuts:
         return _element(first, rest[0])
 
-    def take(tops: Any, row: bytes) -> Text | None:  # noqa: ANN401, ARG001 - a struct made at run time; one signature
+    def take(tops: object, row: bytes) -> Text | None:  # noqa: ARG001 - one signature
         value = getattr(tops, first)  # type: ignore[arg-type]
         for step in rest:
             if value is None:
@@ -239,10 +239,10 @@ def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[Any, bytes], T
     return take
 
 
-def _element(first: Step, index: int) -> Callable[[Any, bytes], Text | None]:
+def _element(first: Step, index: int) -> Callable[[object, bytes], Text | None]:
     """Return what takes one element of a list at the top of a row, the most frequent of all paths."""
 
-    def take(tops: Any, row: bytes) -> Text | None:  # noqa: ANN401, ARG001 - as in `_taker`
+    def take(tops: object, row: bytes) -> Text | None:  # noqa: ARG001 - one signature
         values = getattr(tops, first)  # type: ignore[arg-type]
         try:
             found: msgspec.Raw = values[index]
@@ -254,7 +254,7 @@ def _element(first: Step, index: int) -> Callable[[Any, bytes], Text | None]:
     return take
 
 
-def _by_cuts(steps: tuple[Step, ...]) -> Callable[[Any, bytes], bytes | None]:
+def _by_cuts(steps: tuple[Step, ...]) -> Callable[[object, bytes], bytes | None]:
     cuts = [_cut(step) for step in steps]
     return lambda tops, row: _follow(row, cuts)  # noqa: ARG005 - the signature of `_taker`
 
@@ -310,7 +310,7 @@ def _plain_steps(path: str) -> tuple[Step, ...] | None:
     return steps if steps and isinstance(steps[0], str) else None
 
 
-def _general(name: str, path: str) -> Callable[[Any, bytes], bytes | None]:
+def _general(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
     """Read any other path: a list of what matched, or the one value where the path can name only one."""
     from jsonpath_ng.exceptions import JSONPathError
     from jsonpath_ng.ext.parser import parse
@@ -322,7 +322,7 @@ def _general(name: str, path: str) -> Callable[[Any, bytes], bytes | None]:
         raise ConfigError(f"{name}: {path!r} is no JSONPath ({error}); write it like $.content[0]") from error
     decode, one = keep_number_text().decode, _names_one(compiled)
 
-    def value(tops: Any, row: bytes) -> bytes | None:  # noqa: ANN401, ARG001 - the signature of `_taker`
+    def value(tops: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
         found = [match.value for match in compiled.find(decode(row))]
         if function:
             return _apply(function[1], found)
@@ -343,7 +343,7 @@ def _apply(function: str, found: list[Any]) -> bytes | None:
         return None
 
 
-def _names_one(path: Any) -> bool:  # noqa: ANN401 - jsonpath-ng ships no types
+def _names_one(path: object) -> bool:
     """Say whether a compiled path can name one value only: names and single indexes all the way."""
     from jsonpath_ng import Child, Fields, Index, Root
 

@@ -169,7 +169,7 @@ class Event:
             return memoryview(node)[0] == _NULL
         return node is None or node is MISSING
 
-    def value(self, key: Key) -> Any:  # noqa: ANN401 - any JSON
+    def value(self, key: Key) -> object:
         """Return the value at a key, None if absent."""
         node = self.find(key)
         return None if node is MISSING else value_of(node)
@@ -275,7 +275,7 @@ def _long_array(row: bytes) -> tuple[int, int]:
     return -1, -1
 
 
-def value_of(node: Node) -> Any:  # noqa: ANN401 - any JSON
+def value_of(node: Node) -> object:
     """Return a node as a plain value."""
     if type(node) is msgspec.Raw:
         return _decode(node)
@@ -315,12 +315,12 @@ def _opened(node: msgspec.Raw) -> Node:
     return node
 
 
-def _child(holder: Any, name: str) -> Any:  # noqa: ANN401 - a dict or list of nodes
+def _child(holder: dict[str, Node] | list[Node], name: str) -> Node:
     """Return the object or array at a name, created if absent.
 
     An array grows by one element at most; an element that is not an object is replaced by one.
     """
-    if type(holder) is list:
+    if isinstance(holder, list):
         at = _index(name)
         if at is None or at > len(holder):
             raise EventError(f"the array has no element {name}")

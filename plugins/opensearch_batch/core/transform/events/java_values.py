@@ -14,6 +14,8 @@ from ctypes import c_float
 from decimal import Decimal
 from typing import Any
 
+# Number, text or set; its Java type decides what happens, and mypy cannot follow that.
+Operand = Any
 INT_BITS, LONG_BITS = 32, 64
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
 LONG_MIN, LONG_MAX = -(2**63), 2**63 - 1
@@ -48,7 +50,7 @@ def single(number: float) -> float:
     return c_float(number).value
 
 
-def operand(value: Any) -> Any:  # noqa: ANN401 - any JSON
+def operand(value: object) -> object:
     """Return a value of an event as an operand.
 
     Raises:
@@ -61,7 +63,7 @@ def operand(value: Any) -> Any:  # noqa: ANN401 - any JSON
     return value
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401 - any JSON
+def plain(value: Operand) -> object:
     """Return a result as a JSON value; a 32-bit float gets its shortest decimal form."""
     kind = type(value)
     if kind is float:
@@ -73,13 +75,13 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - any JSON
     return [plain(member) for _, member in value] if kind is frozenset else value
 
 
-def tagged(value: Any) -> tuple[object, Any]:  # noqa: ANN401 - any JSON
+def tagged(value: Operand) -> tuple[object, object]:
     """Return a set member that keeps values of different types apart."""
     kind = _kind(value)
     return (kind or type(value), value)
 
 
-def equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+def equal(left: Operand, right: Operand) -> bool:
     """Return whether two values are equal; values of different types are not."""
     if left is None or right is None:
         return left is right
@@ -93,15 +95,15 @@ def equal(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
     return bool(left == right)
 
 
-def unequal(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+def unequal(left: object, right: object) -> bool:
     """Return whether two values differ."""
     return not equal(left, right)
 
 
-def ordering(compare: Callable[[Any, Any], Any], *, inclusive: bool) -> Callable[[Any, Any], bool]:
+def ordering(compare: Callable[[Operand, Operand], object], *, inclusive: bool) -> Callable[[Operand, Operand], bool]:
     """Return a comparison of numbers; it is false if an operand is not a number."""
 
-    def ordered(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+    def ordered(left: Operand, right: Operand) -> bool:
         one, other = _kind(left), _kind(right)
         if not one or not other:
             return False
@@ -114,24 +116,24 @@ def ordering(compare: Callable[[Any, Any], Any], *, inclusive: bool) -> Callable
     return ordered
 
 
-def add(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers or texts
+def add(left: Operand, right: Operand) -> Operand:
     """Return a sum, or two concatenated strings."""
     if type(left) is str and type(right) is str:
         return left + right
     return _calculate(operator.add, left, right)
 
 
-def subtract(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
+def subtract(left: Operand, right: Operand) -> Operand:
     """Return a difference."""
     return _calculate(operator.sub, left, right)
 
 
-def multiply(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
+def multiply(left: Operand, right: Operand) -> Operand:
     """Return a product."""
     return _calculate(operator.mul, left, right)
 
 
-def divide(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
+def divide(left: Operand, right: Operand) -> Operand:
     """Return a quotient; division by zero is infinite."""
     kinds = _kinds(left, right)
     if _FLOAT in kinds and _DOUBLE not in kinds:
@@ -139,14 +141,14 @@ def divide(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
     return Double(_quotient(float(left), float(right)))
 
 
-def remainder(left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
+def remainder(left: Operand, right: Operand) -> Operand:
     """Return the remainder of two Integers, with the sign of the first."""
     if _kinds(left, right) != (_INTEGER, _INTEGER) or right == 0:
         raise EvaluationError("% requires two 32-bit integers, the second not zero")
     return int(math.fmod(left, right))
 
 
-def negate(value: Any) -> Any:  # noqa: ANN401 - a number
+def negate(value: Operand) -> Operand:
     """Return a number negated."""
     kind = _kind(value)
     if kind in (_NONE, _DOUBLE):
@@ -154,7 +156,7 @@ def negate(value: Any) -> Any:  # noqa: ANN401 - a number
     return -value if kind == _FLOAT else _wrapped(-value, INT_BITS if kind == _INTEGER else LONG_BITS)
 
 
-def text_of(value: Any) -> str:  # noqa: ANN401 - any JSON
+def text_of(value: object) -> str:
     """Return the text of a value as Java's toString prints it."""
     if value is None or value is True or value is False:
         return _CONSTANTS[value]
@@ -167,21 +169,21 @@ def text_of(value: Any) -> str:  # noqa: ANN401 - any JSON
     return str(value)
 
 
-def _kind(value: Any) -> int:  # noqa: ANN401 - any JSON
+def _kind(value: Operand) -> int:
     kind = type(value)
     if kind is int:
         return _INTEGER if INT_MIN <= value <= INT_MAX else _LONG
     return _KINDS.get(kind, _NONE)
 
 
-def _kinds(left: Any, right: Any) -> tuple[int, int]:  # noqa: ANN401 - any JSON
+def _kinds(left: Operand, right: Operand) -> tuple[int, int]:
     one, other = _kind(left), _kind(right)
     if not one or not other:
         raise EvaluationError("arithmetic requires numbers")
     return one, other
 
 
-def _same(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+def _same(left: Operand, right: Operand) -> bool:
     """Compare values that are not both numbers; unlike Python, Java does not equate True, 1 and 1.0."""
     if type(left) is not type(right):
         return False
@@ -192,7 +194,7 @@ def _same(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
     return bool(left == right)
 
 
-def _calculate(operation: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:  # noqa: ANN401 - numbers
+def _calculate(operation: Callable[[Operand, Operand], Operand], left: Operand, right: Operand) -> Operand:
     kinds = _kinds(left, right)
     if _DOUBLE in kinds:
         return Double(operation(float(left), float(right)))

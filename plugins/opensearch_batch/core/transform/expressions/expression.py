@@ -7,7 +7,6 @@ a text. Source: ParseTreeEvaluatorListener and OperatorConfiguration of data-pre
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
@@ -34,7 +33,7 @@ class Expression(msgspec.Struct, frozen=True):
     keys: frozenset[Key]
     evaluate: Evaluate
 
-    def __call__(self, event: Event) -> Any:  # noqa: ANN401 - any JSON
+    def __call__(self, event: Event) -> object:
         """Return the expression's value for an event, as JSON has it.
 
         Raises:
@@ -131,7 +130,7 @@ class _Compiler:
         self._check_pattern(called)
         arguments = [self.compile(argument, in_call=True) for argument in called.arguments]
 
-        def call(event: Event) -> Any:  # noqa: ANN401 - any JSON
+        def call(event: Event) -> object:
             try:
                 return function(event, [argument(event) for argument in arguments])
             except msgspec.DecodeError as error:
@@ -175,7 +174,7 @@ class _Compiler:
             binary, second = steps[0]
             return lambda event: binary(first(event), second(event))
 
-        def folded(event: Event) -> Any:  # noqa: ANN401 - any JSON
+        def folded(event: Event) -> object:
             value = first(event)
             for step, following in steps:
                 value = step(value, following(event))
@@ -210,12 +209,12 @@ def _hint(name: str) -> str:
     return did_you_mean(name, FUNCTIONS) or f" Use one of {', '.join(FUNCTIONS)}"
 
 
-def _constant(value: Any) -> Evaluate:  # noqa: ANN401 - any value
+def _constant(value: object) -> Evaluate:
     return lambda event: value  # noqa: ARG005 - one signature
 
 
 def _fails(reason: str) -> Evaluate:
-    def fail(event: Event) -> Any:  # noqa: ANN401, ARG001 - one signature
+    def fail(event: Event) -> object:  # noqa: ARG001 - one signature
         raise EvaluationError(reason)
 
     return fail

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
@@ -99,7 +98,7 @@ def _keyed(name: str, key: Key, expression: Expression | None) -> Part:
     return part
 
 
-def _value(event: Event, name: str, key: Key) -> Any:  # noqa: ANN401 - any JSON
+def _value(event: Event, name: str, key: Key) -> object:
     try:
         return event.value(key)
     except msgspec.DecodeError as error:

@@ -33,8 +33,8 @@ _ISO = re.compile(
     re.ASCII,
 )
 _OFFSET = re.compile(r"(?:UTC|GMT|UT)?([+-])(\d{1,2})(?::?(\d\d)(?::?(\d\d))?)?", re.ASCII)
-Arguments = list[Any]
-Function = Callable[[Event, Arguments], Any]
+Arguments = list[object]
+Function = Callable[[Event, Arguments], object]
 Cut = Callable[[str, str], str]
 
 
@@ -90,7 +90,7 @@ def _has_tags(event: Event, arguments: Arguments) -> bool:
     return event.tags.issuperset(arguments)
 
 
-def _get_metadata(event: Event, arguments: Arguments) -> Any:  # noqa: ANN401 - any JSON
+def _get_metadata(event: Event, arguments: Arguments) -> object:
     (argument,) = _exactly(arguments, 1)
     name = _text(argument).strip().removeprefix("/")
     path = name.rstrip("/").split("/") if "/" in name.rstrip("/") else [name]
@@ -141,7 +141,7 @@ def _cidr_contains(event: Event, arguments: Arguments) -> bool:
 
 
 @functools.lru_cache(maxsize=256)
-def _block(text: str) -> Any:  # noqa: ANN401 - a network of either version
+def _block(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     """Return a block; one with bits behind its prefix is a single address."""
     try:
         block = ipaddress.ip_interface(text)
@@ -150,7 +150,7 @@ def _block(text: str) -> Any:  # noqa: ANN401 - a network of either version
     return block.network if block.ip == block.network.network_address else ipaddress.ip_network(block.ip)
 
 
-def _join(event: Event, arguments: Arguments) -> Any:  # noqa: ANN401 - a text, or an object of texts
+def _join(event: Event, arguments: Arguments) -> object:
     if len(arguments) not in (1, 2):
         raise EvaluationError("join() takes a key, and a delimiter before it")
     delimiter = _text(arguments[0]).replace(r"\\,", ",") if len(arguments) > 1 else ","
@@ -162,7 +162,7 @@ def _join(event: Event, arguments: Arguments) -> Any:  # noqa: ANN401 - a text, 
     return {name: _joined_or_kept(member, delimiter) for name, member in value.items()}
 
 
-def _joined_or_kept(member: Any, delimiter: str) -> Any:  # noqa: ANN401 - any JSON
+def _joined_or_kept(member: object, delimiter: str) -> object:
     return _joined(member, delimiter) if isinstance(member, list) and None not in member else member
 
 
@@ -188,12 +188,12 @@ def _format_date_time(event: Event, arguments: Arguments) -> str:
         raise EvaluationError(f"formatDateTime(): {error}") from None
 
 
-def _moment(value: Any, meant: tzinfo, shown: tzinfo) -> datetime:  # noqa: ANN401 - any JSON
+def _moment(value: object, meant: tzinfo, shown: tzinfo) -> datetime:
     """Read milliseconds since 1970, or a time of ISO 8601; `meant` is its zone where it names none.
 
     A time with an offset, but no region, stays as it is written where both zones are the same: so it does there.
     """
-    if type(value) in (int, float):
+    if type(value) is int or type(value) is float:
         return (_EPOCH + timedelta(milliseconds=int(value))).astimezone(shown)
     iso = _ISO.fullmatch(value) if type(value) is str else None
     if iso is None:
@@ -225,9 +225,11 @@ def _substring(cut: Cut) -> Function:
     def substring(event: Event, arguments: Arguments) -> str | None:
         texts: list[str | None] = []
         for argument in _exactly(arguments, 2):
-            of_key = type(argument) is KeyArgument
-            value = event.value(argument.key) if of_key else argument
-            texts.append(None if of_key and value is None else _text(value))
+            if type(argument) is KeyArgument:
+                value = event.value(argument.key)
+                texts.append(None if value is None else _text(value))
+            else:
+                texts.append(_text(argument))
         source, delimiter = texts
         return cut(source, delimiter) if source is not None and delimiter else source
 
@@ -240,13 +242,13 @@ def _exactly(arguments: Arguments, count: int) -> Arguments:
     return arguments
 
 
-def _key(argument: Any) -> Key:  # noqa: ANN401 - any argument
+def _key(argument: object) -> Key:
     if type(argument) is not KeyArgument:
         raise EvaluationError("the function takes a key without quotes here")
     return argument.key
 
 
-def _text(value: Any) -> str:  # noqa: ANN401 - any argument
+def _text(value: object) -> str:
     if type(value) is not str:
         raise EvaluationError("the function takes a text here")
     return value

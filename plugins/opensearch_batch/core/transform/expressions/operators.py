@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 
@@ -17,8 +16,8 @@ from opensearch_batch.core.transform.events.event import MISSING, Event, Key
 from opensearch_batch.core.transform.events.java_pattern import compile_java_pattern
 from opensearch_batch.core.transform.events.java_values import EvaluationError
 
-Evaluate = Callable[[Event], Any]
-Binary = Callable[[Any, Any], Any]
+Evaluate = Callable[[Event], object]
+Binary = Callable[[object, object], object]
 _TYPES_BY_FIRST_BYTE = {
     ord("["): "array",
     ord("{"): "map",
@@ -32,7 +31,7 @@ _TYPES = {list: "array", dict: "map", str: "string", bool: "boolean"}
 def reader(key: Key) -> Evaluate:
     """Return what reads the value at a key, None for nothing."""
 
-    def read(event: Event) -> Any:  # noqa: ANN401 - any JSON
+    def read(event: Event) -> object:
         try:
             return java.operand(event.value(key))
         except msgspec.DecodeError as error:
@@ -54,18 +53,18 @@ def type_at(event: Event, key: Key) -> str | None:
     if type(value) is float:
         # A 32-bit float, which is neither "double" nor "big_decimal".
         return "float"
-    return "integer" if java.INT_MIN <= value <= java.INT_MAX else "long"
+    return "integer" if type(value) is int and java.INT_MIN <= value <= java.INT_MAX else "long"
 
 
-def _both(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+def _both(left: object, right: object) -> bool:
     return left is True and right is True
 
 
-def _either(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
+def _either(left: object, right: object) -> bool:
     return type(left) is bool and type(right) is bool and (left or right)
 
 
-def _matches(left: Any, right: Any) -> bool | None:  # noqa: ANN401 - any JSON
+def _matches(left: object, right: object) -> bool | None:
     """Say whether a pattern matches a whole text; None where one of them is no text or the pattern none."""
     if type(left) is not str or type(right) is not str:
         return None
@@ -75,8 +74,8 @@ def _matches(left: Any, right: Any) -> bool | None:  # noqa: ANN401 - any JSON
         return None
 
 
-def _is_in(left: Any, right: Any) -> bool:  # noqa: ANN401 - any JSON
-    return type(left) not in (list, dict) and java.tagged(left) in right
+def _is_in(left: object, right: object) -> bool:
+    return isinstance(right, frozenset) and type(left) not in (list, dict) and java.tagged(left) in right
 
 
 OPERATORS: Mapping[str, Binary] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -167,7 +167,7 @@ def key_or_none(text: str) -> Key | None:
         return None
 
 
-def plain(node: Node) -> Any:  # noqa: ANN401 - any JSON
+def plain(node: Node) -> object:
     """Return a node as a plain value, None for nothing.
 
     Raises:

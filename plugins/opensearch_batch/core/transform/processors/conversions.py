@@ -48,7 +48,7 @@ def _fits(number: int, bits: int) -> bool:
     return -(1 << (bits - 1)) <= number < 1 << (bits - 1)
 
 
-def _to_integer(value: Any) -> int:  # noqa: ANN401 - any JSON
+def _to_integer(value: object) -> int:
     if isinstance(value, str):
         return whole(value, INT_BITS)
     # The original refuses a double, and an integer of more than 32 bits, rather than cut it.
@@ -57,7 +57,7 @@ def _to_integer(value: Any) -> int:  # noqa: ANN401 - any JSON
     raise _unsupported(value, "integer")
 
 
-def _to_long(value: Any) -> int:  # noqa: ANN401 - any JSON
+def _to_long(value: object) -> int:
     if isinstance(value, str):
         return whole(value, LONG_BITS)
     if isinstance(value, float):
@@ -67,7 +67,7 @@ def _to_long(value: Any) -> int:  # noqa: ANN401 - any JSON
     raise _unsupported(value, "long")
 
 
-def _to_double(value: Any) -> float:  # noqa: ANN401 - any JSON
+def _to_double(value: object) -> float:
     if isinstance(value, str):
         return double(value)
     if isinstance(value, int | float):
@@ -78,13 +78,13 @@ def _to_double(value: Any) -> float:  # noqa: ANN401 - any JSON
     raise _unsupported(value, "double")
 
 
-def _to_string(value: Any) -> str:  # noqa: ANN401 - any JSON
+def _to_string(value: object) -> str:
     if isinstance(value, str | int | float):
         return text_of(value)
     raise _unsupported(value, "string")
 
 
-def _to_boolean(value: Any) -> bool:  # noqa: ANN401 - any JSON
+def _to_boolean(value: object) -> bool:
     if isinstance(value, str):
         return value.lower() == "true"
     if isinstance(value, int | float):
@@ -92,7 +92,7 @@ def _to_boolean(value: Any) -> bool:  # noqa: ANN401 - any JSON
     raise _unsupported(value, "boolean")
 
 
-def _to_big_decimal(value: Any, scale: int) -> msgspec.Raw:  # noqa: ANN401 - any JSON
+def _to_big_decimal(value: object, scale: int) -> msgspec.Raw:
     """Return the text of a decimal number with `scale` places; of 0, with those it has."""
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         number = Decimal(value)

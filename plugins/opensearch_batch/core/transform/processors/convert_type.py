@@ -148,7 +148,7 @@ def _convert_member(members: dict[str, Node], name: str, convert: Convert) -> st
     return ""
 
 
-def _coercion(given: Any) -> Step:  # noqa: ANN401 - any YAML
+def _coercion(given: object) -> Step:
     try:
         options = msgspec.convert({} if given is None else given, CoerceStrings)
     except msgspec.ValidationError as error:
