@@ -1,7 +1,7 @@
-"""A `_batch_ingestion` request as a DAG: filled in as a form, or sent whole as a run's conf.
+"""Runs a `_batch_ingestion` request, entered in the form or given as a run's conf.
 
-The body of `POST /_plugins/_ml/_batch_ingestion` is a valid conf but for its `credential`: keys come from Airflow
-connections. What the schemas below refuse is refused before a run exists.
+The body of `POST /_plugins/_ml/_batch_ingestion` is a valid conf, except for its `credential`: keys come from Airflow
+connections. Airflow validates a request against the schemas below before it creates the run.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ NO_CREDENTIAL = (
     "no credential is taken: Airflow would store it. Name the Airflow connections that hold the keys: "
     "aws_conn_id for S3, openai_conn_id for OpenAI"
 )
-# The schemas' own descriptions stand in what Airflow answers to a refused run.
+# Airflow quotes the descriptions of the schemas when it refuses a run.
 REMOTE = "A DAG reads from S3 and from OpenAI; files of the worker's own machine are not read."
 SOURCE = {"type": "string", "pattern": "^(s3://.+|[^/\\\\]+)$", "description": REMOTE}
 S3_PREFIX = "^s3://[^/]+"
 PATHS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 ON_MISSING = ["null", "omit", "dead_letter"]
-INDEX, WRITING, RUN = "Index", "Rows that do not fit, and where to write", "Connections and run"
-CREDENTIAL = "Keys: none here"
+INDEX, WRITING, RUN = "Index", "Rows that do not fit, and locations", "Connections and run"
+CREDENTIAL = "Credential: leave empty"
 WHOLE = "data_source as the API's JSON"
 
 with DAG(
@@ -49,40 +49,40 @@ with DAG(
             minItems=1,
             title="data_source.source",
             description=(
-                "One a line: s3://bucket/key, s3://bucket/prefix/, s3://bucket/*.jsonl.gz, or OpenAI's file-… "
-                "Several are joined by _id, and paths say which is meant: source[0].$.…"
+                "One per line: s3://bucket/key, s3://bucket/prefix/, s3://bucket/*.jsonl.gz, or a file id of OpenAI, "
+                "file-… Several are joined by _id; a path names its source: source[0].$.…"
             ),
         ),
         "field_map": Param(
             {"_id": "$._id", "text": "$.text", "lemma": "$.metadata.lemma"},
             type="object",
             additionalProperties=PATHS,
-            description_md="Field of the index → path in a row. `_id` names the document id.",
+            description_md="Field of the index → path in a row. `_id` maps the document id.",
         ),
         "ingest_fields": Param(
             None,
             type=["null", "array"],
             items={"type": "string"},
-            description="Paths kept under their own last name, one a line: $.id becomes the field id.",
+            description="Paths kept under their own last name, one per line: $.id becomes the field id.",
         ),
         "index_body": Param(
             None,
             type=["null", "object"],
             section=INDEX,
-            description="Makes the index if it is absent: its settings and mappings.",
+            description="Settings and mappings to create the index with, if it is missing.",
         ),
         "op_type": Param(
             "index",
             type="string",
             enum=["index", "create", "upsert"],
             section=INDEX,
-            description_md="`index` replaces a document, `create` leaves one that is there, `upsert` adds to it.",
+            description_md="`index` replaces a document, `create` keeps an existing one, `upsert` adds to it.",
         ),
         "load": Param(
             None,
             type=["null", "object"],
             section=INDEX,
-            description='Settings during the load, given back afterwards: {"refresh_interval": "-1"}, for example.',
+            description='Index settings during the load, restored afterwards, such as {"refresh_interval": "-1"}.',
         ),
         "on_missing": Param(
             "null",
@@ -91,21 +91,21 @@ with DAG(
             examples=ON_MISSING,
             additionalProperties={"enum": ON_MISSING},
             section=WRITING,
-            description_md="A mapped path that a row lacks: `null`, `omit` or `dead_letter`; as JSON also by field.",
+            description_md="If a row lacks a mapped path: `null`, `omit` or `dead_letter`; as JSON also by field.",
         ),
         "on_unmatched": Param(
             "index_partial",
             type="string",
             enum=["index_partial", "dead_letter", "fail"],
             section=WRITING,
-            description="With several sources: a key that one of them lacks.",
+            description="With several sources: what happens to a key that one of them lacks.",
         ),
         "dead_letters": Param(
             None,
             type=["null", "string"],
             pattern=S3_PREFIX,
             section=WRITING,
-            description="S3 prefix for rows that could not be done; below work if empty.",
+            description="S3 prefix for dead letters; below work if empty.",
         ),
         "work": Param(
             WORK,
@@ -115,23 +115,23 @@ with DAG(
             description="S3 prefix for progress, reports and dead letters.",
         ),
         "opensearch_conn_id": Param("opensearch_default", type="string", section=RUN, description="The cluster."),
-        "aws_conn_id": Param("aws_default", type="string", section=RUN, description="Keys and address of S3."),
+        "aws_conn_id": Param("aws_default", type="string", section=RUN, description="Keys and endpoint of S3."),
         "openai_conn_id": Param(
             "openai_default",
             type="string",
             section=RUN,
-            description="Type http or generic: its password is OpenAI's key. Used by openAI sources only.",
+            description="Type http or generic; its password is the OpenAI key. Used for openAI sources only.",
         ),
         "force": Param(
             default=False,
             type="boolean",
             section=RUN,
-            description="Write every document again, even where that is done.",
+            description="Write every document again, even if done before.",
         ),
         "credential": Param(
             None,
             type=["null", "object"],
-            # An error about a member's name quotes the name; one about the object would quote the keys in it.
+            # An error about a member's name quotes only the name; an error about the object would quote its keys.
             propertyNames={"const": NO_CREDENTIAL},
             section=CREDENTIAL,
             description=f"Leave this empty: {NO_CREDENTIAL}.",
@@ -146,7 +146,7 @@ with DAG(
             },
             propertyNames={"enum": ["type", "source"]},
             section=WHOLE,
-            description_md='`{"type": …, "source": […]}`; it takes the place of the two fields above.',
+            description_md='`{"type": …, "source": […]}`, instead of the two fields above.',
         ),
     },
     doc_md=__doc__,

@@ -1,4 +1,4 @@
-"""The road of include/pipelines/passages.yaml in plain Python, for people who write their own DAGs."""
+"""The stages of include/pipelines/passages.yaml in plain Python, for people who write their own DAGs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Param, task_group
+from airflow.sdk import DAG, Param, XComArg, task_group
 
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
@@ -26,7 +26,7 @@ FIELD_MAP = {"_id": "$._id", "text": "$.text", "embedding": "prediction"}
 
 with DAG(
     dag_id="example_by_hand",
-    description="prepare, batch_predict, poll, repair, ingest, reconcile, publish, made of the public operators.",
+    description="prepare, batch_predict, poll, repair, ingest, reconcile, publish, built of the public operators.",
     schedule=None,
     catchup=False,
     tags=["opensearch", "sagemaker", "example"],
@@ -57,8 +57,8 @@ with DAG(
     )
 
     @task_group(group_id="shard", prefix_group_id=False)
-    def shard(shard: Any) -> None:  # noqa: ANN401 - one of the shards prepare returned
-        """Predict one shard, wait, ingest; the next shard does not wait for this one."""
+    def shard(shard: XComArg) -> None:
+        """Predict one shard, wait, ingest; other shards do not wait for this one."""
         of_shard: dict[str, Any] = {"shard": shard, "work": WORK, "service": "sagemaker"}
         job: dict[str, Any] = {
             "model_id": "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}",

@@ -1,6 +1,6 @@
-"""One DAG per file of include/pipelines/; what is wrong with a file shows as the import error of refused_pipelines.py.
+"""One DAG for each file of include/pipelines/; refused_pipelines.py shows the errors of files as its import error.
 
-Airflow reads only files that hold the words airflow and DAG (``dag_discovery_safe_mode``), as this sentence does.
+Airflow parses only files that contain the words airflow and DAG (``dag_discovery_safe_mode``), as this one does.
 """
 
 from __future__ import annotations
@@ -11,5 +11,5 @@ from opensearch_batch.dag_factory.pipelines import pipelines
 
 PIPELINES = Path(__file__).resolve().parent.parent / "include" / "pipelines"
 
-# Not by a loop: its variable would take the place of a pipeline that is called like it.
+# Not in a loop: its variable would hide a pipeline of the same name.
 globals().update({dag.dag_id: dag for dag in pipelines(PIPELINES).dags})

@@ -1,6 +1,6 @@
-"""Holds no DAG: it fails to import, and so tells in Airflow's UI, when a file of include/pipelines/ has a mistake.
+"""Contains no DAG: it fails to import if a file of include/pipelines/ is invalid, so the Airflow UI shows the errors.
 
-An import error takes all DAGs of its file with it, so those of the other pipelines stand in pipelines.py.
+An import error removes all DAGs of a file, so the valid pipelines are in another one, pipelines.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The dead letters of a run once more, after a fix: in the index, in the field map, or in the letters themselves.
+"""Ingests the dead letters of a run again, after a fix of the index, of the field map, or of the letters themselves.
 
-What succeeds leaves the queue; what fails stays, with its new reason.
+A letter that succeeds leaves the queue; one that fails stays, with its new reason.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from opensearch_batch.operators.replay import OpenSearchReplayOperator
 
 with DAG(
     dag_id="replay",
-    description="Dead letters of an ingest, sent again after a fix.",
+    description="Ingests dead letters again after a fix.",
     schedule=None,
     catchup=False,
     tags=["opensearch", "ingest"],
@@ -22,16 +22,16 @@ with DAG(
         "queue": Param(
             type="string",
             pattern="^s3://[^/]+/.+",
-            description_md="Where they lie: `dead_letters` of the task's return value, or of its report.",
+            description_md="Location of the dead letters: `dead_letters` of the task's return value, or of its report.",
         ),
         "field_map": Param(
             None,
             type=["null", "object"],
             additionalProperties={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-            description="A mended field map; empty for the one they were made with.",
+            description="A corrected field map; if empty, the original one.",
         ),
         "opensearch_conn_id": Param("opensearch_default", type="string", description="The cluster."),
-        "aws_conn_id": Param("aws_default", type="string", description="Keys and address of S3."),
+        "aws_conn_id": Param("aws_default", type="string", description="Keys and endpoint of S3."),
     },
     doc_md=__doc__,
 ) as dag:

@@ -1,4 +1,4 @@
-"""Registers with Airflow what the package shows in the UI."""
+"""Airflow plugin: registers the links of the operators."""
 
 from __future__ import annotations
 

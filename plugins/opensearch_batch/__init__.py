@@ -1,6 +1,6 @@
 """Offline machine-learning inference and field-mapped batch ingestion for OpenSearch, as Airflow operators.
 
-The road of the data: `prepare` -> `batch_predict` -> `poll` -> `repair` -> `ingest` -> `reconcile` -> `publish`.
+Stages: `prepare` -> `batch_predict` -> `poll` -> `repair` -> `ingest` -> `reconcile` -> `publish`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m opensearch_batch`: its exit code is part of its answer."""
+"""Runs the command line: `python -m opensearch_batch`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ import sys
 from opensearch_batch.cli import main
 
 if __name__ == "__main__":
-    # What was loaded lives as long as the process: looking at it again with every full collection is work for nothing.
+    # Loaded modules live as long as the process, so full collections need not traverse them.
     gc.freeze()
     sys.exit(main(sys.argv[1:]))

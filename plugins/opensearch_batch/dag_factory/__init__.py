@@ -1,1 +1,1 @@
-"""The DAG factory: a pipeline file becomes a DAG."""
+"""The DAG factory: DAGs built of pipeline files, ours and Data Prepper's."""

@@ -1,6 +1,6 @@
-"""A pipeline of a Data Prepper file becomes one DAG: prepare; batch_predict, poll and ingest for each job; reconcile.
+"""Builds a DAG of each pipeline of a Data Prepper file: prepare; batch_predict, poll, ingest for each job; reconcile.
 
-Rows that are there without a job are brought in beside them. The file runs as it is; how often it scans is its own.
+Rows that need no job are ingested in parallel. The file is used unchanged, with its own scan schedule.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Param, task_group
+from airflow.sdk import DAG, Asset, Param, XComArg, task_group
 
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
@@ -25,7 +25,7 @@ from opensearch_batch.operators.reconcile import OpenSearchScanReconcileOperator
 from opensearch_batch.operators.scan import OpenSearchScanPrepareOperator, OpenSearchScanRowsOperator
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 
-RUNS_AT_ONCE = 16
+MAX_ACTIVE_RUNS = 16
 MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
 
 
@@ -48,9 +48,9 @@ def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
         description=f"{file.path.name}: a Data Prepper pipeline",
         schedule="@once" if scheduling is None else timedelta(seconds=scheduling.interval),
         catchup=False,
-        # What runs by itself pays by itself: a person has to switch it on.
+        # Scheduled runs cause costs, so a person has to unpause the DAG.
         is_paused_upon_creation=True,
-        max_active_runs=RUNS_AT_ONCE,
+        max_active_runs=MAX_ACTIVE_RUNS,
         tags=["opensearch", "data-prepper", *([compiled.ml.service_name] if compiled.ml else []), *file.own.tags],
         params=_form(),
         default_args={"owner": file.own.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},
@@ -66,12 +66,12 @@ def _form() -> dict[str, Param]:
         "dry_run": Param(
             default=False,
             type="boolean",
-            description="Say which objects are new and what would be done with them; take and pay nothing.",
+            description="Log which objects are new and what would be done with them; take none, submit nothing.",
         ),
         "force": Param(
             default=False,
             type="boolean",
-            description="Take every object that is there: submit (and pay for) new jobs, write every row again.",
+            description="Take every object, new or not: submit (and pay for) new jobs, write every row again.",
         ),
     }
 
@@ -92,15 +92,14 @@ def _doc(compiled: CompiledPipeline) -> str:
 
 
 def _lay_out(compiled: CompiledPipeline) -> None:
-    path, name = compiled.file.path, compiled.pipeline.name
-    here: dict[str, Any] = {"file": str(path), "pipeline": name}
-    prepare = OpenSearchScanPrepareOperator(task_id="prepare", **here)
+    origin: dict[str, Any] = {"file": str(compiled.file.path), "pipeline": compiled.pipeline.name}
+    prepare = OpenSearchScanPrepareOperator(task_id="prepare", **origin)
     reconcile = OpenSearchScanReconcileOperator(
         task_id="reconcile",
         alerts=compiled.file.own.alerts,
-        # Also of a run with a job that failed, because the others are done.
+        # Also after a job that failed: the other work items are done.
         trigger_rule="all_done",
-        **here,
+        **origin,
     )
     if followed := _assets(compiled):
         reconcile >> OpenSearchPublishOperator(
@@ -109,23 +108,23 @@ def _lay_out(compiled: CompiledPipeline) -> None:
     if compiled.ml is not None:
 
         @task_group(group_id="shard", prefix_group_id=False)
-        def shard(shard: Any) -> None:  # noqa: ANN401 - the XComArg of one shard
-            _of_shard(compiled, shard, here)
+        def shard(shard: XComArg) -> None:
+            _shard_stages(compiled, shard, origin)
 
         shard.expand(shard=prepare.output) >> reconcile
     rows = OpenSearchScanRowsOperator(task_id="rows")
     prepare >> rows
-    OpenSearchScanIngestOperator.partial(task_id="ingest_rows", **here).expand(work_item=rows.output) >> reconcile
+    OpenSearchScanIngestOperator.partial(task_id="ingest_rows", **origin).expand(work_item=rows.output) >> reconcile
 
 
 def _assets(compiled: CompiledPipeline) -> list[tuple[str, Asset]]:
-    """Return the indexes that other DAGs can follow: those that the file names, with their hosts."""
-    named = [sink for _, sink in compiled.pipeline.sinks if isinstance(sink, OpenSearchSink) and "{" not in sink.index]
+    """Return the indexes with a fixed name, and their assets, which other DAGs can follow."""
+    fixed = [sink for _, sink in compiled.pipeline.sinks if isinstance(sink, OpenSearchSink) and "{" not in sink.index]
     own = compiled.file.own.connections.opensearch
-    return [(sink.index, index_asset(own or address_of(sink.hosts[0]).host, sink.index)) for sink in named]
+    return [(sink.index, index_asset(own or address_of(sink.hosts[0]).host, sink.index)) for sink in fixed]
 
 
-def _of_shard(compiled: CompiledPipeline, shard: Any, here: dict[str, Any]) -> None:  # noqa: ANN401 - the XComArg of one shard
+def _shard_stages(compiled: CompiledPipeline, shard: XComArg, origin: dict[str, Any]) -> None:
     ml, path, name = compiled.ml, compiled.file.path, compiled.pipeline.name
     assert ml is not None  # noqa: S101 - only ml_inference makes jobs
     shared: dict[str, Any] = {
@@ -145,4 +144,4 @@ def _of_shard(compiled: CompiledPipeline, shard: Any, here: dict[str, Any]) -> N
     )
     own = compiled.file.own
     ended = OpenSearchMLTaskSensor(task_id="poll", poll_every_s=own.poll_every_s, deadline_s=own.deadline_s, **shared)
-    submitted >> ended >> OpenSearchScanIngestOperator(task_id="ingest", work_item=shard, poll="poll", **here)
+    submitted >> ended >> OpenSearchScanIngestOperator(task_id="ingest", work_item=shard, poll="poll", **origin)

@@ -1,6 +1,6 @@
-"""What "Trigger" asks for: the pipeline's own values, typed, and checked by Airflow before a run exists.
+"""The form of a manual run: the pipeline's values, typed, which Airflow validates before it creates the run.
 
-A run that starts by itself has the same values.
+A scheduled run has the same values.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeVar
 
 from airflow.sdk import Param
 
@@ -16,18 +16,19 @@ from opensearch_batch.core.ingest.request import INDEX_NAME_PATTERN
 from opensearch_batch.core.pipeline.rules import is_template, template_of
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 
+T = TypeVar("T")
 RUN = "This run"
 
 
 def form_of(spec: PipelineSpec) -> dict[str, Param]:
-    """Return the form's fields with the pipeline's values."""
+    """Return the fields of the form, with the pipeline's values as defaults."""
     uri = spec.source.uri
-    dated = " As it stands here it is filled in with the run's own date or partition." if is_template(uri) else ""
+    dated = " The default is rendered with the run's date or partition." if is_template(uri) else ""
     return {
         "source": Param(
             uri,
             type="string",
-            # What is typed is taken as it is; only the pipeline's own text is a template.
+            # Only the default is a template; what a person enters is not rendered.
             pattern=rf"^(s3://[^/{{}}][^{{}}]*|{re.escape(uri)})$",
             description_md=f"An S3 prefix, or one object: `s3://bucket/prefix/`.{dated}",
         ),
@@ -41,43 +42,47 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
             spec.batch_predict.service,
             type="string",
             enum=list(spec.batch_predict.models),
-            description_md="Who predicts; `batch_predict.instead` of the pipeline's file adds others.",
+            description_md="The AI service; `batch_predict.instead` of the pipeline file adds others.",
         ),
         "max_records": Param(
             None,
             type=["null", "integer"],
             minimum=1,
             section=RUN,
-            description="Take only so many records, from the first object on: for a trial. All of them if empty.",
+            description="For a trial: how many records to take, from the first object on; all if empty.",
         ),
         "dry_run": Param(
             default=False,
             type="boolean",
             section=RUN,
-            description="Check everything and say which shards and jobs there would be; write and pay nothing.",
+            description="Check everything and log which shards and jobs there would be; write nothing, submit nothing.",
         ),
         "force": Param(
             default=False,
             type="boolean",
             section=RUN,
-            description="Submit (and pay for) new batch jobs and write every document again, even where that is done.",
+            description="Submit (and pay for) new batch jobs and write every document again, even if done before.",
         ),
     }
 
 
 def source_of(spec: PipelineSpec) -> str:
-    """Return the template that prepare reads the source from: the form's text, or the pipeline's own filled in."""
+    """Return the template of the source: the form's text, or the pipeline's own, rendered."""
     uri = spec.source.uri
     if not is_template(uri):
         return "{{ params.source }}"
-    own, typed = template_of(uri), "{{ params.source }}"
-    return f"{{% if params.source == {_quoted(uri)} %}}{own}{{% else %}}{typed}{{% endif %}}"
+    own, entered = template_of(uri), "{{ params.source }}"
+    return f"{{% if params.source == {_quoted(uri)} %}}{own}{{% else %}}{entered}{{% endif %}}"
 
 
-def of_service(own: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - what the values are, or a template
-    """Return what depends on the service the form chooses: the value, or the template of its text.
+def of_service(own: str, values: Mapping[str, T]) -> T | str:
+    """Return the value for the service that the form names: the value itself if all are equal, else a template.
 
-    Objects become JSON texts there, which `stage.chosen` reads.
+    Objects become JSON texts in the template, which `operators.base.rendered` parses.
+
+    Args:
+        own: the pipeline's own service.
+        values: by service.
     """
     if all(value == values[own] for value in values.values()):
         return values[own]
@@ -88,5 +93,5 @@ def of_service(own: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401 - wh
 
 
 def _quoted(text: str) -> str:
-    """Return a text as Jinja writes one; braces in it would start a template of their own in nobody's eyes but ours."""
+    """Return a text as a Jinja string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

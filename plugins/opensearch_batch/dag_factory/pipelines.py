@@ -1,20 +1,22 @@
-"""A pipeline file becomes one DAG: prepare; batch_predict, poll, repair and ingest for each shard; reconcile; publish.
+"""Builds a DAG of a pipeline file: prepare; batch_predict, poll, repair, ingest for each shard; reconcile; publish.
 
-Read by Airflow's parser every few seconds, so only the spec is loaded here.
+Airflow parses DAG files every few seconds, so only the spec is loaded here.
 """
 
 from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from airflow.sdk import DAG, task_group
+from airflow.sdk import DAG, XComArg, task_group
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
+from opensearch_batch.core.pipeline.spec import ModelOf
 from opensearch_batch.dag_factory.forms import form_of, of_service, source_of
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
 from opensearch_batch.notifications.alerts import failure_notifier
@@ -27,51 +29,53 @@ from opensearch_batch.operators.repair import OpenSearchRepairOperator
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 from opensearch_batch.services.registry import adapter_of
 
-# Keys that a pipeline file of ours has, and those that say that it may be Data Prepper's all the same.
+# Keys that only a pipeline file of ours has, and keys that a Data Prepper file must have one of.
 _OURS = re.compile(rb"^(?:work|batch_predict|ingest)\s*:", re.MULTILINE)
-_PERHAPS_NOT = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
+_MAYBE_DATA_PREPPER = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
+T = TypeVar("T")
 MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
 
 
 class Pipelines(NamedTuple):
-    """What the files of a folder became: DAGs, and the reasons why some of them are none."""
+    """The DAGs of a folder's files, and an error for each file without one."""
 
     dags: list[DAG]
     refused: list[ConfigError]
 
 
 def pipelines(folder: Path) -> Pipelines:
-    """Return the DAGs of all files in a folder; a file with a mistake takes no other one with it."""
-    found = Pipelines([], [])
+    """Return the DAGs of all files in a folder; an error in one file does not affect the others."""
+    result = Pipelines([], [])
     files: dict[str, Path] = {}
     for path in pipeline_files(folder):
         try:
             for dag in _dags(path):
                 _refuse_name(path, dag.dag_id, files.setdefault(dag.dag_id, path))
-                found.dags.append(dag)
+                result.dags.append(dag)
         except ConfigError as error:
-            found.refused.append(error)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one file, the others have their DAGs
-            found.refused.append(_unforeseen(path, error))
-    return found
+            result.refused.append(error)
+        except Exception as error:  # noqa: BLE001 - no error in one file may affect the others
+            result.refused.append(_unexpected(path, error))
+    return result
 
 
-def _unforeseen(path: Path, error: Exception) -> ConfigError:
-    """Return a refusal without the error's own text, which may have a secret of the file in it."""
-    at = traceback.extract_tb(error.__traceback__)[-1]
+def _unexpected(path: Path, error: Exception) -> ConfigError:
+    """Return an error without the text of the original one, which may quote a secret of the file."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    location = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
     return ConfigError(
-        f"{path}:1 no DAG can be made of it ({type(error).__name__} in {Path(at.filename).name}:{at.lineno}); "
-        f"ask python -m opensearch_batch check {path}, and mend the file or take it away"
+        f"{path}:1 cannot build a DAG of this file ({location}); "
+        f"run python -m opensearch_batch check {path}, then correct or remove the file"
     )
 
 
 def _refuse_name(path: Path, name: str, first: Path) -> None:
     if first != path:
-        raise ConfigError(f"{path}:1 {name}: {first} has a pipeline of this name; rename one")
+        raise ConfigError(f"{path}:1 {name}: {first} has a pipeline of the same name; rename one")
 
 
 def _dags(path: Path) -> list[DAG]:
-    """Return the DAGs of a file; what reads Data Prepper's is loaded only for one that cannot be ours."""
+    """Return the DAGs of a file; the parser of Data Prepper files is loaded only if the file may be one."""
     if is_surely_ours(path):
         return [pipeline_dag(path)]
     from opensearch_batch.core.data_prepper.file.pipelines import is_data_prepper
@@ -81,31 +85,31 @@ def _dags(path: Path) -> list[DAG]:
 
 
 def is_surely_ours(path: Path) -> bool:
-    """Say whether a file can be none of Data Prepper's; one that cannot be read is told as ours."""
+    """Whether a file cannot be a Data Prepper file; a file that cannot be read counts as ours."""
     try:
         content = path.read_bytes()
     except OSError:
         return True
-    return _OURS.search(content) is not None and _PERHAPS_NOT.search(content) is None
+    return _OURS.search(content) is not None and _MAYBE_DATA_PREPPER.search(content) is None
 
 
 def pipeline_dag(path: Path) -> DAG:
     """Return the DAG of one pipeline file; the file's stem is the DAG's id.
 
     Raises:
-        ConfigError: the file, or a file it names, says something a pipeline cannot.
+        ConfigError: the file, or a file it names, is invalid.
     """
     file = PipelineFile(path, adapter_of)
     spec = file.spec
     schedule = schedule_of(file.name, spec)
     with DAG(
         dag_id=file.name,
-        # Only the file that names it as its own gives it to Airflow.
+        # Only a DAG file that assigns it to a global registers it.
         auto_register=False,
         description=spec.description,
         schedule=schedule,
         catchup=False,
-        # What runs by itself pays by itself: a person has to switch it on.
+        # Scheduled runs cause costs, so a person has to unpause the DAG.
         is_paused_upon_creation=None if schedule is None else True,
         tags=["opensearch", *spec.batch_predict.models, *spec.tags],
         params=form_of(spec),
@@ -128,7 +132,7 @@ def _doc(file: PipelineFile) -> str:
 
 
 class _Stages:
-    """The stages of one pipeline, in the DAG that is being made."""
+    """The stages of one pipeline, in the DAG that is being built."""
 
     def __init__(self, file: PipelineFile) -> None:
         spec = file.spec
@@ -142,18 +146,18 @@ class _Stages:
         }
         self._terms: dict[str, Any] = {
             "model_id": MODEL_ID,
-            "parameters": self._of_model("parameters"),
+            "parameters": self._of_model(lambda model: model.parameters),
             "inputs": spec.batch_predict.inputs,
             "max_jobs_in_flight": spec.batch_predict.max_jobs_in_flight,
             "retry_time_window_s": spec.batch_predict.retry_time_window_s,
             "retry_interval_s": spec.batch_predict.retry_interval_s,
         }
-        self._watch: dict[str, Any] = {
+        self._polling: dict[str, Any] = {
             "poll_every_s": spec.batch_predict.poll_every_s,
             "poll_at_most_s": spec.batch_predict.poll_at_most_s,
             "deadline_s": spec.batch_predict.deadline_s,
         }
-        self._written: dict[str, Any] = {
+        self._documents: dict[str, Any] = {
             "index": "{{ params.index }}",
             "field_map": spec.field_map,
             "ingest_fields": spec.ingest.ingest_fields,
@@ -161,40 +165,37 @@ class _Stages:
             "routing": spec.ingest.routing,
         }
 
-    @property
-    def _own(self) -> dict[str, str]:
-        return {"index": self._spec.ingest.index, "service": self._spec.batch_predict.service}
-
     def lay_out(self) -> None:
-        """Make the tasks."""
+        """Create the tasks."""
         prepare = self._prepare()
 
         @task_group(group_id="shard", prefix_group_id=False)
-        def shard(shard: Any) -> None:  # noqa: ANN401 - the XComArg of one shard
-            self._of_shard(shard)
+        def shard(shard: XComArg) -> None:
+            self._shard_stages(shard)
 
-        work, of_cluster = self._spec.work, self._spec.connections
+        work, connections = self._spec.work, self._spec.connections
         reconcile = OpenSearchReconcileOperator(
             task_id="reconcile",
             work=work,
             retention_days=self._spec.retention_days,
             alerts=self._spec.alerts,
-            aws_conn_id=of_cluster.aws,
-            ai_conn_id=of_cluster.ai,
-            # repair and ingest are skipped where there was nothing to do.
+            aws_conn_id=connections.aws,
+            ai_conn_id=connections.ai,
+            # repair and ingest may be skipped.
             trigger_rule="none_failed",
         )
         publish = OpenSearchPublishOperator(
             task_id="publish",
             index="{{ params.index }}",
             work=work,
-            aws_conn_id=of_cluster.aws,
-            outlets=[index_asset(of_cluster.opensearch, self._spec.ingest.index)],
+            aws_conn_id=connections.aws,
+            outlets=[index_asset(connections.opensearch, self._spec.ingest.index)],
         )
         shard.expand(shard=prepare.output) >> reconcile >> publish
 
     def _prepare(self) -> OpenSearchPrepareOperator:
         spec = self._spec
+        own = {"index": spec.ingest.index, "service": spec.batch_predict.service}
         return OpenSearchPrepareOperator(
             task_id="prepare",
             source=source_of(spec),
@@ -203,39 +204,39 @@ class _Stages:
             source_format=spec.source.format,
             passthrough=not spec.source.prepare,
             on_empty=spec.source.on_empty,
-            watched=self._own if spec.when.new_objects else None,
+            watched=own if spec.when.new_objects else None,
             limit="{{ params.max_records or '' }}",
             index_body=self._file.body("ingest", "index_body"),
-            model_id=self._of_model("model_id"),
-            stack=self._of_model("stack"),
+            model_id=self._of_model(lambda model: model.model_id),
+            stack=self._of_model(lambda model: model.stack),
             connector=self._by_service(self._connectors()),
-            values=self._of_model("values"),
-            parameters=self._of_model("parameters"),
+            values=self._of_model(lambda model: model.values),
+            parameters=self._of_model(lambda model: model.parameters),
             inputs=spec.batch_predict.inputs,
             dimension=spec.batch_predict.dimension,
             max_records=spec.shard.max_records,
             max_bytes=spec.shard.max_bytes,
-            **self._written,
+            **self._documents,
             **self._shared,
         )
 
-    def _of_shard(self, shard: Any) -> None:  # noqa: ANN401 - the XComArg of one shard
+    def _shard_stages(self, shard: XComArg) -> None:
         ingest = self._spec.ingest
-        watched = {name: value for name, value in self._shared.items() if name != "work"}
+        without_work = {name: value for name, value in self._shared.items() if name != "work"}
         submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", shard=shard, **self._terms, **self._shared)
-        ended = OpenSearchMLTaskSensor(task_id="poll", **self._watch, **watched)
+        ended = OpenSearchMLTaskSensor(task_id="poll", **self._polling, **without_work)
         repaired = OpenSearchRepairOperator(
             task_id="repair",
             shard=shard,
             rounds=self._spec.batch_predict.repair_rounds,
             **self._terms,
-            **self._watch,
+            **self._polling,
             **self._shared,
         )
         ingested = OpenSearchBatchIngestOperator(
             task_id="ingest",
             shard=shard,
-            # repair is skipped where nothing failed; a failed poll still ends the shard.
+            # repair may be skipped; a failed poll still ends the shard.
             trigger_rule="none_failed",
             when=ingest.when,
             op_type=ingest.op_type,
@@ -247,21 +248,19 @@ class _Stages:
             max_body_bytes=ingest.max_body_bytes,
             max_in_flight=ingest.max_in_flight,
             compress=ingest.compress,
-            **self._written,
+            **self._documents,
             **self._shared,
         )
         submitted >> ended >> repaired >> ingested
 
     def _connectors(self) -> dict[str, Any]:
         predict = self._spec.batch_predict
-        found = {predict.service: self._file.body("batch_predict", "connector")}
-        found |= {name: self._file.body("batch_predict", "instead", name, "connector") for name in predict.instead}
-        return {name: without_credential(body) for name, body in found.items()}
+        bodies = {predict.service: self._file.body("batch_predict", "connector")}
+        bodies |= {name: self._file.body("batch_predict", "instead", name, "connector") for name in predict.instead}
+        return {name: without_credential(body) for name, body in bodies.items()}
 
-    def _of_model(self, member: str) -> Any:  # noqa: ANN401 - a text, an object, or the template of either
-        return self._by_service(
-            {name: getattr(model, member) for name, model in self._spec.batch_predict.models.items()}
-        )
+    def _of_model(self, value: Callable[[ModelOf], T]) -> T | str:
+        return self._by_service({name: value(model) for name, model in self._spec.batch_predict.models.items()})
 
-    def _by_service(self, values: dict[str, Any]) -> Any:  # noqa: ANN401 - as above
+    def _by_service(self, values: dict[str, T]) -> T | str:
         return of_service(self._spec.batch_predict.service, values)

@@ -1,22 +1,22 @@
-"""When a pipeline runs by itself, in Airflow's terms."""
+"""The schedule of a pipeline as Airflow timetables and assets."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from airflow.sdk import Asset, AssetWatcher, CronDataIntervalTimetable, CronPartitionTimetable
 
 from opensearch_batch.core.pipeline.spec import NewObjects, PipelineSpec
 from opensearch_batch.triggers.new_objects import NewObjectsTrigger
 
-# Partition and date of a run are those of the period that ended with its start: a nightly run reads yesterday.
+# Partition and date of a run are those of the period that ends when it starts: a nightly run reads yesterday.
 PERIOD_BEFORE = -1
-# Of a scheme of one's own Airflow asks no provider; it would load all of them to ask, boto3 included.
-OWN = "x-"
+# For a scheme of a provider, Airflow would load all providers to find its normalizer, boto3 included.
+OWN_SCHEME = "x-"
 
 
-def schedule_of(name: str, spec: PipelineSpec) -> Any:  # noqa: ANN401 - what a DAG takes: timetable, assets or None
-    """Return what a DAG of this name takes as its schedule."""
+def schedule_of(
+    name: str, spec: PipelineSpec
+) -> CronDataIntervalTimetable | CronPartitionTimetable | list[Asset] | None:
+    """Return the schedule of the DAG of this name."""
     when = spec.when
     if when.cron:
         return CronDataIntervalTimetable(when.cron, timezone=when.timezone)
@@ -25,17 +25,17 @@ def schedule_of(name: str, spec: PipelineSpec) -> Any:  # noqa: ANN401 - what a 
             when.partitions, timezone=when.timezone, run_offset=PERIOD_BEFORE, key_format=when.key_format
         )
     if when.new_objects:
-        return [_watched(name, spec, when.new_objects)]
+        return [_watched_source(name, spec, when.new_objects)]
     return [Asset(uri) for uri in when.assets] or None
 
 
 def index_asset(opensearch_conn_id: str, index: str) -> Asset:
-    """Return the asset that an index is to those who follow it."""
-    return Asset(f"{OWN}opensearch://{opensearch_conn_id}/{index}")
+    """Return the asset of an index, which other DAGs can follow."""
+    return Asset(f"{OWN_SCHEME}opensearch://{opensearch_conn_id}/{index}")
 
 
-def _watched(name: str, spec: PipelineSpec, new: NewObjects) -> Asset:
-    """Return the source as an asset that has news when its objects change."""
+def _watched_source(name: str, spec: PipelineSpec, new: NewObjects) -> Asset:
+    """Return the source as an asset with an event whenever its objects change."""
     trigger = NewObjectsTrigger(
         uri=spec.source.uri,
         work=spec.work,
@@ -46,6 +46,6 @@ def _watched(name: str, spec: PipelineSpec, new: NewObjects) -> Asset:
         poll_every_s=new.poll_every_s,
         sqs=new.sqs,
     )
-    # Not by its URI alone: another pipeline may watch the same prefix with other globs.
+    # With a name, because another pipeline may watch the same prefix with other globs.
     watcher = AssetWatcher(name=f"{name} objects", trigger=trigger)
-    return Asset(name=f"{name} source", uri=f"{OWN}{spec.source.uri}", watchers=[watcher])
+    return Asset(name=f"{name} source", uri=f"{OWN_SCHEME}{spec.source.uri}", watchers=[watcher])

@@ -1,1 +1,1 @@
-"""Hooks: Airflow connections become clients here and nowhere else."""
+"""Hooks: clients made of Airflow connections, which nothing else resolves."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
@@ -50,11 +50,6 @@ def _api(entry: AiService, aws_conn_id: str, ai_conn_id: str | None) -> Api:
     if isinstance(found, AwsConnection):
         return aws_client(found.api, aws_conn_id)
     return found.api(*_key(ai_conn_id or found.conn_id))
-
-
-def cloudformation(aws_conn_id: str) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
-    """Return a client of CloudFormation."""
-    return aws_client("cloudformation", aws_conn_id)
 
 
 def _key(conn_id: str) -> tuple[str, str | None]:

@@ -28,7 +28,7 @@ def object_storage(aws_conn_id: str = AWS_CONN_ID) -> S3Objects:
     return S3Objects(client)
 
 
-def aws_client(name: str, aws_conn_id: str = AWS_CONN_ID) -> BaseClient:
+def aws_client(name: str, aws_conn_id: str = AWS_CONN_ID) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
     """Return a client of one of AWS's services.
 
     Raises:

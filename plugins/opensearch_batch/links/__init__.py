@@ -1,1 +1,1 @@
-"""Links that the UI shows on a task."""
+"""Links that the Airflow UI shows on a task."""

@@ -1,30 +1,29 @@
-"""Links that Airflow's UI shows on a task; each is made in the worker from what the operator knows by then."""
+"""Links that the Airflow UI shows on a task; the operator stores their URLs in attributes while it runs."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow.sdk import BaseOperatorLink
+from airflow.sdk import BaseOperator, BaseOperatorLink
+from airflow.sdk.types import TaskInstanceKey
 
 
 class _Link(BaseOperatorLink):
-    """A link whose address the operator keeps in an attribute; empty until it is known."""
+    """Base of the links: the URL is an attribute of the operator, empty until it is known."""
 
     name = ""
     attribute = ""
 
     @property
     def xcom_key(self) -> str:
-        """Return the XCom the link travels in."""
+        """Return the XCom key of the URL."""
         return self.attribute.replace("_url", "_link")
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002, ANN401 - Airflow's signature
-        """Return the address."""
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002 - Airflow's signature
+        """Return the URL."""
         return getattr(operator, self.attribute, None) or ""
 
 
 class MLTaskLink(_Link):
-    """The batch job as ML Commons sees it: ``GET /_plugins/_ml/tasks/<task_id>``."""
+    """The batch job in ML Commons: ``GET /_plugins/_ml/tasks/<task_id>``."""
 
     name = "ML Commons task"
     attribute = "ml_task_url"
@@ -38,7 +37,7 @@ class IndexLink(_Link):
 
 
 class DeadLettersLink(_Link):
-    """Where the dead letters lie: in Amazon's console, or the listing of another store."""
+    """The dead letters: in Amazon's console, or the listing of another store."""
 
     name = "Dead letters"
     attribute = "dead_letters_url"

@@ -1,1 +1,1 @@
-"""Notifications: who is told when a run fails or leaves dead letters."""
+"""Notifications: alerts by mail and by POST."""

@@ -1,1 +1,1 @@
-"""Operators: one module a stage."""
+"""Operators: one module for each stage, thin over core."""

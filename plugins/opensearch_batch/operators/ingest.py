@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from airflow.sdk import BaseOperator, Context
+from airflow.sdk import BaseOperator, Context, XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, OpType
@@ -119,7 +119,7 @@ class OpenSearchBatchIngestOperator(IngestOperator):
     def __init__(
         self,
         *,
-        shard: Any,  # noqa: ANN401 - a shard, or the XComArg of one
+        shard: Mapping[str, Any] | XComArg,
         work: str,
         service: str,
         index: str,
@@ -225,7 +225,7 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
     def __init__(
         self,
         *,
-        work_item: Any,  # noqa: ANN401 - a shard, an id, or the XComArg of one
+        work_item: Mapping[str, Any] | str | XComArg,
         poll: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - the arguments of ScanOperator
     ) -> None:
@@ -240,7 +240,8 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
 
         compiled, store, run_key = self._compiled(), self._store(), run_key_of(context)
         manifest = load_manifest(store, compiled.layout.manifest(run_key), ScanManifest)
-        work_item = manifest.work_item(self.work_item if isinstance(self.work_item, str) else self.work_item["id"])
+        item = self.work_item
+        work_item = manifest.work_item(item if isinstance(item, str) else msgspec.convert(item, Shard).id)
         result = self._work_item_ingest(compiled, run_key, manifest.at).run(
             work_item, self._answered(compiled, context), force=is_forced(context)
         )

@@ -27,8 +27,8 @@ from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.core.types.vector_field import VectorField
-from opensearch_batch.hooks.ai_services import ai_credential, cloudformation
-from opensearch_batch.hooks.aws import connector_credential, object_storage
+from opensearch_batch.hooks.ai_services import ai_credential
+from opensearch_batch.hooks.aws import aws_client, connector_credential, object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink
@@ -60,7 +60,7 @@ class PrepareOperator(BaseOperator):
         """Implement in a subclass: return the shards of this run, none in a dry run."""
         raise NotImplementedError
 
-    def _push(self, context: Context, uri: str, manifest: Manifest | ScanManifest, **more: Any) -> None:  # noqa: ANN401 - JSON
+    def _push(self, context: Context, uri: str, manifest: Manifest | ScanManifest, **more: object) -> None:
         """Push the XCom `run`, which later stages read: the last step, because it also means success."""
         context["ti"].xcom_push(key="run", value={"manifest": uri, "model_id": manifest.model_id, **more})
 
@@ -295,7 +295,9 @@ class OpenSearchPrepareOperator(PrepareOperator):
     def _model(self, *, dry_run: bool) -> Model:
         """Return the model; create it from the connector, except in a dry run."""
         ml = OpenSearchMLHook(self.opensearch_conn_id).ml
-        model_id = self.model_id or (self.stack and model_of_stack(cloudformation(self.aws_conn_id), self.stack))
+        model_id = self.model_id
+        if not model_id and self.stack:
+            model_id = model_of_stack(aws_client("cloudformation", self.aws_conn_id), self.stack)
         if model_id:
             return ml.model(model_id)
         connector, values = rendered(self.connector), rendered(self.values)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from airflow.sdk import BaseOperator, Context
+from airflow.sdk import BaseOperator, Context, XComArg
 
 from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.contract import ServiceAdapter
@@ -194,7 +194,7 @@ class JobOperator(BaseOperator):
     def __init__(
         self,
         *,
-        shard: Any,  # noqa: ANN401 - a shard, or the XComArg of one
+        shard: Mapping[str, Any] | XComArg,
         work: str,
         service: str,
         model_id: str,

@@ -1,1 +1,1 @@
-"""Sensors."""
+"""Sensors: the stage poll."""

@@ -1,1 +1,1 @@
-"""Triggers: what waits in the triggerer."""
+"""Triggers: the waits of deferred tasks, in the triggerer."""

@@ -1,9 +1,8 @@
-"""Tells Airflow when objects come to a source or change there: by listing it, or by the events of its bucket.
+"""Trigger that fires when objects of a source are added or changed: it lists the source, or reads its bucket's events.
 
-What counts is what was prepared. As long as the source is not as a run last prepared it, there is news, and Airflow is
-told again: if nobody listened (the DAG was paused, a process died), nothing is lost. A queue only says when to look;
-its messages are deleted when a run has prepared what they were about. At worst a run starts twice, and the second finds
-the work done.
+The listing is compared with what a run last prepared. While they differ the trigger fires again from time to time, so
+no change is lost while the DAG is paused or a process dies. A queue only tells when to list; its messages are deleted
+when a run has prepared their objects. At worst a run starts twice, and the second finds the work done.
 """
 
 from __future__ import annotations
@@ -27,18 +26,17 @@ from opensearch_batch.hooks.job_handle import shared_object_storage
 from opensearch_batch.hooks.shared_clients import shared_client
 
 TRIGGER = "opensearch_batch.triggers.new_objects.NewObjectsTrigger"
-# Airflow is told again after so long: soon where nobody listened, later where a run is at it, or could not do it.
-AGAIN_S = {"unheard": 60.0, "begun": 3600.0}
-# Of a queue; more are fetched in the next round.
-MESSAGES = 10
-MAX_ROUNDS = 100
+# When to fire again: soon if no run began, later if one is at work or failed.
+REPEAT_AFTER_S = {"unheard": 60.0, "begun": 3600.0}
+# SQS returns at most so many messages in one response.
+MAX_MESSAGES = 10
+MAX_RESPONSES = 100
 
 
 class NewObjectsTrigger(BaseEventTrigger):
-    """Fires when a source is not as a run last prepared it.
+    """Fires when the objects of a source differ from those that a run last prepared.
 
-    The event says which source. What a run then does is up to the objects: all of them are prepared, and those that
-    are done cost nothing.
+    The event names the source. The run prepares all of its objects; those that are done cost nothing.
 
     Args:
         uri: S3 prefix, or an object.
@@ -47,8 +45,8 @@ class NewObjectsTrigger(BaseEventTrigger):
         include: globs, as in `prepare`.
         exclude: globs, as in `prepare`.
         aws_conn_id: the object storage, and the queue.
-        poll_every_s: how often it is looked.
-        sqs: URL of a queue that gets the bucket's events; the source is listed only then.
+        poll_every_s: interval between two listings, or two reads of the queue.
+        sqs: URL of a queue that receives the bucket's events; the source is listed only after one.
     """
 
     def __init__(
@@ -79,30 +77,30 @@ class NewObjectsTrigger(BaseEventTrigger):
         return TRIGGER, {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look again and again; a store that is away is looked at in the next round."""
-        told, told_at, first = "", 0.0, True
+        """Poll for ever; an error is logged and retried at the next poll."""
+        fired, fired_at, is_first = "", 0.0, True
         while True:
             try:
-                news, state = await asyncio.to_thread(self._look, always=first)
+                news, state = await asyncio.to_thread(self._poll, always=is_first)
             except BatchError as error:
                 self.log.warning("%s", error)
                 news, state = "none", ""
             else:
-                first = False
-            if news != "none" and (state != told or time.monotonic() >= told_at + AGAIN_S[news]):
-                told, told_at = state, time.monotonic()
+                is_first = False
+            if news != "none" and (state != fired or time.monotonic() >= fired_at + REPEAT_AFTER_S[news]):
+                fired, fired_at = state, time.monotonic()
                 yield TriggerEvent({"uri": self.uri})  # type: ignore[no-untyped-call] # Airflow's own
             await asyncio.sleep(self.poll_every_s)
 
-    def _look(self, *, always: bool) -> tuple[News, str]:
-        """Return what runs know of the source as it is now, and a digest of that.
+    def _poll(self, *, always: bool) -> tuple[News, str]:
+        """Return whether a run prepared the present state of the source, and a digest of that state.
 
-        With a queue, it is looked at when there are messages about it, or `always`: nobody keeps messages of what was
-        there before the queue was.
+        With a queue, the source is listed only if there are messages about it, or with `always`: objects that are older
+        than the queue have no message.
         """
-        messages = self._received() if self.sqs else []
-        ours = any(self._is_ours(uri) for message in messages for uri in uris_of(message["Body"]))
-        if self.sqs and not ours and not always:
+        messages = self._receive() if self.sqs else []
+        is_ours = any(self._is_ours(uri) for message in messages for uri in uris_of(message["Body"]))
+        if self.sqs and not is_ours and not always:
             self._delete(messages)
             return "none", ""
         store = shared_object_storage(self.aws_conn_id)
@@ -112,14 +110,14 @@ class NewObjectsTrigger(BaseEventTrigger):
             self._delete(messages)
         return news, found.digest
 
-    def _received(self) -> list[dict[str, Any]]:
-        """Return what lies in the queue; a burst of uploads is one run."""
+    def _receive(self) -> list[dict[str, Any]]:
+        """Return all messages of the queue, so that a burst of uploads starts one run."""
         messages: list[dict[str, Any]] = []
-        for _ in range(MAX_ROUNDS):
-            answer = self._queue().receive_message(QueueUrl=self.sqs, MaxNumberOfMessages=MESSAGES)
-            found = answer.get("Messages", [])
-            messages += found
-            if not found:
+        for _ in range(MAX_RESPONSES):
+            response = self._queue().receive_message(QueueUrl=self.sqs, MaxNumberOfMessages=MAX_MESSAGES)
+            received = response.get("Messages", [])
+            messages += received
+            if not received:
                 break
         return messages
 
@@ -136,7 +134,7 @@ class NewObjectsTrigger(BaseEventTrigger):
 
 
 def uris_of(message: str) -> Iterator[str]:
-    """Yield the objects that a message of S3 tells of, also one that came through SNS or EventBridge.
+    """Yield the objects that an S3 event names, directly or through SNS or EventBridge.
 
     Source: Amazon S3, "Event message structure"; keys in it are URL-encoded, those of EventBridge are not.
     """
@@ -150,8 +148,8 @@ def uris_of(message: str) -> Iterator[str]:
     if not isinstance(body, dict):
         return
     for record in body.get("Records") or ():
-        told = record.get("s3", {})
-        yield f"s3://{told.get('bucket', {}).get('name')}/{unquote_plus(told.get('object', {}).get('key', ''))}"
+        event = record.get("s3", {})
+        yield f"s3://{event.get('bucket', {}).get('name')}/{unquote_plus(event.get('object', {}).get('key', ''))}"
     detail = body.get("detail")
     if isinstance(detail, dict) and "bucket" in detail and "object" in detail:
         yield f"s3://{detail['bucket'].get('name')}/{detail['object'].get('key')}"

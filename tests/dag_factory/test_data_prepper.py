@@ -70,7 +70,7 @@ def test_pipelines_of_both_kinds_live_together_and_names_are_told_apart(tmp_path
     found = pipelines(folder)
     assert [dag.dag_id for dag in found.dags] == [NAME, "passages"]
     (error,) = found.refused
-    assert str(error).startswith(f"{folder / 'b.yml'}:1 {NAME}: {folder / 'a.yaml'} has a pipeline of this name")
+    assert str(error).startswith(f"{folder / 'b.yml'}:1 {NAME}: {folder / 'a.yaml'} has a pipeline of the same name")
 
 
 def test_either_ending_of_yaml_is_read_and_points_to_its_places(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_whatever_is_wrong_with_a_file_takes_no_other_one_with_it(tmp_path: Path
     found = pipelines(tmp_path)
     assert [dag.dag_id for dag in found.dags] == [NAME]
     (error,) = map(str, found.refused)
-    assert error.startswith(f"{tmp_path / 'a.yaml'}:1 no DAG can be made of it (ValueError in ")
+    assert error.startswith(f"{tmp_path / 'a.yaml'}:1 cannot build a DAG of this file (ValueError in ")
     assert "s3cr3t" not in error
 
 
