@@ -164,7 +164,7 @@ def test_what_depends_on_the_service_is_chosen_by_the_form() -> None:
     import jinja2
 
     assert of_service("a", {"a": {"x": 1}}) == {"x": 1}
-    values = {"a": {"x": "it's {{ no }} \\ template"}, "b": None}
+    values: dict[str, Any] = {"a": {"x": "it's {{ no }} \\ template"}, "b": None}
     template = jinja2.Template(of_service("a", values))
     assert json.loads(template.render(params={"service": "a"})) == values["a"]
     assert template.render(params={"service": "b"}) == ""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from airflow.sdk import Context
+from airflow.sdk import BaseOperator, Context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
@@ -17,6 +17,7 @@ from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.identity import run_key
 from opensearch_batch.core.types.job import ResubmitRequest
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.job_handle import JobResult
 
 FINAL_STATES = frozenset({"success", "failed"})
@@ -29,6 +30,35 @@ def final_errors_fail_the_task() -> Iterator[None]:
         yield
     except (ConfigError, FatalError) as error:
         raise AirflowFailException(str(error)) from error
+
+
+class PipelineOperator(BaseOperator):
+    """Base of the stages that know the AI service of a pipeline.
+
+    Args:
+        work: S3 prefix for everything the pipeline writes.
+        service: the AI service, such as ``sagemaker``.
+        opensearch_conn_id: the cluster.
+        aws_conn_id: the object storage, and the credential of a connector to a service of AWS.
+        ai_conn_id: the connection with the AI service's key; the service's default connection if None.
+    """
+
+    def __init__(
+        self,
+        *,
+        work: str,
+        service: str,
+        opensearch_conn_id: str = OPENSEARCH_CONN_ID,
+        aws_conn_id: str = AWS_CONN_ID,
+        ai_conn_id: str | None = None,
+        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+    ) -> None:
+        super().__init__(**kwargs)
+        self.work = work
+        self.service = service
+        self.opensearch_conn_id = opensearch_conn_id
+        self.aws_conn_id = aws_conn_id
+        self.ai_conn_id = ai_conn_id
 
 
 def run_key_of(context: Context) -> str:

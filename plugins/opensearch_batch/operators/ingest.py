@@ -24,10 +24,10 @@ from opensearch_batch.core.transform.field_map import OnMissing
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.aws import object_storage
-from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
 from opensearch_batch.operators.base import (
+    PipelineOperator,
     final_errors_fail_the_task,
     is_forced,
     job_result,
@@ -75,7 +75,7 @@ class IngestOperator(BaseOperator):
             self.log.info("%s into %s: %s", what, report.index, report.counts)
 
 
-class OpenSearchBatchIngestOperator(IngestOperator):
+class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
     """Ingest one shard's predictions.
 
     Returns ``{counts: {read, indexed, unchanged, dead_letters, …}, report, dead_letters}``; the last two are locations.
@@ -83,8 +83,6 @@ class OpenSearchBatchIngestOperator(IngestOperator):
 
     Args:
         shard: the shard that `prepare` returned.
-        work: the same as in `prepare`.
-        service: the AI service.
         index: the index.
         field_map: field name -> ``$.path`` in a record, ``prediction[0]``, or a path in the service's own rows; ``_id``
             names the document id.
@@ -104,10 +102,7 @@ class OpenSearchBatchIngestOperator(IngestOperator):
         max_body_bytes: size of a bulk body.
         max_in_flight: number of concurrent bulk requests.
         compress: whether they are compressed.
-        opensearch_conn_id: the cluster.
-        aws_conn_id: the object storage.
-        ai_conn_id: the connection with the AI service's key, if outputs are stored there; its default connection if
-            None.
+        kwargs: the arguments of `PipelineOperator`.
 
     Raises:
         AirflowFailException: the index is missing or does not fit, or the output lacks a row for a record.
@@ -120,8 +115,6 @@ class OpenSearchBatchIngestOperator(IngestOperator):
         self,
         *,
         shard: Mapping[str, Any] | XComArg,
-        work: str,
-        service: str,
         index: str,
         field_map: Mapping[str, Any],
         ingest_fields: Sequence[str] = (),
@@ -139,15 +132,10 @@ class OpenSearchBatchIngestOperator(IngestOperator):
         max_body_bytes: int = MAX_BODY_BYTES,
         max_in_flight: int = MAX_IN_FLIGHT,
         compress: bool = False,
-        opensearch_conn_id: str = OPENSEARCH_CONN_ID,
-        aws_conn_id: str = AWS_CONN_ID,
-        ai_conn_id: str | None = None,
-        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+        **kwargs: Any,  # noqa: ANN401 - the arguments of PipelineOperator
     ) -> None:
         super().__init__(**kwargs)
         self.shard = shard
-        self.work = work
-        self.service = service
         self.index = index
         self.poll = poll
         self.repair = repair
@@ -169,9 +157,6 @@ class OpenSearchBatchIngestOperator(IngestOperator):
             processors=None if processors is None else [dict(processor) for processor in processors],
             when=when,
         )
-        self.opensearch_conn_id = opensearch_conn_id
-        self.aws_conn_id = aws_conn_id
-        self.ai_conn_id = ai_conn_id
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:

@@ -29,10 +29,10 @@ from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.hooks.ai_services import ai_credential
 from opensearch_batch.hooks.aws import aws_client, connector_credential, object_storage
-from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink
 from opensearch_batch.operators.base import (
+    PipelineOperator,
     final_errors_fail_the_task,
     is_dry_run,
     layout_of,
@@ -65,7 +65,7 @@ class PrepareOperator(BaseOperator):
         context["ti"].xcom_push(key="run", value={"manifest": uri, "model_id": manifest.model_id, **more})
 
 
-class OpenSearchPrepareOperator(PrepareOperator):
+class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
     """Check model and index, cut the source into shards, write the manifest.
 
     Returns a list of shards, each ``{id, input, job, records, bytes}``, and pushes the XCom ``run``: ``{manifest,
@@ -74,8 +74,6 @@ class OpenSearchPrepareOperator(PrepareOperator):
 
     Args:
         source: S3 prefix or object.
-        work: S3 prefix for everything this pipeline writes.
-        service: the AI service, such as ``sagemaker``.
         index: the index that `ingest` will write.
         field_map: what `ingest` will map; checked against the index here, before a job is paid for.
         ingest_fields: paths that `ingest` keeps under their own last name.
@@ -100,9 +98,7 @@ class OpenSearchPrepareOperator(PrepareOperator):
         limit: how many records are taken, from the first object on; all if empty.
         max_records: records of a shard.
         max_bytes: bytes of a shard.
-        opensearch_conn_id: the cluster.
-        aws_conn_id: the object storage, and the connector's keys.
-        ai_conn_id: the connection with the AI service's key; the service's default connection if None.
+        kwargs: the arguments of `PipelineOperator`.
 
     Raises:
         AirflowFailException: something has to be corrected; nothing was paid.
@@ -130,8 +126,6 @@ class OpenSearchPrepareOperator(PrepareOperator):
         self,
         *,
         source: str,
-        work: str,
-        service: str,
         index: str,
         field_map: Mapping[str, Any],
         ingest_fields: Sequence[str] = (),
@@ -154,15 +148,10 @@ class OpenSearchPrepareOperator(PrepareOperator):
         limit: int | str | None = None,
         max_records: int = 10_000,
         max_bytes: int = 100_000_000,
-        opensearch_conn_id: str = OPENSEARCH_CONN_ID,
-        aws_conn_id: str = AWS_CONN_ID,
-        ai_conn_id: str | None = None,
-        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+        **kwargs: Any,  # noqa: ANN401 - the arguments of PipelineOperator
     ) -> None:
         super().__init__(**kwargs)
         self.source = source
-        self.work = work
-        self.service = service
         self.index = index
         self.field_map = field_map
         self.ingest_fields = ingest_fields
@@ -186,9 +175,6 @@ class OpenSearchPrepareOperator(PrepareOperator):
         self.limit = limit
         self.max_records = max_records
         self.max_bytes = max_bytes
-        self.opensearch_conn_id = opensearch_conn_id
-        self.aws_conn_id = aws_conn_id
-        self.ai_conn_id = ai_conn_id
 
     def _prepare(self, context: Context) -> Sequence[Shard]:
         dry_run, layout, store = is_dry_run(context), layout_of(self.work, context), object_storage(self.aws_conn_id)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from airflow.sdk import BaseOperator, Context, XComArg
+from airflow.sdk import Context, XComArg
 
 from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.contract import ServiceAdapter
@@ -28,7 +28,7 @@ from opensearch_batch.hooks.ai_services import client_of
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
-from opensearch_batch.operators.base import layout_of, rendered, resubmit_request
+from opensearch_batch.operators.base import PipelineOperator, layout_of, rendered, resubmit_request
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
@@ -171,22 +171,18 @@ class JobSubmitter:
             job_slots(self._objects, self._slots_folder, self._terms.max_jobs_in_flight).give_back(folder)
 
 
-class JobOperator(BaseOperator):
+class JobOperator(PipelineOperator):
     """A stage that submits jobs: only `batch_predict` and `repair` do, so only they cause costs.
 
     Args:
         shard: one of the shards `prepare` returned.
-        work: the same as in `prepare`.
-        service: the AI service.
         model_id: the model registered with ML Commons.
         parameters: override the connector's parameters.
         inputs: the paths in a record that the model reads, as in `prepare`.
         max_jobs_in_flight: of this pipeline and model, over all runs; None for no limit.
         retry_time_window_s: how long to retry while the service throttles before the task fails.
         retry_interval_s: pause between two tries, plus or minus a quarter.
-        opensearch_conn_id: the cluster.
-        aws_conn_id: the object storage.
-        ai_conn_id: the connection with the AI service's key; the service's default connection if None.
+        kwargs: the arguments of `PipelineOperator`.
     """
 
     template_fields = ("shard", "work", "service", "model_id", "parameters", "inputs")
@@ -195,32 +191,22 @@ class JobOperator(BaseOperator):
         self,
         *,
         shard: Mapping[str, Any] | XComArg,
-        work: str,
-        service: str,
         model_id: str,
         parameters: Mapping[str, Any] | str | None = None,
         inputs: Sequence[str] = (),
         max_jobs_in_flight: int | None = None,
         retry_time_window_s: float = RETRY_TIME_WINDOW_S,
         retry_interval_s: float = RETRY_INTERVAL_S,
-        opensearch_conn_id: str = OPENSEARCH_CONN_ID,
-        aws_conn_id: str = AWS_CONN_ID,
-        ai_conn_id: str | None = None,
-        **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
+        **kwargs: Any,  # noqa: ANN401 - the arguments of PipelineOperator
     ) -> None:
         super().__init__(**kwargs)
         self.shard = shard
-        self.work = work
-        self.service = service
         self.model_id = model_id
         self.parameters = parameters
         self.inputs = inputs
         self.max_jobs_in_flight = max_jobs_in_flight
         self.retry_time_window_s = retry_time_window_s
         self.retry_interval_s = retry_interval_s
-        self.opensearch_conn_id = opensearch_conn_id
-        self.aws_conn_id = aws_conn_id
-        self.ai_conn_id = ai_conn_id
 
     def _submit(self, shard: Shard, context: Context, since: float | None) -> tuple[Decision, JobRecord] | Waiting:
         """Submit the job of a shard; `since` is when the service first throttled, from the trigger's event."""
