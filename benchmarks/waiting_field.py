@@ -30,6 +30,7 @@ from include.local_stack.settings import REPOSITORY
 from include.local_stack.stack import Stack, StackOptions, down
 from include.local_stack.state import StackState, StateFile
 from include.local_stack.supervisor import Supervisor
+from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
 from opensearch_batch.core.opensearch.cluster import Cluster
@@ -103,7 +104,15 @@ class Field:
                 return JobRecord(name, name, "sagemaker", model.id, source, out, begun, submission)
 
             job_records = JobRecords(objects, f"{FOLDER}/{number}")
-            Submission(job_records, through, clock=time.time, sleep=time.sleep).run(draft, ResubmitRequest())
+            for may_fail in (True, True, False):
+                try:
+                    Submission(job_records, through, clock=time.time, sleep=time.sleep).run(draft, ResubmitRequest())
+                except RetriableError:
+                    # A node that is busy with so many submissions loses a connection now and then.
+                    if not may_fail:
+                        raise
+                else:
+                    return
 
         with ThreadPoolExecutor(SUBMIT_THREADS) as pool:
             list(pool.map(one, numbers))
