@@ -1,4 +1,4 @@
-"""Makes the clients of AI services, and the stores of their files, of Airflow connections; nothing else does."""
+"""Clients of AI services, and stores of their files, from Airflow connections."""
 
 from __future__ import annotations
 
@@ -39,22 +39,23 @@ def outputs_store(
 
 def ai_credential(service: str, ai_conn_id: str | None = None) -> dict[str, str] | None:
     """Return the ``credential`` of a connector to a service with a key of its own, None for one of AWS's."""
-    found = service_of(service).connection
-    if isinstance(found, AwsConnection):
+    kind = service_of(service).connection
+    if isinstance(kind, AwsConnection):
         return None
-    return {found.credential_member: _key(ai_conn_id or found.conn_id)[0]}
+    return {kind.credential_member: _key(ai_conn_id or kind.conn_id)[0]}
 
 
 def _api(entry: AiService, aws_conn_id: str, ai_conn_id: str | None) -> Api:
-    found = entry.connection
-    if isinstance(found, AwsConnection):
-        return aws_client(found.api, aws_conn_id)
-    return found.api(*_key(ai_conn_id or found.conn_id))
+    """Return the client library's object for a service's API."""
+    kind = entry.connection
+    if isinstance(kind, AwsConnection):
+        return aws_client(kind.api, aws_conn_id)
+    return kind.api(*_key(ai_conn_id or kind.conn_id))
 
 
 def _key(conn_id: str) -> tuple[str, str | None]:
-    """Return a connection's key, and the API's URL, None if it names no host."""
-    found = connection(conn_id, "http")
-    if not found.password:
+    """Return a connection's key, and the API's URL, None if the connection has no host."""
+    conn = connection(conn_id, "http")
+    if not conn.password:
         raise ConfigError(f"connection {conn_id}: no password; put the service's key there")
-    return found.password, base_url(found)
+    return conn.password, base_url(conn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.log import mask_secret
@@ -38,7 +39,7 @@ def aws_client(name: str, aws_conn_id: str = AWS_CONN_ID) -> Any:  # noqa: ANN40
     return aws_hook(aws_conn_id, name).get_conn()
 
 
-def connector_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None = None) -> dict[str, str]:
+def connector_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None = None) -> Mapping[str, str | None]:
     """Return the ``credential`` of an ML Commons connector.
 
     Amazon OpenSearch Service takes a role; open-source ML Commons requires keys and gets the AWS connection's.
@@ -51,7 +52,7 @@ def connector_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None
     for secret in (credentials.secret_key, credentials.token):
         if secret:
             mask_secret(secret)
-    keys = {"access_key": str(credentials.access_key), "secret_key": str(credentials.secret_key)}
+    keys = {"access_key": credentials.access_key, "secret_key": credentials.secret_key}
     return keys | ({"session_token": credentials.token} if credentials.token else {})
 
 

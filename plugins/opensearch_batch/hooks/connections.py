@@ -33,13 +33,13 @@ def is_in_file(conn_id: str) -> bool:
     return any(mark in conn_id for mark in _FILE_MARKS)
 
 
-def base_url(found: Connection) -> str | None:
+def base_url(conn: Connection) -> str | None:
     """Return the URL of an HTTP API that a connection names, with its path; None if the connection has no host."""
-    if not found.host:
+    if not conn.host:
         return None
-    host = found.host if "://" in found.host else f"{found.schema or 'https'}://{found.host}"
-    if not found.port:
+    host = conn.host if "://" in conn.host else f"{conn.schema or 'https'}://{conn.host}"
+    if not conn.port:
         return host
     scheme, _, rest = host.partition("://")
     name, slash, path = rest.partition("/")
-    return f"{scheme}://{name}:{found.port}{slash}{path}"
+    return f"{scheme}://{name}:{conn.port}{slash}{path}"

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from airflow.sdk import Connection
 
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
@@ -19,9 +21,6 @@ from opensearch_batch.core.data_prepper.options.aws import Aws, S3Dlq
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.opensearch.client import address_of
 from opensearch_batch.hooks.stored_connections import find_stored_connection, stored_connection
-
-if TYPE_CHECKING:
-    from airflow.sdk import Connection
 
 SOURCE, MODEL = "source", "model"
 
@@ -41,7 +40,7 @@ def connection_at(conn_id: str) -> Connection:
     pipeline_name, *rest = keys.split("/")
     path = Path(name)
     file = _read(path, path.stat().st_mtime_ns) if path.is_file() else DataPrepperFile(path)
-    pipeline = next((found for found in file.pipelines if found.name == pipeline_name), None)
+    pipeline = next((each for each in file.pipelines if each.name == pipeline_name), None)
     if pipeline is None:
         raise ConfigError(
             f"{path}: pipeline {pipeline_name} was removed from the file since this run began; put it back, or "
@@ -75,7 +74,7 @@ class _Connections:
             case ["sink", number] if isinstance(sink := self._sink(number), OpenSearchSink):
                 return self._opensearch(sink, number)
         block = self._block(keys)
-        found, owners = self._aws(block), dict[str, str | None]()
+        conn, owners = self._aws(block), dict[str, str | None]()
         if keys == [SOURCE]:
             source = self._pipeline.source
             owners = {bucket.name: source.owner_of(bucket.name) for bucket in source.buckets}
@@ -83,8 +82,8 @@ class _Connections:
             owners = {block.bucket: block.bucket_owner}
         elif keys[0] == "sink" and isinstance(sink := self._sink(keys[1]), S3Sink):
             owners = {sink.bucket: sink.owner_of(sink.bucket)}
-        found.extra = json.dumps({**found.extra_dejson, "bucket_owners": owners})
-        return found
+        conn.extra = json.dumps({**conn.extra_dejson, "bucket_owners": owners})
+        return conn
 
     def _block(self, keys: list[str]) -> Aws | S3Dlq:
         """Return the block that names region and role."""
@@ -118,8 +117,10 @@ class _Connections:
                 extra["role_arn"] = aws.sts_role_arn
                 if aws.sts_external_id:
                     extra["assume_role_kwargs"] = {"ExternalId": aws.sts_external_id}
-        login, password = (None, None) if base is None else (base.login, base.password)
-        return _connection("aws", extra=extra, login=login, password=password)
+        conn = Connection(conn_id="aws of a pipeline file", conn_type="aws", extra=json.dumps(extra))
+        if base is not None:
+            conn.login, conn.password = base.login, base.password
+        return conn
 
     def _model(self) -> Connection:
         named = self._file.own.connections.model_opensearch or self._file.own.connections.opensearch
@@ -162,28 +163,12 @@ class _Connections:
     ) -> Connection:
         address = address_of(url)
         extra |= {"use_ssl": address.use_ssl, "url_prefix": (prefix or address.url_prefix).strip("/")}
-        return _connection(
-            "opensearch", extra=extra, host=address.host, port=address.port, login=login, password=password
+        return Connection(
+            conn_id="opensearch of a pipeline file",
+            conn_type="opensearch",
+            host=address.host,
+            port=address.port,
+            login=login,
+            password=password,
+            extra=json.dumps(extra),
         )
-
-
-def _connection(
-    conn_type: str,
-    *,
-    extra: dict[str, Any],
-    host: str | None = None,
-    port: int | None = None,
-    login: str | None = None,
-    password: str | None = None,
-) -> Connection:
-    from airflow.sdk import Connection
-
-    return Connection(
-        conn_id=f"{conn_type} of a pipeline file",
-        conn_type=conn_type,
-        extra=json.dumps(extra),
-        host=host,
-        port=port,
-        login=login,
-        password=password,
-    )

@@ -102,8 +102,8 @@ class JobHandle:
         try:
             return client.describe(record)
         except NotFound:
-            if found := client.find(record):
-                return found
+            if status := client.find(record):
+                return status
             raise
 
     def cancel(self, ml_task_id: str) -> None:

@@ -27,7 +27,7 @@ def stored_connection(conn_id: str, conn_type: str) -> Connection:
     Raises:
         ConfigError: Airflow stores none of this id.
     """
-    found = find_stored_connection(conn_id)
-    if found is None:
+    conn = find_stored_connection(conn_id)
+    if conn is None:
         raise ConfigError(f"no Airflow connection {conn_id!r}; create one of type {conn_type} under Admin, Connections")
-    return found
+    return conn

@@ -1,7 +1,7 @@
 """Trigger that fires when objects of a source are added or changed: it lists the source, or reads its bucket's events.
 
 The listing is compared with what a run last prepared. While they differ the trigger fires again from time to time, so
-no change is lost while the DAG is paused or a process dies. A queue only tells when to list; its messages are deleted
+no change is lost while the DAG is paused or a process dies. A queue only triggers the listing; its messages are deleted
 when a run has prepared their objects. At worst a run starts twice, and the second finds the work done.
 """
 
@@ -104,11 +104,11 @@ class NewObjectsTrigger(BaseEventTrigger):
             self._delete(messages)
             return "none", ""
         store = shared_object_storage(self.aws_conn_id)
-        found = list_source(store, self.uri, include=self.include, exclude=self.exclude)
-        news = news_of(store, Layout(self.work, self.pipeline), found)
+        listing = list_source(store, self.uri, include=self.include, exclude=self.exclude)
+        news = news_of(store, Layout(self.work, self.pipeline), listing)
         if news == "none":
             self._delete(messages)
-        return news, found.digest
+        return news, listing.digest
 
     def _receive(self) -> list[dict[str, Any]]:
         """Return all messages of the queue, so that a burst of uploads starts one run."""
