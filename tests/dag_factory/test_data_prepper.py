@@ -1,4 +1,4 @@
-"""A Data Prepper file becomes a DAG for each of its pipelines; its secrets stay in it."""
+"""DAGs of a Data Prepper file, one for each pipeline, without the file's secrets."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def dag_of(folder: Path, text: str) -> DAG:
 
 @pytest.fixture
 def sample(tmp_path: Path) -> DAG:
-    """The DAG of the documents' sample."""
+    """The DAG of the documented sample."""
     return dag_of(tmp_path, SAMPLE.read_text())
 
 
 def test_the_sample_is_a_dag_of_the_usual_stages(sample: DAG) -> None:
-    """Its name is the pipeline's, its schedule the scan's; a person has to switch it on."""
+    """The DAG has the pipeline's name and the scan's schedule, and is paused."""
     assert sample.dag_id == NAME
     stages = ["batch_predict", "ingest", "ingest_rows", "poll", "prepare", "publish", "reconcile", "rows"]
     assert sorted(sample.task_dict) == stages
@@ -52,14 +52,14 @@ def test_the_sample_is_a_dag_of_the_usual_stages(sample: DAG) -> None:
 
 
 def test_a_pipeline_without_a_schedule_scans_once(tmp_path: Path) -> None:
-    """As the original does when it starts."""
+    """Without a schedule the DAG scans once, as Data Prepper does when it starts."""
     text = SAMPLE.read_text().replace("        scheduling:\n          interval: PT6M\n", "")
     schedule: Any = dag_of(tmp_path, text).schedule
     assert schedule == "@once"
 
 
-def test_pipelines_of_both_kinds_live_together_and_names_are_told_apart(tmp_path: Path) -> None:
-    """A second pipeline of one name is refused, and takes no other one with it."""
+def test_both_kinds_of_pipelines_share_a_folder_and_names_are_unique(tmp_path: Path) -> None:
+    """A second pipeline of the same name is refused; the others have their DAGs."""
     folder = tmp_path / "include" / "pipelines"
     for name in ("connectors", "indexes"):
         shutil.copytree(INCLUDE / name, tmp_path / "include" / name)
@@ -73,8 +73,8 @@ def test_pipelines_of_both_kinds_live_together_and_names_are_told_apart(tmp_path
     assert str(error).startswith(f"{folder / 'b.yml'}:1 {NAME}: {folder / 'a.yaml'} has a pipeline of the same name")
 
 
-def test_either_ending_of_yaml_is_read_and_points_to_its_places(tmp_path: Path) -> None:
-    """What else lies in the folder is none of them."""
+def test_both_endings_of_yaml_are_read(tmp_path: Path) -> None:
+    """Both endings of YAML are read; other files of the folder are not."""
     (tmp_path / "notes.txt").write_text("books")
     shutil.copy(SAMPLE, tmp_path / "books.yml")
     (dag,) = pipelines(tmp_path).dags
@@ -86,7 +86,7 @@ def test_either_ending_of_yaml_is_read_and_points_to_its_places(tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["dag", "pipelines", "Path", "PIPELINES"])
 def test_a_pipeline_may_be_called_as_a_variable_of_the_dag_file(tmp_path: Path, name: str) -> None:
-    """Airflow finds it, and the one that comes after it."""
+    """Airflow finds a pipeline named like a variable of the DAG file, and the one after it."""
     for folder in ("dags", "include/pipelines"):
         (tmp_path / folder).mkdir(parents=True)
     shutil.copy(INCLUDE.parent / "dags" / "pipelines.py", tmp_path / "dags")
@@ -100,13 +100,13 @@ def test_a_pipeline_may_be_called_as_a_variable_of_the_dag_file(tmp_path: Path, 
 @pytest.mark.parametrize("name", ["work", "ingest", "batch_predict", "source"])
 @pytest.mark.parametrize("version", ["version: '2'\n", ""])
 def test_a_pipeline_may_be_called_as_a_key_of_ours(tmp_path: Path, name: str, version: str) -> None:
-    """What stands below it decides."""
+    """A pipeline may have the name of a key of our files: what is below it decides."""
     _, _, rest = SAMPLE.read_text().partition(f"{NAME}:")
     assert dag_of(tmp_path, f"{version}{name}:{rest}").dag_id == name
 
 
-def test_a_file_of_ours_is_told_without_reading_it_as_data_prepper_s(tmp_path: Path) -> None:
-    """Airflow's parser would load what reads the others every few seconds; one that may be theirs is looked at."""
+def test_a_file_of_ours_is_recognized_without_the_data_prepper_parser(tmp_path: Path) -> None:
+    """The parser of Data Prepper files is not loaded for a file that is surely ours."""
     assert all(is_surely_ours(path) for path in (INCLUDE / "pipelines").glob("passages*.yaml"))
     assert not is_surely_ours(SAMPLE)
     text = (INCLUDE / "pipelines" / "passages.yaml").read_text()
@@ -120,15 +120,15 @@ def test_a_file_of_ours_is_told_without_reading_it_as_data_prepper_s(tmp_path: P
 
 
 def test_a_mistake_names_file_and_line(tmp_path: Path) -> None:
-    """And the nearest right name."""
+    """An error names file, line and the nearest valid name."""
     (tmp_path / "books.yaml").write_text(SAMPLE.read_text().replace("index: test", "indx: test"))
     (error,) = pipelines(tmp_path).refused
     assert "books.yaml:74" in str(error)
     assert "Did you mean 'index'?" in str(error)
 
 
-def test_names_that_are_no_dag_ids_take_no_other_pipeline_with_them(tmp_path: Path) -> None:
-    """Neither a pipeline's of Data Prepper's, nor a file's of ours."""
+def test_a_name_that_is_no_dag_id_affects_no_other_pipeline(tmp_path: Path) -> None:
+    """A name that is no DAG id is refused, of a Data Prepper pipeline and of a file of ours."""
     shutil.copy(SAMPLE, tmp_path / "good.yaml")
     (tmp_path / "a.yaml").write_text(SAMPLE.read_text().replace(f"{NAME}:", "my pipeline:"))
     shutil.copy(INCLUDE / "pipelines" / "passages.yaml", tmp_path / "our passages.yaml")
@@ -143,8 +143,8 @@ def test_names_that_are_no_dag_ids_take_no_other_pipeline_with_them(tmp_path: Pa
     assert other.endswith("; write our-passages")
 
 
-def test_whatever_is_wrong_with_a_file_takes_no_other_one_with_it(tmp_path: Path) -> None:
-    """Airflow refuses such a tag only when the DAG is made; its text, which has the tag, is not passed on."""
+def test_an_unexpected_error_in_a_file_affects_no_other_file(tmp_path: Path) -> None:
+    """An unexpected error, here of Airflow about a tag, is shown without its text, which quotes the file."""
     shutil.copy(SAMPLE, tmp_path / "good.yaml")
     tag = "s3cr3t" * 20
     text = SAMPLE.read_text().replace(f"{NAME}:", "tagged:")
@@ -157,8 +157,8 @@ def test_whatever_is_wrong_with_a_file_takes_no_other_one_with_it(tmp_path: Path
     assert "s3cr3t" not in error
 
 
-class SpecStruct:
-    """A task instance of which one XCom is known."""
+class OneXCom:
+    """A task instance with one XCom."""
 
     def __init__(self, run: dict[str, Any] | None) -> None:
         self.run = run
@@ -169,16 +169,16 @@ class SpecStruct:
 
 
 def test_a_run_whose_scan_failed_is_no_success(sample: DAG) -> None:
-    """The last stages run whatever became of the first; where it found nothing they are skipped."""
+    """The stage reconcile fails after a failed scan, and is skipped after a scan that found nothing to do."""
     reconcile: Any = sample.task_dict["reconcile"]
     with pytest.raises(AirflowFailException, match="prepare failed"):
-        reconcile.execute({"ti": SpecStruct(None)})
+        reconcile.execute({"ti": OneXCom(None)})
     with pytest.raises(AirflowSkipException):
-        reconcile.execute({"ti": SpecStruct(NO_WORK)})
+        reconcile.execute({"ti": OneXCom(NO_WORK)})
 
 
 def test_a_password_of_the_file_is_in_no_dag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is read where it is used; what Airflow stores names the place alone."""
+    """A password of the file is read when it is used; the serialized DAG names only its location."""
     text = SAMPLE.read_text().replace(
         "        aws:\n          serverless: false\n          region: us-west-2\n",
         f"        username: worker\n        password: {PASSWORD}\n",
@@ -195,7 +195,7 @@ def test_a_password_of_the_file_is_in_no_dag(tmp_path: Path, monkeypatch: pytest
 def test_a_role_is_assumed_with_the_keys_of_the_airflow_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Region, role and external id are the file's, keys and endpoints the connection's; a bucket has its owner."""
+    """Region, role and external id come from the file, keys and endpoints from the connection."""
     role = "arn:aws:iam::012345678901:role/reads"
     text = SAMPLE.read_text().replace(
         "        region: name\n", f"        region: eu-west-1\n        sts_role_arn: {role}\n"
@@ -224,5 +224,5 @@ def test_a_role_is_assumed_with_the_keys_of_the_airflow_connection(
 
 
 def no_connection(conn_id: str, conn_type: str) -> None:
-    """Fail: nothing of Airflow's is to be asked for."""
+    """Fail: no connection of Airflow may be requested."""
     raise AssertionError(f"{conn_type} {conn_id}")

@@ -1,4 +1,4 @@
-"""What a pipeline file becomes: a DAG with its schedule, form, outlets and owner, read in a few milliseconds."""
+"""The DAG of a pipeline file: schedule, form, outlets, owner."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Make = Callable[..., DAG]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """Return a function that makes the DAG of a pipeline with these parts."""
+    """Return a function that builds the DAG of a pipeline with these parts."""
     for name in ("connectors", "indexes"):
         shutil.copytree(INCLUDE / name, tmp_path / name)
     (tmp_path / "pipelines").mkdir()
@@ -38,29 +38,29 @@ def make(tmp_path: Path) -> Make:
 
 
 def test_a_pipeline_without_a_schedule_waits_for_a_person(make: Make) -> None:
-    """It is not paused: it does nothing by itself."""
+    """Without a schedule the DAG is not paused, because it never runs by itself."""
     dag = make()
     assert dag.schedule is None
     assert (dag.is_paused_upon_creation, dag.catchup) == (None, False)
 
 
-@pytest.mark.parametrize("said", ["0 2 * * *", {"cron": "0 2 * * *"}])
-def test_a_cron_run_has_the_date_of_the_period_that_ended(make: Make, said: Any) -> None:
-    """And waits to be switched on, because it pays by itself."""
-    dag = make(schedule=said)
+@pytest.mark.parametrize("configured", ["0 2 * * *", {"cron": "0 2 * * *"}])
+def test_a_cron_run_has_the_date_of_the_period_that_ended(make: Make, configured: Any) -> None:
+    """A scheduled DAG is paused, because its runs cause costs."""
+    dag = make(schedule=configured)
     assert isinstance(dag.timetable, CronDataIntervalTimetable)
     assert dag.is_paused_upon_creation is True
 
 
 def test_a_partition_is_of_the_period_before(make: Make) -> None:
-    """Its key is written as the file says."""
+    """The partition key has the format of the file."""
     timetable = make(schedule={"partitions": "@daily", "key_format": "%Y/%m", "timezone": "Europe/Vienna"}).timetable
     assert isinstance(timetable, CronPartitionTimetable)
     assert (timetable.run_offset, timetable.key_format) == (-1, "%Y/%m")
 
 
 def test_a_run_may_follow_an_index_or_the_objects(make: Make) -> None:
-    """The index another pipeline writes; or the source, through a trigger of its own."""
+    """Assets: the index that another pipeline writes, or the source with its own trigger."""
     outlet: Any
     publish: Any = make().task_dict["publish"]
     (outlet,) = publish.outlets
@@ -81,8 +81,8 @@ def test_a_run_may_follow_an_index_or_the_objects(make: Make) -> None:
     assert prepare.watched == {"index": "passages", "service": "sagemaker"}
 
 
-def test_owner_tags_and_words_are_the_files(make: Make) -> None:
-    """Airflow shows them."""
+def test_owner_tags_and_description_come_from_the_file(make: Make) -> None:
+    """Owner, tags and description are shown by Airflow."""
     dag = make(owner="search-team", tags=["books"], description="All books.")
     assert {"opensearch", "sagemaker", "books"} <= set(dag.tags)
     assert {task.owner for task in dag.tasks} == {"search-team"}
@@ -90,10 +90,10 @@ def test_owner_tags_and_words_are_the_files(make: Make) -> None:
     assert "`books.yaml`" in str(dag.doc_md)
 
 
-def test_what_ingest_may_be_told_reaches_it(make: Make) -> None:
-    """Every policy of the file."""
+def test_the_options_of_ingest_reach_it(make: Make) -> None:
+    """Every policy of the file reaches its operator."""
     ingest = yaml.safe_load((INCLUDE / "pipelines" / "passages.yaml").read_text())["ingest"]
-    said = {
+    configured = {
         "op_type": "upsert",
         "on_missing": {"text": "omit"},
         "on_unmatched": "index_partial",
@@ -104,17 +104,17 @@ def test_what_ingest_may_be_told_reaches_it(make: Make) -> None:
         "max_in_flight": 6,
         "compress": True,
     }
-    task: Any = make(ingest={**ingest, **said, "dead_letters": "s3://d/x/"}).task_dict["ingest"]
-    for name, value in said.items():
+    task: Any = make(ingest={**ingest, **configured, "dead_letters": "s3://d/x/"}).task_dict["ingest"]
+    for name, value in configured.items():
         told = getattr(task.request, name)
         assert (told.number_of_replicas if name == "load" else told) == (0 if name == "load" else value)
     assert task.dead_letters == "s3://d/x/"
 
 
 def test_processors_reach_the_tasks_that_need_them(make: Make) -> None:
-    """The stage prepare looks at the fields they copy predictions to, ingest runs them."""
-    said = [{"copy_values": {"entries": [{"from_key": "SageMakerOutput", "to_key": "embedding"}]}}]
-    ingest = {"index": "passages", "index_body": "passages", "processors": said, "when": "/text != null"}
+    """The stage prepare checks the fields that processors copy predictions to; ingest runs the processors."""
+    configured = [{"copy_values": {"entries": [{"from_key": "SageMakerOutput", "to_key": "embedding"}]}}]
+    ingest = {"index": "passages", "index_body": "passages", "processors": configured, "when": "/text != null"}
     tasks: Any = make(ingest=ingest, id="$.id", tests=[]).task_dict
     request = tasks["ingest"].request
     assert (request.when, request.field_map) == ("/text != null", {"_id": "$.id"})
@@ -123,7 +123,7 @@ def test_processors_reach_the_tasks_that_need_them(make: Make) -> None:
 
 
 def test_the_form_has_the_files_values(make: Make) -> None:
-    """Typed, each with its bounds."""
+    """The fields of the form are typed and bounded."""
     params = make().params
     assert {name: params[name] for name in params} == {
         "source": "s3://documents/passages/",
@@ -135,8 +135,8 @@ def test_the_form_has_the_files_values(make: Make) -> None:
     }
 
 
-def test_a_dated_source_is_filled_in_unless_another_is_typed() -> None:
-    """The form shows the template; what is typed is taken as it is, and must not be one."""
+def test_a_dated_source_is_rendered_unless_another_is_entered() -> None:
+    """The form shows the template; a value that a person enters is not rendered and must not be a template."""
     import jinja2
 
     spec = spec_with(source={"uri": "s3://d/dt={{ ds }}/"})
@@ -150,7 +150,7 @@ def test_a_dated_source_is_filled_in_unless_another_is_typed() -> None:
 
 
 def test_a_partitions_key_is_airflows_own() -> None:
-    """The file needs no Airflow."""
+    """A pipeline file is parsed without Airflow."""
     import jinja2
 
     spec = spec_with(source={"uri": "s3://d/'{{partition_key}}'/"}, schedule={"partitions": "@daily"})
@@ -160,7 +160,7 @@ def test_a_partitions_key_is_airflows_own() -> None:
 
 
 def test_what_depends_on_the_service_is_chosen_by_the_form() -> None:
-    """One value stays as it is; several become a text that a template chooses, objects as JSON."""
+    """Equal values stay as they are; others become a template by service, objects as JSON."""
     import jinja2
 
     assert of_service("a", {"a": {"x": 1}}) == {"x": 1}
@@ -192,6 +192,6 @@ S3 = {"Records": [{"s3": {"bucket": {"name": "b"}, "object": {"key": "a+b/c%3Dd.
     ],
 )
 def test_an_event_names_its_objects(message: Any, uris: list[str]) -> None:
-    """As S3 writes it, as SNS wraps it, and as EventBridge does; the test event names none."""
+    """The formats of S3, SNS and EventBridge name objects; S3's test event names none."""
     assert list(uris_of(json.dumps(message))) == uris
     assert list(uris_of("no JSON")) == []

@@ -1,4 +1,4 @@
-"""What the DAG of a `_batch_ingestion` request takes and refuses, and which request a run asks for."""
+"""The DAG of a `_batch_ingestion` request: what its schema accepts and refuses, and the request of a run."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ KEYS = {"region": "us-east-1", "access_key": "AKIA-of-the-test", "secret_key": "
 
 
 def checked(conf: dict[str, Any], params: ParamsDict = dag.params) -> dict[str, Any]:
-    """Return a run's params as Airflow makes them of its conf."""
+    """Return the params that Airflow makes of a run's conf."""
     made = copy.deepcopy(params)
     made.update(conf)
     return made.validate()
 
 
 def refused(conf: dict[str, Any]) -> str:
-    """Return what Airflow says of a conf that the schema refuses."""
+    """Return the error for a conf that the schema refuses."""
     with pytest.raises(ParamValidationError) as error:
         checked(conf)
     return str(error.value)
@@ -54,7 +54,7 @@ def refused(conf: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("body", [DOCUMENTED_SINGLE, DOCUMENTED_MULTIPLE])
 def test_a_documented_request_is_a_valid_conf(body: dict[str, Any]) -> None:
-    """The schema takes it unchanged, and the run asks for exactly it: no default of the form is mixed in."""
+    """A documented request is accepted unchanged; no default of the form is added."""
     params = checked(body)
     assert request_of(body, params) == body
     assert remote_only(request_of(body, params)) == parse_request(body)
@@ -62,13 +62,13 @@ def test_a_documented_request_is_a_valid_conf(body: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("missing", ["index_name", "field_map", "data_source"])
 def test_what_a_conf_leaves_out_is_not_taken_from_the_example(missing: str) -> None:
-    """A request without one of its members stays without it."""
+    """A member that a request omits is not added."""
     body = {name: value for name, value in DOCUMENTED_SINGLE.items() if name != missing}
     assert request_of({**body, "force": True, "credential": None}, checked(body)) == body
 
 
 def test_a_run_without_conf_ingests_the_example() -> None:
-    """The form's defaults are a request that can be read; settings alone leave it as it is."""
+    """The form's defaults are a valid request; settings alone do not change it."""
     example = request_of({}, checked({}))
     assert remote_only(example).sources == ["s3://documents/passages/"]
     assert request_of({"force": True, "work": "s3://elsewhere"}, checked({"force": True})) == example
@@ -88,13 +88,13 @@ def test_the_form_asks_for_what_its_fields_say() -> None:
 
 
 def test_a_whole_data_source_takes_the_place_of_the_two_fields() -> None:
-    """It is what the API's own JSON says."""
+    """data_source of the API's JSON wins over the fields of the form."""
     conf = {**checked({}), **DOCUMENTED_SINGLE}
     assert request_of(conf, checked(conf))["data_source"] == DOCUMENTED_SINGLE["data_source"]
 
 
 def test_every_field_of_the_form_belongs_to_a_request_or_to_the_run() -> None:
-    """No field is read by nobody: each is a member of the request, or a setting."""
+    """Each field of the form is a member of the request, or a setting."""
     members = set(dag.params) - SETTINGS - set(DATA_SOURCE_FIELDS)
     for name in members - {"credential"}:
         with pytest.raises(ConfigError) as error:
@@ -118,7 +118,7 @@ def conf_in(page: Path) -> dict[str, Any]:
 
 
 def test_the_audit_of_both_stacks_masks_what_the_document_says() -> None:
-    """The compose file and the document name the words of the local stack, in the lower case in which they match."""
+    """Compose file and documentation list the masked words of the local stack, in lower case."""
     compose = yaml.safe_load((ROOT / "docker-compose.yaml").read_text())
     assert compose["x-airflow"]["environment"]["AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES"] == MASKED_WORDS
     assert f"`{MASKED_WORDS}`" in DOCUMENT.read_text()
@@ -137,12 +137,12 @@ def test_a_credential_is_refused_and_not_repeated() -> None:
 
 
 def test_a_credential_that_is_no_object_is_refused_and_repeated() -> None:
-    """JSON schema quotes the value that is wrong, here the text itself; the documents say so."""
+    """JSON schema quotes a value of the wrong type, as documented."""
     assert "'sk-text'" in refused({"credential": "sk-text"})
 
 
 def test_a_credential_inside_the_data_source_is_refused_and_not_repeated() -> None:
-    """A data source has a type and sources."""
+    """A credential inside data_source is refused and not quoted."""
     said = refused({"data_source": {**DOCUMENTED_SINGLE["data_source"], "credential": KEYS}})
     assert "'credential' is not one of ['type', 'source']" in said
     assert "one-secret" not in said
@@ -159,18 +159,18 @@ def test_a_credential_inside_the_data_source_is_refused_and_not_repeated() -> No
     ],
 )
 def test_files_of_the_worker_are_refused(conf: dict[str, Any]) -> None:
-    """The answer says what a DAG reads."""
+    """Local files are refused; the error names what a DAG reads."""
     assert "worker's own machine are not read" in " ".join(refused(conf).replace("'\n", "").replace('"', "'").split())
 
 
 @pytest.mark.parametrize("name", ["work", "dead_letters"])
 def test_a_run_writes_to_s3_only(name: str) -> None:
-    """A local prefix is refused."""
+    """A run writes only to S3; a local prefix is refused."""
     assert f"Invalid input for param {name}: '/tmp/x' does not match" in refused({name: "/tmp/x"})  # noqa: S108 - refused, not written
 
 
 def test_a_request_of_ones_own_dag_is_held_to_the_same() -> None:
-    """The operator refuses a credential when the DAG is made, and local files and prefixes when it runs."""
+    """The operator refuses a credential when the DAG is parsed, and local files and prefixes when it runs."""
     with pytest.raises(ConfigError, match="aws_conn_id for S3, openai_conn_id for OpenAI") as error:
         OpenSearchBatchIngestionOperator(task_id="t", request={**DOCUMENTED_SINGLE, "credential": KEYS})
     assert "one-secret" not in str(error.value)

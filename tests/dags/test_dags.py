@@ -1,4 +1,4 @@
-"""Airflow can read the DAGs: they import, serialise, and stay light."""
+"""Airflow can parse the DAGs: they import, serialize, and load no heavy library."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ print(json.dumps({{"heavy": heavy, "again": again, "tasks": tasks}}))
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An Airflow home that is thrown away."""
+    """A temporary Airflow home."""
     return tmp_path_factory.mktemp("airflow")
 
 
 @pytest.mark.parametrize(("module", "dag_id"), [("pipelines", "passages"), ("example_by_hand", "example_by_hand")])
-def test_a_dag_file_is_light_and_its_stages_stand_in_order(home: Path, module: str, dag_id: str) -> None:
-    """Reading it loads no heavy library; the serialised DAG reads back; the road is the documented one."""
+def test_a_dag_file_is_light_and_its_stages_are_in_order(home: Path, module: str, dag_id: str) -> None:
+    """Parsing loads no heavy library; the DAG serializes; its stages are the documented ones."""
     found = read(home, module)
     assert found["heavy"] == []
     assert dag_id in found["again"]
@@ -56,15 +56,15 @@ def test_a_dag_file_is_light_and_its_stages_stand_in_order(home: Path, module: s
 
 @pytest.mark.parametrize("module", ["batch_ingestion", "replay"])
 def test_a_dag_of_one_task_is_light(home: Path, module: str) -> None:
-    """Reading it loads no heavy library; the serialised DAG reads back; its one task has its name."""
+    """Parsing loads no heavy library; the DAG serializes; its one task has its name."""
     found = read(home, module)
     assert found["heavy"] == []
     assert found["again"] == [module]
     assert found["tasks"] == {module: {module: []}}
 
 
-def test_a_file_with_a_mistake_takes_no_other_one_with_it(home: Path, tmp_path: Path) -> None:
-    """The others are DAGs all the same, and an import error names each mistake with its file and line."""
+def test_a_file_with_a_mistake_affects_no_other_file(home: Path, tmp_path: Path) -> None:
+    """Valid files have their DAGs, and an import error names each mistake with file and line."""
     for folder in ("dags", "include"):
         # A demo may have left a file of its own.
         ignored = shutil.ignore_patterns("local_stack", "__pycache__", "sagemaker_batch_job_pipeline.yaml")
@@ -87,12 +87,12 @@ def test_a_file_with_a_mistake_takes_no_other_one_with_it(home: Path, tmp_path: 
 
 
 def test_without_a_mistake_nothing_is_refused(home: Path) -> None:
-    """The file that tells of mistakes holds no DAG, or two files would have the same ones."""
+    """The file that shows the errors contains no DAG: else two files would contain the same ones."""
     assert read(home, "refused_pipelines")["tasks"] == {}
 
 
 def read(home: Path, module: str, root: Path = ROOT) -> dict[str, Any]:
-    """Read a DAG file as Airflow does, in a process of its own."""
+    """Parse a DAG file as Airflow does, in its own process."""
     environment = {
         **os.environ,
         "AIRFLOW_HOME": str(home),

@@ -1,4 +1,4 @@
-"""Airflow executes what it finds in plugins/ under its bare name: it must find the plugin and nothing else."""
+"""Airflow executes each file of plugins/ under its bare name, so it must find only the plugin."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 @pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
 @pytest.mark.parametrize("syntax", ["glob", "regexp"])
 def test_airflow_executes_the_plugin_alone(syntax: str) -> None:
-    """A module of the package that has the name of a standard one would take its place in every process of Airflow."""
+    """A module of the package with the name of a standard module would replace it in every process of Airflow."""
     found = [Path(path) for path in find_path_from_directory(str(PLUGINS), ".airflowignore", syntax)]
     assert [path.name for path in found if path.suffix == ".py"] == ["opensearch_batch_plugin.py"]

@@ -1,4 +1,4 @@
-"""Airflow connections become clients; what is wrong with one is said with its id, its place and the remedy."""
+"""Clients from Airflow connections; an error names the connection, the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ USER, PASSWORD = "worker", "Right-Password-1"
 
 
 class Node(BaseHTTPRequestHandler):
-    """Answers as a secured node does: 401 for a wrong password, 404 for an index that is not there."""
+    """Responds as a secured node does: 401 for a wrong password, 404 for a missing index."""
 
     def do_GET(self) -> None:
         """Check the password."""
@@ -78,7 +78,7 @@ def connect(tls_node: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_right_password_over_tls_with_the_authoritys_file_passes(connect: Any) -> None:
-    """The index is not there, and that is all there is to say."""
+    """The request succeeds; the index is missing."""
     assert connect().cluster.index("passages") is None
 
 

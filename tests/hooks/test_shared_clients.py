@@ -1,4 +1,4 @@
-"""Clients are made once for all waits of a process, and again after a while; what a bad end wrote is told."""
+"""Clients that all triggers of a process share, and the outputs of jobs that ended badly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opensearch_batch.hooks.shared_clients import KEEP_S, SharedClients, shared_
 
 
 class DocumentStream:
-    """Counts what it makes; time is what the test says."""
+    """Counts the clients it makes, with a clock that the test sets."""
 
     def __init__(self) -> None:
         self.now, self.count = 0.0, 0
@@ -28,7 +28,7 @@ class DocumentStream:
 
 
 def test_many_threads_make_one_client() -> None:
-    """They wait for the one who makes it."""
+    """One thread makes the client while the others wait for it."""
     made, found = DocumentStream(), list[int]()
     threads = [
         threading.Thread(target=lambda: found.append(made.clients.get("aws_default", made.make))) for _ in range(8)
@@ -41,7 +41,7 @@ def test_many_threads_make_one_client() -> None:
 
 
 def test_a_client_is_made_anew_after_a_while() -> None:
-    """So that rotated credentials are taken up."""
+    """A client is made again after a while, so that rotated credentials are used."""
     made = DocumentStream()
     found = []
     for now in (0.0, KEEP_S - 1, KEEP_S, KEEP_S + 1):
@@ -51,13 +51,13 @@ def test_a_client_is_made_anew_after_a_while() -> None:
 
 
 def test_each_connection_has_a_client_of_its_own() -> None:
-    """By its key."""
+    """Each key has its own client."""
     made = DocumentStream()
     assert [made.clients.get(key, made.make) for key in ("a", "b", "a")] == [1, 2, 1]
 
 
-def test_what_could_not_be_made_is_tried_again() -> None:
-    """The error is not kept."""
+def test_an_error_is_not_cached() -> None:
+    """An error is not cached."""
     made = DocumentStream()
 
     def refuse() -> int:
@@ -68,8 +68,8 @@ def test_what_could_not_be_made_is_tried_again() -> None:
     assert made.clients.get("a", made.make) == 1
 
 
-def test_an_airflow_that_cannot_tell_a_connection_is_away_for_a_while() -> None:
-    """Thousands of waits bear that, as they bear a cluster that is away; a connection that is wrong they do not."""
+def test_a_connection_that_cannot_be_resolved_now_is_retriable() -> None:
+    """A connection that Airflow cannot resolve now is retriable; a wrong connection is not."""
 
     def broken() -> int:
         raise OSError("database is locked")
@@ -86,8 +86,8 @@ def test_an_airflow_that_cannot_tell_a_connection_is_away_for_a_while() -> None:
 
 @pytest.mark.parametrize("state", ["FAILED", "EXPIRED", "CANCELLED"])
 def test_an_openai_batch_that_ended_badly_names_what_it_wrote(state: State) -> None:
-    """It is paid for."""
-    said = {"status": state.lower(), "output_file_id": "file-1", "error_file_id": "file-2"}
-    record = JobRecord("k", "n", "openai", "m", "s3://b/in", "s3://b/out", 0.0, ml_task_id="t", remote_job=said)
+    """The outputs of a paid job are named although it ended badly."""
+    remote_job = {"status": state.lower(), "output_file_id": "file-1", "error_file_id": "file-2"}
+    record = JobRecord("k", "n", "openai", "m", "s3://b/in", "s3://b/out", 0.0, ml_task_id="t", remote_job=remote_job)
     job = JobHandle("s3://b/k", "openai", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None)
     assert job.result(record, End(state, 1.0)).outputs == ["openai://file-1", "openai://file-2"]

@@ -1,4 +1,4 @@
-"""Who has to know is told by mail and by POST; that one way fails stops neither the other nor the run."""
+"""Alerts are sent by mail and by POST; a failure of one stops neither the other nor the run."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def mail(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mail]:
 
 @pytest.fixture
 def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str | None, Any]]]:
-    """What a server got whose address a connection names: path, authorization and body."""
+    """The requests that a connection's server received: path, authorization and body."""
     found: list[tuple[str, str | None, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -99,8 +99,8 @@ def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str | No
     server.server_close()
 
 
-def test_a_mail_tells_what_happened(mail: Mail) -> None:
-    """To everybody named, with nothing in it that a mail program could take for markup."""
+def test_an_alert_by_mail(mail: Mail) -> None:
+    """A mail goes to all addresses, with markup in the text escaped."""
     send(Alerts(email=["a@example.com", "b@example.com"]), ALERT)
     mail.close()
     message = message_from_string(mail.text)
@@ -110,16 +110,16 @@ def test_a_mail_tells_what_happened(mail: Mail) -> None:
     assert b"s3://w/&lt;x&gt;/" in bytes(part.get_payload(decode=True))
 
 
-def test_a_post_tells_what_happened(posted: list[Any]) -> None:
-    """As JSON, with the connection's password as its token."""
+def test_an_alert_by_post(posted: list[Any]) -> None:
+    """A POST is JSON, with the connection's password as bearer token."""
     send(Alerts(webhook="hook"), ALERT)
     ((path, authorization, body),) = posted
     assert (path, authorization) == ("/hooks/1", "Bearer token-of-hook")
     assert body == {"pipeline": "books", "run_id": "manual__1", "event": "dead_letters", "text": ALERT.text}
 
 
-def test_what_fails_is_logged_and_stops_nothing(posted: list[Any], caplog: pytest.LogCaptureFixture) -> None:
-    """There is no mail server; the POST goes out all the same. The log holds no address and no token."""
+def test_a_failing_alert_is_logged_and_stops_no_other(posted: list[Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Without a mail server the POST is sent all the same; the log shows no address and no token."""
     send(Alerts(email=["a@example.com"], webhook="hook"), ALERT)
     assert len(posted) == 1
     assert "could not send the alert 'books: dead letters in run manual__1'" in caplog.text
@@ -147,22 +147,22 @@ def test_a_webhook_that_fails_is_logged_without_its_url(
 
 
 def test_an_alert_is_no_template(posted: list[Any]) -> None:
-    """It may quote a record, which Airflow would else render."""
+    """An alert may quote a record, which must not be rendered."""
     send(Alerts(webhook="hook"), Alert("books", "r", "failed", "{{ 6 * 7 }}"))
     assert posted[0][2]["text"] == "{{ 6 * 7 }}"
 
 
-def test_a_failed_run_is_told(posted: list[Any]) -> None:
-    """Airflow calls it with the run; who wants to know nothing has no such call."""
-    told = failure_notifier(Alerts(webhook="hook"))
-    assert told is not None
-    told({"dag_run": SimpleNamespace(dag_id="books", run_id="r"), "reason": "task_failure"})
+def test_a_failed_run_causes_an_alert(posted: list[Any]) -> None:
+    """Airflow calls the notifier with the run; without recipients there is none."""
+    notifier = failure_notifier(Alerts(webhook="hook"))
+    assert notifier is not None
+    notifier({"dag_run": SimpleNamespace(dag_id="books", run_id="r"), "reason": "task_failure"})
     assert posted[0][2] == {"pipeline": "books", "run_id": "r", "event": "failed", "text": "task_failure"}
     assert failure_notifier(Alerts()) is None
 
 
 @pytest.mark.parametrize(
-    ("counts", "told"),
+    ("counts", "alerts"),
     [
         (RunCounts(read=9, indexed=9), []),
         (RunCounts(read=9, indexed=8, unrouted=1), []),
@@ -176,8 +176,6 @@ def test_a_failed_run_is_told(posted: list[Any]) -> None:
         ),
     ],
 )
-def test_of_a_run_that_ended_well_is_told_what_somebody_has_to_do(
-    counts: RunCounts, told: list[tuple[str, str]]
-) -> None:
-    """Records that `when` keeps out are no news, unless it keeps out all of them."""
-    assert list(RunAccount("books", "r", "s3://d/", counts, ["s3://w/d/"]).alerts()) == told
+def test_alerts_about_a_run_that_ended_well(counts: RunCounts, alerts: list[tuple[str, str]]) -> None:
+    """Records that `when` excludes cause no alert, unless it excludes all of them."""
+    assert list(RunAccount("books", "r", "s3://d/", counts, ["s3://w/d/"]).alerts()) == alerts

@@ -1,4 +1,4 @@
-"""A job over a user's own object is paid, and of use, only while the object is what prepare read of it."""
+"""A job over a user's own object is paid for, and its output used, only if the object is unchanged since prepare."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COMPLETED = End("COMPLETED", 2.0)
 
 
 class Job:
-    """One job over an object of the user's, from its submission to its end."""
+    """One job over a user's object, from its submission to its end."""
 
     def __init__(self, store: LocalFiles) -> None:
         self.store = store
@@ -40,7 +40,7 @@ class Job:
         return Shard("0000", INPUT, "k", 1, 3, etag=found.etag)
 
     def ml(self, _: str) -> SimpleNamespace:
-        """Return an ML Commons that takes every job."""
+        """Return an ML Commons that accepts every job."""
 
         def pay(_: str, parameters: dict[str, Any]) -> Accepted:
             self.paid.append(parameters)
@@ -50,13 +50,13 @@ class Job:
         return SimpleNamespace(ml=SimpleNamespace(model=lambda _: model, batch_predict=pay))
 
     def submit(self, asked: ResubmitRequest = ResubmitRequest()) -> JobRecord:  # noqa: B008 - frozen
-        """JobSubmitter it."""
+        """Submit the job."""
         done = JobSubmitter(Layout("s3://work", "p"), JobTerms("sagemaker", "m")).run(self.shard, asked)
         assert isinstance(done, tuple)
         return done[1]
 
     def conclude(self, record: JobRecord) -> End:
-        """See it completed."""
+        """Record that it completed."""
         job = JobHandle(FOLDER, "sagemaker", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None)
         return job.conclude(record, COMPLETED, cancel=False)
 
@@ -69,7 +69,7 @@ class Job:
 
 @pytest.fixture
 def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Job:
-    """Prepared, and not yet paid."""
+    """A job that is prepared and not submitted."""
     made = Job(LocalFiles(tmp_path))
     monkeypatch.setattr(submission, "object_storage", lambda _: made.store)
     monkeypatch.setattr(submission, "OpenSearchMLHook", made.ml)
@@ -78,27 +78,27 @@ def job(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Job:
     return made
 
 
-def test_an_input_that_stays_is_paid_and_of_use(job: Job) -> None:
-    """As is one that is gone when its job has read it."""
+def test_an_unchanged_input_is_submitted_and_used(job: Job) -> None:
+    """An unchanged input is submitted; one that is deleted after its job read it does no harm."""
     record = job.submit()
     assert (len(job.paid), job.recorded().input_etag) == (1, job.shard.etag)
     job.store.delete(INPUT)
     assert job.conclude(record) == COMPLETED
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"v2\n", "changed"), (None, "is gone")])
-def test_an_input_that_changed_is_not_paid(job: Job, content: bytes | None, said: str) -> None:
-    """Nothing stands in the way of the run that prepares the new version."""
+@pytest.mark.parametrize(("content", "reason"), [(b"v2\n", "changed"), (None, "is gone")])
+def test_a_changed_input_is_not_submitted(job: Job, content: bytes | None, reason: str) -> None:
+    """A changed or deleted input is not submitted, and leaves no record that would block the next run."""
     job.store.delete(INPUT)
     if content is not None:
         job.store.write(INPUT, content)
-    with pytest.raises(FatalError, match=rf"a\.jsonl {said} since prepare read it; nothing was paid; clear prepare"):
+    with pytest.raises(FatalError, match=rf"a\.jsonl {reason} since prepare read it; nothing was paid; clear prepare"):
         job.submit()
     assert (job.paid, JobRecords(job.store, FOLDER).load()) == ([], None)
 
 
-def test_a_job_whose_input_changed_is_of_no_use(job: Job) -> None:
-    """Nobody knows which version it read; when prepare finds the first one again, a clear pays for it once more."""
+def test_a_job_whose_input_changed_is_unusable(job: Job) -> None:
+    """A job whose input changed while it ran ends UNUSABLE; a clear submits it again only for the original input."""
     record = job.submit()
     job.store.write(INPUT, b"v2\n")
     end = job.conclude(record)
@@ -112,8 +112,8 @@ def test_a_job_whose_input_changed_is_of_no_use(job: Job) -> None:
     assert len(job.paid) == 2
 
 
-def test_what_changes_after_the_end_was_seen_takes_nothing_back(job: Job) -> None:
-    """Another run may have waited for the same job, and look later."""
+def test_a_change_after_the_recorded_end_does_not_alter_it(job: Job) -> None:
+    """A change after the recorded end does not alter it, also for another run that waits for the same job."""
     record = job.submit()
     assert job.conclude(record) == COMPLETED
     job.store.write(INPUT, b"v2\n")

@@ -1,4 +1,4 @@
-"""The tasks prepare and ingest tell a run's age, what is gone from its source, and what became of a shard."""
+"""The stages prepare and ingest: run versions, source ranges that are gone, and superseded shards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LATER = 1_000_000_000.0
 
 
 class Prepares:
-    """Runs the tasks, with a store and a cluster of these tests' own."""
+    """Runs the stages with a store and a cluster of these tests."""
 
     def __init__(self, runs: Runs) -> None:
         self.runs = runs
@@ -68,7 +68,7 @@ class Prepares:
 
 @pytest.fixture
 def prepares(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A task over an empty source."""
+    """The stages over an empty source."""
     with aws("s3") as client:
         bucket = f"b-{uuid.uuid4().hex[:12]}"
         client.create_bucket(Bucket=bucket)
@@ -82,8 +82,8 @@ def prepares(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield Prepares(Runs(store, bucket))
 
 
-def test_a_run_is_as_old_as_its_listing(prepares: Prepares, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of one source and the same globs have an order; one with a limit has no age."""
+def test_a_run_version_is_the_time_of_its_listing(prepares: Prepares, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version of a run is when it listed its source; other globs are another scope; a limit gives none."""
     prepares.runs.put("a.jsonl", record(1, "a"))
     monkeypatch.setattr(prepare, "time", SimpleNamespace(time=lambda: LATER))
     first, globs, limited = prepares("1"), prepares("2", exclude=["b*"]), prepares("3", limit=1)
@@ -96,8 +96,8 @@ def test_a_run_is_as_old_as_its_listing(prepares: Prepares, monkeypatch: pytest.
     assert limited.run_version is None
 
 
-def test_a_place_that_is_gone_is_noticed(prepares: Prepares) -> None:
-    """A broken first line moves where the shard begins; put back, it is written again."""
+def test_a_source_range_that_is_gone_is_written_again_when_it_returns(prepares: Prepares) -> None:
+    """A broken first line moves the start of a shard; after the source is restored its records are written again."""
     runs = prepares.runs
     runs.put("a.jsonl", record(1, "good"))
     runs.ingest(prepares("1"))
@@ -109,15 +109,15 @@ def test_a_place_that_is_gone_is_noticed(prepares: Prepares) -> None:
     assert runs.cluster.texts == {"1": "good"}
 
 
-def test_a_shard_that_is_overtaken_says_so_in_the_log(prepares: Prepares) -> None:
-    """A task that succeeded without writing tells why."""
+def test_a_superseded_shard_is_logged(prepares: Prepares) -> None:
+    """A task that succeeds without writing logs why."""
     runs = prepares.runs
     runs.put("a.jsonl", record(1, "old"))
     old = prepares("1")
     runs.objects.write(f"{runs.work.job(old.shards[0].shard.job)}/output/1/x.out", b"{}")
     runs.put("a.jsonl", record(1, "new"))
     runs.ingest(prepares("2"))
-    with capture_logs() as said:
+    with capture_logs() as entries:
         assert prepares.ingest("1", old)["counts"]["superseded"] == 1
-    warnings = [str(each["event"]) for each in said if each["log_level"] == "warning"]
+    warnings = [str(each["event"]) for each in entries if each["log_level"] == "warning"]
     assert any(text.startswith("1 records superseded: a run that listed the source later") for text in warnings)

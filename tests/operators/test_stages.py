@@ -1,4 +1,4 @@
-"""What the stages make of the run they are in: what a trial leaves to others, what a person asked, what is news."""
+"""What stages derive from their run: watched sources, resubmit requests, and asset events."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PARAMETERS = {
 
 
 class Ti:
-    """A task instance that keeps what it is told."""
+    """A task instance that keeps pushed XComs."""
 
     max_tries = 2
 
@@ -57,7 +57,7 @@ class Ti:
 
 
 def context_of(run_id: str = "manual__1", ti: Any = None, **params: Any) -> Any:
-    """Return what a task is given in a run of one partition."""
+    """Return the context of a task in a run of one partition."""
     run = SimpleNamespace(dag_id=NAME, partition_key="2026-11-01", logical_date=None, run_id=run_id)
     return {"dag_run": run, "ti": ti or Ti(), "params": params}
 
@@ -79,7 +79,7 @@ def bucket(s3_client: Any) -> str:
 
 @pytest.fixture
 def store(s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Objects:
-    """The object storage of every connection; model and index are there and fit."""
+    """The object storage of every connection; model and index exist and fit."""
     found = S3Objects(s3_client)
     for module in (ingest, prepare, publish):
         monkeypatch.setattr(module, "object_storage", lambda conn_id: found)  # noqa: ARG005 - one for all
@@ -89,7 +89,7 @@ def store(s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Objects:
 
 
 @pytest.mark.parametrize(
-    ("said", "news"),
+    ("arguments", "news"),
     [
         ({}, "none"),
         ({"limit": "1"}, "unheard"),
@@ -98,15 +98,15 @@ def store(s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Objects:
         ({"dry_run": True}, "unheard"),
     ],
 )
-def test_a_trial_leaves_the_source_news(
-    bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], news: str
+def test_a_trial_does_not_record_the_source(
+    bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], news: str
 ) -> None:
-    """Only what the pipeline's own run prepared is what `new_objects` need not tell of."""
+    """`new_objects` still fires after a trial: only a run with the pipeline's own values records the source."""
     # One service's parameters will do here: what counts is which one was chosen.
     adapter = adapter_of("sagemaker")
     monkeypatch.setattr(prepare, "adapter_of", lambda name: adapter)  # noqa: ARG005 - as above
     store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a"}\n{"text": "b"}\n')
-    dry_run = said.pop("dry_run", False)
+    dry_run = arguments.pop("dry_run", False)
     task = OpenSearchPrepareOperator(
         task_id="prepare",
         source=f"s3://{bucket}/in/",
@@ -114,7 +114,7 @@ def test_a_trial_leaves_the_source_news(
         field_map={"text": "$.text"},
         inputs=["$.text"],
         watched={"index": "books", "service": "sagemaker"},
-        **{"index": "books", "service": "sagemaker", "limit": "", **said},
+        **{"index": "books", "service": "sagemaker", "limit": "", **arguments},
     )
     shards = task.execute(context_of(dry_run=dry_run))
     assert len(shards) == (0 if dry_run else 1)
@@ -123,12 +123,12 @@ def test_a_trial_leaves_the_source_news(
 
 
 def asked(run_id: str, *, max_tries: int = 2, force: bool = False) -> ResubmitRequest:
-    """Return what is asked in a task with two retries."""
+    """Return the resubmit request of a task with two retries."""
     return resubmit_request(context_of(run_id, SimpleNamespace(max_tries=max_tries), force=force), 2)
 
 
 def ended(asked: ResubmitRequest, state: Any) -> JobRecord:
-    """Return the record of the job that this asking paid for."""
+    """Return the record of a job that was submitted for this request."""
     return JobRecord(
         "j",
         "n",
@@ -144,7 +144,7 @@ def ended(asked: ResubmitRequest, state: Any) -> JobRecord:
 
 
 def test_each_forced_run_of_one_partition_pays_once() -> None:
-    """Its retries and clears find what it paid for; the next run that a person forces asks anew."""
+    """Retries and clears of a forced run reuse its job; the next forced run submits another."""
     first = ended(asked("manual__1", force=True), "COMPLETED")
     assert decide(first, asked("manual__1", force=True)) == "reuse"
     assert decide(first, asked("manual__1", force=True, max_tries=5)) == "reuse"
@@ -153,7 +153,7 @@ def test_each_forced_run_of_one_partition_pays_once() -> None:
 
 
 def test_each_cleared_run_of_one_partition_pays_once() -> None:
-    """A job that ended badly again in another run can be asked for again there."""
+    """A clear in another run submits a job that ended badly again."""
     first = ended(asked("manual__1", max_tries=5), "FAILED")
     assert decide(first, asked("manual__1", max_tries=5)) == "refuse"
     assert decide(first, asked("manual__2")) == "refuse"
@@ -172,7 +172,7 @@ class Counted(Ti):
         self.states = states or {}
 
     def xcom_pull(self, *, task_ids: str, **_: Any) -> Any:
-        """Return what reconcile counted, or what poll saw."""
+        """Return the XCom of reconcile or poll."""
         polled = {"task_id": "t", "state": "COMPLETED", "outputs": []}
         return {"reconcile": {"counts": {"indexed": self.indexed}}, "poll": polled}.get(task_ids)
 
@@ -182,8 +182,8 @@ class Counted(Ti):
         return self.states[run_id]
 
 
-def has_news(bucket: str, *, indexed: int = 0, run_id: str = "manual__1", index: str = NAME, **states: str) -> bool:
-    """Say whether a run's publish tells those who follow the index books."""
+def publishes(bucket: str, *, indexed: int = 0, run_id: str = "manual__1", index: str = NAME, **states: str) -> bool:
+    """Return whether a run's publish updates the asset of the index books."""
     asset = index_asset("opensearch_default", NAME)
     task = OpenSearchPublishOperator(task_id="publish", index=index, work=f"s3://{bucket}/work", outlets=[asset])
     events = {asset: SimpleNamespace(extra=None)}
@@ -197,37 +197,37 @@ def has_news(bucket: str, *, indexed: int = 0, run_id: str = "manual__1", index:
     return True
 
 
-def test_what_was_written_and_not_told_is_news(bucket: str, store: S3Objects) -> None:
-    """Of this run, whatever its last attempt counted, and of one that failed; told once."""
+def test_unpublished_writes_update_the_asset_once(bucket: str, store: S3Objects) -> None:
+    """Writes of this run's earlier attempts, and of a failed run, update the asset once."""
     work = Layout(f"s3://{bucket}/work", NAME)
-    assert not has_news(bucket)
-    assert has_news(bucket, indexed=1)
+    assert not publishes(bucket)
+    assert publishes(bucket, indexed=1)
     note_writing(store, work, "a", Note("manual__1", NAME))
-    assert [has_news(bucket) for _ in range(2)] == [True, False]
+    assert [publishes(bucket) for _ in range(2)] == [True, False]
     note_writing(store, work, "a", Note("manual__0", NAME))
-    assert [has_news(bucket, manual__0="failed") for _ in range(2)] == [True, False]
+    assert [publishes(bucket, manual__0="failed") for _ in range(2)] == [True, False]
 
 
-def test_a_run_that_goes_on_tells_its_own_news(bucket: str, store: S3Objects) -> None:
-    """What it writes after another run's publish would else be nobody's news."""
+def test_a_run_in_progress_publishes_its_own_writes(bucket: str, store: S3Objects) -> None:
+    """A run in progress updates the asset itself; another run's publish leaves its outbox alone."""
     note_writing(store, Layout(f"s3://{bucket}/work", NAME), "a", Note("manual__0", NAME))
-    assert not has_news(bucket, manual__0="running")
-    assert has_news(bucket, indexed=1, manual__0="running")
-    assert has_news(bucket, run_id="manual__0")
+    assert not publishes(bucket, manual__0="running")
+    assert publishes(bucket, indexed=1, manual__0="running")
+    assert publishes(bucket, run_id="manual__0")
 
 
-def test_another_index_is_nobody_s_news(bucket: str, store: S3Objects) -> None:
-    """Neither of a trial, nor of one that failed; and a trial tells nothing of the pipeline's own index."""
+def test_writes_to_another_index_update_no_asset(bucket: str, store: S3Objects) -> None:
+    """Writes to another index, as in a trial, never update the asset of the pipeline's index."""
     work = Layout(f"s3://{bucket}/work", NAME)
     note_writing(store, work, "a", Note("manual__0", "other"))
-    assert not has_news(bucket, manual__0="failed")
+    assert not publishes(bucket, manual__0="failed")
     note_writing(store, work, "a", Note("manual__0", NAME))
-    assert not has_news(bucket, index="other", manual__0="failed")
-    assert has_news(bucket, manual__0="failed")
+    assert not publishes(bucket, index="other", manual__0="failed")
+    assert publishes(bucket, manual__0="failed")
 
 
 def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *attempts: int | Exception) -> None:
-    """Run the attempts of one task: each writes so many documents, or fails."""
+    """Run the attempts of one ingest task; each writes so many documents, or fails."""
     shard = Shard("s", "i", "j", 1, 1)
     found = Layout(f"s3://{bucket}/work", NAME)
     manifest = Manifest(NAME, "r", "s", "sagemaker", "m", PrepareCounts(), [], None, parameters=PARAMETERS)
@@ -261,7 +261,7 @@ def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *a
 
 
 @pytest.mark.parametrize(
-    ("attempts", "news"),
+    ("attempts", "published"),
     [
         ([RetriableError("it died"), 0], True),
         ([1], True),
@@ -270,9 +270,9 @@ def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *a
         ([0, 0], False),
     ],
 )
-def test_news_of_an_attempt_that_died_is_told(
-    bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, attempts: list[int | Exception], *, news: bool
+def test_writes_of_an_attempt_that_died_update_the_asset(
+    bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, attempts: list[int | Exception], *, published: bool
 ) -> None:
-    """The last attempt finds all documents there and counts none; where none of them wrote there is no news."""
+    """The asset is updated if any attempt wrote, though the last one finds all documents unchanged."""
     ingest_of(bucket, store, monkeypatch, *attempts)
-    assert has_news(bucket) == news
+    assert publishes(bucket) == published

@@ -1,4 +1,4 @@
-"""What batch_predict and repair share: who holds a slot, and what a wait for one does when it cannot be had."""
+"""What batch_predict and repair share: who holds a slot, and how a wait for one ends after errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def record(end: End | None = None, *, ml_task_id: str | None = "t", intended_at:
     ],
 )
 def test_who_holds_a_slot(store: S3Objects, bucket: str, holds: JobRecord | None, *, is_taken_over: bool) -> None:
-    """A job from before its submission until its end."""
+    """A job holds its slot from before its submission until its end."""
     one, other = f"s3://{bucket}/jobs/one", f"s3://{bucket}/jobs/other"
     if holds is not None:
         assert JobRecords(store, one).write(holds, over=None)
@@ -48,8 +48,8 @@ def test_who_holds_a_slot(store: S3Objects, bucket: str, holds: JobRecord | None
 
 
 @pytest.mark.parametrize("error", [ConfigError("the bucket is gone"), RetriableError("away")])
-def test_a_slot_that_cannot_be_had_ends_the_wait(monkeypatch: pytest.MonkeyPatch, error: BatchError) -> None:
-    """The task itself says then what is wrong; after an error that may pass, not at once."""
+def test_an_error_ends_the_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch, error: BatchError) -> None:
+    """The wait ends, so that the task reports the error: at once if it is final, after a while if it may pass."""
     tries = list[int]()
 
     def refuse(_: SubmissionTrigger) -> bool:
@@ -72,7 +72,7 @@ def test_a_slot_that_cannot_be_had_ends_the_wait(monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture
 def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[JobSubmitter, LocalFiles]:
-    """What submits a pipeline's jobs, with a folder for a store; the cluster is for who submits indeed."""
+    """A submitter with a folder as store, and a cluster that is not called."""
     store, ml = LocalFiles(tmp_path), SimpleNamespace(model=lambda _: None)
     monkeypatch.setattr(submission, "object_storage", lambda _: store)
     monkeypatch.setattr(submission, "OpenSearchMLHook", lambda _: SimpleNamespace(ml=ml))
@@ -80,8 +80,8 @@ def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[JobSubmitt
     return JobSubmitter(Layout("s3://work", "p"), JobTerms("openai", "m")), store
 
 
-def test_a_job_that_is_found_is_taken(submits: tuple[JobSubmitter, LocalFiles]) -> None:
-    """So that no other run removes its outputs before this one has ingested them."""
+def test_a_reused_job_is_marked_as_taken(submits: tuple[JobSubmitter, LocalFiles]) -> None:
+    """A job that is reused is marked as taken, so no other run removes its outputs before this run ingests them."""
     submit, store = submits
     assert JobRecords(store, "s3://work/jobs/k").write(record(End("COMPLETED", 1.0)), over=None)
     done = submit.run(Shard("0000", "in", "k", 1, 1), ResubmitRequest())
