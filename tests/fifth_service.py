@@ -9,25 +9,25 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, NotFound
-from opensearch_batch.core.jobs.contract import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.row_errors import RowErrors
+from opensearch_batch.services.adapters import TextAdapter
 from opensearch_batch.services.clients import JobClient, local_copy
 from opensearch_batch.services.entry import AiService, KeyConnection, Storage
 from opensearch_batch.services.files import ServiceFiles
-from opensearch_batch.services.inputs import check_number, need_inputs, texts_line
+from opensearch_batch.services.inputs import check_number, need_inputs
 
 NAME, KEY = "acme", "acme-secret"
-STATES: dict[str, State] = {"working": "RUNNING", "done": "COMPLETED", "stopped": "CANCELLED"}
 
 
 class Acme:
@@ -83,7 +83,7 @@ def failure(row: bytes) -> str | None:
         return None
 
 
-class AcmeAdapter:
+class AcmeAdapter(TextAdapter):
     """Decides; no I/O."""
 
     name = NAME
@@ -93,28 +93,15 @@ class AcmeAdapter:
     error_members = frozenset({"failure"})
     id_member: str | None = "ref"
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "m"})
+    states: ClassVar[Mapping[str, State]] = {"done": "COMPLETED", "stopped": "CANCELLED"}
 
-    def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
+    def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:  # noqa: ARG002 - any will do
         """One text a record."""
-        if "model" not in parameters:
-            raise ConfigError("connector parameters.model is missing")
         need_inputs(NAME, inputs, most=1)
-
-    def model(self, parameters: Mapping[str, Any]) -> str:
-        """Return the model."""
-        return str(parameters["model"])
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - the model is all
         """Return nothing more."""
         return {}
-
-    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - always
-        """Rows name their record."""
-        return "by_id"
-
-    def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
-        """Return what makes a line."""
-        return texts_line(self.line_form(parameters, inputs))
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:  # noqa: ARG002 - always
         """Return the form of a line."""
@@ -149,7 +136,7 @@ class AcmeAdapter:
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read the state."""
-        return JobStatus(STATES.get(str(remote_job.get("state")), "RUNNING"))
+        return JobStatus(self.state_of(remote_job.get("state")))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - named by the job
         """Return the output file."""

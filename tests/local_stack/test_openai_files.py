@@ -72,7 +72,9 @@ def test_a_missing_file_and_a_wrong_key_are_named(make: Callable[..., openai.Ope
         find(OpenAIFiles(make()), "openai://file-none")
     with pytest.raises(ConfigError, match="openai://file-none: OpenAI knows no such file"):
         OpenAIFiles(make()).open("openai://file-none")
-    with pytest.raises(ConfigError, match=r"refuses the key \(401\); mend openAI_key or the connection") as raised:
+    with pytest.raises(
+        ConfigError, match=r"refuses the key \(401\); mend the connection, or the request's key"
+    ) as raised:
         find(OpenAIFiles(make("sk-wrong-key-1234")), "openai://file-none")
     assert "1234" not in str(raised.value)
 

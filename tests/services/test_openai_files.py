@@ -103,8 +103,8 @@ def test_a_missing_file_is_named(files: OpenAIFiles, service: Service) -> None:
 @pytest.mark.parametrize(
     ("status", "told"),
     [
-        (401, (ConfigError, r"OpenAI refuses the key \(401\); mend openAI_key or the connection")),
-        (403, (ConfigError, r"OpenAI refuses the key \(403\); mend openAI_key or the connection")),
+        (401, (ConfigError, r"OpenAI refuses the key \(401\); mend the connection, or the request's key")),
+        (403, (ConfigError, r"OpenAI refuses the key \(403\); mend the connection, or the request's key")),
         (429, (RetriableError, "OpenAI answered 429; run again later")),
         (503, (RetriableError, "OpenAI answered 503; run again later")),
         (400, (FatalError, "OpenAI answered 400")),

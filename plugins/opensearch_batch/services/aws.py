@@ -13,7 +13,6 @@ from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.services.clients import JobClient
 
-MIB = 1 << 20
 MAX_NAME_CHARS = 63
 SERVER_ERROR = 500
 _NOT_FOUND = frozenset({"ResourceNotFoundException", "ResourceNotFound"})

@@ -10,48 +10,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, NotFound
-from opensearch_batch.core.jobs.contract import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.job import JobRecord, State
-from opensearch_batch.services.aws import MIB, AwsJobClient, job_name, plain
+from opensearch_batch.services.adapters import MIB, TextAdapter
+from opensearch_batch.services.aws import AwsJobClient, job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
-from opensearch_batch.services.inputs import check_number, need_inputs, texts_line, texts_reader
-from opensearch_batch.services.parameters import nested_object
+from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+from opensearch_batch.services.parameters import need_parameters, nested_object
 from opensearch_batch.services.row_errors import ROW_ERRORS, prediction_row
 
 INPUT = b"<input>"
 TITAN_EMBED, COHERE_EMBED, ANTHROPIC = _FAMILIES = ("amazon.titan-embed", "cohere.embed", "anthropic.")
 MODEL_INPUT = "model_input"
 DEFAULT_MAX_TOKENS = 1024
-_STATES: dict[str, State] = {
-    "Submitted": "RUNNING",
-    "Validating": "RUNNING",
-    "Scheduled": "RUNNING",
-    "InProgress": "RUNNING",
-    "Stopping": "RUNNING",
-    "Completed": "COMPLETED",
-    # The failed records have an error in their rows.
-    "PartiallyCompleted": "COMPLETED",
-    "Failed": "FAILED",
-    "Stopped": "CANCELLED",
-    "Expired": "EXPIRED",
-}
 
 
 class _Row(msgspec.Struct, rename={"record_id": "recordId"}):
     record_id: str | None = None
 
 
-class BedrockAdapter:
+class BedrockAdapter(TextAdapter):
     """The adapter for Bedrock model invocation jobs."""
 
-    name = "bedrock"
+    name, model_parameter = "bedrock", "modelId"
     # Source: "Quotas for Amazon Bedrock": records a job, and input file size.
     limits = Limits(max_records=50_000, max_bytes=1000 * MIB, max_record_bytes=10 * MIB, min_records=100)
     errors = ErrorCodes(
@@ -78,34 +66,31 @@ class BedrockAdapter:
     example_parameters: Mapping[str, Any] = MappingProxyType(
         {"modelId": "amazon.titan-embed-text-v2:0", "roleArn": "role"}
     )
+    states: ClassVar[Mapping[str, State]] = {
+        "Completed": "COMPLETED",
+        # The failed records have an error in their rows.
+        "PartiallyCompleted": "COMPLETED",
+        "Failed": "FAILED",
+        "Stopped": "CANCELLED",
+        "Expired": "EXPIRED",
+    }
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless model, role and inputs can make a job."""
-        for needed in ("modelId", "roleArn"):
-            if needed not in parameters:
-                raise ConfigError(f"connector parameters.{needed} is missing; CreateModelInvocationJob needs it")
+        need_parameters(parameters, "modelId", "roleArn", job="CreateModelInvocationJob")
         model, extra = self.model(parameters), _extra(parameters)
         most = None if _family(model) == COHERE_EMBED and not _is_template(extra) else 1
         need_inputs(f"bedrock {model}", inputs, most=most, remedy="map one, or choose a cohere.embed model")
         _body(model, extra)
 
-    def model(self, parameters: Mapping[str, Any]) -> str:
-        """Return modelId."""
-        return str(parameters["modelId"])
-
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the region; all else that shapes predictions is in the input's lines."""
         return {"region": parameters.get("region")}
 
-    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - whatever the model
-        """Return ``by_id``."""
-        return "by_id"
-
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
         """Return the function that makes ``{"recordId", "modelInput"}``."""
-        form = self.line_form(parameters, inputs)
-        if form is not None:
-            return texts_line(form)
+        if not _is_template(_extra(parameters)):
+            return super().request_line(parameters, inputs)
         read, template = texts_reader(inputs), msgspec.json.encode(_extra(parameters))
 
         def line(record: bytes, record_id: str) -> bytes:
@@ -125,11 +110,7 @@ class BedrockAdapter:
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return the path of the prediction in `modelOutput`, by the model's family; all of it for an unknown one.
-
-        Raises:
-            ConfigError: there is no such input.
-        """
+        """Return the path of the prediction in `modelOutput`, by the model's family; all of it for an unknown one."""
         check_number(inputs, number)
         paths = {
             TITAN_EMBED: "$.modelOutput.embedding",
@@ -164,8 +145,7 @@ class BedrockAdapter:
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read status; a task that ML Commons has not refreshed yet has none and is running."""
-        status = str(remote_job.get("status"))
-        return JobStatus(_STATES.get(status, "RUNNING"), str(remote_job.get("message") or ""))
+        return JobStatus(self.state_of(remote_job.get("status")), str(remote_job.get("message") or ""))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
         """Return the one object that Bedrock writes for the shard, below a folder named by the job's id."""

@@ -33,3 +33,10 @@ def nested_object(
     if not isinstance(value, dict):
         raise ConfigError(f"connector parameters.{name} must be an object, as the service's API documents it")
     return value
+
+
+def need_parameters(parameters: Mapping[str, Any], *names: str, job: str) -> None:
+    """Raise ConfigError unless these parameters are there, which the service's job needs."""
+    for name in names:
+        if name not in parameters:
+            raise ConfigError(f"connector parameters.{name} is missing; {job} needs it")

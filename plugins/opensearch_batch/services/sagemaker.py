@@ -19,10 +19,11 @@ from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.transform.json_path import PlainPath, check_json
 from opensearch_batch.core.types.job import JobRecord, State
-from opensearch_batch.services.aws import MIB, AwsJobClient, job_name, plain
+from opensearch_batch.services.adapters import MIB
+from opensearch_batch.services.aws import AwsJobClient, job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
 from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
-from opensearch_batch.services.parameters import nested, nested_object
+from opensearch_batch.services.parameters import need_parameters, nested, nested_object
 from opensearch_batch.services.row_errors import ROW_ERRORS, sagemaker_error
 
 MODEL_INPUTS = "model_inputs"
@@ -72,9 +73,7 @@ class SageMakerAdapter:
             raise ConfigError(
                 "connector parameters.DataProcessing.OutputFilter must be $: a row keeps its whole record"
             )
-        for needed in ("ModelName", "TransformResources"):
-            if needed not in parameters:
-                raise ConfigError(f"connector parameters.{needed} is missing; CreateTransformJob needs it")
+        need_parameters(parameters, "ModelName", "TransformResources", job="CreateTransformJob")
         for path in inputs or [_input_filter(parameters)]:
             PlainPath.parse(path)
 
@@ -123,11 +122,7 @@ class SageMakerAdapter:
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return ``$.SageMakerOutput``, or one of its elements where a record has several inputs.
-
-        Raises:
-            ConfigError: there is no such input.
-        """
+        """Return ``$.SageMakerOutput``, or one of its elements where a record has several inputs."""
         check_number(inputs, number)
         whole = "$.SageMakerOutput" if self.answers(parameters) == "beside_record" else "$"
         return whole if number is None or len(inputs) == 1 else f"{whole}[{number}]"

@@ -10,30 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.jobs.contract import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.core.types.record_ids import RECORD_ID
-from opensearch_batch.services.inputs import check_number, need_inputs, texts_line
-from opensearch_batch.services.parameters import nested
+from opensearch_batch.services.adapters import MIB, TextAdapter
+from opensearch_batch.services.inputs import check_number, need_inputs
+from opensearch_batch.services.parameters import need_parameters, nested
 
-MIB = 1 << 20
 DATASET = "dataset_id"
 DEFAULT_INPUT_TYPE = "search_document"
-_STATES: dict[str, State] = {
-    "processing": "RUNNING",
-    "cancelling": "RUNNING",
-    "complete": "COMPLETED",
-    "cancelled": "CANCELLED",
-    "failed": "FAILED",
-}
 NO_EMBEDDINGS = "the row has no embeddings"
 
 
@@ -50,7 +43,7 @@ class _Row(msgspec.Struct):
     embeddings: _Embeddings | None = None
 
 
-class CohereAdapter:
+class CohereAdapter(TextAdapter):
     """The adapter for Cohere embed jobs."""
 
     name = "cohere"
@@ -60,29 +53,21 @@ class CohereAdapter:
     output_members = error_members = frozenset({"embeddings"})
     id_member: str | None = RECORD_ID
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
+    states: ClassVar[Mapping[str, State]] = {
+        "complete": "COMPLETED",
+        "cancelled": "CANCELLED",
+        "failed": "FAILED",
+    }
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless model and input can make a job."""
-        if "model" not in parameters:
-            raise ConfigError("connector parameters.model is missing; an embed job needs it")
+        need_parameters(parameters, "model", job="an embed job")
         need_inputs("cohere", inputs, most=1)
         _embedding_type(parameters)
-
-    def model(self, parameters: Mapping[str, Any]) -> str:
-        """Return the model's name."""
-        return str(parameters["model"])
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters that shape the embeddings, beside the texts."""
         return {name: nested(parameters, name) for name in ("input_type", "embedding_types", "truncate")}
-
-    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - whatever the model
-        """Return ``by_id``."""
-        return "by_id"
-
-    def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
-        """Return the function that makes one row of a dataset: ``{"text", "record_id"}``."""
-        return texts_line(self.line_form(parameters, inputs))
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:  # noqa: ARG002 - a dataset names no model
         """Return the form of a row."""
@@ -91,11 +76,7 @@ class CohereAdapter:
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return the path of the embedding, by the job's type.
-
-        Raises:
-            ConfigError: there is no such input.
-        """
+        """Return the path of the embedding, by the job's type."""
         check_number(inputs, number)
         return f"$.embeddings.{_embedding_type(parameters)}"
 
@@ -122,7 +103,7 @@ class CohereAdapter:
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read status: ``complete``, not ``completed``."""
-        state = _STATES.get(str(remote_job.get("status")), "RUNNING")
+        state = self.state_of(remote_job.get("status"))
         if state == "COMPLETED" and not remote_job.get("output_dataset_id"):
             return JobStatus("FAILED", "complete, but it names no output dataset")
         return JobStatus(state, str(remote_job.get("error") or ""))

@@ -10,39 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.jobs.contract import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.job import JobRecord, State
-from opensearch_batch.services.inputs import check_number, need_inputs, texts_line
-from opensearch_batch.services.parameters import nested_object
+from opensearch_batch.services.adapters import MIB, TextAdapter
+from opensearch_batch.services.inputs import check_number, need_inputs
+from opensearch_batch.services.parameters import need_parameters, nested_object
 from opensearch_batch.services.row_errors import prediction_row
 
-MIB = 1 << 20
 EMBEDDINGS, CHAT = "/v1/embeddings", "/v1/chat/completions"
 FILE = "input_file_id"
-_STATES: dict[str, State] = {
-    "validating": "RUNNING",
-    "in_progress": "RUNNING",
-    "finalizing": "RUNNING",
-    "cancelling": "RUNNING",
-    "completed": "COMPLETED",
-    "failed": "FAILED",
-    "expired": "EXPIRED",
-    "cancelled": "CANCELLED",
-}
 
 
 class _Row(msgspec.Struct, rename={"record_id": "custom_id"}):
     record_id: str | None = None
 
 
-class OpenAIAdapter:
+class OpenAIAdapter(TextAdapter):
     """The adapter for OpenAI batches of embeddings and chat completions."""
 
     name = "openai"
@@ -56,29 +46,22 @@ class OpenAIAdapter:
     error_members = frozenset({"response", "error"})
     id_member: str | None = "custom_id"
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
+    states: ClassVar[Mapping[str, State]] = {
+        "completed": "COMPLETED",
+        "failed": "FAILED",
+        "expired": "EXPIRED",
+        "cancelled": "CANCELLED",
+    }
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless model, endpoint and inputs can make a batch."""
-        if "model" not in parameters:
-            raise ConfigError("connector parameters.model is missing; each request of a batch names it")
+        need_parameters(parameters, "model", job="a batch")
         need_inputs(f"openai {_endpoint(parameters)}", inputs, most=None if _endpoint(parameters) == EMBEDDINGS else 1)
         _extra(parameters)
-
-    def model(self, parameters: Mapping[str, Any]) -> str:
-        """Return the model's name."""
-        return str(parameters["model"])
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the endpoint; all else that shapes predictions is in the input's lines."""
         return {"endpoint": _endpoint(parameters)}
-
-    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - whatever the endpoint
-        """Return ``by_id``."""
-        return "by_id"
-
-    def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
-        """Return the function that makes one request: ``{"custom_id", "method", "url", "body"}``."""
-        return texts_line(self.line_form(parameters, inputs))
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:
         """Return the form of a request."""
@@ -90,11 +73,7 @@ class OpenAIAdapter:
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return the path of the prediction in an answer's body.
-
-        Raises:
-            ConfigError: there is no such input.
-        """
+        """Return the path of the prediction in an answer's body."""
         check_number(inputs, number)
         if _endpoint(parameters) == EMBEDDINGS:
             return f"$.response.body.data[{number or 0}].embedding"
@@ -120,7 +99,7 @@ class OpenAIAdapter:
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read status; an expired batch with an output is completed in part."""
         status = str(remote_job.get("status"))
-        state, reason = _STATES.get(status, "RUNNING"), _reason(remote_job)
+        state, reason = self.state_of(status), _reason(remote_job)
         if state == "EXPIRED" and remote_job.get("output_file_id"):
             return JobStatus("COMPLETED", f"{status}, with {_counts(remote_job)}")
         if state == "COMPLETED" and not (remote_job.get("output_file_id") or remote_job.get("error_file_id")):
