@@ -1,4 +1,4 @@
-"""Our own ways to the services are tried on the local ones: processes that speak the services' own APIs."""
+"""Clients of the services run against the local ones: processes that speak the services' own APIs."""
 
 from __future__ import annotations
 

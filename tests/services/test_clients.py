@@ -1,4 +1,4 @@
-"""Our own way to each service: what is uploaded, how a job is found, looked at and stopped, and what errors mean."""
+"""The client of each service, against the local services: uploads, finding, describing and stopping jobs, errors."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from opensearch_batch.services.clients import SPOOL_BYTES, JobClient
 from opensearch_batch.services.cohere.client import VALIDATION_MOST_S, CohereClient
 from opensearch_batch.services.cohere.datasets import CohereDatasets
 from opensearch_batch.services.openai.files import OpenAIFiles
-from opensearch_batch.services.registry import adapter_of, service_of
+from opensearch_batch.services.registry import BUILT_IN, adapter_of, service_of
 from tests.local_stack.ai_services.stand import BUCKET, SECRET_KEY, Stand, request, wait_until
 
-ALL = ["sagemaker", "bedrock", "openai", "cohere"]
 SUBMIT = {
     "sagemaker": "CreateTransformJob",
     "bedrock": "CreateModelInvocationJob",
@@ -40,8 +39,8 @@ NOWHERE = "http://127.0.0.1:9"
 Client = Any
 
 
-class Way:
-    """One service, our own way to it, and the calls ML Commons would make in the same place."""
+class Subject:
+    """One service, its client, and the calls that ML Commons would make."""
 
     def __init__(self, stand: Stand, name: str, api: Client) -> None:
         self.stand, self.name, self.api = stand, name, api
@@ -119,15 +118,15 @@ def open_client() -> Iterator[Callable[..., Client]]:
 
 
 @pytest.fixture
-def way(ai_stand: Stand, open_client: Callable[..., Client]) -> Callable[[str], Way]:
-    """Open our own way to a service."""
-    return lambda name: Way(ai_stand, name, open_client(name, ai_stand.app_url))
+def subject(ai_stand: Stand, open_client: Callable[..., Client]) -> Callable[[str], Subject]:
+    """Open the client of a service."""
+    return lambda name: Subject(ai_stand, name, open_client(name, ai_stand.app_url))
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_an_orphan_is_found_looked_at_and_stopped(way: Callable[[str], Way], name: str) -> None:
-    """Its answers are the service's own words, which the adapter reads; stopping it twice is stopping it once."""
-    it = way(name)
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_an_orphan_is_found_described_and_stopped(subject: Callable[[str], Subject], name: str) -> None:
+    """The adapter reads its answers; stopping it twice is stopping it once."""
+    it = subject(name)
     record, other = it.record(), it.record()
     assert it.client.find(record) is None
     it.delayed()
@@ -145,9 +144,9 @@ def test_an_orphan_is_found_looked_at_and_stopped(way: Callable[[str], Way], nam
 
 
 @pytest.mark.parametrize("name", ["sagemaker", "bedrock"])
-def test_a_job_whose_name_begins_alike_is_another(way: Callable[[str], Way], name: str) -> None:
+def test_a_job_whose_name_begins_alike_is_another(subject: Callable[[str], Subject], name: str) -> None:
     """A list by name gives both."""
-    it = way(name)
+    it = subject(name)
     longer = it.record()
     it.delayed()
     it.submit(longer)
@@ -155,9 +154,9 @@ def test_a_job_whose_name_begins_alike_is_another(way: Callable[[str], Way], nam
     assert it.client.find(longer) is not None
 
 
-def test_old_batches_are_not_listed_to_the_end(way: Callable[[str], Way]) -> None:
+def test_old_batches_are_not_listed_to_the_end(subject: Callable[[str], Subject]) -> None:
     """What is behind a batch an hour older than the intent is no orphan of it; clocks may differ by less."""
-    it = way("openai")
+    it = subject("openai")
     record, newer = it.record(), it.record()
     for each in (record, newer):
         it.delayed()
@@ -167,10 +166,10 @@ def test_old_batches_are_not_listed_to_the_end(way: Callable[[str], Way]) -> Non
     assert [it.client.find(each) is not None for each in intents] == [True, False]
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_a_job_nobody_knows_is_said_to_be_none(way: Callable[[str], Way], name: str) -> None:
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_an_unknown_job_is_not_found(subject: Callable[[str], Subject], name: str) -> None:
     """Whether the record says how the service calls it or not."""
-    it = way(name)
+    it = subject(name)
     record = it.record()
     known = {"openai": {"id": "batch_0"}, "cohere": {"job_id": "0"}}.get(name, {})
     arn = "arn:aws:bedrock:us-east-1:123456789012:model-invocation-job/abcdefghijkl"
@@ -181,16 +180,16 @@ def test_a_job_nobody_knows_is_said_to_be_none(way: Callable[[str], Way], name: 
 
 
 @pytest.mark.parametrize("name", ["sagemaker", "bedrock"])
-def test_what_reads_from_s3_needs_no_upload(way: Callable[[str], Way], name: str) -> None:
+def test_what_reads_from_s3_needs_no_upload(subject: Callable[[str], Subject], name: str) -> None:
     """Nothing is staged, and nothing is taken back."""
-    it = way(name)
+    it = subject(name)
     assert it.client.stage("s3://nowhere/at-all", "n") == {}
     it.client.unstage({})
 
 
-def test_a_shard_is_uploaded_whole_however_large(way: Callable[[str], Way]) -> None:
+def test_a_shard_is_uploaded_whole_however_large(subject: Callable[[str], Subject]) -> None:
     """Beyond what is held in memory; it is removed once, and again without an error."""
-    it = way("openai")
+    it = subject("openai")
     content = bytes(range(256)) * (SPOOL_BYTES // 256) + b"the end"
     it.objects.write(f"s3://{BUCKET}/large", content)
     staged = it.client.stage(f"s3://{BUCKET}/large", "large")
@@ -204,9 +203,9 @@ def test_a_shard_is_uploaded_whole_however_large(way: Callable[[str], Way]) -> N
 
 
 @pytest.mark.parametrize(("name", "kind"), [("openai", OpenAIFiles), ("cohere", CohereDatasets)])
-def test_what_lies_at_a_service_can_be_removed(way: Callable[[str], Way], name: str, kind: Any) -> None:
+def test_what_lies_at_a_service_can_be_removed(subject: Callable[[str], Subject], name: str, kind: Any) -> None:
     """Its outputs go with all else when their time has come; once, and again without an error."""
-    it = way(name)
+    it = subject(name)
     it.objects.write(f"s3://{BUCKET}/one", b'{"text":"a","record_id":"r0"}\n')
     (file_id,) = it.client.stage(f"s3://{BUCKET}/one", "one").values()
     store, uri = kind(it.api), f"{name}://{file_id}"
@@ -216,9 +215,9 @@ def test_what_lies_at_a_service_can_be_removed(way: Callable[[str], Way], name: 
     assert store.head(uri) is None
 
 
-def test_a_dataset_keeps_the_ids_and_is_waited_for(ai_stand: Stand, way: Callable[[str], Way]) -> None:
+def test_a_dataset_keeps_the_ids_and_is_waited_for(ai_stand: Stand, subject: Callable[[str], Subject]) -> None:
     """A job over one that is still being validated would be refused."""
-    it = way("cohere")
+    it = subject("cohere")
     slept: list[float] = []
 
     def sleep(seconds: float) -> None:
@@ -250,10 +249,10 @@ def test_a_dataset_keeps_the_ids_and_is_waited_for(ai_stand: Stand, way: Callabl
     ],
 )
 def test_a_dataset_that_is_not_validated_is_taken_back(
-    ai_stand: Stand, way: Callable[[str], Way], fault: str, error: type[BatchError], message: str
+    ai_stand: Stand, subject: Callable[[str], Subject], fault: str, error: type[BatchError], message: str
 ) -> None:
     """Nobody would know of it."""
-    it = way("cohere")
+    it = subject("cohere")
     before = [dataset.id for dataset in it.api.datasets.list().datasets]
     times = iter([0.0, 1.0, VALIDATION_MOST_S])
     slept: list[float] = []
@@ -267,13 +266,13 @@ def test_a_dataset_that_is_not_validated_is_taken_back(
     assert [dataset.id for dataset in it.api.datasets.list().datasets] == before
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize(("fault", "error"), [("throttle", Throttled), ("error", RetriableError)])
-def test_not_now_and_broken_there_can_be_tried_again(
-    ai_stand: Stand, way: Callable[[str], Way], name: str, fault: str, error: type[BatchError]
+def test_throttling_and_failures_of_the_service_can_be_retried(
+    ai_stand: Stand, subject: Callable[[str], Subject], name: str, fault: str, error: type[BatchError]
 ) -> None:
     """The service did nothing yet."""
-    it = way(name)
+    it = subject(name)
     record = it.record()
     ai_stand.fault(fault, service=name)
     with pytest.raises(error) as raised:
@@ -282,12 +281,12 @@ def test_not_now_and_broken_there_can_be_tried_again(
     assert it.client.find(record) is None
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_a_refused_key_is_for_a_person_and_stays_unsaid(
-    way: Callable[[str], Way], open_client: Callable[..., Client], name: str
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_refused_key_is_a_config_error_that_does_not_repeat_it(
+    subject: Callable[[str], Subject], open_client: Callable[..., Client], name: str
 ) -> None:
     """No retry would help."""
-    it = way(name)
+    it = subject(name)
     record = it.record()
     wrong = service_of(name).client(open_client(name, it.stand.app_url, "sk-wrong-key"), it.objects)
     with pytest.raises(ConfigError, match=r"mend (the|the AWS) connection") as raised:
@@ -295,21 +294,21 @@ def test_a_refused_key_is_for_a_person_and_stays_unsaid(
     assert "sk-wrong-key" not in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", BUILT_IN)
 def test_a_service_that_is_away_can_be_tried_again(
-    way: Callable[[str], Way], open_client: Callable[..., Client], name: str
+    subject: Callable[[str], Subject], open_client: Callable[..., Client], name: str
 ) -> None:
     """No server on the port."""
-    it = way(name)
+    it = subject(name)
     record = it.record()
     away = service_of(name).client(open_client(name, NOWHERE), it.objects)
     with pytest.raises(RetriableError, match="does not answer"):
         away.find(record)
 
 
-def test_a_call_that_cannot_leave_is_for_a_person(way: Callable[[str], Way]) -> None:
+def test_a_call_that_cannot_leave_is_for_a_person(subject: Callable[[str], Subject]) -> None:
     """No retry makes a name of it that AWS takes."""
-    it = way("sagemaker")
+    it = subject("sagemaker")
     with pytest.raises(ConfigError, match="Parameter validation failed"):
         it.client.describe(msgspec.structs.replace(it.record(), name=""))
 
