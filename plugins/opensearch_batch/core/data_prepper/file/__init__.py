@@ -1,1 +1,1 @@
-"""What stands in a file: pipelines, and the options of each of their parts."""
+"""Reads Data Prepper files: pipelines, and the options of their sources, processors and sinks."""

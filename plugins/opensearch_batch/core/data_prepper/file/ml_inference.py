@@ -1,4 +1,4 @@
-"""Which model predicts, and how its jobs are submitted; only what runs offline through ML Commons is taken.
+"""Options of ml_inference. Only batch jobs through ML Commons are supported.
 
 Source: Data Prepper's MLProcessorConfig and its configuration package (2.17).
 """
@@ -23,16 +23,16 @@ BUILT_IN = (
     "amazon.titan-embed-image-v1",
     "amazon.nova-2-multimodal-embeddings-v1:0",
 )
-# What SageMaker and Bedrock call predictions in their rows.
+# Keys of predictions in the output rows of SageMaker and Bedrock.
 PREDICTION_MEMBERS = ("SageMakerOutput", "modelOutput")
 
 
 class MlInference(CheckedOptions, frozen=True, kw_only=True):
-    """The processor that makes batch jobs of objects; its `dlq` has the region and role of `aws` where it has none."""
+    """Options of ml_inference; `dlq` inherits region and role of `aws`."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "aws_sigv4": "the original never looks at it and signs always; the connection of the cluster decides here",
-        "tags_on_failure": "inputs of a job that failed are no events; the run fails and says so, and dlq has them",
+        "aws_sigv4": "Data Prepper ignores it and always signs; here the connection of the cluster decides",
+        "tags_on_failure": "inputs of a failed job are not events; the run fails, and dlq receives the inputs",
     }
 
     aws: Annotated[MlAws, Meta(examples=[{"region": "us-east-1"}])]
@@ -53,17 +53,17 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "dlq", self.dlq.inheriting(self.aws))
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from when(
             wrong=self.action_type == "predict",
             keys=("action_type",),
-            cause="models are asked offline only; write batch_predict, or predict in an ingest pipeline of the index",
+            cause="only batch_predict is supported; for online inference use an ingest pipeline of the index",
         )
         yield from when(
             wrong=self.model_id in BUILT_IN,
             keys=("model_id",),
-            cause="a built-in model is called past ML Commons, which is not done here; register a model with "
-            "a connector for Bedrock and write its id",
+            cause="built-in models do not run through ML Commons; register a model with a Bedrock "
+            "connector and write its id",
         )
         yield ("output_path",), lambda: split_uri(self.output_path)
         if self.ml_when is not None:

@@ -1,4 +1,4 @@
-"""What a Data Prepper file says to us alone: ``extension.opensearch_batch``, which Data Prepper itself ignores."""
+"""Our own settings in a Data Prepper file: ``extension.opensearch_batch``, which Data Prepper ignores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from opensearch_batch.core.pipeline.spec import S3_PREFIX, Alerts, Count, Second
 
 
 class OwnConnections(Options, frozen=True, kw_only=True):
-    """Airflow connections, by their ids; one that is not said is made of what the file says of hosts and roles."""
+    """Ids of Airflow connections. Without an id, hosts and roles of the file are used."""
 
     aws: Annotated[str, Meta(min_length=1), about("S3, SageMaker and Bedrock.", "aws_default")] = "aws_default"
     opensearch: Annotated[str, Meta(min_length=1), about("The cluster of the sink.", "opensearch_default")] | None = (
@@ -23,15 +23,15 @@ class OwnConnections(Options, frozen=True, kw_only=True):
 
 
 class OwnOptions(Options, frozen=True, kw_only=True):
-    """Our own settings; each has a default, so a file without them runs."""
+    """Our own settings; all are optional."""
 
     work: (
         Annotated[str, Meta(pattern=S3_PREFIX), about("The S3 prefix of our own files.", "s3://my-work-bucket")] | None
     ) = None
     connections: OwnConnections = OwnConnections()
     alerts: Alerts = Alerts()
-    max_jobs_in_flight: Annotated[Count, about("At most so many jobs of the model at once.", 10)] | None = None
-    poll_every_s: Annotated[Seconds, about("The first interval of looking at a job; it grows with its age.", 30)] = 30.0
+    max_jobs_in_flight: Annotated[Count, about("Maximum number of concurrent jobs of the model.", 10)] | None = None
+    poll_every_s: Annotated[Seconds, about("Poll interval of a new job; it grows with the age of the job.", 30)] = 30.0
     deadline_s: Annotated[Seconds, about("A job that takes longer is cancelled.", 86400)] | None = None
     owner: Annotated[str, about("Shown in Airflow's UI.", "search-team")] = "airflow"
     tags: Annotated[tuple[str, ...], about("Tags of the DAGs.", ["books"])] = ()

@@ -1,7 +1,7 @@
-"""A Data Prepper file is taken whole, or refused with file, line, option, cause and remedy; nothing of it gets lost.
+"""Reads a Data Prepper file. Every option is applied, reported as without effect, or an error with its line.
 
-``books.yaml:14 books.sink[0].opensearch.indx: there is no option of this name. Did you mean 'index'?`` Our own settings
-lie in ``extension.opensearch_batch``, because Data Prepper passes over extensions it does not know.
+``books.yaml:14 books.sink[0].opensearch.indx: unknown key. Did you mean 'index'?`` Our own settings are in
+``extension.opensearch_batch``, because Data Prepper ignores unknown extensions.
 Source: Data Prepper's PipelinesDataFlowModel, PipelineModel and SinkModel (2.17).
 """
 
@@ -37,16 +37,16 @@ from opensearch_batch.core.transform.processors.unavailable import OTHER_PROCESS
 OWN = "opensearch_batch"
 EXTENSION, OLD_EXTENSION, VERSION = "extension", "pipeline_configurations", "version"
 _VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
-# The one whose files are read here: it refuses those of a later one.
+# The supported version; as in Data Prepper, a later one is an error.
 _MAJOR, _MINOR = 2, 17
-# What stands at the top of a file of our own, and what has to.
+# Top-level keys of our own pipeline files, and the required ones.
 _OURS = frozenset(field.name for field in msgspec.structs.fields(PipelineSpec))
 _OUR_FILE = frozenset({"work", "batch_predict", "ingest"})
 _ENDS = frozenset({"source", "sink"})
 _PARTS = _ENDS | {"processor", "route", "routes"}
 _ONCE = {
     "ml_inference": "write a pipeline for each model, with the same source",
-    "s3_enrich": "join rows with their inputs once, with all of keys_to_merge",
+    "s3_enrich": "write all keys in keys_to_merge of one",
 }
 _OWN_NAMES = frozenset(field.name for field in msgspec.structs.fields(OwnOptions))
 _SOURCE = Plugin("source", {"s3": S3Source}, OTHER_SOURCES)
@@ -55,12 +55,12 @@ _SINK = Plugin("sink", {"opensearch": OpenSearchSink, "s3": S3Sink}, OTHER_SINKS
 
 
 class _Parts(Options, frozen=True, kw_only=True):
-    """The parts of a pipeline, each read by itself."""
+    """The parts of a pipeline, each read separately."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "workers": "Airflow's tasks do the work, as many at once as its pools let",
-        "delay": "rows are never waited for",
-        "buffer": "rows are read as fast as they are written, and held in no buffer",
+        "workers": "Airflow tasks do the work, limited by pools",
+        "delay": "rows are not collected before they are processed",
+        "buffer": "rows are streamed without a buffer",
     }
     ALIASES: ClassVar[Mapping[str, str]] = {"route": "routes"}
 
@@ -71,7 +71,7 @@ class _Parts(Options, frozen=True, kw_only=True):
 
 
 class DataPrepperPipeline(msgspec.Struct, frozen=True, kw_only=True):
-    """One pipeline of a file; `keys` are its place, and each processor and sink has its own."""
+    """One pipeline of a file; `keys` locate it in the file, as they do each processor and sink."""
 
     name: str
     keys: Keys
@@ -82,36 +82,36 @@ class DataPrepperPipeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DataPrepperFile:
-    """A file of pipelines, and what it says without effect: `remarks`, by line.
+    """A file of pipelines; `remarks` are lines and texts of options without effect.
 
     Args:
-        path: a YAML file that Data Prepper or OpenSearch Ingestion takes.
+        path: a YAML file for Data Prepper or OpenSearch Ingestion.
 
     Raises:
-        ConfigError: it cannot be read, is no YAML, or says something that is not supported.
+        ConfigError: the file cannot be read, is not valid YAML, or contains an unknown or unsupported option.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = YamlFile(path, root="file", aliases=False)
         self._reader = Reader(self._file)
-        said = self._reader.members(self._file.tree, ())
-        self.version = self._version(said.pop(VERSION, None))
+        nodes = self._reader.members(self._file.tree, ())
+        self.version = self._version(nodes.pop(VERSION, None))
         self.own = OwnOptions()
         for key in (EXTENSION, OLD_EXTENSION):
-            self._extension(key, said.pop(key, None))
-        self._refuse_misplaced(said)
-        if not said:
-            raise self.error((), "there is no pipeline; write one, with source and sink below its name")
-        self.pipelines = tuple(self._pipeline(name, node) for name, node in said.items())
+            self._extension(key, nodes.pop(key, None))
+        self._refuse_misplaced(nodes)
+        if not nodes:
+            raise self.error((), "the file has no pipeline; write one, with source and sink below its name")
+        self.pipelines = tuple(self._pipeline(name, node) for name, node in nodes.items())
         self.remarks = tuple(sorted(self._reader.remarks))
 
     def error(self, keys: Sequence[str | int], cause: str) -> ConfigError:
-        """Return an error with the place of a key."""
+        """Return an error located at a key."""
         return self._file.error(keys, cause)
 
     def line(self, keys: Sequence[str | int]) -> int:
-        """Return the line of the deepest of these keys that the file has."""
+        """Return the line of the deepest of these keys that exists."""
         return self._file.line(keys)
 
     def _version(self, node: Node) -> str | None:
@@ -119,9 +119,9 @@ class DataPrepperFile:
             return None
         text: str = self._reader.value(node, str, (VERSION,))
         if (found := _VERSION.fullmatch(text)) is None:
-            raise self.error((VERSION,), "this is no version of Data Prepper; write version: '2'")
+            raise self.error((VERSION,), "not a version of Data Prepper; write version: '2'")
         if (int(found[1]), int(found[2] or 0)) > (_MAJOR, _MINOR):
-            cause = f"{text} is later than {_MAJOR}.{_MINOR}, the Data Prepper that is meant here; write version: '2'"
+            cause = f"{text} is later than {_MAJOR}.{_MINOR}, the supported version; write version: '2'"
             raise self.error((VERSION,), cause)
         return text
 
@@ -130,108 +130,110 @@ class DataPrepperFile:
             if name == OWN:
                 self.own = self._reader.options(inner, OwnOptions, (key, name))
             else:
-                self._reader.remark((key, name), "has no effect: this extension is for Data Prepper or its service")
+                self._reader.remark(
+                    (key, name), "has no effect: this extension is for Data Prepper or OpenSearch Ingestion"
+                )
 
-    def _refuse_misplaced(self, said: Mapping[str, Node]) -> None:
-        """Raise ConfigError where something else stands in the place of a pipeline."""
-        for name, node in said.items():
+    def _refuse_misplaced(self, nodes: Mapping[str, Node]) -> None:
+        """Raise ConfigError if a top-level key is not a pipeline."""
+        for name, node in nodes.items():
             if name in _PARTS and not _below(node) & _ENDS:
-                cause = "it stands where a pipeline's name is to stand; write a name above it, like books:, and indent"
-                raise self.error((name,), f"{cause} source, processor, routes and sink below that")
+                cause = "expected the name of a pipeline; write one, like books:, and indent"
+                raise self.error((name,), f"{cause} source, processor, routes and sink below it")
             if name in _OWN_NAMES and not _below(node) & _ENDS:
-                raise self.error((name,), f"this is no pipeline; settings of our own stand below {EXTENSION}.{OWN}")
+                raise self.error((name,), f"not a pipeline; write this setting below {EXTENSION}.{OWN}")
             if is_null(node) or not node.value:
                 raise self.error((name,), "the pipeline is empty; write source and sink below its name")
             if node.id != "mapping":
-                raise self.error((name,), "this is no pipeline, which has source and sink below its name; write them")
+                raise self.error((name,), "not a pipeline; write source and sink below its name")
 
     def _pipeline(self, name: str, node: Node) -> DataPrepperPipeline:
         keys: Keys = (name,)
         if (why := refusal_of(name)) is not None:
             raise self.error(keys, f"the pipeline name is the DAG id, and it is not valid: {why}")
-        said = self._reader.option_nodes(node, _Parts, keys)
+        parts = self._reader.option_nodes(node, _Parts, keys)
         for part in ("source", "sink"):
-            if part not in said:
+            if part not in parts:
                 raise self.error(keys, f"{part} is missing; a pipeline has source and sink below its name")
-        processors = said.get("processor", ("processor", None))
-        sinks = tuple(self._each((*keys, said["sink"][0]), said["sink"][1], _SINK))
+        processors = parts.get("processor", ("processor", None))
+        sinks = tuple(self._each((*keys, parts["sink"][0]), parts["sink"][1], _SINK))
         if not sinks:
             raise self.error((*keys, "sink"), "there is no sink; write - opensearch: {...}")
-        _, source = self._reader.plugin(said["source"][1], _SOURCE, (*keys, said["source"][0]))
+        _, source = self._reader.plugin(parts["source"][1], _SOURCE, (*keys, parts["source"][0]))
         pipeline = DataPrepperPipeline(
             name=name,
             keys=keys,
             source=source,
             processors=tuple(self._processors((*keys, processors[0]), processors[1])),
-            routes=tuple(self._routes(keys, said.get("routes", ("routes", None)))),
-            sinks=tuple((place, options) for place, _, options in sinks),
+            routes=tuple(self._routes(keys, parts.get("routes", ("routes", None)))),
+            sinks=tuple((at, options) for at, _, options in sinks),
         )
         self._check(pipeline)
         return pipeline
 
     def _each(self, keys: Keys, nodes: Node, plugin: Plugin) -> Iterator[tuple[Keys, Node, Any]]:
         for at, node in enumerate(self._reader.elements(nodes, keys)):
-            place, options = self._reader.plugin(node, plugin, (*keys, at))
-            yield place, node.value[0][1], options
+            here, options = self._reader.plugin(node, plugin, (*keys, at))
+            yield here, node.value[0][1], options
 
     def _processors(self, keys: Keys, nodes: Node) -> Iterator[tuple[Keys, str, Any]]:
-        for place, node, options in self._each(keys, nodes, _PROCESSOR):
-            self._reader.check_compiles(node, place, options)
-            yield place, str(place[-1]), options
+        for here, node, options in self._each(keys, nodes, _PROCESSOR):
+            self._reader.check_compiles(node, here, options)
+            yield here, str(here[-1]), options
 
-    def _routes(self, keys: Keys, said: tuple[str, Node]) -> Iterator[tuple[str, str]]:
+    def _routes(self, keys: Keys, named: tuple[str, Node]) -> Iterator[tuple[str, str]]:
         seen = set[str]()
-        here = (*keys, said[0])
-        for at, node in enumerate(self._reader.elements(said[1], here)):
+        here = (*keys, named[0])
+        for at, node in enumerate(self._reader.elements(named[1], here)):
             members = self._reader.members(node, (*here, at))
             if len(members) != 1:
-                raise self.error((*here, at), "one route is to stand here, like - has-title: /title != null")
+                raise self.error((*here, at), "expected one route, like - has-title: /title != null")
             ((name, inner),) = members.items()
-            place = (*here, at, name)
+            route = (*here, at, name)
             if name in seen or name == DEFAULT_ROUTE:
-                raise self.error(place, "there is a route of this name already; give it another one")
+                raise self.error(route, "duplicate route; give it another name")
             seen.add(name)
-            text: str = self._reader.value(inner, str, place)
+            text: str = self._reader.value(inner, str, route)
             try:
                 compile_condition(text)
             except ConfigError as error:
-                raise self.error(place, str(error)) from error
+                raise self.error(route, str(error)) from error
             yield name, text
 
     def _check(self, pipeline: DataPrepperPipeline) -> None:
-        """Raise ConfigError where two parts of a pipeline do not fit."""
+        """Raise ConfigError if parts of a pipeline contradict each other."""
         first: dict[str, Keys] = {}
         for keys, kind, _ in pipeline.processors:
             if kind in _ONCE and kind in first:
                 line = self.line(first[kind])
-                raise self.error(keys, f"a pipeline has one {kind}, and it stands in line {line}; {_ONCE[kind]}")
+                raise self.error(keys, f"a pipeline has one {kind}, here already in line {line}; {_ONCE[kind]}")
             first[kind] = keys
         known = [*(name for name, _ in pipeline.routes), DEFAULT_ROUTE]
         for keys, sink in pipeline.sinks:
             for at, name in enumerate(sink.routes):
                 if name not in known:
                     hint = did_you_mean(name, known)
-                    raise self.error((*keys, "routes", at), f"no route has this name; known: {', '.join(known)}.{hint}")
+                    raise self.error((*keys, "routes", at), f"unknown route; known: {', '.join(known)}.{hint}")
             if isinstance(sink, OpenSearchSink) and self.own.connections.opensearch is None:
                 self._check_credentials(keys, sink)
 
     def _check_credentials(self, keys: Keys, sink: OpenSearchSink) -> None:
-        for place, said in (((), sink), (("authentication",), sink.authentication)):
+        for inner, options in (((), sink), (("authentication",), sink.authentication)):
             for name in ("username", "password"):
-                secret = getattr(said, name, None)
+                secret = getattr(options, name, None)
                 if secret is not None and secret.is_variable:
                     raise self.error(
-                        (*keys, *place, name),
-                        "no secret store is asked here; write extension.opensearch_batch.connections.opensearch: "
-                        "opensearch_default, and the credentials into that Airflow connection",
+                        (*keys, *inner, name),
+                        "secret stores are not supported; write extension.opensearch_batch.connections.opensearch: "
+                        "opensearch_default, and put the credentials in that Airflow connection",
                     )
 
 
 def is_data_prepper(path: Path) -> bool:
-    """Say whether a file is for Data Prepper, by what is in it; False of what is no YAML.
+    """Say whether a file is for Data Prepper, by its content; False if it is not valid YAML.
 
-    It is where its top says so, and where source and sink stand below one name, whatever that is; else, where nothing
-    stands that our own files must have, and what stands looks rather like a pipeline of Data Prepper's.
+    Decisive are top-level keys of Data Prepper, and a name with source and sink below it. Without these, the required
+    keys of our own files, and then whether the top-level keys resemble ours.
     """
     try:
         tree = YamlFile(path).tree
@@ -239,18 +241,18 @@ def is_data_prepper(path: Path) -> bool:
         return False
     if getattr(tree, "id", None) != "mapping":
         return False
-    said = {name.value: value for name, value in tree.value}
-    if said.keys() & {VERSION, EXTENSION, OLD_EXTENSION} or any(_below(node) >= _ENDS for node in said.values()):
+    nodes = {name.value: value for name, value in tree.value}
+    if nodes.keys() & {VERSION, EXTENSION, OLD_EXTENSION} or any(_below(node) >= _ENDS for node in nodes.values()):
         return True
-    if said.keys() & _OUR_FILE:
+    if nodes.keys() & _OUR_FILE:
         return False
-    others = [node for name, node in said.items() if name not in _OURS]
-    if "sink" in said or any(_below(node) & _ENDS for node in others):
+    others = [node for name, node in nodes.items() if name not in _OURS]
+    if "sink" in nodes or any(_below(node) & _ENDS for node in others):
         return True
-    like_ours = len(others) < len(said) or any(did_you_mean(name, _OURS) for name in said)
-    return bool(said) and not like_ours and all(is_null(node) or node.id == "mapping" for node in others)
+    like_ours = len(others) < len(nodes) or any(did_you_mean(name, _OURS) for name in nodes)
+    return bool(nodes) and not like_ours and all(is_null(node) or node.id == "mapping" for node in others)
 
 
 def _below(node: Node) -> frozenset[str]:
-    """Return the names in a mapping, none of anything else."""
+    """Return the keys of a mapping, none for any other node."""
     return frozenset(name.value for name, _ in node.value) if node.id == "mapping" else frozenset()

@@ -1,4 +1,4 @@
-"""Which members of an input record an output row gets: the options of s3_enrich.
+"""Options of s3_enrich, which copies members of an input record to its output row.
 
 Source: Data Prepper's S3EnrichProcessorConfig (2.17); its README names ``correlation_key``, its code does not.
 """
@@ -20,11 +20,11 @@ from opensearch_batch.core.data_prepper.options.owners import OwnedBuckets
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.transform.expressions.expression import compile_condition
 
-_STREAMED = "rows are joined as a stream, which no size and no memory limits"
+_STREAMED = "the join is streamed, so no size limits it"
 
 
 class EnrichFilter(Options, frozen=True, kw_only=True):
-    """Where the records lie in their bucket."""
+    """The prefix of the records in their bucket."""
 
     include_prefix: str | None = None
 
@@ -40,7 +40,7 @@ class EnrichBucket(Options, frozen=True, kw_only=True):
 
 
 class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):
-    """The processor that joins an output row with its record."""
+    """Options of s3_enrich."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "s3_object_size_limit": _STREAMED,
@@ -59,7 +59,7 @@ class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):
     tags_on_failure: tuple[str, ...] = ()
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from super().rules()
         yield from key_rules(("s3_key_path",), self.s3_key_path)
         yield from key_rules(("correlation_keys", 0), self.correlation_keys[0])
@@ -74,6 +74,6 @@ def _check_pattern(text: str) -> None:
     try:
         groups = re.compile(text).groups
     except (re.error, OverflowError) as error:
-        raise ConfigError(f"{text!r} is no regular expression: {error}") from None
+        raise ConfigError(f"{text!r} is not a valid regular expression: {error}") from None
     if not groups:
-        raise ConfigError("the pattern has no group; put brackets around the name of the input, like ^(.*)\\.out$")
+        raise ConfigError("the pattern has no group; put parentheses around the name of the input, like ^(.*)\\.out$")

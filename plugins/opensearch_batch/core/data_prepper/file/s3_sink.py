@@ -1,4 +1,4 @@
-"""Which objects rows are written into, and where one ends: the options of the s3 sink.
+"""Options of the s3 sink.
 
 Source: Data Prepper's S3SinkConfig and its configuration package (2.17).
 """
@@ -29,35 +29,33 @@ from opensearch_batch.core.data_prepper.options.codecs import OutputCodec, Outpu
 from opensearch_batch.core.data_prepper.options.event_rules import check_format
 from opensearch_batch.core.data_prepper.options.owners import owner_notes, owner_of, owner_rules
 
-_CLIENT = "the S3 client of the Airflow connection decides about connections and retries"
+_CLIENT = "the Airflow connection configures the S3 client"
 
 
 class ObjectKey(CheckedOptions, frozen=True, kw_only=True):
-    """What an object is called."""
+    """The name of an object."""
 
-    NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "name_pattern": "the original takes no pattern for the name; name_pattern_prefix is put before it"
-    }
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {"name_pattern": "Data Prepper ignores it too; use name_pattern_prefix"}
 
     path_prefix: str | None = None
     name_pattern_prefix: str | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         if self.path_prefix is not None:
             yield ("path_prefix",), lambda: check_format(self.path_prefix or "")
         yield from when(
             wrong="%{" in (self.name_pattern_prefix or ""),
             keys=("name_pattern_prefix",),
-            cause="a time follows in any case; remove the %{...}",
+            cause="a time is always appended; remove the %{...}",
         )
 
 
 class Threshold(CheckedOptions, frozen=True, kw_only=True):
-    """Where an object ends: after so many events, 0 for any number, or so many bytes."""
+    """The maximum size of an object: a number of events, 0 for no limit, and of bytes."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "event_collect_timeout": "a run ends, so an object never waits for more events"
+        "event_collect_timeout": "a run ends, so objects do not wait for more events"
     }
 
     event_count: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
@@ -65,26 +63,26 @@ class Threshold(CheckedOptions, frozen=True, kw_only=True):
     event_collect_timeout: Annotated[Duration, Meta(examples=["60s"])]
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from between(("event_collect_timeout",), self.event_collect_timeout, 1, 3600)
 
 
 class S3Sink(SinkOptions, frozen=True, kw_only=True):
-    """The s3 sink; buckets without ``s3://``, perhaps a format."""
+    """Options of the s3 sink; buckets have no ``s3://`` and may contain keys of the event."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "buffer_type": "an object is written as a stream, and held neither in memory nor in a file",
+        "buffer_type": "objects are streamed without a buffer",
         "client": _CLIENT,
         "max_retries": _CLIENT,
         "max_connection_retries": _CLIENT,
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
         **NO_FORWARD,
-        "bucket_selector": "a bucket is not asked for elsewhere; write bucket, which may be a format: logs-${/tenant}",
-        "server_side_encryption": "objects are encrypted as their bucket says; set its default encryption",
-        "object_metadata": "objects have no metadata of ours; the report of the run counts them",
-        "predefined_object_metadata": "objects have no metadata of ours; the report of the run counts them",
-        "aggregate_threshold": "objects are not held in memory together; write threshold: {maximum_size: 50mb}",
+        "bucket_selector": "write bucket, which may contain keys of the event: logs-${/tenant}",
+        "server_side_encryption": "set the default encryption of the bucket",
+        "object_metadata": "objects get no metadata; the report of the run has the counts",
+        "predefined_object_metadata": "objects get no metadata; the report of the run has the counts",
+        "aggregate_threshold": "objects are streamed, not buffered; write threshold: {maximum_size: 50mb}",
     }
 
     aws: Annotated[Aws, Meta(examples=[{"region": "us-east-1"}])]
@@ -103,15 +101,15 @@ class S3Sink(SinkOptions, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "default_bucket", bucket_name(self.default_bucket))
 
     def owner_of(self, bucket: str) -> str | None:
-        """Return the account that must own a bucket, None where nobody is said to."""
+        """Return the account that must own a bucket, None if any may."""
         return owner_of(self, bucket)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from super().rules()
         yield from owner_rules(self)
         yield ("bucket",), lambda: check_format(self.bucket)
 
     def notes(self) -> Iterator[tuple[Keys, str]]:
-        """Yield which owners are yet to be written."""
+        """Yield remarks on placeholders for owners."""
         yield from owner_notes(self)

@@ -1,4 +1,4 @@
-"""Where documents are written: what is said of a sink decides about each of them, so nothing said is passed over.
+"""Options of all sinks, and of the opensearch sink.
 
 Source: Data Prepper's SinkModel, OpenSearchSinkConfig, ConnectionConfiguration and IndexConfiguration (2.17).
 """
@@ -40,13 +40,13 @@ IndexType = Literal[
 ]
 ACTIONS = get_args(Action)
 MIB = 1 << 20
-NO_FORWARD = {"forward_to": "no pipeline takes what a sink wrote; let it read the index, or write to S3 too"}
+NO_FORWARD = {"forward_to": "pipelines do not receive rows from sinks; add an s3 sink and read its objects"}
 _BY_CONNECTION = "name an Airflow connection in extension.opensearch_batch.connections.opensearch instead"
 _OLD = ("aws_sigv4", "aws_sts_role_arn", "aws_sts_external_id", "serverless")
 
 
 class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
-    """What every sink may say: the routes it takes, none for all events, and what of an event it writes."""
+    """Options of every sink: its routes, none for all events, and the keys it writes."""
 
     REFUSED: ClassVar[Mapping[str, str]] = NO_FORWARD
 
@@ -56,23 +56,23 @@ class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
     tags_target_key: str | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from super().rules()
         yield from when(
             wrong=bool(self.include_keys and self.exclude_keys),
             keys=("exclude_keys",),
-            cause="include_keys stands beside it; keep one of them",
+            cause="cannot be combined with include_keys; keep one of them",
         )
         for name in ("include_keys", "exclude_keys"):
             for at, key in enumerate(getattr(self, name)):
                 yield from when(
-                    wrong="/" in key, keys=(name, at), cause=f"{key!r} has a /; only a whole member can be named"
+                    wrong="/" in key, keys=(name, at), cause=f"{key!r} contains a /; only top-level keys are supported"
                 )
         yield from key_rules(("tags_target_key",), self.tags_target_key)
 
 
 class SinkAction(CheckedOptions, frozen=True, kw_only=True):
-    """An action, and when it is taken."""
+    """An action and its condition."""
 
     type: Annotated[str, Meta(min_length=1, examples=["index"])]
     when: Condition | None = None
@@ -81,19 +81,19 @@ class SinkAction(CheckedOptions, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "type", _action(self.type))
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield ("type",), lambda: _check_action(self.type)
         if self.when is not None:
             yield ("when",), lambda: compile_condition(self.when)
 
 
 class Authentication(Options, frozen=True, kw_only=True):
-    """Who writes."""
+    """Credentials."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
-        "client_certificate": f"certificates of clients are not sent; {_BY_CONNECTION}",
-        "client_key": f"certificates of clients are not sent; {_BY_CONNECTION}",
-        "api_token": f"tokens are not sent; {_BY_CONNECTION}",
+        "client_certificate": f"client certificates are not supported; {_BY_CONNECTION}",
+        "client_key": f"client certificates are not supported; {_BY_CONNECTION}",
+        "api_token": f"tokens are not supported; {_BY_CONNECTION}",
     }
 
     username: Secret | None = None
@@ -101,29 +101,29 @@ class Authentication(Options, frozen=True, kw_only=True):
 
 
 class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
-    """The opensearch sink; deprecated options have become those that replaced them."""
+    """Options of the opensearch sink; deprecated options are replaced by current ones."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "flush_timeout": "a bulk request is sent when it is full, and when the rows end",
-        "estimate_bulk_size_using_compression": "the size of a request is counted, not estimated",
-        "max_local_compressions_for_estimation": "the size of a request is counted, not estimated",
-        "socket_timeout": "each request has the time that it takes, and is sent again when it fails",
-        "connect_timeout": "each request has the time that it takes, and is sent again when it fails",
-        "enable_request_compression": "requests go as they are: compressing them takes longer than it saves",
-        "max_retries": "what the cluster is too busy for is sent again, then by Airflow's retries; nothing is given up",
+        "flush_timeout": "a bulk request is sent when it is full, and at the end of the rows",
+        "estimate_bulk_size_using_compression": "the size of a request is exact, not estimated",
+        "max_local_compressions_for_estimation": "the size of a request is exact, not estimated",
+        "socket_timeout": "timeouts are fixed, and failed requests are retried",
+        "connect_timeout": "timeouts are fixed, and failed requests are retried",
+        "enable_request_compression": "requests are not compressed, which takes longer than it saves",
+        "max_retries": "what a busy cluster rejects is retried, then Airflow retries the task; no row is given up",
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
         **NO_FORWARD,
-        "proxy": f"requests go without a proxy; {_BY_CONNECTION}",
-        "script": "documents are not changed by scripts; let an ingest pipeline of the index do it",
-        "ism_policy_file": "policies are not made here; give the policy an ism_template, so that it takes the index",
-        "query_lookup": "documents are not looked up before; write document_id, so that each is written once",
-        "pull_indexing": "the index does not pull; remove it, and documents are written by bulk requests",
-        "document_version": "documents have no version of their own; write document_id and action: index",
-        "document_version_type": "documents have no version of their own; remove it",
-        "dlq_file": "a file is lost with the worker it lies on; write dlq: {s3: {bucket: my-bucket}}",
+        "proxy": f"proxies are not supported; {_BY_CONNECTION}",
+        "script": "use an ingest pipeline of the index",
+        "ism_policy_file": "create the policy with an ism_template that matches the index",
+        "query_lookup": "documents are not looked up; write document_id, so that each is written once",
+        "pull_indexing": "remove it, and documents are written by bulk requests",
+        "document_version": "external versions are not supported; write document_id and action: index",
+        "document_version_type": "external versions are not supported; remove it",
+        "dlq_file": "a local file is lost with its worker; write dlq: {s3: {bucket: my-bucket}}",
         "serverless_options": OpenSearchAws.REFUSED["serverless_options"],
-        "api_token": f"tokens are not sent; {_BY_CONNECTION}",
+        "api_token": f"tokens are not supported; {_BY_CONNECTION}",
         "aws_sts_header_overrides": OpenSearchAws.REFUSED["sts_header_overrides"],
     }
 
@@ -174,21 +174,23 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
 
     @property
     def credentials(self) -> Authentication:
-        """Who writes where requests are not signed."""
+        """The credentials of requests that are not signed."""
         return self.authentication or Authentication(username=self.username, password=self.password)
 
     @property
     def bulk_bytes(self) -> int | None:
-        """The bytes of a bulk request, None for any number."""
+        """The maximum size of a bulk request in bytes, None for no limit."""
         return None if self.bulk_size < 0 else self.bulk_size * MIB
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from super().rules()
         yield from self._refused_values()
         for at, host in enumerate(self.hosts):
             yield from when(
-                wrong="@" in host, keys=("hosts", at), cause="a host has no user; write username and password"
+                wrong="@" in host,
+                keys=("hosts", at),
+                cause="a host must not contain credentials; write username and password",
             )
         yield ("index",), self._check_index
         for name in ("document_id", "routing"):
@@ -200,27 +202,27 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
             yield ("template_content",), lambda: _check_template(self.template_content or "")
 
     def notes(self) -> Iterator[tuple[Keys, str]]:
-        """Yield which options another one makes void."""
+        """Yield remarks on options that another one overrides."""
         yield from super().notes()
         no_effect = {
-            "template_file": (self.template_content, "template_content counts"),
-            "cert": (self.insecure or None, "insecure: true trusts everybody"),
-            "action": (self.actions or None, "actions count") if self.action != "index" else (None, ""),
-            "username": (self.aws, "requests are signed for aws"),
-            "password": (self.aws, "requests are signed for aws"),
-            "authentication": (self.aws, "requests are signed for aws"),
+            "template_file": (self.template_content, "template_content overrides it"),
+            "cert": (self.insecure or None, "insecure: true disables certificate checks"),
+            "action": (self.actions or None, "actions override it") if self.action != "index" else (None, ""),
+            "username": (self.aws, "aws is set, so requests are signed"),
+            "password": (self.aws, "aws is set, so requests are signed"),
+            "authentication": (self.aws, "aws is set, so requests are signed"),
         }
         for name, (other, why) in no_effect.items():
             if other is not None and getattr(self, name) is not None:
                 yield (name,), f"has no effect: {why}"
         for at in range(1, len(self.hosts)):
-            yield ("hosts", at), "has no effect: requests go to the first host"
+            yield ("hosts", at), "has no effect: only the first host is used"
         for name in ("aws_region", *_OLD[1:]):
             if self.aws is None and getattr(self, name):
                 yield (name,), "has no effect without aws_sigv4: true"
 
     def _replaced(self) -> dict[str, object]:
-        """Return what deprecated options mean; where the new one stands too, both stay and are refused."""
+        """Return the current options for deprecated ones; if both are present, `rules` refuses them."""
         new: dict[str, object] = {}
         if self.aws is None and self.aws_sigv4:
             new["aws"] = OpenSearchAws(
@@ -240,31 +242,39 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
     def _refused_values(self) -> Iterator[Rule]:
         for name in ("aws_region", *_OLD):
             both = self.aws is not None and getattr(self, name)
-            yield from when(wrong=bool(both), keys=(name,), cause="it is deprecated, and aws says the same; remove it")
+            yield from when(
+                wrong=bool(both), keys=(name,), cause="deprecated, and cannot be combined with aws; remove it"
+            )
         for name in ("document_id", "routing"):
             both = getattr(self, f"{name}_field") is not None
-            yield from when(wrong=both, keys=(f"{name}_field",), cause=f"it is deprecated; keep {name}, remove it")
+            yield from when(
+                wrong=both, keys=(f"{name}_field",), cause=f"deprecated, and cannot be combined with {name}; remove it"
+            )
         yield from when(
             wrong=self.distribution_version == "es6",
             keys=("distribution_version",),
-            cause="Elasticsearch 6 is not written to; remove it, and name a cluster of OpenSearch",
+            cause="Elasticsearch 6 is not supported; remove it, and use an OpenSearch cluster",
         )
         yield from when(
             wrong=self.index_type not in ("custom", "management_disabled"),
             keys=("index_type",),
-            cause="indexes of traces, logs and metrics are made by templates of their own, which are not here; "
-            "write custom, or management_disabled where the index is there already",
+            cause="index types of traces, logs and metrics are not supported; write custom, or management_disabled if "
+            "the index exists",
         )
         yield from when(
-            wrong=self.bulk_size == 0, keys=("bulk_size",), cause="a request has no room; write MiB, or -1 for any size"
+            wrong=self.bulk_size == 0,
+            keys=("bulk_size",),
+            cause="0 leaves no room for a document; write MiB, or -1 for no limit",
         )
         both = self.authentication is not None and (self.username or self.password) is not None
-        yield from when(wrong=both, keys=("authentication",), cause="username or password stand beside it; keep one")
+        yield from when(
+            wrong=both, keys=("authentication",), cause="cannot be combined with username and password; keep one"
+        )
 
     def _check_index(self) -> None:
         compile_format(self.index)
         if len(check_date_placeholders(self.index)) > 1:
-            refuse("an index has one date, which may have several parts; write it like %{yyyy.MM}")
+            refuse("an index name may contain one date, like %{yyyy.MM}; remove the others")
         if "${" not in self.index and "%{" not in self.index and not self.normalize_index:
             check_index_name(self.index)
 
@@ -284,6 +294,6 @@ def _check_template(text: str) -> None:
     try:
         template = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"the template is no JSON: {error}") from None
+        raise ConfigError(f"not valid JSON: {error}") from None
     if not isinstance(template, dict):
-        raise ConfigError('the template is no JSON object; write {"mappings": {...}}')
+        raise ConfigError('not a JSON object; write {"mappings": {...}}')

@@ -1,4 +1,4 @@
-"""What a scan of S3 reads: each bucket of the file with its own prefixes and times, a bucket's before the scan's.
+"""Options of the s3 source. Times of a bucket override those of the scan.
 
 Source: Data Prepper's S3SourceConfig, the classes of its configuration package, and ScanOptions (2.17).
 """
@@ -30,18 +30,18 @@ from opensearch_batch.core.transform.expressions.expression import compile_condi
 Selection = Literal["metadata_only", "data_only", "data_and_metadata"]
 LocalTime = Annotated[datetime, Meta(tz=False, examples=["2026-01-31T00:00:00"])]
 _DAY, _MINUTE = 86_400.0, 60.0
-_QUEUE = "events of a queue are not read; write scan: {buckets: [...]}, which finds new objects by listing"
+_QUEUE = "queues are not supported; write scan: {buckets: [...]}, which finds new objects by listing"
 
 
 class KeyFilter(Options, frozen=True, kw_only=True):
-    """Which objects are read: those below a prefix, none if its name ends so."""
+    """Which objects are read, by prefix and suffix."""
 
     include_prefix: tuple[str, ...] = ()
     exclude_suffix: tuple[str, ...] = ()
 
 
 class ProcessingCondition(CheckedOptions, frozen=True, kw_only=True):
-    """An object is read when another one beside it says so."""
+    """A condition on another object of the folder; objects are not read before it holds."""
 
     object_name: Annotated[str, Meta(min_length=1, examples=["manifest.json.out"])]
     when: Annotated[Condition, Meta(examples=["/processedRecordCount == /totalRecordCount"])]
@@ -51,13 +51,13 @@ class ProcessingCondition(CheckedOptions, frozen=True, kw_only=True):
     codec: InputCodec | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield ("when",), lambda: compile_condition(self.when)
         yield from between(("retry_delay",), self.retry_delay, _MINUTE, 60 * _MINUTE)
 
 
 class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
-    """When objects were last modified: from start to end, or a span that ends now."""
+    """When objects were last modified: from start to end, or a duration that ends now."""
 
     start_time: LocalTime | None = None
     end_time: LocalTime | None = None
@@ -65,20 +65,20 @@ class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
 
     @property
     def has_times(self) -> bool:
-        """Whether anything is said of it."""
+        """Whether one of them is set."""
         return (self.start_time, self.end_time, self.range) != (None, None, None)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from when(
             wrong=self.range is not None and (self.start_time, self.end_time) != (None, None),
             keys=("range",),
-            cause="start_time or end_time stands beside it; keep the range or the times",
+            cause="cannot be combined with start_time and end_time; keep the range or the times",
         )
 
 
 class BucketOptions(TimesOptions, frozen=True, kw_only=True):
-    """A bucket as the file says it; `name` without ``s3://``."""
+    """A bucket as in the file; `name` has no ``s3://``."""
 
     name: BucketName
     data_selection: Selection = "data_and_metadata"
@@ -96,41 +96,41 @@ class ScanBucket(Options, frozen=True, kw_only=True):
 
 
 class Scheduling(CheckedOptions, frozen=True, kw_only=True):
-    """How often is scanned: every `interval` seconds, `count` times or for ever."""
+    """The schedule of scans: every `interval` seconds, `count` times or without end."""
 
     interval: Annotated[Duration, Meta(examples=["PT6M"])]
     count: Annotated[int, Meta(ge=2)] | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from between(("interval",), self.interval, 1.0, 365 * _DAY)
 
 
 class ScanOptions(TimesOptions, frozen=True, kw_only=True):
-    """All buckets, with the times of those that have none."""
+    """All buckets, and the default times."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "acknowledgment_timeout": "a task ends when its objects are done, and is repeated when it fails"
+        "acknowledgment_timeout": "a task ends when its objects are done, and Airflow retries it"
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
-        "folder_partitions": "objects are handed out one by one, whatever folder they lie in; remove it"
+        "folder_partitions": "work is divided by objects, not by folders; remove it"
     }
 
     buckets: Annotated[tuple[ScanBucket, ...], Meta(min_length=1, examples=[[{"bucket": {"name": "my-bucket"}}]])]
     scheduling: Scheduling | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from super().rules()
         yield from when(
             wrong=self.scheduling is not None and self.end_time is not None,
             keys=("end_time",),
-            cause="with scheduling the scan has no end; remove end_time, or scheduling",
+            cause="cannot be combined with scheduling, which has no end; remove end_time or scheduling",
         )
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):
-    """A bucket with all that holds for it."""
+    """A bucket with all defaults applied."""
 
     name: str
     selection: Selection
@@ -143,15 +143,15 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class S3Source(OwnedBuckets, frozen=True, kw_only=True):
-    """The s3 source, as a scan."""
+    """Options of the s3 source."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "workers": "Airflow's tasks read, as many at once as its pools let",
-        "records_to_accumulate": "rows are read as a stream, never collected",
-        "buffer_timeout": "there is no buffer that could be full",
-        "backoff_time": "a scan runs when it is due, and never waits for objects",
-        "data_selection": "it is for the events of a queue; the data_selection of each bucket counts",
-        "on_error": "it is for the messages of a queue",
+        "workers": "Airflow tasks read, limited by pools",
+        "records_to_accumulate": "rows are streamed",
+        "buffer_timeout": "there is no buffer",
+        "backoff_time": "a scan runs on schedule, and does not wait for objects",
+        "data_selection": "it applies to queues; write data_selection at each bucket",
+        "on_error": "it applies to queues",
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
         "sqs": _QUEUE,
@@ -171,46 +171,46 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
 
     @property
     def scheduling(self) -> Scheduling | None:
-        """How often is scanned, None for once."""
+        """The schedule of scans, None for one scan."""
         return self.scan.scheduling
 
     @property
     def buckets(self) -> tuple[Bucket, ...]:
-        """The buckets in their order, each with all that holds for it."""
+        """The buckets in order, with all defaults applied."""
         return tuple(self._bucket(each.bucket) for each in self.scan.buckets)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from super().rules()
         yield from key_rules(("metadata_root_key",), self.metadata_root_key)
         yield from when(
             wrong=self.delete_s3_objects_on_read and not self.acknowledgments,
             keys=("delete_s3_objects_on_read",),
-            cause="an object is deleted only after it was acknowledged; write acknowledgments: true",
+            cause="deletion requires acknowledgments; write acknowledgments: true",
         )
         for at, each in enumerate(self.scan.buckets):
             yield from when(
                 wrong=bool(self.filters) and each.bucket.filter is not None,
                 keys=("scan", "buckets", at, "bucket", "filter"),
-                cause="filters stands at the top of the source too; keep one of them",
+                cause="cannot be combined with filters of the source; keep one of them",
             )
         for bucket in self.filters:
             yield from when(
                 wrong=bucket not in {each.bucket.name for each in self.scan.buckets},
                 keys=("filters", bucket),
-                cause="no bucket of the scan has this name; write the name of one",
+                cause="no bucket of the scan has this name; write one of them",
             )
 
-    def _bucket(self, said: BucketOptions) -> Bucket:
-        times = said if said.has_times else self.scan
-        keys = said.filter or self.filters.get(said.name) or KeyFilter()
+    def _bucket(self, options: BucketOptions) -> Bucket:
+        times = options if options.has_times else self.scan
+        keys = options.filter or self.filters.get(options.name) or KeyFilter()
         return Bucket(
-            name=said.name,
-            selection=said.data_selection,
+            name=options.name,
+            selection=options.data_selection,
             include_prefix=keys.include_prefix,
             exclude_suffix=keys.exclude_suffix,
             start_time=times.start_time,
             end_time=times.end_time,
             range=times.range,
-            processing_conditions=said.processing_conditions,
+            processing_conditions=options.processing_conditions,
         )

@@ -1,4 +1,4 @@
-"""Who signs a request to AWS: the Airflow connection, or the role that an ``aws`` block names, assumed through it.
+"""AWS options. Requests are signed by an Airflow connection, or by the role that it assumes for an ``aws`` block.
 
 Source: Data Prepper's AwsAuthenticationOptions of each plugin, and S3DlqWriterConfig (2.17).
 """
@@ -28,13 +28,13 @@ Region = Annotated[str, Meta(min_length=1, examples=["us-east-1"])]
 RoleArn = Annotated[str, Meta(min_length=20, max_length=2048, examples=["arn:aws:iam::123456789012:role/pipeline"])]
 ExternalId = Annotated[str, Meta(min_length=2, max_length=1224)]
 NO_HEADERS = {
-    "sts_header_overrides": "STS is called without headers of one's own; let a role's trust policy decide, "
-    "or name an Airflow connection in extension.opensearch_batch.connections.aws"
+    "sts_header_overrides": "STS headers are not supported; use the trust policy of the role, or name an Airflow "
+    "connection in extension.opensearch_batch.connections.aws"
 }
 
 
 class Aws(CheckedOptions, frozen=True, kw_only=True):
-    """The region, and the role that is assumed."""
+    """Region and role."""
 
     REFUSED: ClassVar[Mapping[str, str]] = NO_HEADERS
 
@@ -50,24 +50,24 @@ class Aws(CheckedOptions, frozen=True, kw_only=True):
 
 
 class MlAws(Aws, frozen=True, kw_only=True):
-    """Those of ml_inference."""
+    """AWS options of ml_inference."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "job_sts_role_arn": "it is for built-in models; the connector of the model names the role of the job"
+        "job_sts_role_arn": "it applies to built-in models; the connector of the model names the role of the job"
     }
 
 
 class OpenSearchAws(Aws, frozen=True, kw_only=True):
-    """Those of a cluster whose requests are signed."""
+    """AWS options of a cluster with signed requests."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "resource_name": "it names the domain of semantic_enrichment, which is not done here"
+        "resource_name": "it applies to semantic_enrichment, which is not supported"
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
         **NO_HEADERS,
-        "serverless_options": "network policies are not changed here; let the collection's policy admit this network",
-        "semantic_enrichment": "it makes the index through the control plane of AWS; make the index before, "
-        "or with template_content",
+        "serverless_options": "network policies are not changed; admit this network in the policy of the collection",
+        "semantic_enrichment": "it creates the index through the AWS control plane; create the index "
+        "beforehand, or with template_content",
     }
 
     region: Region = "us-east-1"
@@ -75,11 +75,11 @@ class OpenSearchAws(Aws, frozen=True, kw_only=True):
 
 
 class S3Dlq(CheckedOptions, frozen=True, kw_only=True):
-    """Where records go that could not be done: `bucket` without ``s3://``."""
+    """A dead letter queue in S3; `bucket` has no ``s3://``."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "force_path_style": "the Airflow connection says how S3 is addressed",
-        "legacy_md5_checksum": "the Airflow connection says how S3 checks a body",
+        "force_path_style": "the Airflow connection configures the addressing style",
+        "legacy_md5_checksum": "the Airflow connection configures checksums",
     }
     REFUSED: ClassVar[Mapping[str, str]] = NO_HEADERS
 
@@ -94,17 +94,17 @@ class S3Dlq(CheckedOptions, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "bucket", bucket_name(self.bucket))
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from account_rules(("bucket_owner",), self.bucket_owner)
         if self.key_path_prefix is not None:
             yield ("key_path_prefix",), lambda: check_date_placeholders(self.key_path_prefix or "")
 
     def notes(self) -> Iterator[tuple[Keys, str]]:
-        """Yield that the owner is yet to be written."""
+        """Yield a remark on a placeholder for the owner."""
         yield from account_notes(("bucket_owner",), self.bucket_owner)
 
     def inheriting(self, aws: Aws) -> S3Dlq:
-        """Return the same with region and role of another block where it has none."""
+        """Return a copy with region and role of an ``aws`` block where it has none."""
         return msgspec.structs.replace(
             self, region=self.region or aws.region, sts_role_arn=self.sts_role_arn or aws.sts_role_arn
         )

@@ -1,4 +1,4 @@
-"""How rows stand in an object: the options of the codecs that read, and of those that write.
+"""Options of input and output codecs.
 
 Source: the InputCodecConfig and OutputCodecConfig classes of Data Prepper (2.17), and S3EnrichProcessorConfig.
 """
@@ -17,33 +17,33 @@ from opensearch_batch.core.formats.parquet_file import avro_schema
 Compression = Literal["none", "gzip", "snappy", "zstd", "automatic"]
 OutputCompression = Literal["none", "gzip", "snappy"]
 Name = Annotated[str, Meta(min_length=1, max_length=2048)]
-_NOT_READ = "this codec is not read here; write the objects with ndjson, newline, json, csv or parquet"
+_NOT_READ = "write the objects with ndjson, newline, json, csv or parquet"
 _OTHERS = dict.fromkeys(("avro", "event_json", "multiline", "otel_logs", "otel_metrics", "otel_traces"), _NOT_READ)
 RECORDS_EXTENSION = "jsonl"
-_NOT_WRITTEN = "this codec is not written here; take ndjson, json, csv or parquet"
+_NOT_WRITTEN = "use ndjson, json, csv or parquet"
 
 
 class NdjsonInput(Options, frozen=True, kw_only=True):
-    """A JSON object a line."""
+    """One JSON object per line."""
 
-    NO_EFFECT: ClassVar[Mapping[str, str]] = {"extension": "what an object is called does not decide how it is read"}
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {"extension": "objects are read by codec, whatever their names"}
 
     include_empty_objects: bool = False
 
 
 class NewlineInput(Options, frozen=True, kw_only=True):
-    """A text a line, at ``message``."""
+    """One text per line, at key ``message``."""
 
     skip_lines: Annotated[int, Meta(ge=0)] = 0
     header_destination: Annotated[str, Meta(min_length=1)] | None = None
 
 
 class JsonInput(Options, frozen=True, kw_only=True):
-    """The elements of arrays."""
+    """Elements of JSON arrays."""
 
-    NO_EFFECT: ClassVar[Mapping[str, str]] = {"max_event_length": "one limit for rows holds for all codecs"}
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {"max_event_length": "one row limit applies to all codecs"}
     REFUSED: ClassVar[Mapping[str, str]] = {
-        "include_keys_metadata": "rows carry no metadata; write the keys to include_keys"
+        "include_keys_metadata": "rows have no metadata; write the keys in include_keys"
     }
 
     key_name: Name | None = None
@@ -51,7 +51,7 @@ class JsonInput(Options, frozen=True, kw_only=True):
 
 
 class CsvInput(CheckedOptions, frozen=True, kw_only=True):
-    """Rows of texts, with or without their names above them."""
+    """CSV rows, with or without a header."""
 
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     quote_character: Annotated[str, Meta(min_length=1, max_length=1)] = '"'
@@ -59,11 +59,11 @@ class CsvInput(CheckedOptions, frozen=True, kw_only=True):
     detect_header: bool = True
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from when(
             wrong=self.delimiter == self.quote_character,
             keys=("quote_character",),
-            cause="the same character is the delimiter; give another one",
+            cause="the delimiter is the same character; choose another one",
         )
 
 
@@ -72,7 +72,7 @@ class ParquetInput(Options, frozen=True, kw_only=True):
 
 
 class NdjsonRecords(NdjsonInput, frozen=True, kw_only=True):
-    """A JSON object a line, in an object whose name ends with the extension."""
+    """One JSON object per line; the objects of s3_enrich have an extension."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {}
 
@@ -80,47 +80,47 @@ class NdjsonRecords(NdjsonInput, frozen=True, kw_only=True):
 
 
 class NewlineRecords(NewlineInput, frozen=True, kw_only=True):
-    """A text a line, in an object whose name ends with the extension."""
+    """One text per line; the objects of s3_enrich have an extension."""
 
     extension: str = RECORDS_EXTENSION
 
 
 class JsonRecords(JsonInput, frozen=True, kw_only=True):
-    """The elements of arrays, in an object whose name ends with the extension."""
+    """Elements of JSON arrays; the objects of s3_enrich have an extension."""
 
     extension: str = RECORDS_EXTENSION
 
 
 class CsvRecords(CsvInput, frozen=True, kw_only=True):
-    """Rows of texts, in an object whose name ends with the extension."""
+    """CSV rows; the objects of s3_enrich have an extension."""
 
     extension: str = RECORDS_EXTENSION
 
 
 class ParquetRecords(ParquetInput, frozen=True, kw_only=True):
-    """Rows of a parquet file whose name ends with the extension."""
+    """Parquet rows; the objects of s3_enrich have an extension."""
 
     extension: str = RECORDS_EXTENSION
 
 
 class NdjsonOutput(Options, frozen=True, kw_only=True):
-    """A JSON object a line."""
+    """One JSON object per line."""
 
     extension: Literal["ndjson", "jsonl"] = "ndjson"
 
 
 class JsonOutput(Options, frozen=True, kw_only=True):
-    """One object with an array in it."""
+    """One JSON object that contains an array."""
 
     key_name: Name = "events"
 
 
 class CsvOutput(Options, frozen=True, kw_only=True):
-    """Rows of texts below their names."""
+    """CSV rows below a header."""
 
     REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("header_file_location", "region", "bucket_name", "fileKey"),
-        "a header is not read from a file, by the original neither; write header: [...]",
+        "headers are not read from files, nor by Data Prepper; write header: [...]",
     )
 
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
@@ -128,15 +128,16 @@ class CsvOutput(Options, frozen=True, kw_only=True):
 
 
 class ParquetOutput(CheckedOptions, frozen=True, kw_only=True):
-    """Rows of a parquet file, by an Avro schema or by what the first rows are."""
+    """Parquet rows, with an Avro schema or one inferred from the first rows."""
 
     schema: str | None = None
     auto_schema: bool = False
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from when(
-            wrong=(self.schema is not None) == self.auto_schema, cause="give one of schema and auto_schema: true"
+            wrong=(self.schema is not None) == self.auto_schema,
+            cause="give exactly one of schema and auto_schema: true",
         )
         if self.schema is not None:
             yield ("schema",), lambda: avro_schema(self.schema or "")
@@ -157,7 +158,7 @@ InputCodec = Annotated[
     ),
     Meta(examples=[{"ndjson": {}}]),
 ]
-# Those of s3_enrich, which finds an object by its name.
+# The codecs of s3_enrich, which derives the name of an object.
 RecordsCodec = Annotated[
     NdjsonRecords | NewlineRecords | JsonRecords | CsvRecords | ParquetRecords,
     Plugin(

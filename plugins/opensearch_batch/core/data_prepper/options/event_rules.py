@@ -1,4 +1,4 @@
-"""Rules about options that hold event keys and format strings."""
+"""Rules for options that contain event keys or format strings."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from opensearch_batch.core.transform.expressions.format_string import compile_fo
 
 
 def check_format(text: str) -> None:
-    """Raise ConfigError where a text with ``${key}`` or ``%{date}`` in it is none."""
+    """Raise ConfigError unless a text with ``${key}`` or ``%{date}`` is a valid format."""
     dated(text, datetime.now(UTC))
     compile_format(text)
 
 
 def key_rules(keys: Keys, text: str | None) -> Iterator[Rule]:
-    """Yield the rule that a text is the key of an event."""
+    """Yield the rule that a text is an event key."""
     if text is not None:
         yield keys, lambda: _key(text)
 

@@ -1,4 +1,4 @@
-"""A bucket that somebody else took over is neither read nor written: S3 is told who must own it.
+"""Bucket owners. S3 rejects a request for a bucket of another account, so no foreign bucket is read or written.
 
 Source: Data Prepper's BucketOwnerProvider of the s3 source, sink and s3_enrich (2.17).
 """
@@ -17,23 +17,23 @@ from opensearch_batch.core.data_prepper.options.aws import Aws
 
 
 class Owned(Protocol):
-    """Options that say who owns a bucket."""
+    """Options with bucket owners."""
 
     @property
     def bucket_owners(self) -> dict[str, str]:
-        """Accounts by bucket."""
+        """Account ids by bucket."""
 
     @property
     def default_bucket_owner(self) -> str | None:
-        """The account of the other buckets."""
+        """The account id of all other buckets."""
 
     @property
     def aws(self) -> Aws:
-        """The role, whose account it is otherwise."""
+        """The role; its account is the default."""
 
 
 class OwnedBuckets(CheckedOptions, frozen=True, kw_only=True):
-    """Who owns the buckets that are read."""
+    """Options with the owners of the buckets that are read."""
 
     disable_bucket_ownership_validation: bool = False
     bucket_owners: dict[str, AccountId] = msgspec.field(default_factory=dict)
@@ -41,31 +41,31 @@ class OwnedBuckets(CheckedOptions, frozen=True, kw_only=True):
     aws: Annotated[Aws, Meta(examples=[{"region": "us-east-1"}])]
 
     def owner_of(self, bucket: str) -> str | None:
-        """Return the account that must own a bucket, None for anybody."""
+        """Return the account that must own a bucket, None if any may."""
         return None if self.disable_bucket_ownership_validation else owner_of(self, bucket)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield what is checked, and the option it is about."""
+        """Yield checks, each with the option it is about."""
         yield from owner_rules(self)
 
     def notes(self) -> Iterator[tuple[Keys, str]]:
-        """Yield which owners are yet to be written."""
+        """Yield remarks on placeholders for owners."""
         yield from owner_notes(self)
 
 
 def owner_of(options: Owned, bucket: str) -> str | None:
-    """Return the account that must own a bucket, None where nobody is said to."""
+    """Return the account that must own a bucket, None if any may."""
     return options.bucket_owners.get(bucket) or options.default_bucket_owner or options.aws.account
 
 
 def owner_rules(options: Owned) -> Iterator[Rule]:
-    """Yield what is checked of accounts."""
+    """Yield the rules for account ids."""
     for keys, account in _accounts(options):
         yield from account_rules(keys, account)
 
 
 def owner_notes(options: Owned) -> Iterator[tuple[Keys, str]]:
-    """Yield which accounts are yet to be written."""
+    """Yield remarks on placeholders for account ids."""
     for keys, account in _accounts(options):
         yield from account_notes(keys, account)
 

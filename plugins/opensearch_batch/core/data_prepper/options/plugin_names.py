@@ -1,12 +1,12 @@
-"""What Data Prepper has beside what is done here, so that a file that asks for it learns what to do instead.
+"""Sources and sinks of Data Prepper that are not supported, and the alternative.
 
 Source: the names of the DataPrepperPlugin annotations (2.17).
 """
 
 from __future__ import annotations
 
-_SOURCE = "rows are read from S3 in batches; write them there, and read them with source: {s3: {scan: ...}}"
-_SINK = "documents are written to opensearch or s3; write one of them"
+_SOURCE = "write the rows to S3 and read them with source: {s3: {scan: ...}}"
+_SINK = "use opensearch or s3"
 
 OTHER_SOURCES = dict.fromkeys(
     (
