@@ -324,5 +324,9 @@ def refuse_plain_vectors(
 
 def _may_be_error(fields: dict[str, Any], errors: RowErrors) -> bool:
     """Whether a row may hold an AI service's error, as far as its members' names and kinds say."""
-    found = (fields[name] for name in errors.members if name in fields)
-    return any(not (type(value) is msgspec.Raw and memoryview(value)[0] in _ARRAYS) for value in found)
+    for name in errors.members:
+        if name in fields:
+            value = fields[name]
+            if not (type(value) is msgspec.Raw and memoryview(value)[0] in _ARRAYS):
+                return True
+    return False
