@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ def test_a_dag_file_is_light_and_its_stages_are_in_order(home: Path, module: str
     }
 
 
+def test_the_operators_load_no_data_prepper_module(home: Path) -> None:
+    """Modules for Data Prepper files are loaded only if there is such a file."""
+    assert read(home, "example_by_hand", heavy=["opensearch_batch.core.data_prepper"])["heavy"] == []
+
+
 @pytest.mark.parametrize("module", ["batch_ingestion", "replay"])
 def test_a_dag_of_one_task_is_light(home: Path, module: str) -> None:
     """Parsing loads no heavy library; the DAG serializes; its one task has its name."""
@@ -91,7 +97,7 @@ def test_without_a_mistake_nothing_is_refused(home: Path) -> None:
     assert read(home, "refused_pipelines")["tasks"] == {}
 
 
-def read(home: Path, module: str, root: Path = ROOT) -> dict[str, Any]:
+def read(home: Path, module: str, root: Path = ROOT, *, heavy: Sequence[str] = HEAVY) -> dict[str, Any]:
     """Parse a DAG file as Airflow does, in its own process."""
     environment = {
         **os.environ,
@@ -99,7 +105,7 @@ def read(home: Path, module: str, root: Path = ROOT) -> dict[str, Any]:
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}",
     }
-    code = READ.format(module=module, heavy=HEAVY)
+    code = READ.format(module=module, heavy=list(heavy))
     done = subprocess.run(  # noqa: S603 - our own interpreter and code
         [sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True, check=False
     )

@@ -16,7 +16,7 @@ from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, D
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.opensearch.client import address_of
 from opensearch_batch.dag_factory.schedules import index_asset
-from opensearch_batch.hooks.file_connections import MODEL, SOURCE, file_conn_id
+from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.notifications.alerts import failure_notifier
 from opensearch_batch.operators.batch_predict import OpenSearchScanBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchScanIngestOperator

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.log import mask_secret
 
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.hooks.connections import AWS_CONN_ID, connection, is_in_file
+from opensearch_batch.hooks.connections import AWS_CONN_ID, connection
+from opensearch_batch.hooks.file_conn_ids import is_in_file
 
 if TYPE_CHECKING:
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opensearch_batch.core.pipeline.file import SUFFIXES
+from opensearch_batch.hooks.file_conn_ids import is_in_file
 from opensearch_batch.hooks.stored_connections import stored_connection
 
 if TYPE_CHECKING:
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 OPENSEARCH_CONN_ID = "opensearch_default"
 AWS_CONN_ID = "aws_default"
-_FILE_MARKS = tuple(f"{suffix}#" for suffix in SUFFIXES)
 
 
 def connection(conn_id: str, conn_type: str) -> Connection:
@@ -26,11 +25,6 @@ def connection(conn_id: str, conn_type: str) -> Connection:
 
         return connection_at(conn_id)
     return stored_connection(conn_id, conn_type)
-
-
-def is_in_file(conn_id: str) -> bool:
-    """Whether an id names a connection of a Data Prepper file, ``<file>#<pipeline>/source``."""
-    return any(mark in conn_id for mark in _FILE_MARKS)
 
 
 def base_url(conn: Connection) -> str | None:

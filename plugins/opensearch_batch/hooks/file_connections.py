@@ -20,14 +20,8 @@ from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.options.aws import Aws, S3Dlq
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.opensearch.client import address_of
+from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.hooks.stored_connections import find_stored_connection, stored_connection
-
-SOURCE, MODEL = "source", "model"
-
-
-def file_conn_id(path: Path, pipeline: str, *keys: str | int) -> str:
-    """Return the id of the connection that a block of a file describes."""
-    return f"{path}#{'/'.join(map(str, (pipeline, *keys)))}"
 
 
 def connection_at(conn_id: str) -> Connection:

@@ -21,7 +21,7 @@ from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Manifest
 from opensearch_batch.hooks.ai_services import client_of, outputs_store
 from opensearch_batch.hooks.connections import AWS_CONN_ID
-from opensearch_batch.hooks.file_connections import MODEL
+from opensearch_batch.hooks.file_conn_ids import MODEL
 from opensearch_batch.notifications.alerts import Alert, send
 from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_key_of
 from opensearch_batch.operators.scan import ScanOperator

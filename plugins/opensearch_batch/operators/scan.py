@@ -16,7 +16,7 @@ from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.aws import object_storage
-from opensearch_batch.hooks.file_connections import MODEL, SOURCE, file_conn_id
+from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import is_dry_run, is_forced, refuse_too_many, run_is_over, run_key_of
 from opensearch_batch.operators.prepare import PrepareOperator
