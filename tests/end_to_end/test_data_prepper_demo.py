@@ -27,7 +27,7 @@ def test_the_data_prepper_demo_says_what_it_finds(lab: Lab) -> None:
     counts = "50 read, 0 indexed, 0 unchanged, 0 dead letters, 50 unrouted, 0 dropped"
     assert f"{counts}; 1 batch job submitted, 0 index operations" in said
     assert "reconcile says: 50 rows unrouted, all of them" in said
-    assert "  76  no processor makes /title" in said
+    assert "  76  no processor adds /title" in said
     again = lab.run("data_prepper", wait_s=WAIT_S, PIPELINES=str(folder))
     assert "Nothing is new: no job was submitted and nothing was written." in again
     assert again.count("same answers by knn") == 3

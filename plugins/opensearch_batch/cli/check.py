@@ -111,7 +111,7 @@ def _lines_of(checked: Checked) -> Iterator[str]:
         yield f"{checked.file}: {path}; {_count(checked.tests, 'test')}"
     yield from checked.remarks
     for finding in checked.findings:
-        yield f"{checked.file}:{finding.line} {finding.place}: {finding.text}"
+        yield f"{checked.file}:{finding.line} {finding.location}: {finding.text}"
 
 
 def _count(number: int, thing: str) -> str:

@@ -45,7 +45,7 @@ def test_the_command_shows_road_remarks_and_findings() -> None:
     file = DataPrepperFile(SAMPLE)
     assert lines[1:-1] == [
         *(f"{SAMPLE}:{line} {remark}" for line, remark in file.remarks),
-        *(f"{SAMPLE}:{each.line} {each.place}: {each.text}" for each in lint(file)),
+        *(f"{SAMPLE}:{each.line} {each.location}: {each.text}" for each in lint(file)),
     ]
     assert lines[-1] == "1 file, 0 tests, 0 mistakes"
 
@@ -55,8 +55,8 @@ def test_the_account_has_the_findings_of_each_file() -> None:
     told = account(command("check", str(SAMPLE), "--json").stdout)
     (checked,) = told["pipelines"]
     assert (told["state"], told["mistakes"], checked["mistakes"]) == ("DONE", 0, [])
-    assert {each["trap"] for each in checked["findings"]} == {None, *range(1, 11)}
-    assert set(checked["findings"][0]) == {"line", "place", "trap", "text"}
+    assert {each["rule"] for each in checked["findings"]} == {None, *range(1, 11)}
+    assert set(checked["findings"][0]) == {"line", "location", "rule", "text"}
     assert checked["pipelines"][0]["pipeline"] == "sagemaker-batch-job-pipeline"
     assert checked["remarks"][0].startswith(f"{SAMPLE}:4 extension.osis_configuration_metadata: has no effect")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from opensearch_batch.core.data_prepper.condition_analysis import lacking_keys
+from opensearch_batch.core.data_prepper.condition_analysis import missing_keys
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.lint import lint
 from opensearch_batch.core.pipeline.check import Finding
@@ -34,15 +34,15 @@ def line_in(text: str, part: str) -> int:
     return text[: text.index(part)].count("\n") + 1
 
 
-def of_trap(folder: Path, text: str, trap: int | None) -> list[Finding]:
+def of_rule(folder: Path, text: str, rule: int | None) -> list[Finding]:
     """Return the findings of one kind."""
-    return [each for each in lint(read(folder, text)) if each.trap == trap]
+    return [each for each in lint(read(folder, text)) if each.rule == rule]
 
 
 def test_the_printed_sample_has_all_but_two(tmp_path: Path) -> None:
     """Those of a file that says neither a dlq without a role nor a plain host."""
     found = lint(DataPrepperFile(PRINTED))
-    assert [(each.trap, each.line, each.place.removeprefix(f"{NAME}.")) for each in found] == [
+    assert [(each.rule, each.line, each.location.removeprefix(f"{NAME}.")) for each in found] == [
         (4, 13, "source.s3.scan.buckets[0].bucket"),
         (5, 20, "source.s3.scan.buckets[0].bucket.filter.exclude_suffix[0]"),
         (7, 21, "source.s3.scan.buckets[1].bucket"),
@@ -57,77 +57,77 @@ def test_the_printed_sample_has_all_but_two(tmp_path: Path) -> None:
         (2, 71, "sink[0].opensearch.routes"),
         (1, 76, "routes[0].ml-ingest-route"),
     ]
-    told = {each.trap for each in found}
+    told = {each.rule for each in found}
     assert told == {None, *range(1, 11)}
-    assert {each.trap for each in lint(read(tmp_path, filled()))} == told - {None, 8, 10}
+    assert {each.rule for each in lint(read(tmp_path, filled()))} == told - {None, 8, 10}
 
 
 def test_the_sample_with_arrays_makes_the_title_it_asks_for() -> None:
     """So rows match its route."""
     found = lint(DataPrepperFile(ARRAYS))
-    assert {each.trap for each in found} == {None, *range(2, 11)}
+    assert {each.rule for each in found} == {None, *range(2, 11)}
 
 
 def test_no_finding_names_its_number() -> None:
     """It is a text for people; and it ends like an error's."""
     for each in lint(DataPrepperFile(PRINTED)):
-        assert "trap" not in each.text.lower()
+        assert "rule" not in each.text.lower()
         assert not each.text.endswith(".")
 
 
 @pytest.mark.parametrize(
-    ("trap", "changes", "part", "told"),
+    ("rule", "changes", "part", "told"),
     [
         (
             1,
             [],
             "- ml-ingest-route: /ch",
-            "no processor makes /title, and rows are not known to have it. A row without",
+            "no processor adds /title, and rows are not known to have it. A row without",
         ),
-        (1, [(ROUTE, "/text != null")], "- ml-ingest-route: /text", "a processor takes /text out. A row"),
+        (1, [(ROUTE, "/text != null")], "- ml-ingest-route: /text", "a processor removes /text. A row"),
         (
             1,
             [(ROUTE, "/chapter != null"), (DELETE, f"{DELETE}          - chapter\n")],
             "- ml-ingest-route: /ch",
-            "takes /ch",
+            "removes /ch",
         ),
-        (1, [("  routes:\n    -", "  route:\n    -")], "- ml-ingest-route: /ch", "no processor makes /title"),
-        (2, [], "        routes:\n          -", "in the original only the routes keep bucket, key, time and length"),
+        (1, [("  routes:\n    -", "  route:\n    -")], "- ml-ingest-route: /ch", "no processor adds /title"),
+        (2, [], "        routes:\n          -", "in Data Prepper only the routes keep bucket, key, time and length"),
         (
             2,
             [(SINK_ROUTES, "")],
             "- opensearch:",
-            "the original writes bucket, key, time and length of each input here",
+            "Data Prepper writes bucket, key, time and length of each input to this sink",
         ),
         (2, [(ROUTE, "/bucket != null")], "- opensearch:", "Here they are never written"),
-        (3, [], "- opensearch:", "which OpenSearch refuses. Here it becomes the document's id"),
-        (3, [(INDEX, f"{INDEX}        include_keys: [_id, chapter]\n")], "- opensearch:", "which OpenSearch refuses"),
-        (5, [], "- .manifest", "Here they lie below s3://documents/opensearch-batch, so this is not needed"),
+        (3, [], "- opensearch:", "which OpenSearch rejects. Here it becomes the id of the document"),
+        (3, [(INDEX, f"{INDEX}        include_keys: [_id, chapter]\n")], "- opensearch:", "which OpenSearch rejects"),
+        (5, [], "- .manifest", "Here they are below s3://documents/opensearch-batch, so this suffix is not needed"),
         (
             5,
             [("- .manifest", "- .tmp")],
             "- bucket:",
-            "its next scan takes them for inputs. Here they lie below s3://doc",
+            "its next scan reads them as inputs. Here they are below s3://doc",
         ),
         (
             6,
             [],
             "- opensearch:",
-            "doubles what it reads again. Here the id is the row's _id, else made of the row's place",
+            "duplicates rows that it reads again. Here the id is the row's _id, else derived from the location",
         ),
         (
             7,
             [],
             "- bucket:\n              name: documents\n              data_selection: data_only",
-            "after their job's",
+            "after the end of their job",
         ),
         (
             8,
             [(OUTPUT, 'output_path: "s3://others/sagemaker/output"')],
             "output_path",
-            "to s3://others/sagemaker/output",
+            "in s3://others/sagemaker/output",
         ),
-        (8, [(OUTPUT, 'output_path: "s3://documents/elsewhere"')], "output_path", "let another pipeline do it"),
+        (8, [(OUTPUT, 'output_path: "s3://documents/elsewhere"')], "output_path", "let another pipeline read them"),
         (
             8,
             [("data_selection: data_only", "data_selection: metadata_only")],
@@ -138,14 +138,14 @@ def test_no_finding_names_its_number() -> None:
             9,
             [],
             "- opensearch:",
-            "no vector search finds chapter_embedding. Here an absent index is made with knn_vector",
+            "no vector search finds chapter_embedding. Here an absent index is created with knn_vector",
         ),
-        (9, [("index: test", "index: ${/lang}-test")], "- opensearch:", "So is it here where events name the index"),
+        (9, [("index: test", "index: ${/lang}-test")], "- opensearch:", "Here too if events name the index"),
         (
             10,
             [("123456789012:role/Admin", "role/Admin-of-account")],
             "sts_role_arn",
-            "is no role, so nobody can assume",
+            "is not a role, so it cannot be assumed",
         ),
         (
             11,
@@ -153,20 +153,25 @@ def test_no_finding_names_its_number() -> None:
             "s3:\n            region",
             "Here the Airflow connection aws_default writes",
         ),
-        (12, [(HOST, PLAIN_HOST)], "hosts:", "speaks TLS to it for ever. Here requests are signed and sent over http"),
+        (
+            12,
+            [(HOST, PLAIN_HOST)],
+            "hosts:",
+            "tries TLS with this host and retries for ever. Here requests are signed and sent over http",
+        ),
     ],
 )
 def test_each_is_found_in_its_line(
-    tmp_path: Path, trap: int, changes: list[tuple[str, str]], part: str, told: str
+    tmp_path: Path, rule: int, changes: list[tuple[str, str]], part: str, told: str
 ) -> None:
     """With what happens there and here."""
     text = changed(*changes)
-    (found,) = of_trap(tmp_path, text, trap)
+    (found,) = of_rule(tmp_path, text, rule)
     assert (found.line, told in found.text) == (line_in(text, part), True), found.text
 
 
 @pytest.mark.parametrize(
-    ("trap", "changes"),
+    ("rule", "changes"),
     [
         (1, [(ROUTE, "/chapter != null")]),
         (1, [(ROUTE, "/chapter != null or /title != null")]),
@@ -205,9 +210,9 @@ def test_each_is_found_in_its_line(
         (12, [(HOST, PLAIN_HOST), ("        aws:\n          serverless: false\n          region: us-west-2\n", "")]),
     ],
 )
-def test_none_is_found_where_there_is_none(tmp_path: Path, trap: int, changes: list[tuple[str, str]]) -> None:
+def test_none_is_found_where_there_is_none(tmp_path: Path, rule: int, changes: list[tuple[str, str]]) -> None:
     """Each has a way out."""
-    assert of_trap(tmp_path, changed(*changes), trap) == []
+    assert of_rule(tmp_path, changed(*changes), rule) == []
 
 
 def test_rows_that_no_route_takes_are_told_only_where_no_other_route_takes_them(tmp_path: Path) -> None:
@@ -215,17 +220,17 @@ def test_rows_that_no_route_takes_are_told_only_where_no_other_route_takes_them(
     routes = f"- ml-ingest-route: {ROUTE}"
     other = "- others: /title == null"
     with_other = (routes, f"{other}\n    {routes}")
-    assert len(of_trap(tmp_path, changed(with_other), 1)) == 1
+    assert len(of_rule(tmp_path, changed(with_other), 1)) == 1
     used = ("- ml-ingest-route\n", "- ml-ingest-route\n          - others\n")
-    assert of_trap(tmp_path, changed(with_other, used), 1) == []
+    assert of_rule(tmp_path, changed(with_other, used), 1) == []
 
 
 @pytest.mark.parametrize(
     ("codec", "told"),
     [
-        ("ndjson: {}", "Here that row is a dead letter, and the rest is read"),
-        ("csv: {}", "Here that row is a dead letter, and the rest is read"),
-        ("json: {}", "Here its task fails and names it"),
+        ("ndjson: {}", "Here the row is a dead letter, the rest is read"),
+        ("csv: {}", "Here the row is a dead letter, the rest is read"),
+        ("json: {}", "Here the task fails and names the row"),
         ("newline: {}", None),
         ("parquet: {}", None),
     ],
@@ -235,37 +240,37 @@ def test_a_row_that_cannot_be_read_is_told_of_codecs_that_it_breaks(
 ) -> None:
     """At the codec; and of the inputs of a job of SageMaker's, whatever the codec."""
     text = changed(("ndjson:\n          include_empty_objects: false", codec))
-    inputs, *rest = of_trap(tmp_path, text, 4)
-    assert (inputs.line, "fails SageMaker's whole job" in inputs.text) == (13, True)
+    inputs, *rest = of_rule(tmp_path, text, 4)
+    assert (inputs.line, "fails the whole SageMaker job" in inputs.text) == (13, True)
     assert [(each.line, str(told) in each.text) for each in rest] == ([(33, True)] if told else [])
 
 
 def test_a_row_that_cannot_be_read_is_not_told_where_none_is_read(tmp_path: Path) -> None:
     """The inputs of Bedrock have errors of their own, row by row."""
     text = changed(('"sagemaker"', "bedrock"), ("data_selection: data_only", "data_selection: metadata_only"))
-    assert of_trap(tmp_path, text, 4) == []
+    assert of_rule(tmp_path, text, 4) == []
 
 
 def test_outputs_that_wait_for_a_condition_are_not_read_early(tmp_path: Path) -> None:
     """Nor are rows that no job wrote."""
     waits = "processing_conditions: [{object_name: manifest.json.out, when: /done == true}]"
-    assert of_trap(tmp_path, changed((DATA_FILTER, f"{DATA_FILTER}              {waits}\n")), 7) == []
+    assert of_rule(tmp_path, changed((DATA_FILTER, f"{DATA_FILTER}              {waits}\n")), 7) == []
     rows = SHORT.replace("s3://documents/output", "s3://elsewhere/output")
-    assert of_trap(tmp_path, rows, 7) == []
-    assert [each.line for each in of_trap(tmp_path, SHORT, 7)] == [line_in(SHORT, "- bucket:")]
+    assert of_rule(tmp_path, rows, 7) == []
+    assert [each.line for each in of_rule(tmp_path, SHORT, 7)] == [line_in(SHORT, "- bucket:")]
 
 
 def test_a_bucket_that_excludes_outputs_does_not_read_them(tmp_path: Path) -> None:
     """However it is called."""
-    found = of_trap(tmp_path, with_options("bucket", "filter: {exclude_suffix: [.out]}"), 8)
-    assert [each.place for each in found] == ["books.processor[0].ml_inference.output_path"]
+    found = of_rule(tmp_path, with_options("bucket", "filter: {exclude_suffix: [.out]}"), 8)
+    assert [each.location for each in found] == ["books.processor[0].ml_inference.output_path"]
 
 
 def test_a_filter_of_the_whole_source_is_named_where_it_stands(tmp_path: Path) -> None:
     """Its bucket has none of its own."""
     text = with_options("source", "filters: {documents: {exclude_suffix: [.tmp, .manifest]}}")
-    (found,) = of_trap(tmp_path, text, 5)
-    assert (found.line, found.place) == (7, "books.source.s3.filters.documents.exclude_suffix[1]")
+    (found,) = of_rule(tmp_path, text, 5)
+    assert (found.line, found.location) == (7, "books.source.s3.filters.documents.exclude_suffix[1]")
 
 
 @pytest.mark.parametrize(
@@ -300,23 +305,23 @@ def test_a_filter_of_the_whole_source_is_named_where_it_stands(tmp_path: Path) -
 def test_a_role_that_is_none_is_named_where_it_stands(tmp_path: Path, place: str, options: str, where: str) -> None:
     """Once, also where another block inherits it."""
     text = with_options(place, options)
-    (found,) = of_trap(tmp_path, text, 10)
-    assert (found.place, found.line) == (f"books.{where}", line_in(text, "sts_role_arn"))
+    (found,) = of_rule(tmp_path, text, 10)
+    assert (found.location, found.line) == (f"books.{where}", line_in(text, "sts_role_arn"))
 
 
 def test_a_role_that_the_dlq_inherits_is_named_once(tmp_path: Path) -> None:
     """Where it is written."""
     options = "aws: {sts_role_arn: 'arn:aws:iam::account:role/r'}\ndlq: {s3: {bucket: letters}}"
-    (found,) = of_trap(tmp_path, with_options("ml", options), 10)
-    assert found.place == "books.processor[0].ml_inference.aws.sts_role_arn"
+    (found,) = of_rule(tmp_path, with_options("ml", options), 10)
+    assert found.location == "books.processor[0].ml_inference.aws.sts_role_arn"
 
 
 def test_a_plain_host_of_a_named_connection_is_not_asked(tmp_path: Path) -> None:
     """The connection says where the cluster is."""
     own = "extension: {opensearch_batch: {connections: {opensearch: search}}}\n"
     text = own + changed((HOST, PLAIN_HOST), ("extension:\n", "pipeline_configurations:\n"))
-    (found,) = of_trap(tmp_path, text, 12)
-    assert "Here the Airflow connection search counts" in found.text
+    (found,) = of_rule(tmp_path, text, 12)
+    assert "Here the Airflow connection search is used" in found.text
 
 
 @pytest.mark.parametrize(
@@ -330,11 +335,11 @@ def test_a_plain_host_of_a_named_connection_is_not_asked(tmp_path: Path) -> None
             '/bucket == "others"',
             "this holds for no bucket with data_selection: metadata_only (documents), so no job is",
         ),
-        ('/bucket in {"a", "b"}', 'mend it, like /bucket == "documents"'),
+        ('/bucket in {"a", "b"}', 'correct it, like /bucket == "documents"'),
         ("false", "this holds for no bucket"),
-        ('/s3/bucket == "documents"', "/key, /time and /length, and has no /s3/bucket, so this never holds and no job"),
-        ('/s3/bucket == "documents" and /key != null', "and has no /s3/bucket"),
-        ('/bucket == "documents" and /text != null', "and has no /text"),
+        ('/s3/bucket == "documents"', "/key, /time and /length, and no /s3/bucket, so this never holds and no job"),
+        ('/s3/bucket == "documents" and /key != null', "and no /s3/bucket"),
+        ('/bucket == "documents" and /text != null', "and no /text"),
         ('/bucket == "documents" or /text != null', None),
         ('/bucket == "others" or /s3/bucket == "documents"', "this holds for no bucket"),
         ("/text == null", None),
@@ -343,7 +348,7 @@ def test_a_plain_host_of_a_named_connection_is_not_asked(tmp_path: Path) -> None
 def test_a_condition_that_no_object_meets_is_told(tmp_path: Path, condition: str, told: str | None) -> None:
     """As far as it asks for buckets, whose names are known, or for keys that objects have not."""
     text = changed((ML_WHEN, condition))
-    found = of_trap(tmp_path, text, None)
+    found = of_rule(tmp_path, text, None)
     assert [(each.line, str(told) in each.text) for each in found] == (
         [(line_in(text, "ml_when:"), True)] if told else []
     )
@@ -353,25 +358,28 @@ def test_any_bucket_of_inputs_is_enough(tmp_path: Path) -> None:
     """And a processor before may make what the condition asks for, or drop more."""
     others = (ML_WHEN, '/bucket == "others"')
     second = "          - bucket: {name: others, data_selection: metadata_only}\n"
-    assert of_trap(tmp_path, changed(others, ("        buckets:\n", f"        buckets:\n{second}")), None) == []
+    assert of_rule(tmp_path, changed(others, ("        buckets:\n", f"        buckets:\n{second}")), None) == []
     adds = "    - add_entries: {entries: [{key: bucket, value: others, overwrite_if_key_exists: true}]}\n"
-    assert of_trap(tmp_path, changed(others, ("  processor:\n", f"  processor:\n{adds}")), None) == []
+    assert of_rule(tmp_path, changed(others, ("  processor:\n", f"  processor:\n{adds}")), None) == []
     drops = "    - drop_events: {drop_when: /length == 0}\n"
-    assert len(of_trap(tmp_path, changed(others, ("  processor:\n", f"  processor:\n{drops}")), None)) == 1
+    assert len(of_rule(tmp_path, changed(others, ("  processor:\n", f"  processor:\n{drops}")), None)) == 1
 
 
 def test_a_model_that_gets_no_object_is_told(tmp_path: Path) -> None:
     """All buckets are read for their rows."""
     text = changed(("metadata_only", "data_only"))
-    (found,) = of_trap(tmp_path, text, None)
-    assert (found.line, found.place) == (line_in(text, "- ml_inference:"), f"{NAME}.processor[0].ml_inference")
-    assert "no bucket has data_selection: metadata_only, so it gets no object and makes no job" in found.text
+    (found,) = of_rule(tmp_path, text, None)
+    assert (found.line, found.location) == (line_in(text, "- ml_inference:"), f"{NAME}.processor[0].ml_inference")
+    assert "no bucket has data_selection: metadata_only, so no object is an input and no job is submitted" in found.text
 
 
 @pytest.mark.parametrize(
     ("document_id", "told"),
     [
-        ("id", "'id' is the same for each row, so all rows become one document, there as here; write ${/id}, with"),
+        (
+            "id",
+            "'id' is the same for each row, so all rows become one document, here as in Data Prepper; write ${/id}",
+        ),
         ("/book/id", "write ${/book/id}, with the key of a row's id"),
         ("'%{yyyy}'", "write ${/id}, with the key of a row's id"),
         ("a-${/id}", None),
@@ -381,7 +389,7 @@ def test_a_model_that_gets_no_object_is_told(tmp_path: Path) -> None:
 def test_an_id_that_all_rows_share_is_told(tmp_path: Path, document_id: str, told: str | None) -> None:
     """Only one of them would be left."""
     text = changed((INDEX, f"{INDEX}        document_id: {document_id}\n"))
-    found = of_trap(tmp_path, text, None)
+    found = of_rule(tmp_path, text, None)
     assert [(each.line, str(told) in each.text) for each in found] == (
         [(line_in(text, "document_id:"), True)] if told else []
     )
@@ -392,7 +400,7 @@ def test_findings_of_all_pipelines_are_in_order(tmp_path: Path) -> None:
     second = SHORT.partition("# file\n")[2].replace("books:", "films:")
     found = lint(read(tmp_path, SHORT + second))
     assert [each.line for each in found] == sorted(each.line for each in found)
-    assert {each.place.partition(".")[0] for each in found} == {"books", "films"}
+    assert {each.location.partition(".")[0] for each in found} == {"books", "films"}
 
 
 @pytest.mark.parametrize(
@@ -432,5 +440,5 @@ def test_findings_of_all_pipelines_are_in_order(tmp_path: Path) -> None:
 def test_a_condition_is_asked_what_it_cannot_do_without(condition: str, lacking: list[str]) -> None:
     """As it would be evaluated."""
     compile_expression(condition)
-    found = lacking_keys(condition, lambda key: key[0] == "known")
+    found = missing_keys(condition, lambda key: key[0] == "known")
     assert ["/".join(key) for key in found] == lacking

@@ -1,7 +1,7 @@
-"""Which keys rows are not known to have, and which conditions cannot hold without them, whatever else stands there.
+"""Finds keys that nothing produces, and conditions that can never hold without them.
 
-A key is known where a processor reads or makes it, or where the codec or the AI service puts it. A condition is gone
-through with what a row lacks as null, as Data Prepper's expressions take it (2.17), and with any value for the rest.
+A key is known if a processor reads or adds it, or if the codec or the AI service adds it. A condition is evaluated with
+null for unknown keys, as Data Prepper's expressions do (2.17), and with any value for known ones.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from opensearch_batch.core.transform.processors.base import ProcessorOptions, ke
 from opensearch_batch.core.transform.processors.parse_json import ParseJson
 from opensearch_batch.core.transform.processors.rename_keys import RenameKeys
 
-# What a condition may come to; None is neither true nor false.
+# Possible results of a condition; None is an error or null.
 Outcomes = set[bool | None]
 _ANY: Outcomes = {True, False}
 _JOINS = ("and", "or")
 
 
 class KnownRow:
-    """A row of a pipeline with all that rows are known to have, and what the processors make of it.
+    """A row with all known keys, before and after the processors of a pipeline.
 
     Args:
         pipeline: the pipeline.
-        also: keys that the row has too.
+        also: further keys of the row.
     """
 
     def __init__(self, pipeline: DataPrepperPipeline, *also: Key) -> None:
@@ -49,12 +49,12 @@ class KnownRow:
             if isinstance(options, ProcessorOptions):
                 with suppress(EventError):
                     options.compile()(self._event)
-                # What it makes under a condition only, too.
+                # Keys that it adds under a condition, too.
                 self._put(options.makes())
 
     @property
     def may_have_any(self) -> bool:
-        """Whether a processor makes keys that only a row knows."""
+        """Whether a processor adds keys whose names depend on the row."""
         return any(
             (isinstance(options, ParseJson) and options.destination is None)
             or (isinstance(options, RenameKeys) and options.entries is None)
@@ -64,19 +64,19 @@ class KnownRow:
 
     @property
     def predictions_are_read(self) -> bool:
-        """Whether a processor looks at what an AI service answered."""
+        """Whether a processor reads predictions."""
         return any(key[0] in PREDICTION_MEMBERS for key in self._read_keys())
 
     def has(self, key: Key) -> bool:
-        """Say whether something may stand at a key behind the processors."""
+        """Say whether a key may exist after the processors."""
         return _may_have(self._event, key)
 
     def had(self, key: Key) -> bool:
-        """Say whether something may stand there at first, or before the last of them."""
+        """Say whether a key may exist before the last processor."""
         return _may_have(self._once, key)
 
     def _read_keys(self) -> Iterator[Key]:
-        """Yield the keys that processors find in a row: what one reads and none before it makes."""
+        """Yield the keys that a processor reads and no earlier one adds."""
         made = set[Key]()
         for options in self._processors:
             if isinstance(options, S3Enrich):
@@ -88,7 +88,7 @@ class KnownRow:
     def _put(self, keys: Iterable[Key]) -> None:
         for event in (self._event, self._once):
             for key in sorted(keys, key=len, reverse=True):
-                # An array's elements stand for the array.
+                # The key of an element implies its array.
                 names = tuple(takewhile(lambda name: not name.isdecimal(), key))
                 if names and not event.has(names):
                     with suppress(EventError):
@@ -96,7 +96,7 @@ class KnownRow:
 
 
 def _given_keys(source: S3Source) -> Iterator[Key]:
-    """Yield the keys that stand in rows whatever is in their objects."""
+    """Yield the keys that rows have whatever the content of their objects."""
     yield from ((name,) for name in PREDICTION_MEMBERS)
     if any(bucket.selection == "data_and_metadata" for bucket in source.buckets):
         root = key_of(source.metadata_root_key)
@@ -111,7 +111,7 @@ def _given_keys(source: S3Source) -> Iterator[Key]:
 
 
 def _may_have(event: Event, key: Key) -> bool:
-    """Say whether something stands at a key, or may stand there in what is no known object."""
+    """Say whether a key exists, or may exist below a value that is not a known object."""
     for end in range(1, len(key) + 1):
         node = event.find(key[:end])
         if not isinstance(node, dict):
@@ -119,12 +119,12 @@ def _may_have(event: Event, key: Key) -> bool:
     return True
 
 
-def lacking_keys(text: str, has: Callable[[Key], bool]) -> list[Key]:
-    """Return the keys without which a condition never holds, of those that rows are not known to have.
+def missing_keys(text: str, has: Callable[[Key], bool]) -> list[Key]:
+    """Return the unknown keys without which a condition never holds.
 
     Args:
-        text: the condition, which was compiled before.
-        has: says of a key whether rows are known to have it.
+        text: the condition, known to compile.
+        has: whether rows are known to have a key.
     """
     tree = grammar.parse(text)
     absent = {key for key in _keys(tree) if not has(key)}
@@ -151,13 +151,13 @@ def _outcomes(node: grammar.Node, absent: set[Key]) -> Outcomes:
 
 
 def _of_nothing(node: grammar.Node) -> Outcomes:
-    """Return what a test of keys comes to when nothing stands at any of them."""
+    """Return the results of a comparison if none of its keys exists."""
     if isinstance(node, grammar.Pointer):
         return {None}
     if isinstance(node, grammar.TypeOf):
         return {False}
     if not isinstance(node, grammar.Chain) or len(node.rest) > 1:
-        # A function, perhaps one that fails.
+        # A function may fail.
         return {False, None} if isinstance(node, grammar.Call) else _ANY
     sign, second = node.rest[0]
     if sign in ("==", "!="):
@@ -167,7 +167,7 @@ def _of_nothing(node: grammar.Node) -> Outcomes:
 
 
 def _keys(part: object) -> Iterator[Key]:
-    """Yield the keys that a part of a condition reads; a quoted one in a call is a text."""
+    """Yield the keys in a part of a condition; a quoted argument of a function is a text."""
     if isinstance(part, grammar.Pointer):
         key = key_or_none(part.text)
         if key is not None:

@@ -1,6 +1,6 @@
-"""What a Data Prepper file does in silence is said before it runs: rows lost, rows doubled, vectors nobody can search.
+"""Lint rules for Data Prepper files: what Data Prepper does without a message, and what happens here.
 
-None of it is a mistake: the file runs. A person should know where the original goes wrong and what happens here.
+A finding is no error, the file runs. docs/reference/data_prepper.md lists the rules by number.
 Source: Data Prepper's s3 source, ml_inference and opensearch sink (2.17), and the printed samples.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 from opensearch_batch.core.config.node_values import exists
 from opensearch_batch.core.config.yaml_file import Keys, Node, YamlFile, dotted
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline, metadata_event
-from opensearch_batch.core.data_prepper.condition_analysis import KnownRow, lacking_keys
+from opensearch_batch.core.data_prepper.condition_analysis import KnownRow, missing_keys
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
@@ -31,7 +31,7 @@ from opensearch_batch.core.transform.processors.drop_events import DropEvents
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 MANIFEST = ".manifest"
-# Codecs whose objects a single row can break.
+# Codecs with which one invalid row ends the reading of an object.
 _BREAKABLE = {"ndjson": NdjsonInput, "json": JsonInput, "csv": CsvInput}
 _BUCKET = ("bucket",)
 _KEY = re.compile(r"/?\w[\w/]*")
@@ -39,14 +39,14 @@ _ROLE = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+")
 
 
 def lint(file: DataPrepperFile) -> list[Finding]:
-    """Return what a person should know of a file, by line."""
+    """Return the findings on a file, by line."""
     tree = YamlFile(file.path, aliases=False).tree
     found = [each for pipeline in file.pipelines for each in _Lint(file, pipeline, tree).findings()]
-    return sorted(found, key=lambda each: (each.line, each.trap or 0))
+    return sorted(found, key=lambda each: (each.line, each.rule or 0))
 
 
 class _Lint:
-    """Looks at one pipeline."""
+    """Checks one pipeline."""
 
     def __init__(self, file: DataPrepperFile, pipeline: DataPrepperPipeline, tree: Node) -> None:
         self._file = file
@@ -57,7 +57,7 @@ class _Lint:
         self._buckets = list(enumerate(pipeline.source.buckets))
 
     def findings(self) -> Iterator[Finding]:
-        """Yield what is found, in no order."""
+        """Yield findings in no order."""
         yield from self._no_jobs()
         yield from self._unmatched_routes()
         yield from self._broken_rows()
@@ -65,7 +65,7 @@ class _Lint:
         yield from self._outputs()
         yield from self._roles()
         ml = self._compiled.ml
-        if ml is not None and self._places("metadata_only"):
+        if ml is not None and self._buckets_read_for("metadata_only"):
             yield from self._metadata()
         for keys, sink in self._pipeline.sinks:
             if isinstance(sink, OpenSearchSink):
@@ -73,18 +73,18 @@ class _Lint:
                 yield from self._vectors(keys, sink)
                 yield from self._plain_http(keys, sink)
 
-    def _found(self, trap: int | None, keys: Keys, text: str) -> Finding:
-        return Finding(self._file.line(keys), dotted(keys), trap, text)
+    def _found(self, rule: int | None, keys: Keys, text: str) -> Finding:
+        return Finding(self._file.line(keys), dotted(keys), rule, text)
 
-    def _places(self, *selections: Selection) -> list[Keys]:
-        """Return the places of the buckets that are read for this."""
+    def _buckets_read_for(self, *selections: Selection) -> list[Keys]:
+        """Return the keys of the buckets with one of these selections."""
         return [self._bucket(at) for at, bucket in self._buckets if bucket.selection in selections]
 
     def _bucket(self, at: int) -> Keys:
         return (*self._source, "scan", "buckets", at, "bucket")
 
     def _no_jobs(self) -> Iterator[Finding]:
-        """Yield that no object ever comes to ml_inference, or that its ml_when takes none."""
+        """Find an ml_inference that receives no object, and an ml_when that never holds."""
         ml, buckets = self._compiled.ml, [bucket for _, bucket in self._buckets if bucket.selection == "metadata_only"]
         if ml is None:
             return
@@ -92,8 +92,10 @@ class _Lint:
             (at, keys) for at, (keys, name, _) in enumerate(self._pipeline.processors) if name == "ml_inference"
         )
         if not buckets:
-            text = "no bucket has data_selection: metadata_only, so it gets no object and makes no job; write that at"
-            yield self._found(None, keys, f"{text} the bucket of its inputs")
+            text = (
+                "no bucket has data_selection: metadata_only, so no object is an input and no job is submitted; write"
+            )
+            yield self._found(None, keys, f"{text} it at the bucket of the inputs")
         elif ml.ml_when is not None and all(
             isinstance(options, DropEvents) for _, _, options in self._pipeline.processors[:at]
         ):
@@ -102,54 +104,54 @@ class _Lint:
                 yield self._found(None, (*keys, "ml_when"), cause)
 
     def _unmatched_routes(self) -> Iterator[Finding]:
-        """Yield the routes, where rows as they are known match none of them."""
+        """Find routes that no row can match, unless it has keys that are not known."""
         wanted = [sink.routes for _, sink in self._pipeline.sinks]
         row = KnownRow(self._pipeline)
         if row.may_have_any or any(not routes or DEFAULT_ROUTE in routes for routes in wanted):
             return
         name = "route" if exists(self._tree, (*self._pipeline.keys, "route")) else "routes"
         routes = [
-            ((*self._pipeline.keys, name, at, route), lacking_keys(text, row.has))
+            ((*self._pipeline.keys, name, at, route), missing_keys(text, row.has))
             for at, (route, text) in enumerate(self._pipeline.routes)
             if any(route in routes for routes in wanted)
         ]
-        for place, lacking in routes if all(lacking for _, lacking in routes) else ():
-            why = "; ".join(_lack(key, removed=row.had(key)) for key in lacking)
+        for keys, missing in routes if all(missing for _, missing in routes) else ():
+            why = "; ".join(_why_missing(key, removed=row.had(key)) for key in missing)
             text = (
-                f"{why}. A row without it matches no route: the original drops it without a word, here it is counted "
-                "as unrouted and the run says so; mend the condition if rows have no such key"
+                f"{why}. A row without it matches no route: Data Prepper drops it silently, here it is counted as "
+                "unrouted and logged; correct the condition if rows have no such key"
             )
-            yield self._found(1, place, text)
+            yield self._found(1, keys, text)
 
     def _metadata(self) -> Iterator[Finding]:
-        """Yield the sinks that the original writes metadata into, and the routes that alone keep it out."""
+        """Find sinks that Data Prepper writes metadata to, and sinks that only their routes protect from it."""
         bucket = next(bucket for _, bucket in self._buckets if bucket.selection == "metadata_only")
         prefix = next(iter(bucket.include_prefix), "")
         taken = self._compiled.flow().run(metadata_event(ObjectInfo(f"s3://{bucket.name}/{prefix}input", 1, "", 1.0)))
         for number, (keys, _) in enumerate(self._pipeline.sinks if taken != DROPPED else ()):
             if taken >> number & 1:
-                text = "the original writes bucket, key, time and length of each input here, as if they were a row"
+                text = "Data Prepper writes bucket, key, time and length of each input to this sink, as a document"
                 yield self._found(2, keys, f"{text}. Here they are never written")
             else:
-                text = "in the original only the routes keep bucket, key, time and length of each input out of the sink"
+                text = (
+                    "in Data Prepper only the routes keep bucket, key, time and length of each input out of this sink"
+                )
                 yield self._found(2, (*keys, "routes"), f"{text}. Here they are never written, whatever the routes are")
 
     def _broken_rows(self) -> Iterator[Finding]:
         codec = self._pipeline.source.codec
-        place = next((name for name, kind in _BREAKABLE.items() if isinstance(codec, kind)), None)
-        if place is not None and self._places("data_only", "data_and_metadata"):
-            lost = "the original ends an object at a row that cannot be read: the rest is lost, or read again for ever"
+        name = next((name for name, kind in _BREAKABLE.items() if isinstance(codec, kind)), None)
+        if name is not None and self._buckets_read_for("data_only", "data_and_metadata"):
+            text = "Data Prepper stops reading an object at an invalid row: the rest is lost, or read again for ever"
             here = (
-                "its task fails and names it" if place == "json" else "that row is a dead letter, and the rest is read"
+                "the task fails and names the row" if name == "json" else "the row is a dead letter, the rest is read"
             )
-            yield self._found(4, (*self._source, "codec", place), f"{lost}. Here {here}")
+            yield self._found(4, (*self._source, "codec", name), f"{text}. Here {here}")
         ml = self._compiled.ml
         if ml is not None and ml.service_name == "sagemaker":
-            for keys in self._places("metadata_only"):
-                text = "a row that the model cannot read fails SageMaker's whole job, in the original without a word"
-                yield self._found(
-                    4, keys, f"{text}. Here the task that waits for the job fails and says so; mend the row"
-                )
+            for keys in self._buckets_read_for("metadata_only"):
+                text = "one row that the model cannot read fails the whole SageMaker job, in Data Prepper silently"
+                yield self._found(4, keys, f"{text}. Here the task that polls the job fails with the reason")
 
     def _manifests(self) -> Iterator[Finding]:
         ml, root = self._compiled.ml, self._compiled.layout.root
@@ -158,15 +160,17 @@ class _Lint:
                 keys, source = self._bucket(at), self._pipeline.source
                 filtered = source.scan.buckets[at].bucket.filter is not None
                 keys = (*keys, "filter") if filtered else (*self._source, "filters", bucket.name)
-                text = f"the original writes manifests among the inputs. Here they lie below {root}"
+                text = f"Data Prepper writes manifests among the inputs. Here they are below {root}"
                 number = bucket.exclude_suffix.index(MANIFEST)
-                yield self._found(5, (*keys, "exclude_suffix", number), f"{text}, so this is not needed; it may stay")
+                yield self._found(
+                    5, (*keys, "exclude_suffix", number), f"{text}, so this suffix is not needed; it may stay"
+                )
             elif bucket.selection == "metadata_only" and ml is not None and ml.service_name == "sagemaker":
-                text = "the original writes manifests among the inputs, and its next scan takes them for inputs"
-                yield self._found(5, self._bucket(at), f"{text}. Here they lie below {root}, which no scan looks at")
+                text = "Data Prepper writes manifests among the inputs, and its next scan reads them as inputs"
+                yield self._found(5, self._bucket(at), f"{text}. Here they are below {root}, which no scan reads")
 
     def _outputs(self) -> Iterator[Finding]:
-        """Yield that nobody here reads the jobs' outputs, else the bucket that reads them without conditions."""
+        """Find outputs of jobs that no bucket reads, and buckets that read outputs without conditions."""
         ml, reading = self._compiled.ml, list[int]()
         if ml is not None:
             areas = [
@@ -182,41 +186,39 @@ class _Lint:
         for at, bucket in self._buckets:
             if at in reading and not bucket.processing_conditions:
                 text = (
-                    "the original reads an output as soon as it is there, perhaps before its job is done. Here outputs "
-                    "are read after their job's end, also those of other pipelines with the same work prefix; for jobs "
-                    "of others write processing_conditions"
+                    "Data Prepper reads an output as soon as it exists, perhaps before its job has ended. Here outputs "
+                    "are read after the end of their job, also those of other pipelines with the same work prefix; for "
+                    "jobs of other programs write processing_conditions"
                 )
                 yield self._found(7, self._bucket(at), text)
 
     def _not_read(self, path: str, *, among_inputs: bool) -> Finding:
         keys = next(keys for keys, name, _ in self._pipeline.processors if name == "ml_inference")
         if among_inputs:
-            text = (
-                f"{path} lies among the inputs: each output becomes the input of a new job, here too; name another path"
-            )
+            text = f"{path} is among the inputs, so each output becomes the input of a new job; write another path"
         else:
             text = (
-                f"no bucket of this pipeline reads what its jobs write to {path}, so it does not bring that in, here "
-                "as in the original; let another pipeline do it, or mend name and include_prefix of a bucket"
+                f"no bucket of this pipeline reads the outputs of its jobs in {path}, so they are not ingested, as in "
+                "Data Prepper; let another pipeline read them, or correct name and include_prefix of a bucket"
             )
         return self._found(8, (*keys, "output_path"), text)
 
     def _roles(self) -> Iterator[Finding]:
-        """Yield the roles that are none, where they are written, and the dead letters that nobody's role writes."""
+        """Find invalid role ARNs, and a dlq without a role."""
         parts: list[tuple[Keys, Any]] = [(self._source, self._pipeline.source)]
         parts += [(keys, options) for keys, _, options in self._pipeline.processors]
         for keys, options in [*parts, *self._pipeline.sinks]:
             for block, names in (("aws", ("aws",)), ("dlq", ("dlq", "s3"))):
                 role = getattr(getattr(options, block, None), "sts_role_arn", None)
                 written = [(*keys, *names, "sts_role_arn"), (*keys, "aws_sts_role_arn")]
-                place = next((each for each in written if exists(self._tree, each)), None)
-                if role is not None and place is not None and _ROLE.fullmatch(role) is None:
-                    text = "is no role, so nobody can assume it, here as in the original; write"
-                    yield self._found(10, place, f"{role!r} {text} arn:aws:iam::<12 digits>:role/<name>")
+                where = next((each for each in written if exists(self._tree, each)), None)
+                if role is not None and where is not None and _ROLE.fullmatch(role) is None:
+                    text = "is not a role, so it cannot be assumed, here as in Data Prepper; write"
+                    yield self._found(10, where, f"{role!r} {text} arn:aws:iam::<12 digits>:role/<name>")
             if isinstance(options, MlInference) and options.dlq and options.dlq.sts_role_arn is None:
-                text = "the original does not start without a role for this. Here the Airflow connection"
+                text = "Data Prepper does not start without a role for this dlq. Here the Airflow connection"
                 conn = self._file.own.connections.aws
-                yield self._found(11, (*keys, "dlq", "s3"), f"{text} {conn} writes with its own keys")
+                yield self._found(11, (*keys, "dlq", "s3"), f"{text} {conn} writes with its own credentials")
 
     def _ids(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
         if sink.document_id is not None:
@@ -226,15 +228,15 @@ class _Lint:
             return
         in_body = ID_FIELD in sink.include_keys if sink.include_keys else ID_FIELD not in sink.exclude_keys
         if in_body and sink.document_root_key is None and KnownRow(self._pipeline, (ID_FIELD,)).has((ID_FIELD,)):
-            text = f"the original sends a row's {ID_FIELD} in the body of its document, which OpenSearch refuses"
-            yield self._found(3, keys, f"{text}. Here it becomes the document's id")
-        text = "without document_id OpenSearch makes the ids, so the original doubles what it reads again"
-        yield self._found(6, keys, f"{text}. Here the id is the row's {ID_FIELD}, else made of the row's place")
+            text = f"Data Prepper sends the {ID_FIELD} of a row in the body of its document, which OpenSearch rejects"
+            yield self._found(3, keys, f"{text}. Here it becomes the id of the document")
+        text = "without document_id OpenSearch generates ids, so Data Prepper duplicates rows that it reads again"
+        yield self._found(6, keys, f"{text}. Here the id is the row's {ID_FIELD}, else derived from the location")
 
     def _constant_id(self, keys: Keys, text: str) -> Iterator[Finding]:
         if text and compile_format(text).is_constant:
             key = text.strip("/") if _KEY.fullmatch(text) else "id"
-            cause = f"{text!r} is the same for each row, so all rows become one document, there as here"
+            cause = f"{text!r} is the same for each row, so all rows become one document, here as in Data Prepper"
             yield self._found(None, (*keys, "document_id"), f"{cause}; write ${{/{key}}}, with the key of a row's id")
 
     def _vectors(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
@@ -242,45 +244,47 @@ class _Lint:
         fields = ", ".join(name for name in kept if not sink.include_keys or name in sink.include_keys)
         if not fields or sink.template_content or sink.template_file:
             return
-        text = f"the original makes a plain index, where no vector search finds {fields}"
+        text = f"Data Prepper creates an index without vector fields, so no vector search finds {fields}"
         if is_dynamic(sink):
-            yield self._found(9, keys, f"{text}. So is it here where events name the index; write template_content")
+            yield self._found(9, keys, f"{text}. Here too if events name the index; write template_content")
         else:
-            here = "Here an absent index is made with knn_vector, of the first document's dimension"
-            refused = "one that has the field as something else is refused before anything is paid"
+            here = "Here an absent index is created with knn_vector, with the dimension of the first document"
+            refused = "an index with another type of the field is refused before anything is paid"
             yield self._found(9, keys, f"{text}. {here}; {refused}")
 
     def _plain_http(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
         if sink.aws is not None and sink.hosts[0].lower().startswith("http://"):
             conn = self._file.own.connections.opensearch
             here = (
-                f"the Airflow connection {conn} counts"
+                f"the Airflow connection {conn} is used"
                 if conn
                 else "requests are signed and sent over http, as written"
             )
-            yield self._found(12, (*keys, "hosts", 0), f"the original, signing, speaks TLS to it for ever. Here {here}")
+            yield self._found(
+                12,
+                (*keys, "hosts", 0),
+                f"Data Prepper signs requests, tries TLS with this host and retries for ever. Here {here}",
+            )
 
 
 def _never_holds(condition: str, buckets: list[str]) -> str | None:
-    """Return why ml_when holds for no object of these buckets; None where it may."""
+    """Return why ml_when holds for no object of these buckets; None if it may."""
     events = [metadata_event(ObjectInfo(f"s3://{bucket}/input", 1, "", 1.0)) for bucket in buckets]
-    if lacking := lacking_keys(condition, events[0].has):
-        names = ", ".join(f"/{'/'.join(key)}" for key in lacking)
+    if missing := missing_keys(condition, events[0].has):
+        names = ", ".join(f"/{'/'.join(key)}" for key in missing)
         return (
-            f"an object is told by /bucket, /key, /time and /length, and has no {names}, so this never holds and no "
-            "job is made; write one of those"
+            f"an object has the keys /bucket, /key, /time and /length, and no {names}, so this never holds and no job "
+            "is submitted; use those keys"
         )
     unknown = {key for key in compile_expression(condition).keys if key != _BUCKET and events[0].has(key)}
     if unknown or any(map(compile_condition(condition), events)):
         return None
     return (
-        f"this holds for no bucket with data_selection: metadata_only ({', '.join(buckets)}), so no job is made; mend "
-        f'it, like /bucket == "{buckets[0]}"'
+        f"this holds for no bucket with data_selection: metadata_only ({', '.join(buckets)}), so no job is submitted; "
+        f'correct it, like /bucket == "{buckets[0]}"'
     )
 
 
-def _lack(key: Key, *, removed: bool) -> str:
+def _why_missing(key: Key, *, removed: bool) -> str:
     name = f"/{'/'.join(key)}"
-    return (
-        f"a processor takes {name} out" if removed else f"no processor makes {name}, and rows are not known to have it"
-    )
+    return f"a processor removes {name}" if removed else f"no processor adds {name}, and rows are not known to have it"

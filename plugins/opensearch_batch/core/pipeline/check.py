@@ -20,14 +20,14 @@ from opensearch_batch.core.pipeline.spec_tests import SpecRun, differences
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What a person should know of a place in a file: what the original does there, and what happens here.
+    """A lint finding on a Data Prepper file: what Data Prepper does, and what happens here.
 
-    `trap` says of which kind it is, from 1 to 12; None is for what the file does not mean, there or here.
+    `rule` is the number in docs/reference/data_prepper.md; None is a mistake in the file that has no number.
     """
 
     line: int
-    place: str
-    trap: int | None
+    location: str
+    rule: int | None
     text: str
 
 

@@ -80,7 +80,8 @@ class ConversionNotes:
         self._found: list[Finding] = [
             found
             for found in lint(compiled.file)
-            if found.place.startswith(f"{name}.") and (found.place.startswith(own) or not found.place.startswith(sinks))
+            if found.location.startswith(f"{name}.")
+            and (found.location.startswith(own) or not found.location.startswith(sinks))
         ]
 
     def by_key(self) -> dict[Keys, list[str]]:
@@ -105,7 +106,7 @@ class ConversionNotes:
 
     def _told(self, *traps: int) -> list[str]:
         name = self._compiled.file.path.name
-        return [f"{name}:{found.line}: {found.text}." for found in self._found if found.trap in traps]
+        return [f"{name}:{found.line}: {found.text}." for found in self._found if found.rule in traps]
 
     def _of_file(self) -> Iterator[Note]:
         name, file = self._names[self._number], self._compiled.file
@@ -135,7 +136,7 @@ class ConversionNotes:
             yield ("schedule",), _SCANS
             if scheduling.count is not None:
                 yield ("schedule",), f"It ends after {scheduling.count} scans; here somebody switches the DAG off."
-        if any(found.trap == MANIFESTS for found in self._found):
+        if any(found.rule == MANIFESTS for found in self._found):
             yield ("source", "exclude"), _MANIFESTS
         yield (
             ("source", "prepare"),
