@@ -26,6 +26,7 @@ from opensearch_batch.services.inputs import check_number, need_inputs
 from opensearch_batch.services.parameters import need_parameters, nested
 
 DATASET = "dataset_id"
+SCHEME = "cohere"
 DEFAULT_INPUT_TYPE = "search_document"
 NO_EMBEDDINGS = "the row has no embeddings"
 
@@ -111,7 +112,7 @@ class CohereAdapter(TextAdapter):
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - named by the job
         """Return the output dataset."""
         dataset = remote_job.get("output_dataset_id")
-        return [f"cohere://{dataset}"] if dataset else []
+        return [f"{SCHEME}://{dataset}"] if dataset else []
 
     def row(self, row: bytes) -> PredictionRow:
         """Read the kept id; a row without embeddings is an error."""

@@ -10,6 +10,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, NotFound, OutputUnusable, RetriableError
 from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.services.cohere.adapter import SCHEME
 from opensearch_batch.services.cohere.errors import cohere_errors
 from opensearch_batch.services.cohere.single_floats import change_of
 from opensearch_batch.services.files import ServiceFiles, stream_of
@@ -28,7 +29,7 @@ class CohereDatasets(ServiceFiles):
         api: a `cohere` client.
     """
 
-    scheme, title = "cohere", "datasets at Cohere"
+    scheme, title = SCHEME, "datasets at Cohere"
 
     def __init__(self, api: Client) -> None:
         self._api = api

@@ -26,6 +26,7 @@ from opensearch_batch.services.row_errors import prediction_row
 
 EMBEDDINGS, CHAT = "/v1/embeddings", "/v1/chat/completions"
 FILE = "input_file_id"
+SCHEME = "openai"
 
 
 class _Row(msgspec.Struct, rename={"record_id": "custom_id"}):
@@ -109,7 +110,7 @@ class OpenAIAdapter(TextAdapter):
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - named by the job
         """Return the files of answers and of errors."""
         named = (remote_job.get("output_file_id"), remote_job.get("error_file_id"))
-        return [f"openai://{file_id}" for file_id in named if file_id]
+        return [f"{SCHEME}://{file_id}" for file_id in named if file_id]
 
     def row(self, row: bytes) -> PredictionRow:
         """Read custom_id, and the error in place of an answer."""

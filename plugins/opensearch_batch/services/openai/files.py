@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 from opensearch_batch.core.errors import ConfigError, NotFound, RetriableError
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.services.files import ServiceFiles, stream_of
+from opensearch_batch.services.openai.adapter import SCHEME
 from opensearch_batch.services.openai.errors import openai_errors
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class OpenAIFiles(ServiceFiles):
         api: an `openai` client.
     """
 
-    scheme, title = "openai", "files at OpenAI"
+    scheme, title = SCHEME, "files at OpenAI"
 
     def __init__(self, api: OpenAI) -> None:
         self._api = api
