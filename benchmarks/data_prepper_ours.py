@@ -19,7 +19,7 @@ from opensearch_batch.services.registry import row_errors
 
 PIPELINE = """
 extension:
-  opensearch_batch: {{work: s3://{bucket}/work/{run}}}
+  opensearch_batch: {{work_prefix: s3://{bucket}/work/{run}}}
 bulk-ingestion:
   source:
     s3:

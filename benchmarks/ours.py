@@ -28,7 +28,7 @@ def prepare(job: Job) -> Callable[[], int]:
 
     def write() -> int:
         with tempfile.TemporaryDirectory(prefix="ours-") as work:
-            report = ingest_request(batch, LocalFiles(), cluster, work=work, row_errors=errors)
+            report = ingest_request(batch, LocalFiles(), cluster, work_prefix=work, row_errors=errors)
         if report.state != DONE:
             raise RuntimeError(f"the request ended as {report.state}: {report.dead_letters}")
         return report.counts.indexed

@@ -107,7 +107,7 @@ with DAG(
             section=WRITING,
             description="S3 prefix for dead letters; below work if empty.",
         ),
-        "work": Param(
+        "work_prefix": Param(
             WORK,
             type="string",
             pattern=S3_PREFIX,
@@ -153,7 +153,7 @@ with DAG(
 ) as dag:
     OpenSearchBatchIngestionOperator(
         task_id="batch_ingestion",
-        work="{{ params.work }}",
+        work_prefix="{{ params.work_prefix }}",
         opensearch_conn_id="{{ params.opensearch_conn_id }}",
         aws_conn_id="{{ params.aws_conn_id }}",
         openai_conn_id="{{ params.openai_conn_id }}",

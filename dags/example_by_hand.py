@@ -40,7 +40,7 @@ with DAG(
     prepare = OpenSearchPrepareOperator(
         task_id="prepare",
         source="{{ params.source }}",
-        work=WORK,
+        work_prefix=WORK,
         service="sagemaker",
         connector=json.loads((INCLUDE / "connectors" / "sagemaker.json").read_text()),
         values={
@@ -59,7 +59,7 @@ with DAG(
     @task_group(group_id="shard", prefix_group_id=False)
     def shard(shard: XComArg) -> None:
         """Predict one shard, wait, ingest; other shards do not wait for this one."""
-        of_shard: dict[str, Any] = {"shard": shard, "work": WORK, "service": "sagemaker"}
+        of_shard: dict[str, Any] = {"shard": shard, "work_prefix": WORK, "service": "sagemaker"}
         job: dict[str, Any] = {
             "model_id": "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}",
             "inputs": INPUTS,
@@ -73,7 +73,7 @@ with DAG(
         )
         batch_predict >> poll >> repair >> ingest
 
-    reconcile = OpenSearchReconcileOperator(task_id="reconcile", work=WORK, trigger_rule="none_failed")
+    reconcile = OpenSearchReconcileOperator(task_id="reconcile", work_prefix=WORK, trigger_rule="none_failed")
     publish = OpenSearchPublishOperator(
         task_id="publish", index=INDEX, outlets=[index_asset("opensearch_default", INDEX)]
     )

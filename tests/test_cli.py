@@ -38,7 +38,8 @@ def test_the_documented_request_of_one_file(lab: Lab) -> None:
     """SageMaker's output, as the document has it, from any folder; a second run writes nothing."""
     url = lab.stack.addresses.opensearch
     try:
-        done = command("ingest", str(SAMPLES / "sagemaker.json"), "--opensearch-url", url, "--json", "--work", "w",
+        done = command("ingest", str(SAMPLES / "sagemaker.json"), "--opensearch-url", url, "--json",
+            "--work-prefix", "w",
                        cwd=Path(os.environ["AIRFLOW_HOME"]))  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert set(account(done.stdout)) == MEMBERS
@@ -53,7 +54,8 @@ def test_the_documented_request_of_one_file(lab: Lab) -> None:
                 "id": row["id"],
             }
         writes = lab.node("GET", "my-nlp-index/_stats/indexing")["_all"]["primaries"]["indexing"]["index_total"]
-        again = command("ingest", str(SAMPLES / "sagemaker.json"), "--opensearch-url", url, "--json", "--work", "w",
+        again = command("ingest", str(SAMPLES / "sagemaker.json"), "--opensearch-url", url, "--json",
+            "--work-prefix", "w",
                         cwd=Path(os.environ["AIRFLOW_HOME"]))  # fmt: skip
         told = account(again.stdout)
         assert (told["indexed"], told["unchanged"]) == (0, 2)
@@ -247,8 +249,10 @@ def test_the_ingest_commands_in_the_documents_run(lab: Lab) -> None:
     try:
         for line in shown:
             arguments = line.replace("http://127.0.0.1:9200", lab.stack.addresses.opensearch).split()
-            work = [] if "--dry-run" in arguments else ["--work", str(Path(os.environ["AIRFLOW_HOME"]) / "cli")]
-            done = command(*arguments, *work)
+            work_prefix = (
+                [] if "--dry-run" in arguments else ["--work-prefix", str(Path(os.environ["AIRFLOW_HOME"]) / "cli")]
+            )
+            done = command(*arguments, *work_prefix)
             assert done.returncode == 0, (line, done.stderr)
     finally:
         for name in ("my-nlp-index", "my-nlp-index-openai"):

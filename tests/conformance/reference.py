@@ -78,7 +78,12 @@ def run(case: Case, lab: Lab, **beyond: Any) -> Outcome:
         _prepare(case, lab, index)
         batch = parse_request(request, case.name)
         report = ingest_request(
-            batch, objects, lab.cluster(), work=f"s3://{work_bucket}/{case.name}", row_errors=row_errors(), force=True
+            batch,
+            objects,
+            lab.cluster(),
+            work_prefix=f"s3://{work_bucket}/{case.name}",
+            row_errors=row_errors(),
+            force=True,
         )
         letters = [
             letter

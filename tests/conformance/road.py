@@ -86,7 +86,7 @@ class CompiledPipeline:
         self.adapter = adapter_of(name)
         self.inputs = tuple(inputs)
         self.field_map = field_map or FIELD_MAP
-        self.work = Layout(f"s3://{bucket}/kept", "road")
+        self.work_prefix = Layout(f"s3://{bucket}/kept", "road")
         self.ids = [f"{uuid.uuid4().hex}" for _ in range(records)]
         self.bucket = bucket
         self._body = body or BODY
@@ -107,16 +107,16 @@ class CompiledPipeline:
         self.lab.objects.write(f"s3://{self.bucket}/in/a.jsonl", "\n".join(rows).encode())
         parameters = self.model.parameters
         self.adapter.check(parameters, self.inputs)
-        with DeadLetters(self.lab.objects, self.work.dead_letters("run", "prepare")) as dead:
+        with DeadLetters(self.lab.objects, self.work_prefix.dead_letters("run", "prepare")) as dead:
             (prepared,), counts = Prepare(
                 self.lab.objects,
-                self.work,
+                self.work_prefix,
                 limits=ShardLimits(1000, 10_000_000, 1_000_000),
                 request_line=self.adapter.request_line(parameters, self.inputs),
                 keeps_records=not holds_record(self.adapter, parameters),
                 job_key=job_keys(self.adapter, parameters, self.inputs),
                 dead=dead,
-            ).run(find_documents(self.lab.objects, self.work, f"s3://{self.bucket}/in/"))
+            ).run(find_documents(self.lab.objects, self.work_prefix, f"s3://{self.bucket}/in/"))
         self.manifest = Manifest(
             "road", "run", "in", self.name, self.model.id, counts, [prepared], parameters=parameters, inputs=self.inputs
         )
@@ -137,7 +137,7 @@ class CompiledPipeline:
 
     def attempt(self, shard: Shard, asked: ResubmitRequest, *, later_s: float = 0.0) -> tuple[Decision, JobRecord]:
         """Submit a shard's job, or find it; `later_s` lets an intent of before be that old."""
-        folder = self.work.job(shard.job)
+        folder = self.work_prefix.job(shard.job)
         through = ThroughMLCommons(
             self.ml, self.adapter, self.client, model=self.model, parameters={}, inputs=self.inputs
         )
@@ -176,7 +176,7 @@ class CompiledPipeline:
                 continue
             seen = self.adapter.job_status(remote_job)
             if seen.state != "RUNNING":
-                job_records = JobRecords(self.lab.objects, self.work.job(shard.job))
+                job_records = JobRecords(self.lab.objects, self.work_prefix.job(shard.job))
                 job_records.end(record.submission, End(seen.state, time.time(), seen.reason), remote_job)
                 found = job_records.load()
                 assert found is not None
@@ -195,7 +195,7 @@ class CompiledPipeline:
         """Ask again for what failed, as often as is allowed."""
         repair = Repair(
             self.objects,
-            self.work,
+            self.work_prefix,
             shard,
             adapter=self.adapter,
             parameters=self.model.parameters,
@@ -207,7 +207,7 @@ class CompiledPipeline:
             _, submitted = self.attempt(smaller, asked)
             return self.wait(smaller, submitted) if submitted.end is None else submitted
 
-        outputs, folder = self.adapter.outputs(record, record.remote_job), self.work.job(shard.job)
+        outputs, folder = self.adapter.outputs(record, record.remote_job), self.work_prefix.job(shard.job)
         done = repair.run(Answered(outputs, None, folder, record.ml_task_id), submit)
         assert isinstance(done, RepairAccount)
         return done
@@ -221,7 +221,7 @@ class CompiledPipeline:
         return ShardIngest(
             self.objects,
             self.cluster,
-            layout=self.work,
+            layout=self.work_prefix,
             manifest=self.manifest,
             adapter=self.adapter,
             answers=self.adapter.answers(parameters),

@@ -55,7 +55,7 @@ class Lake:
             parse_request(request),
             self.objects,
             self.lab.cluster(),
-            work=f"s3://{self.bucket}/work",
+            work_prefix=f"s3://{self.bucket}/work",
             row_errors=row_errors(),
             force=force,
             memory_bytes=memory_bytes,

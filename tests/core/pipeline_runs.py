@@ -87,7 +87,7 @@ class Runs:
     def __init__(self, objects: S3Objects, bucket: str) -> None:
         self.objects, self.cluster = objects, Documents()
         self.source = f"s3://{bucket}/in/"
-        self.work = Layout(f"s3://{bucket}/work", "p")
+        self.work_prefix = Layout(f"s3://{bucket}/work", "p")
         self.clock = 0.0
         self._service = adapter_of("sagemaker")
 
@@ -104,10 +104,10 @@ class Runs:
         self.clock += 1
         source = source or self.source
         run_version = RunVersion(self.clock, source)
-        with DeadLetters(self.objects, self.work.dead_letters(key, "prepare")) as dead:
+        with DeadLetters(self.objects, self.work_prefix.dead_letters(key, "prepare")) as dead:
             shards, counts = Prepare(
                 self.objects,
-                self.work,
+                self.work_prefix,
                 limits=ShardLimits(size, 10**8, 10**6),
                 request_line=self._service.request_line(PARAMETERS, INPUTS),
                 form=self._service.line_form(PARAMETERS, INPUTS),
@@ -126,8 +126,8 @@ class Runs:
             inputs=INPUTS,
             run_version=run_version,
         )
-        save(self.objects, self.work.manifest(key), manifest)
-        note_places(self.objects, self.work, manifest, index=INDEX)
+        save(self.objects, self.work_prefix.manifest(key), manifest)
+        note_places(self.objects, self.work_prefix, manifest, index=INDEX)
         return manifest
 
     def ingest(self, manifest: Manifest, *, force: bool = False) -> list[IngestReport]:
@@ -140,7 +140,7 @@ class Runs:
         return ShardIngest(
             self.objects,
             self.cluster,
-            layout=self.work,
+            layout=self.work_prefix,
             manifest=manifest,
             adapter=self._service,
             answers=self._service.answers(PARAMETERS),
@@ -153,14 +153,14 @@ class Runs:
 
     def letters(self, manifest: Manifest) -> list[list[str]]:
         """Return the reasons of the dead letters of each shard's place."""
-        queues = [f"{self.work.ingested(INDEX, each.source_ranges)}/dead_letters/" for each in manifest.shards]
+        queues = [f"{self.work_prefix.ingested(INDEX, each.source_ranges)}/dead_letters/" for each in manifest.shards]
         return [
             [letter.reason for part in list_parts(self.objects, queue) for letter in read_letters(self.objects, part)]
             for queue in queues
         ]
 
     def _answered(self, prepared: PreparedShard) -> Answered:
-        folder = self.work.job(prepared.shard.job)
+        folder = self.work_prefix.job(prepared.shard.job)
         output = f"{folder}/output/1/input.jsonl.out"
         if self.objects.head(output) is None:
             with self.objects.open(prepared.shard.input) as stream:

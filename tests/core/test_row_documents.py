@@ -27,7 +27,7 @@ from tests.lab import Lab
 
 GOOD = """\
 source: {uri: s3://documents/in/, prepare: false}
-work: s3://work
+work_prefix: s3://work
 id: $.meta.id
 batch_predict: {service: sagemaker, model_id: abc}
 ingest:
@@ -121,7 +121,9 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, me
 )
 def test_one_of_map_and_processors_makes_the_documents(tmp_path: Path, ingest: str, message: str) -> None:
     """And a condition is asked of what processors leave."""
-    head = "source: {uri: s3://documents/in/}\nwork: s3://work\nbatch_predict: {service: sagemaker, model_id: abc}\n"
+    head = (
+        "source: {uri: s3://documents/in/}\nwork_prefix: s3://w\nbatch_predict: {service: sagemaker, model_id: abc}\n"
+    )
     with pytest.raises(ConfigError, match=message):
         load(spec_file(tmp_path, f"{head}ingest: {ingest}\n"), adapter_of)
 
@@ -169,7 +171,7 @@ class Run:
 
     def __init__(self, lab: Lab, index: str) -> None:
         self.lab, self.index, self.bucket = lab, index, lab.new_bucket()
-        self.work = Layout(f"s3://{self.bucket}", "books")
+        self.work_prefix = Layout(f"s3://{self.bucket}", "books")
         rows: list[dict[str, Any]] = [
             {"_id": "a", "text": "a", "title": "t", "SageMakerOutput": [1, 2.5]},
             {"_id": "b", "text": "b", "SageMakerOutput": [1, 2.5]},
@@ -181,8 +183,8 @@ class Run:
         ]
         again: list[dict[str, Any]] = [{"_id": "e", "text": "e", "title": "t", "SageMakerOutput": [3, 4.5]}]
         self.answered = [
-            Answered([self._put("job", rows)], None, self.work.job("job"), "t"),
-            Answered([self._put("again", again)], [4], self.work.job("again"), "t"),
+            Answered([self._put("job", rows)], None, self.work_prefix.job("job"), "t"),
+            Answered([self._put("again", again)], [4], self.work_prefix.job("again"), "t"),
         ]
         self.shard = Shard("0000", f"s3://{self.bucket}/in", "job", len(rows), 1)
         prepared = [PreparedShard(self.shard, [SourceRange("s3://docs/a.jsonl", 1, len(rows))])]
@@ -190,7 +192,7 @@ class Run:
         self.manifest = Manifest("books", "run", "s3://docs/", "sagemaker", "m", counts, prepared)
 
     def _put(self, job: str, rows: list[dict[str, Any]]) -> str:
-        uri = f"{self.work.job(job)}/output/1/input.jsonl.out"
+        uri = f"{self.work_prefix.job(job)}/output/1/input.jsonl.out"
         self.lab.objects.write(uri, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
         return uri
 
@@ -199,7 +201,7 @@ class Run:
         return ShardIngest(
             self.lab.objects,
             self.lab.cluster(),
-            layout=self.work,
+            layout=self.work_prefix,
             manifest=self.manifest,
             adapter=adapter_of("sagemaker"),
             answers="beside_record",
@@ -220,7 +222,7 @@ def test_every_row_of_a_shard_is_written_a_dead_letter_or_counted(lab: Lab, inde
     counts = report.counts
     assert (counts.read, counts.indexed, counts.dead_letters, counts.unrouted, counts.dropped) == (7, 3, 2, 1, 1)
     assert "1 of 7 rows unrouted: when does not hold for them" in report.remarks[0]
-    total = reconcile(lab.objects, run.work, run.manifest).counts
+    total = reconcile(lab.objects, run.work_prefix, run.manifest).counts
     assert (total.read, total.indexed, total.dead_letters, total.unrouted, total.dropped) == (7, 3, 2, 1, 1)
     documents = run.documents()
     assert documents.pop("e") == {"text": "e", "title": "t", "v": [3, 4.5]}

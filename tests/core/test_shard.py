@@ -55,8 +55,8 @@ class Run:
         self.lab, self.index, self.bucket = lab, index, bucket
         self.objects = lab.objects
         self.origin = origin or ORIGIN
-        self.work = Layout(f"s3://{bucket}/kept", "p")
-        self.output = f"{self.work.job(job)}/output/1/input.jsonl.out"
+        self.work_prefix = Layout(f"s3://{bucket}/kept", "p")
+        self.output = f"{self.work_prefix.job(job)}/output/1/input.jsonl.out"
         lab.objects.write(self.output, b"\n".join(rows))
         count = records if records is not None else sum(bool(row.strip()) for row in rows)
         self.shard = Shard("0000", f"s3://{bucket}/in", job, count, 1)
@@ -77,12 +77,12 @@ class Run:
         return ShardIngest(
             self.objects,
             self.lab.cluster(),
-            layout=self.work,
+            layout=self.work_prefix,
             manifest=manifest,
             adapter=adapter_of("sagemaker"),
             answers="beside_record",
             request=IngestRequest(self.index, field_map or FIELD_MAP),
-        ).run(self.shard, [Answered([self.output], None, self.work.job(self.shard.job), "t")], force=force)
+        ).run(self.shard, [Answered([self.output], None, self.work_prefix.job(self.shard.job), "t")], force=force)
 
     def letters(self, report: IngestReport) -> list[DeadLetter]:
         """Read the dead letters a report names."""
@@ -162,7 +162,7 @@ def test_the_same_request_again_writes_nothing(lab: Lab, bucket: str, index: str
     writes = run.writes()
     assert run("run-2").counts == counted(2, unchanged=2)
     assert run.writes() == writes
-    assert lab.objects.read(run.work.ingest_report("run-2", "0000")) is not None
+    assert lab.objects.read(run.work_prefix.ingest_report("run-2", "0000")) is not None
 
 
 def test_a_changed_map_an_emptied_index_or_force_writes_again(lab: Lab, bucket: str, index: str) -> None:
@@ -190,8 +190,10 @@ def test_an_output_that_lacks_rows_fails_the_shard(lab: Lab, bucket: str, index:
     """A truncated output is never a success, and its job is recorded as of no use, so that a clear pays a new one."""
     lab.cluster().create_index(index, BODY)
     run = Run(lab, bucket, index, [row(0), row(1)], records=3)
-    job_records = JobRecords(lab.objects, run.work.job("job"))
-    record = JobRecord("job", "n", "sagemaker", "m", "in", f"{run.work.job('job')}/output/1/", 0.0, ml_task_id="t")
+    job_records = JobRecords(lab.objects, run.work_prefix.job("job"))
+    record = JobRecord(
+        "job", "n", "sagemaker", "m", "in", f"{run.work_prefix.job('job')}/output/1/", 0.0, ml_task_id="t"
+    )
     job_records.write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
     for _ in range(2):
         with pytest.raises(OutputUnusable, match="2 rows for 3 records; clear batch_predict"):
@@ -319,6 +321,6 @@ def test_rows_are_not_joined_with_another_shards_origin(lab: Lab, bucket: str, i
     """When prepare ran again in between, ingest says so and does not guess."""
     lab.cluster().create_index(index, BODY)
     run = Run(lab, bucket, index, [row(0)])
-    run.output = f"{run.work.job('other')}/output/1/input.jsonl.out"
+    run.output = f"{run.work_prefix.job('other')}/output/1/input.jsonl.out"
     with pytest.raises(FatalError, match="the output belongs to another job; clear batch_predict"):
         run()

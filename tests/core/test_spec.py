@@ -15,7 +15,7 @@ from opensearch_batch.services.registry import adapter_of, names
 GOOD = """\
 source:
   uri: s3://documents/in/
-work: s3://work
+work_prefix: s3://work
 batch_predict:
   service: sagemaker
   model_id: abc
@@ -55,11 +55,17 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
             "model_id: abc", "dimension: 4",
             "books.yaml:4 batch_predict: give exactly one of model_id, stack and connector",
         ),
-        ("work: s3://work", "work s3://work", r"books.yaml:\d not valid YAML"),
-        ("work: s3://work\n", "", "books.yaml:1 pipeline: work is missing; write work: .s3://my-work-bucket"),
+        ("work_prefix: s3://work", "work s3://work", r"books.yaml:\d not valid YAML"),
+        (
+            "work_prefix: s3://work\n", "",
+            "books.yaml:1 pipeline: work_prefix is missing; write work_prefix: .s3://my-work-bucket",
+        ),
         ("text: $.text", "text: $.text\n    text: $.body", r"yaml:11 ingest.field_map.text: duplicate key, .* line 10"),
         ("    text: $.text\n", "    [1, 2]\n", r"books.yaml:9 ingest.field_map: Expected `object`.*write field_map"),
-        ("work: s3://work", "work: s3://work\nid: $.a\nid: $.b", r"yaml:5 id: duplicate key, already in line 4"),
+        (
+            "work_prefix: s3://work", "work_prefix: s3://work\nid: $.a\nid: $.b",
+            r"yaml:5 id: duplicate key, already in line 4",
+        ),
         ("text: $.text", "text: $.text\n    _id: $.a\nid: $.b", r"books.yaml:12 id: ingest.field_map also maps _id"),
         ("index: passages", "index: Passages", r"books.yaml:8 ingest.index: .* Did you mean 'passages'\?"),
         ("index: passages", "index: p\n  on_missing: {body: omit}", r"yaml:9 ingest.on_missing: body: no such field"),
@@ -74,21 +80,39 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
             r"books.yaml:7 batch_predict.instead.openai: give exactly one of model_id",
         ),
         ("model_id: abc", "model_id: abc\n  instead: {gpt: {model_id: a}}", r"books.yaml:7 .*: no AI service 'gpt'"),
-        ("work: s3", "schedule: 0 2 * *\nwork: s3", r"books.yaml:3 schedule: '0 2 \* \*' is not a cron expression"),
-        ("work: s3", "schedule: '@dayly'\nwork: s3", r"books.yaml:3 schedule: .* Did you mean '@daily'\?"),
-        ("work: s3", "schedule: {cron: '@daily', timezone: Mars/X}\nwork: s3", r"unknown time zone 'Mars/X'"),
-        ("work: s3", "schedule: {timezone: UTC}\nwork: s3", r"give exactly one of cron, partitions, .*; found none"),
         (
-            "work: s3", "schedule: {cron: '@daily', assets: [a]}\nwork: s3",
+            "work_prefix: s3", "schedule: 0 2 * *\nwork_prefix: s3",
+            r"books.yaml:3 schedule: '0 2 \* \*' is not a cron expression",
+        ),
+        (
+            "work_prefix: s3", "schedule: '@dayly'\nwork_prefix: s3",
+            r"books.yaml:3 schedule: .* Did you mean '@daily'\?",
+        ),
+        (
+            "work_prefix: s3", "schedule: {cron: '@daily', timezone: Mars/X}\nwork_prefix: s3",
+            r"unknown time zone 'Mars/X'",
+        ),
+        (
+            "work_prefix: s3", "schedule: {timezone: UTC}\nwork_prefix: s3",
+            r"give exactly one of cron, partitions, .*; found none",
+        ),
+        (
+            "work_prefix: s3", "schedule: {cron: '@daily', assets: [a]}\nwork_prefix: s3",
             r"give exactly one of cron, partitions, .*; found cron and assets",
         ),
-        ("work: s3", "alerts: {email: a@b.c}\nwork: s3", r"yaml:3 alerts.email: Expected `array`.*write email: \["),
         (
-            "work: s3", "tests: [{name: a, records: [], documents: []}]\nwork: s3",
+            "work_prefix: s3", "alerts: {email: a@b.c}\nwork_prefix: s3",
+            r"yaml:3 alerts.email: Expected `array`.*write email: \[",
+        ),
+        (
+            "work_prefix: s3", "tests: [{name: a, records: [], documents: []}]\nwork_prefix: s3",
             r"yaml:3 tests\[0\]: give exactly one of",
         ),
-        ("work: s3", "tests:\n- name: 1\nwork: s3", r"books.yaml:4 tests\[0\].name: Expected `str`, got `int`"),
-        ("work: s3", "work: /tmp", r"books.yaml:3 work: .*write work: .s3://"),
+        (
+            "work_prefix: s3", "tests:\n- name: 1\nwork_prefix: s3",
+            r"books.yaml:4 tests\[0\].name: Expected `str`, got `int`",
+        ),
+        ("work_prefix: s3", "work_prefix: /tmp", r"books.yaml:3 work_prefix: .*write work_prefix: .s3://"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -97,7 +97,7 @@ def test_a_pipeline_may_be_called_as_a_variable_of_the_dag_file(tmp_path: Path, 
     assert {value.dag_id for value in found.values() if isinstance(value, DAG)} == {name, NAME}
 
 
-@pytest.mark.parametrize("name", ["work", "ingest", "batch_predict", "source"])
+@pytest.mark.parametrize("name", ["work_prefix", "ingest", "batch_predict", "source"])
 @pytest.mark.parametrize("version", ["version: '2'\n", ""])
 def test_a_pipeline_may_be_called_as_a_key_of_ours(tmp_path: Path, name: str, version: str) -> None:
     """A pipeline may have the name of a key of our files: what is below it decides."""

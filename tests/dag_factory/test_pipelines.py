@@ -65,7 +65,7 @@ def test_a_run_may_follow_an_index_or_the_objects(make: Make) -> None:
     publish: Any = make().task_dict["publish"]
     (outlet,) = publish.outlets
     ingest: Any = make().task_dict["ingest"]
-    assert (publish.work, publish.aws_conn_id) == (ingest.work, ingest.aws_conn_id)
+    assert (publish.work_prefix, publish.aws_conn_id) == (ingest.work_prefix, ingest.aws_conn_id)
     followed: Any = make(schedule={"assets": ["x-opensearch://opensearch_default/passages"]}).schedule
     assert [asset.uri for asset in followed] == [outlet.uri]
     dag = make(schedule={"new_objects": {"poll_every_s": 7}})

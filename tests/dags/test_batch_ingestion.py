@@ -71,7 +71,7 @@ def test_a_run_without_conf_ingests_the_example() -> None:
     """The form's defaults are a valid request; settings alone do not change it."""
     example = request_of({}, checked({}))
     assert remote_only(example).sources == ["s3://documents/passages/"]
-    assert request_of({"force": True, "work": "s3://elsewhere"}, checked({"force": True})) == example
+    assert request_of({"force": True, "work_prefix": "s3://elsewhere"}, checked({"force": True})) == example
 
 
 def test_the_form_asks_for_what_its_fields_say() -> None:
@@ -163,7 +163,7 @@ def test_files_of_the_worker_are_refused(conf: dict[str, Any]) -> None:
     assert "worker's own machine are not read" in " ".join(refused(conf).replace("'\n", "").replace('"', "'").split())
 
 
-@pytest.mark.parametrize("name", ["work", "dead_letters"])
+@pytest.mark.parametrize("name", ["work_prefix", "dead_letters"])
 def test_a_run_writes_to_s3_only(name: str) -> None:
     """A run writes only to S3; a local prefix is refused."""
     assert f"Invalid input for param {name}: '/tmp/x' does not match" in refused({name: "/tmp/x"})  # noqa: S108 - refused, not written

@@ -53,7 +53,7 @@ class Runs:
             "ingest_fields": ["$.id"],
             "data_source": {"type": "s3", "source": list(sources)},
             "index_body": INDEX_BODY,
-            "work": f"s3://{self.bucket}/work",
+            "work_prefix": f"s3://{self.bucket}/work",
             **more,
         }
 

@@ -75,14 +75,14 @@ class OwnPipelines:
         (self.folder / "indexes" / "vectors.json").write_text(json.dumps(INDEX_BODY))
         for dag_file in ("pipelines.py", "refused_pipelines.py"):
             shutil.copy(REPOSITORY / "dags" / dag_file, lab.stack.home / "airflow" / "dags")
-        self.documents, self.work = lab.new_bucket(), lab.new_bucket()
+        self.documents, self.work_prefix = lab.new_bucket(), lab.new_bucket()
 
     def spec(self, name: str, **parts: Any) -> dict[str, Any]:
         """Return a pipeline that embeds what lies below its name's prefix; `parts` are merged into it."""
         common: dict[str, Any] = {
             "source": {"uri": f"s3://{self.documents}/{name}/"},
             "id": "$._id",
-            "work": f"s3://{self.work}/{name}",
+            "work_prefix": f"s3://{self.work_prefix}/{name}",
             "batch_predict": {
                 "service": "sagemaker",
                 "connector": "sagemaker",

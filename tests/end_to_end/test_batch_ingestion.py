@@ -143,7 +143,7 @@ def test_a_killed_task_goes_on_where_it_stopped(runs: Runs) -> None:
         "index_name": runs.index,
         "field_map": {"_id": "$.id", "text": "$.text"},
         "data_source": {"type": "s3", "source": [source]},
-        "work": f"s3://{runs.bucket}/work",
+        "work_prefix": f"s3://{runs.bucket}/work",
         "max_body_bytes": 50_000,
         "max_in_flight": 1,
     }
@@ -253,7 +253,7 @@ def test_files_at_openai_are_joined_and_the_key_stays_in_its_connection(
                     "mappings": {"properties": {"embedding": VECTOR}},
                 },
                 "openai_conn_id": "openai_of_the_test",
-                "work": f"s3://{runs.bucket}/work",
+                "work_prefix": f"s3://{runs.bucket}/work",
             },
         )
     finally:

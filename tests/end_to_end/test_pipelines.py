@@ -252,7 +252,7 @@ def test_a_dry_run_says_what_it_would_cost_and_does_nothing(lab: Lab, own: OwnPi
     assert "3 jobs to pay for" in run.log("prepare")
     assert lab.jobs() == jobs
     assert lab.http.head(f"{lab.stack.addresses.opensearch}/{name.replace('_', '-')}", timeout=30).status_code == 404
-    assert "Contents" not in lab.s3.list_objects_v2(Bucket=own.work, Prefix=f"{name}/")
+    assert "Contents" not in lab.s3.list_objects_v2(Bucket=own.work_prefix, Prefix=f"{name}/")
 
 
 @pytest.mark.slow
@@ -314,7 +314,7 @@ def test_a_broken_file_is_an_import_error_and_the_others_run(own: OwnPipelines) 
 @pytest.mark.slow
 def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
     """The account of the run holds the sums and where the dead letters lie."""
-    name = own.add(ingest={"dead_letters": f"s3://{own.work}/letters"})
+    name = own.add(ingest={"dead_letters": f"s3://{own.work_prefix}/letters"})
     own.put(f"{name}/a.jsonl", 0, 6)
     own.lab.s3.put_object(Bucket=own.documents, Key=f"{name}/b.jsonl", Body=b'{"_id": "x"}\n{broken\n')
     run = own.run(name)
@@ -334,8 +334,10 @@ def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
     assert "00001.jsonl" in listed
     hits = own.lab.http.get(own.links(run, "ingest", 0)["Index"], timeout=30).json()["hits"]
     assert hits["total"]["value"] == 6
-    letters = own.lab.s3.list_objects_v2(Bucket=own.work, Prefix=queue.partition(f"{own.work}/")[2])["Contents"]
-    body = own.lab.s3.get_object(Bucket=own.work, Key=letters[0]["Key"])["Body"].read()
+    letters = own.lab.s3.list_objects_v2(Bucket=own.work_prefix, Prefix=queue.partition(f"{own.work_prefix}/")[2])[
+        "Contents"
+    ]
+    body = own.lab.s3.get_object(Bucket=own.work_prefix, Key=letters[0]["Key"])["Body"].read()
     assert [json.loads(line)["line"] for line in body.splitlines()] == [1, 2]
 
 
@@ -347,10 +349,10 @@ def test_what_is_done_is_known_when_its_files_are_gone(lab: Lab, own: OwnPipelin
     assert own.run(name).wait() == "success"
     jobs, index = lab.jobs(), name.replace("_", "-")
     later = time.time() + 31 * 86_400
-    work = Layout(f"s3://{own.work}/{name}", name)
+    work_prefix = Layout(f"s3://{own.work_prefix}/{name}", name)
     uploads: list[JobRecord] = []
-    assert clean_up(lab.objects, work, keep_s=30 * 86_400, now=later, unstage=uploads.append) == 1
-    found = lab.objects.list(f"s3://{own.work}/{name}/jobs/")
+    assert clean_up(lab.objects, work_prefix, keep_s=30 * 86_400, now=later, unstage=uploads.append) == 1
+    found = lab.objects.list(f"s3://{own.work_prefix}/{name}/jobs/")
     left = {item.uri.rpartition("/")[2] for item in found}
     assert {"job.json", "removed.json"} <= left
     assert not {each for each in left if each.endswith((".jsonl", ".out"))}
@@ -359,7 +361,7 @@ def test_what_is_done_is_known_when_its_files_are_gone(lab: Lab, own: OwnPipelin
     assert again.wait() == "success"
     assert (again.counts()["unchanged"], lab.jobs(), own.writes(index)) == (5, jobs, writes)
 
-    assert clean_up(lab.objects, work, keep_s=30 * 86_400, now=later + 86_400, unstage=uploads.append) == 1
+    assert clean_up(lab.objects, work_prefix, keep_s=30 * 86_400, now=later + 86_400, unstage=uploads.append) == 1
     spec = own.spec(name)
     spec["ingest"]["field_map"]["body"] = "$.text"
     own.write(name, spec)

@@ -51,7 +51,7 @@ class Task(msgspec.Struct, frozen=True):
 
     servers: Servers
     request: dict[str, Any]
-    work: str
+    work_prefix: str
     each_body: bool = False
     force: bool = False
     memory_bytes: int = MEMORY_BYTES
@@ -83,7 +83,7 @@ def ingest(task: Task) -> IngestReport:
         parse_request(task.request),
         S3Objects(s3),
         cluster,
-        work=task.work,
+        work_prefix=task.work_prefix,
         row_errors=row_errors(),
         force=task.force,
         memory_bytes=task.memory_bytes,
@@ -98,14 +98,14 @@ def _recording_each_body(task: Task, objects: Objects, cluster: Cluster) -> Inge
         objects,
         cluster,
         request=batch.ingest,
-        locations=Locations.of(task.work, f"{task.work}/{digest(batch.ingest.index, *batch.sources)}"),
+        locations=Locations.of(task.work_prefix, f"{task.work_prefix}/{digest(batch.ingest.index, *batch.sources)}"),
         row_errors=row_errors(),
         memory_bytes=task.memory_bytes,
         clock=itertools.count(step=CHECKPOINT_S).__next__,
     ).run(find_sources(batch, objects), force=task.force)
 
 
-def work(task: Task, answer: Connection) -> None:
+def work_prefix(task: Task, answer: Connection) -> None:
     """Do a task and send its outcome."""
     if task.largest_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (task.largest_file_bytes, task.largest_file_bytes))
@@ -127,7 +127,7 @@ class Worker:
         forks = multiprocessing.get_context("forkserver")
         forks.set_forkserver_preload([__name__])
         self._answer, theirs = forks.Pipe(duplex=False)
-        self._process = forks.Process(target=work, args=(task, theirs), daemon=True)
+        self._process = forks.Process(target=work_prefix, args=(task, theirs), daemon=True)
         self._process.start()
         theirs.close()
 

@@ -49,7 +49,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def work(task: Task) -> None:
+def work_prefix(task: Task) -> None:
     """Submit, until the moment comes."""
     lab = Lab(Stack.running(task.home), task.version)
     road = CompiledPipeline(lab, task.service, task.bucket, task.index)
@@ -67,7 +67,7 @@ def submit_and_die(task: Task) -> int:
     """Run it in a process of its own; return the signal that ended it."""
     forks = multiprocessing.get_context("forkserver")
     forks.set_forkserver_preload([__name__])
-    process = forks.Process(target=work, args=(task,), daemon=True)
+    process = forks.Process(target=work_prefix, args=(task,), daemon=True)
     process.start()
     process.join(END_S)
     code = process.exitcode

@@ -40,7 +40,7 @@ class Wait:
         if delay:
             self.road.fault("delay", **delay)
         shard = self.road.prepare()
-        self.folder = self.road.work.job(shard.job)
+        self.folder = self.road.work_prefix.job(shard.job)
         self.submitted = self.road.submit(shard)[1]
 
     def trigger(self, **changes: Any) -> MLTaskTrigger:

@@ -34,7 +34,7 @@ class Prepares:
         operator = prepare.OpenSearchPrepareOperator(
             task_id="prepare",
             source=self.runs.source,
-            work=self.runs.work.root,
+            work_prefix=self.runs.work_prefix.root,
             service="sagemaker",
             index=INDEX,
             field_map={"_id": "$.id", "text": "$.text"},
@@ -54,12 +54,16 @@ class Prepares:
         operator = ingest.OpenSearchBatchIngestOperator(
             task_id="ingest",
             shard=msgspec.to_builtins(shard),
-            work=self.runs.work.root,
+            work_prefix=self.runs.work_prefix.root,
             service="sagemaker",
             index=INDEX,
             field_map={"_id": "$.id", "text": "$.text"},
         )
-        polled = {"task_id": "t", "state": "COMPLETED", "outputs": [f"{self.runs.work.job(shard.job)}/output/1/x.out"]}
+        polled = {
+            "task_id": "t",
+            "state": "COMPLETED",
+            "outputs": [f"{self.runs.work_prefix.job(shard.job)}/output/1/x.out"],
+        }
         found = {"poll": polled, "repair": None}
         dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run)
         ti: Any = SimpleNamespace(map_index=0, xcom_pull=lambda task_ids, map_indexes: found[task_ids])  # noqa: ARG005 - one
@@ -114,7 +118,7 @@ def test_a_superseded_shard_is_logged(prepares: Prepares) -> None:
     runs = prepares.runs
     runs.put("a.jsonl", record(1, "old"))
     old = prepares("1")
-    runs.objects.write(f"{runs.work.job(old.shards[0].shard.job)}/output/1/x.out", b"{}")
+    runs.objects.write(f"{runs.work_prefix.job(old.shards[0].shard.job)}/output/1/x.out", b"{}")
     runs.put("a.jsonl", record(1, "new"))
     runs.ingest(prepares("2"))
     with capture_logs() as entries:

@@ -110,7 +110,7 @@ def test_a_trial_does_not_record_the_source(
     task = OpenSearchPrepareOperator(
         task_id="prepare",
         source=f"s3://{bucket}/in/",
-        work=f"s3://{bucket}/work",
+        work_prefix=f"s3://{bucket}/work",
         field_map={"text": "$.text"},
         inputs=["$.text"],
         watched={"index": "books", "service": "sagemaker"},
@@ -185,7 +185,7 @@ class Counted(Ti):
 def publishes(bucket: str, *, indexed: int = 0, run_id: str = "manual__1", index: str = NAME, **states: str) -> bool:
     """Return whether a run's publish updates the asset of the index books."""
     asset = index_asset("opensearch_default", NAME)
-    task = OpenSearchPublishOperator(task_id="publish", index=index, work=f"s3://{bucket}/work", outlets=[asset])
+    task = OpenSearchPublishOperator(task_id="publish", index=index, work_prefix=f"s3://{bucket}/work", outlets=[asset])
     events = {asset: SimpleNamespace(extra=None)}
     context = context_of(run_id, Counted(indexed, states)) | {"outlet_events": events}
     try:
@@ -199,12 +199,12 @@ def publishes(bucket: str, *, indexed: int = 0, run_id: str = "manual__1", index
 
 def test_unpublished_writes_update_the_asset_once(bucket: str, store: S3Objects) -> None:
     """Writes of this run's earlier attempts, and of a failed run, update the asset once."""
-    work = Layout(f"s3://{bucket}/work", NAME)
+    work_prefix = Layout(f"s3://{bucket}/work", NAME)
     assert not publishes(bucket)
     assert publishes(bucket, indexed=1)
-    note_writing(store, work, "a", Note("manual__1", NAME))
+    note_writing(store, work_prefix, "a", Note("manual__1", NAME))
     assert [publishes(bucket) for _ in range(2)] == [True, False]
-    note_writing(store, work, "a", Note("manual__0", NAME))
+    note_writing(store, work_prefix, "a", Note("manual__0", NAME))
     assert [publishes(bucket, manual__0="failed") for _ in range(2)] == [True, False]
 
 
@@ -218,10 +218,10 @@ def test_a_run_in_progress_publishes_its_own_writes(bucket: str, store: S3Object
 
 def test_writes_to_another_index_update_no_asset(bucket: str, store: S3Objects) -> None:
     """Writes to another index, as in a trial, never update the asset of the pipeline's index."""
-    work = Layout(f"s3://{bucket}/work", NAME)
-    note_writing(store, work, "a", Note("manual__0", "other"))
+    work_prefix = Layout(f"s3://{bucket}/work", NAME)
+    note_writing(store, work_prefix, "a", Note("manual__0", "other"))
     assert not publishes(bucket, manual__0="failed")
-    note_writing(store, work, "a", Note("manual__0", NAME))
+    note_writing(store, work_prefix, "a", Note("manual__0", NAME))
     assert not publishes(bucket, index="other", manual__0="failed")
     assert publishes(bucket, manual__0="failed")
 
@@ -247,7 +247,7 @@ def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *a
     task = OpenSearchBatchIngestOperator(
         task_id="ingest",
         shard=msgspec.to_builtins(shard),
-        work=f"s3://{bucket}/work",
+        work_prefix=f"s3://{bucket}/work",
         service="sagemaker",
         index=NAME,
         field_map={"text": "$.text"},

@@ -41,7 +41,7 @@ INDEX_BODY = {
 PIPELINE = """
 source: {{uri: "s3://{bucket}/in/"}}
 id: $.id
-work: s3://{bucket}/work
+work_prefix: s3://{bucket}/work
 batch_predict: {{service: acme, connector: acme, values: {{model: m}}, input: $.text, dimension: 2, poll_every_s: 0.1}}
 ingest: {{index: books, index_body: books, field_map: {{text: $.text, vector: prediction}}}}
 connections: {{opensearch: os_{name}, aws: aws_{name}}}

@@ -14,7 +14,7 @@ from opensearch_batch.cli.clients import ClientFactory
 from opensearch_batch.cli.command import Account, Command, run
 from opensearch_batch.cli.preview import Preview
 from opensearch_batch.cli.progress_display import ProgressDisplay, bytes_to_read, is_watched
-from opensearch_batch.cli.request_file import RequestFile, absolute, default_work, read_request
+from opensearch_batch.cli.request_file import RequestFile, absolute, default_work_prefix, read_request
 from opensearch_batch.cli.tables import counts_table, show_dead_letters, sources_table
 from opensearch_batch.core.ingest.engine import find_sources, ingest_request
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
@@ -44,7 +44,7 @@ class IngestAccount(Account, frozen=True, kw_only=True):
 class Settings(msgspec.Struct, frozen=True):
     """Settings of one ingest."""
 
-    work: str | None
+    work_prefix: str | None
     force: bool
     memory_bytes: int
     spill_folder: Path | None
@@ -61,7 +61,7 @@ def ingest(
     aws_service: options.AwsService = None,
     s3_endpoint: options.S3Endpoint = None,
     openai_base_url: options.OpenAIBaseUrl = None,
-    work: Annotated[
+    work_prefix: Annotated[
         str | None,
         typer.Option(
             help="Prefix for progress and dead letters. Default: beside the first source.", show_default=False
@@ -96,7 +96,7 @@ def ingest(
     )
     if dry_run:
         return run(Preview(request, clients), as_json=as_json, debug=debug)
-    settings = Settings(work, force, memory_mb * MIB, spill_folder)
+    settings = Settings(work_prefix, force, memory_mb * MIB, spill_folder)
     return run(Ingestion(request, clients, settings), as_json=as_json, debug=debug)
 
 
@@ -123,7 +123,11 @@ class Ingestion(Command[IngestAccount]):
         self._replay_arguments = self._arguments_of_replay(file)
         objects = self._clients.stores(batch.credential)
         cluster = self._clients.cluster(self.secrets)
-        work = absolute(settings.work, Path.cwd()) if settings.work else batch.work or default_work(batch)
+        work_prefix = (
+            absolute(settings.work_prefix, Path.cwd())
+            if settings.work_prefix
+            else batch.work_prefix or default_work_prefix(batch)
+        )
         # A second listing, for the progress bar alone.
         total_bytes = bytes_to_read(find_sources(batch, objects)) if is_watched() else None
         with ProgressDisplay(batch.ingest.index, total_bytes=total_bytes) as display:
@@ -136,7 +140,7 @@ class Ingestion(Command[IngestAccount]):
                 batch,
                 objects,
                 cluster,
-                work=work,
+                work_prefix=work_prefix,
                 row_errors=row_errors(),
                 force=settings.force,
                 memory_bytes=settings.memory_bytes,

@@ -42,7 +42,7 @@ def read_request(name: str) -> RequestFile:
     return RequestFile(_absolute(batch, folder), name)
 
 
-def default_work(batch: BatchIngestion) -> str:
+def default_work_prefix(batch: BatchIngestion) -> str:
     """Return the default work prefix: beside the first source."""
     first = batch.sources[0]
     if batch.type == "s3":
@@ -68,7 +68,7 @@ def _absolute(batch: BatchIngestion, folder: Path) -> BatchIngestion:
     return msgspec.structs.replace(
         batch,
         sources=[absolute(source, folder) for source in batch.sources] if batch.type == "local" else batch.sources,
-        work=batch.work and absolute(batch.work, folder),
+        work_prefix=batch.work_prefix and absolute(batch.work_prefix, folder),
         dead_letters=batch.dead_letters and absolute(batch.dead_letters, folder),
     )
 

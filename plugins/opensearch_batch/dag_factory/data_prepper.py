@@ -135,7 +135,7 @@ def _shard_stages(compiled: CompiledPipeline, shard: XComArg, origin: dict[str, 
     submitted = OpenSearchScanBatchPredictOperator(
         task_id="batch_predict",
         shard=shard,
-        work=compiled.layout.root,
+        work_prefix=compiled.layout.root,
         model_id=MODEL_ID,
         max_jobs_in_flight=compiled.file.own.max_jobs_in_flight,
         retry_time_window_s=ml.retry_time_window,

@@ -126,7 +126,7 @@ def _doc(file: PipelineFile) -> str:
     lines = [
         spec.description,
         f"From `{spec.source.uri}` through {spec.batch_predict.service} into the index `{spec.ingest.index}`.",
-        f"File: `{file.path.name}`. Files of its runs: `{spec.work.rstrip('/')}/{file.name}/`.",
+        f"File: `{file.path.name}`. Files of its runs: `{spec.work_prefix.rstrip('/')}/{file.name}/`.",
     ]
     return "\n\n".join(line for line in lines if line)
 
@@ -138,7 +138,7 @@ class _Stages:
         spec = file.spec
         self._file, self._spec = file, spec
         self._shared: dict[str, Any] = {
-            "work": spec.work,
+            "work_prefix": spec.work_prefix,
             "service": "{{ params.service }}",
             "opensearch_conn_id": spec.connections.opensearch,
             "aws_conn_id": spec.connections.aws,
@@ -173,10 +173,10 @@ class _Stages:
         def shard(shard: XComArg) -> None:
             self._shard_stages(shard)
 
-        work, connections = self._spec.work, self._spec.connections
+        work_prefix, connections = self._spec.work_prefix, self._spec.connections
         reconcile = OpenSearchReconcileOperator(
             task_id="reconcile",
-            work=work,
+            work_prefix=work_prefix,
             retention_days=self._spec.retention_days,
             alerts=self._spec.alerts,
             aws_conn_id=connections.aws,
@@ -187,7 +187,7 @@ class _Stages:
         publish = OpenSearchPublishOperator(
             task_id="publish",
             index="{{ params.index }}",
-            work=work,
+            work_prefix=work_prefix,
             aws_conn_id=connections.aws,
             outlets=[index_asset(connections.opensearch, self._spec.ingest.index)],
         )
@@ -222,7 +222,7 @@ class _Stages:
 
     def _shard_stages(self, shard: XComArg) -> None:
         ingest = self._spec.ingest
-        without_work = {name: value for name, value in self._shared.items() if name != "work"}
+        without_work = {name: value for name, value in self._shared.items() if name != "work_prefix"}
         submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", shard=shard, **self._terms, **self._shared)
         ended = OpenSearchMLTaskSensor(task_id="poll", **self._polling, **without_work)
         repaired = OpenSearchRepairOperator(

@@ -38,7 +38,7 @@ def _watched_source(name: str, spec: PipelineSpec, new: NewObjects) -> Asset:
     """Return the source as an asset with an event whenever its objects change."""
     trigger = NewObjectsTrigger(
         uri=spec.source.uri,
-        work=spec.work,
+        work_prefix=spec.work_prefix,
         pipeline=name,
         include=spec.source.include,
         exclude=spec.source.exclude,

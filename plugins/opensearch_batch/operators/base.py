@@ -36,7 +36,7 @@ class PipelineOperator(BaseOperator):
     """Base of the stages that know the AI service of a pipeline.
 
     Args:
-        work: S3 prefix for everything the pipeline writes.
+        work_prefix: S3 prefix for everything the pipeline writes.
         service: the AI service, such as ``sagemaker``.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage, and the credential of a connector to a service of AWS.
@@ -46,7 +46,7 @@ class PipelineOperator(BaseOperator):
     def __init__(
         self,
         *,
-        work: str,
+        work_prefix: str,
         service: str,
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         aws_conn_id: str = AWS_CONN_ID,
@@ -54,7 +54,7 @@ class PipelineOperator(BaseOperator):
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
-        self.work = work
+        self.work_prefix = work_prefix
         self.service = service
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
@@ -68,9 +68,9 @@ def run_key_of(context: Context) -> str:
     return run_key(run.dag_id, str(named))
 
 
-def layout_of(work: str, context: Context) -> Layout:
+def layout_of(work_prefix: str, context: Context) -> Layout:
     """Return the locations of this DAG below a work prefix."""
-    return Layout(work, context["dag_run"].dag_id)
+    return Layout(work_prefix, context["dag_run"].dag_id)
 
 
 def is_dry_run(context: Context) -> bool:

@@ -27,7 +27,7 @@ from opensearch_batch.services.registry import row_errors
 
 WORK = "s3://opensearch-batch"
 # Members of a run's conf that are no members of the request.
-SETTINGS = frozenset({"opensearch_conn_id", "aws_conn_id", "openai_conn_id", "work", "force"})
+SETTINGS = frozenset({"opensearch_conn_id", "aws_conn_id", "openai_conn_id", "work_prefix", "force"})
 # The members of the request's `data_source`, which the form has as fields of their own.
 DATA_SOURCE_FIELDS = ("type", "source")
 LOG_EVERY_ROWS = 100_000
@@ -42,9 +42,9 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
 
     Args:
         request: the body of a request; the run's own conf, or its params, if None.
-        work: S3 prefix for everything this task writes.
+        work_prefix: S3 prefix for everything this task writes.
         opensearch_conn_id: the cluster.
-        aws_conn_id: the object storage, of the sources and of `work`.
+        aws_conn_id: the object storage, of the sources and of `work_prefix`.
         openai_conn_id: type ``http`` or ``generic``; its password is OpenAI's key, its host the API's URL, if another.
 
     Raises:
@@ -53,14 +53,14 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         RetriableError: a server did not respond; the retry continues where this attempt stopped.
     """
 
-    template_fields = ("request", "work", "opensearch_conn_id", "aws_conn_id", "openai_conn_id")
+    template_fields = ("request", "work_prefix", "opensearch_conn_id", "aws_conn_id", "openai_conn_id")
     ui_color = "#e6f4ea"
 
     def __init__(
         self,
         *,
         request: Mapping[str, Any] | None = None,
-        work: str = WORK,
+        work_prefix: str = WORK,
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         aws_conn_id: str = AWS_CONN_ID,
         openai_conn_id: str = CONN_ID,
@@ -70,7 +70,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         # Airflow stores template fields before it runs the task.
         refuse_credential(request or {})
         self.request = request
-        self.work = work
+        self.work_prefix = work_prefix
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
         self.openai_conn_id = openai_conn_id
@@ -80,13 +80,13 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         """Run the request."""
         body = self.request or request_of(context["dag_run"].conf or {}, context["params"])
         batch = remote_only(body)
-        layout = layout_of(batch.work or self.work, context)
+        layout = layout_of(batch.work_prefix or self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.openai_conn_id, services=["openai"])
         report = ingest_request(
             batch,
             store,
             OpenSearchMLHook(self.opensearch_conn_id).cluster,
-            work=f"{layout.root}/{layout.pipeline}/ingested",
+            work_prefix=f"{layout.root}/{layout.pipeline}/ingested",
             row_errors=row_errors(),
             force=is_forced(context),
             on_progress=_Progress(self),

@@ -54,7 +54,7 @@ class OpenSearchBatchPredictOperator(JobOperator):
         decision, record = result
         if decision == "refuse":
             raise AirflowFailException(bad_end(record))
-        folder = layout_of(self.work, context).job(shard.job)
+        folder = layout_of(self.work_prefix, context).job(shard.job)
         self._register_waiter(record, folder, context)
         if record.ml_task_id:
             self.ml_task_url = OpenSearchMLHook(self.opensearch_conn_id).ml.task_url(record.ml_task_id)
@@ -87,6 +87,6 @@ class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
     def _submitted(self, record: JobRecord, folder: str, context: Context) -> None:
         from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
 
-        scan_state = ScanStateFile(object_storage(self.aws_conn_id), layout_of(self.work, context))
+        scan_state = ScanStateFile(object_storage(self.aws_conn_id), layout_of(self.work_prefix, context))
         for output in adapter_of(self.service).outputs(record, record.remote_job):
             scan_state.note_writer(output if output.endswith("/") else output.rpartition("/")[0], folder)

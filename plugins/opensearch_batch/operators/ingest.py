@@ -98,7 +98,7 @@ class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
         ingest_pipeline: an ingest pipeline of the cluster.
         routing: the path of a document's routing value.
         load: index settings during the load.
-        dead_letters: S3 prefix for dead letters; below `work` if None.
+        dead_letters: S3 prefix for dead letters; below `work_prefix` if None.
         max_body_bytes: size of a bulk body.
         max_in_flight: number of concurrent bulk requests.
         compress: whether they are compressed.
@@ -109,7 +109,7 @@ class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
         RetriableError: a server did not respond; the retry writes the same ids.
     """
 
-    template_fields = ("shard", "work", "service", "index")
+    template_fields = ("shard", "work_prefix", "service", "index")
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
         answered, run_key = job_result(context, self.poll), run_key_of(context)
         repaired = context["ti"].xcom_pull(task_ids=self.repair, map_indexes=context["ti"].map_index)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-        layout, adapter = layout_of(self.work, context), adapter_of(self.service)
+        layout, adapter = layout_of(self.work_prefix, context), adapter_of(self.service)
         shard = msgspec.convert(self.shard, Shard)
         cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
         manifest = load_manifest(store, layout.manifest(run_key), Manifest)

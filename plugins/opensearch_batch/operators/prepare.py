@@ -107,7 +107,7 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
 
     template_fields = (
         "source",
-        "work",
+        "work_prefix",
         "service",
         "index",
         "model_id",
@@ -177,7 +177,11 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
         self.max_bytes = max_bytes
 
     def _prepare(self, context: Context) -> Sequence[Shard]:
-        dry_run, layout, store = is_dry_run(context), layout_of(self.work, context), object_storage(self.aws_conn_id)
+        dry_run, layout, store = (
+            is_dry_run(context),
+            layout_of(self.work_prefix, context),
+            object_storage(self.aws_conn_id),
+        )
         # Before the listing: a run that lists later sees at least what this run sees.
         listed_at = time.time()
         listing = self._list(store, layout)

@@ -19,7 +19,7 @@ class OpenSearchPublishOperator(BaseOperator):
     Args:
         index: the index that was written. If the form named another than the outlets do, no asset is updated.
         reconcile: the task id of that stage; its XCom counts what was written.
-        work: the same as in `ingest`, which keeps an outbox there of writes whose asset event was not emitted, because
+        work_prefix: the same as in `ingest`, which keeps an outbox there of writes without an asset event, because
             an attempt died or a run failed. None without an outbox.
         aws_conn_id: the object storage of the outbox.
 
@@ -28,7 +28,7 @@ class OpenSearchPublishOperator(BaseOperator):
         RetriableError: the store did not respond.
     """
 
-    template_fields = ("index", "work")
+    template_fields = ("index", "work_prefix")
     ui_color = "#e6f4ea"
 
     def __init__(
@@ -36,14 +36,14 @@ class OpenSearchPublishOperator(BaseOperator):
         *,
         index: str,
         reconcile: str = "reconcile",
-        work: str | None = None,
+        work_prefix: str | None = None,
         aws_conn_id: str = AWS_CONN_ID,
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
         self.index = index
         self.reconcile = reconcile
-        self.work = work
+        self.work_prefix = work_prefix
         self.aws_conn_id = aws_conn_id
 
     @final_errors_fail_the_task()
@@ -64,11 +64,11 @@ class OpenSearchPublishOperator(BaseOperator):
 
     def _notes(self, context: Context) -> list[str]:
         """Return the outbox notes about the index; those of another run only if it is over."""
-        if self.work is None:
+        if self.work_prefix is None:
             return []
         run_id, is_over = context["dag_run"].run_id, run_is_over(context)
         return [
             uri
-            for uri, note in unpublished(object_storage(self.aws_conn_id), layout_of(self.work, context))
+            for uri, note in unpublished(object_storage(self.aws_conn_id), layout_of(self.work_prefix, context))
             if note.index == self.index and (note.run_id == run_id or is_over(note.run_id))
         ]

@@ -83,7 +83,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
     after the last run that used them.
 
     Args:
-        work: the same as in `prepare`.
+        work_prefix: the same as in `prepare`.
         retention_days: how long files are kept; None for ever.
         alerts: the recipients of alerts about dead letters, and about a run whose every record is unrouted.
         prepare: the task id of that stage.
@@ -95,19 +95,19 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         RetriableError: a server did not respond.
     """
 
-    template_fields = ("work",)
+    template_fields = ("work_prefix",)
 
     def __init__(
         self,
         *,
-        work: str,
+        work_prefix: str,
         retention_days: int | None = 30,
         aws_conn_id: str = AWS_CONN_ID,
         ai_conn_id: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - the arguments of ReconcileOperator
     ) -> None:
         super().__init__(**kwargs)
-        self.work = work
+        self.work_prefix = work_prefix
         self.retention_days = retention_days
         self.aws_conn_id = aws_conn_id
         self.ai_conn_id = ai_conn_id
@@ -115,7 +115,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
     def _reconcile(self, prepared: dict[str, Any] | None, context: Context) -> RunAccount:
         if prepared is None:
             raise AirflowSkipException("prepare returned no shards")
-        layout = layout_of(self.work, context)
+        layout = layout_of(self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         manifest = load_manifest(store, prepared["manifest"], Manifest)
         account = reconcile(store, layout, manifest)

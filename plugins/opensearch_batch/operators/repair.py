@@ -67,7 +67,7 @@ class OpenSearchRepairOperator(JobOperator):
     @final_errors_fail_the_task()
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> str:
         """Continue after a wait. Everything done before is found again, so no paid round is repeated."""
-        layout = layout_of(self.work, context)
+        layout = layout_of(self.work_prefix, context)
         store: Objects = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         shard, run_key = msgspec.convert(self.shard, Shard), run_key_of(context)
         first = job_result(context, self.poll).answered(layout.job(shard.job))

@@ -185,7 +185,7 @@ class JobOperator(PipelineOperator):
         kwargs: the arguments of `PipelineOperator`.
     """
 
-    template_fields = ("shard", "work", "service", "model_id", "parameters", "inputs")
+    template_fields = ("shard", "work_prefix", "service", "model_id", "parameters", "inputs")
 
     def __init__(
         self,
@@ -223,4 +223,4 @@ class JobOperator(PipelineOperator):
             ai_conn_id=self.ai_conn_id,
         )
         request = resubmit_request(context, self.retries)
-        return JobSubmitter(layout_of(self.work, context), terms).run(shard, request, since=since)
+        return JobSubmitter(layout_of(self.work_prefix, context), terms).run(shard, request, since=since)

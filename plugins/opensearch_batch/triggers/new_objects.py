@@ -53,7 +53,7 @@ class NewObjectsTrigger(BaseEventTrigger):
         self,
         *,
         uri: str,
-        work: str,
+        work_prefix: str,
         pipeline: str,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
@@ -63,7 +63,7 @@ class NewObjectsTrigger(BaseEventTrigger):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
         self.uri = uri
-        self.work = work
+        self.work_prefix = work_prefix
         self.pipeline = pipeline
         self.include = list(include)
         self.exclude = list(exclude)
@@ -73,7 +73,7 @@ class NewObjectsTrigger(BaseEventTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
-        names = ("uri", "work", "pipeline", "include", "exclude", "aws_conn_id", "poll_every_s", "sqs")
+        names = ("uri", "work_prefix", "pipeline", "include", "exclude", "aws_conn_id", "poll_every_s", "sqs")
         return TRIGGER, {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -105,7 +105,7 @@ class NewObjectsTrigger(BaseEventTrigger):
             return "none", ""
         store = shared_object_storage(self.aws_conn_id)
         listing = list_source(store, self.uri, include=self.include, exclude=self.exclude)
-        news = news_of(store, Layout(self.work, self.pipeline), listing)
+        news = news_of(store, Layout(self.work_prefix, self.pipeline), listing)
         if news == "none":
             self._delete(messages)
         return news, listing.digest

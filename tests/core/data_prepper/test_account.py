@@ -30,7 +30,7 @@ class Runs:
 
     def __init__(self, store: S3Objects, bucket: str) -> None:
         self.store, self.bucket = store, bucket
-        self.work = Layout(f"s3://{bucket}/work", "books")
+        self.work_prefix = Layout(f"s3://{bucket}/work", "books")
 
     def work_item(self, name: str, kind: Kind = "data") -> WorkItem:
         """Write an object and return the work item it is."""
@@ -56,10 +56,10 @@ class Runs:
         for number, each in enumerate(counts):
             save(
                 self.store,
-                self.work.ingest_report(RUN, f"{work_item.id}-{number}"),
+                self.work_prefix.ingest_report(RUN, f"{work_item.id}-{number}"),
                 IngestReport("books", "DONE", each),
             )
-        ScanStateFile(self.store, self.work).note_done(work_item, Done(work_item.at, "now", run, read or []))
+        ScanStateFile(self.store, self.work_prefix).note_done(work_item, Done(work_item.at, "now", run, read or []))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_rows_are_counted_once_and_writes_for_each_sink(runs: Runs) -> None:
     first = IngestCounts(read=5, indexed=3, unrouted=1, elsewhere=1)
     runs.done(one, first, IngestCounts(read=5, indexed=1, unrouted=1, elsewhere=3))
     runs.done(two, IngestCounts(read=2, unchanged=1, dropped=1), IngestCounts(read=2, elsewhere=1, dropped=1))
-    account = account_of(runs.store, runs.work, runs.manifest(one, two), sinks=2)
+    account = account_of(runs.store, runs.work_prefix, runs.manifest(one, two), sinks=2)
     assert account.counts == WorkItemCounts(read=7, indexed=4, unchanged=1, unrouted=1, dropped=1)
     assert (account.work_items, account.jobs, account.undone, account.all_unrouted) == (2, 1, [], False)
 
@@ -84,17 +84,17 @@ def test_a_unit_that_was_taken_afresh_is_not_done_by_what_was_done_before(runs: 
     one = runs.work_item("one")
     runs.done(one, IngestCounts(read=5, indexed=5))
     later = msgspec.structs.replace(one, at=AT + timedelta(minutes=6))
-    assert [each.work_item for each in account_of(runs.store, runs.work, runs.manifest(later), sinks=1).undone] == [
-        later
-    ]
-    assert delete_read(runs.store, runs.work, runs.manifest(later)) == 0
+    assert [
+        each.work_item for each in account_of(runs.store, runs.work_prefix, runs.manifest(later), sinks=1).undone
+    ] == [later]
+    assert delete_read(runs.store, runs.work_prefix, runs.manifest(later)) == 0
 
 
 def test_a_run_that_writes_nothing_because_of_its_routes_is_known(runs: Runs) -> None:
     """Every row is unrouted."""
     one = runs.work_item("one")
     runs.done(one, IngestCounts(read=5, unrouted=5))
-    assert account_of(runs.store, runs.work, runs.manifest(one), sinks=1).all_unrouted
+    assert account_of(runs.store, runs.work_prefix, runs.manifest(one), sinks=1).all_unrouted
 
 
 def test_what_is_undone_has_a_reason(runs: Runs) -> None:
@@ -111,9 +111,11 @@ def test_what_is_undone_has_a_reason(runs: Runs) -> None:
         (running, {}),
     ):
         fields = {name: getattr(record, name) for name in record.__struct_fields__}
-        assert JobRecords(runs.store, runs.work.job(work_item.id)).write(JobRecord(**{**fields, **more}), over=None)
+        assert JobRecords(runs.store, runs.work_prefix.job(work_item.id)).write(
+            JobRecord(**{**fields, **more}), over=None
+        )
     manifest = runs.manifest(rows, earlier, none, refused, failed, running)
-    undone = account_of(runs.store, runs.work, manifest, sinks=1).undone
+    undone = account_of(runs.store, runs.work_prefix, manifest, sinks=1).undone
     assert [(each.work_item.id, each.reason, each.failed) for each in undone] == [
         ("rows", "its ingest failed", False),
         ("earlier", "its ingest failed", False),
@@ -133,7 +135,7 @@ def test_objects_are_deleted_when_their_unit_is_done_and_they_did_not_change(run
     runs.done(done, read=[output])
     runs.done(changed)
     runs.put("in/changed", b"new\n")
-    assert delete_read(runs.store, runs.work, runs.manifest(done, undone, changed, earlier)) == 2
+    assert delete_read(runs.store, runs.work_prefix, runs.manifest(done, undone, changed, earlier)) == 2
     left = [item.uri.removeprefix(f"s3://{runs.bucket}/") for item in runs.store.list(f"s3://{runs.bucket}/in/")]
     assert left == ["in/changed", "in/earlier", "in/undone"]
     assert runs.store.head(output.uri) is None

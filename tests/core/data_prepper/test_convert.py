@@ -182,7 +182,7 @@ def test_each_sink_is_a_pipeline_and_the_job_is_theirs_together(tmp_path: Path) 
     first, second = converted(tmp_path, changed((f"{SINK}", f"{SINK}{sink}")))
     assert [first.name, second.name] == [f"{NAME}-test-nlp-index", f"{NAME}-others"]
     specs = [spec_of(tmp_path, each) for each in (first, second)]
-    assert len({(spec.work, spec.source.uri, spec.batch_predict.model_id) for spec in specs}) == 1
+    assert len({(spec.work_prefix, spec.source.uri, spec.batch_predict.model_id) for spec in specs}) == 1
     assert specs[1].ingest.when == "not (/chapter != null and /title != null)"
     assert "each is paid once" in " ".join(second.text.split("\n# "))
 
@@ -200,7 +200,7 @@ def test_names_that_airflow_refuses_are_not_advised(tmp_path: Path) -> None:
 SETTINGS = """\
 extension:
   opensearch_batch:
-    work: s3://kept/here
+    work_prefix: s3://kept/here
     connections: {aws: aws_books, opensearch: opensearch_books}
     alerts: {email: [a@example.com]}
     max_jobs_in_flight: 3
@@ -216,7 +216,7 @@ def test_what_the_file_says_to_us_alone_is_kept(tmp_path: Path) -> None:
     text = changed(("extension:\n  osis_configuration_metadata:\n    builder_type: visual\n", SETTINGS))
     spec = spec_of(tmp_path, converted(tmp_path, text)[0])
     predict = spec.batch_predict
-    assert (spec.work, spec.owner, spec.tags, spec.alerts.email) == (
+    assert (spec.work_prefix, spec.owner, spec.tags, spec.alerts.email) == (
         "s3://kept/here",
         "books",
         ["a"],
@@ -362,7 +362,9 @@ def test_the_command_prints_a_file_that_check_accepts(tmp_path: Path) -> None:
     assert command("check", str(target)).stdout.endswith("1 file, 0 tests, 0 mistakes\n")
 
 
-@pytest.mark.parametrize(("text", "told"), [("work: s3://a\n", "not a Data Prepper file"), (None, "no such file")])
+@pytest.mark.parametrize(
+    ("text", "told"), [("work_prefix: s3://a\n", "not a Data Prepper file"), (None, "no such file")]
+)
 def test_what_is_no_data_prepper_file_is_refused(tmp_path: Path, text: str | None, told: str) -> None:
     """Before anything is read of it."""
     path = tmp_path / "ours.yaml"

@@ -37,7 +37,7 @@ ENRICH = """\
 OWN = """\
 extension:
   opensearch_batch:
-    work: s3://work/books
+    work_prefix: s3://work/books
     connections: {aws: aws_books, model_opensearch: model}
     alerts: {email: [a@b.c], webhook: hook}
     max_jobs_in_flight: '4'
@@ -116,7 +116,7 @@ def test_what_the_printed_sample_says_without_effect_is_told() -> None:
 def test_a_file_without_settings_of_ours_has_their_defaults(tmp_path: Path) -> None:
     """So it runs unchanged."""
     own = read(tmp_path, SHORT).own
-    assert (own.work, own.connections.aws, own.connections.opensearch, own.owner, own.tags) == (
+    assert (own.work_prefix, own.connections.aws, own.connections.opensearch, own.owner, own.tags) == (
         None,
         "aws_default",
         None,
@@ -130,7 +130,7 @@ def test_a_file_without_settings_of_ours_has_their_defaults(tmp_path: Path) -> N
 def test_our_settings_are_an_extension(tmp_path: Path, key: str) -> None:
     """By either name."""
     own = read(tmp_path, OWN.replace("extension:", f"{key}:") + SHORT).own
-    assert (own.work, own.connections.aws, own.connections.model_opensearch) == (
+    assert (own.work_prefix, own.connections.aws, own.connections.model_opensearch) == (
         "s3://work/books",
         "aws_books",
         "model",
@@ -330,8 +330,11 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
         ("version: '2'", "version: 2.99", r":1 version: 2.99 is later than 2.17"),
         ("version: '2'", "version: '9" + "9" * 5000 + "'", r":1 version: not a version of Data Prepper"),
         ("version: '2'", "version: 2.17.0", r":1 version: not a version of Data Prepper"),
-        ("version: '2'", "extension: {opensearch_batch: {wrk: a}}", r":1 extension.opensearch_batch.wrk: .*'work'\?"),
-        ("version: '2'", "extension: {opensearch_batch: {work: /a}}", r"opensearch_batch.work: .*write work: \"s3://m"),
+        ("version: '2'", "extension: {opensearch_batch: {work: a}}", r"opensearch_batch.work: .*'work_prefix'"),
+        (
+            "version: '2'", "extension: {opensearch_batch: {work_prefix: /a}}",
+            r"batch.work_prefix: .*write work_prefix: \"s3://m",
+        ),
         ("version: '2'", "extension: {opensearch_batch: {retention_days: 30}}", r"retention_days: unknown key"),
         ("version: '2'", "extension: {opensearch_batch: {poll_every_s: 0}}", r"poll_every_s: Expected `float` > 0"),
         ("version: '2'", "extension: {opensearch_batch: {deadline_s: -1}}", r"deadline_s: Expected `float` > 0"),
@@ -349,7 +352,10 @@ def test_a_pipeline_s_engine_has_no_effect(tmp_path: Path, name: str) -> None:
         (SHORT, "version: '2'", r":1 file: the file has no pipeline; write one, with source and sink below its name"),
         (SHORT, "version: '2'\nsource: {s3: {}}\nsink: []", r":2 source: expected the name of a pipeline; write one"),
         (SHORT, "sink: []", r":1 sink: expected the name of a pipeline; write one, like books:, and indent"),
-        ("version: '2'", "work: s3://a", r":1 work: not a pipeline; write this setting below extension.op"),
+        (
+            "version: '2'", "work_prefix: s3://a",
+            r":1 work_prefix: not a pipeline; write this setting below extension.op",
+        ),
         ("version: '2'", "connections: {aws: a}", r":1 connections: not a pipeline; write this setting"),
         (SHORT, "books: [", r":\d not valid YAML: "),
         (SHORT, f"{SHORT}---\n{SHORT}", r":44 a second YAML document starts here; move it to its own file"),
@@ -430,19 +436,22 @@ def test_what_the_yaml_reader_says_has_nothing_of_the_file(tmp_path: Path) -> No
         ("version: '2'", True),
         ("extension: {}", True),
         ("pipeline_configurations: {}", True),
-        ("version: '2'\nwork: s3://a\nbatch_predict: {}\ningest: {}", True),
-        *((SHORT.replace("books:", f"{name}:"), True) for name in ("work", "ingest", "batch_predict", "source")),
-        *((f"{name}: {{source: {{}}, sink: []}}", True) for name in ("work", "ingest", "batch_predict", "source")),
+        ("version: '2'\nwork_prefix: s3://a\nbatch_predict: {}\ningest: {}", True),
+        *((SHORT.replace("books:", f"{name}:"), True) for name in ("work_prefix", "ingest", "batch_predict", "source")),
+        *(
+            (f"{name}: {{source: {{}}, sink: []}}", True)
+            for name in ("work_prefix", "ingest", "batch_predict", "source")
+        ),
         ("source: {s3: {}}\nsink: []", True),
         ("books:", True),
         ("books: {sorce: {}, snk: []}", True),
         ("books: 1", False),
         ("source: {}", False),
         ("source: {}\nbooks: {}", False),
-        ("work: s3://a\nbatch_predict: {}\nsink: {}", False),
+        ("work_prefix: s3://a\nbatch_predict: {}\nsink: {}", False),
         ("{}", False),
-        ("source: {uri: s3://a}\nwork: s3://b\nbatch_predict: {}\ningest: {}", False),
-        ("books: {source: {}, sink: []}\nwork: s3://a", True),
+        ("source: {uri: s3://a}\nwork_prefix: s3://b\nbatch_predict: {}\ningest: {}", False),
+        ("books: {source: {}, sink: []}\nwork_prefix: s3://a", True),
         ("[a", False),
         ("- a", False),
         ("", False),

@@ -167,9 +167,9 @@ def test_what_fails_after_it_was_asked_again_is_not_done(work_items: Units, inde
     (work_item,) = work_items.work_items()
     with pytest.raises(RetriableError):
         work_items.ingest(away).run(work_item)
-    manifest, work = manifest_of(work_items, work_item), work_items.compiled().layout
-    assert len(account_of(work_items.lab.objects, work, manifest, sinks=1).undone) == 1
-    assert delete_read(work_items.lab.objects, work, manifest) == 0
+    manifest, work_prefix = manifest_of(work_items, work_item), work_items.compiled().layout
+    assert len(account_of(work_items.lab.objects, work_prefix, manifest, sinks=1).undone) == 1
+    assert delete_read(work_items.lab.objects, work_prefix, manifest) == 0
     assert work_items.lab.objects.head(uri) is not None
     assert [report.counts.indexed for report in work_items.run()] == [1]
 

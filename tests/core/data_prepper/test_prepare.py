@@ -21,7 +21,7 @@ from opensearch_batch.services.sagemaker import SageMakerAdapter
 
 PIPELINE = """
 extension:
-  opensearch_batch: {{work: s3://{bucket}/work}}
+  opensearch_batch: {{work_prefix: s3://{bucket}/work}}
 {name}:
   source:
     s3:
@@ -149,9 +149,9 @@ def test_a_job_that_ended_badly_is_not_asked_for_again_by_itself(scans: Scans) -
 def test_outputs_are_left_alone_until_their_job_has_ended_well(scans: Scans) -> None:
     """Those of its own jobs a pipeline brings in with the job; those of others when they are complete."""
     scans.put("out/job-1/a.out", "out/job-2/deep/b.out", "out/free.out")
-    work = scans.scan().plan(writes=False) and CompiledPipeline.load(scans.folder / "books.yaml", "books").layout
+    work_prefix = scans.scan().plan(writes=False) and CompiledPipeline.load(scans.folder / "books.yaml", "books").layout
     folders = {name: f"s3://{scans.bucket}/work/jobs/{name}" for name in ("own", "other")}
-    ScanStateFile(scans.store, work).note_writer(f"s3://{scans.bucket}/out/job-1/", folders["own"])
+    ScanStateFile(scans.store, work_prefix).note_writer(f"s3://{scans.bucket}/out/job-1/", folders["own"])
     scans.scan(name="others")
     others = CompiledPipeline.load(scans.folder / "books.yaml", "others").layout
     ScanStateFile(scans.store, others).note_writer(f"s3://{scans.bucket}/out/job-2/", folders["other"])
@@ -189,7 +189,7 @@ def test_a_dry_run_takes_nothing(scans: Scans) -> None:
     scans.put("in/a.json")
     (work_item,), _ = scans.scan().plan(writes=False)
     assert scans.scan().plan()[0] == [work_item]
-    work = CompiledPipeline.load(scans.folder / "books.yaml", "books").layout
-    ScanStateFile(scans.store, work).note_done(work_item, Done(work_item.at, "now", "run"))
+    work_prefix = CompiledPipeline.load(scans.folder / "books.yaml", "books").layout
+    ScanStateFile(scans.store, work_prefix).note_done(work_item, Done(work_item.at, "now", "run"))
     assert scans.scan(run="next").plan()[0] == []
     assert scans.scan(run="forced").plan(force=True)[0] == [work_item]

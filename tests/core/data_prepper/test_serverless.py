@@ -51,7 +51,7 @@ class Collection:
             self.files,
             self._scripted.cluster,
             request=maker.request,
-            locations=Locations.of("work", "work/place"),
+            locations=Locations.of("work_prefix", "work/place"),
             maker=maker,
         )
         return ingest.run([Source("rows", work_item.objects)])

@@ -31,7 +31,7 @@ class Units:
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab, self.bucket, self._path = lab, lab.new_bucket(), folder / "books.yaml"
-        self.work = f"s3://{lab.new_bucket()}"
+        self.work_prefix = f"s3://{lab.new_bucket()}"
         self.runs, self.later = 0, timedelta()
 
     def write(
@@ -51,7 +51,7 @@ class Units:
         self._path.write_text(
             f"""
 extension:
-  opensearch_batch: {{work: {self.work}}}
+  opensearch_batch: {{work_prefix: {self.work_prefix}}}
 books:
   source:
     s3:

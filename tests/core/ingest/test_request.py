@@ -292,7 +292,7 @@ def test_what_a_request_leaves_out_is_as_documented() -> None:
     assert (ingest.op_type, ingest.on_missing, ingest.on_unmatched) == ("index", {"*": "null"}, "index_partial")
     assert (ingest.max_body_bytes, ingest.max_in_flight, ingest.compress) == (2_000_000, 8, False)
     assert (ingest.ingest_pipeline, ingest.routing, ingest.index_body, ingest.load) == (None, None, None, None)
-    assert (batch.type, batch.credential, batch.dead_letters, batch.work) == ("s3", None, None, None)
+    assert (batch.type, batch.credential, batch.dead_letters, batch.work_prefix) == ("s3", None, None, None)
 
 
 def test_every_member_arrives() -> None:
@@ -312,14 +312,14 @@ def test_every_member_arrives() -> None:
         "load": {"refresh_interval": "-1", "number_of_replicas": 0},
         "credential": {"openAI_key": "k"},
         "dead_letters": "s3://bucket/dead/",
-        "work": "s3://bucket/work",
+        "work_prefix": "s3://bucket/work",
     }
     batch = parse_request({**REQUEST, **beyond, **rest})
     assert {name: getattr(batch.ingest, name) for name in beyond} == beyond
     assert batch.ingest.on_missing == rest["on_missing"]
     assert batch.ingest.load == LoadSettings("-1", 0)
     assert batch.credential == Credential(openai_key="k")
-    assert (batch.dead_letters, batch.work) == ("s3://bucket/dead/", "s3://bucket/work")
+    assert (batch.dead_letters, batch.work_prefix) == ("s3://bucket/dead/", "s3://bucket/work")
 
 
 @pytest.mark.parametrize(

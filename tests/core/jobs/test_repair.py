@@ -27,7 +27,7 @@ class Jobs:
 
     def __init__(self, store: S3Objects, bucket: str, name: str, answers: Answers) -> None:
         self.store, self.name = store, name
-        self.work = Layout(f"s3://{bucket}/kept", "p")
+        self.work_prefix = Layout(f"s3://{bucket}/kept", "p")
         self.rows = OutputRows(store, adapter_of(name), answers)
         self.holds_record = answers == "beside_record"
         self.shard = Shard("0000", f"s3://{bucket}/kept/jobs/k/input.jsonl", "k", RECORDS, 1)
@@ -37,7 +37,7 @@ class Jobs:
     def answer(self, rows: Iterable[bytes], positions: list[int] | None = None) -> Answered:
         """Write a job's output."""
         self._written += 1
-        uri = f"{self.work.job('k')}/output/{self._written}/out"
+        uri = f"{self.work_prefix.job('k')}/output/{self._written}/out"
         self.store.write(uri, b"\n".join(rows))
         return Answered([uri], positions)
 
@@ -126,7 +126,9 @@ def test_a_row_that_holds_its_record_is_placed_by_its_line(store: S3Objects, buc
 def test_a_smaller_job_has_the_lines_of_the_failed_records(jobs: Jobs) -> None:
     """Named by its content: the same failures make the same job, which is then paid for."""
     made = [
-        repair_shard(jobs.store, jobs.work, jobs.shard, Failed([1, 5]), job_key=lambda digest: digest[:8], number=1)
+        repair_shard(
+            jobs.store, jobs.work_prefix, jobs.shard, Failed([1, 5]), job_key=lambda digest: digest[:8], number=1
+        )
         for _ in range(2)
     ]
     assert made[0] == made[1]
@@ -140,14 +142,14 @@ def test_a_smaller_job_has_the_lines_of_the_failed_records(jobs: Jobs) -> None:
 def test_an_input_that_changed_is_not_asked_again(jobs: Jobs, positions: list[int]) -> None:
     """Its lines are no longer the records that failed."""
     with pytest.raises(OutputUnusable, match="its 6 lines are not the 6 that were prepared"):
-        repair_shard(jobs.store, jobs.work, jobs.shard, Failed(positions), job_key=str, number=1)
+        repair_shard(jobs.store, jobs.work_prefix, jobs.shard, Failed(positions), job_key=str, number=1)
 
 
 def test_a_users_own_input_that_changed_is_not_asked_again(jobs: Jobs) -> None:
     """It may have as many lines as before."""
     shard = msgspec.structs.replace(jobs.shard, etag="of-another-version")
     with pytest.raises(FatalError, match=r"input\.jsonl changed .*run again"):
-        repair_shard(jobs.store, jobs.work, shard, Failed([1]), job_key=str, number=1)
+        repair_shard(jobs.store, jobs.work_prefix, shard, Failed([1]), job_key=str, number=1)
 
 
 def test_an_output_that_is_gone_is_named(jobs: Jobs) -> None:
@@ -160,4 +162,4 @@ def test_without_a_repair_the_jobs_own_outputs_count(jobs: Jobs) -> None:
     """And an account that is gone is an error, not a smaller answer."""
     assert answers_of(jobs.store, None, Answered(["a", "b"])) == [Answered(["a", "b"])]
     with pytest.raises(OutputUnusable, match=r"account\.json: the account of repair is gone; clear repair"):
-        answers_of(jobs.store, f"{jobs.work.root}/account.json", Answered(["a"]))
+        answers_of(jobs.store, f"{jobs.work_prefix.root}/account.json", Answered(["a"]))

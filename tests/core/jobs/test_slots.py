@@ -30,25 +30,25 @@ class Work:
 
 
 @pytest.fixture
-def work(store: S3Objects, bucket: str) -> Work:
+def work_prefix(store: S3Objects, bucket: str) -> Work:
     """Slots on a real store."""
     return Work(store, bucket)
 
 
-def test_so_many_jobs_have_a_slot_and_no_more(work: Work) -> None:
+def test_so_many_jobs_have_a_slot_and_no_more(work_prefix: Work) -> None:
     """A job that has one finds it again."""
-    work.known = dict.fromkeys("abc", True)
-    assert [work.slots().take(name) for name in "abcab"] == [True, True, False, True, True]
+    work_prefix.known = dict.fromkeys("abc", True)
+    assert [work_prefix.slots().take(name) for name in "abcab"] == [True, True, False, True, True]
 
 
-def test_of_racing_jobs_as_many_win_as_there_are_slots(work: Work) -> None:
+def test_of_racing_jobs_as_many_win_as_there_are_slots(work_prefix: Work) -> None:
     """However many try at once."""
     names = [f"job-{n}" for n in range(8)]
-    work.known = dict.fromkeys(names, True)
+    work_prefix.known = dict.fromkeys(names, True)
     won: list[str] = []
 
     def race(name: str) -> None:
-        if work.slots(3).take(name):
+        if work_prefix.slots(3).take(name):
             won.append(name)
 
     threads = [threading.Thread(target=race, args=(name,)) for name in names]
@@ -59,27 +59,27 @@ def test_of_racing_jobs_as_many_win_as_there_are_slots(work: Work) -> None:
     assert len(won) == 3
 
 
-def test_a_slot_of_an_ended_job_is_taken_over(work: Work) -> None:
+def test_a_slot_of_an_ended_job_is_taken_over(work_prefix: Work) -> None:
     """Nobody has to give it back: a killed run frees its slots by its jobs' ends."""
-    work.known = {"a": True, "b": True}
-    assert [work.slots().take(name) for name in "ab"] == [True, True]
-    work.known["a"] = False
-    assert [work.slots().take(name) for name in "cd"] == [True, False]
+    work_prefix.known = {"a": True, "b": True}
+    assert [work_prefix.slots().take(name) for name in "ab"] == [True, True]
+    work_prefix.known["a"] = False
+    assert [work_prefix.slots().take(name) for name in "cd"] == [True, False]
 
 
-def test_a_holder_that_never_submitted_loses_its_slot_after_a_while(work: Work) -> None:
+def test_a_holder_that_never_submitted_loses_its_slot_after_a_while(work_prefix: Work) -> None:
     """It may be uploading; a dead one is not waited for without end."""
-    assert work.slots(1).take("a")
-    work.now += GRACE_S - 1
-    assert not work.slots(1).take("b")
-    work.now += 1
-    assert work.slots(1).take("b")
+    assert work_prefix.slots(1).take("a")
+    work_prefix.now += GRACE_S - 1
+    assert not work_prefix.slots(1).take("b")
+    work_prefix.now += 1
+    assert work_prefix.slots(1).take("b")
 
 
-def test_a_slot_given_back_is_free_at_once(work: Work) -> None:
+def test_a_slot_given_back_is_free_at_once(work_prefix: Work) -> None:
     """Giving back what one does not hold does nothing."""
-    work.known = {"a": True}
-    slots = work.slots(1)
+    work_prefix.known = {"a": True}
+    slots = work_prefix.slots(1)
     assert slots.take("a")
     slots.give_back("b")
     assert not slots.take("b")
@@ -87,10 +87,10 @@ def test_a_slot_given_back_is_free_at_once(work: Work) -> None:
     assert slots.take("b")
 
 
-def test_a_slot_that_is_found_again_is_held_anew(work: Work) -> None:
+def test_a_slot_that_is_found_again_is_held_anew(work_prefix: Work) -> None:
     """Its holder is about to submit, so nobody takes it over."""
-    assert work.slots(1).take("a")
-    work.now += GRACE_S - 1
-    assert work.slots(1).take("a")
-    work.now += 2
-    assert not work.slots(1).take("b")
+    assert work_prefix.slots(1).take("a")
+    work_prefix.now += GRACE_S - 1
+    assert work_prefix.slots(1).take("a")
+    work_prefix.now += 2
+    assert not work_prefix.slots(1).take("b")

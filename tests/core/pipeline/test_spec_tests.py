@@ -48,7 +48,7 @@ def write(folder: Path, service: str = "sagemaker", *tests: dict[str, Any], **pa
     spec: dict[str, Any] = {
         "source": {"uri": "s3://documents/in/"},
         "id": "$.id",
-        "work": "s3://work",
+        "work_prefix": "s3://work",
         "batch_predict": {"service": service, "connector": service, "values": VALUES[service], "input": "$.text"},
         "ingest": {
             "index": "cats",

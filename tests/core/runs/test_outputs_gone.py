@@ -50,14 +50,14 @@ class Jobs:
 
     def __init__(self, folder: Path) -> None:
         self.objects = LocalFiles(folder)
-        self.work = Layout("s3://work", "p")
-        self.shard = Shard("0000", f"{self.work.job('a')}/input.jsonl", "a", 2, 1)
+        self.work_prefix = Layout("s3://work", "p")
+        self.shard = Shard("0000", f"{self.work_prefix.job('a')}/input.jsonl", "a", 2, 1)
         error = {"id": 1, "SageMakerInferenceError": "busy"}
         self.own = self._job("a", [{"id": 0, "SageMakerOutput": [1]}, error], None)
         self.repair = self._job("b", [{"id": 1, "SageMakerOutput": [2]}], [1])
 
     def _job(self, key: str, rows: list[dict[str, Any]], positions: list[int] | None) -> Answered:
-        folder = self.work.job(key)
+        folder = self.work_prefix.job(key)
         output = f"{folder}/output/1/input.jsonl.out"
         record = JobRecord(key, "n", "sagemaker", "m", "in", f"{folder}/output/1/", 0.0, ml_task_id=key)
         JobRecords(self.objects, folder).write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
@@ -71,7 +71,7 @@ class Jobs:
             ShardIngest(
                 self.objects,
                 cast("Cluster", OneIndex()),
-                layout=self.work,
+                layout=self.work_prefix,
                 manifest=Manifest("p", "r", "s3://d/", "sagemaker", "m", PrepareCounts(2, 2), prepared),
                 adapter=SAGEMAKER,
                 answers="beside_record",
@@ -85,7 +85,13 @@ class Jobs:
         """Return what repair says the jobs answered; it submits nothing."""
         parameters = SAGEMAKER.example_parameters
         repair = Repair(
-            self.objects, self.work, self.shard, adapter=SAGEMAKER, parameters=parameters, inputs=[], rounds=rounds
+            self.objects,
+            self.work_prefix,
+            self.shard,
+            adapter=SAGEMAKER,
+            parameters=parameters,
+            inputs=[],
+            rounds=rounds,
         )
         found = repair.run(self.own, lambda smaller: smaller)
         assert isinstance(found, RepairAccount)

@@ -33,13 +33,13 @@ class Runs:
         self.objects = LocalFiles(folder)
         self.unstaged: list[str] = []
 
-    def work(self, pipeline: str) -> Layout:
+    def work_prefix(self, pipeline: str) -> Layout:
         """Return a pipeline's locations."""
         return Layout("s3://work", pipeline)
 
     def job(self, key: str) -> Answered:
         """Make a job that was paid for, with its files."""
-        folder = self.work("p").job(key)
+        folder = self.work_prefix("p").job(key)
         for name in ("input.jsonl", "source-1.jsonl", "output/1/input.jsonl.out"):
             self.objects.write(f"{folder}/{name}", b'{"custom_id":"r0000000000"}\n')
         record = JobRecord(
@@ -59,19 +59,19 @@ class Runs:
 
     def use(self, pipeline: str, run: str, answered: list[Answered], *, at: float, for_ever: bool = False) -> Manifest:
         """Let a successful run use a shard's jobs."""
-        work, shard = self.work(pipeline), Shard("0000", f"{answered[0].job}/input.jsonl", "k", 1, 28)
+        work_prefix, shard = self.work_prefix(pipeline), Shard("0000", f"{answered[0].job}/input.jsonl", "k", 1, 28)
         prepared = PreparedShard(shard, [SourceRange("s3://d/a", 1, 1)])
         manifest = Manifest(pipeline, run, "s3://d/", "openai", "m", PrepareCounts(1, 1), [prepared])
         rows = OutputRows(self.objects, OPENAI, "by_id")
-        save(self.objects, work.used(run, shard.id), rows.used(answered))
-        note_use(self.objects, work, manifest, now=at, for_ever=for_ever)
+        save(self.objects, work_prefix.used(run, shard.id), rows.used(answered))
+        note_use(self.objects, work_prefix, manifest, now=at, for_ever=for_ever)
         return manifest
 
     def clean(self, pipeline: str, *, now: float) -> int:
         """Remove what is too old."""
         return clean_up(
             self.objects,
-            self.work(pipeline),
+            self.work_prefix(pipeline),
             keep_s=KEEP_S,
             now=now,
             unstage=lambda record: self.unstaged.append(record.staged["f"]),
@@ -79,7 +79,7 @@ class Runs:
 
     def names(self, key: str) -> set[str]:
         """Return what lies in a job's folder."""
-        folder = f"{self.work('p').job(key)}/"
+        folder = f"{self.work_prefix('p').job(key)}/"
         return {item.uri.removeprefix(folder) for item in self.objects.list(folder)}
 
 
@@ -129,7 +129,7 @@ def test_what_a_run_has_taken_stays_until_it_had_its_time(runs: Runs) -> None:
     runs.use("p", "r", [runs.job("a"), runs.job("b")], at=NOW)
     runs.use("p", "r2", [runs.job("c")], at=NOW)
     taken_at = NOW + KEEP_S + DAY_S
-    note_taken(runs.objects, runs.work("p").job("b"), now=taken_at)
+    note_taken(runs.objects, runs.work_prefix("p").job("b"), now=taken_at)
     assert runs.clean("p", now=taken_at + 1) == 1
     assert (runs.names("a"), runs.names("b")) == (WHOLE, WHOLE | {"taken.json"})
     assert runs.names("c") == LEFT
@@ -145,7 +145,7 @@ def test_what_a_run_took_and_used_goes_by_its_own_note(runs: Runs) -> None:
     note_taken(runs.objects, answered.job, now=NOW + KEEP_S)
     runs.use("p", "r2", [answered], at=NOW + KEEP_S + DAY_S)
     assert runs.clean("p", now=NOW + KEEP_S + DAY_S) == 0
-    assert len(list(runs.objects.list(runs.work("p").retention()))) == 1
+    assert len(list(runs.objects.list(runs.work_prefix("p").retention()))) == 1
     assert runs.clean("p", now=NOW + 2 * KEEP_S + 2 * DAY_S) == 1
 
 
@@ -184,13 +184,13 @@ def test_a_cleaning_that_was_killed_goes_on(runs: Runs) -> None:
             raise killed
 
     with pytest.raises(RuntimeError):
-        clean_up(runs.objects, runs.work("p"), keep_s=KEEP_S, now=NOW + KEEP_S + 1, unstage=dies)
-    removed = load_removed(runs.objects, runs.work("p").job("a"))
+        clean_up(runs.objects, runs.work_prefix("p"), keep_s=KEEP_S, now=NOW + KEEP_S + 1, unstage=dies)
+    removed = load_removed(runs.objects, runs.work_prefix("p").job("a"))
     assert removed is not None
     assert len(removed.used.outputs) == 2
     assert runs.clean("p", now=NOW + KEEP_S + 1) == 2
     assert runs.names("b") == LEFT - {"removed.json"}
-    again = load_removed(runs.objects, runs.work("p").job("a"))
+    again = load_removed(runs.objects, runs.work_prefix("p").job("a"))
     assert again is not None
     assert again.used == removed.used
 
@@ -234,7 +234,7 @@ def test_repair_finds_its_rounds_again_when_the_rows_are_gone(runs: Runs) -> Non
     shard = Shard("0000", "s3://work/jobs/a/input.jsonl", "a", 1, 28)
     parameters = OPENAI.example_parameters
     repair = Repair(
-        runs.objects, runs.work("p"), shard, adapter=OPENAI, parameters=parameters, inputs=["$.t"], rounds=2
+        runs.objects, runs.work_prefix("p"), shard, adapter=OPENAI, parameters=parameters, inputs=["$.t"], rounds=2
     )
     found = repair.run(answered[0], lambda smaller: smaller)
     assert isinstance(found, RepairAccount)

@@ -42,11 +42,11 @@ class Lake:
         self, name: str = "sagemaker", *, limits: ShardLimits = LIMITS, fast: bool = True, at_most: int | None = None
     ) -> list[PreparedShard]:
         """Cut everything for a service."""
-        adapter, work = adapter_of(name), Layout("s3://work", "p")
+        adapter, work_prefix = adapter_of(name), Layout("s3://work", "p")
         with DeadLetters(self.objects, "s3://work/dead/") as dead:
             stage = Prepare(
                 self.objects,
-                work,
+                work_prefix,
                 limits=limits,
                 request_line=adapter.request_line(adapter.example_parameters, ["$.text"]),
                 form=adapter.line_form(adapter.example_parameters, ["$.text"]) if fast else None,
@@ -54,7 +54,7 @@ class Lake:
                 job_key=lambda digest: digest[:16],
                 dead=dead,
             )
-            return stage.run(find_documents(self.objects, work, "s3://lake/"), at_most=at_most)[0]
+            return stage.run(find_documents(self.objects, work_prefix, "s3://lake/"), at_most=at_most)[0]
 
 
 @pytest.fixture

@@ -40,18 +40,18 @@ def prepare(
     keeps_records: bool = False,
 ) -> tuple[list[PreparedShard], PrepareCounts]:
     """Run prepare over a bucket."""
-    work = Layout(f"s3://{bucket}/kept", "p")
-    with DeadLetters(store, work.dead_letters("run", "prepare")) as dead:
+    work_prefix = Layout(f"s3://{bucket}/kept", "p")
+    with DeadLetters(store, work_prefix.dead_letters("run", "prepare")) as dead:
         stage = Prepare(
             store,
-            work,
+            work_prefix,
             limits=limits,
             request_line=line,
             keeps_records=keeps_records,
             job_key=lambda d: d[:8],
             dead=dead,
         )
-        return stage.run(find_documents(store, work, f"s3://{bucket}/{source}"))
+        return stage.run(find_documents(store, work_prefix, f"s3://{bucket}/{source}"))
 
 
 def put(store: S3Objects, bucket: str, name: str, *lines: bytes) -> None:

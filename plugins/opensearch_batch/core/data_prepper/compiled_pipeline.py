@@ -83,7 +83,7 @@ class CompiledPipeline:
     @property
     def layout(self) -> Layout:
         """Where our own files lie: where the file says, else beside the jobs' outputs, else beside the data."""
-        said = self.file.own.work
+        said = self.file.own.work_prefix
         if said is None:
             bucket = split_uri(self.ml.output_path)[0] if self.ml else self.source.buckets[0].name
             said = f"s3://{bucket}/{OWN_FOLDER}"

@@ -62,14 +62,14 @@ class IngestReport(msgspec.Struct, frozen=True):
 class Locations(msgspec.Struct, frozen=True):
     """Where an ingest keeps its own files: progress and dead letters of one place, load settings of all."""
 
-    work: str
+    work_prefix: str
     place: str
     dead_letters: str
 
     @classmethod
-    def of(cls, work: str, place: str, dead_letters: str | None = None) -> Locations:
+    def of(cls, work_prefix: str, place: str, dead_letters: str | None = None) -> Locations:
         """Name them below a work prefix."""
-        return cls(work.rstrip("/"), place.rstrip("/"), dead_letters or f"{place.rstrip('/')}/dead_letters/")
+        return cls(work_prefix.rstrip("/"), place.rstrip("/"), dead_letters or f"{place.rstrip('/')}/dead_letters/")
 
 
 class Ingest:
@@ -177,7 +177,7 @@ class Ingest:
                 self._cluster,
                 index,
                 self._request.load,
-                folder=self._locations.work,
+                folder=self._locations.work_prefix,
                 place=self._locations.place,
                 attempt=account.attempt,
             ):
@@ -301,7 +301,7 @@ def ingest_request(
     objects: Objects,
     cluster: Cluster,
     *,
-    work: str,
+    work_prefix: str,
     row_errors: RowErrors = NO_ERRORS,
     force: bool = False,
     memory_bytes: int = MEMORY_BYTES,
@@ -314,7 +314,7 @@ def ingest_request(
         batch: the request.
         objects: where its sources lie, and its work prefix.
         cluster: where its index is.
-        work: where progress and dead letters go, beside which nothing else should lie.
+        work_prefix: where progress and dead letters go, beside which nothing else should lie.
         row_errors: as in `Documents`.
         force: write everything again, whatever was done before.
         memory_bytes: how much may wait in memory for its partners in other sources.
@@ -328,13 +328,13 @@ def ingest_request(
     """
     sources = find_sources(batch, objects)
     name = digest(batch.ingest.index, *batch.sources)
-    place = f"{work.rstrip('/')}/{name}"
+    place = f"{work_prefix.rstrip('/')}/{name}"
     ingest = Ingest(
         objects,
         cluster,
         request=batch.ingest,
         # Requests may share a place for dead letters; each clears only its own.
-        locations=Locations.of(work, place, batch.dead_letters and f"{batch.dead_letters.rstrip('/')}/{name}/"),
+        locations=Locations.of(work_prefix, place, batch.dead_letters and f"{batch.dead_letters.rstrip('/')}/{name}/"),
         row_errors=row_errors,
         memory_bytes=memory_bytes,
         folder=folder,

@@ -1,7 +1,7 @@
 """A `_batch_ingestion` request is read as documented, and refused whole before anything is read or written.
 
 Every mistake names its place in the request and how to mend it. Beyond the document: `op_type`, `on_missing`,
-`on_unmatched`, `index_body`, `ingest_pipeline`, `routing`, `load`, `dead_letters`, `work` and the writer's sizes.
+`on_unmatched`, `index_body`, `ingest_pipeline`, `routing`, `load`, `dead_letters`, `work_prefix` and bulk sizes.
 Source: OpenSearch documentation, "Asynchronous batch ingestion".
 """
 
@@ -96,7 +96,7 @@ class BatchIngestion(msgspec.Struct, frozen=True):
     sources: list[str]
     credential: Credential | None = None
     dead_letters: str | None = None
-    work: str | None = None
+    work_prefix: str | None = None
 
 
 class _DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,7 +120,7 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     index_body: dict[str, Any] | None = None
     load: LoadSettings | None = None
     dead_letters: str | None = None
-    work: str | None = None
+    work_prefix: str | None = None
     max_body_bytes: _Positive = MAX_BODY_BYTES
     max_in_flight: _Positive = MAX_IN_FLIGHT
     compress: bool = False
@@ -208,7 +208,7 @@ def parse_request(content: bytes | Mapping[str, Any], place: str = "request") ->
     except ConfigError as error:
         raise ConfigError(f"{place}: on_missing.{error}") from error
     credential = body.credential and _as_documented(body.credential)
-    return BatchIngestion(ingest, kind, body.data_source.source, credential, body.dead_letters, body.work)
+    return BatchIngestion(ingest, kind, body.data_source.source, credential, body.dead_letters, body.work_prefix)
 
 
 def check_on_missing(missing: Iterable[str], fields: Sequence[str]) -> None:

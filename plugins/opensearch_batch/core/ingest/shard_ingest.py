@@ -47,7 +47,7 @@ class ShardIngest:
         request: what to put where, its paths those of `over_sources`; a mapped vector that a row lacks is a dead letter
             unless `on_missing` says else, and a record without an answer is one unless `on_unmatched` says else. Of
             processors, only an error in place of a prediction is one.
-        dead_letters: a prefix for them; below `work` if None.
+        dead_letters: a prefix for them; below `work_prefix` if None.
     """
 
     def __init__(

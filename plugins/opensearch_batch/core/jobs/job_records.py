@@ -1,7 +1,7 @@
 """A batch job is paid once per shard content unless a person asks for another.
 
 The job key is made of what decides the predictions and of nothing else, so a second run, a backfill, a changed field
-map or a retry finds the job that is already paid for. Its one record, ``<work>/jobs/<job_key>/job.json``, goes
+map or a retry finds the job that is already paid for. Its one record, ``<work_prefix>/jobs/<job_key>/job.json``, goes
 through three statuses by conditional writes, so of two attempts one wins and the other reattaches:
 
     intent      written before the paid call; alone it means: somebody may have submitted

@@ -1,7 +1,7 @@
 """At most so many jobs are in flight, across runs and restarts: a job needs a slot before it is submitted.
 
-Slots are objects below ``<work>/<pipeline>/slots/<service and model>/``, taken by conditional writes. A slot whose
-holder is no longer at work is taken over, so nothing has to be told when a process or a run dies.
+Slots are objects below ``<work_prefix>/<pipeline>/slots/<service and model>/``, taken by conditional writes. A slot
+whose holder is no longer at work is taken over, so nothing has to be told when a process or a run dies.
 """
 
 from __future__ import annotations

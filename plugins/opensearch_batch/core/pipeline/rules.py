@@ -35,7 +35,7 @@ def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[tuple[Keys, Cal
     """Yield each check with the key that its error is about."""
     yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
     yield ("schedule",), lambda: _check_schedule(spec)
-    yield ("work",), lambda: split_uri(spec.work)
+    yield ("work_prefix",), lambda: split_uri(spec.work_prefix)
     if spec.id is not None:
         yield ("id",), lambda: _check_id(spec)
     yield ("batch_predict", "service"), lambda: adapter_of(spec.batch_predict.service)

@@ -243,7 +243,7 @@ class IngestSpec(SpecStruct, frozen=True):
     ] = None
     dead_letters: Annotated[
         Annotated[str, Meta(pattern=S3_PREFIX)] | None,
-        about("S3 prefix for dead letters. Default: below `work`.", "s3://dead-letters/passages/"),
+        about("S3 prefix for dead letters. Default: below `work_prefix`.", "s3://dead-letters/passages/"),
     ] = None
     max_body_bytes: Annotated[Count, about("Maximum bytes per bulk request.")] = MAX_BODY_BYTES
     max_in_flight: Annotated[Count, about("Maximum concurrent bulk requests.")] = MAX_IN_FLIGHT
@@ -297,7 +297,7 @@ class SpecTest(SpecStruct, frozen=True):
 
 
 class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
-    """A pipeline: `source` -> `batch_predict` -> `ingest`; its own files are stored below `work`."""
+    """A pipeline: `source` -> `batch_predict` -> `ingest`; its own files are stored below `work_prefix`."""
 
     description: Annotated[str, about("Shown in Airflow's UI.", "Passages with their vectors, every night.")] = ""
     schedule: Annotated[
@@ -313,7 +313,7 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
             "$.id",
         ),
     ] = None
-    work: Annotated[
+    work_prefix: Annotated[
         Annotated[str, Meta(pattern=S3_PREFIX)],
         about("S3 prefix for shards, jobs, outputs, reports and dead letters.", "s3://my-work-bucket"),
     ]

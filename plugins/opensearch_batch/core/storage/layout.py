@@ -12,9 +12,9 @@ from opensearch_batch.core.types.manifest import SourceRange
 class Layout:
     """Names every location below the work prefix of one pipeline."""
 
-    def __init__(self, work: str, pipeline: str) -> None:
-        split_uri(work)
-        self.root = work.rstrip("/")
+    def __init__(self, work_prefix: str, pipeline: str) -> None:
+        split_uri(work_prefix)
+        self.root = work_prefix.rstrip("/")
         self.pipeline = pipeline
 
     def job(self, job_key: str) -> str:

@@ -1,8 +1,8 @@
 """The account of a run: what was read, where it lies, what became of it. Counts reconcile or the run fails.
 
-A run's files lie below ``<work>/<pipeline>/<run_key>/``: `manifest.json` (by prepare), ``ingest/<shard>.json`` (by
-ingest) and ``dead_letters/``. What is shared between runs lies below ``<work>/jobs/`` (see `core.job`) and
-``<work>/<pipeline>/ingested/`` and ``places/``.
+Files of a run are below ``<work_prefix>/<pipeline>/<run_key>/``: `manifest.json` (by prepare), ``ingest/<shard>.json``
+(by ingest) and ``dead_letters/``. What is shared between runs lies below ``<work_prefix>/jobs/`` (see `core.job`) and
+``<work_prefix>/<pipeline>/ingested/`` and ``places/``.
 """
 
 from __future__ import annotations

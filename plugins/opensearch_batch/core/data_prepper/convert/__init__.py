@@ -76,7 +76,7 @@ class _Conversion:
                 "schedule": self._schedule(),
                 "source": self._source(),
                 "id": path_of(self._sink.document_id),
-                "work": self._compiled.layout.root,
+                "work_prefix": self._compiled.layout.root,
                 "batch_predict": self._batch_predict(),
                 "ingest": self._ingest(),
                 "connections": connections_of(self._compiled),

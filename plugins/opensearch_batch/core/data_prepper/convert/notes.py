@@ -147,7 +147,7 @@ class ConversionNotes:
             ),
         )
         yield (
-            ("work",),
+            ("work_prefix",),
             (
                 f"Our own files, and the jobs' outputs, which the original writes to {self._ml.output_path}. An output "
                 "is read when its job has ended, and nothing else that lies there: no half, no row of another job."

@@ -25,7 +25,7 @@ class OwnConnections(Options, frozen=True, kw_only=True):
 class OwnOptions(Options, frozen=True, kw_only=True):
     """Our own settings; all are optional."""
 
-    work: (
+    work_prefix: (
         Annotated[str, Meta(pattern=S3_PREFIX), about("The S3 prefix of our own files.", "s3://my-work-bucket")] | None
     ) = None
     connections: OwnConnections = OwnConnections()

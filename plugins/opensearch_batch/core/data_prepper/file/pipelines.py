@@ -41,7 +41,7 @@ _VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
 _MAJOR, _MINOR = 2, 17
 # Top-level keys of our own pipeline files, and the required ones.
 _OURS = frozenset(field.name for field in msgspec.structs.fields(PipelineSpec))
-_OUR_FILE = frozenset({"work", "batch_predict", "ingest"})
+_OUR_FILE = frozenset({"work_prefix", "batch_predict", "ingest"})
 _ENDS = frozenset({"source", "sink"})
 _PARTS = _ENDS | {"processor", "route", "routes"}
 _ONCE = {
