@@ -254,10 +254,12 @@ class Connections(SpecStruct, frozen=True):
     """IDs of Airflow connections."""
 
     opensearch: Annotated[str, about("The OpenSearch cluster.")] = "opensearch_default"
-    aws: Annotated[str, about("S3, SageMaker and Bedrock.")] = "aws_default"
+    aws: Annotated[str, about("S3, and the AI services of AWS.")] = "aws_default"
     ai: Annotated[
         str | None,
-        about("API key of OpenAI or Cohere. Default: `openai_default` or `cohere_default`.", "openai_default"),
+        about(
+            "API key of an AI service that has one. Default: that of the service, `cohere_default`.", "openai_default"
+        ),
     ] = None
 
 

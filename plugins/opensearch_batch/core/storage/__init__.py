@@ -1,1 +1,1 @@
-"""Where data lie: S3, this machine, OpenAI, Cohere; plain or compressed, each store by its kind of URI."""
+"""Stores of objects, plain or compressed: S3, files of this machine, and others by the scheme of the URI."""

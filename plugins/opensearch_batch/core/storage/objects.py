@@ -1,6 +1,6 @@
 """Where data lie, by URI. A write that must happen once is a conditional write; nobody checks first and writes later.
 
-`Objects` is what the stages need of a store; `s3`, `local_files` and `openai_files` are stores, `stores` chooses one.
+`Objects` is the interface of a store: `s3`, `local_files`, and those of AI services. `by_uri` chooses one by the URI.
 """
 
 from __future__ import annotations
