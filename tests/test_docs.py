@@ -112,6 +112,8 @@ def test_every_command_in_a_document_has_its_options() -> None:
             assert name in helps, (document, name)
             for option in re.findall(r"--[a-z0-9-]+", arguments):
                 assert option in helps[name], (document, name, option)
+        for option in re.findall(r"`(--[a-z][a-z0-9-]*)", document.read_text()):
+            assert any(option in text for text in helps.values()), (document, option)
         for name in re.findall(r"python -m benchmarks (\w+)", document.read_text()):
             assert f'NAME = "{name}"' in code(), (document, name)
 
