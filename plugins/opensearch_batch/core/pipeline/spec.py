@@ -258,7 +258,8 @@ class Connections(SpecStruct, frozen=True):
     ai: Annotated[
         str | None,
         about(
-            "API key of an AI service that has one. Default: that of the service, `cohere_default`.", "openai_default"
+            "API key of the AI service, if it has one. Default: `cohere_default` for `cohere`, and so on.",
+            "openai_default",
         ),
     ] = None
 
