@@ -114,7 +114,7 @@ def test_a_deadline_leaves_a_job_alone_that_others_wait_for(begin: Begin, lab: L
     """Only this wait ends; the record has no end."""
     wait = begin(seconds=60.0)
     other = Waiter("d", "another run", "poll", 0, wait.submitted.ml_task_id)
-    Waiters(lab.objects, wait.folder, clock=time.time).see(other)
+    Waiters(lab.objects, wait.folder, clock=time.time).register(other)
     assert wait.end(deadline_s=3.0) == (False, {})
     assert (wait.record().end, wait.job()["TransformJobStatus"]) == (None, "InProgress")
 

@@ -148,18 +148,18 @@ class JobHandle:
     def register_waiter(self, waiter: Waiter) -> None:
         """Register or refresh a waiter, so that other runs do not cancel the job."""
         try:
-            self._waiters().see(waiter)
+            self._waiters().register(waiter)
         except BatchError as error:
             log.warning("could not refresh the waiter heartbeat; another run may cancel this job: %s", error)
 
     def other_waiters(self, waiter: Waiter) -> list[Waiter]:
         """Remove a waiter; return those that remain."""
-        return self._waiters().left(waiter)
+        return self._waiters().remaining_without(waiter)
 
     def remove_waiter(self, waiter: Waiter) -> None:
         """Remove a waiter; if that fails, its registration expires."""
         try:
-            self._waiters().leave(waiter)
+            self._waiters().remove(waiter)
         except BatchError as error:
             log.warning("%s", error)
 
