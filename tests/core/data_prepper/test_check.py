@@ -90,7 +90,7 @@ def test_two_files_with_a_pipeline_of_one_name_are_a_mistake_of_the_second(books
     second.write_text(ROWS + SHORT.partition("# file\n")[2])
     one, two = check_pipelines([books, second], adapter_of)
     assert one.mistakes == []
-    assert two.mistakes == [f"{second}:9 books: {books} has a pipeline of this name; rename one"]
+    assert two.mistakes == [f"{second}:9 books: {books} has a pipeline with this name; rename one"]
     assert command("check", str(books.parent)).returncode == 2
 
 
@@ -100,9 +100,9 @@ def test_a_pipeline_file_of_ours_has_the_name_of_its_file(books: Path) -> None:
     books.write_text(SHORT.replace("books:", "passages:"))
     assert [checked.mistakes for checked in check_pipelines([ours, books], adapter_of)] == [
         [],
-        [f"{books}:3 passages: {ours} has a pipeline of this name; rename one"],
+        [f"{books}:3 passages: {ours} has a pipeline with this name; rename one"],
     ]
     assert check_pipelines([books, ours], adapter_of)[1].mistakes == [
-        f"{ours}:1 passages: {books} has a pipeline of this name; rename one"
+        f"{ours}:1 passages: {books} has a pipeline with this name; rename one"
     ]
     assert [checked.mistakes for checked in check_pipelines([ours, ours], adapter_of)] == [[], []]

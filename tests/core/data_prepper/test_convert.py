@@ -184,7 +184,7 @@ def test_each_sink_is_a_pipeline_and_the_job_is_theirs_together(tmp_path: Path) 
     specs = [spec_of(tmp_path, each) for each in (first, second)]
     assert len({(spec.work_prefix, spec.source.uri, spec.batch_predict.model_id) for spec in specs}) == 1
     assert specs[1].ingest.when == "not (/chapter != null and /title != null)"
-    assert "each is paid once" in " ".join(second.text.split("\n# "))
+    assert "each job is paid once" in " ".join(second.text.split("\n# "))
 
 
 def test_names_that_airflow_refuses_are_not_advised(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_options_are_kept_or_told(tmp_path: Path) -> None:
     assert "s3cr3t" not in each.text
     assert "--conn-login USER --conn-password PASSWORD" in each.text
     assert '#   {"mappings": {}}\n' in each.text
-    assert "number_of_shards: 2 belongs into that file" in each.text
+    assert "Put number_of_shards: 2 in that file" in each.text
 
 
 def test_two_roles_become_one_connection_that_is_told_to_need_both(tmp_path: Path) -> None:
@@ -256,62 +256,62 @@ def test_two_roles_become_one_connection_that_is_told_to_need_both(tmp_path: Pat
     role = "arn:aws:iam::123456789012:role/writer"
     (each,) = converted(tmp_path, changed(("          serverless: false\n", f"          sts_role_arn: {role}\n")))
     notes = " ".join(each.text.split("\n# "))
-    assert f"as two roles (arn:aws:iam::123456789012:role/Admin and {role})" in notes
-    assert "its role needs the rights of both" in notes
+    assert f"roles for model and index (arn:aws:iam::123456789012:role/Admin and {role})" in notes
+    assert "its role needs the permissions of both" in notes
     assert each.text.count("airflow connections add aws_opensearch ") == 1
 
 
 REFUSED = [
-    ([(SINK, "        index: a-${kind}\n")], "index: our pipelines write to one index"),
-    ([(SINK, "        index: a-%{yyyy}\n")], "index: our pipelines write to one index"),
-    ([(SINK, f"{SINK}        action: delete\n")], "action: our pipelines do not delete documents"),
-    ([(SINK, f"{SINK}        actions: [{{type: index}}]\n")], "actions: our pipelines do the same with each row"),
-    ([(SINK, f"{SINK}        include_keys: [a]\n")], "include_keys: what processors leave of a row"),
-    ([(SINK, f"{SINK}        exclude_keys: [a]\n")], "exclude_keys: what processors leave of a row"),
-    ([(SINK, f"{SINK}        document_root_key: a\n")], "document_root_key: what processors leave of a row"),
-    ([(SINK, f"{SINK}        tags_target_key: a\n")], "tags_target_key: what processors leave of a row"),
+    ([(SINK, "        index: a-${kind}\n")], "index: a pipeline file writes to one index"),
+    ([(SINK, "        index: a-%{yyyy}\n")], "index: a pipeline file writes to one index"),
+    ([(SINK, f"{SINK}        action: delete\n")], "action: a pipeline file does not delete documents"),
+    ([(SINK, f"{SINK}        actions: [{{type: index}}]\n")], "actions: a pipeline file has one action for all rows"),
+    ([(SINK, f"{SINK}        include_keys: [a]\n")], "include_keys: the document is the row after"),
+    ([(SINK, f"{SINK}        exclude_keys: [a]\n")], "exclude_keys: the document is the row after"),
+    ([(SINK, f"{SINK}        document_root_key: a\n")], "document_root_key: the document is the row after"),
+    ([(SINK, f"{SINK}        tags_target_key: a\n")], "tags_target_key: the document is the row after"),
     ([(SINK, f"{SINK}        document_id: a-${{id}}\n")], "document_id: 'a-${id}' is more than one key"),
     ([(SINK, f"{SINK}        routing: ${{length(/a)}}\n")], "routing: '${length(/a)}' is more than one key"),
     (
         [(SINK_ROUTES, "        routes: [one, two]\n"),
          (ROUTES, "  routes:\n    - one: /a == 1\n    - two: length(/b) == 1\n")],
-        "routes: the condition of two has no value for some rows",
+        "routes: the condition of two fails for some rows",
     ),
     (
         [("  sink:\n", f"  sink:\n{S3_SINK}")],
-        "sink[0].s3: our pipelines write to an index only",
+        "sink[0].s3: a pipeline file writes to an index only",
     ),
-    ([("serverless: false", "serverless: true")], "aws.serverless: our pipelines send an id with each document"),
-    ([(f'hosts: ["{HOST}"]', 'hosts: ["https://other:443"]')], "hosts[0]: our pipelines ask the model of the cluster"),
-    ([('service_name: "sagemaker"', 'service_name: "bedrock"')], "service_name: rows of bedrock do not hold"),
-    ([("        ml_when: /bucket", "        input_key: name\n        ml_when: /bucket")], "input_key: the objects"),
-    ([("        ml_when: /bucket", "        retry_time_window: 0s\n        ml_when: /bucket")], "some time to say"),
-    ([('/bucket == "documents"', "/key != null")], "ml_when: our pipelines choose objects by prefix and name"),
+    ([("serverless: false", "serverless: true")], "aws.serverless: a pipeline file sends an id with each document"),
+    ([(f'hosts: ["{HOST}"]', 'hosts: ["https://other:443"]')], "hosts[0]: a pipeline file uses the model"),
+    ([('service_name: "sagemaker"', 'service_name: "bedrock"')], "service_name: output rows of bedrock do not contain"),
+    ([("        ml_when: /bucket", "        input_key: name\n        ml_when: /bucket")], "input_key: the listed obj"),
+    ([("        ml_when: /bucket", "        retry_time_window: 0s\n        ml_when: /bucket")], "file retries while"),
+    ([('/bucket == "documents"', "/key != null")], "ml_when: a pipeline file selects objects by prefix and name"),
     ([('/bucket == "documents"', '/bucket == "others"')], "ml_when: it does not hold for bucket documents"),
     (
         [("  processor:\n", "  processor:\n    - drop_events: {drop_when: /a == 1}\n")],
-        "processor[0].drop_events: what stands before ml_inference",
+        "processor[0].drop_events: processors before ml_inference",
     ),
     (
         [(DELETE, ENRICH)],
-        "s3_enrich: processors find the record in the job's row",
+        "s3_enrich: the output rows of a job contain their records",
     ),
     ([("data_selection: metadata_only", "data_selection: data_only")], "buckets: no bucket has data_selection: meta"),
-    ([(OUTPUT_BUCKET, "              data_selection: metadata_only\n")], "buckets[1].bucket: our pipelines have one"),
-    ([(INPUTS, f"{INPUTS}                  - more/\n")], "include_prefix[1]: our pipelines have one source"),
-    ([(OUTPUTS, "                  - rows/\n")], "no bucket reads what the jobs write"),
+    ([(OUTPUT_BUCKET, "              data_selection: metadata_only\n")], "buckets[1].bucket: a pipeline file has one"),
+    ([(INPUTS, f"{INPUTS}                  - more/\n")], "include_prefix[1]: a pipeline file has one source"),
+    ([(OUTPUTS, "                  - rows/\n")], "no bucket reads the outputs of jobs"),
     (
         [(OUTPUTS, f"{OUTPUTS}                  - rows/\n")],
-        "buckets[1].bucket: our pipelines bring in rows of their own jobs only",
+        "buckets[1].bucket: a pipeline file ingests the outputs of its own jobs only",
     ),
-    ([(INPUTS, "                  - opensearch-batch\n")], "lie in one another; mend include_prefix, or work"),
-    ([("                  - .manifest\n", "                  - a/b.txt\n")], "exclude_suffix[0]: a glob is held"),
-    ([("        scheduling:\n", "        range: P1D\n        scheduling:\n")], "bucket: our pipelines choose objects"),
-    ([("ndjson:\n          include_empty_objects: false", "json: {}")], "codec: what jobs write is read as ndjson"),
-    ([("compression: none", "compression: gzip")], "compression: what jobs write is read as it is"),
+    ([(INPUTS, "                  - opensearch-batch\n")], "overlap; change include_prefix or work"),
+    ([("                  - .manifest\n", "                  - a/b.txt\n")], "exclude_suffix[0]: globs match"),
+    ([("        scheduling:\n", "        range: P1D\n        scheduling:\n")], "bucket: a pipeline file selects"),
+    ([("ndjson:\n          include_empty_objects: false", "json: {}")], "codec: the outputs of jobs are read as"),
+    ([("compression: none", "compression: gzip")], "compression: the outputs of jobs are read without"),
     (
         [("delete_s3_objects_on_read: false", "delete_s3_objects_on_read: true")],
-        "delete_s3_objects_on_read: our pipelines delete no objects",
+        "delete_s3_objects_on_read: a pipeline file does not delete",
     ),
 ]  # fmt: skip
 
@@ -324,7 +324,7 @@ def test_what_ours_cannot_say_is_refused_by_its_name(tmp_path: Path, changes: li
     text = str(refused.value)
     assert text.startswith(f"{tmp_path / 'sample.yaml'}:")
     assert told in text
-    assert text.endswith("The file runs as it is: leave it in include/pipelines/")
+    assert text.endswith("The file runs unchanged: leave it in include/pipelines/")
 
 
 ROWS_ONLY = """\

@@ -1,4 +1,4 @@
-"""Offline check of pipeline files of both kinds."""
+"""Offline check of pipeline files and Data Prepper files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from opensearch_batch.core.pipeline.check import Checked, PipelineSummary, check
 
 
 def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str | None = None) -> list[Checked]:
-    """Check files; where a Data Prepper file and another one have a pipeline of the same name, the second is wrong."""
+    """Check files. A pipeline name that a Data Prepper file and another file share is a mistake in the second file."""
     found = list[Checked]()
     first: dict[str, Checked] = {}
     for path in paths:
@@ -26,7 +26,8 @@ def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str |
         named = {way.pipeline: way.line for way in checked.pipelines} or {path.stem: 1}
         twice = [name for name in named if (other := first.get(name)) and (other.pipelines or checked.pipelines)]
         mistakes = [
-            f"{path}:{named[name]} {name}: {first[name].file} has a pipeline of this name; rename one" for name in twice
+            f"{path}:{named[name]} {name}: {first[name].file} has a pipeline with this name; rename one"
+            for name in twice
         ]
         found.append(msgspec.structs.replace(checked, mistakes=[*checked.mistakes, *mistakes]))
         first = dict.fromkeys(named, checked) | first
@@ -34,7 +35,7 @@ def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str |
 
 
 def check_data_prepper(path: Path) -> Checked:
-    """Check a file of Data Prepper's; what is wrong with it is in the account, not raised."""
+    """Check a Data Prepper file; mistakes are returned, not raised."""
     try:
         file = DataPrepperFile(path)
         findings = lint(file)
@@ -43,14 +44,14 @@ def check_data_prepper(path: Path) -> Checked:
         return Checked(str(path), mistakes=[str(error)])
     return Checked(
         str(path),
-        pipelines=[_way(CompiledPipeline(file, pipeline)) for pipeline in file.pipelines],
+        pipelines=[_summary(CompiledPipeline(file, pipeline)) for pipeline in file.pipelines],
         remarks=[f"{path}:{line} {remark}" for line, remark in remarks],
         findings=findings,
     )
 
 
-def _way(compiled: CompiledPipeline) -> PipelineSummary:
-    """Return what a pipeline reads for its jobs, what for its rows if it makes none, and all that it writes."""
+def _summary(compiled: CompiledPipeline) -> PipelineSummary:
+    """Return the summary of a pipeline: inputs of jobs, else rows; and all sinks."""
     buckets = [bucket for bucket in compiled.source.buckets if compiled.ml and bucket.selection == "metadata_only"]
     sources = [
         f"s3://{bucket.name}/{prefix}"

@@ -1,6 +1,6 @@
-"""A Data Prepper pipeline is said again as one of our own: the same documents, and above each change why it is one.
+"""Converts a Data Prepper pipeline to a pipeline file that makes the same documents, with a comment on each change.
 
-Nothing is guessed: what the file does not say is not there, and what ours cannot say is refused by its name.
+Nothing is guessed: what a pipeline file cannot express is refused by its name.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from opensearch_batch.core.pipeline.spec import BatchPredict
 
 
 class Converted(msgspec.Struct, frozen=True):
-    """A pipeline of our own: its name, which is to be its file's stem, and its file's text."""
+    """A pipeline file: its name, which must be the stem of the file, and its text."""
 
     name: str
     text: str
 
 
 def convert(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> list[Converted]:
-    """Return a pipeline of a file as ours, one for each index it writes.
+    """Return the pipeline files for a pipeline, one for each index.
 
     Raises:
-        ConfigError: it says something that ours cannot.
+        ConfigError: a pipeline file cannot express it.
     """
     compiled = CompiledPipeline(file, pipeline)
     refuse(compiled)
@@ -59,19 +59,19 @@ def _names(name: str, sinks: list[OpenSearchSink]) -> list[str]:
 
 
 def index_of(sink: OpenSearchSink) -> str:
-    """Return the name of a sink's index."""
+    """Return the name of the index of a sink."""
     return normal(sink.index) if sink.normalize_index else sink.index
 
 
 class _Conversion:
-    """One pipeline, as far as it goes to one sink."""
+    """Converts one pipeline for one sink."""
 
     def __init__(self, compiled: CompiledPipeline, sink: OpenSearchSink, number: int, names: list[str]) -> None:
         self._compiled, self._sink, self._number, self._names = compiled, sink, number, names
         self._own = compiled.file.own
 
     def converted(self) -> Converted:
-        members = _said(
+        members = _without_empty(
             {
                 "schedule": self._schedule(),
                 "source": self._source(),
@@ -80,10 +80,10 @@ class _Conversion:
                 "batch_predict": self._batch_predict(),
                 "ingest": self._ingest(),
                 "connections": connections_of(self._compiled),
-                **self._told(),
+                **self._airflow_settings(),
             }
         )
-        # Null is a value there: nothing is removed.
+        # Null is a value here: nothing is removed.
         members["retention_days"] = None
         notes = ConversionNotes(self._compiled, self._sink, self._number, self._names)
         return Converted(self._names[self._number], commented(members, notes.by_key()) + notes.at_the_end())
@@ -106,7 +106,7 @@ class _Conversion:
             "poll_every_s": _number(own.poll_every_s),
             "deadline_s": own.deadline_s and _number(own.deadline_s),
         }
-        return {"service": ml.service_name, "model_id": ml.model_id, **_unlike(BatchPredict, found)}
+        return {"service": ml.service_name, "model_id": ml.model_id, **_changed(BatchPredict, found)}
 
     def _ingest(self) -> dict[str, Any]:
         sink = self._sink
@@ -121,19 +121,19 @@ class _Conversion:
             "max_body_bytes": None if max_body_bytes == MAX_BODY_BYTES else max_body_bytes,
         }
 
-    def _told(self) -> dict[str, Any]:
+    def _airflow_settings(self) -> dict[str, Any]:
         alerts = {name: value for name, value in msgspec.to_builtins(self._own.alerts).items() if value}
         owner = None if self._own.owner == "airflow" else self._own.owner
         return {"owner": owner, "tags": list(self._own.tags), "alerts": alerts}
 
     @property
     def _ml(self) -> MlInference:
-        assert self._compiled.ml is not None  # noqa: S101 - any other pipeline is refused before
+        assert self._compiled.ml is not None  # noqa: S101 - `refuse` ran before
         return self._compiled.ml
 
     @cached_property
     def _processors(self) -> Node:
-        """The nodes of the processors behind ml_inference, as the file has them."""
+        """The node of the processors without ml_inference."""
         *keys, _ = self._compiled.pipeline.processors[0][0][:-1]
         node = YamlFile(self._compiled.file.path, aliases=False).at(keys)
         node.value = [each for each in node.value if each.value[0][0].value != "ml_inference"]
@@ -141,22 +141,22 @@ class _Conversion:
 
 
 def dead_letters_of(sink: OpenSearchSink) -> str | None:
-    """Return the prefix that a sink's dlq names, None where it has none, or one that dates decide."""
+    """Return the prefix of a dlq, None without a dlq or if the prefix contains a date."""
     if sink.dlq is None or "{" in (sink.dlq.key_path_prefix or ""):
         return None
     prefix = (sink.dlq.key_path_prefix or "").strip("/")
     return f"s3://{sink.dlq.bucket}/{prefix}/" if prefix else f"s3://{sink.dlq.bucket}/"
 
 
-def _unlike(kind: type[msgspec.Struct], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what differs from the defaults of a part."""
+def _changed(kind: type[msgspec.Struct], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that differ from the defaults."""
     defaults = {field.name: field.default for field in msgspec.structs.fields(kind)}
     return {name: value for name, value in found.items() if value != defaults[name]}
 
 
-def _said(members: Mapping[str, Any]) -> dict[str, Any]:
-    """Return members without those that say nothing."""
-    inner = {name: _said(value) if isinstance(value, Mapping) else value for name, value in members.items()}
+def _without_empty(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return members without those that are None or empty."""
+    inner = {name: _without_empty(value) if isinstance(value, Mapping) else value for name, value in members.items()}
     return {name: value for name, value in inner.items() if value is not None and value not in ({}, [])}
 
 

@@ -1,4 +1,4 @@
-"""What is written for people keeps its order, says why above what, and reads back as what was meant."""
+"""Writes YAML with comments above keys, in the given order."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any, NamedTuple
 from opensearch_batch.core.config.yaml_file import Keys, Node
 
 WIDTH = 118
-# A note that starts so is a command: it stays on one line, to be copied.
+# A comment with this prefix is a command; it is not wrapped, so that it can be copied.
 COMMAND = "  "
-# No line of a value is folded.
+# Values are not folded.
 _ENDLESS = 1 << 20
 Notes = Mapping[Keys, Sequence[str]]
 
 
 class Verbatim(NamedTuple):
-    """A value that is written as the nodes of another file say it, texts and their quotes included."""
+    """A node of another file, written with its own quotes."""
 
     node: Node
 
 
 def commented(members: Mapping[str, Any], notes: Notes) -> str:
-    """Return members as YAML, each below the notes on it; those on ``()`` come first."""
+    """Return members as YAML, each below its comments; those of ``()`` come first."""
     return "".join(f"{line}\n" for line in [*_comments(notes.get((), ()), ""), *_lines(members, notes, (), "")])
 
 
 def comment(notes: Sequence[str]) -> str:
-    """Return notes alone."""
+    """Return comments without members."""
     return "".join(f"{line}\n" for line in _comments(notes, ""))
 
 
@@ -43,7 +43,7 @@ def _lines(members: Mapping[str, Any], notes: Notes, keys: Keys, indent: str) ->
             yield from (f"{indent}{line}" for line in _value(name, value))
 
 
-def _value(name: str, value: Any) -> list[str]:  # noqa: ANN401 - any YAML
+def _value(name: str, value: object) -> list[str]:
     import yaml
 
     if not isinstance(value, Verbatim):

@@ -1,4 +1,4 @@
-"""Hosts and roles of a file become Airflow connections, told as commands to make them with; no secret is among them."""
+"""Commands that create Airflow connections for the hosts and roles of a file; they contain no secrets."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ OPENSEARCH, SIGNER = "opensearch_default", "aws_opensearch"
 
 
 def connections_of(compiled: CompiledPipeline) -> dict[str, str]:
-    """Return the ids of the connections that a converted pipeline has."""
+    """Return the connection ids of a converted pipeline."""
     own = compiled.file.own.connections
     return {"opensearch": own.opensearch or OPENSEARCH, "aws": own.aws}
 
 
 def connection_notes(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator[str]:
-    """Yield how the connections are made."""
+    """Yield comments with the commands that create the connections."""
     named = compiled.file.own.connections.opensearch
     if named:
-        yield f"Hosts and roles are those of the Airflow connections; {named} is there, as the file names it:"
+        yield f"Airflow connections provide hosts and roles; {named} is named in the file. Create the other one:"
     else:
-        yield "Hosts, users and roles of the file are Airflow connections here. They are made so, once:"
+        yield "Airflow connections provide hosts, users and roles. Create them once:"
     aws = connections_of(compiled)["aws"]
     owners = {bucket: owner for bucket in {input_bucket(compiled).name} if (owner := compiled.source.owner_of(bucket))}
     extra = _of_aws(compiled.source.aws)
@@ -63,7 +63,7 @@ def _of_cluster(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> I
 
 
 def _signer(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> tuple[str, list[str]]:
-    """Return the connection that signs requests to the cluster, and what is to be said of it."""
+    """Return the connection that signs requests to the cluster, and comments on it."""
     asking = compiled.ml.aws if compiled.ml else None
     roles = {each.sts_role_arn: each for each in (asking, sink.aws) if each is not None and each.sts_role_arn}
     if not roles or set(roles) == {compiled.source.aws.sts_role_arn}:
@@ -71,8 +71,8 @@ def _signer(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> tuple
     first = next(iter(roles.values()))
     notes = [_command(SIGNER, "aws", _of_aws(first))]
     if len(roles) > 1:
-        both = f"The file asks the model and writes as two roles ({' and '.join(map(str, roles))})"
-        notes.insert(0, f"{both}; one connection does both here, so its role needs the rights of both.")
+        both = f"The file uses different roles for model and index ({' and '.join(map(str, roles))})"
+        notes.insert(0, f"{both}; here one connection does both, so its role needs the permissions of both.")
     return SIGNER, notes
 
 

@@ -1,7 +1,8 @@
-"""Above each line of a converted pipeline stands what the original does there, and what happens here instead."""
+"""Comments of a converted pipeline: what Data Prepper does, and what happens here instead."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 
@@ -15,62 +16,63 @@ from opensearch_batch.core.data_prepper.lint import lint
 from opensearch_batch.core.pipeline.check import Finding
 
 Note = tuple[Keys, str]
-# The traps of findings that are told here too.
+# The rules of lint findings that are repeated as comments.
 UNMATCHED, MANIFESTS, ROLE = 1, 5, 10
 _INDEX, _PROCESSORS, _WHEN = ("ingest", "index"), ("ingest", "processors"), ("ingest", "when")
 _NOTES: tuple[Note, ...] = (
     (("source", "uri"), "The bucket with data_selection: metadata_only."),
-    (("source", "on_empty"), "As in the original, a scan that finds nothing is no failure."),
+    (("source", "on_empty"), "As in Data Prepper, a scan without objects is not a failure."),
     (
         ("batch_predict", "model_id"),
         (
-            "prepare looks at its connector before anything is paid: it needs TransformInput.SplitType Line, "
+            "prepare checks its connector before anything is paid: it needs TransformInput.SplitType Line, "
             "TransformOutput.AssembleWith Line, and DataProcessing.JoinSource Input."
         ),
     ),
     (
         ("batch_predict", "repair_rounds"),
-        "As in the original, a record that the model failed at is not sent again. Without this line it is, and paid.",
+        "As in Data Prepper, failed records are not sent again. Without this line they are, and paid again.",
     ),
     (
         _PROCESSORS,
         (
-            "As they stand in the file. They see the rows of the jobs, and never bucket, key, time and length of an "
-            "input, which the original sends through them too."
+            "Unchanged. They process the rows of the jobs, and never bucket, key, time and length of an input, which "
+            "Data Prepper sends through them too."
         ),
     ),
     (
         ("id",),
-        "The sink's document_id. A number is taken as the row writes it, where the original has Java's text of it.",
+        "The document_id of the sink. A number is used as written in the row; Data Prepper uses Java's text of it.",
     ),
     (
         ("ingest", "dead_letters"),
-        "The sink's dlq. Dead letters have a form of our own, which replay reads; the AWS connection writes them.",
+        "The dlq of the sink. Dead letters are written in our own format, for replay, by the AWS connection.",
     ),
-    (("retention_days",), "As in the original nothing is removed. A number of days lets the outputs of jobs go."),
+    (
+        ("retention_days",),
+        "As in Data Prepper, nothing is removed. A number of days removes the outputs of older jobs.",
+    ),
 )
 _SCANS = (
-    "The original scans so often. Here the source is listed so often, and a run starts when the listing has changed: "
-    "an object that is as it was costs nothing, one that changed under its key is done again."
+    "Data Prepper scans at this interval. Here the source is listed at this interval, and a change starts a run: an "
+    "unchanged object costs nothing, a changed one is processed again."
 )
-_MANIFESTS = "The original writes manifests among the inputs. Here are none; the glob is for those that it left."
+_MANIFESTS = "Data Prepper writes manifests among the inputs. Here are none; the glob excludes those that it left."
 _IDS = (
-    "Without document_id the original doubles what it reads again, and OpenSearch refuses a row with an _id. Here that "
-    "is the document's id; without it, the id is made of the place of the row's record."
+    "Without document_id Data Prepper duplicates rows that it reads again, and OpenSearch rejects a row with an _id. "
+    "Here the _id is the document's id; without it, the id is derived from the location of the record."
 )
-_ROUTES = (
-    "The routes of the sink. A row that they do not take is counted as unrouted; the original loses it without a word."
-)
+_ROUTES = "The routes of the sink. A row that matches none is counted as unrouted; Data Prepper drops it silently."
 
 
 class ConversionNotes:
-    """The notes on one converted pipeline.
+    """The comments of one converted pipeline.
 
     Args:
-        road: the pipeline.
-        sink: the sink it is converted for.
-        number: its number.
-        names: the names of all pipelines that are made of it, one for each sink.
+        compiled: the Data Prepper pipeline.
+        sink: the sink of the converted pipeline.
+        number: the number of the sink.
+        names: the names of all converted pipelines, one for each sink.
     """
 
     def __init__(self, compiled: CompiledPipeline, sink: OpenSearchSink, number: int, names: list[str]) -> None:
@@ -85,16 +87,16 @@ class ConversionNotes:
         ]
 
     def by_key(self) -> dict[Keys, list[str]]:
-        """Return the notes by the keys that they are on."""
+        """Return the comments by key."""
         found: dict[Keys, list[str]] = {}
-        said = (self._of_file, self._of_source, self._of_jobs, lambda: _NOTES, self._of_ingest)
-        for keys, text in (note for notes in said for note in notes()):
+        parts = (self._of_file(), self._of_source(), self._of_jobs(), _NOTES, self._of_ingest())
+        for keys, text in itertools.chain(*parts):
             found.setdefault(keys, []).append(text)
-        found["connections",] = [*connection_notes(self._compiled, self._sink), *self._told(ROLE)]
+        found["connections",] = [*connection_notes(self._compiled, self._sink), *self._findings_of(ROLE)]
         return found
 
     def at_the_end(self) -> str:
-        """Return, as comments, what the file says without effect."""
+        """Return the remarks on options without effect, as comments."""
         pipelines, own = self._compiled.file.pipelines, self._compiled.pipeline
         others = tuple(f"{pipeline.name}." for pipeline in pipelines if pipeline.name != own.name)
         remarks = [
@@ -102,11 +104,11 @@ class ConversionNotes:
             for line, text in self._compiled.file.remarks
             if not text.startswith(others)
         ]
-        return comment(["Said in the file, and left out here:", *remarks]) if remarks else ""
+        return comment(["Omitted options:", *remarks]) if remarks else ""
 
-    def _told(self, *traps: int) -> list[str]:
+    def _findings_of(self, rule: int) -> list[str]:
         name = self._compiled.file.path.name
-        return [f"{name}:{found.line}: {found.text}." for found in self._found if found.rule in traps]
+        return [f"{name}:{found.line}: {found.text}." for found in self._found if found.rule == rule]
 
     def _of_file(self) -> Iterator[Note]:
         name, file = self._names[self._number], self._compiled.file
@@ -114,71 +116,68 @@ class ConversionNotes:
         yield (
             (),
             (
-                f"{self._compiled.pipeline.name} of {file.path.name}:{line}, said as a pipeline of our own. Save it as "
-                f"include/pipelines/{name}.yaml, because the file's name is the DAG's id, and take {file.path.name} "
-                "away there: both would do the same work."
+                f"Converted from {self._compiled.pipeline.name} in {file.path.name}:{line}. Save it as "
+                f"include/pipelines/{name}.yaml, because the file name is the DAG id, and remove {file.path.name} "
+                "there: both would do the same work."
             ),
         )
         if len(self._names) > 1:
             yield (
                 (),
                 (
-                    f"One of {len(self._names)} ({', '.join(self._names)}), because ours write to one index each. "
-                    "Jobs are known by their inputs below the same work, so each is paid once."
+                    f"One of {len(self._names)} ({', '.join(self._names)}), because a pipeline file writes one index. "
+                    "They share their jobs below the same work prefix, so each job is paid once."
                 ),
             )
 
     def _of_source(self) -> Iterator[Note]:
         scheduling = self._compiled.source.scheduling
         if scheduling is None:
-            yield ("source",), "The original scans once. This one waits for a person, who starts it as often as needed."
+            yield ("source",), "Data Prepper scans once. This pipeline runs when a person triggers it."
         else:
             yield ("schedule",), _SCANS
             if scheduling.count is not None:
-                yield ("schedule",), f"It ends after {scheduling.count} scans; here somebody switches the DAG off."
+                yield ("schedule",), f"Data Prepper ends after {scheduling.count} scans; here a person pauses the DAG."
         if any(found.rule == MANIFESTS for found in self._found):
             yield ("source", "exclude"), _MANIFESTS
         yield (
             ("source", "prepare"),
             (
-                "Each object is a job of its own, sent where it is. The original never reads it, and puts up to "
-                f"{self._ml.max_batch_size} of them into one job. Here its lines are looked at before, because one "
-                "that is no JSON object fails the whole job."
+                "Each object is the unchanged input of its own job. Data Prepper puts up to "
+                f"{self._ml.max_batch_size} objects in one job, and does not read them. Here their lines are checked "
+                "first, because one that is not a JSON object fails the whole job."
             ),
         )
         yield (
             ("work_prefix",),
             (
-                f"Our own files, and the jobs' outputs, which the original writes to {self._ml.output_path}. An output "
-                "is read when its job has ended, and nothing else that lies there: no half, no row of another job."
+                f"Our own files, and the outputs of jobs, which Data Prepper writes to {self._ml.output_path}. An "
+                "output is read after its job has ended, and nothing else is read there."
             ),
         )
 
     def _of_jobs(self) -> Iterator[Note]:
         ml = self._ml
         if ml.ml_when is not None:
-            yield ("batch_predict",), f"ml_when ({ml.ml_when}) holds for all objects of the source, so it is left out."
+            yield ("batch_predict",), f"ml_when ({ml.ml_when}) holds for all objects of the source, so it is omitted."
         if ml.dlq is not None:
             yield (
                 ("batch_predict",),
-                (
-                    "dlq of ml_inference: a job that is refused or fails ends its task, which says why, so nothing is "
-                    "written for it."
-                ),
+                ("dlq of ml_inference: omitted, because the task of a rejected or failed job fails with the reason."),
             )
 
     def _of_ingest(self) -> Iterator[Note]:
         yield from ((_INDEX, text) for text in self._of_index())
         if self._sink.document_id is None:
             yield _PROCESSORS, _IDS
-        yield from ((_WHEN, text) for text in self._told(UNMATCHED) or [_ROUTES])
+        yield from ((_WHEN, text) for text in self._findings_of(UNMATCHED) or [_ROUTES])
         prefix = (self._sink.dlq and self._sink.dlq.key_path_prefix) or ""
         if "{" in prefix:
             yield (
                 ("ingest",),
                 (
-                    f"The sink's dlq has a date in its prefix ({prefix}). Dead letters lie below work, or where "
-                    "dead_letters says."
+                    f"The dlq of the sink has a date in its prefix ({prefix}), so it is omitted: dead letters are "
+                    "written below the work prefix. dead_letters names another prefix."
                 ),
             )
 
@@ -186,17 +185,17 @@ class ConversionNotes:
         fields, sink = self._compiled.prediction_fields(), self._sink
         vectors = f", with {', '.join(fields)} as knn_vector" if fields else ""
         yield (
-            f"It has to be there{vectors}; or write index_body, the name of a file of include/indexes/ that makes it. "
-            "The original makes an index by itself, a plain one without a template, where no search finds vectors."
+            f"It must exist{vectors}; or write index_body, the name of a file in include/indexes/ that creates it. "
+            "Data Prepper creates an absent index, without a template a plain one where no search finds vectors."
         )
         if sink.template_content:
-            yield "What template_content says belongs into that file:"
+            yield "Put the template_content in that file:"
             yield COMMAND + json.dumps(json.loads(sink.template_content), ensure_ascii=False)
         for name in ("template_file", "number_of_shards", "number_of_replicas"):
             if value := getattr(sink, name):
-                yield f"{name}: {value} belongs into that file."
+                yield f"Put {name}: {value} in that file."
 
     @property
     def _ml(self) -> MlInference:
-        assert self._compiled.ml is not None  # noqa: S101 - any other pipeline is refused before
+        assert self._compiled.ml is not None  # noqa: S101 - `refuse` ran before
         return self._compiled.ml

@@ -1,4 +1,4 @@
-"""What our own pipelines cannot say is refused by its name, never left out: the file itself runs as it is."""
+"""Refuses to convert what a pipeline file cannot express; the Data Prepper file itself runs unchanged."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from opensearch_batch.core.transform.events.event import Event
 from opensearch_batch.core.transform.expressions.expression import compile_condition, compile_expression
 from opensearch_batch.core.types.object_info import ObjectInfo
 
-RUNS = "The file runs as it is: leave it in include/pipelines/"
+RUNS = "The file runs unchanged: leave it in include/pipelines/"
 _OP_TYPES = ("index", "create", "upsert")
 Refusal = tuple[Keys, str]
 
 
 def refuse(compiled: CompiledPipeline) -> None:
-    """Raise ConfigError, with file, line and option, for the first thing of a pipeline that ours cannot say."""
+    """Raise ConfigError, with file and line, for the first option that a pipeline file cannot express."""
     file, keys = compiled.file, compiled.pipeline.keys
-    for place, cause in _refusals(compiled):
-        raise file.error((*keys, *place), f"{cause}. {RUNS}")
+    for inner, cause in _refusals(compiled):
+        raise file.error((*keys, *inner), f"{cause}. {RUNS}")
 
 
 def input_bucket(compiled: CompiledPipeline) -> Bucket:
-    """Return the bucket whose objects the jobs are made of."""
+    """Return the bucket of the inputs of jobs."""
     return next(bucket for bucket in compiled.source.buckets if bucket.selection == "metadata_only")
 
 
 def input_uri(compiled: CompiledPipeline) -> str:
-    """Return the prefix of the objects that jobs are made of."""
+    """Return the prefix of the inputs of jobs."""
     bucket = input_bucket(compiled)
     return f"s3://{bucket.name}/{next(iter(bucket.include_prefix), '')}"
 
@@ -49,55 +49,58 @@ def _refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     for keys, sink in compiled.pipeline.sinks:
         below = keys[len(compiled.pipeline.keys) :]
         if isinstance(sink, OpenSearchSink):
-            yield from (((*below, *place), cause) for place, cause in _of_sink(compiled, sink))
+            yield from (((*below, *inner), cause) for inner, cause in _of_sink(compiled, sink))
             if not has_ids(sink):
-                yield (*below, "aws", "serverless"), "our pipelines send an id with each document; write document_id"
+                yield (*below, "aws", "serverless"), "a pipeline file sends an id with each document; write document_id"
         else:
-            yield below, "our pipelines write to an index only, not to s3"
+            yield below, "a pipeline file writes to an index only, not to s3"
 
 
 def _of_processors(compiled: CompiledPipeline) -> Iterator[Refusal]:
-    places = [(keys[1:], options) for keys, _, options in compiled.pipeline.processors]
-    jobs = [(keys, options) for keys, options in places if isinstance(options, MlInference)]
+    processors = [(keys[1:], options) for keys, _, options in compiled.pipeline.processors]
+    jobs = [(keys, options) for keys, options in processors if isinstance(options, MlInference)]
     if not jobs:
-        yield (), "there is no ml_inference, and our pipelines bring in what a job has answered"
+        yield (), "there is no ml_inference, and a pipeline file ingests the outputs of jobs"
         return
-    (keys, ml), before = jobs[0], places[: places.index(jobs[0])]
-    for place, options in places:
+    (keys, ml), before = jobs[0], processors[: processors.index(jobs[0])]
+    for inner, options in processors:
         if isinstance(options, S3Enrich):
-            yield place, "processors find the record in the job's row, so it is joined with nothing else"
+            yield inner, "the output rows of a job contain their records, so they are not joined with anything"
     if ml.service_name != "sagemaker":
-        yield (*keys, "service_name"), f"rows of {ml.service_name} do not hold their records, so processors find none"
+        yield (
+            (*keys, "service_name"),
+            f"output rows of {ml.service_name} do not contain their records, which the processors need",
+        )
     if before:
-        yield before[0][0], "what stands before ml_inference decides about the objects of jobs; write it behind"
+        yield before[0][0], "processors before ml_inference select the inputs of jobs; write it after ml_inference"
     if ml.input_key not in (None, "key", "/key"):
-        yield (*keys, "input_key"), "the objects themselves are the jobs' inputs"
+        yield (*keys, "input_key"), "the listed objects are the inputs of the jobs"
     if ml.retry_time_window <= 0:
-        yield (*keys, "retry_time_window"), "our pipelines give a service some time to say not now"
+        yield (*keys, "retry_time_window"), "a pipeline file retries while the service throttles; write a longer time"
     if ml.ml_when is not None:
         yield from (((*keys, "ml_when"), cause) for cause in _of_condition(compiled, ml.ml_when))
 
 
 def _of_condition(compiled: CompiledPipeline, text: str) -> Iterator[str]:
-    """Yield why a condition on objects is not one that holds for all of the inputs' bucket."""
+    """Yield why a condition does not hold for all objects of the input bucket."""
     if not compile_expression(text).keys <= {("bucket",)}:
-        yield "our pipelines choose objects by prefix and name; of ml_when they know /bucket only"
+        yield "a pipeline file selects objects by prefix and name; ml_when may use /bucket only"
         return
     holds = compile_condition(text)
     for bucket in compiled.source.buckets:
         if bucket.selection == "metadata_only" and not holds(Event({"bucket": bucket.name})):
-            yield f"it does not hold for bucket {bucket.name}, so no job is made of its objects; mend it"
+            yield f"it does not hold for bucket {bucket.name}, so no job is submitted for its objects; correct it"
 
 
 def _of_source(compiled: CompiledPipeline) -> Iterator[Refusal]:
     source, s3 = compiled.source, ("source", "s3")
     yield from _of_inputs(compiled)
     if not isinstance(source.codec, NdjsonInput):
-        yield (*s3, "codec"), "what jobs write is read as ndjson"
+        yield (*s3, "codec"), "the outputs of jobs are read as ndjson"
     if source.compression not in ("none", "automatic"):
-        yield (*s3, "compression"), "what jobs write is read as it is, not compressed"
+        yield (*s3, "compression"), "the outputs of jobs are read without decompression"
     if source.delete_s3_objects_on_read:
-        yield (*s3, "delete_s3_objects_on_read"), "our pipelines delete no objects of yours"
+        yield (*s3, "delete_s3_objects_on_read"), "a pipeline file does not delete source objects"
     yield from _of_outputs(compiled)
 
 
@@ -111,26 +114,29 @@ def _of_inputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
     if not inputs:
         yield (
             (*s3, "scan", "buckets"),
-            "no bucket has data_selection: metadata_only, so there is nothing to make jobs of",
+            "no bucket has data_selection: metadata_only, so no job has an input",
         )
         return
     if len(inputs) > 1:
-        yield inputs[1][0], "our pipelines have one source; write a file for each bucket"
+        yield inputs[1][0], "a pipeline file has one source; write a file for each bucket"
     keys, bucket = inputs[0]
     if len(bucket.include_prefix) > 1:
-        yield (*keys, "filter", "include_prefix", 1), "our pipelines have one source; write a file for each prefix"
+        yield (*keys, "filter", "include_prefix", 1), "a pipeline file has one source; write a file for each prefix"
     if (bucket.start_time, bucket.end_time, bucket.range) != (None, None, None):
-        yield keys, "our pipelines choose objects by prefix and name, not by start_time, end_time or range"
+        yield keys, "a pipeline file selects objects by prefix and name, not by start_time, end_time or range"
     for at, suffix in enumerate(bucket.exclude_suffix):
         if "/" in suffix:
-            yield (*keys, "filter", "exclude_suffix", at), f"a glob is held against names, and {suffix!r} has a folder"
+            yield (
+                (*keys, "filter", "exclude_suffix", at),
+                f"globs match the names of objects, and {suffix!r} contains a folder",
+            )
     here, there = f"{input_uri(compiled).rstrip('/')}/", f"{compiled.layout.root}/"
     if here.startswith(there) or there.startswith(here):
-        yield keys, f"inputs {here} and our own files {there} lie in one another; mend include_prefix, or work"
+        yield keys, f"inputs {here} and our own files {there} overlap; change include_prefix or work"
 
 
 def _of_outputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
-    """Yield that the pipeline does not read its jobs' outputs, or reads what no job of it writes."""
+    """Yield why the outputs of jobs are not the rows that the pipeline reads."""
     ml, buckets = compiled.ml, ("source", "s3", "scan", "buckets")
     if ml is None:
         return
@@ -140,23 +146,23 @@ def _of_outputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
     output = f"{ml.output_path.rstrip('/')}/"
     area = area_of(areas, ObjectInfo(f"{output}job/input.out", 1, ""))
     if area is None or area.selection == "metadata_only":
-        yield buckets, f"no bucket reads what the jobs write to {ml.output_path}, so nothing of it is brought in"
+        yield buckets, f"no bucket reads the outputs of jobs in {ml.output_path}, so nothing is ingested"
     for at, bucket in enumerate(compiled.source.buckets):
         roots = [f"s3://{bucket.name}/{prefix}" for prefix in bucket.include_prefix or ("",)]
         if bucket.selection != "metadata_only" and not all(output.startswith(root) for root in roots):
-            yield (*buckets, at, "bucket"), "our pipelines bring in rows of their own jobs only, and no others"
+            yield (*buckets, at, "bucket"), "a pipeline file ingests the outputs of its own jobs only"
 
 
 def _of_sink(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator[Refusal]:
     if "${" in sink.index or "%{" in sink.index:
-        yield ("index",), "our pipelines write to one index, whose name no row and no date decides"
+        yield ("index",), "a pipeline file writes to one index; its name contains no key and no date"
     if sink.actions:
-        yield ("actions",), "our pipelines do the same with each row; action is that"
+        yield ("actions",), "a pipeline file has one action for all rows; write action"
     elif sink.action not in _OP_TYPES:
-        yield ("action",), f"our pipelines do not {sink.action} documents; op_type is {', '.join(_OP_TYPES)}"
+        yield ("action",), f"a pipeline file does not {sink.action} documents; op_type is {', '.join(_OP_TYPES)}"
     for name in ("document_root_key", "include_keys", "exclude_keys", "tags_target_key"):
         if getattr(sink, name):
-            yield (name,), "what processors leave of a row is the document; let select_entries or delete_entries do it"
+            yield (name,), "the document is the row after the processors; use select_entries or delete_entries"
     for name in ("document_id", "routing"):
         try:
             path_of(getattr(sink, name))
@@ -167,7 +173,7 @@ def _of_sink(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator[Refus
     except ConfigError as error:
         yield ("routes",), str(error)
     if not _is_one_cluster(compiled, sink):
-        yield ("hosts", 0), "our pipelines ask the model of the cluster they write to, and this is another one"
+        yield ("hosts", 0), "a pipeline file uses the model of the cluster it writes to, and this is another one"
 
 
 def _is_one_cluster(compiled: CompiledPipeline, sink: OpenSearchSink) -> bool:

@@ -1,7 +1,7 @@
-"""A sink's routes become one condition only where it holds for exactly the same rows.
+"""Combines the routes of a sink into one condition, only if it holds for exactly the same rows.
 
-A condition that has no value for a row is false to a route, and makes nothing of the whole it is a part of: so only
-conditions that are true or false for every row are put together.
+An error in a condition counts as false for a route, but makes a whole combined condition fail. So only conditions that
+are true or false for every row are combined.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _ARITHMETIC = frozenset("+-*/%")
 
 
 def one_condition(routes: Sequence[tuple[str, str]], wanted: Sequence[str]) -> str | None:
-    """Return what holds for the rows that a sink takes, None for all rows.
+    """Return the condition for the rows of a sink, None for all rows.
 
     Args:
-        routes: those of the pipeline, by name, with their conditions.
-        wanted: the names of the sink's.
+        routes: names and conditions of the routes of the pipeline.
+        wanted: the names of the routes of the sink.
 
     Raises:
-        ConfigError: no one condition says it.
+        ConfigError: the routes cannot be combined.
     """
     if not wanted or (DEFAULT_ROUTE in wanted and not routes):
         return None
@@ -37,8 +37,8 @@ def one_condition(routes: Sequence[tuple[str, str]], wanted: Sequence[str]) -> s
     for name, text in routes:
         if not is_decided(grammar.parse(text)):
             raise ConfigError(
-                f"the condition of {name} has no value for some rows, which would make one condition of several false; "
-                "give the sink one route"
+                f"the condition of {name} fails for some rows, so it cannot be combined with others; give the sink one "
+                "route"
             )
     if DEFAULT_ROUTE in wanted:
         taken.append(f"not ({_any_of([text for _, text in routes])})")
@@ -50,7 +50,7 @@ def _any_of(conditions: Sequence[str]) -> str:
 
 
 def is_decided(node: grammar.Node) -> bool:
-    """Say whether a condition is true or false whatever stands in a row."""
+    """Say whether a condition is true or false for every row."""
     if isinstance(node, (grammar.Parenthesized, grammar.Inverted)):
         return is_decided(node.of)
     if isinstance(node, grammar.Chain):
@@ -70,22 +70,24 @@ def _has_value(node: grammar.Node) -> bool:
 
 
 def path_of(text: str | None) -> str | None:
-    """Return the path that a format of one key means, None where nothing is said.
+    """Return the JSONPath of a format that is one key, None for None.
 
     Raises:
-        ConfigError: it is more than one key.
+        ConfigError: the format is more than one key.
     """
     if text is None:
         return None
     found = _FORMAT.fullmatch(text)
     key = _key(found[1]) if found else None
     if not key:
-        raise ConfigError(f"{text!r} is more than one key; our id and routing are one path, like ${{/id}}")
+        raise ConfigError(
+            f"{text!r} is more than one key; id and routing of a pipeline file are one path, like ${{/id}}"
+        )
     return "$" + "".join(_step(name) for name in key)
 
 
 def _key(text: str) -> Key | None:
-    """Return the key of a text, None where it is an expression or none."""
+    """Return the key of a text, None for any other expression."""
     try:
         key = key_of(text)
     except ConfigError:
