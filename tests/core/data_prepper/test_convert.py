@@ -304,7 +304,7 @@ REFUSED = [
         [(OUTPUTS, f"{OUTPUTS}                  - rows/\n")],
         "buckets[1].bucket: a pipeline file ingests the outputs of its own jobs only",
     ),
-    ([(INPUTS, "                  - opensearch-batch\n")], "overlap; change include_prefix or work"),
+    ([(INPUTS, "                  - opensearch-batch\n")], "overlap; change include_prefix or work_prefix"),
     ([("                  - .manifest\n", "                  - a/b.txt\n")], "exclude_suffix[0]: globs match"),
     ([("        scheduling:\n", "        range: P1D\n        scheduling:\n")], "bucket: a pipeline file selects"),
     ([("ndjson:\n          include_empty_objects: false", "json: {}")], "codec: the outputs of jobs are read as"),

@@ -132,7 +132,7 @@ def _of_inputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
             )
     here, there = f"{input_uri(compiled).rstrip('/')}/", f"{compiled.layout.root}/"
     if here.startswith(there) or there.startswith(here):
-        yield keys, f"inputs {here} and our own files {there} overlap; change include_prefix or work"
+        yield keys, f"inputs {here} and our own files {there} overlap; change include_prefix or work_prefix"
 
 
 def _of_outputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
