@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.jobs.waiters import REFRESH_S, EXPIRES_AFTER_S, Waiter, Waiters, others, pause_s
+from opensearch_batch.core.jobs.waiters import EXPIRES_AFTER_S, REFRESH_S, Waiter, Waiters, others, pause_s
 from opensearch_batch.core.storage.s3 import S3Objects
 
 NOW = 100_000.0
@@ -35,7 +35,7 @@ class Folder:
 
 
 @given(st.lists(waiters), waiters)
-def test_those_lately_refreshed_at_the_same_task_count(found: list[Waiter], mine: Waiter) -> None:
+def test_waiters_of_the_same_task_count_until_they_expire(found: list[Waiter], mine: Waiter) -> None:
     """A waiter itself, waiters of another task of the job, and those not refreshed for half an hour do not count."""
     counted = others(found, mine, now=NOW)
     for one in found:
