@@ -16,8 +16,10 @@ import msgspec
 from opensearchpy import OpenSearch
 
 from benchmarks import node
-from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES, BulkWriter, Item, bodies, lines_of
-from opensearch_batch.core.ingest.recovery import without_those_there
+from opensearch_batch.core.ingest.request import MAX_BODY_BYTES
+from opensearch_batch.core.ingest.sinks.base import Item
+from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies, lines_of
+from opensearch_batch.core.ingest.sinks.recovery import skip_indexed
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.types.rows import Mapped
 from opensearch_batch.core.types.vector_field import VectorField
@@ -67,7 +69,7 @@ def compare(cluster: Cluster, sources: list[bytes]) -> None:
     """Ask for the documents, and send those that are not there or differ."""
     entries = [_item(number, source) for number, source in enumerate(sources)]
     index = Index(node.INDEX, "", (VectorField(FIELD, DIMENSION),))
-    left = without_those_there(entries, cluster, index, in_flight_bytes=8 * MAX_BODY_BYTES)
+    left = skip_indexed(entries, cluster, index, in_flight_bytes=8 * MAX_BODY_BYTES)
     for _ in BulkWriter(cluster, node.INDEX, max_in_flight=IN_FLIGHT).write(left):
         pass
 

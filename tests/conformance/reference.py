@@ -14,8 +14,8 @@ import msgspec
 import openai
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.engine import ingest_request
-from opensearch_batch.core.ingest.request import parse_request
+from opensearch_batch.core.ingest.batch_ingestion import parse_request
+from opensearch_batch.core.ingest.request_ingest import ingest_request
 from opensearch_batch.core.storage.by_uri import Scheme
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.types.counts import IngestCounts

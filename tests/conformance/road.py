@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from opensearch_batch.core.errors import FatalError, RetriableError
-from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.ingest.prediction_map import holds_record, over_sources
+from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.contract import job_keys

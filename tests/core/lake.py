@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from opensearch_batch.core.ingest.engine import IngestReport, ingest_request
+from opensearch_batch.core.ingest.batch_ingestion import parse_request
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
-from opensearch_batch.core.ingest.request import parse_request
+from opensearch_batch.core.ingest.report import IngestReport
+from opensearch_batch.core.ingest.request_ingest import ingest_request
 from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.ingest.prediction_map import over_sources
+from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.contract import job_keys

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
-from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.ingest.replay import replay
+from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.job_records import JobRecords

@@ -18,16 +18,14 @@ from opensearchpy import OpenSearch
 
 from include.local_stack.processes import start_time
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.ingest.engine import (
-    CHECKPOINT_S,
-    Ingest,
-    IngestReport,
-    Locations,
-    find_sources,
-    ingest_request,
-)
+from opensearch_batch.core.ingest.batch_ingestion import parse_request
+from opensearch_batch.core.ingest.documents import Reading
+from opensearch_batch.core.ingest.engine import CHECKPOINT_S, Ingest, Locations
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
-from opensearch_batch.core.ingest.request import parse_request
+from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory
+from opensearch_batch.core.ingest.report import IngestReport
+from opensearch_batch.core.ingest.request_ingest import find_sources, ingest_request
+from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -96,16 +94,14 @@ def _recording_each_body(task: Task, objects: Objects, cluster: Cluster) -> Inge
     batch = parse_request(task.request)
     return Ingest(
         objects,
-        cluster,
-        request=batch.ingest,
+        IndexSink(objects, cluster, batch.ingest),
+        MappedDocumentFactory(batch.ingest, Reading(objects, row_errors=row_errors(), memory_bytes=task.memory_bytes)),
         locations=Locations.of(task.work_prefix, f"{task.work_prefix}/{digest(batch.ingest.index, *batch.sources)}"),
-        row_errors=row_errors(),
-        memory_bytes=task.memory_bytes,
         clock=itertools.count(step=CHECKPOINT_S).__next__,
     ).run(find_sources(batch, objects), force=task.force)
 
 
-def work_prefix(task: Task, answer: Connection) -> None:
+def work(task: Task, answer: Connection) -> None:
     """Do a task and send its outcome."""
     if task.largest_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (task.largest_file_bytes, task.largest_file_bytes))
@@ -127,7 +123,7 @@ class Worker:
         forks = multiprocessing.get_context("forkserver")
         forks.set_forkserver_preload([__name__])
         self._answer, theirs = forks.Pipe(duplex=False)
-        self._process = forks.Process(target=work_prefix, args=(task, theirs), daemon=True)
+        self._process = forks.Process(target=work, args=(task, theirs), daemon=True)
         self._process.start()
         theirs.close()
 

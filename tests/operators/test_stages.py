@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import RetriableError
-from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.job_records import consumed_requests, decide
 from opensearch_batch.core.opensearch.ml_commons import Model

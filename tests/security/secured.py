@@ -14,7 +14,9 @@ import boto3
 from include.local_stack.settings import LOOPBACK, REPOSITORY
 from include.local_stack.stack import Stack
 from opensearch_batch.core.errors import ConfigError, NotFound, RemoteError
-from opensearch_batch.core.ingest.bulk import BulkWriter, Item, OpType, WrittenBody, lines_of
+from opensearch_batch.core.ingest.request import OpType
+from opensearch_batch.core.ingest.sinks.base import Item, WrittenBody
+from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, lines_of
 from opensearch_batch.core.opensearch.client import Address, Tls, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill

@@ -11,7 +11,7 @@ import pytest
 
 from include.local_stack.certificates import Authority, certificate_pem
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.bulk import WrittenBody
+from opensearch_batch.core.ingest.sinks.base import WrittenBody
 from tests.security.secured import BODY, INGEST_ROLE, Secured, User, permissions, refusals, without, write
 
 THREE = dict.fromkeys("abc", b'{"n":1}')

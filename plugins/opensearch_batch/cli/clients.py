@@ -14,7 +14,7 @@ import msgspec
 
 from opensearch_batch.cli.secrets import Secrets
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.request import Credential
+from opensearch_batch.core.ingest.batch_ingestion import Credential
 from opensearch_batch.core.opensearch import client as clients
 from opensearch_batch.core.opensearch.client import Signing, Tls, address_of
 from opensearch_batch.core.opensearch.cluster import Cluster

@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.formats.lines import read_rows
-from opensearch_batch.core.ingest.bulk import Item, fields_of
-from opensearch_batch.core.ingest.documents import Documents, Entry
+from opensearch_batch.core.ingest.documents import Reading
+from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
+from opensearch_batch.core.ingest.sinks.base import Entry, Item
+from opensearch_batch.core.ingest.sinks.bulk import fields_of
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
@@ -86,10 +88,9 @@ def process_first_rows(
     """
     field_map = compile_map(request, sources=len(sources), vectors=vectors)
 
-    def documents(request: IngestRequest, read: FirstRows) -> Documents:
-        return Documents(
-            request, field_map, sources, objects=objects, read=read, row_errors=row_errors, memory_bytes=MEMORY_BYTES
-        )
+    def documents(request: IngestRequest, read: FirstRows) -> MappedDocuments:
+        reading = Reading(objects, read, row_errors, memory_bytes=MEMORY_BYTES)
+        return MappedDocuments(request, field_map, sources, reading)
 
     # If there are further rows, an unmatched row may have its partner among them.
     lenient = msgspec.structs.replace(request, on_unmatched="index_partial")
@@ -105,13 +106,13 @@ def _result(entries: Sequence[Entry], *, sources: int, whole: bool) -> FirstRows
     items = [entry for entry in entries if isinstance(entry, Item)]
     rejected = [entry for entry in entries if isinstance(entry, Rejected)]
     # A late row is merged into a document that is counted already.
-    new = [item for item in items if not item.origin.late]
-    partial = {id(item) for item in new if len({row.source for row in item.origin.rows}) < sources}
+    new = [item for item in items if not item.context.late]
+    partial = {id(item) for item in new if len({row.source for row in item.context.rows}) < sources}
     # Complete documents show more of the field map.
     first = sorted(new, key=lambda item: id(item) in partial)[:SHOWN]
     return FirstRowsResult(
         whole,
-        rows=sum(len(item.origin.rows) for item in items) + sum(len(entry.rows) for entry in rejected),
+        rows=sum(len(item.context.rows) for item in items) + sum(len(entry.rows) for entry in rejected),
         documents=len(new),
         partial=len(partial),
         dead_letters=len(rejected),

@@ -16,8 +16,8 @@ from opensearch_batch.cli.preview import Preview
 from opensearch_batch.cli.progress_display import ProgressDisplay, bytes_to_read, is_watched
 from opensearch_batch.cli.request_file import RequestFile, absolute, default_work_prefix, read_request
 from opensearch_batch.cli.tables import counts_table, show_dead_letters, sources_table
-from opensearch_batch.core.ingest.engine import find_sources, ingest_request
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
+from opensearch_batch.core.ingest.request_ingest import find_sources, ingest_request
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
 from opensearch_batch.services.registry import row_errors
 

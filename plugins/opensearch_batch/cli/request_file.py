@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.request import BatchIngestion, Credential, parse_request
+from opensearch_batch.core.ingest.batch_ingestion import BatchIngestion, Credential, parse_request
 from opensearch_batch.core.storage.objects import split_uri
 
 STDIN = "-"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from opensearch_batch.core.ingest.request import Credential
+from opensearch_batch.core.ingest.batch_ingestion import Credential
 
 VARIABLES = ("OPENSEARCH_PASSWORD", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # Shorter values occur in ordinary words, and hiding them there would reveal them.

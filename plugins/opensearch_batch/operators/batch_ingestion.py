@@ -12,8 +12,8 @@ from typing import Any
 from airflow.sdk import BaseOperator, Context
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.engine import ingest_request
-from opensearch_batch.core.ingest.request import BatchIngestion, parse_request
+from opensearch_batch.core.ingest.batch_ingestion import BatchIngestion, parse_request
+from opensearch_batch.core.ingest.request_ingest import ingest_request
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import split_uri

@@ -9,10 +9,16 @@ import msgspec
 from airflow.sdk import BaseOperator, Context, XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, OpType
-from opensearch_batch.core.ingest.engine import IngestReport
 from opensearch_batch.core.ingest.prediction_map import over_sources
-from opensearch_batch.core.ingest.request import IngestRequest, LoadSettings, OnUnmatched
+from opensearch_batch.core.ingest.report import IngestReport
+from opensearch_batch.core.ingest.request import (
+    MAX_BODY_BYTES,
+    MAX_IN_FLIGHT,
+    IngestRequest,
+    LoadSettings,
+    OnUnmatched,
+    OpType,
+)
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.jobs.repair import answers_of

@@ -9,7 +9,7 @@ import msgspec
 from airflow.sdk import BaseOperator, Context
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.account import QUEUE_FILE, Queue
+from opensearch_batch.core.ingest.account import REPLAY_FILE, ReplayRequest
 from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.storage.json_document import JsonDocument
@@ -78,7 +78,7 @@ def _request_with(store: Objects, queue: str, field_map: Mapping[str, Any]) -> I
     Raises:
         ConfigError: the queue is missing.
     """
-    uri = f"{queue.rstrip('/')}/{QUEUE_FILE}"
+    uri = f"{queue.rstrip('/')}/{REPLAY_FILE}"
     absent = ConfigError(f"{uri}: no such queue; give the location that a report names as dead_letters")
-    request = JsonDocument(store, uri, Queue).require(absent).request
+    request = JsonDocument(store, uri, ReplayRequest).require(absent).request
     return msgspec.structs.replace(request, field_map=dict(field_map))

@@ -148,7 +148,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
 
     def _check_indexes(self, compiled: CompiledPipeline, run_key: str, at: datetime) -> str:
         """Check the indexes that exist; return a digest of what is done to work items with them."""
-        from opensearch_batch.core.ingest.event_documents import refuse_plain_vectors
+        from opensearch_batch.core.ingest.sinks.index_target import refuse_plain_vectors
 
         ingest = self._work_item_ingest(compiled, run_key, at)
         indexes = ingest.indexes(at)

@@ -11,7 +11,7 @@ from opensearch_batch.core.data_prepper.scan import Kind, WorkItem
 from opensearch_batch.core.data_prepper.scan_account import WorkItemCounts, account_of, delete_read
 from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
 from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
-from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout

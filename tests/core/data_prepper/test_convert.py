@@ -15,13 +15,15 @@ from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipelin
 from opensearch_batch.core.data_prepper.convert import Converted, convert
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.indexing import writing_of
+from opensearch_batch.core.data_prepper.indexing import index_items
 from opensearch_batch.core.data_prepper.origins import Origins
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.bulk import Item, fields_of
-from opensearch_batch.core.ingest.event_documents import EventDocuments
+from opensearch_batch.core.ingest.documents import Reading
+from opensearch_batch.core.ingest.event_documents import EventDocuments, EventOptions
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.row_documents import row_documents
+from opensearch_batch.core.ingest.sinks.base import Item
+from opensearch_batch.core.ingest.sinks.bulk import fields_of
 from opensearch_batch.core.pipeline.check import check_pipeline
 from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.pipeline.spec import PipelineSpec
@@ -113,23 +115,10 @@ class Both:
         source = [Source("output", ())]
         sink = self._compiled.pipeline.sinks[0][1]
         assert isinstance(sink, OpenSearchSink)
-        original = EventDocuments(
-            self._compiled.flow(),
-            writing_of(sink, now(), lambda name: None, Origins().place),  # noqa: ARG005 - one index
-            0,
-            source,
-            objects=self._objects,
-            read=self._read,
-            row_errors=row_errors(),
-        )
-        ours = row_documents(
-            self._request,
-            source,
-            objects=self._objects,
-            read=self._read,
-            row_errors=row_errors(),
-            place=lambda row: (row.uri, row.line),
-        )
+        items = index_items(sink, now(), lambda name: None, Origins().origin_of)  # noqa: ARG005 - one index
+        reading = Reading(self._objects, self._read, row_errors())
+        original = EventDocuments(self._compiled.flow(), EventOptions(items), source, reading)
+        ours = row_documents(self._request, source, reading)
         return [_told(entry) for entry in original], [_told(entry) for entry in ours]
 
 

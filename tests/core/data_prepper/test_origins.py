@@ -38,5 +38,5 @@ def test_an_output_that_may_answer_two_inputs_answers_none(output: str, inputs: 
 def test_a_row_stands_in_its_input_where_one_is_known() -> None:
     """Else in its own object."""
     row = Row(0, "s3://b/out/job/x.out", 7, 0, b"{}")
-    assert Origins({"s3://b/out/job/x.out": "s3://b/in/x"}).place(row) == ("s3://b/in/x", 7)
-    assert Origins().place(row) == ("s3://b/out/job/x.out", 7)
+    assert Origins({"s3://b/out/job/x.out": "s3://b/in/x"}).origin_of(row) == ("s3://b/in/x", 7)
+    assert Origins().origin_of(row) == ("s3://b/out/job/x.out", 7)

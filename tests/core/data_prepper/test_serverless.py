@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from opensearch_batch.core.data_prepper.check import check_data_prepper
-from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline, now
-from opensearch_batch.core.data_prepper.origins import Origins
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
+from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.indexing import index_items, index_sink
 from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.engine import Ingest, IngestReport, Locations
+from opensearch_batch.core.ingest.documents import Reading, own_position
+from opensearch_batch.core.ingest.engine import Ingest, Locations
+from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.storage.local_files import LocalFiles
@@ -22,6 +26,7 @@ from opensearch_batch.core.types.rows import Source
 from tests.core.data_prepper.data_prepper_files import line_of, with_options
 from tests.scripted import Scripted
 
+AT = datetime(2026, 11, 21, tzinfo=UTC)
 SERVERLESS = "aws: {serverless: true}"
 ROWS = [{"_id": "own", "n": 1}, {"n": 2}]
 CLOSED = {"status": 403, "error": {"type": "security_exception", "reason": "no"}}
@@ -45,15 +50,14 @@ class Collection:
     def run(self) -> IngestReport:
         """Bring the rows in."""
         compiled = CompiledPipeline.load(self.path, "books")
-        work_item = WorkItem("work_item", "data", tuple(find(self.files, "rows.json")), now())
-        maker = compiled.maker(0, work_item, self.files, origins=Origins(), row_errors=None)
-        ingest = Ingest(
-            self.files,
-            self._scripted.cluster,
-            request=maker.request,
-            locations=Locations.of("work_prefix", "work/place"),
-            maker=maker,
-        )
+        work_item = WorkItem("work_item", "data", tuple(find(self.files, "rows.json")), AT)
+        options = compiled.pipeline.sinks[0][1]
+        assert isinstance(options, OpenSearchSink)
+        sink = index_sink(options, AT, self.files, self._scripted.cluster)
+        items = index_items(options, AT, sink.ensure_index, own_position)
+        reading = Reading(self.files, compiled.read())
+        documents = compiled.documents(0, work_item, items, reading, records={})
+        ingest = Ingest(self.files, sink, documents, locations=Locations.of("work", "work/own"))
         return ingest.run([Source("rows", work_item.objects)])
 
     def sent(self) -> list[Any]:

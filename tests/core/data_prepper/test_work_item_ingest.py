@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.event_documents import refuse_plain_vectors
 from opensearch_batch.core.ingest.replay import replay
+from opensearch_batch.core.ingest.sinks.index_target import refuse_plain_vectors
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.services.registry import row_errors
 from tests.core.data_prepper.work_items import Units

@@ -14,7 +14,7 @@ from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.data_prepper.scan_prepare import Scan
 from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
 from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
-from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.opensearch.cluster import Cluster

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.ingest.bulk import BulkWriter, Item, OpType, WrittenBody, bodies, lines_of
-from opensearch_batch.core.ingest.concurrency import SAMPLES_OF_REST, Pace
+from opensearch_batch.core.ingest.request import OpType
+from opensearch_batch.core.ingest.sinks.base import Item, WrittenBody
+from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies, lines_of
+from opensearch_batch.core.ingest.sinks.concurrency import SAMPLES_OF_REST, ConcurrencyLimit
 from tests.lab import Lab
 from tests.scripted import Answer, Scripted, accept
 
@@ -55,7 +57,7 @@ def test_every_document_has_a_verdict(lab: Lab, index: str) -> None:
     assert len(written) > 1
     assert indexed(written) == 3
     refused = [entry for body in written for entry in body.refused]
-    assert [(entry.item.origin, entry.status) for entry in refused] == [(1, 400), (3, 400)]
+    assert [(entry.item.context, entry.status) for entry in refused] == [(1, 400), (3, 400)]
     assert "failed to parse field [n]" in refused[0].reason
     assert "strict_dynamic_mapping_exception" in refused[1].reason
     cluster.refresh(index)
@@ -152,7 +154,7 @@ def test_a_body_that_is_too_large_is_halved_until_it_passes(scripted: Scripted) 
     huge = Item("huge", lines_of("huge", b'{"a":"%s"}' % (b"x" * most)), "huge")
     written = list(BulkWriter(scripted.cluster, "i").write([*map(item, range(10)), huge]))
     assert indexed(written) == 10
-    assert [(entry.item.origin, entry.status) for body in written for entry in body.refused] == [("huge", 413)]
+    assert [(entry.item.context, entry.status) for body in written for entry in body.refused] == [("huge", 413)]
     assert sum(len(names(body)) for body in scripted.bodies if len(body) <= most) == 10
 
 
@@ -246,13 +248,13 @@ def test_an_answer_that_always_leaves_one_out_ends_the_writing(scripted: Scripte
 
 def test_the_pace_grows_while_it_pays() -> None:
     """One more body in flight is kept when it brings more, and taken back when it does not."""
-    pace = Pace(most=8)
+    limit = ConcurrencyLimit(maximum=8)
     now = 0.0
     limits = []
     for _ in range(400):
-        now += 1.0 / min(pace.limit, 4)  # a server that is four wide
-        pace.on_done(100, now)
-        limits.append(pace.limit)
+        now += 1.0 / min(limit.limit, 4)  # a server that is four wide
+        limit.on_done(100, now)
+        limits.append(limit.limit)
     assert 4 in limits
     assert max(limits) == 5
     assert limits.count(4) > 10 * limits.count(5) / SAMPLES_OF_REST
@@ -260,10 +262,10 @@ def test_the_pace_grows_while_it_pays() -> None:
 
 def test_the_pace_falls_at_once_when_the_index_is_busy() -> None:
     """By half, and never below one."""
-    pace = Pace(most=8)
-    pace.limit = 8
-    pace.on_busy()
-    assert pace.limit == 4
+    limit = ConcurrencyLimit(maximum=8)
+    limit.limit = 8
+    limit.on_busy()
+    assert limit.limit == 4
     for _ in range(5):
-        pace.on_busy()
-    assert pace.limit == 1
+        limit.on_busy()
+    assert limit.limit == 1

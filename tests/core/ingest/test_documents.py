@@ -15,11 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, FatalError
-from opensearch_batch.core.ingest.account import Queue, RowAccount
-from opensearch_batch.core.ingest.bulk import Item, Refused, WrittenBody, bodies
-from opensearch_batch.core.ingest.documents import Documents, Entry
+from opensearch_batch.core.ingest.account import ReplayRequest, RowAccount
+from opensearch_batch.core.ingest.documents import Reading, own_position
+from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.progress import ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest, OnUnmatched, compile_map
+from opensearch_batch.core.ingest.sinks.base import Entry, Item, Refused, WrittenBody
+from opensearch_batch.core.ingest.sinks.bulk import bodies
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import find
 from opensearch_batch.core.transform.field_map import merge
@@ -77,18 +79,16 @@ def request_of(sources: int, **members: Any) -> IngestRequest:
 
 def documents_of(
     request: IngestRequest, sources: Sequence[Sequence[Line]], objects: LocalFiles, *, memory_bytes: int = HUGE
-) -> Documents:
+) -> MappedDocuments:
     """Write the sources below the store's folder and make their documents."""
     for number, lines in enumerate(sources):
         objects.write(f"{number}.jsonl", b"".join(line.content + b"\n" for line in lines))
     found = [Source(f"{n}.jsonl", tuple(find(objects, f"{n}.jsonl"))) for n in range(len(sources))]
-    return Documents(
+    return MappedDocuments(
         request,
         compile_map(request, sources=len(sources)),
         found,
-        objects=objects,
-        row_errors=row_errors(),
-        memory_bytes=memory_bytes,
+        Reading(objects, row_errors=row_errors(), memory_bytes=memory_bytes),
     )
 
 
@@ -128,11 +128,10 @@ class Run:
             objects,
             ProgressFile(objects, "work/progress.json"),
             queue="work/dead_letters/",
-            names=names,
             fingerprint="f",
             before=None,
-            place=lambda row: (row.uri, row.line),
-            about=Queue(names, self.request),
+            origin_of=own_position,
+            replay=ReplayRequest(names, self.request),
         ) as account:
             for body in bodies(self.entries, max_body_bytes=lambda: 200):
                 refused = [Refused(item, 400, "no") for at, item in enumerate(body.items) if at % 3 == 2]
@@ -155,7 +154,7 @@ def groups_of(run: Run) -> list[Group]:
     found = []
     for entry in run.entries:
         if isinstance(entry, Item):
-            found.append(Group([(row.source, row.line) for row in entry.origin.rows], entry.origin.late, None))
+            found.append(Group([(row.source, row.line) for row in entry.context.rows], entry.context.late, None))
         elif isinstance(entry, Rejected):
             found.append(Group([(row.source, row.line) for row in entry.rows], entry.late, entry.reason))
     return found
@@ -277,7 +276,7 @@ def test_the_counts_reconcile_and_are_those_of_the_lines(
     assert counts.joined == sum(len(group.places) - 1 for group in found)
     assert (counts.nulls, counts.unmatched) == (model.nulls, model.unmatched)
     dead = [place for group in rejected for place in group.places]
-    dead += [(row.source, row.line) for item in run.refused for row in item.origin.rows]
+    dead += [(row.source, row.line) for item in run.refused for row in item.context.rows]
     keys = [[line.key for line in lines if line.key is not None] for lines in sources]
     for number, lines in enumerate(sources):
         assert counts.sources[number] == SourceCounts(

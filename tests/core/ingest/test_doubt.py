@@ -10,8 +10,10 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
-from opensearch_batch.core.ingest.bulk import Item, OpType, lines_of
-from opensearch_batch.core.ingest.recovery import BATCH_BYTES, without_those_there
+from opensearch_batch.core.ingest.request import OpType
+from opensearch_batch.core.ingest.sinks.base import Entry, Item
+from opensearch_batch.core.ingest.sinks.bulk import lines_of
+from opensearch_batch.core.ingest.sinks.recovery import BATCH_BYTES, skip_indexed
 from opensearch_batch.core.opensearch.cluster import Index
 from opensearch_batch.core.types.rows import AlreadyThere, Blank, Mapped
 from opensearch_batch.core.types.vector_field import VectorField
@@ -26,7 +28,7 @@ def item(name: str, source: Any, *, op_type: OpType = "index", routing: str | No
 
 def settled(lab: Lab, index: str, entries: Sequence[Any], *vectors: VectorField) -> list[str]:
     """Say of each entry whether it is there."""
-    found = without_those_there(entries, lab.cluster(), Index(index, "", vectors), in_flight_bytes=1 << 20)
+    found = skip_indexed(entries, lab.cluster(), Index(index, "", vectors), in_flight_bytes=1 << 20)
     return ["there" if isinstance(entry, AlreadyThere) else "sent" for entry in found]
 
 
@@ -95,7 +97,7 @@ def settled_with(scripted: Scripted, held: dict[str, Any], entries: Sequence[Ite
         return 200, {"docs": [{"_id": name} | ({"_source": held[name]} if name in held else {}) for name in names]}
 
     scripted.answer = mget
-    found = without_those_there(entries, scripted.cluster, Index("i", ""), in_flight_bytes=8 * BATCH_BYTES)
+    found = skip_indexed(entries, scripted.cluster, Index("i", ""), in_flight_bytes=8 * BATCH_BYTES)
     return ["there" if isinstance(entry, AlreadyThere) else "sent" for entry in found]
 
 
@@ -129,8 +131,8 @@ def test_what_follows_one_of_its_id_that_is_sent_is_sent(
 def test_what_is_no_document_keeps_its_place(lab: Lab, index: str) -> None:
     """Entries come in their order."""
     lab.node("PUT", index)
-    entries = [Blank(0), item("x", {"n": 1}), Blank(0), item("y", {"n": 1})]
-    found = without_those_there(entries, lab.cluster(), Index(index, ""), in_flight_bytes=1 << 20)
+    entries: list[Entry] = [Blank(0), item("x", {"n": 1}), Blank(0), item("y", {"n": 1})]
+    found = skip_indexed(entries, lab.cluster(), Index(index, ""), in_flight_bytes=1 << 20)
     assert list(found) == entries
 
 
@@ -146,7 +148,7 @@ def test_what_cannot_be_read_is_not_taken_as_absent(
 ) -> None:
     """It would be written again in silence."""
     scripted.answers = [(200, {"docs": [{"_id": "x", "error": {"type": kind, "reason": "no"}}]})]
-    found = without_those_there([item("x", {})], scripted.cluster, Index("i", ""), in_flight_bytes=1)
+    found = skip_indexed([item("x", {})], scripted.cluster, Index("i", ""), in_flight_bytes=1)
     with pytest.raises(error, match=f"index i: what a crash left in doubt cannot be read: no; {remedy}"):
         list(found)
 
@@ -168,7 +170,7 @@ def test_nobody_asks_further_than_a_body_can_have_been_in_flight(scripted: Scrip
         return 200, {"docs": [{"_id": name} | ({"_source": source} if name in held else {}) for name in names]}
 
     scripted.answer = mget
-    found = without_those_there(half, scripted.cluster, Index("i", ""), in_flight_bytes=2 * BATCH_BYTES)
+    found = skip_indexed(half, scripted.cluster, Index("i", ""), in_flight_bytes=2 * BATCH_BYTES)
     assert [number for number, entry in enumerate(found) if isinstance(entry, AlreadyThere)] == [3]
     asked = [[wanted["_id"] for wanted in json.loads(body)["docs"]] for body in scripted.bodies]
     assert asked == [[f"d{number}", f"d{number + 1}"] for number in range(0, 8, 2)]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.ingest.join import MEMORY_BYTES, Group, Stream, join
-from opensearch_batch.core.ingest.spill import Keys, SeenKeys
+from opensearch_batch.core.ingest.spill import KeyTable, SeenKeys
 from opensearch_batch.core.types.rows import Keyed, Row
 
 
@@ -422,15 +422,15 @@ list(join(streams, folder=Path({str(tmp_path)!r}), memory_bytes=400_000))
 
 def test_an_entry_is_found_at_its_own_place_only() -> None:
     """The bytes of a digest may stand across another's end and place by chance; that is no entry."""
-    keys = Keys()
+    keys = KeyTable()
     other = bytes(range(13))
     keys.add(other, 0x4142434445)
     across = other[:2] + other[7:] + b"ABCDE"
-    assert not keys.is_given(across)
-    assert keys.give(across) == []
-    assert keys.is_given(across)
-    assert keys.give(other) == [0x4142434445]
-    assert keys.give(other) is None
+    assert not keys.is_claimed(across)
+    assert keys.claim(across) == []
+    assert keys.is_claimed(across)
+    assert keys.claim(other) == [0x4142434445]
+    assert keys.claim(other) is None
 
 
 def test_a_key_is_met_at_its_own_place_only() -> None:

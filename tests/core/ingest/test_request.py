@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.request import Credential, LoadSettings, parse_request
+from opensearch_batch.core.ingest.batch_ingestion import Credential, parse_request
+from opensearch_batch.core.ingest.request import LoadSettings
 from tests.documented_requests import DOCUMENTED_MULTIPLE, DOCUMENTED_SINGLE
 
 S3 = "s3://bucket/out.jsonl"

@@ -24,8 +24,8 @@ from opensearch_batch.core.formats.csv_rows import Csv
 from opensearch_batch.core.formats.event_files import CsvOutput, JsonOutput, NdjsonOutput, OutputCompression
 from opensearch_batch.core.formats.parquet_file import ParquetOutput
 from opensearch_batch.core.formats.reading import Codec, Json, Ndjson, Parquet, read_by
-from opensearch_batch.core.ingest import s3_writer
-from opensearch_batch.core.ingest.s3_writer import OutputCodec, S3Writer, WrittenObject
+from opensearch_batch.core.ingest.sinks import s3_objects
+from opensearch_batch.core.ingest.sinks.s3_objects import ObjectSettings, OutputCodec, S3Writer, WrittenObject
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Stored
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -38,8 +38,8 @@ COMPRESSIONS: list[OutputCompression] = ["none", "gzip", "snappy"]
 @contextmanager
 def writer(files: Any, codec: OutputCodec | None = None, **more: Any) -> Iterator[S3Writer]:
     """Return a writer of one source."""
-    told = {"source": "s3://in/a@1", "at": AT, "codec": codec or NdjsonOutput(), **more}
-    with S3Writer(files, **told) as made:
+    source = more.pop("source", "s3://in/a@1")
+    with S3Writer(files, ObjectSettings(codec or NdjsonOutput(), **more), source=source, at=AT) as made:
         yield made
 
 
@@ -143,7 +143,7 @@ def test_each_folder_and_name_has_objects_of_its_own(files: LocalFiles) -> None:
 @pytest.mark.parametrize("codec", [NdjsonOutput(), JsonOutput(), CsvOutput(), ParquetOutput()])
 def test_an_object_is_closed_when_it_is_too_large(files: LocalFiles, codec: OutputCodec) -> None:
     """With the event that makes it so."""
-    written = write(files, [{"a": "x" * 100}] * 10, codec, maximum_size_bytes=250)
+    written = write(files, [{"a": "x" * 100}] * 10, codec, max_object_bytes=250)
     assert [each.events for each in written] == [3, 3, 3, 1]
 
 
@@ -159,7 +159,7 @@ def test_no_events_write_nothing(files: LocalFiles, tmp_path: Path) -> None:
 
 def test_many_folders_do_not_stay_open(files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest is written; nothing is lost."""
-    monkeypatch.setattr(s3_writer, "MAX_OPEN", 2)
+    monkeypatch.setattr(s3_objects, "MAX_OPEN", 2)
     with writer(files) as made:
         for at in range(10):
             made.add(json.dumps({"a": "x" * (at % 4), "n": at}).encode(), f"out/{at % 4}")
@@ -174,7 +174,7 @@ def test_memory_is_bounded(files: LocalFiles) -> None:
     event = json.dumps({"a": "x" * 10_000}).encode()
     tracemalloc.start()
     try:
-        with writer(files, maximum_size_bytes=1 << 30) as made:
+        with writer(files, max_object_bytes=1 << 30) as made:
             for _ in range(3_000):
                 made.add(event, "out")
             made.finish()

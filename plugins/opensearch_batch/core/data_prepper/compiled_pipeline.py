@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,20 +19,18 @@ import msgspec
 from opensearch_batch.core.data_prepper.file.ml_inference import PREDICTION_MEMBERS, MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
-from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.indexing import index_name, is_dynamic, names_index, request_of, writing_of
+from opensearch_batch.core.data_prepper.indexing import index_name, is_dynamic, names_index
 from opensearch_batch.core.data_prepper.options import codecs as codec_options
 from opensearch_batch.core.data_prepper.options.aws import S3Dlq
-from opensearch_batch.core.data_prepper.origins import Origins
-from opensearch_batch.core.data_prepper.s3_ingest import S3Writing
 from opensearch_batch.core.data_prepper.scan import Area, Found, WorkItem
-from opensearch_batch.core.data_prepper.serverless import ServerlessDocumentFactory, is_serverless
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.csv_rows import Csv
 from opensearch_batch.core.formats.lines import Read
 from opensearch_batch.core.formats.reading import Codec, Json, Ndjson, Newline, Parquet, read_by
-from opensearch_batch.core.ingest.event_documents import EventDocumentFactory, EventDocuments
+from opensearch_batch.core.ingest.documents import Reading
+from opensearch_batch.core.ingest.event_documents import EventDocumentFactory, EventOptions
+from opensearch_batch.core.ingest.event_items import ItemFactory
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, split_uri
 from opensearch_batch.core.transform.enrich import INPUT, Enrich
@@ -42,7 +40,6 @@ from opensearch_batch.core.transform.flow import DROPPED, Flow
 from opensearch_batch.core.transform.prediction_fields import prediction_fields
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
-from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Row, Source
 
 OWN_FOLDER = "opensearch-batch"
@@ -131,18 +128,18 @@ class CompiledPipeline:
         return Flow([(name, options.compile()) for name, options in steps[at + 1 :]], routes, sinks)
 
     @property
-    def decisive(self) -> list[Any]:
-        """What of the pipeline decides what becomes of a row."""
+    def identity(self) -> list[Any]:
+        """Everything in the pipeline that decides the entry of a row."""
         steps = [[name, options] for name, options in self._steps()]
         routes, source = self.pipeline.routes, self.source
         read = [source.codec, source.compression, source.metadata_root_key, source.disable_s3_metadata_in_event]
         return msgspec.to_builtins([steps, routes, read], enc_hook=str)  # type: ignore[no-any-return] # a list, as given
 
-    def sink_decisive(self, number: int) -> list[Any]:
-        """Return what of pipeline and sink decides what the sink writes."""
+    def sink_identity(self, number: int) -> list[Any]:
+        """Return everything in pipeline and sink that decides what the sink writes."""
         sink = self.pipeline.sinks[number][1]
-        said = {name: getattr(sink, name, None) for name in _DECISIVE_OF_SINK}
-        return [*self.decisive, number, msgspec.to_builtins(said, enc_hook=str)]
+        options = {name: getattr(sink, name, None) for name in _IDENTITY_OPTIONS}
+        return [*self.identity, number, msgspec.to_builtins(options, enc_hook=str)]
 
     def done_for(self, uuids: Sequence[str]) -> str:
         """Name what is done to work items now: another index of the same name, or a changed pipeline, does it anew.
@@ -153,7 +150,7 @@ class CompiledPipeline:
         if self.source.delete_s3_objects_on_read:
             # What is deleted cannot be done anew.
             return "read and deleted"
-        sinks = [self.sink_decisive(number) for number in range(len(self.pipeline.sinks))]
+        sinks = [self.sink_identity(number) for number in range(len(self.pipeline.sinks))]
         # Which outputs of jobs are looked at is decided by the buckets.
         buckets = msgspec.to_builtins(self.source.buckets if self.ml else (), enc_hook=str)
         return digest(json.dumps([sinks, buckets], sort_keys=True), *uuids)
@@ -184,59 +181,27 @@ class CompiledPipeline:
             tags_on_failure=options.tags_on_failure,
         )
 
-    def maker(
-        self, number: int, work_item: WorkItem, objects: Objects, *, origins: Origins, row_errors: RowErrors | None
+    def documents(
+        self, number: int, work_item: WorkItem, items: ItemFactory, reading: Reading, *, records: Mapping[str, str]
     ) -> EventDocumentFactory:
-        """Return what makes the documents of a work item for an opensearch sink.
+        """Return what makes the documents of a work item for a sink.
 
         Args:
             number: the sink's.
-            work_item: its time is what a date in the index's name is made of.
-            objects: where the rows lie.
-            origins: which objects the rows go back to.
-            row_errors: finds the AI service's errors in rows; None for rows of no job.
+            work_item: the work item.
+            items: makes what the sink writes of an event.
+            reading: how rows are read.
+            records: by object, the one whose records its rows are joined with.
         """
-        sink = self.pipeline.sinks[number][1]
-        if not isinstance(sink, OpenSearchSink):
-            raise TypeError(f"sink {number} writes no documents")
-        make = ServerlessDocumentFactory if is_serverless(sink) else EventDocumentFactory
-        return make(
-            request_of(sink, work_item.at, objects),
-            flow=self.flow,
-            writing=lambda named: writing_of(sink, work_item.at, named, origins.place),
-            decisive=self.sink_decisive(number),
-            sink=number,
-            **self._reading(work_item, objects, origins=origins, row_errors=row_errors),
+        options = EventOptions(
+            items,
+            number,
+            prepare=self._prepare(with_metadata=work_item.with_metadata),
+            enrich=self.enrich(),
+            records=records,
+            passes_arrays=isinstance(self.pipeline.sinks[number][1], OpenSearchSink),
         )
-
-    def events(
-        self,
-        number: int,
-        work_item: WorkItem,
-        sources: Sequence[Source],
-        objects: Objects,
-        *,
-        origins: Origins,
-        row_errors: RowErrors | None,
-    ) -> EventDocuments:
-        """Return what an s3 sink writes; the arguments are those of `maker`."""
-        sink = self.pipeline.sinks[number][1]
-        if not isinstance(sink, S3Sink):
-            raise TypeError(f"sink {number} writes no objects")
-        reading = self._reading(work_item, objects, origins=origins, row_errors=row_errors)
-        return EventDocuments(self.flow(), S3Writing(sink, work_item.at), number, sources, **reading)
-
-    def _reading(
-        self, work_item: WorkItem, objects: Objects, *, origins: Origins, row_errors: RowErrors | None
-    ) -> dict[str, Any]:
-        return {
-            "objects": objects,
-            "read": self.read(),
-            "prepare": self._prepare(with_metadata=work_item.with_metadata),
-            "row_errors": row_errors,
-            "enrich": self.enrich(),
-            "records": origins.records,
-        }
+        return EventDocumentFactory(self.flow, options, identity=self.sink_identity(number), reading=reading)
 
     def index(self, number: int, at: datetime) -> str:
         """Return the index of an opensearch sink, empty where each event names its own."""
@@ -268,11 +233,6 @@ class CompiledPipeline:
     @cached_property
     def _enrich_options(self) -> S3Enrich | None:
         return next((options for _, options in self._steps() if isinstance(options, S3Enrich)), None)
-
-    def index_pattern(self, number: int) -> str:
-        """Return what all indexes of a sink are found by, where events name them."""
-        sink = self.pipeline.sinks[number][1]
-        return f"{sink.index.partition('${')[0]}*" if isinstance(sink, OpenSearchSink) else ""
 
     def records_of(self, item: ObjectInfo) -> str | None:
         """Return the object that s3_enrich joins rows of no job of ours with: the original's guess from the name."""
@@ -325,7 +285,7 @@ class CompiledPipeline:
         return prepare
 
 
-_DECISIVE_OF_SINK = (
+_IDENTITY_OPTIONS = (
     "index",
     "document_id",
     "routing",

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.serverless import has_ids
+from opensearch_batch.core.data_prepper.serverless import has_ids, is_serverless
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES
-from opensearch_batch.core.ingest.event_items import OfEvent, Shape, Writing
-from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.ingest.documents import OriginOf
+from opensearch_batch.core.ingest.event_items import IndexItemFactory, OfEvent, Shape
+from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, IngestRequest
+from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
+from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.objects import Objects, Stored
 from opensearch_batch.core.transform.events.event import Event, EventError, key_of
 from opensearch_batch.core.transform.expressions.expression import compile_condition
 from opensearch_batch.core.transform.expressions.format_string import compile_format, dated
-from opensearch_batch.core.types.rows import Row
 
 
 def is_dynamic(sink: OpenSearchSink) -> bool:
@@ -88,15 +89,30 @@ def request_of(sink: OpenSearchSink, at: datetime, objects: Objects) -> IngestRe
     )
 
 
+def index_sink(sink: OpenSearchSink, at: datetime, objects: Objects, cluster: Cluster) -> IndexSink:
+    """Return the sink that writes to a cluster; dates in an index's name are of the given time."""
+    request = request_of(sink, at, objects)
+    # A sink whose events name their index is reported by the pattern of all of them.
+    name = request.index or f"{sink.index.partition('${')[0]}*"
+    return IndexSink(objects, cluster, request, name=name, infers_vectors=True, refreshes=not is_serverless(sink))
+
+
 def names_index(sink: OpenSearchSink) -> bool:
     """Say whether rows or the time name the index, so that there is no one index whose loss would be seen."""
     return is_dynamic(sink) or "%{" in sink.index
 
 
-def writing_of(
-    sink: OpenSearchSink, at: datetime, named: Callable[[str], None], place: Callable[[Row], tuple[str, int]]
-) -> Writing:
-    """Return what a sink writes of an event; `place` is where a row stands."""
+def index_items(
+    sink: OpenSearchSink, at: datetime, ensure_index: Callable[[str], None], origin_of: OriginOf
+) -> IndexItemFactory:
+    """Return what is written of events.
+
+    Args:
+        sink: the sink.
+        at: the time of dates in an index's name.
+        ensure_index: called with each index that an event names.
+        origin_of: the origin of a row, which the id of a document without any other is made of.
+    """
     index: OfEvent | None = None
     if is_dynamic(sink):
         name = compile_format(sink.index)
@@ -104,7 +120,7 @@ def writing_of(
         def index(event: Event) -> str:
             return index_name(sink, name(event), at)
 
-    return Writing(
+    return IndexItemFactory(
         id_of=_format(sink.document_id),
         is_named=has_ids(sink),
         routing=_format(sink.routing),
@@ -116,8 +132,8 @@ def writing_of(
             sink.exclude_keys,
             sink.tags_target_key,
         ),
-        named=named,
-        place=place,
+        ensure_index=ensure_index,
+        origin_of=origin_of,
     )
 
 

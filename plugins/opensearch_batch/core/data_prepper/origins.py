@@ -23,8 +23,8 @@ class Origins(msgspec.Struct, frozen=True):
     inputs: Mapping[str, str] = NONE
     records: Mapping[str, str] = NONE
 
-    def place(self, row: Row) -> tuple[str, int]:
-        """Return where a row stands, the same whichever job answered it."""
+    def origin_of(self, row: Row) -> tuple[str, int]:
+        """Return the input that a row belongs to and its line: the same whichever job wrote the row."""
         return self.inputs.get(row.uri, row.uri), row.line
 
 

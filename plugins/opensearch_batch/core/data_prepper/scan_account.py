@@ -10,7 +10,7 @@ import msgspec
 from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
 from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
-from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from opensearch_batch.core.config.yaml_file import Keys, dotted
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.ingest.event_documents import EventDocumentFactory
 from opensearch_batch.core.ingest.event_items import ACTIONS, NAMELESS
-from opensearch_batch.core.opensearch.cluster import Index
 
 _SEARCH_ONLY = "only search collections take an id; others refuse every document that has one: remove it there"
 _NO_ID = (
@@ -21,14 +19,6 @@ _NO_ID = (
     "take none; so a try after an interruption, and rows read again, write what is there once more. Write document_id "
     "if it is a search collection"
 )
-
-
-class ServerlessDocumentFactory(EventDocumentFactory):
-    """Makes documents of a collection's indexes, which show what was written by themselves, some seconds later."""
-
-    def indexes(self, index: Index) -> list[str]:  # noqa: ARG002 - of `DocumentFactory`
-        """Return none: a collection refuses to be refreshed."""
-        return []
 
 
 def is_serverless(sink: OpenSearchSink) -> bool:

@@ -1,6 +1,6 @@
-"""ingest of a work item: its rows go to every sink, and only when all of them have it is the work item done.
+"""Ingest of a work item: its rows go to every sink, and the work item is done when all of them have its rows.
 
-A job's outputs are read after its end, by the ingest of its own work item; so nobody reads what is half written.
+The outputs of a job are read after its end, by the ingest of its own work item, so no half-written output is read.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ import msgspec
 
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.dlq_export import write_dlq
-from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
+from opensearch_batch.core.data_prepper.indexing import index_items, index_sink
+from opensearch_batch.core.data_prepper.object_writing import object_items, object_sink
 from opensearch_batch.core.data_prepper.origins import OUT, Origins, input_of
-from opensearch_batch.core.data_prepper.s3_ingest import S3Ingest
 from opensearch_batch.core.data_prepper.scan import WorkItem, area_of
 from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
 from opensearch_batch.core.errors import ConfigError, OutputUnusable
-from opensearch_batch.core.ingest.engine import Ingest, IngestReport, Locations
-from opensearch_batch.core.ingest.event_documents import EventDocuments
+from opensearch_batch.core.ingest.documents import Reading
+from opensearch_batch.core.ingest.engine import Ingest, Locations
+from opensearch_batch.core.ingest.event_items import ItemFactory
+from opensearch_batch.core.ingest.report import IngestReport
+from opensearch_batch.core.ingest.sinks.base import Sink
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
@@ -37,15 +40,15 @@ OUTDATED = "{left_out} of {all} inputs have changed since; newer jobs answer the
 LACKING = "{missing} of {all} objects with records are not there as they were: rows are tagged, not joined"
 
 
-class Brought(msgspec.Struct, frozen=True):
+class WorkItemResult(msgspec.Struct, frozen=True):
     """Result of a work item: one report per sink (none if nothing was read), and remarks for the user."""
 
     reports: list[IngestReport] = []
     remarks: list[str] = []
 
 
-class _Reading(msgspec.Struct, frozen=True):
-    """What is read of a work item, last the rows; `gone` outputs were there once."""
+class _Selection(msgspec.Struct, frozen=True):
+    """The sources of a work item, the rows last; `gone` is the number of outputs that no longer exist."""
 
     sources: list[Source] = []
     origins: Origins = Origins()
@@ -54,16 +57,16 @@ class _Reading(msgspec.Struct, frozen=True):
 
 
 class WorkItemIngest:
-    """Brings work items into the sinks of a pipeline.
+    """Writes work items to the sinks of a pipeline.
 
     Args:
-        road: the pipeline.
-        objects: where rows and our own files lie.
-        cluster: the cluster of a sink, by its number.
-        target: the store of what a sink says: its number, and ``aws`` or ``dlq``.
+        compiled: the pipeline.
+        objects: the store of rows and of our own files.
+        cluster: returns the cluster of a sink by its number.
+        store: returns the store of a sink by its number and option: ``aws`` or ``dlq``.
         row_errors: finds AI services' errors in rows.
-        run_key: the run whose reports these are.
-        at: when the run scanned.
+        run_key: the run that writes the reports.
+        at: the time of the run's scan.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class WorkItemIngest:
         compiled: CompiledPipeline,
         objects: Objects,
         cluster: Callable[[int], Cluster],
-        target: Callable[[int, str], Objects],
+        store: Callable[[int, str], Objects],
         *,
         row_errors: RowErrors,
         run_key: str,
@@ -80,40 +83,40 @@ class WorkItemIngest:
         self._compiled = compiled
         self._objects = objects
         self._cluster = cluster
-        self._target = target
+        self._store = store
         self._row_errors = row_errors
         self._run_key = run_key
         self.at = at
         self._layout = compiled.layout
         self._scanned = ScanStateFile(objects, compiled.layout)
 
-    def run(self, work_item: WorkItem, answered: Answered | None = None, *, force: bool = False) -> Brought:
-        """Bring in a work item; there are no accounts where the pipeline does not read a job's outputs.
+    def run(self, work_item: WorkItem, answered: Answered | None = None, *, force: bool = False) -> WorkItemResult:
+        """Write a work item; there are no reports if the pipeline does not read the outputs of its job.
 
         Args:
             work_item: the work item.
-            answered: what its job answered, if it is one.
+            answered: the outputs of its job, if it has one.
             force: write everything again.
 
         Raises:
             ConfigError: an index is wrong.
-            FatalError: an output is gone or lacks inputs, an object changed since the scan.
+            FatalError: an output is gone or lacks inputs, or an object changed since the scan.
             RetriableError: a server stayed away.
         """
-        reading = self._rows(work_item) if answered is None else self._answers(work_item, answered)
+        selection = self._rows(work_item) if answered is None else self._outputs_of(work_item, answered)
         reports, indexes = list[IngestReport](), self.indexes(work_item.at)
-        if reading.sources:
+        if selection.sources:
             for number in range(len(self._compiled.pipeline.sinks)):
-                reports.append(self._written(number, work_item, reading, force=force))
-                # As it is now: one that came in its place while other sinks are written has not got these rows.
+                reports.append(self._write(number, work_item, selection, force=force))
+                # Looked up now: an index that is created anew while other sinks are written lacks these rows.
                 indexes[number] = self._index(number, work_item.at)
-        read = list(reading.sources[-1].objects) if reading.sources else []
-        done = Done(work_item.at, self.done_for(indexes), self._run_key, read, reading.gone)
+        read = list(selection.sources[-1].objects) if selection.sources else []
+        done = Done(work_item.at, self.done_for(indexes), self._run_key, read, selection.gone)
         self._scanned.note_done(work_item, done)
-        return Brought(reports, reading.remarks)
+        return WorkItemResult(reports, selection.remarks)
 
     def indexes(self, at: datetime) -> list[Index | None]:
-        """Return each sink's index at a time, None where it is absent, where it has none, or each event names one."""
+        """Return the index of each sink at a time, None if it is absent, or if events name it, or for objects."""
         return [self._index(number, at) for number in range(len(self._compiled.pipeline.sinks))]
 
     def _index(self, number: int, at: datetime) -> Index | None:
@@ -121,9 +124,9 @@ class WorkItemIngest:
         return self._cluster(number).index(name) if name else None
 
     def done_for(self, indexes: Sequence[Index | None]) -> str:
-        """Name what is done to work items with these indexes, one for each sink.
+        """Return a digest of what is done to work items, given the index of each sink.
 
-        Indexes that rows or the time name come and go, and tell nothing of what was done.
+        Indexes that rows or the time name come and go, so they say nothing about what was done.
         """
         return self._compiled.done_for(
             [
@@ -132,60 +135,41 @@ class WorkItemIngest:
             ]
         )
 
-    def _written(self, number: int, work_item: WorkItem, reading: _Reading, *, force: bool) -> IngestReport:
-        sink = self._compiled.pipeline.sinks[number][1]
-        if isinstance(sink, OpenSearchSink):
-            report = self._indexed(number, work_item, reading, force=force)
-        else:
-            report = self._stored(number, sink, work_item, reading, force=force)
-        save(self._objects, self._layout.ingest_report(self._run_key, f"{work_item.id}-{number}"), report)
-        return report
-
-    def _indexed(self, number: int, work_item: WorkItem, reading: _Reading, *, force: bool) -> IngestReport:
-        maker = self._compiled.maker(
-            number, work_item, self._objects, origins=reading.origins, row_errors=self._row_errors
-        )
-        place = self._layout.written(number, work_item.id)
+    def _write(self, number: int, work_item: WorkItem, selection: _Selection, *, force: bool) -> IngestReport:
+        """Write the rows to one sink, and its report."""
+        sink, items = self._sink(number, work_item, selection.origins)
+        reading = Reading(self._objects, self._compiled.read(), self._row_errors)
         report = Ingest(
             self._objects,
-            self._cluster(number),
-            request=maker.request,
-            locations=Locations.of(self._layout.root, place),
-            maker=maker,
-            # A version that comes back has been overwritten meanwhile.
+            sink,
+            self._compiled.documents(number, work_item, items, reading, records=selection.origins.records),
+            locations=Locations.of(self._layout.root, self._layout.written(number, work_item.id)),
+            # A version of an object that comes back has been overwritten meanwhile.
             identity=(work_item.at.isoformat(),),
-        ).run(reading.sources, force=force)
+        ).run(selection.sources, force=force)
         dlq = self._compiled.dlq(number)
         if dlq is not None and report.dead_letters:
             write_dlq(
                 self._objects,
-                self._target(number, "dlq"),
+                self._store(number, "dlq"),
                 dlq,
                 queue=report.dead_letters,
                 pipeline=self._layout.pipeline,
-                index=report.index,
+                index=sink.request.index,
                 at=work_item.at,
             )
-        return report if report.index else msgspec.structs.replace(report, index=self._compiled.index_pattern(number))
+        save(self._objects, self._layout.ingest_report(self._run_key, f"{work_item.id}-{number}"), report)
+        return report
 
-    def _stored(
-        self, number: int, sink: S3Sink, work_item: WorkItem, reading: _Reading, *, force: bool
-    ) -> IngestReport:
-        def entries() -> EventDocuments:
-            return self._compiled.events(
-                number, work_item, reading.sources, self._objects, origins=reading.origins, row_errors=self._row_errors
-            )
+    def _sink(self, number: int, work_item: WorkItem, origins: Origins) -> tuple[Sink, ItemFactory]:
+        """Return a sink, and what it writes of events."""
+        options = self._compiled.pipeline.sinks[number][1]
+        if isinstance(options, OpenSearchSink):
+            sink = index_sink(options, work_item.at, self._objects, self._cluster(number))
+            return sink, index_items(options, work_item.at, sink.ensure_index, origins.origin_of)
+        return object_sink(options, self._store(number, "aws")), object_items(options, work_item.at)
 
-        return S3Ingest(
-            self._objects,
-            self._target(number, "aws"),
-            sink,
-            place=self._layout.written(number, work_item.id),
-            decisive=self._compiled.sink_decisive(number),
-            identity=work_item.at.isoformat(),
-        ).run(reading.sources, entries, force=force)
-
-    def _rows(self, work_item: WorkItem) -> _Reading:
+    def _rows(self, work_item: WorkItem) -> _Selection:
         """Return what is read of objects that were there, behind the records they are joined with.
 
         Raises:
@@ -195,18 +179,18 @@ class WorkItemIngest:
         records = {item.uri: uri for item in work_item.objects if (uri := self._compiled.records_of(item))}
         names = list(dict.fromkeys(records.values()))
         if not names:
-            return _Reading([rows])
+            return _Selection([rows])
         there = [item for uri in names if (item := self._objects.head(uri)) is not None]
         if not there:
             raise ConfigError(
                 f"{names[0]}: no records there, nor elsewhere for {len(work_item.objects)} objects like "
                 f"{work_item.objects[0].uri}; mend s3_object_name_pattern or include_prefix of s3_enrich"
             )
-        return _Reading(
+        return _Selection(
             [Source("inputs", tuple(there)), rows], Origins(records=records), _lacking(len(there), len(names))
         )
 
-    def _answers(self, work_item: WorkItem, answered: Answered) -> _Reading:
+    def _outputs_of(self, work_item: WorkItem, answered: Answered) -> _Selection:
         """Return what is read of a job's outputs: those that this pipeline looks at, of inputs that have not changed.
 
         Raises:
@@ -215,10 +199,10 @@ class WorkItemIngest:
         outputs = self._outputs(work_item, answered)
         gone = max(len(work_item.inputs) - len(outputs), 0)
         if not outputs:
-            return _Reading(remarks=[GONE], gone=gone)
+            return _Selection(remarks=[GONE], gone=gone)
         taken = [item for item in outputs if self._looks_at(item)]
         if not taken:
-            return _Reading(remarks=[UNREAD])
+            return _Selection(remarks=[UNREAD])
         asked = {item.uri: uri for item in taken if (uri := input_of(item.uri, work_item.inputs))}
         known = self._scanned.known()
         outdated = {uri for item, uri in zip(work_item.objects, work_item.inputs, strict=True) if known.outdates(item)}
@@ -227,14 +211,14 @@ class WorkItemIngest:
         if gone:
             remarks.append(GONE)
         if not current:
-            return _Reading(remarks=remarks, gone=gone)
+            return _Selection(remarks=remarks, gone=gone)
         output = Source("output", current)
         if not self._compiled.joins:
-            return _Reading([output], Origins(asked), remarks, gone)
+            return _Selection([output], Origins(asked), remarks, gone)
         wanted = [uri for uri in work_item.inputs if uri not in outdated]
         there = self._records(work_item, wanted)
         remarks += _lacking(len(there), len(wanted))
-        return _Reading([Source("inputs", tuple(there)), output], Origins(asked, asked), remarks, gone)
+        return _Selection([Source("inputs", tuple(there)), output], Origins(asked, asked), remarks, gone)
 
     def _records(self, work_item: WorkItem, wanted: Sequence[str]) -> list[ObjectInfo]:
         """Return the inputs that are there as their job read them."""

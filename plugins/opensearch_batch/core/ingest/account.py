@@ -1,4 +1,4 @@
-"""What became of every row: counted when it has its verdict, recorded only after its dead letters are written."""
+"""The account of an ingest: rows are counted with their verdicts, and recorded after their dead letters are written."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from typing import Self
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.ingest.bulk import WrittenBody
-from opensearch_batch.core.ingest.documents import Place
+from opensearch_batch.core.ingest.documents import OriginOf
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.ingest.sinks.base import WrittenBody
 from opensearch_batch.core.ingest.tally import Tally
 from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, Origin, as_text
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts
-from opensearch_batch.core.types.rows import AlreadyThere, Blank, Filtered, Mapped, Rejected, Row
+from opensearch_batch.core.types.rows import AlreadyThere, Blank, Filtered, Mapped, Rejected, Row, Source
 
-QUEUE_FILE = "request.json"
+REPLAY_FILE = "request.json"
 
 
-class Queue(msgspec.Struct, frozen=True):
-    """What a replay has to know of the request whose dead letters these are."""
+class ReplayRequest(msgspec.Struct, frozen=True):
+    """What a replay of dead letters needs to know: the names of the sources, and the request."""
 
     sources: list[str]
     request: IngestRequest
+
+    def as_sources(self) -> list[Source]:
+        """Return the sources without objects: rows come from the letters."""
+        return [Source(name, ()) for name in self.sources]
 
 
 class RowAccount:
@@ -35,13 +39,12 @@ class RowAccount:
 
     Args:
         objects: where dead letters and progress are written.
-        file: the progress of this place.
+        file: the progress of this ingest.
         queue: where the dead letters go.
-        names: the sources' names.
-        fingerprint: names this work.
-        before: what an earlier attempt settled.
-        place: which document of the user's a row comes from.
-        about: what a replay has to know of the request; lies beside the dead letters.
+        fingerprint: identifies the work.
+        before: the progress of an earlier attempt that this one continues.
+        origin_of: returns the user's document that a row comes from.
+        replay: what a replay needs to know; stored beside the dead letters.
     """
 
     def __init__(
@@ -50,32 +53,27 @@ class RowAccount:
         file: ProgressFile,
         *,
         queue: str,
-        names: Sequence[str],
         fingerprint: str,
         before: Progress | None,
-        place: Place,
-        about: Queue,
+        origin_of: OriginOf,
+        replay: ReplayRequest,
     ) -> None:
-        self.resumed = before is not None
         before = before or Progress(fingerprint, done=False, settled=0, counts=IngestCounts(), dead_letters=queue)
         self.attempt = file.attempt
         self._file = file
         self._fingerprint = fingerprint
-        self._place = place
-        self._about = about
+        self._origin_of = origin_of
+        self._replay = replay
         self._objects = objects
-        self._counts = before.counts
-        self._tally = Tally(names, before.counts.sources)
-        then = before.counts
-        self._passed_by = Counter(unrouted=then.unrouted, dropped=then.dropped, elsewhere=then.elsewhere)
+        self._counts = then = before.counts
+        self._tally = Tally(replay.sources, then.sources)
+        self._filtered = Counter(unrouted=then.unrouted, dropped=then.dropped, elsewhere=then.elsewhere)
         self._vectors_rejected, self._vector_reason = before.vectors_rejected, before.vector_reason
         self.settled = before.settled
-        self.dead = DeadLetters(
-            objects, queue, attempt=file.attempt, parts=before.parts, count=before.counts.dead_letters
-        )
+        self.dead = DeadLetters(objects, queue, attempt=file.attempt, parts=before.parts, count=then.dead_letters)
 
     def begin(self) -> None:
-        """Record the start, so that no later look takes an older account for this work's, and clear what it left.
+        """Record the start, so that no older progress is taken for this attempt's, and remove uncounted dead letters.
 
         Raises:
             RetriableError: another run of the same request is under way.
@@ -86,20 +84,20 @@ class RowAccount:
 
     def settle(self, written: WrittenBody) -> None:
         """Count the verdicts of one body."""
-        items: list[Mapped] = [item.origin for item in written.body.items]
+        items: list[Mapped] = [item.context for item in written.body.items]
         nulls = sum([mapped.nulls for mapped in items])
         unmatched = joined = 0
         if self._tally.alone:
             late = sum([mapped.late for mapped in items])
             self._tally.rows_alone(read=len(items), late=late, dead=len(written.refused))
         else:
-            refused = {id(item.origin) for item, _, _ in written.refused}
+            refused = {id(each.item.context) for each in written.refused}
             for mapped in items:
                 joined += len(mapped.rows) - 1
                 unmatched += self._tally.rows(mapped.rows, late=mapped.late, dead=id(mapped) in refused)
-        for item, status, reason in written.refused:
-            why = f"refused by the index ({status}): {reason}"
-            self._keep(item.origin.rows, why, id=item.id or None, status=status, late=item.origin.late)
+        for each in written.refused:
+            mapped = each.item.context
+            self._keep(mapped.rows, each.cause, id=each.item.id or None, status=each.status, late=mapped.late)
         then = self._counts
         self._counts = msgspec.structs.replace(
             then,
@@ -114,7 +112,7 @@ class RowAccount:
         self.settled += len(written.body.items) + len(written.body.passing)
 
     def counts(self) -> IngestCounts:
-        """Return what is settled so far."""
+        """Return the counts so far."""
         sources = self._tally.counts()
         return msgspec.structs.replace(
             self._counts,
@@ -122,7 +120,7 @@ class RowAccount:
             blank=sum(source.blank for source in sources),
             dead_letters=self.dead.count,
             sources=sources,
-            **self._passed_by,
+            **self._filtered,
         )
 
     def record(self, *, done: bool) -> None:
@@ -133,7 +131,7 @@ class RowAccount:
         """
         parts = self.dead.write()
         if parts == 1:
-            save(self._objects, f"{self.dead.prefix}{QUEUE_FILE}", self._about)
+            save(self._objects, f"{self.dead.prefix}{REPLAY_FILE}", self._replay)
         if self._file.save(self._progress(done=done)):
             return
         if parts:
@@ -143,7 +141,7 @@ class RowAccount:
         )
 
     def refuse_if_no_vector_fits(self, index: str) -> None:
-        """Raise ConfigError when no vector at all fits: that is the index's fault, not the records'."""
+        """Raise ConfigError when no vector at all fits: the index is wrong then, not the records."""
         read = self.counts().read
         if read and self._vectors_rejected == read:
             raise ConfigError(
@@ -169,17 +167,17 @@ class RowAccount:
             self._tally.blank(entry.source)
             return
         if isinstance(entry, Filtered):
-            self._tally.passed_by(entry.sources)
-            self._passed_by[entry.why] += 1
+            self._tally.filtered(entry.sources)
+            self._filtered[entry.why] += 1
             joined = self._counts.joined + len(entry.sources) - 1
             self._counts = msgspec.structs.replace(self._counts, joined=joined)
             return
         if isinstance(entry, AlreadyThere):
-            unchanged, rows, late, has_id = 1, entry.mapped.rows, entry.mapped.late, True
-            nulls = entry.mapped.nulls
+            unchanged, has_id, nulls = 1, True, entry.mapped.nulls
+            rows, late = entry.mapped.rows, entry.mapped.late
         else:
-            unchanged, rows, late, has_id = 0, entry.rows, entry.late, entry.id is not None
-            nulls = 0
+            unchanged, has_id, nulls = 0, entry.id is not None, 0
+            rows, late = entry.rows, entry.late
             self._keep(rows, entry.reason, id=entry.id, late=late)
             if entry.vector:
                 self._vectors_rejected += len(rows)
@@ -204,7 +202,7 @@ class RowAccount:
         status: int = 0,
     ) -> None:
         first = rows[0]
-        source, line = self._place(first)
+        source, line = self._origin_of(first)
         text, coded = as_text(first.content)
         self.dead.add(
             DeadLetter(
@@ -233,7 +231,7 @@ class RowAccount:
 
 
 def under_way(uri: str) -> RetriableError:
-    """Make the error of an attempt before whose start another one wrote."""
+    """Return the error for an attempt that another one overtook before its start."""
     return RetriableError(f"{uri}: another run of this request is under way; run again when it ended")
 
 

@@ -1,8 +1,8 @@
-"""What an opensearch sink writes of an event: which document, under which id, by which action, into which index.
+"""What a sink writes of an event: for an index, a document, its id, action and index; for objects, a text and a folder.
 
 A document's ``_id`` is the sink's `document_id`, else the ``_id`` in the event's own body, which OpenSearch refuses
-there, else it is made of where the row stands: reading it again writes it again and never twice. Only where the index
-takes no id from outside there is none, whatever the row says, and what is read again is there twice.
+there, else a digest of the row's origin, so reading the row again overwrites the document. Only where the index accepts
+no id it has none, whatever the row says, and a row that is read again becomes a second document.
 Source: Data Prepper's BulkIngester and JsonStringBuilder (2.17).
 """
 
@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.ingest.bulk import Action, Item, lines_of
+from opensearch_batch.core.ingest.documents import OriginOf, own_position
+from opensearch_batch.core.ingest.request import Action
+from opensearch_batch.core.ingest.sinks.base import Item
+from opensearch_batch.core.ingest.sinks.bulk import lines_of
 from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, Node, elements_of, members_of
+from opensearch_batch.core.transform.expressions.format_string import Format
 from opensearch_batch.core.transform.field_map import ID_FIELD, document_id
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.rows import Row
@@ -30,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """Which part of an event is its document; keys without their first slash."""
+    """Which part of an event is its document; keys are written without their first slash."""
 
     root: Key | None = None
     include: tuple[str, ...] = ()
@@ -39,14 +43,14 @@ class Shape(msgspec.Struct, frozen=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is all of it."""
+        """Whether it is the whole event."""
         return self == Shape()
 
     def document(self, event: Event) -> dict[str, Node]:
         """Return the document's fields.
 
         Raises:
-            RecordRejected: it is no object.
+            RecordRejected: the root is no object.
         """
         node = event.find(self.root) if self.root else event.fields
         fields = members_of(event.fields if node is MISSING else node)
@@ -61,18 +65,29 @@ class Shape(msgspec.Struct, frozen=True):
         return fields
 
 
-class Writing:
-    """Makes the items of one sink.
+class ItemFactory(Protocol):
+    """Makes the item that a sink writes of an event."""
+
+    def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401 - whatever the caller recognizes it by
+        """Return the item; the event is not used any more. `row` is what it was made of.
+
+        Raises:
+            RecordRejected: the sink cannot write it.
+        """
+
+
+class IndexItemFactory:
+    """Makes the items of an index.
 
     Args:
-        id_of: the document's id; None: the event's own ``_id``, or where the row stands.
-        is_named: whether documents have an id at all; where they have none the index makes one.
-        routing: its routing value, None for none.
-        action: what to do with it.
-        index: the index's name where events decide about it, None for the request's.
+        id_of: the document's id; None: the event's own ``_id``, or the row's origin.
+        is_named: whether documents are sent with an id; otherwise the index makes one.
+        routing: the document's routing value, None for none.
+        action: what to do with the document.
+        index: the index's name where events name it, None for the request's.
         shape: which part of an event is the document.
-        named: called with the name of each index that an event names, before anything is written there.
-        place: where a row stands, of which an id is made that nothing else gives.
+        ensure_index: called with each index that an event names, before anything is written there.
+        origin_of: the origin of a row, which the id of a document without any other is made of.
     """
 
     def __init__(
@@ -84,8 +99,8 @@ class Writing:
         action: OfEvent | Action = "index",
         index: OfEvent | None = None,
         shape: Shape | None = None,
-        named: Callable[[str], None] = lambda name: None,  # noqa: ARG005 - it is there
-        place: Callable[[Row], tuple[str, int]] = lambda row: (row.uri, row.line),
+        ensure_index: Callable[[str], None] = lambda name: None,  # noqa: ARG005 - it exists
+        origin_of: OriginOf = own_position,
     ) -> None:
         self._id_of = id_of
         self._is_named = is_named
@@ -94,20 +109,20 @@ class Writing:
         self._is_fixed = action in ACTIONS
         self._index = index
         self._shape = None if shape is None or shape.is_whole else shape
-        self._named = named
-        self._place = place
+        self._ensure_index = ensure_index
+        self._origin_of = origin_of
 
-    def item(self, event: Event, row: Row, origin: Any) -> Item:  # noqa: ANN401 - whatever the caller knows it by
-        """Return what is written of an event, which is not used any more.
+    def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401 - of `ItemFactory`
+        """Return the item of an event.
 
         Raises:
-            RecordRejected: it cannot be written: no such action, a wrong vector, an id that is none.
+            RecordRejected: an unknown action, a wrong vector, a value that cannot be an id.
         """
         index = routing = None
         try:
             if self._index is not None:
                 index = self._index(event)
-                self._named(index)
+                self._ensure_index(index)
             if self._routing is not None:
                 routing = self._routing(event) or None
             action = self._action if self._is_fixed else self._action_of(event)
@@ -115,12 +130,12 @@ class Writing:
         except EventError as error:
             raise RecordRejected(str(error)) from None
         if action == "delete":
-            return Item(name, lines_of(name, op_type="delete", routing=routing, index=index), origin)
+            return Item(name, lines_of(name, op_type="delete", routing=routing, index=index), context)
         fields = event.fields if self._shape is None else dict(self._shape.document(event))
         # OpenSearch refuses a document with an _id in its body.
         fields.pop(ID_FIELD, None)
         lines = lines_of(name, *event.pieces(fields), op_type=action, routing=routing, index=index)  # type: ignore[arg-type] # a fixed one is none of a format
-        return Item(name, lines, origin)
+        return Item(name, lines, context)
 
     def _name(self, event: Event, row: Row) -> str:
         if self._id_of is not None:
@@ -131,7 +146,7 @@ class Writing:
             if len(text) <= _SHORT_BYTES and _PLAIN.fullmatch(text):
                 return text[1:-1].decode()
             return document_id(text)
-        return digest(*map(str, self._place(row)))
+        return digest(*map(str, self._origin_of(row)))
 
     def _action_of(self, event: Event) -> Action:
         action = self._action(event) if callable(self._action) else self._action
@@ -140,9 +155,42 @@ class Writing:
         return action  # type: ignore[return-value] # one of them
 
 
-def encoded(fields: dict[str, Node]) -> bytes:
-    """Return the text of a document."""
-    return _encode(fields)
+class ObjectItemFactory:
+    """Makes the items of objects: an item's id is the folder of its object, and its one piece the event's text.
+
+    Args:
+        bucket: the bucket.
+        prefix: the folder in the bucket.
+        default_bucket: the bucket of events that lack a key of `bucket`.
+        shape: which part of an event is written.
+    """
+
+    def __init__(self, bucket: Format, prefix: Format, *, default_bucket: str | None, shape: Shape) -> None:
+        self._bucket = bucket
+        self._prefix = prefix
+        self._default_bucket = default_bucket
+        self._shape = shape
+
+    def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401, ARG002 - of `ItemFactory`
+        """Return the item of an event.
+
+        Raises:
+            RecordRejected: the event lacks a key of its bucket, and there is no default.
+        """
+        try:
+            bucket = self._bucket(event)
+        except EventError as error:
+            if self._default_bucket is None:
+                raise RecordRejected(f"{error}; give default_bucket") from None
+            bucket = self._default_bucket
+        return Item(f"s3://{bucket}/{self._folder(event)}", (_encode(self._shape.document(event)),), context)
+
+    def _folder(self, event: Event) -> str:
+        """Return the folder; as in Data Prepper, a missing key is left out."""
+        try:
+            return self._prefix(event)
+        except EventError:
+            return "".join(part for part in self._prefix.parts if isinstance(part, str))
 
 
 def text_of(node: Node) -> bytes | None:
@@ -154,10 +202,10 @@ def text_of(node: Node) -> bytes | None:
 
 
 def _no_name(action: Action) -> str:
-    """Return the id of a document that has none.
+    """Return the empty id of a document without one.
 
     Raises:
-        RecordRejected: the action is done to a document that is there.
+        RecordRejected: the action changes a document that exists.
     """
     if action in NAMELESS:
         return ""

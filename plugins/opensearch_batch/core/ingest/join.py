@@ -1,7 +1,7 @@
-"""A join gives every row out exactly once, in an order that only the rows and the memory bound decide.
+"""Join of rows by key: every row is yielded exactly once, in an order that the rows and the memory bound decide.
 
-Sources in about the same order stream past each other. When what waits passes the bound, all but the biggest go to
-disk, and the biggest streams past them.
+Sources in about the same order are read side by side. When more rows wait than the bound allows, all sources but the
+biggest are spilled to disk, and the biggest is read against them.
 """
 
 from __future__ import annotations
@@ -13,20 +13,18 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from opensearch_batch.core.ingest.spill import Keys, Spill, digest
-from opensearch_batch.core.types.rows import Keyed, Row
-
-__all__ = ["MEMORY_BYTES", "Group", "Keyed", "Row", "Stream", "join"]
+from opensearch_batch.core.ingest.spill import KeyTable, Spill, digest
+from opensearch_batch.core.types.rows import Keyed
 
 MEMORY_BYTES = 64 << 20
-ROW_BYTES = 512  # what a waiting row takes beside its content: objects, key, its place in the table
+ROW_BYTES = 512  # memory of a waiting row beside its content: objects, key, entry in the table
 FIRST_SHARE = 4  # sources that fit into this part of the bound together are read whole first
 
 T = TypeVar("T")
 
 
 class Group(msgspec.Struct, frozen=True, gc=False):
-    """The rows of one key, by source and then as they stood there; `late` ones came after the key's group was given."""
+    """The rows of one key, by source and then in reading order; `late` ones came after the key's group was yielded."""
 
     key: str
     rows: tuple[Keyed, ...]
@@ -34,21 +32,21 @@ class Group(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stream(msgspec.Struct, Generic[T], frozen=True):
-    """The rows of one source, once; `size_bytes` says about how much is to come, None when nobody knows."""
+    """The rows of one source, once; `size_bytes` is about their size, None if unknown."""
 
     rows: Iterator[Keyed | T]
     size_bytes: int | None
 
 
 def join(streams: Sequence[Stream[T]], *, folder: Path, memory_bytes: int = MEMORY_BYTES) -> Iterator[Group | T]:
-    """Yield each key's rows as one group as soon as every stream gave a row or ended; pass on all that is no row.
+    """Yield each key's rows as one group as soon as every stream gave a row or ended; pass on what is no row.
 
     A key has one group that is not late. The same streams and the same bound give the same order.
 
     Args:
         streams: one for each source.
-        folder: where a file is made when too much waits; nothing is left there.
-        memory_bytes: how much may wait in memory; the table of keys takes some 25 bytes a key beside it.
+        folder: where a file is created when too much waits; nothing is left there.
+        memory_bytes: at most this much waits in memory; the table of keys needs some 25 bytes a key in addition.
 
     Raises:
         ConfigError: a file is needed and cannot be made in `folder`.
@@ -58,11 +56,11 @@ def join(streams: Sequence[Stream[T]], *, folder: Path, memory_bytes: int = MEMO
     yield from run.side_by_side()
     if run.live:
         with Spill(folder, needed_bytes=run.needed_bytes()) as spill:
-            yield from run.past(spill)
+            yield from run.against_spilled(spill)
 
 
 class _Source(Generic[T]):
-    """One stream and how far it came: `front` is the youngest waiting key it reached."""
+    """One stream and its progress: `front` is the youngest waiting key that it reached."""
 
     def __init__(self, position: int, stream: Stream[T]) -> None:
         self.bit = 1 << position
@@ -99,12 +97,12 @@ class _Join(Generic[T]):
         self._memory_bytes = memory_bytes
         self._waiting: dict[str, _Waiting] = {}
         self._waiting_bytes = self._numbers = self._stored = 0
-        self._keys = Keys()
+        self._keys = KeyTable()
 
     def side_by_side(self) -> Iterator[Group | T]:
-        """Read the streams at the same pace until all have ended, or too much waits: then some are still live."""
+        """Read the streams side by side until all have ended, or too much waits: then some are still live."""
         first = self._small()
-        # What waits, waits for a stream: with one stream left it cannot grow.
+        # Rows wait for a stream: with one stream left, no more can wait.
         while self.live and self._waiting_bytes <= self._memory_bytes:
             source = self._next(first)
             try:
@@ -117,20 +115,20 @@ class _Join(Generic[T]):
             elif group := self._take(source, item):
                 yield group
 
-    def past(self, spill: Spill) -> Iterator[Group | T]:
-        """Write all streams but the biggest to disk, and read that one past them."""
+    def against_spilled(self, spill: Spill) -> Iterator[Group | T]:
+        """Spill all streams but the biggest, and read that one against them."""
         biggest = self._biggest()
-        self._unload(spill)
+        self._spill_waiting(spill)
         for source in self.live:
             if source is not biggest:
-                yield from self._store(source, spill)
+                yield from self._spill_stream(source, spill)
         spill.finish()
         for item in biggest.rows:
             yield self._look_up(item, spill) if isinstance(item, Keyed) else item
         yield from self._rest(spill)
 
     def needed_bytes(self) -> int:
-        """Return how much will go to disk, as far as known."""
+        """Return the size of what will be spilled, as far as it is known."""
         biggest = self._biggest()
         waiting = sum(len(keyed.row.content) for waiting in self._waiting.values() for keyed in waiting.rows)
         return waiting + sum(source.left_bytes() for source in self.live if source is not biggest)
@@ -150,14 +148,14 @@ class _Join(Generic[T]):
     def _next(self, first: list[_Source[T]]) -> _Source[T]:
         """Return the stream to read: a small one, else the one that is furthest behind."""
         while first:
-            # A small one that is bigger than was said has no right to all the memory.
+            # A stream that is bigger than announced must not take all the memory.
             if first[0] in self.live and self._waiting_bytes <= self._memory_bytes // 2:
                 return first[0]
             first.pop(0)
         return min(self.live, key=_front)
 
     def _take(self, source: _Source[T], keyed: Keyed) -> Group | None:
-        """Return the group a row completes, or let it wait."""
+        """Return the group that a row completes, or let it wait."""
         content_bytes = len(keyed.row.content)
         source.seen_rows += 1
         source.seen_bytes += content_bytes
@@ -165,7 +163,7 @@ class _Join(Generic[T]):
         if waiting is None:
             key = digest(keyed.key)
             complete = source.bit | self._ended == self._all
-            if self._keys.give(key) is None if complete else self._keys.is_given(key):
+            if self._keys.claim(key) is None if complete else self._keys.is_claimed(key):
                 return Group(keyed.key, (keyed,), late=True)
             if complete:
                 return Group(keyed.key, (keyed,))
@@ -174,33 +172,33 @@ class _Join(Generic[T]):
         waiting.rows.append(keyed)
         waiting.bits |= source.bit
         source.front = max(source.front, waiting.number)
-        # What the caller took out of a row is at most as long as the row.
+        # The values that the caller extracted are at most as long as the row.
         size_bytes = ROW_BYTES + content_bytes * (1 if keyed.values is None else 2)
         waiting.size_bytes += size_bytes
         self._waiting_bytes += size_bytes
-        return self._give(keyed.key) if waiting.bits | self._ended == self._all else None
+        return self._complete(keyed.key) if waiting.bits | self._ended == self._all else None
 
-    def _give(self, key: str) -> Group:
+    def _complete(self, key: str) -> Group:
         waiting = self._waiting.pop(key)
         self._waiting_bytes -= waiting.size_bytes
-        self._keys.give(waiting.key)
+        self._keys.claim(waiting.key)
         return _group(key, waiting.rows)
 
     def _end(self, source: _Source[T]) -> Iterator[Group]:
-        """Note that a stream ended; yield the groups that waited for nothing else."""
+        """Record that a stream ended; yield the groups that waited for nothing else."""
         self.live.remove(source)
         self._ended |= source.bit
         complete = [key for key, waiting in self._waiting.items() if waiting.bits | self._ended == self._all]
         for key in complete:
-            yield self._give(key)
+            yield self._complete(key)
 
     def _biggest(self) -> _Source[T]:
-        """Return the stream that costs most to store: by what is left, by the length of its rows if that is unknown."""
+        """Return the stream that is most expensive to spill: by its remaining bytes, or its rows' length if unknown."""
         if all(source.size_bytes is not None for source in self.live):
             return max(self.live, key=_Source.left_bytes)
         return max(self.live, key=_Source.row_bytes)
 
-    def _unload(self, spill: Spill) -> None:
+    def _spill_waiting(self, spill: Spill) -> None:
         for waiting in self._waiting.values():
             for keyed in waiting.rows:
                 self._keys.add(waiting.key, spill.add(keyed))
@@ -208,35 +206,35 @@ class _Join(Generic[T]):
         self._waiting.clear()
         self._waiting_bytes = 0
 
-    def _store(self, source: _Source[T], spill: Spill) -> Iterator[Group | T]:
+    def _spill_stream(self, source: _Source[T], spill: Spill) -> Iterator[Group | T]:
         keys = self._keys
         for item in source.rows:
             if not isinstance(item, Keyed):
                 yield item
                 continue
             key = digest(item.key)
-            if keys.is_given(key):
+            if keys.is_claimed(key):
                 yield Group(item.key, (item,), late=True)
             else:
                 keys.add(key, spill.add(item))
                 self._stored += 1
 
     def _look_up(self, keyed: Keyed, spill: Spill) -> Group:
-        places = self._keys.give(digest(keyed.key))
-        if places is None:
+        offsets = self._keys.claim(digest(keyed.key))
+        if offsets is None:
             return Group(keyed.key, (keyed,), late=True)
-        self._stored -= len(places)
-        return _group(keyed.key, [*map(spill.read, places), keyed])
+        self._stored -= len(offsets)
+        return _group(keyed.key, [*map(spill.read, offsets), keyed])
 
     def _rest(self, spill: Spill) -> Iterator[Group]:
-        """Yield the groups on disk that nothing asked for, in the order of their first rows there."""
+        """Yield the spilled groups that no row of the biggest stream claimed, in the order of their first rows."""
         for key in spill.walk():
             if not self._stored:
                 return
-            places = self._keys.give(digest(key))
-            if places:
-                self._stored -= len(places)
-                yield _group(key, [spill.read(place) for place in places])
+            offsets = self._keys.claim(digest(key))
+            if offsets:
+                self._stored -= len(offsets)
+                yield _group(key, [spill.read(offset) for offset in offsets])
 
 
 _front: Callable[[_Source[Any]], int] = attrgetter("front")

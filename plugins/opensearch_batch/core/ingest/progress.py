@@ -1,8 +1,9 @@
-"""How far an ingest came, beside the data: written only when everything before it has a verdict.
+"""Progress of an ingest, stored beside the data: written only when everything before it has a verdict.
 
-One record a place (an index and its sources), and one writer: the attempt that began last. A repetition of finished
-work finds `done` and writes nothing; one after a crash goes on at `settled`. Another fingerprint (other bytes, another
-map, another index) starts anew, unless a run that listed its source later was here: older work never follows newer.
+There is one document for each pair of target and sources, with one writer: the attempt that began last. Repeating
+finished work finds `done` and writes nothing; an attempt after a crash continues at `settled`. Another fingerprint
+(other bytes, another map, another index) starts anew, unless a run that listed its source later has written here:
+older work never follows newer work.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from opensearch_batch.core.types.counts import IngestCounts, RunVersion
 
 
 class Stamp(msgspec.Struct, frozen=True):
-    """Who wrote a progress, for which work, and where its dead letters are, whatever else is stored with it."""
+    """Which attempt wrote a progress, for which work and run, and where its dead letters are."""
 
     fingerprint: str = ""
     dead_letters: str = ""
@@ -26,10 +27,10 @@ class Stamp(msgspec.Struct, frozen=True):
 
 
 class Progress(Stamp, frozen=True, kw_only=True):
-    """What of one place is settled: `settled` entries of the deterministic stream, with their counts.
+    """The number of `settled` entries of the deterministic stream, with their counts.
 
     `attempt` wrote it last; `parts` are the parts of dead letters that count, by the attempt that wrote them.
-    `run_version` is that of the newest run that has this work; a note without a fingerprint proves nothing but its age.
+    `run_version` is that of the newest run with this work; without a fingerprint it says nothing but that version.
     """
 
     done: bool
@@ -41,11 +42,10 @@ class Progress(Stamp, frozen=True, kw_only=True):
 
 
 class ProgressFile:
-    """The progress of one place; one attempt at a time may write it.
+    """The progress of one ingest; one attempt at a time may write it.
 
-    `attempt` names the one that this file is for: a number that grows, and a random part, as two may begin at once.
-    `run_version` is that of the run, None for work without one. After `load`, `superseded` says whether a newer run
-    wrote here.
+    `attempt` is this attempt's id: a number that grows, and a random part, as two may begin at once. `run_version` is
+    that of the run, None for work without one. After `load`, `superseded` says whether a newer run wrote here.
     """
 
     def __init__(self, objects: Objects, uri: str, *, run_version: RunVersion | None = None) -> None:
@@ -57,7 +57,7 @@ class ProgressFile:
         self.attempt = _after("")
 
     def load(self, fingerprint: str) -> Progress | None:
-        """Return what is settled of this very work, None when nothing is."""
+        """Return the progress of exactly this work, None without any."""
         found = self._document.load()
         if found is None:
             return None
@@ -74,11 +74,11 @@ class ProgressFile:
         return stamp if isinstance(stamp, Progress) and stamp.fingerprint == fingerprint else None
 
     def begin(self, progress: Progress) -> bool:
-        """Record the first progress of an attempt; False when somebody wrote since `load`."""
+        """Record the first progress of an attempt; False when another attempt wrote since `load`."""
         return self._put(progress, self._etag)
 
     def confirm(self, progress: Progress) -> bool:
-        """Record that finished work is this run's too, which may be a newer one; False when somebody wrote since."""
+        """Record that finished work is this run's too, which may be a newer one; False when another wrote since."""
         return progress.run_version == self._run_version or self._put(progress, self._etag)
 
     def save(self, progress: Progress) -> bool:
@@ -95,21 +95,21 @@ class ProgressFile:
             else None
         )
         if newer is not None and stamp.fingerprint not in ("", progress.fingerprint):
-            # Bodies sent since the last record may lie over the newer run's: nobody may believe that it is done.
+            # Bodies sent since the last record may have overwritten the newer run's documents: it is not done.
             _retire(self._document, newer)
         return False
 
     def _put(self, progress: Progress, etag: str | None) -> bool:
         progress = msgspec.structs.replace(progress, run_version=self._run_version)
-        # A write whose answer was lost is repeated by the store's client, and finds itself in its way.
+        # The store's client retries a write whose response was lost, and then finds its own version.
         return self._document.swap(progress, etag=etag) or self._document.read() == progress
 
 
 def retire(objects: Objects, uri: str, run_version: RunVersion) -> Stamp | None:
-    """Make a place's work undone and give the place a run's age; return what is noted then.
+    """Mark the work as not done, with the version of this run; return what is stored then.
 
-    Older runs write nothing there any more, also one at work; the run itself and newer ones begin anew. What a newer
-    run noted stays as it is: None. The note names the dead letters that are of no use any more, those of its scope.
+    This fences off older runs, including one in progress; the run itself and newer ones start anew. The progress of a
+    newer run is left as it is: None. The result names the dead letters that became useless, those of the run's scope.
     """
     return _retire(_document(objects, uri), run_version)
 
@@ -134,7 +134,7 @@ def _retire(document: JsonDocument[Stamp], run_version: RunVersion) -> Stamp | N
 
 
 def _document(objects: Objects, uri: str) -> JsonDocument[Stamp]:
-    """Return the document; one that another version of this package wrote counts by its stamp: its work is repeated."""
+    """Return the document; one of another version of this package counts by its stamp only, so its work is repeated."""
     return JsonDocument(objects, uri, Progress, fallback=_stamp_in)
 
 

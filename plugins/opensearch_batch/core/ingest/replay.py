@@ -1,8 +1,8 @@
-"""Replay sends dead letters again after a fix: what succeeds leaves the queue, what fails stays with its new reason.
+"""Replay sends dead letters again after a fix: those that succeed leave the queue, the others get their new reason.
 
-A letter holds its rows, so it is mapped anew: a mended field map counts, and so does a row mended by hand; processors
-stay those it was made with. A part of the queue is replaced after its letters have verdicts; a replay that is killed
-sends the same ids again.
+A letter holds its rows, so they are mapped again: a corrected field map is used, and so is a row that was corrected by
+hand; processors stay those of the original run. A part of the queue is replaced after its letters have verdicts; a
+replay that is killed sends the same ids again.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.ingest.account import QUEUE_FILE, Queue
-from opensearch_batch.core.ingest.bulk import BulkWriter, Item
-from opensearch_batch.core.ingest.documents import Documents
+from opensearch_batch.core.ingest.account import REPLAY_FILE, ReplayRequest
+from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.join import Group
+from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
+from opensearch_batch.core.ingest.sinks.base import Item
+from opensearch_batch.core.ingest.sinks.bulk import BulkWriter
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.dead_letters import (
     SPOOL_BYTES,
@@ -30,14 +32,14 @@ from opensearch_batch.core.storage.dead_letters import (
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.row_errors import NO_ERRORS, RowErrors
-from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
+from opensearch_batch.core.types.rows import Filtered, Rejected, Row
 from opensearch_batch.core.types.vector_field import VectorField
 
 STAGE = "ingest"
 
 
 class ReplayReport(msgspec.Struct, frozen=True):
-    """What became of a queue: ``read == indexed + unchanged + dead_letters``."""
+    """The result of a replay: ``read == indexed + unchanged + dead_letters``."""
 
     queue: str
     index: str
@@ -47,8 +49,8 @@ class ReplayReport(msgspec.Struct, frozen=True):
     dead_letters: int = 0
 
 
-class Again(msgspec.Struct, frozen=True):
-    """A letter that stays, with its new reason."""
+class Kept(msgspec.Struct, frozen=True):
+    """A letter that stays in the queue, with its new reason."""
 
     letter: DeadLetter
     size_bytes: int
@@ -67,9 +69,9 @@ def replay(
 
     Args:
         queue: the prefix of the dead letters, as a report gave it.
-        objects: where it lies.
-        cluster: where the index is.
-        request: what to put where; what the queue's own ``request.json`` says if None.
+        objects: the store of the queue.
+        cluster: the cluster of the index.
+        request: what to write; the request in the queue's own ``request.json`` if None.
         row_errors: finds AI services' errors in rows.
         on_progress: called after each part.
 
@@ -81,13 +83,13 @@ def replay(
     parts = list_parts(objects, prefix)
     if not parts:
         raise ConfigError(f"{prefix}: no dead letters there; give the location that a report named as dead_letters")
-    about = _about(objects, prefix, parts[0])
-    if request is not None and about.request.processors is not None:
+    stored = _stored_request(objects, prefix, parts[0])
+    if request is not None and stored.request.processors is not None:
         raise ConfigError(
             f"{prefix}: these rows went through processors, which no field map replaces; replay them without one, or "
             "mend processors in the pipeline's file and run it again: its jobs are not paid again"
         )
-    request = request or about.request
+    request = request or stored.request
     if not request.field_map and request.processors is None:
         raise ConfigError(
             f"{prefix}: these rows go through the processors of a pipeline, which a replay has not; mend the objects "
@@ -96,54 +98,60 @@ def replay(
     index = cluster.index(request.index)
     if index is None:
         raise ConfigError(f"OpenSearch {cluster.name}: no index {request.index!r}; create it, then replay")
-    entries = _Mapped if request.processors is None else _Processed
-    made = entries(about.sources, objects, request=request, row_errors=row_errors, vectors=index.vectors)
+    again = ReplayRequest(stored.sources, request)
+    documents: _LetterDocuments
+    if request.processors is None:
+        documents = _MappedLetters(again, objects, row_errors, index.vectors)
+    else:
+        documents = _ProcessedLetters(again, objects, row_errors)
     report = ReplayReport(prefix, index.name)
     for part in parts:
-        report = _Part(objects, cluster, request=request, entries=made).send(part, report)
+        report = _Part(objects, cluster, request=request, documents=documents).send(part, report)
         on_progress(report)
     cluster.refresh(index.name)
     return report
 
 
-def _about(objects: Objects, prefix: str, part: str) -> Queue:
-    about = JsonDocument(objects, f"{prefix}{QUEUE_FILE}", Queue).read()
-    if about is not None:
-        return about
+def _stored_request(objects: Objects, prefix: str, part: str) -> ReplayRequest:
+    stored = JsonDocument(objects, f"{prefix}{REPLAY_FILE}", ReplayRequest).read()
+    if stored is not None:
+        return stored
     letter = next(read_letters(objects, part), None)
     if letter is not None and letter.stage != STAGE:
         raise ConfigError(
             f"{prefix}: these are dead letters of {letter.stage}: mend {letter.source} and run the pipeline again"
         )
-    raise ConfigError(f"{prefix}{QUEUE_FILE} is gone: run the request again with force in place of a replay")
+    raise ConfigError(f"{prefix}{REPLAY_FILE} is gone: run the request again with force in place of a replay")
 
 
-class _Mapped:
-    """Makes entries of letters by a request's field map."""
+class _LetterDocuments:
+    """Makes the documents of dead letters, one letter at a time."""
 
-    def __init__(
-        self,
-        sources: list[str],
-        objects: Objects,
-        *,
-        request: IngestRequest,
-        row_errors: RowErrors,
-        vectors: Sequence[VectorField],
-    ) -> None:
-        self._documents = Documents(
-            request,
-            compile_map(request, sources=len(sources), vectors=vectors),
-            [Source(name, ()) for name in sources],
-            objects=objects,
-            row_errors=row_errors,
-            place=lambda row: self._place,  # noqa: ARG005 - rows of one letter at a time
-        )
-        self._place = ("", 0)
+    def __init__(self, objects: Objects, row_errors: RowErrors) -> None:
+        self._origin = ("", 0)
+        # Every row that is read belongs to the current letter.
+        self._reading = Reading(objects, row_errors=row_errors, origin_of=lambda row: self._origin)  # noqa: ARG005
 
     def entry(self, letter: DeadLetter) -> Item | Rejected:
-        """Return the document of a letter's rows, or why there is none."""
-        self._place = (letter.source, letter.line)
-        rows = _rows(letter)
+        """Return the document of a letter's rows, or the reason why there is none."""
+        self._origin = (letter.source, letter.line)
+        return self._entry(letter, _rows(letter))
+
+    def _entry(self, letter: DeadLetter, rows: tuple[Row, ...]) -> Item | Rejected:
+        raise NotImplementedError
+
+
+class _MappedLetters(_LetterDocuments):
+    """Makes documents by a request's field map."""
+
+    def __init__(
+        self, again: ReplayRequest, objects: Objects, row_errors: RowErrors, vectors: Sequence[VectorField]
+    ) -> None:
+        super().__init__(objects, row_errors)
+        field_map = compile_map(again.request, sources=len(again.sources), vectors=vectors)
+        self._documents = MappedDocuments(again.request, field_map, again.as_sources(), self._reading)
+
+    def _entry(self, letter: DeadLetter, rows: tuple[Row, ...]) -> Item | Rejected:
         try:
             keyed = tuple(self._documents.keyed(row) for row in rows)
         except RecordRejected as error:
@@ -151,36 +159,20 @@ class _Mapped:
         return self._documents.entry(Group(keyed[0].key, keyed, letter.late))
 
 
-class _Processed:
-    """Makes entries of letters by a request's processors."""
+class _ProcessedLetters(_LetterDocuments):
+    """Makes documents by a request's processors; the index itself checks their vectors."""
 
-    def __init__(
-        self,
-        sources: list[str],
-        objects: Objects,
-        *,
-        request: IngestRequest,
-        row_errors: RowErrors,
-        vectors: Sequence[VectorField],  # noqa: ARG002 - of either kind; the index itself looks at vectors
-    ) -> None:
+    def __init__(self, again: ReplayRequest, objects: Objects, row_errors: RowErrors) -> None:
         from opensearch_batch.core.ingest.row_documents import row_documents
 
-        self._documents = row_documents(
-            request,
-            [Source(name, ()) for name in sources],
-            objects=objects,
-            row_errors=row_errors,
-            place=lambda row: self._place,  # noqa: ARG005 - as above
-        )
-        self._place = ("", 0)
+        super().__init__(objects, row_errors)
+        self._documents = row_documents(again.request, again.as_sources(), self._reading)
 
-    def entry(self, letter: DeadLetter) -> Item | Rejected:
-        """Return the document of a letter's row, or why there is none."""
-        self._place = (letter.source, letter.line)
-        (row,) = _rows(letter)
+    def _entry(self, letter: DeadLetter, rows: tuple[Row, ...]) -> Item | Rejected:  # noqa: ARG002 - of the base class
+        (row,) = rows
         entry = self._documents.entry(row)
         if isinstance(entry, Filtered):
-            # Of a row that was mended by hand: it stays where a person sees it.
+            # A row that was corrected by hand stays visible in the queue.
             return Rejected((row,), f"{entry.why} by the pipeline's own rules")
         return entry if isinstance(entry, (Item, Rejected)) else Rejected((row,), "the row is empty")
 
@@ -189,36 +181,26 @@ class _Part:
     """Sends one part of a queue."""
 
     def __init__(
-        self, objects: Objects, cluster: Cluster, *, request: IngestRequest, entries: _Mapped | _Processed
+        self, objects: Objects, cluster: Cluster, *, request: IngestRequest, documents: _LetterDocuments
     ) -> None:
         self._objects = objects
         self._cluster = cluster
         self._request = request
-        self._made = entries
+        self._documents = documents
 
     def send(self, uri: str, report: ReplayReport) -> ReplayReport:
         """Send every letter, keep those that fail, and add to the report."""
         read = indexed = unchanged = kept = 0
-        writer = BulkWriter(
-            self._cluster,
-            self._request.index,
-            pipeline=self._request.ingest_pipeline,
-            max_body_bytes=self._request.max_body_bytes,
-            max_in_flight=self._request.max_in_flight,
-            compress=self._request.compress,
-        )
+        writer = BulkWriter.of(self._cluster, self._request)
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as left:
             for written in writer.write(self._entries(uri)):
                 read += len(written.body.items) + len(written.body.passing)
                 indexed += written.indexed
                 unchanged += written.unchanged
-                stay = [again.letter for again in written.body.passing]
-                stay += [
-                    _with(item.origin, f"refused by the index ({status}): {reason}", status)
-                    for item, status, reason in written.refused
-                ]
-                kept += len(stay)
-                left.writelines(msgspec.json.encode(letter) + b"\n" for letter in stay)
+                letters = [entry.letter for entry in written.body.passing]
+                letters += [_with(each.item.context, each.cause, each.status) for each in written.refused]
+                kept += len(letters)
+                left.writelines(msgspec.json.encode(letter) + b"\n" for letter in letters)
             if kept:
                 left.seek(0)
                 self._objects.upload(uri, left)
@@ -233,13 +215,13 @@ class _Part:
             report.dead_letters + kept,
         )
 
-    def _entries(self, uri: str) -> Iterator[Item | Again]:
+    def _entries(self, uri: str) -> Iterator[Item | Kept]:
         for letter in read_letters(self._objects, uri):
-            entry = self._made.entry(letter)
+            entry = self._documents.entry(letter)
             if isinstance(entry, Item):
                 yield Item(entry.id, (entry.lines,), letter)
             else:
-                yield Again(_with(letter, entry.reason, 0), entry.size_bytes)
+                yield Kept(_with(letter, entry.reason, 0), entry.size_bytes)
 
 
 def _rows(letter: DeadLetter) -> tuple[Row, ...]:

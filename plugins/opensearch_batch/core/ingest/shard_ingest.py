@@ -1,7 +1,7 @@
-"""Ingest of one shard: what its jobs answered, joined with its records, into the index that prepare checked.
+"""Ingest of one shard: the output of its jobs, joined with its records, into the index that prepare checked.
 
-Every record becomes a document or a dead letter, also one that no job answered. A dead letter names the user's own
-document, which prepare cut the record from.
+Every record becomes a document or a dead letter, also one that no job answered. A dead letter names the line of the
+user's source that the record came from.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
 from opensearch_batch.core.formats.lines import read_rows
-from opensearch_batch.core.ingest.documents import DocumentFactory
-from opensearch_batch.core.ingest.engine import Ingest, IngestReport, Locations
+from opensearch_batch.core.ingest.documents import DocumentFactory, Reading, own_position
+from opensearch_batch.core.ingest.engine import Ingest, Locations
+from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory
 from opensearch_batch.core.ingest.prediction_map import RECORDS
+from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.jobs.contract import Answers, ServiceAdapter
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import JOINED_ERRORS, Answered, LastAnswers, OutputRows, UsedJobs, note_read
@@ -35,18 +38,18 @@ from opensearch_batch.core.types.vector_field import VectorField
 
 
 class ShardIngest:
-    """Ingests what the jobs of one shard answered.
+    """Ingests the output of the jobs of one shard.
 
     Args:
-        objects: where outputs and work prefix lie.
-        cluster: where the index is.
+        objects: the store of outputs and work prefix.
+        cluster: the cluster of the index.
         layout: names the locations.
-        manifest: the run's account, which knows where each record came from.
+        manifest: the run's manifest, which has the origin of each record.
         adapter: reads its service's rows.
-        answers: how its rows find their records.
-        request: what to put where, its paths those of `over_sources`; a mapped vector that a row lacks is a dead letter
-            unless `on_missing` says else, and a record without an answer is one unless `on_unmatched` says else. Of
-            processors, only an error in place of a prediction is one.
+        answers: how rows are matched with their records.
+        request: what to write, with the paths of `over_sources`. A row without a mapped vector becomes a dead letter
+            unless `on_missing` decides otherwise, and so does a record without output unless `on_unmatched` does. With
+            processors, only a row that is a service's error does.
         dead_letters: a prefix for them; below `work_prefix` if None.
     """
 
@@ -72,16 +75,16 @@ class ShardIngest:
         self._request = request
 
     def run(self, shard: Shard, answered: Sequence[Answered], *, force: bool = False) -> IngestReport:
-        """Index the rows of all answers, write the account of it, and return it.
+        """Index the rows of all jobs, write the report, and return it.
 
         Raises:
             ConfigError: the index is missing, or its vectors have another dimension than all predictions.
-            FatalError: an output is missing, or has not a row for every record where rows hold their records.
+            FatalError: an output is missing, or lacks rows although rows hold their records.
             RetriableError: a server stayed away.
         """
         self._open_index()
         source_ranges = self._manifest.origin(shard)
-        # Outputs at the service itself are named by the job's record alone.
+        # Outputs that are stored at the service have no such prefix.
         own = f"{self._layout.job(shard.job)}/"
         if not all(uri.startswith(own) for uri in answered[0].outputs if uri.startswith(self._layout.root)):
             raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
@@ -103,45 +106,39 @@ class ShardIngest:
 
     def _ingest(self, shard: Shard, source_ranges: Sequence[SourceRange], rows: ShardRows) -> Ingest:
         def check(counts: IngestCounts) -> None:
-            found = counts.sources[RECORDS].read
-            if found != shard.records:
-                raise rows.answered[0].unusable(f"shard {shard.id}: {found} rows for {shard.records} records")
+            rows_read = counts.sources[RECORDS].read
+            if rows_read != shard.records:
+                raise rows.answered[0].unusable(f"shard {shard.id}: {rows_read} rows for {shard.records} records")
 
         ingested = self._layout.ingested(self._request.index, source_ranges)
         # Pipelines and shards may share a prefix for dead letters; each clears only its own.
         own = f"{self._layout.pipeline}/{ingested.rpartition('/')[2]}/"
         return Ingest(
             self._objects,
-            self._cluster,
-            request=self._request,
+            IndexSink(self._objects, self._cluster, self._request, infers_vectors=self._request.processors is not None),
+            self._documents(rows.reading),
             locations=Locations.of(
                 self._layout.root, ingested, self._dead_letters and f"{self._dead_letters.rstrip('/')}/{own}"
             ),
-            read=rows.read,
-            row_errors=rows.errors,
-            place=rows.place,
-            maker=self._maker(rows),
             check=check,
             identity=[msgspec.json.encode([source_ranges, list(rows.answered)]).decode()],
             run_version=self._manifest.run_version,
             records=shard.records,
         )
 
-    def _maker(self, rows: ShardRows) -> DocumentFactory | None:
-        """Return what makes documents by processors, None for a field map."""
+    def _documents(self, reading: Reading) -> DocumentFactory:
+        """Return what makes documents: processors, or a field map."""
         if self._request.processors is None:
-            return None
+            return MappedDocumentFactory(self._request, reading)
         from opensearch_batch.core.ingest.row_documents import row_document_factory
 
-        return row_document_factory(
-            self._request, objects=self._objects, read=rows.read, row_errors=rows.errors, place=rows.place
-        )
+        return row_document_factory(self._request, reading)
 
     def _open_index(self) -> None:
-        """Make a row without its prediction a dead letter.
+        """Check the index, and make a row without its vector a dead letter.
 
         Raises:
-            ConfigError: the index is not the one that prepare checked, or as good.
+            ConfigError: the index does not fit as the one that prepare checked.
         """
         name = self._request.index
         index = self._cluster.index(name)
@@ -157,7 +154,7 @@ class ShardIngest:
 
 
 def strict_about(vectors: Sequence[VectorField], request: IngestRequest) -> IngestRequest:
-    """Return a request for which a missing vector is a dead letter, unless it says else, or has processors."""
+    """Return a request by which a row without a vector is a dead letter, unless it has `on_missing` or processors."""
     if ANY_FIELD in request.on_missing or request.processors is not None:
         return request
     strict: dict[str, OnMissing] = {vector.name: "dead_letter" for vector in vectors}
@@ -165,15 +162,15 @@ def strict_about(vectors: Sequence[VectorField], request: IngestRequest) -> Inge
 
 
 class ShardRows:
-    """The rows of one shard: what its jobs answered, and its records where those do not hold them.
+    """The rows of one shard: the output of its jobs, and its records where output rows do not hold them.
 
     Args:
-        objects: where they lie.
+        objects: the store of both.
         adapter: reads its service's rows.
-        answers: how its rows find their records.
+        answers: how rows are matched with their records.
         shard: the shard.
-        source ranges: where its records came from.
-        answered: what its jobs answered, in their order.
+        source_ranges: the origin of its records.
+        answered: the outputs of its jobs, in their order.
     """
 
     def __init__(
@@ -193,10 +190,10 @@ class ShardRows:
         self._holds_record = answers == "beside_record"
         self._rows = OutputRows(objects, adapter, answers)
         self._last = LastAnswers(self._rows, answered, holds_record=self._holds_record)
-        self._places = Places(source_ranges)
+        self._origins = RecordOrigins(source_ranges)
 
     def sources(self) -> list[Source]:
-        """Return what an ingest reads: the output, or records and output."""
+        """Return the sources of an ingest: the output, or records and output."""
         output = self._rows.source(self.answered)
         if self._holds_record:
             return [output]
@@ -212,24 +209,26 @@ class ShardRows:
             return read_rows(objects, number, source)
         return self._last.read(number)
 
-    def place(self, row: Row) -> tuple[str, int]:
-        """Return which of the user's documents a row is about; the row's own place where nobody knows."""
-        position = self._last.position(row)
-        return (position is not None and self._places.of(position)) or (row.uri, row.line)
-
     @property
-    def errors(self) -> RowErrors:
-        """Finds the service's errors in these rows."""
+    def reading(self) -> Reading:
+        """How an ingest reads these rows."""
         if self._holds_record:
-            return RowErrors(lambda row: self._adapter.row(row).error, self._adapter.error_members)
-        return JOINED_ERRORS
+            errors = RowErrors(lambda row: self._adapter.row(row).error, self._adapter.error_members)
+        else:
+            errors = JOINED_ERRORS
+        return Reading(self._objects, self.read, errors, self.origin_of)
+
+    def origin_of(self, row: Row) -> tuple[str, int]:
+        """Return the user's document that a row is about; the row's own position if it is unknown."""
+        position = self._last.position(row)
+        return (position is not None and self._origins.of(position)) or own_position(row)
 
 
-class Places:
-    """Knows which of the user's documents the record at a position of the shard is."""
+class RecordOrigins:
+    """Maps the position of a record in the shard to the line of the user's source."""
 
     def __init__(self, source_ranges: Sequence[SourceRange]) -> None:
-        self._segments = source_ranges
+        self._ranges = source_ranges
         self._starts = list(accumulate((source_range.records for source_range in source_ranges), initial=0))
 
     def of(self, position: int) -> tuple[str, int] | None:
@@ -237,5 +236,5 @@ class Places:
         if not 0 <= position < self._starts[-1]:
             return None
         at = bisect_right(self._starts, position) - 1
-        source_range = self._segments[at]
+        source_range = self._ranges[at]
         return source_range.source, source_range.first_line + position - self._starts[at]

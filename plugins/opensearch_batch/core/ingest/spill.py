@@ -1,4 +1,4 @@
-"""What does not fit in memory lies on disk as the bytes it came in; memory holds some twenty bytes a key of it.
+"""Rows that do not fit in memory wait on disk as the bytes that were read; memory holds some twenty bytes a key.
 
 The file has no name: it is gone when it is closed, also when the process is killed. Hand-written: an index in SQLite
 takes a sixth more processor time in the same join (docs/decisions/006).
@@ -18,77 +18,74 @@ from typing import Self
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.types.rows import Keyed, Row
 
-PLACE_BYTES = 5
+OFFSET_BYTES = 5
 WRITE_BYTES = 1 << 20
 WALK_BYTES = 1 << 20
 _DIGEST_BYTES, _BUCKET_BYTES = 13, 2
 _REST_BYTES = _DIGEST_BYTES - _BUCKET_BYTES
-_ENTRY_BYTES = _REST_BYTES + PLACE_BYTES
-_MET_BYTES = 8
-_GIVEN = b"\xff" * PLACE_BYTES
+_ENTRY_BYTES = _REST_BYTES + OFFSET_BYTES
+_SEEN_BYTES = 8
+_CLAIMED = b"\xff" * OFFSET_BYTES
 _HEAD = struct.Struct("<IIIQQQ")  # source, number of the URI, bytes of the key, line, offset, bytes of the content
 
 
 def digest(key: str) -> bytes:
-    """Return 104 bits that stand for the key: two keys with the same ones are not met in practice."""
+    """Return 104 bits that identify the key: no two keys have the same ones in practice."""
     return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
 
 
-class Keys:
-    """The keys that lie on disk, with their places, and those that were given out: 21 to 29 bytes a key.
+class KeyTable:
+    """The keys of spilled rows with the rows' offsets, and the keys that were claimed: 21 to 29 bytes a key.
 
-    The start of a digest names a bucket, the rest stands in it; one search in some hundred bytes finds it.
+    The start of a digest selects a bucket, which holds the rest; one search in some hundred bytes finds it.
     """
 
     def __init__(self) -> None:
         self._buckets: list[bytearray | None] = [None] * (1 << 8 * _BUCKET_BYTES)
 
-    def is_given(self, key: bytes) -> bool:
-        """Tell whether a group of this key (its digest) was given out."""
+    def is_claimed(self, key: bytes) -> bool:
+        """Say whether a key (its digest) was claimed."""
         bucket = self._buckets[key[0] << 8 | key[1]]
         if bucket is None:
             return False
         at = _find(bucket, key[_BUCKET_BYTES:])
-        return at >= 0 and bucket[at + _REST_BYTES : at + _ENTRY_BYTES] == _GIVEN
+        return at >= 0 and bucket[at + _REST_BYTES : at + _ENTRY_BYTES] == _CLAIMED
 
-    def add(self, key: bytes, place: int) -> None:
-        """Add a place of a digest whose group was not given out."""
-        _bucket(self._buckets, key).extend(key[_BUCKET_BYTES:] + place.to_bytes(PLACE_BYTES, "big"))
+    def add(self, key: bytes, offset: int) -> None:
+        """Add the offset of a row whose key (its digest) was not claimed."""
+        _bucket(self._buckets, key).extend(key[_BUCKET_BYTES:] + offset.to_bytes(OFFSET_BYTES, "big"))
 
-    def give(self, key: bytes) -> list[int] | None:
-        """Note that the group of this digest is given out; return its places in the order they were added.
-
-        None says that it was given out before.
-        """
+    def claim(self, key: bytes) -> list[int] | None:
+        """Claim a key (its digest); return its offsets in the order they were added, None if it was claimed before."""
         bucket, rest = _bucket(self._buckets, key), key[_BUCKET_BYTES:]
         first = at = _find(bucket, rest)
         if first < 0:
-            bucket += rest + _GIVEN
+            bucket += rest + _CLAIMED
             return []
-        if bucket[at + _REST_BYTES : at + _ENTRY_BYTES] == _GIVEN:
+        if bucket[at + _REST_BYTES : at + _ENTRY_BYTES] == _CLAIMED:
             return None
-        places = []
+        offsets = []
         while at >= 0:
-            places.append(int.from_bytes(bucket[at + _REST_BYTES : at + _ENTRY_BYTES], "big"))
+            offsets.append(int.from_bytes(bucket[at + _REST_BYTES : at + _ENTRY_BYTES], "big"))
             at = _find(bucket, rest, at + _ENTRY_BYTES)
-        # The other places stay: the first one is what anybody looks at.
-        bucket[first + _REST_BYTES : first + _ENTRY_BYTES] = _GIVEN
-        return places
+        # The key's other entries remain: a search finds the first one.
+        bucket[first + _REST_BYTES : first + _ENTRY_BYTES] = _CLAIMED
+        return offsets
 
 
 class SeenKeys:
-    """The keys that were met, where none waits for a partner: eight bytes a key, and some of room to grow.
+    """The keys seen so far in a source that is not joined: eight bytes a key, and some room to grow.
 
-    80 bits of its digest stand for a key: in one of two million sources of a thousand million keys, two have the same.
+    80 bits of its digest identify a key: in one of two million sources of a thousand million keys, two have the same.
     """
 
     def __init__(self) -> None:
         self._buckets: list[bytearray | None] = [None] * (1 << 8 * _BUCKET_BYTES)
 
     def add(self, key: bytes) -> bool:
-        """Note that a key (its digest) was met; say whether it is the first time."""
-        bucket, rest = _bucket(self._buckets, key), key[_BUCKET_BYTES : _BUCKET_BYTES + _MET_BYTES]
-        if _find(bucket, rest, entry_bytes=_MET_BYTES) >= 0:
+        """Add a key (its digest); say whether it is the first time."""
+        bucket, rest = _bucket(self._buckets, key), key[_BUCKET_BYTES : _BUCKET_BYTES + _SEEN_BYTES]
+        if _find(bucket, rest, entry_bytes=_SEEN_BYTES) >= 0:
             return False
         bucket += rest
         return True
@@ -103,7 +100,7 @@ def _bucket(buckets: list[bytearray | None], key: bytes) -> bytearray:
 
 
 def _find(bucket: bytearray, rest: bytes, start: int = 0, *, entry_bytes: int = _ENTRY_BYTES) -> int:
-    """Return where the entry of a digest begins, -1 when there is none; a find in the middle of an entry is none."""
+    """Return where the entry of a digest begins, -1 when there is none; a match inside an entry is none."""
     at = bucket.find(rest, start)
     while at > 0 and at % entry_bytes:
         at = bucket.find(rest, at + 1)
@@ -111,14 +108,14 @@ def _find(bucket: bytearray, rest: bytes, start: int = 0, *, entry_bytes: int = 
 
 
 class Spill:
-    """Rows in one file below `folder`: first all are added, then any is read by its place.
+    """Rows in one file below `folder`: first all are added, then any is read by its offset.
 
     Args:
-        folder: where the file is made.
-        needed_bytes: how much room it will need as far as known; only told to people.
+        folder: where the file is created.
+        needed_bytes: the expected size of the file, for error messages.
 
     Raises:
-        ConfigError: no file can be made there.
+        ConfigError: no file can be created there.
     """
 
     def __init__(self, folder: Path, *, needed_bytes: int) -> None:
@@ -136,7 +133,7 @@ class Spill:
         self._uri_of: list[str] = []
 
     def add(self, keyed: Keyed) -> int:
-        """Append a row; return its place.
+        """Append a row; return its offset.
 
         Raises:
             RetriableError: the disk is full.
@@ -145,17 +142,17 @@ class Spill:
         uri = self._uris.setdefault(row.uri, len(self._uris))
         if uri == len(self._uri_of):
             self._uri_of.append(row.uri)
-        place = self._written_bytes + self._waiting_bytes
+        offset = self._written_bytes + self._waiting_bytes
         head = _HEAD.pack(row.source, uri, len(key), row.line, row.offset, len(row.content))
         self._pieces += (head, key, row.content)
         self._waiting_bytes += len(head) + len(key) + len(row.content)
         self._rows += 1
         if self._waiting_bytes >= WRITE_BYTES:
             self._write()
-        return place
+        return offset
 
     def finish(self) -> None:
-        """Write what is left; rows can be read from here on.
+        """Write the remaining rows; from here on rows can be read.
 
         Raises:
             RetriableError: the disk is full.
@@ -164,16 +161,16 @@ class Spill:
         # One read gets most rows whole; a longer one takes a second.
         self._read_bytes = self._written_bytes // max(self._rows, 1) * 5 // 4 + _HEAD.size
 
-    def read(self, place: int) -> Keyed:
-        """Return the row at a place."""
-        piece = os.pread(self._file.fileno(), self._read_bytes, place)
-        source, uri, key_bytes, line, offset, content_bytes = _HEAD.unpack_from(piece)
+    def read(self, offset: int) -> Keyed:
+        """Return the row at an offset."""
+        piece = os.pread(self._file.fileno(), self._read_bytes, offset)
+        source, uri, key_bytes, line, row_offset, content_bytes = _HEAD.unpack_from(piece)
         start = _HEAD.size + key_bytes
         end = start + content_bytes
         while len(piece) < end:
-            piece += os.pread(self._file.fileno(), end - len(piece), place + len(piece))
+            piece += os.pread(self._file.fileno(), end - len(piece), offset + len(piece))
         key = piece[_HEAD.size : start].decode("utf-8", "surrogatepass")
-        return Keyed(key, Row(source, self._uri_of[uri], line, offset, piece[start:end]))
+        return Keyed(key, Row(source, self._uri_of[uri], line, row_offset, piece[start:end]))
 
     def walk(self) -> Iterator[str]:
         """Yield the keys of all rows in the order they were added."""

@@ -1,7 +1,4 @@
-"""Every line of a source becomes one entry of a stream whose order depends on the sources alone.
-
-A crash is survived by counting: what was settled is skipped by its number when the same sources are read again.
-"""
+"""Counts of rows by source."""
 
 from __future__ import annotations
 
@@ -12,14 +9,14 @@ from opensearch_batch.core.types.counts import SourceCounts
 from opensearch_batch.core.types.rows import Row, Source
 
 
-def refuse_twice(sources: Iterable[Source]) -> None:
+def refuse_duplicates(sources: Iterable[Source]) -> None:
     """Raise ConfigError when two sources name the same object: each row would be joined with itself."""
     seen: dict[str, str] = {}
     for source in sources:
-        for found in source.objects:
-            if found.uri in seen:
-                raise ConfigError(f"data_source.source: {found.uri} is in {seen[found.uri]} and in {source.name}")
-            seen[found.uri] = source.name
+        for item in source.objects:
+            if item.uri in seen:
+                raise ConfigError(f"data_source.source: {item.uri} is in {seen[item.uri]} and in {source.name}")
+            seen[item.uri] = source.name
 
 
 class Tally:
@@ -28,8 +25,8 @@ class Tally:
     def __init__(self, names: Sequence[str], before: Sequence[SourceCounts] = ()) -> None:
         self._sources = [{"read": 0, "blank": 0, "dead_letters": 0, "duplicates": 0, "unmatched": 0} for _ in names]
         self._names = names
-        for counts, found in zip(self._sources, before, strict=False):
-            counts.update({name: getattr(found, name) for name in counts})
+        for counts, earlier in zip(self._sources, before, strict=False):
+            counts.update({name: getattr(earlier, name) for name in counts})
 
     def rows(self, rows: Sequence[Row], *, late: bool, dead: bool, has_id: bool = True) -> bool:
         """Count the rows of one document, or of one dead letter; say whether some source has no row of its id."""
@@ -58,8 +55,8 @@ class Tally:
         counts["dead_letters"] += dead
         counts["duplicates"] += late
 
-    def passed_by(self, sources: Sequence[int]) -> None:
-        """Count rows that are not for the index."""
+    def filtered(self, sources: Sequence[int]) -> None:
+        """Count rows that the pipeline's own rules keep out of the sink."""
         for source in sources:
             self._sources[source]["read"] += 1
 

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from opensearch_batch.core.ingest.bulk import MAX_BODY_BYTES, MAX_IN_FLIGHT, OpType
-from opensearch_batch.core.ingest.request import LoadSettings, OnUnmatched
+from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, MAX_IN_FLIGHT, LoadSettings, OnUnmatched, OpType
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.types.formats import Format
 

@@ -13,11 +13,13 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.ingest.bulk import Item, fields_of
-from opensearch_batch.core.ingest.documents import Documents, DocumentStream
+from opensearch_batch.core.ingest.documents import DocumentStream, Reading
+from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.prediction_map import holds_record, over_sources, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.ingest.shard_ingest import ShardRows, strict_about
+from opensearch_batch.core.ingest.sinks.base import Item
+from opensearch_batch.core.ingest.sinks.bulk import fields_of
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.jobs.output_rows import Answered
 from opensearch_batch.core.opensearch.cluster import vector_fields
@@ -183,20 +185,17 @@ class SpecRun:
             source_ranges=prepared.source_ranges,
             answered=[Answered([output])],
         )
-        sources = rows.sources()
-        entries = list(
-            self._documents(sources, objects=objects, read=rows.read, row_errors=rows.errors, place=rows.place)
-        )
+        entries = list(self._documents(rows.sources(), rows.reading))
         made = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
         return Outcome(made, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])
 
-    def _documents(self, sources: Sequence[Source], **reading: Any) -> DocumentStream:  # noqa: ANN401 - those of `Documents`
+    def _documents(self, sources: Sequence[Source], reading: Reading) -> DocumentStream:
         if self._request.processors is not None:
             from opensearch_batch.core.ingest.row_documents import row_documents
 
-            return row_documents(self._request, sources, **reading)
+            return row_documents(self._request, sources, reading)
         # Sample vectors may be short: dimensions are checked elsewhere.
-        return Documents(self._request, compile_map(self._request, sources=len(sources)), sources, **reading)
+        return MappedDocuments(self._request, compile_map(self._request, sources=len(sources)), sources, reading)
 
 
 def _put(row: object, steps: Sequence[str | int], value: object) -> object:

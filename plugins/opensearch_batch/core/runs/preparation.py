@@ -67,7 +67,7 @@ def check_index(
     if index is None:
         raise ConfigError(f"OpenSearch {cluster.name}: no index {request.index!r}; create it, or give index_body")
     if request.processors is not None:
-        from opensearch_batch.core.ingest.event_documents import refuse_plain_vectors
+        from opensearch_batch.core.ingest.sinks.index_target import refuse_plain_vectors
 
         refuse_plain_vectors(index, fields, "delete the index and give index_body, or name another")
     if dimension is not None:

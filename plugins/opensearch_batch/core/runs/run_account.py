@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.ingest.engine import IngestReport
+from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects

@@ -19,8 +19,7 @@ from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.data_prepper.options.aws import Dlq, ExternalId, OpenSearchAws, Region, RoleArn
 from opensearch_batch.core.data_prepper.options.event_rules import key_rules
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.bulk import Action
-from opensearch_batch.core.ingest.request import check_index_name
+from opensearch_batch.core.ingest.request import Action, check_index_name
 from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
 from opensearch_batch.core.transform.expressions.expression import compile_condition
 from opensearch_batch.core.transform.expressions.format_string import compile_format

@@ -1,7 +1,7 @@
-"""Bulk writer: every document has a verdict before anybody calls it done; verdicts come in the documents' order.
+"""Bulk writer: every document gets a verdict, in the order of the documents.
 
-Bodies are cut by bytes, several are in flight, and two bodies in flight never hold the same id. What the index is too
-busy to take is sent again, alone; what it refuses is returned with its reason; a document is never dropped.
+Bodies are cut by bytes, several are in flight, and two bodies in flight never hold the same id. Documents that the
+index is too busy for are retried alone; those that it refuses are returned with its reason; none is dropped.
 """
 
 from __future__ import annotations
@@ -13,32 +13,28 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError, TooLarge
-from opensearch_batch.core.ingest.concurrency import Pace
+from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, MAX_IN_FLIGHT, Action, IngestRequest
+from opensearch_batch.core.ingest.sinks.base import Body, Item, Refused, WrittenBody
+from opensearch_batch.core.ingest.sinks.concurrency import ConcurrencyLimit
 from opensearch_batch.core.opensearch.cluster import CONFLICT, RETRY_STATUSES, Cluster, reason_of
 from opensearch_batch.core.transform.json_path import Text
 
-OpType = Literal["index", "create", "upsert"]
-# Those of a field map, and the two that only a pipeline's own actions ask for.
-Action = Literal["index", "create", "upsert", "update", "delete"]
-# As many bytes as a node takes fastest from few connections, by `python -m benchmarks body_sizes`.
-MAX_BODY_BYTES = 2_000_000
-MAX_IN_FLIGHT = 8
 RETRY_WINDOW_S = 300.0
-# These say that the index is closed to us, not that a document is wrong: nothing becomes a dead letter for it.
-CLOSED = frozenset({401, 403})
+# The index does not let us write; no document is wrong, so none becomes a dead letter.
+FORBIDDEN = frozenset({401, 403})
 TOO_LARGE = 413
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
-# Only what a verdict needs travels back; the full answer repeats index and id of every document.
+# Only what a verdict needs is returned; the full response repeats index and id of every document.
 _VERDICT = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 # An update that changes nothing, and a delete of what is not there.
 _NOOPS = frozenset({"noop", "not_found"})
 _ID = b'"_id":'
-# What stands before and after the id and the routing, and after the document.
+# The bytes before and after the id and the routing, and after the document.
 _AROUND: dict[Action, tuple[bytes, bytes, bytes]] = {
     "index": (b'{"index":{' + _ID, b"}}\n", b"\n"),
     "create": (b'{"create":{' + _ID, b"}}\n", b"\n"),
@@ -48,69 +44,8 @@ _AROUND: dict[Action, tuple[bytes, bytes, bytes]] = {
 }
 
 
-class Item(msgspec.Struct, frozen=True, gc=False):
-    """One document on its way: its id, its lines in a body, and whatever the caller needs to know it again by.
-
-    The id is empty where the index makes one. The lines come in pieces, so that a vector is copied once: from the row
-    it stands in to the body.
-    """
-
-    id: str
-    pieces: tuple[Text, ...]
-    origin: Any = None
-
-    @property
-    def has_document(self) -> bool:
-        """Whether a document goes with it: a delete has its one line alone."""
-        return not bytes(self.pieces[0]).startswith(b'{"delete"')
-
-    @property
-    def lines(self) -> bytes:
-        """The two lines of the document."""
-        return b"".join(self.pieces)
-
-    @property
-    def size_bytes(self) -> int:
-        """How many bytes they have."""
-        return sum(map(len, self.pieces))
-
-
-class Refused(NamedTuple):
-    """A document the index does not take, and why."""
-
-    item: Item
-    status: int
-    reason: str
-
-
-class Body:
-    """Documents that travel together, and what the caller lets ride along between them (`passing`)."""
-
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-        self.passing: list[Any] = []
-        self.ids: set[str] = set()
-        self.size_bytes = 0
-
-    def add(self, item: Item, size_bytes: int) -> None:
-        """Put a document of so many bytes in."""
-        self.items.append(item)
-        if item.id:
-            self.ids.add(item.id)
-        self.size_bytes += size_bytes
-
-
-class WrittenBody(NamedTuple):
-    """The verdicts of one body: ``len(body.items) == indexed + unchanged + len(refused)``."""
-
-    body: Body
-    indexed: int
-    unchanged: int
-    refused: list[Refused]
-
-
 class _Verdict:
-    """What became of a body so far."""
+    """The verdicts of a body so far."""
 
     def __init__(self) -> None:
         self.indexed = self.unchanged = 0
@@ -127,12 +62,12 @@ def lines_of(
 ) -> tuple[Text, ...]:
     """Return the lines of one document in a bulk body, in pieces, as its ``_source`` may be; a delete has one line.
 
-    Without an id the index makes one. With `index` it goes there, whatever index the request is for.
+    Without an id the index makes one. `index` overrides the index of the bulk request.
     """
     before, after, end = _AROUND[op_type]
     if not id:
-        said = {"routing": routing, "_index": index}
-        members = msgspec.json.encode({key: value for key, value in said.items() if value is not None})
+        optional = {"routing": routing, "_index": index}
+        members = msgspec.json.encode({key: value for key, value in optional.items() if value is not None})
         return (before.removesuffix(_ID) + members[1:-1] + after, *source, end)
     name = msgspec.json.encode(id)
     if routing is not None:
@@ -140,6 +75,11 @@ def lines_of(
     if index is not None:
         name += b',"_index":' + msgspec.json.encode(index)
     return (before + name + after, *source, end)
+
+
+def has_document(item: Item) -> bool:
+    """Say whether an item carries a document; a delete does not."""
+    return not bytes(item.pieces[0]).startswith(b'{"delete"')
 
 
 def fields_of(item: Item) -> Any:  # noqa: ANN401 - a document
@@ -152,7 +92,8 @@ def fields_of(item: Item) -> Any:  # noqa: ANN401 - a document
 def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iterator[Body]:
     """Cut documents into bodies of at most so many bytes; a larger document travels alone, an id once in each.
 
-    Entries that are no `Item` ride along and count with their `size_bytes`, so that a file of nothing else moves on.
+    Entries that are no `Item` are passed along and count with their `size_bytes`, so a source without documents makes
+    progress too.
     """
     body = Body()
     for entry in entries:
@@ -180,9 +121,9 @@ class BulkWriter:
         index: its name; empty if every document names its own.
         pipeline: the ingest pipeline all documents go through.
         max_body_bytes: the size a body is cut at; lowered for good when the server finds it too large (413).
-        max_in_flight: bodies under way at most; how many there are is found by trying (`Pace`).
+        max_in_flight: at most this many bodies are in flight; the best number is found by trying (`ConcurrencyLimit`).
         compress: send bodies gzipped.
-        retry_window_s: how long a body may be refused as busy before the writer gives up.
+        retry_window_s: how long to retry a body while the index is busy.
         clock, sleep: seconds; given by tests.
     """
 
@@ -209,53 +150,65 @@ class BulkWriter:
         self._clock = clock
         self._stopped = threading.Event()
         self._sleep = sleep or self._stopped.wait
-        self.pace = Pace(max_in_flight)
+        self.concurrency = ConcurrencyLimit(max_in_flight)
+
+    @classmethod
+    def of(cls, cluster: Cluster, request: IngestRequest) -> BulkWriter:
+        """Return the writer that a request asks for."""
+        return cls(
+            cluster,
+            request.index,
+            pipeline=request.ingest_pipeline,
+            max_body_bytes=request.max_body_bytes,
+            max_in_flight=request.max_in_flight,
+            compress=request.compress,
+        )
 
     def write(self, entries: Iterable[Any]) -> Iterator[WrittenBody]:
         """Write documents, yielding the verdicts of body after body, in the order of the documents.
 
         Raises:
-            ConfigError: the index is missing, blocked or closed to us.
-            RetriableError: the cluster stayed away or busy for the whole retry window.
+            ConfigError: the index is missing, blocked, or we have no permission to write.
+            RetriableError: the cluster was away or busy for the whole retry window.
         """
-        under_way: deque[tuple[Body, Future[_Verdict]]] = deque()
+        in_flight: deque[tuple[Body, Future[_Verdict]]] = deque()
         self._stopped.clear()
         with ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="bulk") as pool:
             try:
                 for body in bodies(entries, max_body_bytes=lambda: self._max_body_bytes):
-                    yield from self._settled(under_way, until=lambda body=body: self._has_room(under_way, body))  # type: ignore[misc]
-                    under_way.append((body, pool.submit(self._write_body, body)))
-                yield from self._settled(under_way, until=lambda: not under_way)
+                    yield from self._settled(in_flight, until=lambda body=body: self._has_room(in_flight, body))  # type: ignore[misc]
+                    in_flight.append((body, pool.submit(self._write_body, body)))
+                yield from self._settled(in_flight, until=lambda: not in_flight)
             finally:
                 self._stopped.set()
-                for _, future in under_way:
+                for _, future in in_flight:
                     future.cancel()
 
-    def _has_room(self, under_way: deque[tuple[Body, Future[_Verdict]]], body: Body) -> bool:
-        flying = [other for other, future in under_way if not future.done()]
-        if len(under_way) >= 2 * self._max_in_flight or len(flying) >= self.pace.limit:
+    def _has_room(self, in_flight: deque[tuple[Body, Future[_Verdict]]], body: Body) -> bool:
+        unanswered = [other for other, future in in_flight if not future.done()]
+        if len(in_flight) >= 2 * self._max_in_flight or len(unanswered) >= self.concurrency.limit:
             return False
-        return all(body.ids.isdisjoint(other.ids) for other in flying)
+        return all(body.ids.isdisjoint(other.ids) for other in unanswered)
 
     def _settled(
-        self, under_way: deque[tuple[Body, Future[_Verdict]]], *, until: Callable[[], bool]
+        self, in_flight: deque[tuple[Body, Future[_Verdict]]], *, until: Callable[[], bool]
     ) -> Iterator[WrittenBody]:
-        """Yield the verdicts at the head of the queue; wait for more until there is room."""
+        """Yield the verdicts at the head of the queue, waiting for more until a condition holds."""
         while True:
-            while under_way and under_way[0][1].done():
-                body, future = under_way.popleft()
+            while in_flight and in_flight[0][1].done():
+                body, future = in_flight.popleft()
                 verdict = future.result()
-                self._keep_pace(body, verdict)
+                self._adjust_concurrency(body, verdict)
                 yield WrittenBody(body, verdict.indexed, verdict.unchanged, verdict.refused)
             if until():
                 return
-            wait([future for _, future in under_way if not future.done()], return_when=FIRST_COMPLETED)
+            wait([future for _, future in in_flight if not future.done()], return_when=FIRST_COMPLETED)
 
-    def _keep_pace(self, body: Body, verdict: _Verdict) -> None:
+    def _adjust_concurrency(self, body: Body, verdict: _Verdict) -> None:
         if verdict.was_busy:
-            self.pace.on_busy()
+            self.concurrency.on_busy()
         elif body.items:
-            self.pace.on_done(body.size_bytes, self._clock())
+            self.concurrency.on_done(body.size_bytes, self._clock())
 
     def _write_body(self, body: Body) -> _Verdict:
         verdict = _Verdict()
@@ -263,7 +216,7 @@ class BulkWriter:
         return verdict
 
     def _write_items(self, items: Sequence[Item], verdict: _Verdict) -> None:
-        """Send until every item has its verdict; halve what is too large for the server."""
+        """Send until every item has its verdict; halve a body that is too large for the server."""
         give_up_at, pause_s = self._clock() + self._retry_window_s, FIRST_PAUSE_S
         while items:
             try:
@@ -294,9 +247,9 @@ class BulkWriter:
         self._write_items(items[half:], verdict)
 
     def _send(self, items: Sequence[Item], verdict: _Verdict) -> list[Item]:
-        """Send items once, enter the verdicts, and return those that have to be sent again."""
+        """Send items once, record their verdicts, and return those to retry."""
         try:
-            answer = self._cluster.call(
+            response = self._cluster.call(
                 "POST",
                 f"/{self._index}/_bulk" if self._index else "/_bulk",
                 b"".join(chain.from_iterable([item.pieces for item in items])),
@@ -306,22 +259,22 @@ class BulkWriter:
             )
         except NotFound as error:
             raise index_deleted(self._index) from error
-        entries = answer["items"]
-        if len(entries) != len(items):
-            raise RetriableError(f"index {self._index}: {len(items)} documents were sent, {len(entries)} answered for")
-        again: list[Item] = []
-        if answer["errors"]:
-            for item, entry in zip(items, entries, strict=True):
-                self._enter(item, entry, verdict, again)
+        results = response["items"]
+        if len(results) != len(items):
+            raise RetriableError(f"index {self._index}: {len(items)} documents were sent, {len(results)} answered for")
+        retried: list[Item] = []
+        if response["errors"]:
+            for item, result in zip(items, results, strict=True):
+                self._record(item, result, verdict, retried)
         else:
-            results = [result.get("result") for entry in entries for result in entry.values()]
-            unchanged = sum(map(results.count, _NOOPS))
+            words = [each.get("result") for result in results for each in result.values()]
+            unchanged = sum(map(words.count, _NOOPS))
             verdict.unchanged += unchanged
             verdict.indexed += len(items) - unchanged
-        return again
+        return retried
 
-    def _enter(self, item: Item, entry: dict[str, Any], verdict: _Verdict, again: list[Item]) -> None:
-        ((action, result),) = entry.items()
+    def _record(self, item: Item, response: dict[str, Any], verdict: _Verdict, retried: list[Item]) -> None:
+        ((action, result),) = response.items()
         status = result["status"]
         if "error" not in result:
             if result.get("result") in _NOOPS:
@@ -331,10 +284,10 @@ class BulkWriter:
         elif action == "create" and status == CONFLICT:
             verdict.unchanged += 1
         elif status in RETRY_STATUSES or status == CONFLICT:
-            again.append(item)
+            retried.append(item)
         elif result["error"].get("type") == "index_not_found_exception":
             raise index_deleted(self._index)
-        elif status in CLOSED:
+        elif status in FORBIDDEN:
             raise ConfigError(
                 f"index {self._index} does not let us write ({status}): {_reason(result['error'])}; "
                 "lift its block, or give the connection's user this permission"
@@ -344,7 +297,7 @@ class BulkWriter:
 
 
 def index_deleted(name: str) -> ConfigError:
-    """The error for an index that went, or was made anew, between two bulk requests."""
+    """Return the error for an index that was deleted, or created anew, between two bulk requests."""
     return ConfigError(
         f"index {name} was deleted while it was being written; delete what came in its place, "
         "create it again, and run ingest again"

@@ -1,25 +1,25 @@
-"""How many bodies are in flight: more while that brings more bytes a second, fewer at once when the index is busy."""
+"""Number of bodies in flight: raised while that gives more bytes a second, halved when the index is busy."""
 
 from __future__ import annotations
 
 FIRST_LIMIT = 2
-# A step must bring this much more to be kept: less is noise of merges and garbage collection.
+# The least speed-up for which a higher limit is kept; less is noise of merges and garbage collection.
 GAIN = 1.08
 BODIES_A_SAMPLE = 6
-# Samples a found limit is kept before one more connection is tried again.
+# Samples for which a limit is kept before a higher one is tried again.
 SAMPLES_OF_REST = 12
 
 
-class Pace:
-    """Finds the number of bodies in flight by trying; pure, the caller brings the clock.
+class ConcurrencyLimit:
+    """Finds the best number of bodies in flight by trying; pure, the caller passes the time.
 
     Args:
-        most: never more than this.
+        maximum: the highest limit.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = max(1, most)
-        self.limit = min(FIRST_LIMIT, self._most)
+    def __init__(self, maximum: int) -> None:
+        self._maximum = max(1, maximum)
+        self.limit = min(FIRST_LIMIT, self._maximum)
         self._before: float | None = None
         self._trying = False
         self._rest = 0
@@ -27,13 +27,13 @@ class Pace:
         self._bytes = self._bodies = 0
 
     def on_busy(self) -> None:
-        """Halve: the index refused something as too much."""
+        """Halve the limit: the index refused documents because it is busy."""
         self.limit = max(1, self.limit // 2)
         self._before, self._trying, self._rest = None, False, SAMPLES_OF_REST
         self._started = None
 
     def on_done(self, size_bytes: int, now_s: float) -> None:
-        """Count a body the index took."""
+        """Count a body that the index accepted."""
         if self._started is None:
             self._started, self._bytes, self._bodies = now_s, 0, 0
             return
@@ -53,6 +53,6 @@ class Pace:
                 return
         if self._rest > 0:
             self._rest -= 1
-        elif self.limit < self._most:
+        elif self.limit < self._maximum:
             self.limit += 1
             self._trying = True

@@ -1,7 +1,7 @@
-"""The s3 sink's objects: events go to the object of their folder, which is cut by how many and how large they are.
+"""Objects of events: each event goes to the open object of its folder, which is cut by number of events and bytes.
 
-An object's name is made of what its events came from and of its part, so doing the same source again writes the same
-objects again and no others; the original's names have nanoseconds and a random number. Source: S3SinkService,
+An object's name is a digest of what its events came from and of its part number, so the same source writes the same
+objects again and no others. Data Prepper's names have nanoseconds and a random number instead. Source: S3SinkService,
 ThresholdCheck, ObjectKey and KeyGenerator of Data Prepper's s3 sink (2.17).
 """
 
@@ -29,15 +29,32 @@ from opensearch_batch.core.formats.event_files import (
 from opensearch_batch.core.formats.parquet_file import ParquetFile, ParquetOutput, avro_schema
 from opensearch_batch.core.storage.objects import Objects
 
-__all__ = ["CsvOutput", "JsonOutput", "NdjsonOutput", "OutputCodec", "ParquetOutput", "S3Writer", "WrittenObject"]
-
 OutputCodec = NdjsonOutput | JsonOutput | CsvOutput | ParquetOutput
-MAXIMUM_SIZE_BYTES = 50 << 20
+MAX_OBJECT_BYTES = 50 << 20
 NAME = "events"
-# So much of each object waits in memory, and so many objects at once: the largest is written when there are more.
+# So much of each object is buffered in memory, for so many objects at once; with more, the largest one is written.
 SPOOL_BYTES = 256 << 10
 MAX_OPEN = 128
 _DIGEST_BYTES = 16
+
+
+class ObjectSettings(msgspec.Struct, frozen=True):
+    """How objects are named, encoded and cut.
+
+    `name_prefix` starts the names. An object is written when it has `event_count` events (0: any number), or more than
+    `max_object_bytes` compressed bytes.
+    """
+
+    codec: OutputCodec
+    compression: OutputCompression = "none"
+    event_count: int = 0
+    max_object_bytes: int = MAX_OBJECT_BYTES
+    name_prefix: str = ""
+
+    def check(self) -> None:
+        """Raise ConfigError when the codec's schema cannot be written."""
+        if isinstance(self.codec, ParquetOutput) and self.codec.schema is not None:
+            avro_schema(self.codec.schema)
 
 
 class WrittenObject(msgspec.Struct, frozen=True):
@@ -53,34 +70,15 @@ class S3Writer:
 
     Args:
         objects: where they go.
-        source: names what they come from, and this writer among those of the same source: the names depend on it.
-        at: the time that stands in the names.
-        codec: how events stand in an object.
-        compression: how an object is packed.
-        event_count: an object has at most so many events; 0 is any number.
-        maximum_size_bytes: an object is closed when it has more bytes, packed.
-
-    Raises:
-        ConfigError: the codec's schema is none that can be written.
+        settings: how objects are named, encoded and cut.
+        source: names what the events come from, and this writer among those of the same source.
+        at: the time in the names.
     """
 
-    def __init__(
-        self,
-        objects: Objects,
-        *,
-        source: str,
-        at: datetime,
-        codec: OutputCodec,
-        compression: OutputCompression = "none",
-        event_count: int = 0,
-        maximum_size_bytes: int = MAXIMUM_SIZE_BYTES,
-    ) -> None:
+    def __init__(self, objects: Objects, settings: ObjectSettings, *, source: str, at: datetime) -> None:
+        settings.check()
         self.written: list[WrittenObject] = []
-        self._objects, self._source, self._at = objects, source, at
-        self._codec, self._compression = codec, compression
-        self._event_count, self._maximum_size_bytes = event_count, maximum_size_bytes
-        if isinstance(codec, ParquetOutput) and codec.schema is not None:
-            avro_schema(codec.schema)
+        self._objects, self._settings, self._source, self._at = objects, settings, source, at
         self._open: dict[tuple[str, str], _Part] = {}
         self._parts: dict[tuple[str, str], int] = {}
 
@@ -89,8 +87,8 @@ class S3Writer:
 
         Args:
             event: the text.
-            folder: where its object goes: ``s3://``, the bucket and the path prefix.
-            name: what the object's name begins with.
+            folder: the folder of its object: ``s3://``, the bucket and the path prefix.
+            name: starts the object's name.
 
         Raises:
             RecordRejected: the codec cannot write it; nothing of it is written.
@@ -98,20 +96,19 @@ class S3Writer:
         group = (folder.rstrip("/"), name)
         if group not in self._open and len(self._open) == MAX_OPEN:
             self._write(max(self._open, key=lambda other: self._open[other].size_bytes))
-        part = self._open.get(group) or _Part(self._codec, self._compression)
+        part = self._open.get(group) or _Part(self._settings)
         try:
             part.add(event)
         finally:
-            # One without events is as good as none.
             if part.events:
                 self._open[group] = part
             else:
                 part.discard()
-        if part.events == self._event_count or part.size_bytes > self._maximum_size_bytes:
+        if part.events == self._settings.event_count or part.size_bytes > self._settings.max_object_bytes:
             self._write(group)
 
     def finish(self) -> list[WrittenObject]:
-        """Write what is open; return all that was written."""
+        """Write the open objects; return all that were written."""
         for group in list(self._open):
             self._write(group)
         return self.written
@@ -126,10 +123,10 @@ class S3Writer:
         self.written.append(WrittenObject(uri, part.events, size_bytes))
 
     def _uri(self, folder: str, name: str, number: int) -> str:
-        told = "\n".join((self._source, folder, name, str(number))).encode()
-        digest = hashlib.blake2b(told, digest_size=_DIGEST_BYTES).hexdigest()
+        parts = "\n".join((self._source, folder, name, str(number))).encode()
+        digest = hashlib.blake2b(parts, digest_size=_DIGEST_BYTES).hexdigest()
         at = f"{self._at.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
-        return f"{folder}/{name}-{at}-{digest}.{_extension(self._codec, self._compression)}"
+        return f"{folder}/{name}-{at}-{digest}.{_extension(self._settings)}"
 
     def __enter__(self) -> Self:
         return self
@@ -137,23 +134,23 @@ class S3Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of what was not written."""
+        """Discard the open objects."""
         for part in self._open.values():
             part.discard()
         self._open.clear()
 
 
 class _Part:
-    """An object as it grows, on disk when it is not small."""
+    """An object that is still written to, on disk when it is not small."""
 
-    def __init__(self, codec: OutputCodec, compression: OutputCompression) -> None:
+    def __init__(self, settings: ObjectSettings) -> None:
         self._spool = tempfile.SpooledTemporaryFile[bytes](max_size=SPOOL_BYTES)
-        self._file = _file(codec, compression, self._spool)
+        self._file = _file(settings, self._spool)
         self.events = 0
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes it has, but for the few that a packer still holds back."""
+        """Its size, without the few bytes that a compressor still buffers."""
         return self._spool.tell() + self._file.waiting_bytes
 
     def add(self, event: bytes) -> None:
@@ -161,7 +158,7 @@ class _Part:
         self.events += 1
 
     def upload(self, objects: Objects, uri: str) -> int:
-        """Write it where it belongs; return its size."""
+        """Upload the object; return its size."""
         self._file.close()
         size_bytes = self._spool.tell()
         self._spool.seek(0)
@@ -174,26 +171,28 @@ class _Part:
         self._spool.close()
 
 
-def _file(codec: OutputCodec, compression: OutputCompression, file: IO[bytes]) -> EventFile:
-    match codec:
+def _file(settings: ObjectSettings, file: IO[bytes]) -> EventFile:
+    compression = settings.compression
+    match settings.codec:
         case NdjsonOutput():
             return NdjsonFile(file, compression)
-        case JsonOutput():
+        case JsonOutput() as codec:
             return JsonFile(file, compression, codec)
-        case CsvOutput():
+        case CsvOutput() as codec:
             return CsvFile(file, compression, codec)
-        case ParquetOutput():
+        case ParquetOutput() as codec:
             return ParquetFile(file, compression, codec)
 
 
-def _extension(codec: OutputCodec, compression: OutputCompression) -> str:
-    match codec:
+def _extension(settings: ObjectSettings) -> str:
+    # Parquet is compressed inside.
+    suffix = SUFFIX[settings.compression]
+    match settings.codec:
         case NdjsonOutput(extension):
-            return f"{extension}{SUFFIX[compression]}"
+            return f"{extension}{suffix}"
         case JsonOutput():
-            return f"json{SUFFIX[compression]}"
+            return f"json{suffix}"
         case CsvOutput():
-            return f"csv{SUFFIX[compression]}"
+            return f"csv{suffix}"
         case ParquetOutput():
-            # It is packed inside.
             return "parquet"

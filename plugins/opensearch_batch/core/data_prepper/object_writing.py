@@ -1,0 +1,48 @@
+"""How an s3 sink's options become the settings of its objects, and the items that are written of events."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
+from opensearch_batch.core.data_prepper.options import codecs as options
+from opensearch_batch.core.formats.event_files import CsvOutput, JsonOutput, NdjsonOutput
+from opensearch_batch.core.formats.parquet_file import ParquetOutput
+from opensearch_batch.core.ingest.event_items import ObjectItemFactory, Shape
+from opensearch_batch.core.ingest.sinks.s3 import ObjectSink
+from opensearch_batch.core.ingest.sinks.s3_objects import ObjectSettings, OutputCodec
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.transform.expressions.format_string import compile_format, dated
+
+
+def object_sink(sink: S3Sink, objects: Objects) -> ObjectSink:
+    """Return the sink that writes to a store."""
+    settings = ObjectSettings(
+        _codec_of(sink.codec),
+        sink.compression,
+        event_count=sink.threshold.event_count,
+        max_object_bytes=sink.threshold.maximum_size,
+        name_prefix=sink.object_key.name_pattern_prefix or "",
+    )
+    return ObjectSink(objects, settings, name=f"s3://{sink.bucket}/{sink.object_key.path_prefix or ''}")
+
+
+def object_items(sink: S3Sink, at: datetime) -> ObjectItemFactory:
+    """Return what is written of events; dates in the path are of the given time."""
+    return ObjectItemFactory(
+        compile_format(sink.bucket),
+        compile_format(dated(sink.object_key.path_prefix or "", at)),
+        default_bucket=sink.default_bucket,
+        shape=Shape(None, sink.include_keys, sink.exclude_keys, sink.tags_target_key),
+    )
+
+
+def _codec_of(codec: options.OutputCodec) -> OutputCodec:
+    match codec:
+        case options.JsonOutput():
+            return JsonOutput(codec.key_name)
+        case options.CsvOutput():
+            return CsvOutput(codec.delimiter, codec.header or ())
+        case options.ParquetOutput():
+            return ParquetOutput(codec.schema)
+    return NdjsonOutput(codec.extension)

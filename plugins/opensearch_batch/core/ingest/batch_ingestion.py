@@ -1,0 +1,273 @@
+"""A `_batch_ingestion` request: read as documented, and refused whole before anything is read or written.
+
+Every error names its location in the request and the remedy. Beyond the document: `op_type`, `on_missing`,
+`on_unmatched`, `index_body`, `ingest_pipeline`, `routing`, `load`, `dead_letters`, `work_prefix` and bulk sizes.
+Source: OpenSearch documentation, "Asynchronous batch ingestion".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, cast, get_args
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.ingest.request import (
+    MAX_BODY_BYTES,
+    MAX_IN_FLIGHT,
+    IngestRequest,
+    LoadSettings,
+    OnUnmatched,
+    OpType,
+    check_index_name,
+    check_on_missing,
+    compile_map,
+)
+from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
+
+SourceType = Literal["s3", "openai", "local"]
+_REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]+")
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"openai_key": "openAI_key"}):
+    """The request's own `credential`; it never shows its values."""
+
+    region: str | None = None
+    access_key: str | None = None
+    secret_key: str | None = None
+    session_token: str | None = None
+    openai_key: str | None = None
+
+    def __repr__(self) -> str:
+        """Return the type only."""
+        return "Credential(…)"
+
+    @property
+    def token(self) -> str | None:
+        """The session token; None when it holds the region, as in requests for OpenSearch 2.19."""
+        return None if self.session_token and _REGION.fullmatch(self.session_token) else self.session_token
+
+
+class BatchIngestion(msgspec.Struct, frozen=True):
+    """A whole request: what to write, from which sources, and where our own files go."""
+
+    ingest: IngestRequest
+    type: SourceType
+    sources: list[str]
+    credential: Credential | None = None
+    dead_letters: str | None = None
+    work_prefix: str | None = None
+
+
+class _DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    type: str
+    source: list[str]
+
+
+class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The request as it is written."""
+
+    index_name: str
+    data_source: _DataSource
+    field_map: dict[str, Any] = {}
+    ingest_fields: list[str | None] = []
+    credential: Credential | None = None
+    op_type: OpType = "index"
+    on_missing: OnMissing | dict[str, OnMissing] = "null"
+    on_unmatched: OnUnmatched = "index_partial"
+    ingest_pipeline: str | None = None
+    routing: str | None = None
+    index_body: dict[str, Any] | None = None
+    load: LoadSettings | None = None
+    dead_letters: str | None = None
+    work_prefix: str | None = None
+    max_body_bytes: _Positive = MAX_BODY_BYTES
+    max_in_flight: _Positive = MAX_IN_FLIGHT
+    compress: bool = False
+
+
+# An example of each member, for messages.
+_EXAMPLES: Mapping[str, str] = MappingProxyType(
+    {
+        "index_name": '"my-index"',
+        "field_map": '{"title": "$.title", "_id": "$.id"}',
+        "ingest_fields": '["$.title"]',
+        "data_source": '{"type": "s3", "source": ["s3://bucket/key"]}',
+        "data_source.type": '"s3", "openAI" or "local"',
+        "data_source.source": '["s3://bucket/key"]',
+        "credential": '{"region": "…", "access_key": "…", "secret_key": "…"} or {"openAI_key": "…"}',
+        "on_missing": '"null", or {"title": "omit", "*": "null"}',
+        "index_body": '{"mappings": {"properties": {"title": {"type": "text"}}}}',
+        "load": '{"refresh_interval": "-1", "number_of_replicas": 0}',
+        "load.refresh_interval": '"-1", or a time like "30s"',
+    }
+)
+_CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"op_type": get_args(OpType), "on_missing": get_args(OnMissing), "on_unmatched": get_args(OnUnmatched)}
+)
+_PARTS: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
+    {"": _Body, "data_source": _DataSource, "credential": Credential, "load": LoadSettings}
+)
+_WORDS = MappingProxyType(
+    {
+        "str": "a text",
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "array": "a list",
+        "object": "an object",
+    }
+)
+
+
+def parse_request(content: bytes | Mapping[str, Any], location: str = "request") -> BatchIngestion:
+    """Read and check a request.
+
+    Args:
+        content: its JSON text, or the decoded object.
+        location: starts messages; a file's name, for example.
+
+    Raises:
+        ConfigError: it is no JSON, has an unknown or wrong member, or its field map cannot work.
+    """
+    raw = _decode(content, location)
+    _refuse_unknown(raw, location)
+    try:
+        body = msgspec.convert(raw, _Body)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{location}: {_explain(error)}") from None
+    kind = _source_type(body, location)
+    try:
+        check_index_name(body.index_name)
+    except ConfigError as error:
+        raise ConfigError(f"{location}: index_name: {error}") from error
+    missing: dict[str, OnMissing] = (
+        body.on_missing if isinstance(body.on_missing, dict) else {ANY_FIELD: body.on_missing}
+    )
+    ingest = IngestRequest(
+        body.index_name,
+        dict(body.field_map),
+        body.ingest_fields,
+        body.op_type,
+        missing,
+        body.on_unmatched,
+        body.ingest_pipeline,
+        body.routing,
+        body.index_body,
+        body.load,
+        body.max_body_bytes,
+        body.max_in_flight,
+        body.compress,
+    )
+    try:
+        fields = compile_map(ingest, sources=len(body.data_source.source)).fields
+    except ConfigError as error:
+        raise ConfigError(f"{location}: {error}") from error
+    try:
+        check_on_missing(missing, fields)
+    except ConfigError as error:
+        raise ConfigError(f"{location}: on_missing.{error}") from error
+    credential = body.credential and _as_documented(body.credential)
+    return BatchIngestion(ingest, kind, body.data_source.source, credential, body.dead_letters, body.work_prefix)
+
+
+def _decode(content: bytes | Mapping[str, Any], location: str) -> dict[str, Any]:
+    if isinstance(content, Mapping):
+        return dict(content)
+    try:
+        raw = msgspec.json.decode(content)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{location}: not JSON ({error})") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{location}: expected a JSON object with index_name, field_map and data_source")
+    return raw
+
+
+def _refuse_unknown(raw: Mapping[str, Any], location: str) -> None:
+    members = [field.encode_name for field in msgspec.structs.fields(_Body)]
+    for name in raw:
+        if name == "connector_id":
+            raise ConfigError(
+                f"{location}: connector_id: a connector's credential stays in ML Commons; name a connection instead"
+            )
+        if name not in members:
+            raise ConfigError(f"{location}: {_no_such_member('', name)}")
+
+
+def _no_such_member(part: str, name: str) -> str:
+    members = [field.encode_name for field in msgspec.structs.fields(_PARTS[part])]
+    hint = did_you_mean(name, members) or f" The members are {', '.join(members)}."
+    return f"{part and f'{part}.'}{name}: no such member.{hint}"
+
+
+def _explain(error: msgspec.ValidationError) -> str:
+    """Turn msgspec's ``… - at `$.a[0]` `` into ``a[0]: …; write …``; values of a credential are never part of it."""
+    text, _, at = str(error).partition(" - at `")
+    where = at.rstrip("`").removeprefix("$").removeprefix(".").replace("[...]", "")
+    named = text.partition("`")[2].rstrip("`")
+    below = f"{where}.{named}" if where else named
+    if text.startswith("Object missing required field"):
+        return f"{below} is missing; write {_EXAMPLES[below]}"
+    if text.startswith("Object contains unknown field"):
+        return _no_such_member(where, named)
+    if text.startswith("Invalid enum value"):
+        wrong, choices = text.partition("'")[2].rstrip("'"), _CHOICES[where]
+        return f"{where}: {wrong!r} is none of {', '.join(choices)}.{did_you_mean(wrong, choices)}"
+    plain = re.sub(r"`([a-z |]+)`", lambda types: _in_words(types[1]), text.partition(" matching")[0])
+    example = _EXAMPLES.get(re.sub(r"\[\d+\]$", "", where))
+    return f"{where}: {plain[0].lower()}{plain[1:]}" + (f"; write {example}" if example else "")
+
+
+def _in_words(types: str) -> str:
+    return " or ".join(_WORDS.get(name, name) for name in types.split(" | "))
+
+
+def _as_documented(credential: Credential) -> Credential:
+    """Return a credential with region and session token in their own members.
+
+    OpenSearch 2.19 swaps the two, so requests written for it are swapped as well.
+    """
+    token, region = credential.session_token, credential.region
+    if not token or not _REGION.fullmatch(token):
+        return credential
+    if region and not _REGION.fullmatch(region):
+        return msgspec.structs.replace(credential, region=token, session_token=region)
+    return msgspec.structs.replace(credential, region=region or token, session_token=None)
+
+
+def _source_type(body: _Body, location: str) -> SourceType:
+    kind = body.data_source.type.lower()
+    if kind not in get_args(SourceType):
+        raise ConfigError(
+            f"{location}: data_source.type: {body.data_source.type!r} is none of s3, openAI, local."
+            f"{did_you_mean(kind, ['s3', 'openai', 'local'])}"
+        )
+    if not body.data_source.source:
+        raise ConfigError(f"{location}: data_source.source is empty; name at least one source")
+    for at, source in enumerate(body.data_source.source):
+        where = f"{location}: data_source.source[{at}]: {source!r}"
+        if kind == "s3":
+            _check_s3(source, where)
+        if kind == "openai" and ("/" in source or not source.strip()):
+            raise ConfigError(f"{where} is no file id; write it as OpenAI shows it, file-…")
+        if kind == "local" and (not source or source.startswith("s3://")):
+            raise ConfigError(f"{where} is no path of a file, folder/ or glob; for S3 give type s3")
+    return cast("SourceType", kind)
+
+
+def _check_s3(source: str, where: str) -> None:
+    if not source.startswith("s3://"):
+        raise ConfigError(f"{where} is no S3 location; write it as s3://bucket/key")
+    bucket, _, key = source.removeprefix("s3://").partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise ConfigError(
+            f"{where}: {bucket!r} is no name of a bucket, which has letters, digits, dots and hyphens; "
+            "write it as s3://bucket/key"
+        )
+    if not key:
+        raise ConfigError(f"{where} names a bucket only; write s3://bucket/key, or s3://bucket/prefix/ for many")

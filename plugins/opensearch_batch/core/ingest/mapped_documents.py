@@ -1,0 +1,208 @@
+"""Documents by a field map: rows of all sources are joined by id and mapped, or rejected with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.ingest.documents import Reading, SourceRows
+from opensearch_batch.core.ingest.join import Group
+from opensearch_batch.core.ingest.request import IngestRequest, compile_map
+from opensearch_batch.core.ingest.sinks.base import Entry, Item
+from opensearch_batch.core.ingest.sinks.bulk import lines_of
+from opensearch_batch.core.ingest.spill import KeyTable, SeenKeys
+from opensearch_batch.core.ingest.spill import digest as digest_of
+from opensearch_batch.core.transform.field_map import FieldMap, Part
+from opensearch_batch.core.transform.vectors import VectorRejected
+from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.rows import Blank, Keyed, Mapped, Rejected, Row, Source
+from opensearch_batch.core.types.vector_field import VectorField
+
+
+class MappedDocuments(SourceRows):
+    """Makes the documents of a request.
+
+    Args:
+        request: what to write.
+        field_map: its compiled map.
+        sources: what to read, in the order in which the map counts them.
+        reading: how rows are read. `origin_of` also identifies a document without an id.
+    """
+
+    def __init__(
+        self, request: IngestRequest, field_map: FieldMap, sources: Sequence[Source], reading: Reading
+    ) -> None:
+        super().__init__(sources, reading)
+        self._request = request
+        self._map = field_map
+        self._row_error = reading.row_errors.find
+        self._origin_of = reading.origin_of
+        self._strict = request.on_unmatched == "dead_letter" and len(sources) > 1
+        self._refused = KeyTable()
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Yield the documents, and rows that are rejected or blank."""
+        if len(self._sources) == 1:
+            yield from self._unjoined()
+            return
+        for entry in self._groups():
+            yield self.entry(entry) if isinstance(entry, Group) else entry
+
+    def keyed(self, row: Row) -> Keyed:
+        """Read a row's values and its id.
+
+        Raises:
+            RecordRejected: the row is no JSON object, or has no id.
+        """
+        values = self._map.read(row.source, row.content)
+        return Keyed(self._map.key(row.source, values) or "", row, values)
+
+    def refuse_unmatched(self) -> None:
+        """Raise ConfigError at the first id that some source lacks, before anything is written."""
+        for entry in self._groups():
+            if isinstance(entry, Group) and not entry.late and (absent := self._without(entry)):
+                row = entry.rows[0].row
+                raise ConfigError(
+                    f"id {entry.key!r} ({row.uri} line {row.line}) has no row in {absent}; nothing was written. "
+                    "Mend the sources, or choose on_unmatched index_partial or dead_letter"
+                )
+
+    def entry(self, group: Group) -> Item | Rejected:
+        """Make the document of a group of rows, or reject them."""
+        rows = tuple(keyed.row for keyed in group.rows)
+        try:
+            self._refuse(group)
+            entry = self._document(group.key, rows, [self._part(keyed) for keyed in group.rows], late=group.late)
+        except RecordRejected as error:
+            entry = self._rejected(group.key, rows, error, late=group.late)
+        if self._strict and group.key and not group.late and isinstance(entry, Rejected):
+            self._refused.claim(digest_of(group.key))
+        return entry
+
+    def _document(self, key: str, rows: tuple[Row, ...], parts: Sequence[Part], *, late: bool) -> Item | Rejected:
+        document = self._map.document(parts, partial=late)
+        if document.nulls and (reason := self._error_in(rows)):
+            return Rejected(rows, reason, key or None, late)
+        name = self._map.id_of(parts, key) or digest(*map(str, self._origin_of(rows[0])))
+        op_type = "upsert" if late else self._request.op_type
+        lines = lines_of(name, *document.pieces, op_type=op_type, routing=document.routing)
+        return Item(name, lines, Mapped(rows, document.nulls, late))
+
+    def _rejected(self, key: str, rows: tuple[Row, ...], error: RecordRejected, *, late: bool) -> Rejected:
+        cause = self._error_in(rows) or str(error)
+        return Rejected(rows, cause, key or None, late, isinstance(error, VectorRejected))
+
+    def _unjoined(self) -> Iterator[Entry]:
+        """Make the documents of one source row by row, remembering only which ids were seen."""
+        seen, has_ids, keeps_first = SeenKeys(), self._map.joins, self._request.op_type == "create"
+        for row in self._rows(0):
+            if not isinstance(row, Row):
+                yield row
+                continue
+            key, late = "", False
+            try:
+                values = self._map.read(0, row.content)
+                if has_ids:
+                    key = self._map.key(0, values) or ""
+                    late = not seen.add(digest_of(key))
+                    if late and keeps_first:
+                        raise _came_before(key)
+                yield self._document(key, (row,), (Part(0, values),), late=late)
+            except RecordRejected as error:
+                yield self._rejected(key, (row,), error, late=late)
+
+    def _groups(self) -> Iterator[Group | Rejected | Blank]:
+        return self._joined(self._keyed)
+
+    def _keyed(self, number: int) -> Iterator[Keyed | Rejected | Blank]:
+        for row in self._rows(number):
+            if not isinstance(row, Row):
+                yield row
+                continue
+            try:
+                yield self.keyed(row)
+            except RecordRejected as error:
+                yield Rejected((row,), self._error_in((row,)) or str(error))
+
+    def _part(self, keyed: Keyed) -> Part:
+        row = keyed.row
+        return Part(row.source, keyed.values if keyed.values is not None else self._map.read(row.source, row.content))
+
+    def _refuse(self, group: Group) -> None:
+        if group.late:
+            if self._request.op_type == "create":
+                raise _came_before(group.key)
+            if self._strict and self._refused.is_claimed(digest_of(group.key)):
+                raise RecordRejected(f"earlier rows with id {group.key!r} became a dead letter; these belong to them")
+        elif self._strict and (absent := self._without(group)):
+            raise RecordRejected(f"no row with id {group.key!r} in {absent}")
+
+    def _without(self, group: Group) -> str:
+        """Return the sources without a row of a group."""
+        there = {keyed.row.source for keyed in group.rows}
+        return ", ".join(
+            f"source[{number}] ({source.name})" for number, source in enumerate(self._sources) if number not in there
+        )
+
+    def _error_in(self, rows: Sequence[Row]) -> str | None:
+        """Return the AI service's reason, unless the map reads the errors itself."""
+        for row in rows:
+            reason = None if self._map.reads(row.source, "error") else self._row_error(row.content)
+            if reason:
+                return reason
+        return None
+
+
+def _came_before(key: str) -> RecordRejected:
+    return RecordRejected(f"a row with id {key!r} came before; op_type create keeps the first")
+
+
+class MappedDocumentFactory:
+    """Makes documents by a request's field map.
+
+    Args:
+        request: what to write.
+        reading: how rows are read.
+    """
+
+    def __init__(self, request: IngestRequest, reading: Reading) -> None:
+        self._request = request
+        self.reading = reading
+
+    @property
+    def identity(self) -> list[Any]:
+        """Everything in the request that decides the documents; the memory bound decides their order."""
+        request = self._request
+        return [
+            request.field_map,
+            request.ingest_fields,
+            request.op_type,
+            request.on_missing,
+            request.on_unmatched,
+            request.ingest_pipeline,
+            request.routing,
+            request.joined_by,
+            self.reading.memory_bytes,
+        ]
+
+    def check(self, sources: Sequence[Source]) -> None:
+        """Raise ConfigError when the map cannot work with this number of sources."""
+        self._fields = len(compile_map(self._request, sources=len(sources)).fields)
+
+    def documents(
+        self, sources: Sequence[Source], *, vectors: Sequence[VectorField], resumes: bool = False
+    ) -> MappedDocuments:
+        """Return the documents; raise ConfigError where a row must have a partner in every source and has none."""
+        field_map = compile_map(self._request, sources=len(sources), vectors=vectors)
+        if self._request.on_unmatched == "fail" and len(sources) > 1 and not resumes:
+            MappedDocuments(self._request, field_map, sources, self.reading).refuse_unmatched()
+        return MappedDocuments(self._request, field_map, sources, self.reading)
+
+    def remark(self, counts: IngestCounts) -> str | None:
+        """Return a remark when no row has a value at any mapped path."""
+        documents = counts.indexed + counts.unchanged
+        if documents and counts.nulls == documents * self._fields:
+            return "no row has anything at any mapped path: all fields are null; check the paths and the sources"
+        return None

@@ -1,0 +1,79 @@
+"""Ingest of a `_batch_ingestion` request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from opensearch_batch.core.ingest.batch_ingestion import BatchIngestion
+from opensearch_batch.core.ingest.documents import Reading
+from opensearch_batch.core.ingest.engine import Ingest, Locations
+from opensearch_batch.core.ingest.join import MEMORY_BYTES
+from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory
+from opensearch_batch.core.ingest.report import IngestReport
+from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
+from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.storage.objects import Objects, find
+from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.identity import digest
+from opensearch_batch.core.types.row_errors import NO_ERRORS, RowErrors
+from opensearch_batch.core.types.rows import Source
+
+
+def ingest_request(
+    batch: BatchIngestion,
+    objects: Objects,
+    cluster: Cluster,
+    *,
+    work_prefix: str,
+    row_errors: RowErrors = NO_ERRORS,
+    force: bool = False,
+    memory_bytes: int = MEMORY_BYTES,
+    folder: Path | None = None,
+    on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - nobody watches
+) -> IngestReport:
+    """Run a `_batch_ingestion` request.
+
+    Args:
+        batch: the request.
+        objects: the store of its sources and of the work prefix.
+        cluster: the cluster of its index.
+        work_prefix: where progress and dead letters go; nothing else should be stored there.
+        row_errors: finds AI services' errors in rows.
+        force: write everything again, whatever was done before.
+        memory_bytes: at most this much waits in memory for rows of other sources.
+        folder: where rows beyond that are spilled; the system's temporary folder if None.
+        on_progress: called with the counts so far and the bytes read.
+
+    Raises:
+        ConfigError: the request cannot work: a source is missing, for example.
+        RetriableError: a server stayed away; the same call continues where this one stopped.
+        FatalError: a source is damaged, or changed meanwhile.
+    """
+    sources = find_sources(batch, objects)
+    name = digest(batch.ingest.index, *batch.sources)
+    ingest = Ingest(
+        objects,
+        IndexSink(objects, cluster, batch.ingest),
+        MappedDocumentFactory(
+            batch.ingest, Reading(objects, row_errors=row_errors, memory_bytes=memory_bytes, folder=folder)
+        ),
+        # Requests may share a location for dead letters; each clears only its own.
+        locations=Locations.of(
+            work_prefix,
+            f"{work_prefix.rstrip('/')}/{name}",
+            batch.dead_letters and f"{batch.dead_letters.rstrip('/')}/{name}/",
+        ),
+        on_progress=on_progress,
+    )
+    return ingest.run(sources, force=force)
+
+
+def find_sources(batch: BatchIngestion, objects: Objects) -> list[Source]:
+    """Return the sources of a request with their objects.
+
+    Raises:
+        ConfigError: a source is missing.
+    """
+    prefix = "openai://" if batch.type == "openai" else ""
+    return [Source(source, tuple(find(objects, f"{prefix}{source}"))) for source in batch.sources]

@@ -1,0 +1,146 @@
+"""The interface between the engine and a sink: items go in, verdicts come out in the order of the items.
+
+A sink never drops an item: each one is written, found unchanged, or refused with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.transform.json_path import Text
+from opensearch_batch.core.types.rows import Blank, Filtered, Rejected, Source
+from opensearch_batch.core.types.vector_field import VectorField
+
+
+class Item(msgspec.Struct, frozen=True, gc=False):
+    """One document on its way to a sink; `context` is whatever the caller needs to recognize it by.
+
+    For an index, `id` is the document's id (empty where the index makes one) and the pieces are its lines in a bulk
+    body. For objects, `id` is the folder of its object and the one piece its text. A vector is a piece of its own, so
+    it is copied once, from its row to the body.
+    """
+
+    id: str
+    pieces: tuple[Text, ...]
+    context: Any = None
+
+    @property
+    def lines(self) -> bytes:
+        """All pieces."""
+        return b"".join(self.pieces)
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all pieces."""
+        return sum(map(len, self.pieces))
+
+
+Entry = Item | Rejected | Blank | Filtered
+
+
+class Refused(NamedTuple):
+    """An item that the sink cannot write, and why; `status` is the index's, 0 where no server answered."""
+
+    item: Item
+    status: int
+    reason: str
+
+    @property
+    def cause(self) -> str:
+        """The reason, with who refused the item."""
+        return f"refused by the index ({self.status}): {self.reason}" if self.status else self.reason
+
+
+class Body:
+    """Items that are sent together, and entries that are no items and are settled with them (`passing`)."""
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.passing: list[Any] = []
+        self.ids: set[str] = set()
+        self.size_bytes = 0
+
+    def add(self, item: Item, size_bytes: int) -> None:
+        """Add an item of this size."""
+        self.items.append(item)
+        if item.id:
+            self.ids.add(item.id)
+        self.size_bytes += size_bytes
+
+
+class WrittenBody(NamedTuple):
+    """The verdicts of one body: ``len(body.items) == indexed + unchanged + len(refused)``."""
+
+    body: Body
+    indexed: int
+    unchanged: int
+    refused: list[Refused]
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """One attempt to write the sources.
+
+    Args:
+        id: names the attempt; later ones sort later.
+        work_prefix: where files lie that ingests share.
+        prefix: where the files of this ingest alone lie.
+        content: digest of what is written; the same for the same sources and options.
+        sources: what is read.
+        resumes: whether an earlier attempt wrote a part, after which this one continues.
+    """
+
+    id: str
+    work_prefix: str
+    prefix: str
+    content: str
+    sources: Sequence[Source]
+    resumes: bool
+
+
+class Sink(Protocol):
+    """Where an ingest writes.
+
+    `name` stands in reports. `request` is what a replay of dead letters needs to know. `can_resume` says whether items
+    with a verdict are durable, so that progress may be recorded before the end and an interrupted attempt continued.
+    """
+
+    name: str
+    request: IngestRequest
+    can_resume: bool
+
+    @property
+    def identity(self) -> Sequence[str]:
+        """After `open`, what identifies the target; writing to another one is other work."""
+
+    @property
+    def vectors(self) -> Sequence[VectorField]:
+        """After `open`, the vector fields that documents have to fit."""
+
+    def open(self, sample: Callable[[], Iterable[Entry]]) -> str | None:
+        """Check the target, and create it if it is absent; return a remark for the user.
+
+        Args:
+            sample: makes the first documents, for a target that is created to fit them.
+
+        Raises:
+            ConfigError: the target cannot be created, or does not fit.
+        """
+
+    def during(self, attempt: Attempt) -> AbstractContextManager[None]:
+        """Prepare the target for an attempt; at its end that is undone, and what is unfinished discarded."""
+
+    def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:
+        """Write items, yielding the verdicts of body after body, in the order of the entries.
+
+        Raises:
+            ConfigError: the target is missing or does not let us write.
+            RetriableError: a server stayed away.
+        """
+
+    def finish(self) -> None:
+        """Complete what was written: every entry has a verdict, and the work is about to be recorded as done."""

@@ -1,0 +1,84 @@
+"""Looks up the index of a request, or creates it, before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.opensearch.cluster import Cluster, Index
+
+# Members of a mapping that must be equal: another value means other search results or refused documents.
+_COMPARED = ("type", "dimension", "data_type", "space_type")
+
+
+def open_target(cluster: Cluster, request: IngestRequest) -> tuple[Index, str | None]:
+    """Return the index to write to, created if it is absent, and a remark when it was created without a body.
+
+    Raises:
+        ConfigError: it cannot be created, or it exists with other mappings than `index_body`.
+    """
+    index, remark = check_target(cluster, request), None
+    if index is None:
+        cluster.create_index(request.index, request.index_body or {})
+        index = cluster.index(request.index)
+        if request.index_body is None:
+            remark = (
+                f"index {request.index} was not there and is made with dynamic mappings: vectors are plain numbers "
+                "there and cannot be searched; give index_body"
+            )
+    if index is None:
+        raise ConfigError(f"OpenSearch {cluster.name}: index {request.index} was made and is gone; run again")
+    return index, remark
+
+
+def check_target(cluster: Cluster, request: IngestRequest) -> Index | None:
+    """Return the index to write to, None when it is absent; nothing is changed.
+
+    Raises:
+        ConfigError: it exists with other mappings than `index_body`.
+    """
+    index = cluster.index(request.index)
+    if index is not None and request.index_body is not None:
+        _check_mappings(index, request.index_body.get("mappings", {}))
+    return index
+
+
+def _check_mappings(index: Index, wanted: Mapping[str, Any]) -> None:
+    wrong = list(_differences(index.mappings, wanted))
+    if wrong:
+        raise ConfigError(
+            f"index {index.name} is there with other mappings than index_body: {'; '.join(wrong)}. "
+            "Name another index, or mend index_body"
+        )
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    there = stored.get("properties", {})
+    for name, field in wanted.get("properties", {}).items():
+        if name not in there:
+            yield f"{prefix}{name} is not mapped"
+            continue
+        for member in _COMPARED:
+            expected = field.get(member)
+            actual = there[name].get(member)
+            if expected not in (None, "object") and str(expected) != str(actual):
+                yield f"{prefix}{name}.{member} is {actual}, not {expected}"
+        yield from _differences(there[name], field, f"{prefix}{name}.")
+
+
+def refuse_plain_vectors(
+    index: Index,
+    fields: Sequence[str],
+    remedy: str = "delete the index (it is made anew with knn_vector), or name another",
+) -> None:
+    """Raise ConfigError when a field that takes predictions is not mapped as a vector."""
+    there = {vector.name for vector in index.vectors}
+    properties = index.mappings.get("properties", {})
+    for name in fields:
+        kind = properties.get(name, {}).get("type")
+        if kind is not None and name not in there:
+            raise ConfigError(
+                f"index {index.name}: field {name} is mapped as {kind}, so its vectors could not be searched; {remedy}"
+            )

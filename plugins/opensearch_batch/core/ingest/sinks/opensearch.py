@@ -1,0 +1,160 @@
+"""The OpenSearch sink: an index, or the indexes that documents name.
+
+An attempt that was interrupted is continued: what the index holds already is compared and not written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, MAX_IN_FLIGHT, IngestRequest, check_index_name
+from opensearch_batch.core.ingest.sinks.base import Attempt, Entry, Item, WrittenBody
+from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, fields_of, has_document, index_deleted
+from opensearch_batch.core.ingest.sinks.index_target import check_target, open_target
+from opensearch_batch.core.ingest.sinks.load_settings import during_load
+from opensearch_batch.core.ingest.sinks.recovery import skip_indexed
+from opensearch_batch.core.opensearch.cluster import Cluster, Index
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.vector_field import VectorField
+
+# An interrupted attempt may have sent larger bodies than the request asks for now.
+DEFAULT_IN_FLIGHT_BYTES = MAX_IN_FLIGHT * MAX_BODY_BYTES
+SAMPLED_ENTRIES = 100
+# A flat array of this many numbers is taken for a vector where nothing says how to map it.
+LEAST_DIMENSION = 16
+_NO_INDEX = Index("", "", (), {}, {})
+
+
+class IndexSink:
+    """Writes documents to the index of a request; to those that documents name where the request names none.
+
+    Args:
+        objects: where the settings that an index had before a load are recorded.
+        cluster: where the index is.
+        request: the index, what it is created with, and how it is written.
+        name: stands in reports; the index if None.
+        infers_vectors: create an index without mappings with vector fields for the arrays of the first document.
+        refreshes: refresh what was written at the end.
+    """
+
+    can_resume = True
+
+    def __init__(
+        self,
+        objects: Objects,
+        cluster: Cluster,
+        request: IngestRequest,
+        *,
+        name: str | None = None,
+        infers_vectors: bool = False,
+        refreshes: bool = True,
+    ) -> None:
+        self.request = request
+        self.name = request.index if name is None else name
+        self._objects = objects
+        self._cluster = cluster
+        self._infers_vectors = infers_vectors
+        self._refreshes = refreshes
+        self._index = _NO_INDEX
+        # The indexes that documents named, where the request has none.
+        self._named: dict[str, Index] = {}
+
+    @property
+    def identity(self) -> Sequence[str]:
+        """The index: one that was created anew under the same name is another."""
+        return self._index.name, self._index.uuid
+
+    @property
+    def vectors(self) -> Sequence[VectorField]:
+        """The vector fields of the index."""
+        return self._index.vectors
+
+    def open(self, sample: Callable[[], Iterable[Entry]]) -> str | None:
+        """Look up the index, or create it; return a remark on how it was created.
+
+        Raises:
+            ConfigError: it cannot be created, or it has other mappings than the request's body.
+        """
+        if not self.request.index:
+            return None
+        body = self.request.index_body or {}
+        dimensions = {}
+        if self._infers_vectors and not body.get("mappings") and check_target(self._cluster, self.request) is None:
+            dimensions = _dimensions(sample())
+        if not dimensions:
+            self._index, remark = open_target(self._cluster, self.request)
+            return remark
+        request = msgspec.structs.replace(self.request, index_body=with_vectors(body, dimensions))
+        fields = ", ".join(f"{name} ({size} values)" for name, size in dimensions.items())
+        self._index, _ = open_target(self._cluster, request)
+        return f"index {request.index} was not there and is made with knn_vector fields: {fields}"
+
+    def ensure_index(self, name: str) -> None:
+        """Create an index that a document names, if it is absent.
+
+        Raises:
+            RecordRejected: no index can have this name.
+        """
+        if name not in self._named:
+            try:
+                check_index_name(name)
+            except ConfigError as error:
+                raise RecordRejected(str(error)) from None
+            self._named[name], _ = open_target(self._cluster, msgspec.structs.replace(self.request, index=name))
+
+    @contextmanager
+    def during(self, attempt: Attempt) -> Iterator[None]:
+        """Apply the load settings while the attempt writes; they are restored at its end."""
+        with during_load(self._objects, self._cluster, self._index, self.request.load, attempt):
+            yield
+
+    def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:
+        """Write documents by bulk requests; after an interruption, those that the index holds already are skipped."""
+        request = self.request
+        rest: Iterable[Any] = entries
+        if attempt.resumes:
+            in_flight_bytes = max(request.max_in_flight * request.max_body_bytes, DEFAULT_IN_FLIGHT_BYTES)
+            rest = skip_indexed(entries, self._cluster, self._index, in_flight_bytes=in_flight_bytes)
+        return BulkWriter.of(self._cluster, request).write(rest)
+
+    def finish(self) -> None:
+        """Refresh what was written.
+
+        Raises:
+            ConfigError: the index was deleted meanwhile; a bulk request would even have created another one.
+        """
+        if self._refreshes:
+            for name in [self._index.name] if self._index.name else self._named:
+                self._cluster.refresh(name)
+        if self._index.name:
+            now = self._cluster.index(self._index.name)
+            if now is None or now.uuid != self._index.uuid:
+                raise index_deleted(self._index.name)
+
+
+def _dimensions(sample: Iterable[Entry]) -> dict[str, int]:
+    """Return the vectors of the first document, by field."""
+    for entry in islice(sample, SAMPLED_ENTRIES):
+        if isinstance(entry, Item) and has_document(entry):
+            return {name: len(value) for name, value in fields_of(entry).items() if is_vector(value)}
+    return {}
+
+
+def is_vector(value: object) -> bool:
+    """Say whether a value looks like a vector: a flat array of many numbers, not all of them whole."""
+    if not isinstance(value, list) or len(value) < LEAST_DIMENSION:
+        return False
+    return all(type(each) in (int, float) for each in value) and any(type(each) is float for each in value)
+
+
+def with_vectors(body: dict[str, Any], dimensions: dict[str, int]) -> dict[str, Any]:
+    """Return the body of an index with these vector fields in it, of the engine that every node has."""
+    method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
+    fields = {name: {"type": "knn_vector", "dimension": size, "method": method} for name, size in dimensions.items()}
+    return {**body, "settings": {**body.get("settings", {}), "index.knn": True}, "mappings": {"properties": fields}}

@@ -1,0 +1,129 @@
+"""Recovery after an interruption: documents that the index holds already are not written again.
+
+Only the documents after the last recorded progress are uncertain. They are fetched (`_mget`) and compared, until so
+many bytes in a row were absent that no body can have been in flight any more. A document whose id the index made cannot
+be fetched, so it is written again. So is any document that follows another one of the same id which is written again:
+that one would overwrite it, whatever the index holds now. docs/decisions/007 says why not versions.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
+from opensearch_batch.core.ingest.sinks.base import Entry, Item
+from opensearch_batch.core.ingest.sinks.bulk import has_document
+from opensearch_batch.core.opensearch.cluster import Cluster, Index, reason_of, type_of
+from opensearch_batch.core.types.rows import AlreadyThere
+
+BATCH_BYTES = 2_000_000
+FORBIDDEN_TYPE = "security_exception"
+Address = tuple[tuple[str, str], ...]
+
+
+def skip_indexed(
+    entries: Iterable[Entry], cluster: Cluster, index: Index, *, in_flight_bytes: int
+) -> Iterator[Entry | AlreadyThere]:
+    """Yield the entries, with `AlreadyThere` for each document of which the index holds an equal one.
+
+    Args:
+        entries: what follows the recorded progress, in the order of the interrupted attempt.
+        cluster: where the index is.
+        index: the index, with its vectors.
+        in_flight_bytes: the most that can have been in flight at once.
+    """
+    stream = iter(entries)
+    absent_bytes = 0
+    sent = set[Address]()
+    while absent_bytes < in_flight_bytes:
+        batch = _take(stream)
+        if not batch:
+            return
+        equal = _equal_ones(batch, cluster, index)
+        for at, entry in enumerate(batch):
+            address = _address_of(entry)
+            if at in equal and isinstance(entry, Item) and address not in sent:
+                yield AlreadyThere(entry.context)
+            else:
+                if address is not None:
+                    sent.add(address)
+                yield entry
+        absent_bytes = 0 if equal else absent_bytes + sum(entry.size_bytes for entry in batch)
+    yield from stream
+
+
+def _take(stream: Iterator[Entry]) -> list[Entry]:
+    batch: list[Entry] = []
+    size = 0
+    for entry in stream:
+        batch.append(entry)
+        size += entry.size_bytes
+        if size >= BATCH_BYTES:
+            break
+    return batch
+
+
+def _equal_ones(batch: list[Entry], cluster: Cluster, index: Index) -> set[int]:
+    """Return the positions of the documents of which the index holds an equal one."""
+    items = {
+        at: entry for at, entry in enumerate(batch) if isinstance(entry, Item) and entry.id and has_document(entry)
+    }
+    if not items:
+        return set()
+    wanted = [_address(item) for item in items.values()]
+    path = f"/{index.name}/_mget" if index.name else "/_mget"
+    response = cluster.call("POST", path, {"docs": wanted}, timeout_s=120.0)
+    for document in response["docs"]:
+        if "error" in document:
+            raise _unreadable(document, index.name)
+    return {
+        at
+        for (at, item), document in zip(items.items(), response["docs"], strict=True)
+        if document.get("_source") is not None and _text(document["_source"], index) == _text(_sent(item), index)
+    }
+
+
+def _unreadable(document: dict[str, Any], index: str) -> BatchError:
+    """Return the error for a document that cannot be read; taken as absent, it would silently be written again."""
+    cause = f"index {index}: what a crash left in doubt cannot be read: {reason_of(document)}"
+    if type_of(document) == FORBIDDEN_TYPE:
+        return ConfigError(f"{cause}; give the connection's user this permission")
+    return RetriableError(f"{cause}; run again when the index is there and well")
+
+
+def _sent(item: Item) -> Any:  # noqa: ANN401 - any JSON
+    return json.loads(item.lines.split(b"\n", 1)[1])
+
+
+def _text(source: Any, index: Index) -> str:  # noqa: ANN401 - any JSON
+    """Return a text that is the same for equal documents only; to Python, true equals 1."""
+    for vector in index.vectors:
+        _round(source, vector.name.split("."))
+    return json.dumps(source, sort_keys=True)
+
+
+def _round(node: Any, path: list[str]) -> None:  # noqa: ANN401 - any JSON
+    """Round the vectors at a path to 32 bits, as an index returns them that derives `_source` from its vectors."""
+    for each in node if isinstance(node, list) else [node]:
+        if not isinstance(each, dict):
+            continue
+        for members in range(1, len(path) + 1):
+            name, rest = ".".join(path[:members]), path[members:]
+            if rest and name in each:
+                _round(each[name], rest)
+            elif name in each and isinstance(each[name], list):
+                each[name] = array("f", each[name]).tolist()
+
+
+def _address_of(entry: Entry) -> Address | None:
+    """Return where an entry is written, or deleted; None where the index makes the id, or nothing is written."""
+    return tuple(_address(entry).items()) if isinstance(entry, Item) and entry.id else None
+
+
+def _address(item: Item) -> dict[str, str]:
+    """Return what a document is fetched by."""
+    ((_, head),) = json.loads(bytes(item.pieces[0]).split(b"\n", 1)[0]).items()
+    return {name: head[name] for name in ("_id", "_index", "routing") if name in head}
