@@ -25,8 +25,8 @@ from opensearch_batch.core.pipeline.check import Finding
 from opensearch_batch.core.transform.events.event import Key
 from opensearch_batch.core.transform.expressions.expression import compile_condition, compile_expression
 from opensearch_batch.core.transform.expressions.format_string import compile_format
-from opensearch_batch.core.transform.field_map import ID_FIELD
 from opensearch_batch.core.transform.flow import DEFAULT_ROUTE, DROPPED
+from opensearch_batch.core.transform.map_paths import ID_FIELD
 from opensearch_batch.core.transform.processors.drop_events import DropEvents
 from opensearch_batch.core.types.object_info import ObjectInfo
 

@@ -21,7 +21,8 @@ from opensearch_batch.core.ingest.sinks.base import Item
 from opensearch_batch.core.ingest.sinks.bulk import lines_of
 from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, Node, elements_of, members_of
 from opensearch_batch.core.transform.expressions.format_string import Format
-from opensearch_batch.core.transform.field_map import ID_FIELD, document_id
+from opensearch_batch.core.transform.field_map import document_id
+from opensearch_batch.core.transform.map_paths import ID_FIELD
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.rows import Row
 

@@ -18,7 +18,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.jobs.contract import ServiceAdapter
-from opensearch_batch.core.transform.field_map import last_name
+from opensearch_batch.core.transform.map_paths import last_name
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD, RECORD_ID
 
 RECORDS, OUTPUTS = 0, 1

@@ -21,9 +21,10 @@ from opensearch_batch.core.ingest.event_items import IndexItemFactory, OfEvent, 
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.transform.events.event import Event, Key
 from opensearch_batch.core.transform.expressions.expression import compile_condition
-from opensearch_batch.core.transform.field_map import ID_FIELD, document_id
+from opensearch_batch.core.transform.field_map import document_id
 from opensearch_batch.core.transform.flow import Flow
 from opensearch_batch.core.transform.json_path import PlainPath
+from opensearch_batch.core.transform.map_paths import ID_FIELD
 from opensearch_batch.core.transform.prediction_fields import prediction_fields
 from opensearch_batch.core.transform.processors import PROCESSORS
 from opensearch_batch.core.transform.processors.base import ProcessorOptions

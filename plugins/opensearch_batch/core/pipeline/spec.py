@@ -11,18 +11,9 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, MAX_IN_FLIGHT, LoadSettings, OnUnmatched, OpType
+from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, Path, Seconds, about
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.types.formats import Format
-
-Path = Annotated[str, Meta(min_length=1)]
-Seconds = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
-S3_PREFIX = "^s3://[^/]"
-
-
-def about(text: str, example: object = None) -> Meta:
-    """Describe a key; error messages show `example` when its value is invalid."""
-    return Meta(description=text, examples=None if example is None else [example])
 
 
 class SpecStruct(Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,8 +24,7 @@ class NewObjects(SpecStruct, frozen=True):
     """Starts a run when objects are added to the source or change."""
 
     poll_every_s: Annotated[
-        Seconds,
-        about("Interval between listings of the source, and so the longest delay before a change is noticed.", 60),
+        Seconds, about("Interval between listings of the source; a change is noticed at most that late.", 60)
     ] = 60.0
     sqs: Annotated[
         str | None,
@@ -339,11 +329,6 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
     def field_map(self) -> dict[str, Any]:
         """The field map including `_id`."""
         return self.ingest.field_map if self.id is None else {"_id": self.id, **self.ingest.field_map}
-
-    @property
-    def named(self) -> bool:
-        """Whether document ids come from records; otherwise they are made of the record's origin."""
-        return "_id" in self.field_map
 
     @property
     def on_missing(self) -> dict[str, OnMissing]:

@@ -53,7 +53,7 @@ def differences(spec: PipelineSpec, test: SpecTest, outcome: Outcome) -> Iterato
         yield f"{len(found)} documents, not {len(test.documents)}"
     for at, (wanted, document) in enumerate(zip(test.documents, found, strict=False)):
         # Generated ids are not compared; after processors a document may or may not have an id.
-        named = spec.named and spec.ingest.processors is None
+        named = "_id" in spec.field_map and spec.ingest.processors is None
         got = document if named or "_id" in wanted else _without_id(document)
         for name in sorted({*wanted, *got}):
             if wanted.get(name, ...) != got.get(name, ...):

@@ -14,18 +14,14 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.transform.json_path import TOO_DEEP, RowReader, Text, Values, encode_kept, keep_number_text
+from opensearch_batch.core.transform.map_paths import ID_FIELD, SourcePath, id_path_of_each_source, last_name, paths_of
 from opensearch_batch.core.transform.vectors import VectorRejected, vector_check
 from opensearch_batch.core.types.vector_field import VectorField
 
-ID_FIELD = "_id"
 MAX_ID_BYTES = 512
 OnMissing = Literal["null", "omit", "dead_letter"]
 ANY_FIELD = "*"
 _decode_text = msgspec.json.Decoder(str).decode
-_SOURCE = re.compile(r"\s*source\[(\d+)\]\.?(?=[$])")
-_SOURCE_WITHOUT_ROOT = re.compile(r"\s*source\[(\d+)\]\.?(?P<rest>.+)")
-# Text before the root of a path, outside quotes and filters: a misspelled source[N].
-_BEFORE_ROOT = re.compile(r"[^$'\"(?]+(?=\$[.\[])")
 
 
 class Document(msgspec.Struct, frozen=True, gc=False):
@@ -39,13 +35,6 @@ class Document(msgspec.Struct, frozen=True, gc=False):
     def source(self) -> bytes:
         """The ``_source`` in one piece. Writers join the pieces themselves, so a vector is copied once."""
         return b"".join(self.pieces)
-
-
-class SourcePath(msgspec.Struct, frozen=True):
-    """A path and the source it reads."""
-
-    source: int
-    path: str
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
@@ -84,26 +73,26 @@ class FieldMap:
         joined_by: Sequence[str] = (),
     ) -> None:
         self.sources = sources
-        fields = {name: _paths(f"field_map.{name}", path, sources) for name, path in field_map.items()}
+        fields = {name: paths_of(f"field_map.{name}", path, sources) for name, path in field_map.items()}
         ids = fields.pop(ID_FIELD, [])
         locations = {name: f"field_map.{name}" for name in fields}
         for at, path in enumerate(ingest_fields):
             if path is not None:
                 name, location = last_name(path), f"ingest_fields[{at}]"
-                fields[name], locations[name] = _paths(location, path, sources), location
+                fields[name], locations[name] = paths_of(location, path, sources), location
         if not fields:
             raise ConfigError("field_map maps no field; map at least one in addition to _id")
         if not all(map(str.strip, fields)):
             raise ConfigError("field_map: a field name is empty; OpenSearch requires one")
         self.fields = list(fields)
-        self.id_paths: list[str | None] = list(joined_by) or _one_id_path_each(ids, sources)
+        self.id_paths: list[str | None] = list(joined_by) or id_path_of_each_source(ids, sources)
         self._joined_by = bool(joined_by)
         self._names = ids if joined_by else []
         policies = on_missing or {}
         self._missing = [policies.get(name, policies.get(ANY_FIELD, "null")) for name in self.fields]
         by_name = {vector.name: vector for vector in vectors}
         self._checks = [vector_check(by_name[name]) if name in by_name else None for name in self.fields]
-        self._routes = _paths("routing", routing, sources) if routing is not None else []
+        self._routes = paths_of("routing", routing, sources) if routing is not None else []
         self._compile(list(fields.values()), list(locations.values()))
         names = [msgspec.json.encode(name) for name in self.fields]
         self._heads = [(b"{%b:" % name, b",%b:" % name) for name in names]
@@ -325,63 +314,3 @@ def _merge_members(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, An
         both = isinstance(before, dict) and isinstance(value, dict)
         merged[name] = _merge_members(before, value) if both else value  # type: ignore[arg-type]
     return merged
-
-
-def last_name(path: str) -> str:
-    """Return the field name of an ``ingest_fields`` path: the text after its last dot, as in ML Commons."""
-    return path.rpartition(".")[2]
-
-
-def _paths(location: str, paths: object, sources: int) -> list[SourcePath]:
-    """Return the paths of a field; of several for one source the last one is used, as in ML Commons."""
-    listed = paths if isinstance(paths, list) and paths else [paths]
-    last = {path.source: path for path in (_path(location, path, sources) for path in listed)}
-    return [last[source] for source in sorted(last)]
-
-
-def _path(location: str, path: object, sources: int) -> SourcePath:
-    """Return a path and its source.
-
-    Raises:
-        ConfigError: the path is not a string, names a source that does not exist, or none although there are several.
-    """
-    if not isinstance(path, str) or not path.strip():
-        raise ConfigError(f"{location}: expected a path like $.text, got {path!r}")
-    prefix = _SOURCE.match(path)
-    if prefix is None:
-        if loose := _SOURCE_WITHOUT_ROOT.match(path):
-            hint = f"source[{loose[1]}].$.{loose['rest'].lstrip('.')}"
-            raise ConfigError(f"{location}: {path!r} has no $ after its source; write {hint}")
-        if before := _BEFORE_ROOT.match(path.lstrip()):
-            hint = f"source[0].{path.lstrip()[before.end() :]}"
-            raise ConfigError(f"{location}: {before[0]!r} before the $ is not a source; write {hint}")
-        if sources > 1:
-            raise ConfigError(f"{location}: {path!r} names none of the {sources} sources; write source[0].{path}")
-        return SourcePath(0, path.strip())
-    source = int(prefix[1])
-    if source >= sources:
-        count = "1 source" if sources == 1 else f"{sources} sources"
-        raise ConfigError(
-            f"{location}: no source[{source}]; the request has {count}. Did you mean source[{sources - 1}]?"
-        )
-    return SourcePath(source, path[prefix.end() :])
-
-
-def _one_id_path_each(ids: list[SourcePath], sources: int) -> list[str | None]:
-    """Return the id path of each source; a source without one uses the path that all others share.
-
-    Raises:
-        ConfigError: there are several sources, and one of them has no id path to join by.
-    """
-    by_source = {path.source: path.path for path in ids}
-    if sources == 1:
-        return [by_source.get(0)]
-    shared = set(by_source.values())
-    for source in range(sources):
-        if source not in by_source and len(shared) != 1:
-            found = "different paths" if shared else "no path at all"
-            raise ConfigError(
-                f"field_map.{ID_FIELD}: source[{source}] has no id path and the others have {found}; "
-                f'add one, like "source[{source}].$.custom_id"'
-            )
-    return [by_source.get(source) or next(iter(shared)) for source in range(sources)]

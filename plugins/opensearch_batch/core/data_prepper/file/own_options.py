@@ -7,7 +7,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from opensearch_batch.core.config.options import Options
-from opensearch_batch.core.pipeline.spec import S3_PREFIX, Alerts, Count, Seconds, about
+from opensearch_batch.core.pipeline.spec import Alerts
+from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, Seconds, about
 
 
 class OwnConnections(Options, frozen=True, kw_only=True):

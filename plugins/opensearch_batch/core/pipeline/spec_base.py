@@ -1,0 +1,17 @@
+"""Types and descriptions of single values in `spec`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+Path = Annotated[str, Meta(min_length=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+S3_PREFIX = "^s3://[^/]"
+
+
+def about(text: str, example: object = None) -> Meta:
+    """Describe a key; error messages show `example` when its value is invalid."""
+    return Meta(description=text, examples=None if example is None else [example])

@@ -1,0 +1,82 @@
+"""Reads the paths of a field map: ``$.path`` and ``source[N].$.path``."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError
+
+ID_FIELD = "_id"
+_SOURCE = re.compile(r"\s*source\[(\d+)\]\.?(?=[$])")
+_SOURCE_WITHOUT_ROOT = re.compile(r"\s*source\[(\d+)\]\.?(?P<rest>.+)")
+# Text before the root of a path, outside quotes and filters: a misspelled source[N].
+_BEFORE_ROOT = re.compile(r"[^$'\"(?]+(?=\$[.\[])")
+
+
+class SourcePath(msgspec.Struct, frozen=True):
+    """A path and the source it reads."""
+
+    source: int
+    path: str
+
+
+def last_name(path: str) -> str:
+    """Return the field name of an ``ingest_fields`` path: the text after its last dot, as in ML Commons."""
+    return path.rpartition(".")[2]
+
+
+def paths_of(location: str, paths: object, sources: int) -> list[SourcePath]:
+    """Return the paths of a field; of several for one source the last one is used, as in ML Commons."""
+    listed = paths if isinstance(paths, list) and paths else [paths]
+    last = {path.source: path for path in (_path(location, path, sources) for path in listed)}
+    return [last[source] for source in sorted(last)]
+
+
+def _path(location: str, path: object, sources: int) -> SourcePath:
+    """Return a path and its source.
+
+    Raises:
+        ConfigError: the path is not a string, names a source that does not exist, or none although there are several.
+    """
+    if not isinstance(path, str) or not path.strip():
+        raise ConfigError(f"{location}: expected a path like $.text, got {path!r}")
+    prefix = _SOURCE.match(path)
+    if prefix is None:
+        if loose := _SOURCE_WITHOUT_ROOT.match(path):
+            hint = f"source[{loose[1]}].$.{loose['rest'].lstrip('.')}"
+            raise ConfigError(f"{location}: {path!r} has no $ after its source; write {hint}")
+        if before := _BEFORE_ROOT.match(path.lstrip()):
+            hint = f"source[0].{path.lstrip()[before.end() :]}"
+            raise ConfigError(f"{location}: {before[0]!r} before the $ is not a source; write {hint}")
+        if sources > 1:
+            raise ConfigError(f"{location}: {path!r} names none of the {sources} sources; write source[0].{path}")
+        return SourcePath(0, path.strip())
+    source = int(prefix[1])
+    if source >= sources:
+        count = "1 source" if sources == 1 else f"{sources} sources"
+        raise ConfigError(
+            f"{location}: no source[{source}]; the request has {count}. Did you mean source[{sources - 1}]?"
+        )
+    return SourcePath(source, path[prefix.end() :])
+
+
+def id_path_of_each_source(ids: list[SourcePath], sources: int) -> list[str | None]:
+    """Return the id path of each source; a source without one uses the path that all others share.
+
+    Raises:
+        ConfigError: there are several sources, and one of them has no id path to join by.
+    """
+    by_source = {path.source: path.path for path in ids}
+    if sources == 1:
+        return [by_source.get(0)]
+    shared = set(by_source.values())
+    for source in range(sources):
+        if source not in by_source and len(shared) != 1:
+            found = "different paths" if shared else "no path at all"
+            raise ConfigError(
+                f"field_map.{ID_FIELD}: source[{source}] has no id path and the others have {found}; "
+                f'add one, like "source[{source}].$.custom_id"'
+            )
+    return [by_source.get(source) or next(iter(shared)) for source in range(sources)]
