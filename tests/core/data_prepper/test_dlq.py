@@ -9,14 +9,20 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.data_prepper.dlq import Letter, dlq_body, dlq_key, ml_inference_letter, opensearch_letter
+from opensearch_batch.core.data_prepper.dlq import (
+    DataPrepperLetter,
+    dlq_body,
+    dlq_key,
+    ml_inference_letter,
+    opensearch_letter,
+)
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
 
 AT = datetime(2026, 8, 21, 4, 11, 36, 459_382, tzinfo=timezone(timedelta(hours=2)))
 
 
-def document(content: bytes = b'{"a": 1.50}', **more: Any) -> Letter:
+def document(content: bytes = b'{"a": 1.50}', **more: Any) -> DataPrepperLetter:
     """Return a dead letter of the sink."""
     told = {"pipeline": "pipe", "index": "i", "index_id": "7", "status": 400, "message": "no", "at": AT}
     return opensearch_letter(content, **{**told, **more})

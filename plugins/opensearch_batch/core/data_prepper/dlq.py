@@ -1,8 +1,8 @@
-"""Dead letters as Data Prepper writes them: the object's body and its key, made of what is given and of nothing else.
+"""Dead letters in Data Prepper's format: body and key of a DLQ object.
 
-The same letters have the same identifier in their key, so an attempt that is repeated at the same time of reference
-replaces its object. Times are UTC; the original writes its machine's local time with a Z behind it. Source: DlqObject,
-S3DlqWriter, KeyPathGenerator, MLBatchJobFailedDlqData and FailedDlqData (2.17).
+The same dead letters at the same time have the same key, so a repeated attempt replaces its object. Times are UTC; Data
+Prepper writes local time with a Z. Source: DlqObject, S3DlqWriter, KeyPathGenerator, MLBatchJobFailedDlqData and
+FailedDlqData (2.17).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MILLISECOND = 1000
 
 
 class FailedInput(msgspec.Struct, frozen=True, rename="camel"):
-    """An input that ml_inference could not submit; `data` is its event as a text."""
+    """An input that ml_inference could not submit; `data` is the text of its event."""
 
     s3_bucket: str
     s3_key: str
@@ -34,7 +34,7 @@ class FailedInput(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class FailedDocument(msgspec.Struct, frozen=True, rename="camel"):
-    """A document that the opensearch sink could not write; `status` is 0 where the index gave none."""
+    """A document that the opensearch sink could not write; `status` is 0 if OpenSearch returned none."""
 
     index: str
     index_id: str | None
@@ -43,8 +43,8 @@ class FailedDocument(msgspec.Struct, frozen=True, rename="camel"):
     document: msgspec.Raw | str
 
 
-class Letter(msgspec.Struct, frozen=True, rename="camel"):
-    """One dead letter of the original."""
+class DataPrepperLetter(msgspec.Struct, frozen=True, rename="camel"):
+    """One dead letter of Data Prepper."""
 
     plugin_id: str
     plugin_name: str
@@ -55,7 +55,7 @@ class Letter(msgspec.Struct, frozen=True, rename="camel"):
 
 def ml_inference_letter(
     event: bytes, *, pipeline: str, bucket: str, key: str, status: int, message: str, at: datetime
-) -> Letter:
+) -> DataPrepperLetter:
     """Return the dead letter of an input object."""
     failed = FailedInput(bucket, key, status, message, event.decode(errors="replace"))
     return _letter(_ML_INFERENCE, pipeline, failed, at)
@@ -63,8 +63,8 @@ def ml_inference_letter(
 
 def opensearch_letter(
     document: bytes, *, pipeline: str, index: str, index_id: str | None, status: int, message: str, at: datetime
-) -> Letter:
-    """Return the dead letter of a document; one that is no JSON stands there as a text."""
+) -> DataPrepperLetter:
+    """Return the dead letter of a document; invalid JSON is included as a text."""
     try:
         shown: msgspec.Raw | str = msgspec.Raw(check_json(document))
     except RecordRejected:
@@ -72,16 +72,16 @@ def opensearch_letter(
     return _letter(_OPENSEARCH, pipeline, FailedDocument(index, index_id, status, message, shown), at)
 
 
-def dlq_body(letters: Sequence[Letter]) -> bytes:
-    """Return the object that holds dead letters."""
+def dlq_body(letters: Sequence[DataPrepperLetter]) -> bytes:
+    """Return the body of a DLQ object."""
     return msgspec.json.encode({"dlqObjects": letters})
 
 
-def dlq_key(letters: Sequence[Letter], *, key_path_prefix: str | None, at: datetime) -> str:
-    """Return the key of the object that holds dead letters, of one plugin of one pipeline.
+def dlq_key(letters: Sequence[DataPrepperLetter], *, key_path_prefix: str | None, at: datetime) -> str:
+    """Return the key of a DLQ object, for dead letters of one plugin and pipeline.
 
     Raises:
-        ConfigError: the prefix has a date pattern that no key may have.
+        ConfigError: the prefix contains an invalid date pattern.
     """
     first = letters[0]
     name = f"dlq-v{VERSION}-{first.pipeline_name}-{first.plugin_id}-{_instant(at)}-{_identifier(letters)}.json"
@@ -93,20 +93,20 @@ def _prefix(text: str, at: datetime) -> str:
     return f"{dated(text, at).removesuffix('/')}/"
 
 
-def _letter(plugin: str, pipeline: str, failed: FailedInput | FailedDocument, at: datetime) -> Letter:
+def _letter(plugin: str, pipeline: str, failed: FailedInput | FailedDocument, at: datetime) -> DataPrepperLetter:
     time = at.astimezone(UTC)
     timestamp = f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // _MILLISECOND:03}Z"
-    return Letter(plugin, plugin, pipeline, failed, timestamp)
+    return DataPrepperLetter(plugin, plugin, pipeline, failed, timestamp)
 
 
 def _instant(at: datetime) -> str:
-    """Return a time as Java's Instant writes itself: without a fraction, or with three or six digits of it."""
+    """Return a time as Java's Instant.toString: no fraction, or three or six digits."""
     time = at.astimezone(UTC)
     fraction = f".{time.microsecond:06}" if time.microsecond else ""
     return f"{time:%Y-%m-%dT%H:%M:%S}{fraction.removesuffix('000')}Z"
 
 
-def _identifier(letters: Sequence[Letter]) -> uuid.UUID:
-    """Return the same identifier for the same letters, whenever they are written."""
+def _identifier(letters: Sequence[DataPrepperLetter]) -> uuid.UUID:
+    """Return an identifier that depends on the content of the dead letters only."""
     failed = msgspec.json.encode([letter.failed_data for letter in letters])
     return uuid.uuid5(uuid.NAMESPACE_OID, failed.decode())

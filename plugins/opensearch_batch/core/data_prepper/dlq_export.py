@@ -1,6 +1,6 @@
-"""Our dead letters, once more in the original's form and place, for who watches those.
+"""Exports dead letters to the sink's DLQ in Data Prepper's format.
 
-Ours stay what is replayed and counted; these are copies, and the same letters make the same objects.
+These are copies; our own dead letters are replayed and counted. The same dead letters make the same objects.
 """
 
 from __future__ import annotations
@@ -11,20 +11,26 @@ from datetime import datetime
 import msgspec
 
 from opensearch_batch.core.data_prepper.compiled_pipeline import metadata_event
-from opensearch_batch.core.data_prepper.dlq import Letter, dlq_body, dlq_key, ml_inference_letter, opensearch_letter
+from opensearch_batch.core.data_prepper.dlq import (
+    DataPrepperLetter,
+    dlq_body,
+    dlq_key,
+    ml_inference_letter,
+    opensearch_letter,
+)
 from opensearch_batch.core.data_prepper.options.aws import S3Dlq
 from opensearch_batch.core.storage.dead_letters import as_bytes, list_parts, read_letters
 from opensearch_batch.core.storage.objects import Objects, split_uri
 from opensearch_batch.core.types.object_info import ObjectInfo
 
-# The original's status for what no server has refused.
+# Data Prepper's status for failures without a response.
 NO_STATUS = 400
 
 
 def write_dlq(
     objects: Objects, target: Objects, dlq: S3Dlq, *, queue: str, pipeline: str, index: str, at: datetime
 ) -> None:
-    """Write the dead letters of a queue as those of the opensearch sink, an object for each part of the queue."""
+    """Export a queue as dead letters of the opensearch sink, one object for each part of the queue."""
     for part in list_parts(objects, queue):
         letters = [
             opensearch_letter(
@@ -44,7 +50,7 @@ def write_dlq(
 def write_failed_inputs(
     target: Objects, dlq: S3Dlq, inputs: Sequence[ObjectInfo], *, pipeline: str, reason: str, at: datetime
 ) -> None:
-    """Write the inputs of a job that failed as the dead letters of ml_inference."""
+    """Export the inputs of a failed job as dead letters of ml_inference."""
     letters = []
     for item in inputs:
         bucket, key = split_uri(item.uri)
@@ -57,7 +63,7 @@ def write_failed_inputs(
     _write(target, dlq, letters, at)
 
 
-def _write(target: Objects, dlq: S3Dlq, letters: Sequence[Letter], at: datetime) -> None:
+def _write(target: Objects, dlq: S3Dlq, letters: Sequence[DataPrepperLetter], at: datetime) -> None:
     if letters:
         key = dlq_key(letters, key_path_prefix=dlq.key_path_prefix, at=at)
         target.write(f"s3://{dlq.bucket}/{key}", msgspec.json.format(dlq_body(letters), indent=-1))

@@ -1,8 +1,8 @@
 """A scan assigns each new version of an object to one work item, permanently, before any work starts.
 
-So a run that is repeated, or one beside it, makes the same jobs of the same objects. What is known lies in one object,
-moved by conditional writes. An object that changed under its key is new, also when it is what it once was; in the
-original it is never read again.
+So a repeated or concurrent run submits the same jobs for the same objects. The scan state is one object, changed by
+conditional writes. An object that changed under its key is new, even if it returns to an earlier version; Data Prepper
+never reads it again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from opensearch_batch.core.types.object_info import ObjectInfo
 
 Selection = Literal["metadata_only", "data_only", "data_and_metadata"]
 Kind = Literal["job", "data"]
-MAX_UNIT_BYTES, MAX_UNIT_OBJECTS = 256 << 20, 200
+MAX_BYTES, MAX_OBJECTS = 256 << 20, 200
 
 
 class Area(msgspec.Struct, frozen=True):
-    """What a scan looks at: prefixes of a bucket (none: all of it), and when its objects were last modified."""
+    """Objects that a scan reads: prefixes of a bucket, none for all of it, and times of last modification."""
 
     bucket: str
     selection: Selection = "data_and_metadata"
@@ -33,14 +33,14 @@ class Area(msgspec.Struct, frozen=True):
     until: float | None = None
 
     def takes(self, item: ObjectInfo) -> bool:
-        """Say whether an object that lies below one of its prefixes is looked at."""
+        """Say whether an object below one of the prefixes is read."""
         if item.uri.endswith(self.exclude_suffixes):
             return False
         return (self.since or 0) <= item.modified and (self.until is None or item.modified <= self.until)
 
 
 class Found(msgspec.Struct, frozen=True):
-    """An object, and what it is read for; `input` is the object that a job asks its model for."""
+    """A listed object and its selection; `input` is the object that a job sends to its model."""
 
     item: ObjectInfo
     selection: Selection
@@ -48,10 +48,10 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class WorkItem(msgspec.Struct, frozen=True):
-    """Objects that are done together: those that one job is made of, or rows that one task brings in.
+    """Objects that are processed together: the inputs of one job, or rows that one task ingests.
 
-    `at` is when a scan took them: dates in names are of that time. `inputs` are what the job
-    asks its model for, one for each object; mostly the object itself.
+    `at` is the time of the scan that claimed them, and of dates in names. `inputs` are the objects that the job sends
+    to its model, one for each object; usually the object itself.
     """
 
     id: str
@@ -63,12 +63,12 @@ class WorkItem(msgspec.Struct, frozen=True):
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes lie there."""
+        """The total size of the objects."""
         return sum(item.size_bytes for item in self.objects)
 
 
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A work item, the run that has it in hand, and what it was done for: a pipeline that changed does it again."""
+    """A run's hold on a work item; `done_for` is the digest of the pipeline it was done for, which may change."""
 
     work_item: WorkItem
     run: str = ""
@@ -78,7 +78,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
 class ScanState(msgspec.Struct, frozen=True):
     """What all scans of a pipeline found so far.
 
-    `newest` has the ETag of each object as it was found last; a work item that has another one is outdated in that.
+    `newest` maps each object to its latest ETag; a work item with another ETag has an outdated version of it.
     """
 
     scans: int = 0
@@ -86,24 +86,24 @@ class ScanState(msgspec.Struct, frozen=True):
     newest: dict[str, str] = {}
 
     def outdates(self, item: ObjectInfo) -> bool:
-        """Say whether another version of an object came after this one."""
+        """Say whether there is a newer version of an object."""
         return self.newest.get(item.uri, item.etag) != item.etag
 
 
 class ScanPlan(msgspec.Struct, frozen=True):
-    """What is known after a scan, and the work items that this run does."""
+    """The scan state after a scan, and the work items of this run."""
 
     known: ScanState
     work_items: tuple[WorkItem, ...]
 
 
 def list_areas(objects: Objects, areas: Sequence[Area], *, own: Sequence[str]) -> list[Found]:
-    """Return the objects that a scan looks at, by key; of two areas the one with the longer prefix decides.
+    """Return the objects that a scan reads, by key; if two areas match, the longer prefix decides.
 
     Args:
-        objects: where they lie.
-        areas: what is looked at.
-        own: prefixes of our own files, which are passed by.
+        objects: the store.
+        areas: the areas to list.
+        own: prefixes of our own files, which are skipped.
     """
     there: dict[str, ObjectInfo] = {}
     for prefix in _roots(areas):
@@ -113,7 +113,7 @@ def list_areas(objects: Objects, areas: Sequence[Area], *, own: Sequence[str]) -
 
 
 def area_of(areas: Sequence[Area], item: ObjectInfo) -> Area | None:
-    """Return the area that decides about an object, None where it is not looked at."""
+    """Return the area that decides about an object, None if it is not read."""
     fits = [
         (len(prefix), -at)
         for at, area in enumerate(areas)
@@ -137,53 +137,53 @@ def plan_scan(
     is_done: Callable[[WorkItem], bool],
     is_over: Callable[[str], bool],
 ) -> ScanPlan:
-    """Return what this run does: all work items that are new, or that an earlier run left undone.
+    """Return the work items of this run: new ones, and those that an earlier run did not finish.
 
     Args:
-        known: what earlier scans found.
-        found: what there is now; outputs of jobs that run are left out by the caller.
+        known: the state after earlier scans.
+        found: the listed objects, without outputs of running jobs.
         run: this run.
         at: the time.
-        done_for: names what is done to work items: routes, processors, sinks and their indexes.
-        objects_per_job: at most so many inputs make a job.
-        is_done: says of a work item whether it is done for `done_for`; asked of those that no scan knew as done.
-        is_over: says of another run whether it has ended.
+        done_for: digest of the processing: routes, processors, sinks and their indexes.
+        objects_per_job: maximum number of inputs of a job.
+        is_done: whether a work item is done for `done_for`; called only if the state does not say so.
+        is_over: whether another run has ended.
     """
     there = {(each.item.uri, each.item.etag) for each in found}
-    kept, handed, dissolved = list[Claim](), list[WorkItem](), set[str]()
+    kept, resumed, dissolved = list[Claim](), list[WorkItem](), set[str]()
     for held in known.held:
         work_item, gone = held.work_item, not any((item.uri, item.etag) in there for item in held.work_item.objects)
         if held.done_for == done_for or is_done(work_item):
-            # Rows are read again for nothing; a job would be paid again, should its inputs come back.
+            # Rows can be read again at no cost; a job would be paid again if its inputs come back.
             if work_item.kind == "job" or not gone:
                 kept.append(Claim(work_item, done_for=done_for))
         elif held.run not in ("", run) and not is_over(held.run):
             kept.append(held)
         elif work_item.kind == "job" or all((item.uri, item.etag) in there for item in work_item.objects):
             kept.append(Claim(work_item, run=run))
-            handed.append(work_item)
+            resumed.append(work_item)
         else:
             dissolved |= {item.uri for item in work_item.objects}
-    of_units = {(item.uri, item.etag) for held in kept for item in held.work_item.objects}
+    claimed = {(item.uri, item.etag) for held in kept for item in held.work_item.objects}
     fresh = [
         each
         for each in found
         if each.item.uri in dissolved
         or known.newest.get(each.item.uri) != each.item.etag
-        or (each.item.uri, each.item.etag) not in of_units
+        or (each.item.uri, each.item.etag) not in claimed
     ]
     new = [*_jobs(fresh, objects_per_job, at), *_data(fresh, at)]
-    # What is set back to an earlier version may make the work item of that time again.
+    # An object that returns to an earlier version may produce the same work item again.
     again = {work_item.id for work_item in new}
     kept = [held for held in kept if held.work_item.id not in again] + [Claim(work_item, run=run) for work_item in new]
-    work_items = [work_item for work_item in handed if work_item.id not in again] + new
+    work_items = [work_item for work_item in resumed if work_item.id not in again] + new
     return ScanPlan(ScanState(known.scans + 1, tuple(kept), _newest(known, kept, found)), tuple(work_items))
 
 
 def _newest(known: ScanState, kept: Sequence[Claim], found: Sequence[Found]) -> dict[str, str]:
-    """Return the newest versions: an object that is gone is forgotten, and new when it comes back.
+    """Return the newest versions. A deleted object is forgotten, so it is new if it comes back.
 
-    Not so the inputs of a job, which would be paid again.
+    Inputs of jobs are kept, because they would be paid again.
     """
     inputs = {item.uri for held in kept if held.work_item.kind == "job" for item in held.work_item.objects}
     kept_inputs = {uri: etag for uri, etag in known.newest.items() if uri in inputs}
@@ -191,7 +191,7 @@ def _newest(known: ScanState, kept: Sequence[Claim], found: Sequence[Found]) -> 
 
 
 def _jobs(found: Iterable[Found], objects_per_job: int, at: datetime) -> Iterator[WorkItem]:
-    """Put inputs together, as they follow one another in a bucket: a manifest names one bucket."""
+    """Group inputs in listing order; a manifest names one bucket."""
     batch = list[Found]()
     for each in (each for each in found if each.selection == "metadata_only"):
         if batch and (len(batch) >= objects_per_job or _bucket(batch[0].item) != _bucket(each.item)):
@@ -203,7 +203,7 @@ def _jobs(found: Iterable[Found], objects_per_job: int, at: datetime) -> Iterato
 
 
 def _job(batch: Sequence[Found], at: datetime) -> WorkItem:
-    # Jobs are found again by what they ask for, which the object alone says unless input_key names another one.
+    # A job is identified by its inputs: the objects, unless input_key names others.
     others = [each.input for each in batch if each.input != each.item.uri]
     named = digest("job", *(f"{each.item.uri} {each.item.etag}" for each in batch), *others)
     return WorkItem(named, "job", tuple(each.item for each in batch), at, inputs=tuple(each.input for each in batch))
@@ -213,7 +213,7 @@ def _data(found: Sequence[Found], at: datetime) -> Iterator[WorkItem]:
     for selection in ("data_only", "data_and_metadata"):
         batch, size_bytes = list[ObjectInfo](), 0
         for item in (each.item for each in found if each.selection == selection):
-            if batch and (size_bytes + item.size_bytes > MAX_UNIT_BYTES or len(batch) >= MAX_UNIT_OBJECTS):
+            if batch and (size_bytes + item.size_bytes > MAX_BYTES or len(batch) >= MAX_OBJECTS):
                 yield _rows(batch, at, with_metadata=selection == "data_and_metadata")
                 batch, size_bytes = [], 0
             batch.append(item)
@@ -228,7 +228,7 @@ def _rows(batch: Sequence[ObjectInfo], at: datetime, *, with_metadata: bool) -> 
 
 
 def _roots(areas: Sequence[Area]) -> list[str]:
-    """Return what has to be listed; a prefix below another one is listed with it."""
+    """Return the prefixes to list, without those below another one."""
     prefixes = sorted({f"s3://{area.bucket}/{prefix}" for area in areas for prefix in area.prefixes or ("",)})
     return [each for each in prefixes if not any(each != other and each.startswith(other) for other in prefixes)]
 

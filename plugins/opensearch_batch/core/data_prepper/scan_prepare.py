@@ -1,6 +1,6 @@
-"""prepare of a Data Prepper pipeline: a scan becomes work items; a manifest lists the inputs of each job unchanged.
+"""prepare of a Data Prepper pipeline: turns a scan into work items, and writes the manifest of each job.
 
-The manifest lies below our own prefix: the original writes it among the inputs, where the next scan finds it.
+The manifest is below our own prefix; Data Prepper writes it among the inputs, where the next scan finds it.
 Source: Data Prepper's SageMakerBatchJobCreator and BedrockBatchJobCreator (2.17).
 """
 
@@ -29,10 +29,9 @@ MANIFEST_INDENT = 4
 
 
 class ScanCounts(msgspec.Struct, frozen=True):
-    """Objects of a scan: `found` in all, `new` ones taken now.
+    """Objects of a scan: `found` in total, `new` ones claimed now.
 
-    `not_for_jobs` are metadata that `ml_when` does not take, `held_back` outputs of jobs that are read with their job
-    or not yet.
+    `not_for_jobs` are excluded by `ml_when`; `held_back` are outputs that are read with their job, or later.
     """
 
     found: int = 0
@@ -42,7 +41,7 @@ class ScanCounts(msgspec.Struct, frozen=True):
 
 
 class ScanManifest(msgspec.Struct, frozen=True):
-    """The work of one run: `at` is the time of the scan, `shards` the job inputs by work item id."""
+    """The work items of one run; `at` is the time of the scan, `shards` are the jobs by work item id."""
 
     pipeline: str
     run_key: str
@@ -62,12 +61,12 @@ class Scan:
     """One scan of a pipeline.
 
     Args:
-        road: the pipeline.
-        objects: where its objects lie.
-        run: names the run.
+        compiled: the pipeline.
+        objects: the store.
+        run: the key of the run.
         at: the time.
-        done_for: names what is done to work items now.
-        is_over: says of another run whether it has ended.
+        done_for: digest of the processing.
+        is_over: whether another run has ended.
     """
 
     def __init__(
@@ -90,9 +89,9 @@ class Scan:
         self._scanned = ScanStateFile(objects, compiled.layout)
 
     def plan(self, *, force: bool = False, writes: bool = True) -> tuple[list[WorkItem], ScanCounts]:
-        """Return the work items of this run; what is done is among them with `force`.
+        """Return the work items of this run; with `force` also those that are done.
 
-        A plan that `writes` is recorded, so that no other run takes the same.
+        With `writes` the claims are recorded, so that no other run claims the same.
         """
         found, not_for_jobs, held_back = self._found()
 
@@ -108,17 +107,17 @@ class Scan:
                 is_over=self._is_over,
             )
 
-        made = self._scanned.take(plan) if writes else plan(self._scanned.known())
-        new = sum(len(work_item.objects) for work_item in made.work_items)
+        taken = self._scanned.take(plan) if writes else plan(self._scanned.known())
+        new = sum(len(work_item.objects) for work_item in taken.work_items)
         counts = ScanCounts(len(found) + not_for_jobs + held_back, new, not_for_jobs, held_back)
-        return list(made.work_items), counts
+        return list(taken.work_items), counts
 
     def shards(
         self, work_items: Sequence[WorkItem], job_key: Callable[[str], str], *, force: bool
     ) -> tuple[list[Shard], list[str]]:
-        """Return the shards of the work items that are jobs, and the jobs that ended badly and that nobody asked again.
+        """Write the manifests of jobs; return their shards, and the jobs that ended badly and are not repeated.
 
-        Their manifests are written, the same each time.
+        A repeated call writes the same manifests.
         """
         shards, ended_badly = list[Shard](), list[str]()
         for work_item in work_items:
@@ -150,18 +149,18 @@ class Scan:
         return ml.max_batch_size if ml is not None and ml.service_name == "sagemaker" else 1
 
     def _found(self) -> tuple[list[Found], int, int]:
-        """Return what may be taken, and count what is not."""
+        """Return the objects that may be claimed, and the counts of the others."""
         listed = list_areas(self._objects, self._compiled.areas(self._at), own=[f"{self._layout.root}/"])
         writers = Writers(self._objects, self._layout)
         conditions = _Conditions(self._objects, self._compiled, self._at)
         taken, not_for_jobs, held_back = list[Found](), 0, 0
         for each in listed:
             if each.selection == "metadata_only":
-                asked = self._compiled.job_input(each)
-                if asked is None:
+                job_input = self._compiled.job_input(each)
+                if job_input is None:
                     not_for_jobs += 1
                 else:
-                    taken.append(msgspec.structs.replace(each, input=asked))
+                    taken.append(msgspec.structs.replace(each, input=job_input))
             elif writers.holds(each.item.uri) or conditions.hold(each):
                 held_back += 1
             else:
@@ -170,7 +169,7 @@ class Scan:
 
 
 class _Conditions:
-    """Knows which objects wait for one that says that all of a folder are complete."""
+    """Evaluates processing conditions: objects wait until another object says that their folder is complete."""
 
     def __init__(self, objects: Objects, compiled: CompiledPipeline, at: datetime) -> None:
         self._objects = objects
@@ -178,10 +177,10 @@ class _Conditions:
         self._by_bucket: dict[str, list[ProcessingCondition]] = {}
         for bucket in compiled.source.buckets:
             self._by_bucket.setdefault(bucket.name, []).extend(bucket.processing_conditions)
-        self._said: dict[tuple[str, str], bool] = {}
+        self._results: dict[tuple[str, str], bool] = {}
 
     def hold(self, found: Found) -> bool:
-        """Say whether an object waits; the one that others wait for is no data."""
+        """Say whether an object waits; the object that others wait for is not data."""
         bucket, key = split_uri(found.item.uri)
         folder, _, name = found.item.uri.rpartition("/")
         for condition in self._by_bucket.get(bucket, ()):
@@ -189,17 +188,17 @@ class _Conditions:
                 continue
             if name == condition.object_name:
                 return True
-            # As in the original: it waits so long and no longer.
+            # As in Data Prepper, the wait is limited.
             waits_s = condition.max_retry * condition.retry_delay
             if self._at.timestamp() - found.item.modified < waits_s and not self._holds(folder, condition):
                 return True
         return False
 
     def _holds(self, folder: str, condition: ProcessingCondition) -> bool:
-        asked = (folder, condition.when)
-        if asked not in self._said:
-            self._said[asked] = self._read(f"{folder}/{condition.object_name}", condition.when)
-        return self._said[asked]
+        key = (folder, condition.when)
+        if key not in self._results:
+            self._results[key] = self._read(f"{folder}/{condition.object_name}", condition.when)
+        return self._results[key]
 
     def _read(self, uri: str, when: str) -> bool:
         stored = self._objects.read(uri)
@@ -212,7 +211,7 @@ class _Conditions:
 
 
 def manifest_of(inputs: Sequence[str]) -> bytes:
-    """Return the manifest of objects of one bucket, as the original writes it."""
+    """Return the manifest of objects of one bucket, in Data Prepper's form."""
     split = [split_uri(uri) for uri in inputs]
     body: list[Any] = [{"prefix": f"s3://{split[0][0]}/"}, *(key for _, key in split)]
     return json.dumps(body, indent=MANIFEST_INDENT).encode()

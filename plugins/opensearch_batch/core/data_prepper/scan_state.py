@@ -1,6 +1,6 @@
 """Scan state on object storage: work items and their claims, which are done, and which job writes to which folder.
 
-Units move by conditional writes of one object, so of two runs that scan at once one sees what the other took.
+Claims change by conditional writes of one object, so of two concurrent scans one sees the claims of the other.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ ATTEMPTS = 20
 
 
 class Done(msgspec.Struct, frozen=True):
-    """That a work item is done: `at` is the work item's, so that one which is taken afresh is not done by this.
+    """Marks a work item as done; `at` is the time of the work item, so a new claim of it is not done.
 
-    `done_for` says what for, `run` by which run, `read` are the objects whose rows were read for it. `gone` are
-    objects that were there no more, though a job had written them.
+    `done_for` is the digest of the processing, `run` the run that did it, `read` the objects whose rows were read, and
+    `gone` the number of job outputs that no longer existed.
     """
 
     at: datetime
@@ -36,18 +36,18 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Writer(msgspec.Struct, frozen=True):
-    """Who writes into a folder: the job, by the folder of its record, and the pipelines that it is a job of."""
+    """The job that writes to a folder, by the folder of its record, and the pipelines that share the job."""
 
     job: str
     pipelines: list[str]
 
 
 class ScanStateFile:
-    """What the scans of one pipeline know.
+    """Reads and writes the scan state of one pipeline.
 
     Args:
-        objects: where it lies.
-        layout: names the locations.
+        objects: the store.
+        layout: the locations.
     """
 
     def __init__(self, objects: Objects, layout: Layout) -> None:
@@ -56,10 +56,10 @@ class ScanStateFile:
         self._document = JsonDocument(objects, layout.scanned(), ScanState, indent=-1)
 
     def take(self, plan: Callable[[ScanState], ScanPlan]) -> ScanPlan:
-        """Record what a plan takes; it is made anew when another run scanned meanwhile.
+        """Record the claims of a plan; the plan is computed again if another run scanned meanwhile.
 
         Raises:
-            RetriableError: others were faster again and again.
+            RetriableError: every attempt met a concurrent write.
         """
         plans: list[ScanPlan] = []
 
@@ -71,32 +71,32 @@ class ScanStateFile:
         return plans[-1]
 
     def known(self) -> ScanState:
-        """Return what is known now."""
+        """Return the current state."""
         return self._document.read() or ScanState()
 
     def is_done(self, work_item: WorkItem, done_for: str) -> bool:
-        """Say whether a work item is done for this."""
+        """Say whether a work item is done for this processing."""
         done = self.done(work_item)
         return done is not None and done.done_for == done_for
 
     def done(self, work_item: WorkItem) -> Done | None:
-        """Return what is noted of a work item that was done since it was taken, for whatever it was."""
+        """Return the mark of a work item that was done since it was claimed, for any processing; None if it was not."""
         done = JsonDocument(self._objects, self._layout.done(work_item.id), Done).read()
         return done if done is not None and done.at == work_item.at else None
 
     def note_done(self, work_item: WorkItem, done: Done) -> None:
-        """Note that a work item is done: every row of it is in its index, or a dead letter, or counted."""
+        """Mark a work item as done: every row is indexed, a dead letter, or counted."""
         save(self._objects, self._layout.done(work_item.id), done)
 
     def note_writer(self, folder: str, job: str) -> None:
-        """Note that a job of this pipeline writes into a folder, before anything can be there.
+        """Record, before any output can exist, that a job of this pipeline writes to a folder.
 
         Raises:
-            RetriableError: others were faster again and again.
+            RetriableError: every attempt met a concurrent write.
         """
 
         def noted(writer: Writer | None) -> Writer | None:
-            # Pipelines of the same inputs and model share a job.
+            # Pipelines with the same inputs and model share a job.
             known = writer.pipelines if writer else []
             return None if self._layout.pipeline in known else Writer(job, [*known, self._layout.pipeline])
 
@@ -104,7 +104,7 @@ class ScanStateFile:
 
 
 class Writers:
-    """Knows of objects which job writes them, if one of ours does."""
+    """Finds the objects that a job of ours writes."""
 
     def __init__(self, objects: Objects, layout: Layout) -> None:
         self._objects = objects
@@ -114,7 +114,7 @@ class Writers:
         self._held: dict[str, bool] = {}
 
     def holds(self, uri: str) -> bool:
-        """Say whether an object is left alone: a job of this pipeline brings it in itself, others may yet write it."""
+        """Say whether the scan must skip an object: its own job ingests it, or another job may still write it."""
         folder = uri.removeprefix("s3://")
         while folder := folder.rpartition("/")[0]:
             if note := self._notes.get(folder):
