@@ -1,4 +1,4 @@
-"""Runs one processor over one event, as a pipeline does."""
+"""Helpers that run one processor on one event."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Fields = dict[str, Any]
 
 
 class Done(NamedTuple):
-    """What became of an event: its fields, and why the processor failed on it."""
+    """Result of a processor: the fields of the event, and the cause of a failure."""
 
     fields: Any
     failure: str
@@ -32,12 +32,12 @@ def options_of(name: str, options: Fields) -> ProcessorOptions:
 
 
 def compiled(name: str, options: Fields) -> Processor:
-    """Make a processor."""
+    """Compile a processor."""
     return options_of(name, options).compile()
 
 
 def done(name: str, options: Fields, fields: Fields | str, metadata: Fields | None = None) -> Done:
-    """Run a processor over an event of these fields, or of a row's text."""
+    """Run a processor on an event, given as fields or as the text of a row."""
     event = Event.of(fields.encode() if isinstance(fields, str) else json.dumps(fields).encode())
     event.metadata.update(metadata or {})
     passed, failure = True, ""
@@ -49,7 +49,7 @@ def done(name: str, options: Fields, fields: Fields | str, metadata: Fields | No
 
 
 def refused(name: str, options: Fields, part: str) -> None:
-    """Assert that options are refused, with a message that has this part."""
+    """Assert that options raise ConfigError with a message that contains `part`."""
     with pytest.raises(ConfigError) as caught:
         compiled(name, options)
     assert part in str(caught.value)

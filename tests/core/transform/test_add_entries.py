@@ -36,7 +36,7 @@ APPEND: Fields = {"append_if_key_exists": True}
     ],
 )
 def test_add(entry: Fields, fields: Fields, expected: Fields) -> None:
-    """A key that is taken stays, unless the entry overwrites it or appends to it."""
+    """An existing key is kept, unless the entry overwrites it or appends to it."""
     assert done("add_entries", {"entries": [entry]}, fields)[:2] == (expected, "")
 
 
@@ -57,8 +57,8 @@ def test_add(entry: Fields, fields: Fields, expected: Fields) -> None:
         ({"value_expression": "/n > 1"}, {"n": 2}, True),
     ],
 )
-def test_values_are_made_of_the_event(made: Fields, fields: Fields, expected: object) -> None:
-    """Of a key that is absent, a format has nothing."""
+def test_values_are_computed_from_the_event(made: Fields, fields: Fields, expected: object) -> None:
+    """A missing key renders as an empty string in a format."""
     assert done("add_entries", {"entries": [{"key": "new"} | made]}, fields)[:2] == (fields | {"new": expected}, "")
 
 
@@ -72,16 +72,16 @@ def test_values_are_made_of_the_event(made: Fields, fields: Fields, expected: ob
         ({"key": "new", "format": "${a}"}, '{"a":1e999}', "a value cannot be read: "),
     ],
 )
-def test_an_entry_that_fails_stops_no_other(entry: Fields, fields: Fields | str, failure: str) -> None:
-    """The next one is done, and the failure is told."""
+def test_a_failed_entry_does_not_stop_the_next(entry: Fields, fields: Fields | str, failure: str) -> None:
+    """The next entry runs, and the failure is reported."""
     result = done("add_entries", {"entries": [entry, {"key": "next", "value": 1}]}, fields)
     before = set(json.loads(fields) if isinstance(fields, str) else fields)
     assert failure in result.failure
     assert result.event.fields.keys() == before | {"next"}
 
 
-def test_an_added_value_is_a_new_one_for_each_event() -> None:
-    """What is put into one event's copy does not come to the next."""
+def test_an_added_value_is_new_for_each_event() -> None:
+    """A change of the value in one event does not appear in the next event."""
     add = compiled("add_entries", {"entries": [{"key": "o", "value": {}}, {"key": "o/n", "value": 1}]})
     for _ in range(2):
         event = done("delete_entries", {"with_keys": ["x"]}, {}).event
@@ -102,7 +102,7 @@ def test_an_added_value_is_a_new_one_for_each_event() -> None:
     ],
 )
 def test_metadata(entry: Fields, before: Fields, after: Fields) -> None:
-    """It is beside the event's fields, which stay."""
+    """Metadata is written, and the fields of the event are unchanged."""
     result = done("add_entries", {"entries": [{"metadata_key": "m"} | entry]}, {"a": "x"}, before)
     assert (result.event.metadata, result.fields, result.failure) == (after, {"a": "x"}, "")
 
@@ -118,7 +118,7 @@ IN: Fields = ADD | {"iterate_on": "list"}
         (IN | APPEND, {"list": [{"new": 2}, {}]}, [{"new": [2, 3]}, {"new": 3}]),
         (IN | {"key": "a/b"}, {"list": [{"a": {}}]}, [{"a": {}, "a/b": 3}]),
         (IN | {"key": "a/b", "flatten_key": False}, {"list": [{"a": {}}]}, [{"a": {"b": 3}}]),
-        # What is there is looked for by its plain name, as in the original, so a nested one is overwritten.
+        # As in Data Prepper, the existing key is looked up by its plain name, so a nested one is overwritten.
         (IN | {"key": "a/b", "flatten_key": False}, {"list": [{"a": {"b": 1}}]}, [{"a": {"b": 3}}]),
         (IN | APPEND | {"key": "a", "flatten_key": False}, {"list": [{"a": 1}]}, [{"a": [1, 3]}]),
         (IN | {"key": "${k}"}, {"k": "x", "list": [{"k": "y"}]}, [{"k": "y", "x": 3}]),
@@ -145,7 +145,7 @@ IN: Fields = ADD | {"iterate_on": "list"}
     ],
 )
 def test_add_to_elements(entry: Fields, fields: Fields, expected: list[object]) -> None:
-    """Formats and expressions see the element, unless they shall see the event; conditions the other way round."""
+    """By default, formats and expressions read the element, and conditions read the event."""
     result = done("add_entries", {"entries": [entry]}, fields, {"m": 1})
     found = result.fields["list"]
     if expected and not isinstance(expected[0], dict):
@@ -154,8 +154,8 @@ def test_add_to_elements(entry: Fields, fields: Fields, expected: list[object]) 
 
 
 @pytest.mark.parametrize("given", [[{"a": 1}, 2], "text", {"a": 1}])
-def test_a_list_of_other_things_stays(given: object) -> None:
-    """Of its elements none is changed."""
+def test_a_list_of_non_objects_is_unchanged(given: object) -> None:
+    """No element is changed, and the failure names the option."""
     result = done("add_entries", {"entries": [IN]}, {"list": given})
     assert result.fields == {"list": given}
     assert result.failure.startswith("entries[0].iterate_on: ")
@@ -171,11 +171,11 @@ def test_a_list_of_other_things_stays(given: object) -> None:
         ({"key": "new", "value": None}, "write one of value, format and value_expression, and no null"),
         ({"key": "new", "value": None, "format": None}, "write one of value, format and value_expression"),
         (ADD | OVER | APPEND, "exclude each other"),
-        ({"metadata_key": "m", "value": 1, "iterate_on": "list"}, "metadata_key takes no iterate_on"),
-        (ADD | {"add_to_element_when": "/a"}, "add_to_element_when belongs to iterate_on"),
-        (ADD | {"flatten_key": False}, "flatten_key: false belongs to iterate_on"),
-        (ADD | {"disable_root_keys": False}, "disable_root_keys: false belongs to iterate_on"),
-        (IN | {"evaluate_when_on_element": True}, "evaluate_when_on_element belongs to add_to_element_when"),
+        ({"metadata_key": "m", "value": 1, "iterate_on": "list"}, "metadata_key and iterate_on exclude each other"),
+        (ADD | {"add_to_element_when": "/a"}, "add_to_element_when requires iterate_on"),
+        (ADD | {"flatten_key": False}, "flatten_key: false requires iterate_on"),
+        (ADD | {"disable_root_keys": False}, "disable_root_keys: false requires iterate_on"),
+        (IN | {"evaluate_when_on_element": True}, "evaluate_when_on_element requires add_to_element_when"),
         (ADD | {"key": "ä"}, ".key: 'ä' is not a valid key"),
         (ADD | {"key": "${k"}, ".key: "),
         ({"key": "new", "format": "${k} ${l"}, ".format: "),
@@ -185,7 +185,7 @@ def test_a_list_of_other_things_stays(given: object) -> None:
         (IN | {"add_to_element_when": "/a =="}, ".add_to_element_when: "),
     ],
 )
-def test_what_cannot_work_is_refused(entry: Fields, part: str) -> None:
-    """Before any event is read, with the entry's place."""
+def test_invalid_options_are_rejected(entry: Fields, part: str) -> None:
+    """The error is raised at compile time and names the entry."""
     refused("add_entries", {"entries": [ADD, entry]}, part)
     refused("add_entries", {"entries": [ADD, entry]}, "entries[1]")

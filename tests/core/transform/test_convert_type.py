@@ -70,7 +70,7 @@ FAILS = object()
     ],
 )
 def test_conversion(wanted: str, text: str, expected: Any) -> None:
-    """A value of another form stays as it is, and the event is tagged."""
+    """A value that cannot be converted is kept, and the event is tagged."""
     row = f'{{"k":{text}}}'
     result = done("convert_type", {"key": "k", "type": wanted, "tags_on_failure": ["bad"]}, row)
     changed = row if expected is FAILS else f'{{"k":{expected}}}'
@@ -89,13 +89,13 @@ def test_conversion(wanted: str, text: str, expected: Any) -> None:
     ],
 )
 def test_scale(scale: int, given: str, expected: str) -> None:
-    """The last place is rounded half to even."""
+    """The last digit is rounded half to even."""
     options = {"key": "k", "type": "big_decimal", "scale": scale}
     assert done("convert_type", options, {"k": given}).event.to_json().decode() == f'{{"k":{expected}}}'
 
 
-def test_a_scale_beyond_all_memory_is_a_failure() -> None:
-    """Not a number of a billion digits."""
+def test_a_scale_with_too_many_digits_fails() -> None:
+    """The conversion does not allocate a billion digits."""
     result = done("convert_type", {"key": "k", "type": "big_decimal", "scale": 1}, {"k": "1e999999999"})
     assert result[:2] == ({"k": "1e999999999"}, "k: a scale of 1 needs more than 10000 digits")
 
@@ -120,23 +120,23 @@ def test_a_scale_beyond_all_memory_is_a_failure() -> None:
         ({"key": "n", "iterate_on": "list"}, {"n": "1"}, {"n": "1"}),
     ],
 )
-def test_what_is_converted(options: Fields, fields: Fields, expected: Fields) -> None:
-    """A value that means null is deleted; in elements, a key is a plain name."""
+def test_keys_and_elements_are_converted(options: Fields, fields: Fields, expected: Fields) -> None:
+    """A null conversion value is deleted; in list elements, a key is a plain name."""
     assert done("convert_type", options, fields)[:2] == (expected, "")
 
 
-def test_a_key_that_fails_stops_no_other() -> None:
-    """The rest is converted."""
+def test_a_failed_key_does_not_stop_the_next() -> None:
+    """The other keys are converted."""
     result = done("convert_type", {"keys": ["a", "b"], "tags_on_failure": ["t"]}, {"a": "x", "b": "1"})
-    assert result[:2] == ({"a": "x", "b": 1}, "a: 'x' is no integer of 32 bits")
+    assert result[:2] == ({"a": "x", "b": 1}, "a: 'x' is not an integer of 32 bits")
     assert result.event.tags == {"t"}
 
 
-def test_an_element_that_fails_is_told_and_not_tagged() -> None:
-    """As in the original, which tags only where the list is none of objects."""
+def test_a_failed_element_is_reported_without_tags() -> None:
+    """As in Data Prepper, tags are added only if the value is not a list of objects."""
     options: Fields = {"key": "n", "iterate_on": "list", "tags_on_failure": ["t"]}
     result = done("convert_type", options, {"list": [{"n": "x"}, {"n": "1"}]})
-    assert result[:2] == ({"list": [{"n": "x"}, {"n": 1}]}, "n: 'x' is no integer of 32 bits")
+    assert result[:2] == ({"list": [{"n": "x"}, {"n": 1}]}, "n: 'x' is not an integer of 32 bits")
     assert result.event.tags == set()
     for other in ("text", [{"n": "1"}, 2]):
         result = done("convert_type", options, {"list": other})
@@ -168,28 +168,28 @@ def test_an_element_that_fails_is_told_and_not_tagged() -> None:
         (None, None),
         ({"a": "1", "b": {"c": "true"}}, {"a": 1, "b": {"c": True}}),
         (["1", {"a": "2"}, "x", "3"], [1, {"a": 2}, "x", 3]),
-        # The first that looks like a number and is none ends the list, as in the original.
+        # As in Data Prepper, a malformed number ends the coercion of the list.
         (["1", "hello", "3"], [1, "hello", "3"]),
         ([["1"], "2"], [[1], 2]),
     ],
 )
 @pytest.mark.parametrize("options", [None, {}])
 def test_coerced_strings(given: object, expected: object, options: Fields | None) -> None:
-    """Texts that look like truth values, numbers or times become such, at any depth."""
+    """Strings that look like booleans, numbers or times are converted at any depth."""
     result = done("convert_type", {"coerce_strings": options}, {"k": given, "größe": "1"})
     assert result[:2] == ({"k": expected, "größe": "1"}, "")
     assert type(result.fields["k"]) is type(expected)
 
 
-def test_what_was_converted_before_is_no_text_any_more() -> None:
-    """A second processor sees what the first one made."""
+def test_a_converted_value_is_not_coerced_again() -> None:
+    """A second processor reads the result of the first."""
     event = done("convert_type", {"key": "a"}, {"a": "1", "b": "2"}).event
     assert compiled("convert_type", {"coerce_strings": None})(event)
     assert event.to_json() == b'{"a":1,"b":2}'
 
 
-def test_times_without_a_year_are_of_this_one() -> None:
-    """RFC 3164 has none."""
+def test_a_time_without_a_year_gets_the_current_year() -> None:
+    """RFC 3164 timestamps have no year."""
     expected = datetime(datetime.now(UTC).year, 1, 2, 3, 4, 5, tzinfo=UTC)
     found = done("convert_type", {"coerce_strings": None}, {"t": "Jan 2 03:04:05"}).fields["t"]
     assert found == expected.timestamp() * 1000
@@ -207,7 +207,7 @@ def test_times_without_a_year_are_of_this_one() -> None:
     ],
 )
 def test_time_formats(pattern: str, text: str, expected: datetime) -> None:
-    """Patterns are those of Java; a day that the month does not have is its last."""
+    """Patterns follow Java; a day past the end of the month becomes its last day."""
     options: Fields = {"coerce_strings": {"time_formats": ["HH:mm:ss.SSSSSSSSS", pattern]}}
     assert done("convert_type", options, {"t": text}).fields == {"t": expected.timestamp() * 1000}
 
@@ -226,6 +226,6 @@ def test_time_formats(pattern: str, text: str, expected: datetime) -> None:
         ({"coerce_strings": {"time_formats": ["HH:mm HH"]}}, "coerce_strings.time_formats[0]: "),
     ],
 )
-def test_what_cannot_work_is_refused(options: Fields, part: str) -> None:
-    """Before any event is read, with the option's name."""
+def test_invalid_options_are_rejected(options: Fields, part: str) -> None:
+    """The error is raised at compile time and names the option."""
     refused("convert_type", options, part)

@@ -49,7 +49,7 @@ NESTED = '{"a":1,"b":{"c":{"d":[{"e":1}]}}}'
     ],
 )
 def test_parse(options: Fields, fields: Fields, expected: Fields) -> None:
-    """What is parsed comes to the top of the event or to its destination, beside the text."""
+    """Parsed members are added to the top level of the event or to the destination; the source is kept."""
     options = {name: value for name, value in options.items() if name != "other"}
     assert done("parse_json", options, fields)[:2] == (fields | expected, "")
 
@@ -64,12 +64,12 @@ def test_parse(options: Fields, fields: Fields, expected: Fields) -> None:
     ],
 )
 def test_delete_source(options: Fields, fields: Fields, expected: Fields) -> None:
-    """The text is deleted only where it was parsed, and never what came out of it."""
+    """The source is deleted only if it was parsed; a parsed member of the same name is kept."""
     assert done("parse_json", options | {"delete_source": True}, fields).fields == expected
 
 
 def test_numbers_keep_their_text() -> None:
-    """What was parsed is written as it stood in the text."""
+    """Parsed numbers are written with their original text."""
     event = done("parse_json", {"delete_source": True}, {"message": '{"v":[1.10,4e-7]}'}).event
     assert event.to_json() == b'{"v":[1.10,4e-7]}'
 
@@ -78,8 +78,8 @@ def test_numbers_keep_their_text() -> None:
     "message",
     ["", "no json", "[1]", "1", 5, True, '{"a":01}', '{"a":NaN}', '{"a":1', '{"a":' * 5000 + "1" + "}" * 5000],
 )
-def test_what_is_no_object_is_tagged(message: object) -> None:
-    """The event goes on with the tags; why is told, unless it shall not be."""
+def test_an_event_without_a_json_object_is_tagged(message: object) -> None:
+    """The event passes with the tags; the failure is reported unless it is silenced."""
     for silently in ("", "_silently"):
         options: Fields = {"tags_on_failure": ["bad", "json"], "handle_failed_events": f"skip{silently}"}
         result = done("parse_json", options, {"message": message})
@@ -92,45 +92,45 @@ def test_what_is_no_object_is_tagged(message: object) -> None:
 @pytest.mark.parametrize(
     ("options", "fields", "failure"),
     [
-        ({}, {"message": {"a": 1}}, "/message is no text but an object"),
-        ({}, {"message": [1]}, "/message is no text but an array"),
+        ({}, {"message": {"a": 1}}, "/message is an object, not a string"),
+        ({}, {"message": [1]}, "/message is an array, not a string"),
         (
             {},
             {"message": '{"ü":1}'},
-            "'ü' is not a valid key, so it cannot be at the top of an event; set normalize_keys: true",
+            "'ü' is not a valid key at the top level of an event; set normalize_keys: true",
         ),
         (
             {},
             {"message": '{"":1}'},
-            "'' is not a valid key, so it cannot be at the top of an event; set normalize_keys: true",
+            "'' is not a valid key at the top level of an event; set normalize_keys: true",
         ),
         ({"destination": "n/x"}, {"message": "{}", "n": 1}, "n is not an object, so nothing can be put into it"),
     ],
 )
 def test_other_failures_are_not_tagged(options: Fields, fields: Fields, failure: str) -> None:
-    """As in the original, tags are for texts that cannot be parsed."""
+    """As in Data Prepper, only strings that cannot be parsed add tags."""
     result = done("parse_json", options | {"tags_on_failure": ["bad"]}, fields)
     assert (result.fields, result.failure, result.event.tags) == (fields, failure, set())
 
 
-def test_a_pointer_without_a_text_is_a_failure() -> None:
-    """Without a pointer, an event that has no text is passed over."""
+def test_a_pointer_without_a_source_fails() -> None:
+    """Without a pointer, an event that has no source value is ignored."""
     result = done("parse_json", {"pointer": "a", "tags_on_failure": ["bad"]}, {})
-    assert (result.failure, result.event.tags) == ("message: nothing stands there", {"bad"})
+    assert (result.failure, result.event.tags) == ("message: the event has no value at this key", {"bad"})
 
 
 @pytest.mark.parametrize(
     ("options", "part"),
     [
         ({"source": ""}, "source is empty"),
-        ({"destination": "/"}, "destination is not a valid key; leave it out"),
-        ({"destination": "  "}, "destination is not a valid key; leave it out"),
+        ({"destination": "/"}, "destination is not a valid key; remove it"),
+        ({"destination": "  "}, "destination is not a valid key; remove it"),
         ({"destination": "ü"}, "destination: 'ü' is not a valid key"),
         ({"pointer": "/"}, "pointer is empty"),
         ({"pointer": "/ü"}, "pointer: 'ü' is not a valid key"),
         ({"parse_when": "/a =="}, "parse_when: "),
     ],
 )
-def test_what_cannot_work_is_refused(options: Fields, part: str) -> None:
-    """Before any event is read, with the option's name."""
+def test_invalid_options_are_rejected(options: Fields, part: str) -> None:
+    """The error is raised at compile time and names the option."""
     refused("parse_json", options, part)

@@ -15,8 +15,8 @@ from tests.core.transform.processor_runs import Fields, compiled, done, options_
 COPY_TEXT: Fields = {"from_key": "text", "to_key": "chapter"}
 
 
-def test_the_sample_pipeline_gives_its_document() -> None:
-    """The seed's processors on one row of a SageMaker output, with the numbers as they were written."""
+def test_the_sample_pipeline_produces_its_document() -> None:
+    """The sample's processors on one row of a SageMaker output keep the text of numbers."""
     event = Event.of(b'{"_id":"1","title":"","text":"a text","metadata":{},"SageMakerOutput":[1.10,4e-7]}')
     copies = [COPY_TEXT | {"from_key": "/text"}, {"from_key": "/SageMakerOutput", "to_key": "chapter_embedding"}]
     assert compiled("copy_values", {"entries": copies})(event)
@@ -49,20 +49,20 @@ def test_the_sample_pipeline_gives_its_document() -> None:
     ],
 )
 def test_copy(entry: Fields, fields: Fields, expected: Fields) -> None:
-    """A copy needs something to copy, and an unused key or the leave to overwrite it."""
+    """A value is copied if it exists and the target is free or may be overwritten."""
     assert done("copy_values", {"entries": [entry]}, fields)[:2] == (expected, "")
 
 
 def test_outputs_of_two_inputs_are_copied_by_index() -> None:
-    """As in the older form of the sample: one embedding for each input."""
+    """As in the older form of the sample: one embedding per input."""
     entries = [{"from_key": "/SageMakerOutput/1", "to_key": "title_embedding"}]
     row = '{"SageMakerOutput":[[1.0,2],[3.50]]}'
     event = done("copy_values", {"entries": entries}, row).event
     assert event.to_json() == b'{"SageMakerOutput":[[1.0,2],[3.50]],"title_embedding":[3.50]}'
 
 
-def test_a_copy_is_a_value_of_its_own() -> None:
-    """Also of an object that was opened before: a change of one does not reach the other."""
+def test_a_copy_is_independent_of_its_source() -> None:
+    """A change of one does not affect the other, even if the object was decoded before."""
     event = Event.of(b'{"a":{"b":{"c":1}},"list":[{"n":1}]}')
     assert event.value(("a", "b", "c")) == 1
     assert event.value(("list", "0", "n")) == 1
@@ -91,18 +91,18 @@ LISTS: Fields = {"entries": [{"from_key": "n", "to_key": "m"}], "from_list": "a"
             {"a": [{"n": 1, "go": True}], "b": [{}]},
             "",
         ),
-        (LISTS, {"a": [1]}, {"a": [1]}, "from_list: an element of the list is no object"),
-        (LISTS, {"a": "text"}, {"a": "text"}, "from_list: no list stands at /a"),
-        (LISTS, {}, {}, "from_list: there is no a"),
+        (LISTS, {"a": [1]}, {"a": [1]}, "from_list: an element of the list is not an object"),
+        (LISTS, {"a": "text"}, {"a": "text"}, "from_list: /a is not a list"),
+        (LISTS, {}, {}, "from_list: the event has no key a"),
     ],
 )
 def test_copy_between_lists(options: Fields, fields: Fields, expected: Fields, failure: str) -> None:
-    """Names are members of the elements, conditions are of the event."""
+    """Names are members of the elements; conditions are evaluated on the event."""
     assert done("copy_values", options, fields)[:2] == (expected, failure)
 
 
-def test_an_entry_that_fails_ends_the_copying() -> None:
-    """As in the original: the event goes on as far as it came, and why is told."""
+def test_a_failed_entry_stops_the_copying() -> None:
+    """As in Data Prepper, the event passes with the copies made so far, and the failure is reported."""
     entries = [{"from_key": "n", "to_key": to} for to in ("a", "text/b", "c")]
     assert done("copy_values", {"entries": entries}, {"n": 1, "text": "t"})[:2] == (
         {"n": 1, "text": "t", "a": 1},
@@ -145,7 +145,7 @@ ELEMENTS: Fields = {"with_keys": ["n"], "iterate_on": "list"}
     ],
 )
 def test_delete(options: Fields, fields: Fields, expected: Fields) -> None:
-    """What is not there needs no deletion; a regular expression matches whole names of the event itself."""
+    """A missing key is ignored; a regular expression matches whole top-level names."""
     assert done("delete_entries", options, fields)[:2] == (expected, "")
 
 
@@ -153,12 +153,12 @@ def test_delete(options: Fields, fields: Fields, expected: Fields) -> None:
     ("options", "fields", "failure"),
     [
         ({"with_keys": ["list/0"]}, {"list": [1]}, "/list/0: only a member of an object can be deleted"),
-        (ELEMENTS, {"list": [{"n": 1}, 2]}, "iterate_on: an element of the list is no object"),
-        (ELEMENTS, {"list": {"n": 1}}, "iterate_on: no list stands at /list"),
+        (ELEMENTS, {"list": [{"n": 1}, 2]}, "iterate_on: an element of the list is not an object"),
+        (ELEMENTS, {"list": {"n": 1}}, "iterate_on: /list is not a list"),
     ],
 )
-def test_what_cannot_be_deleted_stays(options: Fields, fields: Fields, failure: str) -> None:
-    """The event goes on as it was."""
+def test_a_failed_deletion_changes_nothing(options: Fields, fields: Fields, failure: str) -> None:
+    """The event passes unchanged."""
     assert done("delete_entries", options, fields)[:2] == (fields, failure)
 
 
@@ -174,12 +174,12 @@ def test_what_cannot_be_deleted_stays(options: Fields, fields: Fields, failure: 
     ],
 )
 def test_select(options: Fields, fields: Fields, expected: Fields) -> None:
-    """Null is dropped where it is selected by its key, and kept where it is matched."""
+    """A null is removed if selected by key, and kept if selected by regular expression."""
     assert done("select_entries", options, fields)[:2] == (expected, "")
 
 
 def test_an_element_cannot_be_selected_without_its_list() -> None:
-    """The original fails on it too; here the event stays whole."""
+    """Data Prepper fails too; here the event is unchanged."""
     assert done("select_entries", {"include_keys": ["b", "a/0"]}, {"a": [1], "b": 2})[:2] == (
         {"a": [1], "b": 2},
         "/a/0: a member of an object cannot be named by a number",
@@ -210,12 +210,12 @@ OVER: Fields = {"overwrite_if_to_key_exists": True}
     ],
 )
 def test_rename(entry: Fields, fields: Fields, expected: Fields) -> None:
-    """The first match is renamed; all are where they overwrite, and nothing is lost by its own name."""
+    """The first match is renamed, or all if they overwrite; a rename to the same name keeps the value."""
     assert done("rename_keys", {"entries": [entry]}, fields)[:2] == (expected, "")
 
 
-def test_renames_follow_each_other() -> None:
-    """The second entry sees what the first did."""
+def test_renames_run_in_order() -> None:
+    """The second entry reads the result of the first."""
     entries = [RENAME, {"from_key": "b", "to_key": "c"}]
     assert done("rename_keys", {"entries": entries}, {"a": 1}).fields == {"c": 1}
 
@@ -231,7 +231,7 @@ def test_renames_follow_each_other() -> None:
     ],
 )
 def test_transform_key(transform: str, fields: Fields, expected: Fields) -> None:
-    """Names of objects in objects too, not in lists, and none that no key can say."""
+    """Names in nested objects change; names in lists and names that are not valid keys are kept."""
     assert done("rename_keys", {"transform_key": transform}, fields).fields == expected
 
 
@@ -242,13 +242,13 @@ def test_transform_key(transform: str, fields: Fields, expected: Fields) -> None
         ({"drop_when": "/a == 1"}, {"a": 2}, True, ""),
         ({"drop_when": "true"}, {}, False, ""),
         ({"drop_when": "/a + 1 == 2"}, {"a": "text"}, True, ""),
-        ({"drop_when": "/a"}, {"a": "text"}, True, "drop_when is neither true nor false but str"),
+        ({"drop_when": "/a"}, {"a": "text"}, True, "drop_when must give a boolean, not str"),
         ({"drop_when": "/a", "handle_failed_events": "skip_silently"}, {"a": "text"}, True, ""),
         ({"drop_when": "/a", "handle_failed_events": "drop"}, {"a": "text"}, False, ""),
     ],
 )
 def test_drop(options: Fields, fields: Fields, passed: bool, failure: str) -> None:  # noqa: FBT001 - a column of the table
-    """Only what is true drops an event, unless what is neither true nor false shall."""
+    """Only true drops an event, unless handle_failed_events drops other results."""
     result = done("drop_events", options, fields)
     assert (result.passed, result.failure) == (passed, failure)
 
@@ -256,7 +256,7 @@ def test_drop(options: Fields, fields: Fields, passed: bool, failure: str) -> No
 @pytest.mark.parametrize(
     ("name", "options", "part"),
     [
-        ("copy_values", {"entries": [COPY_TEXT], "from_list": "a"}, "from_list and to_list belong together"),
+        ("copy_values", {"entries": [COPY_TEXT], "from_list": "a"}, "from_list and to_list must be used together"),
         ("copy_values", {"entries": [COPY_TEXT | {"to_key": "0"}]}, "entries[0].to_key: '0' starts with a number"),
         (
             "copy_values",
@@ -269,9 +269,9 @@ def test_drop(options: Fields, fields: Fields, passed: bool, failure: str) -> No
         ("delete_entries", {"with_keys": []}, "with_keys is empty"),
         ("delete_entries", {"entries": [{}]}, "entries[0].with_keys is empty"),
         ("delete_entries", {"with_keys_regex": ["a", "("]}, "with_keys_regex[1]: "),
-        ("delete_entries", {"with_keys": ["a"], "exclude_from_delete": ["b"]}, "belongs to with_keys_regex"),
-        ("delete_entries", {"with_keys": ["a"], "delete_from_element_when": "/a"}, "belongs to iterate_on"),
-        ("select_entries", {"include_keys": []}, "include_keys or include_keys_regex is needed"),
+        ("delete_entries", {"with_keys": ["a"], "exclude_from_delete": ["b"]}, "requires with_keys_regex"),
+        ("delete_entries", {"with_keys": ["a"], "delete_from_element_when": "/a"}, "requires iterate_on"),
+        ("select_entries", {"include_keys": []}, "include_keys or include_keys_regex is required"),
         ("select_entries", {"include_keys": ["a", ""]}, "include_keys[1] is empty"),
         ("rename_keys", {}, "entries and transform_key exclude each other"),
         ("rename_keys", {"entries": [RENAME], "transform_key": "uppercase"}, "entries and transform_key exclude"),
@@ -280,8 +280,8 @@ def test_drop(options: Fields, fields: Fields, passed: bool, failure: str) -> No
         ("drop_events", {"drop_when": "/a =="}, "drop_when: "),
     ],
 )
-def test_what_cannot_work_is_refused(name: str, options: Fields, part: str) -> None:
-    """Before any event is read, with the option's name."""
+def test_invalid_options_are_rejected(name: str, options: Fields, part: str) -> None:
+    """The error is raised at compile time and names the option."""
     refused(name, options, part)
 
 
@@ -338,12 +338,12 @@ def test_what_cannot_work_is_refused(name: str, options: Fields, part: str) -> N
         ),
     ],
 )
-def test_keys_are_known_before_there_is_an_event(name: str, options: Fields, expected: tuple[Any, Any, Any]) -> None:
-    """What is read, made and removed can be checked against the rest of the pipeline."""
+def test_keys_are_known_without_an_event(name: str, options: Fields, expected: tuple[Any, Any, Any]) -> None:
+    """Keys that are read, added and removed can be checked against the rest of the pipeline."""
     known = options_of(name, options)
     assert (known.reads(), known.makes(), known.removes()) == expected
 
 
-def test_the_old_name_is_known() -> None:
-    """convert_entry_type is convert_type."""
+def test_the_former_name_is_supported() -> None:
+    """convert_entry_type is the same processor as convert_type."""
     assert PROCESSORS["convert_entry_type"] is PROCESSORS["convert_type"]

@@ -1,4 +1,4 @@
-"""Processors one after another do to an event, which is opened piece by piece, what they do to plain values."""
+"""A sequence of processors on a lazily decoded event gives the same result as on plain values."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Plain = dict[str, Any]
 
 
 class Failed(Exception):
-    """What the processor should do cannot be done."""
+    """The processor is expected to fail."""
 
 
 def find(value: Any, key: str) -> Any:
-    """Return what stands at a key."""
+    """Return the value at a key."""
     for name in key.split("/"):
         if isinstance(value, dict):
             value = value.get(name, ABSENT)
@@ -34,10 +34,10 @@ def find(value: Any, key: str) -> Any:
 
 
 def put(fields: Plain, key: str, value: Any) -> None:
-    """Put a copy of a value at a key; the value may hold the way to it."""
+    """Put a copy of a value at a key; the value may contain the parents of the key."""
     value = copy.deepcopy(value)
-    *way, last = key.split("/")
-    for name in way:
+    *parents, last = key.split("/")
+    for name in parents:
         fields = fields.setdefault(name, {})
         if not isinstance(fields, dict):
             raise Failed
@@ -46,8 +46,8 @@ def put(fields: Plain, key: str, value: Any) -> None:
 
 def delete(fields: Plain, key: str) -> None:
     """Delete a member."""
-    way, _, last = key.rpartition("/")
-    holder = find(fields, way) if way else fields
+    parent, _, last = key.rpartition("/")
+    holder = find(fields, parent) if parent else fields
     if holder is not ABSENT and not isinstance(holder, dict):
         raise Failed
     if holder is not ABSENT:
@@ -80,7 +80,7 @@ def delete_entries(fields: Plain, options: Fields) -> None:
 
 
 def add_entries(fields: Plain, options: Fields) -> None:
-    """Add by entries, also after one that failed."""
+    """Add by entries, and continue after a failed one."""
     failed = False
     for entry in options["entries"]:
         key, value, before = entry["key"], entry["value"], find(fields, entry["key"])
@@ -142,12 +142,12 @@ LISTED = {"delete_entries": "with_keys", "select_entries": "include_keys"}
 
 
 @given(fields=st.dictionaries(NAMES, VALUES), steps=st.lists(STEPS, min_size=1, max_size=6))
-def test_any_processors_do_what_the_reference_does(fields: Plain, steps: list[tuple[str, list[Any]]]) -> None:
-    """Also where one of them fails: the next goes on with what it left."""
+def test_processors_match_the_plain_implementation(fields: Plain, steps: list[tuple[str, list[Any]]]) -> None:
+    """After a failed processor, the next one continues with the event as it is."""
     event = Event.of(json.dumps(fields).encode())
-    for name, said in steps:
-        options = {LISTED.get(name, "entries"): said}
-        expected = found = True
+    for name, configured in steps:
+        options = {LISTED.get(name, "entries"): configured}
+        expected = succeeded = True
         try:
             REFERENCE[name](fields, options)
         except Failed:
@@ -155,5 +155,5 @@ def test_any_processors_do_what_the_reference_does(fields: Plain, steps: list[tu
         try:
             compiled(name, options)(event)
         except EventError:
-            found = False
-        assert (json.loads(event.to_json()), found) == (fields, expected)
+            succeeded = False
+        assert (json.loads(event.to_json()), succeeded) == (fields, expected)

@@ -1,4 +1,4 @@
-"""Every processor of a pipeline is one of these; what is not here is refused before any event is read.
+"""Registry of the processors; a pipeline with any other processor is rejected before any event is read.
 
 Source: the plugin names of Data Prepper (2.17).
 """
@@ -21,7 +21,7 @@ __all__ = ["PROCESSORS", "Processor", "ProcessorOptions"]
 
 PROCESSORS: Mapping[str, type[ProcessorOptions]] = {
     "add_entries": AddEntries,
-    # The old name of convert_type.
+    # Former name of convert_type.
     "convert_entry_type": ConvertType,
     "convert_type": ConvertType,
     "copy_values": CopyValues,

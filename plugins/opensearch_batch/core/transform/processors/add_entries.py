@@ -1,7 +1,7 @@
-"""A value is added where there is none yet, unless it is to overwrite or be appended; one that fails stops no other.
+"""The add_entries processor: adds, overwrites or appends values; a failed entry does not stop the next one.
 
-Source: Data Prepper's AddEntryProcessor and AddEntryProcessorConfig (2.17). There, a format's key that is absent is an
-empty text; only a key's format fails on it.
+Source: Data Prepper's AddEntryProcessor and AddEntryProcessorConfig (2.17). As there, a missing key renders as an empty
+string in `format`, and is an error only in the `key` of an entry.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from opensearch_batch.core.transform.processors.base import (
     Step,
     condition_keys,
     condition_of,
-    each_by_itself,
+    continue_on_failure,
     guarded,
     key_or_none,
     keys_named,
@@ -42,7 +42,7 @@ _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 
 
 class AddEntry(Options, frozen=True, kw_only=True):
-    """One value, and where it is put."""
+    """One value and the key it is written to."""
 
     key: Name | None = None
     metadata_key: Name | None = None
@@ -58,14 +58,14 @@ class AddEntry(Options, frozen=True, kw_only=True):
     disable_root_keys: bool = True
     evaluate_when_on_element: bool = False
 
-    def check(self, place: str) -> None:
+    def check(self, location: str) -> None:
         """Raise ConfigError when options contradict each other."""
         for wrong, cause in self._rules():
             if wrong:
-                raise ConfigError(f"{place}: {cause}")
+                raise ConfigError(f"{location}: {cause}")
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
-        # As in the original, a null is none of them.
+        # As in Data Prepper, null counts as not set.
         values = [self.value not in (None, UNSET), self.format is not None, self.value_expression is not None]
         in_list = self.iterate_on is not None
         yield (self.key is None) == (self.metadata_key is None), "write one of key and metadata_key"
@@ -74,16 +74,16 @@ class AddEntry(Options, frozen=True, kw_only=True):
             self.overwrite_if_key_exists and self.append_if_key_exists,
             "overwrite_if_key_exists and append_if_key_exists exclude each other; write one of them",
         )
-        yield in_list and self.key is None, "metadata_key takes no iterate_on; write key, or leave iterate_on out"
-        for name, said in (
+        yield in_list and self.key is None, "metadata_key and iterate_on exclude each other; write one"
+        for name, configured in (
             ("add_to_element_when", self.add_to_element_when is not None),
             ("flatten_key: false", not self.flatten_key),
             ("disable_root_keys: false", not self.disable_root_keys),
         ):
-            yield said and not in_list, f"{name} belongs to iterate_on; write that, or leave it out"
+            yield configured and not in_list, f"{name} requires iterate_on; add iterate_on, or remove the option"
         yield (
             self.evaluate_when_on_element and self.add_to_element_when is None,
-            "evaluate_when_on_element belongs to add_to_element_when; write that, or leave it out",
+            "evaluate_when_on_element requires add_to_element_when; add it, or remove the option",
         )
 
 
@@ -94,10 +94,10 @@ class AddEntries(ProcessorOptions, frozen=True, kw_only=True):
 
     def compile(self) -> Processor:
         """Return the processor."""
-        return each_by_itself([_step(f"entries[{at}]", entry) for at, entry in enumerate(self.entries)])
+        return continue_on_failure([_step(f"entries[{index}]", entry) for index, entry in enumerate(self.entries)])
 
     def reads(self) -> set[Key]:
-        """Return the keys of formats, expressions and conditions, as far as they are those of the event itself."""
+        """Return the event keys that formats, expressions and conditions read; keys of list elements are left out."""
         keys = set[Key]()
         for entry in self.entries:
             keys |= keys_named([entry.iterate_on, *_PLACEHOLDER.findall(entry.key or "")])
@@ -109,29 +109,29 @@ class AddEntries(ProcessorOptions, frozen=True, kw_only=True):
         return keys
 
     def makes(self) -> set[Key]:
-        """Return the keys put, but those in lists."""
+        """Return the keys written to the event; keys of list elements are left out."""
         return keys_named(entry.key for entry in self.entries if entry.iterate_on is None)
 
 
-def _step(place: str, entry: AddEntry) -> Step:
-    entry.check(place)
-    value = _value(place, entry)
+def _step(location: str, entry: AddEntry) -> Step:
+    entry.check(location)
+    value = _value(location, entry)
     if entry.metadata_key is not None:
         step = _to_metadata(entry, entry.metadata_key, value)
     elif entry.iterate_on is not None:
-        step = _to_elements(place, entry, entry.iterate_on, value)
+        step = _to_elements(location, entry, entry.iterate_on, value)
     else:
-        step = _to_event(place, entry, value)
-    return guarded(f"{place}.add_when", entry.add_when, step)
+        step = _to_event(location, entry, value)
+    return guarded(f"{location}.add_when", entry.add_when, step)
 
 
-def _value(place: str, entry: AddEntry) -> Value:
+def _value(location: str, entry: AddEntry) -> Value:
     if entry.value_expression is not None:
-        return _evaluated(f"{place}.value_expression", entry.value_expression)
+        return _evaluated(f"{location}.value_expression", entry.value_expression)
     if entry.format is not None:
-        return _formatted(f"{place}.format", entry.format)
+        return _formatted(f"{location}.format", entry.format)
     node = msgspec.Raw(msgspec.json.encode(entry.value))
-    return lambda event: node  # noqa: ARG005 - the signature of a value
+    return lambda event: node  # noqa: ARG005 - signature of Value
 
 
 def _evaluated(option: str, text: str) -> Value:
@@ -151,24 +151,24 @@ def _evaluated(option: str, text: str) -> Value:
 
 def _formatted(option: str, text: str) -> Value:
     if "${" in _PLACEHOLDER.sub("", text):
-        raise ConfigError(f"{option}: {text!r} has a ${{ without its }}; close it")
-    # Constant texts stand at even places, keys at odd ones.
+        raise ConfigError(f"{option}: {text!r} has an unclosed ${{; add the closing }}")
+    # Even items are constant strings, odd items are keys.
     parts = _PLACEHOLDER.split(text)
     keys = [source_key(option, part) for part in parts[1::2]]
 
     def value(event: Event) -> Node:
-        texts = ["" if (found := plain(event.find(key))) is None else text_of(found) for key in keys]
+        texts = ["" if (value := plain(event.find(key))) is None else text_of(value) for key in keys]
         return "".join(part for pair in zip(parts[::2], [*texts, ""], strict=True) for part in pair)
 
     return value
 
 
-def _key(place: str, text: str) -> Callable[[Event], str]:
-    """Return the text of an entry's key, which may be made of the event."""
-    option = f"{place}.key"
+def _key(location: str, text: str) -> Callable[[Event], str]:
+    """Compile the `key` of an entry, which may contain ${}."""
+    option = f"{location}.key"
     if "${" not in text:
         target_key(option, text)
-        return lambda event: text  # noqa: ARG005 - the signature of a key
+        return lambda event: text  # noqa: ARG005 - signature of the other branch
     try:
         return compile_format(text)
     except ConfigError as error:
@@ -185,8 +185,8 @@ def _put(event: Event, text: str, entry: AddEntry, node: Node, *, exists: bool |
         event.put(key, _appended(event.find(key), node))
 
 
-def _to_event(place: str, entry: AddEntry, value: Value) -> Step:
-    key = _key(place, entry.key or "")
+def _to_event(location: str, entry: AddEntry, value: Value) -> Step:
+    key = _key(location, entry.key or "")
 
     def add(event: Event) -> None:
         _put(event, key(event), entry, value(event))
@@ -196,19 +196,19 @@ def _to_event(place: str, entry: AddEntry, value: Value) -> Step:
 
 def _to_metadata(entry: AddEntry, name: str, value: Value) -> Step:
     def add(event: Event) -> None:
-        found, metadata = plain(value(event)), event.metadata
+        new, metadata = plain(value(event)), event.metadata
         if entry.overwrite_if_key_exists or name not in metadata:
-            metadata[name] = found
+            metadata[name] = new
         elif entry.append_if_key_exists:
-            metadata[name] = _appended(metadata[name], found)
+            metadata[name] = _appended(metadata[name], new)
 
     return add
 
 
-def _to_elements(place: str, entry: AddEntry, iterate_on: str, value: Value) -> Step:
-    option = f"{place}.iterate_on"
-    key, where = _key(place, entry.key or ""), target_key(option, iterate_on)
-    holds = condition_of(f"{place}.add_to_element_when", entry.add_to_element_when)
+def _to_elements(location: str, entry: AddEntry, iterate_on: str, value: Value) -> Step:
+    option = f"{location}.iterate_on"
+    key, list_key = _key(location, entry.key or ""), target_key(option, iterate_on)
+    holds = condition_of(f"{location}.add_to_element_when", entry.add_to_element_when)
 
     def changed(element: Node, event: Event, text: str) -> Node:
         inner = event.within(object_of(element, option))
@@ -224,14 +224,14 @@ def _to_elements(place: str, entry: AddEntry, iterate_on: str, value: Value) -> 
         return inner.fields
 
     def add(event: Event) -> None:
-        text, elements = key(event), list_at(event, where, option)
+        text, elements = key(event), list_at(event, list_key, option)
         if elements and (entry.evaluate_when_on_element or holds(event)):
-            event.put(where, [changed(element, event, text) for element in elements])
+            event.put(list_key, [changed(element, event, text) for element in elements])
 
     return add
 
 
 def _appended(current: Node, node: Node) -> list[Node]:
-    """Return the list that a value becomes when another one is appended."""
+    """Return the current value as a list with the new value appended."""
     elements = elements_of(current)
     return [*([current] if elements is None else elements), node]

@@ -1,6 +1,6 @@
-"""A mistake in a processor's options is found before any event is read, and its message names the option.
+"""Base class and helpers of processors: they validate options at compile time, and errors name the option.
 
-Source: the checks that Data Prepper's processors do when they are made (2.17).
+Source: the checks in the constructors of Data Prepper's processors (2.17).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from opensearch_batch.core.transform.events.event import (
 from opensearch_batch.core.transform.events.java_pattern import compile_java_pattern
 from opensearch_batch.core.transform.expressions.expression import compile_condition, compile_expression
 
-# Changes an event; False says that the event is dropped.
+# Changes an event; returns False to drop it.
 Processor = Callable[[Event], bool]
 Step = Callable[[Event], None]
 Name = Annotated[str, Meta(min_length=1)]
@@ -37,31 +37,31 @@ Condition = Callable[[Event], bool]
 
 
 class ProcessorOptions(Options, frozen=True, kw_only=True):
-    """The options of one processor, which become the function that is called for each event."""
+    """Options of one processor; `compile` turns them into a function that is called for each event."""
 
     def compile(self) -> Processor:
         """Return the processor.
 
         Raises:
-            ConfigError: the options cannot work; the message names the option.
+            ConfigError: the options are invalid; the message names the option.
         """
         raise NotImplementedError(type(self).__name__)
 
     def reads(self) -> set[Key]:
-        """Return the keys whose values are looked at, as far as they are known before there is an event."""
+        """Return the keys the processor reads, as far as they are known without an event."""
         return set()
 
     def makes(self) -> set[Key]:
-        """Return the keys that are put in, perhaps under a condition."""
+        """Return the keys the processor may add."""
         return set()
 
     def removes(self) -> set[Key]:
-        """Return the keys that are taken out, perhaps under a condition."""
+        """Return the keys the processor may remove."""
         return set()
 
 
-def in_turn(steps: list[Step]) -> Processor:
-    """Return a processor that does all steps; the first that fails ends it."""
+def stop_on_failure(steps: list[Step]) -> Processor:
+    """Return a processor that runs the steps in order and stops at the first failure."""
 
     def process(event: Event) -> bool:
         for step in steps:
@@ -71,8 +71,8 @@ def in_turn(steps: list[Step]) -> Processor:
     return process
 
 
-def each_by_itself(steps: list[Step]) -> Processor:
-    """Return a processor that does all steps, also after one that failed; the first failure is told."""
+def continue_on_failure(steps: list[Step]) -> Processor:
+    """Return a processor that runs every step, and raises the first failure after the last one."""
 
     def process(event: Event) -> bool:
         failure: EventError | None = None
@@ -89,20 +89,20 @@ def each_by_itself(steps: list[Step]) -> Processor:
 
 
 def guarded(option: str, condition: str | None, step: Step) -> Step:
-    """Return a step that is done only where the condition holds."""
+    """Return a step that runs only for events that meet the condition."""
     if condition is None:
         return step
     holds = condition_of(option, condition)
 
-    def do(event: Event) -> None:
+    def run(event: Event) -> None:
         if holds(event):
             step(event)
 
-    return do
+    return run
 
 
 def condition_of(option: str, text: str | None) -> Condition:
-    """Return the test of an event; no condition always holds."""
+    """Compile a condition; None is always true."""
     try:
         return compile_condition(text)
     except ConfigError as error:
@@ -110,7 +110,7 @@ def condition_of(option: str, text: str | None) -> Condition:
 
 
 def source_key(option: str, text: str) -> Key:
-    """Return a key to be read."""
+    """Parse a key that the processor reads."""
     try:
         key = key_of(text)
     except ConfigError as error:
@@ -121,20 +121,20 @@ def source_key(option: str, text: str) -> Key:
 
 
 def target_key(option: str, text: str) -> Key:
-    """Return a key to be put; at the top of an event no name is a number."""
+    """Parse a key that the processor writes; a top-level name must not be a number."""
     key = source_key(option, text)
     if key[0].isdecimal():
-        raise ConfigError(f"{option}: {text!r} starts with a number, which is no name in an event; write a name first")
+        raise ConfigError(f"{option}: {text!r} starts with a number; start a top-level key with a name")
     return key
 
 
 def patterns_of(option: str, texts: Iterable[str]) -> list[re.Pattern[str]]:
-    """Return the regular expressions, which are to match whole names."""
-    return [pattern_of(f"{option}[{at}]", text) for at, text in enumerate(texts)]
+    """Compile regular expressions that match whole names."""
+    return [pattern_of(f"{option}[{index}]", text) for index, text in enumerate(texts)]
 
 
 def pattern_of(option: str, text: str) -> re.Pattern[str]:
-    """Return a regular expression, which is to match a whole name."""
+    """Compile a regular expression that matches a whole name."""
     try:
         return compile_java_pattern(text)
     except ConfigError as error:
@@ -142,7 +142,7 @@ def pattern_of(option: str, text: str) -> re.Pattern[str]:
 
 
 def condition_keys(*texts: str | None) -> set[Key]:
-    """Return the keys that expressions look at; none of one that cannot be read, which compiling tells."""
+    """Return the keys that expressions read; `compile` reports the invalid ones, which are skipped here."""
     keys = set[Key]()
     for text in texts:
         if text is not None:
@@ -154,13 +154,13 @@ def condition_keys(*texts: str | None) -> set[Key]:
 
 
 def keys_named(texts: Iterable[str | None]) -> set[Key]:
-    """Return the keys of texts; none of one that is not a valid key, which compiling tells."""
+    """Parse keys; `compile` reports the invalid ones, which are skipped here."""
     return {key for text in texts if text is not None and (key := key_or_none(text))}
 
 
 @lru_cache(maxsize=4096)
 def key_or_none(text: str) -> Key | None:
-    """Return the key of a text, None where it is none or empty."""
+    """Parse a key; return None if it is invalid or empty."""
     try:
         return key_of(text) or None
     except ConfigError:
@@ -168,10 +168,10 @@ def key_or_none(text: str) -> Key | None:
 
 
 def plain(node: Node) -> object:
-    """Return a node as a plain value, None for nothing.
+    """Return the plain value of a node, None if the node is missing.
 
     Raises:
-        EventError: it has a number beyond the range of a double.
+        EventError: a number is beyond the range of a double.
     """
     try:
         return None if node is MISSING else value_of(node)
@@ -180,27 +180,27 @@ def plain(node: Node) -> object:
 
 
 def list_at(event: Event, key: Key, option: str) -> list[Node] | None:
-    """Return a list in an event, None where there is none or null.
+    """Return the list at a key, None if the key is missing or null.
 
     Raises:
-        EventError: something else stands there.
+        EventError: the value is not a list.
     """
     node = event.find(key)
     if node is MISSING or event.is_null(key):
         return None
     elements = elements_of(node)
     if elements is None:
-        raise EventError(f"{option}: no list stands at /{'/'.join(key)}")
+        raise EventError(f"{option}: /{'/'.join(key)} is not a list")
     return elements
 
 
 def object_of(node: Node, option: str) -> dict[str, Node]:
-    """Return the members of an element of a list, to be changed apart from it.
+    """Return a copy of the members of a list element.
 
     Raises:
-        EventError: it is no object.
+        EventError: the element is not an object.
     """
     members = members_of(node)
     if members is None:
-        raise EventError(f"{option}: an element of the list is no object")
+        raise EventError(f"{option}: an element of the list is not an object")
     return dict(members)

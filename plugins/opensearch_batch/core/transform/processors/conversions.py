@@ -1,6 +1,6 @@
-"""A value is converted as the original's language does it, so that the same text gives the same number, or none.
+"""Type conversions of convert_type, with the rules of Java: the same string gives the same number, or fails.
 
-Source: Data Prepper's typeconverter package (2.17), with the parse methods of Java's own numbers.
+Source: Data Prepper's typeconverter package (2.17), and the parse methods of Java's number classes.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from opensearch_batch.core.transform.events.java_values import INT_BITS, LONG_BI
 
 Type = Literal["integer", "long", "double", "string", "boolean", "big_decimal"]
 Convert = Callable[[Any], Any]
-# A big_decimal of more digits than any index takes is refused before it fills the memory.
+# Limits the memory of a big_decimal; no index accepts more digits.
 MAX_DIGITS = 10_000
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 def converter(wanted: Type, scale: int = 0) -> Convert:
-    """Return the conversion to a type; it raises ValueError for what has no such form."""
+    """Return the conversion to a type; it raises ValueError for a value that cannot be converted."""
     return (lambda value: _to_big_decimal(value, scale)) if wanted == "big_decimal" else _CONVERTERS[wanted]
 
 
 def whole(text: str, bits: int) -> int:
-    """Return the integer a text is, of at most so many bits."""
+    """Parse a signed integer of at most `bits` bits."""
     if _WHOLE.fullmatch(text) is None or len(text) > bits or not _fits(number := int(text), bits):
-        raise ValueError(f"{text[:40]!r} is no integer of {bits} bits")
+        raise ValueError(f"{text[:40]!r} is not an integer of {bits} bits")
     return number
 
 
 def double(text: str) -> float:
-    """Return the number a text is; blanks around it and Java's suffix f or d are allowed."""
+    """Parse a double; surrounding whitespace and Java's suffix f or d are allowed."""
     trimmed = text.strip()
     number = trimmed[:-1] if trimmed[-1:] in ("f", "F", "d", "D") else trimmed
-    if _DECIMAL.fullmatch(number) is None or not isfinite(found := float(number)):
-        raise ValueError(f"{text[:40]!r} is no number")
-    return found
+    if _DECIMAL.fullmatch(number) is None or not isfinite(value := float(number)):
+        raise ValueError(f"{text[:40]!r} is not a number")
+    return value
 
 
 def _fits(number: int, bits: int) -> bool:
@@ -51,7 +51,7 @@ def _fits(number: int, bits: int) -> bool:
 def _to_integer(value: object) -> int:
     if isinstance(value, str):
         return whole(value, INT_BITS)
-    # The original refuses a double, and an integer of more than 32 bits, rather than cut it.
+    # As in Data Prepper, a double or an integer of more than 32 bits is an error, not truncated.
     if isinstance(value, int) and _fits(value, INT_BITS):
         return int(value)
     raise _unsupported(value, "integer")
@@ -93,7 +93,7 @@ def _to_boolean(value: object) -> bool:
 
 
 def _to_big_decimal(value: object, scale: int) -> msgspec.Raw:
-    """Return the text of a decimal number with `scale` places; of 0, with those it has."""
+    """Return a decimal with `scale` fraction digits; a scale of 0 keeps the digits as they are."""
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         number = Decimal(value)
     elif isinstance(value, float):
@@ -111,7 +111,7 @@ def _to_big_decimal(value: object, scale: int) -> msgspec.Raw:
 
 
 def _unsupported(value: object, wanted: str) -> ValueError:
-    return ValueError(f"a value of type {type(value).__name__} has no form as {wanted}")
+    return ValueError(f"a value of type {type(value).__name__} cannot be converted to {wanted}")
 
 
 _CONVERTERS: Mapping[Type, Convert] = {

@@ -1,4 +1,4 @@
-"""A value that cannot be converted stays as it is, and the event is tagged so that a later condition can see it.
+"""The convert_type processor: converts values to a type; a failed value is kept and the event is tagged.
 
 Source: Data Prepper's ConvertEntryTypeProcessor and ConvertEntryTypeProcessorConfig (2.17).
 """
@@ -23,7 +23,7 @@ from opensearch_batch.core.transform.processors.base import (
     Step,
     condition_keys,
     condition_of,
-    each_by_itself,
+    continue_on_failure,
     key_or_none,
     keys_named,
     list_at,
@@ -34,12 +34,12 @@ from opensearch_batch.core.transform.processors.base import (
 from opensearch_batch.core.transform.processors.conversions import Convert, Type, converter, double, whole
 from opensearch_batch.core.transform.processors.java_time import ReadTime, time_reader
 
-_LOOKED_INTO = b'"{['
-_STARTS_OF_NUMBERS = tuple("0123456789+-")
+_COERCIBLE_FIRST_BYTES = b'"{['
+_NUMBER_STARTS = tuple("0123456789+-")
 
 
 class CoerceStrings(Options, frozen=True, kw_only=True):
-    """Makes texts that look like truth values, numbers or times such values, everywhere in the event."""
+    """Converts strings that look like booleans, numbers or times, everywhere in the event."""
 
     time_formats: tuple[str, ...] = (
         "MMM d HH:mm:ss",
@@ -50,7 +50,7 @@ class CoerceStrings(Options, frozen=True, kw_only=True):
 
 
 class ConvertType(ProcessorOptions, frozen=True, kw_only=True):
-    """Converts the values of keys to a type; values that mean null are deleted."""
+    """Converts the values of keys to a type; values listed in `null_conversion_values` are deleted."""
 
     ALIASES: ClassVar[Mapping[str, str]] = {"null_values": "null_conversion_values"}
 
@@ -58,8 +58,8 @@ class ConvertType(ProcessorOptions, frozen=True, kw_only=True):
     keys: list[Name] | None = None
     type: Type = "integer"
     null_conversion_values: list[str] | None = None
-    # `CoerceStrings`; written without a value it means the defaults of that, and only where anything may stand is null
-    # told from nothing.
+    # `CoerceStrings`. The key without a value (null) selects the defaults; only a field of type Any can distinguish
+    # null from an absent key.
     coerce_strings: Any = UNSET
     scale: int = 0
     tags_on_failure: list[str] | None = None
@@ -73,15 +73,15 @@ class ConvertType(ProcessorOptions, frozen=True, kw_only=True):
         if not self._keys and self.coerce_strings is UNSET:
             raise ConfigError("there is nothing to convert; write key, keys or coerce_strings")
         convert = converter(self.type, self.scale)
-        options = ["key"] if self.keys is None else [f"keys[{at}]" for at in range(len(self.keys))]
+        options = ["key"] if self.keys is None else [f"keys[{index}]" for index in range(len(self.keys))]
         steps = [self._step(option, key, convert) for option, key in zip(options, self._keys, strict=False)]
         if self.coerce_strings is not UNSET:
             steps.insert(0, _coercion(self.coerce_strings))
-        process, holds = each_by_itself(steps), condition_of("convert_when", self.convert_when)
+        process, holds = continue_on_failure(steps), condition_of("convert_when", self.convert_when)
         return lambda event: not holds(event) or process(event)
 
     def reads(self) -> set[Key]:
-        """Return the keys converted, and those of the condition."""
+        """Return the converted keys and the keys of the condition."""
         named = self._keys if self.iterate_on is None else [self.iterate_on]
         return keys_named(named) | condition_keys(self.convert_when)
 
@@ -93,11 +93,11 @@ class ConvertType(ProcessorOptions, frozen=True, kw_only=True):
         tags = frozenset(self.tags_on_failure or ())
         if self.iterate_on is not None:
             return _in_elements(target_key("iterate_on", self.iterate_on), key, convert, tags)
-        nulls, at = frozenset(self.null_conversion_values or ()), target_key(option, key)
+        nulls, target = frozenset(self.null_conversion_values or ()), target_key(option, key)
 
         def process(event: Event) -> None:
             try:
-                _convert_at(event, at, convert, nulls)
+                _convert_at(event, target, convert, nulls)
             except (ValueError, EventError) as error:
                 event.tags.update(tags)
                 raise EventError(f"{key}: {error}") from None
@@ -106,7 +106,7 @@ class ConvertType(ProcessorOptions, frozen=True, kw_only=True):
 
 
 def _convert_at(event: Event, key: Key, convert: Convert, nulls: frozenset[str]) -> None:
-    """Convert a value, or all elements of a list or none of them."""
+    """Convert a value, or every element of a list; a list is left unchanged if one element fails."""
     value = plain(event.find(key))
     if value is None:
         return
@@ -117,9 +117,9 @@ def _convert_at(event: Event, key: Key, convert: Convert, nulls: frozenset[str])
 
 
 def _in_elements(key: Key, name: str, convert: Convert, tags: frozenset[str]) -> Step:
-    """Return the conversion of one member of each element of a list; as in the original, one that fails is not tagged.
+    """Return a step that converts one member of each list element.
 
-    Values that mean null are no such here either.
+    As in Data Prepper, a failed member adds no tags, and `null_conversion_values` does not apply.
     """
 
     def process(event: Event) -> None:
@@ -138,7 +138,7 @@ def _in_elements(key: Key, name: str, convert: Convert, tags: frozenset[str]) ->
 
 
 def _convert_member(members: dict[str, Node], name: str, convert: Convert) -> str:
-    """Convert a member; return why it cannot be, or an empty text."""
+    """Convert a member; return the cause of a failure, or an empty string."""
     try:
         value = plain(members.get(name))
         if value is not None:
@@ -148,22 +148,22 @@ def _convert_member(members: dict[str, Node], name: str, convert: Convert) -> st
     return ""
 
 
-def _coercion(given: object) -> Step:
+def _coercion(configured: object) -> Step:
     try:
-        options = msgspec.convert({} if given is None else given, CoerceStrings)
+        options = msgspec.convert({} if configured is None else configured, CoerceStrings)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"coerce_strings: {error}; write it with time_formats, or alone") from None
+        raise ConfigError(f"coerce_strings: {error}; set time_formats, or leave the value empty") from None
     times = list[ReadTime]()
-    for at, pattern in enumerate(options.time_formats):
+    for index, pattern in enumerate(options.time_formats):
         try:
             times.append(time_reader(pattern))
         except ConfigError as error:
-            raise ConfigError(f"coerce_strings.time_formats[{at}]: {error}") from None
+            raise ConfigError(f"coerce_strings.time_formats[{index}]: {error}") from None
     return lambda event: _coerce_members(event.fields, times)
 
 
 def _coerce_members(members: dict[str, Node], times: Sequence[ReadTime]) -> None:
-    """Coerce what is in an object; what a key cannot name, and what is no number after all, stays."""
+    """Coerce the members of an object; members with invalid names and malformed numbers are kept."""
     for name, node in members.items():
         if key_or_none(name) == (name,):
             with suppress(ValueError):
@@ -171,23 +171,23 @@ def _coerce_members(members: dict[str, Node], times: Sequence[ReadTime]) -> None
 
 
 def _coerced(node: Node, times: Sequence[ReadTime]) -> Node:
-    if type(node) is msgspec.Raw and memoryview(node)[0] not in _LOOKED_INTO:
+    if type(node) is msgspec.Raw and memoryview(node)[0] not in _COERCIBLE_FIRST_BYTES:
         return node
     if (members := members_of(node)) is not None:
         _coerce_members(members, times)
         return members
     if (elements := elements_of(node)) is not None:
-        # As in the original, the first that looks like a number and is none ends it.
+        # As in Data Prepper, a malformed number ends the coercion of the list.
         with suppress(ValueError):
-            for at, element in enumerate(elements):
-                elements[at] = _coerced(element, times)
+            for index, element in enumerate(elements):
+                elements[index] = _coerced(element, times)
         return elements
     value = plain(node)
     return _coerced_text(value, times) if isinstance(value, str) else node
 
 
 def _coerced_text(text: str, times: Sequence[ReadTime]) -> Node:
-    """Return what a text looks like; raise ValueError where it looks like a number and is none."""
+    """Return the value a string represents; raise ValueError for a malformed number."""
     lowered = text.lower()
     if lowered in ("true", "false"):
         return lowered == "true"
@@ -198,4 +198,4 @@ def _coerced_text(text: str, times: Sequence[ReadTime]) -> Node:
         return text
     if "." in lowered or "e" in lowered:
         return double(lowered)
-    return whole(text, LONG_BITS) if text.startswith(_STARTS_OF_NUMBERS) else text
+    return whole(text, LONG_BITS) if text.startswith(_NUMBER_STARTS) else text

@@ -1,4 +1,4 @@
-"""A copy is a value of its own: no later change of one reaches the other, and no value is read to be copied.
+"""The copy_values processor: copies are independent of their source, and values are copied without decoding.
 
 Source: Data Prepper's CopyValueProcessor (2.17).
 """
@@ -22,17 +22,17 @@ from opensearch_batch.core.transform.processors.base import (
     condition_keys,
     condition_of,
     guarded,
-    in_turn,
     keys_named,
     list_at,
     object_of,
     source_key,
+    stop_on_failure,
     target_key,
 )
 
 
 class CopyEntry(Options, frozen=True, kw_only=True):
-    """One copy; in the list form, from a member of each element to a member of the new one."""
+    """One copy; with `from_list`, the keys are member names of the list elements."""
 
     from_key: Name
     to_key: Name
@@ -51,30 +51,31 @@ class CopyValues(ProcessorOptions, frozen=True, kw_only=True):
     def compile(self) -> Processor:
         """Return the processor."""
         if (self.from_list is None) != (self.to_list is None):
-            raise ConfigError("from_list and to_list belong together; write both or none")
+            raise ConfigError("from_list and to_list must be used together; write both or neither")
         if self.from_list is not None and self.to_list is not None:
-            return in_turn([self._between_lists(self.from_list, self.to_list)])
-        return in_turn(
+            return stop_on_failure([self._between_lists(self.from_list, self.to_list)])
+        return stop_on_failure(
             [
-                guarded(f"entries[{at}].copy_when", entry.copy_when, _copy(f"entries[{at}]", entry))
-                for at, entry in enumerate(self.entries)
+                guarded(f"entries[{index}].copy_when", entry.copy_when, _copy(f"entries[{index}]", entry))
+                for index, entry in enumerate(self.entries)
             ]
         )
 
     def reads(self) -> set[Key]:
-        """Return the keys copied from, and those of the conditions."""
+        """Return the source keys and the keys of the conditions."""
         sources = [entry.from_key for entry in self.entries] if self.from_list is None else [self.from_list]
         return keys_named(sources) | condition_keys(*(entry.copy_when for entry in self.entries))
 
     def makes(self) -> set[Key]:
-        """Return the keys copied to."""
+        """Return the target keys."""
         return keys_named([entry.to_key for entry in self.entries] if self.to_list is None else [self.to_list])
 
     def _between_lists(self, from_list: str, to_list: str) -> Step:
         source, target = source_key("from_list", from_list), target_key("to_list", to_list)
         overwrite = self.overwrite_if_to_list_exists
         conditions = [
-            (entry, condition_of(f"entries[{at}].copy_when", entry.copy_when)) for at, entry in enumerate(self.entries)
+            (entry, condition_of(f"entries[{index}].copy_when", entry.copy_when))
+            for index, entry in enumerate(self.entries)
         ]
 
         def copy(event: Event) -> None:
@@ -82,7 +83,7 @@ class CopyValues(ProcessorOptions, frozen=True, kw_only=True):
                 return
             elements = list_at(event, source, "from_list")
             if elements is None:
-                raise EventError(f"from_list: there is no {from_list}")
+                raise EventError(f"from_list: the event has no key {from_list}")
             names = _names(conditions, event)
             event.put(target, [_selected(object_of(element, "from_list"), names) for element in elements])
 
@@ -90,7 +91,7 @@ class CopyValues(ProcessorOptions, frozen=True, kw_only=True):
 
 
 def _names(conditions: Sequence[tuple[CopyEntry, Condition]], event: Event) -> list[tuple[str, str]]:
-    """Return the names that are copied, with their new ones; the conditions are of the event, not of an element."""
+    """Return source and target names of the entries to copy; conditions are evaluated on the event, not the element."""
     return [(entry.from_key, entry.to_key) for entry, holds in conditions if holds(event)]
 
 
@@ -98,9 +99,9 @@ def _selected(members: dict[str, object], names: Sequence[tuple[str, str]]) -> d
     return {to: frozen(members[name]) for name, to in names if name in members}
 
 
-def _copy(place: str, entry: CopyEntry) -> Step:
-    """Return one copy; of a key to itself it changes nothing."""
-    source, target = source_key(f"{place}.from_key", entry.from_key), target_key(f"{place}.to_key", entry.to_key)
+def _copy(location: str, entry: CopyEntry) -> Step:
+    """Return the step of one entry."""
+    source, target = source_key(f"{location}.from_key", entry.from_key), target_key(f"{location}.to_key", entry.to_key)
     if len(source) == len(target) == 1:
         return _copy_at_top(source[0], target[0], overwrite=entry.overwrite_if_to_key_exists)
     overwrite = entry.overwrite_if_to_key_exists
@@ -114,7 +115,7 @@ def _copy(place: str, entry: CopyEntry) -> Step:
 
 
 def _copy_at_top(name: str, to: str, *, overwrite: bool) -> Step:
-    """Return the copy of a member of the event itself, the most frequent of all."""
+    """Return a step for top-level keys, the most frequent case."""
 
     def copy(event: Event) -> None:
         fields = event.fields

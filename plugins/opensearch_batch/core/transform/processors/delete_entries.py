@@ -1,4 +1,4 @@
-"""A key that is not there is deleted already; a regular expression matches whole names of the event's own members.
+"""The delete_entries processor: missing keys are ignored; regular expressions match whole top-level names.
 
 Source: Data Prepper's DeleteEntryProcessor and DeleteEntryProcessorConfig (2.17).
 """
@@ -19,17 +19,17 @@ from opensearch_batch.core.transform.processors.base import (
     condition_keys,
     condition_of,
     guarded,
-    in_turn,
     keys_named,
     list_at,
     object_of,
     patterns_of,
+    stop_on_failure,
     target_key,
 )
 
 
 class DeleteEntry(Options, frozen=True, kw_only=True):
-    """What is deleted, and when; with `iterate_on` from each element of a list."""
+    """Keys to delete and the condition; with `iterate_on`, keys of each element of a list."""
 
     with_keys: list[Name] | None = None
     with_keys_regex: list[str] | None = None
@@ -40,7 +40,7 @@ class DeleteEntry(Options, frozen=True, kw_only=True):
 
 
 class DeleteEntries(ProcessorOptions, DeleteEntry, frozen=True, kw_only=True):
-    """Deletes members of an event; what is deleted is said here, or by entries."""
+    """Deletes keys of an event, configured here or by entries."""
 
     entries: list[DeleteEntry] | None = None
 
@@ -49,42 +49,42 @@ class DeleteEntries(ProcessorOptions, DeleteEntry, frozen=True, kw_only=True):
         if sum(form is not None for form in (self.with_keys, self.with_keys_regex, self.entries)) != 1:
             raise ConfigError("with_keys, with_keys_regex and entries exclude each other; write one of them")
         if self.entries is None:
-            return in_turn([_step("", self)])
-        # What stands beside `entries` means nothing; the original only wants a condition that can be read.
+            return stop_on_failure([_step("", self)])
+        # As in Data Prepper, options beside `entries` are ignored, but the condition must be valid.
         condition_of("delete_when", self.delete_when)
-        return in_turn([_step(f"entries[{at}].", entry) for at, entry in enumerate(self.entries)])
+        return stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(self.entries)])
 
     def reads(self) -> set[Key]:
-        """Return the lists gone through, and the keys of the conditions."""
+        """Return the keys of iterated lists and of conditions."""
         parts = self._parts()
         return keys_named(part.iterate_on for part in parts) | condition_keys(*(part.delete_when for part in parts))
 
     def removes(self) -> set[Key]:
-        """Return the keys deleted from the event itself."""
+        """Return the deleted keys; keys of list elements are left out."""
         return keys_named(key for part in self._parts() if part.iterate_on is None for key in part.with_keys or ())
 
     def _parts(self) -> Sequence[DeleteEntry]:
         return [self] if self.entries is None else self.entries
 
 
-def _step(place: str, entry: DeleteEntry) -> Step:
+def _step(location: str, entry: DeleteEntry) -> Step:
     if not entry.with_keys and not entry.with_keys_regex:
-        raise ConfigError(f"{place}with_keys is empty; write the keys to delete, or with_keys_regex")
+        raise ConfigError(f"{location}with_keys is empty; write the keys to delete, or with_keys_regex")
     if entry.exclude_from_delete and not entry.with_keys_regex:
-        raise ConfigError(f"{place}exclude_from_delete belongs to with_keys_regex; write that, or leave it out")
+        raise ConfigError(f"{location}exclude_from_delete requires with_keys_regex; add it, or remove the option")
     if entry.delete_from_element_when is not None and entry.iterate_on is None:
-        raise ConfigError(f"{place}delete_from_element_when belongs to iterate_on; write that, or delete_when")
-    delete = _delete(place, entry)
+        raise ConfigError(f"{location}delete_from_element_when requires iterate_on; add it, or use delete_when")
+    delete = _delete(location, entry)
     if entry.iterate_on is not None:
-        delete = _in_elements(place, entry, entry.iterate_on, delete)
-    return guarded(f"{place}delete_when", entry.delete_when, delete)
+        delete = _in_elements(location, entry, entry.iterate_on, delete)
+    return guarded(f"{location}delete_when", entry.delete_when, delete)
 
 
-def _delete(place: str, entry: DeleteEntry) -> Step:
-    """Return the deletion of keys and patterns from an event."""
-    # A deletion may name what no other key may.
+def _delete(location: str, entry: DeleteEntry) -> Step:
+    """Return a step that deletes keys and names that match a pattern."""
+    # As in Data Prepper, names with characters that other keys must not have can be deleted.
     keys = [key_of(text, any_name=True) for text in entry.with_keys or ()]
-    patterns = patterns_of(f"{place}with_keys_regex", entry.with_keys_regex or ())
+    patterns = patterns_of(f"{location}with_keys_regex", entry.with_keys_regex or ())
     if patterns:
         return _delete_matches(keys, patterns, frozenset(entry.exclude_from_delete or ()))
     if any(len(key) != 1 for key in keys):
@@ -114,9 +114,9 @@ def _delete_matches(keys: Sequence[Key], patterns: Sequence[re.Pattern[str]], ke
     return delete
 
 
-def _in_elements(place: str, entry: DeleteEntry, iterate_on: str, delete: Step) -> Step:
-    key, option = target_key(f"{place}iterate_on", iterate_on), f"{place}iterate_on"
-    holds = condition_of(f"{place}delete_from_element_when", entry.delete_from_element_when)
+def _in_elements(location: str, entry: DeleteEntry, iterate_on: str, delete: Step) -> Step:
+    key, option = target_key(f"{location}iterate_on", iterate_on), f"{location}iterate_on"
+    holds = condition_of(f"{location}delete_from_element_when", entry.delete_from_element_when)
 
     def changed(element: Node, event: Event) -> Node:
         inner = event.within(object_of(element, option))

@@ -1,7 +1,7 @@
-"""An event is dropped where the condition holds, and nowhere else.
+"""The drop_events processor: drops the events that meet a condition.
 
-Source: Data Prepper's DropEventsProcessor and DropEventsWhenCondition (2.17). Not followed: there, against its
-documentation, `skip` drops an event whose condition gives no truth value, and `drop` keeps it.
+Source: Data Prepper's DropEventsProcessor and DropEventsWhenCondition (2.17). Difference: there, contrary to its
+documentation, `skip` drops an event whose condition is not a boolean, and `drop` keeps it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Failing = Literal["drop", "drop_silently", "skip", "skip_silently"]
 
 
 class DropEvents(ProcessorOptions, frozen=True, kw_only=True):
-    """Drops events; what gives no truth value is treated as `handle_failed_events` says."""
+    """Drops events; `handle_failed_events` applies if the condition is not a boolean."""
 
     drop_when: Annotated[str, Meta(min_length=1)]
     handle_failed_events: Failing = "skip"
@@ -35,14 +35,14 @@ class DropEvents(ProcessorOptions, frozen=True, kw_only=True):
 
         def process(event: Event) -> bool:
             try:
-                found = expression(event)
+                result = expression(event)
             except EvaluationError:
-                # As of every condition: what cannot be evaluated does not hold.
+                # As everywhere, a condition that cannot be evaluated is false.
                 return True
-            if isinstance(found, bool):
-                return not found
+            if isinstance(result, bool):
+                return not result
             if keeps and not silent:
-                raise EventError(f"drop_when is neither true nor false but {type(found).__name__}")
+                raise EventError(f"drop_when must give a boolean, not {type(result).__name__}")
             return keeps
 
         return process

@@ -1,7 +1,7 @@
-"""A time is read by a pattern of Java's DateTimeFormatter, and what the pattern leaves out is what the original takes.
+"""Parses times by a pattern of Java's DateTimeFormatter, with Data Prepper's defaults for missing fields.
 
-Left out are hour, minute and second as 0, month and day as today's, the zone as UTC, as the service's machines have it.
-Hand-written: babel reads no time by a pattern.
+Defaults: 0 for hour, minute and second, today's year, month and day, and UTC for the zone, as in the managed service.
+Hand-written because babel cannot parse a time by a pattern.
 Source: java.time.format.DateTimeFormatter, and Data Prepper's ConvertEntryTypeProcessor (2.17).
 """
 
@@ -15,14 +15,14 @@ from datetime import UTC, datetime, timedelta, timezone
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.transform.events.date_pattern import DAYS, MONTHS, SHORT
 
-# Returns the milliseconds since 1970 of a text; raises ValueError where it does not follow the pattern.
+# Returns milliseconds since the epoch; raises ValueError for a string that does not match the pattern.
 ReadTime = Callable[[str], int]
 _NOON = 12
-_MOSTDAYS = 31
+_MAX_DAY = 31
 _PART = re.compile(r"([A-Za-z])\1*|'(?:[^']|'')*'|.", re.DOTALL)
 _HOURS_ONLY, _FOUR, _COLON = r"[+-]\d\d(?:\d\d)?", r"[+-]\d{4}", r"[+-]\d\d:\d\d"
 _NUMBERS = {"M": "month", "d": "day", "H": "hour", "k": "hour24", "h": "hour12", "m": "minute", "s": "second"}
-# What each part of a pattern looks like in a text.
+# Pattern part -> regular expression of its text.
 _PARTS: Mapping[str, str] = {
     **dict.fromkeys(("yy", "uu"), r"(?P<year2>\d\d)"),
     **dict.fromkeys(("y", "u", "yyyy", "uuuu"), r"(?P<year>\d{4})"),
@@ -54,22 +54,22 @@ _PARTS: Mapping[str, str] = {
 
 
 def time_reader(pattern: str) -> ReadTime:
-    """Return what reads times of a pattern.
+    """Compile a pattern to a function that parses times.
 
     Raises:
-        ConfigError: the pattern has letters that mean nothing here.
+        ConfigError: the pattern is invalid or has unsupported letters.
     """
     try:
         match = re.compile("".join(_expression(part[0]) for part in _PART.finditer(pattern)), re.ASCII).fullmatch
     except re.error:
-        raise ConfigError(f"{pattern!r} names a part of a time twice, or leaves a bracket open") from None
+        raise ConfigError(f"{pattern!r} repeats a field or has an unclosed bracket; correct it") from None
     today = datetime.now(UTC)
 
     def read(text: str) -> int:
-        found = match(text)
-        if found is None:
-            raise ValueError(f"{text!r} does not follow {pattern}")
-        return _milliseconds({name: part for name, part in found.groupdict().items() if part is not None}, today)
+        matched = match(text)
+        if matched is None:
+            raise ValueError(f"{text!r} does not match {pattern}")
+        return _milliseconds({name: part for name, part in matched.groupdict().items() if part is not None}, today)
 
     return read
 
@@ -80,19 +80,19 @@ def _expression(part: str) -> str:
         return _PARTS[part]
     if part.isalpha() or part in "#{}'":
         raise ConfigError(
-            f"{part!r} is not understood in a time; use y, M, d, H, h, m, s, S, a, E, X and Z, or quote it"
+            f"{part!r} is not supported in a time pattern; use y, M, d, H, h, m, s, S, a, E, X and Z, or quote it"
         )
     return re.escape(part[1:-1].replace("''", "'") if part[0] == "'" else part)
 
 
 def _milliseconds(parts: dict[str, str], today: datetime) -> int:
-    """Return the time; as in Java, a day that the month does not have is its last."""
+    """Return milliseconds since the epoch; as in Java, a day past the end of the month becomes its last day."""
     year = int(parts["year"]) if "year" in parts else 2000 + int(parts["year2"]) if "year2" in parts else today.year
     month = int(parts["month"]) if "month" in parts else _named_month(parts, today)
     day = int(parts.get("day", today.day))
-    if day > _MOSTDAYS:
-        raise ValueError(f"{day} is no day of a month")
-    at = datetime(
+    if day > _MAX_DAY:
+        raise ValueError(f"{day} is not a day of a month")
+    moment = datetime(
         year,
         month,
         min(day, monthrange(year, month)[1]),
@@ -101,13 +101,13 @@ def _milliseconds(parts: dict[str, str], today: datetime) -> int:
         int(parts.get("second", 0)),
         tzinfo=_zone(parts.get("zone", "Z")),
     )
-    return int(at.timestamp()) * 1000 + int(parts.get("fraction", "0").ljust(3, "0")[:3])
+    return int(moment.timestamp()) * 1000 + int(parts.get("fraction", "0").ljust(3, "0")[:3])
 
 
 def _named_month(parts: dict[str, str], today: datetime) -> int:
     if "named" not in parts:
         return today.month
-    return next(at for at, name in enumerate(MONTHS, start=1) if name.startswith(parts["named"]))
+    return next(number for number, name in enumerate(MONTHS, start=1) if name.startswith(parts["named"]))
 
 
 def _hour(parts: dict[str, str]) -> int:

@@ -1,7 +1,7 @@
-"""A text that is no JSON object stays as it is, and the event goes on with the tags that say so.
+"""The parse_json processor: parses JSON objects in strings; events with other strings are kept and tagged.
 
-Source: Data Prepper's AbstractParseProcessor and ParseJsonProcessor (2.17). Not followed: there, `normalize_keys` does
-not reach the names that come to the top of the event.
+Source: Data Prepper's AbstractParseProcessor and ParseJsonProcessor (2.17). Difference: there, `normalize_keys` does
+not apply to names written to the top level of the event.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from opensearch_batch.core.transform.processors.base import (
     ProcessorOptions,
     condition_keys,
     guarded,
-    in_turn,
     key_or_none,
     keys_named,
     plain,
     source_key,
+    stop_on_failure,
     target_key,
 )
 
@@ -36,7 +36,7 @@ _scan = json.JSONDecoder().raw_decode
 
 
 class ParseJson(ProcessorOptions, frozen=True, kw_only=True):
-    """Puts the members of a JSON object that stands as a text in the event into the event."""
+    """Parses a string that holds a JSON object and adds its members to the event."""
 
     source: str = "message"
     destination: str | None = None
@@ -69,7 +69,7 @@ class ParseJson(ProcessorOptions, frozen=True, kw_only=True):
                 members = _at_pointer(event, members, *pointed, at_top=target is None)
             self._write(event, source, target, members)
 
-        process = in_turn([guarded("parse_when", self.parse_when, parse)])
+        process = stop_on_failure([guarded("parse_when", self.parse_when, parse)])
 
         def processor(event: Event) -> bool:
             try:
@@ -82,25 +82,25 @@ class ParseJson(ProcessorOptions, frozen=True, kw_only=True):
         return processor
 
     def reads(self) -> set[Key]:
-        """Return the key parsed, and those of the condition."""
+        """Return the source key and the keys of the condition."""
         return keys_named([self.source]) | condition_keys(self.parse_when)
 
     def makes(self) -> set[Key]:
-        """Return the destination; which names come to the top of the event, only the event knows."""
+        """Return the destination; without one, the keys depend on the event."""
         return keys_named([self.destination])
 
     def removes(self) -> set[Key]:
-        """Return the key parsed, where it is deleted."""
+        """Return the source key if `delete_source` is set."""
         return keys_named([self.source]) if self.delete_source else set()
 
     def _target(self, destination: str) -> Key:
         if destination.strip() in ("", "/"):
-            raise ConfigError("destination is not a valid key; leave it out to write to the top of the event")
+            raise ConfigError("destination is not a valid key; remove it to write to the top level of the event")
         return target_key("destination", destination)
 
     def _members(self, text: str | None) -> Members:
         if text is None:
-            raise RecordRejected("nothing stands there")
+            raise RecordRejected("the event has no value at this key")
         members = _parsed(text)
         if self.depth:
             members = _shallow(members, self.depth)
@@ -118,9 +118,7 @@ class ParseJson(ProcessorOptions, frozen=True, kw_only=True):
         for name, node in members.items():
             key = key_or_none(name)
             if key is None:
-                raise EventError(
-                    f"{name!r} is not a valid key, so it cannot be at the top of an event; set normalize_keys: true"
-                )
+                raise EventError(f"{name!r} is not a valid key at the top level of an event; set normalize_keys: true")
             if self.overwrite_if_destination_exists or not event.has(key):
                 event.put(key, node)
 
@@ -128,12 +126,12 @@ class ParseJson(ProcessorOptions, frozen=True, kw_only=True):
 def _text_at(event: Event, key: Key) -> str | None:
     value = plain(event.find(key))
     if isinstance(value, dict | list):
-        raise EventError(f"/{'/'.join(key)} is no text but an {'object' if isinstance(value, dict) else 'array'}")
+        raise EventError(f"/{'/'.join(key)} is an {'object' if isinstance(value, dict) else 'array'}, not a string")
     return None if value is None else text_of(value)
 
 
 def _parsed(text: str) -> Members:
-    """Return the members of the object; as in the original, what follows it is not looked at."""
+    """Return the members of the object; as in Data Prepper, text after the object is ignored."""
     try:
         return Event.of(text.encode()).fields
     except RecordRejected:
@@ -146,7 +144,7 @@ def _parsed(text: str) -> Members:
 
 
 def _shallow(members: Members, depth: int) -> Members:
-    """Return an object whose objects below a depth are texts; those in lists are left."""
+    """Return a copy with objects below `depth` encoded as JSON strings; objects in lists are kept."""
     shallow = dict(members)
     for name, node in members.items():
         if (inner := members_of(node)) is not None:
@@ -155,7 +153,7 @@ def _shallow(members: Members, depth: int) -> Members:
 
 
 def _normalized(members: Members) -> Members:
-    """Return an object with an underscore for what no key may have, in its names and those of the objects in it."""
+    """Return a copy with invalid characters in names replaced by underscores, in nested objects too."""
     normalized = Members()
     for name, node in members.items():
         inner = members_of(node)
@@ -169,16 +167,16 @@ def _is_name(name: str) -> bool:
 
 
 def _pointer(text: str) -> tuple[Key, str, str]:
-    """Return a pointer as a key, as a text, and what names its value: its end, an index with its list before it."""
+    """Return a pointer as a key, as a string, and its last name; an index is prefixed with the name of its list."""
     trimmed = text.removeprefix("/").removesuffix("/")
     key, names = source_key("pointer", trimmed), trimmed.split("/")
     return key, trimmed, "/".join(names[-2:] if names[-1].isdecimal() else names[-1:])
 
 
 def _at_pointer(event: Event, members: Members, key: Key, text: str, end: str, *, at_top: bool) -> Members:
-    """Return what a pointer leads to under its own name, all where it leads nowhere.
+    """Return the value at the pointer under its last name; return all members if the pointer matches nothing.
 
-    At the top of the event, the whole pointer is the name where its end is taken.
+    At the top level of the event, the name is the whole pointer if the event already has a key of the last name.
     """
     node = Event(members).find(key)
     if node is MISSING:

@@ -1,6 +1,6 @@
-"""A renamed value keeps its text; where the new key is taken, nothing is renamed unless the entry says so.
+"""The rename_keys processor: renames keys without decoding values; existing keys are kept unless overwritten.
 
-Source: Data Prepper's RenameKeyProcessor and TransformOption (2.17). Not followed: there, an entry that overwrites a
+Source: Data Prepper's RenameKeyProcessor and TransformOption (2.17). Difference: there, an entry that overwrites a
 key with itself deletes it.
 """
 
@@ -19,11 +19,11 @@ from opensearch_batch.core.transform.processors.base import (
     Step,
     condition_keys,
     guarded,
-    in_turn,
     key_or_none,
     keys_named,
     pattern_of,
     source_key,
+    stop_on_failure,
     target_key,
 )
 
@@ -36,7 +36,7 @@ _CHANGES: Mapping[Transform, Callable[[str], str]] = {
 
 
 class RenameEntry(Options, frozen=True, kw_only=True):
-    """One renaming: of a key, or of members whose whole name matches."""
+    """Renames one key, or top-level members whose whole name matches."""
 
     to_key: str
     from_key: str | None = None
@@ -46,7 +46,7 @@ class RenameEntry(Options, frozen=True, kw_only=True):
 
 
 class RenameKeys(ProcessorOptions, frozen=True, kw_only=True):
-    """Renames keys by entries, or the names of all objects by one rule."""
+    """Renames keys by entries, or changes the case of all names."""
 
     entries: list[RenameEntry] | None = None
     transform_key: Transform = "none"
@@ -57,11 +57,11 @@ class RenameKeys(ProcessorOptions, frozen=True, kw_only=True):
         if (change is None) == (self.entries is None):
             raise ConfigError("entries and transform_key exclude each other; write one of them")
         if change is not None:
-            return in_turn([_transform(change)])
-        return in_turn([_step(f"entries[{at}].", entry) for at, entry in enumerate(self.entries or ())])
+            return stop_on_failure([_transform(change)])
+        return stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(self.entries or ())])
 
     def reads(self) -> set[Key]:
-        """Return the keys renamed, and those of the conditions."""
+        """Return the renamed keys and the keys of the conditions."""
         return self.removes() | condition_keys(*(entry.rename_when for entry in self.entries or ()))
 
     def makes(self) -> set[Key]:
@@ -69,20 +69,20 @@ class RenameKeys(ProcessorOptions, frozen=True, kw_only=True):
         return keys_named(entry.to_key for entry in self.entries or ())
 
     def removes(self) -> set[Key]:
-        """Return the keys renamed."""
+        """Return the renamed keys."""
         return keys_named(entry.from_key for entry in self.entries or ())
 
 
-def _step(place: str, entry: RenameEntry) -> Step:
-    target, overwrite = target_key(f"{place}to_key", entry.to_key), entry.overwrite_if_to_key_exists
+def _step(location: str, entry: RenameEntry) -> Step:
+    target, overwrite = target_key(f"{location}to_key", entry.to_key), entry.overwrite_if_to_key_exists
     if entry.from_key is not None and entry.from_key_regex is None:
-        step = _rename(source_key(f"{place}from_key", entry.from_key), target, overwrite=overwrite)
+        step = _rename(source_key(f"{location}from_key", entry.from_key), target, overwrite=overwrite)
     elif entry.from_key_regex is not None and entry.from_key is None:
-        pattern = pattern_of(f"{place}from_key_regex", entry.from_key_regex)
+        pattern = pattern_of(f"{location}from_key_regex", entry.from_key_regex)
         step = _rename_matches(pattern, target, overwrite=overwrite)
     else:
-        raise ConfigError(f"{place}from_key and {place}from_key_regex exclude each other; write one of them")
-    return guarded(f"{place}rename_when", entry.rename_when, step)
+        raise ConfigError(f"{location}from_key and {location}from_key_regex exclude each other; write one of them")
+    return guarded(f"{location}rename_when", entry.rename_when, step)
 
 
 def _rename(source: Key, target: Key, *, overwrite: bool) -> Step:
@@ -90,7 +90,7 @@ def _rename(source: Key, target: Key, *, overwrite: bool) -> Step:
         node = event.find(source)
         if node is MISSING or source == target or (event.has(target) and not overwrite):
             return
-        # One key may lie inside of the other.
+        # One key may be inside the other.
         event.put(target, frozen(node))
         event.delete(source)
 
@@ -98,7 +98,7 @@ def _rename(source: Key, target: Key, *, overwrite: bool) -> Step:
 
 
 def _rename_matches(pattern: re.Pattern[str], target: Key, *, overwrite: bool) -> Step:
-    """Return the renaming of the first match, of all where they overwrite: the last one stays."""
+    """Return a step that renames the first match, or with `overwrite` every match, so the last value remains."""
 
     def rename(event: Event) -> None:
         if event.has(target) and not overwrite:
@@ -120,7 +120,7 @@ def _transform(change: Callable[[str], str]) -> Step:
 
 
 def _rename_all(members: dict[str, Node], change: Callable[[str], str]) -> None:
-    """Rename the members of an object and of the objects in it; lists are left, and names that no key can say."""
+    """Rename the members of an object and of nested objects; lists and names that are not valid keys are kept."""
     for name in list(members):
         inner = members_of(members[name])
         if inner is not None:

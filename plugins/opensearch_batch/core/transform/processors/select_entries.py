@@ -1,4 +1,4 @@
-"""What is not selected is gone, and so is what is selected by its key but null.
+"""The select_entries processor: removes all keys except the selected ones; a null at a selected key is removed.
 
 Source: Data Prepper's SelectEntriesProcessor (2.17).
 """
@@ -12,15 +12,15 @@ from opensearch_batch.core.transform.processors.base import (
     ProcessorOptions,
     condition_keys,
     guarded,
-    in_turn,
     keys_named,
     patterns_of,
+    stop_on_failure,
     target_key,
 )
 
 
 class SelectEntries(ProcessorOptions, frozen=True, kw_only=True):
-    """Keeps the named keys and the members whose whole name matches; all else is removed."""
+    """Keeps the listed keys and the members whose whole name matches; removes all others."""
 
     include_keys: list[str] | None = None
     include_keys_regex: list[str] | None = None
@@ -29,13 +29,13 @@ class SelectEntries(ProcessorOptions, frozen=True, kw_only=True):
     def compile(self) -> Processor:
         """Return the processor."""
         if not self.include_keys and not self.include_keys_regex:
-            raise ConfigError("include_keys or include_keys_regex is needed; write what is to be kept")
-        keys = [target_key(f"include_keys[{at}]", text) for at, text in enumerate(self.include_keys or ())]
+            raise ConfigError("include_keys or include_keys_regex is required; write the keys to keep")
+        keys = [target_key(f"include_keys[{index}]", text) for index, text in enumerate(self.include_keys or ())]
         patterns = patterns_of("include_keys_regex", self.include_keys_regex or ())
         named = frozenset(self.include_keys or ())
 
         def select(event: Event) -> None:
-            # Selected apart, so an event that this fails on is left whole.
+            # Selects into a new event, so that a failure leaves the original event unchanged.
             kept = Event({})
             for key in keys:
                 if not event.is_null(key):
@@ -45,8 +45,8 @@ class SelectEntries(ProcessorOptions, frozen=True, kw_only=True):
                     kept.fields[name] = node
             event.fields = kept.fields
 
-        return in_turn([guarded("select_when", self.select_when, select)])
+        return stop_on_failure([guarded("select_when", self.select_when, select)])
 
     def reads(self) -> set[Key]:
-        """Return the selected keys, and those of the condition."""
+        """Return the selected keys and the keys of the condition."""
         return keys_named(self.include_keys or ()) | condition_keys(self.select_when)

@@ -1,4 +1,4 @@
-"""Processors of Data Prepper that are not available here, and what to use instead.
+"""Data Prepper processors that are not supported, each with an alternative.
 
 Source: the names of the DataPrepperPlugin annotations (2.17).
 """
