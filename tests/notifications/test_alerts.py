@@ -17,7 +17,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from opensearch_batch.core.pipeline.spec import Alerts
-from opensearch_batch.core.runs.run_account import RunAccount, RunCounts
+from opensearch_batch.core.runs.run_account import ShardRunAccount, ShardRunCounts
 from opensearch_batch.notifications.alerts import Alert, failure_notifier, send
 
 ALERT = Alert("books", "manual__1", "dead_letters", "3 dead letters of 10 records: s3://w/<x>/")
@@ -164,18 +164,21 @@ def test_a_failed_run_causes_an_alert(posted: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("counts", "alerts"),
     [
-        (RunCounts(read=9, indexed=9), []),
-        (RunCounts(read=9, indexed=8, unrouted=1), []),
+        (ShardRunCounts(read=9, indexed=9), []),
+        (ShardRunCounts(read=9, indexed=8, unrouted=1), []),
         (
-            RunCounts(read=9, indexed=7, dead_letters=1, unrouted=1),
+            ShardRunCounts(read=9, indexed=7, dead_letters=1, unrouted=1),
             [("dead_letters", "1 dead letters of 9 records: s3://w/d/")],
         ),
         (
-            RunCounts(read=9, unrouted=9),
+            ShardRunCounts(read=9, unrouted=9),
             [("unrouted", "9 records unrouted, all of them: ingest.when holds for none; correct it")],
         ),
     ],
 )
-def test_alerts_about_a_run_that_ended_well(counts: RunCounts, alerts: list[tuple[str, str]]) -> None:
+def test_alerts_about_a_run_that_ended_well(counts: ShardRunCounts, alerts: list[tuple[str, str]]) -> None:
     """Records that `when` excludes cause no alert, unless it excludes all of them."""
-    assert list(RunAccount("books", "r", "s3://d/", counts, ["s3://w/d/"]).alerts()) == alerts
+    assert (
+        list(ShardRunAccount("books", "r", counts=counts, dead_letters=["s3://w/d/"], source="s3://d/").alerts())
+        == alerts
+    )

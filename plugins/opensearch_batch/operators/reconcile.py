@@ -61,11 +61,11 @@ class ReconcileOperator(BaseOperator):
         account = self._reconcile(context["ti"].xcom_pull(task_ids=self.prepare, key="run"), context)
         return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
 
-    def _reconcile(self, prepared: dict[str, Any] | None, context: Context) -> RunAccount | ScanAccount:
+    def _reconcile(self, prepared: dict[str, Any] | None, context: Context) -> RunAccount:
         """Implement in a subclass: return the account of a run, given the XCom ``run`` of `prepare`."""
         raise NotImplementedError
 
-    def _conclude(self, account: RunAccount | ScanAccount, store: Objects, layout: Layout, context: Context) -> None:
+    def _conclude(self, account: RunAccount, store: Objects, layout: Layout, context: Context) -> None:
         """Write the account, log it and send its alerts."""
         save(store, layout.account(run_key_of(context)), account)
         self.log.info("%s", account)

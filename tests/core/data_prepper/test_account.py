@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.data_prepper.scan import Kind, WorkItem
-from opensearch_batch.core.data_prepper.scan_account import WorkItemCounts, account_of, delete_read
+from opensearch_batch.core.data_prepper.scan_account import account_of, delete_read
 from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
 from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
 from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.runs.run_account import RunCounts
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -75,7 +76,7 @@ def test_rows_are_counted_once_and_writes_for_each_sink(runs: Runs) -> None:
     runs.done(one, first, IngestCounts(read=5, indexed=1, unrouted=1, elsewhere=3))
     runs.done(two, IngestCounts(read=2, unchanged=1, dropped=1), IngestCounts(read=2, elsewhere=1, dropped=1))
     account = account_of(runs.store, runs.work_prefix, runs.manifest(one, two), sinks=2)
-    assert account.counts == WorkItemCounts(read=7, indexed=4, unchanged=1, unrouted=1, dropped=1)
+    assert account.counts == RunCounts(read=7, indexed=4, unchanged=1, unrouted=1, dropped=1)
     assert (account.work_items, account.jobs, account.undone, account.all_unrouted) == (2, 1, [], False)
 
 

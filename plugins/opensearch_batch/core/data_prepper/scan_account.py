@@ -1,8 +1,7 @@
-"""The account of a scan's run: what became of every row and every object, and what is left undone and why."""
+"""The account of a scan's run: the sum of its ingest reports, and the work items that are not done and why."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -12,29 +11,17 @@ from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanMani
 from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
 from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.runs.run_account import RunAccount, RunCounts, add_up
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import BAD_ENDS
 
-COUNTED = ("read", "indexed", "unchanged", "dead_letters", "unrouted", "dropped")
-
-
-class WorkItemCounts(msgspec.Struct, frozen=True):
-    """Rows `read` and what became of them; a row that goes to several sinks is written to each."""
-
-    read: int = 0
-    indexed: int = 0
-    unchanged: int = 0
-    dead_letters: int = 0
-    unrouted: int = 0
-    dropped: int = 0
-
 
 class Undone(msgspec.Struct, frozen=True):
-    """A work item that is not done: its objects, and why, as far as its job's record says it.
+    """A work item that is not done, and why, as far as its job's record says so.
 
-    `failed` says that its job ended badly or was refused, so that nothing more comes of it by itself.
+    `failed` says that its job ended badly or was refused, so it needs a person.
     """
 
     work_item: WorkItem
@@ -42,29 +29,21 @@ class Undone(msgspec.Struct, frozen=True):
     failed: bool = False
 
 
-class ScanAccount(msgspec.Struct, frozen=True):
-    """What became of a run; `gone` outputs of jobs should have been read again and were there no more."""
+class ScanAccount(RunAccount, frozen=True, kw_only=True):
+    """What became of a run; `gone` counts outputs of jobs that should have been read again and no longer exist."""
 
-    pipeline: str
-    run_key: str
     objects: ScanCounts
-    counts: WorkItemCounts
     work_items: int
     jobs: int
-    dead_letters: list[str] = []
-    undone: list[Undone] = []
+    undone: list[Undone] = msgspec.field(default_factory=list)
     gone: int = 0
 
     def __str__(self) -> str:
         return f"{self.counts}; objects: {self.objects}"
 
-    @property
-    def all_unrouted(self) -> bool:
-        """Whether every row that was read goes to no sink."""
-        return 0 < self.counts.read == self.counts.unrouted
-
     def alerts(self) -> Iterator[tuple[str, str]]:
         """Yield the alerts about a run: event and text."""
+        yield from super().alerts()
         counts = self.counts
         if counts.unrouted:
             share = "all of them, so the pipeline writes nothing" if self.all_unrouted else f"of {counts.read}"
@@ -74,43 +53,32 @@ class ScanAccount(msgspec.Struct, frozen=True):
             )
         if self.gone:
             yield "gone", f"{self.gone} outputs of jobs are gone and are not read again; the index stays as it was"
-        if counts.dead_letters:
-            letters = ", ".join(self.dead_letters)
-            yield "dead_letters", f"{counts.dead_letters} dead letters of {counts.read} rows: {letters}"
 
 
 def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, *, sinks: int) -> ScanAccount:
-    """Add up what the ingests of all work items counted.
-
-    Rows are read once for each sink; `read`, `unrouted` and `dropped` are those of the first.
-    """
-    total: Counter[str] = Counter()
-    letters, undone, gone = list[str](), list[Undone](), 0
-    shards, scanned = {shard.id: shard for shard in manifest.shards}, ScanStateFile(objects, layout)
+    """Add up the reports of the work items that this run has done."""
+    scanned, shards = ScanStateFile(objects, layout), {shard.id: shard for shard in manifest.shards}
+    done, undone, gone = list[WorkItem](), list[Undone](), 0
     for work_item in manifest.work_items:
-        done = scanned.done(work_item)
-        if done is None or done.run != manifest.run_key:
-            shard = shards.get(work_item.id)
-            undone.append(
-                _undone(objects, layout.job(shard.job), work_item) if shard else Undone(work_item, "its ingest failed")
-            )
-            continue
-        gone += done.gone
-        for number, report in enumerate(_reports(objects, layout, manifest.run_key, work_item, sinks)):
-            for name in COUNTED if number == 0 else ("indexed", "unchanged", "dead_letters"):
-                total[name] += getattr(report.counts, name)
-            letters += [report.dead_letters] if report.dead_letters else []
-    counts = WorkItemCounts(**total)
+        note = scanned.done(work_item)
+        if note is not None and note.run == manifest.run_key:
+            done.append(work_item)
+            gone += note.gone
+        elif shard := shards.get(work_item.id):
+            undone.append(_undone(objects, layout.job(shard.job), work_item))
+        else:
+            undone.append(Undone(work_item, "its ingest failed"))
+    total, dead_letters = add_up(_reports(objects, layout, manifest.run_key, work_item, sinks) for work_item in done)
     return ScanAccount(
         manifest.pipeline,
         manifest.run_key,
-        manifest.counts,
-        counts,
-        len(manifest.work_items),
-        len(manifest.shards),
-        letters,
-        undone,
-        gone,
+        RunCounts.of(total),
+        dead_letters,
+        objects=manifest.counts,
+        work_items=len(manifest.work_items),
+        jobs=len(manifest.shards),
+        undone=undone,
+        gone=gone,
     )
 
 
@@ -138,8 +106,8 @@ def _undone(objects: Objects, folder: str, work_item: WorkItem) -> Undone:
 def delete_read(objects: Objects, layout: Layout, manifest: ScanManifest) -> int:
     """Delete the objects of the work items that this run has done, inputs and rows alike; return how many.
 
-    What an earlier run did is no reason: this one may have been asked for something else. An object that changed
-    meanwhile is new, and stays.
+    Work items of an earlier run are kept, as this run may have written elsewhere. An object that changed meanwhile is
+    new, and is kept too.
     """
     deleted, scanned = 0, ScanStateFile(objects, layout)
     for work_item in manifest.work_items:

@@ -1,8 +1,10 @@
-"""The account of a whole run: every record that was read is in the index, or a dead letter, or the run fails."""
+"""The account of a run: the sum of its ingest reports. Every record read is accounted for, or the run fails."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Self
 
 import msgspec
 
@@ -13,22 +15,36 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.manifest import Manifest
 
+# An item of work is read once for each sink, so these are counted in the report of the first one only.
+_READ = ("read", "unrouted", "dropped", "superseded")
+_WRITTEN = ("indexed", "unchanged", "dead_letters")
+
 
 class RunCounts(msgspec.Struct, frozen=True):
     """Records `read`, documents `indexed` and found `unchanged`, `dead_letters` of all stages.
 
-    Records with the same id make one document. Of those that a pipeline's own rules keep out of the index, `unrouted`
-    ones are those for which its `when` does not hold, and `dropped` ones were dropped by a processor. `superseded` ones
-    are those whose place in the source a newer run has, which brings in what became of them.
+    Records with the same id become one document; a record that goes to several sinks is written to each. Of the records
+    that a pipeline's own rules keep out of its sinks, `unrouted` ones matched no route or `when`, and `dropped` ones
+    were dropped by a processor.
     """
 
     read: int = 0
     indexed: int = 0
     unchanged: int = 0
     dead_letters: int = 0
-    shards: int = 0
     unrouted: int = 0
     dropped: int = 0
+
+    @classmethod
+    def of(cls, total: Counter[str]) -> Self:
+        """Return the counts of this type."""
+        return cls(**{name: total[name] for name in cls.__struct_fields__})
+
+
+class ShardRunCounts(RunCounts, frozen=True):
+    """Counts of a run of shards; the source ranges of `superseded` records were written by a newer run."""
+
+    shards: int = 0
     superseded: int = 0
 
 
@@ -37,47 +53,70 @@ class RunAccount(msgspec.Struct, frozen=True):
 
     pipeline: str
     run_key: str
-    source: str
     counts: RunCounts
     dead_letters: list[str] = []
+
+    @property
+    def all_unrouted(self) -> bool:
+        """Whether every record that was read was kept out of all sinks."""
+        return 0 < self.counts.read == self.counts.unrouted
+
+    def alerts(self) -> Iterator[tuple[str, str]]:
+        """Yield the alerts about a run: event and text."""
+        if self.counts.dead_letters:
+            letters = ", ".join(self.dead_letters)
+            yield "dead_letters", f"{self.counts.dead_letters} dead letters of {self.counts.read} records: {letters}"
+
+
+class ShardRunAccount(RunAccount, frozen=True, kw_only=True):
+    """The account of a run of shards of a source."""
+
+    source: str
+    counts: ShardRunCounts
 
     def __str__(self) -> str:
         return f"{self.source}: {self.counts}"
 
     def alerts(self) -> Iterator[tuple[str, str]]:
         """Yield the alerts about a run that ended well: event and text."""
-        counts = self.counts
-        if counts.dead_letters:
-            letters = ", ".join(self.dead_letters)
-            yield "dead_letters", f"{counts.dead_letters} dead letters of {counts.read} records: {letters}"
+        yield from super().alerts()
         # A few unrouted records are what `when` is for.
-        if counts.unrouted and counts.unrouted == counts.read:
-            yield "unrouted", f"{counts.unrouted} records unrouted, all of them: ingest.when holds for none; correct it"
+        if self.all_unrouted:
+            unrouted = self.counts.unrouted
+            yield "unrouted", f"{unrouted} records unrouted, all of them: ingest.when holds for none; correct it"
 
 
-def reconcile(objects: Objects, layout: Layout, manifest: Manifest) -> RunAccount:
-    """Add up what prepare and the ingests of all shards counted.
+def add_up(items: Iterable[Iterable[IngestReport]]) -> tuple[Counter[str], list[str]]:
+    """Add up the reports of all sinks of all items; return the counts, and the locations of dead letters."""
+    total, dead_letters = Counter[str](), list[str]()
+    for reports in items:
+        for number, report in enumerate(reports):
+            for name in (*_READ, *_WRITTEN) if number == 0 else _WRITTEN:
+                total[name] += getattr(report.counts, name)
+            dead_letters += [report.dead_letters] if report.dead_letters else []
+    return total, dead_letters
+
+
+def reconcile(objects: Objects, layout: Layout, manifest: Manifest) -> ShardRunAccount:
+    """Add up the counts of prepare and of the ingests of all shards.
 
     Raises:
-        FatalError: a shard has no account, or a record is in none.
+        FatalError: a shard has no report, or a record is not accounted for.
     """
     reports = [_report(objects, layout, manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
-    counts = [report.counts for report in reports]
-    total = RunCounts(
-        manifest.counts.read,
-        sum(each.indexed for each in counts),
-        sum(each.unchanged for each in counts),
-        sum(each.dead_letters for each in counts) + manifest.counts.dead_letters,
-        len(reports),
-        sum(each.unrouted for each in counts),
-        sum(each.dropped for each in counts),
-        sum(each.superseded for each in counts),
+    prepared, (total, dead_letters) = manifest.counts, add_up([report] for report in reports)
+    verdicts = sum(report.counts.sources[0].read for report in reports) + prepared.dead_letters
+    if verdicts != prepared.read:
+        raise FatalError(f"{manifest.source}: read {prepared.read} records, but {verdicts} are accounted for")
+    total["read"], total["shards"] = prepared.read, len(reports)
+    total["dead_letters"] += prepared.dead_letters
+    return ShardRunAccount(
+        manifest.pipeline,
+        manifest.run_key,
+        counts=ShardRunCounts.of(total),
+        dead_letters=[manifest.dead_letters, *dead_letters] if manifest.dead_letters else dead_letters,
+        source=manifest.source,
     )
-    verdicts = sum(each.sources[0].read for each in counts) + manifest.counts.dead_letters
-    if verdicts != total.read:
-        raise FatalError(f"{manifest.source}: read {total.read} records, but {verdicts} are accounted for")
-    queues = [manifest.dead_letters, *(report.dead_letters for report in reports)]
-    return RunAccount(manifest.pipeline, manifest.run_key, manifest.source, total, [queue for queue in queues if queue])
 
 
 def _report(objects: Objects, layout: Layout, run_key: str, shard: str) -> IngestReport:
