@@ -1,4 +1,4 @@
-"""How an opensearch sink's options become requests: the index and its body, ids, actions and shapes of documents.
+"""Compiles options of an opensearch sink: index and index body, ids, actions and shape of documents.
 
 Source: Data Prepper's IndexConfiguration, IndexManager and EventActionResolver (2.17).
 """
@@ -9,14 +9,14 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.serverless import has_ids, is_serverless
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.documents import OriginOf
 from opensearch_batch.core.ingest.event_items import IndexItemFactory, OfEvent, Shape
-from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, IngestRequest
+from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, Action, IngestRequest
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.objects import Objects, Stored
@@ -31,22 +31,22 @@ def is_dynamic(sink: OpenSearchSink) -> bool:
 
 
 def index_name(sink: OpenSearchSink, text: str, at: datetime) -> str:
-    """Return an index's name at a time."""
+    """Return the name of an index; dates in it are of the given time."""
     name = dated(text, at)
     return normal(name) if sink.normalize_index else name
 
 
 def normal(name: str) -> str:
-    """Return a name as an index may have it: lower case, without forbidden characters."""
+    """Return a valid index name: lower case, without forbidden characters."""
     kept = "".join(each for each in name.lower() if each not in '[]"*\\<>|,/? #')
     return kept.lstrip("-_+")
 
 
 def index_body(sink: OpenSearchSink, objects: Objects) -> dict[str, Any] | None:
-    """Return what an absent index is made with, None where the file says nothing of it.
+    """Return the body of an absent index, None if the file does not configure it.
 
     Raises:
-        ConfigError: the template's file is not there, or is no JSON object.
+        ConfigError: the template file does not exist, or is not a JSON object.
     """
     template = _template(sink, objects)
     if sink.template_type == "index-template":
@@ -75,12 +75,12 @@ def _template(sink: OpenSearchSink, objects: Objects) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"template_file {name} cannot be read: {error}") from error
     if not isinstance(template, dict):
-        raise ConfigError(f"template_file {name}: no JSON object is there; upload the template")
+        raise ConfigError(f"template_file {name}: not found, or not a JSON object; upload the template")
     return template
 
 
 def request_of(sink: OpenSearchSink, at: datetime, objects: Objects) -> IngestRequest:
-    """Return how a sink is written; the index is empty where each event names its own."""
+    """Return the request of a sink; the index is empty if each event names its own."""
     return IngestRequest(
         "" if is_dynamic(sink) else index_name(sink, sink.index, at),
         {},
@@ -98,7 +98,7 @@ def index_sink(sink: OpenSearchSink, at: datetime, objects: Objects, cluster: Cl
 
 
 def names_index(sink: OpenSearchSink) -> bool:
-    """Say whether rows or the time name the index, so that there is no one index whose loss would be seen."""
+    """Say whether events or dates name the index, so that the loss of one index goes unnoticed."""
     return is_dynamic(sink) or "%{" in sink.index
 
 
@@ -138,7 +138,7 @@ def index_items(
 
 
 def _format(text: str | None) -> OfEvent | None:
-    """Return a format that gives nothing for an event that lacks a key: the id is made of its place then."""
+    """Return a format that is empty if a key is missing; the id is then derived from the location of the row."""
     if text is None:
         return None
     compiled = compile_format(text)
@@ -152,10 +152,12 @@ def _format(text: str | None) -> OfEvent | None:
     return format_
 
 
-def _action(sink: OpenSearchSink) -> Any:  # noqa: ANN401 - an action, or what gives one
-    """Return the action: of several the first whose condition holds, else the last."""
+def _action(sink: OpenSearchSink) -> OfEvent | Action:
+    """Return the action, or a function of the event: the first action whose condition holds, else the last."""
     if not sink.actions:
-        return compile_format(sink.action) if "${" in sink.action else sink.action
+        if "${" in sink.action:
+            return compile_format(sink.action)
+        return cast("Action", sink.action)
     actions = [(compile_condition(each.when), compile_format(each.type)) for each in sink.actions]
 
     def action(event: Event) -> str:

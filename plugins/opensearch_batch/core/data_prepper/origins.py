@@ -1,6 +1,6 @@
-"""Which object a row goes back to: ids and joins go by it, for the place of an output names its job, too.
+"""Maps each output object to its input object. Ids and joins use the input, because output paths contain the job.
 
-SageMaker and Bedrock write ``<input's name>.out``, below the job's folder and the folders that the input lies in.
+SageMaker and Bedrock write ``<input name>.out``, below the folder of the job and the folders of the input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class Origins(msgspec.Struct, frozen=True):
-    """By a row's object: the input that a job was asked, and the object whose records rows are joined with."""
+    """By the object of a row: the input of its job, and the object with the records for the join."""
 
     inputs: Mapping[str, str] = NONE
     records: Mapping[str, str] = NONE
@@ -29,15 +29,15 @@ class Origins(msgspec.Struct, frozen=True):
 
 
 def input_of(output: str, inputs: Sequence[str]) -> str | None:
-    """Return the input that an output answers, None where two may be it, or none is.
+    """Return the input of an output, None if there is none or if it is ambiguous.
 
-    It ends with the input's key; of keys that end with one another the longest counts.
+    The output ends with the key of the input; the longest matching key wins.
     """
     if len(inputs) == 1:
         return inputs[0]
-    asked = output.removesuffix(OUT)
-    whole = [uri for uri in inputs if asked.endswith(f"/{split_uri(uri)[1]}")]
+    name = output.removesuffix(OUT)
+    whole = [uri for uri in inputs if name.endswith(f"/{split_uri(uri)[1]}")]
     if whole:
         return max(whole, key=len)
-    named = [uri for uri in inputs if uri.rpartition("/")[2] == asked.rpartition("/")[2]]
+    named = [uri for uri in inputs if uri.rpartition("/")[2] == name.rpartition("/")[2]]
     return named[0] if len(named) == 1 else None

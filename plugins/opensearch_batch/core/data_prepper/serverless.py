@@ -1,7 +1,7 @@
-"""Amazon OpenSearch Serverless: only search collections take an id from outside, and no collection is refreshed.
+"""Amazon OpenSearch Serverless: only search collections accept document ids, and no collection can be refreshed.
 
-So without `document_id` no id is sent, as by the original (DocumentIdResolver, 2.17). What was written is then not
-found again: whatever repeats a bulk request writes its documents once more.
+Without `document_id` no id is sent, as in Data Prepper (DocumentIdResolver, 2.17). Then a repeated bulk request creates
+duplicates.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.ingest.event_items import ACTIONS, NAMELESS
 
-_SEARCH_ONLY = "only search collections take an id; others refuse every document that has one: remove it there"
+_SEARCH_ONLY = "only search collections accept an id, others reject every document with one; remove it for those"
 _NO_ID = (
-    "without document_id no _id is sent, the row's own neither, because collections for vector search and time series "
-    "take none; so a try after an interruption, and rows read again, write what is there once more. Write document_id "
-    "if it is a search collection"
+    "without document_id no _id is sent, not even that of the row, because collections for vector search and time "
+    "series accept none; so a retry after an interruption, and rows that are read again, create duplicates. Write "
+    "document_id if it is a search collection"
 )
 
 
@@ -27,17 +27,17 @@ def is_serverless(sink: OpenSearchSink) -> bool:
 
 
 def has_ids(sink: OpenSearchSink) -> bool:
-    """Say whether a sink's documents are sent with an id."""
+    """Say whether documents are sent with an id."""
     return sink.document_id is not None or not is_serverless(sink)
 
 
 def serverless_remarks(file: DataPrepperFile) -> Iterator[tuple[int, str]]:
-    """Yield what a person should know of collections, by line."""
+    """Yield remarks on collections, by line."""
     for pipeline in file.pipelines:
         for keys, sink in pipeline.sinks:
             if isinstance(sink, OpenSearchSink) and is_serverless(sink):
-                for place, text in _remarks(sink):
-                    yield file.line((*keys, *place)), f"{dotted((*keys, *place))}: {text}"
+                for inner, text in _remarks(sink):
+                    yield file.line((*keys, *inner)), f"{dotted((*keys, *inner))}: {text}"
 
 
 def _remarks(sink: OpenSearchSink) -> Iterator[tuple[Keys, str]]:
@@ -45,8 +45,8 @@ def _remarks(sink: OpenSearchSink) -> Iterator[tuple[Keys, str]]:
         yield ("document_id",), _SEARCH_ONLY
         return
     yield ("aws", "serverless"), _NO_ID
-    places: list[Keys] = [("actions", at, "type") for at in range(len(sink.actions))] or [("action",)]
+    locations: list[Keys] = [("actions", at, "type") for at in range(len(sink.actions))] or [("action",)]
     actions = [each.type for each in sink.actions] or [sink.action]
-    for place, action in zip(places, actions, strict=True):
+    for inner, action in zip(locations, actions, strict=True):
         if action in ACTIONS - NAMELESS:
-            yield place, f"{action} needs an id, so each such row becomes a dead letter; write document_id"
+            yield inner, f"{action} needs an id, so each such row becomes a dead letter; write document_id"
