@@ -74,7 +74,7 @@ def test_what_is_new_makes_units_of_its_own() -> None:
     first = plan(ScanState(), found(item("a"), item("c")))
     second = plan(first.known, found(item("a"), item("b"), item("c")), run="next", done=first.work_items)
     assert keys(second.work_items) == [["b/b"]]
-    assert keys(held.work_item for held in second.known.held) == [["b/a", "b/c"], ["b/b"]]
+    assert keys(claim.work_item for claim in second.known.claims) == [["b/a", "b/c"], ["b/b"]]
 
 
 def test_an_object_that_changed_under_its_key_is_new() -> None:
@@ -102,14 +102,14 @@ def test_the_newest_version_is_known() -> None:
     """Units of earlier ones stay, because their jobs are paid, and are outdated."""
     first = plan(ScanState(), found(item("a"), item("b")))
     second = plan(first.known, found(item("a", "2"), item("b")), run="next", done=first.work_items)
-    assert keys(held.work_item for held in second.known.held) == [["b/a", "b/b"], ["b/a"]]
+    assert keys(claim.work_item for claim in second.known.claims) == [["b/a", "b/b"], ["b/a"]]
     assert second.known.newest == {"s3://b/a": "2", "s3://b/b": "1"}
 
 
 def test_rows_that_are_done_and_gone_are_forgotten() -> None:
     """What is known does not grow with objects that are deleted when they are read."""
     first = plan(ScanState(), found(item("a"), selection="data_only"))
-    assert plan(first.known, [], run="next", done=first.work_items).known.held == ()
+    assert plan(first.known, [], run="next", done=first.work_items).known.claims == ()
 
 
 def test_a_unit_of_a_run_at_work_is_left_to_it() -> None:

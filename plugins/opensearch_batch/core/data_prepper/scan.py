@@ -82,7 +82,7 @@ class ScanState(msgspec.Struct, frozen=True):
     """
 
     scans: int = 0
-    held: tuple[Claim, ...] = ()
+    claims: tuple[Claim, ...] = ()
     newest: dict[str, str] = {}
 
     def outdates(self, item: ObjectInfo) -> bool:
@@ -151,20 +151,20 @@ def plan_scan(
     """
     there = {(each.item.uri, each.item.etag) for each in found}
     kept, resumed, dissolved = list[Claim](), list[WorkItem](), set[str]()
-    for held in known.held:
-        work_item, gone = held.work_item, not any((item.uri, item.etag) in there for item in held.work_item.objects)
-        if held.done_for == done_for or is_done(work_item):
+    for claim in known.claims:
+        work_item, gone = claim.work_item, not any((item.uri, item.etag) in there for item in claim.work_item.objects)
+        if claim.done_for == done_for or is_done(work_item):
             # Rows can be read again at no cost; a job would be paid again if its inputs come back.
             if work_item.kind == "job" or not gone:
                 kept.append(Claim(work_item, done_for=done_for))
-        elif held.run not in ("", run) and not is_over(held.run):
-            kept.append(held)
+        elif claim.run not in ("", run) and not is_over(claim.run):
+            kept.append(claim)
         elif work_item.kind == "job" or all((item.uri, item.etag) in there for item in work_item.objects):
             kept.append(Claim(work_item, run=run))
             resumed.append(work_item)
         else:
             dissolved |= {item.uri for item in work_item.objects}
-    claimed = {(item.uri, item.etag) for held in kept for item in held.work_item.objects}
+    claimed = {(item.uri, item.etag) for claim in kept for item in claim.work_item.objects}
     fresh = [
         each
         for each in found
@@ -175,7 +175,9 @@ def plan_scan(
     new = [*_jobs(fresh, objects_per_job, at), *_data(fresh, at)]
     # An object that returns to an earlier version may produce the same work item again.
     again = {work_item.id for work_item in new}
-    kept = [held for held in kept if held.work_item.id not in again] + [Claim(work_item, run=run) for work_item in new]
+    kept = [claim for claim in kept if claim.work_item.id not in again] + [
+        Claim(work_item, run=run) for work_item in new
+    ]
     work_items = [work_item for work_item in resumed if work_item.id not in again] + new
     return ScanPlan(ScanState(known.scans + 1, tuple(kept), _newest(known, kept, found)), tuple(work_items))
 
@@ -185,7 +187,7 @@ def _newest(known: ScanState, kept: Sequence[Claim], found: Sequence[Found]) -> 
 
     Inputs of jobs are kept, because they would be paid again.
     """
-    inputs = {item.uri for held in kept if held.work_item.kind == "job" for item in held.work_item.objects}
+    inputs = {item.uri for claim in kept if claim.work_item.kind == "job" for item in claim.work_item.objects}
     kept_inputs = {uri: etag for uri, etag in known.newest.items() if uri in inputs}
     return kept_inputs | {each.item.uri: each.item.etag for each in found}
 
