@@ -1,4 +1,4 @@
-"""Options are read by type: durations in the forms of the original, nothing unknown, nothing ignored."""
+"""Options are read by type: durations in the forms of Data Prepper, nothing unknown, nothing ignored."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_durations(text: str, seconds: float) -> None:
     "given", ["60", 60, "", "P", "PT", "P1DT", "PT1.5M", "60S", "060s", "1.5s", "6m", "-60s", "PT-6M", "P1M", "P1W"]
 )
 def test_what_is_no_duration_says_how_to_write_one(given: object) -> None:
-    """The original knows no other forms either; a sign would mean nothing."""
+    """Data Prepper knows no other forms either; a sign would mean nothing."""
     with pytest.raises(msgspec.ValidationError, match=r"is not a duration; write seconds as 60s.* - at `\$.after`"):
         msgspec.convert({"after": given}, Timed, strict=False, dec_hook=dec_hook)
 
@@ -54,7 +54,7 @@ def test_other_types_are_none_of_ours() -> None:
 
 
 def test_an_unknown_option_is_refused() -> None:
-    """As by the original."""
+    """As by Data Prepper."""
     with pytest.raises(msgspec.ValidationError, match="unknown field `before`"):
         msgspec.convert({"before": "1s"}, Timed)
 

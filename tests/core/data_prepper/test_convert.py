@@ -149,7 +149,7 @@ def test_the_documents_are_equal_and_so_are_the_rows_that_are_none(tmp_path: Pat
     @given(ROWS)
     def same(rows: list[Any]) -> None:
         original, ours = both.of(rows)
-        # An id or routing that is an array or object is a text to the original.
+        # Data Prepper uses the text of an array or object as id or routing.
         assert [
             (one, other) for one, other in zip(original, ours, strict=True) if one != other and not _odd(other)
         ] == []

@@ -1,4 +1,4 @@
-"""The original's dead letters: their body, their key, and nothing in them that is made up."""
+"""Data Prepper's dead letters: their body, their key, and nothing in them that is made up."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_what_is_no_json_is_kept_as_a_text() -> None:
     ],
 )
 def test_the_key(prefix: str | None, start: str) -> None:
-    """Its parts are the original's."""
+    """Its parts are those of Data Prepper."""
     key = dlq_key([document()], key_path_prefix=prefix, at=AT)
     identifier = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
     name = rf"dlq-v2-pipe-opensearch-2026-08-21T02:11:36\.459382Z-{identifier}\.json"

@@ -172,13 +172,13 @@ def test_processors_keep_their_order_and_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["---\n", "---", "---\n---\n# nothing\n", "...\n", "---\nnull\n"])
 def test_a_document_that_ends_in_a_separator_is_one(tmp_path: Path, end: str) -> None:
-    """The original reads the first, and nothing follows."""
+    """Data Prepper reads the first, and nothing follows."""
     assert read(tmp_path, f"---\n{SHORT}{end}").pipelines == read(tmp_path, SHORT).pipelines
 
 
 @pytest.mark.parametrize("version", ["1", "1.99", "2", "2.0", "2.17"])
 def test_versions_up_to_the_present_one_are_taken(tmp_path: Path, version: str) -> None:
-    """As the original does."""
+    """As Data Prepper does."""
     assert read(tmp_path, SHORT.replace("version: '2'", f"version: {version}")).version == version
 
 
@@ -275,7 +275,7 @@ _NO_NUMBERS = ["08", "012345678901", "0_", "0o17", "0X1F", "0x", "0x_", "0b12", 
 
 
 @pytest.mark.parametrize("text", _NUMBERS)
-def test_a_number_is_one_where_the_original_reads_one(tmp_path: Path, text: str) -> None:
+def test_a_number_is_one_where_data_prepper_reads_one(tmp_path: Path, text: str) -> None:
     """A tag is obeyed, and what stands in quotes is a text."""
     found, quoted, tagged = _values(tmp_path, text, f"'{text}'", f"!!str '{text}'")
     assert (found, type(found)) == (_NUMBERS[text], type(_NUMBERS[text]))
@@ -284,7 +284,7 @@ def test_a_number_is_one_where_the_original_reads_one(tmp_path: Path, text: str)
 
 @pytest.mark.parametrize("text", [*_NO_NUMBERS, "!!str 1e3", "1:30.5", "1e400", ".inf", ".nan"])
 def test_a_text_stays_one_that_looks_like_a_number(tmp_path: Path, text: str) -> None:
-    """Also one that no JSON holds, for which the original does not start."""
+    """Also one that no JSON holds, for which Data Prepper does not start."""
     assert _values(tmp_path, text) == [text.removeprefix("!!str ")]
 
 

@@ -1,4 +1,4 @@
-"""A scan takes for jobs what ml_when takes, leaves alone what is not complete, names inputs as the original does."""
+"""A scan takes for jobs what ml_when takes, leaves alone what is not complete, names inputs as Data Prepper does."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_what_ml_when_does_not_take_is_counted(scans: Scans) -> None:
     assert counts == ScanCounts(found=3, new=2, not_for_jobs=1)
 
 
-def test_a_job_has_the_manifest_and_the_parameters_of_the_original(scans: Scans) -> None:
+def test_a_job_has_the_manifest_and_the_parameters_of_data_prepper(scans: Scans) -> None:
     """One prefix for the bucket, then the keys; four spaces; the output below the job's own name."""
     scans.put("in/a.json", "in/b.json", "in/c.json")
     scan = scans.scan(batch=2)
@@ -121,7 +121,7 @@ def test_a_job_has_the_manifest_and_the_parameters_of_the_original(scans: Scans)
 
 
 def test_bedrock_has_a_job_for_each_object(scans: Scans) -> None:
-    """Its parameters are the original's: the object, the output path as it is, a name."""
+    """Its parameters are those of Data Prepper: the object, the output path as it is, a name."""
     scans.put("in/a.jsonl", "in/b.jsonl")
     scan = scans.scan(service="bedrock")
     shards, _ = scan.shards(scan.plan()[0], lambda work_item: work_item, force=False)
@@ -166,7 +166,7 @@ def test_outputs_are_left_alone_until_their_job_has_ended_well(scans: Scans) -> 
 
 
 def test_objects_wait_for_the_one_that_says_that_all_are_complete(scans: Scans) -> None:
-    """Which is no data itself; after the last look they are taken as they are, as in the original."""
+    """Which is no data itself; after the last look they are taken as they are, as in Data Prepper."""
     more = (
         "processing_conditions: [{object_name: manifest.json.out, retry_delay: PT5M, max_retry: 2,"
         ' when: "/processed == /total", applicable_prefix: [out/waits]}]'

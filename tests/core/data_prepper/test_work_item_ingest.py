@@ -102,7 +102,7 @@ def test_an_index_made_anew_while_another_sink_is_written_gets_its_rows_by_the_n
 
 
 def test_a_bad_row_is_a_dead_letter_and_the_object_goes_on(work_items: Units, index: str) -> None:
-    """The document's own broken rows: each is kept with its line, also as the original writes its dead letters."""
+    """The document's own broken rows: each is kept with its line, also as Data Prepper writes its dead letters."""
     work_items.write(
         work_items.opensearch(f"index: {index}\ndlq: {{s3: {{bucket: {work_items.bucket}, key_path_prefix: dlq}}}}")
     )

@@ -487,7 +487,7 @@ def test_the_type_of_an_event_is_what_its_source_noted() -> None:
     ],
 )
 def test_where_there_is_no_value_a_condition_is_false(text: str) -> None:
-    """The original throws while it evaluates these."""
+    """Data Prepper throws while it evaluates these."""
     with pytest.raises(EvaluationError):
         value_of(text)
     assert compile_condition(text)(event_of()) is False
