@@ -141,7 +141,7 @@ def test_a_row_without_room_for_the_name_of_its_object_is_a_dead_letter(work_ite
     (report,) = work_items.run()
     (letter,) = work_items.letters(report)
     assert letter.line == 1
-    assert "no room for what it has to know of its object: s3 is no object" in letter.reason
+    assert "no room for the name of its object: s3 is no object" in letter.reason
     assert work_items.documents(index) == {"2": {"s3": {"bucket": work_items.bucket, "key": "in/a.json"}}}
 
 
@@ -267,7 +267,7 @@ def test_an_absent_index_is_made_with_the_vectors_of_the_first_document(work_ite
     assert (report.counts.indexed, report.counts.dead_letters) == (2, 3)
     assert {letter.id: letter.status for letter in work_items.letters(report)} == {"2": 400, "4": 400, "5": 400}
     assert work_items.lab.node("GET", f"{index}/_settings")[index]["settings"]["index"]["number_of_shards"] == "2"
-    assert report.remarks == [f"index {index} was not there and is made with knn_vector fields: v (16 values)"]
+    assert report.remarks == [f"index {index} was absent and was created with knn_vector fields: v (16 values)"]
     found = work_items.lab.node("POST", f"{index}/_search", {"query": {"knn": {"v": {"vector": VECTOR, "k": 1}}}})
     assert [hit["_id"] for hit in found["hits"]["hits"]] == ["1"]
 

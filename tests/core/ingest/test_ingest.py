@@ -61,7 +61,7 @@ def test_an_index_is_made_from_the_body(lake: Lake) -> None:
         lake.run(index_body=other)
     lake.lab.node("DELETE", lake.index)
     (remark,) = lake.run().remarks
-    assert remark.startswith(f"index {lake.index} was not there and is made with dynamic mappings")
+    assert remark.startswith(f"index {lake.index} was absent and was created with dynamic mappings")
 
 
 def test_a_source_that_is_missing_or_named_twice(lake: Lake) -> None:

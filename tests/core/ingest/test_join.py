@@ -372,7 +372,7 @@ def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_named() -> None:
     """Nobody can spill there; the error says what to give."""
-    with pytest.raises(ConfigError, match=r"there/is/no/such/folder: no file can be made there .*give a folder"):
+    with pytest.raises(ConfigError, match=r"there/is/no/such/folder: cannot create a file .*give a folder"):
         joined([["a"], ["b"]], memory_bytes=0)
 
 

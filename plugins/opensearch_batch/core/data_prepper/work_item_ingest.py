@@ -34,10 +34,10 @@ from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Source
 
-UNREAD = "no bucket of the scan looks at what the job wrote; another pipeline reads it"
-GONE = "the job's outputs are gone, though an earlier run read them: nothing is written anew, only force pays again"
-OUTDATED = "{left_out} of {all} inputs have changed since; newer jobs answer them, so what this one says is left out"
-LACKING = "{missing} of {all} objects with records are not there as they were: rows are tagged, not joined"
+UNREAD = "the scan covers no bucket that the job wrote to; another pipeline reads its outputs"
+GONE = "the job's outputs are gone and an earlier run has read them; nothing is written again, unless force pays again"
+OUTDATED = "{left_out} of {all} inputs have changed since; their outputs are skipped, as newer jobs write others"
+UNJOINED = "{missing} of {all} objects with records are missing or have changed: their rows are tagged, not joined"
 
 
 class WorkItemResult(msgspec.Struct, frozen=True):
@@ -126,7 +126,7 @@ class WorkItemIngest:
     def done_for(self, indexes: Sequence[Index | None]) -> str:
         """Return a digest of what is done to work items, given the index of each sink.
 
-        Indexes that rows or the time name come and go, so they say nothing about what was done.
+        An index that is named by rows or by the time comes and goes, so its identity is left out.
         """
         return self._compiled.done_for(
             [
@@ -170,43 +170,43 @@ class WorkItemIngest:
         return object_sink(options, self._store(number, "aws")), object_items(options, work_item.at)
 
     def _rows(self, work_item: WorkItem) -> _Selection:
-        """Return what is read of objects that were there, behind the records they are joined with.
+        """Return the sources of a work item without a job: its objects, and the records that they are joined with.
 
         Raises:
-            ConfigError: no record's object is where their names say.
+            ConfigError: no object with records exists under the names made of the objects' names.
         """
         rows = Source("objects", work_item.objects)
         records = {item.uri: uri for item in work_item.objects if (uri := self._compiled.records_of(item))}
         names = list(dict.fromkeys(records.values()))
         if not names:
             return _Selection([rows])
-        there = [item for uri in names if (item := self._objects.head(uri)) is not None]
-        if not there:
+        inputs = [item for uri in names if (item := self._objects.head(uri)) is not None]
+        if not inputs:
             raise ConfigError(
-                f"{names[0]}: no records there, nor elsewhere for {len(work_item.objects)} objects like "
-                f"{work_item.objects[0].uri}; mend s3_object_name_pattern or include_prefix of s3_enrich"
+                f"{names[0]}: no such object with records, nor any other for {len(work_item.objects)} objects like "
+                f"{work_item.objects[0].uri}; correct s3_object_name_pattern or include_prefix of s3_enrich"
             )
         return _Selection(
-            [Source("inputs", tuple(there)), rows], Origins(records=records), _lacking(len(there), len(names))
+            [Source("inputs", tuple(inputs)), rows], Origins(records=records), _unjoined(len(inputs), len(names))
         )
 
     def _outputs_of(self, work_item: WorkItem, answered: Answered) -> _Selection:
-        """Return what is read of a job's outputs: those that this pipeline looks at, of inputs that have not changed.
+        """Return the sources of a job: its outputs that this pipeline reads, without those of inputs that changed.
 
         Raises:
-            OutputUnusable: there are fewer outputs than inputs; the job's record says so from then on.
+            OutputUnusable: there are fewer outputs than inputs; this is recorded with the job.
         """
         outputs = self._outputs(work_item, answered)
         gone = max(len(work_item.inputs) - len(outputs), 0)
         if not outputs:
             return _Selection(remarks=[GONE], gone=gone)
-        taken = [item for item in outputs if self._looks_at(item)]
-        if not taken:
+        read = [item for item in outputs if self._reads(item)]
+        if not read:
             return _Selection(remarks=[UNREAD])
-        asked = {item.uri: uri for item in taken if (uri := input_of(item.uri, work_item.inputs))}
-        known = self._scanned.known()
-        outdated = {uri for item, uri in zip(work_item.objects, work_item.inputs, strict=True) if known.outdates(item)}
-        current = tuple(item for item in taken if asked.get(item.uri) not in outdated)
+        inputs = {item.uri: uri for item in read if (uri := input_of(item.uri, work_item.inputs))}
+        state = self._scanned.known()
+        outdated = {uri for item, uri in zip(work_item.objects, work_item.inputs, strict=True) if state.outdates(item)}
+        current = tuple(item for item in read if inputs.get(item.uri) not in outdated)
         remarks = [OUTDATED.format(left_out=len(outdated), all=len(work_item.inputs))] if outdated else []
         if gone:
             remarks.append(GONE)
@@ -214,47 +214,47 @@ class WorkItemIngest:
             return _Selection(remarks=remarks, gone=gone)
         output = Source("output", current)
         if not self._compiled.joins:
-            return _Selection([output], Origins(asked), remarks, gone)
+            return _Selection([output], Origins(inputs), remarks, gone)
         wanted = [uri for uri in work_item.inputs if uri not in outdated]
-        there = self._records(work_item, wanted)
-        remarks += _lacking(len(there), len(wanted))
-        return _Selection([Source("inputs", tuple(there)), output], Origins(asked, asked), remarks, gone)
+        unchanged = self._unchanged_inputs(work_item, wanted)
+        remarks += _unjoined(len(unchanged), len(wanted))
+        return _Selection([Source("inputs", tuple(unchanged)), output], Origins(inputs, inputs), remarks, gone)
 
-    def _records(self, work_item: WorkItem, wanted: Sequence[str]) -> list[ObjectInfo]:
-        """Return the inputs that are there as their job read them."""
+    def _unchanged_inputs(self, work_item: WorkItem, wanted: Sequence[str]) -> list[ObjectInfo]:
+        """Return the inputs that still exist as their job read them."""
         etags = {item.uri: item.etag for item in work_item.objects}
-        found = (self._objects.head(uri) for uri in dict.fromkeys(wanted))
-        return [item for item in found if item is not None and etags.get(item.uri, item.etag) == item.etag]
+        inputs = (self._objects.head(uri) for uri in dict.fromkeys(wanted))
+        return [item for item in inputs if item is not None and etags.get(item.uri, item.etag) == item.etag]
 
-    def _looks_at(self, output: ObjectInfo) -> bool:
-        """Say whether the pipeline reads an output: where it lies, or would, as pipelines may share a job."""
+    def _reads(self, output: ObjectInfo) -> bool:
+        """Say whether the pipeline reads an output: at its location, or at its own, as pipelines may share a job."""
         ml, areas = self._compiled.ml, self._compiled.areas(self.at)
         name = output.uri.rpartition("/")[2]
-        places = [output.uri, *([f"{ml.output_path.rstrip('/')}/{name}"] if ml else [])]
-        found = (area_of(areas, msgspec.structs.replace(output, uri=uri)) for uri in places)
-        return any(area is not None and area.selection != "metadata_only" for area in found)
+        locations = [output.uri, *([f"{ml.output_path.rstrip('/')}/{name}"] if ml else [])]
+        covering = (area_of(areas, msgspec.structs.replace(output, uri=uri)) for uri in locations)
+        return any(area is not None and area.selection != "metadata_only" for area in covering)
 
     def _outputs(self, work_item: WorkItem, answered: Answered) -> list[ObjectInfo]:
         """Return the outputs of a job.
 
         Raises:
-            OutputUnusable: there are fewer than inputs; the job's record says so from then on.
+            OutputUnusable: there are fewer than inputs; this is recorded with the job.
         """
-        found = [item for uri in answered.outputs for item in self._listed(uri) if item.uri.endswith(OUT)]
-        # What was read once may have been removed since: the job is not to blame.
-        if len(found) >= len(work_item.inputs) or self._scanned.done(work_item):
-            return found
+        outputs = [item for uri in answered.outputs for item in self._listed(uri) if item.uri.endswith(OUT)]
+        # Outputs that an earlier run read may have been removed since.
+        if len(outputs) >= len(work_item.inputs) or self._scanned.done(work_item):
+            return outputs
         where = ", ".join(answered.outputs)
-        error = answered.unusable(f"{where}: {len(found)} outputs of {len(work_item.inputs)} inputs; {CLEAR_TO_PAY}")
+        error = answered.unusable(f"{where}: {len(outputs)} outputs of {len(work_item.inputs)} inputs; {CLEAR_TO_PAY}")
         invalidate_output(self._objects, error, now=time.time())
         raise OutputUnusable(str(error)) from error
 
     def _listed(self, uri: str) -> list[ObjectInfo]:
         if uri.endswith("/"):
             return list(self._objects.list(uri))
-        found = self._objects.head(uri)
-        return [] if found is None else [found]
+        item = self._objects.head(uri)
+        return [] if item is None else [item]
 
 
-def _lacking(there: int, names: int) -> list[str]:
-    return [LACKING.format(missing=names - there, all=names)] if there < names else []
+def _unjoined(existing: int, names: int) -> list[str]:
+    return [UNJOINED.format(missing=names - existing, all=names)] if existing < names else []

@@ -76,10 +76,10 @@ class RowAccount:
         """Record the start, so that no older progress is taken for this attempt's, and remove uncounted dead letters.
 
         Raises:
-            RetriableError: another run of the same request is under way.
+            RetriableError: another run of the same request is in progress.
         """
         if not self._file.begin(self._progress(done=False)):
-            raise under_way(self._file.uri)
+            raise in_progress(self._file.uri)
         self.dead.clear()
 
     def settle(self, written: WrittenBody) -> None:
@@ -137,7 +137,8 @@ class RowAccount:
         if parts:
             self.dead.withdraw()
         raise RetriableError(
-            f"{self._file.uri}: another run of this request took over and goes on from here; run again when it ended"
+            f"{self._file.uri}: another run of this request took over and continues from here; "
+            "run again when it has ended"
         )
 
     def refuse_if_no_vector_fits(self, index: str) -> None:
@@ -146,7 +147,7 @@ class RowAccount:
         if read and self._vectors_rejected == read:
             raise ConfigError(
                 f"index {index}: none of {read} rows fits its mapping ({self._vector_reason}); nothing was written. "
-                "Create the index again with the model's dimension, or mend field_map, and run ingest again"
+                "Create the index again with the model's dimension, or correct field_map, and run ingest again"
             )
 
     def _progress(self, *, done: bool) -> Progress:
@@ -210,16 +211,16 @@ class RowAccount:
                 reason,
                 source,
                 line,
-                text,
-                coded,
-                id,
-                None if source == first.uri else first.uri,
-                None if source == first.uri else first.line,
-                first.offset,
-                first.source,
-                status,
-                late,
-                [_origin(row) for row in rows[1:]],
+                record=text,
+                record_base64=coded,
+                id=id,
+                output=None if source == first.uri else first.uri,
+                output_line=None if source == first.uri else first.line,
+                offset=first.offset,
+                number=first.source,
+                status=status,
+                late=late,
+                joined=[_origin(row) for row in rows[1:]],
             )
         )
 
@@ -230,9 +231,9 @@ class RowAccount:
         self.dead.close()
 
 
-def under_way(uri: str) -> RetriableError:
+def in_progress(uri: str) -> RetriableError:
     """Return the error for an attempt that another one overtook before its start."""
-    return RetriableError(f"{uri}: another run of this request is under way; run again when it ended")
+    return RetriableError(f"{uri}: another run of this request is in progress; run again when it has ended")
 
 
 def _origin(row: Row) -> Origin:

@@ -91,6 +91,19 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compress: bool = False
 
 
+# Members of a request that are those of an `IngestRequest`.
+_SAME_MEMBERS = (
+    "ingest_fields",
+    "op_type",
+    "on_unmatched",
+    "ingest_pipeline",
+    "routing",
+    "index_body",
+    "load",
+    "max_body_bytes",
+    "max_in_flight",
+    "compress",
+)
 # An example of each member, for messages.
 _EXAMPLES: Mapping[str, str] = MappingProxyType(
     {
@@ -152,17 +165,8 @@ def parse_request(content: bytes | Mapping[str, Any], location: str = "request")
     ingest = IngestRequest(
         body.index_name,
         dict(body.field_map),
-        body.ingest_fields,
-        body.op_type,
-        missing,
-        body.on_unmatched,
-        body.ingest_pipeline,
-        body.routing,
-        body.index_body,
-        body.load,
-        body.max_body_bytes,
-        body.max_in_flight,
-        body.compress,
+        on_missing=missing,
+        **{name: getattr(body, name) for name in _SAME_MEMBERS},
     )
     try:
         fields = compile_map(ingest, sources=len(body.data_source.source)).fields

@@ -15,7 +15,7 @@ from itertools import islice
 import msgspec
 
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.ingest.account import ReplayRequest, RowAccount, under_way
+from opensearch_batch.core.ingest.account import ReplayRequest, RowAccount, in_progress
 from opensearch_batch.core.ingest.documents import DocumentFactory, DocumentStream
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.report import DONE, DONE_WITH_DEAD_LETTERS, IngestReport
@@ -74,7 +74,7 @@ class Ingest:
         identity: Sequence[str] = (),
         run_version: RunVersion | None = None,
         records: int = 0,
-        on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - nobody watches
+        on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - no progress is shown
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._objects = objects
@@ -108,7 +108,7 @@ class Ingest:
             before = None
         if before is not None and before.done:
             if not self._file.confirm(before):
-                raise under_way(self._file.uri)
+                raise in_progress(self._file.uri)
             return self._unchanged(before)
         if not self._sink.can_resume:
             before = None
@@ -131,8 +131,14 @@ class Ingest:
             replay=ReplayRequest([source.name for source in sources], self._sink.request),
         ) as account:
             account.begin()
-            work_prefix, prefix = self._locations.work_prefix, self._locations.prefix
-            attempt = Attempt(account.attempt, work_prefix, prefix, content, sources, resumes)
+            attempt = Attempt(
+                account.attempt,
+                work_prefix=self._locations.work_prefix,
+                prefix=self._locations.prefix,
+                content=content,
+                sources=sources,
+                resumes=resumes,
+            )
             with self._sink.during(attempt):
                 with fewer_collections():
                     self._write(attempt, documents, account)
@@ -198,8 +204,8 @@ class Ingest:
         first = msgspec.structs.replace(first, read=records)
         counts = IngestCounts(read=records, superseded=records, sources=[first, *others])
         remark = (
-            f"{records} records superseded: a run that listed the source later brings in what became of them; nothing "
-            f"was written ({self._file.uri})"
+            f"{records} records superseded: a run that listed the source later writes their newer versions; "
+            f"nothing was written ({self._file.uri})"
         )
         return self._report(counts, None, [remark])
 

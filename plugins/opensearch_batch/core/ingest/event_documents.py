@@ -104,7 +104,7 @@ class EventDocuments(SourceRows):
             try:
                 self._prepare(event, row)
             except EventError as error:
-                raise RecordRejected(f"no room for what it has to know of its object: {error}") from None
+                raise RecordRejected(f"no room for the name of its object: {error}") from None
         return event
 
     def _routed(self, event: Event, rows: tuple[Row, ...]) -> Entry:
@@ -182,7 +182,7 @@ class EventDocumentFactory:
         *,
         identity: list[Any],
         reading: Reading,
-        remedy: str = "no sink takes them; mend the routes, or give a sink the route _default",
+        remedy: str = "no sink takes them; correct the routes, or give a sink the route _default",
     ) -> None:
         self.identity = [*identity, reading.memory_bytes]
         self.reading = reading

@@ -1,9 +1,9 @@
-"""A pipeline's field map speaks of records and predictions; here it becomes one over what an ingest reads.
+"""Compiles a pipeline's field map, which refers to records and predictions, to one over the sources of an ingest.
 
-``$.title`` reads the record, ``prediction[0]`` the prediction for its first input, whatever the service; a path that
-starts with a member of the service's own rows (``$.SageMakerOutput[0]``, ``$.modelOutput.embedding``) reads those.
+``$.title`` reads the record, and ``prediction[0]`` the prediction for its first input, whatever the service. A path
+that starts with a member of the service's rows (``$.SageMakerOutput[0]``, ``$.modelOutput.embedding``) reads those.
 
-Where an output row holds its whole record, there is one source, the output. Else there are two, joined by the record's
+If an output row holds its whole record, the output is the only source. Otherwise there are two, joined by the record's
 id in the shard: ``{"record_id": …, "record": …}`` and ``{"record_id": …, "output": …}``.
 """
 
@@ -31,8 +31,8 @@ def holds_record(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> bool
     return adapter.answers(parameters) == "beside_record"
 
 
-def check_ready_made(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless inputs may go as they are: else nobody would join records and predictions."""
+def check_passthrough(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless inputs can be passed through: records and predictions could not be joined."""
     if not holds_record(adapter, parameters):
         raise ConfigError(
             f"prepare: false: rows of {adapter.name} do not hold their records here, so only prepare can join them; "
@@ -41,7 +41,7 @@ def check_ready_made(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> 
 
 
 def check_processors(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless processors find the record in the output row."""
+    """Raise ConfigError unless output rows hold their records, which processors read."""
     if not holds_record(adapter, parameters):
         raise ConfigError(
             f"ingest.processors: rows of {adapter.name} do not hold their records here, so processors would not find "
@@ -52,26 +52,26 @@ def check_processors(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> 
 def over_sources(
     request: IngestRequest, adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> IngestRequest:
-    """Return a pipeline's request with the paths of what an ingest reads.
+    """Return a pipeline's request with paths over the sources of an ingest.
 
     Args:
-        request: field map, ``ingest_fields`` and routing speak of records and predictions.
+        request: its field map, ``ingest_fields`` and routing refer to records and predictions.
         adapter: that of the service whose output is read.
         parameters: of connector and pipeline together.
-        inputs: the paths the model reads.
+        inputs: the paths that the model reads.
 
     Raises:
-        ConfigError: a path cannot be read, or names a prediction that the service does not give; there are processors,
-            and rows do not hold their records.
+        ConfigError: a path is invalid, or names a prediction that the service does not return; or there are
+            processors, and rows do not hold their records.
     """
     if request.processors is not None:
         check_processors(adapter, parameters)
         return request
     joins = not holds_record(adapter, parameters)
 
-    def path(place: str, written: Any) -> str:  # noqa: ANN401 - what a user wrote
+    def path(location: str, written: Any) -> str:  # noqa: ANN401 - what a user wrote
         if not isinstance(written, str) or not written.strip():
-            raise ConfigError(f"{place}: expected a path like $.text or prediction[0], got {written!r}")
+            raise ConfigError(f"{location}: expected a path like $.text or prediction[0], got {written!r}")
         if predicted := _PREDICTION.fullmatch(written):
             number = None if predicted["number"] is None else int(predicted["number"])
             own = adapter.prediction_path(parameters, inputs, number)
@@ -92,13 +92,13 @@ def over_sources(
 def written_fields(
     mapped: IngestRequest, adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> list[str]:
-    """Return the fields that a request over sources writes: of processors, those they copy predictions to.
+    """Return the fields that a request over sources writes; with processors, those they copy predictions to.
 
     Args:
         mapped: the result of `over_sources`.
         adapter: that of the service.
         parameters: of connector and pipeline together.
-        inputs: the paths the model reads.
+        inputs: the paths that the model reads.
     """
     if mapped.processors is not None:
         from opensearch_batch.core.ingest.row_documents import vector_fields_of
@@ -112,7 +112,7 @@ def _fields(request: IngestRequest, path: Callable[[str, Any], str]) -> dict[str
     fields: dict[str, Any] = {name: path(f"field_map.{name}", written) for name, written in request.field_map.items()}
     for at, kept in enumerate(request.ingest_fields):
         if kept is not None:
-            # They win over field_map, as in a request for `_batch_ingestion`.
+            # They override field_map, as in a `_batch_ingestion` request.
             fields[last_name(kept)] = path(f"ingest_fields[{at}]", kept)
     return fields
 

@@ -63,7 +63,7 @@ def replay(
     *,
     request: IngestRequest | None = None,
     row_errors: RowErrors = NO_ERRORS,
-    on_progress: Callable[[ReplayReport], None] = lambda report: None,  # noqa: ARG005 - nobody watches
+    on_progress: Callable[[ReplayReport], None] = lambda report: None,  # noqa: ARG005 - no progress is shown
 ) -> ReplayReport:
     """Send the dead letters of a queue again.
 
@@ -86,13 +86,13 @@ def replay(
     stored = _stored_request(objects, prefix, parts[0])
     if request is not None and stored.request.processors is not None:
         raise ConfigError(
-            f"{prefix}: these rows went through processors, which no field map replaces; replay them without one, or "
-            "mend processors in the pipeline's file and run it again: its jobs are not paid again"
+            f"{prefix}: these rows went through processors, which a field map cannot replace; replay them without "
+            "one, or correct processors in the pipeline's file and run it again: its jobs are not paid again"
         )
     request = request or stored.request
     if not request.field_map and request.processors is None:
         raise ConfigError(
-            f"{prefix}: these rows go through the processors of a pipeline, which a replay has not; mend the objects "
+            f"{prefix}: a replay cannot apply the processors of the pipeline of these rows; correct the objects "
             "or the pipeline, and its next run reads them again"
         )
     index = cluster.index(request.index)
@@ -119,7 +119,7 @@ def _stored_request(objects: Objects, prefix: str, part: str) -> ReplayRequest:
     letter = next(read_letters(objects, part), None)
     if letter is not None and letter.stage != STAGE:
         raise ConfigError(
-            f"{prefix}: these are dead letters of {letter.stage}: mend {letter.source} and run the pipeline again"
+            f"{prefix}: these are dead letters of {letter.stage}: correct {letter.source} and run the pipeline again"
         )
     raise ConfigError(f"{prefix}{REPLAY_FILE} is gone: run the request again with force in place of a replay")
 
@@ -206,13 +206,12 @@ class _Part:
                 self._objects.upload(uri, left)
             else:
                 self._objects.delete(uri)
-        return ReplayReport(
-            report.queue,
-            report.index,
-            report.read + read,
-            report.indexed + indexed,
-            report.unchanged + unchanged,
-            report.dead_letters + kept,
+        return msgspec.structs.replace(
+            report,
+            read=report.read + read,
+            indexed=report.indexed + indexed,
+            unchanged=report.unchanged + unchanged,
+            dead_letters=report.dead_letters + kept,
         )
 
     def _entries(self, uri: str) -> Iterator[Item | Kept]:

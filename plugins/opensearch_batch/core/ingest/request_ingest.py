@@ -30,7 +30,7 @@ def ingest_request(
     force: bool = False,
     memory_bytes: int = MEMORY_BYTES,
     folder: Path | None = None,
-    on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - nobody watches
+    on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - no progress is shown
 ) -> IngestReport:
     """Run a `_batch_ingestion` request.
 

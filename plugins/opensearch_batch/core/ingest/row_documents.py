@@ -145,5 +145,5 @@ def row_document_factory(request: IngestRequest, reading: Reading) -> EventDocum
             request.routing,
         ],
         reading=reading,
-        remedy="when does not hold for them; mend it where they should be written",
+        remedy="when does not hold for them; correct it if they should be written",
     )

@@ -125,7 +125,7 @@ class Spill:
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed in __exit__
         except OSError as error:
             raise ConfigError(
-                f"{folder}: no file can be made there ({error.strerror}); give a folder that is there and writable"
+                f"{folder}: cannot create a file ({error.strerror}); give a folder that exists and is writable"
             ) from error
         self._pieces: list[bytes] = []
         self._waiting_bytes = self._written_bytes = self._rows = 0

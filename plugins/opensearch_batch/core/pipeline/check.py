@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError
-from opensearch_batch.core.ingest.prediction_map import check_ready_made
+from opensearch_batch.core.ingest.prediction_map import check_passthrough
 from opensearch_batch.core.jobs.contract import AdapterOf, Limits, ServiceAdapter
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.opensearch.ml_commons import fill
@@ -88,7 +88,7 @@ def _mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf) -> It
         parameters = _parameters(file, adapter, model, keys)
         adapter.check(parameters, spec.batch_predict.inputs)
         if not spec.source.prepare:
-            check_ready_made(adapter, parameters)
+            check_passthrough(adapter, parameters)
         run = SpecRun(spec, adapter, parameters, index_body)
     except ConfigError as error:
         yield _placed(file, error, keys)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.prediction_map import check_ready_made, holds_record
+from opensearch_batch.core.ingest.prediction_map import check_passthrough, holds_record
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.opensearch.cluster import Cluster, check_dimension, vector_fields
@@ -99,7 +99,7 @@ def cut_source(
         if options.passthrough:
             if options.limit:
                 raise ConfigError("source.prepare is false: objects go as they are, so max_records cannot cut them")
-            check_ready_made(adapter, parameters)
+            check_passthrough(adapter, parameters)
             shards, counts = take_ready_made(objects, listing, limits=limits, job_key=job_key)
         else:
             shards, counts = Prepare(

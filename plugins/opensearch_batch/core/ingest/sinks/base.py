@@ -44,7 +44,7 @@ Entry = Item | Rejected | Blank | Filtered
 
 
 class Refused(NamedTuple):
-    """An item that the sink cannot write, and why; `status` is the index's, 0 where no server answered."""
+    """An item that the sink cannot write, and why; `status` is the index's HTTP status, 0 if no server refused it."""
 
     item: Item
     status: int
@@ -52,7 +52,7 @@ class Refused(NamedTuple):
 
     @property
     def cause(self) -> str:
-        """The reason, with who refused the item."""
+        """The reason, and the index's status if it refused the item."""
         return f"refused by the index ({self.status}): {self.reason}" if self.status else self.reason
 
 
@@ -87,8 +87,8 @@ class Attempt(msgspec.Struct, frozen=True):
 
     Args:
         id: names the attempt; later ones sort later.
-        work_prefix: where files lie that ingests share.
-        prefix: where the files of this ingest alone lie.
+        work_prefix: the prefix of files that ingests share.
+        prefix: the prefix of this ingest's own files.
         content: digest of what is written; the same for the same sources and options.
         sources: what is read.
         resumes: whether an earlier attempt wrote a part, after which this one continues.
@@ -105,8 +105,9 @@ class Attempt(msgspec.Struct, frozen=True):
 class Sink(Protocol):
     """Where an ingest writes.
 
-    `name` stands in reports. `request` is what a replay of dead letters needs to know. `can_resume` says whether items
-    with a verdict are durable, so that progress may be recorded before the end and an interrupted attempt continued.
+    `name` is the target's name in reports. `request` is what a replay of dead letters needs to know. `can_resume` says
+    whether items with a verdict are durable, so that progress can be recorded before the end, and an interrupted
+    attempt be continued.
     """
 
     name: str

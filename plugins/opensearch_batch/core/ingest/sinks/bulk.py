@@ -124,7 +124,7 @@ class BulkWriter:
         max_in_flight: at most this many bodies are in flight; the best number is found by trying (`ConcurrencyLimit`).
         compress: send bodies gzipped.
         retry_window_s: how long to retry a body while the index is busy.
-        clock, sleep: seconds; given by tests.
+        clock, sleep: seconds; injected by tests.
     """
 
     def __init__(
@@ -299,7 +299,7 @@ class BulkWriter:
 def index_deleted(name: str) -> ConfigError:
     """Return the error for an index that was deleted, or created anew, between two bulk requests."""
     return ConfigError(
-        f"index {name} was deleted while it was being written; delete what came in its place, "
+        f"index {name} was deleted while it was being written; delete the index that replaced it, "
         "create it again, and run ingest again"
     )
 

@@ -25,11 +25,11 @@ def open_target(cluster: Cluster, request: IngestRequest) -> tuple[Index, str | 
         index = cluster.index(request.index)
         if request.index_body is None:
             remark = (
-                f"index {request.index} was not there and is made with dynamic mappings: vectors are plain numbers "
+                f"index {request.index} was absent and was created with dynamic mappings: vectors are plain numbers "
                 "there and cannot be searched; give index_body"
             )
     if index is None:
-        raise ConfigError(f"OpenSearch {cluster.name}: index {request.index} was made and is gone; run again")
+        raise ConfigError(f"OpenSearch {cluster.name}: index {request.index} was created and is gone; run again")
     return index, remark
 
 
@@ -49,8 +49,8 @@ def _check_mappings(index: Index, wanted: Mapping[str, Any]) -> None:
     wrong = list(_differences(index.mappings, wanted))
     if wrong:
         raise ConfigError(
-            f"index {index.name} is there with other mappings than index_body: {'; '.join(wrong)}. "
-            "Name another index, or mend index_body"
+            f"index {index.name} exists with other mappings than index_body: {'; '.join(wrong)}. "
+            "Name another index, or correct index_body"
         )
 
 
@@ -71,7 +71,7 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: s
 def refuse_plain_vectors(
     index: Index,
     fields: Sequence[str],
-    remedy: str = "delete the index (it is made anew with knn_vector), or name another",
+    remedy: str = "delete the index (it is created again with knn_vector), or name another",
 ) -> None:
     """Raise ConfigError when a field that takes predictions is not mapped as a vector."""
     there = {vector.name for vector in index.vectors}

@@ -29,6 +29,7 @@ def during_load(
     cluster: Cluster,
     index: Index,
     settings: LoadSettings | None,
+    *,
     attempt: Attempt,
 ) -> Iterator[None]:
     """Change an index's settings while an attempt writes to it.

@@ -26,19 +26,19 @@ from opensearch_batch.core.types.vector_field import VectorField
 # An interrupted attempt may have sent larger bodies than the request asks for now.
 DEFAULT_IN_FLIGHT_BYTES = MAX_IN_FLIGHT * MAX_BODY_BYTES
 SAMPLED_ENTRIES = 100
-# A flat array of this many numbers is taken for a vector where nothing says how to map it.
+# A flat array of this many numbers is taken for a vector if no mapping says otherwise.
 LEAST_DIMENSION = 16
 _NO_INDEX = Index("", "", (), {}, {})
 
 
 class IndexSink:
-    """Writes documents to the index of a request; to those that documents name where the request names none.
+    """Writes documents to the index of a request, or to the indexes that documents name if the request names none.
 
     Args:
         objects: where the settings that an index had before a load are recorded.
         cluster: where the index is.
         request: the index, what it is created with, and how it is written.
-        name: stands in reports; the index if None.
+        name: the target's name in reports; the index's name if None.
         infers_vectors: create an index without mappings with vector fields for the arrays of the first document.
         refreshes: refresh what was written at the end.
     """
@@ -62,7 +62,7 @@ class IndexSink:
         self._infers_vectors = infers_vectors
         self._refreshes = refreshes
         self._index = _NO_INDEX
-        # The indexes that documents named, where the request has none.
+        # The indexes that documents named, if the request names none.
         self._named: dict[str, Index] = {}
 
     @property
@@ -93,7 +93,7 @@ class IndexSink:
         request = msgspec.structs.replace(self.request, index_body=with_vectors(body, dimensions))
         fields = ", ".join(f"{name} ({size} values)" for name, size in dimensions.items())
         self._index, _ = open_target(self._cluster, request)
-        return f"index {request.index} was not there and is made with knn_vector fields: {fields}"
+        return f"index {request.index} was absent and was created with knn_vector fields: {fields}"
 
     def ensure_index(self, name: str) -> None:
         """Create an index that a document names, if it is absent.
@@ -111,7 +111,7 @@ class IndexSink:
     @contextmanager
     def during(self, attempt: Attempt) -> Iterator[None]:
         """Apply the load settings while the attempt writes; they are restored at its end."""
-        with during_load(self._objects, self._cluster, self._index, self.request.load, attempt):
+        with during_load(self._objects, self._cluster, self._index, self.request.load, attempt=attempt):
             yield
 
     def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:

@@ -26,7 +26,7 @@ class ObjectSink:
     Args:
         objects: the store they go to.
         settings: how objects are named, encoded and cut.
-        name: stands in reports.
+        name: the target's name in reports.
 
     Raises:
         ConfigError: the codec's schema cannot be written.
@@ -79,6 +79,6 @@ class ObjectSink:
 
 
 def _newest(sources: Sequence[Source]) -> datetime:
-    """Return the time that stands in object names: that of the newest source object, so that a retry has the same."""
+    """Return the time in object names: that of the newest source object, so that a retry has the same."""
     newest = max((item.modified for source in sources for item in source.objects), default=0.0)
     return datetime.fromtimestamp(newest, UTC)
