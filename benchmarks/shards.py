@@ -12,7 +12,7 @@ from opensearch_batch.core.ingest.prediction_map import holds_record
 from opensearch_batch.core.jobs.contract import job_keys
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
-from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
@@ -43,7 +43,7 @@ def work(job: Job) -> Callable[[], int]:
 
     def cut() -> int:
         with DeadLetters(objects, "s3://work/dead/") as dead:
-            shards, counts = Prepare(
+            shards, counts = ShardWriter(
                 objects,
                 Layout("s3://work", "bench"),
                 limits=ShardLimits(SHARD_RECORDS, SHARD_BYTES, adapter.limits.max_record_bytes),

@@ -32,7 +32,7 @@ from include.local_stack.state import StackState, StateFile
 from include.local_stack.supervisor import Supervisor
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
+from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -91,7 +91,7 @@ class Field:
         model = self._ml.ensure_model(DAG_ID, _connector(self.stack))
         objects = S3Objects(self.s3)
         way = service_of("sagemaker").client(self.sagemaker, objects)
-        through = ThroughMLCommons(
+        through = MLCommonsSubmitter(
             self._ml, adapter_of("sagemaker"), way, model=model, parameters={}, inputs=("$.text",)
         )
 

@@ -16,14 +16,14 @@ from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.contract import job_keys
-from opensearch_batch.core.jobs.job_records import Decision, JobRecords, bad_end
-from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, bad_end_message
+from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
-from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
+from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, Model, fill
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import find_documents
-from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.by_uri import Scheme
 from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
 from opensearch_batch.core.storage.layout import Layout
@@ -95,7 +95,7 @@ class CompiledPipeline:
         self._cohere = cohere_api(keys.secret_key, url)
         apis: dict[str, Any] = {"openai": self._openai, "cohere": self._cohere}
         self.objects = stores(
-            {"s3": Scheme(lambda: lab.objects, packed=True)}, lambda entry: apis[entry.name], services=apis
+            {"s3": Scheme(lambda: lab.objects, compressed=True)}, lambda entry: apis[entry.name], services=apis
         )
         self.client = service_of(name).client(apis.get(name) or lab.aws(name), lab.objects)
         self.model = self._ensure_model(connector or {})
@@ -108,7 +108,7 @@ class CompiledPipeline:
         parameters = self.model.parameters
         self.adapter.check(parameters, self.inputs)
         with DeadLetters(self.lab.objects, self.work_prefix.dead_letters("run", "prepare")) as dead:
-            (prepared,), counts = Prepare(
+            (prepared,), counts = ShardWriter(
                 self.lab.objects,
                 self.work_prefix,
                 limits=ShardLimits(1000, 10_000_000, 1_000_000),
@@ -128,17 +128,19 @@ class CompiledPipeline:
         asked: ResubmitRequest = ResubmitRequest(),  # noqa: B008 - frozen
         *,
         later_s: float = 0.0,
-    ) -> tuple[Decision, JobRecord]:
+    ) -> tuple[SubmitDecision, JobRecord]:
         """Submit a shard's job, or find it; raise FatalError for one that ended badly, as batch_predict does."""
         decision, record = self.attempt(shard, asked, later_s=later_s)
         if decision == "refuse":
-            raise FatalError(bad_end(record))
+            raise FatalError(bad_end_message(record))
         return decision, record
 
-    def attempt(self, shard: Shard, asked: ResubmitRequest, *, later_s: float = 0.0) -> tuple[Decision, JobRecord]:
+    def attempt(
+        self, shard: Shard, asked: ResubmitRequest, *, later_s: float = 0.0
+    ) -> tuple[SubmitDecision, JobRecord]:
         """Submit a shard's job, or find it; `later_s` lets an intent of before be that old."""
         folder = self.work_prefix.job(shard.job)
-        through = ThroughMLCommons(
+        through = MLCommonsSubmitter(
             self.ml, self.adapter, self.client, model=self.model, parameters={}, inputs=self.inputs
         )
 
@@ -208,7 +210,7 @@ class CompiledPipeline:
             return self.wait(smaller, submitted) if submitted.end is None else submitted
 
         outputs, folder = self.adapter.outputs(record, record.remote_job), self.work_prefix.job(shard.job)
-        done = repair.run(Answered(outputs, None, folder, record.ml_task_id), submit)
+        done = repair.run(JobOutput(outputs, None, folder, record.ml_task_id), submit)
         assert isinstance(done, RepairAccount)
         return done
 
@@ -226,7 +228,7 @@ class CompiledPipeline:
             adapter=self.adapter,
             answers=self.adapter.answers(parameters),
             request=over_sources(request, self.adapter, parameters, self.inputs),
-        ).run(shard, account.answered)
+        ).run(shard, account.job_outputs)
 
     def run(self, *, rounds: int = 2) -> IngestReport:
         """Go the whole road."""

@@ -87,7 +87,7 @@ def test_partial_to_the_end(start: Start, name: str) -> None:
     shard = road.prepare()
     account = road.repair(shard, road.wait(shard, road.submit(shard)[1]))
     rounds = 1 if name == "bedrock" else 3
-    assert (len(account.answered), account.failed, road.paid()) == (rounds, RECORDS, rounds)
+    assert (len(account.job_outputs), account.failed, road.paid()) == (rounds, RECORDS, rounds)
     road.cluster.create_index(road.index, {"mappings": {"properties": {"v": {"type": "float"}}}})
     report = road.ingest(shard, account)
     letters = road.letters(report)
@@ -196,7 +196,7 @@ def test_rows_in_any_order_and_twice(start: Start, name: str, kind: str) -> None
     road = start(name)
     road.fault(kind)
     if (name, kind) == ("sagemaker", "duplicate"):
-        with pytest.raises(OutputUnusable, match="9 rows for 6 records, and nothing tells which is whose"):
+        with pytest.raises(OutputUnusable, match="9 rows for 6 records, and no row names its record"):
             road.run()
         return
     report = road.run()

@@ -11,12 +11,12 @@ from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.contract import job_keys
-from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
-from opensearch_batch.core.runs.source_ranges import note_places
+from opensearch_batch.core.runs.source_ranges import record_source_ranges
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
-from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
@@ -105,7 +105,7 @@ class Runs:
         source = source or self.source
         run_version = RunVersion(self.clock, source)
         with DeadLetters(self.objects, self.work_prefix.dead_letters(key, "prepare")) as dead:
-            shards, counts = Prepare(
+            shards, counts = ShardWriter(
                 self.objects,
                 self.work_prefix,
                 limits=ShardLimits(size, 10**8, 10**6),
@@ -127,7 +127,7 @@ class Runs:
             run_version=run_version,
         )
         save(self.objects, self.work_prefix.manifest(key), manifest)
-        note_places(self.objects, self.work_prefix, manifest, index=INDEX)
+        record_source_ranges(self.objects, self.work_prefix, manifest, index=INDEX)
         return manifest
 
     def ingest(self, manifest: Manifest, *, force: bool = False) -> list[IngestReport]:
@@ -153,20 +153,23 @@ class Runs:
 
     def letters(self, manifest: Manifest) -> list[list[str]]:
         """Return the reasons of the dead letters of each shard's place."""
-        queues = [f"{self.work_prefix.ingested(INDEX, each.source_ranges)}/dead_letters/" for each in manifest.shards]
+        queues = [
+            f"{self.work_prefix.ingested(self.work_prefix.range_key(INDEX, each.source_ranges))}/dead_letters/"
+            for each in manifest.shards
+        ]
         return [
             [letter.reason for part in list_parts(self.objects, queue) for letter in read_letters(self.objects, part)]
             for queue in queues
         ]
 
-    def _answered(self, prepared: PreparedShard) -> Answered:
+    def _answered(self, prepared: PreparedShard) -> JobOutput:
         folder = self.work_prefix.job(prepared.shard.job)
         output = f"{folder}/output/1/input.jsonl.out"
         if self.objects.head(output) is None:
             with self.objects.open(prepared.shard.input) as stream:
                 rows = [{**json.loads(line), "SageMakerOutput": [1.0]} for line in stream]
             self.objects.write(output, b"\n".join(json.dumps(row).encode() for row in rows))
-        return Answered([output], None, folder, "t")
+        return JobOutput([output], None, folder, "t")
 
 
 def written(counts: Sequence[IngestCounts]) -> list[int]:

@@ -15,7 +15,7 @@ from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.row_documents import options_of, vector_fields_of
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
-from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.pipeline.check import check_pipeline
 from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.runs.run_account import reconcile
@@ -183,8 +183,8 @@ class Run:
         ]
         again: list[dict[str, Any]] = [{"_id": "e", "text": "e", "title": "t", "SageMakerOutput": [3, 4.5]}]
         self.answered = [
-            Answered([self._put("job", rows)], None, self.work_prefix.job("job"), "t"),
-            Answered([self._put("again", again)], [4], self.work_prefix.job("again"), "t"),
+            JobOutput([self._put("job", rows)], None, self.work_prefix.job("job"), "t"),
+            JobOutput([self._put("again", again)], [4], self.work_prefix.job("again"), "t"),
         ]
         self.shard = Shard("0000", f"s3://{self.bucket}/in", "job", len(rows), 1)
         prepared = [PreparedShard(self.shard, [SourceRange("s3://docs/a.jsonl", 1, len(rows))])]

@@ -15,7 +15,7 @@ from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -82,7 +82,7 @@ class Run:
             adapter=adapter_of("sagemaker"),
             answers="beside_record",
             request=IngestRequest(self.index, field_map or FIELD_MAP),
-        ).run(self.shard, [Answered([self.output], None, self.work_prefix.job(self.shard.job), "t")], force=force)
+        ).run(self.shard, [JobOutput([self.output], None, self.work_prefix.job(self.shard.job), "t")], force=force)
 
     def letters(self, report: IngestReport) -> list[DeadLetter]:
         """Read the dead letters a report names."""
@@ -213,7 +213,7 @@ def test_an_output_or_index_that_is_gone_is_named(lab: Lab, bucket: str, index: 
         run()
     lab.cluster().create_index(index, BODY)
     lab.objects.delete(run.output)
-    with pytest.raises(OutputUnusable, match="the job's output is gone; clear batch_predict"):
+    with pytest.raises(OutputUnusable, match="the job's output was deleted; clear batch_predict"):
         run()
 
 

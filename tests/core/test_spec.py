@@ -50,7 +50,7 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ("sagemaker", "sagemakr", r"books.yaml:5 batch_predict.service: no AI service 'sagemakr'.*'sagemaker'\?"),
         ("index: passages", "index: 5", r"books.yaml:8 ingest.index: Expected `str`, got `int`"),
         ("text: $.text", "text: source[1].$.text", r"books.yaml:9 ingest.field_map: field_map.text: no source\[1\]"),
-        ("uri: s3://documents/in/", "uri: /documents", r"books.yaml:2 source.uri: '/documents' is no S3 location"),
+        ("uri: s3://documents/in/", "uri: /documents", r"books.yaml:2 source.uri: '/documents' is not an S3 location"),
         (
             "model_id: abc", "dimension: 4",
             "books.yaml:4 batch_predict: give exactly one of model_id, stack and connector",

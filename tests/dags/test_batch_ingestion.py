@@ -176,7 +176,7 @@ def test_a_request_of_ones_own_dag_is_held_to_the_same() -> None:
     assert "one-secret" not in str(error.value)
     with pytest.raises(ConfigError, match="would read the worker's own files"):
         remote_only({**DOCUMENTED_SINGLE, "data_source": {"type": "local", "source": ["rows.jsonl"]}})
-    with pytest.raises(ConfigError, match="is no S3 location"):
+    with pytest.raises(ConfigError, match="is not an S3 location"):
         remote_only({**DOCUMENTED_SINGLE, "dead_letters": "letters/"})
 
 

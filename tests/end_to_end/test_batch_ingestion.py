@@ -216,7 +216,7 @@ def test_files_of_the_worker_are_refused_before_a_run_exists(runs: Runs, source:
 def test_a_name_without_a_path_is_no_local_file(runs: Runs) -> None:
     """What the schema cannot tell from a file id is refused by the task, at its first attempt."""
     log = runs.failed(runs.request(data_source={"type": "s3", "source": ["passwd"]}))
-    assert "data_source.source[0]: 'passwd' is no S3 location; write it as s3://bucket/key" in log
+    assert "data_source.source[0]: 'passwd' is not an S3 location; write it as s3://bucket/key" in log
 
 
 @pytest.mark.parametrize("setting", ["opensearch_conn_id", pytest.param("aws_conn_id", marks=pytest.mark.slow)])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from opensearch_batch.core.runs.retention import clean_up
+from opensearch_batch.core.runs.retention import delete_expired
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import JobRecord
 from tests.end_to_end.own_pipelines import PARSED_WITHIN_S, OwnPipelines
@@ -351,7 +351,7 @@ def test_what_is_done_is_known_when_its_files_are_gone(lab: Lab, own: OwnPipelin
     later = time.time() + 31 * 86_400
     work_prefix = Layout(f"s3://{own.work_prefix}/{name}", name)
     uploads: list[JobRecord] = []
-    assert clean_up(lab.objects, work_prefix, keep_s=30 * 86_400, now=later, unstage=uploads.append) == 1
+    assert delete_expired(lab.objects, work_prefix, keep_s=30 * 86_400, now=later, unstage=uploads.append) == 1
     found = lab.objects.list(f"s3://{own.work_prefix}/{name}/jobs/")
     left = {item.uri.rpartition("/")[2] for item in found}
     assert {"job.json", "removed.json"} <= left
@@ -361,7 +361,7 @@ def test_what_is_done_is_known_when_its_files_are_gone(lab: Lab, own: OwnPipelin
     assert again.wait() == "success"
     assert (again.counts()["unchanged"], lab.jobs(), own.writes(index)) == (5, jobs, writes)
 
-    assert clean_up(lab.objects, work_prefix, keep_s=30 * 86_400, now=later + 86_400, unstage=uploads.append) == 1
+    assert delete_expired(lab.objects, work_prefix, keep_s=30 * 86_400, now=later + 86_400, unstage=uploads.append) == 1
     spec = own.spec(name)
     spec["ingest"]["field_map"]["body"] = "$.text"
     own.write(name, spec)

@@ -15,7 +15,7 @@ NOT_PASSED_ON = frozenset({"connection", "content-length", "date", "keep-alive",
 ONE_END_S = 120.0
 
 
-class Answered(NamedTuple):
+class JobOutput(NamedTuple):
     """What a server answered."""
 
     status: int
@@ -31,18 +31,18 @@ class Exchange:
         self._server = server
         self.body = body
 
-    def forward(self) -> Answered:
+    def forward(self) -> JobOutput:
         """Let the server do it; nobody is told yet."""
         connection = http.client.HTTPConnection(self._server, timeout=ONE_END_S)
         headers = {name: value for name, value in self._handler.headers.items() if name.lower() != "expect"}
         try:
             connection.request(self._handler.command, self._handler.path, self.body, headers)
             answer = connection.getresponse()
-            return Answered(answer.status, answer.getheaders(), answer.read())
+            return JobOutput(answer.status, answer.getheaders(), answer.read())
         finally:
             connection.close()
 
-    def answer(self, answered: Answered, *, cut: bool = False) -> None:
+    def answer(self, answered: JobOutput, *, cut: bool = False) -> None:
         """Answer the request; a cut answer breaks off in its middle."""
         size = next((value for name, value in answered.headers if name.lower() == "content-length"), None)
         is_head = self._handler.command == "HEAD"
@@ -198,7 +198,7 @@ def cuts(exchange: Exchange) -> None:
 def answers(status: int, content: bytes = b"{}") -> Fault:
     """The server answers this and does nothing."""
     headers = [("Content-Type", "application/xml" if content.startswith(b"<") else "application/json")]
-    return lambda exchange: exchange.answer(Answered(status, headers, content))
+    return lambda exchange: exchange.answer(JobOutput(status, headers, content))
 
 
 def first(act: Callable[[], object], then: Fault = passes) -> Fault:

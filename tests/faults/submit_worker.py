@@ -14,7 +14,7 @@ import msgspec
 
 from include.local_stack.stack import Stack
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.jobs.submission import ThroughMLCommons
+from opensearch_batch.core.jobs.submission import MLCommonsSubmitter
 from opensearch_batch.core.types.manifest import Shard
 from tests.conformance.road import CompiledPipeline
 from tests.lab import Lab
@@ -23,9 +23,9 @@ END_S = 60.0
 # In the order of a submission: after which call the process dies, and the call's number of its kind.
 MOMENTS: dict[str, tuple[type, str, int]] = {
     "looked": (JobRecords, "load", 1),
-    "staged": (ThroughMLCommons, "stage", 1),
+    "staged": (MLCommonsSubmitter, "stage", 1),
     "intended": (JobRecords, "write", 1),
-    "paid": (ThroughMLCommons, "submit", 1),
+    "paid": (MLCommonsSubmitter, "submit", 1),
     "recorded": (JobRecords, "write", 2),
 }
 # While the paid call is under way, so many seconds after it began.
@@ -54,7 +54,7 @@ def work_prefix(task: Task) -> None:
     lab = Lab(Stack.running(task.home), task.version)
     road = CompiledPipeline(lab, task.service, task.bucket, task.index)
     if task.moment == PAYING:
-        _before(ThroughMLCommons, "submit", lambda: threading.Timer(PAYING_S, die).start())
+        _before(MLCommonsSubmitter, "submit", lambda: threading.Timer(PAYING_S, die).start())
     else:
         owner, name, number = MOMENTS[task.moment]
         _after(owner, name, number)

@@ -75,7 +75,7 @@ def test_a_truncated_archive(start: Start) -> None:
     ingestion.more = {"max_body_bytes": 5_000_000}
     outcome = ingestion.failed()
     assert outcome.error == "FatalError"
-    assert f"{ingestion.names[0]}: damaged or cut off compressed data" in outcome.text
+    assert f"{ingestion.names[0]}: damaged or truncated compressed data" in outcome.text
     assert "upload the object again and run again" in outcome.text
     written = ingestion.operations()
     assert 200 < written < 397

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.storage.objects import find, lines
+from opensearch_batch.core.storage.objects import find_objects, lines
 from opensearch_batch.services.openai.files import OpenAIFiles
 from tests.lab import Lab
 
@@ -55,7 +55,7 @@ def test_a_file_is_a_source(make: Callable[..., openai.OpenAI]) -> None:
     client = make()
     file = client.files.create(file=("in.jsonl", CONTENT), purpose="batch")
     files = OpenAIFiles(client)
-    (found,) = find(files, f"openai://{file.id}")
+    (found,) = find_objects(files, f"openai://{file.id}")
     assert found.size_bytes == len(CONTENT)
     with files.open(found.uri, etag=found.etag) as stream:
         assert sum(1 for _ in lines(stream, max_line_bytes=100)) == 20_000
@@ -68,14 +68,14 @@ def test_a_file_is_a_source(make: Callable[..., openai.OpenAI]) -> None:
 
 def test_a_missing_file_and_a_wrong_key_are_named(make: Callable[..., openai.OpenAI]) -> None:
     """The key stands in no message."""
-    with pytest.raises(ConfigError, match="openai://file-none: there is no such object"):
-        find(OpenAIFiles(make()), "openai://file-none")
+    with pytest.raises(ConfigError, match="openai://file-none: no such object"):
+        find_objects(OpenAIFiles(make()), "openai://file-none")
     with pytest.raises(ConfigError, match="openai://file-none: OpenAI knows no such file"):
         OpenAIFiles(make()).open("openai://file-none")
     with pytest.raises(
         ConfigError, match=r"refuses the key \(401\); mend the connection, or the request's key"
     ) as raised:
-        find(OpenAIFiles(make("sk-wrong-key-1234")), "openai://file-none")
+        find_objects(OpenAIFiles(make("sk-wrong-key-1234")), "openai://file-none")
     assert "1234" not in str(raised.value)
 
 
@@ -84,7 +84,7 @@ def test_a_service_that_is_busy_can_be_retried(lab: Lab, make: Callable[..., ope
     """429 and 5xx."""
     lab.fault(service="openai", fault=fault)
     with pytest.raises(RetriableError, match=r"OpenAI answered (429|500); run again later"):
-        find(OpenAIFiles(make()), "openai://file-none")
+        find_objects(OpenAIFiles(make()), "openai://file-none")
 
 
 def test_a_transfer_that_breaks_off_is_no_short_file(lab: Lab, make: Callable[..., openai.OpenAI]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.jobs.job_records import JobRecords, bad_end
+from opensearch_batch.core.jobs.job_records import JobRecords, bad_end_message
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.job import Accepted, End, JobRecord, ResubmitRequest
@@ -86,7 +86,7 @@ def test_an_unchanged_input_is_submitted_and_used(job: Job) -> None:
     assert job.conclude(record) == COMPLETED
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"v2\n", "changed"), (None, "is gone")])
+@pytest.mark.parametrize(("content", "reason"), [(b"v2\n", "changed"), (None, "was deleted")])
 def test_a_changed_input_is_not_submitted(job: Job, content: bytes | None, reason: str) -> None:
     """A changed or deleted input is not submitted, and leaves no record that would block the next run."""
     job.store.delete(INPUT)
@@ -103,7 +103,7 @@ def test_a_job_whose_input_changed_is_unusable(job: Job) -> None:
     job.store.write(INPUT, b"v2\n")
     end = job.conclude(record)
     assert (end.state, job.recorded().end) == ("UNUSABLE", end)
-    assert "changed while the job could read it; run again" in bad_end(job.recorded())
+    assert "changed while the job could read it; run again" in bad_end_message(job.recorded())
     with pytest.raises(FatalError, match="changed since prepare read it"):
         job.submit(ResubmitRequest(clear="once"))
     job.store.write(INPUT, b"v1\n")

@@ -16,8 +16,8 @@ from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.job_records import consumed_requests, decide
 from opensearch_batch.core.opensearch.ml_commons import Model
-from opensearch_batch.core.runs.outbox import Note, note_writing
-from opensearch_batch.core.sharding.listing import list_source, news_of
+from opensearch_batch.core.runs.outbox import PendingEvent, add_event
+from opensearch_batch.core.sharding.listing import list_source, source_change
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -91,11 +91,11 @@ def store(s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> S3Objects:
 @pytest.mark.parametrize(
     ("arguments", "news"),
     [
-        ({}, "none"),
-        ({"limit": "1"}, "unheard"),
-        ({"index": "other"}, "unheard"),
-        ({"service": "bedrock"}, "unheard"),
-        ({"dry_run": True}, "unheard"),
+        ({}, "unchanged"),
+        ({"limit": "1"}, "new"),
+        ({"index": "other"}, "new"),
+        ({"service": "bedrock"}, "new"),
+        ({"dry_run": True}, "new"),
     ],
 )
 def test_a_trial_does_not_record_the_source(
@@ -119,7 +119,7 @@ def test_a_trial_does_not_record_the_source(
     shards = task.execute(context_of(dry_run=dry_run))
     assert len(shards) == (0 if dry_run else 1)
     found = list_source(store, f"s3://{bucket}/in/")
-    assert news_of(store, Layout(f"s3://{bucket}/work", NAME), found) == news
+    assert source_change(store, Layout(f"s3://{bucket}/work", NAME), found) == news
 
 
 def asked(run_id: str, *, max_tries: int = 2, force: bool = False) -> ResubmitRequest:
@@ -149,7 +149,7 @@ def test_each_forced_run_of_one_partition_pays_once() -> None:
     assert decide(first, asked("manual__1", force=True)) == "reuse"
     assert decide(first, asked("manual__1", force=True, max_tries=5)) == "reuse"
     assert decide(first, asked("manual__2")) == "reuse"
-    assert decide(first, asked("manual__2", force=True)) == "again"
+    assert decide(first, asked("manual__2", force=True)) == "resubmit"
 
 
 def test_each_cleared_run_of_one_partition_pays_once() -> None:
@@ -157,7 +157,7 @@ def test_each_cleared_run_of_one_partition_pays_once() -> None:
     first = ended(asked("manual__1", max_tries=5), "FAILED")
     assert decide(first, asked("manual__1", max_tries=5)) == "refuse"
     assert decide(first, asked("manual__2")) == "refuse"
-    assert decide(first, asked("manual__2", max_tries=5)) == "again"
+    assert decide(first, asked("manual__2", max_tries=5)) == "resubmit"
 
 
 class Counted(Ti):
@@ -202,15 +202,15 @@ def test_unpublished_writes_update_the_asset_once(bucket: str, store: S3Objects)
     work_prefix = Layout(f"s3://{bucket}/work", NAME)
     assert not publishes(bucket)
     assert publishes(bucket, indexed=1)
-    note_writing(store, work_prefix, "a", Note("manual__1", NAME))
+    add_event(store, work_prefix, "a", PendingEvent("manual__1", NAME))
     assert [publishes(bucket) for _ in range(2)] == [True, False]
-    note_writing(store, work_prefix, "a", Note("manual__0", NAME))
+    add_event(store, work_prefix, "a", PendingEvent("manual__0", NAME))
     assert [publishes(bucket, manual__0="failed") for _ in range(2)] == [True, False]
 
 
 def test_a_run_in_progress_publishes_its_own_writes(bucket: str, store: S3Objects) -> None:
     """A run in progress updates the asset itself; another run's publish leaves its outbox alone."""
-    note_writing(store, Layout(f"s3://{bucket}/work", NAME), "a", Note("manual__0", NAME))
+    add_event(store, Layout(f"s3://{bucket}/work", NAME), "a", PendingEvent("manual__0", NAME))
     assert not publishes(bucket, manual__0="running")
     assert publishes(bucket, indexed=1, manual__0="running")
     assert publishes(bucket, run_id="manual__0")
@@ -219,9 +219,9 @@ def test_a_run_in_progress_publishes_its_own_writes(bucket: str, store: S3Object
 def test_writes_to_another_index_update_no_asset(bucket: str, store: S3Objects) -> None:
     """Writes to another index, as in a trial, never update the asset of the pipeline's index."""
     work_prefix = Layout(f"s3://{bucket}/work", NAME)
-    note_writing(store, work_prefix, "a", Note("manual__0", "other"))
+    add_event(store, work_prefix, "a", PendingEvent("manual__0", "other"))
     assert not publishes(bucket, manual__0="failed")
-    note_writing(store, work_prefix, "a", Note("manual__0", NAME))
+    add_event(store, work_prefix, "a", PendingEvent("manual__0", NAME))
     assert not publishes(bucket, index="other", manual__0="failed")
     assert publishes(bucket, manual__0="failed")
 

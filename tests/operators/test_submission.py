@@ -43,8 +43,8 @@ def test_who_holds_a_slot(store: S3Objects, bucket: str, holds: JobRecord | None
     one, other = f"s3://{bucket}/jobs/one", f"s3://{bucket}/jobs/other"
     if holds is not None:
         assert JobRecords(store, one).write(holds, over=None)
-    assert job_slots(store, f"s3://{bucket}/slots", 1).take(one)
-    assert job_slots(store, f"s3://{bucket}/slots", 1).take(other) == is_taken_over
+    assert job_slots(store, f"s3://{bucket}/slots", 1).acquire(one)
+    assert job_slots(store, f"s3://{bucket}/slots", 1).acquire(other) == is_taken_over
 
 
 @pytest.mark.parametrize("error", [ConfigError("the bucket is gone"), RetriableError("away")])
@@ -87,4 +87,4 @@ def test_a_reused_job_is_marked_as_taken(submits: tuple[JobSubmitter, LocalFiles
     done = submit.run(Shard("0000", "in", "k", 1, 1), ResubmitRequest())
     assert isinstance(done, tuple)
     assert done[0] == "reuse"
-    assert store.head("s3://work/jobs/k/taken.json") is not None
+    assert store.head("s3://work/jobs/k/in_use.json") is not None

@@ -12,7 +12,7 @@ import pytest
 
 from include.local_stack.ai_services.model import MiniLM
 from opensearch_batch.core.errors import BatchError, ConfigError, OutputUnusable, RetriableError, Throttled
-from opensearch_batch.core.storage.objects import find
+from opensearch_batch.core.storage.objects import find_objects
 from opensearch_batch.services.cohere.datasets import CohereDatasets
 from tests.local_stack.ai_services.conftest import ai_model, ai_model_dir, ai_running, ai_stand
 from tests.local_stack.ai_services.stand import SECRET_KEY, Stand, wait_until
@@ -20,7 +20,7 @@ from tests.local_stack.ai_services.stand import SECRET_KEY, Stand, wait_until
 __all__ = ["ai_model", "ai_model_dir", "ai_running", "ai_stand"]
 KEY = "sk-wrong-key"
 ATTEMPTS: list[Callable[[CohereDatasets], object]] = [
-    lambda datasets: find(datasets, "cohere://d"),
+    lambda datasets: find_objects(datasets, "cohere://d"),
     lambda datasets: datasets.open("cohere://d"),
     lambda datasets: datasets.read("cohere://d"),
 ]
@@ -64,7 +64,7 @@ def test_the_answers_of_a_job_are_rows_of_json(
 ) -> None:
     """With the id that was kept, and the service's numbers in as many digits as they need."""
     uri = embedded(client, 3, embedding_types=["float", "int8"])
-    (found,) = find(datasets, uri)
+    (found,) = find_objects(datasets, uri)
     assert (found.uri, found.etag, found.size_bytes > 0) == (uri, uri.removeprefix("cohere://"), True)
     with datasets.open(uri, etag=found.etag) as stream:
         lines = stream.read().splitlines()

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
-from opensearch_batch.core.storage.objects import find
+from opensearch_batch.core.storage.objects import find_objects
 from opensearch_batch.services.openai.files import OpenAIFiles
 
 POLL_S = 0.01
@@ -19,7 +19,7 @@ KEY = "sk-secret-0123456789"
 CONTENT = bytes(range(256)) * 2_000
 ABOUT = {"id": "file-a", "object": "file", "bytes": len(CONTENT), "created_at": 7, "filename": "a", "purpose": "batch"}
 ATTEMPTS: list[Callable[[OpenAIFiles], object]] = [
-    lambda files: find(files, "openai://file-a"),
+    lambda files: find_objects(files, "openai://file-a"),
     lambda files: files.open("openai://file-a"),
     lambda files: files.read("openai://file-a"),
 ]
@@ -83,7 +83,7 @@ def files(service: Service) -> Iterator[OpenAIFiles]:
 def test_a_file_is_found_and_read_under_both_names(files: OpenAIFiles) -> None:
     """Its ETag is made of what never changes."""
     for uri in ("file-a", "openai://file-a"):
-        (found,) = find(files, uri)
+        (found,) = find_objects(files, uri)
         assert (found.uri, found.size_bytes, found.etag) == (uri, len(CONTENT), f"file-a-{len(CONTENT)}-7")
         with files.open(uri) as stream:
             assert stream.read() == CONTENT

@@ -75,8 +75,8 @@ class ClientFactory(msgspec.Struct, frozen=True):
             "--openai-base-url", self.openai_base_url, "give OPENAI_API_KEY in the environment"
         )
         schemes = {
-            "s3": Scheme(lambda: _s3(own, s3_url), packed=True),
-            LOCAL: Scheme(LocalFiles, packed=True),
+            "s3": Scheme(lambda: _s3(own, s3_url), compressed=True),
+            LOCAL: Scheme(LocalFiles, compressed=True),
         }
         # A request has no key for the files of another service.
         return stores(schemes, lambda _: openai_api(own.openai_key, openai_url), services=["openai"])

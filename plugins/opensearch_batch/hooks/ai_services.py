@@ -31,7 +31,7 @@ def outputs_store(
 ) -> Stores:
     """Return the store of everything a pipeline reads: on S3, and at AI services (all if None)."""
     return stores(
-        {"s3": Scheme(lambda: object_storage(aws_conn_id), packed=True)},
+        {"s3": Scheme(lambda: object_storage(aws_conn_id), compressed=True)},
         lambda entry: _api(entry, aws_conn_id, ai_conn_id),
         services=names() if services is None else services,
     )

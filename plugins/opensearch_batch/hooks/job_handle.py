@@ -12,9 +12,9 @@ import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
 from opensearch_batch.core.jobs.contract import ServiceClient
-from opensearch_batch.core.jobs.input_check import end_of
+from opensearch_batch.core.jobs.input_check import checked_end
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.jobs.status_poller import RemoteStatus, remote_status
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from opensearch_batch.core.opensearch.ml_commons import MLCommons
@@ -43,9 +43,9 @@ class JobResult(msgspec.Struct, frozen=True):
     reason: str = ""
     counts: dict[str, int] = {}
 
-    def answered(self, folder: str) -> Answered:
+    def job_output(self, folder: str) -> JobOutput:
         """Return the answers of the job whose record is in this folder."""
-        return Answered(self.outputs, None, folder, self.ml_task_id)
+        return JobOutput(self.outputs, None, folder, self.ml_task_id)
 
 
 class JobHandle:
@@ -128,7 +128,7 @@ class JobHandle:
         if stored and stored.submission == record.submission and stored.end is not None:
             # The first to see the end compared the input; a later change of the input did not affect the job.
             return stored.end
-        return end_of(self._objects(), record, end)
+        return checked_end(self._objects(), record, end)
 
     def _stop(self, record: JobRecord) -> None:
         if record.ml_task_id is not None:

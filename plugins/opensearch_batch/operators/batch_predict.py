@@ -9,7 +9,7 @@ import msgspec
 from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 
-from opensearch_batch.core.jobs.job_records import bad_end
+from opensearch_batch.core.jobs.job_records import bad_end_message
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.aws import object_storage
@@ -53,7 +53,7 @@ class OpenSearchBatchPredictOperator(JobOperator):
             self.defer(trigger=result.trigger(self.aws_conn_id), method_name="execute_complete")
         decision, record = result
         if decision == "refuse":
-            raise AirflowFailException(bad_end(record))
+            raise AirflowFailException(bad_end_message(record))
         folder = layout_of(self.work_prefix, context).job(shard.job)
         self._register_waiter(record, folder, context)
         if record.ml_task_id:

@@ -20,10 +20,10 @@ from opensearch_batch.core.ingest.request import (
     OpType,
 )
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
-from opensearch_batch.core.jobs.output_rows import Answered
-from opensearch_batch.core.jobs.repair import answers_of
+from opensearch_batch.core.jobs.output_rows import JobOutput
+from opensearch_batch.core.jobs.repair import job_outputs_of
 from opensearch_batch.core.opensearch.cluster import Cluster
-from opensearch_batch.core.runs.outbox import Note, note_writing
+from opensearch_batch.core.runs.outbox import PendingEvent, add_event
 from opensearch_batch.core.storage.json_document import load_manifest
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.transform.field_map import OnMissing
@@ -167,7 +167,7 @@ class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
         """Ingest the outputs that `poll` found."""
-        answered, run_key = job_result(context, self.poll), run_key_of(context)
+        polled, run_key = job_result(context, self.poll), run_key_of(context)
         repaired = context["ti"].xcom_pull(task_ids=self.repair, map_indexes=context["ti"].map_index)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         layout, adapter = layout_of(self.work_prefix, context), adapter_of(self.service)
@@ -176,7 +176,7 @@ class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
         manifest = load_manifest(store, layout.manifest(run_key), Manifest)
         request = msgspec.structs.replace(self.request, index=self.index)
         # An attempt that dies after its last document has written too, but the next attempt does not count that.
-        note = note_writing(store, layout, shard.id, Note(context["dag_run"].run_id, self.index))
+        note = add_event(store, layout, shard.id, PendingEvent(context["dag_run"].run_id, self.index))
         report = ShardIngest(
             store,
             cluster,
@@ -186,7 +186,9 @@ class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
             answers=adapter.answers(manifest.parameters),
             request=over_sources(request, adapter, manifest.parameters, manifest.inputs),
             dead_letters=self.dead_letters,
-        ).run(shard, answers_of(store, repaired, answered.answered(layout.job(shard.job))), force=is_forced(context))
+        ).run(
+            shard, job_outputs_of(store, repaired, polled.job_output(layout.job(shard.job))), force=is_forced(context)
+        )
         if note is not None and not report.counts.indexed:
             store.delete(note)
         self._show(f"shard {shard.id}", [report], lambda _: cluster, lambda: object_storage(self.aws_conn_id))
@@ -234,7 +236,7 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
         item = self.work_item
         work_item = manifest.work_item(item if isinstance(item, str) else msgspec.convert(item, Shard).id)
         result = self._work_item_ingest(compiled, run_key, manifest.at).run(
-            work_item, self._answered(compiled, context), force=is_forced(context)
+            work_item, self._job_output(compiled, context), force=is_forced(context)
         )
         for remark in result.remarks:
             self.log.warning("work item %s: %s", work_item.id, remark)
@@ -248,9 +250,9 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
             ]
         }
 
-    def _answered(self, compiled: CompiledPipeline, context: Context) -> Answered | None:
+    def _job_output(self, compiled: CompiledPipeline, context: Context) -> JobOutput | None:
         """Return what the job of the work item answered, None if there is no job."""
         if self.poll is None:
             return None
         shard = msgspec.convert(self.work_item, Shard)
-        return job_result(context, self.poll).answered(compiled.layout.job(shard.job))
+        return job_result(context, self.poll).job_output(compiled.layout.job(shard.job))

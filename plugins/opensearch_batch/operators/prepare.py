@@ -15,10 +15,10 @@ from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.opensearch.cloudformation import model_of_stack
 from opensearch_batch.core.opensearch.ml_commons import Model, fill
-from opensearch_batch.core.runs.plan import Planned
+from opensearch_batch.core.runs.plan import RunPlan
 from opensearch_batch.core.runs.preparation import CutOptions, check_index, cut_source
-from opensearch_batch.core.runs.source_ranges import note_places
-from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, note_prepared
+from opensearch_batch.core.runs.source_ranges import record_source_ranges
+from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -189,19 +189,19 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
             return []
         notes_source = self._is_watched_run(dry_run=dry_run)
         if notes_source:
-            note_prepared(store, layout, listing, done=False)
+            record_source_state(store, layout, listing, done=False)
         manifest = msgspec.structs.replace(
             self._cut(store, layout, listing, context), run_version=self._run_version(listed_at)
         )
         if dry_run:
-            self._show_plan(Planned.of(store, layout, manifest), context)
+            self._show_plan(RunPlan.of(store, layout, manifest), context)
             return []
         refuse_too_many(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
         uri = layout.manifest(manifest.run_key)
         save(store, uri, manifest)
-        note_places(store, layout, manifest, index=self.index)
+        record_source_ranges(store, layout, manifest, index=self.index)
         if notes_source:
-            note_prepared(store, layout, listing, done=True)
+            record_source_state(store, layout, listing, done=True)
         if manifest.dead_letters:
             self.dead_letters_url = store.browse_url(manifest.dead_letters)
         self._push(context, uri, manifest)
@@ -230,7 +230,7 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
             return None
         return RunVersion(listed_at, digest(self.source, *self.include, "", *self.exclude))
 
-    def _show_plan(self, planned: Planned, context: Context) -> None:
+    def _show_plan(self, planned: RunPlan, context: Context) -> None:
         for line in planned.lines():
             self.log.info("dry run: %s", line)
         context["ti"].xcom_push(key="plan", value=msgspec.to_builtins(planned))

@@ -7,7 +7,7 @@ from typing import Any
 from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch.core.runs.outbox import unpublished
+from opensearch_batch.core.runs.outbox import pending_events
 from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID
 from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_is_over
@@ -69,6 +69,6 @@ class OpenSearchPublishOperator(BaseOperator):
         run_id, is_over = context["dag_run"].run_id, run_is_over(context)
         return [
             uri
-            for uri, note in unpublished(object_storage(self.aws_conn_id), layout_of(self.work_prefix, context))
+            for uri, note in pending_events(object_storage(self.aws_conn_id), layout_of(self.work_prefix, context))
             if note.index == self.index and (note.run_id == run_id or is_over(note.run_id))
         ]

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.pipeline.spec import Alerts
-from opensearch_batch.core.runs.retention import clean_up, note_use
+from opensearch_batch.core.runs.retention import delete_expired, record_use
 from opensearch_batch.core.runs.run_account import RunAccount, reconcile
 from opensearch_batch.core.storage.by_uri import Stores
 from opensearch_batch.core.storage.json_document import load_manifest, save
@@ -67,7 +67,7 @@ class ReconcileOperator(BaseOperator):
 
     def _conclude(self, account: RunAccount, store: Objects, layout: Layout, context: Context) -> None:
         """Write the account, log it and send its alerts."""
-        save(store, layout.account(run_key_of(context)), account)
+        save(store, layout.run_account(run_key_of(context)), account)
         self.log.info("%s", account)
         run = context["dag_run"]
         for event, text in account.alerts():
@@ -120,7 +120,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         manifest = load_manifest(store, prepared["manifest"], Manifest)
         account = reconcile(store, layout, manifest)
         self._conclude(account, store, layout, context)
-        note_use(store, layout, manifest, now=time.time(), for_ever=self.retention_days is None)
+        record_use(store, layout, manifest, now=time.time(), for_ever=self.retention_days is None)
         if self.retention_days is not None:
             self._clean_up(store, layout, self.retention_days)
         return account
@@ -128,7 +128,9 @@ class OpenSearchReconcileOperator(ReconcileOperator):
     def _clean_up(self, store: Stores, layout: Layout, retention_days: int) -> None:
         """Remove expired files; an error is logged and does not fail the run."""
         try:
-            removed = clean_up(store, layout, keep_s=retention_days * DAY_S, now=time.time(), unstage=self._unstage)
+            removed = delete_expired(
+                store, layout, keep_s=retention_days * DAY_S, now=time.time(), unstage=self._unstage
+            )
         except BatchError as error:
             self.log.warning("could not remove all expired files: %s", error)
             return

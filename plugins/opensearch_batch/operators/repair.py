@@ -28,7 +28,7 @@ from opensearch_batch.triggers.repair import RepairTrigger
 class OpenSearchRepairOperator(JobOperator):
     """Request the predictions that a job failed to make again, at most `rounds` times.
 
-    Returns the location of its account, ``{answered, ml_task_ids, failed, reason}``. Skipped if nothing failed.
+    Returns the location of its account, ``{job_outputs, ml_task_ids, failed, reason}``. Skipped if nothing failed.
 
     Args:
         rounds: how many further jobs there may be; 0 for none.
@@ -70,7 +70,7 @@ class OpenSearchRepairOperator(JobOperator):
         layout = layout_of(self.work_prefix, context)
         store: Objects = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         shard, run_key = msgspec.convert(self.shard, Shard), run_key_of(context)
-        first = job_result(context, self.poll).answered(layout.job(shard.job))
+        first = job_result(context, self.poll).job_output(layout.job(shard.job))
 
         def submit(part: Shard) -> JobRecord | Waiting:
             result = self._submit(part, context, event.get("since"))
@@ -92,11 +92,11 @@ class OpenSearchRepairOperator(JobOperator):
         if isinstance(result, Waiting):
             self.log.info("waiting: %s", result.reason)
             self.defer(trigger=result.trigger(self.aws_conn_id), method_name="execute_complete")
-        if len(result.answered) == 1:
+        if len(result.job_outputs) == 1:
             raise AirflowSkipException(result.reason or "every record has its prediction")
-        uri = layout.repair(run_key, shard.id)
+        uri = layout.repair_account(run_key, shard.id)
         save(store, uri, result)
-        self.log.info("%d jobs; %d records failed in all rounds; %s", len(result.answered), result.failed, uri)
+        self.log.info("%d jobs; %d records failed in all rounds; %s", len(result.job_outputs), result.failed, uri)
         return uri
 
     def _trigger(self, folder: str, record: JobRecord) -> RepairTrigger:

@@ -16,12 +16,12 @@ from airflow.sdk import Context, XComArg
 
 from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.contract import ServiceAdapter
-from opensearch_batch.core.jobs.input_check import refuse_changed
-from opensearch_batch.core.jobs.job_records import Decision, JobRecords, decide
-from opensearch_batch.core.jobs.submission import Submission, ThroughMLCommons
+from opensearch_batch.core.jobs.input_check import check_input
+from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, decide
+from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
+from opensearch_batch.core.storage.in_use import mark_in_use
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.storage.taken import note_taken
 from opensearch_batch.core.types.job import JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import JOB_NAME, Shard
 from opensearch_batch.hooks.ai_services import client_of
@@ -84,7 +84,7 @@ class JobSubmitter:
         self._objects: Objects = object_storage(terms.aws_conn_id)
         self._adapter: ServiceAdapter = adapter_of(terms.service)
         ml = OpenSearchMLHook(terms.opensearch_conn_id).ml
-        self._through = ThroughMLCommons(
+        self._through = MLCommonsSubmitter(
             ml,
             self._adapter,
             client_of(terms.service, aws_conn_id=terms.aws_conn_id, ai_conn_id=terms.ai_conn_id),
@@ -95,7 +95,7 @@ class JobSubmitter:
 
     def run(
         self, shard: Shard, request: ResubmitRequest, *, since: float | None = None
-    ) -> tuple[Decision, JobRecord] | Waiting:
+    ) -> tuple[SubmitDecision, JobRecord] | Waiting:
         """Submit the shard's job, or return the one that was submitted before, or what to wait for.
 
         A job that ended badly and that nobody requested again is returned with the decision "refuse".
@@ -110,9 +110,9 @@ class JobSubmitter:
             BatchError: the service refuses the job, or a server did not respond.
         """
         folder = self._layout.job(shard.job)
-        note_taken(self._objects, folder, now=time.time())
+        mark_in_use(self._objects, folder, now=time.time())
         job_records = JobRecords(self._objects, folder)
-        pays = decide(job_records.read(), request) in {"submit", "again", "recover"}
+        pays = decide(job_records.read(), request) in {"submit", "resubmit", "recover"}
         if pays and not self._has_slot(folder):
             limit = self._terms.max_jobs_in_flight or 0
             return Waiting(folder, self._slots_folder, limit, reason=f"{limit} jobs are in flight (max_jobs_in_flight)")
@@ -121,7 +121,7 @@ class JobSubmitter:
             self._through,
             clock=time.time,
             sleep=time.sleep,
-            check=lambda record: refuse_changed(self._objects, record),
+            check=lambda record: check_input(self._objects, record),
         )
         try:
             return submission.run(lambda number: self._draft(shard, folder, number), request)
@@ -129,13 +129,13 @@ class JobSubmitter:
             return self._throttled(folder, error, since)
         except (ConfigError, FatalError):
             # The job was refused; after any other error it may be in flight and keeps its slot.
-            self._give_back(folder)
+            self._release_slot(folder)
             raise
 
     def _throttled(self, folder: str, error: Throttled, since: float | None) -> Waiting:
         since = since or time.time()
         if time.time() - since >= self._terms.retry_time_window_s:
-            self._give_back(folder)
+            self._release_slot(folder)
             raise FatalError(
                 f"{error}; throttled for {self._terms.retry_time_window_s:.0f} s (retry_time_window_s). Raise the "
                 "limit that throttles (plugins.ml_commons.max_batch_inference_tasks, or the service's quota), set "
@@ -164,11 +164,11 @@ class JobSubmitter:
 
     def _has_slot(self, folder: str) -> bool:
         limit = self._terms.max_jobs_in_flight
-        return limit is None or job_slots(self._objects, self._slots_folder, limit).take(folder)
+        return limit is None or job_slots(self._objects, self._slots_folder, limit).acquire(folder)
 
-    def _give_back(self, folder: str) -> None:
+    def _release_slot(self, folder: str) -> None:
         if self._terms.max_jobs_in_flight is not None:
-            job_slots(self._objects, self._slots_folder, self._terms.max_jobs_in_flight).give_back(folder)
+            job_slots(self._objects, self._slots_folder, self._terms.max_jobs_in_flight).release(folder)
 
 
 class JobOperator(PipelineOperator):
@@ -208,7 +208,9 @@ class JobOperator(PipelineOperator):
         self.retry_time_window_s = retry_time_window_s
         self.retry_interval_s = retry_interval_s
 
-    def _submit(self, shard: Shard, context: Context, since: float | None) -> tuple[Decision, JobRecord] | Waiting:
+    def _submit(
+        self, shard: Shard, context: Context, since: float | None
+    ) -> tuple[SubmitDecision, JobRecord] | Waiting:
         """Submit the job of a shard; `since` is when the service first throttled, from the trigger's event."""
         terms = JobTerms(
             service=self.service,

@@ -17,7 +17,7 @@ import msgspec
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
 from opensearch_batch.core.errors import BatchError, FatalError, NotFound, RetriableError
-from opensearch_batch.core.jobs.job_records import bad_end
+from opensearch_batch.core.jobs.job_records import bad_end_message
 from opensearch_batch.core.jobs.poll_policy import Decision, PollPolicy
 from opensearch_batch.core.jobs.status_poller import RemoteStatus, StatusPoller
 from opensearch_batch.core.jobs.waiters import Waiter, pause_s
@@ -98,7 +98,7 @@ class MLTaskTrigger(BaseTrigger):
         job_result = await asyncio.to_thread(self._handle().result, record, end)
         xcoms: dict[str, JsonValue] = {"return_value": msgspec.to_builtins(job_result)}
         if end.state in BAD_ENDS:
-            self.log.error(bad_end(record))
+            self.log.error(bad_end_message(record))
             yield TaskFailedEvent(xcoms=xcoms)
         else:
             self.log.info("job %s (task %s) ended %s", record.name, record.ml_task_id, end.state)

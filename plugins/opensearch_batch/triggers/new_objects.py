@@ -17,9 +17,9 @@ from urllib.parse import unquote_plus
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.sharding.listing import News, list_source, news_of
+from opensearch_batch.core.sharding.listing import SourceChange, list_source, source_change
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.objects import wanted
+from opensearch_batch.core.storage.objects import is_selected
 from opensearch_batch.hooks.aws import aws_client
 from opensearch_batch.hooks.connections import AWS_CONN_ID
 from opensearch_batch.hooks.job_handle import shared_object_storage
@@ -27,7 +27,7 @@ from opensearch_batch.hooks.shared_clients import shared_client
 
 TRIGGER = "opensearch_batch.triggers.new_objects.NewObjectsTrigger"
 # When to fire again: soon if no run began, later if one is at work or failed.
-REPEAT_AFTER_S = {"unheard": 60.0, "begun": 3600.0}
+REPEAT_AFTER_S = {"new": 60.0, "started": 3600.0}
 # SQS returns at most so many messages in one response.
 MAX_MESSAGES = 10
 MAX_RESPONSES = 100
@@ -81,18 +81,18 @@ class NewObjectsTrigger(BaseEventTrigger):
         fired, fired_at, is_first = "", 0.0, True
         while True:
             try:
-                news, state = await asyncio.to_thread(self._poll, always=is_first)
+                change, state = await asyncio.to_thread(self._poll, always=is_first)
             except BatchError as error:
                 self.log.warning("%s", error)
-                news, state = "none", ""
+                change, state = "unchanged", ""
             else:
                 is_first = False
-            if news != "none" and (state != fired or time.monotonic() >= fired_at + REPEAT_AFTER_S[news]):
+            if change != "unchanged" and (state != fired or time.monotonic() >= fired_at + REPEAT_AFTER_S[change]):
                 fired, fired_at = state, time.monotonic()
                 yield TriggerEvent({"uri": self.uri})  # type: ignore[no-untyped-call] # Airflow's own
             await asyncio.sleep(self.poll_every_s)
 
-    def _poll(self, *, always: bool) -> tuple[News, str]:
+    def _poll(self, *, always: bool) -> tuple[SourceChange, str]:
         """Return whether a run prepared the present state of the source, and a digest of that state.
 
         With a queue, the source is listed only if there are messages about it, or with `always`: objects that are older
@@ -102,13 +102,13 @@ class NewObjectsTrigger(BaseEventTrigger):
         is_ours = any(self._is_ours(uri) for message in messages for uri in uris_of(message["Body"]))
         if self.sqs and not is_ours and not always:
             self._delete(messages)
-            return "none", ""
+            return "unchanged", ""
         store = shared_object_storage(self.aws_conn_id)
         listing = list_source(store, self.uri, include=self.include, exclude=self.exclude)
-        news = news_of(store, Layout(self.work_prefix, self.pipeline), listing)
-        if news == "none":
+        change = source_change(store, Layout(self.work_prefix, self.pipeline), listing)
+        if change == "unchanged":
             self._delete(messages)
-        return news, listing.digest
+        return change, listing.digest
 
     def _receive(self) -> list[dict[str, Any]]:
         """Return all messages of the queue, so that a burst of uploads starts one run."""
@@ -130,7 +130,7 @@ class NewObjectsTrigger(BaseEventTrigger):
 
     def _is_ours(self, uri: str) -> bool:
         folder = self.uri[: self.uri.rfind("/") + 1]
-        return uri.startswith(self.uri) and wanted(uri[len(folder) :], self.include, self.exclude)
+        return uri.startswith(self.uri) and is_selected(uri[len(folder) :], self.include, self.exclude)
 
 
 def uris_of(message: str) -> Iterator[str]:

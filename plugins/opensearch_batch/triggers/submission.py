@@ -26,7 +26,7 @@ _queues: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 def job_slots(store: Objects, folder: str, max_slots: int) -> Slots:
     """Return the slots in a folder; a job holds its slot from before its submission until its record has an end."""
 
-    def is_at_work(slot: Slot) -> bool | None:
+    def is_in_flight(slot: Slot) -> bool | None:
         record = JobRecords(store, slot.holder).read()
         if record is None or record.status == "intent":
             return None
@@ -34,7 +34,7 @@ def job_slots(store: Objects, folder: str, max_slots: int) -> Slots:
         # A job that ended before it took the slot is about to be submitted again.
         return True if end is None else None if end.at < slot.at else False
 
-    return Slots(store, folder, most=max_slots, is_at_work=is_at_work, clock=time.time)
+    return Slots(store, folder, max_slots=max_slots, is_in_flight=is_in_flight, clock=time.time)
 
 
 class SubmissionTrigger(BaseTrigger):
@@ -104,4 +104,4 @@ class SubmissionTrigger(BaseTrigger):
 
     def _take(self) -> bool:
         store = shared_object_storage(self.aws_conn_id)
-        return job_slots(store, str(self.slots), self.max_slots).take(self.holder)
+        return job_slots(store, str(self.slots), self.max_slots).acquire(self.holder)

@@ -417,7 +417,7 @@ ENDINGS: dict[Compression, str] = {"none": "jsonl", "gzip": "gz", "snappy": "sna
 @pytest.mark.parametrize("kind", PACKED)
 def test_compression_is_what_is_told(store: S3Objects, bucket: str, kind: Compression) -> None:
     """Whatever the name's ending says; ``automatic`` goes by the ending."""
-    stores = Stores({"s3": Scheme(lambda: store, packed=True)})
+    stores = Stores({"s3": Scheme(lambda: store, compressed=True)})
     cases: list[tuple[str, Compression]] = [(f"a.{ENDINGS[kind]}", "automatic"), ("a.gz", kind), ("a", kind)]
     for name, compression in cases:
         uri = f"s3://{bucket}/{name}"
@@ -432,13 +432,13 @@ def test_compression_is_what_is_told(store: S3Objects, bucket: str, kind: Compre
 @pytest.mark.parametrize("kind", ["gzip", "snappy", "zstd"])
 def test_damaged_compression_is_an_error(kind: Compression) -> None:
     """It names the object."""
-    with pytest.raises(FatalError, match="a: damaged or cut off compressed data"):
+    with pytest.raises(FatalError, match="a: damaged or truncated compressed data"):
         entries(PACKED[kind](b'{"a":1}\n' * 999)[:-3], Ndjson(), kind)
 
 
 def test_other_stores_have_nothing_compressed() -> None:
     """They say so."""
-    with pytest.raises(ConfigError, match="file-abc: only objects on S3 and files of this machine are read with a com"):
+    with pytest.raises(ConfigError, match="file-abc: only S3 objects and local files can be decompressed"):
         Stores({"openai": Scheme(LocalFiles, bare_id="file-.*")}).open("file-abc", compression="gzip")
 
 

@@ -130,7 +130,7 @@ def test_rows_are_joined_with_the_records_of_their_own_input(work_items: Units, 
     assert work_items.ingest().run(work_item, answered).reports == []
     for name in "ab":
         work_items.put(f"out/job-2/in/{name}/first.json.out", *({"id": n, "of": name} for n in range(2)))
-    answered.outputs[:] = [f"s3://{work_items.bucket}/out/job-2/"]
+    answered.uris[:] = [f"s3://{work_items.bucket}/out/job-2/"]
     work_items.ingest().run(newer, answered)
     assert work_items.documents(index) == {
         f"{name}-{n}": {"id": n, "of": name, "title": f"{name}{n}"} for name in "ab" for n in range(2)
@@ -228,7 +228,7 @@ def test_pipelines_that_share_a_job_each_read_its_answer(work_items: Units, inde
             f"first/job-1/{uri.removeprefix(f's3://{work_items.bucket}/')}.out", {"_id": "a", "answered": "job-1"}
         )
     answered = work_items.answer(work_item, "job-1")
-    answered.outputs[:] = [f"s3://{work_items.bucket}/first/job-1/"]
+    answered.uris[:] = [f"s3://{work_items.bucket}/first/job-1/"]
     assert [report.counts.indexed for report in work_items.ingest().run(work_item, answered).reports] == [1]
     assert work_items.documents(index) == {"a": {"answered": "job-1"}}
 
@@ -241,7 +241,7 @@ def test_outputs_that_are_gone_are_told_and_not_asked_for_again(work_items: Unit
     answered = work_items.answer(work_item, "job-1")
     work_items.ingest().run(work_item, answered)
     work_items.lab.node("DELETE", index, None)
-    for item in list(work_items.lab.objects.list(answered.outputs[0])):
+    for item in list(work_items.lab.objects.list(answered.uris[0])):
         work_items.lab.objects.delete(item.uri)
     assert work_items.work_items() == [work_item]
     assert work_items.ingest().run(work_item, answered).remarks == [GONE]

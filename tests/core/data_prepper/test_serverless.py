@@ -21,7 +21,7 @@ from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.storage.objects import find
+from opensearch_batch.core.storage.objects import find_objects
 from opensearch_batch.core.types.rows import Source
 from tests.core.data_prepper.data_prepper_files import line_of, with_options
 from tests.scripted import Scripted
@@ -50,7 +50,7 @@ class Collection:
     def run(self) -> IngestReport:
         """Bring the rows in."""
         compiled = CompiledPipeline.load(self.path, "books")
-        work_item = WorkItem("work_item", "data", tuple(find(self.files, "rows.json")), AT)
+        work_item = WorkItem("work_item", "data", tuple(find_objects(self.files, "rows.json")), AT)
         options = compiled.pipeline.sinks[0][1]
         assert isinstance(options, OpenSearchSink)
         sink = index_sink(options, AT, self.files, self._scripted.cluster)

@@ -16,7 +16,7 @@ from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
 from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
 from opensearch_batch.core.types.job import End, JobRecord
@@ -82,7 +82,7 @@ books:
         )
         self.write(*sinks, processors=model + processors, buckets=f"[{inputs}, {read}]")
 
-    def answer(self, work_item: WorkItem, name: str, *more: dict[str, Any]) -> Answered:
+    def answer(self, work_item: WorkItem, name: str, *more: dict[str, Any]) -> JobOutput:
         """Write the outputs of a work item's job, as SageMaker does: each input's rows, `answered` by this job."""
         for uri in work_item.inputs:
             stored = self.lab.objects.read(uri)
@@ -96,7 +96,7 @@ books:
         JobRecords(self.lab.objects, folder).write(record, over=None)
         output = f"s3://{self.bucket}/out/{name}/"
         ScanStateFile(self.lab.objects, self.compiled().layout).note_writer(output, folder)
-        return Answered([output], job=folder, ml_task_id="t")
+        return JobOutput([output], job=folder, ml_task_id="t")
 
     def opensearch(self, options: str) -> str:
         """Return an opensearch sink."""

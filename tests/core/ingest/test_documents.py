@@ -23,7 +23,7 @@ from opensearch_batch.core.ingest.request import IngestRequest, OnUnmatched, com
 from opensearch_batch.core.ingest.sinks.base import Entry, Item, Refused, WrittenBody
 from opensearch_batch.core.ingest.sinks.bulk import bodies
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.storage.objects import find
+from opensearch_batch.core.storage.objects import find_objects
 from opensearch_batch.core.transform.field_map import merge
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
 from opensearch_batch.core.types.rows import Blank, Rejected, Source
@@ -83,7 +83,7 @@ def documents_of(
     """Write the sources below the store's folder and make their documents."""
     for number, lines in enumerate(sources):
         objects.write(f"{number}.jsonl", b"".join(line.content + b"\n" for line in lines))
-    found = [Source(f"{n}.jsonl", tuple(find(objects, f"{n}.jsonl"))) for n in range(len(sources))]
+    found = [Source(f"{n}.jsonl", tuple(find_objects(objects, f"{n}.jsonl"))) for n in range(len(sources))]
     return MappedDocuments(
         request,
         compile_map(request, sources=len(sources)),

@@ -116,11 +116,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     # the sources
     (
         data("s3", "http://bucket/k"),
-        "data_source.source[0]: 'http://bucket/k' is no S3 location; write it as s3://bucket/key",
+        "data_source.source[0]: 'http://bucket/k' is not an S3 location; write it as s3://bucket/key",
     ),
     (
         data("s3", "/data/rows.jsonl"),
-        "data_source.source[0]: '/data/rows.jsonl' is no S3 location; write it as s3://bucket/key",
+        "data_source.source[0]: '/data/rows.jsonl' is not an S3 location; write it as s3://bucket/key",
     ),
     (data("s3", S3, "s3://my_bucket/k"), f"data_source.source[1]: 's3://my_bucket/k': 'my_bucket' {NO_BUCKET}"),
     (data("s3", "s3://bucket"), f"data_source.source[0]: 's3://bucket' {BUCKET_ONLY}"),

@@ -10,8 +10,8 @@ import pytest
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.jobs.contract import Answers
-from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows
-from opensearch_batch.core.jobs.repair import Failed, answers_of, find_failed, repair_shard
+from opensearch_batch.core.jobs.output_rows import JobOutput, LatestRows, OutputRows
+from opensearch_batch.core.jobs.repair import FailedRecords, find_failed, job_outputs_of, repair_shard
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import Shard
@@ -34,20 +34,20 @@ class Jobs:
         store.write(self.shard.input, b"".join(b'{"line":%d}\n' % at for at in range(RECORDS)))
         self._written = 0
 
-    def answer(self, rows: Iterable[bytes], positions: list[int] | None = None) -> Answered:
+    def answer(self, rows: Iterable[bytes], positions: list[int] | None = None) -> JobOutput:
         """Write a job's output."""
         self._written += 1
         uri = f"{self.work_prefix.job('k')}/output/{self._written}/out"
         self.store.write(uri, b"\n".join(rows))
-        return Answered([uri], positions)
+        return JobOutput([uri], positions)
 
-    def failed(self, *answered: Answered) -> list[int]:
+    def failed(self, *answered: JobOutput) -> list[int]:
         """Return the positions without a prediction."""
         return find_failed(self.rows, self.shard, answered).positions
 
-    def read(self, *answered: Answered) -> list[bytes]:
+    def read(self, *answered: JobOutput) -> list[bytes]:
         """Return the rows an ingest reads."""
-        last = LastAnswers(self.rows, answered, holds_record=self.holds_record)
+        last = LatestRows(self.rows, answered, holds_record=self.holds_record)
         return [entry.content for entry in last.read(1) if isinstance(entry, Row)]
 
 
@@ -118,7 +118,7 @@ def test_a_row_that_holds_its_record_is_placed_by_its_line(store: S3Objects, buc
     error = b'{"SageMakerInferenceError":"busy"}'
     good = [b'{"line":%d,"SageMakerOutput":[1]}' % at for at in range(RECORDS)]
     answered = [jobs.answer([good[0], b"", error, good[2], b"", error, good[4]]), jobs.answer([good[1], error], [1, 3])]
-    last = LastAnswers(jobs.rows, answered, holds_record=True)
+    last = LatestRows(jobs.rows, answered, holds_record=True)
     placed = [(last.position(row), row.content) for row in last.read(0) if isinstance(row, Row)]
     assert placed == [(0, good[0]), (2, good[2]), (4, good[4]), (1, good[1]), (3, error)]
 
@@ -127,7 +127,7 @@ def test_a_smaller_job_has_the_lines_of_the_failed_records(jobs: Jobs) -> None:
     """Named by its content: the same failures make the same job, which is then paid for."""
     made = [
         repair_shard(
-            jobs.store, jobs.work_prefix, jobs.shard, Failed([1, 5]), job_key=lambda digest: digest[:8], number=1
+            jobs.store, jobs.work_prefix, jobs.shard, FailedRecords([1, 5]), job_key=lambda digest: digest[:8], number=1
         )
         for _ in range(2)
     ]
@@ -142,24 +142,24 @@ def test_a_smaller_job_has_the_lines_of_the_failed_records(jobs: Jobs) -> None:
 def test_an_input_that_changed_is_not_asked_again(jobs: Jobs, positions: list[int]) -> None:
     """Its lines are no longer the records that failed."""
     with pytest.raises(OutputUnusable, match="its 6 lines are not the 6 that were prepared"):
-        repair_shard(jobs.store, jobs.work_prefix, jobs.shard, Failed(positions), job_key=str, number=1)
+        repair_shard(jobs.store, jobs.work_prefix, jobs.shard, FailedRecords(positions), job_key=str, number=1)
 
 
 def test_a_users_own_input_that_changed_is_not_asked_again(jobs: Jobs) -> None:
     """It may have as many lines as before."""
     shard = msgspec.structs.replace(jobs.shard, etag="of-another-version")
     with pytest.raises(FatalError, match=r"input\.jsonl changed .*run again"):
-        repair_shard(jobs.store, jobs.work_prefix, shard, Failed([1]), job_key=str, number=1)
+        repair_shard(jobs.store, jobs.work_prefix, shard, FailedRecords([1]), job_key=str, number=1)
 
 
 def test_an_output_that_is_gone_is_named(jobs: Jobs) -> None:
     """Only a new job helps."""
-    with pytest.raises(OutputUnusable, match=r"gone\.out: the job's output is gone"):
-        jobs.failed(Answered(["s3://no-such/gone.out"]))
+    with pytest.raises(OutputUnusable, match=r"gone\.out: the job's output was deleted"):
+        jobs.failed(JobOutput(["s3://no-such/gone.out"]))
 
 
 def test_without_a_repair_the_jobs_own_outputs_count(jobs: Jobs) -> None:
     """And an account that is gone is an error, not a smaller answer."""
-    assert answers_of(jobs.store, None, Answered(["a", "b"])) == [Answered(["a", "b"])]
-    with pytest.raises(OutputUnusable, match=r"account\.json: the account of repair is gone; clear repair"):
-        answers_of(jobs.store, f"{jobs.work_prefix.root}/account.json", Answered(["a"]))
+    assert job_outputs_of(jobs.store, None, JobOutput(["a", "b"])) == [JobOutput(["a", "b"])]
+    with pytest.raises(OutputUnusable, match=r"account\.json: the account of repair was deleted; clear repair"):
+        job_outputs_of(jobs.store, f"{jobs.work_prefix.root}/account.json", JobOutput(["a"]))

@@ -13,7 +13,13 @@ from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.jobs.output_rows import Answered, OutputRows, UsedJobs, load_known, note_read
+from opensearch_batch.core.jobs.output_rows import (
+    JobOutput,
+    OutputRows,
+    UsedJobs,
+    read_known_outputs,
+    record_outputs_read,
+)
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.layout import Layout
@@ -56,15 +62,15 @@ class Jobs:
         self.own = self._job("a", [{"id": 0, "SageMakerOutput": [1]}, error], None)
         self.repair = self._job("b", [{"id": 1, "SageMakerOutput": [2]}], [1])
 
-    def _job(self, key: str, rows: list[dict[str, Any]], positions: list[int] | None) -> Answered:
+    def _job(self, key: str, rows: list[dict[str, Any]], positions: list[int] | None) -> JobOutput:
         folder = self.work_prefix.job(key)
         output = f"{folder}/output/1/input.jsonl.out"
         record = JobRecord(key, "n", "sagemaker", "m", "in", f"{folder}/output/1/", 0.0, ml_task_id=key)
         JobRecords(self.objects, folder).write(msgspec.structs.replace(record, end=End("COMPLETED", 1.0)), over=None)
         self.objects.write(output, b"\n".join(json.dumps(row).encode() for row in rows))
-        return Answered([output], positions, folder, key)
+        return JobOutput([output], positions, folder, key)
 
-    def ingest(self, answered: list[Answered], field_map: dict[str, Any] | None = None) -> IngestCounts:
+    def ingest(self, answered: list[JobOutput], field_map: dict[str, Any] | None = None) -> IngestCounts:
         """Ingest what the jobs answered."""
         prepared = [PreparedShard(self.shard, [SourceRange("s3://d/a", 1, 2)])]
         return (
@@ -81,7 +87,7 @@ class Jobs:
             .counts
         )
 
-    def repaired(self, rounds: int) -> list[Answered]:
+    def repaired(self, rounds: int) -> list[JobOutput]:
         """Return what repair says the jobs answered; it submits nothing."""
         parameters = SAGEMAKER.example_parameters
         repair = Repair(
@@ -95,7 +101,7 @@ class Jobs:
         )
         found = repair.run(self.own, lambda smaller: smaller)
         assert isinstance(found, RepairAccount)
-        return found.answered
+        return found.job_outputs
 
     def ends(self) -> list[str]:
         """Return how the jobs are recorded to have ended."""
@@ -115,10 +121,10 @@ def test_what_its_service_removed_is_known_as_done(jobs: Jobs, gone: list[str]) 
     both = [jobs.own, jobs.repair]
     assert jobs.ingest(both).indexed == 2
     for name in gone:
-        jobs.objects.delete(getattr(jobs, name).outputs[0])
+        jobs.objects.delete(getattr(jobs, name).uris[0])
     assert jobs.repaired(rounds=2) == both
     assert jobs.ingest(both).unchanged == 2
-    with pytest.raises(FatalError, match=r"was read before and is gone .*lifecycle rule.*force pays") as refused:
+    with pytest.raises(FatalError, match=r"was ingested and then deleted .*lifecycle rule.*force pays") as refused:
         jobs.ingest(both, {**FIELD_MAP, "n": "$.id"})
     assert not isinstance(refused.value, OutputUnusable)
     assert jobs.ends() == ["COMPLETED", "COMPLETED"]
@@ -129,7 +135,7 @@ def test_a_pipeline_without_repair_keeps_its_own_account(jobs: Jobs) -> None:
     jobs.ingest([jobs.own, jobs.repair])
     jobs.ingest([jobs.own])
     for one in (jobs.own, jobs.repair):
-        jobs.objects.delete(one.outputs[0])
+        jobs.objects.delete(one.uris[0])
     assert jobs.repaired(rounds=0) == [jobs.own]
     assert jobs.repaired(rounds=2) == [jobs.own, jobs.repair]
 
@@ -137,21 +143,21 @@ def test_a_pipeline_without_repair_keeps_its_own_account(jobs: Jobs) -> None:
 def test_an_output_that_no_ingest_read_is_lost(jobs: Jobs) -> None:
     """Its job is of no use, as one of another submission that was read does not tell what this one answered."""
     rows = OutputRows(jobs.objects, SAGEMAKER, "beside_record")
-    note_read(jobs.objects, UsedJobs([msgspec.structs.replace(jobs.own, outputs=["s3://work/older.out"])], []))
-    jobs.objects.delete(jobs.own.outputs[0])
-    with pytest.raises(OutputUnusable, match="the job's output is gone"):
+    record_outputs_read(jobs.objects, UsedJobs([msgspec.structs.replace(jobs.own, uris=["s3://work/older.out"])], []))
+    jobs.objects.delete(jobs.own.uris[0])
+    with pytest.raises(OutputUnusable, match="the job's output was deleted"):
         rows.source([jobs.own])
-    with pytest.raises(OutputUnusable, match="the job's output is gone; clear batch_predict"):
+    with pytest.raises(OutputUnusable, match="the job's output was deleted; clear batch_predict"):
         jobs.repaired(rounds=2)
     assert jobs.ends() == ["UNUSABLE", "COMPLETED"]
 
 
 def test_a_newer_generation_takes_the_place_of_the_older(jobs: Jobs) -> None:
     """What is noted is what was read last."""
-    newer = msgspec.structs.replace(jobs.own, outputs=["s3://work/newer.out"], ml_task_id="newer")
+    newer = msgspec.structs.replace(jobs.own, uris=["s3://work/newer.out"], ml_task_id="newer")
     for used in (jobs.own, newer):
-        note_read(jobs.objects, UsedJobs([used], []))
-    assert load_known(jobs.objects, jobs.own) is None
-    known = load_known(jobs.objects, newer)
+        record_outputs_read(jobs.objects, UsedJobs([used], []))
+    assert read_known_outputs(jobs.objects, jobs.own) is None
+    known = read_known_outputs(jobs.objects, newer)
     assert known is not None
-    assert known.used.answered == [newer]
+    assert known.used.job_outputs == [newer]

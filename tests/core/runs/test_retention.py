@@ -9,13 +9,13 @@ import pytest
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.jobs.output_rows import Answered, LastAnswers, OutputRows, load_removed
+from opensearch_batch.core.jobs.output_rows import JobOutput, LatestRows, OutputRows, read_removed
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
-from opensearch_batch.core.runs.retention import clean_up, note_use
+from opensearch_batch.core.runs.retention import delete_expired, record_use
+from opensearch_batch.core.storage.in_use import mark_in_use
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.storage.taken import note_taken
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.services.registry import adapter_of
@@ -37,7 +37,7 @@ class Runs:
         """Return a pipeline's locations."""
         return Layout("s3://work", pipeline)
 
-    def job(self, key: str) -> Answered:
+    def job(self, key: str) -> JobOutput:
         """Make a job that was paid for, with its files."""
         folder = self.work_prefix("p").job(key)
         for name in ("input.jsonl", "source-1.jsonl", "output/1/input.jsonl.out"):
@@ -55,21 +55,21 @@ class Runs:
             end=End("COMPLETED", 1.0),
         )
         JobRecords(self.objects, folder).write(record, over=None)
-        return Answered([f"{folder}/output/1/input.jsonl.out"], None, folder, "t")
+        return JobOutput([f"{folder}/output/1/input.jsonl.out"], None, folder, "t")
 
-    def use(self, pipeline: str, run: str, answered: list[Answered], *, at: float, for_ever: bool = False) -> Manifest:
+    def use(self, pipeline: str, run: str, answered: list[JobOutput], *, at: float, for_ever: bool = False) -> Manifest:
         """Let a successful run use a shard's jobs."""
         work_prefix, shard = self.work_prefix(pipeline), Shard("0000", f"{answered[0].job}/input.jsonl", "k", 1, 28)
         prepared = PreparedShard(shard, [SourceRange("s3://d/a", 1, 1)])
         manifest = Manifest(pipeline, run, "s3://d/", "openai", "m", PrepareCounts(1, 1), [prepared])
         rows = OutputRows(self.objects, OPENAI, "by_id")
-        save(self.objects, work_prefix.used(run, shard.id), rows.used(answered))
-        note_use(self.objects, work_prefix, manifest, now=at, for_ever=for_ever)
+        save(self.objects, work_prefix.used_jobs(run, shard.id), rows.used(answered))
+        record_use(self.objects, work_prefix, manifest, now=at, for_ever=for_ever)
         return manifest
 
     def clean(self, pipeline: str, *, now: float) -> int:
         """Remove what is too old."""
-        return clean_up(
+        return delete_expired(
             self.objects,
             self.work_prefix(pipeline),
             keep_s=KEEP_S,
@@ -129,20 +129,20 @@ def test_what_a_run_has_taken_stays_until_it_had_its_time(runs: Runs) -> None:
     runs.use("p", "r", [runs.job("a"), runs.job("b")], at=NOW)
     runs.use("p", "r2", [runs.job("c")], at=NOW)
     taken_at = NOW + KEEP_S + DAY_S
-    note_taken(runs.objects, runs.work_prefix("p").job("b"), now=taken_at)
+    mark_in_use(runs.objects, runs.work_prefix("p").job("b"), now=taken_at)
     assert runs.clean("p", now=taken_at + 1) == 1
-    assert (runs.names("a"), runs.names("b")) == (WHOLE, WHOLE | {"taken.json"})
+    assert (runs.names("a"), runs.names("b")) == (WHOLE, WHOLE | {"in_use.json"})
     assert runs.names("c") == LEFT
     assert runs.clean("p", now=taken_at + KEEP_S - 1) == 0
     assert runs.clean("p", now=taken_at + KEEP_S + 1) == 2
-    assert (runs.names("a"), runs.names("b")) == (LEFT, LEFT - {"removed.json"} | {"taken.json"})
+    assert (runs.names("a"), runs.names("b")) == (LEFT, LEFT - {"removed.json"} | {"in_use.json"})
 
 
 def test_what_a_run_took_and_used_goes_by_its_own_note(runs: Runs) -> None:
     """The older note of the files is over then, and nothing is removed twice."""
     answered = runs.job("a")
     runs.use("p", "r", [answered], at=NOW)
-    note_taken(runs.objects, answered.job, now=NOW + KEEP_S)
+    mark_in_use(runs.objects, answered.job, now=NOW + KEEP_S)
     runs.use("p", "r2", [answered], at=NOW + KEEP_S + DAY_S)
     assert runs.clean("p", now=NOW + KEEP_S + DAY_S) == 0
     assert len(list(runs.objects.list(runs.work_prefix("p").retention()))) == 1
@@ -184,13 +184,13 @@ def test_a_cleaning_that_was_killed_goes_on(runs: Runs) -> None:
             raise killed
 
     with pytest.raises(RuntimeError):
-        clean_up(runs.objects, runs.work_prefix("p"), keep_s=KEEP_S, now=NOW + KEEP_S + 1, unstage=dies)
-    removed = load_removed(runs.objects, runs.work_prefix("p").job("a"))
+        delete_expired(runs.objects, runs.work_prefix("p"), keep_s=KEEP_S, now=NOW + KEEP_S + 1, unstage=dies)
+    removed = read_removed(runs.objects, runs.work_prefix("p").job("a"))
     assert removed is not None
-    assert len(removed.used.outputs) == 2
+    assert len(removed.used.objects) == 2
     assert runs.clean("p", now=NOW + KEEP_S + 1) == 2
     assert runs.names("b") == LEFT - {"removed.json"}
-    again = load_removed(runs.objects, runs.work_prefix("p").job("a"))
+    again = read_removed(runs.objects, runs.work_prefix("p").job("a"))
     assert again is not None
     assert again.used == removed.used
 
@@ -214,15 +214,15 @@ def test_of_a_repaired_shard_no_job_is_blamed_for_what_was_removed(runs: Runs) -
     runs.clean("p", now=NOW + KEEP_S + 1)
     rows = OutputRows(runs.objects, OPENAI, "by_id")
     with pytest.raises(FatalError, match="retention_days") as refused:
-        list(LastAnswers(rows, [own, repair], holds_record=False).read(0))
+        list(LatestRows(rows, [own, repair], holds_record=False).read(0))
     assert not isinstance(refused.value, OutputUnusable)
 
 
 def test_an_output_that_nobody_removed_is_lost(runs: Runs) -> None:
     """That is the job's fault, and another matter."""
     answered = runs.job("a")
-    runs.objects.delete(answered.outputs[0])
-    with pytest.raises(OutputUnusable, match="the job's output is gone"):
+    runs.objects.delete(answered.uris[0])
+    with pytest.raises(OutputUnusable, match="the job's output was deleted"):
         OutputRows(runs.objects, OPENAI, "by_id").source([answered])
 
 
@@ -238,4 +238,4 @@ def test_repair_finds_its_rounds_again_when_the_rows_are_gone(runs: Runs) -> Non
     )
     found = repair.run(answered[0], lambda smaller: smaller)
     assert isinstance(found, RepairAccount)
-    assert found.answered == answered
+    assert found.job_outputs == answered

@@ -15,7 +15,7 @@ from opensearch_batch.core.ingest.prediction_map import holds_record
 from opensearch_batch.core.pipeline.estimate import estimate, read_listing
 from opensearch_batch.core.sharding.cut import HALF, ShardLimits, ends_with
 from opensearch_batch.core.sharding.listing import NoDocuments, find_documents
-from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
@@ -44,7 +44,7 @@ class Lake:
         """Cut everything for a service."""
         adapter, work_prefix = adapter_of(name), Layout("s3://work", "p")
         with DeadLetters(self.objects, "s3://work/dead/") as dead:
-            stage = Prepare(
+            stage = ShardWriter(
                 self.objects,
                 work_prefix,
                 limits=limits,
@@ -54,7 +54,7 @@ class Lake:
                 job_key=lambda digest: digest[:16],
                 dead=dead,
             )
-            return stage.run(find_documents(self.objects, work_prefix, "s3://lake/"), at_most=at_most)[0]
+            return stage.run(find_documents(self.objects, work_prefix, "s3://lake/"), limit=at_most)[0]
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_a_listing_says_how_many_shards_it_makes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("hello\n", "line 1: no line of"), ("", "no object of the listing is below s3://b/docs/")]
+    ("text", "message"), [("hello\n", "line 1 is not a line of"), ("", "the listing has no object below s3://b/docs/")]
 )
 def test_what_is_no_listing_is_refused(text: str, message: str) -> None:
     """With its line."""

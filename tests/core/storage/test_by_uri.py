@@ -10,7 +10,7 @@ import pytest
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.storage.objects import find
+from opensearch_batch.core.storage.objects import find_objects
 from opensearch_batch.core.storage.s3 import S3Objects
 
 
@@ -24,26 +24,26 @@ FILES_AT_A_SERVICE = Scheme(refused, bare_id="file-[A-Za-z0-9_-]+")
 
 def local(folder: Path) -> Scheme:
     """Return the scheme of files in a folder."""
-    return Scheme(lambda: LocalFiles(folder), packed=True)
+    return Scheme(lambda: LocalFiles(folder), compressed=True)
 
 
 def test_a_store_is_asked_for_only_when_its_uris_come(tmp_path: Path) -> None:
     """Files can be ingested without keys for S3, and an error names what is missing."""
     stores = Stores({"file": local(tmp_path), "openai": FILES_AT_A_SERVICE})
     stores.write("a", b"1")
-    assert [item.size_bytes for item in find(stores, "a")] == [1]
+    assert [item.size_bytes for item in find_objects(stores, "a")] == [1]
     for uri in ("file-abc", "openai://file-abc"):
         with pytest.raises(ConfigError, match=f"{uri}: no key; give one"):
             stores.open(uri)
-    with pytest.raises(ConfigError, match="s3://b/k: nothing here reads s3://"):
+    with pytest.raises(ConfigError, match="s3://b/k: no store reads s3://"):
         stores.head("s3://b/k")
-    with pytest.raises(ConfigError, match="files of this machine are not read here"):
+    with pytest.raises(ConfigError, match="local files are not read here"):
         Stores({}).head("/etc/passwd")
 
 
 def test_every_operation_goes_where_the_uri_says(store: S3Objects, bucket: str, tmp_path: Path) -> None:
     """S3 and this machine side by side."""
-    stores = Stores({"s3": Scheme(lambda: store, packed=True), "file": local(tmp_path)})
+    stores = Stores({"s3": Scheme(lambda: store, compressed=True), "file": local(tmp_path)})
     for place in (f"s3://{bucket}", str(tmp_path), f"file://{tmp_path}"):
         uri = f"{place}/a.jsonl"
         assert stores.create(uri, b"1")
@@ -91,6 +91,6 @@ def test_an_unknown_scheme_is_no_path(tmp_path: Path) -> None:
     stores = Stores({"file": local(tmp_path), "openai": FILES_AT_A_SERVICE})
     with pytest.raises(
         ConfigError,
-        match="gs://b/k: nothing here reads gs://; give a URI that starts with one of file://, openai://, or a path",
+        match="gs://b/k: no store reads gs://; give a URI that starts with one of file://, openai://, or a path",
     ):
         stores.head("gs://b/k")

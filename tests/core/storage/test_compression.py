@@ -47,7 +47,7 @@ def test_damaged_data_are_named(store: S3Objects, bucket: str, ending: str, cont
     with (
         store.open(uri) as stream,
         pytest.raises(
-            FatalError, match=rf"a\.jsonl\.{ending}: damaged or cut off compressed data .*; upload the object again"
+            FatalError, match=rf"a\.jsonl\.{ending}: damaged or truncated compressed data .*; upload the object again"
         ),
     ):
         list(lines(stream, max_line_bytes=100))

@@ -15,7 +15,7 @@ import pytest
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.storage.objects import find
+from opensearch_batch.core.storage.objects import find_objects
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def test_relative_absolute_and_file_uris_are_the_same_file(files: LocalFiles, tm
         stored = files.read(uri)
         assert stored is not None
         assert stored.content == b"x"
-    assert [item.uri for item in find(files, "a/")] == ["a/b.jsonl"]
-    assert [item.uri for item in find(files, f"file://{tmp_path}/a/*")] == [f"file://{tmp_path}/a/b.jsonl"]
+    assert [item.uri for item in find_objects(files, "a/")] == ["a/b.jsonl"]
+    assert [item.uri for item in find_objects(files, f"file://{tmp_path}/a/*")] == [f"file://{tmp_path}/a/b.jsonl"]
     assert files.head("a/none") is None
     assert files.read("a/none") is None
     files.delete("a/b.jsonl")
@@ -44,7 +44,7 @@ def test_a_glob_finds_compressed_files_in_order(files: LocalFiles) -> None:
     """Hidden temporary files are none of them."""
     for name in ("2.jsonl.gz", "1.jsonl", "3.csv", ".x.new"):
         files.write(f"in/{name}", gzip.compress(b"z\n"))
-    assert [Path(item.uri).name for item in find(files, "in/*.jsonl*")] == ["1.jsonl", "2.jsonl.gz"]
+    assert [Path(item.uri).name for item in find_objects(files, "in/*.jsonl*")] == ["1.jsonl", "2.jsonl.gz"]
     with files.open("in/2.jsonl.gz") as stream:
         assert stream.read() == b"z\n"
 
@@ -53,7 +53,7 @@ def test_files_come_in_the_order_of_their_names_without_our_own(files: LocalFile
     """As keys on S3 would, below the working folder as well as below any other."""
     for name in ("a/z.jsonl", "a.jsonl", "a-b/z.jsonl", ".opensearch_batch/p.jsonl", "a/_opensearch_batch/p.jsonl"):
         files.write(name, b"x")
-    assert [item.uri for item in find(files, "**.jsonl")] == ["a-b/z.jsonl", "a.jsonl", "a/z.jsonl"]
+    assert [item.uri for item in find_objects(files, "**.jsonl")] == ["a-b/z.jsonl", "a.jsonl", "a/z.jsonl"]
     assert list(files.list("none/")) == []
 
 
@@ -82,7 +82,7 @@ def test_of_many_replacements_one_wins(files: LocalFiles) -> None:
 def test_a_file_that_changed_is_not_read_as_the_one_that_was_found(files: LocalFiles) -> None:
     """By its ETag."""
     files.write("a", b"1")
-    (found,) = find(files, "a")
+    (found,) = find_objects(files, "a")
     files.write("a", b"22")
     with pytest.raises(FatalError, match="changed while it was being read"):
         files.open("a", etag=found.etag)
@@ -92,12 +92,12 @@ def test_mistakes_are_named(files: LocalFiles, tmp_path: Path) -> None:
     """Cause, place, remedy."""
     (tmp_path / "folder").mkdir()
     with pytest.raises(ConfigError, match="folder: this is a folder; write folder/ for all files below it"):
-        find(files, "folder")
-    with pytest.raises(ConfigError, match="none: there is no such file or folder"):
+        find_objects(files, "folder")
+    with pytest.raises(ConfigError, match="none: no such file or folder"):
         files.open("none")
     files.write("out-1.jsonl", b"")
     with pytest.raises(ConfigError, match=r"Did you mean 'out-1\.jsonl'"):
-        find(files, str(tmp_path / "out-2.jsonl"))
+        find_objects(files, str(tmp_path / "out-2.jsonl"))
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def test_a_closed_folder_is_an_error_and_no_gap(files: LocalFiles, tmp_path: Pat
     """A source that cannot be seen is never taken for an empty one."""
     files.write("in/a", b"")
     attempts: list[Callable[[], object]] = [
-        lambda: find(files, "in/"),
+        lambda: find_objects(files, "in/"),
         lambda: files.head("in/a"),
         lambda: files.read("in/a"),
         lambda: files.open("in/a"),
@@ -128,7 +128,9 @@ def test_a_closed_folder_is_an_error_and_no_gap(files: LocalFiles, tmp_path: Pat
     for attempt in attempts:
         with (
             without_rights(tmp_path / "in"),
-            pytest.raises(ConfigError, match=r"in/a?: not permitted \(Permission denied\); give this user the right"),
+            pytest.raises(
+                ConfigError, match=r"in/a?: not permitted \(Permission denied\); give this user the permission"
+            ),
         ):
             attempt()
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.storage.objects import Line, find, lines, split_uri, wanted
+from opensearch_batch.core.storage.objects import Line, find_objects, is_selected, lines, split_uri
 from opensearch_batch.core.storage.s3 import S3Objects
 
 
@@ -88,7 +88,7 @@ def test_a_source_is_an_object_a_prefix_or_a_glob(store: S3Objects, bucket: str)
         store.write(f"s3://{bucket}/{name}", b"x")
 
     def found(uri: str) -> list[str]:
-        return [item.uri.removeprefix(f"s3://{bucket}/out/") for item in find(store, f"s3://{bucket}/{uri}")]
+        return [item.uri.removeprefix(f"s3://{bucket}/out/") for item in find_objects(store, f"s3://{bucket}/{uri}")]
 
     assert found("out/a.jsonl") == ["a.jsonl"]
     assert found("out/") == ["[d].jsonl", "a.jsonl", "b.json", "deep/c.jsonl"]
@@ -115,15 +115,15 @@ def test_a_source_is_an_object_a_prefix_or_a_glob(store: S3Objects, bucket: str)
 def test_include_and_exclude_are_the_globs_of_sources(glob: str, matched: list[str]) -> None:
     """One without a slash matches in every folder; what one includes, the other excludes."""
     names = ["a.jsonl", "b.json", "deep/c.jsonl", "deep/er/[d].jsonl"]
-    assert [name for name in names if wanted(name, [glob], [])] == matched
-    assert [name for name in names if not wanted(name, [], [glob])] == matched
+    assert [name for name in names if is_selected(name, [glob], [])] == matched
+    assert [name for name in names if not is_selected(name, [], [glob])] == matched
 
 
 def test_a_source_that_is_not_there_is_named_with_its_nearest(store: S3Objects, bucket: str) -> None:
     """A typing error shows at once, before anything is written."""
     store.write(f"s3://{bucket}/out/part-1.jsonl", b"x")
-    with pytest.raises(ConfigError, match=r"part-2.jsonl: there is no such object. Did you mean 'part-1.jsonl'\?"):
-        find(store, f"s3://{bucket}/out/part-2.jsonl")
+    with pytest.raises(ConfigError, match=r"part-2.jsonl: no such object. Did you mean 'part-1.jsonl'\?"):
+        find_objects(store, f"s3://{bucket}/out/part-2.jsonl")
     for uri in ("none/", "out/*.csv"):
-        with pytest.raises(ConfigError, match="no objects there"):
-            find(store, f"s3://{bucket}/{uri}")
+        with pytest.raises(ConfigError, match="no objects match"):
+            find_objects(store, f"s3://{bucket}/{uri}")

@@ -83,7 +83,7 @@ def test_a_store_that_is_away_can_be_retried() -> None:
 def test_what_can_be_no_object_is_no_matter_of_trying_again(store: S3Objects, uri: str) -> None:
     """The client library's complaint is the user's mistake and not the store's absence."""
     for ask in (store.head, store.read, store.open):
-        with pytest.raises(ConfigError, match=f"{uri} is no location of an object; write it as s3://bucket/key"):
+        with pytest.raises(ConfigError, match=f"{uri} is not the location of an object; write it as s3://bucket/key"):
             ask(uri)
 
 

@@ -69,7 +69,7 @@ def test_damage_is_an_error_that_names_the_object(packed: bytes) -> None:
     with pytest.raises(DamagedError):
         read(packed)
     stream = decompressed(io.BytesIO(packed), "s3://b/a.snappy", "automatic")
-    with stream, pytest.raises(FatalError, match=r"s3://b/a\.snappy: damaged or cut off compressed data"):
+    with stream, pytest.raises(FatalError, match=r"s3://b/a\.snappy: damaged or truncated compressed data"):
         stream.read()
 
 
@@ -98,5 +98,5 @@ def test_what_is_written_is_read(chunks: list[bytes]) -> None:
 def test_a_block_that_no_header_precedes_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """An object of another kind is not read into memory whole."""
     monkeypatch.setattr(snappy, "MAX_BLOCK_BYTES", 100)
-    with pytest.raises(DamagedError, match="too large for the one block"):
+    with pytest.raises(DamagedError, match="too large for a single block"):
         read(bytes(200))

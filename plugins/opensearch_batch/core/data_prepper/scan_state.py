@@ -53,7 +53,7 @@ class ScanStateFile:
     def __init__(self, objects: Objects, layout: Layout) -> None:
         self._objects = objects
         self._layout = layout
-        self._document = JsonDocument(objects, layout.scanned(), ScanState, indent=-1)
+        self._document = JsonDocument(objects, layout.scan_state(), ScanState, indent=-1)
 
     def take(self, plan: Callable[[ScanState], ScanPlan]) -> ScanPlan:
         """Record the claims of a plan; the plan is computed again if another run scanned meanwhile.
@@ -100,7 +100,7 @@ class ScanStateFile:
             known = writer.pipelines if writer else []
             return None if self._layout.pipeline in known else Writer(job, [*known, self._layout.pipeline])
 
-        JsonDocument(self._objects, self._layout.outputs(folder), Writer).update(noted, attempts=ATTEMPTS)
+        JsonDocument(self._objects, self._layout.output_writer(folder), Writer).update(noted, attempts=ATTEMPTS)
 
 
 class Writers:
@@ -109,7 +109,7 @@ class Writers:
     def __init__(self, objects: Objects, layout: Layout) -> None:
         self._objects = objects
         self._pipeline = layout.pipeline
-        start = layout.outputs()
+        start = layout.output_writer()
         self._notes = {item.uri.removeprefix(start).removesuffix("/job.json"): item.uri for item in objects.list(start)}
         self._held: dict[str, bool] = {}
 

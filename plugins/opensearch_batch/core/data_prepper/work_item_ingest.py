@@ -26,7 +26,7 @@ from opensearch_batch.core.ingest.event_items import ItemFactory
 from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.sinks.base import Sink
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
-from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
@@ -90,12 +90,12 @@ class WorkItemIngest:
         self._layout = compiled.layout
         self._scanned = ScanStateFile(objects, compiled.layout)
 
-    def run(self, work_item: WorkItem, answered: Answered | None = None, *, force: bool = False) -> WorkItemResult:
+    def run(self, work_item: WorkItem, job_output: JobOutput | None = None, *, force: bool = False) -> WorkItemResult:
         """Write a work item; there are no reports if the pipeline does not read the outputs of its job.
 
         Args:
             work_item: the work item.
-            answered: the outputs of its job, if it has one.
+            job_output: the outputs of its job, if it has one.
             force: write everything again.
 
         Raises:
@@ -103,7 +103,7 @@ class WorkItemIngest:
             FatalError: an output is gone or lacks inputs, or an object changed since the scan.
             RetriableError: a server stayed away.
         """
-        selection = self._rows(work_item) if answered is None else self._outputs_of(work_item, answered)
+        selection = self._rows(work_item) if job_output is None else self._outputs_of(work_item, job_output)
         reports, indexes = list[IngestReport](), self.indexes(work_item.at)
         if selection.sources:
             for number in range(len(self._compiled.pipeline.sinks)):
@@ -143,7 +143,7 @@ class WorkItemIngest:
             self._objects,
             sink,
             self._compiled.documents(number, work_item, items, reading, records=selection.origins.records),
-            locations=Locations.of(self._layout.root, self._layout.written(number, work_item.id)),
+            locations=Locations.of(self._layout.root, self._layout.sink(number, work_item.id)),
             # A version of an object that comes back has been overwritten meanwhile.
             identity=(work_item.at.isoformat(),),
         ).run(selection.sources, force=force)
@@ -190,13 +190,13 @@ class WorkItemIngest:
             [Source("inputs", tuple(inputs)), rows], Origins(records=records), _unjoined(len(inputs), len(names))
         )
 
-    def _outputs_of(self, work_item: WorkItem, answered: Answered) -> _Selection:
+    def _outputs_of(self, work_item: WorkItem, job_output: JobOutput) -> _Selection:
         """Return the sources of a job: its outputs that this pipeline reads, without those of inputs that changed.
 
         Raises:
             OutputUnusable: there are fewer outputs than inputs; this is recorded with the job.
         """
-        outputs = self._outputs(work_item, answered)
+        outputs = self._outputs(work_item, job_output)
         gone = max(len(work_item.inputs) - len(outputs), 0)
         if not outputs:
             return _Selection(remarks=[GONE], gone=gone)
@@ -234,18 +234,20 @@ class WorkItemIngest:
         covering = (area_of(areas, msgspec.structs.replace(output, uri=uri)) for uri in locations)
         return any(area is not None and area.selection != "metadata_only" for area in covering)
 
-    def _outputs(self, work_item: WorkItem, answered: Answered) -> list[ObjectInfo]:
+    def _outputs(self, work_item: WorkItem, job_output: JobOutput) -> list[ObjectInfo]:
         """Return the outputs of a job.
 
         Raises:
             OutputUnusable: there are fewer than inputs; this is recorded with the job.
         """
-        outputs = [item for uri in answered.outputs for item in self._listed(uri) if item.uri.endswith(OUT)]
+        outputs = [item for uri in job_output.uris for item in self._listed(uri) if item.uri.endswith(OUT)]
         # Outputs that an earlier run read may have been removed since.
         if len(outputs) >= len(work_item.inputs) or self._scanned.done(work_item):
             return outputs
-        where = ", ".join(answered.outputs)
-        error = answered.unusable(f"{where}: {len(outputs)} outputs of {len(work_item.inputs)} inputs; {CLEAR_TO_PAY}")
+        where = ", ".join(job_output.uris)
+        error = job_output.unusable(
+            f"{where}: {len(outputs)} outputs of {len(work_item.inputs)} inputs; {CLEAR_TO_PAY}"
+        )
         invalidate_output(self._objects, error, now=time.time())
         raise OutputUnusable(str(error)) from error
 

@@ -18,7 +18,7 @@ from opensearch_batch.core.formats.json_scanner import CUT, Entry
 from opensearch_batch.core.formats.lines import Read
 from opensearch_batch.core.formats.ndjson import read_ndjson
 from opensearch_batch.core.formats.records import MAX_JSON_BYTES, PARQUET_ROWS
-from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Line, Objects, PackedObjects, lines
+from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, CompressedObjects, Line, Objects, lines
 from opensearch_batch.core.transform.json_path import TOO_DEEP, check_text
 from opensearch_batch.core.types.object_info import Compression
 from opensearch_batch.core.types.rows import MAX_ROW_BYTES, Blank, Rejected, Row, Source
@@ -75,8 +75,8 @@ def read_by(codec: Codec, compression: Compression) -> Read:
 
     def read(objects: Objects, number: int, source: Source) -> Iterator[Entry]:
         for found in source.objects:
-            packed = cast("PackedObjects", objects)
-            with packed.open(found.uri, etag=found.etag, compression=compression) as stream:
+            store = cast("CompressedObjects", objects)
+            with store.open(found.uri, etag=found.etag, compression=compression) as stream:
                 yield from _entries(codec, stream, number, found.uri)
 
     return read

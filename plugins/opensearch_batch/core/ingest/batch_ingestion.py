@@ -266,7 +266,7 @@ def _source_type(body: _Body, location: str) -> SourceType:
 
 def _check_s3(source: str, where: str) -> None:
     if not source.startswith("s3://"):
-        raise ConfigError(f"{where} is no S3 location; write it as s3://bucket/key")
+        raise ConfigError(f"{where} is not an S3 location; write it as s3://bucket/key")
     bucket, _, key = source.removeprefix("s3://").partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise ConfigError(

@@ -13,7 +13,7 @@ from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory
 from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.opensearch.cluster import Cluster
-from opensearch_batch.core.storage.objects import Objects, find
+from opensearch_batch.core.storage.objects import Objects, find_objects
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.row_errors import NO_ERRORS, RowErrors
@@ -76,4 +76,4 @@ def find_sources(batch: BatchIngestion, objects: Objects) -> list[Source]:
         ConfigError: a source is missing.
     """
     prefix = "openai://" if batch.type == "openai" else ""
-    return [Source(source, tuple(find(objects, f"{prefix}{source}"))) for source in batch.sources]
+    return [Source(source, tuple(find_objects(objects, f"{prefix}{source}"))) for source in batch.sources]

@@ -24,11 +24,18 @@ from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.jobs.contract import Answers, ServiceAdapter
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
-from opensearch_batch.core.jobs.output_rows import JOINED_ERRORS, Answered, LastAnswers, OutputRows, UsedJobs, note_read
+from opensearch_batch.core.jobs.output_rows import (
+    JOINED_ERRORS,
+    JobOutput,
+    LatestRows,
+    OutputRows,
+    UsedJobs,
+    record_outputs_read,
+)
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.objects import Objects, find
+from opensearch_batch.core.storage.objects import Objects, find_objects
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.manifest import Manifest, Shard, SourceRange
@@ -74,7 +81,7 @@ class ShardIngest:
         self._answers = answers
         self._request = request
 
-    def run(self, shard: Shard, answered: Sequence[Answered], *, force: bool = False) -> IngestReport:
+    def run(self, shard: Shard, job_outputs: Sequence[JobOutput], *, force: bool = False) -> IngestReport:
         """Index the rows of all jobs, write the report, and return it.
 
         Raises:
@@ -86,21 +93,26 @@ class ShardIngest:
         source_ranges = self._manifest.origin(shard)
         # Outputs that are stored at the service have no such prefix.
         own = f"{self._layout.job(shard.job)}/"
-        if not all(uri.startswith(own) for uri in answered[0].outputs if uri.startswith(self._layout.root)):
+        if not all(uri.startswith(own) for uri in job_outputs[0].uris if uri.startswith(self._layout.root)):
             raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
         rows = ShardRows(
-            self._objects, self._adapter, self._answers, shard=shard, source_ranges=source_ranges, answered=answered
+            self._objects,
+            self._adapter,
+            self._answers,
+            shard=shard,
+            source_ranges=source_ranges,
+            job_outputs=job_outputs,
         )
         try:
             report = self._ingest(shard, source_ranges, rows).run(rows.sources(), force=force)
         except OutputUnusable as error:
             invalidate_output(self._objects, error, now=time.time())
-            remedy = CLEAR_TO_PAY if error.job == answered[0].job else "clear repair to ask once more"
+            remedy = CLEAR_TO_PAY if error.job == job_outputs[0].job else "clear repair to ask once more"
             raise OutputUnusable(f"{error}; {remedy}") from error
         run_key = self._manifest.run_key
         used = rows.used()
-        save(self._objects, self._layout.used(run_key, shard.id), used)
-        note_read(self._objects, used)
+        save(self._objects, self._layout.used_jobs(run_key, shard.id), used)
+        record_outputs_read(self._objects, used)
         save(self._objects, self._layout.ingest_report(run_key, shard.id), report)
         return report
 
@@ -108,20 +120,22 @@ class ShardIngest:
         def check(counts: IngestCounts) -> None:
             rows_read = counts.sources[RECORDS].read
             if rows_read != shard.records:
-                raise rows.answered[0].unusable(f"shard {shard.id}: {rows_read} rows for {shard.records} records")
+                raise rows.job_outputs[0].unusable(f"shard {shard.id}: {rows_read} rows for {shard.records} records")
 
-        ingested = self._layout.ingested(self._request.index, source_ranges)
+        range_key = self._layout.range_key(self._request.index, source_ranges)
         # Pipelines and shards may share a prefix for dead letters; each clears only its own.
-        own = f"{self._layout.pipeline}/{ingested.rpartition('/')[2]}/"
+        own = f"{self._layout.pipeline}/{range_key}/"
         return Ingest(
             self._objects,
             IndexSink(self._objects, self._cluster, self._request, infers_vectors=self._request.processors is not None),
             self._documents(rows.reading),
             locations=Locations.of(
-                self._layout.root, ingested, self._dead_letters and f"{self._dead_letters.rstrip('/')}/{own}"
+                self._layout.root,
+                self._layout.ingested(range_key),
+                self._dead_letters and f"{self._dead_letters.rstrip('/')}/{own}",
             ),
             check=check,
-            identity=[msgspec.json.encode([source_ranges, list(rows.answered)]).decode()],
+            identity=[msgspec.json.encode([source_ranges, list(rows.job_outputs)]).decode()],
             run_version=self._manifest.run_version,
             records=shard.records,
         )
@@ -170,7 +184,7 @@ class ShardRows:
         answers: how rows are matched with their records.
         shard: the shard.
         source_ranges: the origin of its records.
-        answered: the outputs of its jobs, in their order.
+        job_outputs: the outputs of its jobs, in their order.
     """
 
     def __init__(
@@ -181,27 +195,27 @@ class ShardRows:
         *,
         shard: Shard,
         source_ranges: Sequence[SourceRange],
-        answered: Sequence[Answered],
+        job_outputs: Sequence[JobOutput],
     ) -> None:
-        self.answered = answered
+        self.job_outputs = job_outputs
         self._objects = objects
         self._adapter = adapter
         self._shard = shard
         self._holds_record = answers == "beside_record"
         self._rows = OutputRows(objects, adapter, answers)
-        self._last = LastAnswers(self._rows, answered, holds_record=self._holds_record)
+        self._last = LatestRows(self._rows, job_outputs, holds_record=self._holds_record)
         self._origins = RecordOrigins(source_ranges)
 
     def sources(self) -> list[Source]:
         """Return the sources of an ingest: the output, or records and output."""
-        output = self._rows.source(self.answered)
+        output = self._rows.source(self.job_outputs)
         if self._holds_record:
             return [output]
-        return [Source("records", tuple(find(self._objects, self._shard.source))), output]
+        return [Source("records", tuple(find_objects(self._objects, self._shard.source))), output]
 
     def used(self) -> UsedJobs:
         """Return the jobs and the objects of their outputs."""
-        return self._rows.used(self.answered)
+        return self._rows.used(self.job_outputs)
 
     def read(self, objects: Objects, number: int, source: Source) -> Iterator[Row | Blank | Rejected]:
         """Yield the rows of one source."""

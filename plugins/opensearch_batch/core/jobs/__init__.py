@@ -1,1 +1,1 @@
-"""The road of a batch job: known by its key, submitted at most once, waited for, repaired."""
+"""Batch jobs: submission at most once, polling, repair of failed records."""

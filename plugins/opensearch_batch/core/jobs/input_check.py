@@ -1,7 +1,7 @@
-"""An input that is the user's own object may change, and a job's key is made of what prepare read of it.
+"""Checks that a job's input, if it is the user's own object, is still what prepare read.
 
-The service reads it when the job starts. So it is compared before the paid call, and again when the job's end is seen:
-rows of another version must not stand under the key for good.
+The job key is made of the content that prepare read, but the service reads the object when the job starts. So its ETag
+is compared before the paid call and again at the job's end: predictions of another version must not stay under the key.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import End, JobRecord
 
 
-def refuse_changed(objects: Objects, record: JobRecord) -> None:
-    """Raise FatalError when the input of a job about to be paid is not what prepare read; ours never changes."""
+def check_input(objects: Objects, record: JobRecord) -> None:
+    """Raise FatalError if the input changed since prepare read it. An input that prepare wrote never changes."""
     if not record.input_etag:
         return
     found = objects.head(record.input)
     if found is None or found.etag != record.input_etag:
-        went = "is gone" if found is None else "changed"
-        raise FatalError(f"{record.input} {went} since prepare read it; nothing was paid; clear prepare, or run again")
+        change = "was deleted" if found is None else "changed"
+        raise FatalError(
+            f"{record.input} {change} since prepare read it; nothing was paid; clear prepare, or run again"
+        )
 
 
-def end_of(objects: Objects, record: JobRecord, end: End) -> End:
-    """Return how a job really ended: a completed one is of no use when its input changed while it could read it.
+def checked_end(objects: Objects, record: JobRecord, end: End) -> End:
+    """Return the end of a job: UNUSABLE instead of COMPLETED if its input changed while the job could read it.
 
-    An input that is gone is no proof of a change.
+    A deleted input does not prove a change.
     """
     if end.state != "COMPLETED" or not record.input_etag:
         return end

@@ -1,14 +1,14 @@
-"""A batch job is paid once per shard content unless a person asks for another.
+"""Records of batch jobs: one shard content is paid for once, unless a person requests another submission.
 
 The job key is made of what decides the predictions and of nothing else, so a second run, a backfill, a changed field
 map or a retry finds the job that is already paid for. Its one record, ``<work_prefix>/jobs/<job_key>/job.json``, goes
 through three statuses by conditional writes, so of two attempts one wins and the other reattaches:
 
-    intent      written before the paid call; alone it means: somebody may have submitted
-    submitted   written after it, with the task id, or with the service's own words where ML Commons has no task
-    ended       written when the job's end was seen
+    intent      written before the paid call; alone it means that an attempt may have submitted
+    submitted   written after it, with ML Commons' task id, or with the service's own response if ML Commons has no task
+    ended       written when a poll saw the job's end
 
-A bad end stays until a person clears batch_predict or runs with `force`; that adds a submission, once for each asking.
+A bad end stays until a person clears batch_predict or runs with `force`; each such request adds one submission.
 """
 
 from __future__ import annotations
@@ -25,54 +25,53 @@ from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord, ResubmitRequest
 
 CLEAR_TO_PAY = "clear batch_predict to submit (and pay for) a new job"
-RESTORE = "restore its previous version; without it the job is submitted and paid for again"
+_RESTORE = "restore its previous version; without it the job is submitted and paid for again"
 
-Decision = Literal["submit", "again", "recover", "reattach", "reuse", "refuse"]
+SubmitDecision = Literal["submit", "resubmit", "recover", "reattach", "reuse", "refuse"]
 
 
-def decide(record: JobRecord | None, asked: ResubmitRequest) -> Decision:
-    """Say what an attempt to submit does, given the record it found.
+def decide(record: JobRecord | None, request: ResubmitRequest) -> SubmitDecision:
+    """Decide what an attempt to submit does, given the stored record.
 
-    submit: nobody did yet. again: a person asked for a new submission. recover: an intent without a record, so look
-    for its orphan. reattach: the job runs. reuse: its output is paid for and there. refuse: it ended badly.
+    submit: there was no submission yet. resubmit: a person requested another. recover: an intent alone, so search for
+    its orphan. reattach: the job runs. reuse: the job completed. refuse: it ended badly.
     """
     if record is None or record.refused is not None:
         return "submit"
-    if asked.is_new_to(record, asked.force):
-        return "again"
+    if request.is_new_to(record, request.force):
+        return "resubmit"
     if record.end is None:
         return "reattach" if record.status == "submitted" else "recover"
     if record.end.state not in BAD_ENDS:
         return "reuse"
-    return "again" if asked.is_new_to(record, asked.clear) else "refuse"
+    return "resubmit" if request.is_new_to(record, request.clear) else "refuse"
 
 
 def job_key(service: str, model: str, parameters: Mapping[str, Any], content_digest: str) -> str:
-    """Return the identity of a batch job: service, model, the parameters that shape predictions, the shard's bytes."""
-    seen = msgspec.json.encode(parameters, order="deterministic").decode()
-    return digest(service, model, seen, content_digest)
+    """Return the key of a batch job: service, model, the parameters that change predictions, the shard's content."""
+    encoded = msgspec.json.encode(parameters, order="deterministic").decode()
+    return digest(service, model, encoded, content_digest)
 
 
-def next_submission(old: JobRecord, new: JobRecord, asked: ResubmitRequest) -> JobRecord:
-    """Return `new` as the submission after `old`, keeping the account of what was paid before."""
+def next_submission(old: JobRecord, new: JobRecord, request: ResubmitRequest) -> JobRecord:
+    """Return `new` as the submission after `old`; earlier submissions stay in its history."""
     past = {"submission": old.submission, "name": old.name, "ml_task_id": old.ml_task_id, "end": old.end}
     history = [*old.history, msgspec.to_builtins(past)]
-    return msgspec.structs.replace(
-        new, consumed_requests=consumed_requests(old.consumed_requests, asked), history=history
-    )
+    consumed = consumed_requests(old.consumed_requests, request)
+    return msgspec.structs.replace(new, consumed_requests=consumed, history=history)
 
 
-def consumed_requests(before: list[str], asked: ResubmitRequest) -> list[str]:
-    """Return the askings that are answered once this attempt submits."""
-    return [*before, *(key for key in (asked.clear, asked.force) if key and key not in before)]
+def consumed_requests(before: list[str], request: ResubmitRequest) -> list[str]:
+    """Return the resubmit requests that are consumed once this attempt submits."""
+    return [*before, *(key for key in (request.clear, request.force) if key and key not in before)]
 
 
 class JobRecords:
-    """The record of one job key on object storage; every change is a conditional write."""
+    """The stored record of one job key; every change is a conditional write."""
 
     def __init__(self, objects: Objects, folder: str) -> None:
         self.uri = f"{folder}/job.json"
-        self._document = JsonDocument(objects, self.uri, JobRecord, remedy=RESTORE)
+        self._document = JsonDocument(objects, self.uri, JobRecord, remedy=_RESTORE)
 
     def load(self) -> Version[JobRecord] | None:
         """Return the record with the ETag that a change of it needs, None when there is none."""
@@ -83,13 +82,14 @@ class JobRecords:
         return self._document.read()
 
     def write(self, record: JobRecord, *, over: str | None) -> bool:
-        """Write the record over the one with ETag `over` (None: where there is none); False when the race is lost."""
+        """Write the record over the version with ETag `over` (None: where there is none); False if it changed."""
         return self._document.swap(record, etag=over)
 
     def end(self, submission: int, end: End, remote_job: Mapping[str, Any] | None = None) -> None:
-        """Record how a submission ended, unless that is known or a later submission stands there.
+        """Record how a submission ended, unless its end is recorded or the record is of a later submission.
 
-        Ends are sticky but for one: a completed job can turn out UNUSABLE. `remote_job` is what the service said last.
+        An end never changes, except that a completed job can turn out UNUSABLE. `remote_job` is the service's last
+        response.
         """
 
         def ended(record: JobRecord | None) -> JobRecord | None:
@@ -97,14 +97,14 @@ class JobRecords:
                 return None
             if record.end is not None and not (record.end.state == "COMPLETED" and end.state == "UNUSABLE"):
                 return None
-            known_job = record.remote_job if remote_job is None else dict(remote_job)
-            return msgspec.structs.replace(record, end=end, remote_job=known_job)
+            last_response = record.remote_job if remote_job is None else dict(remote_job)
+            return msgspec.structs.replace(record, end=end, remote_job=last_response)
 
         self._document.update(ended)
 
 
 def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
-    """Record that the completed job an error speaks of is of no use; say whether its record still is of that job."""
+    """Record that the completed job of an error is UNUSABLE; return whether its record is still of that job."""
     record = JobRecords(objects, error.job).read() if error.job else None
     if record is None or record.ml_task_id != error.ml_task_id:
         return False
@@ -112,8 +112,8 @@ def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) ->
     return True
 
 
-def bad_end(record: JobRecord) -> str:
-    """Say how a job ended and what to do, for the error of whoever meets it."""
+def bad_end_message(record: JobRecord) -> str:
+    """Return an error message: how a job ended, and the remedy."""
     end = record.end
     if end is None:
         return f"job {record.name} has not ended"

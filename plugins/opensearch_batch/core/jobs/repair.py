@@ -1,6 +1,6 @@
-"""Records that a job failed at are asked again, in a smaller job; what it did predict is not paid again.
+"""Repair: submits the records that failed in a job again, in a smaller job, without paying for the others again.
 
-The smaller job is a job like any other: its key is made of its content, so a second run finds it paid for.
+The smaller job is like any other: its key is made of its content, so a second run finds that it is paid for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 from opensearch_batch.core.errors import OutputUnusable
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
-from opensearch_batch.core.jobs.output_rows import Answered, OutputRow, OutputRows, load_known
+from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRow, OutputRows, read_known_outputs
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, lines
@@ -27,36 +27,36 @@ SPOOL_BYTES = 16 << 20
 MAX_LINE_BYTES = 512 << 20
 
 
-class Failed(msgspec.Struct, frozen=True):
-    """The positions of the records that have no prediction yet, and one service's reason as an example."""
+class FailedRecords(msgspec.Struct, frozen=True):
+    """The positions of the records without a prediction, and one of the service's errors as an example."""
 
     positions: list[int]
     example: str = ""
 
 
 class RepairAccount(msgspec.Struct, frozen=True):
-    """What the jobs of a shard answered, the first and the repairs; `failed` is how many records they left."""
+    """The outputs of a shard's jobs, first and repairs; `failed` counts the records without a prediction."""
 
-    answered: list[Answered]
+    job_outputs: list[JobOutput]
     ml_task_ids: list[str | None] = []
     failed: int = 0
     reason: str = ""
 
 
-Elsewhere = TypeVar("Elsewhere")
+Pending = TypeVar("Pending")
 
 
 class Repair:
-    """The rounds of one shard's repair, found again from what is stored, however often its task resumes.
+    """The rounds of one shard's repair; all state is stored, so its task may resume at any point.
 
     Args:
-        objects: where everything lies.
+        objects: the store.
         layout: names the locations.
         shard: the shard.
-        adapter: that of the AI service.
-        parameters: of connector and pipeline together.
-        inputs: the paths the model reads.
-        rounds: how many further jobs there may be.
+        adapter: the adapter of the AI service.
+        parameters: those of connector and pipeline together.
+        inputs: the paths that the model reads.
+        rounds: the maximum number of further jobs.
     """
 
     def __init__(
@@ -79,20 +79,20 @@ class Repair:
         self._rows = OutputRows(objects, adapter, adapter.answers(parameters))
 
     def run(
-        self, first: Answered, submit: Callable[[Shard], JobRecord | Elsewhere]
-    ) -> RepairAccount | JobRecord | Elsewhere:
-        """Go as far as it goes now.
+        self, first: JobOutput, submit: Callable[[Shard], JobRecord | Pending]
+    ) -> RepairAccount | JobRecord | Pending:
+        """Run as many rounds as are possible without a wait.
 
         Args:
-            first: what the shard's job answered.
-            submit: submits a smaller job, or finds it; or returns what has to be waited for first.
+            first: the output of the shard's own job.
+            submit: submits a smaller job, or finds it; or returns what the caller has to wait for first.
 
         Returns:
-            The account; or the record of a job that has not ended; or what `submit` gave in place of one.
+            The account; or the record of a job that has not ended; or what `submit` returned instead of a record.
 
         Raises:
-            OutputUnusable: the job's output is gone before an ingest read it, or has not a row for each record, or the
-                shard's input is gone. Of a smaller job it counts as a bad end.
+            OutputUnusable: the output was deleted before an ingest read it, or does not have a row for each record, or
+                the shard's input was deleted. For a smaller job this counts as a bad end.
         """
         while True:
             try:
@@ -103,15 +103,15 @@ class Repair:
                     raise OutputUnusable(f"{error}; {CLEAR_TO_PAY}") from error
 
     def _run(
-        self, first: Answered, submit: Callable[[Shard], JobRecord | Elsewhere]
-    ) -> RepairAccount | JobRecord | Elsewhere:
-        if gone := self._gone(first):
-            # Whatever was repaired then, its rows are gone.
-            return RepairAccount(gone, [one.ml_task_id for one in gone])
-        answered, ml_task_ids = [first], [first.ml_task_id]
-        failed, reason = find_failed(self._rows, self._shard, answered), ""
+        self, first: JobOutput, submit: Callable[[Shard], JobRecord | Pending]
+    ) -> RepairAccount | JobRecord | Pending:
+        if deleted := self._deleted(first):
+            # The rows of that repair are deleted too.
+            return RepairAccount(deleted, [each.ml_task_id for each in deleted])
+        job_outputs, ml_task_ids = [first], [first.ml_task_id]
+        failed, reason = find_failed(self._rows, self._shard, job_outputs), ""
         for number in range(1, self._rounds + 1):
-            if reason := self._given_up(failed):
+            if reason := self._too_few(failed):
                 break
             if not failed.positions:
                 break
@@ -128,46 +128,46 @@ class Repair:
                 )
                 break
             outputs, folder = self._adapter.outputs(record, record.remote_job), self._layout.job(smaller.job)
-            answered.append(Answered(outputs, failed.positions, folder, record.ml_task_id))
-            failed = find_failed(self._rows, self._shard, answered)
-        return RepairAccount(answered, ml_task_ids, len(failed.positions), reason)
+            job_outputs.append(JobOutput(outputs, failed.positions, folder, record.ml_task_id))
+            failed = find_failed(self._rows, self._shard, job_outputs)
+        return RepairAccount(job_outputs, ml_task_ids, len(failed.positions), reason)
 
-    def _gone(self, first: Answered) -> list[Answered]:
-        """Return what the jobs answered that an ingest read, where that is not all there any more; else nothing."""
-        known = load_known(self._objects, first)
+    def _deleted(self, first: JobOutput) -> list[JobOutput]:
+        """Return the outputs that an ingest read, if some were deleted since; else nothing."""
+        known = read_known_outputs(self._objects, first)
         if known is None:
             return []
-        # Another pipeline that shares the job may have repaired more often.
-        answered = known.used.answered[: 1 + self._rounds]
-        return [] if known.removed_at is None and self._rows.are_there(answered) else answered
+        # Another pipeline that shares the job may run more repairs.
+        job_outputs = known.used.job_outputs[: 1 + self._rounds]
+        return [] if known.removed_at is None and self._rows.exist(job_outputs) else job_outputs
 
-    def _given_up(self, failed: Failed) -> str:
-        few = self._adapter.limits.min_records
-        if 0 < len(failed.positions) < few:
-            return f"{len(failed.positions)} records failed ({failed.example}); a job takes at least {few}"
+    def _too_few(self, failed: FailedRecords) -> str:
+        min_records = self._adapter.limits.min_records
+        if 0 < len(failed.positions) < min_records:
+            return f"{len(failed.positions)} records failed ({failed.example}); a job takes at least {min_records}"
         return ""
 
 
-def find_failed(rows: OutputRows, shard: Shard, answered: Sequence[Answered]) -> Failed:
-    """Return which records of a shard no job has predicted.
+def find_failed(rows: OutputRows, shard: Shard, job_outputs: Sequence[JobOutput]) -> FailedRecords:
+    """Return the records of a shard that no job has predicted.
 
     Raises:
-        OutputUnusable: an output is gone, or rows that are known by their place are too few or too many.
+        OutputUnusable: an output was deleted, or rows that name no record are too few or too many.
     """
     missing = bytearray(b"\x01") * shard.records
     example = ""
-    for answer in answered:
+    for job_output in job_outputs:
         count = 0
-        for row in rows.of(answer):
+        for row in rows.of(job_output):
             if not isinstance(row, OutputRow):
                 continue
             count += 1
             if row.error is not None:
                 example = example or row.error
-            elif row.position is not None and row.position < shard.records and not row.again:
+            elif row.position is not None and row.position < shard.records and not row.repeated:
                 missing[row.position] = 0
-        rows.refuse_other_count(answer, count, shard.records)
-    return Failed(list(_positions(missing)), example)
+        rows.check_count(job_output, count, shard.records)
+    return FailedRecords(list(_positions(missing)), example)
 
 
 def _positions(flags: bytearray) -> Iterator[int]:
@@ -181,40 +181,40 @@ def repair_shard(
     objects: Objects,
     layout: Layout,
     shard: Shard,
-    failed: Failed,
+    failed: FailedRecords,
     *,
     job_key: Callable[[str], str],
     number: int,
 ) -> Shard:
-    """Write the input of a smaller job, of the lines at some positions of a shard's, and return its shard.
+    """Write the input of a smaller job, with the lines of the failed records, and return its shard.
 
     Args:
-        objects: where it goes.
+        objects: the store.
         layout: names the locations.
         shard: the shard.
-        failed: which of its records to ask again.
+        failed: the records to submit again.
         job_key: makes the job key of a content digest.
-        number: which round this is, counted from 1.
+        number: the round, counted from 1.
 
     Raises:
-        OutputUnusable: the shard's input is no longer the one that was prepared.
+        OutputUnusable: the shard's input is not the one that was prepared.
         FatalError: the user's own input changed since.
     """
-    wanted, digest, size_bytes, at = iter([*failed.positions, -1]), hashlib.sha256(), 0, 0
+    positions, digest, size_bytes, at = iter([*failed.positions, -1]), hashlib.sha256(), 0, 0
     with (
         tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool,
         objects.open(shard.input, etag=shard.etag or None) as stream,
     ):
-        position = next(wanted)
+        position = next(positions)
         for at, line in enumerate(lines(stream, max_line_bytes=MAX_LINE_BYTES)):
             if at == position:
                 content = line.content + b"\n"
                 digest.update(content)
                 size_bytes += spool.write(content)
-                position = next(wanted)
+                position = next(positions)
         if position != -1 or at + 1 != shard.records:
             raise OutputUnusable(f"{shard.input}: its {at + 1} lines are not the {shard.records} that were prepared")
-        # Which job failed at them, and how often, belongs to it: else it would be the job that failed.
+        # Job and round belong to the key, else it would be the key of the job that failed.
         key = job_key(f"{digest.hexdigest()} {shard.job} {number}")
         uri = f"{layout.job(key)}/input.jsonl"
         present = objects.head(uri)
@@ -224,13 +224,13 @@ def repair_shard(
     return Shard(f"{shard.id}-repair-{number}", uri, key, len(failed.positions), size_bytes)
 
 
-def answers_of(objects: Objects, account: str | None, first: Answered) -> list[Answered]:
-    """Return what a shard's jobs answered: what repair's account says, else what the one job did.
+def job_outputs_of(objects: Objects, account: str | None, first: JobOutput) -> list[JobOutput]:
+    """Return the outputs of a shard's jobs: those of repair's account, else that of its own job.
 
     Raises:
-        OutputUnusable: the account is gone.
+        OutputUnusable: the account was deleted.
     """
     if account is None:
         return [first]
-    absent = OutputUnusable(f"{account}: the account of repair is gone; clear repair")
-    return JsonDocument(objects, account, RepairAccount).require(absent).answered
+    absent = OutputUnusable(f"{account}: the account of repair was deleted; clear repair")
+    return JsonDocument(objects, account, RepairAccount).require(absent).job_outputs

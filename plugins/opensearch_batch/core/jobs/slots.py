@@ -1,7 +1,7 @@
-"""At most so many jobs are in flight, across runs and restarts: a job needs a slot before it is submitted.
+"""Limits the jobs in flight across runs and restarts: a job acquires a slot before it is submitted.
 
-Slots are objects below ``<work_prefix>/<pipeline>/slots/<service and model>/``, taken by conditional writes. A slot
-whose holder is no longer at work is taken over, so nothing has to be told when a process or a run dies.
+Slots are objects below ``<work_prefix>/<pipeline>/slots/<service and model>/``, acquired by conditional writes. A slot
+whose job is not in flight any more is taken over, so a process or a run that dies needs no cleanup.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 
 FREE = ""
-# A holder without a job may still be on its way to submit: uploads and the paid call lie in between.
+# How long a holder without a submitted job keeps its slot: it uploads and calls the service meanwhile.
 GRACE_S = 900.0
 
 
 class Slot(msgspec.Struct, frozen=True):
-    """Who holds a slot (the folder of a job; empty when it was given back), and since when (epoch seconds)."""
+    """The holder of a slot (the folder of a job, empty if the slot is free), and since when (epoch seconds)."""
 
     holder: str = FREE
     at: float = 0.0
@@ -29,10 +29,10 @@ class Slots:
     """The slots of one pipeline and model.
 
     Args:
-        objects: where they lie.
-        folder: names them.
-        most: how many there are.
-        is_at_work: says of a slot whether its holder's job is in flight; None when it has no job yet.
+        objects: the store.
+        folder: the folder of the slots.
+        max_slots: how many there are.
+        is_in_flight: returns whether the job of a slot's holder is in flight; None if it is not submitted yet.
         clock: epoch seconds.
     """
 
@@ -41,17 +41,17 @@ class Slots:
         objects: Objects,
         folder: str,
         *,
-        most: int,
-        is_at_work: Callable[[Slot], bool | None],
+        max_slots: int,
+        is_in_flight: Callable[[Slot], bool | None],
         clock: Callable[[], float],
     ) -> None:
-        uris = (f"{folder.rstrip('/')}/{number:04d}.json" for number in range(most))
+        uris = (f"{folder.rstrip('/')}/{number:04d}.json" for number in range(max_slots))
         self._slots = [JsonDocument(objects, uri, Slot) for uri in uris]
-        self._is_at_work = is_at_work
+        self._is_in_flight = is_in_flight
         self._clock = clock
 
-    def take(self, holder: str) -> bool:
-        """Take a slot for a job, or find the one it has; False when others hold all."""
+    def acquire(self, holder: str) -> bool:
+        """Acquire a slot for a job, or renew the one it holds; False if other jobs hold all."""
         slots = [(slot, slot.load()) for slot in self._slots]
         mine = Slot(holder, self._clock())
         for slot, found in slots:
@@ -65,8 +65,8 @@ class Slots:
                 return True
         return False
 
-    def give_back(self, holder: str) -> None:
-        """Free the slot of a job, if it has one."""
+    def release(self, holder: str) -> None:
+        """Release the slot of a job, if it holds one."""
         for slot in self._slots:
             found = slot.load()
             if found and found.value.holder == holder:
@@ -75,5 +75,5 @@ class Slots:
     def _is_held(self, slot: Slot) -> bool:
         if slot.holder == FREE:
             return False
-        at_work = self._is_at_work(slot)
-        return self._clock() < slot.at + GRACE_S if at_work is None else at_work
+        in_flight = self._is_in_flight(slot)
+        return self._clock() < slot.at + GRACE_S if in_flight is None else in_flight

@@ -1,6 +1,7 @@
-"""Submits jobs: at most one paid call for each submission. Intent, call and record, each record a conditional write.
+"""Submits a job by at most one paid call: intent, call, record, each a conditional write.
 
-If an intent has no result, its orphan is looked for before another call: among ML Commons' tasks, then at the service.
+An attempt that finds an intent alone searches for an orphan before it submits: among ML Commons' tasks, then at the
+service.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from opensearch_batch.core.errors import (
 from opensearch_batch.core.jobs.contract import ServiceAdapter, ServiceClient, explain
 from opensearch_batch.core.jobs.job_records import (
     CLEAR_TO_PAY,
-    Decision,
     JobRecords,
+    SubmitDecision,
     consumed_requests,
     decide,
     next_submission,
@@ -36,10 +37,10 @@ RACE_POLL_S = 1.0
 
 
 class Submitter(Protocol):
-    """The calls a submission makes."""
+    """The calls of a submission."""
 
     def stage(self, record: JobRecord) -> dict[str, str]:
-        """Upload the shard's file, if the service keeps files; return what names it there. This costs nothing."""
+        """Upload the shard's file to where the job reads it; return its identifiers there. This is not paid."""
 
     def unstage(self, record: JobRecord) -> None:
         """Delete what was staged."""
@@ -48,78 +49,78 @@ class Submitter(Protocol):
         """Submit the job: the paid call."""
 
     def find(self, record: JobRecord) -> Accepted | None:
-        """Return the orphan of a record: a job that was submitted but not recorded. None for none."""
+        """Find a job that was submitted but not recorded: its ML Commons task, else the job at the service."""
 
 
 class Submission:
-    """Brings one job key to a submitted (or already ended) job, by at most one paid call.
+    """Submits the job of one job key, or finds the one that was submitted, by at most one paid call.
 
     Args:
         job_records: the job's record.
-        cluster: submits and finds orphans.
+        submitter: submits, and finds orphans.
         clock: epoch seconds.
         sleep: waits that many seconds.
-        intent_grace_s: age at which another attempt's intent without a result counts as abandoned; longer than the paid
-            call can take.
-        check: raises if the job must not be submitted; called before anything is staged or written for it.
+        intent_grace_s: how old an intent of another attempt must be to count as abandoned; longer than a paid call
+            can take.
+        check: raises if the job must not be paid for; called before anything is staged or written.
     """
 
     def __init__(
         self,
         job_records: JobRecords,
-        cluster: Submitter,
+        submitter: Submitter,
         *,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
         intent_grace_s: float = INTENT_GRACE_S,
-        check: Callable[[JobRecord], None] = lambda record: None,  # noqa: ARG005 - any job may be paid
+        check: Callable[[JobRecord], None] = lambda record: None,  # noqa: ARG005 - by default any job may be paid for
     ) -> None:
         self._job_records = job_records
-        self._cluster = cluster
+        self._submitter = submitter
         self._clock = clock
         self._sleep = sleep
         self._grace_s = intent_grace_s
         self._check = check
 
-    def run(self, draft: Callable[[int], JobRecord], asked: ResubmitRequest) -> tuple[Decision, JobRecord]:
-        """Submit the job, or reattach to it; return the decision and the record: "refuse" for a job that ended badly.
+    def run(self, draft: Callable[[int], JobRecord], request: ResubmitRequest) -> tuple[SubmitDecision, JobRecord]:
+        """Submit once, or find what was submitted; return the decision and the record ("refuse" for a bad end).
 
         Args:
             draft: makes the record of a submission.
-            asked: whether a person asked for another job.
+            request: what a person requested of this run.
 
         Raises:
-            Throttled: the service throttles.
-            RetriableError: the cluster or the store did not answer; the intent stays, and a retry finds it.
+            Throttled: the service throttles; nothing was submitted.
+            RetriableError: the cluster or the store did not respond; the intent stays, and a retry finds it.
         """
         while True:
             found = self._job_records.load()
             record = found.value if found else None
-            decision = decide(record, asked)
+            decision = decide(record, request)
             if decision in {"reattach", "reuse", "refuse"} and record is not None:
                 return decision, record
-            done = self._act(decision, found, draft, asked)
+            done = self._act(decision, found, draft, request)
             if done is not None:
                 return decision, done
 
     def _act(
         self,
-        decision: Decision,
+        decision: SubmitDecision,
         found: Version[JobRecord] | None,
         draft: Callable[[int], JobRecord],
-        asked: ResubmitRequest,
+        request: ResubmitRequest,
     ) -> JobRecord | None:
-        """Take one step; return None if another attempt changed the record, which must be read again."""
+        """Do one step; return None if another attempt changed the record, so that the caller reads it again."""
         if found is None:
-            first = msgspec.structs.replace(draft(1), consumed_requests=consumed_requests([], asked))
+            first = msgspec.structs.replace(draft(1), consumed_requests=consumed_requests([], request))
             return self._intend(first, over=None)
         old, etag = found
-        if decision == "again":
-            return self._intend(next_submission(old, draft(old.submission + 1), asked), over=etag)
-        # A new draft uses a corrected model or connector; the name is that of the submission.
+        if decision == "resubmit":
+            return self._intend(next_submission(old, draft(old.submission + 1), request), over=etag)
+        # A new draft, so that a corrected model or connector is used; the name stays that of the submission.
         fresh = msgspec.structs.replace(
             draft(old.submission),
-            consumed_requests=consumed_requests(old.consumed_requests, asked),
+            consumed_requests=consumed_requests(old.consumed_requests, request),
             history=old.history,
             staged=old.staged,
             restage=old.restage,
@@ -127,25 +128,25 @@ class Submission:
         return self._recover(old, fresh, etag)
 
     def _intend(self, record: JobRecord, *, over: str | None) -> JobRecord | None:
-        """Stage, write the intent, submit. The intent names what is staged, by which an orphan can be found."""
+        """Stage, write the intent, pay. The intent names what is staged, because an orphan is found by that."""
         self._check(record)
         is_staged = bool(record.staged) and not record.restage
         if record.restage:
-            self._cluster.unstage(record)
-        staged = record.staged if is_staged else self._cluster.stage(record)
-        # After the upload, which may take long: the intent must be as old as the paid call.
+            self._submitter.unstage(record)
+        staged = record.staged if is_staged else self._submitter.stage(record)
+        # After the upload, which may be slow: the age of the intent counts from the paid call.
         record = msgspec.structs.replace(record, staged=staged, restage=False, intended_at=self._clock())
         if not self._job_records.write(record, over=over):
             if not is_staged:
-                self._cluster.unstage(record)
+                self._submitter.unstage(record)
             return None
         try:
-            return self._accept(record, self._cluster.submit(record))
+            return self._accept(record, self._submitter.submit(record))
         except Throttled as error:
             self._update(record, refused=str(error))
             raise
         except AlreadySubmitted as error:
-            orphan = self._cluster.find(record)
+            orphan = self._submitter.find(record)
             if orphan is None:
                 raise AlreadySubmitted(f"{error}; {CLEAR_TO_PAY}") from error
             return self._accept(record, orphan)
@@ -157,39 +158,39 @@ class Submission:
         return self._update(record, ml_task_id=accepted.ml_task_id, remote_job=accepted.remote_job, refused=None)
 
     def _recover(self, record: JobRecord, fresh: JobRecord, etag: str) -> JobRecord | None:
-        """Wait while the intent may be another attempt's in progress; then attach its orphan, or take the intent over.
+        """Wait while another attempt may be submitting; then record its orphan, or take the intent over.
 
-        Look for an orphan even after an error response: ML Commons submits before it stores its task.
+        Search for an orphan even after an error response: ML Commons submits before it stores its task.
         """
         if record.refused is None and self._clock() < record.intended_at + self._grace_s:
             self._sleep(RACE_POLL_S)
             return None
-        if orphan := self._cluster.find(record):
+        if orphan := self._submitter.find(record):
             return self._accept(record, orphan)
         return self._intend(fresh, over=etag)
 
     def _update(self, record: JobRecord, **known: Any) -> JobRecord | None:  # noqa: ANN401 - fields of JobRecord
-        """Write the result of the paid call, which is over: a lost race is read again, and the call never repeated."""
+        """Record the result of the paid call; after a lost race the caller reads the record again."""
         found = self._job_records.load()
         if found is None or found.value.submission != record.submission:
             raise RetriableError(f"{self._job_records.uri} was removed while its job {record.name} was being submitted")
         if found.value.status != "intent" or found.value.intended_at != record.intended_at:
-            # Another attempt took the intent over, and the record is its own.
+            # Another attempt took the intent over; the record is its own.
             return None
         updated = msgspec.structs.replace(record, **known)
         return updated if self._job_records.write(updated, over=found.etag) else None
 
 
-class ThroughMLCommons:
-    """Submits jobs through ML Commons, and stages files at services that keep them.
+class MLCommonsSubmitter:
+    """Submits jobs through ML Commons, and uploads files that the service keeps itself.
 
     Args:
         ml: ML Commons.
-        adapter: the service's adapter.
-        client: the service's client.
+        adapter: the adapter of the AI service.
+        client: calls the API of the service.
         model: the model, and its connector's parameters.
         parameters: override the connector's.
-        inputs: the paths the model reads.
+        inputs: the paths that the model reads.
     """
 
     def __init__(
@@ -211,11 +212,11 @@ class ThroughMLCommons:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The connector's parameters, overridden by the pipeline's."""
+        """The parameters of connector and pipeline together."""
         return {**self._model.parameters, **self._overrides}
 
     def stage(self, record: JobRecord) -> dict[str, str]:
-        """Upload the shard's file, if the service keeps files."""
+        """Upload the shard's file, if the service keeps files itself."""
         return self._client.stage(record.input, record.name)
 
     def unstage(self, record: JobRecord) -> None:
@@ -231,7 +232,7 @@ class ThroughMLCommons:
             raise explain(self._adapter, error) from error
 
     def find(self, record: JobRecord) -> Accepted | None:
-        """Return the job of a record whose answer was lost, None for none."""
+        """Find a job that was accepted without a record of it."""
         for task in self._ml.tasks(record.model_id):
             if self._adapter.is_job(record, task.get("remote_job") or {}):
                 return Accepted(task["task_id"], task["remote_job"])

@@ -13,7 +13,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.sharding.cut import ShardLimits, ends_with
 from opensearch_batch.core.storage.compression import COMPRESSED
-from opensearch_batch.core.storage.objects import split_uri, wanted
+from opensearch_batch.core.storage.objects import is_selected, split_uri
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 # A line of `aws s3 ls --recursive`: date, time, size, key.
@@ -49,7 +49,7 @@ def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequen
         if (
             key.startswith(prefix)
             and not key.endswith("/")
-            and wanted(key[len(folder) :].lstrip("/"), include, exclude)
+            and is_selected(key[len(folder) :].lstrip("/"), include, exclude)
         ):
             found.append(ObjectInfo(f"s3://{bucket}/{key}", int(listed["size"]), ""))
     if not found:

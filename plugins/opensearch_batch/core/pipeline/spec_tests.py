@@ -21,12 +21,12 @@ from opensearch_batch.core.ingest.shard_ingest import ShardRows, strict_about
 from opensearch_batch.core.ingest.sinks.base import Item
 from opensearch_batch.core.ingest.sinks.bulk import fields_of
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
-from opensearch_batch.core.jobs.output_rows import Answered
+from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.pipeline.spec import PipelineSpec, SpecTest
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
-from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
@@ -124,7 +124,7 @@ class SpecRun:
         adapter, inputs = self._adapter, self._spec.batch_predict.inputs
         of = adapter.limits
         with DeadLetters(objects, f"{WORK}/dead_letters/") as dead:
-            stage = Prepare(
+            stage = ShardWriter(
                 objects,
                 Layout(WORK, "tests"),
                 limits=ShardLimits(of.max_records, of.max_bytes, of.max_record_bytes),
@@ -134,7 +134,7 @@ class SpecRun:
                 dead=dead,
             )
             try:
-                prepared, _ = stage.run(list_source(objects, SAMPLES), said="jsonl")
+                prepared, _ = stage.run(list_source(objects, SAMPLES), source_format="jsonl")
             except FatalError:
                 if not dead.count:
                     raise
@@ -183,7 +183,7 @@ class SpecRun:
             self._adapter.answers(self._parameters),
             shard=prepared.shard,
             source_ranges=prepared.source_ranges,
-            answered=[Answered([output])],
+            job_outputs=[JobOutput([output])],
         )
         entries = list(self._documents(rows.sources(), rows.reading))
         made = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]

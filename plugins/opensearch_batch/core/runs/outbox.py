@@ -1,8 +1,8 @@
-"""Notes of what was written to an index, and of which nobody who follows the index was told yet.
+"""Outbox of index writes whose asset event has not been emitted yet.
 
 A count of what one attempt wrote is not enough: an attempt that dies after its last document is followed by one that
-finds all of them there, and a run that fails after its ingest by one that finds the work done. So ingest leaves a note
-before it writes, and the stage that tells the news takes it away. What may have been told is told again, never lost.
+finds all documents indexed, and a run that fails after its ingest by one that finds nothing to do. So ingest adds an
+entry before it writes, and `publish` deletes it after it emitted the event. An event may be emitted twice, never lost.
 """
 
 from __future__ import annotations
@@ -17,24 +17,20 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
 
 
-class Note(msgspec.Struct, frozen=True):
-    """Which run writes to which index."""
+class PendingEvent(msgspec.Struct, frozen=True):
+    """The run that writes, and the index that it writes to."""
 
     run_id: str
     index: str
 
 
-def note_writing(objects: Objects, layout: Layout, shard_id: str, note: Note) -> str | None:
-    """Note that a shard is about to be written; return where, None where an earlier attempt of the run noted it."""
-    uri = f"{_folder(layout)}{digest(note.run_id, shard_id, note.index)}.json"
-    return uri if JsonDocument(objects, uri, Note).create(note) else None
+def add_event(objects: Objects, layout: Layout, shard_id: str, event: PendingEvent) -> str | None:
+    """Add an entry before a shard is written; return its location, None if an earlier attempt added it."""
+    uri = f"{layout.outbox()}{digest(event.run_id, shard_id, event.index)}.json"
+    return uri if JsonDocument(objects, uri, PendingEvent).create(event) else None
 
 
-def unpublished(objects: Objects, layout: Layout) -> Iterator[tuple[str, Note]]:
-    """Yield all notes of a pipeline, and where they lie."""
-    for document, note in read_all(objects, _folder(layout), Note):
-        yield document.uri, note
-
-
-def _folder(layout: Layout) -> str:
-    return f"{layout.root}/{layout.pipeline}/unpublished/"
+def pending_events(objects: Objects, layout: Layout) -> Iterator[tuple[str, PendingEvent]]:
+    """Yield all entries of a pipeline with their locations."""
+    for document, event in read_all(objects, layout.outbox(), PendingEvent):
+        yield document.uri, event

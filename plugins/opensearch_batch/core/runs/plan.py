@@ -1,4 +1,4 @@
-"""What a run would do and pay, without doing any of it."""
+"""Dry run: what a run would do and pay for."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from opensearch_batch.core.types.job import BAD_ENDS
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts
 
 
-class Planned(msgspec.Struct, frozen=True):
-    """Shards and jobs of a source: `jobs` would be paid for; those `done`, `running` and `failed` are known."""
+class RunPlan(msgspec.Struct, frozen=True):
+    """Shards and jobs of a source: `jobs` would be paid for; `done`, `running` and `failed` ones exist already."""
 
     source: str
     counts: PrepareCounts
@@ -26,28 +26,28 @@ class Planned(msgspec.Struct, frozen=True):
     failed: int = 0
 
     @classmethod
-    def of(cls, objects: Objects, layout: Layout, manifest: Manifest) -> Planned:
-        """Look which of a manifest's shards have their job."""
-        known = [JobRecords(objects, layout.job(prepared.shard.job)).read() for prepared in manifest.shards]
-        records = [record for record in known if record and record.refused is None]
+    def of(cls, objects: Objects, layout: Layout, manifest: Manifest) -> RunPlan:
+        """Return the plan of a manifest, given the stored job records."""
+        stored = [JobRecords(objects, layout.job(prepared.shard.job)).read() for prepared in manifest.shards]
+        records = [record for record in stored if record and record.refused is None]
         ends = [record.end for record in records]
         return cls(
             manifest.source,
             manifest.counts,
             len(manifest.shards),
             sum(prepared.shard.bytes for prepared in manifest.shards),
-            jobs=len(known) - len(records),
+            jobs=len(stored) - len(records),
             done=sum(end is not None and end.state not in BAD_ENDS for end in ends),
             running=sum(end is None for end in ends),
             failed=sum(end is not None and end.state in BAD_ENDS for end in ends),
         )
 
     def lines(self) -> Iterator[str]:
-        """Yield what people read."""
+        """Yield the lines of the log."""
         counts = self.counts
         yield f"{self.source}: {counts.read:,} records, {counts.dead_letters:,} of them dead letters"
         yield f"{self.shards:,} shards, {self.bytes:,} bytes"
         yield (
-            f"{self.jobs:,} jobs to pay for; {self.done:,} are done, {self.running:,} under way, {self.failed:,} "
-            "failed and wait for a person to clear batch_predict"
+            f"{self.jobs:,} jobs to pay for; {self.done:,} done, {self.running:,} running, {self.failed:,} failed; "
+            "for those that failed, clear batch_predict"
         )

@@ -13,8 +13,8 @@ from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.opensearch.cluster import Cluster, check_dimension, vector_fields
 from opensearch_batch.core.sharding.listing import Listing
-from opensearch_batch.core.sharding.passthrough import take_ready_made
-from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.sharding.passthrough import passthrough_shards
+from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
@@ -100,9 +100,9 @@ def cut_source(
             if options.limit:
                 raise ConfigError("source.prepare is false: objects go as they are, so max_records cannot cut them")
             check_passthrough(adapter, parameters)
-            shards, counts = take_ready_made(objects, listing, limits=limits, job_key=job_key)
+            shards, counts = passthrough_shards(objects, listing, limits=limits, job_key=job_key)
         else:
-            shards, counts = Prepare(
+            shards, counts = ShardWriter(
                 objects,
                 layout,
                 limits=limits,
@@ -112,7 +112,7 @@ def cut_source(
                 job_key=job_key,
                 dead=dead,
                 writes=writes,
-            ).run(listing, said=options.source_format, at_most=options.limit)
+            ).run(listing, source_format=options.source_format, limit=options.limit)
         return Manifest(
             layout.pipeline,
             run_key,

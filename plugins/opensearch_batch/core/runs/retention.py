@@ -1,9 +1,9 @@
-"""What was sent and predicted is kept for a while; then it goes, and what was paid for and indexed stays known.
+"""Retention: deletes inputs, outputs and uploaded files, which are users' data, some time after their last use.
 
-Inputs, outputs and uploaded files are users' data. They go `keep_s` after the last successful run that used them, and
-not while a run has taken them (``taken.json``) or their job is under way. The job's record stays, so the job is not
-paid for again, and so does the account of its outputs (``removed.json``), so a run that finds the work done says so.
-Who needs the rows themselves again has to ask for the job again, with `force`.
+Files are deleted `keep_s` after the last successful run that used them, but not while a run has them in use
+(``in_use.json``) or their job is in flight. The job's record is kept, so the job is not paid for again. The record of
+its outputs is kept too (``removed.json``), so that a later run recognises its work as done. A run that needs the rows
+again must pay for the job again, with `force`.
 """
 
 from __future__ import annotations
@@ -14,78 +14,80 @@ from datetime import UTC, datetime
 import msgspec
 
 from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.jobs.output_rows import Removed, UsedJobs, removed_uri
+from opensearch_batch.core.jobs.output_rows import RemovedOutputs, UsedJobs, removed_uri
+from opensearch_batch.core.storage.in_use import IN_USE, LastUse
 from opensearch_batch.core.storage.json_document import JsonDocument, read_all, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.storage.taken import Used
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Manifest
 
-KEPT_NAMES = ("job.json", "read.json", "removed.json", "taken.json", "used.json")
-# The last second that has a date: of what a pipeline without retention used.
+USED = "used.json"
+KEPT_NAMES = ("job.json", "read.json", "removed.json", IN_USE, USED)
+# The time of use of files that a pipeline without retention used: the last second that has a date.
 FOR_EVER = 253_402_300_799.0
 _STAMP = "%Y%m%dT%H%M%S"
 
 
-class Use(msgspec.Struct, frozen=True):
-    """What a successful run used, and when it ended (epoch seconds)."""
+class RunUse(msgspec.Struct, frozen=True):
+    """The jobs that a successful run used, and when it ended (epoch seconds)."""
 
     at: float
     jobs: list[UsedJobs]
 
 
-def note_use(objects: Objects, layout: Layout, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:
-    """Note what a run used, so that it is kept from now on for as long as it was from its first use, or for ever."""
-    uris = [layout.used(manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
+def record_use(objects: Objects, layout: Layout, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:
+    """Record what a successful run used, from which its retention counts; or that it is kept for ever."""
+    uris = [layout.used_jobs(manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
     jobs = [used for uri in uris if (used := JsonDocument(objects, uri, UsedJobs).read()) is not None]
     if not for_ever:
         stamp = datetime.fromtimestamp(now, UTC).strftime(_STAMP)
-        save(objects, f"{layout.retention()}{stamp}-{manifest.run_key}.json", Use(now, jobs))
+        save(objects, f"{layout.retention()}{stamp}-{manifest.run_key}.json", RunUse(now, jobs))
     for folder in _folders(jobs):
         # Another pipeline may share the job, and keep its files longer.
-        save(objects, f"{folder}/used.json", Used(max(FOR_EVER if for_ever else now, _used_at(objects, folder))))
+        used_at = max(FOR_EVER if for_ever else now, _last_use(objects, folder, USED))
+        save(objects, f"{folder}/{USED}", LastUse(used_at))
 
 
-def clean_up(
+def delete_expired(
     objects: Objects, layout: Layout, *, keep_s: float, now: float, unstage: Callable[[JobRecord], None]
 ) -> int:
-    """Remove what no successful run has used for `keep_s`; return how many jobs' files went.
+    """Delete what no successful run has used for `keep_s`; return the number of jobs whose files were deleted.
 
-    What fails on the way, or is in a run's hands, is tried again in the next run.
+    The next run retries what fails or is in use.
 
     Args:
-        objects: where everything lies.
+        objects: the store.
         layout: names the locations.
         keep_s: how long files are kept.
         now: epoch seconds.
-        unstage: removes what was uploaded to a job's service.
+        unstage: deletes what was uploaded to a job's service.
     """
-    removed, since = 0, now - keep_s
-    for note, use in read_all(objects, layout.retention(), Use):
+    deleted, since = 0, now - keep_s
+    for document, use in read_all(objects, layout.retention(), RunUse):
         if use.at > since:
-            # They are listed by their time.
+            # They are listed by time.
             break
-        in_hand = []
+        in_use = []
         for job in use.jobs:
             folders = list(_folders([job]))
-            if any(_used_at(objects, folder) > since for folder in folders):
-                # The note of that use tells when they go.
+            if any(_last_use(objects, folder, USED) > since for folder in folders):
+                # The record of the later use decides.
                 continue
-            if any(_is_in_hand(objects, folder, since=since) for folder in folders):
-                in_hand.append(job)
+            if any(_is_in_use(objects, folder, since=since) for folder in folders):
+                in_use.append(job)
             else:
-                removed += _remove(objects, job, now=now, unstage=unstage)
-        if not in_hand:
-            objects.delete(note.uri)
-        elif len(in_hand) < len(use.jobs):
-            note.write(Use(use.at, in_hand))
-    return removed
+                deleted += _delete(objects, job, now=now, unstage=unstage)
+        if not in_use:
+            objects.delete(document.uri)
+        elif len(in_use) < len(use.jobs):
+            document.write(RunUse(use.at, in_use))
+    return deleted
 
 
-def _is_in_hand(objects: Objects, folder: str, *, since: float) -> bool:
-    """Say whether a run may still need a job's files that has not noted its use: it took them, or pays for more."""
-    if _noted_at(objects, f"{folder}/taken.json") > since:
+def _is_in_use(objects: Objects, folder: str, *, since: float) -> bool:
+    """Return whether a run that has not recorded its use may need a job's files: it marked them, or the job ran."""
+    if _last_use(objects, folder, IN_USE) > since:
         return True
     record = JobRecords(objects, folder).read()
     if record is None or record.refused is not None:
@@ -93,13 +95,13 @@ def _is_in_hand(objects: Objects, folder: str, *, since: float) -> bool:
     return record.end is None or record.end.at > since
 
 
-def _remove(objects: Objects, used: UsedJobs, *, now: float, unstage: Callable[[JobRecord], None]) -> int:
-    """Remove the files of a shard's jobs."""
+def _delete(objects: Objects, used: UsedJobs, *, now: float, unstage: Callable[[JobRecord], None]) -> int:
+    """Delete the files of a shard's jobs."""
     folders = list(_folders([used]))
-    # First the account: a crash in between must not look as if the output had been lost.
-    save(objects, removed_uri(folders[0]), Removed(now, used))
-    for found in used.outputs:
-        objects.delete(found.uri)
+    # The record first: after a crash in between, the output must not look lost.
+    save(objects, removed_uri(folders[0]), RemovedOutputs(now, used))
+    for output in used.objects:
+        objects.delete(output.uri)
     for folder in folders:
         if record := JobRecords(objects, folder).read():
             unstage(record)
@@ -110,14 +112,10 @@ def _remove(objects: Objects, used: UsedJobs, *, now: float, unstage: Callable[[
 
 
 def _folders(jobs: Sequence[UsedJobs]) -> Iterator[str]:
-    for job in jobs:
-        yield from (answer.job for answer in job.answered)
+    for used in jobs:
+        yield from (job_output.job for job_output in used.job_outputs)
 
 
-def _used_at(objects: Objects, folder: str) -> float:
-    return _noted_at(objects, f"{folder}/used.json")
-
-
-def _noted_at(objects: Objects, uri: str) -> float:
-    used = JsonDocument(objects, uri, Used).read()
+def _last_use(objects: Objects, folder: str, name: str) -> float:
+    used = JsonDocument(objects, f"{folder}/{name}", LastUse).read()
     return 0.0 if used is None else used.at

@@ -21,7 +21,7 @@ _WRITTEN = ("indexed", "unchanged", "dead_letters")
 
 
 class RunCounts(msgspec.Struct, frozen=True):
-    """Records `read`, documents `indexed` and found `unchanged`, `dead_letters` of all stages.
+    """Records `read`, documents `indexed` and `unchanged`, `dead_letters` of all stages.
 
     Records with the same id become one document; a record that goes to several sinks is written to each. Of the records
     that a pipeline's own rules keep out of its sinks, `unrouted` ones matched no route or `when`, and `dropped` ones
@@ -121,5 +121,5 @@ def reconcile(objects: Objects, layout: Layout, manifest: Manifest) -> ShardRunA
 
 def _report(objects: Objects, layout: Layout, run_key: str, shard: str) -> IngestReport:
     uri = layout.ingest_report(run_key, shard)
-    absent = FatalError(f"{uri}: shard {shard} has no account; clear its ingest")
+    absent = FatalError(f"{uri}: shard {shard} has no report; clear its ingest")
     return JsonDocument(objects, uri, IngestReport).require(absent)

@@ -1,6 +1,6 @@
-"""Lines of a source that need no look of their own are taken by the block: read in C, digested and written together.
+"""Reads JSON Lines in blocks: regular lines are decoded in C, digested and written together.
 
-A block with anything unusual in it is halved until only lines near the unusual one go the careful way.
+A block with an irregular line is halved until only few lines around it are read one by one.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from opensearch_batch.core.storage.objects import Line, ends_in_cr, lf_lines, li
 from opensearch_batch.core.types.record_ids import RECORD_LINE
 
 BLOCK_BYTES = 1 << 20
-# A block of so few lines is not halved any more.
-FEW_LINES = 32
+# A block of at most so many lines is not halved.
+MIN_LINES = 32
 _LF, _OPEN, _CLOSE = b"\n{}"
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):
-    """Whole lines of a source, each a record: `line` is the number of the first, `count` how many they are.
+    """Complete lines of a source, each a record: `line` is the number of the first, `count` the number of lines.
 
-    `inputs` are what the model reads of each, empty where a record is its own service-ready line.
+    `inputs` are the model's inputs of each record, empty if a record is its own service-ready line.
     """
 
     content: bytes
@@ -38,7 +38,7 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     inputs: Sequence[msgspec.Raw | bytes] = ()
 
     def first(self, count: int, size_bytes: int) -> Block:
-        """Return its first records, at most so many, whose lines take at most so many bytes."""
+        """Return its first records: at most `count`, with service-ready lines of at most `size_bytes`."""
         if self.inputs:
             sizes = list(accumulate(self.form.size_bytes(self.inputs)))
             return self._cut(max(0, min(count, bisect_right(sizes, size_bytes))))
@@ -51,7 +51,7 @@ class Block(msgspec.Struct, frozen=True, gc=False):
         return msgspec.structs.replace(self, content=self.content[:end], count=self.content.count(b"\n", 0, end))
 
     def after(self, first: Block) -> Block:
-        """Return what is left after its first records."""
+        """Return the rest of the block after its first records."""
         return msgspec.structs.replace(
             self,
             content=self.content[len(first.content) :],
@@ -61,11 +61,11 @@ class Block(msgspec.Struct, frozen=True, gc=False):
         )
 
     def written(self, first: int) -> bytes:
-        """Return the service-ready lines, the first of them for the record at a position."""
+        """Return the service-ready lines; the first record has the position `first`."""
         return self.form.lines(first, self.inputs) if self.inputs else self.content
 
     def records(self, first: int) -> bytes:
-        """Return the lines that keep the records beside the shard."""
+        """Return the lines that store the records beside the shard."""
         return b"".join([RECORD_LINE % pair for pair in enumerate(self.content.split(b"\n")[:-1], first)])
 
     def _cut(self, count: int) -> Block:
@@ -76,10 +76,10 @@ class Block(msgspec.Struct, frozen=True, gc=False):
 
 
 class Blocks:
-    """Reads JSON Lines by the block.
+    """Reads JSON Lines in blocks.
 
     Args:
-        form: how a record becomes a line.
+        form: the form of the service-ready lines.
         max_record_bytes: a longer record is unfit.
     """
 
@@ -89,7 +89,7 @@ class Blocks:
         self._max_record_bytes = max_record_bytes
 
     def read(self, stream: IO[bytes], source: str) -> Iterator[Block | Entry]:
-        """Yield the lines of a stream: in blocks where that is possible, else one by one."""
+        """Yield the lines of a stream, in blocks if possible, else one by one."""
         if self._inputs is None or ends_in_cr(stream):
             yield from self._by_line(lines(stream, max_line_bytes=self._max_record_bytes), source)
             return
@@ -103,7 +103,7 @@ class Blocks:
                 line += count
                 offset += len(content)
             elif len(rest) > self._max_record_bytes:
-                # The careful way knows how to pass by a line that is too long to be held.
+                # Reading by line can skip a line that is too long for memory.
                 stream = io.BufferedReader(_Chained(rest, stream), BLOCK_BYTES)
                 break
         else:
@@ -115,7 +115,7 @@ class Blocks:
         if (inputs := self._read(content, count)) is not None:
             kept = () if self._form.pieces is None else inputs
             yield Block(content, source, line, count, self._form, kept)
-        elif count <= FEW_LINES:
+        elif count <= MIN_LINES:
             of_block = lf_lines(io.BytesIO(content), max_line_bytes=self._max_record_bytes, number=line, offset=offset)
             yield from self._by_line(of_block, source)
         else:
@@ -125,22 +125,21 @@ class Blocks:
             yield from self._block(content[end:], source, line + half, offset + end, count - half)
 
     def _read(self, content: bytes, count: int) -> Sequence[msgspec.Raw | bytes] | None:
-        """Return the inputs of the records, None unless each line is one that can go without a look of its own."""
-        if self._inputs is None or not _is_an_object_a_line(content, self._max_record_bytes):
+        """Return the inputs of the records, None if a line is irregular."""
+        if self._inputs is None or not _has_one_object_per_line(content, self._max_record_bytes):
             return None
         inputs = self._inputs(content)
         return inputs if inputs is not None and len(inputs) == count else None
 
-    def _by_line(self, found: Iterable[Line], source: str) -> Iterator[Entry]:
-        for line in found:
+    def _by_line(self, read: Iterable[Line], source: str) -> Iterator[Entry]:
+        for line in read:
             yield of_line(line, source, self._max_record_bytes)
 
 
-def _is_an_object_a_line(content: bytes, longest: int) -> bool:
-    """Say whether each line looks like an object and none is too long.
+def _has_one_object_per_line(content: bytes, max_record_bytes: int) -> bool:
+    """Return whether each line starts and ends like an object and none is too long.
 
-    Between two values of a line, or within one, no line can end so. The decoder takes values and no lines; with as many
-    values as such lines there is one in each.
+    The decoder reads values and ignores lines. If it finds as many values as there are such lines, each line has one.
     """
     import numpy as np
 
@@ -148,13 +147,13 @@ def _is_an_object_a_line(content: bytes, longest: int) -> bool:
         return False
     characters = np.frombuffer(content, np.uint8)
     ends = np.flatnonzero(characters == _LF)
-    if len(content) > longest and int(np.diff(ends, prepend=-1).max()) - 1 > longest:
+    if len(content) > max_record_bytes and int(np.diff(ends, prepend=-1).max()) - 1 > max_record_bytes:
         return False
     return bool((characters[ends - 1] == _CLOSE).all() and (characters[ends[:-1] + 1] == _OPEN).all())
 
 
 class _Chained(io.RawIOBase):
-    """What was read already, and then the rest of a stream."""
+    """A stream with bytes before it that were read already."""
 
     def __init__(self, start: bytes, stream: IO[bytes]) -> None:
         self._start = start

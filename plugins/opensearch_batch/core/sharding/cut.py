@@ -1,8 +1,8 @@
-"""Where shards end: when they are full, and at some objects' ends, so that news in a source moves few of the cuts.
+"""Content-defined cutting: shards end when they are full, and after some objects, so a change moves few of the cuts.
 
-A shard is paid for by its content. If only full ones ended, one new object would shift every cut after it, and all
-those shards would be paid for again. So a shard that is at least half full ends with an object that is chosen by its
-name and size; after one as large as a shard a tenth is enough. Whatever came before, the cuts meet again there.
+A shard is paid for by its content. If shards ended only when full, one new object would shift every later cut, and all
+later shards would be paid for again. So a shard that is at least half full also ends after an object that is selected
+by its name and size; after an object as large as a shard, a tenth is enough. There the cuts realign.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from opensearch_batch.core.types.record_ids import RECORD_LINE
 
 IN_MEMORY_BYTES = 32 << 20
 BLOCK_BYTES = 256 << 10
-# From here on a shard may end with an object; it is a quarter fuller then, in the mean.
+# A shard may end after an object once it is half full; on average it is a quarter fuller then.
 HALF, QUARTER = 0.5, 0.25
 TENTH = 0.1
 
 
 class ShardLimits(msgspec.Struct, frozen=True):
-    """Where a shard is cut, the longest line that can be a record, and the fewest records a service takes."""
+    """The limits of a shard, of one record, and the minimum number of records of a job."""
 
     max_records: int
     max_bytes: int
@@ -36,17 +36,17 @@ class ShardLimits(msgspec.Struct, frozen=True):
     min_records: int = 1
 
     def fill(self, records: float, size_bytes: float) -> float:
-        """Return how full a shard of so many records and bytes is."""
+        """Return the fill level of a shard, 1 if it is full."""
         return max(records / self.max_records, size_bytes / self.max_bytes)
 
 
 def ends_with(uri: str, *, fill: float, share: float) -> bool:
-    """Say whether a shard ends with an object.
+    """Return whether a shard ends after an object.
 
     Args:
         uri: the object.
-        fill: how full the shard is.
-        share: how much of a full shard the object itself is.
+        fill: the fill level of the shard.
+        share: the size of the object, as a share of a full shard.
     """
     if share >= 1:
         return fill >= TENTH
@@ -55,49 +55,49 @@ def ends_with(uri: str, *, fill: float, share: float) -> bool:
 
 
 class Lines:
-    """Lines in memory, and from some size on in a temporary file; and their digest."""
+    """Lines in memory, or in a temporary file if they are large, with their digest."""
 
     def __init__(self) -> None:
         self.size_bytes = 0
         self._digest = hashlib.sha256()
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
+        self._buffer: list[bytes] = []
+        self._buffer_bytes = 0
         self._blocks: list[bytes] = []
         self._file: IO[bytes] | None = None
 
     def add(self, *pieces: bytes) -> None:
         """Add pieces of lines, line ends included."""
         for piece in pieces:
-            self._waiting.append(piece)
-            self._waiting_bytes += len(piece)
+            self._buffer.append(piece)
+            self._buffer_bytes += len(piece)
             self.size_bytes += len(piece)
-        if self._waiting_bytes >= BLOCK_BYTES:
-            self._take()
+        if self._buffer_bytes >= BLOCK_BYTES:
+            self._flush()
 
     def digest(self) -> str:
         """Return the digest of all lines."""
-        self._take()
+        self._flush()
         return self._digest.hexdigest()
 
     def open(self) -> IO[bytes]:
-        """Return them as a file."""
-        self._take()
+        """Return the lines as a file."""
+        self._flush()
         if self._file is None:
             return io.BytesIO(b"".join(self._blocks))
         self._file.seek(0)
         return self._file
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the temporary file."""
         self._blocks.clear()
         if self._file is not None:
             self._file.close()
 
-    def _take(self) -> None:
-        """Digest and keep what waits: many small steps would take longer than all else."""
-        block = b"".join(self._waiting)
-        self._waiting.clear()
-        self._waiting_bytes = 0
+    def _flush(self) -> None:
+        """Digest and store the buffered pieces together; one by one would be slow."""
+        block = b"".join(self._buffer)
+        self._buffer.clear()
+        self._buffer_bytes = 0
         self._digest.update(block)
         if self._file is None and self.size_bytes > IN_MEMORY_BYTES:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the draft
@@ -110,9 +110,9 @@ class Lines:
 
 
 class Draft:
-    """A shard being filled: its input, its records where they are kept, and where each record came from.
+    """A shard being filled: its input, its records if they are kept, and their source ranges.
 
-    `first` are its first records, as long as they may be too few for a shard of their own.
+    `first` are the first records, as many as could be too few for a shard of their own.
     """
 
     def __init__(self, *, keep_first: int, keeps_records: bool) -> None:
@@ -121,15 +121,15 @@ class Draft:
         self.records = 0
         self.first: list[Record] = []
         self._keep_first = keep_first if keep_first > 1 else 0
-        self._runs: list[SourceRange] = []
-        self._run = ("", 0, 0)
+        self._ranges: list[SourceRange] = []
+        self._range = ("", 0, 0)
 
     def room(self, limits: ShardLimits) -> tuple[int, int]:
-        """Return how many records and bytes it takes yet."""
+        """Return how many more records and bytes fit."""
         return limits.max_records - self.records, limits.max_bytes - self.input.size_bytes
 
-    def takes(self, line: bytes, limits: ShardLimits) -> bool:
-        """Say whether there is room for a line; for the first one there always is."""
+    def fits(self, line: bytes, limits: ShardLimits) -> bool:
+        """Return whether a line fits; the first one always does."""
         records, size_bytes = self.room(limits)
         return self.records == 0 or (records > 0 and len(line) + 1 <= size_bytes)
 
@@ -141,7 +141,7 @@ class Draft:
         if self.records < self._keep_first:
             self.first.append(record)
         self.records += 1
-        self._trace(record.source, record.line, 1)
+        self._extend_ranges(record.source, record.line, 1)
 
     def add_block(self, block: Block) -> int:
         """Add a block's records; return the bytes of their lines."""
@@ -150,34 +150,34 @@ class Draft:
         if self.source is not None:
             self.source.add(block.records(self.records))
         self.records += block.count
-        self._trace(block.source, block.line, block.count)
+        self._extend_ranges(block.source, block.line, block.count)
         return len(written)
 
     def source_ranges(self) -> list[SourceRange]:
-        """Return where its records came from."""
-        source, first, count = self._run
-        return [*self._runs, SourceRange(source, first, count)] if count else self._runs
+        """Return the source ranges of the records."""
+        source, first, count = self._range
+        return [*self._ranges, SourceRange(source, first, count)] if count else self._ranges
 
     def close(self) -> None:
-        """Give its files back."""
-        for kept in (self.input, self.source):
-            if kept is not None:
-                kept.close()
+        """Close its files."""
+        for lines in (self.input, self.source):
+            if lines is not None:
+                lines.close()
 
-    def _trace(self, source: str, line: int, more: int) -> None:
-        before, first, count = self._run
-        if before == source and first + count == line:
-            self._run = (source, first, count + more)
+    def _extend_ranges(self, source: str, line: int, count: int) -> None:
+        before, first, known = self._range
+        if before == source and first + known == line:
+            self._range = (source, first, known + count)
             return
-        self._runs = self.source_ranges()
-        self._run = (source, line, more)
+        self._ranges = self.source_ranges()
+        self._range = (source, line, count)
 
 
 class Cutter:
-    """Cuts a stream of records into drafts; who takes one closes it.
+    """Cuts a stream of records into drafts; the caller closes the drafts that it gets.
 
     Args:
-        limits: where a shard is cut.
+        limits: the limits of a shard.
         keeps_records: whether a draft keeps its records beside its lines.
     """
 
@@ -189,25 +189,25 @@ class Cutter:
         self._object = (0, 0)
 
     def cut(self) -> Iterator[Draft]:
-        """End the draft that is being filled, and begin another.
+        """End the current draft and begin another; yield the one before it.
 
-        The one before it is given out: the last one may turn out to be too small for a shard of its own.
+        The current draft is held back, because the next may be the last and too small for a shard of its own.
         """
         if self._before is not None:
             yield self._before
         self._before, self.draft = self.draft, self._new()
 
     def add(self, record: Record, line: bytes) -> None:
-        """Add a record that there is room for."""
+        """Add a record that fits."""
         self.draft.add(record, line)
         self._count(1, len(line) + 1)
 
     def add_block(self, block: Block) -> None:
-        """Add records that there is room for."""
+        """Add records that fit."""
         self._count(block.count, self.draft.add_block(block))
 
     def end_object(self, uri: str) -> Iterator[Draft]:
-        """End the draft with an object that is chosen for it."""
+        """End the draft if the object that ended is selected for it."""
         records, size_bytes = self._object
         self._object = (0, 0)
         draft, limits = self.draft, self._limits
@@ -218,12 +218,12 @@ class Cutter:
             yield from self.cut()
 
     def rest(self) -> tuple[Draft | None, Draft]:
-        """Return the last two drafts, which are the caller's to close."""
+        """Return the last two drafts, which the caller closes."""
         before, self._before = self._before, None
         return before, self.draft
 
     def close(self) -> None:
-        """Give back what nobody took."""
+        """Close the drafts that were not returned."""
         self.draft.close()
         if self._before is not None:
             self._before.close()

@@ -1,6 +1,6 @@
-"""How a record becomes its service-ready line, as a value: so that many can be made at once, and one as carefully.
+"""The form of a job's service-ready lines as a value, by which one line or many at once are made.
 
-Either the record is the line, or its id and what the model reads of it stand in a fixed text.
+Either the record is the line, or a fixed text has its id and the model's inputs inserted.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.transform.json_path import PlainPath, check_text
 from opensearch_batch.core.types.record_ids import ID_FORMAT, record_id
 
-# Neither can stand in what a user writes: JSON has no such characters outside of texts, and inside them escapes these.
+# No template of a user contains these: JSON escapes control characters in strings and has none outside of them.
 ID, INPUTS = "\x01id\x01", b"\x01inputs\x01"
 _ID = msgspec.json.encode(ID)
 
 
 class LineForm(msgspec.Struct, frozen=True):
-    """How the lines of a job are made.
+    """The form of the lines of a job.
 
-    `paths` are what the model reads. `pieces` are what stands before, between and after the record's id and its inputs,
-    of which the id comes first if `id_first`; None where the record itself is the line. `texts`: the inputs have to be
-    texts with something in them; else anything but null will do.
+    `paths` are the model's inputs in a record. `pieces` are the fixed text before, between and after the record's id
+    and its inputs, with the id first if `id_first`; None if the record itself is the line. `texts`: the inputs must be
+    non-blank strings; otherwise they may be anything but null.
     """
 
     paths: tuple[str, ...]
@@ -34,8 +34,8 @@ class LineForm(msgspec.Struct, frozen=True):
     texts: bool = False
 
     @classmethod
-    def of(cls, template: Any, paths: Sequence[str]) -> LineForm:  # noqa: ANN401 - JSON with the marks in it
-        """Make the form of a line that is JSON with `ID` and `msgspec.Raw(INPUTS)` in it, once each."""
+    def of(cls, template: Any, paths: Sequence[str]) -> LineForm:  # noqa: ANN401 - JSON with the placeholders
+        """Return the form of a JSON template that contains `ID` and `msgspec.Raw(INPUTS)` once each."""
         text = msgspec.json.encode(template)
         id_first = text.index(_ID) < text.index(INPUTS)
         before, _, rest = text.partition(_ID if id_first else INPUTS)
@@ -43,7 +43,7 @@ class LineForm(msgspec.Struct, frozen=True):
         return cls(tuple(paths), (before, between, after), id_first, texts=True)
 
     def line(self, record: bytes, name: str, inputs: Sequence[bytes]) -> bytes:
-        """Return the line of a record with its id, without a line end."""
+        """Return the line of a record, without a line end."""
         if self.pieces is None:
             return record
         before, between, after = self.pieces
@@ -52,7 +52,7 @@ class LineForm(msgspec.Struct, frozen=True):
         return b"".join((before, first, between, second, after))
 
     def lines(self, first: int, inputs: Sequence[msgspec.Raw | bytes]) -> bytes:
-        """Return the lines of records from a position on, each with its line end; `inputs` are joined already."""
+        """Return lines with line ends, the first of the record at `first`; `inputs` are joined per record."""
         before, between, after = (piece.replace(b"%", b"%%") for piece in self.pieces or (b"", b"", b""))
         name = b'"%b"' % ID_FORMAT
         if self.id_first:
@@ -62,21 +62,20 @@ class LineForm(msgspec.Struct, frozen=True):
         return b"".join([form % (each, at) for at, each in enumerate(inputs, first)])
 
     def size_bytes(self, inputs: Sequence[msgspec.Raw | bytes]) -> list[int]:
-        """Return the sizes of lines, line ends included."""
+        """Return the sizes of the lines, line ends included."""
         fixed = len(self.line(b"", record_id(0), [])) + 1
         return [fixed + len(each) for each in inputs]
 
     def reader(self) -> Callable[[bytes], list[msgspec.Raw | bytes] | None] | None:
-        """Return a function from whole lines to the inputs of their records.
+        """Return a function from complete lines to the inputs of their records; None if a path has several steps.
 
-        It returns None where a record lacks something, or that is not sure. There is no such function where a path has
-        several steps.
+        The function returns None if a record lacks an input, or if that is not certain.
         """
         names = [PlainPath.parse(path).steps for path in self.paths]
         if not names or any(len(steps) != 1 or not isinstance(steps[0], str) for steps in names):
             return None
-        found = [str(steps[0]) for steps in names]
-        read, texts = _columns(found, msgspec.Raw), _columns(found, str) if self.texts else None
+        keys = [str(steps[0]) for steps in names]
+        read, texts = _columns(keys, msgspec.Raw), _columns(keys, str) if self.texts else None
         lacking = (msgspec.Raw(), msgspec.Raw(b"null"))
 
         def inputs(block: bytes) -> list[msgspec.Raw | bytes] | None:
@@ -94,17 +93,17 @@ class LineForm(msgspec.Struct, frozen=True):
 
 
 def _columns(names: Sequence[str], kind: type) -> Callable[[bytes], list[list[Any]]]:
-    """Return a function from whole lines to what stands at each of these names, all of one kind, record by record.
+    """Return a function from complete lines to the values of each of these keys, record by record.
 
-    A record that lacks one has the empty value of the kind. Raises msgspec.DecodeError where something is of another.
+    A record without the key has the empty value of `kind`; a value of another kind raises msgspec.DecodeError.
     """
     fields = [(f"value{at}", kind, kind()) for at in range(len(names))]
     rename = {f"value{at}": name for at, name in enumerate(names)}
     decode = msgspec.json.Decoder(msgspec.defstruct("Record", fields, rename=rename, gc=False)).decode_lines
-    takers = [attrgetter(name) for name, *_ in fields]
+    getters = [attrgetter(name) for name, *_ in fields]
 
     def columns(block: bytes) -> list[list[Any]]:
         records: list[Any] = decode(block)
-        return [list(map(take, records)) for take in takers]
+        return [list(map(get, records)) for get in getters]
 
     return columns

@@ -1,4 +1,4 @@
-"""A source as it was listed: what a run prepares, and by what is known whether there is news."""
+"""Lists a source, and compares its state with what runs have prepared."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class Listing(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """Names this state of the source: another object, or another version of one, gives another."""
+        """The identity of this state of the source: it changes with every new, changed or deleted object."""
         return digest(*(f"{item.uri} {item.etag}" for item in self.objects))
 
 
 class NoDocuments(ConfigError):
-    """Nothing is where the documents should be."""
+    """The source has no objects."""
 
 
 def list_source(objects: Objects, source: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Listing:
-    """Return the objects of a source, which may be none."""
+    """Return the objects of a source; it may be empty."""
     return Listing(source, tuple(objects.list(source, include=include, exclude=exclude)))
 
 
@@ -42,17 +42,17 @@ def find_documents(
     """Return the objects of a source.
 
     Raises:
-        ConfigError: it holds what we write: each run would predict the last one's files.
+        ConfigError: it overlaps with the work prefix: each run would predict the files of the last one.
         NoDocuments: there are none.
     """
     here, there = f"{source.rstrip('/')}/", f"{layout.root}/"
     if here.startswith(there) or there.startswith(here):
-        raise ConfigError(f"source {source} and work {layout.root} lie in one another; keep them apart")
-    found = list_source(objects, source, include=include, exclude=exclude)
-    if not found.objects:
+        raise ConfigError(f"source {source} and work {layout.root} overlap; use separate prefixes")
+    listing = list_source(objects, source, include=include, exclude=exclude)
+    if not listing.objects:
         globs = f" (include {list(include)}, exclude {list(exclude)})" if include or exclude else ""
-        raise NoDocuments(f"{source}: no objects below this prefix{globs}; upload documents, or mend source")
-    return found
+        raise NoDocuments(f"{source}: no objects below this prefix{globs}; upload documents, or correct source")
+    return listing
 
 
 class _Prepared(msgspec.Struct, frozen=True):
@@ -60,22 +60,23 @@ class _Prepared(msgspec.Struct, frozen=True):
     done: bool
 
 
-News = Literal["none", "unheard", "begun"]
+SourceChange = Literal["unchanged", "new", "started"]
 
 
-def note_prepared(objects: Objects, layout: Layout, found: Listing, *, done: bool) -> None:
-    """Note which state of a source a run prepares, or has prepared, so that nobody has to be told of it any more."""
-    save(objects, layout.prepared(found.source), _Prepared(found.digest, done))
+def record_source_state(objects: Objects, layout: Layout, listing: Listing, *, done: bool) -> None:
+    """Record the state of a source that a run prepares, or has prepared, so that no other run starts for it."""
+    save(objects, layout.source_state(listing.source), _Prepared(listing.digest, done))
 
 
-def news_of(objects: Objects, layout: Layout, found: Listing) -> News:
-    """Say what runs know of this state of a source.
+def source_change(objects: Objects, layout: Layout, listing: Listing) -> SourceChange:
+    """Compare a listing with the state that the last run recorded.
 
-    none: one has prepared it, or it is empty. unheard: none has begun. begun: one has, and has not ended well yet.
+    unchanged: a run has prepared it, or it is empty. new: no run has started to. started: a run has started to, and has
+    not succeeded yet.
     """
-    if not found.objects:
-        return "none"
-    noted = JsonDocument(objects, layout.prepared(found.source), _Prepared).read()
-    if noted is None or noted.digest != found.digest:
-        return "unheard"
-    return "none" if noted.done else "begun"
+    if not listing.objects:
+        return "unchanged"
+    recorded = JsonDocument(objects, layout.source_state(listing.source), _Prepared).read()
+    if recorded is None or recorded.digest != listing.digest:
+        return "new"
+    return "unchanged" if recorded.done else "started"

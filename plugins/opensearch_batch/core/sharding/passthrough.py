@@ -1,6 +1,6 @@
-"""Inputs that are ready for their service are sent as they are, where they are: each object is a shard.
+"""Passthrough: inputs that are service-ready are submitted unchanged, from where they are; each object is a shard.
 
-What cannot be a job is refused, because nothing in it can be changed and nothing left out.
+An object that cannot be a job is an error, because nothing in it can be changed or left out.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, S
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 
-def take_ready_made(
-    objects: Objects, found: Listing, *, limits: ShardLimits, job_key: Callable[[str], str]
+def passthrough_shards(
+    objects: Objects, listing: Listing, *, limits: ShardLimits, job_key: Callable[[str], str]
 ) -> tuple[list[PreparedShard], PrepareCounts]:
     """Return each object of a source as a shard.
 
     Raises:
-        ConfigError: one cannot be a job as it is.
+        ConfigError: an object cannot be a job.
     """
-    for one, other in pairwise(sorted(item.uri for item in found.objects)):
+    for one, other in pairwise(sorted(item.uri for item in listing.objects)):
         if other.startswith(one):
-            raise ConfigError(f"{one}: {other} starts with the same name, and services read by prefix; rename one")
-    shards = [_shard(objects, number, item, limits, job_key) for number, item in enumerate(found.objects)]
+            raise ConfigError(f"{one}: {other} has this name as a prefix, and services read by prefix; rename one")
+    shards = [_shard(objects, number, item, limits, job_key) for number, item in enumerate(listing.objects)]
     records = sum(prepared.shard.records for prepared in shards)
     return shards, PrepareCounts(records, records)
 
@@ -43,7 +43,7 @@ def _shard(
             entry = of_line(line, item.uri, limits.max_record_bytes)
             if not isinstance(entry, Record):
                 reason = entry.reason if isinstance(entry, Unfit) else "the line is empty"
-                raise ConfigError(f"{item.uri} line {line.number}: {reason}; mend it, or let prepare make the input")
+                raise ConfigError(f"{item.uri} line {line.number}: {reason}; correct it, or let prepare make the input")
             content.update(line.content + b"\n")
             size_bytes += len(line.content) + 1
             records += 1

@@ -1,7 +1,7 @@
-"""Prepare cuts the source into shards: the same source gives the same shards, byte for byte, in every run.
+"""Shard writer: cuts a source into shards, the same source into the same shards, byte for byte, in every run.
 
-A shard lies under its job key, which is made of its content, so what an earlier run uploaded (and paid for) is found
-and not written again. A line that cannot be a record is a dead letter; no line is dropped.
+A shard is stored under its job key, which is made of its content, so a shard that an earlier run uploaded (and paid
+for) is found and not written again. A line that is not a record becomes a dead letter; no line is dropped.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from opensearch_batch.core.sharding.cut import Cutter, Draft, Lines, ShardLimits
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
+from opensearch_batch.core.storage.in_use import mark_in_use
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.storage.taken import note_taken
 from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import record_id
 
 
-class Prepare:
+class ShardWriter:
     """Reads a source and writes its shards.
 
     Args:
-        objects: where source and work prefix lie.
+        objects: the store of the source and the work prefix.
         layout: names the locations.
-        limits: where shards are cut.
+        limits: the limits of a shard.
         request_line: turns a record and its id in the shard into its service-ready line, or rejects it.
-        form: the same as a value, by which many lines are made at once; None where there is no such value.
-        keeps_records: whether the records are kept beside the shard, because the service's rows will not hold them.
+        form: the same as a value, by which many lines are made at once, if the service has one.
+        keeps_records: whether the records are stored beside the shard, because the service's rows will not have them.
         job_key: makes the job key of a shard's content digest.
-        dead: takes the lines that cannot be records.
+        dead: the dead letters of lines that are not records.
         writes: False for a dry run, which counts and names everything and writes nothing.
     """
 
@@ -69,59 +69,60 @@ class Prepare:
         self._read = self._records = self._blank = 0
 
     def run(
-        self, found: Listing, *, said: Format | None = None, at_most: int | None = None
+        self, listing: Listing, *, source_format: Format | None = None, limit: int | None = None
     ) -> tuple[list[PreparedShard], PrepareCounts]:
-        """Cut all objects of a listing into shards and upload those that are not there yet.
+        """Cut all objects of a listing into shards and upload those that do not exist.
 
         Args:
-            found: the source's objects.
-            said: their format, if the pipeline says so.
-            at_most: how many records are taken; all if None.
+            listing: the source's objects.
+            source_format: their format, if the pipeline names it.
+            limit: the maximum number of records; all if None.
 
         Raises:
-            ConfigError: the service takes no job of so few records.
-            FatalError: there is no line that can be a record (the dead letters are written).
+            ConfigError: the records are too few for a job of the service.
+            FatalError: no line is a record (the dead letters are written).
         """
-        shards = [self._upload(n, draft) for n, draft in enumerate(self._cut(found.objects, said, at_most))]
+        drafts = self._cut(listing.objects, source_format, limit)
+        shards = [self._upload(number, draft) for number, draft in enumerate(drafts)]
         if self._writes:
             self._dead.clear()
             self._dead.write()
         counts = PrepareCounts(self._read, self._records, self._dead.count, self._blank)
-        counts.reconcile(found.source)
+        counts.reconcile(listing.source)
         if not shards:
             raise FatalError(
-                f"{found.source}: {len(found.objects)} objects, {counts.read} lines, no usable record; "
-                f"the reasons stand in {self._dead.location or 'no dead letter: the objects are empty'}"
+                f"{listing.source}: {len(listing.objects)} objects, {counts.read} lines, no usable record; "
+                f"reasons: {self._dead.location or 'the objects are empty'}"
             )
         return shards, counts
 
-    def _cut(self, found: Sequence[ObjectInfo], said: Format | None, at_most: int | None) -> Iterator[Draft]:
-        """Yield shards. One that would have too few records for the service joins the one before it."""
+    def _cut(self, listed: Sequence[ObjectInfo], source_format: Format | None, limit: int | None) -> Iterator[Draft]:
+        """Yield shards. A last shard with too few records for the service is merged into the one before it."""
         self._cutter = Cutter(self._limits, keeps_records=self._keeps_records)
         try:
-            for item in found:
-                for entry in self._entries(item, said):
-                    if self._records == at_most:
+            for item in listed:
+                for entry in self._entries(item, source_format):
+                    if self._records == limit:
                         break
-                    yield from self._add(entry, at_most)
-                if self._records == at_most:
+                    yield from self._add(entry, limit)
+                if self._records == limit:
                     break
                 yield from self._cutter.end_object(item.uri)
             yield from self._last()
         finally:
             self._cutter.close()
 
-    def _entries(self, item: ObjectInfo, said: Format | None) -> Iterator[Entry | Block]:
-        if self._blocks is None or format_of(item.uri, said) != "jsonl":
-            longest = self._limits.max_record_bytes
-            yield from read_records(self._objects, item, said=said, max_record_bytes=longest)
+    def _entries(self, item: ObjectInfo, source_format: Format | None) -> Iterator[Entry | Block]:
+        if self._blocks is None or format_of(item.uri, source_format) != "jsonl":
+            max_record_bytes = self._limits.max_record_bytes
+            yield from read_records(self._objects, item, said=source_format, max_record_bytes=max_record_bytes)
             return
         with self._objects.open(item.uri, etag=item.etag) as stream:
             yield from self._blocks.read(stream, item.uri)
 
-    def _add(self, entry: Entry | Block, at_most: int | None) -> Iterator[Draft]:
+    def _add(self, entry: Entry | Block, limit: int | None) -> Iterator[Draft]:
         if isinstance(entry, Block):
-            yield from self._add_block(entry, at_most)
+            yield from self._add_block(entry, limit)
             return
         if isinstance(entry, Empty):
             self._blank += 1
@@ -132,7 +133,7 @@ class Prepare:
             return
         try:
             line = self._request_line(entry.content, record_id(self._cutter.draft.records))
-            if not self._cutter.draft.takes(line, self._limits):
+            if not self._cutter.draft.fits(line, self._limits):
                 yield from self._cutter.cut()
                 line = self._request_line(entry.content, record_id(0))
         except RecordRejected as error:
@@ -141,17 +142,17 @@ class Prepare:
         self._cutter.add(entry, line)
         self._records += 1
 
-    def _add_block(self, block: Block, at_most: int | None) -> Iterator[Draft]:
-        """Add a block in as few pieces as there are shards to take it."""
+    def _add_block(self, block: Block, limit: int | None) -> Iterator[Draft]:
+        """Add a block, split into one piece a shard."""
         while block.count:
-            if self._records == at_most:
+            if self._records == limit:
                 return
             records, size_bytes = self._cutter.draft.room(self._limits)
-            fits = block.first(records if at_most is None else min(records, at_most - self._records), size_bytes)
+            fits = block.first(records if limit is None else min(records, limit - self._records), size_bytes)
             if not fits.count and self._cutter.draft.records:
                 yield from self._cutter.cut()
                 continue
-            # A record that is longer than a shard has one of its own.
+            # A record that exceeds the limits of a shard gets one of its own.
             taken = fits if fits.count else block.first(1, sys.maxsize)
             self._cutter.add_block(taken)
             self._read += taken.count
@@ -159,14 +160,14 @@ class Prepare:
             block = block.after(taken)
 
     def _last(self) -> Iterator[Draft]:
-        whole, draft = self._cutter.rest()
-        if whole is not None:
+        full, draft = self._cutter.rest()
+        if full is not None:
             if draft.records < self._limits.min_records:
                 for record in draft.first:
-                    whole.add(record, self._request_line(record.content, record_id(whole.records)))
-                yield whole
+                    full.add(record, self._request_line(record.content, record_id(full.records)))
+                yield full
                 return
-            yield whole
+            yield full
         if draft.records:
             self._refuse_few(draft.records)
             yield draft
@@ -174,7 +175,7 @@ class Prepare:
     def _refuse_few(self, records: int) -> None:
         if records < self._limits.min_records:
             raise ConfigError(
-                f"the source has {records} records, and the service takes no job of fewer than "
+                f"the source has {records} records, but a job of the service needs at least "
                 f"{self._limits.min_records}; wait for more documents, or choose another service"
             )
 
@@ -194,12 +195,12 @@ class Prepare:
         folder = self._layout.job(key)
         uri = f"{folder}/input.jsonl"
         if self._writes:
-            # First: what is found here must not be removed before the run has used it.
-            note_taken(self._objects, folder, now=time.time())
+            # First, because the retention of another run must not remove what this run finds here.
+            mark_in_use(self._objects, folder, now=time.time())
         self._put(uri, draft.input)
         source = ""
         if draft.source is not None:
-            # Named by its content: other runs may have other records for the same input, and read theirs meanwhile.
+            # Named by its content: another run may have other records for the same input, and read them now.
             source = f"{folder}/source-{draft.source.digest()[:16]}.jsonl"
             self._put(source, draft.source)
         draft.close()

@@ -1,4 +1,4 @@
-"""One store for every kind of URI; each is made when first asked for, so nobody needs keys for what is elsewhere."""
+"""A store for URIs of several schemes; each scheme's store is made on first use, so unused ones need no credentials."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import IO, cast
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.storage.objects import Objects, PackedObjects, Stored
+from opensearch_batch.core.storage.objects import CompressedObjects, Objects, Stored
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
-# The scheme of paths of this machine, which need not name it.
+# The scheme of local paths, which may leave it out.
 LOCAL = "file"
 
 
@@ -21,20 +21,20 @@ class Scheme(msgspec.Struct, frozen=True):
 
     Args:
         make: makes the store.
-        packed: the store's objects may be compressed (`PackedObjects`).
-        bare_id: a regular expression; a name that it matches as a whole belongs to this scheme, also without it.
+        compressed: the store's objects may be compressed (`CompressedObjects`).
+        bare_id: a regular expression; a whole name that matches it has this scheme, though it does not name it.
     """
 
     make: Callable[[], Objects]
-    packed: bool = False
+    compressed: bool = False
     bare_id: str | None = None
 
 
 class Stores:
-    """Objects by the scheme of their URI; a name without one is an id of some scheme, else a path of this machine.
+    """Objects by the scheme of their URI; a name without one is the id of some scheme, else a local path.
 
     Args:
-        schemes: their stores; ``file`` is this machine.
+        schemes: the store of each scheme; ``file`` is the local file system.
     """
 
     def __init__(self, schemes: Mapping[str, Scheme]) -> None:
@@ -46,11 +46,11 @@ class Stores:
         return self._of(uri).list(uri, include=include, exclude=exclude)
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """Return what is known of an object."""
+        """Return the metadata of an object."""
         return self._of(uri).head(uri)
 
     def read(self, uri: str) -> Stored | None:
-        """Return a small object whole."""
+        """Return the content of a small object."""
         return self._of(uri).read(uri)
 
     def write(self, uri: str, content: bytes) -> None:
@@ -58,11 +58,11 @@ class Stores:
         self._of(uri).write(uri, content)
 
     def create(self, uri: str, content: bytes) -> bool:
-        """Write an object only if it is absent."""
+        """Write an object if it is absent."""
         return self._of(uri).create(uri, content)
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
-        """Write an object only if it still has this ETag."""
+        """Write an object if it still has this ETag."""
         return self._of(uri).replace(uri, content, etag=etag)
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
@@ -70,7 +70,7 @@ class Stores:
         self._of(uri).upload(uri, content)
 
     def delete(self, uri: str) -> None:
-        """Remove an object, if it is there."""
+        """Delete an object if it exists."""
         self._of(uri).delete(uri)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
@@ -81,9 +81,9 @@ class Stores:
         """
         if compression is None:
             return self._of(uri).open(uri, etag=etag)
-        if not self._schemes[self._scheme(uri)].packed:
-            raise ConfigError(f"{uri}: only objects on S3 and files of this machine are read with a compression")
-        return cast("PackedObjects", self._of(uri)).open(uri, etag=etag, compression=compression)
+        if not self._schemes[self._scheme(uri)].compressed:
+            raise ConfigError(f"{uri}: only S3 objects and local files can be decompressed")
+        return cast("CompressedObjects", self._of(uri)).open(uri, etag=etag, compression=compression)
 
     def _of(self, uri: str) -> Objects:
         scheme = self._scheme(uri)
@@ -98,7 +98,7 @@ class Stores:
         """Return the scheme that a URI belongs to.
 
         Raises:
-            ConfigError: there is no store of this scheme.
+            ConfigError: no store has this scheme.
         """
         scheme, separator, _ = uri.partition("://")
         if not separator:
@@ -107,7 +107,7 @@ class Stores:
         if scheme in self._schemes:
             return scheme
         if scheme == LOCAL:
-            raise ConfigError(f"{uri}: files of this machine are not read here; upload them to S3")
+            raise ConfigError(f"{uri}: local files are not read here; upload them to S3")
         known = ", ".join(f"{name}://" for name in self._schemes)
         path = ", or a path" if LOCAL in self._schemes else ""
-        raise ConfigError(f"{uri}: nothing here reads {scheme}://; give a URI that starts with one of {known}{path}")
+        raise ConfigError(f"{uri}: no store reads {scheme}://; give a URI that starts with one of {known}{path}")

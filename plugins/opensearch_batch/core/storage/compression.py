@@ -1,4 +1,4 @@
-"""What is compressed is decompressed on the way, as told or by the name's ending; damage is named with its object."""
+"""Decompresses streams; an error names the object whose data are damaged."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from opensearch_batch.core.types.object_info import Compression
 
 COMPRESSED = (".gz", ".zst")
 _Damage = tuple[type[Exception], ...]
-_Unpack = Callable[[IO[bytes]], tuple[io.BufferedIOBase, _Damage]]
-_ENDINGS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
-# The endings of ``automatic``, which are Data Prepper's.
-_AUTOMATIC: dict[str, Compression] = {**_ENDINGS, ".zstd": "zstd", ".snappy": "snappy"}
+_Decompress = Callable[[IO[bytes]], tuple[io.BufferedIOBase, _Damage]]
+_EXTENSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
+# The extensions that Data Prepper's ``automatic`` knows.
+_AUTOMATIC: dict[str, Compression] = {**_EXTENSIONS, ".zstd": "zstd", ".snappy": "snappy"}
 
 
 def decompressed(stream: IO[bytes], uri: str, compression: Compression | None = None) -> IO[bytes]:
-    """Return the stream as its content.
+    """Return a stream of the decompressed content.
 
-    Members and frames that follow one another are one content. Reading raises FatalError where the data are damaged.
+    Concatenated members and frames are one content. Reading damaged data raises FatalError.
 
     Args:
-        stream: the object as it lies there.
+        stream: the object's bytes.
         uri: its name.
-        compression: how it is packed; without it, ``.gz`` and ``.zst`` are decompressed, anything else is as it is.
+        compression: its compression; by default ``.gz`` and ``.zst`` are decompressed, anything else is returned as is.
     """
     if compression in (None, "automatic"):
-        endings = _ENDINGS if compression is None else _AUTOMATIC
-        compression = next((kind for ending, kind in endings.items() if uri.endswith(ending)), "none")
+        extensions = _EXTENSIONS if compression is None else _AUTOMATIC
+        compression = next((kind for extension, kind in extensions.items() if uri.endswith(extension)), "none")
     if compression == "none" or compression is None:
         return stream
-    unpacked, damage = _UNPACK[compression](stream)
-    return io.BufferedReader(_Checked(unpacked, stream, uri, damage), READ_BUFFER_BYTES)
+    content, damage = _DECOMPRESS[compression](stream)
+    return io.BufferedReader(_Checked(content, stream, uri, damage), READ_BUFFER_BYTES)
 
 
 def _gzip(stream: IO[bytes]) -> tuple[io.BufferedIOBase, _Damage]:
@@ -55,31 +55,31 @@ def _snappy(stream: IO[bytes]) -> tuple[io.BufferedIOBase, _Damage]:
     return io.BufferedReader(SnappyReader(stream), READ_BUFFER_BYTES), (DamagedError,)
 
 
-_UNPACK: dict[str, _Unpack] = {"gzip": _gzip, "zstd": _zstd, "snappy": _snappy}
+_DECOMPRESS: dict[str, _Decompress] = {"gzip": _gzip, "zstd": _zstd, "snappy": _snappy}
 
 
 class _Checked(io.RawIOBase):
-    """A decompressed stream that names its object when the data are cut off or damaged."""
+    """A decompressed stream whose errors name the object."""
 
-    def __init__(self, unpacked: io.BufferedIOBase, packed: IO[bytes], uri: str, damage: _Damage) -> None:
-        self._unpacked, self._packed, self._uri, self._damage = unpacked, packed, uri, damage
+    def __init__(self, content: io.BufferedIOBase, compressed: IO[bytes], uri: str, damage: _Damage) -> None:
+        self._content, self._compressed, self._uri, self._damage = content, compressed, uri, damage
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override] # what io.BufferedReader gives
         try:
-            # At most one step: what was unpacked before the damage is given out.
-            chunk = self._unpacked.read1(len(buffer))
+            # At most one step, so that the content before the damage is returned.
+            chunk = self._content.read1(len(buffer))
         except self._damage as error:
             raise FatalError(
-                f"{self._uri}: damaged or cut off compressed data ({error}); upload the object again and run again"
+                f"{self._uri}: damaged or truncated compressed data ({error}); upload the object again and run again"
             ) from error
         buffer[: len(chunk)] = chunk
         return len(chunk)
 
     def close(self) -> None:
         if not self.closed:
-            self._unpacked.close()
-            self._packed.close()
+            self._content.close()
+            self._compressed.close()
         super().close()

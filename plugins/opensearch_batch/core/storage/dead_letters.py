@@ -1,7 +1,7 @@
-"""A record that could not be done is kept with its bytes, where it came from, the stage and the reason.
+"""Dead letters: records that failed, each with its bytes, its origin, the stage and the reason.
 
-They lie as JSON Lines below one prefix, the queue of a stage, in numbered parts. A part is written before the progress
-that counts its letters, so a stage that is repeated after a crash loses none and repeats none.
+The queue of a stage is one prefix with numbered parts of JSON Lines. A part is written before the progress that counts
+its letters, so a stage that is repeated after a crash loses none and repeats none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_LETTER_BYTES = 512 << 20
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One more row of a record that several sources gave: its source (by number), place and bytes."""
+    """A further row of a record that is joined from several sources: its source (by number), position and bytes."""
 
     number: int
     source: str
@@ -34,13 +34,13 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One record that could not be done.
+    """One record that failed.
 
-    `record` is its text; bytes that are no UTF-8 stand in `record_base64` instead. `source` and `line` name the
-    user's own document where that is known; `output` and `output_line` the service's row, for stage ingest. `offset` is
-    the byte at which the record starts in `output`, else in `source` (decompressed). `number` says which of the
-    request's sources it is, `joined` holds the rows that other sources gave to the same record. A `late` row came after
-    its document was written. `status` is the index's.
+    `record` is its text; bytes that are not UTF-8 are in `record_base64` instead. `source` and `line` name the user's
+    own document if it is known; `output` and `output_line` the service's row, for stage ingest. `offset` is the byte at
+    which the record starts in `output`, else in `source` (decompressed). `number` is that of the source in the request,
+    `joined` are the rows of the same record in other sources. A `late` row came after its document was written.
+    `status` is the HTTP status of the index.
     """
 
     stage: str
@@ -60,13 +60,13 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def dead_letter(content: bytes, *, stage: str, reason: str, source: str, line: int, offset: int = 0) -> DeadLetter:
-    """Make a dead letter of a record's bytes, whatever they are."""
+    """Return the dead letter of a record, given its bytes."""
     text, coded = as_text(content)
     return DeadLetter(stage, reason, source, line, text, coded, offset=offset)
 
 
 def as_text(content: bytes) -> tuple[str | None, str | None]:
-    """Return bytes as ``(text, None)``, or as ``(None, base64)`` when they are no UTF-8."""
+    """Return bytes as ``(text, None)``, or as ``(None, base64)`` if they are not UTF-8."""
     try:
         return content.decode(), None
     except UnicodeDecodeError:
@@ -74,21 +74,21 @@ def as_text(content: bytes) -> tuple[str | None, str | None]:
 
 
 def as_bytes(letter: DeadLetter | Origin) -> bytes:
-    """Return the record's own bytes."""
+    """Return the record's bytes."""
     if letter.record_base64 is not None:
         return base64.b64decode(letter.record_base64)
     return (letter.record or "").encode()
 
 
 class DeadLetters:
-    """Collects the dead letters of one stage below `prefix`, in numbered parts; none leave no object.
+    """Writes the dead letters of one stage below `prefix`, in numbered parts; without letters it writes no object.
 
     Args:
-        objects: where they go.
+        objects: the store.
         prefix: the queue.
-        attempt: begins the parts' names, so that no two attempts write the same one; later ones sort later.
-        parts: how many parts of each earlier attempt count.
-        count: how many letters those hold.
+        attempt: prefix of the parts' names, so that no two attempts write the same part; later attempts sort later.
+        parts: for each earlier attempt, how many of its parts count.
+        count: how many letters those parts have.
     """
 
     def __init__(
@@ -109,20 +109,20 @@ class DeadLetters:
         self._spooled = 0
 
     def add(self, letter: DeadLetter) -> None:
-        """Keep one dead letter."""
+        """Add one dead letter."""
         self._spool.write(msgspec.json.encode(letter) + b"\n")
         self._spooled += 1
         self.count += 1
 
     @property
     def location(self) -> str | None:
-        """Where the dead letters lie, None when there are none."""
+        """The prefix of the dead letters, None if there are none."""
         return self.prefix if self.count else None
 
     def write(self) -> int:
-        """Write what was collected since the last call as one more part; return how many there are, 0 for no new one.
+        """Write the letters added since the last call as a further part; return the number of parts, 0 if none is new.
 
-        Called before the stage records its counts.
+        Call it before the stage records its counts.
         """
         if not self._spooled:
             return 0
@@ -135,11 +135,11 @@ class DeadLetters:
         return sum(self.parts.values())
 
     def withdraw(self) -> None:
-        """Remove the part that was written last: somebody else accounts for its letters."""
+        """Delete the part that was written last: another attempt accounts for its letters."""
         self._objects.delete(self._part(self._attempt, self.parts[self._attempt]))
 
     def clear(self) -> None:
-        """Remove the parts that earlier attempts left and that do not count; those of a later attempt are its own."""
+        """Delete the parts of earlier attempts that do not count; parts of a later attempt stay."""
         counted = {self._part(attempt, at + 1) for attempt, count in self.parts.items() for at in range(count)}
         for uri in list_parts(self._objects, self.prefix):
             if uri not in counted and (not self._attempt or uri < f"{self.prefix}{self._attempt}"):
@@ -152,7 +152,7 @@ class DeadLetters:
         return tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
 
     def close(self) -> None:
-        """Let go of what was not written."""
+        """Discard what was not written."""
         self._spool.close()
 
     def __enter__(self) -> Self:
@@ -171,7 +171,7 @@ def read_letters(objects: Objects, uri: str) -> Iterator[DeadLetter]:
 
 
 def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
-    """Count the dead letters that still lie below a prefix, and their rows by the number of the source."""
+    """Count the dead letters below a prefix, and their rows by the number of the source."""
     count, rows = 0, Counter[int]()
     for uri in list_parts(objects, prefix):
         for letter in read_letters(objects, uri):
@@ -181,5 +181,5 @@ def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
 
 
 def list_parts(objects: Objects, prefix: str) -> list[str]:
-    """Return the parts of a queue in their order; a single part is a queue of its own."""
+    """Return the parts of a queue in order; a single part is a queue too."""
     return [item.uri for item in objects.list(prefix) if item.uri.endswith(PART)]

@@ -18,7 +18,7 @@ from typing import IO
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.compression import decompressed
-from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored, wanted
+from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored, is_selected
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 SCHEME = "file://"
@@ -28,23 +28,23 @@ LOCK, NEW = ".lock", ".new"
 class LocalFiles:
     """Files by path or ``file://`` URI; relative ones below `folder`.
 
-    A file's ETag is its size and the time it was changed, in nanoseconds.
+    A file's ETag consists of its size, its modification time in nanoseconds and its inode.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder or Path.cwd()
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
-        """Yield the files below a folder, or those whose names start so, in the order of their names."""
+        """Yield the files below a folder or with a prefix, in the order of their names."""
         named, _, start = uri.rpartition("/")
         with _errors(uri):
             folder = self._path(f"{named}/" if named or uri.startswith("/") else ".")
             for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in _files(folder)):
-                if name.startswith(start) and wanted(name, include, exclude):
+                if name.startswith(start) and is_selected(name, include, exclude):
                     yield _info(uri[: len(uri) - len(start)] + name, path)
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """Return size and ETag of a file, None when it is absent.
+        """Return the metadata of a file, None if it is absent.
 
         Raises:
             ConfigError: it is a folder.
@@ -56,7 +56,7 @@ class LocalFiles:
             return _info(uri, path) if path.exists() else None
 
     def read(self, uri: str) -> Stored | None:
-        """Return a small file whole, None when it is absent."""
+        """Return the content of a small file, None if it is absent."""
         with _errors(uri):
             path = self._path(uri)
             try:
@@ -66,11 +66,11 @@ class LocalFiles:
                 return None
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write a file, replacing what was there."""
+        """Write a file, over an existing one too."""
         self.upload(uri, io.BytesIO(content))
 
     def create(self, uri: str, content: bytes) -> bool:
-        """Write a file only if it is absent; False when somebody else was first."""
+        """Write a file if it is absent; False if it exists."""
         with _errors(uri), self._beside(uri, io.BytesIO(content)) as (temporary, path):
             try:
                 os.link(temporary, path)
@@ -79,7 +79,7 @@ class LocalFiles:
             return True
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
-        """Write a file only if it still has this ETag; False when it changed meanwhile."""
+        """Write a file if it still has this ETag; False if it changed."""
         if self.head(uri) is None:
             return False
         with _errors(uri), _locked(self._path(uri).parent):
@@ -90,21 +90,21 @@ class LocalFiles:
             return True
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
-        """Write a file of any size; whoever reads sees the old one or the new one, whole."""
+        """Write a file of any size; a reader sees the whole old file or the whole new one."""
         with _errors(uri), self._beside(uri, content) as (temporary, path):
             temporary.replace(path)
 
     def delete(self, uri: str) -> None:
-        """Remove a file, if it is there."""
+        """Delete a file if it exists."""
         with _errors(uri):
             self._path(uri).unlink(missing_ok=True)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        """Open a file for streaming, decompressed as told, else by its name's ending.
+        """Open a file for streaming, decompressed as `compression` says, by default by its name's extension.
 
         Raises:
-            ConfigError: there is no such file, or it is closed to us.
-            FatalError: it is not the version of this ETag any more.
+            ConfigError: the file is missing, or access is denied.
+            FatalError: its ETag is another one by now.
         """
         with _errors(uri):
             file = self._path(uri).open("rb", buffering=READ_BUFFER_BYTES)
@@ -118,10 +118,10 @@ class LocalFiles:
 
     @contextmanager
     def _beside(self, uri: str, content: IO[bytes]) -> Iterator[tuple[Path, Path]]:
-        """Write a temporary file beside the one that is meant, safely on disk; it is gone at the end."""
+        """Write a temporary file in the folder of the final one and sync it to disk; remove it at the end."""
         path = self._path(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # tempfile would close the file to everybody but this user.
+        # Not by tempfile, which makes files that only this user can read.
         temporary = path.parent / f".{secrets.token_hex(8)}{NEW}"
         with temporary.open("xb") as file:
             try:
@@ -134,9 +134,9 @@ class LocalFiles:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder; a folder that is closed to us is an error and no gap."""
-    for place, _, names in os.walk(folder, onerror=_unless_absent):
-        yield from (path for name in names if not _is_own(name) and (path := Path(place, name)).is_file())
+    """Yield the files below a folder; a folder without access is an error, not a gap."""
+    for parent, _, names in os.walk(folder, onerror=_unless_absent):
+        yield from (path for name in names if not _is_own(name) and (path := Path(parent, name)).is_file())
 
 
 def _unless_absent(error: OSError) -> None:
@@ -159,7 +159,7 @@ def _etag(found: os.stat_result) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time compare and replace; the kernel drops the lock of a killed one."""
+    """Let one process at a time compare and replace; the kernel releases the lock of a killed one."""
     with (folder / LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -170,9 +170,9 @@ def _errors(uri: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise ConfigError(f"{uri}: there is no such file or folder") from error
+        raise ConfigError(f"{uri}: no such file or folder") from error
     except PermissionError as error:
-        raise ConfigError(f"{uri}: not permitted ({error.strerror}); give this user the right") from error
+        raise ConfigError(f"{uri}: not permitted ({error.strerror}); give this user the permission") from error
     except (IsADirectoryError, NotADirectoryError) as error:
         raise ConfigError(f"{uri}: {error.strerror}; name a file, or a folder with a / at its end") from error
     except OSError as error:

@@ -1,6 +1,7 @@
-"""Where data lie, by URI. A write that must happen once is a conditional write; nobody checks first and writes later.
+"""The interface of an object store, globs, and the lines of a stream.
 
-`Objects` is the interface of a store: `s3`, `local_files`, and those of AI services. `by_uri` chooses one by the URI.
+A write that must happen once is a conditional write (`create`, `replace`); no code checks first and writes later.
+`by_uri` chooses the store of a URI; `s3`, `local_files` and some AI services have one.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 READ_BUFFER_BYTES = 1 << 20
-# Folders for our own files beside a user's; a listing for a request passes them by.
+# Folders of this package's files beside a user's; `find_objects` skips them.
 OWN_FOLDERS = ("_opensearch_batch/", ".opensearch_batch/")
 _GLOB = re.compile(r"[*?]")
 NAMES_TO_COMPARE = 1_000
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """The whole content of a small object and the ETag a conditional replacement needs."""
+    """The whole content of a small object, with the ETag that a conditional write over it needs."""
 
     content: bytes
     etag: str
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
-    """One line without its line end; `number` counts from 1, `offset` is the byte it starts at.
+    """One line without its line end; `number` counts from 1, `offset` is its first byte.
 
-    A `cut` line was too long and holds its start.
+    A `cut` line exceeded the limit; `content` is its start.
     """
 
     number: int
@@ -43,60 +44,60 @@ class Line(msgspec.Struct, frozen=True, gc=False):
 
 
 class Objects(Protocol):
-    """What the stages need of an object store."""
+    """An object store."""
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix (or the one object) in key order."""
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """Return what is known of an object without reading it, None when it is absent."""
+        """Return the metadata of an object, None if it is absent."""
 
     def read(self, uri: str) -> Stored | None:
-        """Return a small object whole, None when it is absent."""
+        """Return the content of a small object, None if it is absent."""
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write an object, replacing what was there."""
+        """Write an object, over an existing one too."""
 
     def create(self, uri: str, content: bytes) -> bool:
-        """Write an object only if it is absent; False when somebody else was first."""
+        """Write an object if it is absent; False if it exists."""
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
-        """Write an object only if it still has this ETag; False when it changed meanwhile."""
+        """Write an object if it still has this ETag; False if it changed."""
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
         """Write an object of any size from an open file, in parts."""
 
     def delete(self, uri: str) -> None:
-        """Remove an object, if it is there."""
+        """Delete an object if it exists."""
 
     def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed by its name's ending; with `etag` only that version of it."""
+        """Open an object for streaming, decompressed by its name's extension; with `etag` only that version."""
 
 
-class PackedObjects(Objects, Protocol):
-    """A store that can be told how its objects are packed."""
+class CompressedObjects(Objects, Protocol):
+    """A store whose objects can be opened with a given compression."""
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed as told, else by its name's ending."""
+        """Open an object for streaming, decompressed as `compression` says, by default by its name's extension."""
 
 
 def split_uri(uri: str) -> tuple[str, str]:
     """Return ``(bucket, key)`` of an ``s3://`` URI.
 
     Raises:
-        ConfigError: it is no S3 URI.
+        ConfigError: it is not an S3 URI.
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme != "s3" or not bucket:
-        raise ConfigError(f"{uri!r} is no S3 location; write it as s3://bucket/key")
+        raise ConfigError(f"{uri!r} is not an S3 location; write it as s3://bucket/key")
     return bucket, key
 
 
-def find(objects: Objects, uri: str) -> list[ObjectInfo]:
-    """Return the objects behind a source, in key order: one object, a prefix ending in ``/``, or a glob.
+def find_objects(objects: Objects, uri: str) -> list[ObjectInfo]:
+    """Return the objects of a source, in key order: one object, a prefix ending in ``/``, or a glob.
 
-    ``*`` and ``?`` do not cross a ``/``, ``**`` does; brackets stand for themselves. Our own folders are passed by,
+    ``*`` and ``?`` do not match a ``/``, ``**`` does; brackets are literal. This package's own folders are skipped,
     unless the prefix itself names one.
 
     Raises:
@@ -106,14 +107,14 @@ def find(objects: Objects, uri: str) -> list[ObjectInfo]:
     if start is None and not uri.endswith("/"):
         found = objects.head(uri)
         if found is None:
-            raise ConfigError(f"{uri}: there is no such object.{_nearest(objects, uri)}")
+            raise ConfigError(f"{uri}: no such object.{_nearest(objects, uri)}")
         return [found]
     prefix = uri[: start.start()] if start else uri
     below = len(prefix[: prefix.rfind("/") + 1])
     pattern = _pattern(uri) if start else re.compile(".*", re.DOTALL)
     listed = [item for item in objects.list(prefix) if _is_users(item.uri[below:]) and pattern.fullmatch(item.uri)]
     if not listed:
-        raise ConfigError(f"{uri}: no objects there; upload some, or mend the {'glob' if start else 'prefix'}")
+        raise ConfigError(f"{uri}: no objects match; upload some, or correct the {'glob' if start else 'prefix'}")
     return listed
 
 
@@ -130,7 +131,7 @@ def _pattern(glob: str) -> re.Pattern[str]:
 
 
 def _nearest(objects: Objects, uri: str) -> str:
-    """Say which object of the same folder has the nearest name."""
+    """Suggest the object of the same folder whose name is nearest."""
     folder, _, name = uri.rpartition("/")
     names = []
     for item in objects.list(f"{folder}/") if folder else ():
@@ -140,8 +141,8 @@ def _nearest(objects: Objects, uri: str) -> str:
     return did_you_mean(name, names)
 
 
-def wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Say whether a name below a prefix passes the globs of a source; one without ``/`` matches in every folder."""
+def is_selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Return whether a name below a prefix passes a source's globs; a glob without ``/`` applies in every folder."""
     return (not include or _matches(name, include)) and not _matches(name, exclude)
 
 
@@ -150,9 +151,9 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
 
 
 def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
-    r"""Yield the lines of a stream, memory bounded by `max_line_bytes` whatever the stream holds.
+    r"""Yield the lines of a stream; memory is bounded by `max_line_bytes`.
 
-    ``\n`` and ``\r\n`` end a line, and ``\r`` in a stream that starts without any ``\n``; a last line needs no end.
+    ``\n`` and ``\r\n`` end a line, and ``\r`` in a stream that starts without any ``\n``; the last line needs no end.
     """
     if ends_in_cr(stream):
         stream = io.BufferedReader(_CrAsLf(stream), READ_BUFFER_BYTES)
@@ -160,7 +161,7 @@ def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
 
 
 def lf_lines(stream: IO[bytes], *, max_line_bytes: int, number: int = 1, offset: int = 0) -> Iterator[Line]:
-    r"""Yield the lines of a stream that ``\n`` or ``\r\n`` end; `number` and `offset` are those of the first."""
+    r"""Yield the lines of a stream that end in ``\n`` or ``\r\n``; the first has this `number` and `offset`."""
     number -= 1
     while raw := stream.readline(max_line_bytes + len(b"\r\n")):
         number += 1
@@ -174,7 +175,7 @@ def lf_lines(stream: IO[bytes], *, max_line_bytes: int, number: int = 1, offset:
 
 
 def skip_line(stream: IO[bytes]) -> int:
-    """Read to the end of a line, memory bounded; return how many bytes that were."""
+    """Read to the end of a line with bounded memory; return the number of bytes."""
     skipped = 0
     while rest := stream.readline(READ_BUFFER_BYTES):
         skipped += len(rest)
@@ -184,14 +185,14 @@ def skip_line(stream: IO[bytes]) -> int:
 
 
 def ends_in_cr(stream: IO[bytes]) -> bool:
-    r"""Say whether a stream starts with lines that ``\r`` alone ends."""
+    r"""Return whether a stream starts with lines that end in ``\r`` alone."""
     start = stream.peek(READ_BUFFER_BYTES) if hasattr(stream, "peek") else b""
-    # A CR at its very end may be half of a CRLF.
+    # The last CR may be the first half of a CRLF.
     return b"\r" in start[:-1] and b"\n" not in start
 
 
 class _CrAsLf(io.RawIOBase):
-    """A file of old, byte for byte, its CRs read as LFs; JSON has no raw CR inside a value."""
+    """A stream whose CRs read as LFs, byte for byte: JSON has no raw CR inside a value."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""boto3 S3 clients made of plain values; secrets stay in them."""
+"""Makes boto3 S3 clients from plain values."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def s3_client(
     secret_key: str | None = None,
     session_token: str | None = None,
 ) -> BaseClient:
-    """Return a boto3 S3 client; what is not given comes from boto3's ordinary places.
+    """Return a boto3 S3 client; what is not given comes from boto3's default credential and configuration chain.
 
     Raises:
-        ConfigError: one half of a key pair is missing, or the region or endpoint is none; the values are not repeated.
+        ConfigError: half of a key pair is missing, or region or endpoint are invalid; the message has no value of them.
     """
     import boto3
     from botocore.exceptions import BotoCoreError
@@ -38,8 +38,8 @@ def s3_client(
         )
         client: BaseClient = session.client("s3", endpoint_url=endpoint)
     except (BotoCoreError, ValueError) as error:
-        # A token written in place of the region would stand in the error's text.
+        # botocore's text would show a secret that was passed as the region by mistake.
         raise ConfigError(
-            f"no S3 client can be made ({type(error).__name__}); mend the region, the endpoint or AWS_PROFILE"
+            f"no S3 client can be made ({type(error).__name__}); correct the region, the endpoint or AWS_PROFILE"
         ) from None
     return client

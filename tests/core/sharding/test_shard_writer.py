@@ -13,7 +13,7 @@ import pytest
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import find_documents
-from opensearch_batch.core.sharding.shard_writer import Prepare
+from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -42,7 +42,7 @@ def prepare(
     """Run prepare over a bucket."""
     work_prefix = Layout(f"s3://{bucket}/kept", "p")
     with DeadLetters(store, work_prefix.dead_letters("run", "prepare")) as dead:
-        stage = Prepare(
+        stage = ShardWriter(
             store,
             work_prefix,
             limits=limits,
@@ -118,7 +118,7 @@ def test_an_empty_prefix_is_named(store: S3Objects, bucket: str) -> None:
 def test_a_source_without_a_usable_record_fails_and_keeps_its_dead_letters(store: S3Objects, bucket: str) -> None:
     """The error says where the reasons stand."""
     put(store, bucket, "a.jsonl", b"{oops")
-    with pytest.raises(FatalError, match=r"no usable record; the reasons stand in s3://.*/prepare/"):
+    with pytest.raises(FatalError, match=r"no usable record; reasons: s3://.*/prepare/"):
         prepare(store, bucket)
     assert store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare/00001.jsonl") is not None
 
@@ -127,7 +127,7 @@ def test_a_source_without_a_usable_record_fails_and_keeps_its_dead_letters(store
 def test_a_source_that_holds_the_work_prefix_is_refused(store: S3Objects, bucket: str, source: str) -> None:
     """Or each run would predict, and pay for, what the last one wrote."""
     put(store, bucket, "a.jsonl", *rows(0, 1))
-    with pytest.raises(ConfigError, match="lie in one another; keep them apart"):
+    with pytest.raises(ConfigError, match="overlap; use separate prefixes"):
         prepare(store, bucket, source=source)
 
 
@@ -198,7 +198,7 @@ def test_a_shard_too_small_for_the_service_joins_the_one_before(
 def test_too_few_records_for_the_service_are_refused(store: S3Objects, bucket: str) -> None:
     """Before anything is paid."""
     put(store, bucket, "a.jsonl", *rows(0, 1))
-    with pytest.raises(ConfigError, match="the source has 1 records, and the service takes no job of fewer than 2"):
+    with pytest.raises(ConfigError, match="the source has 1 records, but a job of the service needs at least 2"):
         prepare(store, bucket, limits=ShardLimits(3, 1000, 200, min_records=2))
 
 
@@ -209,7 +209,7 @@ def test_a_shard_is_taken_before_it_is_looked_for(store: S3Objects, bucket: str,
     class Watching(S3Objects):
         def head(self, uri: str) -> ObjectInfo | None:
             if uri.endswith("/input.jsonl"):
-                seen.append(super().head(uri.replace("input.jsonl", "taken.json")) is not None)
+                seen.append(super().head(uri.replace("input.jsonl", "in_use.json")) is not None)
             return super().head(uri)
 
     put(store, bucket, "a.jsonl", *rows(0, 2))

@@ -10,7 +10,7 @@ import pytest
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import find_documents
-from opensearch_batch.core.sharding.passthrough import take_ready_made
+from opensearch_batch.core.sharding.passthrough import passthrough_shards
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, SourceRange
@@ -24,7 +24,7 @@ def take(folder: Path, files: dict[str, bytes]) -> tuple[list[PreparedShard], Pr
     for name, content in files.items():
         objects.write(f"s3://in/{name}", content)
     listing = find_documents(objects, Layout("s3://work", "p"), "s3://in/")
-    found = take_ready_made(objects, listing, limits=LIMITS, job_key=lambda digest: digest)
+    found = passthrough_shards(objects, listing, limits=LIMITS, job_key=lambda digest: digest)
     assert not list(objects.list("s3://work/"))
     return found
 
@@ -50,7 +50,7 @@ def test_each_object_is_a_shard_where_it_is(tmp_path: Path) -> None:
         ({"a.jsonl": b'{"a":1}\n'}, "1 records, .* a job takes 2 to 5"),
         ({"a.jsonl": b'{"a":1}\n' * 6}, "6 records"),
         ({"a.jsonl": b'{"a":"%b"}\n' % (b"x" * 40) * 3}, "3 records, 147 bytes"),
-        ({"a.jsonl": b'{"a":1}\n' * 2, "a.jsonl.bak": b'{"a":1}\n' * 2}, "a.jsonl.bak starts with the same name"),
+        ({"a.jsonl": b'{"a":1}\n' * 2, "a.jsonl.bak": b'{"a":1}\n' * 2}, "a.jsonl.bak has this name as a prefix"),
         ({}, "no objects below this prefix"),
     ],
 )

@@ -17,7 +17,7 @@ from opensearch_batch.core.errors import (
     RetriableError,
     Throttled,
 )
-from opensearch_batch.core.jobs.job_records import JobRecords, bad_end, decide, job_key
+from opensearch_batch.core.jobs.job_records import JobRecords, bad_end_message, decide, job_key
 from opensearch_batch.core.jobs.poll_policy import JobStatus, PollPolicy
 from opensearch_batch.core.jobs.submission import Submission
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -258,9 +258,11 @@ def test_a_bad_end_is_paid_again_only_when_a_person_asks(job_records: JobRecords
     job_records.end(1, End(state, 2000.0, "out of memory"))
     decision, record = attempt(job_records, service)
     assert decision == "refuse"
-    assert re.fullmatch(rf"job job-1 .* ended {state}: out of memory; clear batch_predict .*pay.*", bad_end(record))
+    assert re.fullmatch(
+        rf"job job-1 .* ended {state}: out of memory; clear batch_predict .*pay.*", bad_end_message(record)
+    )
     decision, record = attempt(job_records, service, ResubmitRequest(clear="run 3"))
-    assert (decision, record.submission, record.history[0]["end"]["state"]) == ("again", 2, state)
+    assert (decision, record.submission, record.history[0]["end"]["state"]) == ("resubmit", 2, state)
     assert attempt(job_records, service, ResubmitRequest(clear="run 3"))[0] == "reattach"
     assert service.accepted == ["job-1", "job-2"]
 
@@ -271,8 +273,8 @@ def test_a_clear_pays_once_however_often_its_task_resumes(job_records: JobRecord
     for submission, (asked, decision) in enumerate(
         [
             (ResubmitRequest(), "submit"),
-            (ResubmitRequest(clear="run 3"), "again"),
-            (ResubmitRequest(clear="run 5"), "again"),
+            (ResubmitRequest(clear="run 3"), "resubmit"),
+            (ResubmitRequest(clear="run 5"), "resubmit"),
         ],
         1,
     ):
@@ -288,7 +290,7 @@ def test_force_pays_once_a_run(job_records: JobRecords) -> None:
     attempt(job_records, service)
     job_records.end(1, End("COMPLETED", 2000.0))
     assert attempt(job_records, service)[0] == "reuse"
-    assert [attempt(job_records, service, forced)[0] for _ in range(3)] == ["again", "reattach", "reattach"]
+    assert [attempt(job_records, service, forced)[0] for _ in range(3)] == ["resubmit", "reattach", "reattach"]
     assert service.accepted == ["job-1", "job-2"]
 
 
@@ -298,7 +300,7 @@ def test_runs_that_force_pay_once_each_however_they_alternate(job_records: JobRe
     one, two = ResubmitRequest(force="run-1"), ResubmitRequest(force="run-2")
     attempt(job_records, service)
     assert [attempt(job_records, service, asked)[0] for asked in (one, two, one, two)] == [
-        "again", "again", "reattach", "reattach",
+        "resubmit", "resubmit", "reattach", "reattach",
     ]  # fmt: skip
     assert service.accepted == ["job-1", "job-2", "job-3"]
 
@@ -332,7 +334,7 @@ def test_a_completed_job_can_turn_out_unusable_and_be_paid_again(job_records: Jo
     job_records.end(1, End("COMPLETED", 2000.0))
     job_records.end(1, End("UNUSABLE", 3000.0, "the output is gone"))
     assert attempt(job_records, service)[0] == "refuse"
-    assert attempt(job_records, service, ResubmitRequest(clear="run 3"))[0] == "again"
+    assert attempt(job_records, service, ResubmitRequest(clear="run 3"))[0] == "resubmit"
 
 
 def test_the_first_run_of_a_shard_with_force_pays_once(job_records: JobRecords) -> None:
@@ -372,7 +374,7 @@ def test_the_decision_table() -> None:
         "submit", "recover", "reattach", "reuse", "refuse",
     ]  # fmt: skip
     assert [decide(r, cleared) for r in (None, draft(1), submitted, good, bad)] == [
-        "submit", "recover", "reattach", "reuse", "again",
+        "submit", "recover", "reattach", "reuse", "resubmit",
     ]  # fmt: skip
 
 
