@@ -1,4 +1,4 @@
-"""What became of the rows of an ingest, counted; and the version of the run that wrote them."""
+"""Counts of an ingest's rows by verdict, and the version of the run that wrote them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from opensearch_batch.core.errors import FatalError
 class SourceCounts(msgspec.Struct, frozen=True):
     """Rows of one source.
 
-    Of those `read`, `dead_letters` were rejected or refused by the index, `duplicates` came after another row of the
-    same source with the same id and were merged over it, and `unmatched` have an id that some other source lacks.
+    Of the rows `read`, `dead_letters` were rejected, by the ingest or by the index; `duplicates` followed a row of the
+    same source with the same id and were merged over it; `unmatched` have an id that another source does not have.
     """
 
     source: str
@@ -45,20 +45,20 @@ class IngestCounts(msgspec.Struct, frozen=True):
     superseded: int = 0
     sources: list[SourceCounts] = []
 
-    def reconcile(self, place: str) -> None:
-        """Raise FatalError unless every row read has a verdict."""
+    def reconcile(self, location: str) -> None:
+        """Raise FatalError unless every row that was read has a verdict."""
         verdicts = self.indexed + self.unchanged + self.dead_letters + self.joined
         verdicts += self.unrouted + self.dropped + self.elsewhere + self.superseded
         if self.read != verdicts:
-            raise FatalError(f"{place}: read {self.read} rows, but {verdicts} have a verdict")
+            raise FatalError(f"{location}: read {self.read} rows, but {verdicts} have a verdict")
 
 
 class RunVersion(msgspec.Struct, frozen=True):
-    """When a run listed its source (epoch seconds). Only listings of one `scope`, the same question, have an order."""
+    """When a run listed its source (epoch seconds). Only listings of the same `scope` are ordered."""
 
     at: float
     scope: str
 
     def is_before(self, other: RunVersion | None) -> bool:
-        """Say whether the other is known to be newer."""
+        """Return whether the other is known to be newer."""
         return other is not None and other.scope == self.scope and other.at > self.at

@@ -1,4 +1,4 @@
-"""Stable keys made of texts."""
+"""Stable keys and digests of texts."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def run_key(dag_id: str, run: str) -> str:
 
 
 def digest(*parts: str) -> str:
-    """Return a short stable hash of texts, unambiguous about where one ends (joined by NUL)."""
+    """Return a short stable hash of texts, which are joined by NUL to be unambiguous."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_HEX_DIGITS]

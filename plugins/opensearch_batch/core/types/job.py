@@ -1,4 +1,4 @@
-"""A batch job as it is recorded: its identity, its submission, its end."""
+"""The record of a batch job: its identity, its submission, its end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ BAD_ENDS = frozenset({"FAILED", "CANCELLED", "EXPIRED", "LOST", "UNUSABLE"})
 class End(msgspec.Struct, frozen=True):
     """How a job ended, when (epoch seconds), and the service's own reason.
 
-    LOST: ML Commons no longer knows its task. UNUSABLE: it completed, but its output was gone before it was ingested,
-    or lacks rows, or its input changed under it.
+    LOST: ML Commons no longer knows its task. UNUSABLE: it completed, but its output was deleted before it was
+    ingested, or lacks rows, or its input changed while it ran.
     """
 
     state: State
@@ -25,12 +25,12 @@ class End(msgspec.Struct, frozen=True):
 
 
 class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Everything known of the newest job of one job key; earlier submissions stay in `history`.
+    """The newest submission of one job key; earlier submissions stay in `history`.
 
-    `staged` names the shard's file at the service, where that is not S3; `restage` says that it may be what was
-    refused. `refused` is the reason why the paid call was refused: then the next attempt may submit, when it finds no
-    job. `consumed_requests` are the clears and forces (`ResubmitRequest`) that this submission or an earlier one
-    answered. `input_etag` is that of an input that is the user's own object.
+    `staged` identifies the shard's file at a service that keeps files; `restage` means that the refusal may be about
+    it. `refused` is the error of a refused paid call; the next attempt may submit, if it finds no job.
+    `consumed_requests` are the clears and forces (`ResubmitRequest`) that led to this submission or an earlier one.
+    `input_etag` is the ETag of an input that is the user's own object.
     """
 
     job: str
@@ -53,29 +53,29 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def status(self) -> Literal["intent", "submitted", "ended"]:
-        """Where the record stands in its life."""
+        """The status of the record."""
         if self.end is not None:
             return "ended"
         return "submitted" if self.ml_task_id or self.remote_job else "intent"
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The answer to a submission: ML Commons' task id (None: it has no task of this job), and what the service said."""
+    """The response to a submission: ML Commons' task id (None: it has no task), and the service's own response."""
 
     ml_task_id: str | None
     remote_job: dict[str, Any] = {}
 
 
 class ResubmitRequest(msgspec.Struct, frozen=True):
-    """What a person asked: a clear of the task by hand, a run with `force`.
+    """A person's request for another submission: a clear of the task, or a run with `force`.
 
-    Each is a key that names this asking and no other, empty for none: a task that resumes or is retried asks no more
-    than the person did.
+    Each is a key of this one request, empty for none, so that a task that resumes or is retried requests no more than
+    the person did.
     """
 
     clear: str = ""
     force: str = ""
 
     def is_new_to(self, record: JobRecord, key: str) -> bool:
-        """Say whether one of both was asked and not yet answered."""
+        """Return whether the request of this key was made and not consumed yet."""
         return bool(key) and key not in record.consumed_requests

@@ -15,7 +15,7 @@ from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.types.counts import RunVersion
 from opensearch_batch.core.types.vector_field import VectorField
 
-# Stands in a shard's `output` for the name that its job will have.
+# Placeholder in a shard's `output` for the name of its job.
 JOB_NAME = "<job>"
 
 
@@ -54,15 +54,15 @@ class PrepareCounts(msgspec.Struct, frozen=True):
     dead_letters: int = 0
     blank: int = 0
 
-    def reconcile(self, place: str) -> None:
-        """Raise FatalError unless every line read is a record of a shard or a dead letter."""
+    def reconcile(self, location: str) -> None:
+        """Raise FatalError unless every line that was read is a record of a shard or a dead letter."""
         if self.read != self.records + self.dead_letters:
             verdicts = self.records + self.dead_letters
-            raise FatalError(f"{place}: read {self.read} lines, but {verdicts} are a record or a dead letter")
+            raise FatalError(f"{location}: read {self.read} lines, but {verdicts} are a record or a dead letter")
 
 
 class PreparedShard(msgspec.Struct, frozen=True):
-    """A shard with the origin of its records."""
+    """A shard with the source ranges of its records."""
 
     shard: Shard
     source_ranges: list[SourceRange]

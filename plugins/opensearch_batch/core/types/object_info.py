@@ -6,12 +6,12 @@ from typing import Literal
 
 import msgspec
 
-# How an object's bytes are packed; ``automatic`` says that its name's ending tells.
+# How an object is compressed; ``automatic``: by its name's extension.
 Compression = Literal["none", "gzip", "snappy", "zstd", "automatic"]
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One listed object; `etag` changes when its bytes do. `modified` is when they last did, in epoch seconds."""
+    """One listed object: `etag` changes with its bytes, `modified` is the time of their last change (epoch seconds)."""
 
     uri: str
     size_bytes: int

@@ -1,9 +1,9 @@
-"""A record is known by its position in its shard, so that service, repair and ingest speak of the same one."""
+"""Ids of records: the position in the shard, by which service, repair and ingest identify a record."""
 
 from __future__ import annotations
 
 RECORD_ID = "record_id"
-# Beside the id, what a line holds of the record: itself, or what the service answered.
+# What a line has beside the id: the record itself, or the service's output for it.
 RECORD, OUTPUT = "record", "output"
 # Amazon Bedrock takes record ids of eleven letters and digits.
 _DIGITS = 10
@@ -19,7 +19,7 @@ def record_id(position: int) -> str:
 
 
 def position_of(name: str | None) -> int | None:
-    """Return the position a record id stands for, None when it is none of ours."""
+    """Return the position of a record id, None if it is not one of this package."""
     if name is None or len(name) != _DIGITS + 1 or name[0] != "r" or not name[1:].isdecimal():
         return None
     return int(name[1:])

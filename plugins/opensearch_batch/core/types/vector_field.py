@@ -15,5 +15,5 @@ class VectorField(msgspec.Struct, frozen=True):
 
     @property
     def values(self) -> int:
-        """How many numbers a vector of this field is written with; a binary one packs eight bits into each."""
+        """The number of values of a vector of this field; a binary vector has eight bits in each."""
         return self.dimension // 8 if self.data_type == "binary" else self.dimension
