@@ -1,4 +1,4 @@
-"""Clients are made here from plain values, alike for Airflow connections and the command line; secrets stay in them."""
+"""Makes clients from plain values, for Airflow connections and for the command line."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 TIMEOUT_S = 30
-# Bodies in flight, and the calls of other threads beside them.
+# For the bulk requests in flight and the calls of other threads.
 POOL_SIZE = 16
 HTTPS_PORT, NODE_PORT = 443, 9200
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where a cluster answers; without a port 443 for TLS, else 9200."""
+    """The address of a cluster; the default port is 443 with TLS, else 9200."""
 
     host: str
     port: int | None = None
@@ -31,7 +31,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Tls(msgspec.Struct, frozen=True):
-    """How a cluster's certificate is checked: `ca_certs` is the authority's file, None for the system's authorities.
+    """How a cluster's certificate is verified: `ca_certs` is the CA file, None for the system's CAs.
 
     `assert_hostname` None checks the certificate's name against the host's.
     """
@@ -42,14 +42,14 @@ class Tls(msgspec.Struct, frozen=True):
 
 
 class Signing(msgspec.Struct, frozen=True):
-    """What SigV4 signs requests with: `service` is ``es``, or ``aoss`` for a serverless collection."""
+    """The values for SigV4 signing: `service` is ``es``, or ``aoss`` for a serverless collection."""
 
     credentials: Any
     region: str
     service: str = "es"
 
     def __repr__(self) -> str:
-        """Return what is no secret."""
+        """Return a text without the credentials."""
         return f"Signing({self.region}, {self.service})"
 
 
@@ -59,7 +59,7 @@ def address_of(url: str) -> Address:
     Raises:
         ConfigError: it is no http or https URL, or holds a password; the message never repeats it.
     """
-    # Anywhere: without a scheme, or with a / in the password, it is not where a parser looks for a user.
+    # An @ anywhere: without a scheme, or with a / in the password, a URL parser finds no user.
     if "@" in url:
         raise ConfigError("the URL holds a user or password, which every user of the machine can read in its processes")
     try:
@@ -82,14 +82,14 @@ def opensearch_client(
     timeout_s: float = TIMEOUT_S,
     pool_size: int = POOL_SIZE,
 ) -> OpenSearch:
-    """Return an opensearch-py client that asks once: who calls decides about another attempt.
+    """Return an opensearch-py client without retries, which are up to the caller.
 
     Raises:
         ConfigError: the authority's file is not there.
     """
     from opensearchpy import OpenSearch, Urllib3HttpConnection
 
-    # The client logs every request; a log is for what was done.
+    # The client would log every request.
     logging.getLogger("opensearch").setLevel(logging.ERROR)
     port = address.port or (HTTPS_PORT if address.use_ssl else NODE_PORT)
     return OpenSearch(
@@ -107,7 +107,7 @@ def opensearch_client(
 
 
 def aws_signing(region: str | None, service: str) -> Signing:
-    """Return what signs requests with the credentials boto3 finds in its ordinary places.
+    """Return the values for signing, with credentials from boto3's default chain.
 
     Raises:
         ConfigError: it finds none, or no region.

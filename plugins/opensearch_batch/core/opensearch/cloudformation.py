@@ -1,4 +1,4 @@
-"""A model that an AWS CloudFormation stack made is taken from the stack's outputs.
+"""Reads the model id from the outputs of an AWS CloudFormation stack.
 
 Source: "Using an OpenSearch Ingestion pipeline with machine learning offline batch inference", which lets a stack
 create connector and model and reads `connector_id` and `model_id` from its Outputs tab.
@@ -16,7 +16,7 @@ _NOT_LETTERS = re.compile(r"[^a-z]")
 
 
 def model_of_stack(client: Any, stack: str) -> str:  # noqa: ANN401 - boto3 makes its clients at run time
-    """Return the model id a stack gives out.
+    """Return the model id in a stack's outputs.
 
     Outputs are found by name, however it is written: ``model_id``, ``ModelId``, ``BatchInferenceModelId``. Where
     several are, the one for batch inference is meant.

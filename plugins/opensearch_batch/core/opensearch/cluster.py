@@ -1,4 +1,4 @@
-"""An OpenSearch cluster as the stages see it: every failure of a call becomes one error with cause, place and remedy.
+"""Calls an OpenSearch cluster; a failed call raises one error with cause, location and remedy.
 
 Works on a ready opensearch-py client, so credentials, TLS and signing stay with whoever made it (`hooks`).
 """
@@ -30,7 +30,7 @@ UNAUTHORIZED, FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, CONFLICT = 401, 403, 404, 4
 TOO_LARGE, TOO_MANY, SERVER_ERROR = 413, 429, 500
 RETRY_STATUSES = frozenset({TOO_MANY, 502, 503, 504})
 REMOTE = "Error from remote service: "
-# ML Commons 3.x says this, with status 400, in place of quoting a service that throttles.
+# ML Commons 3.x returns this with status 400 when a service throttles, without the service's response.
 THROTTLED_TYPE = "remote_connector_throttling_exception"
 
 
@@ -38,14 +38,14 @@ _MEANINGS: Mapping[int, tuple[type[BatchError], str]] = {
     UNAUTHORIZED: (ConfigError, "wrong user or password (401); mend login and password of the connection"),
     FORBIDDEN: (ConfigError, "not permitted (403): {reason}; give the connection's user this permission"),
     NOT_FOUND: (NotFound, "not found (404): {reason}"),
-    # ML Commons writes into a task whenever it is asked for: of two who ask at once, one is told this.
+    # ML Commons updates a task with every GET: of two concurrent ones, one gets this response.
     CONFLICT: (RetriableError, "changed by somebody else at the same moment (409): {reason}"),
     TOO_LARGE: (TooLarge, "larger than the server takes (413, http.max_content_length)"),
 }
 
 
 class Index(msgspec.Struct, frozen=True):
-    """What ingest has to know of an index: its identity, its vector fields, its mappings and settings as stored."""
+    """An index: its identity, vector fields, and mappings and settings as stored."""
 
     name: str
     uuid: str
@@ -55,7 +55,7 @@ class Index(msgspec.Struct, frozen=True):
 
 
 class Cluster:
-    """Calls one cluster and explains what goes wrong.
+    """Calls one cluster and translates its errors.
 
     Args:
         client: an opensearch-py client.
@@ -89,7 +89,7 @@ class Cluster:
             headers = {"content-type": "application/x-ndjson"}
             if compress:
                 headers["content-encoding"] = "gzip"
-                # The client's own compression takes the slowest level; here the processor is the index's too.
+                # The client's own compression uses the slowest level.
                 body = gzip.compress(body, compresslevel=1, mtime=0)
         with self._errors(f"{method} {path}"):
             return self.client.transport.perform_request(
@@ -136,19 +136,19 @@ class Cluster:
 
     def _explain(self, error: Any, request: str) -> BatchError:  # noqa: ANN401 - opensearch-py's errors are untyped
         status, reason = error.status_code, reason_of(error.info) or str(error.error)
-        place = f"OpenSearch {self.name}: {request}"
+        location = f"OpenSearch {self.name}: {request}"
         if type_of(error.info) == THROTTLED_TYPE or status == TOO_MANY:
-            return Throttled(f"{place}: answered {status}: {reason}")
+            return Throttled(f"{location}: answered {status}: {reason}")
         if reason.startswith(REMOTE):
-            return RemoteError(f"{place}: {reason} ({status})", status=status, code=remote_code(reason))
+            return RemoteError(f"{location}: {reason} ({status})", status=status, code=remote_code(reason))
         if status in _MEANINGS:
             kind, meaning = _MEANINGS[status]
-            return kind(f"{place}: {meaning.format(reason=reason)}")
+            return kind(f"{location}: {meaning.format(reason=reason)}")
         kind = RetriableError if status >= SERVER_ERROR or status == REQUEST_TIMEOUT else ConfigError
-        return kind(f"{place}: answered {status}: {reason}")
+        return kind(f"{location}: answered {status}: {reason}")
 
     def index(self, name: str) -> Index | None:
-        """Return an index by name or alias, None when there is none.
+        """Return an index by name or alias, None if it does not exist.
 
         Raises:
             ConfigError: an alias with several indexes: the one to write to cannot be told.
@@ -166,7 +166,7 @@ class Cluster:
         return Index(name, settings["uuid"], vector_fields(mappings), mappings, settings)
 
     def create_index(self, name: str, body: Mapping[str, Any]) -> None:
-        """Create an index; one that exists already is left as it is."""
+        """Create an index, if it does not exist."""
         try:
             self.call("PUT", f"/{name}", body)
         except ConfigError as error:
@@ -174,18 +174,18 @@ class Cluster:
                 raise ConfigError(f"index body of {name}: {error}") from error
 
     def refresh(self, name: str) -> None:
-        """Make what was written searchable."""
+        """Refresh an index, so that all writes are searchable."""
         self.call("POST", f"/{name}/_refresh", timeout_s=120.0)
 
 
 def type_of(info: object) -> str:
-    """Return the type in an OpenSearch error body, ``""`` when it has none."""
+    """Return the type in an OpenSearch error body, ``""`` if it has none."""
     error = info.get("error") if isinstance(info, dict) else None
     return str(error.get("type", "")) if isinstance(error, dict) else ""
 
 
 def reason_of(info: object) -> str:
-    """Return the reason in an OpenSearch error body, ``""`` when it has none."""
+    """Return the reason in an OpenSearch error body, ``""`` if it has none."""
     error = info.get("error", info) if isinstance(info, dict) else info
     if isinstance(error, dict):
         return str(error.get("reason") or error.get("type") or "")
@@ -193,7 +193,7 @@ def reason_of(info: object) -> str:
 
 
 def remote_code(reason: str) -> str:
-    """Return the error code in an AI service's answer as ML Commons quotes it, ``""`` when it has none."""
+    """Return the error code in an AI service's response as ML Commons quotes it, ``""`` if it has none."""
     try:
         answer = msgspec.json.decode(reason.removeprefix(REMOTE))
     except msgspec.DecodeError:
@@ -205,7 +205,7 @@ def remote_code(reason: str) -> str:
 
 
 def vector_fields(mappings: Mapping[str, Any], prefix: str = "") -> tuple[VectorField, ...]:
-    """Return the ``knn_vector`` fields of a mapping that state a dimension, nested ones by their dotted name."""
+    """Return the ``knn_vector`` fields of a mapping that have a dimension, nested ones by dotted name."""
     found: list[VectorField] = []
     for name, field in mappings.get("properties", {}).items():
         if field.get("type") == "knn_vector" and "dimension" in field:
@@ -217,7 +217,7 @@ def vector_fields(mappings: Mapping[str, Any], prefix: str = "") -> tuple[Vector
 
 
 def check_dimension(index: Index, fields: list[str], dimension: int) -> None:
-    """Raise ConfigError when a mapped vector field of the index takes another dimension than the model gives."""
+    """Raise ConfigError if a mapped vector field of the index has another dimension than the model's vectors."""
     for vector in index.vectors:
         if vector.name in fields and vector.dimension != dimension:
             raise ConfigError(

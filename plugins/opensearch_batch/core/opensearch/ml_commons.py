@@ -1,7 +1,7 @@
-"""ML Commons: connectors and models made once however often they are asked for, and batch jobs as tasks.
+"""ML Commons: connectors and models, made once if repeated, and batch jobs as tasks.
 
 Sources: "Connecting to externally hosted models", "Batch predict" and "Tasks APIs" of the OpenSearch documentation;
-what a node really answers was seen on 2.19.1 and 3.6.0.
+responses as observed on 2.19.1 and 3.6.0.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from opensearch_batch.core.types.job import Accepted
 ML = "/_plugins/_ml"
 SEARCH_SIZE = 100
 _PLACEHOLDER = re.compile(r"<([\w-]+)>")
-# The paid call goes to the AI service and back; ML Commons' own client gives up after 30 s.
+# The paid call includes the AI service's response time; ML Commons' own client times out after 30 s.
 SUBMIT_TIMEOUT_S = 45.0
 LIVE_STATES = frozenset({"CREATED", "RUNNING"})
 COMPARED = ("name", "version", "protocol", "parameters", "actions", "description")
 
 
 class Model(msgspec.Struct, frozen=True):
-    """A remote model, and the parameters its connector gives every call."""
+    """A remote model, and the parameters of its connector."""
 
     id: str
     parameters: dict[str, Any]
@@ -81,7 +81,7 @@ class MLCommons:
         return Accepted(answer["task_id"], answer.get("remote_job") or {})
 
     def task(self, ml_task_id: str) -> dict[str, Any]:
-        """Return a task; for a batch job this asks the AI service and answers its words in `remote_job`."""
+        """Return a task; for a batch job ML Commons calls the AI service, whose response is in `remote_job`."""
         found: dict[str, Any] = self._cluster.call("GET", f"{ML}/tasks/{ml_task_id}")
         return found
 
@@ -103,7 +103,7 @@ class MLCommons:
             query["search_after"] = hits[-1]["sort"]
 
     def cancel(self, ml_task_id: str) -> None:
-        """Cancel a batch job at the service; one that has ended is left as it is.
+        """Cancel a batch job at the service, if it has not ended.
 
         The task's state tells whether it worked, not the answer: 3.6.0 answers 400 ("Unsupported response type") to
         SageMaker's empty answer though the job is stopping. Only 2.17.0 calls the route ``_cancel_batch``.
@@ -132,7 +132,7 @@ class MLCommons:
         return str(self._cluster.call("POST", f"{ML}/connectors/_create", body)["connector_id"])
 
     def _find_model(self, name: str, connector_id: str) -> str | None:
-        # connector_id is mapped as text there, so the search narrows and the comparison decides.
+        # connector_id is mapped as text, so the search only narrows and the comparison decides.
         query = {"size": SEARCH_SIZE, "query": {"match": {"connector_id": connector_id}}}
         wanted = {"name": name, "connector_id": connector_id, "model_state": "DEPLOYED"}
         found = [hit["_id"] for hit in self._search("models", query) if wanted.items() <= hit["_source"].items()]
@@ -149,7 +149,7 @@ class MLCommons:
         try:
             hits: list[dict[str, Any]] = self._cluster.call("POST", f"{ML}/{kind}/_search", query)["hits"]["hits"]
         except NotFound:
-            # Before the first connector, model or task their index does not exist.
+            # The index does not exist before the first connector, model or task.
             return []
         return hits
 
@@ -164,17 +164,17 @@ def fill(body: Mapping[str, Any], values: Mapping[str, str], place: str) -> dict
     return filled
 
 
-def _fill(value: Any, values: Mapping[str, str], place: str) -> Any:  # noqa: ANN401 - JSON
+def _fill(value: Any, values: Mapping[str, str], location: str) -> Any:  # noqa: ANN401 - JSON
     if isinstance(value, dict):
-        return {key: _fill(item, values, f"{place}.{key}") for key, item in value.items()}
+        return {key: _fill(item, values, f"{location}.{key}") for key, item in value.items()}
     if isinstance(value, list):
-        return [_fill(item, values, f"{place}[{n}]") for n, item in enumerate(value)]
+        return [_fill(item, values, f"{location}[{n}]") for n, item in enumerate(value)]
     if not isinstance(value, str):
         return value
     for name, text in values.items():
         value = value.replace(f"<{name}>", text)
     for left in _PLACEHOLDER.findall(value):
-        raise ConfigError(f"{place}: no value for <{left}>; known: {', '.join(values)}.{did_you_mean(left, values)}")
+        raise ConfigError(f"{location}: no value for <{left}>; known: {', '.join(values)}.{did_you_mean(left, values)}")
     return value
 
 
