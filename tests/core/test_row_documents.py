@@ -244,7 +244,7 @@ def test_a_replay_has_the_processors_and_takes_no_map_for_them(lab: Lab, index: 
     run = Run(lab, index)
     report = run.ingest()
     queue = report.dead_letters or ""
-    with pytest.raises(ConfigError, match="went through processors, which no field map replaces"):
+    with pytest.raises(ConfigError, match="went through processors, which a field map cannot replace"):
         replay(
             queue, lab.objects, lab.cluster(), request=IngestRequest(index, {"text": "$.text"}), row_errors=row_errors()
         )

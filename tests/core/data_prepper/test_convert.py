@@ -15,7 +15,7 @@ from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipelin
 from opensearch_batch.core.data_prepper.convert import Converted, convert
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.indexing import index_items
+from opensearch_batch.core.data_prepper.indexing import index_item_factory
 from opensearch_batch.core.data_prepper.origins import Origins
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.documents import Reading
@@ -115,7 +115,7 @@ class Both:
         source = [Source("output", ())]
         sink = self._compiled.pipeline.sinks[0][1]
         assert isinstance(sink, OpenSearchSink)
-        items = index_items(sink, now(), lambda name: None, Origins().origin_of)  # noqa: ARG005 - one index
+        items = index_item_factory(sink, now(), lambda name: None, Origins().origin_of)  # noqa: ARG005 - one index
         reading = Reading(self._objects, self._read, row_errors())
         original = EventDocuments(self._compiled.flow(), EventOptions(items), source, reading)
         ours = row_documents(self._request, source, reading)

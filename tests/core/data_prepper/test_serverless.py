@@ -12,7 +12,7 @@ import pytest
 from opensearch_batch.core.data_prepper.check import check_data_prepper
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.indexing import index_items, index_sink
+from opensearch_batch.core.data_prepper.indexing import index_item_factory, index_sink
 from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.documents import Reading, own_position
@@ -54,7 +54,7 @@ class Collection:
         options = compiled.pipeline.sinks[0][1]
         assert isinstance(options, OpenSearchSink)
         sink = index_sink(options, AT, self.files, self._scripted.cluster)
-        items = index_items(options, AT, sink.ensure_index, own_position)
+        items = index_item_factory(options, AT, sink.ensure_index, own_position)
         reading = Reading(self.files, compiled.read())
         documents = compiled.documents(0, work_item, items, reading, records={})
         ingest = Ingest(self.files, sink, documents, locations=Locations.of("work", "work/own"))

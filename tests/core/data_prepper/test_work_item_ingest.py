@@ -141,7 +141,7 @@ def test_a_row_without_room_for_the_name_of_its_object_is_a_dead_letter(work_ite
     (report,) = work_items.run()
     (letter,) = work_items.letters(report)
     assert letter.line == 1
-    assert "no room for the name of its object: s3 is no object" in letter.reason
+    assert "no room for the name of its object: s3 is not an object" in letter.reason
     assert work_items.documents(index) == {"2": {"s3": {"bucket": work_items.bucket, "key": "in/a.json"}}}
 
 

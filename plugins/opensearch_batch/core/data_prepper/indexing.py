@@ -102,7 +102,7 @@ def names_index(sink: OpenSearchSink) -> bool:
     return is_dynamic(sink) or "%{" in sink.index
 
 
-def index_items(
+def index_item_factory(
     sink: OpenSearchSink, at: datetime, ensure_index: Callable[[str], None], origin_of: OriginOf
 ) -> IndexItemFactory:
     """Return what is written of events.

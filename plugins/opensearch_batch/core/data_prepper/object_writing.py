@@ -27,7 +27,7 @@ def object_sink(sink: S3Sink, objects: Objects) -> ObjectSink:
     return ObjectSink(objects, settings, name=f"s3://{sink.bucket}/{sink.object_key.path_prefix or ''}")
 
 
-def object_items(sink: S3Sink, at: datetime) -> ObjectItemFactory:
+def object_item_factory(sink: S3Sink, at: datetime) -> ObjectItemFactory:
     """Return what is written of events; dates in the path are of the given time."""
     return ObjectItemFactory(
         compile_format(sink.bucket),

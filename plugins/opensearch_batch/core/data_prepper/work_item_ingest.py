@@ -14,8 +14,8 @@ import msgspec
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.dlq_export import write_dlq
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.indexing import index_items, index_sink
-from opensearch_batch.core.data_prepper.object_writing import object_items, object_sink
+from opensearch_batch.core.data_prepper.indexing import index_item_factory, index_sink
+from opensearch_batch.core.data_prepper.object_writing import object_item_factory, object_sink
 from opensearch_batch.core.data_prepper.origins import OUT, Origins, input_of
 from opensearch_batch.core.data_prepper.scan import WorkItem, area_of
 from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
@@ -166,8 +166,8 @@ class WorkItemIngest:
         options = self._compiled.pipeline.sinks[number][1]
         if isinstance(options, OpenSearchSink):
             sink = index_sink(options, work_item.at, self._objects, self._cluster(number))
-            return sink, index_items(options, work_item.at, sink.ensure_index, origins.origin_of)
-        return object_sink(options, self._store(number, "aws")), object_items(options, work_item.at)
+            return sink, index_item_factory(options, work_item.at, sink.ensure_index, origins.origin_of)
+        return object_sink(options, self._store(number, "aws")), object_item_factory(options, work_item.at)
 
     def _rows(self, work_item: WorkItem) -> _Selection:
         """Return the sources of a work item without a job: its objects, and the records that they are joined with.
