@@ -1,6 +1,6 @@
-"""What a pipeline's options come to: which objects it looks at, what it does to their rows, and what it writes where.
+"""Compiles a pipeline of a Data Prepper file to values of the engine: areas, flows, joins, documents and indexes.
 
-Made anew from the file wherever a task needs it, so nothing of it travels between tasks.
+Each task compiles the file again, so nothing of it travels between tasks.
 """
 
 from __future__ import annotations
@@ -60,34 +60,34 @@ class CompiledPipeline:
 
     @classmethod
     def load(cls, path: Path, name: str) -> CompiledPipeline:
-        """Read a file and take the pipeline of this name.
+        """Read a file and compile the pipeline with this name.
 
         Raises:
-            ConfigError: the file is wrong, or has no such pipeline.
+            ConfigError: the file is invalid, or has no such pipeline.
         """
         file = DataPrepperFile(path)
         for pipeline in file.pipelines:
             if pipeline.name == name:
                 return cls(file, pipeline)
-        raise ConfigError(f"{path}: there is no pipeline {name}; it was there when the DAG was made")
+        raise ConfigError(f"{path}: no pipeline {name}; the DAG was parsed from an older version of the file")
 
     @cached_property
     def ml(self) -> MlInference | None:
-        """The processor that makes jobs, None where rows are only brought in."""
+        """The options of ml_inference, None if the pipeline submits no jobs."""
         found = [options for _, _, options in self.pipeline.processors if isinstance(options, MlInference)]
         return found[0] if found else None
 
     @property
     def layout(self) -> Layout:
-        """Where our own files lie: where the file says, else beside the jobs' outputs, else beside the data."""
-        said = self.file.own.work_prefix
-        if said is None:
+        """The locations of our own files: below the configured prefix, else in the bucket of outputs, else of rows."""
+        prefix = self.file.own.work_prefix
+        if prefix is None:
             bucket = split_uri(self.ml.output_path)[0] if self.ml else self.source.buckets[0].name
-            said = f"s3://{bucket}/{OWN_FOLDER}"
-        return Layout(said, self.pipeline.name)
+            prefix = f"s3://{bucket}/{OWN_FOLDER}"
+        return Layout(prefix, self.pipeline.name)
 
     def areas(self, now: datetime) -> list[Area]:
-        """Return what a scan at this time looks at; without ml_inference there is nothing to read metadata for."""
+        """Return the areas of a scan at this time."""
         found = []
         for bucket in self.source.buckets:
             since, until = bucket.start_time, bucket.end_time
@@ -106,21 +106,21 @@ class CompiledPipeline:
         return found
 
     def job_input(self, found: Found) -> str | None:
-        """Return the object that an event of metadata asks the model for, None where `ml_when` says no.
+        """Return the object that a job sends to its model for a listed object, None if `ml_when` excludes it.
 
         Raises:
-            ConfigError: ``input_key`` leads nowhere.
+            ConfigError: ``input_key`` is not a key of the event, or not an object's key.
         """
         ml, event = self.ml, metadata_event(found.item)
         if ml is None or self._before_jobs.run(event) == DROPPED or not self._ml_when(event):
             return None
         bucket, key = event.value(("bucket",)), event.value(key_of(ml.input_key or "key"))
         if not isinstance(key, str) or not key:
-            raise ConfigError(f"{found.item.uri}: input_key {ml.input_key} leads to no object's key; mend input_key")
+            raise ConfigError(f"{found.item.uri}: input_key {ml.input_key} is not the key of an object; correct it")
         return f"s3://{bucket}/{key}"
 
     def flow(self) -> Flow:
-        """Return what happens to rows; after the join with the inputs, where there is one."""
+        """Return the processors after the join, or all of them, with routes and sinks."""
         steps = self._steps()
         at = next((at for at, (_, options) in enumerate(steps) if isinstance(options, S3Enrich)), -1)
         routes = [(name, compile_condition(text)) for name, text in self.pipeline.routes]
@@ -142,16 +142,16 @@ class CompiledPipeline:
         return [*self.identity, number, msgspec.to_builtins(options, enc_hook=str)]
 
     def done_for(self, uuids: Sequence[str]) -> str:
-        """Name what is done to work items now: another index of the same name, or a changed pipeline, does it anew.
+        """Return a digest of the processing: a new index or a changed pipeline processes work items again.
 
         Args:
-            uuids: one for each sink, of its index.
+            uuids: the UUID of each sink's index.
         """
         if self.source.delete_s3_objects_on_read:
-            # What is deleted cannot be done anew.
+            # Deleted objects cannot be processed again.
             return "read and deleted"
         sinks = [self.sink_identity(number) for number in range(len(self.pipeline.sinks))]
-        # Which outputs of jobs are looked at is decided by the buckets.
+        # The buckets decide which outputs of jobs are read.
         buckets = msgspec.to_builtins(self.source.buckets if self.ml else (), enc_hook=str)
         return digest(json.dumps([sinks, buckets], sort_keys=True), *uuids)
 
@@ -187,7 +187,7 @@ class CompiledPipeline:
         """Return what makes the documents of a work item for a sink.
 
         Args:
-            number: the sink's.
+            number: the number of the sink.
             work_item: the work item.
             items: makes what the sink writes of an event.
             reading: how rows are read.
@@ -216,12 +216,12 @@ class CompiledPipeline:
         return isinstance(sink, OpenSearchSink) and names_index(sink)
 
     def dlq(self, number: int) -> S3Dlq | None:
-        """Return where a sink's dead letters go beside our own place."""
+        """Return the DLQ of a sink for copies of dead letters, None for none."""
         sink = self.pipeline.sinks[number][1]
         return sink.dlq if isinstance(sink, OpenSearchSink) else None
 
     def prediction_fields(self) -> list[str]:
-        """Return the members that predictions are copied to, as far as the file says it."""
+        """Return the fields that processors copy predictions to."""
         processors = ((name, options) for _, name, options in self.pipeline.processors)
         return prediction_fields(processors, PREDICTION_MEMBERS)
 
@@ -235,19 +235,18 @@ class CompiledPipeline:
         return next((options for _, options in self._steps() if isinstance(options, S3Enrich)), None)
 
     def records_of(self, item: ObjectInfo) -> str | None:
-        """Return the object that s3_enrich joins rows of no job of ours with: the original's guess from the name."""
+        """Return the object with the records of rows of a foreign job; as in Data Prepper, its name is derived."""
         options = self._enrich_options
         if options is None:
             return None
         name = item.uri.rpartition("/")[2]
         found = re.fullmatch(options.s3_object_name_pattern, name)
         prefix = options.bucket.filter.include_prefix if options.bucket.filter else None
-        said = options.codec.extension
-        extension = said if said.strip() else codec_options.RECORDS_EXTENSION
+        extension = options.codec.extension if options.codec.extension.strip() else codec_options.RECORDS_EXTENSION
         return f"s3://{options.bucket.name}/{prefix or ''}{f'{found[1]}.{extension}' if found and found[1] else name}"
 
     def _steps(self) -> list[tuple[str, Any]]:
-        """Return the processors that rows go through: a row is no input of a job."""
+        """Return the processors of rows; ml_inference processes inputs of jobs only."""
         return [
             (name, options) for _, name, options in self.pipeline.processors if not isinstance(options, MlInference)
         ]
@@ -264,7 +263,7 @@ class CompiledPipeline:
 
     @cached_property
     def _before_jobs(self) -> Flow:
-        """The processors before ml_inference, compiled once: a scan asks them for each object."""
+        """The processors before ml_inference, compiled once; a scan runs them for each object."""
         return self._before(MlInference)
 
     @cached_property
@@ -272,7 +271,7 @@ class CompiledPipeline:
         return compile_condition(self.ml.ml_when if self.ml else None)
 
     def _prepare(self, *, with_metadata: bool) -> Callable[[Event, Row], None] | None:
-        """Return what puts bucket and key into an event."""
+        """Return the function that adds the S3 bucket and key to an event, None for none."""
         if not with_metadata or self.source.disable_s3_metadata_in_event:
             return None
         root = key_of(self.source.metadata_root_key)
