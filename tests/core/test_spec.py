@@ -74,7 +74,7 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ("index: passages", "index: p\n  op_type: upser", r"yaml:9 ingest.op_type: 'upser' .* Did you mean 'upsert'"),
         ("documents/in/", "documents/{{ dss }}/", r"books.yaml:2 source.uri: unknown variable \{\{ dss \}\}.*'ds'\?"),
         ("documents/in/", "documents/{{ partition_key }}/", r"books.yaml:1 schedule: source.uri contains"),
-        ("model_id: abc", "model_id: abc\n  input: $.*", r"books.yaml:7 batch_predict.input: .* is no plain path"),
+        ("model_id: abc", "model_id: abc\n  input: $.*", r"books.yaml:7 batch_predict.input: .* is not a plain path"),
         (
             "model_id: abc", "model_id: abc\n  instead: {openai: {}}",
             r"books.yaml:7 batch_predict.instead.openai: give exactly one of model_id",

@@ -111,7 +111,7 @@ def test_a_record_the_model_could_not_read_is_rejected(name: str, row: bytes, re
         ("openai", {}, [], r"openai /v1/embeddings: input is missing; .* like input: \$\.text"),
         ("openai", {"endpoint": "/v1/moderations"}, ["$.a"], "endpoint is '/v1/moderations'"),
         ("openai", {"endpoint": "/v1/chat/completions"}, ["$.a", "$.b"], "takes 1 input a record, found 2"),
-        ("openai", {}, ["$.a[*]"], "no plain path"),
+        ("openai", {}, ["$.a[*]"], "not a plain path"),
         ("openai", {"body": "no object"}, ["$.a"], "parameters.body must be an object"),
         ("bedrock", {"modelId": TITAN}, ["$.a", "$.b"], r"found 2; map one, or choose a cohere\.embed model"),
         ("bedrock", {"modelId": EMBED, "model_input": {"texts": ["<input>"]}}, ["$.a", "$.b"], "takes 1 input"),

@@ -139,7 +139,7 @@ def test_an_error_row_gives_its_reason_and_a_text_that_says_so_does_not() -> Non
             '{"InputFilter":"$.t","JoinSource":"Input","OutputFilter":"$.SageMakerOutput"}',
             "OutputFilter",
         ),
-        ("DataProcessing", '{"InputFilter":"$.a[*]","JoinSource":"Input"}', "no plain path"),
+        ("DataProcessing", '{"InputFilter":"$.a[*]","JoinSource":"Input"}', "not a plain path"),
         ("TransformInput", "7", "must be an object"),
     ],
 )

@@ -220,7 +220,7 @@ def test_a_value_of_any_kind_is_what_json_would_have(tmp_path: Path, options: st
         (
             "add_entries:\n        entries:\n          - key: a\n            value_expression: /a +",
             4,
-            "add_entries.entries[0].value_expression: '/a +' is no expression",
+            "add_entries.entries[0].value_expression: '/a +' is not an expression",
         ),
         (
             "delete_entries:\n        entries:\n          - with_keys: []",

@@ -37,7 +37,7 @@ AN_OBJECT_LIKE = 'write {"type": "s3", "source": ["s3://bucket/key"]}'
 AN_INDEX_LIKE = 'write {"mappings": {"properties": {"title": {"type": "text"}}}}'
 NO_BUCKET = "is no name of a bucket, which has letters, digits, dots and hyphens; write it as s3://bucket/key"
 BUCKET_ONLY = "names a bucket only; write s3://bucket/key, or s3://bucket/prefix/ for many"
-NO_JSONPATH = "is no JSONPath (Parse error near the end of string!); write it like $.content[0]"
+NO_JSONPATH = "is not a JSONPath (Parse error near the end of string!); write it like $.content[0]"
 POSITIVE = "expected a whole number >= 1"
 
 

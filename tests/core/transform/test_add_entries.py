@@ -65,7 +65,7 @@ def test_values_are_computed_from_the_event(made: Fields, fields: Fields, expect
 @pytest.mark.parametrize(
     ("entry", "fields", "failure"),
     [
-        (ADD | {"key": "${k}"}, {}, "the event has nothing at 'k'"),
+        (ADD | {"key": "${k}"}, {}, "the event has no value at 'k'"),
         (ADD | {"key": "${k}"}, {"k": "a|b"}, "'a|b' is not a valid key"),
         ({"key": "new", "value_expression": "/a + 1"}, {"a": "text"}, "entries[0].value_expression: "),
         (ADD | {"key": "a/b"}, {"a": "text"}, "a is not an object"),

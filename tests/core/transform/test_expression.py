@@ -46,7 +46,7 @@ FIELDS = {
 
 
 def event_of(fields: dict[str, Any] | None = None) -> Event:
-    """Return an event as a codec makes it."""
+    """Return an event with metadata and tags."""
     event = Event.of(json.dumps(FIELDS if fields is None else fields).encode())
     event.metadata.update({"k": "v", "d": 0.1, "m": {"x": 1}, "i": 3})
     event.tags.update({"t1", "t2"})
@@ -59,7 +59,7 @@ def value_of(text: str) -> Any:
 
 
 def check(text: str, expected: Any) -> None:
-    """Compare a value and its type: to Python, True is 1."""
+    """Compare a value and its type, because True equals 1 in Python."""
     found = value_of(text)
     assert found == expected
     assert type(found) is type(expected)
@@ -98,7 +98,7 @@ def check(text: str, expected: Any) -> None:
     ],
 )
 def test_keys_and_literals(text: str, expected: Any) -> None:
-    """A quoted text with a slash in front is a key, three quotes make it a text; backslashes stay."""
+    """A quoted string that starts with a slash is a key, unless it has three quotes; backslashes are kept."""
     check(text, expected)
 
 
@@ -125,7 +125,7 @@ def test_keys_and_literals(text: str, expected: Any) -> None:
     ],
 )
 def test_and_or_not(text: str, expected: bool) -> None:  # noqa: FBT001 - a table
-    """The words bind equally, from left to right; with what is no boolean they are false."""
+    """`and` and `or` have equal precedence; an operand that is not a boolean gives false."""
     check(text, expected)
 
 
@@ -161,7 +161,7 @@ def test_and_or_not(text: str, expected: bool) -> None:  # noqa: FBT001 - a tabl
     ],
 )
 def test_equality(text: str, expected: bool) -> None:  # noqa: FBT001 - a table
-    """Fractions are compared with 32 bits; what is of two types is not equal."""
+    """Fractions are compared with 32 bits; values of different types are not equal."""
     check(text, expected)
 
 
@@ -188,7 +188,7 @@ def test_equality(text: str, expected: bool) -> None:  # noqa: FBT001 - a table
     ],
 )
 def test_ordering(text: str, expected: bool) -> None:  # noqa: FBT001 - a table
-    """Only numbers are ordered; anything else is neither before nor behind."""
+    """Only numbers are ordered; any other comparison is false."""
     check(text, expected)
 
 
@@ -214,20 +214,20 @@ def test_ordering(text: str, expected: bool) -> None:  # noqa: FBT001 - a table
     ],
 )
 def test_patterns(text: str, expected: bool) -> None:  # noqa: FBT001 - a table
-    """A pattern matches the whole text; without a text, and without a pattern, both are false."""
+    """A pattern matches the whole string; both operators are false without a string or a pattern."""
     check(text, expected)
 
 
-def test_a_pattern_of_the_event_that_is_none_matches_nothing() -> None:
-    """It is known only with the event, and each event has its own."""
+def test_an_invalid_pattern_in_the_event_matches_nothing() -> None:
+    """The pattern is read from each event."""
     event = event_of({"s": "a", "p": "["})
     assert compile_expression("/s =~ /p")(event) is False
     assert compile_expression("/s !~ /p")(event) is False
 
 
 @pytest.mark.parametrize("pattern", ["[", "[[a]b]", "[a-z&&b]", "a**", "(", "(?<n>a)(?<n>b)", "(?u)a"])
-def test_a_pattern_that_cannot_be_matched_is_refused(pattern: str) -> None:
-    """It would be false for each event."""
+def test_an_invalid_constant_pattern_is_rejected(pattern: str) -> None:
+    """The condition would be false for every event."""
     with pytest.raises(ConfigError, match="pattern"):
         compile_expression(f'/s =~ "{pattern}"')
 
@@ -252,7 +252,7 @@ def test_a_pattern_that_cannot_be_matched_is_refused(pattern: str) -> None:
     ],
 )
 def test_sets(text: str, expected: bool) -> None:  # noqa: FBT001 - a table
-    """A member is of the same type, a Long no Integer."""
+    """A value must have the type of the member; a Long is not an Integer."""
     check(text, expected)
 
 
@@ -275,7 +275,7 @@ def test_sets(text: str, expected: bool) -> None:  # noqa: FBT001 - a table
     ],
 )
 def test_types(text: str, expected: bool) -> None:  # noqa: FBT001 - a table
-    """A fraction of an event is neither double nor big_decimal there."""
+    """As in Data Prepper, a fraction in an event is neither double nor big_decimal."""
     check(text, expected)
 
 
@@ -313,7 +313,7 @@ def test_types(text: str, expected: bool) -> None:  # noqa: FBT001 - a table
     ],
 )
 def test_arithmetic(text: str, expected: Any) -> None:
-    """Whole numbers wrap, a quotient has 64 bits, a fraction of the event 32; texts are joined."""
+    """Integers wrap, quotients have 64 bits, fractions in the event have 32; strings are joined."""
     check(text, expected)
 
 
@@ -381,7 +381,7 @@ def test_arithmetic(text: str, expected: Any) -> None:
     ],
 )
 def test_functions(text: str, expected: Any) -> None:
-    """A quoted text is not a valid key among arguments."""
+    """A quoted argument is a string, not a key."""
     check(text, expected)
 
 
@@ -403,18 +403,18 @@ def test_functions(text: str, expected: Any) -> None:
     ],
 )
 def test_dates(arguments: str, expected: str) -> None:
-    """A time with an offset alone is shown as written where both zones are the same: it is so there."""
+    """As in Data Prepper, a time with an offset but no region is unchanged if both zones are the same."""
     check(f"formatDateTime({arguments})", expected)
 
 
-def test_the_event_as_a_text_has_no_spaces() -> None:
-    """Spaces of the row are not in it, the digits of its numbers are."""
+def test_to_json_string_has_no_spaces() -> None:
+    """Whitespace of the row is removed; numbers keep their digits."""
     event = Event.of(b'{"a" : 1.50, "b": [ 1 ]}')
     assert compile_expression("toJsonString()")(event) == '{"a":1.50,"b":[1]}'
 
 
-def test_the_type_of_an_event_is_what_its_source_noted() -> None:
-    """No attribute of this name can be asked for."""
+def test_the_event_type_is_set_by_the_source() -> None:
+    """GetMetadata cannot read the key of the event type."""
     event = event_of()
     event.metadata[EVENT_TYPE] = "DOCUMENT"
     assert compile_expression("getEventType()")(event) == "DOCUMENT"
@@ -486,15 +486,15 @@ def test_the_type_of_an_event_is_what_its_source_noted() -> None:
         'formatDateTime(/l, "yyyy" + "b")',
     ],
 )
-def test_where_there_is_no_value_a_condition_is_false(text: str) -> None:
-    """Data Prepper throws while it evaluates these."""
+def test_a_condition_without_a_value_is_false(text: str) -> None:
+    """Data Prepper throws while it evaluates these expressions."""
     with pytest.raises(EvaluationError):
         value_of(text)
     assert compile_condition(text)(event_of()) is False
 
 
-def test_a_number_that_no_reader_takes_has_no_value() -> None:
-    """The row has it as it was written, and only the look at it finds out."""
+def test_a_number_beyond_a_double_has_no_value() -> None:
+    """The number is kept in the row, and fails only when it is read."""
     event = Event.of(b'{"v": [1e400], "w": 1e400}')
     with pytest.raises(EvaluationError, match="/w cannot be read"):
         compile_expression("/w == 1")(event)
@@ -503,8 +503,8 @@ def test_a_number_that_no_reader_takes_has_no_value() -> None:
 
 
 @pytest.mark.parametrize(("text", "expected"), [("/t", True), ("/i", False), ("/missing", False), ('"true"', False)])
-def test_a_condition_is_true_where_the_value_is_the_boolean(text: str, expected: bool) -> None:  # noqa: FBT001 - a table
-    """Anything else is false; no condition is true."""
+def test_a_condition_is_true_only_for_the_boolean_true(text: str, expected: bool) -> None:  # noqa: FBT001 - a table
+    """Any other value is false; None as the condition is true."""
     assert compile_condition(text)(event_of()) is expected
     assert compile_condition(None)(event_of()) is True
 
@@ -512,40 +512,40 @@ def test_a_condition_is_true_where_the_value_is_the_boolean(text: str, expected:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the end does not fit at column 1"),
-        ("/i = 1", "'= 1' does not fit at column 4; equality is =="),
-        ("/i == 'x'", "column 7; a text stands in double quotes"),
-        ("/i == 1 && /t", "'&& /t' does not fit at column 9; write and"),
-        ("/i == ", "the end does not fit at column 7"),
-        ("6 /2", "'/2' does not fit at column 3; a division has a space behind its /"),
-        ("${var} == 1", "a key is written without"),
-        ('/p in {"/s"}', 'column 8; a text that starts with / is a key; .* write """ around it'),
-        (r'/s =~ ".*\.json"', r"column 7; a backslash does not stand before \.; in a pattern write \[\.\]"),
-        (r'/s =~ """a\.b"""', r"column 9; a backslash does not stand before \."),
-        (r'"/k\." == 1', r"column 1; a backslash does not stand before \."),
-        (r'/s =~ "\d+"', r"a backslash does not stand before d; in a pattern write \[0-9\]"),
+        ("", "unexpected end at column 1"),
+        ("/i = 1", "unexpected '= 1' at column 4; use == for equality"),
+        ("/i == 'x'", "column 7; write strings in double quotes"),
+        ("/i == 1 && /t", "unexpected '&& /t' at column 9; write and"),
+        ("/i == ", "unexpected end at column 7"),
+        ("6 /2", "unexpected '/2' at column 3; a division requires a space after /"),
+        ("${var} == 1", "write keys without"),
+        ('/p in {"/s"}', 'column 8; a string that starts with / is a key; .* write """ around it'),
+        (r'/s =~ ".*\.json"', r"column 7; a backslash is not allowed before \.; in a pattern write \[\.\]"),
+        (r'/s =~ """a\.b"""', r"column 9; a backslash is not allowed before \."),
+        (r'"/k\." == 1', r"column 1; a backslash is not allowed before \."),
+        (r'/s =~ "\d+"', r"a backslash is not allowed before d; in a pattern write \[0-9\]"),
         (r'/s =~ "\p{L}"', "before p; in a pattern write the characters themselves"),
-        ('/s =~ "^a$"', r"a pattern always goes to the end of the text; leave the \$ away"),
-        ('/s == "a$"', r"a text that holds \$ has a backslash before it"),
+        ('/s =~ "^a$"', r"a pattern always matches the whole string; remove the \$"),
+        ('/s == "a$"', r"write \\\$ for a dollar sign in a string"),
         ('/s == "a" "b"', "column 11; write it like /status"),
-        ('/s == "a', "column 7; the text has no closing quote"),
-        ("/user-id == 1", 'column 7; a key with other .* stands in quotes: "/user-id"'),
-        ('/s == "x" and not /m/user-id', 'stands in quotes: "/m/user-id"'),
-        ("/ü == 1", 'column 1; .* stands in quotes: "/ü"'),
-        ("/a:b == 1", 'column 3; .* stands in quotes: "/a:b"'),
-        ('contains(/s, "x") and /user-id == 1', 'stands in quotes: "/user-id"'),
-        ("length(/user-id) == 1", "column 14; a function takes no key like /user-id; rename it before"),
-        ("/a[0] == 1", "column 3; an element of an array is written like /list/0"),
-        ("/i == 1 )", r"'\)' does not fit at column 9"),
-        ("not(/f)", "there is no function 'not'. Write a space behind not"),
+        ('/s == "a', "column 7; the string has no closing quote"),
+        ("/user-id == 1", 'column 7; quote a key with .* @: "/user-id"'),
+        ('/s == "x" and not /m/user-id', 'quote a key with .* @: "/m/user-id"'),
+        ("/ü == 1", 'column 1; quote a key with .* @: "/ü"'),
+        ("/a:b == 1", 'column 3; quote a key with .* @: "/a:b"'),
+        ('contains(/s, "x") and /user-id == 1', 'quote a key with .* @: "/user-id"'),
+        ("length(/user-id) == 1", "column 14; a function does not accept a key like /user-id; rename it first"),
+        ("/a[0] == 1", "column 3; write an array element like /list/0"),
+        ("/i == 1 )", r"unexpected '\)' at column 9"),
+        ("not(/f)", "there is no function 'not'. Write a space after not"),
         ("lenght(/s) == 1", "Did you mean 'length'"),
         ("x(/s)", "Use one of length, hasTags"),
         ('formatDateTime(/ms, "bbb")', "'bbb' in the date pattern 'bbb' is not supported"),
         ("(" * 500 + "1" + ")" * 500, "nested too deeply"),
     ],
 )
-def test_a_mistake_is_named_with_its_place_and_a_remedy(text: str, message: str) -> None:
-    """All of them are found before the first event is read."""
+def test_a_syntax_error_names_column_and_remedy(text: str, message: str) -> None:
+    """All errors are raised at compile time."""
     with pytest.raises(ConfigError, match=message):
         compile_expression(text)
 
@@ -562,29 +562,29 @@ def test_a_mistake_is_named_with_its_place_and_a_remedy(text: str, message: str)
         "hasTags(a)", "/status - ", " * /status ", "not", "==", "trueand/s", "/i == 1;", "/i eq 1", "(1 < 2) + 1",
     ],
 )  # fmt: skip
-def test_what_the_grammar_does_not_have_is_refused(text: str) -> None:
-    """Each of these was refused there."""
-    with pytest.raises(ConfigError, match="is no expression"):
+def test_an_expression_outside_the_grammar_is_rejected(text: str) -> None:
+    """Data Prepper rejected each of these expressions."""
+    with pytest.raises(ConfigError, match="is not an expression"):
         compile_expression(text)
 
 
 def test_the_keys_of_an_expression_are_known() -> None:
-    """Those of functions and of tests for null as well; a quoted argument is none."""
+    """Keys of functions and of null tests are included; a quoted argument is not a key."""
     found = compile_expression(
         '/a/b == null or length(/c) == 1 and contains("/d", /e) and /f typeof map or "/g-h" in {1}'
     )
     assert found.keys == {("a", "b"), ("c",), ("e",), ("f",), ("g-h",)}
 
 
-def test_a_test_for_null_reads_no_value() -> None:
-    """A vector stays the text it was read as."""
+def test_a_null_test_decodes_no_value() -> None:
+    """A vector stays undecoded."""
     event = Event.of(b'{"v": [0.1, 0.2], "w": 1e400}')
     assert compile_condition("/v != null and /w != null and /v typeof array")(event) is True
     assert type(event.fields["v"]) is msgspec.Raw
 
 
-def test_many_terms_and_many_threads_are_no_burden() -> None:
-    """A chain is no nest of calls, and one grammar serves all threads."""
+def test_many_terms_and_threads_are_supported() -> None:
+    """A chain does not nest calls, and threads share one grammar."""
     text = " or ".join(f"(/n == {n} and (/s != null))" for n in range(1500))
     with ThreadPoolExecutor(4) as pool:
         conditions = list(pool.map(compile_condition, [text, "/n == 1", text.replace("1499", "7"), "/n > 2000"]))
@@ -592,7 +592,7 @@ def test_many_terms_and_many_threads_are_no_burden() -> None:
     assert [condition(event) for condition in conditions] == [True, False, False, False]
 
 
-# What follows compares trees with a plain reading of them.
+# The following tests compare random trees with a plain evaluation of them.
 NUMBERS = ("0", "1", "2", "2147483647", "/i", "/l", "/missing")
 VALUES = {"/i": 1, "/l": 5_000_000_000, "/missing": None}
 Tree = str | tuple[str, "Tree", "Tree"] | tuple[str, "Tree"]
@@ -613,11 +613,11 @@ boolean: st.SearchStrategy[Tree] = st.recursive(compared | st.sampled_from(["tru
 
 
 class Unknown(Exception):
-    """The plain reading has no value either."""
+    """The plain evaluation has no value either."""
 
 
 def written(tree: Tree) -> str:
-    """Write a tree with parentheses around each of its parts."""
+    """Format a tree with parentheses around each of its parts."""
     if isinstance(tree, str):
         return tree
     if len(tree) == 2:
@@ -625,12 +625,12 @@ def written(tree: Tree) -> str:
     return f"({written(tree[1])}) {tree[0].strip()} ({written(tree[2])})"
 
 
-def plainly(tree: Tree) -> Any:
+def plain_value(tree: Tree) -> Any:
     """Evaluate a tree part by part; a number comes with its bits."""
     if isinstance(tree, str):
         value = VALUES[tree] if tree in VALUES else json.loads(tree)
         return (value, 32 if abs(value) < 2**31 else 64) if type(value) is int else value
-    values = [plainly(part) for part in tree[1:]]
+    values = [plain_value(part) for part in tree[1:]]
     sign = tree[0].strip()
     if sign in ("not", "and", "or"):
         known = all(type(value) is bool for value in values)
@@ -663,11 +663,11 @@ def _calculated(sign: str, values: list[Any]) -> tuple[int, int]:
 @given(boolean | numeric)
 @example((" or ", "true", (" == ", ("+", "/i", "/missing"), "1")))
 @example(("+", ("-", "/l", "/l"), ("*", "2147483647", "2")))
-def test_a_tree_written_out_has_the_value_of_the_tree(tree: Tree) -> None:
-    """Parser, operators and the order of evaluation, together."""
+def test_an_expression_has_the_value_of_its_tree(tree: Tree) -> None:
+    """Parser, operators and evaluation order agree with the plain evaluation."""
     expression = compile_expression(written(tree))
     try:
-        expected = _bare(plainly(tree))
+        expected = _bare(plain_value(tree))
     except Unknown:
         with pytest.raises(EvaluationError):
             expression(event_of())
@@ -679,7 +679,7 @@ def test_a_tree_written_out_has_the_value_of_the_tree(tree: Tree) -> None:
 
 @given(st.lists(st.sampled_from(["true", "false", "/t", "/f", "/i == 1", "/i > 1"]), min_size=2, max_size=6), st.data())
 def test_and_or_without_parentheses_go_from_left_to_right(terms: list[str], data: st.DataObject) -> None:
-    """The same as with each pair in parentheses."""
+    """The value is the same as with parentheses around each pair."""
     words = data.draw(st.lists(st.sampled_from([" and ", " or "]), min_size=len(terms) - 1, max_size=len(terms) - 1))
     flat = nested = terms[0]
     for word, term in zip(words, terms[1:], strict=True):
@@ -722,8 +722,8 @@ pieces = st.sampled_from(PIECES + SPACED)
 @example('"\udc00"')
 @example("length(/" + "a" * 3000 + ")")
 @example('/a =~ "[[:"')
-def test_any_text_is_an_expression_or_refused(text: str) -> None:
-    """Nothing else is raised, and what is accepted can be asked."""
+def test_any_text_compiles_or_raises_config_error(text: str) -> None:
+    """No other error is raised, and a compiled condition can be evaluated."""
     try:
         condition = compile_condition(text)
     except ConfigError as error:

@@ -230,7 +230,7 @@ def test_functions_and_odd_paths(path: str, expected: bytes) -> None:
         ({"a": "source[1].$.x"}, r"field_map.a: no source\[1\]"),
         ({"a": 5}, "expected a path"),
         ({"a": "source[0].x"}, r"write source\[0\].\$.x"),
-        ({"a": "$.a["}, "no JSONPath"),
+        ({"a": "$.a["}, "not a JSONPath"),
     ],
 )
 def test_a_map_that_cannot_work_is_refused_before_anything_is_read(field_map: dict[str, Any], message: str) -> None:

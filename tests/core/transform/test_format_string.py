@@ -1,4 +1,4 @@
-"""A format gives the text that Data Prepper 2.17 gave; the values in the tables were observed there."""
+"""Format strings render as in Data Prepper 2.17; the expected values were observed there."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOW = datetime(2025, 4, 1, 23, 59, 58, 123_456, tzinfo=UTC)
 
 
 def formed(text: str, fields: dict[str, Any] | None = None) -> str:
-    """Return what a format gives for an event."""
+    """Render a format string for an event."""
     event = Event.of(json.dumps(FIELDS if fields is None else fields).encode())
     event.metadata.update({"k": "v"})
     return compile_format(text)(event)
@@ -70,7 +70,7 @@ def formed(text: str, fields: dict[str, Any] | None = None) -> str:
     ],
 )
 def test_a_key_comes_first_and_then_an_expression(text: str, expected: str) -> None:
-    """A key that is an expression too is one where nothing stands at it."""
+    """A name that is also an expression is evaluated if the event has no value at the key."""
     assert formed(text) == expected
 
 
@@ -92,42 +92,42 @@ def test_a_key_comes_first_and_then_an_expression(text: str, expected: str) -> N
     ],
 )
 def test_a_value_is_written_as_java_writes_it(value: Any, expected: str) -> None:
-    """An id made of one is the same in both."""
+    """Document ids rendered from a value are the same as in Data Prepper."""
     assert formed("${v}", {"v": value}) == expected
 
 
 @pytest.mark.parametrize(("number", "expected"), [("1e999", "Infinity"), ("0.0 / 0", "NaN"), ("-1.0 / 0", "-Infinity")])
-def test_what_is_no_number_has_a_name(number: str, expected: str) -> None:
-    """A division by zero is no error of fractions."""
+def test_infinity_and_nan_render_as_in_java(number: str, expected: str) -> None:
+    """A division of fractions by zero does not fail."""
     text = "9" * 400 + ".0" if number == "1e999" else number
     assert formed("${" + text + "}") == expected
 
 
 @pytest.mark.parametrize("text", ["${missing}", "${n}", "${some key}", "${ i }", "${string}", "${/}", "${/huge + 1}"])
-def test_an_event_without_what_a_format_asks_for_is_named(text: str) -> None:
-    """A key without a slash is no expression."""
-    with pytest.raises(EventError, match="which a format asks for"):
+def test_a_missing_value_is_named(text: str) -> None:
+    """A key without a slash is not an expression."""
+    with pytest.raises(EventError, match="which the format requires"):
         formed(text)
 
 
-def test_a_number_that_no_reader_takes_is_named() -> None:
-    """The row has it as it was written, and only the look at it finds out."""
-    with pytest.raises(EventError, match="'v', which a format asks for, cannot be read"):
+def test_a_number_beyond_a_double_is_named() -> None:
+    """The number is kept in the row, and fails only when it is read."""
+    with pytest.raises(EventError, match="'v', which the format requires, cannot be read"):
         compile_format("${v}")(Event.of(b'{"v": 1e400}'))
 
 
 @pytest.mark.parametrize("text", ["${/i", "a ${b", "${i + 1}", "${getMetadata('k')}", "${{1}}"])
-def test_a_format_that_no_event_could_satisfy_is_refused(text: str) -> None:
-    """It is found before the first event is read."""
+def test_an_invalid_format_is_rejected(text: str) -> None:
+    """The error is raised at compile time."""
     with pytest.raises(ConfigError, match="write it like"):
         compile_format(text)
 
 
 def test_a_format_knows_its_keys_and_whether_it_has_any() -> None:
-    """What is an expression as well is read as one."""
-    found = compile_format('${a/b}-${/c}-${length(/d)}-${getMetadata("k")}-${now()}')
-    assert found.keys == {("a", "b"), ("c",), ("d",)}
-    assert not found.is_constant
+    """A name that is also an expression contributes the keys of the expression."""
+    compiled = compile_format('${a/b}-${/c}-${length(/d)}-${getMetadata("k")}-${now()}')
+    assert compiled.keys == {("a", "b"), ("c",), ("d",)}
+    assert not compiled.is_constant
     assert compile_format("plain").is_constant
     assert compile_format("plain").keys == frozenset()
 
@@ -150,17 +150,17 @@ def test_a_format_knows_its_keys_and_whether_it_has_any() -> None:
     ],
 )
 def test_a_date_is_written_by_its_pattern(text: str, expected: str) -> None:
-    """The letters are Java's."""
+    """Date patterns use the letters of Java."""
     assert dated(text, NOW) == expected
 
 
 def test_a_date_is_in_utc() -> None:
-    """Whatever zone the time came in."""
+    """The time is converted from any zone."""
     assert dated("%{yyyy.MM.dd HH}", NOW.astimezone(timezone(timedelta(hours=5)))) == "2025.04.01 23"
 
 
 def test_noon_and_midnight() -> None:
-    """Twelve, not zero."""
+    """Both are rendered as 12, not 0."""
     assert dated("%{hh a}", NOW.replace(hour=0)) == "12 AM"
     assert dated("%{hh a}", NOW.replace(hour=12)) == "12 PM"
 
@@ -168,15 +168,15 @@ def test_noon_and_midnight() -> None:
 @pytest.mark.parametrize(
     "pattern", ["bbb", "ddd", "HHH", "DDDD", "MMMMM", "SSSSSSSSSS", "'open", "[yyyy]", "%{yyyy", "n"]
 )
-def test_a_date_pattern_that_is_not_known_is_refused(pattern: str) -> None:
-    """A guess would write into another index."""
+def test_an_unsupported_date_pattern_is_rejected(pattern: str) -> None:
+    """A guess could write to a wrong index."""
     with pytest.raises(ConfigError, match="is not supported"):
         dated(f"%{{{pattern}}}", NOW)
 
 
 @given(st.text(max_size=30), st.text(max_size=10))
-def test_any_text_is_a_format_or_refused(text: str, value: str) -> None:
-    """Nothing but the two errors it names is raised."""
+def test_any_text_compiles_or_raises_a_known_error(text: str, value: str) -> None:
+    """Only ConfigError and EventError are raised."""
     try:
         assert isinstance(formed(text + "${v}", {"v": value}), str)
     except (ConfigError, EventError):
@@ -184,8 +184,8 @@ def test_any_text_is_a_format_or_refused(text: str, value: str) -> None:
 
 
 @given(st.text(max_size=12))
-def test_any_date_pattern_is_known_or_refused(pattern: str) -> None:
-    """What follows the first closing brace is text."""
+def test_any_date_pattern_renders_or_raises_config_error(pattern: str) -> None:
+    """Text after the first closing brace is constant."""
     try:
         dated(f"%{{{pattern}}}", NOW)
     except ConfigError as error:

@@ -1,7 +1,7 @@
-"""Paths move values, they do not parse them: what comes out is the text of the value, byte for byte.
+"""JSONPath readers that return the JSON text of values, byte for byte, without parsing the values.
 
-All plain paths of a row (names, indexes, bracket names) are read in one pass: they become one nested msgspec type whose
-leaves are `msgspec.Raw`. Any other JSONPath goes through jsonpath-ng over a tree whose numbers keep their text.
+All plain paths of a row (names, indexes, bracket names) are read in one pass: they are compiled to one nested msgspec
+type whose leaves are `msgspec.Raw`. Any other JSONPath is evaluated by jsonpath-ng on a tree that keeps number texts.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from opensearch_batch.core.errors import ConfigError, RecordRejected
 
 Step = str | int
 Cut = Callable[[bytes], bytes | None]
-# The text of a value: where no other is needed, a view of the row it stands in, which is not copied.
+# The JSON text of a value, if possible as a view of the row, without a copy.
 Text = bytes | msgspec.Raw
 Values = list[Text | None]
-# Names of other characters, as a reader of many paths cannot have them, go through jsonpath-ng.
+# Paths with other characters in names are evaluated by jsonpath-ng.
 _NAME = r"[^'\"\\\x00-\x1f]*"
 _STEP = re.compile(rf"""\.([^.\[\]'"*?()@$,:\s\\\x00-\x1f]+)|\[(-?\d+)\]|\['({_NAME})'\]|\["({_NAME})"\]""")
 TOO_DEEP = "the row is nested too deeply to be read"
@@ -27,7 +27,7 @@ _FUNCTION = re.compile(r"\.(length|size|min|max|sum|avg)\(\)$")
 _FUNCTIONS: Mapping[str, Callable[[list[Any]], int | float]] = {
     "length": len,
     "size": len,
-    # The reference's own functions of numbers give doubles.
+    # As in ML Commons, these functions return doubles.
     "min": lambda values: float(min(values)),
     "max": lambda values: float(max(values)),
     "sum": lambda values: float(sum(values)),
@@ -43,29 +43,29 @@ class PlainPath(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> PlainPath:
-        """Read a plain JSONPath such as ``$.content[0]``, ``$['a b'].c`` or ``$``; ``a.b`` is read as ``$.a.b``.
+        """Parse a plain JSONPath such as ``$.content[0]``, ``$['a b'].c`` or ``$``; ``a.b`` is read as ``$.a.b``.
 
         Raises:
-            ConfigError: it is no JSONPath, or one with wildcards, slices or filters.
+            ConfigError: the text is not a JSONPath, or has wildcards, slices or filters.
         """
         path = text if text.startswith("$") else f"$.{text}"
         steps: list[Step] = []
-        at = 1
-        while at < len(path):
-            step = _STEP.match(path, at)
+        offset = 1
+        while offset < len(path):
+            step = _STEP.match(path, offset)
             if step is None:
                 raise ConfigError(
-                    f"{text!r} is no plain path at {path[at:]!r}; write names and indexes, like $.content[0]"
+                    f"{text!r} is not a plain path at {path[offset:]!r}; write names and indexes, like $.content[0]"
                 )
             name, index, quoted, double_quoted = step.groups()
             steps.append(int(index) if index is not None else name or quoted or double_quoted or "")
-            at = step.end()
+            offset = step.end()
         return cls(text, tuple(steps))
 
     def reader(self) -> Cut:
-        """Return a function from a JSON text to the text of the value at this path, None where there is none.
+        """Return a function that extracts the JSON text of the value at this path, None if it is missing.
 
-        It raises RecordRejected when the JSON is malformed.
+        The function raises RecordRejected if the JSON is malformed.
         """
         cuts = [_cut(step) for step in self.steps]
 
@@ -76,13 +76,13 @@ class PlainPath(msgspec.Struct, frozen=True):
 
 
 class RowReader:
-    """Reads the values of several paths out of one row.
+    """Reads the values of several paths from a row in one pass.
 
     Args:
-        paths: what to read, and under which name a mistake in it is reported.
+        paths: pairs of a name for error messages and a JSONPath.
 
     Raises:
-        ConfigError: a path is no JSONPath.
+        ConfigError: a path is not a JSONPath.
     """
 
     def __init__(self, paths: Sequence[tuple[str, str]]) -> None:
@@ -96,10 +96,10 @@ class RowReader:
         self._slow = [_by_cuts(steps) if steps else fast for steps, fast in zip(plain, self._fast, strict=True)]
 
     def values(self, row: bytes) -> Values:
-        """Return the text of each value in the order of the paths, None for one that is absent.
+        """Return the JSON text of each value in the order of the paths, None for a missing value.
 
         Raises:
-            RecordRejected: the row is no JSON object (RFC 8259, UTF-8), or is nested too deeply.
+            RecordRejected: the row is not a JSON object (RFC 8259, UTF-8), or is nested too deeply.
         """
         try:
             return self._values(row)
@@ -111,7 +111,7 @@ class RowReader:
         try:
             tops = self._decode(row)
         except msgspec.ValidationError:
-            # Somewhere below, a value has another shape than the paths expect: an error row, for example.
+            # A value has another type than the paths expect, as in an error row.
             return self._values_one_by_one(row)
         except msgspec.DecodeError as error:
             raise RecordRejected(f"not JSON: {error}") from None
@@ -124,7 +124,7 @@ class RowReader:
 
 
 class _Node:
-    """Where paths lead from one place in a row; `wanted` says that one of them ends here."""
+    """Node of the tree of all paths; with `wanted`, a path ends here."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -149,7 +149,7 @@ class _Node:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether the value is taken whole here: it is wanted, or paths disagree whether it is a list or an object."""
+        """Whether the value is read whole: a path ends here, or paths disagree on list or object."""
         return self.wanted or bool(self.names and self.element)
 
     def struct(self) -> type[msgspec.Struct]:
@@ -164,14 +164,14 @@ class _Node:
             gc=False,
         )
 
-    def type(self) -> Any:  # noqa: ANN401 - a type made at run time
+    def type(self) -> Any:  # noqa: ANN401 - a type created at run time
         if self.element is None:
             return self.struct()
         element: Any = msgspec.Raw if self.element.is_leaf else self.element.type() | None
         return list.__class_getitem__(element)
 
     def getter(self, steps: tuple[Step, ...]) -> Callable[[object, bytes], Text | None]:
-        """Return a function from the decoded row to the value's text."""
+        """Return a function that gets the text of a value from the decoded row."""
         node, taken = self, list[Step]()
         for step in steps:
             if node.is_leaf and node is not self:
@@ -206,12 +206,12 @@ def check_json(row: bytes) -> bytes:
 
 
 def keep_number_text() -> msgspec.json.Decoder[Any]:
-    """Return a decoder to plain values whose floats remember how they were written; see `encode_kept`."""
+    """Return a decoder whose floats keep their JSON text for `encode_kept`."""
     return msgspec.json.Decoder(float_hook=_NumberText)
 
 
 def encode_kept(value: object) -> bytes:
-    """Return the JSON text of a value read by `keep_number_text`, each number as it was written."""
+    """Encode a value decoded by `keep_number_text`, with the original text of numbers."""
     return msgspec.json.encode(value, enc_hook=_NumberText.raw)
 
 
@@ -240,16 +240,16 @@ def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[object, bytes]
 
 
 def _element(first: Step, index: int) -> Callable[[object, bytes], Text | None]:
-    """Return what takes one element of a list at the top of a row, the most frequent of all paths."""
+    """Return a getter of one element of a top-level list, the most frequent path."""
 
     def take(tops: object, row: bytes) -> Text | None:  # noqa: ARG001 - one signature
         values = getattr(tops, first)  # type: ignore[arg-type]
         try:
-            found: msgspec.Raw = values[index]
+            value: msgspec.Raw = values[index]
         except (TypeError, IndexError):
-            # No list there, or one that is shorter.
+            # The value is not a list, or the list is shorter.
             return None
-        return found
+        return value
 
     return take
 
@@ -277,7 +277,7 @@ def _name_cut(name: str) -> Cut:
 
     def cut(text: bytes) -> bytes | None:
         try:
-            return bytes(getattr(decode(text), "value")) or None  # noqa: B009 - a struct made at run time
+            return bytes(getattr(decode(text), "value")) or None  # noqa: B009 - a struct created at run time
         except msgspec.ValidationError:
             return None
         except msgspec.DecodeError as error:
@@ -302,7 +302,7 @@ def _index_cut(index: int) -> Cut:
 
 
 def _plain_steps(path: str) -> tuple[Step, ...] | None:
-    """Return the steps of a path that starts with a name, None for one that needs jsonpath-ng."""
+    """Return the steps of a path that starts with a name, None if the path requires jsonpath-ng."""
     try:
         steps = PlainPath.parse(path).steps
     except ConfigError:
@@ -311,7 +311,7 @@ def _plain_steps(path: str) -> tuple[Step, ...] | None:
 
 
 def _general(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
-    """Read any other path: a list of what matched, or the one value where the path can name only one."""
+    """Return a reader of any other path: a list of matches, or one value if the path can match only one."""
     from jsonpath_ng.exceptions import JSONPathError
     from jsonpath_ng.ext.parser import parse
 
@@ -319,36 +319,36 @@ def _general(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
     try:
         compiled = parse(path[: function.start()] if function else path)
     except JSONPathError as error:
-        raise ConfigError(f"{name}: {path!r} is no JSONPath ({error}); write it like $.content[0]") from error
-    decode, one = keep_number_text().decode, _names_one(compiled)
+        raise ConfigError(f"{name}: {path!r} is not a JSONPath ({error}); write it like $.content[0]") from error
+    decode, one = keep_number_text().decode, _matches_one(compiled)
 
     def value(tops: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
-        found = [match.value for match in compiled.find(decode(row))]
+        matches = [match.value for match in compiled.find(decode(row))]
         if function:
-            return _apply(function[1], found)
+            return _apply(function[1], matches)
         if not one:
-            return encode_kept(found)
-        return encode_kept(found[0]) if found else None
+            return encode_kept(matches)
+        return encode_kept(matches[0]) if matches else None
 
     return value
 
 
-def _apply(function: str, found: list[Any]) -> bytes | None:
-    if not found:
+def _apply(function: str, matches: list[Any]) -> bytes | None:
+    if not matches:
         return None
-    values = found[0] if len(found) == 1 and isinstance(found[0], list) else found
+    values = matches[0] if len(matches) == 1 and isinstance(matches[0], list) else matches
     try:
         return msgspec.json.encode(_FUNCTIONS[function](values))
     except (TypeError, ValueError, ZeroDivisionError):
         return None
 
 
-def _names_one(path: object) -> bool:
-    """Say whether a compiled path can name one value only: names and single indexes all the way."""
+def _matches_one(path: object) -> bool:
+    """Return whether a compiled path can match only one value: it has only names and single indexes."""
     from jsonpath_ng import Child, Fields, Index, Root
 
     if isinstance(path, Child):
-        return _names_one(path.left) and _names_one(path.right)
+        return _matches_one(path.left) and _matches_one(path.right)
     if isinstance(path, Fields):
         return len(path.fields) == 1 and path.fields[0] != "*"
     if isinstance(path, Index):
@@ -357,7 +357,7 @@ def _names_one(path: object) -> bool:
 
 
 class _NumberText(float):
-    """A float that remembers how it was written, so that filters can compare it and the index gets its own text."""
+    """A float that keeps its JSON text: filters compare the number, and the index gets the original text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -368,7 +368,7 @@ class _NumberText(float):
 
     @staticmethod
     def raw(value: object) -> msgspec.Raw:
-        """Encode a number as it was written."""
+        """Return the original text of a number."""
         if isinstance(value, _NumberText):
             return msgspec.Raw(value.text.encode())
         raise NotImplementedError(type(value).__name__)

@@ -1,1 +1,1 @@
-"""The expression language: conditions, routes, and texts with ``${}``."""
+"""The expression language of conditions, routes and format strings with ``${}``."""

@@ -1,7 +1,8 @@
-"""A condition gives for each event what Data Prepper's gives, and costs no more than the look at its keys.
+"""Compiles expressions to nested functions that give the same value for an event as Data Prepper.
 
-Compiled once to nested functions. All operands are evaluated, as there: ``true or /s + 1`` has no value where ``/s`` is
-a text. Source: ParseTreeEvaluatorListener and OperatorConfiguration of data-prepper-expression (2.17).
+As there, all operands are evaluated: ``true or /s + 1`` has no value if ``/s`` is a string. Only the keys of the
+expression are read from an event.
+Source: ParseTreeEvaluatorListener and OperatorConfiguration of data-prepper-expression (2.17).
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ _WithOperands = grammar.Pointer | grammar.TypeOf | grammar.Chain | grammar.Negat
 
 
 class Expression(msgspec.Struct, frozen=True):
-    """An expression: its `text`, the `keys` it reads, and `evaluate`, whose numbers are as Java has them."""
+    """A compiled expression: its `text`, the `keys` it reads, and `evaluate`, which returns numbers as in Java."""
 
     text: str
     keys: frozenset[Key]
     evaluate: Evaluate
 
     def __call__(self, event: Event) -> object:
-        """Return the expression's value for an event, as JSON has it.
+        """Return the value of the expression for an event, as a JSON value.
 
         Raises:
-            EvaluationError: it has none.
+            EvaluationError: the expression has no value for the event.
         """
         return java.plain(self.evaluate(event))
 
@@ -46,7 +47,7 @@ def compile_expression(text: str) -> Expression:
     """Compile an expression.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is not a valid expression.
     """
     tree = grammar.parse(text)
     compiler = _Compiler(text)
@@ -58,12 +59,12 @@ def compile_expression(text: str) -> Expression:
 
 
 def compile_condition(text: str | None) -> Condition:
-    """Return the condition of an option such as ``add_when``; without one it is true.
+    """Compile the condition of an option such as ``add_when``; None is always true.
 
-    Where an expression has no value for an event, or one that is no boolean, the condition is false.
+    The condition is false for an event if the expression has no value or its value is not a boolean.
 
     Raises:
-        ConfigError: the text is no expression.
+        ConfigError: the text is not a valid expression.
     """
     if text is None:
         return lambda event: True  # noqa: ARG005 - one signature
@@ -79,7 +80,7 @@ def compile_condition(text: str | None) -> Condition:
 
 
 class _Compiler:
-    """Makes functions of a tree and notes the keys they read; `in_call` says that a key is an argument."""
+    """Compiles a syntax tree and collects its keys; with `in_call`, a key is a function argument."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -104,7 +105,7 @@ class _Compiler:
         of = self.compile(node.of, in_call=in_call)
         if isinstance(node, grammar.Negative):
             return lambda event: java.negate(of(event))
-        # What is no boolean is false, inverted too.
+        # As in Data Prepper, `not` of a value that is not a boolean is false.
         return lambda event: of(event) is False
 
     def _key(self, pointer: grammar.Pointer) -> Key:
@@ -125,7 +126,7 @@ class _Compiler:
         function = FUNCTIONS.get(called.name)
         if function is None:
             raise ConfigError(
-                f"{self.text!r} is no expression: there is no function {called.name!r}.{_hint(called.name)}"
+                f"{self.text!r} is not an expression: there is no function {called.name!r}.{_hint(called.name)}"
             )
         self._check_pattern(called)
         arguments = [self.compile(argument, in_call=True) for argument in called.arguments]
@@ -139,7 +140,7 @@ class _Compiler:
         return call
 
     def _check_pattern(self, call: grammar.Call) -> None:
-        """Refuse a date pattern that is written out and not known: each event would fail on it."""
+        """Raise ConfigError for an unsupported constant date pattern, which would fail for every event."""
         if call.name == "formatDateTime" and len(call.arguments) > 1:
             pattern = call.arguments[1]
             if isinstance(pattern, grammar.Literal) and isinstance(pattern.value, str):
@@ -147,27 +148,27 @@ class _Compiler:
 
     def _type_of(self, node: grammar.TypeOf, *, in_call: bool) -> Evaluate:
         if in_call:
-            # The key itself, which is of none of these types.
+            # The operand is the key itself, which has none of these types.
             return _constant(value=False)
         try:
             key = self._key(node.pointer)
         except ConfigError as error:
             return _fails(str(error))
-        asked = node.type
+        wanted = node.type
 
         def is_of_type(event: Event) -> bool:
-            found = type_at(event, key)
-            if found is None and asked == "array":
-                raise EvaluationError("typeof array is not asked of null")
-            return found == asked
+            actual = type_at(event, key)
+            if actual is None and wanted == "array":
+                raise EvaluationError("typeof array is not defined for null")
+            return actual == wanted
 
         return is_of_type
 
     def _chain(self, chain: grammar.Chain, *, in_call: bool) -> Evaluate:
         if len(chain.rest) == 1 and not in_call:
-            known = self._null_test(chain)
-            if known is not None:
-                return known
+            null_test = self._null_test(chain)
+            if null_test is not None:
+                return null_test
         first = self.compile(chain.first, in_call=in_call)
         steps = [self._step(sign, operand, in_call=in_call) for sign, operand in chain.rest]
         if len(steps) == 1:
@@ -184,12 +185,12 @@ class _Compiler:
 
     def _step(self, sign: str, operand: grammar.Node, *, in_call: bool) -> tuple[Binary, Evaluate]:
         if isinstance(operand, grammar.Literal) and sign in ("=~", "!~"):
-            # Found now when it is none; it is kept, so no event compiles it again.
+            # Reports an invalid pattern at compile time, and caches the compiled one.
             compile_java_pattern(operand.value)
         return OPERATORS[sign], self.compile(operand, in_call=in_call)
 
     def _null_test(self, chain: grammar.Chain) -> Evaluate | None:
-        """Return the test of a key for null, which reads no value; None where this is no such test."""
+        """Compile a comparison of a key with null, which decodes no value; return None for any other chain."""
         sign, second = chain.rest[0]
         pointer, other = (chain.first, second) if isinstance(chain.first, grammar.Pointer) else (second, chain.first)
         if not isinstance(pointer, grammar.Pointer) or other != grammar.Literal(None) or sign not in ("==", "!="):
@@ -205,7 +206,7 @@ class _Compiler:
 
 def _hint(name: str) -> str:
     if name == "not":
-        return " Write a space behind not"
+        return " Write a space after not"
     return did_you_mean(name, FUNCTIONS) or f" Use one of {', '.join(FUNCTIONS)}"
 
 
@@ -226,5 +227,5 @@ def _members(node: grammar.Members) -> Evaluate:
         return _fails("a member of the set has more than 64 bits")
     kinds = {int if type(value) is float else type(value) for value in values}
     if len(kinds) > 1 or type(None) in kinds:
-        return _fails("the members of a set are all texts, all numbers or all booleans")
+        return _fails("the members of a set must be all strings, all numbers or all booleans")
     return _constant(frozenset(map(java.tagged, values)))

@@ -1,7 +1,7 @@
-"""A text with ``${}`` gives each event the name that Data Prepper gives it: an index, an id, a key of S3.
+"""Format strings with ``${}``, which render an index name, document id or S3 key for each event.
 
-What stands between the braces is a key if something stands there, else an expression. Source: JacksonEvent of Data
-Prepper (2.17).
+As in Data Prepper, the content of ``${}`` is used as a key if the event has a value there, else as an expression.
+Source: JacksonEvent of Data Prepper (2.17).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Part = Callable[[Event], str]
 
 
 class Format(msgspec.Struct, frozen=True):
-    """A compiled format: its `text`, the `keys` it reads, and its `parts`, which are texts or give one."""
+    """A compiled format string: its `text`, the `keys` it reads, and its `parts`: strings and functions."""
 
     text: str
     keys: frozenset[Key]
@@ -31,11 +31,11 @@ class Format(msgspec.Struct, frozen=True):
 
     @property
     def is_constant(self) -> bool:
-        """Whether it is the same for each event."""
+        """Whether the result is the same for every event."""
         return all(isinstance(part, str) for part in self.parts)
 
     def __call__(self, event: Event) -> str:
-        """Return the text for an event.
+        """Render the format string for an event.
 
         Raises:
             EventError: the event lacks a key, or an expression has no value for it.
@@ -44,33 +44,33 @@ class Format(msgspec.Struct, frozen=True):
 
 
 def compile_format(text: str) -> Format:
-    """Compile a text with ``${key}`` and ``${expression}`` in it.
+    """Compile a format string that contains ``${key}`` or ``${expression}``.
 
     Raises:
-        ConfigError: what stands between braces is neither, or a brace is not closed.
+        ConfigError: a placeholder is neither a key nor an expression, or a brace is not closed.
     """
     parts: list[str | Part] = []
     keys: set[Key] = set()
     end = 0
-    for found in _EXPRESSION_PLACEHOLDER.finditer(text):
-        if not found[2]:
+    for match in _EXPRESSION_PLACEHOLDER.finditer(text):
+        if not match[2]:
             raise ConfigError(
-                f"{text!r}: the brace at column {found.start() + 1} is not closed; write it like ${{/id}}"
+                f"{text!r}: the brace at column {match.start() + 1} is not closed; write it like ${{/id}}"
             )
-        parts += [text[end : found.start()], _part(text, found[1], keys)]
-        end = found.end()
+        parts += [text[end : match.start()], _part(text, match[1], keys)]
+        end = match.end()
     parts.append(text[end:])
     return Format(text, frozenset(keys), tuple(part for part in parts if part != ""))
 
 
 def dated(text: str, now: datetime) -> str:
-    """Return a text with each ``%{pattern}`` replaced by a time in UTC.
+    """Replace each ``%{pattern}`` by the time in UTC.
 
     Raises:
-        ConfigError: a pattern is not known.
+        ConfigError: a pattern is not supported.
     """
     moment = now.astimezone(UTC)
-    return PLACEHOLDER.sub(lambda found: compile_date_pattern(found[1])(moment), text)
+    return PLACEHOLDER.sub(lambda match: compile_date_pattern(match[1])(moment), text)
 
 
 def _part(text: str, name: str, keys: set[Key]) -> Part:
@@ -78,7 +78,7 @@ def _part(text: str, name: str, keys: set[Key]) -> Part:
     if expression is not None:
         keys |= expression.keys
     if key is not None:
-        # What reads as an expression as well, such as length(/a), is rarely meant as a key.
+        # A name that is also an expression, such as length(/a), is rarely meant as a key.
         keys |= {key} if expression is None else set()
         return _keyed(name, key, expression)
     if expression is None:
@@ -92,7 +92,7 @@ def _keyed(name: str, key: Key, expression: Expression | None) -> Part:
         if value is not None:
             return text_of(value)
         if expression is None:
-            raise EventError(f"the event has nothing at {name!r}, which a format asks for")
+            raise EventError(f"the event has no value at {name!r}, which the format requires")
         return _evaluated(expression, event)
 
     return part
@@ -102,14 +102,14 @@ def _value(event: Event, name: str, key: Key) -> object:
     try:
         return event.value(key)
     except msgspec.DecodeError as error:
-        raise EventError(f"{name!r}, which a format asks for, cannot be read: {error}") from None
+        raise EventError(f"{name!r}, which the format requires, cannot be read: {error}") from None
 
 
 def _evaluated(expression: Expression, event: Event) -> str:
     try:
         value = expression(event)
     except EvaluationError as error:
-        raise EventError(f"{expression.text!r}, which a format asks for, has no value: {error}") from None
+        raise EventError(f"{expression.text!r}, which the format requires, has no value: {error}") from None
     return "" if value is None else text_of(value)
 
 

@@ -1,6 +1,6 @@
-"""Each function takes what Data Prepper's takes, and fails for the event where that one fails.
+"""Functions of the expression language, with the arguments and failures of Data Prepper's functions.
 
-An argument is a value, or a `KeyArgument` where the expression names a key without quotes; the function reads it.
+An argument is a value, or a `KeyArgument` for a key without quotes, whose value the function reads.
 Source: the ExpressionFunction classes of data-prepper-expression (2.17).
 """
 
@@ -22,7 +22,7 @@ from opensearch_batch.core.transform.events.date_pattern import compile_date_pat
 from opensearch_batch.core.transform.events.event import MISSING, Event, Key, elements_of, members_of, value_of
 from opensearch_batch.core.transform.events.java_values import EvaluationError, operand, text_of
 
-# Where a source notes what kind of event it made; no attribute that getMetadata can name starts with a slash.
+# Metadata key of the event type; getMetadata cannot read it, because it strips a leading slash.
 EVENT_TYPE = "/eventType"
 DEFAULT_EVENT_TYPE = "LOG"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -39,21 +39,21 @@ Cut = Callable[[str, str], str]
 
 
 class KeyArgument(msgspec.Struct, frozen=True):
-    """A key that a function is given instead of its value."""
+    """A key that is passed to a function instead of its value."""
 
     key: Key
 
 
 def utf16_length(text: str) -> int:
-    """Return how long Java says a text is: two for a character beyond the first 65536."""
+    """Return the length in UTF-16 code units, as in Java."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def zone_of(text: str) -> tzinfo:
-    """Return a time zone by its region or offset, such as ``America/New_York``, ``Z``, ``+05:30`` or ``UTC-8``.
+    """Return the time zone of a region or offset, such as ``America/New_York``, ``Z``, ``+05:30`` or ``UTC-8``.
 
     Raises:
-        EvaluationError: there is none of this name.
+        EvaluationError: the text is not a time zone.
     """
     offset = _OFFSET.fullmatch(text)
     if offset and int(offset[2]) <= _MAX_OFFSET_HOURS:
@@ -67,7 +67,7 @@ def zone_of(text: str) -> tzinfo:
     try:
         return ZoneInfo("UTC" if text == "UT" else text)
     except (KeyError, ValueError, OSError):
-        raise EvaluationError(f"{text!r} is no time zone") from None
+        raise EvaluationError(f"{text!r} is not a time zone") from None
 
 
 def _length(event: Event, arguments: Arguments) -> int | None:
@@ -76,17 +76,17 @@ def _length(event: Event, arguments: Arguments) -> int | None:
         return utf16_length(argument)
     node = event.find(_key(argument))
     members = members_of(node)
-    # Opened by one level only: what is counted may be a long vector.
-    held = elements_of(node) if members is None else members
-    if held is not None:
-        return len(held)
+    # Decodes one level only: the value may be a long vector.
+    container = elements_of(node) if members is None else members
+    if container is not None:
+        return len(container)
     value = None if node is MISSING else value_of(node)
     return None if value is None else utf16_length(_text(value))
 
 
 def _has_tags(event: Event, arguments: Arguments) -> bool:
     if not arguments or not all(_text(tag) for tag in arguments):
-        raise EvaluationError("hasTags() takes texts that are not empty")
+        raise EvaluationError("hasTags() requires strings that are not empty")
     return event.tags.issuperset(arguments)
 
 
@@ -94,12 +94,12 @@ def _get_metadata(event: Event, arguments: Arguments) -> object:
     (argument,) = _exactly(arguments, 1)
     name = _text(argument).strip().removeprefix("/")
     path = name.rstrip("/").split("/") if "/" in name.rstrip("/") else [name]
-    held: Any = event.metadata
+    value: Any = event.metadata
     for step in path:
-        if not isinstance(held, dict):
+        if not isinstance(value, dict):
             return None
-        held = held.get(step)
-    return operand(held)
+        value = value.get(step)
+    return operand(value)
 
 
 def _contains(event: Event, arguments: Arguments) -> bool:
@@ -113,7 +113,7 @@ def _starts_with(event: Event, arguments: Arguments) -> bool:
 
 
 def _two_texts(event: Event, arguments: Arguments) -> list[str] | None:
-    """Return both texts, None from the first key on at which nothing stands."""
+    """Return both strings, None if the event has no value at a key."""
     texts: list[str] = []
     for argument in _exactly(arguments, 2):
         value = event.value(argument.key) if type(argument) is KeyArgument else argument
@@ -125,40 +125,40 @@ def _two_texts(event: Event, arguments: Arguments) -> list[str] | None:
 
 def _cidr_contains(event: Event, arguments: Arguments) -> bool:
     if len(arguments) < 2:  # noqa: PLR2004 - a key and a block
-        raise EvaluationError("cidrContains() takes a key and one block or more")
+        raise EvaluationError("cidrContains() requires a key and at least one CIDR block")
     blocks = [_text(block) for block in arguments[1:]]
     value = event.value(_key(arguments[0]))
     if value is None:
         return False
     if isinstance(value, dict | list):
-        raise EvaluationError("cidrContains() takes the key of an address")
+        raise EvaluationError("cidrContains() requires the key of an IP address")
     try:
-        # The original takes a number for an IPv4 address.
+        # Data Prepper accepts an integer as an IPv4 address.
         address = ipaddress.ip_address(int(value) if type(value) is int else text_of(value).strip())
     except ValueError:
-        raise EvaluationError(f"{value!r} is no IP address") from None
+        raise EvaluationError(f"{value!r} is not an IP address") from None
     return any(address in block for block in map(_block, blocks))
 
 
 @functools.lru_cache(maxsize=256)
 def _block(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """Return a block; one with bits behind its prefix is a single address."""
+    """Parse a CIDR block; a block with host bits set is a single address, as in Data Prepper."""
     try:
         block = ipaddress.ip_interface(text)
     except ValueError:
-        raise EvaluationError(f"{text!r} is no CIDR block") from None
+        raise EvaluationError(f"{text!r} is not a CIDR block") from None
     return block.network if block.ip == block.network.network_address else ipaddress.ip_network(block.ip)
 
 
 def _join(event: Event, arguments: Arguments) -> object:
     if len(arguments) not in (1, 2):
-        raise EvaluationError("join() takes a key, and a delimiter before it")
+        raise EvaluationError("join() requires a key, with an optional delimiter before it")
     delimiter = _text(arguments[0]).replace(r"\\,", ",") if len(arguments) > 1 else ","
     value = event.value(_key(arguments[-1]))
     if isinstance(value, list):
         return _joined(value, delimiter)
     if not isinstance(value, dict):
-        raise EvaluationError("join() takes the key of an array or object")
+        raise EvaluationError("join() requires the key of an array or object")
     return {name: _joined_or_kept(member, delimiter) for name, member in value.items()}
 
 
@@ -168,7 +168,7 @@ def _joined_or_kept(member: object, delimiter: str) -> object:
 
 def _joined(elements: list[Any], delimiter: str) -> str:
     if None in elements:
-        raise EvaluationError("join() takes no array with a null")
+        raise EvaluationError("join() does not accept an array that contains null")
     return delimiter.join(map(text_of, elements))
 
 
@@ -179,31 +179,31 @@ def _get_event_type(event: Event, arguments: Arguments) -> str:
 
 def _format_date_time(event: Event, arguments: Arguments) -> str:
     if not _MIN_DATE_ARGUMENTS <= len(arguments) <= _MAX_DATE_ARGUMENTS:
-        raise EvaluationError("formatDateTime() takes a key, a pattern, and up to two time zones")
+        raise EvaluationError("formatDateTime() requires a key, a pattern, and at most two time zones")
     pattern, *zones = (_text(argument).strip() for argument in arguments[1:])
-    shown, meant = [*map(zone_of, zones), UTC, UTC][:2]
+    target_zone, source_zone = [*map(zone_of, zones), UTC, UTC][:2]
     try:
-        return compile_date_pattern(pattern)(_moment(event.value(_key(arguments[0])), meant, shown))
+        return compile_date_pattern(pattern)(_moment(event.value(_key(arguments[0])), source_zone, target_zone))
     except (ConfigError, ValueError, OverflowError) as error:
         raise EvaluationError(f"formatDateTime(): {error}") from None
 
 
-def _moment(value: object, meant: tzinfo, shown: tzinfo) -> datetime:
-    """Read milliseconds since 1970, or a time of ISO 8601; `meant` is its zone where it names none.
+def _moment(value: object, source_zone: tzinfo, target_zone: tzinfo) -> datetime:
+    """Parse milliseconds since the epoch or an ISO 8601 time; `source_zone` applies to a time without a zone.
 
-    A time with an offset, but no region, stays as it is written where both zones are the same: so it does there.
+    As in Data Prepper, a time with an offset but no region keeps its offset if both zones are the same.
     """
     if type(value) is int or type(value) is float:
-        return (_EPOCH + timedelta(milliseconds=int(value))).astimezone(shown)
+        return (_EPOCH + timedelta(milliseconds=int(value))).astimezone(target_zone)
     iso = _ISO.fullmatch(value) if type(value) is str else None
     if iso is None:
-        raise EvaluationError(f"{value!r} is no time of ISO 8601 and no milliseconds")
+        raise EvaluationError(f"{value!r} is neither an ISO 8601 time nor milliseconds since the epoch")
     seconds, fraction, offset, region = iso.groups()
     moment = datetime.fromisoformat(seconds).replace(microsecond=int(f"{fraction or 0:0<6}"[:6]))
     if offset is None:
-        return moment.replace(tzinfo=meant).astimezone(shown)
+        return moment.replace(tzinfo=source_zone).astimezone(target_zone)
     moment = moment.replace(tzinfo=zone_of(offset.upper()))
-    return moment if region is None and meant == shown else moment.astimezone(shown)
+    return moment if region is None and source_zone == target_zone else moment.astimezone(target_zone)
 
 
 def _now(event: Event, arguments: Arguments) -> int:  # noqa: ARG001 - one signature
@@ -238,19 +238,19 @@ def _substring(cut: Cut) -> Function:
 
 def _exactly(arguments: Arguments, count: int) -> Arguments:
     if len(arguments) != count:
-        raise EvaluationError(f"the function takes {count} arguments, here are {len(arguments)}")
+        raise EvaluationError(f"the function requires {count} arguments, not {len(arguments)}")
     return arguments
 
 
 def _key(argument: object) -> Key:
     if type(argument) is not KeyArgument:
-        raise EvaluationError("the function takes a key without quotes here")
+        raise EvaluationError("the function requires a key without quotes as this argument")
     return argument.key
 
 
 def _text(value: object) -> str:
     if type(value) is not str:
-        raise EvaluationError("the function takes a text here")
+        raise EvaluationError("the function requires a string as this argument")
     return value
 
 

@@ -1,7 +1,8 @@
-"""An expression is read by the grammar of Data Prepper (DataPrepperExpression.g4, 2.17), and by no wider one.
+"""Parser of expressions, with exactly the grammar of Data Prepper (DataPrepperExpression.g4, 2.17).
 
-Its surprises are kept: ``and`` and ``or`` bind equally and need single spaces around; a quoted text that starts with
-``/`` is a key; a division needs a space behind its ``/``; texts are joined by ``+`` only where nothing else is done.
+Its peculiarities are kept: ``and`` and ``or`` have equal precedence and require single spaces around; a quoted string
+that starts with ``/`` is a key; a division requires a space after ``/``; ``+`` joins strings only without other
+operators.
 """
 
 from __future__ import annotations
@@ -28,46 +29,46 @@ _CHARS = r'(?:[^"\\$]|\\[btnfr"' + r"'\\$])*"
 _FLOAT = rf"{_WHOLE}\.0*{_WHOLE}(?:[eE]-?{_WHOLE})?{_END}"
 _TYPES = "integer|boolean|big_decimal|long|map|array|double|string"
 _HINTS = {
-    "'": "a text stands in double quotes",
-    "=": "equality is ==",
+    "'": "write strings in double quotes",
+    "=": "use == for equality",
     "&": "write and, with a single space on each side",
     "|": "write or, with a single space on each side",
-    "!": "write not and a space before it",
-    "$": "a key is written without ${}, like /status",
-    "/": "a division has a space behind its /",
-    "[": "an element of an array is written like /list/0",
+    "!": "write not, followed by a space",
+    "$": "write keys without ${}, like /status",
+    "/": "a division requires a space after /",
+    "[": "write an array element like /list/0",
 }
-_MISPLACED_TEXT = 'a text that starts with / is a key; where a text is to stand, as in a set, write """ around it'
-# As far as a text may go, and a key as somebody writes it who knows of no quotes.
-_GOOD_TEXT = re.compile(rf'"(?:"")?{_CHARS}')
+_MISPLACED_STRING = 'a string that starts with / is a key; for a string, as in a set, write """ around it'
+# For hints: the valid start of a string, and a key with special characters that lacks quotes.
+_VALID_STRING = re.compile(rf'"(?:"")?{_CHARS}')
 _WORD = re.compile(r"""/[^\s"'(){}\[\],;=<>!*%+&|$\\]+""")
 _PLAIN_WORD = re.compile(rf"(?:{_NAME}|/)+")
 _IN_CALL = re.compile(rf"{_NAME}\s*\([^()]*\Z")
 _MATCHED = re.compile(r"[=!]~\s*\Z")
-# A backslash before them is none of the grammar's, and two of them are two.
+# The grammar rejects a backslash before these letters, and keeps two backslashes as two.
 _CLASSES = {"d": "[0-9]", "D": "[^0-9]", "w": "[A-Za-z0-9_]", "W": "[^A-Za-z0-9_]", "s": r"[ \t]", "S": r"[^ \t]"}
 _REMEDY = (
-    "write it like /status == 200 and /name != null; and, or, in and typeof stand between single spaces, "
-    "not has one behind"
+    "write it like /status == 200 and /name != null, with single spaces around and, or, in and typeof, "
+    "and one after not"
 )
 
 
 class Literal(msgspec.Struct, frozen=True):
-    """A value that is written out; `too_large` is a whole number that has none."""
+    """A constant; with `too_large`, an integer beyond 64 bits, which has no value."""
 
     value: Any
     too_large: bool = False
 
 
 class Pointer(msgspec.Struct, frozen=True):
-    """A key, with or without quotes around."""
+    """A key, with or without quotes."""
 
     text: str
     quoted: bool = False
 
 
 class Members(msgspec.Struct, frozen=True):
-    """A set."""
+    """A set of constants."""
 
     literals: tuple[Literal, ...]
 
@@ -80,26 +81,26 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class Negative(msgspec.Struct, frozen=True):
-    """A number with the other sign."""
+    """An arithmetic negation."""
 
     of: Node
 
 
 class Inverted(msgspec.Struct, frozen=True):
-    """The word ``not`` and what it inverts."""
+    """A logical negation with ``not``."""
 
     of: Node
 
 
 class TypeOf(msgspec.Struct, frozen=True):
-    """Whether the value at a key is of a type."""
+    """A test of the type of the value at a key."""
 
     pointer: Pointer
     type: str
 
 
 class Chain(msgspec.Struct, frozen=True):
-    """Operators that bind equally, done from left to right; `joins` says that they join texts."""
+    """Operators of equal precedence, evaluated from left to right; with `joins`, they concatenate strings."""
 
     first: Node
     rest: tuple[tuple[str, Node], ...]
@@ -107,7 +108,7 @@ class Chain(msgspec.Struct, frozen=True):
 
 
 class Parenthesized(msgspec.Struct, frozen=True):
-    """What stands in parentheses."""
+    """An expression in parentheses."""
 
     of: Node
 
@@ -116,68 +117,68 @@ Node = Literal | Pointer | Members | Call | Negative | Inverted | TypeOf | Chain
 
 
 def parse(text: str) -> Node:
-    """Return the tree of an expression.
+    """Parse an expression to its syntax tree.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the text is not a valid expression.
     """
     from pyparsing import ParseBaseException
 
     try:
         tree: Node = _grammar().parse_string(text, parse_all=True)[0]
     except ParseBaseException as error:
-        raise _refusal(text, error.loc) from None
+        raise _syntax_error(text, error.loc) from None
     except RecursionError:
         raise ConfigError(f"the expression {text[:_SHOWN]!r}... is nested too deeply; use fewer parentheses") from None
     return tree
 
 
-def _refusal(text: str, at: int) -> ConfigError:
-    at += len(text[at:]) - len(text[at:].lstrip())
-    found = repr(text[at : at + _SHOWN]) if at < len(text) else "the end"
-    return ConfigError(f"{text!r} is no expression: {found} does not fit at column {at + 1}; {_hint(text, at)}")
+def _syntax_error(text: str, offset: int) -> ConfigError:
+    offset += len(text[offset:]) - len(text[offset:].lstrip())
+    got = repr(text[offset : offset + _SHOWN]) if offset < len(text) else "end"
+    return ConfigError(f"{text!r} is not an expression: unexpected {got} at column {offset + 1}; {_hint(text, offset)}")
 
 
-def _hint(text: str, at: int) -> str:
-    """Return what to write in place of what does not fit."""
-    if text[at : at + 1] == '"':
-        return _text_hint(text, at)
+def _hint(text: str, offset: int) -> str:
+    """Return the remedy for unexpected text at an offset."""
+    if text[offset : offset + 1] == '"':
+        return _string_hint(text, offset)
     for word in _WORD.finditer(text):
-        if word.start() <= at < word.end() and _PLAIN_WORD.fullmatch(word[0]) is None:
+        if word.start() <= offset < word.end() and _PLAIN_WORD.fullmatch(word[0]) is None:
             if _IN_CALL.search(text, 0, word.start()):
-                return f"a function takes no key like {word[0]}; rename it before, with rename_keys"
-            return f'a key with other characters than letters, digits and _ . @ stands in quotes: "{word[0]}"'
-    return _HINTS.get(text[at : at + 1], _REMEDY)
+                return f"a function does not accept a key like {word[0]}; rename it first, with rename_keys"
+            return f'quote a key with characters other than letters, digits and _ . @: "{word[0]}"'
+    return _HINTS.get(text[offset : offset + 1], _REMEDY)
 
 
-def _text_hint(text: str, at: int) -> str:
-    good = _GOOD_TEXT.match(text, at)
-    end = good.end() if good else at + 1
+def _string_hint(text: str, offset: int) -> str:
+    valid = _VALID_STRING.match(text, offset)
+    end = valid.end() if valid else offset + 1
     if text[end : end + 1] == "\\":
         sign = text[end + 1 : end + 2]
         instead = _CLASSES.get(sign) or (f"[{sign}]" if sign and not sign.isalnum() else "the characters themselves")
-        return f"a backslash does not stand before {sign or 'the end'}; in a pattern write {instead}"
+        return f"a backslash is not allowed before {sign or 'the end'}; in a pattern write {instead}"
     if text[end : end + 1] == "$":
-        if _MATCHED.search(text, 0, at):
-            return "a pattern always goes to the end of the text; leave the $ away, or write \\$ for the sign itself"
-        return "a text that holds $ has a backslash before it"
+        if _MATCHED.search(text, 0, offset):
+            return "a pattern always matches the whole string; remove the $, or write \\$ for a dollar sign"
+        return "write \\$ for a dollar sign in a string"
     if not text[end : end + 1]:
-        return "the text has no closing quote"
-    return _MISPLACED_TEXT if text[at + 1 : at + 2] == "/" else _REMEDY
+        return "the string has no closing quote"
+    return _MISPLACED_STRING if text[offset + 1 : offset + 2] == "/" else _REMEDY
 
 
 @functools.cache
 def _grammar() -> ParserElement:
-    """Build the grammar; what binds loosest comes last.
+    """Build the grammar, from the highest precedence to the lowest.
 
-    Whether parentheses hold a number or a condition is asked behind them: to try both would take twice as long for
-    each pair of parentheses within.
+    Whether parentheses hold a number or a condition is decided after they are parsed: trying both would double the
+    time for each nested pair.
     """
     import pyparsing as pp
 
     expression = pp.Forward()
-    pointer = pp.Regex(f"/{_NAME}+(?:/{_NAME}+)*").add_parse_action(lambda found: Pointer(found[0]))
-    key = pointer | pp.Regex(_QUOTED_KEY).add_parse_action(lambda found: Pointer(found[0][1:-1], quoted=True))
+    pointer = pp.Regex(f"/{_NAME}+(?:/{_NAME}+)*").add_parse_action(lambda tokens: Pointer(tokens[0]))
+    key = pointer | pp.Regex(_QUOTED_KEY).add_parse_action(lambda tokens: Pointer(tokens[0][1:-1], quoted=True))
     literal = _literals()
     text = _texts()
     members = ("{" - literal + ("," - literal)[...] + "}").add_parse_action(_members)
@@ -194,7 +195,7 @@ def _grammar() -> ParserElement:
     inverted <<= (pp.Regex("not ").suppress() - (inverted | primary)).add_parse_action(_inverted)
     in_set = _chain(inverted | total, _spaced("not in|in"), members).add_parse_action(_condition)
     type_name = pp.Regex(f"(?:{_TYPES}){_END}")
-    type_of = (pointer + _spaced("typeof").suppress() - type_name).add_parse_action(lambda found: TypeOf(*found))
+    type_of = (pointer + _spaced("typeof").suppress() - type_name).add_parse_action(lambda tokens: TypeOf(*tokens))
     comparable = type_of | in_set
     ordered = _chain(comparable, pp.Regex("[<>]=?"), comparable).add_parse_action(_condition)
     pattern = key | text
@@ -203,31 +204,31 @@ def _grammar() -> ParserElement:
     expression <<= _chain(equality, _spaced("and|or"), equality).add_parse_action(_condition)
     whole: ParserElement = pp.StringStart() + expression + pp.StringEnd()
     whole.parse_with_tabs()
-    # Done now: the first parse would do it, and there may be two at once.
+    # Done here, because the first parse would do it, and two threads may parse at once.
     whole.streamline()
     return whole
 
 
 def _chain(first: ParserElement, operators: ParserElement, other: ParserElement) -> ParserElement:
-    # The repetition itself skips no space: where there is none, it would take the one that belongs to an operator.
+    # The repetition must not skip whitespace: it would consume a space that belongs to an operator.
     chain: ParserElement = first + (operators - other)[...].leave_whitespace(recursive=False)
     return chain
 
 
 def _spaced(words: str) -> ParserElement:
-    """Return words that stand between spaces, which are a part of them."""
+    """Return a token of words and the spaces around them, which are required."""
     import pyparsing as pp
 
     token = pp.Regex(rf"[ \t\r\n]* ({words}) ").leave_whitespace()
-    return token.add_parse_action(lambda found: found[0].strip())
+    return token.add_parse_action(lambda tokens: tokens[0].strip())
 
 
 def _texts() -> ParserElement:
     import pyparsing as pp
 
-    # What a quoted key could be is one; backslashes stay, as in the original.
+    # A string that could be a quoted key is a key; backslashes are kept, as in Data Prepper.
     text = pp.Regex(f'(?!{_QUOTED_KEY})(?:"""{_CHARS}"""|"{_CHARS}")')
-    return text.add_parse_action(lambda found: Literal(_unquoted(found[0])))
+    return text.add_parse_action(lambda tokens: Literal(_unquoted(tokens[0])))
 
 
 def _literals() -> ParserElement:
@@ -235,15 +236,15 @@ def _literals() -> ParserElement:
 
     constants = {"true": Literal(value=True), "false": Literal(value=False), "null": Literal(None)}
     return (
-        pp.Regex(_FLOAT).add_parse_action(lambda found: Literal(single(float(found[0]))))
-        | pp.Regex(_WHOLE + _END).add_parse_action(lambda found: _whole(found[0]))
-        | pp.Regex(f"(?:true|false|null){_END}").add_parse_action(lambda found: constants[found[0]])
+        pp.Regex(_FLOAT).add_parse_action(lambda tokens: Literal(single(float(tokens[0]))))
+        | pp.Regex(_WHOLE + _END).add_parse_action(lambda tokens: _whole(tokens[0]))
+        | pp.Regex(f"(?:true|false|null){_END}").add_parse_action(lambda tokens: constants[tokens[0]])
         | _texts()
     )
 
 
 def _unquoted(text: str) -> str:
-    """Take up to three quotes from each end, an escaped one included: that is what the original takes."""
+    """Strip up to three quotes from each end, including an escaped one, as Data Prepper does."""
     return re.sub(r'^"{1,3}|"{1,3}\Z', "", text)
 
 
@@ -252,45 +253,45 @@ def _whole(text: str) -> Literal:
     return Literal(int(text)) if fits else Literal(text, too_large=True)
 
 
-def _members(found: ParseResults) -> Members:
-    return Members(tuple(literal for literal in found if isinstance(literal, Literal)))
+def _members(tokens: ParseResults) -> Members:
+    return Members(tuple(literal for literal in tokens if isinstance(literal, Literal)))
 
 
-def _call(found: ParseResults) -> Call:
-    return Call(found[0], tuple(part for part in found[1:] if not isinstance(part, str)))
+def _call(tokens: ParseResults) -> Call:
+    return Call(tokens[0], tuple(part for part in tokens[1:] if not isinstance(part, str)))
 
 
-def _parenthesized(source: str, at: int, found: ParseResults) -> Parenthesized:
-    _refuse_joins(source, at, found[1:2])
-    return Parenthesized(found[1])
+def _parenthesized(source: str, offset: int, tokens: ParseResults) -> Parenthesized:
+    _reject_joins(source, offset, tokens[1:2])
+    return Parenthesized(tokens[1])
 
 
-def _negative(source: str, at: int, found: ParseResults) -> Negative:
-    if not _is_arithmetic(found[1]):
-        raise _misfit(source, at)
-    return Negative(found[1])
+def _negative(source: str, offset: int, tokens: ParseResults) -> Negative:
+    if not _is_arithmetic(tokens[1]):
+        raise _unexpected(source, offset)
+    return Negative(tokens[1])
 
 
-def _inverted(found: ParseResults) -> Inverted:
-    return Inverted(found[0])
+def _inverted(tokens: ParseResults) -> Inverted:
+    return Inverted(tokens[0])
 
 
-def _condition(source: str, at: int, found: ParseResults) -> Node:
-    if len(found) == 1:
-        node: Node = found[0]
+def _condition(source: str, offset: int, tokens: ParseResults) -> Node:
+    if len(tokens) == 1:
+        node: Node = tokens[0]
         return node
-    _refuse_joins(source, at, found[::2])
-    return Chain(found[0], tuple(zip(found[1::2], found[2::2], strict=True)))
+    _reject_joins(source, offset, tokens[::2])
+    return Chain(tokens[0], tuple(zip(tokens[1::2], tokens[2::2], strict=True)))
 
 
-def _arithmetic(source: str, at: int, found: ParseResults) -> Node:
-    if len(found) == 1:
-        node: Node = found[0]
+def _arithmetic(source: str, offset: int, tokens: ParseResults) -> Node:
+    if len(tokens) == 1:
+        node: Node = tokens[0]
         return node
-    joins = not all(_is_arithmetic(operand) for operand in found[::2])
-    if joins and not (set(found[1::2]) == {"+"} and all(_is_joinable(operand) for operand in found[::2])):
-        raise _misfit(source, at)
-    return Chain(found[0], tuple(zip(found[1::2], found[2::2], strict=True)), joins)
+    joins = not all(_is_arithmetic(operand) for operand in tokens[::2])
+    if joins and not (set(tokens[1::2]) == {"+"} and all(_is_joinable(operand) for operand in tokens[::2])):
+        raise _unexpected(source, offset)
+    return Chain(tokens[0], tuple(zip(tokens[1::2], tokens[2::2], strict=True)), joins)
 
 
 def _is_arithmetic(node: Node) -> bool:
@@ -307,12 +308,12 @@ def _is_joinable(node: Node) -> bool:
     return isinstance(node, Pointer | Call) or (isinstance(node, Literal) and type(node.value) is str)
 
 
-def _refuse_joins(source: str, at: int, nodes: list[Node]) -> None:
+def _reject_joins(source: str, offset: int, nodes: list[Node]) -> None:
     if any(isinstance(node, Chain) and node.joins for node in nodes):
-        raise _misfit(source, at)
+        raise _unexpected(source, offset)
 
 
-def _misfit(source: str, at: int) -> Exception:
+def _unexpected(source: str, offset: int) -> Exception:
     from pyparsing import ParseFatalException
 
-    return ParseFatalException(source, at)
+    return ParseFatalException(source, offset)

@@ -1,4 +1,4 @@
-"""Operators take any two values; where they take no such value, a comparison is false and arithmetic fails.
+"""Operators of the expression language; for unsupported types, a comparison is false and arithmetic fails.
 
 Source: OperatorConfiguration and the Operator classes of data-prepper-expression (2.17).
 """
@@ -29,7 +29,7 @@ _TYPES = {list: "array", dict: "map", str: "string", bool: "boolean"}
 
 
 def reader(key: Key) -> Evaluate:
-    """Return what reads the value at a key, None for nothing."""
+    """Return a function that reads the value at a key, None if it is missing."""
 
     def read(event: Event) -> object:
         try:
@@ -41,12 +41,12 @@ def reader(key: Key) -> Evaluate:
 
 
 def type_at(event: Event, key: Key) -> str | None:
-    """Return the type of what stands at a key, None for null; a text, array or object is not read for it."""
+    """Return the type of the value at a key, None for null; strings, arrays and objects are not decoded."""
     node = event.find(key)
     if type(node) is msgspec.Raw:
-        known = _TYPES_BY_FIRST_BYTE.get(memoryview(node)[0])
-        if known is not None:
-            return known
+        name = _TYPES_BY_FIRST_BYTE.get(memoryview(node)[0])
+        if name is not None:
+            return name
     value = None if node is MISSING else reader(key)(event)
     if value is None or type(value) in _TYPES:
         return None if value is None else _TYPES[type(value)]
@@ -65,7 +65,7 @@ def _either(left: object, right: object) -> bool:
 
 
 def _matches(left: object, right: object) -> bool | None:
-    """Say whether a pattern matches a whole text; None where one of them is no text or the pattern none."""
+    """Return whether a pattern matches a whole string; None if a type is wrong or the pattern is invalid."""
     if type(left) is not str or type(right) is not str:
         return None
     try:
