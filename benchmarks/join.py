@@ -25,10 +25,10 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from opensearch_batch.core.formats.json_text import check_text
 from opensearch_batch.core.ingest.join import Group, Stream, join
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, lines
 from opensearch_batch.core.transform.field_map import document_id
-from opensearch_batch.core.transform.json_path import check_text
 from opensearch_batch.core.types.rows import Keyed, Row
 
 ROWS, DIMENSION, WORDS, VECTORS = 100_000, 384, 60, 256

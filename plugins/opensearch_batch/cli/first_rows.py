@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.formats.lines import read_rows
+from opensearch_batch.core.formats.reading import read_rows
 from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map

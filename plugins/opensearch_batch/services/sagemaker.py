@@ -14,10 +14,11 @@ from types import MappingProxyType
 from typing import Any
 
 from opensearch_batch.core.errors import ConfigError, NotFound, RecordRejected
+from opensearch_batch.core.formats.json_text import check_json
 from opensearch_batch.core.jobs.contract import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import LineForm
-from opensearch_batch.core.transform.json_path import PlainPath, check_json
+from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.adapters import MIB
 from opensearch_batch.services.aws import AwsJobClient, job_name, plain

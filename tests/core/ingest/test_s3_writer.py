@@ -20,15 +20,19 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.formats.csv_rows import Csv
-from opensearch_batch.core.formats.event_files import CsvOutput, JsonOutput, NdjsonOutput, OutputCompression
-from opensearch_batch.core.formats.parquet_file import ParquetOutput
-from opensearch_batch.core.formats.reading import Codec, Json, Ndjson, Parquet, read_by
+from opensearch_batch.core.formats.csv import Csv, CsvEncoding
+from opensearch_batch.core.formats.json import Json, JsonEncoding
+from opensearch_batch.core.formats.ndjson import Ndjson, NdjsonEncoding
+from opensearch_batch.core.formats.parquet import Parquet
+from opensearch_batch.core.formats.parquet_writer import ParquetEncoding
+from opensearch_batch.core.formats.reading import RowFormat, reader
+from opensearch_batch.core.formats.writing import Encoding
 from opensearch_batch.core.ingest.sinks import s3_objects
-from opensearch_batch.core.ingest.sinks.s3_objects import ObjectSettings, OutputCodec, S3Writer, WrittenObject
+from opensearch_batch.core.ingest.sinks.s3_objects import ObjectSettings, S3Writer, WrittenObject
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Stored
 from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.object_info import OutputCompression
 from opensearch_batch.core.types.rows import Row, Source
 
 AT = datetime(2026, 8, 21, 2, 11, 36, tzinfo=UTC)
@@ -36,16 +40,16 @@ COMPRESSIONS: list[OutputCompression] = ["none", "gzip", "snappy"]
 
 
 @contextmanager
-def writer(files: Any, codec: OutputCodec | None = None, **more: Any) -> Iterator[S3Writer]:
+def writer(files: Any, encoding: Encoding | None = None, **more: Any) -> Iterator[S3Writer]:
     """Return a writer of one source."""
     source = more.pop("source", "s3://in/a@1")
-    with S3Writer(files, ObjectSettings(codec or NdjsonOutput(), **more), source=source, at=AT) as made:
+    with S3Writer(files, ObjectSettings(encoding or NdjsonEncoding(), **more), source=source, at=AT) as made:
         yield made
 
 
-def write(files: Any, events: list[Any], codec: OutputCodec | None = None, **more: Any) -> list[WrittenObject]:
+def write(files: Any, events: list[Any], encoding: Encoding | None = None, **more: Any) -> list[WrittenObject]:
     """Write events to one folder."""
-    with writer(files, codec, **more) as made:
+    with writer(files, encoding, **more) as made:
         for event in events:
             made.add(json.dumps(event).encode(), "out")
         return made.finish()
@@ -58,11 +62,11 @@ def content(files: LocalFiles, uri: str) -> bytes:
     return stored.content
 
 
-def rows(files: LocalFiles, uri: str, codec: Codec) -> list[Any]:
+def rows(files: LocalFiles, uri: str, row_format: RowFormat) -> list[Any]:
     """Return what is read again."""
     found = files.head(uri)
     assert found is not None
-    read = list(read_by(codec, "automatic")(files, 0, Source(uri, (found,))))
+    read = list(reader(row_format, "automatic")(files, 0, Source(uri, (found,))))
     assert all(isinstance(entry, Row) for entry in read)
     return [json.loads(entry.content) for entry in read if isinstance(entry, Row)]
 
@@ -74,20 +78,20 @@ def files(tmp_path: Path) -> LocalFiles:
 
 
 @pytest.mark.parametrize(
-    ("codec", "compression", "extension"),
+    ("encoding", "compression", "extension"),
     [
-        (NdjsonOutput(), "none", "ndjson"),
-        (NdjsonOutput("jsonl"), "gzip", "jsonl.gz"),
-        (JsonOutput(), "snappy", "json.snappy"),
-        (CsvOutput(), "gzip", "csv.gz"),
-        (ParquetOutput(), "gzip", "parquet"),
+        (NdjsonEncoding(), "none", "ndjson"),
+        (NdjsonEncoding("jsonl"), "gzip", "jsonl.gz"),
+        (JsonEncoding(), "snappy", "json.snappy"),
+        (CsvEncoding(), "gzip", "csv.gz"),
+        (ParquetEncoding(), "gzip", "parquet"),
     ],
 )
 def test_names_have_the_originals_endings(
-    files: LocalFiles, codec: OutputCodec, compression: OutputCompression, extension: str
+    files: LocalFiles, encoding: Encoding, compression: OutputCompression, extension: str
 ) -> None:
     """A table is packed inside."""
-    (written,) = write(files, [{"a": 1}], codec, compression=compression)
+    (written,) = write(files, [{"a": 1}], encoding, compression=compression)
     assert written.uri.startswith("out/events-2026-08-21T02-11-36Z-")
     assert written.uri.partition(".")[2] == extension
     assert written.events == 1
@@ -95,18 +99,18 @@ def test_names_have_the_originals_endings(
 
 
 @pytest.mark.parametrize(
-    ("codec", "expected"),
+    ("encoding", "expected"),
     [
-        (NdjsonOutput(), b'{"a": 1.50}\n{"b":"x,\\""}\n'),
-        (JsonOutput(), b'{"events":[{"a": 1.50},{\n"b":"x,\\""}]}'),
-        (JsonOutput(key_name='r"'), b'{"r\\"":[{"a": 1.50},{\n"b":"x,\\""}]}'),
-        (CsvOutput(header=("a", "b")), b'a,b\n1.50,\n,"x,"""\n'),
-        (CsvOutput(header=("b", "a"), delimiter=";"), b'b;a\n;1.50\n"x,""";\n'),
+        (NdjsonEncoding(), b'{"a": 1.50}\n{"b":"x,\\""}\n'),
+        (JsonEncoding(), b'{"events":[{"a": 1.50},{\n"b":"x,\\""}]}'),
+        (JsonEncoding(key_name='r"'), b'{"r\\"":[{"a": 1.50},{\n"b":"x,\\""}]}'),
+        (CsvEncoding(header=("a", "b")), b'a,b\n1.50,\n,"x,"""\n'),
+        (CsvEncoding(header=("b", "a"), delimiter=";"), b'b;a\n;1.50\n"x,""";\n'),
     ],
 )
-def test_bytes(files: LocalFiles, codec: OutputCodec, expected: bytes) -> None:
+def test_bytes(files: LocalFiles, encoding: Encoding, expected: bytes) -> None:
     """Values stay as they are written; an event of several lines is one line of ndjson."""
-    with writer(files, codec) as made:
+    with writer(files, encoding) as made:
         made.add(b'{"a": 1.50}', "out")
         made.add(b'{\n"b":"x,\\""}', "out")
         (written,) = made.finish()
@@ -140,19 +144,19 @@ def test_each_folder_and_name_has_objects_of_its_own(files: LocalFiles) -> None:
     assert written[0].uri.startswith("out/x/y-2026")
 
 
-@pytest.mark.parametrize("codec", [NdjsonOutput(), JsonOutput(), CsvOutput(), ParquetOutput()])
-def test_an_object_is_closed_when_it_is_too_large(files: LocalFiles, codec: OutputCodec) -> None:
+@pytest.mark.parametrize("encoding", [NdjsonEncoding(), JsonEncoding(), CsvEncoding(), ParquetEncoding()])
+def test_an_object_is_closed_when_it_is_too_large(files: LocalFiles, encoding: Encoding) -> None:
     """With the event that makes it so."""
-    written = write(files, [{"a": "x" * 100}] * 10, codec, max_object_bytes=250)
+    written = write(files, [{"a": "x" * 100}] * 10, encoding, max_object_bytes=250)
     assert [each.events for each in written] == [3, 3, 3, 1]
 
 
 def test_no_events_write_nothing(files: LocalFiles, tmp_path: Path) -> None:
     """Not even an empty object; neither does what is not finished."""
     assert write(files, []) == []
-    for codec in (NdjsonOutput(), JsonOutput(), CsvOutput(), ParquetOutput()):
+    for encoding in (NdjsonEncoding(), JsonEncoding(), CsvEncoding(), ParquetEncoding()):
         for compression in COMPRESSIONS:
-            with writer(files, codec, compression=compression) as made:
+            with writer(files, encoding, compression=compression) as made:
                 made.add(b'{"a":1}', "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -216,65 +220,65 @@ TABLE = st.fixed_dictionaries(
 
 
 def there_and_back(
-    events: list[Any], codec: OutputCodec, reader: Codec, compression: OutputCompression, event_count: int
+    events: list[Any], encoding: Encoding, row_format: RowFormat, compression: OutputCompression, event_count: int
 ) -> list[Any]:
     """Write events and read them again."""
     with tempfile.TemporaryDirectory() as folder:
         files = LocalFiles(Path(folder))
-        written = write(files, events, codec, compression=compression, event_count=event_count)
+        written = write(files, events, encoding, compression=compression, event_count=event_count)
         assert [each.events for each in written] == [
             min(event_count, len(events) - at) for at in range(0, len(events), event_count)
         ]
-        return [row for each in written for row in rows(files, each.uri, reader)]
+        return [row for each in written for row in rows(files, each.uri, row_format)]
 
 
 @settings(deadline=None)
 @given(EVENTS, st.sampled_from(COMPRESSIONS), st.integers(1, 5))
 def test_any_events_come_back(events: list[Any], compression: OutputCompression, event_count: int) -> None:
     """As ndjson and as json."""
-    for codec, reader in ((NdjsonOutput(), Ndjson()), (JsonOutput(), Json(key_name="events"))):
-        assert there_and_back(events, codec, reader, compression, event_count) == events
+    for encoding, row_format in ((NdjsonEncoding(), Ndjson()), (JsonEncoding(), Json(key_name="events"))):
+        assert there_and_back(events, encoding, row_format, compression, event_count) == events
 
 
 @settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=5), st.sampled_from(COMPRESSIONS), st.integers(1, 5))
 def test_any_texts_come_back(events: list[Any], compression: OutputCompression, event_count: int) -> None:
     """As csv."""
-    assert there_and_back(events, CsvOutput(), Csv(), compression, event_count) == events
+    assert there_and_back(events, CsvEncoding(), Csv(), compression, event_count) == events
 
 
 @settings(deadline=None)
 @given(st.lists(TABLE.filter(bool), min_size=1, max_size=5), st.sampled_from(COMPRESSIONS), st.integers(1, 5))
 def test_any_rows_come_back(events: list[Any], compression: OutputCompression, event_count: int) -> None:
     """As Parquet, where what is absent is null."""
-    read = there_and_back(events, ParquetOutput(), Parquet(), compression, event_count)
+    read = there_and_back(events, ParquetEncoding(), Parquet(), compression, event_count)
     assert [{name: event.get(name) for name in row} for event, row in zip(events, read, strict=True)] == read
     assert all(event.keys() <= row.keys() for event, row in zip(events, read, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("codec", "before", "event", "why"),
+    ("encoding", "before", "event", "why"),
     [
-        (CsvOutput(), b'{"a":1}', b'{"a":1,"b":2}', "no column b; name all columns in header"),
-        (CsvOutput(header=("b",)), None, b'{"a":1}', "no column a"),
-        (CsvOutput(), None, b"{}", "has no members"),
-        (CsvOutput(), None, b"[1]", "no JSON object"),
-        (NdjsonOutput(), None, b'{"a"\n}', "no JSON object"),
-        (ParquetOutput(), b'{"a":1}', b'{"a":"x"}', "event/a is text here and integer in events before"),
-        (ParquetOutput(), b'{"a":[1]}', b'{"a":[[1]]}', "event/a is list here and integer in events before"),
-        (ParquetOutput(), None, b'{"a":[1,"x"]}', "event/a is text here and integer"),
-        (ParquetOutput(), b'{"a":1.5}', b'{"a":9007199254740993}', "event/a is long here and number"),
-        (ParquetOutput(), None, b'{"a":9223372036854775808}', "event/a is a number of more than 64 bits"),
-        (ParquetOutput(), None, b'{"a":{}}', "event/a is an object without members"),
-        (ParquetOutput(), None, b"[1]", "no JSON object"),
-        (ParquetOutput(), None, b'{"a":' + b"[" * 100_000, "nested too deeply|no JSON object"),
+        (CsvEncoding(), b'{"a":1}', b'{"a":1,"b":2}', "no column b; name all columns in header"),
+        (CsvEncoding(header=("b",)), None, b'{"a":1}', "no column a"),
+        (CsvEncoding(), None, b"{}", "has no members"),
+        (CsvEncoding(), None, b"[1]", "not a JSON object"),
+        (NdjsonEncoding(), None, b'{"a"\n}', "not JSON"),
+        (ParquetEncoding(), b'{"a":1}', b'{"a":"x"}', "event/a is text here and integer in events before"),
+        (ParquetEncoding(), b'{"a":[1]}', b'{"a":[[1]]}', "event/a is list here and integer in events before"),
+        (ParquetEncoding(), None, b'{"a":[1,"x"]}', "event/a is text here and integer"),
+        (ParquetEncoding(), b'{"a":1.5}', b'{"a":9007199254740993}', "event/a is long here and number"),
+        (ParquetEncoding(), None, b'{"a":9223372036854775808}', "event/a is a number of more than 64 bits"),
+        (ParquetEncoding(), None, b'{"a":{}}', "event/a is an object without members"),
+        (ParquetEncoding(), None, b"[1]", "not a JSON object"),
+        (ParquetEncoding(), None, b'{"a":' + b"[" * 100_000, "nested too deeply|not a JSON object"),
     ],
 )
 def test_an_event_that_cannot_be_written_is_rejected(
-    files: LocalFiles, codec: OutputCodec, before: bytes | None, event: bytes, why: str
+    files: LocalFiles, encoding: Encoding, before: bytes | None, event: bytes, why: str
 ) -> None:
     """With the reason, and without a trace of it."""
-    with writer(files, codec) as made:
+    with writer(files, encoding) as made:
         if before is not None:
             made.add(before, "out")
         with pytest.raises(RecordRejected, match=why):
@@ -283,15 +287,15 @@ def test_an_event_that_cannot_be_written_is_rejected(
     assert [each.events for each in written] == ([] if before is None else [1])
 
 
-def avro(*fields: tuple[str, Any]) -> ParquetOutput:
-    """Return the codec of an Avro schema."""
+def avro(*fields: tuple[str, Any]) -> ParquetEncoding:
+    """Return the encoding of an Avro schema."""
     named = [{"name": name, "type": kind} for name, kind in fields]
-    return ParquetOutput(json.dumps({"type": "record", "name": "Event", "fields": named}))
+    return ParquetEncoding(json.dumps({"type": "record", "name": "Event", "fields": named}))
 
 
 def test_an_avro_schema_names_the_columns(files: LocalFiles) -> None:
     """What it does not name is left out, as in the original."""
-    codec = avro(
+    encoding = avro(
         ("i", "int"),
         ("n", ["null", "double"]),
         ("t", {"type": "long", "logicalType": "timestamp-millis"}),
@@ -302,7 +306,7 @@ def test_an_avro_schema_names_the_columns(files: LocalFiles) -> None:
         ("s", {"type": "string"}),
     )
     event = {"i": 1, "n": None, "t": 1_000, "l": ["x"], "o": {"b": True}, "e": "x", "d": 3, "s": "y"}
-    (written,) = write(files, [{**event, "more": 1}], codec)
+    (written,) = write(files, [{**event, "more": 1}], encoding)
     assert rows(files, written.uri, Parquet()) == [event]
     schema = parquet.read_schema(io.BytesIO(content(files, written.uri)))
     assert [field.type for field in schema][:3] == [pa.int32(), pa.float64(), pa.timestamp("ms", tz="UTC")]
@@ -314,9 +318,9 @@ def test_an_avro_schema_names_the_columns(files: LocalFiles) -> None:
     [
         ({"a": "x", "l": []}, "it does not fit the schema"),
         ({"a": 1 << 40, "l": []}, "it does not fit the schema"),
-        ({"l": []}, "the schema wants a value at /a"),
-        ({"a": 1, "l": [{"b": None}]}, "the schema wants a value at /l/b"),
-        ({"a": 1, "l": [None]}, "the schema wants no null in /l"),
+        ({"l": []}, "the schema requires a value at /a"),
+        ({"a": 1, "l": [{"b": None}]}, "the schema requires a value at /l/b"),
+        ({"a": 1, "l": [None]}, "the schema allows no null in /l"),
     ],
 )
 def test_an_event_that_does_not_fit_its_schema_is_rejected(files: LocalFiles, event: Any, why: str) -> None:
@@ -327,18 +331,18 @@ def test_an_event_that_does_not_fit_its_schema_is_rejected(files: LocalFiles, ev
 
 
 @pytest.mark.parametrize(
-    ("codec", "why"),
+    ("encoding", "why"),
     [
-        (ParquetOutput("{"), "no Avro schema"),
-        (ParquetOutput('"string"'), "give an Avro schema of type record"),
-        (ParquetOutput('{"type":"record"}'), "no Avro schema .*fields"),
-        (avro(("a", "bytes")), 'a has the type "bytes", which is not written here'),
+        (ParquetEncoding("{"), "no Avro schema"),
+        (ParquetEncoding('"string"'), "give an Avro schema of type record"),
+        (ParquetEncoding('{"type":"record"}'), "no Avro schema .*fields"),
+        (avro(("a", "bytes")), 'a has the type "bytes", which is not supported'),
         (avro(("a", ["int", "string"])), "a has the type"),
         (avro(("a", {"type": "map", "values": "int"})), "a has the type"),
         (avro(("a", {"type": "long", "logicalType": "time-micros"})), "a has the type"),
     ],
 )
-def test_a_schema_that_is_not_written_is_refused(files: LocalFiles, codec: ParquetOutput, why: str) -> None:
+def test_a_schema_that_is_not_written_is_refused(files: LocalFiles, encoding: ParquetEncoding, why: str) -> None:
     """Before any event."""
-    with pytest.raises(ConfigError, match=why), writer(files, codec):
+    with pytest.raises(ConfigError, match=why), writer(files, encoding):
         pass

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -25,9 +25,7 @@ from opensearch_batch.core.data_prepper.options import codecs as codec_options
 from opensearch_batch.core.data_prepper.options.aws import S3Dlq
 from opensearch_batch.core.data_prepper.scan import Area, Found, WorkItem
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.formats.csv_rows import Csv
-from opensearch_batch.core.formats.lines import Read
-from opensearch_batch.core.formats.reading import Codec, Json, Ndjson, Newline, Parquet, read_by
+from opensearch_batch.core.formats.reading import Read, reader
 from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.event_documents import EventDocumentFactory, EventOptions
 from opensearch_batch.core.ingest.event_items import ItemFactory
@@ -40,7 +38,7 @@ from opensearch_batch.core.transform.flow import DROPPED, Flow
 from opensearch_batch.core.transform.prediction_fields import prediction_fields
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
-from opensearch_batch.core.types.rows import Row, Source
+from opensearch_batch.core.types.rows import Row, Source, SourceEntry
 
 OWN_FOLDER = "opensearch-batch"
 
@@ -157,13 +155,13 @@ class CompiledPipeline:
 
     def read(self) -> Read:
         """Return what reads rows, of the inputs that a join takes too."""
-        rows = read_by(codec_of(self.source.codec), self.source.compression)
+        rows = reader(self.source.codec.format(), self.source.compression)
         enrich = self._enrich_options
         if enrich is None:
             return rows
-        records = read_by(codec_of(enrich.codec), enrich.compression)
+        records = reader(enrich.codec.format(), enrich.compression)
 
-        def read(objects: Objects, number: int, source: Source) -> Any:  # noqa: ANN401 - an iterator of either
+        def read(objects: Objects, number: int, source: Source) -> Iterator[SourceEntry]:
             return (records if number == INPUT else rows)(objects, number, source)
 
         return read
@@ -308,20 +306,6 @@ def metadata_event(item: ObjectInfo) -> Event:
     """Return the event that an object is to ml_inference: bucket, key, time (seconds) and length (bytes)."""
     bucket, key = split_uri(item.uri)
     return Event({"bucket": bucket, "key": key, "time": item.modified, "length": item.size_bytes})
-
-
-def codec_of(said: Any) -> Codec:  # noqa: ANN401 - the options of any codec
-    """Return what a codec's options ask for."""
-    match said:
-        case codec_options.NdjsonInput():
-            return Ndjson(said.include_empty_objects)
-        case codec_options.NewlineInput():
-            return Newline(said.skip_lines, said.header_destination)
-        case codec_options.JsonInput():
-            return Json(said.key_name, said.include_keys)
-        case codec_options.CsvInput():
-            return Csv(said.delimiter, said.quote_character, said.header or (), said.detect_header)
-    return Parquet()
 
 
 def now() -> datetime:

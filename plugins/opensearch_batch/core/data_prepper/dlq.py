@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.formats.json_text import check_json
 from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
 from opensearch_batch.core.transform.expressions.format_string import dated
-from opensearch_batch.core.transform.json_path import check_json
 
 VERSION = 2
 _ML_INFERENCE, _OPENSEARCH = "s3", "opensearch"

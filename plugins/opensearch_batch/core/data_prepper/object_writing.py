@@ -5,12 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
-from opensearch_batch.core.data_prepper.options import codecs as options
-from opensearch_batch.core.formats.event_files import CsvOutput, JsonOutput, NdjsonOutput
-from opensearch_batch.core.formats.parquet_file import ParquetOutput
 from opensearch_batch.core.ingest.event_items import ObjectItemFactory, Shape
 from opensearch_batch.core.ingest.sinks.s3 import ObjectSink
-from opensearch_batch.core.ingest.sinks.s3_objects import ObjectSettings, OutputCodec
+from opensearch_batch.core.ingest.sinks.s3_objects import ObjectSettings
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.transform.expressions.format_string import compile_format, dated
 
@@ -18,7 +15,7 @@ from opensearch_batch.core.transform.expressions.format_string import compile_fo
 def object_sink(sink: S3Sink, objects: Objects) -> ObjectSink:
     """Return the sink that writes to a store."""
     settings = ObjectSettings(
-        _codec_of(sink.codec),
+        sink.codec.encoding(),
         sink.compression,
         event_count=sink.threshold.event_count,
         max_object_bytes=sink.threshold.maximum_size,
@@ -35,14 +32,3 @@ def object_item_factory(sink: S3Sink, at: datetime) -> ObjectItemFactory:
         default_bucket=sink.default_bucket,
         shape=Shape(None, sink.include_keys, sink.exclude_keys, sink.tags_target_key),
     )
-
-
-def _codec_of(codec: options.OutputCodec) -> OutputCodec:
-    match codec:
-        case options.JsonOutput():
-            return JsonOutput(codec.key_name)
-        case options.CsvOutput():
-            return CsvOutput(codec.delimiter, codec.header or ())
-        case options.ParquetOutput():
-            return ParquetOutput(codec.schema)
-    return NdjsonOutput(codec.extension)

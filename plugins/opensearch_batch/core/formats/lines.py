@@ -1,30 +1,24 @@
-"""Raw lines of a source: one row a line, whatever it holds."""
+"""Lines without a format: each is a row, and whoever opens a row rejects it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import IO
 
-from opensearch_batch.core.storage.objects import Objects, lines
-from opensearch_batch.core.types.rows import MAX_ROW_BYTES, Blank, Rejected, Row, Source
+import msgspec
 
-Read = Callable[[Objects, int, Source], Iterator["Row | Blank | Rejected"]]
+from opensearch_batch.core.storage.objects import lines
+from opensearch_batch.core.types.rows import Blank, Row, RowLimit, SourceEntry
 
 
-def read_rows(objects: Objects, number: int, source: Source) -> Iterator[Row | Blank | Rejected]:
-    """Yield the lines of a source, object after object.
+class RawLines(msgspec.Struct, frozen=True):
+    """One row a line."""
 
-    Raises:
-        FatalError: an object changed since it was listed, or its compression is damaged.
-        RetriableError: the store stayed away.
-    """
-    for found in source.objects:
-        with objects.open(found.uri, etag=found.etag) as stream:
-            for line in lines(stream, max_line_bytes=MAX_ROW_BYTES):
-                if not line.content or line.content.isspace():
-                    yield Blank(number)
-                    continue
-                row = Row(number, found.uri, line.number, line.offset, line.content)
-                if line.cut:
-                    yield Rejected((row,), f"the row is longer than {MAX_ROW_BYTES} bytes")
-                else:
-                    yield row
+    def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
+        """Yield the lines as they are."""
+        for line in lines(stream, max_line_bytes=limit.max_bytes):
+            if not line.content or line.content.isspace():
+                yield Blank(source)
+                continue
+            row = Row(source, uri, line.number, line.offset, line.content)
+            yield limit.rejected(row) if line.cut else row

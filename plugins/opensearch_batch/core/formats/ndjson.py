@@ -1,63 +1,91 @@
-"""Objects of ndjson, wherever their line ends stand: one on a line, several, one over lines, or elements of an array.
+"""NDJSON in any layout: one object on a line, several, one over several lines, or elements of an array.
 
-A line that holds exactly one object, or is broken by itself, goes on unread: whoever opens the row rejects it. Which
-lines those are is told by their ends, by one search for a second object, and by the start of the next line: after a
-whole value JSON goes on with ``,``, ``]`` or ``}`` only. All others are scanned. What does not fit together costs its
-first line alone; the next one is looked at afresh. Source: Data Prepper's NdjsonInputCodec, which gives up the object.
+A line that holds exactly one object, or is broken by itself, is passed on without parsing: whoever opens the row
+rejects it. Such lines are recognized by their ends, by one search for a second object, and by the start of the next
+line: after a whole value JSON continues with ``,``, ``]`` or ``}`` only. All other lines are scanned. A broken value
+costs its first line only. Source: Data Prepper's NdjsonInputCodec, which stops reading the object there.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Literal
 
-from opensearch_batch.core.formats.json_scanner import Entry, Scanner
+import msgspec
+
+from opensearch_batch.core.formats.json_scanner import Scanner
+from opensearch_batch.core.formats.json_text import on_one_line
+from opensearch_batch.core.formats.writing import StreamedFile
 from opensearch_batch.core.storage.objects import Line, ends_in_cr, lines, skip_line
-from opensearch_batch.core.types.rows import MAX_ROW_BYTES, Blank, Row
+from opensearch_batch.core.types.object_info import OutputCompression
+from opensearch_batch.core.types.rows import Blank, Row, RowLimit, SourceEntry
 
 _OPEN, _CLOSE, _SPACE = b"{} "
 _ENDS = (b"}\n", b"}\r\n")
 _SEVERAL = re.compile(rb"\}[ \t\r]*\{")
-# The least that stands behind an object that another one follows, its line end included: so much needs no search.
+# The shortest text after the first object of a line with two, line end included: no search begins in it.
 _SHORTEST = len(b"{}\n")
 _SEARCHES = 8
 
 
-def read_ndjson(stream: IO[bytes], number: int, uri: str, *, include_empty_objects: bool) -> Iterator[Entry]:
-    """Yield the objects of a stream; an empty one is a Blank unless it is asked for."""
-    scanner = Scanner(number, uri, include_empty_objects=include_empty_objects)
-    if ends_in_cr(stream):
-        for line in lines(stream, max_line_bytes=MAX_ROW_BYTES):
-            yield from scanner.take(line) if line.content.strip() else (Blank(number),)
-    else:
-        yield from _by_line(stream, number, uri, scanner)
-    yield from scanner.end()
+class Ndjson(msgspec.Struct, frozen=True):
+    """JSON objects one after the other, or in arrays; those without members are blank unless they are included."""
+
+    include_empty_objects: bool = False
+
+    def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
+        """Yield the objects, each on one line."""
+        scanner = Scanner(source, uri, limit, include_empty_objects=self.include_empty_objects)
+        if ends_in_cr(stream):
+            for line in lines(stream, max_line_bytes=limit.max_bytes):
+                yield from scanner.take(line) if line.content.strip() else (Blank(source),)
+        else:
+            yield from _by_line(stream, source, uri, scanner, limit.max_bytes)
+        yield from scanner.end()
 
 
-def _by_line(stream: IO[bytes], number: int, uri: str, scanner: Scanner) -> Iterator[Entry]:
+class NdjsonEncoding(msgspec.Struct, frozen=True):
+    """One event a line."""
+
+    extension: Literal["ndjson", "jsonl"] = "ndjson"
+
+    def open(self, file: IO[bytes], compression: OutputCompression) -> NdjsonFile:
+        """Begin an object."""
+        return NdjsonFile(file, compression)
+
+
+class NdjsonFile(StreamedFile):
+    """One event a line."""
+
+    def add(self, event: bytes) -> None:
+        """Add an event."""
+        self._write(on_one_line(event) + b"\n")
+
+
+def _by_line(stream: IO[bytes], source: int, uri: str, scanner: Scanner, max_bytes: int) -> Iterator[SourceEntry]:
     """Yield lines of one object each as they are; pass the others to the scanner.
 
-    It reads the stream itself: what stands here is done for each row of the largest sources.
+    It reads the stream itself and inlines what it can: the largest sources are read here.
     """
     readline, busy, held, at, offset = stream.readline, False, None, 0, 0
-    while raw := readline(MAX_ROW_BYTES + len(b"\r\n")):
+    while raw := readline(max_bytes + len(b"\r\n")):
         at += 1
-        # The quote says that the object is not empty.
+        # The quote means that the object is not empty.
         if raw.startswith(b'{"') and raw.endswith(_ENDS) and not busy:
             end = raw.find(b"}", 2, -_SHORTEST)
             if end < 0 or not _several(raw, end):
                 if held is not None:
                     yield held
-                held = Row(number, uri, at, offset, raw[:-1] if raw[-2] == _CLOSE else raw[:-2])
+                held = Row(source, uri, at, offset, raw[:-1] if raw[-2] == _CLOSE else raw[:-2])
                 offset += len(raw)
                 continue
-        line = _line(raw, at, offset)
+        line = _line(raw, at, offset, max_bytes)
         offset += len(raw)
         if line.cut and not raw.endswith(b"\n"):
             offset += skip_line(stream)
         if not line.content or line.content.isspace():
-            yield Blank(number)
+            yield Blank(source)
             continue
         if held is not None:
             yield from scanner.take(Line(held.line, held.content, offset=held.offset))
@@ -68,15 +96,15 @@ def _by_line(stream: IO[bytes], number: int, uri: str, scanner: Scanner) -> Iter
         yield held
 
 
-def _line(raw: bytes, at: int, offset: int) -> Line:
+def _line(raw: bytes, at: int, offset: int, max_bytes: int) -> Line:
     content = raw[:-2] if raw.endswith(b"\r\n") else raw[:-1] if raw.endswith(b"\n") else raw
-    return Line(at, content, len(content) > MAX_ROW_BYTES, offset)
+    return Line(at, content, len(content) > max_bytes, offset)
 
 
 def _several(raw: bytes, at: int) -> bool:
     """Say whether a line may hold a second object at its root; at `at` is its first closing bracket."""
     for _ in range(_SEARCHES):
-        # Space may hide the start of an object.
+        # White space may come before the start of an object.
         if raw[at + 1] == _OPEN or raw[at + 1] <= _SPACE:
             return True
         at = raw.find(b"}", at + 1, -_SHORTEST)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from opensearch_batch.core.formats.lines import Read, read_rows
+from opensearch_batch.core.formats.reading import Read, read_rows
 from opensearch_batch.core.ingest.join import MEMORY_BYTES, Group, Stream, join
 from opensearch_batch.core.ingest.sinks.base import Entry
 from opensearch_batch.core.storage.objects import Objects

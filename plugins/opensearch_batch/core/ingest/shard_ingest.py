@@ -14,7 +14,7 @@ from itertools import accumulate
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
-from opensearch_batch.core.formats.lines import read_rows
+from opensearch_batch.core.formats.reading import read_rows
 from opensearch_batch.core.ingest.documents import DocumentFactory, Reading, own_position
 from opensearch_batch.core.ingest.engine import Ingest, Locations
 from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
-from opensearch_batch.core.formats.lines import read_rows
+from opensearch_batch.core.formats.reading import read_rows
 from opensearch_batch.core.jobs.contract import Answers, PredictionRow, ServiceAdapter
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects

@@ -13,10 +13,11 @@ from typing import IO, Any
 
 import msgspec
 
-from opensearch_batch.core.formats.records import Entry, of_line
+from opensearch_batch.core.formats.jsonl import entry_of
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.storage.objects import Line, ends_in_cr, lf_lines, lines
 from opensearch_batch.core.types.record_ids import RECORD_LINE
+from opensearch_batch.core.types.rows import RowLimit, SourceEntry
 
 BLOCK_BYTES = 1 << 20
 # A block of at most so many lines is not halved.
@@ -80,18 +81,18 @@ class Blocks:
 
     Args:
         form: the form of the service-ready lines.
-        max_record_bytes: a longer record is unfit.
+        limit: the longest record.
     """
 
-    def __init__(self, form: LineForm, *, max_record_bytes: int) -> None:
+    def __init__(self, form: LineForm, limit: RowLimit) -> None:
         self._form = form
         self._inputs = form.reader()
-        self._max_record_bytes = max_record_bytes
+        self._limit = limit
 
-    def read(self, stream: IO[bytes], source: str) -> Iterator[Block | Entry]:
+    def read(self, stream: IO[bytes], source: str) -> Iterator[Block | SourceEntry]:
         """Yield the lines of a stream, in blocks if possible, else one by one."""
         if self._inputs is None or ends_in_cr(stream):
-            yield from self._by_line(lines(stream, max_line_bytes=self._max_record_bytes), source)
+            yield from self._by_line(lines(stream, max_line_bytes=self._limit.max_bytes), source)
             return
         line, offset, rest = 1, 0, b""
         while chunk := stream.read(BLOCK_BYTES):
@@ -102,21 +103,21 @@ class Blocks:
                 yield from self._block(content, source, line, offset, count)
                 line += count
                 offset += len(content)
-            elif len(rest) > self._max_record_bytes:
+            elif len(rest) > self._limit.max_bytes:
                 # Reading by line can skip a line that is too long for memory.
                 stream = io.BufferedReader(_Chained(rest, stream), BLOCK_BYTES)
                 break
         else:
             stream = io.BytesIO(rest)
-        tail = lf_lines(stream, max_line_bytes=self._max_record_bytes, number=line, offset=offset)
+        tail = lf_lines(stream, max_line_bytes=self._limit.max_bytes, number=line, offset=offset)
         yield from self._by_line(tail, source)
 
-    def _block(self, content: bytes, source: str, line: int, offset: int, count: int) -> Iterator[Block | Entry]:
+    def _block(self, content: bytes, source: str, line: int, offset: int, count: int) -> Iterator[Block | SourceEntry]:
         if (inputs := self._read(content, count)) is not None:
             kept = () if self._form.pieces is None else inputs
             yield Block(content, source, line, count, self._form, kept)
         elif count <= MIN_LINES:
-            of_block = lf_lines(io.BytesIO(content), max_line_bytes=self._max_record_bytes, number=line, offset=offset)
+            of_block = lf_lines(io.BytesIO(content), max_line_bytes=self._limit.max_bytes, number=line, offset=offset)
             yield from self._by_line(of_block, source)
         else:
             half = count // 2
@@ -126,14 +127,14 @@ class Blocks:
 
     def _read(self, content: bytes, count: int) -> Sequence[msgspec.Raw | bytes] | None:
         """Return the inputs of the records, None if a line is irregular."""
-        if self._inputs is None or not _has_one_object_per_line(content, self._max_record_bytes):
+        if self._inputs is None or not _has_one_object_per_line(content, self._limit.max_bytes):
             return None
         inputs = self._inputs(content)
         return inputs if inputs is not None and len(inputs) == count else None
 
-    def _by_line(self, read: Iterable[Line], source: str) -> Iterator[Entry]:
+    def _by_line(self, read: Iterable[Line], source: str) -> Iterator[SourceEntry]:
         for line in read:
-            yield of_line(line, source, self._max_record_bytes)
+            yield entry_of(line, 0, source, self._limit)
 
 
 def _has_one_object_per_line(content: bytes, max_record_bytes: int) -> bool:

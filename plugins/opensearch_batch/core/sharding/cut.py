@@ -15,10 +15,10 @@ from typing import IO
 
 import msgspec
 
-from opensearch_batch.core.formats.records import Record
 from opensearch_batch.core.sharding.blocks import Block
 from opensearch_batch.core.types.manifest import SourceRange
 from opensearch_batch.core.types.record_ids import RECORD_LINE
+from opensearch_batch.core.types.rows import Row, RowLimit
 
 IN_MEMORY_BYTES = 32 << 20
 BLOCK_BYTES = 256 << 10
@@ -34,6 +34,11 @@ class ShardLimits(msgspec.Struct, frozen=True):
     max_bytes: int
     max_record_bytes: int
     min_records: int = 1
+
+    @property
+    def row_limit(self) -> RowLimit:
+        """The longest record, and why a longer one is rejected."""
+        return RowLimit(self.max_record_bytes, f"longer than {self.max_record_bytes} bytes, which the service takes")
 
     def fill(self, records: float, size_bytes: float) -> float:
         """Return the fill level of a shard, 1 if it is full."""
@@ -119,7 +124,7 @@ class Draft:
         self.input = Lines()
         self.source = Lines() if keeps_records else None
         self.records = 0
-        self.first: list[Record] = []
+        self.first: list[Row] = []
         self._keep_first = keep_first if keep_first > 1 else 0
         self._ranges: list[SourceRange] = []
         self._range = ("", 0, 0)
@@ -133,7 +138,7 @@ class Draft:
         records, size_bytes = self.room(limits)
         return self.records == 0 or (records > 0 and len(line) + 1 <= size_bytes)
 
-    def add(self, record: Record, line: bytes) -> None:
+    def add(self, record: Row, line: bytes) -> None:
         """Add a record with its line for the service."""
         self.input.add(line, b"\n")
         if self.source is not None:
@@ -141,7 +146,7 @@ class Draft:
         if self.records < self._keep_first:
             self.first.append(record)
         self.records += 1
-        self._extend_ranges(record.source, record.line, 1)
+        self._extend_ranges(record.uri, record.line, 1)
 
     def add_block(self, block: Block) -> int:
         """Add a block's records; return the bytes of their lines."""
@@ -197,7 +202,7 @@ class Cutter:
             yield self._before
         self._before, self.draft = self.draft, self._new()
 
-    def add(self, record: Record, line: bytes) -> None:
+    def add(self, record: Row, line: bytes) -> None:
         """Add a record that fits."""
         self.draft.add(record, line)
         self._count(1, len(line) + 1)

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.transform.json_path import PlainPath, check_text
+from opensearch_batch.core.formats.json_text import check_text
+from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.core.types.record_ids import ID_FORMAT, record_id
 
 # No template of a user contains these: JSON escapes control characters in strings and has none outside of them.

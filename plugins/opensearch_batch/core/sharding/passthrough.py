@@ -10,12 +10,13 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.formats.records import Record, Unfit, of_line
+from opensearch_batch.core.formats.jsonl import entry_of
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.storage.objects import Objects, lf_lines
 from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.rows import Rejected, Row
 
 
 def passthrough_shards(
@@ -37,12 +38,12 @@ def passthrough_shards(
 def _shard(
     objects: Objects, number: int, item: ObjectInfo, limits: ShardLimits, job_key: Callable[[str], str]
 ) -> PreparedShard:
-    content, size_bytes, records = hashlib.sha256(), 0, 0
+    content, size_bytes, records, limit = hashlib.sha256(), 0, 0, limits.row_limit
     with objects.open(item.uri, etag=item.etag) as stream:
-        for line in lf_lines(stream, max_line_bytes=limits.max_record_bytes):
-            entry = of_line(line, item.uri, limits.max_record_bytes)
-            if not isinstance(entry, Record):
-                reason = entry.reason if isinstance(entry, Unfit) else "the line is empty"
+        for line in lf_lines(stream, max_line_bytes=limit.max_bytes):
+            entry = entry_of(line, 0, item.uri, limit)
+            if not isinstance(entry, Row):
+                reason = entry.reason if isinstance(entry, Rejected) else "the line is empty"
                 raise ConfigError(f"{item.uri} line {line.number}: {reason}; correct it, or let prepare make the input")
             content.update(line.content + b"\n")
             size_bytes += len(line.content) + 1

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
-from opensearch_batch.core.formats.records import Empty, Entry, Record, Unfit, format_of, read_records
+from opensearch_batch.core.formats.reading import BY_NAME, format_of, reader
 from opensearch_batch.core.sharding.blocks import Block, Blocks
 from opensearch_batch.core.sharding.cut import Cutter, Draft, Lines, ShardLimits
 from opensearch_batch.core.sharding.line_form import LineForm
@@ -24,6 +24,7 @@ from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import record_id
+from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source, SourceEntry
 
 
 class ShardWriter:
@@ -59,9 +60,7 @@ class ShardWriter:
         self._limits = limits
         self._request_line = request_line
         # A shard that may be too small keeps its first records one by one.
-        self._blocks = (
-            None if form is None or limits.min_records > 1 else Blocks(form, max_record_bytes=limits.max_record_bytes)
-        )
+        self._blocks = None if form is None or limits.min_records > 1 else Blocks(form, limits.row_limit)
         self._job_key = job_key
         self._dead = dead
         self._writes = writes
@@ -112,24 +111,25 @@ class ShardWriter:
         finally:
             self._cutter.close()
 
-    def _entries(self, item: ObjectInfo, source_format: Format | None) -> Iterator[Entry | Block]:
-        if self._blocks is None or format_of(item.uri, source_format) != "jsonl":
-            max_record_bytes = self._limits.max_record_bytes
-            yield from read_records(self._objects, item, said=source_format, max_record_bytes=max_record_bytes)
+    def _entries(self, item: ObjectInfo, source_format: Format | None) -> Iterator[SourceEntry | Block]:
+        name = format_of(item.uri, source_format)
+        if self._blocks is None or name != "jsonl":
+            read = reader(BY_NAME[name], limit=self._limits.row_limit)
+            yield from read(self._objects, 0, Source(item.uri, (item,)))
             return
         with self._objects.open(item.uri, etag=item.etag) as stream:
             yield from self._blocks.read(stream, item.uri)
 
-    def _add(self, entry: Entry | Block, limit: int | None) -> Iterator[Draft]:
+    def _add(self, entry: SourceEntry | Block, limit: int | None) -> Iterator[Draft]:
         if isinstance(entry, Block):
             yield from self._add_block(entry, limit)
             return
-        if isinstance(entry, Empty):
+        if isinstance(entry, Blank):
             self._blank += 1
             return
         self._read += 1
-        if isinstance(entry, Unfit):
-            self._refuse(entry.record, entry.reason)
+        if isinstance(entry, Rejected):
+            self._reject(entry.rows[0], entry.reason)
             return
         try:
             line = self._request_line(entry.content, record_id(self._cutter.draft.records))
@@ -137,7 +137,7 @@ class ShardWriter:
                 yield from self._cutter.cut()
                 line = self._request_line(entry.content, record_id(0))
         except RecordRejected as error:
-            self._refuse(entry, str(error))
+            self._reject(entry, str(error))
             return
         self._cutter.add(entry, line)
         self._records += 1
@@ -179,12 +179,12 @@ class ShardWriter:
                 f"{self._limits.min_records}; wait for more documents, or choose another service"
             )
 
-    def _refuse(self, record: Record, reason: str) -> None:
+    def _reject(self, record: Row, reason: str) -> None:
         letter = dead_letter(
             record.content,
             stage="prepare",
             reason=reason,
-            source=record.source,
+            source=record.uri,
             line=record.line,
             offset=record.offset,
         )

@@ -155,9 +155,12 @@ def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
 
     ``\n`` and ``\r\n`` end a line, and ``\r`` in a stream that starts without any ``\n``; the last line needs no end.
     """
-    if ends_in_cr(stream):
-        stream = io.BufferedReader(_CrAsLf(stream), READ_BUFFER_BYTES)
-    yield from lf_lines(stream, max_line_bytes=max_line_bytes)
+    yield from lf_lines(with_lf(stream), max_line_bytes=max_line_bytes)
+
+
+def with_lf(stream: IO[bytes]) -> IO[bytes]:
+    r"""Return a stream with ``\n`` for ``\r``, byte for byte, if it starts with lines that end in ``\r`` alone."""
+    return io.BufferedReader(_CrAsLf(stream), READ_BUFFER_BYTES) if ends_in_cr(stream) else stream
 
 
 def lf_lines(stream: IO[bytes], *, max_line_bytes: int, number: int = 1, offset: int = 0) -> Iterator[Line]:

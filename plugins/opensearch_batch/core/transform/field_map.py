@@ -13,7 +13,8 @@ from typing import Any, Literal
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.transform.json_path import TOO_DEEP, RowReader, Text, Values, encode_kept, keep_number_text
+from opensearch_batch.core.formats.json_text import TOO_DEEP, encode_kept, keep_number_text
+from opensearch_batch.core.transform.json_path import RowReader, Text, Values
 from opensearch_batch.core.transform.map_paths import ID_FIELD, SourcePath, id_path_of_each_source, last_name, paths_of
 from opensearch_batch.core.transform.vectors import VectorRejected, vector_check
 from opensearch_batch.core.types.vector_field import VectorField

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.formats.json_text import TOO_DEEP, check_json, check_text, encode_kept, keep_number_text
 
 Step = str | int
 Cut = Callable[[bytes], bytes | None]
@@ -22,7 +23,6 @@ Values = list[Text | None]
 # Paths with other characters in names are evaluated by jsonpath-ng.
 _NAME = r"[^'\"\\\x00-\x1f]*"
 _STEP = re.compile(rf"""\.([^.\[\]'"*?()@$,:\s\\\x00-\x1f]+)|\[(-?\d+)\]|\['({_NAME})'\]|\["({_NAME})"\]""")
-TOO_DEEP = "the row is nested too deeply to be read"
 _FUNCTION = re.compile(r"\.(length|size|min|max|sum|avg)\(\)$")
 _FUNCTIONS: Mapping[str, Callable[[list[Any]], int | float]] = {
     "length": len,
@@ -186,35 +186,6 @@ class _Node:
         return _taker(tuple(taken), cuts)
 
 
-def check_text(row: bytes) -> bytes:
-    """Return the row; raise RecordRejected unless it is UTF-8 (which the slicing decoder does not look at)."""
-    if not row.isascii():
-        try:
-            row.decode()
-        except UnicodeDecodeError as error:
-            raise RecordRejected(f"not UTF-8 at byte {error.start}") from None
-    return row
-
-
-def check_json(row: bytes) -> bytes:
-    """Return the row; raise RecordRejected unless it is one JSON value (RFC 8259)."""
-    try:
-        msgspec.json.decode(check_text(row), type=msgspec.Raw)
-    except msgspec.DecodeError as error:
-        raise RecordRejected(f"not JSON: {error}") from None
-    return row
-
-
-def keep_number_text() -> msgspec.json.Decoder[Any]:
-    """Return a decoder whose floats keep their JSON text for `encode_kept`."""
-    return msgspec.json.Decoder(float_hook=_NumberText)
-
-
-def encode_kept(value: object) -> bytes:
-    """Encode a value decoded by `keep_number_text`, with the original text of numbers."""
-    return msgspec.json.encode(value, enc_hook=_NumberText.raw)
-
-
 def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[object, bytes], Text | None]:
     first, rest = taken[0], taken[1:]
     if not rest and not cuts:
@@ -354,21 +325,3 @@ def _matches_one(path: object) -> bool:
     if isinstance(path, Index):
         return len(path.indices) == 1
     return isinstance(path, Root)
-
-
-class _NumberText(float):
-    """A float that keeps its JSON text: filters compare the number, and the index gets the original text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.text = text
-
-    def __new__(cls, text: str) -> Self:
-        return super().__new__(cls, text)
-
-    @staticmethod
-    def raw(value: object) -> msgspec.Raw:
-        """Return the original text of a number."""
-        if isinstance(value, _NumberText):
-            return msgspec.Raw(value.text.encode())
-        raise NotImplementedError(type(value).__name__)

@@ -8,6 +8,7 @@ import msgspec
 
 # How an object is compressed; ``automatic``: by its name's extension.
 Compression = Literal["none", "gzip", "snappy", "zstd", "automatic"]
+OutputCompression = Literal["none", "gzip", "snappy"]
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -30,9 +30,6 @@ class Keyed(msgspec.Struct, frozen=True, gc=False):
     values: Any = None
 
 
-MAX_ROW_BYTES = 64 << 20
-
-
 class Source(msgspec.Struct, frozen=True):
     """One source of a request: as it was named, and the objects that stand behind it, in reading order."""
 
@@ -66,6 +63,29 @@ class Rejected(msgspec.Struct, frozen=True):
     def size_bytes(self) -> int:
         """The bytes of the rows."""
         return sum(len(row.content) for row in self.rows)
+
+
+# What the reader of a format yields.
+SourceEntry = Row | Blank | Rejected
+
+
+class RowLimit(msgspec.Struct, frozen=True):
+    """The longest row that is read, and why a longer one is rejected."""
+
+    max_bytes: int
+    reason: str
+
+    def check(self, row: Row) -> Row | Rejected:
+        """Return the row, rejected if it is too long."""
+        return row if len(row.content) <= self.max_bytes else self.rejected(row)
+
+    def rejected(self, row: Row) -> Rejected:
+        """Return a row that is too long."""
+        return Rejected((row,), self.reason)
+
+
+MAX_ROW_BYTES = 64 << 20
+ROW_LIMIT = RowLimit(MAX_ROW_BYTES, f"the row is longer than {MAX_ROW_BYTES} bytes")
 
 
 class Mapped(msgspec.Struct, frozen=True, gc=False):

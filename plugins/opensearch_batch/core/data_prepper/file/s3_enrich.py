@@ -14,11 +14,12 @@ from msgspec import Meta
 
 from opensearch_batch.core.config.option_types import BucketName, Condition, Rule, bucket_name
 from opensearch_batch.core.config.options import Options
-from opensearch_batch.core.data_prepper.options.codecs import Compression, RecordsCodec
+from opensearch_batch.core.data_prepper.options.codecs import RecordsCodec
 from opensearch_batch.core.data_prepper.options.event_rules import key_rules
 from opensearch_batch.core.data_prepper.options.owners import OwnedBuckets
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.transform.expressions.expression import compile_condition
+from opensearch_batch.core.types.object_info import Compression
 
 _STREAMED = "the join is streamed, so no size limits it"
 

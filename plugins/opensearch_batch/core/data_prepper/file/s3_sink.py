@@ -25,9 +25,10 @@ from opensearch_batch.core.config.options import Duration
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.data_prepper.file.sinks import NO_FORWARD, SinkOptions
 from opensearch_batch.core.data_prepper.options.aws import Aws
-from opensearch_batch.core.data_prepper.options.codecs import OutputCodec, OutputCompression
+from opensearch_batch.core.data_prepper.options.codecs import OutputCodec
 from opensearch_batch.core.data_prepper.options.event_rules import check_format
 from opensearch_batch.core.data_prepper.options.owners import owner_notes, owner_of, owner_rules
+from opensearch_batch.core.types.object_info import OutputCompression
 
 _CLIENT = "the Airflow connection configures the S3 client"
 

@@ -22,10 +22,11 @@ from opensearch_batch.core.config.option_types import (
     when,
 )
 from opensearch_batch.core.config.options import Duration, Options
-from opensearch_batch.core.data_prepper.options.codecs import Compression, InputCodec
+from opensearch_batch.core.data_prepper.options.codecs import InputCodec
 from opensearch_batch.core.data_prepper.options.event_rules import key_rules
 from opensearch_batch.core.data_prepper.options.owners import OwnedBuckets
 from opensearch_batch.core.transform.expressions.expression import compile_condition
+from opensearch_batch.core.types.object_info import Compression
 
 Selection = Literal["metadata_only", "data_only", "data_and_metadata"]
 LocalTime = Annotated[datetime, Meta(tz=False, examples=["2026-01-31T00:00:00"])]

@@ -12,10 +12,13 @@ from msgspec import Meta
 
 from opensearch_batch.core.config.option_types import CheckedOptions, Plugin, Rule, when
 from opensearch_batch.core.config.options import Options
-from opensearch_batch.core.formats.parquet_file import avro_schema
+from opensearch_batch.core.formats.csv import Csv, CsvEncoding
+from opensearch_batch.core.formats.json import Json, JsonEncoding
+from opensearch_batch.core.formats.ndjson import Ndjson, NdjsonEncoding
+from opensearch_batch.core.formats.newline import Newline
+from opensearch_batch.core.formats.parquet import Parquet
+from opensearch_batch.core.formats.parquet_writer import ParquetEncoding, avro_schema
 
-Compression = Literal["none", "gzip", "snappy", "zstd", "automatic"]
-OutputCompression = Literal["none", "gzip", "snappy"]
 Name = Annotated[str, Meta(min_length=1, max_length=2048)]
 _NOT_READ = "write the objects with ndjson, newline, json, csv or parquet"
 _OTHERS = dict.fromkeys(("avro", "event_json", "multiline", "otel_logs", "otel_metrics", "otel_traces"), _NOT_READ)
@@ -30,12 +33,20 @@ class NdjsonInput(Options, frozen=True, kw_only=True):
 
     include_empty_objects: bool = False
 
+    def format(self) -> Ndjson:
+        """Return the format that reads it."""
+        return Ndjson(self.include_empty_objects)
+
 
 class NewlineInput(Options, frozen=True, kw_only=True):
     """One text per line, at key ``message``."""
 
     skip_lines: Annotated[int, Meta(ge=0)] = 0
     header_destination: Annotated[str, Meta(min_length=1)] | None = None
+
+    def format(self) -> Newline:
+        """Return the format that reads it."""
+        return Newline(self.skip_lines, self.header_destination)
 
 
 class JsonInput(Options, frozen=True, kw_only=True):
@@ -49,6 +60,10 @@ class JsonInput(Options, frozen=True, kw_only=True):
     key_name: Name | None = None
     include_keys: tuple[str, ...] = ()
 
+    def format(self) -> Json:
+        """Return the format that reads it."""
+        return Json(self.key_name, self.include_keys)
+
 
 class CsvInput(CheckedOptions, frozen=True, kw_only=True):
     """CSV rows, with or without a header."""
@@ -57,6 +72,10 @@ class CsvInput(CheckedOptions, frozen=True, kw_only=True):
     quote_character: Annotated[str, Meta(min_length=1, max_length=1)] = '"'
     header: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
     detect_header: bool = True
+
+    def format(self) -> Csv:
+        """Return the format that reads it."""
+        return Csv(self.delimiter, self.quote_character, self.header or (), self.detect_header)
 
     def rules(self) -> Iterator[Rule]:
         """Yield checks, each with the option it is about."""
@@ -69,6 +88,10 @@ class CsvInput(CheckedOptions, frozen=True, kw_only=True):
 
 class ParquetInput(Options, frozen=True, kw_only=True):
     """Rows of a parquet file."""
+
+    def format(self) -> Parquet:
+        """Return the format that reads it."""
+        return Parquet()
 
 
 class NdjsonRecords(NdjsonInput, frozen=True, kw_only=True):
@@ -108,11 +131,19 @@ class NdjsonOutput(Options, frozen=True, kw_only=True):
 
     extension: Literal["ndjson", "jsonl"] = "ndjson"
 
+    def encoding(self) -> NdjsonEncoding:
+        """Return the encoding that writes it."""
+        return NdjsonEncoding(self.extension)
+
 
 class JsonOutput(Options, frozen=True, kw_only=True):
     """One JSON object that contains an array."""
 
     key_name: Name = "events"
+
+    def encoding(self) -> JsonEncoding:
+        """Return the encoding that writes it."""
+        return JsonEncoding(self.key_name)
 
 
 class CsvOutput(Options, frozen=True, kw_only=True):
@@ -126,12 +157,20 @@ class CsvOutput(Options, frozen=True, kw_only=True):
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
     header: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
 
+    def encoding(self) -> CsvEncoding:
+        """Return the encoding that writes it."""
+        return CsvEncoding(self.delimiter, self.header or ())
+
 
 class ParquetOutput(CheckedOptions, frozen=True, kw_only=True):
     """Parquet rows, with an Avro schema or one inferred from the first rows."""
 
     schema: str | None = None
     auto_schema: bool = False
+
+    def encoding(self) -> ParquetEncoding:
+        """Return the encoding that writes it."""
+        return ParquetEncoding(self.schema)
 
     def rules(self) -> Iterator[Rule]:
         """Yield checks, each with the option it is about."""

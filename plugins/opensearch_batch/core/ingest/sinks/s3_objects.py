@@ -11,25 +11,15 @@ import hashlib
 import tempfile
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 import msgspec
 
-from opensearch_batch.core.formats.event_files import (
-    SUFFIX,
-    CsvFile,
-    CsvOutput,
-    EventFile,
-    JsonFile,
-    JsonOutput,
-    NdjsonFile,
-    NdjsonOutput,
-    OutputCompression,
-)
-from opensearch_batch.core.formats.parquet_file import ParquetFile, ParquetOutput, avro_schema
+from opensearch_batch.core.formats.parquet_writer import ParquetEncoding, avro_schema
+from opensearch_batch.core.formats.writing import SUFFIX, Encoding
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.object_info import OutputCompression
 
-OutputCodec = NdjsonOutput | JsonOutput | CsvOutput | ParquetOutput
 MAX_OBJECT_BYTES = 50 << 20
 NAME = "events"
 # So much of each object is buffered in memory, for so many objects at once; with more, the largest one is written.
@@ -45,16 +35,23 @@ class ObjectSettings(msgspec.Struct, frozen=True):
     `max_object_bytes` compressed bytes.
     """
 
-    codec: OutputCodec
+    encoding: Encoding
     compression: OutputCompression = "none"
     event_count: int = 0
     max_object_bytes: int = MAX_OBJECT_BYTES
     name_prefix: str = ""
 
     def check(self) -> None:
-        """Raise ConfigError when the codec's schema cannot be written."""
-        if isinstance(self.codec, ParquetOutput) and self.codec.schema is not None:
-            avro_schema(self.codec.schema)
+        """Raise ConfigError when the schema of the encoding cannot be written."""
+        if isinstance(self.encoding, ParquetEncoding) and self.encoding.schema is not None:
+            avro_schema(self.encoding.schema)
+
+    @property
+    def ending(self) -> str:
+        """The ending of the objects' names."""
+        # Parquet is compressed inside.
+        suffix = "" if isinstance(self.encoding, ParquetEncoding) else SUFFIX[self.compression]
+        return f"{self.encoding.extension}{suffix}"
 
 
 class WrittenObject(msgspec.Struct, frozen=True):
@@ -91,7 +88,7 @@ class S3Writer:
             name: starts the object's name.
 
         Raises:
-            RecordRejected: the codec cannot write it; nothing of it is written.
+            RecordRejected: the format cannot hold it; nothing of it is written.
         """
         group = (folder.rstrip("/"), name)
         if group not in self._open and len(self._open) == MAX_OPEN:
@@ -126,7 +123,7 @@ class S3Writer:
         parts = "\n".join((self._source, folder, name, str(number))).encode()
         digest = hashlib.blake2b(parts, digest_size=_DIGEST_BYTES).hexdigest()
         at = f"{self._at.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
-        return f"{folder}/{name}-{at}-{digest}.{_extension(self._settings)}"
+        return f"{folder}/{name}-{at}-{digest}.{self._settings.ending}"
 
     def __enter__(self) -> Self:
         return self
@@ -145,7 +142,7 @@ class _Part:
 
     def __init__(self, settings: ObjectSettings) -> None:
         self._spool = tempfile.SpooledTemporaryFile[bytes](max_size=SPOOL_BYTES)
-        self._file = _file(settings, self._spool)
+        self._file = settings.encoding.open(self._spool, settings.compression)
         self.events = 0
 
     @property
@@ -169,30 +166,3 @@ class _Part:
     def discard(self) -> None:
         self._file.discard()
         self._spool.close()
-
-
-def _file(settings: ObjectSettings, file: IO[bytes]) -> EventFile:
-    compression = settings.compression
-    match settings.codec:
-        case NdjsonOutput():
-            return NdjsonFile(file, compression)
-        case JsonOutput() as codec:
-            return JsonFile(file, compression, codec)
-        case CsvOutput() as codec:
-            return CsvFile(file, compression, codec)
-        case ParquetOutput() as codec:
-            return ParquetFile(file, compression, codec)
-
-
-def _extension(settings: ObjectSettings) -> str:
-    # Parquet is compressed inside.
-    suffix = SUFFIX[settings.compression]
-    match settings.codec:
-        case NdjsonOutput(extension):
-            return f"{extension}{suffix}"
-        case JsonOutput():
-            return f"json{suffix}"
-        case CsvOutput():
-            return f"csv{suffix}"
-        case ParquetOutput():
-            return "parquet"

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.transform.json_path import TOO_DEEP, check_json, check_text
+from opensearch_batch.core.formats.json_text import TOO_DEEP, check_json, check_text
 
 Key = tuple[str, ...]
 # A value of an event: its unparsed text, or the value parsed or made from it.

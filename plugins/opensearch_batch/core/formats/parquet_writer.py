@@ -1,7 +1,7 @@
-"""Events become a Parquet file, by an Avro schema or by what they are; one that fits neither is rejected, none is bent.
+"""Writes events as a Parquet file, by an Avro schema or by their own types; an event that does not fit is rejected.
 
-The events wait as JSON until all are known, so that the schema holds for all of them. The original takes the first
-event's types and fails at a null there. Source: ParquetOutputCodec and AvroAutoSchemaGenerator of Data Prepper (2.17).
+The events wait as JSON until all are known, so that the schema fits all of them. Data Prepper takes the types of the
+first event and fails at a null there. Source: its ParquetOutputCodec and AvroAutoSchemaGenerator (2.17).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import IO, Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.formats.event_files import OutputCompression, on_one_line
-from opensearch_batch.core.formats.records import PARQUET_ROWS
-from opensearch_batch.core.transform.json_path import TOO_DEEP
+from opensearch_batch.core.formats.json_text import TOO_DEEP, on_one_line
+from opensearch_batch.core.formats.parquet import PARQUET_ROWS
+from opensearch_batch.core.types.object_info import OutputCompression
 
 SPOOL_BYTES = 256 << 10
 _PRIMITIVES = {
@@ -28,7 +28,7 @@ _PRIMITIVES = {
     "string": "string",
 }
 _TIMESTAMPS = {"timestamp-millis": "ms", "timestamp-micros": "us"}
-_WORDS: Mapping[type, str | None] = {
+_KIND_NAMES: Mapping[type, str | None] = {
     type(None): None,
     bool: "boolean",
     int: "integer",
@@ -37,23 +37,29 @@ _WORDS: Mapping[type, str | None] = {
 }
 # Whole numbers beyond the second are no doubles.
 _LONG, _EXACT = 1 << 63, 1 << 53
-# What a value is: a word, the kind of a list's elements, the kinds of an object's members; None where only null is.
+# The kind of a value: a name, the kind of a list's elements, or the kinds of an object's members; None for null.
 Kind = str | tuple[Any] | Mapping[str, Any] | None
 _WIDER = {("integer", "long"): "long", ("integer", "number"): "number"}
 
 
-class ParquetOutput(msgspec.Struct, frozen=True, tag="parquet"):
-    """A table, whose columns an Avro schema names; without one, those are the members of all events of an object."""
+class ParquetEncoding(msgspec.Struct, frozen=True):
+    """A table. An Avro schema names its columns; without one, they are the members of all events of an object."""
+
+    extension = "parquet"
 
     schema: str | None = None
+
+    def open(self, file: IO[bytes], compression: OutputCompression) -> ParquetFile:
+        """Begin an object."""
+        return ParquetFile(file, compression, self)
 
 
 class ParquetFile:
     """A table of events."""
 
-    def __init__(self, file: IO[bytes], compression: OutputCompression, codec: ParquetOutput) -> None:
+    def __init__(self, file: IO[bytes], compression: OutputCompression, encoding: ParquetEncoding) -> None:
         self._file, self._compression = file, compression
-        self._schema = None if codec.schema is None else avro_schema(codec.schema)
+        self._schema = None if encoding.schema is None else avro_schema(encoding.schema)
         self._kind: Kind = None
         self._events = tempfile.SpooledTemporaryFile[bytes](max_size=SPOOL_BYTES)
 
@@ -63,7 +69,7 @@ class ParquetFile:
         return self._events.tell()
 
     def add(self, event: bytes) -> None:
-        """Add an event; one that is no row of the same table as those before is rejected."""
+        """Add an event; one whose types differ from those before is rejected."""
         try:
             row = msgspec.json.decode(event, type=dict[str, Any])
             if self._schema is None:
@@ -71,7 +77,7 @@ class ParquetFile:
             else:
                 _check_row(row, self._schema)
         except msgspec.DecodeError as error:
-            raise RecordRejected(f"no JSON object: {error}") from None
+            raise RecordRejected(f"not a JSON object: {error}") from None
         except RecursionError:
             raise RecordRejected(TOO_DEEP) from None
         self._events.write(on_one_line(event) + b"\n")
@@ -89,7 +95,7 @@ class ParquetFile:
         self._events.close()
 
     def discard(self) -> None:
-        """Let go of what waits."""
+        """Release the events that wait."""
         self._events.close()
 
 
@@ -97,7 +103,7 @@ def avro_schema(text: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
     """Return the columns that an Avro schema names.
 
     Raises:
-        ConfigError: it is none, or has a type that is not written here.
+        ConfigError: it is not an Avro schema, or has a type that is not supported.
     """
     import pyarrow as pa
 
@@ -128,8 +134,8 @@ def _avro_type(avro: Any, name: str) -> tuple[Any, bool]:  # noqa: ANN401 - JSON
     elif (kind := _avro_value(avro, name)) is not None:
         return kind, False
     raise ConfigError(
-        f"codec parquet: schema: {name} has the type {msgspec.json.encode(avro).decode()}, which is not written here; "
-        "take records, arrays, texts, numbers, booleans, date, timestamp-millis or timestamp-micros, or null with one"
+        f"codec parquet: schema: {name} has the type {msgspec.json.encode(avro).decode()}, which is not supported; "
+        "use records, arrays, texts, numbers, booleans, date, timestamp-millis or timestamp-micros, or null with one"
     )
 
 
@@ -173,13 +179,13 @@ def _check_nulls(value: Any, kind: Any, name: str) -> None:  # noqa: ANN401 - as
             if inner is not None:
                 _check_nulls(inner, field.type, f"{name}/{field.name}")
             elif not field.nullable:
-                raise RecordRejected(f"codec parquet: the schema wants a value at {name}/{field.name}")
+                raise RecordRejected(f"codec parquet: the schema requires a value at {name}/{field.name}")
     elif pa.types.is_list(kind):
         for inner in value:
             if inner is not None:
                 _check_nulls(inner, kind.value_type, name)
             elif not kind.value_field.nullable:
-                raise RecordRejected(f"codec parquet: the schema wants no null in {name}")
+                raise RecordRejected(f"codec parquet: the schema allows no null in {name}")
 
 
 def _kind_of(value: Any, name: str) -> Kind:  # noqa: ANN401 - any JSON
@@ -192,7 +198,7 @@ def _kind_of(value: Any, name: str) -> Kind:  # noqa: ANN401 - any JSON
         if not value:
             raise RecordRejected(f"codec parquet: {name} is an object without members, for which there is no column")
         return {key: _kind_of(inner, f"{name}/{key}") for key, inner in value.items()}
-    kind = _WORDS[type(value)]
+    kind = _KIND_NAMES[type(value)]
     if kind == "integer" and not -_LONG <= value < _LONG:
         raise RecordRejected(f"codec parquet: {name} is a number of more than 64 bits")
     return "long" if kind == "integer" and abs(value) > _EXACT else kind
@@ -211,12 +217,12 @@ def _joined(one: Kind, other: Kind, name: str) -> Kind:
         if wider is not None:
             return wider
     raise RecordRejected(
-        f"codec parquet: {name} is {_word(other)} here and {_word(one)} in events before; make them alike, or leave it "
-        "out with exclude_keys"
+        f"codec parquet: {name} is {_name_of(other)} here and {_name_of(one)} in events before; give them one type, or "
+        "exclude it with exclude_keys"
     )
 
 
-def _word(kind: Kind) -> str:
+def _name_of(kind: Kind) -> str:
     return kind if isinstance(kind, str) else "list" if isinstance(kind, tuple) else "object"
 
 

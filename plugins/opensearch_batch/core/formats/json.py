@@ -1,0 +1,139 @@
+"""A JSON document read whole: the document itself, or the elements of the arrays in it.
+
+Source: Data Prepper's JsonInputCodec and JsonOutputCodec (2.17).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
+from opensearch_batch.core.formats.json_text import TOO_DEEP, check_text, compact, elements, encode, members
+from opensearch_batch.core.formats.writing import StreamedFile
+from opensearch_batch.core.types.object_info import OutputCompression
+from opensearch_batch.core.types.rows import Blank, Rejected, Row, RowLimit, SourceEntry
+
+MAX_JSON_BYTES = 256 << 20
+_OBJECT, _ARRAY, _QUOTE, _NULL = b'{["n'
+
+
+class Json(msgspec.Struct, frozen=True):
+    """The elements of an array, or one object.
+
+    With `nested`, an object's rows are the elements of all arrays in it, or of those named `key_name`; each also gets
+    the values at `include_keys` outside of the arrays, texts and numbers as texts, like Data Prepper.
+    """
+
+    key_name: str | None = None
+    include_keys: tuple[str, ...] = ()
+    nested: bool = True
+
+    def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
+        """Yield the objects, each on one line; a row's line is its position in the arrays.
+
+        Raises:
+            ConfigError: the document is too large to be read whole.
+            FatalError: it is not one JSON document.
+        """
+        content = stream.read(MAX_JSON_BYTES + 1)
+        if len(content) > MAX_JSON_BYTES:
+            raise ConfigError(
+                f"{uri}: a JSON document is read whole, and this one has more than {MAX_JSON_BYTES >> 20} MiB; split "
+                "it, or write one object a line and read it as JSON Lines (ndjson)"
+            )
+        at = 0
+        try:
+            for at, (element, reason) in enumerate(_Document(self, content).rows() if content.strip() else (), 1):
+                row = Row(source, uri, at, 0, element)
+                yield limit.check(row) if reason is None else Rejected((row,), reason)
+        except (RecordRejected, msgspec.DecodeError, RecursionError) as error:
+            why = TOO_DEEP if isinstance(error, RecursionError) else error
+            raise FatalError(f"{uri}: not one JSON document: {why}; correct it, or read it as JSON Lines") from error
+        if not at:
+            yield Blank(source)
+
+
+class JsonEncoding(msgspec.Struct, frozen=True):
+    """One object with one member, the array of the events."""
+
+    extension = "json"
+
+    key_name: str = "events"
+
+    def open(self, file: IO[bytes], compression: OutputCompression) -> JsonFile:
+        """Begin an object."""
+        return JsonFile(file, compression, self)
+
+
+class JsonFile(StreamedFile):
+    """One object with the events in an array."""
+
+    def __init__(self, file: IO[bytes], compression: OutputCompression, encoding: JsonEncoding) -> None:
+        super().__init__(file, compression)
+        self._before = b"{%b:[" % msgspec.json.encode(encoding.key_name)
+
+    def add(self, event: bytes) -> None:
+        """Add an event."""
+        self._write(self._before + event)
+        self._before = b","
+
+    def close(self) -> None:
+        """Close the array."""
+        self._write(b"]}")
+        super().close()
+
+
+class _Document:
+    """The rows of a JSON document.
+
+    Raises:
+        RecordRejected, msgspec.DecodeError, RecursionError: it is not JSON.
+    """
+
+    def __init__(self, options: Json, content: bytes) -> None:
+        self._options = options
+        self._arrays: list[msgspec.Raw] = []
+        self._included: dict[str, msgspec.Raw | str] = {}
+        self._whole = msgspec.json.decode(check_text(content), type=msgspec.Raw)
+        if memoryview(self._whole)[0] == _ARRAY and options.key_name is None:
+            self._arrays.append(self._whole)
+        elif options.nested:
+            self._walk(self._whole)
+
+    def rows(self) -> Iterator[tuple[bytes, str | None]]:
+        """Yield the rows' texts, and why one is rejected."""
+        if not self._arrays:
+            # Data Prepper reads no records here.
+            yield _row(self._whole, {})
+        for array in self._arrays:
+            for element in elements(array):
+                yield _row(element, self._included)
+
+    def _walk(self, node: msgspec.Raw) -> None:
+        """Find the arrays in an object, or in the objects of an array; arrays that were found are not searched."""
+        if memoryview(node)[0] == _ARRAY:
+            for element in elements(node):
+                self._walk(element)
+        elif memoryview(node)[0] == _OBJECT:
+            for name, member in members(node).items():
+                if name in self._options.include_keys:
+                    self._included[name] = _as_text(member)
+                if memoryview(member)[0] == _ARRAY and self._options.key_name in (None, name):
+                    self._arrays.append(member)
+                else:
+                    self._walk(member)
+
+
+def _row(element: msgspec.Raw, included: dict[str, msgspec.Raw | str]) -> tuple[bytes, str | None]:
+    if memoryview(element)[0] != _OBJECT:
+        return bytes(element), "the element is JSON, but no object"
+    return compact(encode({**members(element), **included}) if included else bytes(element)), None
+
+
+def _as_text(value: msgspec.Raw) -> msgspec.Raw | str:
+    if memoryview(value)[0] in (_OBJECT, _ARRAY, _QUOTE, _NULL):
+        return value
+    return bytes(value).decode()

@@ -1,0 +1,94 @@
+"""Checks and edits JSON as text: values keep the bytes in which they were written."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import msgspec
+
+from opensearch_batch.core.errors import RecordRejected
+
+TOO_DEEP = "the row is nested too deeply to be read"
+# The members of an object and the elements of an array, each as its text.
+members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
+# Decimals become numbers with all their digits.
+encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def check_text(row: bytes) -> bytes:
+    """Return the row; raise RecordRejected unless it is UTF-8, which msgspec does not check in values it skips."""
+    if not row.isascii():
+        try:
+            row.decode()
+        except UnicodeDecodeError as error:
+            raise RecordRejected(f"not UTF-8 at byte {error.start}") from None
+    return row
+
+
+def check_json(row: bytes) -> bytes:
+    """Return the row; raise RecordRejected unless it is one JSON value (RFC 8259)."""
+    try:
+        msgspec.json.decode(check_text(row), type=msgspec.Raw)
+    except msgspec.DecodeError as error:
+        raise RecordRejected(f"not JSON: {error}") from None
+    return row
+
+
+def members_of(event: bytes) -> dict[str, msgspec.Raw]:
+    """Return the members of a JSON object; raise RecordRejected if the text is not one."""
+    try:
+        return members(event)
+    except msgspec.DecodeError as error:
+        raise RecordRejected(f"not a JSON object: {error}") from None
+
+
+def on_one_line(value: bytes) -> bytes:
+    """Return a JSON value without line breaks, as a bulk request and JSON Lines require it.
+
+    Raises:
+        RecordRejected: it has line breaks and is not JSON.
+    """
+    return compact(value) if b"\n" in value or b"\r" in value else value
+
+
+def compact(value: bytes) -> bytes:
+    """Return a JSON value without white space between its tokens.
+
+    Raises:
+        RecordRejected: it is not JSON, or is nested too deeply.
+    """
+    try:
+        return msgspec.json.format(value, indent=-1)
+    except msgspec.DecodeError as error:
+        raise RecordRejected(f"not JSON: {error}") from None
+    except RecursionError:
+        raise RecordRejected(TOO_DEEP) from None
+
+
+def keep_number_text() -> msgspec.json.Decoder[Any]:
+    """Return a decoder to plain values whose floats keep the text in which they were written; see `encode_kept`."""
+    return msgspec.json.Decoder(float_hook=_NumberText)
+
+
+def encode_kept(value: object) -> bytes:
+    """Return the JSON text of a value read by `keep_number_text`, each number as it was written."""
+    return msgspec.json.encode(value, enc_hook=_NumberText.raw)
+
+
+class _NumberText(float):
+    """A float that keeps its text: filters compare the number, the index receives the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def __new__(cls, text: str) -> Self:
+        return super().__new__(cls, text)
+
+    @staticmethod
+    def raw(value: object) -> msgspec.Raw:
+        """Encode a number as it was written."""
+        if isinstance(value, _NumberText):
+            return msgspec.Raw(value.text.encode())
+        raise NotImplementedError(type(value).__name__)

@@ -1,0 +1,51 @@
+"""Text lines: each line, an empty one too, becomes an object with the line at ``message``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO
+
+import msgspec
+
+from opensearch_batch.core.errors import FatalError, RecordRejected
+from opensearch_batch.core.formats.json_text import check_text, encode
+from opensearch_batch.core.storage.objects import Line, lines
+from opensearch_batch.core.types.rows import Rejected, Row, RowLimit, SourceEntry
+
+
+class Newline(msgspec.Struct, frozen=True):
+    """A text a line.
+
+    The first `skip_lines` are skipped. `header_destination` is a key: the line after the skipped ones is copied there
+    in each object.
+    """
+
+    skip_lines: int = 0
+    header_destination: str | None = None
+
+    def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
+        """Yield the lines as objects.
+
+        Raises:
+            FatalError: the header is not UTF-8, or too long.
+        """
+        header = dict[str, str]()
+        for line in lines(stream, max_line_bytes=limit.max_bytes):
+            if line.number <= self.skip_lines:
+                continue
+            text, reason = _text(line, limit)
+            if self.header_destination is not None and line.number == self.skip_lines + 1:
+                if reason is not None:
+                    raise FatalError(f"{uri}: line {line.number}, the header: {reason}; correct it")
+                header = {self.header_destination: text}
+            elif reason is not None:
+                yield Rejected((Row(source, uri, line.number, line.offset, line.content),), reason)
+            else:
+                yield Row(source, uri, line.number, line.offset, encode({**header, "message": text}))
+
+
+def _text(line: Line, limit: RowLimit) -> tuple[str, str | None]:
+    try:
+        return check_text(line.content).decode(), limit.reason if line.cut else None
+    except RecordRejected as error:
+        return "", str(error)
