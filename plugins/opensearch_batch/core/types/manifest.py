@@ -1,8 +1,8 @@
-"""The account of a run: what was read, where it lies, what became of it. Counts reconcile or the run fails.
+"""The manifest of a run: its sources, shards and counts. Counts reconcile or the run fails.
 
 Files of a run are below ``<work_prefix>/<pipeline>/<run_key>/``: `manifest.json` (by prepare), ``ingest/<shard>.json``
-(by ingest) and ``dead_letters/``. What is shared between runs lies below ``<work_prefix>/jobs/`` (see `core.job`) and
-``<work_prefix>/<pipeline>/ingested/`` and ``places/``.
+(by ingest) and ``dead_letters/``. Runs share what is below ``<work_prefix>/jobs/`` (`core.jobs.job_records`),
+``<work_prefix>/<pipeline>/ingested/`` and ``source_ranges/``.
 """
 
 from __future__ import annotations
