@@ -1,4 +1,4 @@
-"""Bulk writer: every document has its verdict, whatever the server answers."""
+"""Bulk writer: every document gets a verdict, whatever the server responds."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ LATER = {"status": 429, "error": {"type": "busy"}}
 
 
 class Blank(msgspec.Struct, frozen=True):
-    """What rides along."""
+    """An entry that is no document."""
 
     name: str = ""
     size_bytes: int = 1
 
 
 def item(number: int, value: object = 0, *, op_type: OpType = "index") -> Item:
-    """Make a document."""
+    """Return an item."""
     return Item(f"d{number}", lines_of(f"d{number}", json.dumps({"n": value}).encode(), op_type=op_type), number)
 
 
 def indexed(written: list[WrittenBody]) -> int:
-    """Count the documents the index took."""
+    """Count the indexed documents."""
     return sum(body.indexed for body in written)
 
 
@@ -47,7 +47,7 @@ def names(body: bytes) -> list[str]:
 
 
 def test_every_document_has_a_verdict(lab: Lab, index: str) -> None:
-    """What the index refuses comes back with its reason; the rest is indexed, whatever body it travelled in."""
+    """Refused documents are returned with their reason; the rest is indexed."""
     cluster = lab.cluster()
     cluster.create_index(index, BODY)
     wrong = Item("d3", lines_of("d3", b'{"other":1}'), 3)
@@ -85,7 +85,7 @@ def test_an_existing_document_is_replaced_kept_or_merged(
 
 
 def test_documents_are_routed_and_go_through_an_ingest_pipeline(lab: Lab, index: str) -> None:
-    """Both are told to the index, not done here."""
+    """Routing and ingest pipeline are applied by the index."""
     cluster = lab.cluster()
     lab.node("PUT", f"_ingest/pipeline/{index}", {"processors": [{"set": {"field": "seen", "value": True}}]})
     document = Item("a", lines_of("a", b'{"n":1}', routing="there"))
@@ -112,7 +112,7 @@ def test_bodies_keep_order_size_and_unique_ids(plan: list[Any], limit: int) -> N
 
 
 def test_what_is_busy_is_sent_again_alone(scripted: Scripted) -> None:
-    """A 503 for the body repeats the body, a 429 for one document repeats that document, and nothing else."""
+    """A 503 for the body retries the body; a 429 for one document retries that document only."""
     scripted.answers = [
         (503, {"error": {"reason": "starting"}}),
         (200, {"errors": True, "items": [{"index": {"status": 201}}, {"index": LATER}]}),
@@ -124,14 +124,14 @@ def test_what_is_busy_is_sent_again_alone(scripted: Scripted) -> None:
 
 
 def test_a_connection_that_breaks_is_tried_again(scripted: Scripted) -> None:
-    """The ids are the same, so it does no harm that the first attempt may have arrived."""
+    """Retrying is safe even if the first attempt arrived, as the ids are the same."""
     scripted.answers = [None, None]
     (written,) = BulkWriter(scripted.cluster, "i", sleep=lambda _: None).write([item(0)])
     assert (written.indexed, len(scripted.bodies)) == (1, 3)
 
 
 def test_what_stays_busy_is_given_up_as_retriable(scripted: Scripted) -> None:
-    """After the retry window the task fails, so that its own retry can come."""
+    """After the retry window the error is retriable, so the task can be retried."""
     scripted.answers = [(429, {"error": {"reason": "queue full"}})] * 9
     now = [0.0]
 
@@ -144,7 +144,7 @@ def test_what_stays_busy_is_given_up_as_retriable(scripted: Scripted) -> None:
 
 
 def test_a_body_that_is_too_large_is_halved_until_it_passes(scripted: Scripted) -> None:
-    """And later bodies are cut smaller at once; a document that is too large alone is refused with the reason."""
+    """A body that is too large is halved, later bodies are smaller, and a single document is refused."""
     most = 4 * len(item(0).lines)
 
     def limited(body: bytes) -> Answer:
@@ -159,7 +159,7 @@ def test_a_body_that_is_too_large_is_halved_until_it_passes(scripted: Scripted) 
 
 
 def test_a_smaller_size_is_kept_for_the_bodies_that_follow(scripted: Scripted) -> None:
-    """The server says once what it takes."""
+    """After one 413 no larger body is sent."""
     size = len(item(0).lines)
     scripted.answers = [(413, {"error": {"reason": "too large"}})]
     written = list(
@@ -170,7 +170,7 @@ def test_a_smaller_size_is_kept_for_the_bodies_that_follow(scripted: Scripted) -
 
 
 def test_verdicts_come_in_the_order_of_the_documents(scripted: Scripted) -> None:
-    """A body that is slow holds back the verdicts behind it, not the bodies."""
+    """A slow body delays the verdicts after it, not the bodies."""
     superseded = threading.Event()
 
     def slow_first(body: bytes) -> Answer:
@@ -187,7 +187,7 @@ def test_verdicts_come_in_the_order_of_the_documents(scripted: Scripted) -> None
 
 
 def test_an_id_is_never_in_two_bodies_in_flight(scripted: Scripted) -> None:
-    """So the last row of an id wins, however busy the server is."""
+    """The last row of an id wins, however busy the server is."""
     flying: set[str] = set()
     lock = threading.Lock()
 
@@ -208,8 +208,8 @@ def test_an_id_is_never_in_two_bodies_in_flight(scripted: Scripted) -> None:
     assert [n for n in sent if n % 3 == 0] == list(range(0, 30, 3))
 
 
-def test_entries_that_are_no_documents_ride_along(scripted: Scripted) -> None:
-    """They come back with the verdicts of the documents around them."""
+def test_entries_that_are_no_documents_are_passed_along(scripted: Scripted) -> None:
+    """They are returned with the verdicts of the documents around them."""
     entries = [Blank("a"), item(0), Blank("b"), item(1), Blank("c")]
     written = list(BulkWriter(scripted.cluster, "i", max_body_bytes=1).write(entries))
     assert [[entry.name for entry in body.body.passing] for body in written] == [["a", "b"], ["c"]]
@@ -217,7 +217,7 @@ def test_entries_that_are_no_documents_ride_along(scripted: Scripted) -> None:
 
 
 def test_an_index_that_is_closed_to_us_ends_the_writing(scripted: Scripted) -> None:
-    """What was settled before comes out first; nothing is refused for it."""
+    """Earlier verdicts are yielded first; no document is refused."""
     closed = {"status": 403, "error": {"type": "security_exception", "reason": "no permissions for [x]"}}
     scripted.answers = [
         (200, {"errors": False, "items": [{"index": {"status": 201}}]}),
@@ -232,7 +232,7 @@ def test_an_index_that_is_closed_to_us_ends_the_writing(scripted: Scripted) -> N
 
 
 def test_an_answer_that_leaves_out_a_document_is_no_verdict(scripted: Scripted) -> None:
-    """All of the body is sent again: which document was left out cannot be told."""
+    """The whole body is retried, as the missing document is unknown."""
     scripted.answers = [(200, {"errors": errors, "items": [{"index": {"status": 201}}]}) for errors in (False, True)]
     written = list(BulkWriter(scripted.cluster, "i", sleep=lambda _: None).write(map(item, range(2))))
     assert [names(body) for body in scripted.bodies] == [["d0", "d1"]] * 3
@@ -240,14 +240,14 @@ def test_an_answer_that_leaves_out_a_document_is_no_verdict(scripted: Scripted) 
 
 
 def test_an_answer_that_always_leaves_one_out_ends_the_writing(scripted: Scripted) -> None:
-    """The error says how many are missing."""
+    """The error has the number of missing verdicts."""
     scripted.answer = lambda _: (200, {"errors": False, "items": []})
     with pytest.raises(RetriableError, match="index i: 2 documents were sent, 0 answered for"):
         list(BulkWriter(scripted.cluster, "i", retry_window_s=0.0).write(map(item, range(2))))
 
 
-def test_the_pace_grows_while_it_pays() -> None:
-    """One more body in flight is kept when it brings more, and taken back when it does not."""
+def test_the_limit_grows_while_throughput_does() -> None:
+    """A higher limit is kept if it raises the throughput, and reverted if not."""
     limit = ConcurrencyLimit(maximum=8)
     now = 0.0
     limits = []
@@ -260,8 +260,8 @@ def test_the_pace_grows_while_it_pays() -> None:
     assert limits.count(4) > 10 * limits.count(5) / SAMPLES_OF_REST
 
 
-def test_the_pace_falls_at_once_when_the_index_is_busy() -> None:
-    """By half, and never below one."""
+def test_the_limit_is_halved_when_the_index_is_busy() -> None:
+    """The limit is halved, and is at least one."""
     limit = ConcurrencyLimit(maximum=8)
     limit.limit = 8
     limit.on_busy()

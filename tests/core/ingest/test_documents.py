@@ -43,7 +43,7 @@ BLANK = [b"", b"  ", b"\t"]
 
 
 class Line(NamedTuple):
-    """A line of a source and what it is: `key` None says that it can be no part of a document."""
+    """A line of a source; `key` None: it cannot be part of a document."""
 
     content: bytes
     key: str | None = None
@@ -52,7 +52,7 @@ class Line(NamedTuple):
 
 
 def row_of(name: Any, fields: dict[str, Any], *, error: bool = False) -> Line:
-    """Make a row; an id of ``...`` is left out."""
+    """Return a row; an id of ``...`` is left out."""
     members = dict(fields) if name is ... else {"id": name, **fields}
     if error:
         members |= {"custom_id": "c", "error": {"message": BOOM}}
@@ -69,7 +69,7 @@ POLICIES: st.SearchStrategy[OnUnmatched] = st.sampled_from(["index_partial", "de
 
 
 def request_of(sources: int, **members: Any) -> IngestRequest:
-    """Map ``v`` of each source to a field of its own, ``o`` of all to one, and join by ``id``."""
+    """Return a request that maps ``v`` of each source to its own field, ``o`` of all to one, and joins by ``id``."""
     numbers = range(sources)
     ids = [f"source[{n}].$.id" for n in numbers]
     own = {f"v{n}": f"source[{n}].$.v" for n in numbers}
@@ -93,7 +93,7 @@ def documents_of(
 
 
 class Run:
-    """What comes of some sources: the entries in their order, the documents they leave in an index, and the account."""
+    """The result of some sources: the entries in order, the documents in the index, and the account."""
 
     def __init__(self, sources: Sequence[Sequence[Line]], *, memory_bytes: int = HUGE, **members: Any) -> None:
         self.sources = sources
@@ -108,7 +108,7 @@ class Run:
 
     @property
     def index(self) -> dict[str, Any]:
-        """The documents after all entries were written, as an index applies them."""
+        """The documents in the index after all entries were written."""
         found: dict[str, Any] = {}
         for entry in self.entries:
             if isinstance(entry, Item):
@@ -150,7 +150,7 @@ class Group(NamedTuple):
 
 
 def groups_of(run: Run) -> list[Group]:
-    """Return the entries that have rows."""
+    """Return the entries with rows."""
     found = []
     for entry in run.entries:
         if isinstance(entry, Item):
@@ -161,14 +161,14 @@ def groups_of(run: Run) -> list[Group]:
 
 
 def merged(older: Any, newer: Any) -> Any:
-    """Merge as the documents say: objects member by member, else the newer one."""
+    """Merge as documented: objects member by member, otherwise the newer value wins."""
     if not (isinstance(older, dict) and isinstance(newer, dict)):
         return newer
     return {**older, **{name: merged(older[name], new) if name in older else new for name, new in newer.items()}}
 
 
 def model_of(lines: list[tuple[int, Line]], *, sources: int, late: bool) -> tuple[dict[str, Any], int]:
-    """Return the document of some rows in their order, and how many mapped fields it lacks."""
+    """Return the document of rows in their order, and the number of missing mapped fields."""
     document: dict[str, Any] = {}
     for source, line in lines:
         for name, value in (line.values or {}).items():
@@ -182,7 +182,7 @@ def model_of(lines: list[tuple[int, Line]], *, sources: int, late: bool) -> tupl
 
 
 class Model:
-    """What the documents promise, in plain Python, for the order in which the join gave the rows."""
+    """The documented result in plain Python, for the order in which the join yielded the rows."""
 
     def __init__(self, run: Run) -> None:
         self.index: dict[str, Any] = {}
@@ -220,7 +220,7 @@ class Model:
 def test_every_line_is_accounted_for_once(
     sources: list[list[Line]], on_unmatched: OnUnmatched, memory_bytes: int
 ) -> None:
-    """As part of a document, of a dead letter, or as a blank line; blanks are counted by source."""
+    """Every line is part of a document or a dead letter, or blank; blank lines are counted by source."""
     run = Run(sources, on_unmatched=on_unmatched, memory_bytes=memory_bytes)
     seen = Counter(place for group in groups_of(run) for place in group.places)
     blank = Counter(entry.source for entry in run.entries if isinstance(entry, Blank))
@@ -236,7 +236,7 @@ def test_every_line_is_accounted_for_once(
 def test_an_id_has_one_first_group_and_its_rows_keep_their_order(
     sources: list[list[Line]], on_unmatched: OnUnmatched, memory_bytes: int
 ) -> None:
-    """What comes late comes after it; of one source, rows come as they stood there."""
+    """Late groups follow the first one, and rows of one source keep their order."""
     run = Run(sources, on_unmatched=on_unmatched, memory_bytes=memory_bytes)
     by_key: dict[str, list[Group]] = defaultdict(list)
     for group in groups_of(run):
@@ -255,7 +255,7 @@ def test_an_id_has_one_first_group_and_its_rows_keep_their_order(
 def test_the_documents_are_those_of_the_model(
     sources: list[list[Line]], on_unmatched: OnUnmatched, memory_bytes: int
 ) -> None:
-    """Rows of an id merged in source order, late ones over them, error rows and lonely ones kept out."""
+    """Rows of an id are merged in source order, late ones over them, without error rows and unmatched ones."""
     run = Run(sources, on_unmatched=on_unmatched, memory_bytes=memory_bytes)
     assert run.index == Model(run).index
 
@@ -264,7 +264,7 @@ def test_the_documents_are_those_of_the_model(
 def test_the_counts_reconcile_and_are_those_of_the_lines(
     sources: list[list[Line]], on_unmatched: OnUnmatched, memory_bytes: int
 ) -> None:
-    """All rows have a verdict; what the index refuses is a dead letter as well."""
+    """All rows have a verdict; documents that the index refuses are dead letters."""
     run = Run(sources, on_unmatched=on_unmatched, memory_bytes=memory_bytes)
     counts, found = run.counts, groups_of(run)
     counts.reconcile("test")
@@ -291,7 +291,7 @@ def test_the_counts_reconcile_and_are_those_of_the_lines(
 
 @given(CLEAN_SOURCES, POLICIES)
 def test_the_memory_bound_changes_no_document(sources: list[list[Line]], on_unmatched: OnUnmatched) -> None:
-    """Fields that one source gives are the same however the rows met; only the order of entries may differ."""
+    """Only the order of entries depends on the memory bound."""
     own = [
         {
             key: {field: value for field, value in document.items() if field != "o"}
@@ -303,7 +303,7 @@ def test_the_memory_bound_changes_no_document(sources: list[list[Line]], on_unma
 
 
 def test_a_late_row_leaves_alone_what_it_lacks() -> None:
-    """A second row of an id, after its document was given out, does not empty the fields it says nothing about."""
+    """A second row of an id does not empty the fields that it lacks."""
     run = Run([[row_of(1, {"v": "a"}), row_of(1, {"o": "b"})], [row_of(1, {"v": "c"})]])
     assert [group.late for group in groups_of(run)] == [False, True]
     assert run.index == {"1": {"v0": "a", "v1": "c", "o": "b"}}
@@ -311,8 +311,8 @@ def test_a_late_row_leaves_alone_what_it_lacks() -> None:
 
 
 @pytest.mark.parametrize("partner_bytes", [1, 1000])
-def test_no_second_row_brings_in_an_id_that_was_refused(partner_bytes: int) -> None:
-    """With `on_unmatched` dead_letter an id that a source lacks has no document, however often it comes."""
+def test_no_second_row_indexes_an_id_that_was_refused(partner_bytes: int) -> None:
+    """With `on_unmatched` dead_letter an id that a source lacks has no document, however many rows it has."""
     lonely = [row_of(1, {"v": "a"}), row_of(1, {"v": "b"})]
     run = Run([lonely, [row_of(2, {"v": "x" * partner_bytes})]], on_unmatched="dead_letter")
     assert run.index == {}
@@ -320,7 +320,7 @@ def test_no_second_row_brings_in_an_id_that_was_refused(partner_bytes: int) -> N
 
 
 def test_a_row_after_an_error_row_of_the_same_id_is_indexed() -> None:
-    """A record that was tried again: the error is a dead letter, the prediction a document."""
+    """Of a retried record, the error is a dead letter and the prediction a document."""
     run = Run([[row_of(1, {}, error=True), row_of(1, {"v": 1, "o": 2})]])
     assert [(group.rejected, group.late) for group in groups_of(run)] == [(BOOM, False), (None, True)]
     assert run.index == {"1": {"v0": 1, "o": 2}}
@@ -336,7 +336,7 @@ def test_an_error_row_takes_its_partners_with_it() -> None:
 
 
 def test_create_keeps_the_first_row_of_an_id() -> None:
-    """The second is a dead letter that says so."""
+    """The second row is a dead letter with this reason."""
     run = Run([[row_of(1, {"v": 1}), row_of("1", {"v": 2})]], op_type="create")
     assert run.index == {"1": {"v0": 1, "o": None}}
     (dead,) = (entry for entry in run.entries if isinstance(entry, Rejected))
@@ -344,7 +344,7 @@ def test_create_keeps_the_first_row_of_an_id() -> None:
 
 
 def test_fail_names_the_first_id_that_a_source_lacks(tmp_path: Path) -> None:
-    """Its row, the source, and that nothing was written."""
+    """The error names the row and the source, and says that nothing was written."""
     sources = [[row_of(1, {}), row_of(2, {})], [row_of(1, {})]]
     documents = documents_of(request_of(2, on_unmatched="fail"), sources, LocalFiles(tmp_path))
     with pytest.raises(ConfigError) as error:
@@ -356,7 +356,7 @@ def test_fail_names_the_first_id_that_a_source_lacks(tmp_path: Path) -> None:
 
 
 def test_counts_that_lose_a_row_stop_the_work() -> None:
-    """A verdict too few or too many is an error of ours, not of the rows."""
+    """A wrong number of verdicts is a FatalError."""
     IngestCounts(read=6, indexed=2, unchanged=1, dead_letters=1, joined=2).reconcile("i")
     with pytest.raises(FatalError, match=r"^i: read 7 rows, but 6 have a verdict$"):
         IngestCounts(read=7, indexed=2, unchanged=1, dead_letters=1, joined=2).reconcile("i")

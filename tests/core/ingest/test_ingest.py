@@ -30,29 +30,29 @@ def bucket(lab: Lab) -> str:
 
 @pytest.fixture
 def lake(lab: Lab, bucket: str, index: str) -> Lake:
-    """Sources and requests."""
+    """Sources and requests of one index."""
     return Lake(lab, bucket, index)
 
 
 def row(number: int, **more: Any) -> dict[str, Any]:
-    """Make a row."""
+    """Return a row."""
     return {"id": number, "n": number, "text": f"text {number}", **more}
 
 
 def document(number: int, **more: Any) -> dict[str, Any]:
-    """Make the document of a row."""
+    """Return the document of a row."""
     return {"n": number, "text": f"text {number}", **more}
 
 
 def partners(lake: Lake) -> None:
-    """Put two sources of which each has an id that the other lacks."""
+    """Write two sources; each has an id that the other lacks."""
     lake.put("a.jsonl", row(1), row(2))
     lake.put("b.jsonl", {"key": "2", "text": "two"}, {"key": "3", "text": "three"})
     lake.field_map = JOIN
 
 
 def test_an_index_is_made_from_the_body(lake: Lake) -> None:
-    """And without one with dynamic mappings, which the report says; what is there already is checked."""
+    """Without a body it has dynamic mappings, which the report remarks; an existing index is checked."""
     lake.put("a.jsonl", row(1))
     assert lake.run(index_body=BODY).remarks == []
     assert lake.lab.node("GET", f"{lake.index}/_mapping")[lake.index]["mappings"] == BODY["mappings"]
@@ -65,7 +65,7 @@ def test_an_index_is_made_from_the_body(lake: Lake) -> None:
 
 
 def test_a_source_that_is_missing_or_named_twice(lake: Lake) -> None:
-    """Neither makes an index."""
+    """Neither creates an index."""
     lake.put("a.jsonl", row(1))
     lake.field_map = JOIN
     for second, reason in (("b.jsonl", "no such object"), ("a.jsonl", "is in .* and in ")):
@@ -75,7 +75,7 @@ def test_a_source_that_is_missing_or_named_twice(lake: Lake) -> None:
 
 
 def test_rows_with_the_same_id_are_one_document(lake: Lake) -> None:
-    """The later is merged over the earlier and counted; what it lacks stays."""
+    """Later rows are merged over earlier ones and counted."""
     lake.put("a.jsonl", row(1), row(2, text="old"), {"id": 2, "text": "new"}, {"id": 2, "n": 7})
     report = lake.run(on_missing="omit")
     assert lake.documents() == {"1": document(1), "2": {"n": 7, "text": "new"}}
@@ -83,7 +83,7 @@ def test_rows_with_the_same_id_are_one_document(lake: Lake) -> None:
 
 
 def test_of_rows_with_the_same_id_create_keeps_the_first(lake: Lake) -> None:
-    """The others are dead letters."""
+    """Later rows are dead letters."""
     lake.put("a.jsonl", row(1), row(1, text="second"))
     report = lake.run(op_type="create")
     assert lake.documents() == {"1": document(1)}
@@ -106,7 +106,7 @@ def test_of_rows_with_the_same_id_create_keeps_the_first(lake: Lake) -> None:
 def test_a_document_that_was_there_before(
     lake: Lake, op_type: str, kept: dict[str, Any], indexed: int, unchanged: int
 ) -> None:
-    """Index replaces it, create keeps it, upsert merges into it."""
+    """`index` replaces it, `create` keeps it, `upsert` merges into it."""
     lake.put("a.jsonl", row(1), row(2))
     lake.lab.node("PUT", f"{lake.index}/_doc/1", {"n": 0, "more": "kept"})
     counts = lake.run(op_type=op_type).counts
@@ -115,7 +115,7 @@ def test_a_document_that_was_there_before(
 
 
 def test_ids_that_a_source_lacks_are_indexed_in_part(lake: Lake) -> None:
-    """Fields of the other source are absent, not null; they are counted."""
+    """Fields of the other source are absent, not null, and are counted."""
     partners(lake)
     report = lake.run()
     assert lake.documents() == {"1": {"n": 1}, "2": {"n": 2, "text": "two"}, "3": {"text": "three"}}
@@ -125,7 +125,7 @@ def test_ids_that_a_source_lacks_are_indexed_in_part(lake: Lake) -> None:
 
 
 def test_ids_that_a_source_lacks_are_dead_letters(lake: Lake) -> None:
-    """Each names the source that lacks it."""
+    """Each dead letter names the source without the id."""
     partners(lake)
     report = lake.run(on_unmatched="dead_letter")
     assert lake.documents() == {"2": {"n": 2, "text": "two"}}
@@ -135,7 +135,7 @@ def test_ids_that_a_source_lacks_are_dead_letters(lake: Lake) -> None:
 
 
 def test_an_id_that_a_source_lacks_refuses_the_request(lake: Lake) -> None:
-    """Before anything is written; when the sources agree, it passes."""
+    """Nothing is written; if the sources match, the request passes."""
     partners(lake)
     with pytest.raises(ConfigError, match=r"id '\d' \(.* line \d\) has no row in source\[\d\].*; nothing was written"):
         lake.run(on_unmatched="fail", index_body=BODY)
@@ -156,7 +156,7 @@ def test_documents_are_routed_and_go_through_a_pipeline(lake: Lake) -> None:
 
 
 def test_the_same_request_again_writes_nothing(lake: Lake) -> None:
-    """Its counts say that all is there but what still is a dead letter."""
+    """All rows are counted as unchanged except the dead letters."""
     lake.put("a.jsonl", row(1), row(2, n="no number"), b"", b"{oops", row(3))
     first, operations = lake.run(index_body=BODY), lake.operations()
     again = lake.run(index_body=BODY)
@@ -168,7 +168,7 @@ def test_the_same_request_again_writes_nothing(lake: Lake) -> None:
 
 @pytest.mark.parametrize("change", ["map", "source", "index", "policy", "force"])
 def test_what_decides_the_documents_decides_whether_they_are_written(lake: Lake, change: str) -> None:
-    """Other bytes, another map, another index or policy start anew, with the same ids."""
+    """Other bytes, another map, index or policy write everything again, with the same ids."""
     lake.put("a.jsonl", row(1), row(2))
     lake.run(index_body=BODY)
     more: dict[str, Any] = {}
@@ -185,7 +185,7 @@ def test_what_decides_the_documents_decides_whether_they_are_written(lake: Lake,
 
 
 def test_sizes_do_not_decide(lake: Lake) -> None:
-    """Neither the writer's sizes nor the load settings make another work of the same request."""
+    """Other bulk sizes and load settings do not write anything again."""
     lake.put("a.jsonl", row(1), row(2))
     lake.run()
     counts = lake.run(max_body_bytes=100, max_in_flight=1, compress=True, load={"refresh_interval": "-1"}).counts
@@ -193,7 +193,7 @@ def test_sizes_do_not_decide(lake: Lake) -> None:
 
 
 def test_load_settings_are_given_back(lake: Lake) -> None:
-    """Also those that the index had by default."""
+    """Defaults are restored, too."""
     lake.put("a.jsonl", row(1))
     lake.run(load={"refresh_interval": "-1", "number_of_replicas": 0})
     settings = lake.lab.node("GET", f"{lake.index}/_settings")[lake.index]["settings"]["index"]
@@ -201,8 +201,8 @@ def test_load_settings_are_given_back(lake: Lake) -> None:
     assert lake.documents() == {"1": document(1)}
 
 
-def test_progress_is_told(lake: Lake) -> None:
-    """Counts and bytes grow with every body; the last ones are the report's."""
+def test_progress_is_reported(lake: Lake) -> None:
+    """Counts and bytes grow with every body and end as in the report."""
     rows = [row(number) for number in range(30)]
     lake.put("a.jsonl", *rows)
     told = list[tuple[IngestCounts, int]]()
@@ -214,8 +214,8 @@ def test_progress_is_told(lake: Lake) -> None:
     assert told[-1][1] == found.size_bytes - len(rows) + 1
 
 
-def test_requests_share_a_place_for_dead_letters(lake: Lake) -> None:
-    """Each clears and counts only its own, and leaves what a person put there."""
+def test_requests_share_a_prefix_for_dead_letters(lake: Lake) -> None:
+    """Each request clears and counts only its own dead letters, and no other file."""
     shared = f"s3://{lake.bucket}/letters"
     lake.lab.objects.write(f"{shared}/mine.jsonl", b"{}")
     lake.put("a.jsonl", row(1), b"{one")
@@ -230,7 +230,7 @@ def test_requests_share_a_place_for_dead_letters(lake: Lake) -> None:
 
 
 def test_what_waits_for_partners_goes_to_disk(lake: Lake, tmp_path: Path) -> None:
-    """The documents are the same, and the folder is empty after it."""
+    """The documents are the same, and the folder is empty afterwards."""
     numbers = range(50)
     lake.put("a.jsonl", *(row(number) for number in numbers))
     lake.put("b.jsonl", *({"key": number, "text": f"text {number}"} for number in reversed(numbers)))

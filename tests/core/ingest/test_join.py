@@ -1,4 +1,4 @@
-"""A join gives every row out exactly once, in one order, whatever fits in memory."""
+"""A join yields every row exactly once, in one order, whatever fits in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from opensearch_batch.core.types.rows import Keyed, Row
 
 
 class Other(NamedTuple):
-    """Something in a stream that is no row."""
+    """An entry that is no row."""
 
     source: int
     line: int
@@ -37,7 +37,7 @@ BOUNDS = st.sampled_from([0, 1, 600, 1500, 3000, 6000, 1 << 20]) | st.integers(0
 
 
 def items(source: int, keys: Sequence[str | None], content_bytes: int = 9) -> list[Item]:
-    """Make the rows of one source; None makes something else."""
+    """Return the entries of one source; None is one that is no row."""
     made: list[Item] = []
     for line, key in enumerate(keys, 1):
         content = f"{source}:{line}".encode().ljust(content_bytes, b".")
@@ -47,7 +47,7 @@ def items(source: int, keys: Sequence[str | None], content_bytes: int = 9) -> li
 
 
 def streams(sources: Sequence[Sequence[str | None]], sizes: Sequence[int | None] = (None,) * 9) -> list[Stream[Other]]:
-    """Make the streams of some sources."""
+    """Return the streams of sources."""
     return [Stream(iter(items(n, keys)), size) for n, (keys, size) in enumerate(zip(sources, sizes, strict=False))]
 
 
@@ -64,12 +64,12 @@ def joined(
 
 
 def groups(found: Sequence[Group | Other], *, late: bool = False) -> list[str]:
-    """Return the keys of the groups that are late, or not, in their order."""
+    """Return the keys of the late groups, or of the others, in order."""
     return [item.key for item in found if isinstance(item, Group) and item.late == late]
 
 
 def lines(group: Group | Other) -> list[tuple[int, int]]:
-    """Return where the rows of a group stood."""
+    """Return the positions of the rows of a group."""
     assert isinstance(group, Group)
     return [(keyed.row.source, keyed.row.line) for keyed in group.rows]
 
@@ -94,7 +94,7 @@ def numbered(numbers: Sequence[int]) -> list[str]:
 def test_every_row_comes_out_once_and_every_key_has_one_group(
     sources: list[list[str | None]], sizes: list[int | None], memory_bytes: int
 ) -> None:
-    """What comes out is, row for row, what a dict of lists says; only what comes after a key's group is late."""
+    """The result equals that of a dict of lists; only rows after their key's group are late."""
     expected: dict[str, list[tuple[Row, str]]] = {}
     for number, keys in enumerate(sources):
         for item in items(number, keys):
@@ -117,7 +117,7 @@ def test_every_row_comes_out_once_and_every_key_has_one_group(
 def test_groups_and_all_else_keep_the_order_of_their_sources(
     sources: list[list[str | None]], sizes: list[int | None], memory_bytes: int
 ) -> None:
-    """Rows of a group stand by source and line; what is no row comes out once, in the order of its stream."""
+    """Rows of a group are sorted by source and line; entries that are no rows are yielded once, in order."""
     with TemporaryDirectory() as name:
         found = joined(sources, sizes, memory_bytes=memory_bytes, folder=Path(name))
     for item in found:
@@ -132,7 +132,7 @@ def test_groups_and_all_else_keep_the_order_of_their_sources(
 def test_the_order_is_the_same_each_time(
     sources: list[list[str | None]], sizes: list[int | None], memory_bytes: int
 ) -> None:
-    """A second run can skip what the first one settled by counting."""
+    """So a second run can skip by count what the first one settled."""
     with TemporaryDirectory() as name:
         found = [joined(sources, sizes, memory_bytes=memory_bytes, folder=Path(name)) for _ in range(2)]
     assert found[0] == found[1]
@@ -140,7 +140,7 @@ def test_the_order_is_the_same_each_time(
 
 @pytest.mark.parametrize("memory_bytes", [5_000, MEMORY_BYTES])
 def test_the_order_is_the_same_in_another_process(memory_bytes: int, tmp_path: Path) -> None:
-    """It does not hang on Python's random hashes of text."""
+    """The order does not depend on Python's random string hashes."""
     program = f"""
 import random
 from pathlib import Path
@@ -173,7 +173,7 @@ def test_rows_that_are_late_in_little_memory_are_never_more_than_the_duplicates(
 
 
 def test_sources_in_the_same_order_stream() -> None:
-    """No file is made, and no more than a row waits, however many there are."""
+    """No file is created and at most one row waits."""
     keys = numbered(range(500))
     found = joined([keys, keys, keys], memory_bytes=2_000)
     assert groups(found) == keys
@@ -181,7 +181,7 @@ def test_sources_in_the_same_order_stream() -> None:
 
 
 def test_missing_rows_here_and_there_wait_alone() -> None:
-    """A gap of 100 rows in one source does not let the others run ahead of it for good."""
+    """After a gap of 100 rows in one source the sources are read side by side again."""
     ahead: list[int] = []
     read = 0
 
@@ -206,7 +206,7 @@ def test_missing_rows_here_and_there_wait_alone() -> None:
 
 
 def test_a_small_source_is_read_whole_before_the_big_one() -> None:
-    """Its few rows find their partners anywhere in the big one, which streams past them without a file."""
+    """Its rows wait for their partners in the big source, without a file."""
     big, small = numbered(range(1000)), ["k0990", "k0007", "nowhere"]
     found = joined([big, small], [9_000, 27], memory_bytes=4_000)
     assert groups(found) == [*big, "nowhere"]
@@ -215,7 +215,7 @@ def test_a_small_source_is_read_whole_before_the_big_one() -> None:
 
 
 def test_the_rows_of_the_big_source_do_not_wait_while_the_small_one_is_read() -> None:
-    """Read in turn, 30 long rows would wait for 30 short ones, and pass the bound."""
+    """Otherwise 30 long rows would wait for 30 short ones and exceed the bound."""
     keys = numbered(range(100))
     big = Stream(iter(items(0, keys, 1_000)), 100_000)
     small = Stream(iter(items(1, keys[:-31:-1])), 270)
@@ -223,8 +223,8 @@ def test_the_rows_of_the_big_source_do_not_wait_while_the_small_one_is_read() ->
     assert groups(list(found)) == keys
 
 
-def test_a_source_that_is_bigger_than_was_said_is_not_read_whole_first() -> None:
-    """A wrong hint costs some waiting rows, no file."""
+def test_a_source_that_is_bigger_than_announced_is_not_read_whole_first() -> None:
+    """With a wrong size some rows wait, and no file is created."""
     keys = numbered(range(1000))
     assert groups(joined([keys, keys], [9_000, 27], memory_bytes=40_000)) == keys
 
@@ -235,7 +235,7 @@ def test_a_source_that_is_bigger_than_was_said_is_not_read_whole_first() -> None
     ids=["the second is biggest", "the first is biggest", "not all sizes are known"],
 )
 def test_all_but_the_biggest_are_stored(sizes: list[int | None], stored: list[int], tmp_path: Path) -> None:
-    """The stored ones are read to their ends before the biggest goes on; without sizes the longest rows are biggest."""
+    """The spilled sources are read whole first; without sizes the source with the longest rows is the biggest."""
     order: list[int] = []
 
     def noted(source: int) -> Iterator[Keyed | Other]:
@@ -249,7 +249,7 @@ def test_all_but_the_biggest_are_stored(sizes: list[int | None], stored: list[in
 
 
 def test_rows_in_another_order_find_each_other_on_disk(tmp_path: Path) -> None:
-    """The groups come in the order of the source that streams, then what is left in the order it was stored."""
+    """Groups are yielded in the order of the biggest source, then the rest in the order it was spilled."""
     big, small = numbered(range(400)), numbered(range(200, 600))
     random.Random(5).shuffle(small)  # noqa: S311 - test data
     found = joined([small, big], [400, 4_000], memory_bytes=0, folder=tmp_path)
@@ -258,8 +258,8 @@ def test_rows_in_another_order_find_each_other_on_disk(tmp_path: Path) -> None:
     assert groups(found, late=True) == []
 
 
-def test_what_the_caller_sliced_is_kept_in_memory_only(tmp_path: Path) -> None:
-    """After a spill the values are None, and the row is the same."""
+def test_extracted_values_are_kept_in_memory_only(tmp_path: Path) -> None:
+    """After a spill the values are None, and the row is unchanged."""
     kept, read_back = joined([["a"], ["a"]]), joined([["a"], ["a"]], [9, 90], memory_bytes=0, folder=tmp_path)
     values = [[keyed.values for keyed in group.rows] for found in (kept, read_back) for group in found]  # type: ignore[union-attr]
     assert values == [[b"sliced", b"sliced"], [None, b"sliced"]]
@@ -267,8 +267,8 @@ def test_what_the_caller_sliced_is_kept_in_memory_only(tmp_path: Path) -> None:
     assert rows[0] == rows[1]
 
 
-def test_what_the_caller_sliced_counts_as_waiting() -> None:
-    """It may be as long as the row, so that a row with it takes its length twice."""
+def test_extracted_values_count_as_waiting() -> None:
+    """A row with extracted values counts with twice its length."""
     bare = [[Keyed("a", keyed.row)] for n in (0, 1) for keyed in items(n, ["a"], 1_000) if isinstance(keyed, Keyed)]
     without: list[Stream[Other]] = [Stream(iter(rows), None) for rows in bare]
     found = join(without, folder=NOWHERE, memory_bytes=2_000)
@@ -280,14 +280,14 @@ def test_what_the_caller_sliced_counts_as_waiting() -> None:
 
 
 def test_rows_of_very_different_lengths_come_back_whole(tmp_path: Path) -> None:
-    """A row far longer than the others is read in two goes."""
+    """A row that is far longer than the others is read in two steps."""
     rows = items(0, ["long"], 3_000_000) + items(0, numbered(range(50)), 10)
     found = list(join([Stream(iter(rows), 1), Stream(iter(items(1, ["x"])), 9)], folder=tmp_path, memory_bytes=0))
     assert [len(group.rows[0].row.content) for group in found if isinstance(group, Group)] == [9, 3_000_000, *[10] * 50]
 
 
 def test_a_duplicate_joins_its_group_while_that_waits() -> None:
-    """Twice in the one source before it came in the other: one group of three rows."""
+    """Two rows of one source and one of the other become one group."""
     found = joined([["a", "a", "b"], ["b", "a", "b"]])
     assert [(g.key, g.late, lines(g)) for g in found if isinstance(g, Group)] == [
         ("b", False, [(0, 3), (1, 1)]),
@@ -298,7 +298,7 @@ def test_a_duplicate_joins_its_group_while_that_waits() -> None:
 
 @pytest.mark.parametrize("memory_bytes", [0, MEMORY_BYTES])
 def test_a_duplicate_after_its_group_is_late(memory_bytes: int, tmp_path: Path) -> None:
-    """It comes out by itself, in streaming and in spilling."""
+    """It is a group of its own, with and without a spill."""
     found = joined([["a", "b"], ["a", "b", None, "a"]], [9, 900], memory_bytes=memory_bytes, folder=tmp_path)
     assert [(g.key, g.late, len(g.rows)) if isinstance(g, Group) else g for g in found] == [
         ("a", False, 2),
@@ -309,7 +309,7 @@ def test_a_duplicate_after_its_group_is_late(memory_bytes: int, tmp_path: Path) 
 
 
 def test_a_duplicate_that_would_be_stored_after_its_group_is_late(tmp_path: Path) -> None:
-    """Its group was given out before anything went to disk."""
+    """Its group was yielded before anything was spilled."""
     found = joined([["a", "b", "a", "c"], ["a", "d", "c"]], [9, 900], memory_bytes=600, folder=tmp_path)
     assert [(g.key, g.late, lines(g)) for g in found if isinstance(g, Group)] == [
         ("a", False, [(0, 1), (1, 1)]),
@@ -321,7 +321,7 @@ def test_a_duplicate_that_would_be_stored_after_its_group_is_late(tmp_path: Path
 
 
 def test_what_is_no_row_comes_out_before_more_is_read() -> None:
-    """A rejected line is known before the next line is read, though its neighbours still wait."""
+    """A rejected line is yielded before the next line is read."""
     read: list[int] = []
 
     def noted() -> Iterator[Item]:
@@ -335,7 +335,7 @@ def test_what_is_no_row_comes_out_before_more_is_read() -> None:
 
 
 def test_no_sources_and_empty_sources_give_nothing() -> None:
-    """There is nothing to wait for."""
+    """An empty join ends at once."""
     assert joined([]) == joined([[], []]) == []
 
 
@@ -350,7 +350,7 @@ def test_a_file_is_there_while_it_is_needed_and_never_has_a_name(tmp_path: Path)
 
 
 def test_a_join_that_is_closed_leaves_nothing(tmp_path: Path) -> None:
-    """The caller may stop in the middle."""
+    """The caller may stop before the end."""
     keys = numbered(range(50))
     found = join(streams([keys, keys[::-1]]), folder=tmp_path, memory_bytes=2_000)
     next(found)
@@ -359,7 +359,7 @@ def test_a_join_that_is_closed_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    """Its error reaches the caller as it is."""
+    """The error reaches the caller unchanged."""
 
     def failing() -> Iterator[Item]:
         yield from items(0, numbered(range(50)))
@@ -371,14 +371,14 @@ def test_a_source_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_named() -> None:
-    """Nobody can spill there; the error says what to give."""
+    """The error names the folder and the remedy."""
     with pytest.raises(ConfigError, match=r"there/is/no/such/folder: cannot create a file .*give a folder"):
         joined([["a"], ["b"]], memory_bytes=0)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of one megabyte."""
+    """A file system of one megabyte."""
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)]
     mounted = subprocess.run(command, check=False, capture_output=True)  # noqa: S603 - the system's mount
     if mounted.returncode:
@@ -391,7 +391,7 @@ FULL = r"no room for rows .*: at least \d+ bytes .* another folder or more memor
 
 
 def test_a_full_disk_is_a_retriable_error(small_disk: Path) -> None:
-    """The error names the folder, how much is needed by the sizes that are known, and the remedy."""
+    """The error names the folder, the bytes needed as far as known, and the remedy."""
     rows = items(0, numbered(range(40)), 100_000)
     found = join([Stream(iter(rows), 4_000_000), Stream(iter([]), 5_000_000)], folder=small_disk, memory_bytes=0)
     with pytest.raises(RetriableError, match=f"^{small_disk}: {FULL}") as error:
@@ -401,7 +401,7 @@ def test_a_full_disk_is_a_retriable_error(small_disk: Path) -> None:
 
 
 def test_a_limit_on_files_is_an_error_of_the_same_kind(tmp_path: Path) -> None:
-    """A quota stops a file as a full disk does, also in its last write; without known sizes that much is told."""
+    """A quota is reported like a full disk, also in the last write."""
     program = f"""
 import resource
 from pathlib import Path
@@ -420,8 +420,8 @@ list(join(streams, folder=Path({str(tmp_path)!r}), memory_bytes=400_000))
     assert "(File too large): at least 4201677 bytes are needed, 4200000 could be written" in last
 
 
-def test_an_entry_is_found_at_its_own_place_only() -> None:
-    """The bytes of a digest may stand across another's end and place by chance; that is no entry."""
+def test_an_entry_is_matched_at_its_own_offset_only() -> None:
+    """A match across two entries is not an entry."""
     keys = KeyTable()
     other = bytes(range(13))
     keys.add(other, 0x4142434445)
@@ -433,8 +433,8 @@ def test_an_entry_is_found_at_its_own_place_only() -> None:
     assert keys.claim(other) is None
 
 
-def test_a_key_is_met_at_its_own_place_only() -> None:
-    """The end of one digest and the start of the next one are no key that was met."""
+def test_a_key_is_matched_at_its_own_offset_only() -> None:
+    """A match across two keys is not a key."""
     met = SeenKeys()
     first, second = b"AB" + bytes(range(8)), b"AB" + bytes(range(8, 16))
     assert met.add(first)

@@ -1,4 +1,4 @@
-"""A mistake in a request gives one error that names its place and how to mend it; a credential shows itself nowhere."""
+"""A mistake in a request gives one error with its location and remedy; a credential is never shown."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ POSITIVE = "expected a whole number >= 1"
 
 
 def data(kind: Any, *sources: Any) -> dict[str, Any]:
-    """Make a `data_source`."""
+    """Return a `data_source`."""
     return {"data_source": {"type": kind, "source": list(sources)}}
 
 
 def refusal(**members: Any) -> str:
-    """Return the one error of a request with these members; None takes one out."""
+    """Return the error of a request with these members; None removes one."""
     request = {name: value for name, value in {**REQUEST, **members}.items() if value is not None}
     messages = set()
     for content in (request, json.dumps(request).encode()):
@@ -190,7 +190,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("members", "message"), MISTAKES, ids=[message[:60] for _, message in MISTAKES])
 def test_each_mistake_has_its_one_error(members: dict[str, Any], message: str) -> None:
-    """The same for a decoded request and for its text, with the place first and the remedy last."""
+    """The error is the same for a decoded request and its text: first the location, last the remedy."""
     assert refusal(**members) == message
 
 
@@ -203,15 +203,15 @@ def test_each_mistake_has_its_one_error(members: dict[str, Any], message: str) -
         (b"null", "books.json: expected a JSON object with index_name, field_map and data_source"),
     ],
 )
-def test_what_is_no_request_is_said_so(content: bytes, message: str) -> None:
-    """A text that is no JSON, or no object."""
+def test_text_that_is_no_request_is_refused(content: bytes, message: str) -> None:
+    """Text that is not JSON, or not an object."""
     with pytest.raises(ConfigError) as error:
         parse_request(content, "books.json")
     assert str(error.value) == message
 
 
 def test_the_mistake_of_a_name_comes_before_what_is_missing_for_it() -> None:
-    """One slip of the pen gives one message, and that is the one about it."""
+    """A misspelt member is reported, not the missing one."""
     assert refusal(index_name=None, index_nam="x") == "index_nam: no such member. Did you mean 'index_name'?"
 
 
@@ -226,7 +226,7 @@ def test_the_mistake_of_a_name_comes_before_what_is_missing_for_it() -> None:
     ],
 )
 def test_a_wrong_credential_is_named_and_never_shown(credential: Any, message: str) -> None:
-    """Neither in the message nor in any error behind it, whatever shape it has."""
+    """The value is neither in the message nor in the chain of errors."""
     for content in ({**REQUEST, "credential": credential}, json.dumps({**REQUEST, "credential": credential}).encode()):
         with pytest.raises(ConfigError) as error:
             parse_request(content)
@@ -236,7 +236,7 @@ def test_a_wrong_credential_is_named_and_never_shown(credential: Any, message: s
 
 @pytest.mark.parametrize(("members", "message"), MISTAKES, ids=[message[:60] for _, message in MISTAKES])
 def test_no_mistake_elsewhere_shows_a_credential(members: dict[str, Any], message: str) -> None:
-    """A right credential beside it stays out of the message."""
+    """A valid credential is not in the message."""
     secret = {"access_key": "s3cr3t-a", "secret_key": "s3cr3t-b", "session_token": "s3cr3t-c", "openAI_key": "s3cr3t-d"}
     shown = refusal(**{"credential": secret, **members})
     assert shown == message
@@ -244,7 +244,7 @@ def test_no_mistake_elsewhere_shows_a_credential(members: dict[str, Any], messag
 
 
 def test_a_credential_does_not_show_itself() -> None:
-    """Not alone, and not as a part of its request."""
+    """Neither its own repr nor that of its request shows it."""
     batch = parse_request({**REQUEST, "credential": {"access_key": "s3cr3t-a", "secret_key": "s3cr3t-b"}})
     assert repr(batch.credential) == str(batch.credential) == "Credential(…)"
     assert "s3cr3t" not in f"{batch!r} {batch} {batch.ingest!r}"
@@ -266,7 +266,7 @@ def test_a_credential_does_not_show_itself() -> None:
 def test_the_region_is_found_wherever_opensearch_2_19_needed_it(
     given: dict[str, str], region: str | None, token: str | None
 ) -> None:
-    """A request that was written around its swapped arguments means the same here."""
+    """A request that was written for the swapped arguments of 2.19 is read correctly."""
     credential = parse_request({**REQUEST, "credential": {"access_key": "a", "secret_key": "b", **given}}).credential
     assert credential is not None
     assert (credential.region, credential.session_token, credential.token) == (region, token, token)
@@ -275,7 +275,7 @@ def test_the_region_is_found_wherever_opensearch_2_19_needed_it(
 
 @pytest.mark.parametrize("request_body", [SINGLE, MULTIPLE], ids=["single", "multiple"])
 def test_the_documented_requests_are_read_as_they_are(request_body: dict[str, Any]) -> None:
-    """Member by member, from the object and from its text."""
+    """The object and its text give the same request."""
     batch = parse_request(request_body)
     assert batch == parse_request(json.dumps(request_body).encode())
     assert batch.ingest.index == request_body["index_name"]
@@ -287,7 +287,7 @@ def test_the_documented_requests_are_read_as_they_are(request_body: dict[str, An
 
 
 def test_what_a_request_leaves_out_is_as_documented() -> None:
-    """The defaults beyond the documents."""
+    """Defaults of the members that are not documented."""
     batch = parse_request(REQUEST)
     ingest = batch.ingest
     assert (ingest.op_type, ingest.on_missing, ingest.on_unmatched) == ("index", {"*": "null"}, "index_partial")
@@ -297,7 +297,7 @@ def test_what_a_request_leaves_out_is_as_documented() -> None:
 
 
 def test_every_member_arrives() -> None:
-    """Each at its own place."""
+    """Each member has its own field."""
     beyond = {
         "op_type": "create",
         "on_unmatched": "fail",
@@ -335,19 +335,19 @@ def test_every_member_arrives() -> None:
     ],
 )
 def test_a_type_may_be_written_in_any_case(kind: str, source: str, read_as: str) -> None:
-    """With sources that are one object, a prefix or a glob."""
+    """Sources may be an object, a prefix or a glob."""
     batch = parse_request({**REQUEST, **data(kind, source)})
     assert (batch.type, batch.sources) == (read_as, [source])
 
 
 @pytest.mark.parametrize("name", ["books", ".books", "a", "books-2026.11", "日本", "a+b", "é" * 127])
 def test_what_opensearch_takes_is_an_index(name: str) -> None:
-    """The rules are OpenSearch's own, no narrower."""
+    """The rules are those of OpenSearch."""
     assert parse_request({**REQUEST, "index_name": name}).ingest.index == name
 
 
 @pytest.mark.parametrize("interval", ["-1", "0", "1s", "500ms", "5m"])
 def test_a_refresh_interval_is_a_time_of_opensearch(interval: str) -> None:
-    """With a unit, but for those that need none."""
+    """Times have a unit, except -1 and 0."""
     load = parse_request({**REQUEST, "load": {"refresh_interval": interval}}).ingest.load
     assert load == LoadSettings(interval, None)

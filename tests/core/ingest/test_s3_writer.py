@@ -1,4 +1,4 @@
-"""The s3 sink's objects: what is written is what is read, in the same objects however often it is done."""
+"""Objects of events: they are read as they were written, and writing again writes the same objects."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def write(files: Any, events: list[Any], encoding: Encoding | None = None, **mor
 
 
 def content(files: LocalFiles, uri: str) -> bytes:
-    """Return an object as it lies there."""
+    """Return the content of an object."""
     stored = files.read(uri)
     assert isinstance(stored, Stored)
     return stored.content
 
 
 def rows(files: LocalFiles, uri: str, row_format: RowFormat) -> list[Any]:
-    """Return what is read again."""
+    """Return the rows of an object."""
     found = files.head(uri)
     assert found is not None
     read = list(reader(row_format, "automatic")(files, 0, Source(uri, (found,))))
@@ -87,10 +87,10 @@ def files(tmp_path: Path) -> LocalFiles:
         (ParquetEncoding(), "gzip", "parquet"),
     ],
 )
-def test_names_have_the_originals_endings(
+def test_names_end_as_data_preppers(
     files: LocalFiles, encoding: Encoding, compression: OutputCompression, extension: str
 ) -> None:
-    """A table is packed inside."""
+    """Parquet is compressed inside."""
     (written,) = write(files, [{"a": 1}], encoding, compression=compression)
     assert written.uri.startswith("out/events-2026-08-21T02-11-36Z-")
     assert written.uri.partition(".")[2] == extension
@@ -118,7 +118,7 @@ def test_bytes(files: LocalFiles, encoding: Encoding, expected: bytes) -> None:
 
 
 def test_the_same_source_writes_the_same_objects(files: LocalFiles, tmp_path: Path) -> None:
-    """Byte for byte; another source writes others."""
+    """Objects are equal byte for byte; another source writes other objects."""
     events = [{"a": n} for n in range(5)]
     for compression in COMPRESSIONS:
         first = write(files, events, event_count=2, compression=compression)
@@ -134,7 +134,7 @@ def test_the_same_source_writes_the_same_objects(files: LocalFiles, tmp_path: Pa
 
 
 def test_each_folder_and_name_has_objects_of_its_own(files: LocalFiles) -> None:
-    """However a folder is written; none replaces another."""
+    """No object replaces another, however its folder is spelt."""
     with writer(files) as made:
         for folder, name in (("out/x", "y"), ("out/x/", "y"), ("out", "x/y"), ("out", "events")):
             made.add(b"{}", folder, name=name)
@@ -146,13 +146,13 @@ def test_each_folder_and_name_has_objects_of_its_own(files: LocalFiles) -> None:
 
 @pytest.mark.parametrize("encoding", [NdjsonEncoding(), JsonEncoding(), CsvEncoding(), ParquetEncoding()])
 def test_an_object_is_closed_when_it_is_too_large(files: LocalFiles, encoding: Encoding) -> None:
-    """With the event that makes it so."""
+    """The object ends with the event that exceeds the size."""
     written = write(files, [{"a": "x" * 100}] * 10, encoding, max_object_bytes=250)
     assert [each.events for each in written] == [3, 3, 3, 1]
 
 
 def test_no_events_write_nothing(files: LocalFiles, tmp_path: Path) -> None:
-    """Not even an empty object; neither does what is not finished."""
+    """Neither an empty nor an unfinished object is written."""
     assert write(files, []) == []
     for encoding in (NdjsonEncoding(), JsonEncoding(), CsvEncoding(), ParquetEncoding()):
         for compression in COMPRESSIONS:
@@ -162,7 +162,7 @@ def test_no_events_write_nothing(files: LocalFiles, tmp_path: Path) -> None:
 
 
 def test_many_folders_do_not_stay_open(files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The largest is written; nothing is lost."""
+    """The largest open object is written when there are too many."""
     monkeypatch.setattr(s3_objects, "MAX_OPEN", 2)
     with writer(files) as made:
         for at in range(10):
@@ -174,7 +174,7 @@ def test_many_folders_do_not_stay_open(files: LocalFiles, monkeypatch: pytest.Mo
 
 
 def test_memory_is_bounded(files: LocalFiles) -> None:
-    """Whatever an object holds."""
+    """Memory does not grow with the size of an object."""
     event = json.dumps({"a": "x" * 10_000}).encode()
     tracemalloc.start()
     try:
@@ -188,7 +188,7 @@ def test_memory_is_bounded(files: LocalFiles) -> None:
 
 
 def test_objects_are_written_to_s3(store: S3Objects, bucket: str) -> None:
-    """Below the path prefix."""
+    """The object is below the path prefix."""
     with writer(store, compression="gzip") as made:
         made.add(b'{"a":1}', f"s3://{bucket}/in/2026/", name="rows")
         (written,) = made.finish()
@@ -235,7 +235,7 @@ def there_and_back(
 @settings(deadline=None)
 @given(EVENTS, st.sampled_from(COMPRESSIONS), st.integers(1, 5))
 def test_any_events_come_back(events: list[Any], compression: OutputCompression, event_count: int) -> None:
-    """As ndjson and as json."""
+    """Any events can be written as ndjson and json."""
     for encoding, row_format in ((NdjsonEncoding(), Ndjson()), (JsonEncoding(), Json(key_name="events"))):
         assert there_and_back(events, encoding, row_format, compression, event_count) == events
 
@@ -243,14 +243,14 @@ def test_any_events_come_back(events: list[Any], compression: OutputCompression,
 @settings(deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=5), st.sampled_from(COMPRESSIONS), st.integers(1, 5))
 def test_any_texts_come_back(events: list[Any], compression: OutputCompression, event_count: int) -> None:
-    """As csv."""
+    """Any texts can be written as csv."""
     assert there_and_back(events, CsvEncoding(), Csv(), compression, event_count) == events
 
 
 @settings(deadline=None)
 @given(st.lists(TABLE.filter(bool), min_size=1, max_size=5), st.sampled_from(COMPRESSIONS), st.integers(1, 5))
 def test_any_rows_come_back(events: list[Any], compression: OutputCompression, event_count: int) -> None:
-    """As Parquet, where what is absent is null."""
+    """Any rows can be written as Parquet; absent members are null."""
     read = there_and_back(events, ParquetEncoding(), Parquet(), compression, event_count)
     assert [{name: event.get(name) for name in row} for event, row in zip(events, read, strict=True)] == read
     assert all(event.keys() <= row.keys() for event, row in zip(events, read, strict=True))
@@ -277,7 +277,7 @@ def test_any_rows_come_back(events: list[Any], compression: OutputCompression, e
 def test_an_event_that_cannot_be_written_is_rejected(
     files: LocalFiles, encoding: Encoding, before: bytes | None, event: bytes, why: str
 ) -> None:
-    """With the reason, and without a trace of it."""
+    """The reason is given, and nothing of the event is written."""
     with writer(files, encoding) as made:
         if before is not None:
             made.add(before, "out")
@@ -294,7 +294,7 @@ def avro(*fields: tuple[str, Any]) -> ParquetEncoding:
 
 
 def test_an_avro_schema_names_the_columns(files: LocalFiles) -> None:
-    """What it does not name is left out, as in the original."""
+    """Members that the schema lacks are left out, as in Data Prepper."""
     encoding = avro(
         ("i", "int"),
         ("n", ["null", "double"]),
@@ -324,7 +324,7 @@ def test_an_avro_schema_names_the_columns(files: LocalFiles) -> None:
     ],
 )
 def test_an_event_that_does_not_fit_its_schema_is_rejected(files: LocalFiles, event: Any, why: str) -> None:
-    """Also where a value is wanted."""
+    """A null is rejected, too, if a value is required."""
     inner = {"type": "record", "name": "L", "fields": [{"name": "b", "type": "long"}]}
     with pytest.raises(RecordRejected, match=why):
         write(files, [event], avro(("a", "int"), ("l", {"type": "array", "items": inner})))
@@ -343,6 +343,6 @@ def test_an_event_that_does_not_fit_its_schema_is_rejected(files: LocalFiles, ev
     ],
 )
 def test_a_schema_that_is_not_written_is_refused(files: LocalFiles, encoding: ParquetEncoding, why: str) -> None:
-    """Before any event."""
+    """The error is raised before any event."""
     with pytest.raises(ConfigError, match=why), writer(files, encoding):
         pass

@@ -1,4 +1,4 @@
-"""After a crash, an equal document is not sent again, a different or absent one is; nobody asks longer than needed."""
+"""Recovery: an equal document is not sent again, a different or absent one is, and no more is fetched than needed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.scripted import Answer, Scripted
 
 
 def item(name: str, source: Any, *, op_type: OpType = "index", routing: str | None = None) -> Item:
-    """Make a document on its way."""
+    """Return the item of a document."""
     return Item(name, lines_of(name, msgspec.json.encode(source), op_type=op_type, routing=routing), Mapped(()))
 
 
 def settled(lab: Lab, index: str, entries: Sequence[Any], *vectors: VectorField) -> list[str]:
-    """Say of each entry whether it is there."""
+    """Return for each entry whether it is there or sent."""
     found = skip_indexed(entries, lab.cluster(), Index(index, "", vectors), in_flight_bytes=1 << 20)
     return ["there" if isinstance(entry, AlreadyThere) else "sent" for entry in found]
 
@@ -46,14 +46,14 @@ def settled(lab: Lab, index: str, entries: Sequence[Any], *vectors: VectorField)
     ],
 )
 def test_equal_documents_are_there(lab: Lab, index: str, held: Any, sent: Any, verdict: str) -> None:
-    """By their JSON: the order of members is none, a number is no string, and true is not 1."""
+    """Documents are compared as JSON: members have no order, a number is not a string, and true is not 1."""
     lab.node("PUT", index, {"mappings": {"enabled": False}})
     lab.node("PUT", f"{index}/_doc/x", held)
     assert settled(lab, index, [item("x", sent), item("y", sent)]) == [verdict, "sent"]
 
 
 def test_vectors_are_compared_as_the_index_keeps_them(lab: Lab, index: str) -> None:
-    """From 3.0 on the node gives a vector back with 32 bits; one that differs in those is another one."""
+    """From 3.0 on the node returns vectors with 32 bits; only a difference in those counts."""
     vector = {"type": "knn_vector", "dimension": 2, "method": {"name": "hnsw", "engine": "lucene"}}
     properties = {"v": vector, "in": {"properties": {"v": vector}}}
     lab.node("PUT", index, {"settings": {"index.knn": True}, "mappings": {"properties": properties}})
@@ -71,7 +71,7 @@ def test_vectors_are_compared_as_the_index_keeps_them(lab: Lab, index: str) -> N
 
 
 def test_a_document_is_looked_up_by_its_route(lab: Lab, index: str) -> None:
-    """Another shard may hold another document of the same id."""
+    """Another shard may hold another document with the same id."""
     lab.node("PUT", index, {"settings": {"number_of_shards": 5}})
     lab.node("PUT", f"{index}/_doc/x?routing=north", {"n": 1})
     entries = [item("x", {"n": 1}, routing="north"), item("x", {"n": 1}, routing="south")]
@@ -79,7 +79,7 @@ def test_a_document_is_looked_up_by_its_route(lab: Lab, index: str) -> None:
 
 
 def test_an_upsert_is_left_to_the_index(lab: Lab, index: str) -> None:
-    """It merges, and says itself when that changes nothing."""
+    """An upsert is always sent: it merges, and the index reports when nothing changes."""
     lab.node("PUT", f"{index}/_doc/x", {"n": 1})
     assert settled(lab, index, [item("x", {"n": 1}, op_type="upsert")]) == ["sent"]
 
@@ -90,7 +90,7 @@ LARGE = item("large", "x" * BATCH_BYTES)
 
 
 def settled_with(scripted: Scripted, held: dict[str, Any], entries: Sequence[Item]) -> list[str]:
-    """Say of each entry whether it is there, where the index holds these documents."""
+    """Return for each entry whether it is there or sent, given the documents of the index."""
 
     def mget(body: bytes) -> Answer:
         names = [wanted["_id"] for wanted in json.loads(body)["docs"]]
@@ -124,12 +124,12 @@ def settled_with(scripted: Scripted, held: dict[str, Any], entries: Sequence[Ite
 def test_what_follows_one_of_its_id_that_is_sent_is_sent(
     scripted: Scripted, held: dict[str, Any], entries: list[Item], verdicts: list[str]
 ) -> None:
-    """The index may hold it already; the earlier one would be written over it, and stay."""
+    """The index may hold it already, but the earlier document would overwrite it."""
     assert settled_with(scripted, held, entries) == verdicts
 
 
-def test_what_is_no_document_keeps_its_place(lab: Lab, index: str) -> None:
-    """Entries come in their order."""
+def test_entries_that_are_no_documents_keep_their_order(lab: Lab, index: str) -> None:
+    """Entries keep their order."""
     lab.node("PUT", index)
     entries: list[Entry] = [Blank(0), item("x", {"n": 1}), Blank(0), item("y", {"n": 1})]
     found = skip_indexed(entries, lab.cluster(), Index(index, ""), in_flight_bytes=1 << 20)
@@ -146,7 +146,7 @@ def test_what_is_no_document_keeps_its_place(lab: Lab, index: str) -> None:
 def test_what_cannot_be_read_is_not_taken_as_absent(
     scripted: Scripted, kind: str, error: type[BatchError], remedy: str
 ) -> None:
-    """It would be written again in silence."""
+    """Otherwise it would silently be written again."""
     scripted.answers = [(200, {"docs": [{"_id": "x", "error": {"type": kind, "reason": "no"}}]})]
     found = skip_indexed([item("x", {})], scripted.cluster, Index("i", ""), in_flight_bytes=1)
     with pytest.raises(error, match=f"index i: what a crash left in doubt cannot be read: no; {remedy}"):
@@ -154,13 +154,13 @@ def test_what_cannot_be_read_is_not_taken_as_absent(
 
 
 def test_an_index_that_is_gone_is_named(lab: Lab, index: str) -> None:
-    """The next attempt makes it again and starts anew."""
+    """The next attempt creates the index again and starts anew."""
     with pytest.raises(RetriableError, match=f"no such index \\[{index}\\]"):
         settled(lab, index, [item("x", {})])
 
 
-def test_nobody_asks_further_than_a_body_can_have_been_in_flight(scripted: Scripted) -> None:
-    """After so many bytes in a row that are not there, the rest is sent unasked; one that is there begins anew."""
+def test_only_what_can_have_been_in_flight_is_fetched(scripted: Scripted) -> None:
+    """After this many absent bytes in a row the rest is sent unseen; a document that is there resets the count."""
     half = [item(f"d{number}", "x" * (BATCH_BYTES // 2)) for number in range(20)]
     held = {"d3"}
 

@@ -1,6 +1,6 @@
-"""Two ways to settle what was in doubt after a kill: compare with the index, or send all again with a version.
+"""Two ways to recover after a kill: compare documents with the index, or send all again with a version.
 
-Stands behind docs/decisions/007: `python -m benchmarks.doubt`.
+Evidence for docs/decisions/007: `python -m benchmarks.recovery`.
 """
 
 from __future__ import annotations
