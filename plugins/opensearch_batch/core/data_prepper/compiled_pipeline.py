@@ -6,9 +6,8 @@ Each task compiles the file again, so nothing of it travels between tasks.
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,24 +20,29 @@ from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, D
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.indexing import index_name, is_dynamic, names_index
-from opensearch_batch.core.data_prepper.options import codecs as codec_options
 from opensearch_batch.core.data_prepper.options.aws import S3Dlq
+from opensearch_batch.core.data_prepper.row_reading import (
+    area_of_bucket,
+    metadata_event,
+    metadata_writer,
+    reader_of,
+    record_object,
+)
 from opensearch_batch.core.data_prepper.scan import Area, Found, WorkItem
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.formats.reading import Read, reader
+from opensearch_batch.core.formats.reading import Read
 from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.event_documents import EventDocumentFactory, EventOptions
 from opensearch_batch.core.ingest.event_items import ItemFactory
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.objects import Objects, split_uri
-from opensearch_batch.core.transform.enrich import INPUT, Enrich
+from opensearch_batch.core.storage.objects import split_uri
+from opensearch_batch.core.transform.enrich import Enrich
 from opensearch_batch.core.transform.events.event import Event, key_of
 from opensearch_batch.core.transform.expressions.expression import compile_condition
 from opensearch_batch.core.transform.flow import DROPPED, Flow
 from opensearch_batch.core.transform.prediction_fields import prediction_fields
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
-from opensearch_batch.core.types.rows import Row, Source, SourceEntry
 
 OWN_FOLDER = "opensearch-batch"
 
@@ -86,22 +90,7 @@ class CompiledPipeline:
 
     def areas(self, now: datetime) -> list[Area]:
         """Return the areas of a scan at this time."""
-        found = []
-        for bucket in self.source.buckets:
-            since, until = bucket.start_time, bucket.end_time
-            if bucket.range is not None:
-                since = datetime.fromtimestamp(now.timestamp() - bucket.range, UTC)
-            found.append(
-                Area(
-                    bucket.name,
-                    bucket.selection,
-                    bucket.include_prefix,
-                    bucket.exclude_suffix,
-                    None if since is None else since.timestamp(),
-                    None if until is None else until.timestamp(),
-                )
-            )
-        return found
+        return [area_of_bucket(bucket, now) for bucket in self.source.buckets]
 
     def job_input(self, found: Found) -> str | None:
         """Return the object that a job sends to its model for a listed object, None if `ml_when` excludes it.
@@ -154,17 +143,8 @@ class CompiledPipeline:
         return digest(json.dumps([sinks, buckets], sort_keys=True), *uuids)
 
     def read(self) -> Read:
-        """Return what reads rows, of the inputs that a join takes too."""
-        rows = reader(self.source.codec.format(), self.source.compression)
-        enrich = self._enrich_options
-        if enrich is None:
-            return rows
-        records = reader(enrich.codec.format(), enrich.compression)
-
-        def read(objects: Objects, number: int, source: Source) -> Iterator[SourceEntry]:
-            return (records if number == INPUT else rows)(objects, number, source)
-
-        return read
+        """Return the function that reads the rows, and the inputs that they are joined with."""
+        return reader_of(self.source, self._enrich_options)
 
     def enrich(self) -> Enrich | None:
         """Return the join with the inputs, None for none."""
@@ -194,7 +174,7 @@ class CompiledPipeline:
         options = EventOptions(
             items,
             number,
-            prepare=self._prepare(with_metadata=work_item.with_metadata),
+            prepare=metadata_writer(self.source, with_metadata=work_item.with_metadata),
             enrich=self.enrich(),
             records=records,
             passes_arrays=isinstance(self.pipeline.sinks[number][1], OpenSearchSink),
@@ -233,15 +213,9 @@ class CompiledPipeline:
         return next((options for _, options in self._steps() if isinstance(options, S3Enrich)), None)
 
     def records_of(self, item: ObjectInfo) -> str | None:
-        """Return the object with the records of rows of a foreign job; as in Data Prepper, its name is derived."""
+        """Return the object with the records of rows of a foreign job, None if rows are not joined."""
         options = self._enrich_options
-        if options is None:
-            return None
-        name = item.uri.rpartition("/")[2]
-        found = re.fullmatch(options.s3_object_name_pattern, name)
-        prefix = options.bucket.filter.include_prefix if options.bucket.filter else None
-        extension = options.codec.extension if options.codec.extension.strip() else codec_options.RECORDS_EXTENSION
-        return f"s3://{options.bucket.name}/{prefix or ''}{f'{found[1]}.{extension}' if found and found[1] else name}"
+        return None if options is None else record_object(options, item)
 
     def _steps(self) -> list[tuple[str, Any]]:
         """Return the processors of rows; ml_inference processes inputs of jobs only."""
@@ -268,19 +242,6 @@ class CompiledPipeline:
     def _ml_when(self) -> Callable[[Event], bool]:
         return compile_condition(self.ml.ml_when if self.ml else None)
 
-    def _prepare(self, *, with_metadata: bool) -> Callable[[Event, Row], None] | None:
-        """Return the function that adds the S3 bucket and key to an event, None for none."""
-        if not with_metadata or self.source.disable_s3_metadata_in_event:
-            return None
-        root = key_of(self.source.metadata_root_key)
-
-        def prepare(event: Event, row: Row) -> None:
-            bucket, key = split_uri(row.uri)
-            event.put((*root, "bucket"), bucket)
-            event.put((*root, "key"), key)
-
-        return prepare
-
 
 _IDENTITY_OPTIONS = (
     "index",
@@ -300,12 +261,6 @@ _IDENTITY_OPTIONS = (
     "compression",
     "threshold",
 )
-
-
-def metadata_event(item: ObjectInfo) -> Event:
-    """Return the event that an object is to ml_inference: bucket, key, time (seconds) and length (bytes)."""
-    bucket, key = split_uri(item.uri)
-    return Event({"bucket": bucket, "key": key, "time": item.modified, "length": item.size_bytes})
 
 
 def now() -> datetime:

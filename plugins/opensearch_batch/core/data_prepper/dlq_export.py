@@ -10,7 +10,6 @@ from datetime import datetime
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.compiled_pipeline import metadata_event
 from opensearch_batch.core.data_prepper.dlq import (
     DataPrepperLetter,
     dlq_body,
@@ -19,6 +18,7 @@ from opensearch_batch.core.data_prepper.dlq import (
     opensearch_letter,
 )
 from opensearch_batch.core.data_prepper.options.aws import S3Dlq
+from opensearch_batch.core.data_prepper.row_reading import metadata_event
 from opensearch_batch.core.storage.dead_letters import as_bytes, list_parts, read_letters
 from opensearch_batch.core.storage.objects import Objects, split_uri
 from opensearch_batch.core.types.object_info import ObjectInfo

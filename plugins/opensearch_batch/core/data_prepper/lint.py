@@ -12,13 +12,14 @@ from typing import Any
 
 from opensearch_batch.core.config.node_values import exists
 from opensearch_batch.core.config.yaml_file import Keys, Node, YamlFile, dotted
-from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline, metadata_event
+from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.condition_analysis import KnownRow, missing_keys
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.indexing import is_dynamic
 from opensearch_batch.core.data_prepper.options.codecs import CsvInput, JsonInput, NdjsonInput
+from opensearch_batch.core.data_prepper.row_reading import metadata_event
 from opensearch_batch.core.data_prepper.scan import Area, Selection, area_of
 from opensearch_batch.core.data_prepper.serverless import has_ids
 from opensearch_batch.core.pipeline.check import Finding
