@@ -56,15 +56,27 @@ class Csv(msgspec.Struct, frozen=True):
 
     def _entries(self, rows: _Rows, source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
         names: Sequence[str] | None = None
+        encode, max_bytes, width = msgspec.json.encode, limit.max_bytes, 0
         for values, reason in rows:
+            if width and len(values) == width:
+                # Nearly all rows; the others and the rejected ones are below.
+                try:
+                    content = encode(dict(zip(names or (), values, strict=False)))
+                except UnicodeEncodeError:
+                    content = b""
+                if content and len(content) <= max_bytes:
+                    yield Row(source, uri, rows.line, rows.offset, content)
+                    continue
             if not values and reason is None and (self.exact_width or (names is not None and len(names) > 1)):
                 yield Blank(source)
                 continue
             if names is None and self.detect_header:
                 names = self._header(values, reason, uri)
+                width = len(names)
                 continue
             if names is None:
                 names = self._columns(rows.first)
+                width = len(names)
             record, why = self._record(names, values or [""]) if reason is None else (b"", reason)
             if why is None:
                 yield limit.check(Row(source, uri, rows.line, rows.offset, record))
