@@ -1,1 +1,1 @@
-"""Everything that decides or moves data. Nothing below this package imports Airflow."""
+"""The engine: everything that decides or moves data. It imports neither Airflow nor an AI service."""

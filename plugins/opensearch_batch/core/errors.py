@@ -1,18 +1,18 @@
-"""The type of an error decides what happens next; its text is for people and is never matched.
+"""Errors. The type decides what happens next; the text is for people and is never matched.
 
     BatchError
-    ├── ConfigError       the request, pipeline, connection or index is wrong: a person mends it, no retry helps
-    ├── RetriableError    the same call may succeed later: a retry is safe
-    │   └── Throttled     the server said not now: nothing was done, a retry is safe and needs no look at what was done
-    ├── FatalError        it went wrong for good: a retry would repeat it, or would pay again
-    │   ├── NotFound      what was asked for is not there
-    │   ├── TooLarge          the server takes no request of this size (413): a smaller one may pass
-    │   ├── RemoteError   the AI service's own answer, passed on by ML Commons; its adapter says which of these it is
-    │   ├── OutputUnusable    a completed job's output is gone or lacks rows
-    │   └── AlreadySubmitted  the service has a job of this name
-    └── RecordRejected    one record cannot be done: it becomes a dead letter and the rest goes on
+    ├── ConfigError       the request, pipeline, connection or index is wrong: a person must fix it, a retry cannot help
+    ├── RetriableError    the same call may succeed later; a retry is safe
+    │   └── Throttled     the server refused because it is busy: nothing was done
+    ├── FatalError        a retry would fail again, or pay again
+    │   ├── NotFound      the requested object does not exist
+    │   ├── TooLarge          the request is too large for the server (413); a smaller one may succeed
+    │   ├── RemoteError   the AI service's own error, passed on by ML Commons; its adapter maps it to one of these
+    │   ├── OutputUnusable    the output of a completed job is missing or incomplete
+    │   └── AlreadySubmitted  the service already has a job of this name
+    └── RecordRejected    one record cannot be processed: it becomes a dead letter, the others continue
 
-Every message names cause, place and remedy.
+Every message names cause, location and remedy.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from collections.abc import Iterable
 
 
 class BatchError(Exception):
-    """Base of all errors this package raises on purpose."""
+    """Base of all errors that this package raises intentionally."""
 
 
 class ConfigError(BatchError):
-    """What the user gave cannot work; raised before anything is written or paid wherever that is possible."""
+    """The configuration or request is invalid; raised before anything is written or paid, where possible."""
 
 
 class RetriableError(BatchError):
-    """A server was away or busy; the same attempt is safe to repeat."""
+    """A server is unavailable or busy; the same attempt can be repeated safely."""
 
 
 class Throttled(RetriableError):
-    """The server refused because it is busy; it did nothing."""
+    """The server refused the call because it is busy; it did nothing."""
 
 
 class FatalError(BatchError):
-    """No repetition of the same attempt can succeed."""
+    """Repeating the same attempt cannot succeed."""
 
 
 class NotFound(FatalError):
-    """What was asked for is not there (404)."""
+    """The requested object does not exist (404)."""
 
 
 class TooLarge(FatalError):
-    """The server takes no request of this size (413)."""
+    """The request is too large for the server (413)."""
 
 
 class OutputUnusable(FatalError):
-    """A completed job's output is gone or lacks rows; only a new job helps.
+    """The output of a completed job is missing or incomplete; only a new job helps.
 
-    `job` is the folder of its record, empty when it is not the job that is to blame; `ml_task_id` is its task.
+    `job` is the folder of the job record, empty if the job is not the cause; `ml_task_id` is its ML Commons task.
     """
 
     def __init__(self, message: str, *, job: str = "", ml_task_id: str | None = None) -> None:

@@ -58,7 +58,7 @@ class AiService(msgspec.Struct, frozen=True, kw_only=True):
         connection: where the keys are, and how the API client is made.
         storage: files at the service; None where all are on S3.
         row_errors: finds the service's errors in rows whose service is not known; None where rows of this service never
-            hold one, or none that could be told from another row.
+            hold one, or none that can be distinguished from other rows.
     """
 
     adapter: ServiceAdapter

@@ -1,1 +1,1 @@
-"""Data Prepper pipelines (OpenSearch Ingestion's): their YAML, and what it does to events; no Airflow here."""
+"""The front end for Data Prepper (OpenSearch Ingestion) files: read, lint, compile, convert."""

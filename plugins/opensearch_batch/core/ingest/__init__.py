@@ -1,1 +1,1 @@
-"""The road of ingest: a request, rows, joins, documents, bulk bodies, and the account of every row."""
+"""Ingest: rows are joined, become documents, are written to a sink, and are accounted for."""

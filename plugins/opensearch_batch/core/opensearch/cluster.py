@@ -151,7 +151,7 @@ class Cluster:
         """Return an index by name or alias, None if it does not exist.
 
         Raises:
-            ConfigError: an alias with several indexes: the one to write to cannot be told.
+            ConfigError: an alias with several indexes: the write index is ambiguous.
         """
         try:
             found: dict[str, Any] = self.call("GET", f"/{name}")
@@ -159,7 +159,7 @@ class Cluster:
             return None
         if len(found) != 1:
             raise ConfigError(
-                f"OpenSearch {self.name}: {name} stands for {len(found)} indexes; name the one to write to"
+                f"OpenSearch {self.name}: {name} is an alias of {len(found)} indexes; give the name of one"
             )
         (body,) = found.values()
         settings, mappings = body["settings"]["index"], body.get("mappings", {})

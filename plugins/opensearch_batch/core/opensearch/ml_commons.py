@@ -154,13 +154,13 @@ class MLCommons:
         return hits
 
 
-def fill(body: Mapping[str, Any], values: Mapping[str, str], place: str) -> dict[str, Any]:
+def fill(body: Mapping[str, Any], values: Mapping[str, str], location: str) -> dict[str, Any]:
     """Return a connector body with its placeholders (``<region>``) filled in.
 
     Raises:
         ConfigError: a placeholder has no value.
     """
-    filled: dict[str, Any] = {key: _fill(value, values, f"{place} {key}") for key, value in body.items()}
+    filled: dict[str, Any] = {key: _fill(value, values, f"{location} {key}") for key, value in body.items()}
     return filled
 
 

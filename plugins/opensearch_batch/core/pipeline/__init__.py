@@ -1,1 +1,1 @@
-"""A pipeline's file: read, held against its rules, tried by the tests in it, reckoned up before it costs anything."""
+"""Pipeline files: schema, rules, offline check, the tests in a file, and estimates."""

@@ -1,1 +1,1 @@
-"""A run as a whole: what it would do, what became of all its records, what goes when its time has come."""
+"""Runs: plan, accounts, retention, and the outbox of asset events."""

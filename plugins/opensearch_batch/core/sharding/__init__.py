@@ -1,1 +1,1 @@
-"""The road of prepare: objects, records, lines of a service, shards."""
+"""Sharding: the records of source objects become service-ready shards."""

@@ -1,1 +1,1 @@
-"""What happens to a record on its way to a document: field maps, events, expressions, processors."""
+"""Transforms records into documents: field maps, events, expressions, processors."""

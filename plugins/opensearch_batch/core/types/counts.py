@@ -28,7 +28,7 @@ class IngestCounts(msgspec.Struct, frozen=True):
     `joined` rows became part of another row's document or dead letter; `nulls` counts absent fields, `blank` lines are
     no rows. Of the rows that a pipeline's own rules keep out, `unrouted` ones go to no sink, `elsewhere` ones to
     others, and `dropped` ones were dropped by a processor. `superseded` ones were not read again, as a newer run has
-    this place; they have a verdict too.
+    these documents; they have a verdict too.
     """
 
     read: int = 0

@@ -87,7 +87,7 @@ def _lines(uri: str, parts: list[str]) -> Generator[bytes]:
 
     for part in parts:
         try:
-            # The address is signed: it needs no key, and stands in no message.
+            # The URL is signed: it needs no key, and no message contains it.
             with requests.get(part, stream=True, timeout=TIMEOUT_S) as response:
                 response.raise_for_status()
                 response.raw.decode_content = True
