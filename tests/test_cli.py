@@ -201,7 +201,7 @@ def test_what_is_no_command_is_refused(tmp_path: Path) -> None:
     )
     assert command().returncode == 2
     gone = command("ingest", str(tmp_path / "no.json"))
-    assert (gone.returncode, "no.json: the request cannot be read" in gone.stderr) == (2, True)
+    assert (gone.returncode, "no.json: cannot read the request" in gone.stderr) == (2, True)
     queue = command("replay", str(tmp_path), "--opensearch-url", "http://127.0.0.1:1", "--json")
     assert (queue.returncode, account(queue.stdout)["state"], account(queue.stdout)["queue"]) == (
         2,
