@@ -316,7 +316,7 @@ def test_a_job_that_fails(ai_stand: Stand, client: cohere.Client) -> None:
 def test_a_job_outlives_its_worker(ai_stand: Stand, client: cohere.Client, tmp_path: Path) -> None:
     """The next worker computes it from its start, into one dataset."""
     job_id = submit(client, [{"text": f"{number} the sea is wide and " * 8} for number in range(300)])
-    wait_until(lambda: any((ai_stand.state_dir / "work_prefix").glob("*")), "the job is computed")
+    wait_until(lambda: any((ai_stand.state_dir / "work").glob("*")), "the job is computed")
     ai_stand.kill_worker()
     assert client.embed_jobs.get(job_id).status == "processing"
     before = len(client.datasets.list(dataset_type="embed-result").datasets or [])

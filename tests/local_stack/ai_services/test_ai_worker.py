@@ -187,4 +187,4 @@ def test_a_job_outlives_its_worker(ai_stand: Stand) -> None:
     assert ended["TransformJobStatus"] == "Completed"
     assert ended["TransformStartTime"] > left["TransformStartTime"]
     assert len(ai_stand.read(f"{output}a.jsonl.out").splitlines()) == LONG_JOB_LINES
-    assert list((ai_stand.state_dir / "work_prefix").iterdir()) == []
+    assert list((ai_stand.state_dir / "work").iterdir()) == []
