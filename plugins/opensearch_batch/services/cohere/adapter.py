@@ -27,7 +27,6 @@ from opensearch_batch.services.parameters import need_parameters, nested
 
 DATASET = "dataset_id"
 SCHEME = "cohere"
-DEFAULT_INPUT_TYPE = "search_document"
 NO_EMBEDDINGS = "the row has no embeddings"
 
 
