@@ -14,11 +14,11 @@ import numpy as np  # noqa: F401 - loaded before the clock starts, as the rivals
 from benchmarks.client import Job, serve
 from benchmarks.rows import request
 from opensearch_batch.core.ingest.batch_ingestion import parse_request
-from opensearch_batch.core.ingest.report import DONE
 from opensearch_batch.core.ingest.request_ingest import ingest_request
 from opensearch_batch.core.opensearch.client import address_of, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.types.counts import DONE
 from opensearch_batch.services.registry import row_errors
 
 

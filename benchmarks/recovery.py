@@ -16,7 +16,7 @@ import msgspec
 from opensearchpy import OpenSearch
 
 from benchmarks import node
-from opensearch_batch.core.ingest.request import MAX_BODY_BYTES
+from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, IngestRequest
 from opensearch_batch.core.ingest.sinks.base import Item
 from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies, lines_of
 from opensearch_batch.core.ingest.sinks.recovery import skip_indexed
@@ -70,7 +70,7 @@ def compare(cluster: Cluster, sources: list[bytes]) -> None:
     entries = [_item(number, source) for number, source in enumerate(sources)]
     index = Index(node.INDEX, "", (VectorField(FIELD, DIMENSION),))
     left = skip_indexed(entries, cluster, index, in_flight_bytes=8 * MAX_BODY_BYTES)
-    for _ in BulkWriter(cluster, node.INDEX, max_in_flight=IN_FLIGHT).write(left):
+    for _ in BulkWriter(cluster, IngestRequest(node.INDEX, {}, max_in_flight=IN_FLIGHT)).write(left):
         pass
 
 

@@ -22,9 +22,8 @@ from rich.table import Table
 from include.local_stack.airflow_api import ENDED, AirflowAPI
 from include.local_stack.stack import Stack, StackError
 from include.local_stack.state import CREDENTIALS_FILE
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.counts import IngestCounts, IngestReport
 from opensearch_batch.core.types.manifest import Manifest
 
 MODEL = "all-MiniLM-L6-v2"

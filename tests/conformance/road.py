@@ -12,7 +12,6 @@ from typing import Any
 
 from opensearch_batch.core.errors import FatalError, RetriableError
 from opensearch_batch.core.ingest.prediction_map import holds_record, over_sources
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.contract import job_keys
@@ -27,6 +26,7 @@ from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.by_uri import Scheme
 from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, Shard

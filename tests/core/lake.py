@@ -9,11 +9,10 @@ from typing import Any
 
 from opensearch_batch.core.ingest.batch_ingestion import parse_request
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request_ingest import ingest_request
 from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.counts import IngestCounts, IngestReport
 from opensearch_batch.services.registry import row_errors
 from tests.lab import Lab
 

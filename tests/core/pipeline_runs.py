@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from opensearch_batch.core.ingest.prediction_map import over_sources
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.contract import job_keys
@@ -21,7 +20,7 @@ from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, 
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import IngestCounts, RunVersion
+from opensearch_batch.core.types.counts import IngestCounts, IngestReport, RunVersion
 from opensearch_batch.core.types.manifest import Manifest, PreparedShard
 from opensearch_batch.services.registry import adapter_of
 

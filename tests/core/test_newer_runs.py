@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import RetriableError
-from opensearch_batch.core.ingest.progress import Progress, retire
+from opensearch_batch.core.ingest.progress import Progress, fence_off
 from opensearch_batch.core.runs.run_account import reconcile
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import RunVersion
@@ -125,11 +125,11 @@ def test_a_run_without_an_age_writes(runs: Runs) -> None:
     assert written(runs.run("newest")) == [1]
 
 
-def test_a_place_is_retired_for_older_runs_only(store: S3Objects, bucket: str) -> None:
+def test_older_runs_are_fenced_off_and_newer_ones_are_not(store: S3Objects, bucket: str) -> None:
     """What a newer run noted stays, and a place that was never written is closed to older ones too."""
     uri = f"s3://{bucket}/progress.json"
     for at, stays in ((5.0, 5.0), (4.0, 5.0), (6.0, 6.0)):
-        assert (retire(store, uri, RunVersion(at, "s")) is None) == (at < stays)
+        assert (fence_off(store, uri, RunVersion(at, "s")) is None) == (at < stays)
         stored = store.read(uri)
         assert stored is not None
         found = msgspec.json.decode(stored.content, type=Progress)

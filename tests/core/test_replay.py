@@ -10,9 +10,9 @@ import pytest
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.account import REPLAY_FILE
 from opensearch_batch.core.ingest.replay import ReplayReport, replay
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter, list_parts
+from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.services.registry import row_errors
 from tests.core.lake import Lake
 from tests.lab import Lab
@@ -143,7 +143,9 @@ def test_what_cannot_be_replayed_is_named(lake: Lake, report: IngestReport) -> N
     with pytest.raises(ConfigError, match=f"no index '{lake.index}'; create it, then replay"):
         replayed(lake, report)
     lake.objects.delete(f"{report.dead_letters}{REPLAY_FILE}")
-    with pytest.raises(ConfigError, match=r"request.json is gone: run the request again with force"):
+    with pytest.raises(
+        ConfigError, match=r"request.json was deleted: instead of a replay, run the request again with force"
+    ):
         replayed(lake, report)
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.replay import replay
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.row_documents import options_of, vector_fields_of
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
@@ -21,6 +20,7 @@ from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.runs.run_account import reconcile
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.services.registry import adapter_of, row_errors
 from tests.lab import Lab

@@ -11,7 +11,6 @@ import pytest
 
 from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
 from opensearch_batch.core.ingest.replay import replay
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.job_records import JobRecords
@@ -19,7 +18,7 @@ from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
+from opensearch_batch.core.types.counts import IngestCounts, IngestReport, SourceCounts
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.core.types.vector_field import VectorField
@@ -209,7 +208,7 @@ def test_an_output_that_lacks_rows_fails_the_shard(lab: Lab, bucket: str, index:
 def test_an_output_or_index_that_is_gone_is_named(lab: Lab, bucket: str, index: str) -> None:
     """Both say what to clear."""
     run = Run(lab, bucket, index, [row(0)])
-    with pytest.raises(ConfigError, match=rf"index {index} is gone; clear prepare"):
+    with pytest.raises(ConfigError, match=rf"index {index} was deleted; clear prepare"):
         run()
     lab.cluster().create_index(index, BODY)
     lab.objects.delete(run.output)
@@ -313,7 +312,7 @@ def test_an_index_made_anew_without_its_vectors_is_refused(lab: Lab, bucket: str
     """What prepare checked has to hold when ingest writes."""
     lab.cluster().create_index(index, {"mappings": {"properties": {"text": {"type": "text"}}}})
     run = Run(lab, bucket, index, [row(0)])
-    with pytest.raises(ConfigError, match="field v is no vector of 2 values any more"):
+    with pytest.raises(ConfigError, match="field v is no longer a vector of 2 values"):
         run(vectors=[VectorField("v", 2)])
 
 

@@ -20,8 +20,7 @@ from dags.replay import dag as replay_dag
 from include.local_stack.airflow import MASKED_WORDS
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.batch_ingestion import Credential, parse_request
-from opensearch_batch.core.ingest.report import IngestReport
-from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
+from opensearch_batch.core.types.counts import IngestCounts, IngestReport, SourceCounts
 from opensearch_batch.hooks.connections import base_url
 from opensearch_batch.operators.base import summary
 from opensearch_batch.operators.batch_ingestion import (

@@ -23,12 +23,12 @@ from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.engine import CHECKPOINT_S, Ingest, Locations
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request_ingest import find_sources, ingest_request
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.services.registry import row_errors
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import msgspec
 
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
+from opensearch_batch.core.types.counts import IngestReport
 from tests.faults.ingest_worker import Outcome, Servers, Task, Worker
 from tests.faults.proxy import Exchange, Fault, Proxy
 from tests.lab import Lab

@@ -12,7 +12,6 @@ import pytest
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.errors import RetriableError
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.job_records import consumed_requests, decide
 from opensearch_batch.core.opensearch.ml_commons import Model
@@ -21,7 +20,7 @@ from opensearch_batch.core.sharding.listing import list_source, source_change
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.counts import IngestCounts, IngestReport
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, Shard
 from opensearch_batch.dag_factory.schedules import index_asset

@@ -14,7 +14,7 @@ import boto3
 from include.local_stack.settings import LOOPBACK, REPOSITORY
 from include.local_stack.stack import Stack
 from opensearch_batch.core.errors import ConfigError, NotFound, RemoteError
-from opensearch_batch.core.ingest.request import OpType
+from opensearch_batch.core.ingest.request import IngestRequest, OpType
 from opensearch_batch.core.ingest.sinks.base import Item, WrittenBody
 from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, lines_of
 from opensearch_batch.core.opensearch.client import Address, Tls, opensearch_client
@@ -125,7 +125,7 @@ def write(
 ) -> Iterator[WrittenBody]:
     """Write documents by id: the one place here that knows the writer's interface."""
     items = [Item(name, lines_of(name, source, op_type=op_type)) for name, source in documents.items()]
-    return BulkWriter(cluster, index, compress=compress).write(items)
+    return BulkWriter(cluster, IngestRequest(index, {}, compress=compress)).write(items)
 
 
 def refusals(steps: Iterable[Callable[[], object]]) -> str:

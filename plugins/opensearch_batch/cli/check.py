@@ -14,10 +14,10 @@ from opensearch_batch.cli import options
 from opensearch_batch.cli.command import REFUSED, Account, Command, run
 from opensearch_batch.core.data_prepper.check import check_pipelines
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.report import DONE
 from opensearch_batch.core.pipeline.check import Checked
 from opensearch_batch.core.pipeline.estimate import Estimate
 from opensearch_batch.core.pipeline.file import pipeline_files
+from opensearch_batch.core.types.counts import DONE
 from opensearch_batch.services.registry import adapter_of
 
 FOLDER = Path("include/pipelines")

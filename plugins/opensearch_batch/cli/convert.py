@@ -16,7 +16,7 @@ from opensearch_batch.core.data_prepper.convert import Converted
 from opensearch_batch.core.data_prepper.convert import convert as converted
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, is_data_prepper
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.report import DONE
+from opensearch_batch.core.types.counts import DONE
 
 SEPARATOR = "---\n"
 

@@ -12,10 +12,10 @@ from opensearch_batch.cli.clients import ClientFactory
 from opensearch_batch.cli.command import DRY_RUN, Account, Command
 from opensearch_batch.cli.first_rows import DocumentShown, RejectedShown, process_first_rows
 from opensearch_batch.cli.request_file import read_request
+from opensearch_batch.core.ingest.engine import refuse_duplicates
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.request_ingest import find_sources
 from opensearch_batch.core.ingest.sinks.index_target import check_target
-from opensearch_batch.core.ingest.tally import refuse_duplicates
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.vector_field import VectorField

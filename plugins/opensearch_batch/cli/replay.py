@@ -15,8 +15,8 @@ from opensearch_batch.cli.progress_display import ProgressDisplay
 from opensearch_batch.cli.request_file import RequestFile, absolute, read_request
 from opensearch_batch.cli.tables import counts_table, show_dead_letters
 from opensearch_batch.core.ingest import replay as core
-from opensearch_batch.core.ingest.report import DONE, DONE_WITH_DEAD_LETTERS
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.types.counts import DONE, DONE_WITH_DEAD_LETTERS
 from opensearch_batch.services.registry import row_errors
 
 

@@ -13,8 +13,8 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from opensearch_batch.core.errors import ConfigError, FatalError
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import run_key
 from opensearch_batch.core.types.job import ResubmitRequest
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID

@@ -10,7 +10,6 @@ from airflow.sdk import BaseOperator, Context, XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.ingest.prediction_map import over_sources
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import (
     MAX_BODY_BYTES,
     MAX_IN_FLIGHT,
@@ -27,6 +26,7 @@ from opensearch_batch.core.runs.outbox import PendingEvent, add_event
 from opensearch_batch.core.storage.json_document import load_manifest
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.transform.field_map import OnMissing
+from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.aws import object_storage

@@ -11,13 +11,12 @@ from opensearch_batch.core.data_prepper.scan import Kind, WorkItem
 from opensearch_batch.core.data_prepper.scan_account import account_of, delete_read
 from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
 from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.runs.run_account import RunCounts
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.counts import IngestCounts, IngestReport
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.object_info import ObjectInfo

@@ -17,11 +17,11 @@ from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.documents import Reading, own_position
 from opensearch_batch.core.ingest.engine import Ingest, Locations
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import find_objects
+from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.rows import Source
 from tests.core.data_prepper.data_prepper_files import line_of, with_options
 from tests.scripted import Scripted

@@ -14,11 +14,11 @@ from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.data_prepper.scan_prepare import Scan
 from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
 from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
+from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.services.registry import row_errors
 from tests.lab import Lab

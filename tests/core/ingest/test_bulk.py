@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.ingest.request import OpType
+from opensearch_batch.core.ingest.request import IngestRequest, OpType
 from opensearch_batch.core.ingest.sinks.base import Item, WrittenBody
 from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies, lines_of
 from opensearch_batch.core.ingest.sinks.concurrency import SAMPLES_OF_REST, ConcurrencyLimit
@@ -21,6 +21,7 @@ from tests.lab import Lab
 from tests.scripted import Answer, Scripted, accept
 
 BODY = {"mappings": {"dynamic": "strict", "properties": {"n": {"type": "integer"}}}}
+REQUEST = IngestRequest("i", {})
 LATER = {"status": 429, "error": {"type": "busy"}}
 
 
@@ -52,7 +53,9 @@ def test_every_document_has_a_verdict(lab: Lab, index: str) -> None:
     cluster.create_index(index, BODY)
     wrong = Item("d3", lines_of("d3", b'{"other":1}'), 3)
     written = list(
-        BulkWriter(cluster, index, max_body_bytes=60).write([item(0), item(1, "x"), item(2), wrong, item(4)])
+        BulkWriter(cluster, IngestRequest(index, {}, max_body_bytes=60)).write(
+            [item(0), item(1, "x"), item(2), wrong, item(4)]
+        )
     )
     assert len(written) > 1
     assert indexed(written) == 3
@@ -74,12 +77,12 @@ def test_an_existing_document_is_replaced_kept_or_merged(
     """Index replaces, create keeps what is there, upsert merges and counts an equal document as unchanged."""
     cluster = lab.cluster()
     first = [Item(name, lines_of(name, b'{"n":1,"m":1}')) for name in "ab"]
-    assert indexed(list(BulkWriter(cluster, index).write(first))) == 2
+    assert indexed(list(BulkWriter(cluster, IngestRequest(index, {})).write(first))) == 2
     second = [
         Item("a", lines_of("a", b'{"n":2}', op_type=op_type)),
         Item("b", lines_of("b", b'{"n":1}', op_type=op_type)),
     ]
-    (written,) = BulkWriter(cluster, index).write(second)
+    (written,) = BulkWriter(cluster, IngestRequest(index, {})).write(second)
     assert (written.indexed, written.unchanged, written.refused) == (indexed_again, unchanged, [])
     assert lab.node("GET", f"{index}/_doc/a")["_source"] == kept
 
@@ -89,7 +92,7 @@ def test_documents_are_routed_and_go_through_an_ingest_pipeline(lab: Lab, index:
     cluster = lab.cluster()
     lab.node("PUT", f"_ingest/pipeline/{index}", {"processors": [{"set": {"field": "seen", "value": True}}]})
     document = Item("a", lines_of("a", b'{"n":1}', routing="there"))
-    (written,) = BulkWriter(cluster, index, pipeline=index, compress=True).write([document])
+    (written,) = BulkWriter(cluster, IngestRequest(index, {}, ingest_pipeline=index, compress=True)).write([document])
     assert written.indexed == 1
     found = lab.node("GET", f"{index}/_doc/a?routing=there")
     assert (found["_routing"], found["_source"]) == ("there", {"n": 1, "seen": True})
@@ -118,7 +121,7 @@ def test_what_is_busy_is_sent_again_alone(scripted: Scripted) -> None:
         (200, {"errors": True, "items": [{"index": {"status": 201}}, {"index": LATER}]}),
     ]  # fmt: skip
     pauses: list[float] = []
-    (written,) = BulkWriter(scripted.cluster, "i", sleep=pauses.append).write([item(0), item(1)])
+    (written,) = BulkWriter(scripted.cluster, REQUEST, sleep=pauses.append).write([item(0), item(1)])
     assert (written.indexed, written.refused, len(pauses)) == (2, [], 2)
     assert [names(body) for body in scripted.bodies] == [["d0", "d1"], ["d0", "d1"], ["d1"]]
 
@@ -126,7 +129,7 @@ def test_what_is_busy_is_sent_again_alone(scripted: Scripted) -> None:
 def test_a_connection_that_breaks_is_tried_again(scripted: Scripted) -> None:
     """Retrying is safe even if the first attempt arrived, as the ids are the same."""
     scripted.answers = [None, None]
-    (written,) = BulkWriter(scripted.cluster, "i", sleep=lambda _: None).write([item(0)])
+    (written,) = BulkWriter(scripted.cluster, REQUEST, sleep=lambda _: None).write([item(0)])
     assert (written.indexed, len(scripted.bodies)) == (1, 3)
 
 
@@ -138,7 +141,7 @@ def test_what_stays_busy_is_given_up_as_retriable(scripted: Scripted) -> None:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    writer = BulkWriter(scripted.cluster, "i", retry_window_s=1.0, clock=lambda: now[0], sleep=sleep)
+    writer = BulkWriter(scripted.cluster, REQUEST, retry_window_s=1.0, clock=lambda: now[0], sleep=sleep)
     with pytest.raises(RetriableError, match="queue full"):
         list(writer.write([item(0)]))
 
@@ -152,7 +155,7 @@ def test_a_body_that_is_too_large_is_halved_until_it_passes(scripted: Scripted) 
 
     scripted.answer = limited
     huge = Item("huge", lines_of("huge", b'{"a":"%s"}' % (b"x" * most)), "huge")
-    written = list(BulkWriter(scripted.cluster, "i").write([*map(item, range(10)), huge]))
+    written = list(BulkWriter(scripted.cluster, REQUEST).write([*map(item, range(10)), huge]))
     assert indexed(written) == 10
     assert [(entry.item.context, entry.status) for body in written for entry in body.refused] == [("huge", 413)]
     assert sum(len(names(body)) for body in scripted.bodies if len(body) <= most) == 10
@@ -163,7 +166,9 @@ def test_a_smaller_size_is_kept_for_the_bodies_that_follow(scripted: Scripted) -
     size = len(item(0).lines)
     scripted.answers = [(413, {"error": {"reason": "too large"}})]
     written = list(
-        BulkWriter(scripted.cluster, "i", max_body_bytes=8 * size, max_in_flight=1).write(map(item, range(24)))
+        BulkWriter(scripted.cluster, IngestRequest("i", {}, max_body_bytes=8 * size, max_in_flight=1)).write(
+            map(item, range(24))
+        )
     )
     assert indexed(written) == 24
     assert max(len(names(body)) for body in scripted.bodies[-3:]) <= 4
@@ -181,7 +186,7 @@ def test_verdicts_come_in_the_order_of_the_documents(scripted: Scripted) -> None
         return accept(body)
 
     scripted.answer = slow_first
-    written = list(BulkWriter(scripted.cluster, "i", max_body_bytes=1).write(map(item, range(4))))
+    written = list(BulkWriter(scripted.cluster, IngestRequest("i", {}, max_body_bytes=1)).write(map(item, range(4))))
     assert [entry.id for body in written for entry in body.body.items] == ["d0", "d1", "d2", "d3"]
     assert len(scripted.bodies) == 4
 
@@ -202,7 +207,7 @@ def test_an_id_is_never_in_two_bodies_in_flight(scripted: Scripted) -> None:
 
     scripted.answer = watch
     entries = [item(n % 3, n) for n in range(30)]
-    written = list(BulkWriter(scripted.cluster, "i", max_body_bytes=70).write(entries))
+    written = list(BulkWriter(scripted.cluster, IngestRequest("i", {}, max_body_bytes=70)).write(entries))
     assert indexed(written) == 30
     sent = [json.loads(line)["n"] for body in scripted.bodies for line in body.splitlines()[1::2]]
     assert [n for n in sent if n % 3 == 0] == list(range(0, 30, 3))
@@ -211,7 +216,7 @@ def test_an_id_is_never_in_two_bodies_in_flight(scripted: Scripted) -> None:
 def test_entries_that_are_no_documents_are_passed_along(scripted: Scripted) -> None:
     """They are returned with the verdicts of the documents around them."""
     entries = [Blank("a"), item(0), Blank("b"), item(1), Blank("c")]
-    written = list(BulkWriter(scripted.cluster, "i", max_body_bytes=1).write(entries))
+    written = list(BulkWriter(scripted.cluster, IngestRequest("i", {}, max_body_bytes=1)).write(entries))
     assert [[entry.name for entry in body.body.passing] for body in written] == [["a", "b"], ["c"]]
     assert indexed(written) == 2
 
@@ -223,9 +228,9 @@ def test_an_index_that_is_closed_to_us_ends_the_writing(scripted: Scripted) -> N
         (200, {"errors": False, "items": [{"index": {"status": 201}}]}),
         (200, {"errors": True, "items": [{"index": closed}]}),
     ]
-    verdicts: Iterator[WrittenBody] = BulkWriter(scripted.cluster, "i", max_body_bytes=1, max_in_flight=1).write(
-        map(item, range(3))
-    )
+    verdicts: Iterator[WrittenBody] = BulkWriter(
+        scripted.cluster, IngestRequest("i", {}, max_body_bytes=1, max_in_flight=1)
+    ).write(map(item, range(3)))
     assert next(verdicts).indexed == 1
     with pytest.raises(ConfigError, match=r"index i does not let us write \(403\): .*no permissions for \[x\]"):
         next(verdicts)
@@ -234,7 +239,7 @@ def test_an_index_that_is_closed_to_us_ends_the_writing(scripted: Scripted) -> N
 def test_an_answer_that_leaves_out_a_document_is_no_verdict(scripted: Scripted) -> None:
     """The whole body is retried, as the missing document is unknown."""
     scripted.answers = [(200, {"errors": errors, "items": [{"index": {"status": 201}}]}) for errors in (False, True)]
-    written = list(BulkWriter(scripted.cluster, "i", sleep=lambda _: None).write(map(item, range(2))))
+    written = list(BulkWriter(scripted.cluster, REQUEST, sleep=lambda _: None).write(map(item, range(2))))
     assert [names(body) for body in scripted.bodies] == [["d0", "d1"]] * 3
     assert indexed(written) == 2
 
@@ -243,7 +248,7 @@ def test_an_answer_that_always_leaves_one_out_ends_the_writing(scripted: Scripte
     """The error has the number of missing verdicts."""
     scripted.answer = lambda _: (200, {"errors": False, "items": []})
     with pytest.raises(RetriableError, match="index i: 2 documents were sent, 0 answered for"):
-        list(BulkWriter(scripted.cluster, "i", retry_window_s=0.0).write(map(item, range(2))))
+        list(BulkWriter(scripted.cluster, REQUEST, retry_window_s=0.0).write(map(item, range(2))))
 
 
 def test_the_limit_grows_while_throughput_does() -> None:

@@ -35,8 +35,8 @@ INDEX_RULE = (
 )
 AN_OBJECT_LIKE = 'write {"type": "s3", "source": ["s3://bucket/key"]}'
 AN_INDEX_LIKE = 'write {"mappings": {"properties": {"title": {"type": "text"}}}}'
-NO_BUCKET = "is no name of a bucket, which has letters, digits, dots and hyphens; write it as s3://bucket/key"
-BUCKET_ONLY = "names a bucket only; write s3://bucket/key, or s3://bucket/prefix/ for many"
+NO_BUCKET = "is not a bucket name (letters, digits, dots and hyphens); write it as s3://bucket/key"
+BUCKET_ONLY = "names only a bucket; write s3://bucket/key, or s3://bucket/prefix/ for several"
 NO_JSONPATH = "is not a JSONPath (Parse error near the end of string!); write it like $.content[0]"
 POSITIVE = "expected a whole number >= 1"
 
@@ -99,12 +99,12 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"compress": "yes"}, "compress: expected true or false, got a text"),
     ({"max_in_flight": 1.5}, "max_in_flight: expected a whole number, got a number"),
     # a word that is none of those known
-    ({"op_type": "update"}, "op_type: 'update' is none of index, create, upsert. Did you mean 'upsert'?"),
-    ({"on_missing": "nil"}, "on_missing: 'nil' is none of null, omit, dead_letter. Did you mean 'null'?"),
-    ({"on_missing": {"title": "drop"}}, "on_missing: 'drop' is none of null, omit, dead_letter."),
-    ({"on_unmatched": "stop"}, "on_unmatched: 'stop' is none of index_partial, dead_letter, fail."),
-    (data("gcs", "gs://b/k"), "data_source.type: 'gcs' is none of s3, openAI, local."),
-    (data("opanai", "file-1"), "data_source.type: 'opanai' is none of s3, openAI, local. Did you mean 'openai'?"),
+    ({"op_type": "update"}, "op_type: 'update' is not one of index, create, upsert. Did you mean 'upsert'?"),
+    ({"on_missing": "nil"}, "on_missing: 'nil' is not one of null, omit, dead_letter. Did you mean 'null'?"),
+    ({"on_missing": {"title": "drop"}}, "on_missing: 'drop' is not one of null, omit, dead_letter."),
+    ({"on_unmatched": "stop"}, "on_unmatched: 'stop' is not one of index_partial, dead_letter, fail."),
+    (data("gcs", "gs://b/k"), "data_source.type: 'gcs' is not one of s3, openAI, local."),
+    (data("opanai", "file-1"), "data_source.type: 'opanai' is not one of s3, openAI, local. Did you mean 'openai'?"),
     # the index
     ({"index_name": "Books"}, f"index_name: 'Books' {INDEX_RULE} Did you mean 'books'?"),
     ({"index_name": ""}, f"index_name: '' {INDEX_RULE}"),
@@ -125,11 +125,11 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (data("s3", S3, "s3://my_bucket/k"), f"data_source.source[1]: 's3://my_bucket/k': 'my_bucket' {NO_BUCKET}"),
     (data("s3", "s3://bucket"), f"data_source.source[0]: 's3://bucket' {BUCKET_ONLY}"),
     (data("s3", "s3://bucket/"), f"data_source.source[0]: 's3://bucket/' {BUCKET_ONLY}"),
-    (data("openAI", S3), f"data_source.source[0]: '{S3}' is no file id; write it as OpenAI shows it, file-…"),
-    (data("openAI", " "), "data_source.source[0]: ' ' is no file id; write it as OpenAI shows it, file-…"),
+    (data("openAI", S3), f"data_source.source[0]: '{S3}' is not a file id; write it as OpenAI shows it, file-…"),
+    (data("openAI", " "), "data_source.source[0]: ' ' is not a file id; write it as OpenAI shows it, file-…"),
     (
         data("local", S3),
-        f"data_source.source[0]: '{S3}' is no path of a file, folder/ or glob; for S3 give type s3",
+        f"data_source.source[0]: '{S3}' is not the path of a file, folder/ or glob; for S3 give type s3",
     ),
     # the field map
     ({"field_map": {"t": 5}}, "field_map.t: expected a path like $.text, got 5"),

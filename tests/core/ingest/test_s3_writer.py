@@ -27,8 +27,8 @@ from opensearch_batch.core.formats.parquet import Parquet
 from opensearch_batch.core.formats.parquet_writer import ParquetEncoding
 from opensearch_batch.core.formats.reading import RowFormat, reader
 from opensearch_batch.core.formats.writing import Encoding
-from opensearch_batch.core.ingest.sinks import s3_objects
-from opensearch_batch.core.ingest.sinks.s3_objects import ObjectSettings, S3Writer, WrittenObject
+from opensearch_batch.core.ingest.sinks import s3
+from opensearch_batch.core.ingest.sinks.s3 import ObjectSettings, S3Writer, WrittenObject
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Stored
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -163,7 +163,7 @@ def test_no_events_write_nothing(files: LocalFiles, tmp_path: Path) -> None:
 
 def test_many_folders_do_not_stay_open(files: LocalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest open object is written when there are too many."""
-    monkeypatch.setattr(s3_objects, "MAX_OPEN", 2)
+    monkeypatch.setattr(s3, "MAX_OPEN", 2)
     with writer(files) as made:
         for at in range(10):
             made.add(json.dumps({"a": "x" * (at % 4), "n": at}).encode(), f"out/{at % 4}")

@@ -17,18 +17,17 @@ from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.engine import Ingest, Locations
 from opensearch_batch.core.ingest.event_documents import EventDocumentFactory, EventOptions
 from opensearch_batch.core.ingest.event_items import IndexItemFactory, ItemFactory, ObjectItemFactory, Shape
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import Sink
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
-from opensearch_batch.core.ingest.sinks.s3 import ObjectSink
-from opensearch_batch.core.ingest.sinks.s3_objects import ObjectSettings
+from opensearch_batch.core.ingest.sinks.s3 import ObjectSettings, ObjectSink
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import find_objects
 from opensearch_batch.core.transform.expressions.format_string import compile_format
 from opensearch_batch.core.transform.flow import Flow
+from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 from tests.scripted import Answer, Scripted
 

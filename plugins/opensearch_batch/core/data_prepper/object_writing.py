@@ -6,8 +6,7 @@ from datetime import datetime
 
 from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
 from opensearch_batch.core.ingest.event_items import ObjectItemFactory, Shape
-from opensearch_batch.core.ingest.sinks.s3 import ObjectSink
-from opensearch_batch.core.ingest.sinks.s3_objects import ObjectSettings
+from opensearch_batch.core.ingest.sinks.s3 import ObjectSettings, ObjectSink
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.transform.expressions.format_string import compile_format, dated
 

@@ -9,12 +9,12 @@ import msgspec
 from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.data_prepper.scan_prepare import ScanCounts, ScanManifest
 from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.runs.run_account import RunAccount, RunCounts, add_up
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.job import BAD_ENDS
 
 

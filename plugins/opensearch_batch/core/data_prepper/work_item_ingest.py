@@ -23,13 +23,13 @@ from opensearch_batch.core.errors import ConfigError, OutputUnusable
 from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.engine import Ingest, Locations
 from opensearch_batch.core.ingest.event_items import ItemFactory
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.sinks.base import Sink
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Source

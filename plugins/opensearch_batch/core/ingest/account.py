@@ -13,14 +13,15 @@ from opensearch_batch.core.ingest.documents import OriginOf
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import WrittenBody
-from opensearch_batch.core.ingest.tally import Tally
 from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, Origin, as_text
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.counts import IngestCounts
-from opensearch_batch.core.types.rows import AlreadyThere, Blank, Filtered, Mapped, Rejected, Row, Source
+from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
+from opensearch_batch.core.types.rows import AlreadyThere, Blank, Filtered, Mapped, Rejected, Row
 
 REPLAY_FILE = "request.json"
+# The counts that are no sum over the sources.
+_TOTALS = ("indexed", "unchanged", "joined", "nulls", "unmatched", "unrouted", "dropped", "elsewhere")
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):
@@ -28,10 +29,6 @@ class ReplayRequest(msgspec.Struct, frozen=True):
 
     sources: list[str]
     request: IngestRequest
-
-    def as_sources(self) -> list[Source]:
-        """Return the sources without objects: rows come from the letters."""
-        return [Source(name, ()) for name in self.sources]
 
 
 class RowAccount:
@@ -65,9 +62,9 @@ class RowAccount:
         self._origin_of = origin_of
         self._replay = replay
         self._objects = objects
-        self._counts = then = before.counts
-        self._tally = Tally(replay.sources, then.sources)
-        self._filtered = Counter(unrouted=then.unrouted, dropped=then.dropped, elsewhere=then.elsewhere)
+        then = before.counts
+        self._totals = Counter({name: getattr(then, name) for name in _TOTALS})
+        self._tally = _SourceTally(replay.sources, then.sources)
         self._vectors_rejected, self._vector_reason = before.vectors_rejected, before.vector_reason
         self.settled = before.settled
         self.dead = DeadLetters(objects, queue, attempt=file.attempt, parts=before.parts, count=then.dead_letters)
@@ -98,14 +95,8 @@ class RowAccount:
         for each in written.refused:
             mapped = each.item.context
             self._keep(mapped.rows, each.cause, id=each.item.id or None, status=each.status, late=mapped.late)
-        then = self._counts
-        self._counts = msgspec.structs.replace(
-            then,
-            indexed=then.indexed + written.indexed,
-            unchanged=then.unchanged + written.unchanged,
-            joined=then.joined + joined,
-            nulls=then.nulls + nulls,
-            unmatched=then.unmatched + unmatched,
+        self._totals.update(
+            indexed=written.indexed, unchanged=written.unchanged, joined=joined, nulls=nulls, unmatched=unmatched
         )
         for entry in written.body.passing:
             self._pass(entry)
@@ -114,13 +105,12 @@ class RowAccount:
     def counts(self) -> IngestCounts:
         """Return the counts so far."""
         sources = self._tally.counts()
-        return msgspec.structs.replace(
-            self._counts,
+        return IngestCounts(
             read=sum(source.read for source in sources),
             blank=sum(source.blank for source in sources),
             dead_letters=self.dead.count,
             sources=sources,
-            **self._filtered,
+            **self._totals,
         )
 
     def record(self, *, done: bool) -> None:
@@ -169,29 +159,22 @@ class RowAccount:
             return
         if isinstance(entry, Filtered):
             self._tally.filtered(entry.sources)
-            self._filtered[entry.why] += 1
-            joined = self._counts.joined + len(entry.sources) - 1
-            self._counts = msgspec.structs.replace(self._counts, joined=joined)
+            self._totals[entry.why] += 1
+            self._totals["joined"] += len(entry.sources) - 1
             return
         if isinstance(entry, AlreadyThere):
-            unchanged, has_id, nulls = 1, True, entry.mapped.nulls
-            rows, late = entry.mapped.rows, entry.mapped.late
+            rows, late, has_id = entry.mapped.rows, entry.mapped.late, True
+            self._totals["unchanged"] += 1
+            self._totals["nulls"] += entry.mapped.nulls
         else:
-            unchanged, has_id, nulls = 0, entry.id is not None, 0
-            rows, late = entry.rows, entry.late
+            rows, late, has_id = entry.rows, entry.late, entry.id is not None
             self._keep(rows, entry.reason, id=entry.id, late=late)
             if entry.vector:
                 self._vectors_rejected += len(rows)
                 self._vector_reason = self._vector_reason or entry.reason
-        unmatched = self._tally.rows(rows, late=late, dead=not unchanged, has_id=has_id)
-        then = self._counts
-        self._counts = msgspec.structs.replace(
-            then,
-            unchanged=then.unchanged + unchanged,
-            joined=then.joined + len(rows) - 1,
-            nulls=then.nulls + nulls,
-            unmatched=then.unmatched + unmatched,
-        )
+        is_dead = isinstance(entry, Rejected)
+        self._totals["unmatched"] += self._tally.rows(rows, late=late, dead=is_dead, has_id=has_id)
+        self._totals["joined"] += len(rows) - 1
 
     def _keep(
         self,
@@ -229,6 +212,56 @@ class RowAccount:
 
     def __exit__(self, *error: object) -> None:
         self.dead.close()
+
+
+class _SourceTally:
+    """Counts the rows of each source as they get their verdicts."""
+
+    def __init__(self, names: Sequence[str], before: Sequence[SourceCounts] = ()) -> None:
+        self._sources = [{"read": 0, "blank": 0, "dead_letters": 0, "duplicates": 0, "unmatched": 0} for _ in names]
+        self._names = names
+        for counts, earlier in zip(self._sources, before, strict=False):
+            counts.update({name: getattr(earlier, name) for name in counts})
+
+    def rows(self, rows: Sequence[Row], *, late: bool, dead: bool, has_id: bool = True) -> bool:
+        """Count the rows of one document or dead letter; return whether some source has no row with its id."""
+        seen: set[int] = set()
+        for row in rows:
+            counts = self._sources[row.source]
+            counts["read"] += 1
+            counts["dead_letters"] += dead
+            counts["duplicates"] += late or row.source in seen
+            seen.add(row.source)
+        unmatched = has_id and not late and len(seen) < len(self._names)
+        if unmatched:
+            for source in seen:
+                self._sources[source]["unmatched"] += 1
+        return unmatched
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is one source, so that each document has one row."""
+        return len(self._names) == 1
+
+    def rows_alone(self, *, read: int, late: int, dead: int) -> None:
+        """Count rows of the only source."""
+        counts = self._sources[0]
+        counts["read"] += read
+        counts["dead_letters"] += dead
+        counts["duplicates"] += late
+
+    def filtered(self, sources: Sequence[int]) -> None:
+        """Count rows that the pipeline's own rules keep out of the sink."""
+        for source in sources:
+            self._sources[source]["read"] += 1
+
+    def blank(self, source: int) -> None:
+        """Count an empty line."""
+        self._sources[source]["blank"] += 1
+
+    def counts(self) -> list[SourceCounts]:
+        """Return what was counted, source by source."""
+        return [SourceCounts(name, **counts) for name, counts in zip(self._names, self._sources, strict=True)]
 
 
 def in_progress(uri: str) -> RetriableError:

@@ -1,7 +1,8 @@
-"""A `_batch_ingestion` request: read as documented, and refused whole before anything is read or written.
+"""Parses a `_batch_ingestion` request as documented; an invalid one is refused before anything is read or written.
 
-Every error names its location in the request and the remedy. Beyond the document: `op_type`, `on_missing`,
-`on_unmatched`, `index_body`, `ingest_pipeline`, `routing`, `load`, `dead_letters`, `work_prefix` and bulk sizes.
+Every error names its location in the request and the remedy. Members beyond the documented ones: `op_type`,
+`on_missing`, `on_unmatched`, `index_body`, `ingest_pipeline`, `routing`, `load`, `dead_letters`,
+`work_prefix` and bulk sizes.
 Source: OpenSearch documentation, "Asynchronous batch ingestion".
 """
 
@@ -35,7 +36,7 @@ _Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"openai_key": "openAI_key"}):
-    """The request's own `credential`; it never shows its values."""
+    """The `credential` of the request; its representation shows no values."""
 
     region: str | None = None
     access_key: str | None = None
@@ -70,7 +71,7 @@ class _DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The request as it is written."""
+    """The request in its own form."""
 
     index_name: str
     data_source: _DataSource
@@ -91,19 +92,8 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compress: bool = False
 
 
-# Members of a request that are those of an `IngestRequest`.
-_SAME_MEMBERS = (
-    "ingest_fields",
-    "op_type",
-    "on_unmatched",
-    "ingest_pipeline",
-    "routing",
-    "index_body",
-    "load",
-    "max_body_bytes",
-    "max_in_flight",
-    "compress",
-)
+# Members that are members of an `IngestRequest` too.
+_SAME_MEMBERS = set(_Body.__struct_fields__).intersection(IngestRequest.__struct_fields__) - {"on_missing"}
 # An example of each member, for messages.
 _EXAMPLES: Mapping[str, str] = MappingProxyType(
     {
@@ -146,7 +136,7 @@ def parse_request(content: bytes | Mapping[str, Any], location: str = "request")
         location: starts messages; a file's name, for example.
 
     Raises:
-        ConfigError: it is no JSON, has an unknown or wrong member, or its field map cannot work.
+        ConfigError: it is not JSON, has an unknown or wrong member, or its field map cannot work.
     """
     raw = _decode(content, location)
     _refuse_unknown(raw, location)
@@ -162,12 +152,7 @@ def parse_request(content: bytes | Mapping[str, Any], location: str = "request")
     missing: dict[str, OnMissing] = (
         body.on_missing if isinstance(body.on_missing, dict) else {ANY_FIELD: body.on_missing}
     )
-    ingest = IngestRequest(
-        body.index_name,
-        dict(body.field_map),
-        on_missing=missing,
-        **{name: getattr(body, name) for name in _SAME_MEMBERS},
-    )
+    ingest = IngestRequest(body.index_name, on_missing=missing, **{name: getattr(body, name) for name in _SAME_MEMBERS})
     try:
         fields = compile_map(ingest, sources=len(body.data_source.source)).fields
     except ConfigError as error:
@@ -221,7 +206,7 @@ def _explain(error: msgspec.ValidationError) -> str:
         return _no_such_member(where, named)
     if text.startswith("Invalid enum value"):
         wrong, choices = text.partition("'")[2].rstrip("'"), _CHOICES[where]
-        return f"{where}: {wrong!r} is none of {', '.join(choices)}.{did_you_mean(wrong, choices)}"
+        return f"{where}: {wrong!r} is not one of {', '.join(choices)}.{did_you_mean(wrong, choices)}"
     plain = re.sub(r"`([a-z |]+)`", lambda types: _in_words(types[1]), text.partition(" matching")[0])
     example = _EXAMPLES.get(re.sub(r"\[\d+\]$", "", where))
     return f"{where}: {plain[0].lower()}{plain[1:]}" + (f"; write {example}" if example else "")
@@ -248,7 +233,7 @@ def _source_type(body: _Body, location: str) -> SourceType:
     kind = body.data_source.type.lower()
     if kind not in get_args(SourceType):
         raise ConfigError(
-            f"{location}: data_source.type: {body.data_source.type!r} is none of s3, openAI, local."
+            f"{location}: data_source.type: {body.data_source.type!r} is not one of s3, openAI, local."
             f"{did_you_mean(kind, ['s3', 'openai', 'local'])}"
         )
     if not body.data_source.source:
@@ -258,9 +243,9 @@ def _source_type(body: _Body, location: str) -> SourceType:
         if kind == "s3":
             _check_s3(source, where)
         if kind == "openai" and ("/" in source or not source.strip()):
-            raise ConfigError(f"{where} is no file id; write it as OpenAI shows it, file-…")
+            raise ConfigError(f"{where} is not a file id; write it as OpenAI shows it, file-…")
         if kind == "local" and (not source or source.startswith("s3://")):
-            raise ConfigError(f"{where} is no path of a file, folder/ or glob; for S3 give type s3")
+            raise ConfigError(f"{where} is not the path of a file, folder/ or glob; for S3 give type s3")
     return cast("SourceType", kind)
 
 
@@ -270,8 +255,7 @@ def _check_s3(source: str, where: str) -> None:
     bucket, _, key = source.removeprefix("s3://").partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise ConfigError(
-            f"{where}: {bucket!r} is no name of a bucket, which has letters, digits, dots and hyphens; "
-            "write it as s3://bucket/key"
+            f"{where}: {bucket!r} is not a bucket name (letters, digits, dots and hyphens); write it as s3://bucket/key"
         )
     if not key:
-        raise ConfigError(f"{where} names a bucket only; write s3://bucket/key, or s3://bucket/prefix/ for many")
+        raise ConfigError(f"{where} names only a bucket; write s3://bucket/key, or s3://bucket/prefix/ for several")

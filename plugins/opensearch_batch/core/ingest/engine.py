@@ -14,16 +14,21 @@ from itertools import islice
 
 import msgspec
 
-from opensearch_batch.core.errors import BatchError
+from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.ingest.account import ReplayRequest, RowAccount, in_progress
 from opensearch_batch.core.ingest.documents import DocumentFactory, DocumentStream
 from opensearch_batch.core.ingest.progress import Progress, ProgressFile
-from opensearch_batch.core.ingest.report import DONE, DONE_WITH_DEAD_LETTERS, IngestReport
 from opensearch_batch.core.ingest.sinks.base import Attempt, Entry, Sink
-from opensearch_batch.core.ingest.tally import refuse_duplicates
 from opensearch_batch.core.storage.dead_letters import count_letters
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.counts import IngestCounts, RunVersion, SourceCounts
+from opensearch_batch.core.types.counts import (
+    DONE,
+    DONE_WITH_DEAD_LETTERS,
+    IngestCounts,
+    IngestReport,
+    RunVersion,
+    SourceCounts,
+)
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.rows import Source
 
@@ -215,6 +220,16 @@ class Ingest:
         for source in sources:
             parts += [source.name, *(f"{item.uri} {item.etag}" for item in source.objects)]
         return digest(*parts)
+
+
+def refuse_duplicates(sources: Iterable[Source]) -> None:
+    """Raise ConfigError when two sources name the same object: each row would be joined with itself."""
+    seen: dict[str, str] = {}
+    for source in sources:
+        for item in source.objects:
+            if item.uri in seen:
+                raise ConfigError(f"data_source.source: {item.uri} is in {seen[item.uri]} and in {source.name}")
+            seen[item.uri] = source.name
 
 
 @contextmanager

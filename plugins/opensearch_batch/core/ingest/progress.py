@@ -1,9 +1,9 @@
-"""Progress of an ingest, stored beside the data: written only when everything before it has a verdict.
+"""Progress of an ingest, stored beside the data. It counts an entry only when all entries before it have a verdict.
 
-There is one document for each pair of target and sources, with one writer: the attempt that began last. Repeating
-finished work finds `done` and writes nothing; an attempt after a crash continues at `settled`. Another fingerprint
-(other bytes, another map, another index) starts anew, unless a run that listed its source later has written here:
-older work never follows newer work.
+Each pair of target and sources has one document with one writer: the attempt that began last. An attempt that finds
+`done` writes nothing; one that follows a crash continues at `settled`. If the fingerprint differs (other bytes, another
+map, another index), the work starts anew, unless a run that listed its source later has written the document: older
+work never follows newer work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from opensearch_batch.core.types.counts import IngestCounts, RunVersion
 
 
 class Stamp(msgspec.Struct, frozen=True):
-    """Which attempt wrote a progress, for which work and run, and where its dead letters are."""
+    """The attempt that wrote a progress, its work (`fingerprint`) and run, and the location of its dead letters."""
 
     fingerprint: str = ""
     dead_letters: str = ""
@@ -29,8 +29,8 @@ class Stamp(msgspec.Struct, frozen=True):
 class Progress(Stamp, frozen=True, kw_only=True):
     """The number of `settled` entries of the deterministic stream, with their counts.
 
-    `attempt` wrote it last; `parts` are the parts of dead letters that count, by the attempt that wrote them.
-    `run_version` is that of the newest run with this work; without a fingerprint it says nothing but that version.
+    `attempt` wrote it last; `parts` is the number of parts of dead letters that count, by the attempt that wrote them.
+    `run_version` is that of the newest run with this work. A progress without a fingerprint only fences off older runs.
     """
 
     done: bool
@@ -45,7 +45,7 @@ class ProgressFile:
     """The progress of one ingest; one attempt at a time may write it.
 
     `attempt` is this attempt's id: a number that grows, and a random part, as two may begin at once. `run_version` is
-    that of the run, None for work without one. After `load`, `superseded` says whether a newer run wrote here.
+    that of the run, None for work without one. After `load`, `superseded` is True if a newer run wrote the progress.
     """
 
     def __init__(self, objects: Objects, uri: str, *, run_version: RunVersion | None = None) -> None:
@@ -57,47 +57,42 @@ class ProgressFile:
         self.attempt = _after("")
 
     def load(self, fingerprint: str) -> Progress | None:
-        """Return the progress of exactly this work, None without any."""
+        """Return the progress of exactly this work, None if there is none."""
         found = self._document.load()
         if found is None:
             return None
-        stamp = found.value
+        stamp, stored = found.value, found.value.run_version
         self._etag, self.attempt = found.etag, _after(stamp.attempt)
-        if (
-            stamp.fingerprint == fingerprint
-            and stamp.run_version is not None
-            and not stamp.run_version.is_before(self._run_version)
-        ):
+        if stamp.fingerprint == fingerprint and stored is not None and not stored.is_before(self._run_version):
             # The same work for both runs, so it is as new as the newer of them.
-            self._run_version = stamp.run_version
-        self.superseded = self._run_version is not None and self._run_version.is_before(stamp.run_version)
+            self._run_version = stored
+        self.superseded = self._is_older_than(stored)
         return stamp if isinstance(stamp, Progress) and stamp.fingerprint == fingerprint else None
 
     def begin(self, progress: Progress) -> bool:
-        """Record the first progress of an attempt; False when another attempt wrote since `load`."""
+        """Record the first progress of an attempt; return False if another attempt wrote since `load`."""
         return self._put(progress, self._etag)
 
     def confirm(self, progress: Progress) -> bool:
-        """Record that finished work is this run's too, which may be a newer one; False when another wrote since."""
+        """Record that finished work counts for this run too; return False if another attempt wrote since `load`."""
         return progress.run_version == self._run_version or self._put(progress, self._etag)
 
     def save(self, progress: Progress) -> bool:
-        """Record it; False when a later attempt took over."""
+        """Record the progress; return False if a later attempt took over."""
         found = self._document.load()
         if found is None:
             return self._put(progress, None)
         stamp = found.value
         if stamp.attempt == self.attempt:
             return self._put(progress, found.etag)
-        newer = (
-            stamp.run_version
-            if self._run_version is not None and self._run_version.is_before(stamp.run_version)
-            else None
-        )
-        if newer is not None and stamp.fingerprint not in ("", progress.fingerprint):
+        newer = stamp.run_version
+        if newer is not None and self._is_older_than(newer) and stamp.fingerprint not in ("", progress.fingerprint):
             # Bodies sent since the last record may have overwritten the newer run's documents: it is not done.
-            _retire(self._document, newer)
+            _fence_off(self._document, newer)
         return False
+
+    def _is_older_than(self, other: RunVersion | None) -> bool:
+        return self._run_version is not None and self._run_version.is_before(other)
 
     def _put(self, progress: Progress, etag: str | None) -> bool:
         progress = msgspec.structs.replace(progress, run_version=self._run_version)
@@ -105,17 +100,17 @@ class ProgressFile:
         return self._document.swap(progress, etag=etag) or self._document.read() == progress
 
 
-def retire(objects: Objects, uri: str, run_version: RunVersion) -> Stamp | None:
-    """Mark the work as not done, with the version of this run; return what is stored then.
+def fence_off(objects: Objects, uri: str, run_version: RunVersion) -> Stamp | None:
+    """Mark the work as not done, with the version of this run; return the new stamp, None if a newer run wrote it.
 
     This fences off older runs, including one in progress; the run itself and newer ones start anew. The progress of a
-    newer run is left as it is: None. The result names the dead letters that became useless, those of the run's scope.
+    newer run is not changed. The stamp names the dead letters that became obsolete, if they belong to the run's scope.
     """
-    return _retire(_document(objects, uri), run_version)
+    return _fence_off(_document(objects, uri), run_version)
 
 
-def _retire(document: JsonDocument[Stamp], run_version: RunVersion) -> Stamp | None:
-    def retired(stored: Stamp | None) -> Stamp | None:
+def _fence_off(document: JsonDocument[Stamp], run_version: RunVersion) -> Stamp | None:
+    def fenced(stored: Stamp | None) -> Stamp | None:
         stamp = stored or Stamp()
         if run_version.is_before(stamp.run_version):
             return None
@@ -130,11 +125,11 @@ def _retire(document: JsonDocument[Stamp], run_version: RunVersion) -> Stamp | N
             counts=IngestCounts(),
         )
 
-    return document.update(retired)
+    return document.update(fenced)
 
 
 def _document(objects: Objects, uri: str) -> JsonDocument[Stamp]:
-    """Return the document; one of another version of this package counts by its stamp only, so its work is repeated."""
+    """Return the document; of one that another version of this package wrote, only the stamp is read."""
     return JsonDocument(objects, uri, Progress, fallback=_stamp_in)
 
 

@@ -1,14 +1,16 @@
-"""Replay sends dead letters again after a fix: those that succeed leave the queue, the others get their new reason.
+"""Replay: sends dead letters again after a fix. Those that succeed leave the queue; the others get their new reason.
 
-A letter holds its rows, so they are mapped again: a corrected field map is used, and so is a row that was corrected by
-hand; processors stay those of the original run. A part of the queue is replaced after its letters have verdicts; a
-replay that is killed sends the same ids again.
+A letter holds its rows, and they are mapped again. So a corrected field map takes effect, and so does a row that was
+corrected by hand; processors stay those of the original run. A part of the queue is replaced only after all of its
+letters have verdicts; a replay after a crash sends the same ids again.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,7 +26,6 @@ from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.dead_letters import (
     SPOOL_BYTES,
     DeadLetter,
-    Origin,
     as_bytes,
     list_parts,
     read_letters,
@@ -32,10 +33,11 @@ from opensearch_batch.core.storage.dead_letters import (
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.row_errors import NO_ERRORS, RowErrors
-from opensearch_batch.core.types.rows import Filtered, Rejected, Row
+from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
-STAGE = "ingest"
+if TYPE_CHECKING:
+    from opensearch_batch.core.ingest.event_documents import EventDocuments
 
 
 class ReplayReport(msgspec.Struct, frozen=True):
@@ -50,7 +52,7 @@ class ReplayReport(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A letter that stays in the queue, with its new reason."""
+    """A letter that stays in the queue without being sent, with its new reason."""
 
     letter: DeadLetter
     size_bytes: int
@@ -68,7 +70,7 @@ def replay(
     """Send the dead letters of a queue again.
 
     Args:
-        queue: the prefix of the dead letters, as a report gave it.
+        queue: the prefix of the dead letters, as in a report.
         objects: the store of the queue.
         cluster: the cluster of the index.
         request: what to write; the request in the queue's own ``request.json`` if None.
@@ -98,18 +100,13 @@ def replay(
     index = cluster.index(request.index)
     if index is None:
         raise ConfigError(f"OpenSearch {cluster.name}: no index {request.index!r}; create it, then replay")
-    again = ReplayRequest(stored.sources, request)
-    documents: _LetterDocuments
-    if request.processors is None:
-        documents = _MappedLetters(again, objects, row_errors, index.vectors)
-    else:
-        documents = _ProcessedLetters(again, objects, row_errors)
-    report = ReplayReport(prefix, index.name)
+    letters = _LetterDocuments(ReplayRequest(stored.sources, request), objects, row_errors, index.vectors)
+    totals = Counter[str]()
     for part in parts:
-        report = _Part(objects, cluster, request=request, documents=documents).send(part, report)
-        on_progress(report)
+        totals.update(_send(part, objects, BulkWriter(cluster, request), letters))
+        on_progress(ReplayReport(prefix, index.name, **totals))
     cluster.refresh(index.name)
-    return report
+    return ReplayReport(prefix, index.name, **totals)
 
 
 def _stored_request(objects: Objects, prefix: str, part: str) -> ReplayRequest:
@@ -117,120 +114,84 @@ def _stored_request(objects: Objects, prefix: str, part: str) -> ReplayRequest:
     if stored is not None:
         return stored
     letter = next(read_letters(objects, part), None)
-    if letter is not None and letter.stage != STAGE:
+    if letter is not None and letter.stage != "ingest":
         raise ConfigError(
             f"{prefix}: these are dead letters of {letter.stage}: correct {letter.source} and run the pipeline again"
         )
-    raise ConfigError(f"{prefix}{REPLAY_FILE} is gone: run the request again with force in place of a replay")
+    raise ConfigError(f"{prefix}{REPLAY_FILE} was deleted: instead of a replay, run the request again with force")
 
 
 class _LetterDocuments:
-    """Makes the documents of dead letters, one letter at a time."""
+    """Makes the documents of dead letters, one letter at a time, by a request's field map or processors."""
 
-    def __init__(self, objects: Objects, row_errors: RowErrors) -> None:
+    def __init__(
+        self, replayed: ReplayRequest, objects: Objects, row_errors: RowErrors, vectors: Sequence[VectorField]
+    ) -> None:
         self._origin = ("", 0)
         # Every row that is read belongs to the current letter.
-        self._reading = Reading(objects, row_errors=row_errors, origin_of=lambda row: self._origin)  # noqa: ARG005
+        reading = Reading(objects, row_errors=row_errors, origin_of=lambda row: self._origin)  # noqa: ARG005
+        request, sources = replayed.request, [Source(name, ()) for name in replayed.sources]
+        self._documents: MappedDocuments | EventDocuments
+        if request.processors is None:
+            field_map = compile_map(request, sources=len(sources), vectors=vectors)
+            self._documents = MappedDocuments(request, field_map, sources, reading)
+        else:
+            from opensearch_batch.core.ingest.row_documents import row_documents
+
+            # The index itself checks their vectors.
+            self._documents = row_documents(request, sources, reading)
 
     def entry(self, letter: DeadLetter) -> Item | Rejected:
         """Return the document of a letter's rows, or the reason why there is none."""
         self._origin = (letter.source, letter.line)
-        return self._entry(letter, _rows(letter))
-
-    def _entry(self, letter: DeadLetter, rows: tuple[Row, ...]) -> Item | Rejected:
-        raise NotImplementedError
-
-
-class _MappedLetters(_LetterDocuments):
-    """Makes documents by a request's field map."""
-
-    def __init__(
-        self, again: ReplayRequest, objects: Objects, row_errors: RowErrors, vectors: Sequence[VectorField]
-    ) -> None:
-        super().__init__(objects, row_errors)
-        field_map = compile_map(again.request, sources=len(again.sources), vectors=vectors)
-        self._documents = MappedDocuments(again.request, field_map, again.as_sources(), self._reading)
-
-    def _entry(self, letter: DeadLetter, rows: tuple[Row, ...]) -> Item | Rejected:
-        try:
-            keyed = tuple(self._documents.keyed(row) for row in rows)
-        except RecordRejected as error:
-            return Rejected(rows, str(error))
-        return self._documents.entry(Group(keyed[0].key, keyed, letter.late))
-
-
-class _ProcessedLetters(_LetterDocuments):
-    """Makes documents by a request's processors; the index itself checks their vectors."""
-
-    def __init__(self, again: ReplayRequest, objects: Objects, row_errors: RowErrors) -> None:
-        from opensearch_batch.core.ingest.row_documents import row_documents
-
-        super().__init__(objects, row_errors)
-        self._documents = row_documents(again.request, again.as_sources(), self._reading)
-
-    def _entry(self, letter: DeadLetter, rows: tuple[Row, ...]) -> Item | Rejected:  # noqa: ARG002 - of the base class
-        (row,) = rows
-        entry = self._documents.entry(row)
+        rows = _rows(letter)
+        if isinstance(self._documents, MappedDocuments):
+            try:
+                keyed = tuple(map(self._documents.keyed, rows))
+            except RecordRejected as error:
+                return Rejected(rows, str(error))
+            return self._documents.entry(Group(keyed[0].key, keyed, letter.late))
+        entry = self._documents.entry(rows[0])
         if isinstance(entry, Filtered):
             # A row that was corrected by hand stays visible in the queue.
-            return Rejected((row,), f"{entry.why} by the pipeline's own rules")
-        return entry if isinstance(entry, (Item, Rejected)) else Rejected((row,), "the row is empty")
+            return Rejected(rows, f"{entry.why} by the pipeline's own rules")
+        return entry if isinstance(entry, (Item, Rejected)) else Rejected(rows, "the row is empty")
 
 
-class _Part:
-    """Sends one part of a queue."""
+def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocuments) -> dict[str, int]:
+    """Send the letters of one part, keep those that fail, and return the counts."""
 
-    def __init__(
-        self, objects: Objects, cluster: Cluster, *, request: IngestRequest, documents: _LetterDocuments
-    ) -> None:
-        self._objects = objects
-        self._cluster = cluster
-        self._request = request
-        self._documents = documents
-
-    def send(self, uri: str, report: ReplayReport) -> ReplayReport:
-        """Send every letter, keep those that fail, and add to the report."""
-        read = indexed = unchanged = kept = 0
-        writer = BulkWriter.of(self._cluster, self._request)
-        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as left:
-            for written in writer.write(self._entries(uri)):
-                read += len(written.body.items) + len(written.body.passing)
-                indexed += written.indexed
-                unchanged += written.unchanged
-                letters = [entry.letter for entry in written.body.passing]
-                letters += [_with(each.item.context, each.cause, each.status) for each in written.refused]
-                kept += len(letters)
-                left.writelines(msgspec.json.encode(letter) + b"\n" for letter in letters)
-            if kept:
-                left.seek(0)
-                self._objects.upload(uri, left)
-            else:
-                self._objects.delete(uri)
-        return msgspec.structs.replace(
-            report,
-            read=report.read + read,
-            indexed=report.indexed + indexed,
-            unchanged=report.unchanged + unchanged,
-            dead_letters=report.dead_letters + kept,
-        )
-
-    def _entries(self, uri: str) -> Iterator[Item | Kept]:
-        for letter in read_letters(self._objects, uri):
-            entry = self._documents.entry(letter)
+    def entries() -> Iterator[Item | Kept]:
+        for letter in read_letters(objects, uri):
+            entry = documents.entry(letter)
             if isinstance(entry, Item):
                 yield Item(entry.id, (entry.lines,), letter)
             else:
                 yield Kept(_with(letter, entry.reason, 0), entry.size_bytes)
 
+    read = indexed = unchanged = kept = 0
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as left:
+        for written in writer.write(entries()):
+            read += len(written.body.items) + len(written.body.passing)
+            indexed += written.indexed
+            unchanged += written.unchanged
+            letters = [entry.letter for entry in written.body.passing]
+            letters += [_with(each.item.context, each.cause, each.status) for each in written.refused]
+            kept += len(letters)
+            left.writelines(msgspec.json.encode(letter) + b"\n" for letter in letters)
+        if kept:
+            left.seek(0)
+            objects.upload(uri, left)
+        else:
+            objects.delete(uri)
+    return {"read": read, "indexed": indexed, "unchanged": unchanged, "dead_letters": kept}
+
 
 def _rows(letter: DeadLetter) -> tuple[Row, ...]:
     uri, line = letter.output or letter.source, letter.output_line or letter.line
     first = Row(letter.number, uri, line, letter.offset, as_bytes(letter))
-    return (first, *(_row(origin) for origin in letter.joined))
-
-
-def _row(origin: Origin) -> Row:
-    return Row(origin.number, origin.source, origin.line, origin.offset, as_bytes(origin))
+    others = [Row(other.number, other.source, other.line, other.offset, as_bytes(other)) for other in letter.joined]
+    return (first, *others)
 
 
 def _with(letter: DeadLetter, reason: str, status: int) -> DeadLetter:

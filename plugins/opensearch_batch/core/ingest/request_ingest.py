@@ -10,11 +10,10 @@ from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.engine import Ingest, Locations
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.objects import Objects, find_objects
-from opensearch_batch.core.types.counts import IngestCounts
+from opensearch_batch.core.types.counts import IngestCounts, IngestReport
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.row_errors import NO_ERRORS, RowErrors
 from opensearch_batch.core.types.rows import Source

@@ -1,6 +1,6 @@
 """Ingest of one shard: the output of its jobs, joined with its records, into the index that prepare checked.
 
-Every record becomes a document or a dead letter, also one that no job answered. A dead letter names the line of the
+Every record becomes a document or a dead letter, even if no job predicted it. A dead letter names the line of the
 user's source that the record came from.
 """
 
@@ -19,7 +19,6 @@ from opensearch_batch.core.ingest.documents import DocumentFactory, Reading, own
 from opensearch_batch.core.ingest.engine import Ingest, Locations
 from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory
 from opensearch_batch.core.ingest.prediction_map import RECORDS
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.jobs.contract import Answers, ServiceAdapter
@@ -37,8 +36,8 @@ from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, find_objects
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
-from opensearch_batch.core.types.counts import IngestCounts
-from opensearch_batch.core.types.manifest import Manifest, Shard, SourceRange
+from opensearch_batch.core.types.counts import IngestCounts, IngestReport
+from opensearch_batch.core.types.manifest import Manifest, PreparedShard, Shard
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
@@ -54,9 +53,9 @@ class ShardIngest:
         manifest: the run's manifest, which has the origin of each record.
         adapter: reads its service's rows.
         answers: how rows are matched with their records.
-        request: what to write, with the paths of `over_sources`. A row without a mapped vector becomes a dead letter
-            unless `on_missing` decides otherwise, and so does a record without output unless `on_unmatched` does. With
-            processors, only a row that is a service's error does.
+        request: what to write, with the paths of `over_sources`. By default, a row without a mapped vector becomes a
+            dead letter (see `on_missing`), and so does a record without output (see `on_unmatched`). With processors,
+            only a row that is a service's error does.
         dead_letters: a prefix for them; below `work_prefix` if None.
     """
 
@@ -90,24 +89,17 @@ class ShardIngest:
             RetriableError: a server stayed away.
         """
         self._open_index()
-        source_ranges = self._manifest.origin(shard)
+        prepared = PreparedShard(shard, self._manifest.origin(shard))
         # Outputs that are stored at the service have no such prefix.
         own = f"{self._layout.job(shard.job)}/"
         if not all(uri.startswith(own) for uri in job_outputs[0].uris if uri.startswith(self._layout.root)):
             raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
-        rows = ShardRows(
-            self._objects,
-            self._adapter,
-            self._answers,
-            shard=shard,
-            source_ranges=source_ranges,
-            job_outputs=job_outputs,
-        )
+        rows = ShardRows(self._objects, self._adapter, self._answers, prepared, job_outputs)
         try:
-            report = self._ingest(shard, source_ranges, rows).run(rows.sources(), force=force)
+            report = self._ingest(prepared, rows).run(rows.sources(), force=force)
         except OutputUnusable as error:
             invalidate_output(self._objects, error, now=time.time())
-            remedy = CLEAR_TO_PAY if error.job == job_outputs[0].job else "clear repair to ask once more"
+            remedy = CLEAR_TO_PAY if error.job == job_outputs[0].job else "clear repair to submit a new one"
             raise OutputUnusable(f"{error}; {remedy}") from error
         run_key = self._manifest.run_key
         used = rows.used()
@@ -116,13 +108,15 @@ class ShardIngest:
         save(self._objects, self._layout.ingest_report(run_key, shard.id), report)
         return report
 
-    def _ingest(self, shard: Shard, source_ranges: Sequence[SourceRange], rows: ShardRows) -> Ingest:
+    def _ingest(self, prepared: PreparedShard, rows: ShardRows) -> Ingest:
+        shard = prepared.shard
+
         def check(counts: IngestCounts) -> None:
             rows_read = counts.sources[RECORDS].read
             if rows_read != shard.records:
                 raise rows.job_outputs[0].unusable(f"shard {shard.id}: {rows_read} rows for {shard.records} records")
 
-        range_key = self._layout.range_key(self._request.index, source_ranges)
+        range_key = self._layout.range_key(self._request.index, prepared.source_ranges)
         # Pipelines and shards may share a prefix for dead letters; each clears only its own.
         own = f"{self._layout.pipeline}/{range_key}/"
         return Ingest(
@@ -135,13 +129,12 @@ class ShardIngest:
                 self._dead_letters and f"{self._dead_letters.rstrip('/')}/{own}",
             ),
             check=check,
-            identity=[msgspec.json.encode([source_ranges, list(rows.job_outputs)]).decode()],
+            identity=[msgspec.json.encode([prepared.source_ranges, list(rows.job_outputs)]).decode()],
             run_version=self._manifest.run_version,
             records=shard.records,
         )
 
     def _documents(self, reading: Reading) -> DocumentFactory:
-        """Return what makes documents: processors, or a field map."""
         if self._request.processors is None:
             return MappedDocumentFactory(self._request, reading)
         from opensearch_batch.core.ingest.row_documents import row_document_factory
@@ -149,26 +142,29 @@ class ShardIngest:
         return row_document_factory(self._request, reading)
 
     def _open_index(self) -> None:
-        """Check the index, and make a row without its vector a dead letter.
+        """Check the index again, and make a row without its vector a dead letter.
 
         Raises:
-            ConfigError: the index does not fit as the one that prepare checked.
+            ConfigError: the index was deleted, or lacks a vector field that it had when prepare checked it.
         """
         name = self._request.index
         index = self._cluster.index(name)
         if index is None:
-            raise ConfigError(f"index {name} is gone; clear prepare to create it again")
+            raise ConfigError(f"index {name} was deleted; clear prepare to create it again")
         for vector in self._manifest.vectors:
             if vector not in index.vectors:
                 raise ConfigError(
-                    f"index {name}: field {vector.name} is no vector of {vector.dimension} values any more; "
+                    f"index {name}: field {vector.name} is no longer a vector of {vector.dimension} values; "
                     "delete the index and clear prepare to create it again"
                 )
         self._request = strict_about(index.vectors, self._request)
 
 
 def strict_about(vectors: Sequence[VectorField], request: IngestRequest) -> IngestRequest:
-    """Return a request by which a row without a vector is a dead letter, unless it has `on_missing` or processors."""
+    """Return a request that makes a row without a vector a dead letter, unless `on_missing` says otherwise.
+
+    A request with processors is returned as it is.
+    """
     if ANY_FIELD in request.on_missing or request.processors is not None:
         return request
     strict: dict[str, OnMissing] = {vector.name: "dead_letter" for vector in vectors}
@@ -182,8 +178,7 @@ class ShardRows:
         objects: the store of both.
         adapter: reads its service's rows.
         answers: how rows are matched with their records.
-        shard: the shard.
-        source_ranges: the origin of its records.
+        prepared: the shard, with the origin of its records.
         job_outputs: the outputs of its jobs, in their order.
     """
 
@@ -192,26 +187,25 @@ class ShardRows:
         objects: Objects,
         adapter: ServiceAdapter,
         answers: Answers,
-        *,
-        shard: Shard,
-        source_ranges: Sequence[SourceRange],
+        prepared: PreparedShard,
         job_outputs: Sequence[JobOutput],
     ) -> None:
         self.job_outputs = job_outputs
         self._objects = objects
         self._adapter = adapter
-        self._shard = shard
+        self._prepared = prepared
         self._holds_record = answers == "beside_record"
         self._rows = OutputRows(objects, adapter, answers)
         self._last = LatestRows(self._rows, job_outputs, holds_record=self._holds_record)
-        self._origins = RecordOrigins(source_ranges)
+        # The position of each range's first record in the shard.
+        self._starts = list(accumulate((each.records for each in prepared.source_ranges), initial=0))
 
     def sources(self) -> list[Source]:
         """Return the sources of an ingest: the output, or records and output."""
         output = self._rows.source(self.job_outputs)
         if self._holds_record:
             return [output]
-        return [Source("records", tuple(find_objects(self._objects, self._shard.source))), output]
+        return [Source("records", tuple(find_objects(self._objects, self._prepared.shard.source))), output]
 
     def used(self) -> UsedJobs:
         """Return the jobs and the objects of their outputs."""
@@ -233,22 +227,10 @@ class ShardRows:
         return Reading(self._objects, self.read, errors, self.origin_of)
 
     def origin_of(self, row: Row) -> tuple[str, int]:
-        """Return the user's document that a row is about; the row's own position if it is unknown."""
+        """Return the line of the user's source that a row's record came from, the row's own position if unknown."""
         position = self._last.position(row)
-        return (position is not None and self._origins.of(position)) or own_position(row)
-
-
-class RecordOrigins:
-    """Maps the position of a record in the shard to the line of the user's source."""
-
-    def __init__(self, source_ranges: Sequence[SourceRange]) -> None:
-        self._ranges = source_ranges
-        self._starts = list(accumulate((source_range.records for source_range in source_ranges), initial=0))
-
-    def of(self, position: int) -> tuple[str, int] | None:
-        """Return source and line, None when the shard has no such record."""
-        if not 0 <= position < self._starts[-1]:
-            return None
+        if position is None or not 0 <= position < self._starts[-1]:
+            return own_position(row)
         at = bisect_right(self._starts, position) - 1
-        source_range = self._ranges[at]
+        source_range = self._prepared.source_ranges[at]
         return source_range.source, source_range.first_line + position - self._starts[at]

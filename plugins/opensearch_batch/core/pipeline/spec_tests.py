@@ -177,14 +177,8 @@ class SpecRun:
         return {name: line[name]} if name else {}
 
     def _map(self, objects: LocalFiles, prepared: PreparedShard, output: str, reasons: list[str]) -> Outcome:
-        rows = ShardRows(
-            objects,
-            self._adapter,
-            self._adapter.answers(self._parameters),
-            shard=prepared.shard,
-            source_ranges=prepared.source_ranges,
-            job_outputs=[JobOutput([output])],
-        )
+        answers = self._adapter.answers(self._parameters)
+        rows = ShardRows(objects, self._adapter, answers, prepared, [JobOutput([output])])
         entries = list(self._documents(rows.sources(), rows.reading))
         made = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
         return Outcome(made, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])

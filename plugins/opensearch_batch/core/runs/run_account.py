@@ -9,10 +9,10 @@ from typing import Self
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
-from opensearch_batch.core.ingest.report import IngestReport
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.manifest import Manifest
 
 # An item of work is read once for each sink, so these are counted in the report of the first one only.

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from opensearch_batch.core.ingest.progress import retire
+from opensearch_batch.core.ingest.progress import fence_off
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import read_removed
 from opensearch_batch.core.storage.dead_letters import DeadLetters
@@ -87,7 +87,7 @@ def record_source_ranges(objects: Objects, layout: Layout, manifest: Manifest, *
         _fence_off(objects, layout, last, current)
         if affected := last.affected_in(current):
             for key in set(affected).intersection(_with_rows(objects, layout, manifest, index)):
-                retire(objects, layout.progress(key), run_version)
+                fence_off(objects, layout.progress(key), run_version)
         return current
 
     uri = layout.source_ranges(index, run_version.scope)
@@ -97,7 +97,7 @@ def record_source_ranges(objects: Objects, layout: Layout, manifest: Manifest, *
 def _fence_off(objects: Objects, layout: Layout, older: RunRanges, newer: RunRanges) -> None:
     """Fence off the missing ranges and delete their dead letters, which a replay would write over newer records."""
     for key in older.missing_in(newer):
-        fenced = retire(objects, layout.progress(key), newer.run_version)
+        fenced = fence_off(objects, layout.progress(key), newer.run_version)
         if fenced is None or not fenced.dead_letters or not older.is_covered_by(newer, key):
             continue
         # After the progress, so that an attempt in progress withdraws the letters that it cannot count any more. An

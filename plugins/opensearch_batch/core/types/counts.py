@@ -1,10 +1,12 @@
-"""Counts of an ingest's rows by verdict, and the version of the run that wrote them."""
+"""Counts of an ingest's rows by verdict, its report, and the version of the run that wrote them."""
 
 from __future__ import annotations
 
 import msgspec
 
 from opensearch_batch.core.errors import FatalError
+
+DONE, DONE_WITH_DEAD_LETTERS = "DONE", "DONE_WITH_DEAD_LETTERS"
 
 
 class SourceCounts(msgspec.Struct, frozen=True):
@@ -51,6 +53,19 @@ class IngestCounts(msgspec.Struct, frozen=True):
         verdicts += self.unrouted + self.dropped + self.elsewhere + self.superseded
         if self.read != verdicts:
             raise FatalError(f"{location}: read {self.read} rows, but {verdicts} have a verdict")
+
+
+class IngestReport(msgspec.Struct, frozen=True):
+    """The result of an ingest: `state` is DONE or DONE_WITH_DEAD_LETTERS, `dead_letters` their location.
+
+    `index` is the index, or the prefix of the objects, that was written to.
+    """
+
+    index: str
+    state: str
+    counts: IngestCounts
+    dead_letters: str | None = None
+    remarks: list[str] = []
 
 
 class RunVersion(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError, TooLarge
-from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, MAX_IN_FLIGHT, Action, IngestRequest
+from opensearch_batch.core.ingest.request import Action, IngestRequest
 from opensearch_batch.core.ingest.sinks.base import Body, Item, Refused, WrittenBody
 from opensearch_batch.core.ingest.sinks.concurrency import ConcurrencyLimit
 from opensearch_batch.core.opensearch.cluster import CONFLICT, RETRY_STATUSES, Cluster, reason_of
@@ -30,7 +30,8 @@ FORBIDDEN = frozenset({401, 403})
 TOO_LARGE = 413
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
 # Only what a verdict needs is returned; the full response repeats index and id of every document.
-_VERDICT = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+_ERROR = "items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+_VERDICT = f"errors,items.*.status,items.*.result,{_ERROR}"
 # An update that changes nothing, and a delete of what is not there.
 _NOOPS = frozenset({"noop", "not_found"})
 _ID = b'"_id":'
@@ -114,15 +115,12 @@ def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iter
 
 
 class BulkWriter:
-    """Writes documents to one index.
+    """Writes documents to the index of a request, or to the indexes that documents name if the request names none.
 
     Args:
         cluster: where the index is.
-        index: its name; empty if every document names its own.
-        pipeline: the ingest pipeline all documents go through.
-        max_body_bytes: the size a body is cut at; lowered for good when the server finds it too large (413).
-        max_in_flight: at most this many bodies are in flight; the best number is found by trying (`ConcurrencyLimit`).
-        compress: send bodies gzipped.
+        request: the index, the ingest pipeline, and how bodies are sent. `max_body_bytes` is lowered for good when the
+            server finds a body too large (413); within `max_in_flight`, `ConcurrencyLimit` finds the best number.
         retry_window_s: how long to retry a body while the index is busy.
         clock, sleep: seconds; injected by tests.
     """
@@ -130,39 +128,25 @@ class BulkWriter:
     def __init__(
         self,
         cluster: Cluster,
-        index: str,
+        request: IngestRequest,
         *,
-        pipeline: str | None = None,
-        max_body_bytes: int = MAX_BODY_BYTES,
-        max_in_flight: int = MAX_IN_FLIGHT,
-        compress: bool = False,
         retry_window_s: float = RETRY_WINDOW_S,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._cluster = cluster
-        self._index = index
-        self._params = {"filter_path": f"{_VERDICT},items.*.result"} | ({"pipeline": pipeline} if pipeline else {})
-        self._max_body_bytes = max_body_bytes
-        self._max_in_flight = max_in_flight
-        self._compress = compress
+        self._index = request.index
+        self._params = {"filter_path": _VERDICT}
+        if request.ingest_pipeline:
+            self._params["pipeline"] = request.ingest_pipeline
+        self._max_body_bytes = request.max_body_bytes
+        self._max_in_flight = request.max_in_flight
+        self._compress = request.compress
         self._retry_window_s = retry_window_s
         self._clock = clock
         self._stopped = threading.Event()
         self._sleep = sleep or self._stopped.wait
-        self.concurrency = ConcurrencyLimit(max_in_flight)
-
-    @classmethod
-    def of(cls, cluster: Cluster, request: IngestRequest) -> BulkWriter:
-        """Return the writer that a request asks for."""
-        return cls(
-            cluster,
-            request.index,
-            pipeline=request.ingest_pipeline,
-            max_body_bytes=request.max_body_bytes,
-            max_in_flight=request.max_in_flight,
-            compress=request.compress,
-        )
+        self.concurrency = ConcurrencyLimit(request.max_in_flight)
 
     def write(self, entries: Iterable[Any]) -> Iterator[WrittenBody]:
         """Write documents, yielding the verdicts of body after body, in the order of the documents.
@@ -198,17 +182,14 @@ class BulkWriter:
             while in_flight and in_flight[0][1].done():
                 body, future = in_flight.popleft()
                 verdict = future.result()
-                self._adjust_concurrency(body, verdict)
+                if verdict.was_busy:
+                    self.concurrency.on_busy()
+                elif body.items:
+                    self.concurrency.on_done(body.size_bytes, self._clock())
                 yield WrittenBody(body, verdict.indexed, verdict.unchanged, verdict.refused)
             if until():
                 return
             wait([future for _, future in in_flight if not future.done()], return_when=FIRST_COMPLETED)
-
-    def _adjust_concurrency(self, body: Body, verdict: _Verdict) -> None:
-        if verdict.was_busy:
-            self.concurrency.on_busy()
-        elif body.items:
-            self.concurrency.on_done(body.size_bytes, self._clock())
 
     def _write_body(self, body: Body) -> _Verdict:
         verdict = _Verdict()

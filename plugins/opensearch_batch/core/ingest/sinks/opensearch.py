@@ -121,7 +121,7 @@ class IndexSink:
         if attempt.resumes:
             in_flight_bytes = max(request.max_in_flight * request.max_body_bytes, DEFAULT_IN_FLIGHT_BYTES)
             rest = skip_indexed(entries, self._cluster, self._index, in_flight_bytes=in_flight_bytes)
-        return BulkWriter.of(self._cluster, request).write(rest)
+        return BulkWriter(self._cluster, request).write(rest)
 
     def finish(self) -> None:
         """Refresh what was written.

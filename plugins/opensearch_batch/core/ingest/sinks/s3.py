@@ -1,23 +1,182 @@
-"""The S3 sink: objects whose names depend on their content's origin alone, so a retry writes the same objects.
+"""The S3 sink: each event goes to the open object of its folder, which is cut by number of events and bytes.
 
-Objects stay open until the last item, so there is nothing to continue after an interruption: an attempt starts anew.
+An object's name is a digest of what its events came from and of its part number, so a retry writes the same objects
+and no others; Data Prepper's names have nanoseconds and a random number instead. Objects stay open until the last item,
+so there is nothing to continue after an interruption: an attempt starts anew.
+Source: S3SinkService, ThresholdCheck, ObjectKey and KeyGenerator of Data Prepper's s3 sink (2.17).
 """
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.formats.parquet_writer import ParquetEncoding, avro_schema
+from opensearch_batch.core.formats.writing import SUFFIX, Encoding
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import Attempt, Body, Entry, Item, Refused, WrittenBody
-from opensearch_batch.core.ingest.sinks.s3_objects import NAME, ObjectSettings, S3Writer
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.object_info import OutputCompression
 from opensearch_batch.core.types.rows import Source
 from opensearch_batch.core.types.vector_field import VectorField
 
 ENTRIES_A_BODY = 1_000
+MAX_OBJECT_BYTES = 50 << 20
+NAME = "events"
+# So much of each object is buffered in memory, for so many objects at once; with more, the largest one is written.
+SPOOL_BYTES = 256 << 10
+MAX_OPEN = 128
+_DIGEST_BYTES = 16
+
+
+class ObjectSettings(msgspec.Struct, frozen=True):
+    """How objects are named, encoded and cut.
+
+    `name_prefix` starts the names. An object is written when it has `event_count` events (0: any number), or more than
+    `max_object_bytes` compressed bytes.
+
+    Raises:
+        ConfigError: the schema of the encoding cannot be written.
+    """
+
+    encoding: Encoding
+    compression: OutputCompression = "none"
+    event_count: int = 0
+    max_object_bytes: int = MAX_OBJECT_BYTES
+    name_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.encoding, ParquetEncoding) and self.encoding.schema is not None:
+            avro_schema(self.encoding.schema)
+
+    @property
+    def ending(self) -> str:
+        """The ending of the objects' names."""
+        # Parquet is compressed inside.
+        suffix = "" if isinstance(self.encoding, ParquetEncoding) else SUFFIX[self.compression]
+        return f"{self.encoding.extension}{suffix}"
+
+
+class WrittenObject(msgspec.Struct, frozen=True):
+    """An object that was written."""
+
+    uri: str
+    events: int
+    size_bytes: int
+
+
+class S3Writer:
+    """Writes the events of one source.
+
+    Args:
+        objects: where they go.
+        settings: how objects are named, encoded and cut.
+        source: identifies what the events come from, and this writer among those of the same source.
+        at: the time in the names.
+    """
+
+    def __init__(self, objects: Objects, settings: ObjectSettings, *, source: str, at: datetime) -> None:
+        self.written: list[WrittenObject] = []
+        self._objects, self._settings, self._source, self._at = objects, settings, source, at
+        # By folder and name.
+        self._open: dict[tuple[str, str], _Part] = {}
+        self._parts: dict[tuple[str, str], int] = {}
+
+    def add(self, event: bytes, folder: str, *, name: str = NAME) -> None:
+        """Add the text of one JSON object.
+
+        Args:
+            event: the text.
+            folder: the folder of its object: ``s3://``, the bucket and the path prefix.
+            name: starts the object's name.
+
+        Raises:
+            RecordRejected: the format cannot hold it; nothing of it is written.
+        """
+        group = (folder.rstrip("/"), name)
+        if group not in self._open and len(self._open) == MAX_OPEN:
+            self._write(max(self._open, key=lambda other: self._open[other].size_bytes))
+        part = self._open.get(group) or _Part(self._settings)
+        try:
+            part.add(event)
+        finally:
+            if part.events:
+                self._open[group] = part
+            else:
+                part.discard()
+        if part.events == self._settings.event_count or part.size_bytes > self._settings.max_object_bytes:
+            self._write(group)
+
+    def finish(self) -> list[WrittenObject]:
+        """Write the open objects; return all that were written."""
+        for group in list(self._open):
+            self._write(group)
+        return self.written
+
+    def _write(self, group: tuple[str, str]) -> None:
+        part = self._open[group]
+        number = self._parts.get(group, 0) + 1
+        uri = self._uri(*group, number)
+        size_bytes = part.upload(self._objects, uri)
+        del self._open[group]
+        self._parts[group] = number
+        self.written.append(WrittenObject(uri, part.events, size_bytes))
+
+    def _uri(self, folder: str, name: str, number: int) -> str:
+        parts = "\n".join((self._source, folder, name, str(number))).encode()
+        digest = hashlib.blake2b(parts, digest_size=_DIGEST_BYTES).hexdigest()
+        at = f"{self._at.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
+        return f"{folder}/{name}-{at}-{digest}.{self._settings.ending}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Discard the open objects."""
+        for part in self._open.values():
+            part.discard()
+        self._open.clear()
+
+
+class _Part:
+    """An object that is still being written: in memory while it is small, then on disk."""
+
+    def __init__(self, settings: ObjectSettings) -> None:
+        self._spool = tempfile.SpooledTemporaryFile[bytes](max_size=SPOOL_BYTES)
+        self._file = settings.encoding.open(self._spool, settings.compression)
+        self.events = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the object so far, without the few bytes that a compressor still buffers."""
+        return self._spool.tell() + self._file.waiting_bytes
+
+    def add(self, event: bytes) -> None:
+        self._file.add(event)
+        self.events += 1
+
+    def upload(self, objects: Objects, uri: str) -> int:
+        """Upload the object; return its size."""
+        self._file.close()
+        size_bytes = self._spool.tell()
+        self._spool.seek(0)
+        objects.upload(uri, self._spool)
+        self._spool.close()
+        return size_bytes
+
+    def discard(self) -> None:
+        self._file.discard()
+        self._spool.close()
 
 
 class ObjectSink:
@@ -27,9 +186,6 @@ class ObjectSink:
         objects: the store they go to.
         settings: how objects are named, encoded and cut.
         name: the target's name in reports.
-
-    Raises:
-        ConfigError: the codec's schema cannot be written.
     """
 
     can_resume = False
@@ -37,14 +193,13 @@ class ObjectSink:
     vectors: Sequence[VectorField] = ()
 
     def __init__(self, objects: Objects, settings: ObjectSettings, *, name: str) -> None:
-        settings.check()
         self.name = name
         self.request = IngestRequest(name, {})
         self._objects = objects
         self._settings = settings
 
     def open(self, sample: Callable[[], Iterable[Entry]]) -> None:
-        """Do nothing: the bucket of an object is known when its first event is."""
+        """Do nothing: the bucket of an object is known only with its first event."""
 
     @contextmanager
     def during(self, attempt: Attempt) -> Iterator[None]:
