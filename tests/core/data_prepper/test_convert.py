@@ -15,8 +15,8 @@ from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipelin
 from opensearch_batch.core.data_prepper.convert import Converted, convert
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.indexing import index_item_factory
-from opensearch_batch.core.data_prepper.origins import Origins
+from opensearch_batch.core.data_prepper.sink_settings import index_item_factory
+from opensearch_batch.core.data_prepper.work_item_ingest import Origins
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.event_documents import EventDocuments, EventOptions

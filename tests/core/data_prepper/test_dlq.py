@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
 
 import pytest
 
-from opensearch_batch.core.data_prepper.dlq import (
+from opensearch_batch.core.data_prepper.dlq_export import (
     DataPrepperLetter,
+    FailedDocument,
+    FailedInput,
     dlq_body,
     dlq_key,
-    ml_inference_letter,
-    opensearch_letter,
+    json_or_text,
 )
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
@@ -22,17 +22,16 @@ from opensearch_batch.core.transform.events.date_pattern import check_date_place
 AT = datetime(2026, 8, 21, 4, 11, 36, 459_382, tzinfo=timezone(timedelta(hours=2)))
 
 
-def document(content: bytes = b'{"a": 1.50}', **more: Any) -> DataPrepperLetter:
+def document(content: bytes = b'{"a": 1.50}', *, index_id: str | None = "7", message: str = "no") -> DataPrepperLetter:
     """Return a dead letter of the sink."""
-    told = {"pipeline": "pipe", "index": "i", "index_id": "7", "status": 400, "message": "no", "at": AT}
-    return opensearch_letter(content, **{**told, **more})
+    failed = FailedDocument("i", index_id, 400, message, json_or_text(content))
+    return DataPrepperLetter.of(failed, pipeline="pipe", at=AT)
 
 
 def test_the_letter_of_ml_inference() -> None:
     """Its event is a text; the plugin is s3; the time is UTC."""
-    letter = ml_inference_letter(
-        b'{"bucket":"b","key":"k"}', pipeline="pipe", bucket="b", key="k", status=429, message="slow", at=AT
-    )
+    failed = FailedInput("b", "k", 429, "slow", '{"bucket":"b","key":"k"}')
+    letter = DataPrepperLetter.of(failed, pipeline="pipe", at=AT)
     assert json.loads(dlq_body([letter])) == {
         "dlqObjects": [
             {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensearch_batch.core.data_prepper.origins import Origins, input_of
+from opensearch_batch.core.data_prepper.work_item_ingest import Origins, input_of
 from opensearch_batch.core.types.rows import Row
 
 keys = st.lists(st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map("/".join), min_size=1, unique=True)

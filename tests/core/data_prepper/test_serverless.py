@@ -12,8 +12,8 @@ import pytest
 from opensearch_batch.core.data_prepper.check import check_data_prepper
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.indexing import index_item_factory, index_sink
 from opensearch_batch.core.data_prepper.scan import WorkItem
+from opensearch_batch.core.data_prepper.sink_settings import index_item_factory, index_sink
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.documents import Reading, own_position
 from opensearch_batch.core.ingest.engine import Ingest, Locations

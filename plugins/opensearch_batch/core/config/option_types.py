@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -26,13 +26,21 @@ _UNITS = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
 _SPANS = {"day": 86_400, "hour": 3600, "minute": 60, "second": 1}
 ACCOUNT_DIGITS = 12
 
-AccountId = Annotated[str, Meta(examples=["123456789012"])]
 BucketName = Annotated[str, Meta(min_length=3, max_length=500, examples=["my-bucket"])]
-Condition = Annotated[str, Meta(min_length=1, examples=["/title != null"])]
+
+
+class ValueCheck(msgspec.Struct, frozen=True, eq=False):
+    """Marks a type whose values are checked beyond what msgspec can.
+
+    `check` raises ConfigError for an invalid value; `remark` returns a remark on a valid one, None for none.
+    """
+
+    check: Callable[[Any], object]
+    remark: Callable[[Any], str | None] | None = None
 
 
 class CheckedOptions(Options, frozen=True, kw_only=True):
-    """Options with rules beyond their types."""
+    """Options with rules about several options, beyond the types of each."""
 
     def rules(self) -> Iterator[Rule]:
         """Yield checks, each with the option it is about."""
@@ -134,13 +142,14 @@ def when(*, wrong: bool, cause: str, keys: Keys = ()) -> Iterator[Rule]:
         yield keys, lambda: refuse(cause)
 
 
-def between(keys: Keys, span: Duration, least: float, most: float) -> Iterator[Rule]:
-    """Yield the rule that a duration is in a range."""
-    yield from when(
-        wrong=not least <= span <= most,
-        keys=keys,
-        cause=f"{in_words(span)} is out of range; write {in_words(least)} to {in_words(most)}",
-    )
+def between(least: float, most: float) -> ValueCheck:
+    """Return the check that a duration is in a range."""
+
+    def check(span: Duration) -> None:
+        if not least <= span <= most:
+            refuse(f"{in_words(span)} is out of range; write {in_words(least)} to {in_words(most)}")
+
+    return ValueCheck(check)
 
 
 def in_words(seconds: float) -> str:
@@ -155,16 +164,16 @@ def in_words(seconds: float) -> str:
     return f"{number} {name}" if number == "1" else f"{number} {name}s"
 
 
-def account_rules(keys: Keys, account: str | None) -> Iterator[Rule]:
-    """Yield the rule that an account id has 12 digits."""
-    yield from when(
-        wrong=account is not None and account.isdigit() and len(account) != ACCOUNT_DIGITS,
-        keys=keys,
-        cause=f"an AWS account id has {ACCOUNT_DIGITS} digits, including leading zeros",
-    )
+def _check_account(account: str) -> None:
+    if account.isdigit() and len(account) != ACCOUNT_DIGITS:
+        refuse(f"an AWS account id has {ACCOUNT_DIGITS} digits, including leading zeros")
 
 
-def account_notes(keys: Keys, account: str | None) -> Iterator[tuple[Keys, str]]:
-    """Yield a remark on a placeholder instead of an account id."""
-    if account is not None and not account.isdigit():
-        yield keys, f"{account!r} is not an AWS account id ({ACCOUNT_DIGITS} digits); S3 rejects every request with it"
+def _placeholder(account: str) -> str | None:
+    """Return a remark on a placeholder instead of an account id."""
+    if account.isdigit():
+        return None
+    return f"{account!r} is not an AWS account id ({ACCOUNT_DIGITS} digits); S3 rejects every request with it"
+
+
+AccountId = Annotated[str, Meta(examples=["123456789012"]), ValueCheck(_check_account, _placeholder)]

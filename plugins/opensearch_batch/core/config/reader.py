@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -30,7 +31,7 @@ from opensearch_batch.core.config.annotations import (
     unknown_key,
 )
 from opensearch_batch.core.config.node_values import exists, is_bool, is_null, json_of, texts_of
-from opensearch_batch.core.config.option_types import CheckedOptions, Plugin, Secret, decode, is_variable
+from opensearch_batch.core.config.option_types import CheckedOptions, Plugin, Secret, ValueCheck, decode, is_variable
 from opensearch_batch.core.config.yaml_file import NOT_ONE_OF, Keys, Node, YamlFile, dotted, split_message
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 
@@ -128,7 +129,9 @@ class Reader:
             members = self.members(node, keys)
             return {name: self.value(each, inner, (*keys, name)) for name, each in members.items()}
         as_json = accepts_any(plain) or (plain is bool and is_bool(node))
-        return self._convert(node, json_of(node) if as_json else texts_of(node), annotation, keys)
+        value = self._convert(node, json_of(node) if as_json else texts_of(node), annotation, keys)
+        self._check_value(value, annotation, keys)
+        return value
 
     def plugin(self, node: Node, plugin: Plugin, keys: Keys) -> tuple[Keys, Any]:
         """Return the keys of a plugin's options, the last being its name, and the options."""
@@ -178,12 +181,32 @@ class Reader:
 
     def _check(self, options: CheckedOptions, keys: Keys) -> None:
         for inner, check in options.rules():
-            try:
-                check()
-            except ConfigError as error:
-                raise self._file.error((*keys, *inner), str(error)) from error
+            self._run((*keys, *inner), check)
         for inner, note in options.notes():
             self.remark((*keys, *inner), note)
+
+    def _check_value(self, value: Any, annotation: Annotation, keys: Keys) -> None:  # noqa: ANN401 - of the annotated type
+        """Run the checks of a type on a value, and those of its elements."""
+        plain, metas = bare_type(annotation)
+        for meta in metas:
+            if isinstance(meta, ValueCheck):
+                self._run(keys, partial(meta.check, value))
+                if meta.remark is not None and (text := meta.remark(value)) is not None:
+                    self.remark(keys, text)
+        inner = get_args(plain)
+        origin: Any = get_origin(plain)
+        if origin in (list, tuple):
+            for at, each in enumerate(value):
+                self._check_value(each, inner[0], (*keys, at))
+        elif origin in (dict, Mapping):
+            for name, each in value.items():
+                self._check_value(each, inner[1], (*keys, name))
+
+    def _run(self, keys: Keys, check: Callable[[], object]) -> None:
+        try:
+            check()
+        except ConfigError as error:
+            raise self._file.error(keys, str(error)) from error
 
     def _convert(self, node: Node, value: object, annotation: Annotation, keys: Keys) -> object:
         if is_variable(value) and Secret not in get_args(annotation):

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
+from opensearch_batch.core.config.yaml_file import Keys, dotted
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, is_data_prepper
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.lint import lint
-from opensearch_batch.core.data_prepper.serverless import serverless_remarks
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.ingest.event_items import ACTIONS, NAMELESS
 from opensearch_batch.core.jobs.contract import AdapterOf
 from opensearch_batch.core.pipeline.check import Checked, PipelineSummary, check_pipeline
+
+_SEARCH_ONLY = "only search collections accept an id, others reject every document with one; remove it for those"
+_NO_ID = (
+    "without document_id no _id is sent, not even that of the row, because collections for vector search and time "
+    "series accept none; so a retry after an interruption, and rows that are read again, create duplicates. Write "
+    "document_id if it is a search collection"
+)
 
 
 def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str | None = None) -> list[Checked]:
@@ -39,7 +47,7 @@ def check_data_prepper(path: Path) -> Checked:
     try:
         file = DataPrepperFile(path)
         findings = lint(file)
-        remarks = sorted((*file.remarks, *serverless_remarks(file)))
+        remarks = sorted((*file.remarks, *_serverless_remarks(file)))
     except ConfigError as error:
         return Checked(str(path), mistakes=[str(error)])
     return Checked(
@@ -48,6 +56,26 @@ def check_data_prepper(path: Path) -> Checked:
         remarks=[f"{path}:{line} {remark}" for line, remark in remarks],
         findings=findings,
     )
+
+
+def _serverless_remarks(file: DataPrepperFile) -> Iterator[tuple[int, str]]:
+    """Yield remarks on ids of documents in collections of Amazon OpenSearch Serverless, by line."""
+    for pipeline in file.pipelines:
+        for keys, sink in pipeline.sinks:
+            if isinstance(sink, OpenSearchSink) and sink.is_serverless:
+                for inner, text in _id_remarks(sink):
+                    yield file.line((*keys, *inner)), f"{dotted((*keys, *inner))}: {text}"
+
+
+def _id_remarks(sink: OpenSearchSink) -> Iterator[tuple[Keys, str]]:
+    if sink.sends_ids:
+        yield ("document_id",), _SEARCH_ONLY
+        return
+    yield ("aws", "serverless"), _NO_ID
+    actions: list[tuple[Keys, str]] = [(("actions", at, "type"), each.type) for at, each in enumerate(sink.actions)]
+    for inner, action in actions or [(("action",), sink.action)]:
+        if action in ACTIONS - NAMELESS:
+            yield inner, f"{action} needs an id, so each such row becomes a dead letter; write document_id"
 
 
 def _summary(compiled: CompiledPipeline) -> PipelineSummary:

@@ -7,42 +7,37 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.file.ml_inference import PREDICTION_MEMBERS, MlInference
+from opensearch_batch.core.data_prepper.file.ml_inference import PREDICTION_MEMBERS, MlInference, input_event
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.indexing import index_name, is_dynamic, names_index
 from opensearch_batch.core.data_prepper.options.aws import S3Dlq
-from opensearch_batch.core.data_prepper.row_reading import (
-    area_of_bucket,
-    metadata_event,
-    metadata_writer,
-    reader_of,
-    record_object,
-)
-from opensearch_batch.core.data_prepper.scan import Area, Found, WorkItem
+from opensearch_batch.core.data_prepper.scan import Area, Found, WorkItem, area_of
+from opensearch_batch.core.data_prepper.sink_settings import index_name, is_dynamic, names_index
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.formats.reading import Read
+from opensearch_batch.core.formats.reading import Read, reader
 from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.event_documents import EventDocumentFactory, EventOptions
 from opensearch_batch.core.ingest.event_items import ItemFactory
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.objects import split_uri
-from opensearch_batch.core.transform.enrich import Enrich
+from opensearch_batch.core.storage.objects import Objects, split_uri
+from opensearch_batch.core.transform.enrich import INPUT, Enrich
 from opensearch_batch.core.transform.events.event import Event, key_of
 from opensearch_batch.core.transform.expressions.expression import compile_condition
 from opensearch_batch.core.transform.flow import DROPPED, Flow
 from opensearch_batch.core.transform.prediction_fields import prediction_fields
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
+from opensearch_batch.core.types.rows import Row, Source, SourceEntry
 
 OWN_FOLDER = "opensearch-batch"
 
@@ -76,8 +71,7 @@ class CompiledPipeline:
     @cached_property
     def ml(self) -> MlInference | None:
         """The options of ml_inference, None if the pipeline submits no jobs."""
-        found = [options for _, _, options in self.pipeline.processors if isinstance(options, MlInference)]
-        return found[0] if found else None
+        return next((options for _, _, options in self.pipeline.processors if isinstance(options, MlInference)), None)
 
     @property
     def layout(self) -> Layout:
@@ -90,7 +84,16 @@ class CompiledPipeline:
 
     def areas(self, now: datetime) -> list[Area]:
         """Return the areas of a scan at this time."""
-        return [area_of_bucket(bucket, now) for bucket in self.source.buckets]
+        return [bucket.area(now) for bucket in self.source.buckets]
+
+    def bucket_of_outputs(self) -> int | None:
+        """Return the number of the bucket that the outputs of jobs belong to at any time, None for none."""
+        if self.ml is None:
+            return None
+        buckets = self.source.buckets
+        areas = [Area(each.name, each.selection, each.include_prefix, each.exclude_suffix) for each in buckets]
+        area = area_of(areas, ObjectInfo(f"{self.ml.output_path.rstrip('/')}/job/input.out", 1, ""))
+        return None if area is None else areas.index(area)
 
     def job_input(self, found: Found) -> str | None:
         """Return the object that a job sends to its model for a listed object, None if `ml_when` excludes it.
@@ -98,7 +101,7 @@ class CompiledPipeline:
         Raises:
             ConfigError: ``input_key`` is not a key of the event, or not an object's key.
         """
-        ml, event = self.ml, metadata_event(found.item)
+        ml, event = self.ml, input_event(found.item)
         if ml is None or self._before_jobs.run(event) == DROPPED or not self._ml_when(event):
             return None
         bucket, key = event.value(("bucket",)), event.value(key_of(ml.input_key or "key"))
@@ -144,11 +147,19 @@ class CompiledPipeline:
 
     def read(self) -> Read:
         """Return the function that reads the rows, and the inputs that they are joined with."""
-        return reader_of(self.source, self._enrich_options)
+        rows = reader(self.source.codec.format(), self.source.compression)
+        if self.enrich_options is None:
+            return rows
+        records = reader(self.enrich_options.codec.format(), self.enrich_options.compression)
+
+        def read(objects: Objects, number: int, source: Source) -> Iterator[SourceEntry]:
+            return (records if number == INPUT else rows)(objects, number, source)
+
+        return read
 
     def enrich(self) -> Enrich | None:
         """Return the join with the inputs, None for none."""
-        options = self._enrich_options
+        options = self.enrich_options
         if options is None:
             return None
         return Enrich(
@@ -174,7 +185,7 @@ class CompiledPipeline:
         options = EventOptions(
             items,
             number,
-            prepare=metadata_writer(self.source, with_metadata=work_item.with_metadata),
+            prepare=self._metadata_writer() if work_item.with_metadata else None,
             enrich=self.enrich(),
             records=records,
             passes_arrays=isinstance(self.pipeline.sinks[number][1], OpenSearchSink),
@@ -203,19 +214,23 @@ class CompiledPipeline:
         processors = ((name, options) for _, name, options in self.pipeline.processors)
         return prediction_fields(processors, PREDICTION_MEMBERS)
 
-    @property
-    def joins(self) -> bool:
-        """Whether rows are joined with the inputs of their job."""
-        return self._enrich_options is not None
-
     @cached_property
-    def _enrich_options(self) -> S3Enrich | None:
+    def enrich_options(self) -> S3Enrich | None:
+        """The options of s3_enrich, None if rows are not joined."""
         return next((options for _, options in self._steps() if isinstance(options, S3Enrich)), None)
 
-    def records_of(self, item: ObjectInfo) -> str | None:
-        """Return the object with the records of rows of a foreign job, None if rows are not joined."""
-        options = self._enrich_options
-        return None if options is None else record_object(options, item)
+    def _metadata_writer(self) -> Callable[[Event, Row], None] | None:
+        """Return the function that adds the S3 bucket and key to an event, None if the source disables it."""
+        if self.source.disable_s3_metadata_in_event:
+            return None
+        root = key_of(self.source.metadata_root_key)
+
+        def write(event: Event, row: Row) -> None:
+            bucket, key = split_uri(row.uri)
+            event.put((*root, "bucket"), bucket)
+            event.put((*root, "key"), key)
+
+        return write
 
     def _steps(self) -> list[tuple[str, Any]]:
         """Return the processors of rows; ml_inference processes inputs of jobs only."""
@@ -225,13 +240,8 @@ class CompiledPipeline:
 
     def _before(self, kind: type) -> Flow:
         """Return the processors before the first of a kind."""
-        steps: list[tuple[str, Any]] = []
-        for _, name, options in self.pipeline.processors:
-            if isinstance(options, kind):
-                break
-            if hasattr(options, "compile"):
-                steps.append((name, options.compile()))
-        return Flow(steps)
+        before = takewhile(lambda processor: not isinstance(processor[2], kind), self.pipeline.processors)
+        return Flow([(name, options.compile()) for _, name, options in before if hasattr(options, "compile")])
 
     @cached_property
     def _before_jobs(self) -> Flow:

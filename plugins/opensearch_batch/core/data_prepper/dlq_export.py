@@ -1,30 +1,69 @@
 """Exports dead letters to the sink's DLQ in Data Prepper's format.
 
-These are copies; our own dead letters are replayed and counted. The same dead letters make the same objects.
+These are copies: our own dead letters are replayed and counted. The same dead letters at the same time have the same
+key, so a repeated attempt replaces its object. Times are UTC; Data Prepper writes local time with a Z.
+Source: DlqObject, S3DlqWriter, KeyPathGenerator, MLBatchJobFailedDlqData and FailedDlqData (2.17).
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
-from opensearch_batch.core.data_prepper.dlq import (
-    DataPrepperLetter,
-    dlq_body,
-    dlq_key,
-    ml_inference_letter,
-    opensearch_letter,
-)
+from opensearch_batch.core.data_prepper.file.ml_inference import input_event
 from opensearch_batch.core.data_prepper.options.aws import S3Dlq
-from opensearch_batch.core.data_prepper.row_reading import metadata_event
+from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.formats.json_text import check_json
 from opensearch_batch.core.storage.dead_letters import as_bytes, list_parts, read_letters
 from opensearch_batch.core.storage.objects import Objects, split_uri
+from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
+from opensearch_batch.core.transform.expressions.format_string import dated
 from opensearch_batch.core.types.object_info import ObjectInfo
 
+VERSION = 2
 # Data Prepper's status for failures without a response.
 NO_STATUS = 400
+_MILLISECOND = 1000
+
+
+class FailedInput(msgspec.Struct, frozen=True, rename="camel"):
+    """An input that ml_inference could not submit; `data` is the text of its event."""
+
+    s3_bucket: str
+    s3_key: str
+    status: int
+    message: str
+    data: str
+
+
+class FailedDocument(msgspec.Struct, frozen=True, rename="camel"):
+    """A document that the opensearch sink could not write; one that is not valid JSON is included as a text."""
+
+    index: str
+    index_id: str | None
+    status: int
+    message: str
+    document: msgspec.Raw | str
+
+
+class DataPrepperLetter(msgspec.Struct, frozen=True, rename="camel"):
+    """One dead letter of Data Prepper."""
+
+    plugin_id: str
+    plugin_name: str
+    pipeline_name: str
+    failed_data: FailedInput | FailedDocument
+    timestamp: str
+
+    @classmethod
+    def of(cls, failed: FailedInput | FailedDocument, *, pipeline: str, at: datetime) -> DataPrepperLetter:
+        """Return the dead letter of an input or a document."""
+        plugin, time = "s3" if isinstance(failed, FailedInput) else "opensearch", at.astimezone(UTC)
+        timestamp = f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // _MILLISECOND:03}Z"
+        return cls(plugin, plugin, pipeline, failed, timestamp)
 
 
 def write_dlq(
@@ -32,38 +71,61 @@ def write_dlq(
 ) -> None:
     """Export a queue as dead letters of the opensearch sink, one object for each part of the queue."""
     for part in list_parts(objects, queue):
-        letters = [
-            opensearch_letter(
-                as_bytes(letter),
-                pipeline=pipeline,
-                index=index,
-                index_id=letter.id,
-                status=letter.status or NO_STATUS,
-                message=letter.reason,
-                at=at,
-            )
+        failed = [
+            FailedDocument(index, letter.id, letter.status or NO_STATUS, letter.reason, json_or_text(as_bytes(letter)))
             for letter in read_letters(objects, part)
         ]
-        _write(target, dlq, letters, at)
+        _write(target, dlq, [DataPrepperLetter.of(each, pipeline=pipeline, at=at) for each in failed], at)
 
 
 def write_failed_inputs(
     target: Objects, dlq: S3Dlq, inputs: Sequence[ObjectInfo], *, pipeline: str, reason: str, at: datetime
 ) -> None:
     """Export the inputs of a failed job as dead letters of ml_inference."""
-    letters = []
-    for item in inputs:
-        bucket, key = split_uri(item.uri)
-        event = metadata_event(item).to_json()
-        letters.append(
-            ml_inference_letter(
-                event, pipeline=pipeline, bucket=bucket, key=key, status=NO_STATUS, message=reason, at=at
-            )
-        )
-    _write(target, dlq, letters, at)
+    failed = [
+        FailedInput(*split_uri(item.uri), NO_STATUS, reason, input_event(item).to_json().decode(errors="replace"))
+        for item in inputs
+    ]
+    _write(target, dlq, [DataPrepperLetter.of(each, pipeline=pipeline, at=at) for each in failed], at)
 
 
 def _write(target: Objects, dlq: S3Dlq, letters: Sequence[DataPrepperLetter], at: datetime) -> None:
     if letters:
         key = dlq_key(letters, key_path_prefix=dlq.key_path_prefix, at=at)
         target.write(f"s3://{dlq.bucket}/{key}", msgspec.json.format(dlq_body(letters), indent=-1))
+
+
+def json_or_text(document: bytes) -> msgspec.Raw | str:
+    """Return valid JSON as it is, anything else as a text."""
+    try:
+        return msgspec.Raw(check_json(document))
+    except RecordRejected:
+        return document.decode(errors="replace")
+
+
+def dlq_body(letters: Sequence[DataPrepperLetter]) -> bytes:
+    """Return the body of a DLQ object."""
+    return msgspec.json.encode({"dlqObjects": letters})
+
+
+def dlq_key(letters: Sequence[DataPrepperLetter], *, key_path_prefix: str | None, at: datetime) -> str:
+    """Return the key of a DLQ object, for dead letters of one plugin and pipeline.
+
+    Raises:
+        ConfigError: the prefix contains an invalid date pattern.
+    """
+    first, failed = letters[0], msgspec.json.encode([letter.failed_data for letter in letters])
+    # The identifier depends on the content of the dead letters only.
+    identifier = uuid.uuid5(uuid.NAMESPACE_OID, failed.decode())
+    name = f"dlq-v{VERSION}-{first.pipeline_name}-{first.plugin_id}-{_instant(at)}-{identifier}.json"
+    if not key_path_prefix:
+        return name
+    check_date_placeholders(key_path_prefix)
+    return f"{dated(key_path_prefix, at).removesuffix('/')}/{name}"
+
+
+def _instant(at: datetime) -> str:
+    """Return a time as Java's Instant.toString: no fraction, or three or six digits."""
+    time = at.astimezone(UTC)
+    fraction = f".{time.microsecond:06}" if time.microsecond else ""
+    return f"{time:%Y-%m-%dT%H:%M:%S}{fraction.removesuffix('000')}Z"

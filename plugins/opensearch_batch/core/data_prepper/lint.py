@@ -14,14 +14,12 @@ from opensearch_batch.core.config.node_values import exists
 from opensearch_batch.core.config.yaml_file import Keys, Node, YamlFile, dotted
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.condition_analysis import KnownRow, missing_keys
-from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
+from opensearch_batch.core.data_prepper.file.ml_inference import MlInference, input_event
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.indexing import is_dynamic
 from opensearch_batch.core.data_prepper.options.codecs import CsvInput, JsonInput, NdjsonInput
-from opensearch_batch.core.data_prepper.row_reading import metadata_event
-from opensearch_batch.core.data_prepper.scan import Area, Selection, area_of
-from opensearch_batch.core.data_prepper.serverless import has_ids
+from opensearch_batch.core.data_prepper.scan import Selection
+from opensearch_batch.core.data_prepper.sink_settings import is_dynamic
 from opensearch_batch.core.pipeline.check import Finding
 from opensearch_batch.core.transform.events.event import Key
 from opensearch_batch.core.transform.expressions.expression import compile_condition, compile_expression
@@ -128,7 +126,7 @@ class _Lint:
         """Find sinks that Data Prepper writes metadata to, and sinks that only their routes protect from it."""
         bucket = next(bucket for _, bucket in self._buckets if bucket.selection == "metadata_only")
         prefix = next(iter(bucket.include_prefix), "")
-        taken = self._compiled.flow().run(metadata_event(ObjectInfo(f"s3://{bucket.name}/{prefix}input", 1, "", 1.0)))
+        taken = self._compiled.flow().run(input_event(ObjectInfo(f"s3://{bucket.name}/{prefix}input", 1, "", 1.0)))
         for number, (keys, _) in enumerate(self._pipeline.sinks if taken != DROPPED else ()):
             if taken >> number & 1:
                 text = "Data Prepper writes bucket, key, time and length of each input to this sink, as a document"
@@ -174,14 +172,11 @@ class _Lint:
         """Find outputs of jobs that no bucket reads, and buckets that read outputs without conditions."""
         ml, reading = self._compiled.ml, list[int]()
         if ml is not None:
-            areas = [
-                Area(each.name, each.selection, each.include_prefix, each.exclude_suffix) for _, each in self._buckets
-            ]
-            area = area_of(areas, ObjectInfo(f"{ml.output_path.rstrip('/')}/job/input.out", 1, ""))
-            if area is None or area.selection == "metadata_only":
-                yield self._not_read(ml.output_path, among_inputs=area is not None)
+            number = self._compiled.bucket_of_outputs()
+            if number is None or self._pipeline.source.buckets[number].selection == "metadata_only":
+                yield self._not_read(ml.output_path, among_inputs=number is not None)
             else:
-                reading = [areas.index(area)]
+                reading = [number]
         if not reading and KnownRow(self._pipeline).predictions_are_read:
             reading = [at for at, bucket in self._buckets if bucket.selection != "metadata_only"]
         for at, bucket in self._buckets:
@@ -225,7 +220,7 @@ class _Lint:
         if sink.document_id is not None:
             yield from self._constant_id(keys, sink.document_id)
             return
-        if not has_ids(sink):
+        if not sink.sends_ids:
             return
         in_body = ID_FIELD in sink.include_keys if sink.include_keys else ID_FIELD not in sink.exclude_keys
         if in_body and sink.document_root_key is None and KnownRow(self._pipeline, (ID_FIELD,)).has((ID_FIELD,)):
@@ -270,7 +265,7 @@ class _Lint:
 
 def _never_holds(condition: str, buckets: list[str]) -> str | None:
     """Return why ml_when holds for no object of these buckets; None if it may."""
-    events = [metadata_event(ObjectInfo(f"s3://{bucket}/input", 1, "", 1.0)) for bucket in buckets]
+    events = [input_event(ObjectInfo(f"s3://{bucket}/input", 1, "", 1.0)) for bucket in buckets]
     if missing := missing_keys(condition, events[0].has):
         names = ", ".join(f"/{'/'.join(key)}" for key in missing)
         return (

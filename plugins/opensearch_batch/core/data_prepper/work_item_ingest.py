@@ -6,19 +6,23 @@ The outputs of a job are read after its end, by the ingest of its own work item,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 import msgspec
 
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.dlq_export import write_dlq
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.indexing import index_item_factory, index_sink
-from opensearch_batch.core.data_prepper.object_writing import object_item_factory, object_sink
-from opensearch_batch.core.data_prepper.origins import OUT, Origins, input_of
 from opensearch_batch.core.data_prepper.scan import WorkItem, area_of
 from opensearch_batch.core.data_prepper.scan_state import Done, ScanStateFile
+from opensearch_batch.core.data_prepper.sink_settings import (
+    index_item_factory,
+    index_sink,
+    object_item_factory,
+    object_sink,
+)
 from opensearch_batch.core.errors import ConfigError, OutputUnusable
 from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.engine import Ingest, Locations
@@ -28,12 +32,15 @@ from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_outp
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.json_document import save
-from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.objects import Objects, split_uri
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.row_errors import RowErrors
-from opensearch_batch.core.types.rows import Source
+from opensearch_batch.core.types.rows import Row, Source
 
+# SageMaker and Bedrock write ``<input name>.out``, below the folder of the job and the folders of the input.
+OUT = ".out"
+NONE: Mapping[str, str] = MappingProxyType({})
 UNREAD = "the scan covers no bucket that the job wrote to; another pipeline reads its outputs"
 GONE = "the job's outputs are gone and an earlier run has read them; nothing is written again, unless force pays again"
 OUTDATED = "{left_out} of {all} inputs have changed since; their outputs are skipped, as newer jobs write others"
@@ -45,6 +52,35 @@ class WorkItemResult(msgspec.Struct, frozen=True):
 
     reports: list[IngestReport] = []
     remarks: list[str] = []
+
+
+class Origins(msgspec.Struct, frozen=True):
+    """By the object of a row: the input of its job, and the object with the records for the join.
+
+    Ids and joins use the input, because the paths of outputs contain the job.
+    """
+
+    inputs: Mapping[str, str] = NONE
+    records: Mapping[str, str] = NONE
+
+    def origin_of(self, row: Row) -> tuple[str, int]:
+        """Return the input that a row belongs to and its line: the same whichever job wrote the row."""
+        return self.inputs.get(row.uri, row.uri), row.line
+
+
+def input_of(output: str, inputs: Sequence[str]) -> str | None:
+    """Return the input of an output, None if there is none or if it is ambiguous.
+
+    The output ends with the key of the input; the longest matching key wins.
+    """
+    if len(inputs) == 1:
+        return inputs[0]
+    name = output.removesuffix(OUT)
+    whole = [uri for uri in inputs if name.endswith(f"/{split_uri(uri)[1]}")]
+    if whole:
+        return max(whole, key=len)
+    named = [uri for uri in inputs if uri.rpartition("/")[2] == name.rpartition("/")[2]]
+    return named[0] if len(named) == 1 else None
 
 
 class _Selection(msgspec.Struct, frozen=True):
@@ -176,10 +212,10 @@ class WorkItemIngest:
             ConfigError: no object with records exists under the names made of the objects' names.
         """
         rows = Source("objects", work_item.objects)
-        records = {item.uri: uri for item in work_item.objects if (uri := self._compiled.records_of(item))}
-        names = list(dict.fromkeys(records.values()))
-        if not names:
+        if self._compiled.enrich_options is None:
             return _Selection([rows])
+        records = {item.uri: self._compiled.enrich_options.records_of(item) for item in work_item.objects}
+        names = list(dict.fromkeys(records.values()))
         inputs = [item for uri in names if (item := self._objects.head(uri)) is not None]
         if not inputs:
             raise ConfigError(
@@ -213,7 +249,7 @@ class WorkItemIngest:
         if not current:
             return _Selection(remarks=remarks, gone=gone)
         output = Source("output", current)
-        if not self._compiled.joins:
+        if self._compiled.enrich_options is None:
             return _Selection([output], Origins(inputs), remarks, gone)
         wanted = [uri for uri in work_item.inputs if uri not in outdated]
         unchanged = self._unchanged_inputs(work_item, wanted)

@@ -22,7 +22,7 @@ from opensearch_batch.core.data_prepper.convert.routes import one_condition, pat
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.indexing import normal
+from opensearch_batch.core.data_prepper.sink_settings import normal
 from opensearch_batch.core.ingest.request import MAX_BODY_BYTES
 from opensearch_batch.core.pipeline.dag_id import MAX_LENGTH, is_dag_id
 from opensearch_batch.core.pipeline.spec import BatchPredict

@@ -12,13 +12,10 @@ from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.file.source import Bucket
 from opensearch_batch.core.data_prepper.options.codecs import NdjsonInput
-from opensearch_batch.core.data_prepper.scan import Area, area_of
-from opensearch_batch.core.data_prepper.serverless import has_ids
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.opensearch.client import HTTPS_PORT, NODE_PORT, address_of
 from opensearch_batch.core.transform.events.event import Event
 from opensearch_batch.core.transform.expressions.expression import compile_condition, compile_expression
-from opensearch_batch.core.types.object_info import ObjectInfo
 
 RUNS = "The file runs unchanged: leave it in include/pipelines/"
 _OP_TYPES = ("index", "create", "upsert")
@@ -50,7 +47,7 @@ def _refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
         below = keys[len(compiled.pipeline.keys) :]
         if isinstance(sink, OpenSearchSink):
             yield from (((*below, *inner), cause) for inner, cause in _of_sink(compiled, sink))
-            if not has_ids(sink):
+            if not sink.sends_ids:
                 yield (*below, "aws", "serverless"), "a pipeline file sends an id with each document; write document_id"
         else:
             yield below, "a pipeline file writes to an index only, not to s3"
@@ -140,12 +137,8 @@ def _of_outputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
     ml, buckets = compiled.ml, ("source", "s3", "scan", "buckets")
     if ml is None:
         return
-    areas = [
-        Area(each.name, each.selection, each.include_prefix, each.exclude_suffix) for each in compiled.source.buckets
-    ]
-    output = f"{ml.output_path.rstrip('/')}/"
-    area = area_of(areas, ObjectInfo(f"{output}job/input.out", 1, ""))
-    if area is None or area.selection == "metadata_only":
+    output, number = f"{ml.output_path.rstrip('/')}/", compiled.bucket_of_outputs()
+    if number is None or compiled.source.buckets[number].selection == "metadata_only":
         yield buckets, f"no bucket reads the outputs of jobs in {ml.output_path}, so nothing is ingested"
     for at, bucket in enumerate(compiled.source.buckets):
         roots = [f"s3://{bucket.name}/{prefix}" for prefix in bucket.include_prefix or ("",)]

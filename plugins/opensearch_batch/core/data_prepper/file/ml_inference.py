@@ -11,12 +11,13 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import CheckedOptions, Condition, Rule, between, when
+from opensearch_batch.core.config.option_types import CheckedOptions, Rule, ValueCheck, between, when
 from opensearch_batch.core.config.options import Duration
 from opensearch_batch.core.data_prepper.options.aws import Dlq, MlAws
-from opensearch_batch.core.data_prepper.options.event_rules import key_rules
+from opensearch_batch.core.data_prepper.options.texts import Condition, EventKey
 from opensearch_batch.core.storage.objects import split_uri
-from opensearch_batch.core.transform.expressions.expression import compile_condition
+from opensearch_batch.core.transform.events.event import Event
+from opensearch_batch.core.types.object_info import ObjectInfo
 
 BUILT_IN = (
     "amazon.titan-embed-text-v2:0",
@@ -38,14 +39,14 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
     aws: Annotated[MlAws, Meta(examples=[{"region": "us-east-1"}])]
     host: Annotated[str, Meta(min_length=1, examples=["https://search-mydomain.us-east-1.es.amazonaws.com"])]
     model_id: Annotated[str, Meta(min_length=1, examples=["2CkEl5MBZ-PyHUSg2ZGD"])]
-    output_path: Annotated[str, Meta(min_length=1, examples=["s3://my-bucket/output"])]
+    output_path: Annotated[str, Meta(min_length=1, examples=["s3://my-bucket/output"]), ValueCheck(split_uri)]
     action_type: Literal["batch_predict", "predict"] = "batch_predict"
     service_name: Literal["sagemaker", "bedrock"] = "sagemaker"
-    input_key: str | None = None
+    input_key: EventKey | None = None
     ml_when: Condition | None = None
     max_batch_size: Annotated[int, Meta(ge=1)] = 100
     retry_time_window: Duration = Duration(600)
-    retry_interval: Duration = Duration(60)
+    retry_interval: Annotated[Duration, between(3, 300)] = Duration(60)
     dlq: Dlq | None = None
 
     def __post_init__(self) -> None:
@@ -65,8 +66,9 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
             cause="built-in models do not run through ML Commons; register a model with a Bedrock "
             "connector and write its id",
         )
-        yield ("output_path",), lambda: split_uri(self.output_path)
-        if self.ml_when is not None:
-            yield ("ml_when",), lambda: compile_condition(self.ml_when)
-        yield from key_rules(("input_key",), self.input_key)
-        yield from between(("retry_interval",), self.retry_interval, 3, 300)
+
+
+def input_event(item: ObjectInfo) -> Event:
+    """Return the event of an object for ml_inference: bucket, key, time (seconds) and length (bytes)."""
+    bucket, key = split_uri(item.uri)
+    return Event({"bucket": bucket, "key": key, "time": item.modified, "length": item.size_bytes})

@@ -25,7 +25,6 @@ from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.file.source import S3Source
-from opensearch_batch.core.data_prepper.options.plugin_names import OTHER_SINKS, OTHER_SOURCES
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.pipeline.dag_id import refusal_of
 from opensearch_batch.core.pipeline.spec import PipelineSpec
@@ -49,9 +48,26 @@ _ONCE = {
     "s3_enrich": "write all keys in keys_to_merge of one",
 }
 _OWN_NAMES = frozenset(field.name for field in msgspec.structs.fields(OwnOptions))
-_SOURCE = Plugin("source", {"s3": S3Source}, OTHER_SOURCES)
+# Plugins of Data Prepper that are not supported, by the names of its DataPrepperPlugin annotations.
+_OTHER_SOURCES = dict.fromkeys(
+    (
+        *("cloudwatch", "documentdb", "dynamodb", "file", "http", "iceberg", "kafka", "kinesis"),
+        *("log_generator", "mongodb", "opensearch", "opensearch_api", "otel_logs_source"),
+        *("otel_metrics_source", "otel_trace_source", "otlp", "pipeline", "prometheus", "random", "rds", "rss"),
+        *("sqs", "stdin"),
+    ),
+    "write the rows to S3 and read them with source: {s3: {scan: ...}}",
+)
+_OTHER_SINKS = dict.fromkeys(
+    (
+        *("aws_lambda", "aws_personalize", "cloudwatch_logs", "file", "http", "kafka", "otlp", "pipeline"),
+        *("prometheus", "sns", "sqs", "stdout"),
+    ),
+    "use opensearch or s3",
+)
+_SOURCE = Plugin("source", {"s3": S3Source}, _OTHER_SOURCES)
 _PROCESSOR = Plugin("processor", {"ml_inference": MlInference, "s3_enrich": S3Enrich, **PROCESSORS}, OTHER_PROCESSORS)
-_SINK = Plugin("sink", {"opensearch": OpenSearchSink, "s3": S3Sink}, OTHER_SINKS)
+_SINK = Plugin("sink", {"opensearch": OpenSearchSink, "s3": S3Sink}, _OTHER_SINKS)
 
 
 class _Parts(Options, frozen=True, kw_only=True):

@@ -6,22 +6,30 @@ Source: Data Prepper's S3EnrichProcessorConfig (2.17); its README names ``correl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import BucketName, Condition, Rule, bucket_name
+from opensearch_batch.core.config.option_types import BucketName, ValueCheck, bucket_name
 from opensearch_batch.core.config.options import Options
-from opensearch_batch.core.data_prepper.options.codecs import RecordsCodec
-from opensearch_batch.core.data_prepper.options.event_rules import key_rules
-from opensearch_batch.core.data_prepper.options.owners import OwnedBuckets
+from opensearch_batch.core.data_prepper.options.aws import OwnedBuckets
+from opensearch_batch.core.data_prepper.options.codecs import RECORDS_EXTENSION, RecordsCodec
+from opensearch_batch.core.data_prepper.options.texts import Condition, EventKey
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.transform.expressions.expression import compile_condition
-from opensearch_batch.core.types.object_info import Compression
+from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 _STREAMED = "the join is streamed, so no size limits it"
+
+
+def _check_pattern(text: str) -> None:
+    try:
+        groups = re.compile(text).groups
+    except (re.error, OverflowError) as error:
+        raise ConfigError(f"{text!r} is not a valid regular expression: {error}") from None
+    if not groups:
+        raise ConfigError("the pattern has no group; put parentheses around the name of the input, like ^(.*)\\.out$")
 
 
 class EnrichFilter(Options, frozen=True, kw_only=True):
@@ -52,29 +60,19 @@ class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):
     bucket: EnrichBucket
     codec: RecordsCodec
     compression: Compression = "none"
-    s3_key_path: Annotated[str, Meta(min_length=1, examples=["s3/key"])]
-    s3_object_name_pattern: Annotated[str, Meta(min_length=1, examples=["^(.*)\\.jsonl\\.out$"])]
-    correlation_keys: Annotated[tuple[str, ...], Meta(min_length=1, max_length=1, examples=[["recordId"]])]
-    keys_to_merge: Annotated[tuple[str, ...], Meta(min_length=1, examples=[["title"]])]
+    s3_key_path: Annotated[EventKey, Meta(min_length=1, examples=["s3/key"])]
+    s3_object_name_pattern: Annotated[
+        str, Meta(min_length=1, examples=["^(.*)\\.jsonl\\.out$"]), ValueCheck(_check_pattern)
+    ]
+    correlation_keys: Annotated[tuple[EventKey, ...], Meta(min_length=1, max_length=1, examples=[["recordId"]])]
+    keys_to_merge: Annotated[tuple[EventKey, ...], Meta(min_length=1, examples=[["title"]])]
     enrich_when: Condition | None = None
     tags_on_failure: tuple[str, ...] = ()
 
-    def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from super().rules()
-        yield from key_rules(("s3_key_path",), self.s3_key_path)
-        yield from key_rules(("correlation_keys", 0), self.correlation_keys[0])
-        for at, key in enumerate(self.keys_to_merge):
-            yield from key_rules(("keys_to_merge", at), key)
-        yield ("s3_object_name_pattern",), lambda: _check_pattern(self.s3_object_name_pattern)
-        if self.enrich_when is not None:
-            yield ("enrich_when",), lambda: compile_condition(self.enrich_when)
-
-
-def _check_pattern(text: str) -> None:
-    try:
-        groups = re.compile(text).groups
-    except (re.error, OverflowError) as error:
-        raise ConfigError(f"{text!r} is not a valid regular expression: {error}") from None
-    if not groups:
-        raise ConfigError("the pattern has no group; put parentheses around the name of the input, like ^(.*)\\.out$")
+    def records_of(self, item: ObjectInfo) -> str:
+        """Return the object with the records of a foreign job's rows; as in Data Prepper, its name is derived."""
+        name = item.uri.rpartition("/")[2]
+        match = re.fullmatch(self.s3_object_name_pattern, name)
+        prefix = self.bucket.filter.include_prefix if self.bucket.filter else None
+        extension = self.codec.extension if self.codec.extension.strip() else RECORDS_EXTENSION
+        return f"s3://{self.bucket.name}/{prefix or ''}{f'{match[1]}.{extension}' if match and match[1] else name}"

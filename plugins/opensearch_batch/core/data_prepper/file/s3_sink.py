@@ -5,7 +5,7 @@ Source: Data Prepper's S3SinkConfig and its configuration package (2.17).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -15,44 +15,36 @@ from opensearch_batch.core.config.option_types import (
     AccountId,
     BucketName,
     ByteCount,
-    CheckedOptions,
-    Rule,
+    ValueCheck,
     between,
     bucket_name,
-    when,
+    refuse,
 )
-from opensearch_batch.core.config.options import Duration
-from opensearch_batch.core.config.yaml_file import Keys
+from opensearch_batch.core.config.options import Duration, Options
 from opensearch_batch.core.data_prepper.file.sinks import NO_FORWARD, SinkOptions
 from opensearch_batch.core.data_prepper.options.aws import Aws
 from opensearch_batch.core.data_prepper.options.codecs import OutputCodec
-from opensearch_batch.core.data_prepper.options.event_rules import check_format
-from opensearch_batch.core.data_prepper.options.owners import owner_notes, owner_of, owner_rules
+from opensearch_batch.core.data_prepper.options.texts import Format, check_format
 from opensearch_batch.core.types.object_info import OutputCompression
 
 _CLIENT = "the Airflow connection configures the S3 client"
 
 
-class ObjectKey(CheckedOptions, frozen=True, kw_only=True):
+def _check_prefix(text: str) -> None:
+    if "%{" in text:
+        refuse("a time is always appended; remove the %{...}")
+
+
+class ObjectKey(Options, frozen=True, kw_only=True):
     """The name of an object."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {"name_pattern": "Data Prepper ignores it too; use name_pattern_prefix"}
 
-    path_prefix: str | None = None
-    name_pattern_prefix: str | None = None
-
-    def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        if self.path_prefix is not None:
-            yield ("path_prefix",), lambda: check_format(self.path_prefix or "")
-        yield from when(
-            wrong="%{" in (self.name_pattern_prefix or ""),
-            keys=("name_pattern_prefix",),
-            cause="a time is always appended; remove the %{...}",
-        )
+    path_prefix: Format | None = None
+    name_pattern_prefix: Annotated[str, ValueCheck(_check_prefix)] | None = None
 
 
-class Threshold(CheckedOptions, frozen=True, kw_only=True):
+class Threshold(Options, frozen=True, kw_only=True):
     """The maximum size of an object: a number of events, 0 for no limit, and of bytes."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
@@ -61,11 +53,7 @@ class Threshold(CheckedOptions, frozen=True, kw_only=True):
 
     event_count: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
     maximum_size: ByteCount = ByteCount(50 << 20)
-    event_collect_timeout: Annotated[Duration, Meta(examples=["60s"])]
-
-    def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from between(("event_collect_timeout",), self.event_collect_timeout, 1, 3600)
+    event_collect_timeout: Annotated[Duration, Meta(examples=["60s"]), between(1, 3600)]
 
 
 class S3Sink(SinkOptions, frozen=True, kw_only=True):
@@ -89,7 +77,7 @@ class S3Sink(SinkOptions, frozen=True, kw_only=True):
     aws: Annotated[Aws, Meta(examples=[{"region": "us-east-1"}])]
     bucket_owners: dict[str, AccountId] = msgspec.field(default_factory=dict)
     default_bucket_owner: AccountId | None = None
-    bucket: BucketName
+    bucket: Annotated[BucketName, ValueCheck(check_format)]
     default_bucket: BucketName | None = None
     codec: OutputCodec
     object_key: ObjectKey = ObjectKey()
@@ -103,14 +91,4 @@ class S3Sink(SinkOptions, frozen=True, kw_only=True):
 
     def owner_of(self, bucket: str) -> str | None:
         """Return the account that must own a bucket, None if any may."""
-        return owner_of(self, bucket)
-
-    def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from super().rules()
-        yield from owner_rules(self)
-        yield ("bucket",), lambda: check_format(self.bucket)
-
-    def notes(self) -> Iterator[tuple[Keys, str]]:
-        """Yield remarks on placeholders for owners."""
-        yield from owner_notes(self)
+        return self.bucket_owners.get(bucket) or self.default_bucket_owner or self.aws.account

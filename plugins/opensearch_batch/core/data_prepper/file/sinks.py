@@ -13,15 +13,14 @@ import msgspec
 from msgspec import Meta
 
 from opensearch_batch.core.config.annotations import not_one_of
-from opensearch_batch.core.config.option_types import CheckedOptions, Condition, Rule, Secret, refuse, when
+from opensearch_batch.core.config.option_types import CheckedOptions, Rule, Secret, ValueCheck, refuse, when
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.data_prepper.options.aws import Dlq, ExternalId, OpenSearchAws, Region, RoleArn
-from opensearch_batch.core.data_prepper.options.event_rules import key_rules
+from opensearch_batch.core.data_prepper.options.texts import Condition, EventKey
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import Action, check_index_name
 from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
-from opensearch_batch.core.transform.expressions.expression import compile_condition
 from opensearch_batch.core.transform.expressions.format_string import compile_format
 
 IndexType = Literal[
@@ -52,11 +51,10 @@ class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
     routes: tuple[str, ...] = ()
     include_keys: tuple[str, ...] = ()
     exclude_keys: tuple[str, ...] = ()
-    tags_target_key: str | None = None
+    tags_target_key: EventKey | None = None
 
     def rules(self) -> Iterator[Rule]:
         """Yield checks, each with the option it is about."""
-        yield from super().rules()
         yield from when(
             wrong=bool(self.include_keys and self.exclude_keys),
             keys=("exclude_keys",),
@@ -67,23 +65,30 @@ class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
                 yield from when(
                     wrong="/" in key, keys=(name, at), cause=f"{key!r} contains a /; only top-level keys are supported"
                 )
-        yield from key_rules(("tags_target_key",), self.tags_target_key)
 
 
-class SinkAction(CheckedOptions, frozen=True, kw_only=True):
+def _action(text: str) -> str:
+    return text if "${" in text else text.lower()
+
+
+def _check_action(text: str) -> None:
+    if "${" in text:
+        compile_format(text)
+    elif _action(text) not in ACTIONS:
+        refuse(not_one_of(_action(text), ACTIONS))
+
+
+ActionText = Annotated[str, Meta(min_length=1), ValueCheck(_check_action)]
+
+
+class SinkAction(Options, frozen=True, kw_only=True):
     """An action and its condition."""
 
-    type: Annotated[str, Meta(min_length=1, examples=["index"])]
+    type: Annotated[ActionText, Meta(examples=["index"])]
     when: Condition | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "type", _action(self.type))
-
-    def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield ("type",), lambda: _check_action(self.type)
-        if self.when is not None:
-            yield ("when",), lambda: compile_condition(self.when)
 
 
 class Authentication(Options, frozen=True, kw_only=True):
@@ -97,6 +102,15 @@ class Authentication(Options, frozen=True, kw_only=True):
 
     username: Secret | None = None
     password: Secret | None = None
+
+
+def _check_template(text: str) -> None:
+    try:
+        template = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"not valid JSON: {error}") from None
+    if not isinstance(template, dict):
+        raise ConfigError('not a JSON object; write {"mappings": {...}}')
 
 
 class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
@@ -139,16 +153,16 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
     index_type: IndexType | None = None
     template_type: Literal["v1", "index-template"] = "v1"
     template_file: str | None = None
-    template_content: str | None = None
+    template_content: Annotated[str, ValueCheck(_check_template)] | None = None
     number_of_shards: Annotated[int, Meta(ge=0)] = 0
     number_of_replicas: Annotated[int, Meta(ge=0)] = 0
     bulk_size: int = 5
     document_id: str | None = None
     routing: str | None = None
     normalize_index: bool = False
-    action: Annotated[str, Meta(min_length=1)] = "index"
+    action: ActionText = "index"
     actions: tuple[SinkAction, ...] = ()
-    document_root_key: Annotated[str, Meta(min_length=1)] | None = None
+    document_root_key: Annotated[EventKey, Meta(min_length=1)] | None = None
     dlq: Dlq | None = None
     aws_sigv4: bool = False
     aws_region: Region | None = None
@@ -163,13 +177,26 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         for name, value in changed.items():
             msgspec.structs.force_setattr(self, name, value)
         if self.index_type is None:
-            kind = "management_disabled" if self.aws is not None and self.aws.serverless else "custom"
+            kind = "management_disabled" if self.is_serverless else "custom"
             msgspec.structs.force_setattr(self, "index_type", kind)
-        if self.aws is not None and self.aws.serverless:
+        if self.is_serverless:
             msgspec.structs.force_setattr(self, "template_type", "index-template")
         if self.dlq is not None:
             dlq = msgspec.structs.replace(self.dlq, region=self.dlq.region or "us-east-1")
             msgspec.structs.force_setattr(self, "dlq", dlq)
+
+    @property
+    def is_serverless(self) -> bool:
+        """Whether the sink writes to a collection of Amazon OpenSearch Serverless."""
+        return self.aws is not None and self.aws.serverless
+
+    @property
+    def sends_ids(self) -> bool:
+        """Whether documents are sent with an id; without `document_id` a collection gets none, as in Data Prepper.
+
+        Source: DocumentIdResolver (2.17).
+        """
+        return self.document_id is not None or not self.is_serverless
 
     @property
     def credentials(self) -> Authentication:
@@ -195,14 +222,9 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         for name in ("document_id", "routing"):
             if (text := getattr(self, name)) is not None:
                 yield (name,), lambda text=text: compile_format(text)  # type: ignore[misc] # bound now, not later
-        yield ("action",), lambda: _check_action(self.action)
-        yield from key_rules(("document_root_key",), self.document_root_key)
-        if self.template_content is not None:
-            yield ("template_content",), lambda: _check_template(self.template_content or "")
 
     def notes(self) -> Iterator[tuple[Keys, str]]:
         """Yield remarks on options that another one overrides."""
-        yield from super().notes()
         no_effect = {
             "template_file": (self.template_content, "template_content overrides it"),
             "cert": (self.insecure or None, "insecure: true disables certificate checks"),
@@ -276,23 +298,3 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
             refuse("an index name may contain one date, like %{yyyy.MM}; remove the others")
         if "${" not in self.index and "%{" not in self.index and not self.normalize_index:
             check_index_name(self.index)
-
-
-def _action(text: str) -> str:
-    return text if "${" in text else text.lower()
-
-
-def _check_action(text: str) -> None:
-    if "${" in text:
-        compile_format(text)
-    elif text not in ACTIONS:
-        refuse(not_one_of(text, ACTIONS))
-
-
-def _check_template(text: str) -> None:
-    try:
-        template = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"not valid JSON: {error}") from None
-    if not isinstance(template, dict):
-        raise ConfigError('not a JSON object; write {"mappings": {...}}')

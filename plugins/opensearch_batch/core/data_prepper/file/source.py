@@ -6,29 +6,20 @@ Source: Data Prepper's S3SourceConfig, the classes of its configuration package,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
-from typing import Annotated, ClassVar, Literal
+from datetime import UTC, datetime
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import (
-    BucketName,
-    CheckedOptions,
-    Condition,
-    Rule,
-    between,
-    bucket_name,
-    when,
-)
+from opensearch_batch.core.config.option_types import BucketName, CheckedOptions, Rule, between, bucket_name, when
 from opensearch_batch.core.config.options import Duration, Options
+from opensearch_batch.core.data_prepper.options.aws import OwnedBuckets
 from opensearch_batch.core.data_prepper.options.codecs import InputCodec
-from opensearch_batch.core.data_prepper.options.event_rules import key_rules
-from opensearch_batch.core.data_prepper.options.owners import OwnedBuckets
-from opensearch_batch.core.transform.expressions.expression import compile_condition
+from opensearch_batch.core.data_prepper.options.texts import Condition, EventKey
+from opensearch_batch.core.data_prepper.scan import Area, Selection
 from opensearch_batch.core.types.object_info import Compression
 
-Selection = Literal["metadata_only", "data_only", "data_and_metadata"]
 LocalTime = Annotated[datetime, Meta(tz=False, examples=["2026-01-31T00:00:00"])]
 _DAY, _MINUTE = 86_400.0, 60.0
 _QUEUE = "queues are not supported; write scan: {buckets: [...]}, which finds new objects by listing"
@@ -41,20 +32,15 @@ class KeyFilter(Options, frozen=True, kw_only=True):
     exclude_suffix: tuple[str, ...] = ()
 
 
-class ProcessingCondition(CheckedOptions, frozen=True, kw_only=True):
+class ProcessingCondition(Options, frozen=True, kw_only=True):
     """A condition on another object of the folder; objects are not read before it holds."""
 
     object_name: Annotated[str, Meta(min_length=1, examples=["manifest.json.out"])]
     when: Annotated[Condition, Meta(examples=["/processedRecordCount == /totalRecordCount"])]
     applicable_prefix: tuple[str, ...] = ()
-    retry_delay: Duration = Duration(300)
+    retry_delay: Annotated[Duration, between(_MINUTE, 60 * _MINUTE)] = Duration(300)
     max_retry: Annotated[int, Meta(ge=0, le=100)] = 10
     codec: InputCodec | None = None
-
-    def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield ("when",), lambda: compile_condition(self.when)
-        yield from between(("retry_delay",), self.retry_delay, _MINUTE, 60 * _MINUTE)
 
 
 class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
@@ -96,15 +82,11 @@ class ScanBucket(Options, frozen=True, kw_only=True):
     bucket: BucketOptions
 
 
-class Scheduling(CheckedOptions, frozen=True, kw_only=True):
+class Scheduling(Options, frozen=True, kw_only=True):
     """The schedule of scans: every `interval` seconds, `count` times or without end."""
 
-    interval: Annotated[Duration, Meta(examples=["PT6M"])]
+    interval: Annotated[Duration, Meta(examples=["PT6M"]), between(1.0, 365 * _DAY)]
     count: Annotated[int, Meta(ge=2)] | None = None
-
-    def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from between(("interval",), self.interval, 1.0, 365 * _DAY)
 
 
 class ScanOptions(TimesOptions, frozen=True, kw_only=True):
@@ -142,6 +124,14 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
     range: Duration | None = None
     processing_conditions: tuple[ProcessingCondition, ...] = ()
 
+    def area(self, now: datetime) -> Area:
+        """Return the area of a scan at a time."""
+        since, until = self.start_time, self.end_time
+        if self.range is not None:
+            since = datetime.fromtimestamp(now.timestamp() - self.range, UTC)
+        times = (None if time is None else time.timestamp() for time in (since, until))
+        return Area(self.name, self.selection, self.include_prefix, self.exclude_suffix, *times)
+
 
 class S3Source(OwnedBuckets, frozen=True, kw_only=True):
     """Options of the s3 source."""
@@ -167,7 +157,7 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
     acknowledgments: bool = False
     delete_s3_objects_on_read: bool = False
     disable_s3_metadata_in_event: bool = False
-    metadata_root_key: str = "s3/"
+    metadata_root_key: EventKey = "s3/"
     filters: dict[str, KeyFilter] = msgspec.field(default_factory=dict)
 
     @property
@@ -182,8 +172,6 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
 
     def rules(self) -> Iterator[Rule]:
         """Yield checks, each with the option it is about."""
-        yield from super().rules()
-        yield from key_rules(("metadata_root_key",), self.metadata_root_key)
         yield from when(
             wrong=self.delete_s3_objects_on_read and not self.acknowledgments,
             keys=("delete_s3_objects_on_read",),

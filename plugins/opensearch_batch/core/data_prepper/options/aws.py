@@ -5,24 +5,15 @@ Source: Data Prepper's AwsAuthenticationOptions of each plugin, and S3DlqWriterC
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import (
-    AccountId,
-    BucketName,
-    CheckedOptions,
-    Plugin,
-    Rule,
-    account_notes,
-    account_rules,
-    bucket_name,
-)
-from opensearch_batch.core.config.yaml_file import Keys
-from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders
+from opensearch_batch.core.config.option_types import AccountId, BucketName, CheckedOptions, Plugin, bucket_name
+from opensearch_batch.core.config.options import Options
+from opensearch_batch.core.data_prepper.options.texts import DatedPrefix
 
 Region = Annotated[str, Meta(min_length=1, examples=["us-east-1"])]
 RoleArn = Annotated[str, Meta(min_length=20, max_length=2048, examples=["arn:aws:iam::123456789012:role/pipeline"])]
@@ -33,7 +24,7 @@ NO_HEADERS = {
 }
 
 
-class Aws(CheckedOptions, frozen=True, kw_only=True):
+class Aws(Options, frozen=True, kw_only=True):
     """Region and role."""
 
     REFUSED: ClassVar[Mapping[str, str]] = NO_HEADERS
@@ -47,6 +38,24 @@ class Aws(CheckedOptions, frozen=True, kw_only=True):
         """The account of the role."""
         parts = (self.sts_role_arn or "").split(":")
         return parts[4] or None if len(parts) > 4 else None  # noqa: PLR2004 - arn:partition:iam::account:role/name
+
+
+class OwnedBuckets(CheckedOptions, frozen=True, kw_only=True):
+    """Options with the owners of the buckets that are read. S3 rejects a request for a bucket of another account.
+
+    Source: Data Prepper's BucketOwnerProvider (2.17).
+    """
+
+    disable_bucket_ownership_validation: bool = False
+    bucket_owners: dict[str, AccountId] = msgspec.field(default_factory=dict)
+    default_bucket_owner: AccountId | None = None
+    aws: Annotated[Aws, Meta(examples=[{"region": "us-east-1"}])]
+
+    def owner_of(self, bucket: str) -> str | None:
+        """Return the account that must own a bucket, None if any may."""
+        if self.disable_bucket_ownership_validation:
+            return None
+        return self.bucket_owners.get(bucket) or self.default_bucket_owner or self.aws.account
 
 
 class MlAws(Aws, frozen=True, kw_only=True):
@@ -74,7 +83,7 @@ class OpenSearchAws(Aws, frozen=True, kw_only=True):
     serverless: bool = False
 
 
-class S3Dlq(CheckedOptions, frozen=True, kw_only=True):
+class S3Dlq(Options, frozen=True, kw_only=True):
     """A dead letter queue in S3; `bucket` has no ``s3://``."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
@@ -84,7 +93,7 @@ class S3Dlq(CheckedOptions, frozen=True, kw_only=True):
     REFUSED: ClassVar[Mapping[str, str]] = NO_HEADERS
 
     bucket: BucketName
-    key_path_prefix: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+    key_path_prefix: DatedPrefix | None = None
     region: Region | None = None
     sts_role_arn: RoleArn | None = None
     sts_external_id: ExternalId | None = None
@@ -92,16 +101,6 @@ class S3Dlq(CheckedOptions, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "bucket", bucket_name(self.bucket))
-
-    def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from account_rules(("bucket_owner",), self.bucket_owner)
-        if self.key_path_prefix is not None:
-            yield ("key_path_prefix",), lambda: check_date_placeholders(self.key_path_prefix or "")
-
-    def notes(self) -> Iterator[tuple[Keys, str]]:
-        """Yield a remark on a placeholder for the owner."""
-        yield from account_notes(("bucket_owner",), self.bucket_owner)
 
     def inheriting(self, aws: Aws) -> S3Dlq:
         """Return a copy with region and role of an ``aws`` block where it has none."""

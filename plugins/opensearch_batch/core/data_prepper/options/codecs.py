@@ -6,8 +6,9 @@ Source: the InputCodecConfig and OutputCodecConfig classes of Data Prepper (2.17
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Protocol
 
+import msgspec
 from msgspec import Meta
 
 from opensearch_batch.core.config.option_types import CheckedOptions, Plugin, Rule, when
@@ -18,7 +19,10 @@ from opensearch_batch.core.formats.ndjson import Ndjson, NdjsonEncoding
 from opensearch_batch.core.formats.newline import Newline
 from opensearch_batch.core.formats.parquet import Parquet
 from opensearch_batch.core.formats.parquet_writer import ParquetEncoding, avro_schema
+from opensearch_batch.core.formats.reading import RowFormat
 
+Character = Annotated[str, Meta(min_length=1, max_length=1)]
+Header = Annotated[tuple[str, ...], Meta(min_length=1)]
 Name = Annotated[str, Meta(min_length=1, max_length=2048)]
 _NOT_READ = "write the objects with ndjson, newline, json, csv or parquet"
 _OTHERS = dict.fromkeys(("avro", "event_json", "multiline", "otel_logs", "otel_metrics", "otel_traces"), _NOT_READ)
@@ -68,9 +72,9 @@ class JsonInput(Options, frozen=True, kw_only=True):
 class CsvInput(CheckedOptions, frozen=True, kw_only=True):
     """CSV rows, with or without a header."""
 
-    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
-    quote_character: Annotated[str, Meta(min_length=1, max_length=1)] = '"'
-    header: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+    delimiter: Character = ","
+    quote_character: Character = '"'
+    header: Header | None = None
     detect_header: bool = True
 
     def format(self) -> Csv:
@@ -94,36 +98,17 @@ class ParquetInput(Options, frozen=True, kw_only=True):
         return Parquet()
 
 
-class NdjsonRecords(NdjsonInput, frozen=True, kw_only=True):
-    """One JSON object per line; the objects of s3_enrich have an extension."""
-
-    NO_EFFECT: ClassVar[Mapping[str, str]] = {}
-
-    extension: str = RECORDS_EXTENSION
-
-
-class NewlineRecords(NewlineInput, frozen=True, kw_only=True):
-    """One text per line; the objects of s3_enrich have an extension."""
-
-    extension: str = RECORDS_EXTENSION
-
-
-class JsonRecords(JsonInput, frozen=True, kw_only=True):
-    """Elements of JSON arrays; the objects of s3_enrich have an extension."""
-
-    extension: str = RECORDS_EXTENSION
-
-
-class CsvRecords(CsvInput, frozen=True, kw_only=True):
-    """CSV rows; the objects of s3_enrich have an extension."""
-
-    extension: str = RECORDS_EXTENSION
-
-
-class ParquetRecords(ParquetInput, frozen=True, kw_only=True):
-    """Parquet rows; the objects of s3_enrich have an extension."""
-
-    extension: str = RECORDS_EXTENSION
+def _with_extension(kind: type[Options]) -> type[Options]:
+    """Return the options of a codec of s3_enrich, which derives the name of an object and so needs its extension."""
+    no_effect = {name: text for name, text in kind.NO_EFFECT.items() if name != "extension"}
+    return msgspec.defstruct(  # type: ignore[return-value] # a subclass of `kind`
+        f"{kind.__name__}WithExtension",
+        [("extension", str, RECORDS_EXTENSION)],
+        bases=(kind,),
+        namespace={"NO_EFFECT": no_effect},
+        frozen=True,
+        kw_only=True,
+    )
 
 
 class NdjsonOutput(Options, frozen=True, kw_only=True):
@@ -154,8 +139,8 @@ class CsvOutput(Options, frozen=True, kw_only=True):
         "headers are not read from files, nor by Data Prepper; write header: [...]",
     )
 
-    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
-    header: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
+    delimiter: Character = ","
+    header: Header | None = None
 
     def encoding(self) -> CsvEncoding:
         """Return the encoding that writes it."""
@@ -182,43 +167,35 @@ class ParquetOutput(CheckedOptions, frozen=True, kw_only=True):
             yield ("schema",), lambda: avro_schema(self.schema or "")
 
 
+_INPUTS: Mapping[str, type[Options]] = {
+    "ndjson": NdjsonInput,
+    "newline": NewlineInput,
+    "json": JsonInput,
+    "csv": CsvInput,
+    "parquet": ParquetInput,
+}
+_OUTPUTS = {"ndjson": NdjsonOutput, "json": JsonOutput, "csv": CsvOutput, "parquet": ParquetOutput}
+_EXAMPLE = Meta(examples=[{"ndjson": {}}])
+
+
+class RecordsOptions(Protocol):
+    """Options of a codec of s3_enrich."""
+
+    @property
+    def extension(self) -> str:
+        """The extension of the objects with records, without a dot."""
+
+    def format(self) -> RowFormat:
+        """Return the format that reads them."""
+
+
 InputCodec = Annotated[
-    NdjsonInput | NewlineInput | JsonInput | CsvInput | ParquetInput,
-    Plugin(
-        "codec",
-        {
-            "ndjson": NdjsonInput,
-            "newline": NewlineInput,
-            "json": JsonInput,
-            "csv": CsvInput,
-            "parquet": ParquetInput,
-        },
-        _OTHERS,
-    ),
-    Meta(examples=[{"ndjson": {}}]),
+    NdjsonInput | NewlineInput | JsonInput | CsvInput | ParquetInput, Plugin("codec", _INPUTS, _OTHERS), _EXAMPLE
 ]
-# The codecs of s3_enrich, which derives the name of an object.
-RecordsCodec = Annotated[
-    NdjsonRecords | NewlineRecords | JsonRecords | CsvRecords | ParquetRecords,
-    Plugin(
-        "codec",
-        {
-            "ndjson": NdjsonRecords,
-            "newline": NewlineRecords,
-            "json": JsonRecords,
-            "csv": CsvRecords,
-            "parquet": ParquetRecords,
-        },
-        _OTHERS,
-    ),
-    Meta(examples=[{"ndjson": {}}]),
-]
+RECORDS_CODECS = {name: _with_extension(kind) for name, kind in _INPUTS.items()}
+RecordsCodec = Annotated[RecordsOptions, Plugin("codec", RECORDS_CODECS, _OTHERS), _EXAMPLE]
 OutputCodec = Annotated[
     NdjsonOutput | JsonOutput | CsvOutput | ParquetOutput,
-    Plugin(
-        "codec",
-        {"ndjson": NdjsonOutput, "json": JsonOutput, "csv": CsvOutput, "parquet": ParquetOutput},
-        dict.fromkeys(("avro", "event_json", "newline"), _NOT_WRITTEN),
-    ),
-    Meta(examples=[{"ndjson": {}}]),
+    Plugin("codec", _OUTPUTS, dict.fromkeys(("avro", "event_json", "newline"), _NOT_WRITTEN)),
+    _EXAMPLE,
 ]

@@ -1,4 +1,4 @@
-"""Compiles options of an opensearch sink: index and index body, ids, actions and shape of documents.
+"""Compiles options of sinks: index and index body, ids, actions and shape of documents, and settings of objects.
 
 Source: Data Prepper's IndexConfiguration, IndexManager and EventActionResolver (2.17).
 """
@@ -11,13 +11,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
+from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.serverless import has_ids, is_serverless
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.documents import OriginOf
-from opensearch_batch.core.ingest.event_items import IndexItemFactory, OfEvent, Shape
+from opensearch_batch.core.ingest.event_items import IndexItemFactory, ObjectItemFactory, OfEvent, Shape
 from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, Action, IngestRequest
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
+from opensearch_batch.core.ingest.sinks.s3 import ObjectSettings, ObjectSink
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.objects import Objects, Stored
 from opensearch_batch.core.transform.events.event import Event, EventError, key_of
@@ -79,22 +80,17 @@ def _template(sink: OpenSearchSink, objects: Objects) -> dict[str, Any]:
     return template
 
 
-def request_of(sink: OpenSearchSink, at: datetime, objects: Objects) -> IngestRequest:
-    """Return the request of a sink; the index is empty if each event names its own."""
-    return IngestRequest(
+def index_sink(sink: OpenSearchSink, at: datetime, objects: Objects, cluster: Cluster) -> IndexSink:
+    """Return the sink that writes to a cluster; dates in an index's name are of the given time."""
+    request = IngestRequest(
         "" if is_dynamic(sink) else index_name(sink, sink.index, at),
         {},
         index_body=index_body(sink, objects),
         max_body_bytes=min(MAX_BODY_BYTES, sink.bulk_bytes or MAX_BODY_BYTES),
     )
-
-
-def index_sink(sink: OpenSearchSink, at: datetime, objects: Objects, cluster: Cluster) -> IndexSink:
-    """Return the sink that writes to a cluster; dates in an index's name are of the given time."""
-    request = request_of(sink, at, objects)
     # A sink whose events name their index is reported by the pattern of all of them.
     name = request.index or f"{sink.index.partition('${')[0]}*"
-    return IndexSink(objects, cluster, request, name=name, infers_vectors=True, refreshes=not is_serverless(sink))
+    return IndexSink(objects, cluster, request, name=name, infers_vectors=True, refreshes=not sink.is_serverless)
 
 
 def names_index(sink: OpenSearchSink) -> bool:
@@ -122,7 +118,7 @@ def index_item_factory(
 
     return IndexItemFactory(
         id_of=_format(sink.document_id),
-        is_named=has_ids(sink),
+        is_named=sink.sends_ids,
         routing=_format(sink.routing),
         action=_action(sink),
         index=index,
@@ -165,3 +161,25 @@ def _action(sink: OpenSearchSink) -> OfEvent | Action:
         return found(event).lower()
 
     return action
+
+
+def object_sink(sink: S3Sink, objects: Objects) -> ObjectSink:
+    """Return the sink that writes to a store."""
+    settings = ObjectSettings(
+        sink.codec.encoding(),
+        sink.compression,
+        event_count=sink.threshold.event_count,
+        max_object_bytes=sink.threshold.maximum_size,
+        name_prefix=sink.object_key.name_pattern_prefix or "",
+    )
+    return ObjectSink(objects, settings, name=f"s3://{sink.bucket}/{sink.object_key.path_prefix or ''}")
+
+
+def object_item_factory(sink: S3Sink, at: datetime) -> ObjectItemFactory:
+    """Return what is written of events; dates in the path are of the given time."""
+    return ObjectItemFactory(
+        compile_format(sink.bucket),
+        compile_format(dated(sink.object_key.path_prefix or "", at)),
+        default_bucket=sink.default_bucket,
+        shape=Shape(None, sink.include_keys, sink.exclude_keys, sink.tags_target_key),
+    )
