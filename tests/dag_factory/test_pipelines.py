@@ -106,7 +106,7 @@ def test_the_options_of_ingest_reach_it(make: Make) -> None:
     }
     task: Any = make(ingest={**ingest, **configured, "dead_letters": "s3://d/x/"}).task_dict["ingest"]
     for name, value in configured.items():
-        told = getattr(task.request, name)
+        told = getattr(task.request(), name)
         assert (told.number_of_replicas if name == "load" else told) == (0 if name == "load" else value)
     assert task.dead_letters == "s3://d/x/"
 
@@ -116,7 +116,7 @@ def test_processors_reach_the_tasks_that_need_them(make: Make) -> None:
     configured = [{"copy_values": {"entries": [{"from_key": "SageMakerOutput", "to_key": "embedding"}]}}]
     ingest = {"index": "passages", "index_body": "passages", "processors": configured, "when": "/text != null"}
     tasks: Any = make(ingest=ingest, id="$.id", tests=[]).task_dict
-    request = tasks["ingest"].request
+    request = tasks["ingest"].request()
     assert (request.when, request.field_map) == ("/text != null", {"_id": "$.id"})
     assert request.processors == tasks["prepare"].processors
     assert request.processors[0]["copy_values"]["entries"][0]["to_key"] == "embedding"

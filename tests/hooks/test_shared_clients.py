@@ -89,5 +89,5 @@ def test_an_openai_batch_that_ended_badly_names_what_it_wrote(state: State) -> N
     """The outputs of a paid job are named although it ended badly."""
     remote_job = {"status": state.lower(), "output_file_id": "file-1", "error_file_id": "file-2"}
     record = JobRecord("k", "n", "openai", "m", "s3://b/in", "s3://b/out", 0.0, ml_task_id="t", remote_job=remote_job)
-    job = JobHandle("s3://b/k", "openai", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None)
+    job = JobHandle("s3://b/k", "openai", "o", "a", None)
     assert job.result(record, End(state, 1.0)).outputs == ["openai://file-1", "openai://file-2"]

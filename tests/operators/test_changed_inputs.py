@@ -16,7 +16,7 @@ from opensearch_batch.core.types.job import Accepted, End, JobRecord, ResubmitRe
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.operators import submission
-from opensearch_batch.operators.submission import JobSubmitter, JobTerms
+from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.services.registry import adapter_of
 
 INPUT = "s3://in/a.jsonl"
@@ -51,13 +51,16 @@ class Job:
 
     def submit(self, asked: ResubmitRequest = ResubmitRequest()) -> JobRecord:  # noqa: B008 - frozen
         """Submit the job."""
-        done = JobSubmitter(Layout("s3://work", "p"), JobTerms("sagemaker", "m")).run(self.shard, asked)
+        batch_predict = OpenSearchBatchPredictOperator(
+            task_id="batch_predict", shard={}, work_prefix="s3://work", service="sagemaker", model_id="m"
+        )
+        done = batch_predict.submit(self.shard, Layout("s3://work", "p"), asked)
         assert isinstance(done, tuple)
         return done[1]
 
     def conclude(self, record: JobRecord) -> End:
         """Record that it completed."""
-        job = JobHandle(FOLDER, "sagemaker", opensearch_conn_id="o", aws_conn_id="a", ai_conn_id=None)
+        job = JobHandle(FOLDER, "sagemaker", "o", "a", None)
         return job.conclude(record, COMPLETED, cancel=False)
 
     def recorded(self) -> JobRecord:

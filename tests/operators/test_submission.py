@@ -17,7 +17,7 @@ from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.operators import submission
-from opensearch_batch.operators.submission import JobSubmitter, JobTerms
+from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.triggers import submission as trigger
 from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
@@ -71,20 +71,23 @@ def test_an_error_ends_the_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch, erro
 
 
 @pytest.fixture
-def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[JobSubmitter, LocalFiles]:
-    """A submitter with a folder as store, and a cluster that is not called."""
+def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[OpenSearchBatchPredictOperator, LocalFiles]:
+    """A stage that submits, with a folder as store, and a cluster that is not called."""
     store, ml = LocalFiles(tmp_path), SimpleNamespace(model=lambda _: None)
     monkeypatch.setattr(submission, "object_storage", lambda _: store)
     monkeypatch.setattr(submission, "OpenSearchMLHook", lambda _: SimpleNamespace(ml=ml))
     monkeypatch.setattr(submission, "client_of", lambda *_, **__: None)
-    return JobSubmitter(Layout("s3://work", "p"), JobTerms("openai", "m")), store
+    stage = OpenSearchBatchPredictOperator(
+        task_id="batch_predict", shard={}, work_prefix="s3://work", service="openai", model_id="m"
+    )
+    return stage, store
 
 
-def test_a_reused_job_is_marked_as_taken(submits: tuple[JobSubmitter, LocalFiles]) -> None:
+def test_a_reused_job_is_marked_as_taken(submits: tuple[OpenSearchBatchPredictOperator, LocalFiles]) -> None:
     """A job that is reused is marked as taken, so no other run removes its outputs before this run ingests them."""
-    submit, store = submits
+    stage, store = submits
     assert JobRecords(store, "s3://work/jobs/k").write(record(End("COMPLETED", 1.0)), over=None)
-    done = submit.run(Shard("0000", "in", "k", 1, 1), ResubmitRequest())
+    done = stage.submit(Shard("0000", "in", "k", 1, 1), Layout("s3://work", "p"), ResubmitRequest())
     assert isinstance(done, tuple)
     assert done[0] == "reuse"
     assert store.head("s3://work/jobs/k/in_use.json") is not None

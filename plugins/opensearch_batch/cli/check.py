@@ -10,8 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from opensearch_batch.cli import options
-from opensearch_batch.cli.command import REFUSED, Account, Command, run
+from opensearch_batch.cli.command import REFUSED, Account, Command, runs
 from opensearch_batch.core.data_prepper.check import check_pipelines
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.check import Checked
@@ -31,6 +30,7 @@ class CheckAccount(Account, frozen=True, kw_only=True):
     mistakes: int = 0
 
 
+@runs
 def check(
     *,
     files: Annotated[
@@ -45,11 +45,9 @@ def check(
             help="Output of `aws s3 ls --recursive`; estimates the number of jobs.",
         ),
     ] = None,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
-) -> int:
+) -> Command[CheckAccount]:
     """Check pipeline files and run the tests in them, offline."""
-    return run(Check(files or [FOLDER], listing), as_json=as_json, debug=debug)
+    return Check(files or [FOLDER], listing)
 
 
 class Check(Command[CheckAccount]):

@@ -8,10 +8,13 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
+import typer
 
+from opensearch_batch.cli.command import A, Command
 from opensearch_batch.cli.secrets import Secrets
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.batch_ingestion import Credential
@@ -27,21 +30,49 @@ from opensearch_batch.services.registry import stores
 if TYPE_CHECKING:
     from opensearch_batch.core.storage.objects import Objects
 
+CLUSTER, DATA = "Cluster", "Data"
 PASSWORD = "OPENSEARCH_PASSWORD"  # noqa: S105 - the variable's name
 SAFE_WAY = f"give {PASSWORD} in the environment, and --user NAME --opensearch-url https://host:9200"
 
 
 class ClientFactory(msgspec.Struct, frozen=True):
-    """Makes the clients of one command from its options."""
+    """Makes the clients of one command from its options, which are the fields."""
 
-    opensearch_url: str | None = None
-    user: str | None = None
-    ca_certs: str | None = None
-    insecure: bool = False
-    aws_region: str | None = None
-    aws_service: str | None = None
-    s3_endpoint: str | None = None
-    openai_base_url: str | None = None
+    opensearch_url: Annotated[
+        str | None,
+        typer.Option(envvar="OPENSEARCH_URL", help="Cluster URL, like https://host:9200.", rich_help_panel=CLUSTER),
+    ] = None
+    user: Annotated[
+        str | None,
+        typer.Option(help=f"User; the password is read from {PASSWORD}, or prompted for.", rich_help_panel=CLUSTER),
+    ] = None
+    ca_certs: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="CA certificates that sign the cluster's certificate.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Do not verify the cluster's certificate.", rich_help_panel=CLUSTER)
+    ] = False
+    aws_region: Annotated[
+        str | None, typer.Option(help="Sign requests with SigV4 for this region.", rich_help_panel=CLUSTER)
+    ] = None
+    aws_service: Annotated[
+        Literal["es", "aoss"] | None,
+        typer.Option(
+            help="Service to sign for: es (default), or aoss for OpenSearch Serverless.", rich_help_panel=CLUSTER
+        ),
+    ] = None
+    s3_endpoint: Annotated[
+        str | None, typer.Option(help="URL of an S3-compatible store, like http://host:9000.", rich_help_panel=DATA)
+    ] = None
+    openai_base_url: Annotated[
+        str | None, typer.Option(help="URL of an OpenAI-compatible API, like http://host/v1.", rich_help_panel=DATA)
+    ] = None
 
     def cluster(self, secrets: Secrets) -> Cluster:
         """Return the cluster.
@@ -58,7 +89,7 @@ class ClientFactory(msgspec.Struct, frozen=True):
             user=self.user,
             password=self._password(secrets) if self.user else None,
             signing=signing,
-            tls=Tls(self.ca_certs, verify=not self.insecure),
+            tls=Tls(str(self.ca_certs) if self.ca_certs else None, verify=not self.insecure),
         )
         return Cluster(client, url)
 
@@ -89,7 +120,7 @@ class ClientFactory(msgspec.Struct, frozen=True):
             if value is True:
                 arguments.append(option)
             elif value:
-                arguments += [option, value]
+                arguments += [option, str(value)]
         return arguments
 
     def _password(self, secrets: Secrets) -> str:
@@ -106,6 +137,21 @@ class ClientFactory(msgspec.Struct, frozen=True):
         if self.user:
             raise ConfigError("--user means basic authentication and --aws-region SigV4; give one of them")
         return clients.aws_signing(self.aws_region, self.aws_service or "es")
+
+
+class ClientCommand(Command[A]):
+    """A command that uses clients; it keeps every secret it reads out of its output."""
+
+    def __init__(self, account: A, clients: ClientFactory) -> None:
+        super().__init__(account)
+        self._clients = clients
+
+    def _stores(self, credential: Credential | None) -> Stores:
+        self.secrets.keep_credential(credential)
+        return self._clients.stores(credential)
+
+    def _cluster(self) -> Cluster:
+        return self._clients.cluster(self.secrets)
 
 
 def _s3(own: Credential, endpoint: str | None) -> Objects:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar, get_type_hints
 
 import msgspec
+import typer
 from rich.console import Console
 
 from opensearch_batch.cli.secrets import Secrets
@@ -56,21 +59,61 @@ class Command(Generic[A]):
         self.account = msgspec.structs.replace(self.account, **members)
 
 
-def run(command: Command[Any], *, as_json: bool, debug: bool, clock: Callable[[], float] = time.monotonic) -> int:
+class Output(msgspec.Struct, frozen=True):
+    """Options of every command."""
+
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel="Output")
+    ] = False
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error.", rich_help_panel="Output")
+    ] = False
+
+
+def runs(make: Callable[..., Command[Any]]) -> Callable[..., int]:
+    """Return the function for typer that runs the command `make` returns.
+
+    A parameter of `make` that is a struct becomes one option for each field; the options of `Output` are added.
+    """
+    signature = inspect.signature(make, eval_str=True)
+    output = inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, annotation=Output)
+    parameters = [*signature.parameters.values(), output]
+    groups = {each.name: each.annotation for each in parameters if isinstance(each.annotation, type(Output))}
+
+    @functools.wraps(make)
+    def run_command(**values: Any) -> int:  # noqa: ANN401 - values of any option
+        for name, group in groups.items():
+            values[name] = group(**{field: values.pop(field) for field in group.__struct_fields__})
+        shown = values.pop("output")
+        return run(make(**values), shown)
+
+    options = [option for each in parameters for option in _options_of(each, groups.get(each.name))]
+    run_command.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined] # read by typer
+    return run_command
+
+
+def _options_of(parameter: inspect.Parameter, group: type[msgspec.Struct] | None) -> list[inspect.Parameter]:
+    if group is None:
+        return [parameter]
+    hints, fields = get_type_hints(group, include_extras=True), msgspec.structs.fields(group)
+    return [parameter.replace(name=each.name, default=each.default, annotation=hints[each.name]) for each in fields]
+
+
+def run(command: Command[Any], output: Output) -> int:
     """Run a command, print its account and return its exit code."""
-    began_at, code = clock(), None
+    began_at, code = time.monotonic(), None
     try:
         command.execute()
     except KeyboardInterrupt:
         code = INTERRUPTED
         command.update(state=FAILED, error=f"stopped: {command.when_stopped}")
-    except Exception as error:  # noqa: BLE001 - every end has an account
+    except Exception as error:  # noqa: BLE001 - the account is printed after any error
         state = REFUSED if isinstance(error, ConfigError) else FAILED
         command.update(state=state, error=command.secrets.hide(_one_line(error)))
-        if debug:
+        if output.debug:
             sys.stderr.write(command.secrets.hide(traceback.format_exc()))
-    command.update(seconds=round(clock() - began_at, 3))
-    _print(command, as_json=as_json)
+    command.update(seconds=round(time.monotonic() - began_at, 3))
+    _print(command, as_json=output.as_json)
     return EXIT_CODES[command.account.state] if code is None else code
 
 

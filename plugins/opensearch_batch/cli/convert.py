@@ -10,8 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from opensearch_batch.cli import options
-from opensearch_batch.cli.command import REFUSED, Account, Command, run
+from opensearch_batch.cli.command import REFUSED, Account, Command, runs
 from opensearch_batch.core.data_prepper.convert import Converted
 from opensearch_batch.core.data_prepper.convert import convert as converted
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, is_data_prepper
@@ -28,14 +27,12 @@ class ConvertAccount(Account, frozen=True, kw_only=True):
     refused: list[str] = msgspec.field(default_factory=list)
 
 
+@runs
 def convert(
-    *,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Data Prepper pipeline file.")],
-    as_json: options.Json = False,
-    debug: options.Debug = False,
-) -> int:
+    *, file: Annotated[Path, typer.Argument(metavar="FILE", help="Data Prepper pipeline file.")]
+) -> Command[ConvertAccount]:
     """Convert the pipelines of a Data Prepper file, with comments on what changes and why."""
-    return run(Convert(file), as_json=as_json, debug=debug)
+    return Convert(file)
 
 
 class Convert(Command[ConvertAccount]):

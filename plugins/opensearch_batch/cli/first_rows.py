@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from opensearch_batch.cli.command import DRY_RUN, Account
 from opensearch_batch.core.formats.reading import read_rows
 from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
@@ -43,16 +44,16 @@ class RejectedShown(msgspec.Struct, frozen=True):
     reason: str
 
 
-class FirstRowsResult(msgspec.Struct, frozen=True):
+class FirstRowsAccount(Account, frozen=True, kw_only=True):
     """Result for the first rows; `whole` if there are no further rows."""
 
-    whole: bool
-    rows: int
-    documents: int
-    partial: int
-    dead_letters: int
-    first_documents: list[DocumentShown]
-    first_dead_letters: list[RejectedShown]
+    whole: bool = False
+    rows: int = 0
+    documents: int = 0
+    partial: int = 0
+    dead_letters: int = 0
+    first_documents: list[DocumentShown] = msgspec.field(default_factory=list)
+    first_dead_letters: list[RejectedShown] = msgspec.field(default_factory=list)
 
 
 class FirstRows:
@@ -79,7 +80,7 @@ def process_first_rows(
     *,
     vectors: Sequence[VectorField],
     row_errors: RowErrors,
-) -> FirstRowsResult:
+) -> FirstRowsAccount:
     """Make the documents of the first rows.
 
     Raises:
@@ -102,7 +103,7 @@ def process_first_rows(
     return _result(entries, sources=len(sources), whole=read.whole)
 
 
-def _result(entries: Sequence[Entry], *, sources: int, whole: bool) -> FirstRowsResult:
+def _result(entries: Sequence[Entry], *, sources: int, whole: bool) -> FirstRowsAccount:
     items = [entry for entry in entries if isinstance(entry, Item)]
     rejected = [entry for entry in entries if isinstance(entry, Rejected)]
     # A late row is merged into a document that is counted already.
@@ -110,20 +111,16 @@ def _result(entries: Sequence[Entry], *, sources: int, whole: bool) -> FirstRows
     partial = {id(item) for item in new if len({row.source for row in item.context.rows}) < sources}
     # Complete documents show more of the field map.
     first = sorted(new, key=lambda item: id(item) in partial)[:SHOWN]
-    return FirstRowsResult(
-        whole,
+    return FirstRowsAccount(
+        state=DRY_RUN,
+        whole=whole,
         rows=sum(len(item.context.rows) for item in items) + sum(len(entry.rows) for entry in rejected),
         documents=len(new),
         partial=len(partial),
         dead_letters=len(rejected),
         first_documents=[DocumentShown(item.id, shortened(fields_of(item)), id(item) in partial) for item in first],
-        first_dead_letters=[_shown(entry) for entry in rejected[:SHOWN]],
+        first_dead_letters=[RejectedShown(e.rows[0].uri, e.rows[0].line, e.reason) for e in rejected[:SHOWN]],
     )
-
-
-def _shown(entry: Rejected) -> RejectedShown:
-    row = entry.rows[0]
-    return RejectedShown(row.uri, row.line, entry.reason)
 
 
 def shortened(value: Any) -> Any:  # noqa: ANN401 - any JSON

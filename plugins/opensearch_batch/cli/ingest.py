@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 
-from opensearch_batch.cli import options
-from opensearch_batch.cli.clients import ClientFactory
-from opensearch_batch.cli.command import Account, Command, run
+from opensearch_batch.cli.clients import ClientCommand, ClientFactory
+from opensearch_batch.cli.command import Command, runs
 from opensearch_batch.cli.preview import Preview
-from opensearch_batch.cli.progress_display import ProgressDisplay, bytes_to_read, is_watched
+from opensearch_batch.cli.progress_display import bytes_to_read, is_watched, progress_bar
 from opensearch_batch.cli.request_file import RequestFile, absolute, default_work_prefix, read_request
-from opensearch_batch.cli.tables import counts_table, show_dead_letters, sources_table
+from opensearch_batch.cli.tables import IndexAccount, show_dead_letters, sources_table
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.ingest.request_ingest import find_sources, ingest_request
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
@@ -24,91 +23,61 @@ from opensearch_batch.services.registry import row_errors
 MIB = 1 << 20
 
 
-class IngestAccount(Account, frozen=True, kw_only=True):
+class IngestAccount(IndexAccount, frozen=True, kw_only=True):
     """Result of a request; the counts are those of `IngestCounts`."""
 
-    index: str | None = None
-    read: int = 0
-    indexed: int = 0
-    unchanged: int = 0
-    dead_letters: int = 0
     unmatched: int = 0
     joined: int = 0
     blank: int = 0
     nulls: int = 0
     sources: list[SourceCounts] = msgspec.field(default_factory=list)
-    dead_letters_location: str | None = None
     remarks: list[str] = msgspec.field(default_factory=list)
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """Settings of one ingest."""
+    """Options of an ingest."""
 
-    work_prefix: str | None
-    force: bool
-    memory_bytes: int
-    spill_folder: Path | None
-
-
-def ingest(
-    *,
-    request: Annotated[str, typer.Argument(metavar="REQUEST.json", help="Request file, or - for stdin.")],
-    opensearch_url: options.OpenSearchUrl = None,
-    user: options.User = None,
-    ca_certs: options.CaCerts = None,
-    insecure: options.Insecure = False,
-    aws_region: options.AwsRegion = None,
-    aws_service: options.AwsService = None,
-    s3_endpoint: options.S3Endpoint = None,
-    openai_base_url: options.OpenAIBaseUrl = None,
     work_prefix: Annotated[
         str | None,
         typer.Option(
             help="Prefix for progress and dead letters. Default: beside the first source.", show_default=False
         ),
-    ] = None,
+    ] = None
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check the request and show the first documents; write nothing.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write all documents again.")] = False,
-    memory_mb: Annotated[int, typer.Option(min=1, help="MiB of memory for rows that wait to be joined.")] = MEMORY_BYTES
-    // MIB,
+    ] = False
+    force: Annotated[bool, typer.Option("--force", help="Write all documents again.")] = False
+    memory_mb: Annotated[int, typer.Option(min=1, help="MiB of memory for rows that wait to be joined.")] = (
+        MEMORY_BYTES // MIB
+    )
     spill_folder: Annotated[
         Path | None,
         typer.Option(exists=True, file_okay=False, help="Folder for rows beyond that. Default: a temporary folder."),
-    ] = None,
-    as_json: options.Json = False,
-    debug: options.Debug = False,
-) -> int:
+    ] = None
+
+
+@runs
+def ingest(
+    *,
+    request: Annotated[str, typer.Argument(metavar="REQUEST.json", help="Request file, or - for stdin.")],
+    clients: ClientFactory,
+    settings: Settings,
+) -> Command[Any]:
     """Run a _batch_ingestion request: index the rows of its sources.
 
     Example: python -m opensearch_batch ingest request.json --opensearch-url https://localhost:9200 --user worker
     """
-    clients = ClientFactory(
-        opensearch_url,
-        user,
-        str(ca_certs) if ca_certs else None,
-        insecure,
-        aws_region,
-        aws_service,
-        s3_endpoint,
-        openai_base_url,
-    )
-    if dry_run:
-        return run(Preview(request, clients), as_json=as_json, debug=debug)
-    settings = Settings(work_prefix, force, memory_mb * MIB, spill_folder)
-    return run(Ingestion(request, clients, settings), as_json=as_json, debug=debug)
+    return Preview(request, clients) if settings.dry_run else Ingestion(request, clients, settings)
 
 
-class Ingestion(Command[IngestAccount]):
+class Ingestion(ClientCommand[IngestAccount]):
     """The ingest command."""
 
     when_stopped = "the same command resumes"
 
     def __init__(self, request: str, clients: ClientFactory, settings: Settings) -> None:
-        super().__init__(IngestAccount())
+        super().__init__(IngestAccount(), clients)
         self._request = request
-        self._clients = clients
         self._settings = settings
         self._replay_arguments = clients.as_arguments()
         if settings.force:
@@ -118,11 +87,10 @@ class Ingestion(Command[IngestAccount]):
         """Run the request."""
         file = read_request(self._request)
         batch, settings = file.batch, self._settings
-        self.secrets.keep_credential(batch.credential)
         self.update(index=batch.ingest.index)
         self._replay_arguments = self._arguments_of_replay(file)
-        objects = self._clients.stores(batch.credential)
-        cluster = self._clients.cluster(self.secrets)
+        objects = self._stores(batch.credential)
+        cluster = self._cluster()
         work_prefix = (
             absolute(settings.work_prefix, Path.cwd())
             if settings.work_prefix
@@ -130,11 +98,11 @@ class Ingestion(Command[IngestAccount]):
         )
         # A second listing, for the progress bar alone.
         total_bytes = bytes_to_read(find_sources(batch, objects)) if is_watched() else None
-        with ProgressDisplay(batch.ingest.index, total_bytes=total_bytes) as display:
+        with progress_bar(batch.ingest.index, total_bytes) as show:
 
             def show_progress(counts: IngestCounts, read_bytes: int) -> None:
                 self._count(counts)
-                display.show_ingest(counts, read_bytes)
+                show(counts, read_bytes)
 
             report = ingest_request(
                 batch,
@@ -143,7 +111,7 @@ class Ingestion(Command[IngestAccount]):
                 work_prefix=work_prefix,
                 row_errors=row_errors(),
                 force=settings.force,
-                memory_bytes=settings.memory_bytes,
+                memory_bytes=settings.memory_mb * MIB,
                 folder=settings.spill_folder,
                 on_progress=show_progress,
             )
@@ -151,11 +119,9 @@ class Ingestion(Command[IngestAccount]):
         self.update(state=report.state, dead_letters_location=report.dead_letters, remarks=report.remarks)
 
     def _count(self, counts: IngestCounts) -> None:
-        # Requests have no routes, filters or run versions.
-        named = msgspec.structs.asdict(counts)
-        self.update(
-            **{name: named[name] for name in named if name not in ("unrouted", "dropped", "elsewhere", "superseded")}
-        )
+        # Requests have no routes, filters or run versions, so the account lacks their counts.
+        shown = set(IngestCounts.__struct_fields__) & set(IngestAccount.__struct_fields__)
+        self.update(**{name: getattr(counts, name) for name in shown})
 
     def _arguments_of_replay(self, file: RequestFile) -> list[str]:
         """Return the replay options: the request too, if reading the dead letters needs its credential."""
@@ -166,11 +132,7 @@ class Ingestion(Command[IngestAccount]):
     def show(self, console: Console) -> None:
         """Print the counts and the next step."""
         account = self.account
-        console.print(f"{account.index}: {account.state} in {account.seconds:.1f} s")
-        names = ("read", "indexed", "unchanged", "dead_letters")
-        rare = ("joined", "unmatched", "blank", "nulls")
-        shown = [*names, *(name for name in rare if getattr(account, name))]
-        console.print(counts_table({name: getattr(account, name) for name in shown}))
+        account.show(console, "joined", "unmatched", "blank", "nulls")
         if len(account.sources) > 1:
             console.print(sources_table(account.sources))
         for remark in account.remarks:

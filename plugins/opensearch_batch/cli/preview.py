@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import msgspec
 from rich.console import Console
 
-from opensearch_batch.cli.clients import ClientFactory
-from opensearch_batch.cli.command import DRY_RUN, Account, Command
-from opensearch_batch.cli.first_rows import DocumentShown, RejectedShown, process_first_rows
+from opensearch_batch.cli.clients import ClientCommand, ClientFactory
+from opensearch_batch.cli.first_rows import FirstRowsAccount, process_first_rows
 from opensearch_batch.cli.request_file import read_request
 from opensearch_batch.core.ingest.engine import refuse_duplicates
 from opensearch_batch.core.ingest.request import IngestRequest
@@ -31,47 +30,35 @@ class SourceFound(msgspec.Struct, frozen=True):
     objects: list[ObjectInfo]
 
 
-class PreviewAccount(Account, frozen=True, kw_only=True):
-    """Result of a dry run; `whole` to `first_dead_letters` are those of `FirstRowsResult`.
-
-    `index_found` is None if no cluster was given.
-    """
+class PreviewAccount(FirstRowsAccount, frozen=True, kw_only=True):
+    """Result of a dry run; `index_found` is None if no cluster was given."""
 
     index: str | None = None
     index_found: bool | None = None
     sources: list[SourceFound] = msgspec.field(default_factory=list)
-    whole: bool = False
-    rows: int = 0
-    documents: int = 0
-    partial: int = 0
-    dead_letters: int = 0
-    first_documents: list[DocumentShown] = msgspec.field(default_factory=list)
-    first_dead_letters: list[RejectedShown] = msgspec.field(default_factory=list)
     remarks: list[str] = msgspec.field(default_factory=list)
 
 
-class Preview(Command[PreviewAccount]):
+class Preview(ClientCommand[PreviewAccount]):
     """The ingest command with --dry-run."""
 
     when_stopped = "nothing was written"
 
     def __init__(self, request: str, clients: ClientFactory) -> None:
-        super().__init__(PreviewAccount())
+        super().__init__(PreviewAccount(), clients)
         self._request = request
-        self._clients = clients
 
     def execute(self) -> None:
-        """FirstRowsResult at the objects, the index and the first rows."""
+        """Check objects and index, and process the first rows."""
         batch = read_request(self._request).batch
-        self.secrets.keep_credential(batch.credential)
         self.update(index=batch.ingest.index)
-        objects = self._clients.stores(batch.credential)
+        objects = self._stores(batch.credential)
         sources = find_sources(batch, objects)
         refuse_duplicates(sources)
         self.update(sources=[SourceFound(source.name, list(source.objects)) for source in sources])
         vectors = self._check_index(batch.ingest)
         result = process_first_rows(batch.ingest, sources, objects, vectors=vectors, row_errors=row_errors())
-        self.update(state=DRY_RUN, **msgspec.structs.asdict(result))
+        self.update(**msgspec.structs.asdict(result))
         if not result.whole and len(sources) > 1:
             self._remark("only the first rows of each source were read: partners may be among the others")
 
@@ -81,7 +68,7 @@ class Preview(Command[PreviewAccount]):
         if not self._clients.opensearch_url:
             self._remark("no --opensearch-url: the index was not checked")
             return planned
-        index = check_target(self._clients.cluster(self.secrets), request)
+        index = check_target(self._cluster(), request)
         self.update(index_found=index is not None)
         if index is not None:
             return index.vectors

@@ -4,59 +4,29 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+from opensearch_batch.core.ingest.replay import ReplayReport
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.rows import Source
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 COMPRESSED = (".gz", ".zst")
 
 
-class ProgressDisplay:
-    """A progress bar on stderr, where that is a terminal.
+@contextmanager
+def progress_bar(
+    what: str, total_bytes: int | None = None
+) -> Iterator[Callable[[IngestCounts | ReplayReport, int], None]]:
+    """Show a progress bar on stderr while in this context; yield a function that updates it.
 
     Args:
         what: name of the task.
         total_bytes: bytes to read, None if unknown.
-        clock: seconds; injected by tests.
     """
-
-    def __init__(
-        self, what: str, *, total_bytes: int | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._bar = _bar(what, total_bytes) if is_watched() else None
-        self._clock = clock
-        self._began_at = clock()
-
-    def show(self, *, rows: int, documents: int, dead_letters: int, read_bytes: int | None = None) -> None:
-        """Show the counts so far."""
-        if self._bar is None:
-            return
-        passed_s = self._clock() - self._began_at
-        rate = documents / passed_s if passed_s > 0 else 0.0
-        counts = f"{rows:,} rows  {rate:,.0f} documents/s  {dead_letters:,} dead letters"
-        self._bar.update(self._bar.task_ids[0], completed=read_bytes, counts=counts)
-
-    def show_ingest(self, counts: IngestCounts, read_bytes: int) -> None:
-        """Show the counts of an ingest so far."""
-        documents = counts.indexed + counts.unchanged
-        self.show(rows=counts.read, documents=documents, dead_letters=counts.dead_letters, read_bytes=read_bytes)
-
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def _bar(what: str, total_bytes: int | None) -> Progress:
+    if not is_watched():
+        yield lambda counts, read_bytes: None  # noqa: ARG005 - nothing is shown
+        return
     # Loading and drawing take longer than a small request, so they are done on a terminal only.
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -72,8 +42,15 @@ def _bar(what: str, total_bytes: int | None) -> Progress:
         console=Console(stderr=True),
         transient=True,
     )
-    bar.add_task(what, total=total_bytes, counts="")
-    return bar
+    task, began_at = bar.add_task(what, total=total_bytes, counts=""), time.monotonic()
+
+    def show(counts: IngestCounts | ReplayReport, read_bytes: int) -> None:
+        rate = (counts.indexed + counts.unchanged) / max(time.monotonic() - began_at, 0.001)
+        text = f"{counts.read:,} rows  {rate:,.0f} documents/s  {counts.dead_letters:,} dead letters"
+        bar.update(task, completed=read_bytes, counts=text)
+
+    with bar:
+        yield show
 
 
 def is_watched() -> bool:

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from opensearch_batch.cli.command import Account
 from opensearch_batch.core.types.counts import SourceCounts
 
 PROGRAM = ["python", "-m", "opensearch_batch"]
 
 
-def counts_table(counts: Mapping[str, int]) -> Table:
-    """Return a table of counts."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for name, count in counts.items():
-        table.add_row(name.replace("_", " "), f"{count:,}")
-    return table
+class IndexAccount(Account, frozen=True, kw_only=True):
+    """Result of a command that writes to an index."""
+
+    index: str | None = None
+    read: int = 0
+    indexed: int = 0
+    unchanged: int = 0
+    dead_letters: int = 0
+    dead_letters_location: str | None = None
+
+    def show(self, console: Console, *more: str) -> None:
+        """Print state, duration and counts; of `more`, those that are not 0."""
+        console.print(f"{self.index}: {self.state} in {self.seconds:.1f} s")
+        table = Table(box=None, show_header=False, pad_edge=False)
+        table.add_column()
+        table.add_column(justify="right")
+        for name in ("read", "indexed", "unchanged", "dead_letters", *(name for name in more if getattr(self, name))):
+            table.add_row(name.replace("_", " "), f"{getattr(self, name):,}")
+        console.print(table)
 
 
 def sources_table(sources: Sequence[SourceCounts]) -> Table:

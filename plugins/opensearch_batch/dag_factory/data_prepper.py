@@ -15,18 +15,19 @@ from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipelin
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.opensearch.client import address_of
+from opensearch_batch.dag_factory.forms import switch
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.notifications.alerts import failure_notifier
 from opensearch_batch.operators.batch_predict import OpenSearchScanBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchScanIngestOperator
+from opensearch_batch.operators.prepare import MODEL_ID
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
 from opensearch_batch.operators.reconcile import OpenSearchScanReconcileOperator
 from opensearch_batch.operators.scan import OpenSearchScanPrepareOperator, OpenSearchScanRowsOperator
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 
 MAX_ACTIVE_RUNS = 16
-MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
 
 
 def data_prepper_dags(path: Path) -> list[DAG]:
@@ -63,16 +64,8 @@ def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
 
 def _form() -> dict[str, Param]:
     return {
-        "dry_run": Param(
-            default=False,
-            type="boolean",
-            description="Log which objects are new and what would be done with them; take none, submit nothing.",
-        ),
-        "force": Param(
-            default=False,
-            type="boolean",
-            description="Take every object, new or not: submit (and pay for) new jobs, write every row again.",
-        ),
+        "dry_run": switch("Log which objects are new and what would be done with them; take none, submit nothing."),
+        "force": switch("Take every object, new or not: submit (and pay for) new jobs, write every row again."),
     }
 
 

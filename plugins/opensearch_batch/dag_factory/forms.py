@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from airflow.sdk import Param
 
@@ -51,19 +51,20 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
             section=RUN,
             description="For a trial: how many records to take, from the first object on; all if empty.",
         ),
-        "dry_run": Param(
-            default=False,
-            type="boolean",
+        "dry_run": switch(
+            "Check everything and log which shards and jobs there would be; write nothing, submit nothing.",
             section=RUN,
-            description="Check everything and log which shards and jobs there would be; write nothing, submit nothing.",
         ),
-        "force": Param(
-            default=False,
-            type="boolean",
-            section=RUN,
-            description="Submit (and pay for) new batch jobs and write every document again, even if done before.",
+        "force": switch(
+            "Submit (and pay for) new batch jobs and write every document again, even if done before.", section=RUN
         ),
     }
+
+
+def switch(description: str, section: str | None = None) -> Param:
+    """Return a field that is off by default."""
+    more: dict[str, Any] = {"section": section} if section else {}
+    return Param(default=False, type="boolean", description=description, **more)
 
 
 def source_of(spec: PipelineSpec) -> str:

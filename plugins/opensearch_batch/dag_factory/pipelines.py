@@ -22,7 +22,7 @@ from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
 from opensearch_batch.notifications.alerts import failure_notifier
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
-from opensearch_batch.operators.prepare import OpenSearchPrepareOperator, without_credential
+from opensearch_batch.operators.prepare import MODEL_ID, OpenSearchPrepareOperator, without_credential
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
 from opensearch_batch.operators.reconcile import OpenSearchReconcileOperator
 from opensearch_batch.operators.repair import OpenSearchRepairOperator
@@ -33,7 +33,6 @@ from opensearch_batch.services.registry import adapter_of
 _OURS = re.compile(rb"^(?:work|batch_predict|ingest)\s*:", re.MULTILINE)
 _MAYBE_DATA_PREPPER = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
 T = TypeVar("T")
-MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
 
 
 class Pipelines(NamedTuple):
@@ -135,8 +134,8 @@ class _Stages:
     """The stages of one pipeline, in the DAG that is being built."""
 
     def __init__(self, file: PipelineFile) -> None:
-        spec = file.spec
-        self._file, self._spec = file, spec
+        self._file, self._spec = file, file.spec
+        spec, predict = file.spec, file.spec.batch_predict
         self._shared: dict[str, Any] = {
             "work_prefix": spec.work_prefix,
             "service": "{{ params.service }}",
@@ -147,22 +146,13 @@ class _Stages:
         self._terms: dict[str, Any] = {
             "model_id": MODEL_ID,
             "parameters": self._of_model(lambda model: model.parameters),
-            "inputs": spec.batch_predict.inputs,
-            "max_jobs_in_flight": spec.batch_predict.max_jobs_in_flight,
-            "retry_time_window_s": spec.batch_predict.retry_time_window_s,
-            "retry_interval_s": spec.batch_predict.retry_interval_s,
+            **_fields(predict, "inputs", "max_jobs_in_flight", "retry_time_window_s", "retry_interval_s"),
         }
-        self._polling: dict[str, Any] = {
-            "poll_every_s": spec.batch_predict.poll_every_s,
-            "poll_at_most_s": spec.batch_predict.poll_at_most_s,
-            "deadline_s": spec.batch_predict.deadline_s,
-        }
+        self._polling = _fields(predict, "poll_every_s", "poll_at_most_s", "deadline_s")
         self._documents: dict[str, Any] = {
             "index": "{{ params.index }}",
             "field_map": spec.field_map,
-            "ingest_fields": spec.ingest.ingest_fields,
-            "processors": spec.ingest.processors,
-            "routing": spec.ingest.routing,
+            **_fields(spec.ingest, "ingest_fields", "processors", "routing"),
         }
 
     def lay_out(self) -> None:
@@ -199,11 +189,8 @@ class _Stages:
         return OpenSearchPrepareOperator(
             task_id="prepare",
             source=source_of(spec),
-            include=spec.source.include,
-            exclude=spec.source.exclude,
             source_format=spec.source.format,
             passthrough=not spec.source.prepare,
-            on_empty=spec.source.on_empty,
             watched=own if spec.when.new_objects else None,
             limit="{{ params.max_records or '' }}",
             index_body=self._file.body("ingest", "index_body"),
@@ -214,14 +201,13 @@ class _Stages:
             parameters=self._of_model(lambda model: model.parameters),
             inputs=spec.batch_predict.inputs,
             dimension=spec.batch_predict.dimension,
-            max_records=spec.shard.max_records,
-            max_bytes=spec.shard.max_bytes,
+            **_fields(spec.source, "include", "exclude", "on_empty"),
+            **_fields(spec.shard, "max_records", "max_bytes"),
             **self._documents,
             **self._shared,
         )
 
     def _shard_stages(self, shard: XComArg) -> None:
-        ingest = self._spec.ingest
         without_work = {name: value for name, value in self._shared.items() if name != "work_prefix"}
         submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", shard=shard, **self._terms, **self._shared)
         ended = OpenSearchMLTaskSensor(task_id="poll", **self._polling, **without_work)
@@ -238,16 +224,9 @@ class _Stages:
             shard=shard,
             # repair may be skipped; a failed poll still ends the shard.
             trigger_rule="none_failed",
-            when=ingest.when,
-            op_type=ingest.op_type,
             on_missing=self._spec.on_missing,
-            on_unmatched=ingest.on_unmatched,
-            ingest_pipeline=ingest.ingest_pipeline,
-            load=ingest.load,
-            dead_letters=ingest.dead_letters,
-            max_body_bytes=ingest.max_body_bytes,
-            max_in_flight=ingest.max_in_flight,
-            compress=ingest.compress,
+            **_fields(self._spec.ingest, "when", "op_type", "on_unmatched", "ingest_pipeline", "load", "dead_letters"),
+            **_fields(self._spec.ingest, "max_body_bytes", "max_in_flight", "compress"),
             **self._documents,
             **self._shared,
         )
@@ -264,3 +243,8 @@ class _Stages:
 
     def _by_service(self, values: dict[str, T]) -> T | str:
         return of_service(self._spec.batch_predict.service, values)
+
+
+def _fields(settings: object, *names: str) -> dict[str, Any]:
+    """Return settings of a pipeline file that an operator takes under the same names."""
+    return {name: getattr(settings, name) for name in names}

@@ -48,29 +48,14 @@ class JobResult(msgspec.Struct, frozen=True):
         return JobOutput(self.outputs, None, folder, self.ml_task_id)
 
 
-class JobHandle:
-    """One job, identified by the folder of its record.
+class JobHandle(msgspec.Struct, frozen=True):
+    """One job, identified by the folder of its record; `service` is the AI service."""
 
-    Args:
-        folder: the folder of its record.
-        service_name: the AI service.
-        opensearch_conn_id, aws_conn_id, ai_conn_id: the connections.
-    """
-
-    def __init__(
-        self,
-        folder: str,
-        service_name: str,
-        *,
-        opensearch_conn_id: str,
-        aws_conn_id: str,
-        ai_conn_id: str | None,
-    ) -> None:
-        self._folder = folder
-        self._service_name = service_name
-        self._opensearch_conn_id = opensearch_conn_id
-        self._aws_conn_id = aws_conn_id
-        self._ai_conn_id = ai_conn_id
+    folder: str
+    service: str
+    opensearch_conn_id: str
+    aws_conn_id: str
+    ai_conn_id: str | None
 
     def record(self) -> JobRecord:
         """Return its record.
@@ -78,9 +63,9 @@ class JobHandle:
         Raises:
             ConfigError: there is no record, or the job was not submitted yet.
         """
-        record = JobRecords(self._objects(), self._folder).read()
+        record = JobRecords(self._objects(), self.folder).read()
         if record is None or record.status == "intent":
-            raise ConfigError(f"{self._folder}: no submitted job is recorded here; clear batch_predict")
+            raise ConfigError(f"{self.folder}: no submitted job is recorded here; clear batch_predict")
         return record
 
     def task_status(self, ml_task_id: str) -> RemoteStatus:
@@ -89,8 +74,8 @@ class JobHandle:
         Raises:
             NotFound: ML Commons does not know the task, or cannot load its model.
         """
-        ml_commons = shared_ml_commons(self._opensearch_conn_id)
-        return remote_status(ml_commons, ml_task_id, adapter_of(self._service_name))
+        ml_commons = shared_ml_commons(self.opensearch_conn_id)
+        return remote_status(ml_commons, ml_task_id, adapter_of(self.service))
 
     def status(self, record: JobRecord) -> RemoteStatus:
         """Ask the service for the job's status; if the record has no id of the job, find it by its name.
@@ -108,7 +93,7 @@ class JobHandle:
 
     def cancel(self, ml_task_id: str) -> None:
         """Cancel an ML Commons task."""
-        shared_ml_commons(self._opensearch_conn_id).cancel(ml_task_id)
+        shared_ml_commons(self.opensearch_conn_id).cancel(ml_task_id)
 
     def conclude(self, record: JobRecord, end: End, *, cancel: bool) -> End:
         """Record the job's end and return it; with `cancel`, stop the running job first."""
@@ -116,7 +101,7 @@ class JobHandle:
             self._stop(record)
         end = self._end_of(record, end)
         try:
-            JobRecords(self._objects(), self._folder).end(record.submission, end, record.remote_job)
+            JobRecords(self._objects(), self.folder).end(record.submission, end, record.remote_job)
         except RetriableError as error:
             log.warning("could not record the job's end; the next run asks the service again: %s", error)
         return end
@@ -124,7 +109,7 @@ class JobHandle:
     def _end_of(self, record: JobRecord, end: End) -> End:
         if end.state != "COMPLETED" or not record.input_etag:
             return end
-        stored = JobRecords(self._objects(), self._folder).read()
+        stored = JobRecords(self._objects(), self.folder).read()
         if stored and stored.submission == record.submission and stored.end is not None:
             # The first to see the end compared the input; a later change of the input did not affect the job.
             return stored.end
@@ -164,7 +149,7 @@ class JobHandle:
             log.warning("%s", error)
 
     def _outputs(self, record: JobRecord, end: End) -> list[str]:
-        outputs = adapter_of(self._service_name).outputs(record, record.remote_job)
+        outputs = adapter_of(self.service).outputs(record, record.remote_job)
         if end.state not in BAD_ENDS:
             return outputs
         # Services with files of their own name only files that exist; an S3 location is where the output would be.
@@ -178,16 +163,16 @@ class JobHandle:
             return False
 
     def _waiters(self) -> Waiters:
-        return Waiters(self._objects(), self._folder, clock=time.time)
+        return Waiters(self._objects(), self.folder, clock=time.time)
 
     def _objects(self) -> Objects:
-        return shared_object_storage(self._aws_conn_id)
+        return shared_object_storage(self.aws_conn_id)
 
     def _client(self) -> ServiceClient:
         def make() -> ServiceClient:
-            return client_of(self._service_name, aws_conn_id=self._aws_conn_id, ai_conn_id=self._ai_conn_id)
+            return client_of(self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
 
-        return shared_client(self._service_name, f"{self._aws_conn_id} {self._ai_conn_id or ''}".rstrip(), make)
+        return shared_client(self.service, f"{self.aws_conn_id} {self.ai_conn_id or ''}".rstrip(), make)
 
 
 def shared_ml_commons(opensearch_conn_id: str) -> MLCommons:

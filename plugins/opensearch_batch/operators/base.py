@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import run_key
@@ -59,6 +60,48 @@ class PipelineOperator(BaseOperator):
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
         self.ai_conn_id = ai_conn_id
+
+
+class DocumentsOperator(PipelineOperator):
+    """Base of the stages that know which documents a pipeline makes.
+
+    Args:
+        index: the index that `ingest` writes.
+        field_map: field name -> ``$.path`` in a record, ``prediction[0]``, or a path in the service's own rows; ``_id``
+            names the document id.
+        ingest_fields: paths kept under their own last name.
+        processors: Data Prepper's processors, instead of a field map: they process a row that holds its record.
+        routing: the path of a document's routing value.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: str,
+        field_map: Mapping[str, Any],
+        ingest_fields: Sequence[str] = (),
+        processors: Sequence[Mapping[str, Any]] | None = None,
+        routing: str | None = None,
+        **kwargs: Any,  # noqa: ANN401 - the arguments of PipelineOperator
+    ) -> None:
+        super().__init__(**kwargs)
+        self.index = index
+        self.field_map = field_map
+        self.ingest_fields = ingest_fields
+        self.processors = processors
+        self.routing = routing
+        self.settings: dict[str, Any] = {}
+
+    def request(self) -> IngestRequest:
+        """Return the request that makes the documents; its index is a template until the task runs."""
+        return IngestRequest(
+            self.index,
+            dict(self.field_map),
+            list(self.ingest_fields),
+            routing=self.routing,
+            processors=None if self.processors is None else [dict(processor) for processor in self.processors],
+            **self.settings,
+        )
 
 
 def run_key_of(context: Context) -> str:

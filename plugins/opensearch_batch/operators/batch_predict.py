@@ -16,7 +16,7 @@ from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import MLTaskLink
-from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of
+from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, resubmit_request
 from opensearch_batch.operators.submission import JobOperator, Waiting
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import waiter_of
@@ -46,15 +46,15 @@ class OpenSearchBatchPredictOperator(JobOperator):
     @final_errors_fail_the_task()
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Continue after a wait; the event holds when the service first throttled."""
-        shard = msgspec.convert(self.shard, Shard)
-        result = self._submit(shard, context, event.get("since"))
+        shard, layout = msgspec.convert(self.shard, Shard), layout_of(self.work_prefix, context)
+        result = self.submit(shard, layout, resubmit_request(context, self.retries), since=event.get("since"))
         if isinstance(result, Waiting):
             self.log.info("waiting: %s", result.reason)
             self.defer(trigger=result.trigger(self.aws_conn_id), method_name="execute_complete")
         decision, record = result
         if decision == "refuse":
             raise AirflowFailException(bad_end_message(record))
-        folder = layout_of(self.work_prefix, context).job(shard.job)
+        folder = layout.job(shard.job)
         self._register_waiter(record, folder, context)
         if record.ml_task_id:
             self.ml_task_url = OpenSearchMLHook(self.opensearch_conn_id).ml.task_url(record.ml_task_id)
@@ -65,13 +65,7 @@ class OpenSearchBatchPredictOperator(JobOperator):
     def _register_waiter(self, record: JobRecord, folder: str, context: Context) -> None:
         """Register this run as a waiter, so other runs do not cancel the job before `poll` of this one starts."""
         if record.end is None:
-            handle = JobHandle(
-                folder,
-                self.service,
-                opensearch_conn_id=self.opensearch_conn_id,
-                aws_conn_id=self.aws_conn_id,
-                ai_conn_id=self.ai_conn_id,
-            )
+            handle = JobHandle(folder, self.service, self.opensearch_conn_id, self.aws_conn_id, self.ai_conn_id)
             handle.register_waiter(waiter_of(context["ti"], record.ml_task_id))
 
     def _submitted(self, record: JobRecord, folder: str, context: Context) -> None:

@@ -13,7 +13,6 @@ from opensearch_batch.core.ingest.prediction_map import over_sources
 from opensearch_batch.core.ingest.request import (
     MAX_BODY_BYTES,
     MAX_IN_FLIGHT,
-    IngestRequest,
     LoadSettings,
     OnUnmatched,
     OpType,
@@ -33,7 +32,7 @@ from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
 from opensearch_batch.operators.base import (
-    PipelineOperator,
+    DocumentsOperator,
     final_errors_fail_the_task,
     is_forced,
     job_result,
@@ -81,7 +80,7 @@ class IngestOperator(BaseOperator):
             self.log.info("%s into %s: %s", what, report.index, report.counts)
 
 
-class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
+class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
     """Ingest one shard's predictions.
 
     Returns ``{counts: {read, indexed, unchanged, dead_letters, …}, report, dead_letters}``; the last two are locations.
@@ -89,11 +88,6 @@ class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
 
     Args:
         shard: the shard that `prepare` returned.
-        index: the index.
-        field_map: field name -> ``$.path`` in a record, ``prediction[0]``, or a path in the service's own rows; ``_id``
-            names the document id.
-        ingest_fields: paths kept under their own last name.
-        processors: Data Prepper's processors, instead of a field map: they process a row that holds its record.
         when: with processors, the condition for a row to be written.
         poll: the task id of that stage; its XCom (of the same map index) names the outputs.
         repair: the task id of that stage; its XCom names the account of further jobs, if there were any.
@@ -102,13 +96,12 @@ class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
             for a vector, null for anything else.
         on_unmatched: what a record without a prediction becomes.
         ingest_pipeline: an ingest pipeline of the cluster.
-        routing: the path of a document's routing value.
         load: index settings during the load.
         dead_letters: S3 prefix for dead letters; below `work_prefix` if None.
         max_body_bytes: size of a bulk body.
         max_in_flight: number of concurrent bulk requests.
         compress: whether they are compressed.
-        kwargs: the arguments of `PipelineOperator`.
+        kwargs: the arguments of `DocumentsOperator`, and of `PipelineOperator`.
 
     Raises:
         AirflowFailException: the index is missing or does not fit, or the output lacks a row for a record.
@@ -121,10 +114,6 @@ class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
         self,
         *,
         shard: Mapping[str, Any] | XComArg,
-        index: str,
-        field_map: Mapping[str, Any],
-        ingest_fields: Sequence[str] = (),
-        processors: Sequence[Mapping[str, Any]] | None = None,
         when: str | None = None,
         poll: str = "poll",
         repair: str = "repair",
@@ -132,37 +121,29 @@ class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
         on_missing: Mapping[str, OnMissing] | None = None,
         on_unmatched: OnUnmatched = "dead_letter",
         ingest_pipeline: str | None = None,
-        routing: str | None = None,
         load: LoadSettings | None = None,
         dead_letters: str | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
         max_in_flight: int = MAX_IN_FLIGHT,
         compress: bool = False,
-        **kwargs: Any,  # noqa: ANN401 - the arguments of PipelineOperator
+        **kwargs: Any,  # noqa: ANN401 - the arguments of DocumentsOperator
     ) -> None:
         super().__init__(**kwargs)
         self.shard = shard
-        self.index = index
         self.poll = poll
         self.repair = repair
         self.dead_letters = dead_letters
-        # The index is a template until the task runs.
-        self.request = IngestRequest(
-            index,
-            dict(field_map),
-            list(ingest_fields),
-            op_type,
-            dict(on_missing or {}),
-            on_unmatched,
-            ingest_pipeline,
-            routing,
-            load=load,
-            max_body_bytes=max_body_bytes,
-            max_in_flight=max_in_flight,
-            compress=compress,
-            processors=None if processors is None else [dict(processor) for processor in processors],
-            when=when,
-        )
+        self.settings = {
+            "op_type": op_type,
+            "on_missing": dict(on_missing or {}),
+            "on_unmatched": on_unmatched,
+            "ingest_pipeline": ingest_pipeline,
+            "load": load,
+            "max_body_bytes": max_body_bytes,
+            "max_in_flight": max_in_flight,
+            "compress": compress,
+            "when": when,
+        }
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
@@ -174,7 +155,6 @@ class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
         shard = msgspec.convert(self.shard, Shard)
         cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
         manifest = load_manifest(store, layout.manifest(run_key), Manifest)
-        request = msgspec.structs.replace(self.request, index=self.index)
         # An attempt that dies after its last document has written too, but the next attempt does not count that.
         note = add_event(store, layout, shard.id, PendingEvent(context["dag_run"].run_id, self.index))
         report = ShardIngest(
@@ -184,7 +164,7 @@ class OpenSearchBatchIngestOperator(PipelineOperator, IngestOperator):
             manifest=manifest,
             adapter=adapter,
             answers=adapter.answers(manifest.parameters),
-            request=over_sources(request, adapter, manifest.parameters, manifest.inputs),
+            request=over_sources(self.request(), adapter, manifest.parameters, manifest.inputs),
             dead_letters=self.dead_letters,
         ).run(
             shard, job_outputs_of(store, repaired, polled.job_output(layout.job(shard.job))), force=is_forced(context)

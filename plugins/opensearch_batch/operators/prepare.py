@@ -11,7 +11,6 @@ from airflow.sdk import BaseOperator, Context
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.prediction_map import over_sources, written_fields
-from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.opensearch.cloudformation import model_of_stack
 from opensearch_batch.core.opensearch.ml_commons import Model, fill
@@ -32,7 +31,7 @@ from opensearch_batch.hooks.aws import aws_client, connector_credential, object_
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink
 from opensearch_batch.operators.base import (
-    PipelineOperator,
+    DocumentsOperator,
     final_errors_fail_the_task,
     is_dry_run,
     layout_of,
@@ -44,6 +43,9 @@ from opensearch_batch.services.registry import adapter_of
 
 if TYPE_CHECKING:
     from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
+
+# Template of the model id in the XCom `run`.
+MODEL_ID = "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}"
 
 
 class PrepareOperator(BaseOperator):
@@ -65,7 +67,7 @@ class PrepareOperator(BaseOperator):
         context["ti"].xcom_push(key="run", value={"manifest": uri, "model_id": manifest.model_id, **more})
 
 
-class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
+class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     """Check model and index, cut the source into shards, write the manifest.
 
     Returns a list of shards, each ``{id, input, job, records, bytes}``, and pushes the XCom ``run``: ``{manifest,
@@ -74,10 +76,6 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
 
     Args:
         source: S3 prefix or object.
-        index: the index that `ingest` will write.
-        field_map: what `ingest` will map; checked against the index here, before a job is paid for.
-        ingest_fields: paths that `ingest` keeps under their own last name.
-        processors: what makes the documents instead of a field map.
         model_id: a model registered with ML Commons; or else
         stack: a CloudFormation stack whose outputs name the model; or else
         connector: the body of a connector, from which connector and model are created if missing. `values` replace its
@@ -87,7 +85,6 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
         inputs: the paths in a record that the model reads, one prediction each; the connector's own choice if none.
         dimension: length of the model's vectors.
         index_body: settings and mappings to create the index with, if it is missing.
-        routing: the path of a document's routing value.
         include: globs; the name of an object below the prefix must match one of them.
         exclude: globs; it must match none of them.
         source_format: ``jsonl``, ``json``, ``csv`` or ``parquet``; by the names' endings if None.
@@ -98,7 +95,7 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
         limit: how many records are taken, from the first object on; all if empty.
         max_records: records of a shard.
         max_bytes: bytes of a shard.
-        kwargs: the arguments of `PipelineOperator`.
+        kwargs: the arguments of `DocumentsOperator`, which are checked against the index, and of `PipelineOperator`.
 
     Raises:
         AirflowFailException: something has to be corrected; nothing was paid.
@@ -126,10 +123,6 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
         self,
         *,
         source: str,
-        index: str,
-        field_map: Mapping[str, Any],
-        ingest_fields: Sequence[str] = (),
-        processors: Sequence[Mapping[str, Any]] | None = None,
         model_id: str | None = None,
         stack: str | None = None,
         connector: Mapping[str, Any] | str | None = None,
@@ -138,7 +131,6 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
         inputs: Sequence[str] = (),
         dimension: int | None = None,
         index_body: Mapping[str, Any] | None = None,
-        routing: str | None = None,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         source_format: Format | None = None,
@@ -148,14 +140,10 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
         limit: int | str | None = None,
         max_records: int = 10_000,
         max_bytes: int = 100_000_000,
-        **kwargs: Any,  # noqa: ANN401 - the arguments of PipelineOperator
+        **kwargs: Any,  # noqa: ANN401 - the arguments of DocumentsOperator
     ) -> None:
         super().__init__(**kwargs)
         self.source = source
-        self.index = index
-        self.field_map = field_map
-        self.ingest_fields = ingest_fields
-        self.processors = processors
         self.model_id = model_id
         self.stack = stack
         # Airflow stores templated fields, so a credential in a connector's file must not be among them.
@@ -165,7 +153,6 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
         self.inputs = inputs
         self.dimension = dimension
         self.index_body = index_body
-        self.routing = routing
         self.include = include
         self.exclude = exclude
         self.source_format = source_format
@@ -177,11 +164,8 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
         self.max_bytes = max_bytes
 
     def _prepare(self, context: Context) -> Sequence[Shard]:
-        dry_run, layout, store = (
-            is_dry_run(context),
-            layout_of(self.work_prefix, context),
-            object_storage(self.aws_conn_id),
-        )
+        dry_run, layout = is_dry_run(context), layout_of(self.work_prefix, context)
+        store = object_storage(self.aws_conn_id)
         # Before the listing: a run that lists later sees at least what this run sees.
         listed_at = time.time()
         listing = self._list(store, layout)
@@ -265,14 +249,7 @@ class OpenSearchPrepareOperator(PipelineOperator, PrepareOperator):
         self, adapter: ServiceAdapter, parameters: Mapping[str, Any], *, dry_run: bool
     ) -> list[VectorField]:
         """Check that what the job will predict fits the index; return the vector fields that are written."""
-        request = IngestRequest(
-            self.index,
-            dict(self.field_map),
-            list(self.ingest_fields),
-            routing=self.routing,
-            processors=None if self.processors is None else [dict(processor) for processor in self.processors],
-        )
-        mapped = over_sources(request, adapter, parameters, self.inputs)
+        mapped = over_sources(self.request(), adapter, parameters, self.inputs)
         return check_index(
             OpenSearchMLHook(self.opensearch_conn_id).cluster,
             mapped,

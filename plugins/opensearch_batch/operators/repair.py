@@ -19,9 +19,16 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.ai_services import outputs_store
-from opensearch_batch.operators.base import final_errors_fail_the_task, job_result, layout_of, run_key_of
+from opensearch_batch.operators.base import (
+    final_errors_fail_the_task,
+    job_result,
+    layout_of,
+    resubmit_request,
+    run_key_of,
+)
 from opensearch_batch.operators.submission import JobOperator, Waiting
 from opensearch_batch.services.registry import adapter_of
+from opensearch_batch.triggers.ml_task import SHARED_ARGUMENTS
 from opensearch_batch.triggers.repair import RepairTrigger
 
 
@@ -73,7 +80,8 @@ class OpenSearchRepairOperator(JobOperator):
         first = job_result(context, self.poll).job_output(layout.job(shard.job))
 
         def submit(part: Shard) -> JobRecord | Waiting:
-            result = self._submit(part, context, event.get("since"))
+            request = resubmit_request(context, self.retries)
+            result = self.submit(part, layout, request, since=event.get("since"))
             return result if isinstance(result, Waiting) else result[1]
 
         result = Repair(
@@ -88,7 +96,9 @@ class OpenSearchRepairOperator(JobOperator):
         if isinstance(result, JobRecord):
             if event.get("given_up"):
                 raise FatalError(f"job {result.name}: could not see its end; clear repair to go on waiting")
-            self.defer(trigger=self._trigger(layout.job(result.job), result), method_name="execute_complete")
+            shared = {name: getattr(self, name) for name in SHARED_ARGUMENTS}
+            trigger = RepairTrigger(job=layout.job(result.job), ml_task_id=result.ml_task_id, **shared)
+            self.defer(trigger=trigger, method_name="execute_complete")
         if isinstance(result, Waiting):
             self.log.info("waiting: %s", result.reason)
             self.defer(trigger=result.trigger(self.aws_conn_id), method_name="execute_complete")
@@ -98,16 +108,3 @@ class OpenSearchRepairOperator(JobOperator):
         save(store, uri, result)
         self.log.info("%d jobs; %d records failed in all rounds; %s", len(result.job_outputs), result.failed, uri)
         return uri
-
-    def _trigger(self, folder: str, record: JobRecord) -> RepairTrigger:
-        return RepairTrigger(
-            job=folder,
-            ml_task_id=record.ml_task_id,
-            service=self.service,
-            poll_every_s=self.poll_every_s,
-            poll_at_most_s=self.poll_at_most_s,
-            deadline_s=self.deadline_s,
-            opensearch_conn_id=self.opensearch_conn_id,
-            aws_conn_id=self.aws_conn_id,
-            ai_conn_id=self.ai_conn_id,
-        )

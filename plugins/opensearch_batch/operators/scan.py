@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +68,7 @@ class ScanOperator(BaseOperator):
         """Return the ingest of this run's work items into the sinks."""
         from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 
-        def target(number: int, name: str) -> S3Objects:
-            return self._store("sink", number, name)
-
+        target = partial(self._store, "sink")
         return WorkItemIngest(
             compiled, self._store(), self._cluster, target, row_errors=row_errors(), run_key=run_key, at=at
         )

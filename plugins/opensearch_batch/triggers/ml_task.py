@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 TRIGGER = "opensearch_batch.triggers.ml_task.MLTaskTrigger"
-ARGUMENTS = (
-    "job",
-    "ml_task_id",
+SHARED_ARGUMENTS = (
     "service",
     "poll_every_s",
     "poll_at_most_s",
@@ -83,7 +81,7 @@ class MLTaskTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
-        return TRIGGER, {name: getattr(self, name) for name in ARGUMENTS}
+        return TRIGGER, {name: getattr(self, name) for name in ("job", "ml_task_id", *SHARED_ARGUMENTS)}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the end; yield success or failure of the task itself."""
@@ -244,13 +242,7 @@ class MLTaskTrigger(BaseTrigger):
         return None if ti is None else waiter_of(ti, ml_task_id)
 
     def _handle(self) -> JobHandle:
-        return JobHandle(
-            self.job,
-            self.service,
-            opensearch_conn_id=self.opensearch_conn_id,
-            aws_conn_id=self.aws_conn_id,
-            ai_conn_id=self.ai_conn_id,
-        )
+        return JobHandle(self.job, self.service, self.opensearch_conn_id, self.aws_conn_id, self.ai_conn_id)
 
     def _state_of_task(self) -> str | None:
         """Ask Airflow for the state of the task this trigger waited for."""
