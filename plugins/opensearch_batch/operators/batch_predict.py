@@ -83,4 +83,4 @@ class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
 
         scan_state = ScanStateFile(object_storage(self.aws_conn_id), layout_of(self.work_prefix, context))
         for output in adapter_of(self.service).outputs(record, record.remote_job):
-            scan_state.note_writer(output if output.endswith("/") else output.rpartition("/")[0], folder)
+            scan_state.record_writer(output if output.endswith("/") else output.rpartition("/")[0], folder)

@@ -140,7 +140,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         limit = scheduling.count if scheduling is not None else None
         if limit is None or context["dag_run"].run_type == "manual":
             return
-        scans = ScanStateFile(store, compiled.layout).known().scans
+        scans = ScanStateFile(store, compiled.layout).read().scans
         if scans >= limit:
             context["ti"].xcom_push(key="run", value=NO_WORK)
             raise AirflowSkipException(f"{scans} scans are done, which is scheduling.count; pause the pipeline")
@@ -154,7 +154,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         for index in indexes:
             if index is not None:
                 refuse_plain_vectors(index, compiled.prediction_fields())
-        return ingest.done_for(indexes)
+        return ingest.processing_digest(indexes)
 
     def _job_keys(self, ml: MlInference) -> Callable[[str], str]:
         return job_keys(adapter_of(ml.service_name), self._hook(MODEL).ml.model(ml.model_id).parameters)

@@ -59,7 +59,7 @@ class Runs:
                 self.work_prefix.ingest_report(RUN, f"{work_item.id}-{number}"),
                 IngestReport("books", "DONE", each),
             )
-        ScanStateFile(self.store, self.work_prefix).note_done(work_item, Done(work_item.at, "now", run, read or []))
+        ScanStateFile(self.store, self.work_prefix).mark_done(work_item, Done(work_item.at, "now", run, read or []))
 
 
 @pytest.fixture

@@ -151,10 +151,10 @@ def test_outputs_are_left_alone_until_their_job_has_ended_well(scans: Scans) -> 
     scans.put("out/job-1/a.out", "out/job-2/deep/b.out", "out/free.out")
     work_prefix = scans.scan().plan(writes=False) and CompiledPipeline.load(scans.folder / "books.yaml", "books").layout
     folders = {name: f"s3://{scans.bucket}/work/jobs/{name}" for name in ("own", "other")}
-    ScanStateFile(scans.store, work_prefix).note_writer(f"s3://{scans.bucket}/out/job-1/", folders["own"])
+    ScanStateFile(scans.store, work_prefix).record_writer(f"s3://{scans.bucket}/out/job-1/", folders["own"])
     scans.scan(name="others")
     others = CompiledPipeline.load(scans.folder / "books.yaml", "others").layout
-    ScanStateFile(scans.store, others).note_writer(f"s3://{scans.bucket}/out/job-2/", folders["other"])
+    ScanStateFile(scans.store, others).record_writer(f"s3://{scans.bucket}/out/job-2/", folders["other"])
     record = JobRecord("other", "n", "sagemaker", "m", "i", "o", 0.0, ml_task_id="t")
     job_records = JobRecords(scans.store, folders["other"])
     assert job_records.write(record, over=None)
@@ -190,6 +190,6 @@ def test_a_dry_run_takes_nothing(scans: Scans) -> None:
     (work_item,), _ = scans.scan().plan(writes=False)
     assert scans.scan().plan()[0] == [work_item]
     work_prefix = CompiledPipeline.load(scans.folder / "books.yaml", "books").layout
-    ScanStateFile(scans.store, work_prefix).note_done(work_item, Done(work_item.at, "now", "run"))
+    ScanStateFile(scans.store, work_prefix).mark_done(work_item, Done(work_item.at, "now", "run"))
     assert scans.scan(run="next").plan()[0] == []
     assert scans.scan(run="forced").plan(force=True)[0] == [work_item]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from opensearch_batch.core.data_prepper.scan import (
     Area,
-    Found,
+    ListedObject,
     ScanPlan,
     ScanState,
     Selection,
@@ -28,14 +28,14 @@ def item(key: str, etag: str = "1", bucket: str = "b", modified: float = 100.0) 
     return ObjectInfo(f"s3://{bucket}/{key}", 10, etag, modified)
 
 
-def found(*items: ObjectInfo, selection: Selection = "metadata_only") -> list[Found]:
+def found(*items: ObjectInfo, selection: Selection = "metadata_only") -> list[ListedObject]:
     """Make what a listing finds."""
-    return [Found(each, selection, each.uri) for each in items]
+    return [ListedObject(each, selection, each.uri) for each in items]
 
 
 def plan(
     known: ScanState,
-    there: list[Found],
+    there: list[ListedObject],
     *,
     run: str = "run",
     done: Iterable[WorkItem] = (),
@@ -72,9 +72,9 @@ def test_inputs_are_put_together_as_they_follow_up_to_the_batch_size_within_a_bu
 def test_what_is_new_makes_units_of_its_own() -> None:
     """An object that comes between two others later changes nothing of their job."""
     first = plan(ScanState(), found(item("a"), item("c")))
-    second = plan(first.known, found(item("a"), item("b"), item("c")), run="next", done=first.work_items)
+    second = plan(first.state, found(item("a"), item("b"), item("c")), run="next", done=first.work_items)
     assert keys(second.work_items) == [["b/b"]]
-    assert keys(claim.work_item for claim in second.known.claims) == [["b/a", "b/c"], ["b/b"]]
+    assert keys(claim.work_item for claim in second.state.claims) == [["b/a", "b/c"], ["b/b"]]
 
 
 def test_an_object_that_changed_under_its_key_is_new() -> None:
@@ -83,10 +83,10 @@ def test_an_object_that_changed_under_its_key_is_new() -> None:
     The work item of an earlier version returns under its name, so its job is found again.
     """
     first = plan(ScanState(), found(item("a")))
-    second = plan(first.known, found(item("a", "2")), run="next", done=first.work_items)
+    second = plan(first.state, found(item("a", "2")), run="next", done=first.work_items)
     assert [work_item.objects[0].etag for work_item in second.work_items] == ["2"]
     back = plan(
-        second.known,
+        second.state,
         found(item("a")),
         run="third",
         done=[*first.work_items, *second.work_items],
@@ -95,57 +95,57 @@ def test_an_object_that_changed_under_its_key_is_new() -> None:
     assert [work_item.id for work_item in back.work_items] == [work_item.id for work_item in first.work_items]
     assert set(back.work_items).isdisjoint(first.work_items)
     done = [*first.work_items, *second.work_items, *back.work_items]
-    assert plan(back.known, found(item("a", modified=200.0)), run="fourth", done=done).work_items == ()
+    assert plan(back.state, found(item("a", modified=200.0)), run="fourth", done=done).work_items == ()
 
 
 def test_the_newest_version_is_known() -> None:
     """Units of earlier ones stay, because their jobs are paid, and are outdated."""
     first = plan(ScanState(), found(item("a"), item("b")))
-    second = plan(first.known, found(item("a", "2"), item("b")), run="next", done=first.work_items)
-    assert keys(claim.work_item for claim in second.known.claims) == [["b/a", "b/b"], ["b/a"]]
-    assert second.known.newest == {"s3://b/a": "2", "s3://b/b": "1"}
+    second = plan(first.state, found(item("a", "2"), item("b")), run="next", done=first.work_items)
+    assert keys(claim.work_item for claim in second.state.claims) == [["b/a", "b/b"], ["b/a"]]
+    assert second.state.newest == {"s3://b/a": "2", "s3://b/b": "1"}
 
 
 def test_rows_that_are_done_and_gone_are_forgotten() -> None:
     """What is known does not grow with objects that are deleted when they are read."""
     first = plan(ScanState(), found(item("a"), selection="data_only"))
-    assert plan(first.known, [], run="next", done=first.work_items).known.claims == ()
+    assert plan(first.state, [], run="next", done=first.work_items).state.claims == ()
 
 
 def test_a_unit_of_a_run_at_work_is_left_to_it() -> None:
     """Two runs at once never have the same work item; when the first is over without success, the next one takes it."""
     first = plan(ScanState(), found(item("a")), run="one")
-    beside = plan(first.known, found(item("a")), run="two", running=["one"])
+    beside = plan(first.state, found(item("a")), run="two", running=["one"])
     assert beside.work_items == ()
-    after = plan(beside.known, found(item("a")), run="three")
+    after = plan(beside.state, found(item("a")), run="three")
     assert after.work_items == first.work_items
 
 
 def test_the_same_run_gets_its_own_units_again() -> None:
     """A prepare that is repeated hands out the same."""
     first = plan(ScanState(), found(item("a"), item("b"), item("c")))
-    assert set(plan(first.known, found(item("a"), item("b"), item("c"))).work_items) == set(first.work_items)
+    assert set(plan(first.state, found(item("a"), item("b"), item("c"))).work_items) == set(first.work_items)
 
 
 def test_a_changed_pipeline_does_everything_anew() -> None:
     """What was done for other routes, processors or indexes is handed out again, as the same work items."""
     first = plan(ScanState(), found(item("a"), item("b")))
-    done = plan(first.known, found(item("a"), item("b")), run="two", done=first.work_items)
+    done = plan(first.state, found(item("a"), item("b")), run="two", done=first.work_items)
     assert done.work_items == ()
-    again = plan(done.known, found(item("a"), item("b")), run="three", done_for="other")
+    again = plan(done.state, found(item("a"), item("b")), run="three", done_for="other")
     assert again.work_items == first.work_items
 
 
 def test_a_done_unit_is_not_asked_about_again() -> None:
     """Its state is kept, so a scan of many objects asks nobody about each."""
     first = plan(ScanState(), found(item("a")))
-    second = plan(first.known, found(item("a")), run="two", done=first.work_items)
+    second = plan(first.state, found(item("a")), run="two", done=first.work_items)
 
     def never(work_item: WorkItem) -> bool:
         raise AssertionError(work_item)
 
     third = plan_scan(
-        second.known,
+        second.state,
         found(item("a")),
         run="three",
         at=AT,
@@ -160,7 +160,7 @@ def test_a_done_unit_is_not_asked_about_again() -> None:
 def test_rows_that_changed_before_they_were_read_are_taken_afresh() -> None:
     """A work item of rows whose object changed would fail for ever; its other objects are new again."""
     first = plan(ScanState(), found(item("a"), item("b"), selection="data_only"))
-    second = plan(first.known, found(item("a", "2"), item("b"), selection="data_only"), run="two")
+    second = plan(first.state, found(item("a", "2"), item("b"), selection="data_only"), run="two")
     assert keys(second.work_items) == [["b/a", "b/b"]]
     assert second.work_items != first.work_items
 
@@ -168,7 +168,7 @@ def test_rows_that_changed_before_they_were_read_are_taken_afresh() -> None:
 def test_a_job_whose_input_was_removed_is_finished_all_the_same() -> None:
     """Its job is paid for, and its output is there."""
     first = plan(ScanState(), found(item("a")))
-    assert plan(first.known, [], run="two").work_items == first.work_items
+    assert plan(first.state, [], run="two").work_items == first.work_items
 
 
 def test_the_longer_prefix_decides() -> None:
@@ -229,8 +229,8 @@ def test_what_changed_is_handed_out_until_it_is_done_and_no_longer(
         assert {(f"s3://b/{key}", listing[key]) for key in waiting & listing.keys()} <= handed
         assert not set(made.work_items) & done
         assert len({work_item.id for work_item in made.work_items}) == len(made.work_items)
-        assert {key: made.known.newest[f"s3://b/{key}"] for key in listing} == listing
+        assert {key: made.state.newest[f"s3://b/{key}"] for key in listing} == listing
         if succeeds:
             done |= set(made.work_items)
             waiting -= {uri.removeprefix("s3://b/") for uri, _ in handed}
-        known = made.known
+        known = made.state

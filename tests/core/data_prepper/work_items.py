@@ -95,7 +95,7 @@ books:
         )
         JobRecords(self.lab.objects, folder).write(record, over=None)
         output = f"s3://{self.bucket}/out/{name}/"
-        ScanStateFile(self.lab.objects, self.compiled().layout).note_writer(output, folder)
+        ScanStateFile(self.lab.objects, self.compiled().layout).record_writer(output, folder)
         return JobOutput([output], job=folder, ml_task_id="t")
 
     def opensearch(self, options: str) -> str:
@@ -129,7 +129,7 @@ books:
             self.lab.objects,
             run=str(self.runs),
             at=at,
-            done_for=ingest.done_for(ingest.indexes(at)),
+            done_for=ingest.processing_digest(ingest.indexes(at)),
             is_over=lambda run: True,  # noqa: ARG005 - one after the other
         )
         return self.scan.plan(force=force)[0]

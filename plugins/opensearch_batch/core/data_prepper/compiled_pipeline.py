@@ -21,7 +21,7 @@ from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, D
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.options.aws import S3Dlq
-from opensearch_batch.core.data_prepper.scan import Area, Found, WorkItem, area_of
+from opensearch_batch.core.data_prepper.scan import Area, ListedObject, WorkItem, area_of
 from opensearch_batch.core.data_prepper.sink_settings import index_name, is_dynamic, names_index
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.reading import Read, reader
@@ -75,7 +75,7 @@ class CompiledPipeline:
 
     @property
     def layout(self) -> Layout:
-        """The locations of our own files: below the configured prefix, else in the bucket of outputs, else of rows."""
+        """Layout of our own files: below the configured prefix, else in the bucket of the outputs, else of the rows."""
         prefix = self.file.own.work_prefix
         if prefix is None:
             bucket = split_uri(self.ml.output_path)[0] if self.ml else self.source.buckets[0].name
@@ -95,7 +95,7 @@ class CompiledPipeline:
         area = area_of(areas, ObjectInfo(f"{self.ml.output_path.rstrip('/')}/job/input.out", 1, ""))
         return None if area is None else areas.index(area)
 
-    def job_input(self, found: Found) -> str | None:
+    def job_input(self, found: ListedObject) -> str | None:
         """Return the object that a job sends to its model for a listed object, None if `ml_when` excludes it.
 
         Raises:
@@ -119,7 +119,7 @@ class CompiledPipeline:
 
     @property
     def identity(self) -> list[Any]:
-        """Everything in the pipeline that decides the entry of a row."""
+        """Everything in the pipeline that decides what is written for a row."""
         steps = [[name, options] for name, options in self._steps()]
         routes, source = self.pipeline.routes, self.source
         read = [source.codec, source.compression, source.metadata_root_key, source.disable_s3_metadata_in_event]
@@ -131,7 +131,7 @@ class CompiledPipeline:
         options = {name: getattr(sink, name, None) for name in _IDENTITY_OPTIONS}
         return [*self.identity, number, msgspec.to_builtins(options, enc_hook=str)]
 
-    def done_for(self, uuids: Sequence[str]) -> str:
+    def processing_digest(self, uuids: Sequence[str]) -> str:
         """Return a digest of the processing: a new index or a changed pipeline processes work items again.
 
         Args:
@@ -173,14 +173,14 @@ class CompiledPipeline:
     def documents(
         self, number: int, work_item: WorkItem, items: ItemFactory, reading: Reading, *, records: Mapping[str, str]
     ) -> EventDocumentFactory:
-        """Return what makes the documents of a work item for a sink.
+        """Return the factory of the documents of a work item for a sink.
 
         Args:
             number: the number of the sink.
             work_item: the work item.
-            items: makes what the sink writes of an event.
+            items: the factory of what the sink writes for an event.
             reading: how rows are read.
-            records: by object, the one whose records its rows are joined with.
+            records: for each object, the object with the records that its rows are joined with.
         """
         options = EventOptions(
             items,
@@ -200,7 +200,7 @@ class CompiledPipeline:
         return index_name(sink, sink.index, at)
 
     def names_index(self, number: int) -> bool:
-        """Say whether rows or the time name the index of a sink."""
+        """Return whether rows or the time name the index of a sink."""
         sink = self.pipeline.sinks[number][1]
         return isinstance(sink, OpenSearchSink) and names_index(sink)
 

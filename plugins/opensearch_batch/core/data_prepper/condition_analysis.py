@@ -43,7 +43,7 @@ class KnownRow:
         self._processors = [
             options for _, _, options in pipeline.processors if isinstance(options, (ProcessorOptions, S3Enrich))
         ]
-        self._event, self._once = Event({}), Event({})
+        self._event, self._ever = Event({}), Event({})
         self._put({*also, *_given_keys(pipeline.source), *self._read_keys()})
         for options in self._processors:
             if isinstance(options, ProcessorOptions):
@@ -68,12 +68,12 @@ class KnownRow:
         return any(key[0] in PREDICTION_MEMBERS for key in self._read_keys())
 
     def has(self, key: Key) -> bool:
-        """Say whether a key may exist after the processors."""
+        """Return whether a key may exist after the processors."""
         return _may_have(self._event, key)
 
-    def had(self, key: Key) -> bool:
-        """Say whether a key may exist before the last processor."""
-        return _may_have(self._once, key)
+    def existed(self, key: Key) -> bool:
+        """Return whether a key may exist before a processor removes it."""
+        return _may_have(self._ever, key)
 
     def _read_keys(self) -> Iterator[Key]:
         """Yield the keys that a processor reads and no earlier one adds."""
@@ -86,7 +86,7 @@ class KnownRow:
                 made |= options.makes()
 
     def _put(self, keys: Iterable[Key]) -> None:
-        for event in (self._event, self._once):
+        for event in (self._event, self._ever):
             for key in sorted(keys, key=len, reverse=True):
                 # The key of an element implies its array.
                 names = tuple(takewhile(lambda name: not name.isdecimal(), key))
@@ -111,7 +111,7 @@ def _given_keys(source: S3Source) -> Iterator[Key]:
 
 
 def _may_have(event: Event, key: Key) -> bool:
-    """Say whether a key exists, or may exist below a value that is not a known object."""
+    """Return whether a key exists, or may exist below a value that is not a known object."""
     for end in range(1, len(key) + 1):
         node = event.find(key[:end])
         if not isinstance(node, dict):
@@ -120,7 +120,7 @@ def _may_have(event: Event, key: Key) -> bool:
 
 
 def missing_keys(text: str, has: Callable[[Key], bool]) -> list[Key]:
-    """Return the unknown keys without which a condition never holds.
+    """Return the unknown keys because of which a condition never holds.
 
     Args:
         text: the condition, known to compile.

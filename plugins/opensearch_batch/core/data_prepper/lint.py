@@ -115,7 +115,7 @@ class _Lint:
             if any(route in routes for routes in wanted)
         ]
         for keys, missing in routes if all(missing for _, missing in routes) else ():
-            why = "; ".join(_why_missing(key, removed=row.had(key)) for key in missing)
+            why = "; ".join(_why_missing(key, removed=row.existed(key)) for key in missing)
             text = (
                 f"{why}. A row without it matches no route: Data Prepper drops it silently, here it is counted as "
                 "unrouted and logged; correct the condition if rows have no such key"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
 
+T = TypeVar("T")
 Selection = Literal["metadata_only", "data_only", "data_and_metadata"]
 Kind = Literal["job", "data"]
 MAX_BYTES, MAX_OBJECTS = 256 << 20, 200
@@ -32,14 +33,14 @@ class Area(msgspec.Struct, frozen=True):
     since: float | None = None
     until: float | None = None
 
-    def takes(self, item: ObjectInfo) -> bool:
-        """Say whether an object below one of the prefixes is read."""
+    def reads(self, item: ObjectInfo) -> bool:
+        """Return whether an object below one of the prefixes is read, given its suffix and time."""
         if item.uri.endswith(self.exclude_suffixes):
             return False
         return (self.since or 0) <= item.modified and (self.until is None or item.modified <= self.until)
 
 
-class Found(msgspec.Struct, frozen=True):
+class ListedObject(msgspec.Struct, frozen=True):
     """A listed object and its selection; `input` is the object that a job sends to its model."""
 
     item: ObjectInfo
@@ -68,7 +69,7 @@ class WorkItem(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A run's hold on a work item; `done_for` is the digest of the pipeline it was done for, which may change."""
+    """A work item that a run has claimed, or that is done; `done_for` is the digest of the processing that was done."""
 
     work_item: WorkItem
     run: str = ""
@@ -76,9 +77,9 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ScanState(msgspec.Struct, frozen=True):
-    """What all scans of a pipeline found so far.
+    """Result of all scans of a pipeline so far.
 
-    `newest` maps each object to its latest ETag; a work item with another ETag has an outdated version of it.
+    `newest` maps each object to its latest ETag; a work item with another ETag has an outdated version of the object.
     """
 
     scans: int = 0
@@ -86,18 +87,18 @@ class ScanState(msgspec.Struct, frozen=True):
     newest: dict[str, str] = {}
 
     def outdates(self, item: ObjectInfo) -> bool:
-        """Say whether there is a newer version of an object."""
+        """Return whether there is a newer version of an object."""
         return self.newest.get(item.uri, item.etag) != item.etag
 
 
 class ScanPlan(msgspec.Struct, frozen=True):
-    """The scan state after a scan, and the work items of this run."""
+    """Result of one scan: the new scan state, and the work items of this run."""
 
-    known: ScanState
+    state: ScanState
     work_items: tuple[WorkItem, ...]
 
 
-def list_areas(objects: Objects, areas: Sequence[Area], *, own: Sequence[str]) -> list[Found]:
+def list_areas(objects: Objects, areas: Sequence[Area], *, own: Sequence[str]) -> list[ListedObject]:
     """Return the objects that a scan reads, by key; if two areas match, the longer prefix decides.
 
     Args:
@@ -105,11 +106,11 @@ def list_areas(objects: Objects, areas: Sequence[Area], *, own: Sequence[str]) -
         areas: the areas to list.
         own: prefixes of our own files, which are skipped.
     """
-    there: dict[str, ObjectInfo] = {}
+    listed: dict[str, ObjectInfo] = {}
     for prefix in _roots(areas):
-        there |= {item.uri: item for item in objects.list(prefix) if not item.uri.startswith(tuple(own))}
-    found = ((item, area_of(areas, item)) for _, item in sorted(there.items()))
-    return [Found(item, area.selection) for item, area in found if area is not None]
+        listed |= {item.uri: item for item in objects.list(prefix) if not item.uri.startswith(tuple(own))}
+    found = ((item, area_of(areas, item)) for _, item in sorted(listed.items()))
+    return [ListedObject(item, area.selection) for item, area in found if area is not None]
 
 
 def area_of(areas: Sequence[Area], item: ObjectInfo) -> Area | None:
@@ -123,12 +124,12 @@ def area_of(areas: Sequence[Area], item: ObjectInfo) -> Area | None:
     if not fits:
         return None
     area = areas[-max(fits)[1]]
-    return area if area.takes(item) else None
+    return area if area.reads(item) else None
 
 
 def plan_scan(
-    known: ScanState,
-    found: Sequence[Found],
+    state: ScanState,
+    found: Sequence[ListedObject],
     *,
     run: str,
     at: datetime,
@@ -140,7 +141,7 @@ def plan_scan(
     """Return the work items of this run: new ones, and those that an earlier run did not finish.
 
     Args:
-        known: the state after earlier scans.
+        state: the state after earlier scans.
         found: the listed objects, without outputs of running jobs.
         run: this run.
         at: the time.
@@ -149,17 +150,20 @@ def plan_scan(
         is_done: whether a work item is done for `done_for`; called only if the state does not say so.
         is_over: whether another run has ended.
     """
-    there = {(each.item.uri, each.item.etag) for each in found}
+    existing = {(each.item.uri, each.item.etag) for each in found}
     kept, resumed, dissolved = list[Claim](), list[WorkItem](), set[str]()
-    for claim in known.claims:
-        work_item, gone = claim.work_item, not any((item.uri, item.etag) in there for item in claim.work_item.objects)
+    for claim in state.claims:
+        work_item, gone = (
+            claim.work_item,
+            not any((item.uri, item.etag) in existing for item in claim.work_item.objects),
+        )
         if claim.done_for == done_for or is_done(work_item):
             # Rows can be read again at no cost; a job would be paid again if its inputs come back.
             if work_item.kind == "job" or not gone:
                 kept.append(Claim(work_item, done_for=done_for))
         elif claim.run not in ("", run) and not is_over(claim.run):
             kept.append(claim)
-        elif work_item.kind == "job" or all((item.uri, item.etag) in there for item in work_item.objects):
+        elif work_item.kind == "job" or all((item.uri, item.etag) in existing for item in work_item.objects):
             kept.append(Claim(work_item, run=run))
             resumed.append(work_item)
         else:
@@ -169,7 +173,7 @@ def plan_scan(
         each
         for each in found
         if each.item.uri in dissolved
-        or known.newest.get(each.item.uri) != each.item.etag
+        or state.newest.get(each.item.uri) != each.item.etag
         or (each.item.uri, each.item.etag) not in claimed
     ]
     new = [*_jobs(fresh, objects_per_job, at), *_data(fresh, at)]
@@ -179,54 +183,55 @@ def plan_scan(
         Claim(work_item, run=run) for work_item in new
     ]
     work_items = [work_item for work_item in resumed if work_item.id not in again] + new
-    return ScanPlan(ScanState(known.scans + 1, tuple(kept), _newest(known, kept, found)), tuple(work_items))
+    return ScanPlan(ScanState(state.scans + 1, tuple(kept), _newest(state, kept, found)), tuple(work_items))
 
 
-def _newest(known: ScanState, kept: Sequence[Claim], found: Sequence[Found]) -> dict[str, str]:
+def _newest(state: ScanState, kept: Sequence[Claim], found: Sequence[ListedObject]) -> dict[str, str]:
     """Return the newest versions. A deleted object is forgotten, so it is new if it comes back.
 
     Inputs of jobs are kept, because they would be paid again.
     """
     inputs = {item.uri for claim in kept if claim.work_item.kind == "job" for item in claim.work_item.objects}
-    kept_inputs = {uri: etag for uri, etag in known.newest.items() if uri in inputs}
+    kept_inputs = {uri: etag for uri, etag in state.newest.items() if uri in inputs}
     return kept_inputs | {each.item.uri: each.item.etag for each in found}
 
 
-def _jobs(found: Iterable[Found], objects_per_job: int, at: datetime) -> Iterator[WorkItem]:
+def _jobs(found: Iterable[ListedObject], objects_per_job: int, at: datetime) -> Iterator[WorkItem]:
     """Group inputs in listing order; a manifest names one bucket."""
-    batch = list[Found]()
-    for each in (each for each in found if each.selection == "metadata_only"):
-        if batch and (len(batch) >= objects_per_job or _bucket(batch[0].item) != _bucket(each.item)):
-            yield _job(batch, at)
-            batch = []
-        batch.append(each)
-    if batch:
-        yield _job(batch, at)
+
+    def fits(batch: Sequence[ListedObject], each: ListedObject) -> bool:
+        return len(batch) < objects_per_job and _bucket(batch[0].item) == _bucket(each.item)
+
+    for batch in _batches((each for each in found if each.selection == "metadata_only"), fits):
+        # A job is identified by its inputs: the objects, unless input_key names others.
+        others = [each.input for each in batch if each.input != each.item.uri]
+        id_ = digest("job", *(f"{each.item.uri} {each.item.etag}" for each in batch), *others)
+        yield WorkItem(id_, "job", tuple(each.item for each in batch), at, inputs=tuple(each.input for each in batch))
 
 
-def _job(batch: Sequence[Found], at: datetime) -> WorkItem:
-    # A job is identified by its inputs: the objects, unless input_key names others.
-    others = [each.input for each in batch if each.input != each.item.uri]
-    named = digest("job", *(f"{each.item.uri} {each.item.etag}" for each in batch), *others)
-    return WorkItem(named, "job", tuple(each.item for each in batch), at, inputs=tuple(each.input for each in batch))
+def _data(found: Sequence[ListedObject], at: datetime) -> Iterator[WorkItem]:
+    """Group objects with rows in listing order, up to a size that one task can ingest."""
 
+    def fits(batch: Sequence[ObjectInfo], item: ObjectInfo) -> bool:
+        size_bytes = sum(each.size_bytes for each in batch) + item.size_bytes
+        return len(batch) < MAX_OBJECTS and size_bytes <= MAX_BYTES
 
-def _data(found: Sequence[Found], at: datetime) -> Iterator[WorkItem]:
     for selection in ("data_only", "data_and_metadata"):
-        batch, size_bytes = list[ObjectInfo](), 0
-        for item in (each.item for each in found if each.selection == selection):
-            if batch and (size_bytes + item.size_bytes > MAX_BYTES or len(batch) >= MAX_OBJECTS):
-                yield _rows(batch, at, with_metadata=selection == "data_and_metadata")
-                batch, size_bytes = [], 0
-            batch.append(item)
-            size_bytes += item.size_bytes
-        if batch:
-            yield _rows(batch, at, with_metadata=selection == "data_and_metadata")
+        for batch in _batches((each.item for each in found if each.selection == selection), fits):
+            id_ = digest("data", *(f"{item.uri} {item.etag}" for item in batch))
+            yield WorkItem(id_, "data", tuple(batch), at, with_metadata=selection == "data_and_metadata")
 
 
-def _rows(batch: Sequence[ObjectInfo], at: datetime, *, with_metadata: bool) -> WorkItem:
-    named = digest("data", *(f"{item.uri} {item.etag}" for item in batch))
-    return WorkItem(named, "data", tuple(batch), at, with_metadata)
+def _batches(items: Iterable[T], fits: Callable[[Sequence[T], T], bool]) -> Iterator[list[T]]:
+    """Yield batches in order; an item that does not fit into a batch starts the next one."""
+    batch = list[T]()
+    for item in items:
+        if batch and not fits(batch, item):
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
 
 
 def _roots(areas: Sequence[Area]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The account of a scan's run: the sum of its ingest reports, and the work items that are not done and why."""
+"""Account of a scan run: the sum of its ingest reports, and the work items that are not done, with reasons."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from opensearch_batch.core.types.job import BAD_ENDS
 
 
 class Undone(msgspec.Struct, frozen=True):
-    """A work item that is not done, and why, as far as its job's record says so.
+    """A work item that is not done, with the reason from the record of its job.
 
-    `failed` says that its job ended badly or was refused, so it needs a person.
+    `failed` means that its job ended badly or was refused, so a person must act.
     """
 
     work_item: WorkItem
@@ -30,7 +30,7 @@ class Undone(msgspec.Struct, frozen=True):
 
 
 class ScanAccount(RunAccount, frozen=True, kw_only=True):
-    """What became of a run; `gone` counts outputs of jobs that should have been read again and no longer exist."""
+    """Account of a run; `gone` counts outputs of jobs that should have been read again and no longer exist."""
 
     objects: ScanCounts
     work_items: int
@@ -52,7 +52,7 @@ class ScanAccount(RunAccount, frozen=True, kw_only=True):
                 f"{counts.unrouted} rows unrouted, {share}: no sink takes them; correct routes, or route _default",
             )
         if self.gone:
-            yield "gone", f"{self.gone} outputs of jobs are gone and are not read again; the index stays as it was"
+            yield "gone", f"{self.gone} outputs of jobs no longer exist and are not read again; the index is unchanged"
 
 
 def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, *, sinks: int) -> ScanAccount:

@@ -15,7 +15,7 @@ import msgspec
 
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.source import ProcessingCondition
-from opensearch_batch.core.data_prepper.scan import Found, ScanPlan, ScanState, WorkItem, list_areas, plan_scan
+from opensearch_batch.core.data_prepper.scan import ListedObject, ScanPlan, ScanState, WorkItem, list_areas, plan_scan
 from opensearch_batch.core.data_prepper.scan_state import ScanStateFile, Writers
 from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.jobs.job_records import JobRecords
@@ -29,9 +29,9 @@ MANIFEST_INDENT = 4
 
 
 class ScanCounts(msgspec.Struct, frozen=True):
-    """Objects of a scan: `found` in total, `new` ones claimed now.
+    """Counts of the objects of a scan: `found` in total, `new` ones claimed by this run.
 
-    `not_for_jobs` are excluded by `ml_when`; `held_back` are outputs that are read with their job, or later.
+    `not_for_jobs` are excluded by `ml_when`; `held_back` are read by a later scan, or with the job that writes them.
     """
 
     found: int = 0
@@ -86,7 +86,7 @@ class Scan:
         self._done_for = done_for
         self._is_over = is_over
         self._layout = compiled.layout
-        self._scanned = ScanStateFile(objects, compiled.layout)
+        self._state_file = ScanStateFile(objects, compiled.layout)
 
     def plan(self, *, force: bool = False, writes: bool = True) -> tuple[list[WorkItem], ScanCounts]:
         """Return the work items of this run; with `force` also those that are done.
@@ -95,22 +95,22 @@ class Scan:
         """
         found, not_for_jobs, held_back = self._found()
 
-        def plan(known: ScanState) -> ScanPlan:
+        def plan(state: ScanState) -> ScanPlan:
             return plan_scan(
-                ScanState(known.scans) if force else known,
+                ScanState(state.scans) if force else state,
                 found,
                 run=self._run,
                 at=self._at,
                 done_for=self._done_for,
                 objects_per_job=self._objects_per_job,
-                is_done=lambda work_item: not force and self._scanned.is_done(work_item, self._done_for),
+                is_done=lambda work_item: not force and self._state_file.is_done(work_item, self._done_for),
                 is_over=self._is_over,
             )
 
-        taken = self._scanned.take(plan) if writes else plan(self._scanned.known())
-        new = sum(len(work_item.objects) for work_item in taken.work_items)
+        planned = self._state_file.claim(plan) if writes else plan(self._state_file.read())
+        new = sum(len(work_item.objects) for work_item in planned.work_items)
         counts = ScanCounts(len(found) + not_for_jobs + held_back, new, not_for_jobs, held_back)
-        return list(taken.work_items), counts
+        return list(planned.work_items), counts
 
     def shards(
         self, work_items: Sequence[WorkItem], job_key: Callable[[str], str], *, force: bool
@@ -148,28 +148,28 @@ class Scan:
         ml = self._compiled.ml
         return ml.max_batch_size if ml is not None and ml.service_name == "sagemaker" else 1
 
-    def _found(self) -> tuple[list[Found], int, int]:
+    def _found(self) -> tuple[list[ListedObject], int, int]:
         """Return the objects that may be claimed, and the counts of the others."""
         listed = list_areas(self._objects, self._compiled.areas(self._at), own=[f"{self._layout.root}/"])
         writers = Writers(self._objects, self._layout)
         conditions = _Conditions(self._objects, self._compiled, self._at)
-        taken, not_for_jobs, held_back = list[Found](), 0, 0
+        claimable, not_for_jobs, held_back = list[ListedObject](), 0, 0
         for each in listed:
             if each.selection == "metadata_only":
                 job_input = self._compiled.job_input(each)
                 if job_input is None:
                     not_for_jobs += 1
                 else:
-                    taken.append(msgspec.structs.replace(each, input=job_input))
-            elif writers.holds(each.item.uri) or conditions.hold(each):
+                    claimable.append(msgspec.structs.replace(each, input=job_input))
+            elif writers.hold_back(each.item.uri) or conditions.hold_back(each):
                 held_back += 1
             else:
-                taken.append(each)
-        return taken, not_for_jobs, held_back
+                claimable.append(each)
+        return claimable, not_for_jobs, held_back
 
 
 class _Conditions:
-    """Evaluates processing conditions: objects wait until another object says that their folder is complete."""
+    """Evaluates processing conditions: objects wait until a condition holds for another object of their folder."""
 
     def __init__(self, objects: Objects, compiled: CompiledPipeline, at: datetime) -> None:
         self._objects = objects
@@ -179,8 +179,8 @@ class _Conditions:
             self._by_bucket.setdefault(bucket.name, []).extend(bucket.processing_conditions)
         self._results: dict[tuple[str, str], bool] = {}
 
-    def hold(self, found: Found) -> bool:
-        """Say whether an object waits; the object that others wait for is not data."""
+    def hold_back(self, found: ListedObject) -> bool:
+        """Return whether the scan must skip an object: it waits for another one, or is itself the one waited for."""
         bucket, key = split_uri(found.item.uri)
         folder, _, name = found.item.uri.rpartition("/")
         for condition in self._by_bucket.get(bucket, ()):

@@ -1,6 +1,6 @@
 """Scan state on object storage: work items and their claims, which are done, and which job writes to which folder.
 
-Claims change by conditional writes of one object, so of two concurrent scans one sees the claims of the other.
+Claims change by conditional writes of one object, so of two concurrent scans one reads the claims of the other.
 """
 
 from __future__ import annotations
@@ -55,27 +55,27 @@ class ScanStateFile:
         self._layout = layout
         self._document = JsonDocument(objects, layout.scan_state(), ScanState, indent=-1)
 
-    def take(self, plan: Callable[[ScanState], ScanPlan]) -> ScanPlan:
+    def claim(self, plan: Callable[[ScanState], ScanPlan]) -> ScanPlan:
         """Record the claims of a plan; the plan is computed again if another run scanned meanwhile.
 
         Raises:
-            RetriableError: every attempt met a concurrent write.
+            RetriableError: each attempt conflicted with a concurrent write.
         """
         plans: list[ScanPlan] = []
 
-        def taken(state: ScanState | None) -> ScanState:
+        def claimed(state: ScanState | None) -> ScanState:
             plans.append(plan(state or ScanState()))
-            return plans[-1].known
+            return plans[-1].state
 
-        self._document.update(taken, attempts=ATTEMPTS)
+        self._document.update(claimed, attempts=ATTEMPTS)
         return plans[-1]
 
-    def known(self) -> ScanState:
+    def read(self) -> ScanState:
         """Return the current state."""
         return self._document.read() or ScanState()
 
     def is_done(self, work_item: WorkItem, done_for: str) -> bool:
-        """Say whether a work item is done for this processing."""
+        """Return whether a work item is done for this processing."""
         done = self.done(work_item)
         return done is not None and done.done_for == done_for
 
@@ -84,23 +84,23 @@ class ScanStateFile:
         done = JsonDocument(self._objects, self._layout.done(work_item.id), Done).read()
         return done if done is not None and done.at == work_item.at else None
 
-    def note_done(self, work_item: WorkItem, done: Done) -> None:
+    def mark_done(self, work_item: WorkItem, done: Done) -> None:
         """Mark a work item as done: every row is indexed, a dead letter, or counted."""
         save(self._objects, self._layout.done(work_item.id), done)
 
-    def note_writer(self, folder: str, job: str) -> None:
+    def record_writer(self, folder: str, job: str) -> None:
         """Record, before any output can exist, that a job of this pipeline writes to a folder.
 
         Raises:
-            RetriableError: every attempt met a concurrent write.
+            RetriableError: each attempt conflicted with a concurrent write.
         """
 
-        def noted(writer: Writer | None) -> Writer | None:
+        def recorded(writer: Writer | None) -> Writer | None:
             # Pipelines with the same inputs and model share a job.
-            known = writer.pipelines if writer else []
-            return None if self._layout.pipeline in known else Writer(job, [*known, self._layout.pipeline])
+            others = writer.pipelines if writer else []
+            return None if self._layout.pipeline in others else Writer(job, [*others, self._layout.pipeline])
 
-        JsonDocument(self._objects, self._layout.output_writer(folder), Writer).update(noted, attempts=ATTEMPTS)
+        JsonDocument(self._objects, self._layout.output_writer(folder), Writer).update(recorded, attempts=ATTEMPTS)
 
 
 class Writers:
@@ -109,22 +109,24 @@ class Writers:
     def __init__(self, objects: Objects, layout: Layout) -> None:
         self._objects = objects
         self._pipeline = layout.pipeline
-        start = layout.output_writer()
-        self._notes = {item.uri.removeprefix(start).removesuffix("/job.json"): item.uri for item in objects.list(start)}
-        self._held: dict[str, bool] = {}
+        prefix = layout.output_writer()
+        self._files = {
+            item.uri.removeprefix(prefix).removesuffix("/job.json"): item.uri for item in objects.list(prefix)
+        }
+        self._results: dict[str, bool] = {}
 
-    def holds(self, uri: str) -> bool:
-        """Say whether the scan must skip an object: its own job ingests it, or another job may still write it."""
+    def hold_back(self, uri: str) -> bool:
+        """Return whether the scan must skip an object: its own job ingests it, or another job may still write it."""
         folder = uri.removeprefix("s3://")
         while folder := folder.rpartition("/")[0]:
-            if note := self._notes.get(folder):
-                if note not in self._held:
-                    self._held[note] = self._is_held(note)
-                return self._held[note]
+            if file := self._files.get(folder):
+                if file not in self._results:
+                    self._results[file] = self._holds_back(file)
+                return self._results[file]
         return False
 
-    def _is_held(self, note: str) -> bool:
-        writer = JsonDocument(self._objects, note, Writer).read()
+    def _holds_back(self, file: str) -> bool:
+        writer = JsonDocument(self._objects, file, Writer).read()
         if writer is None:
             return False
         if self._pipeline in writer.pipelines:

@@ -27,7 +27,7 @@ from opensearch_batch.core.transform.expressions.format_string import compile_fo
 
 
 def is_dynamic(sink: OpenSearchSink) -> bool:
-    """Say whether each event names its index."""
+    """Return whether each event names its index."""
     return "${" in sink.index
 
 
@@ -94,20 +94,20 @@ def index_sink(sink: OpenSearchSink, at: datetime, objects: Objects, cluster: Cl
 
 
 def names_index(sink: OpenSearchSink) -> bool:
-    """Say whether events or dates name the index, so that the loss of one index goes unnoticed."""
+    """Return whether events or dates name the index, so that one sink writes to several indexes."""
     return is_dynamic(sink) or "%{" in sink.index
 
 
 def index_item_factory(
     sink: OpenSearchSink, at: datetime, ensure_index: Callable[[str], None], origin_of: OriginOf
 ) -> IndexItemFactory:
-    """Return what is written of events.
+    """Return the factory of bulk items for events.
 
     Args:
         sink: the sink.
         at: the time of dates in an index's name.
         ensure_index: called with each index that an event names.
-        origin_of: the origin of a row, which the id of a document without any other is made of.
+        origin_of: returns the origin of a row, from which an id is derived if the row has no other.
     """
     index: OfEvent | None = None
     if is_dynamic(sink):
@@ -176,7 +176,7 @@ def object_sink(sink: S3Sink, objects: Objects) -> ObjectSink:
 
 
 def object_item_factory(sink: S3Sink, at: datetime) -> ObjectItemFactory:
-    """Return what is written of events; dates in the path are of the given time."""
+    """Return the factory of object entries for events; dates in the path are of the given time."""
     return ObjectItemFactory(
         compile_format(sink.bucket),
         compile_format(dated(sink.object_key.path_prefix or "", at)),

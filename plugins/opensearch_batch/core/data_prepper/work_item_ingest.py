@@ -41,9 +41,11 @@ from opensearch_batch.core.types.rows import Row, Source
 # SageMaker and Bedrock write ``<input name>.out``, below the folder of the job and the folders of the input.
 OUT = ".out"
 NONE: Mapping[str, str] = MappingProxyType({})
-UNREAD = "the scan covers no bucket that the job wrote to; another pipeline reads its outputs"
-GONE = "the job's outputs are gone and an earlier run has read them; nothing is written again, unless force pays again"
-OUTDATED = "{left_out} of {all} inputs have changed since; their outputs are skipped, as newer jobs write others"
+UNREAD = "no bucket of the scan contains the outputs of the job; another pipeline reads them"
+GONE = (
+    "outputs of the job no longer exist and an earlier run has read them; only force, which pays again, rewrites them"
+)
+OUTDATED = "{left_out} of {all} inputs have changed since; their outputs are skipped, because newer jobs replace them"
 UNJOINED = "{missing} of {all} objects with records are missing or have changed: their rows are tagged, not joined"
 
 
@@ -124,7 +126,7 @@ class WorkItemIngest:
         self._run_key = run_key
         self.at = at
         self._layout = compiled.layout
-        self._scanned = ScanStateFile(objects, compiled.layout)
+        self._state_file = ScanStateFile(objects, compiled.layout)
 
     def run(self, work_item: WorkItem, job_output: JobOutput | None = None, *, force: bool = False) -> WorkItemResult:
         """Write a work item; there are no reports if the pipeline does not read the outputs of its job.
@@ -137,18 +139,18 @@ class WorkItemIngest:
         Raises:
             ConfigError: an index is wrong.
             FatalError: an output is gone or lacks inputs, or an object changed since the scan.
-            RetriableError: a server stayed away.
+            RetriableError: a server is not available.
         """
         selection = self._rows(work_item) if job_output is None else self._outputs_of(work_item, job_output)
         reports, indexes = list[IngestReport](), self.indexes(work_item.at)
         if selection.sources:
             for number in range(len(self._compiled.pipeline.sinks)):
                 reports.append(self._write(number, work_item, selection, force=force))
-                # Looked up now: an index that is created anew while other sinks are written lacks these rows.
+                # Read directly after the write: an index that is recreated during later writes lacks these rows.
                 indexes[number] = self._index(number, work_item.at)
         read = list(selection.sources[-1].objects) if selection.sources else []
-        done = Done(work_item.at, self.done_for(indexes), self._run_key, read, selection.gone)
-        self._scanned.note_done(work_item, done)
+        done = Done(work_item.at, self.processing_digest(indexes), self._run_key, read, selection.gone)
+        self._state_file.mark_done(work_item, done)
         return WorkItemResult(reports, selection.remarks)
 
     def indexes(self, at: datetime) -> list[Index | None]:
@@ -159,12 +161,12 @@ class WorkItemIngest:
         name = self._compiled.index(number, at)
         return self._cluster(number).index(name) if name else None
 
-    def done_for(self, indexes: Sequence[Index | None]) -> str:
-        """Return a digest of what is done to work items, given the index of each sink.
+    def processing_digest(self, indexes: Sequence[Index | None]) -> str:
+        """Return a digest of the processing of work items, given the index of each sink.
 
-        An index that is named by rows or by the time comes and goes, so its identity is left out.
+        Indexes whose names depend on rows or on the time come and go, so their identity is omitted.
         """
-        return self._compiled.done_for(
+        return self._compiled.processing_digest(
             [
                 "" if index is None or self._compiled.names_index(number) else index.uuid
                 for number, index in enumerate(indexes)
@@ -180,7 +182,7 @@ class WorkItemIngest:
             sink,
             self._compiled.documents(number, work_item, items, reading, records=selection.origins.records),
             locations=Locations.of(self._layout.root, self._layout.sink(number, work_item.id)),
-            # A version of an object that comes back has been overwritten meanwhile.
+            # If an object returns to an earlier version, its documents have been overwritten in the meantime.
             identity=(work_item.at.isoformat(),),
         ).run(selection.sources, force=force)
         dlq = self._compiled.dlq(number)
@@ -198,7 +200,7 @@ class WorkItemIngest:
         return report
 
     def _sink(self, number: int, work_item: WorkItem, origins: Origins) -> tuple[Sink, ItemFactory]:
-        """Return a sink, and what it writes of events."""
+        """Return a sink, and the factory of its items."""
         options = self._compiled.pipeline.sinks[number][1]
         if isinstance(options, OpenSearchSink):
             sink = index_sink(options, work_item.at, self._objects, self._cluster(number))
@@ -240,7 +242,7 @@ class WorkItemIngest:
         if not read:
             return _Selection(remarks=[UNREAD])
         inputs = {item.uri: uri for item in read if (uri := input_of(item.uri, work_item.inputs))}
-        state = self._scanned.known()
+        state = self._state_file.read()
         outdated = {uri for item, uri in zip(work_item.objects, work_item.inputs, strict=True) if state.outdates(item)}
         current = tuple(item for item in read if inputs.get(item.uri) not in outdated)
         remarks = [OUTDATED.format(left_out=len(outdated), all=len(work_item.inputs))] if outdated else []
@@ -263,7 +265,7 @@ class WorkItemIngest:
         return [item for item in inputs if item is not None and etags.get(item.uri, item.etag) == item.etag]
 
     def _reads(self, output: ObjectInfo) -> bool:
-        """Say whether the pipeline reads an output: at its location, or at its own, as pipelines may share a job."""
+        """Return whether the pipeline reads an output, as pipelines that share a job may read it elsewhere."""
         ml, areas = self._compiled.ml, self._compiled.areas(self.at)
         name = output.uri.rpartition("/")[2]
         locations = [output.uri, *([f"{ml.output_path.rstrip('/')}/{name}"] if ml else [])]
@@ -278,7 +280,7 @@ class WorkItemIngest:
         """
         outputs = [item for uri in job_output.uris for item in self._listed(uri) if item.uri.endswith(OUT)]
         # Outputs that an earlier run read may have been removed since.
-        if len(outputs) >= len(work_item.inputs) or self._scanned.done(work_item):
+        if len(outputs) >= len(work_item.inputs) or self._state_file.done(work_item):
             return outputs
         where = ", ".join(job_output.uris)
         error = job_output.unusable(

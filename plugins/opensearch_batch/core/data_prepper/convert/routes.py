@@ -50,7 +50,7 @@ def _any_of(conditions: Sequence[str]) -> str:
 
 
 def is_decided(node: grammar.Node) -> bool:
-    """Say whether a condition is true or false for every row."""
+    """Return whether a condition is true or false for every row."""
     if isinstance(node, (grammar.Parenthesized, grammar.Inverted)):
         return is_decided(node.of)
     if isinstance(node, grammar.Chain):

@@ -246,10 +246,10 @@ class DataPrepperFile:
 
 
 def is_data_prepper(path: Path) -> bool:
-    """Say whether a file is for Data Prepper, by its content; False if it is not valid YAML.
+    """Return whether a file is for Data Prepper, by its content; False if it is not valid YAML.
 
-    Decisive are top-level keys of Data Prepper, and a name with source and sink below it. Without these, the required
-    keys of our own files, and then whether the top-level keys resemble ours.
+    True for a top-level key of Data Prepper, or a name with source and sink below it. Else False for a required key of
+    our own files. Else it depends on whether the top-level keys resemble ours.
     """
     try:
         tree = YamlFile(path).tree
