@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from opensearch_batch.core.errors import FatalError
+from opensearch_batch.core.formats import csv as csv_format
 from opensearch_batch.core.formats.csv import Csv
 from opensearch_batch.core.formats.json import Json
 from opensearch_batch.core.formats.newline import Newline
 from opensearch_batch.core.formats.parquet import Parquet
 from opensearch_batch.core.formats.reading import BY_NAME
-from opensearch_batch.core.types.rows import Rejected, Row
+from opensearch_batch.core.types.rows import Rejected, Row, RowLimit
 from tests.core.formats.reading import BAD, Told, entries, reasons, told
 
 A, B = {"a": 1}, {"b": 2}
@@ -176,6 +177,26 @@ def test_any_texts_come_back_from_csv(rows: list[tuple[str, str]], end: str, ver
         assume("\r" not in "".join(one + other for one, other in rows))
     read = told(entries(text.getvalue().encode(), PIPELINE_CSV if verbatim else Csv()))
     assert [entry[1] for entry in read if entry] == [{"a": one, "b": other} for one, other in rows]
+
+
+@given(st.text('a,"\n\r', max_size=40), st.sampled_from([Csv(), PIPELINE_CSV]))
+def test_rows_of_csv_do_not_depend_on_how_much_is_read_at_once(text: str, row_format: Csv) -> None:
+    """Rows that are open at the end of a block or window are read whole, and broken ones cost one line."""
+    content = f"a,b\n{text}".encode()
+    expected = entries(content, row_format)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(csv_format, "BLOCK_CHARACTERS", 3)
+        patch.setattr(csv_format, "WINDOW_LINES", 1)
+        assert entries(content, row_format) == expected
+
+
+def test_a_line_of_csv_that_is_too_long_for_memory_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next row has the right offset."""
+    monkeypatch.setattr(csv_format, "MAX_ROW_BYTES", 20)
+    monkeypatch.setattr(csv_format, "BLOCK_CHARACTERS", 3)
+    read = entries(b"a,b\n" + b"x" * 99 + b"\n1,2\n", Csv(), limit=RowLimit(20, "longer than 20 bytes"))
+    assert reasons(read) == [(2, "longer than 20 bytes")]
+    assert read[1:] == [Row(3, "a", 3, 104, b'{"a":"1","b":"2"}')]
 
 
 def table(rows: dict[str, Any]) -> bytes:

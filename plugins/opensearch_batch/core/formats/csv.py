@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import IO, TextIO
 
@@ -21,8 +20,11 @@ from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, with_lf
 from opensearch_batch.core.types.object_info import OutputCompression
 from opensearch_batch.core.types.rows import MAX_ROW_BYTES, Blank, Rejected, Row, RowLimit, SourceEntry
 
+BLOCK_CHARACTERS = 1 << 16
+WINDOW_LINES = 256
 _QUOTE, _NULL = b'"n'
 _BOM = "\ufeff"
+_MAX_CHARACTER_BYTES = 4
 
 
 class Csv(msgspec.Struct, frozen=True):
@@ -55,34 +57,22 @@ class Csv(msgspec.Struct, frozen=True):
             yield from self._entries(_Rows(self, text, limit), source, uri, limit)
 
     def _entries(self, rows: _Rows, source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        names: Sequence[str] | None = None
-        encode, max_bytes, width = msgspec.json.encode, limit.max_bytes, 0
+        names: Sequence[str] = ()
         for values, reason in rows:
-            if width and len(values) == width:
-                # Nearly all rows; the others and the rejected ones are below.
-                try:
-                    content = encode(dict(zip(names or (), values, strict=False)))
-                except UnicodeEncodeError:
-                    content = b""
-                if content and len(content) <= max_bytes:
-                    yield Row(source, uri, rows.line, rows.offset, content)
-                    continue
-            if not values and reason is None and (self.exact_width or (names is not None and len(names) > 1)):
+            if not values and reason is None and (self.exact_width or len(names) > 1):
                 yield Blank(source)
                 continue
-            if names is None and self.detect_header:
+            if not names and self.detect_header:
                 names = self._header(values, reason, uri)
-                width = len(names)
                 continue
-            if names is None:
-                names = self._columns(rows.first)
-                width = len(names)
-            record, why = self._record(names, values or [""]) if reason is None else (b"", reason)
+            names = names or self._columns(rows.first_line)
+            record, why = self._record(names, values) if reason is None else (b"", reason)
             if why is None:
                 yield limit.check(Row(source, uri, rows.line, rows.offset, record))
                 continue
-            content = rows.only_first() if rows.broken or not self.exact_width else rows.content()
-            yield Rejected((Row(source, uri, rows.line, rows.offset, content),), why)
+            if not self.exact_width:
+                rows.keep_first_line()
+            yield Rejected((Row(source, uri, rows.line, rows.offset, rows.content()),), why)
 
     def _header(self, values: list[str], reason: str | None, uri: str) -> list[str]:
         names = values if self.verbatim else [name.strip() for name in values]
@@ -100,8 +90,10 @@ class Csv(msgspec.Struct, frozen=True):
         return [*self.header[:count], *(f"column{at}" for at in range(len(self.header) + 1, count + 1))]
 
     def _record(self, names: Sequence[str], values: list[str]) -> tuple[bytes, str | None]:
-        if len(values) > len(names) or (self.exact_width and len(values) < len(names)):
-            return b"", f"{len(values)} values for the {len(names)} columns of the header"
+        if len(values) != len(names):
+            if self.exact_width or len(values) > len(names):
+                return b"", f"{len(values)} values for the {len(names)} columns of the header"
+            values = values or [""]
         try:
             return msgspec.json.encode(dict(zip(names, values, strict=False))), None
         except UnicodeEncodeError:
@@ -164,96 +156,109 @@ def _value(value: msgspec.Raw) -> str:
 
 
 class _Rows:
-    """Iterates over rows: their values, or the reason why there are none.
+    """Iterates over rows: the values of each, or the reason why it is rejected.
 
-    `line` and `offset` are where the row starts, `broken` says that it is no CSV.
+    `line` and `offset` are where the current row starts. The parser gets a window of lines at a time, so that no Python
+    code runs for a line; a row that is open at the end of a window is parsed again in a larger one.
     """
 
     def __init__(self, options: Csv, text: TextIO, limit: RowLimit) -> None:
-        self._options, self._limit = options, limit
+        self._options, self._text, self._limit = options, text, limit
+        self._newline = "" if options.verbatim else "\n"
         self._max_bytes = max(MAX_ROW_BYTES, limit.max_bytes)
         # The lines of a row bound it.
         csv.field_size_limit(max(csv.field_size_limit(), self._max_bytes))
-        self._text = text
-        self.line, self.offset, self.broken = 1, 0, False
-        # The lines of the current row, their bytes, and the lines that are read again.
-        self._taken: list[str] = []
-        self._taken_bytes = 0
-        self._again: deque[str] = deque()
+        self.line, self.offset = 1, 0
+        # The lines in memory; the current row has those from `_first` up to `_end`.
+        self._lines: list[str] = []
+        self._first = self._end = 0
 
     def __iter__(self) -> Iterator[tuple[list[str], str | None]]:
-        reader, taken = self._reader(), self._taken
-        while True:
-            values, reason = list[str](), None
+        count, options = WINDOW_LINES, self._options
+        while self._first < len(self._lines) or self._read():
+            start, window, reason = self._first, self._window(count), None
+            reader = csv.reader(window, delimiter=options.delimiter, quotechar=options.quote_character, strict=True)
             try:
-                values = next(reader)
-            except StopIteration:
-                if not self._again:
-                    return
-                reason = self._limit.reason
-                self._take_cut()
+                for values in reader:
+                    end = self._end = start + reader.line_num
+                    yield values, None
+                    self._next_row()
+                    if self._first < end:
+                        break
             except csv.Error as error:
                 reason = f"no CSV: {error}"
+            if reason is not None and reader.line_num == len(window):
+                # The row may continue after the window.
+                if self._first > start:
+                    continue
+                if len(window) == count or (start + len(window) == len(self._lines) and self._read()):
+                    count *= 2
+                    continue
+            count, skipped_bytes = WINDOW_LINES, 0
+            if not window:
+                reason, skipped_bytes = self._limit.reason, self._skip_line()
             if reason is not None:
-                self.broken, reader = True, self._reader()
-            yield values, reason
-            self.broken = False
-            if self._options.row_numbers:
-                self.line += 1
-            else:
-                self.line += len(taken)
-                self.offset += self._taken_bytes
-            taken.clear()
-            self._taken_bytes = 0
+                self._end = self._first + 1
+                yield [], reason
+                self._next_row(skipped_bytes)
 
     @property
-    def first(self) -> str:
+    def first_line(self) -> str:
         """The first line of the current row."""
-        return self._taken[0].rstrip("\r\n")
+        return self._lines[self._first].rstrip("\r\n")
 
     def content(self) -> bytes:
         """Return the current row as it is written."""
-        content = "".join(self._taken).encode(errors="surrogateescape")
+        content = "".join(self._lines[self._first : self._end]).encode(errors="surrogateescape")
         content = content.removesuffix(b"\n").removesuffix(b"\r")
         return content[: self._max_bytes + 2]
 
-    def only_first(self) -> bytes:
-        """Reduce the current row to its first line, so that the others are read again; return it."""
-        self._again.extendleft(reversed(self._taken[1:]))
-        del self._taken[1:]
-        self._taken_bytes = _size(self._taken[0])
-        return self.content()
+    def keep_first_line(self) -> None:
+        """Reduce the current row to its first line, so that the others are read again."""
+        self._end = self._first + 1
 
-    def _reader(self) -> Iterator[list[str]]:
-        options = self._options
-        return csv.reader(self._lines(), delimiter=options.delimiter, quotechar=options.quote_character, strict=True)
+    def _next_row(self, skipped_bytes: int = 0) -> None:
+        if self._options.row_numbers:
+            self.line += 1
+        else:
+            self.line += self._end - self._first
+            self.offset += sum(map(_size, self._lines[self._first : self._end])) + skipped_bytes
+        self._first = self._end
 
-    def _lines(self) -> Iterator[str]:
-        """Yield lines up to one that is too long, or until a row has too many bytes."""
-        readline, again, taken, verbatim = self._text.readline, self._again, self._taken, self._options.verbatim
-        start, max_bytes = self.line == 1, self._max_bytes
-        while self._taken_bytes <= max_bytes and (
-            line := again.popleft() if again else readline(max_bytes + len("\r\n"))
-        ):
-            size_bytes = len(line) if line.isascii() else _size(line)
-            if size_bytes > max_bytes and _size(line.rstrip("\r\n")) > max_bytes:
-                again.appendleft(line)
-                return
-            taken.append(line)
-            self._taken_bytes += size_bytes
-            if start:
-                line, start = line.removeprefix(_BOM), False
-            yield line if verbatim or not line.endswith("\r\n") else f"{line[:-2]}\n"
+    def _read(self) -> bool:
+        """Read more lines, at least as much text as is in memory; return whether there were any."""
+        self._lines = self._lines[self._first :]
+        self._first = 0
+        block = self._text.read(max(BLOCK_CHARACTERS, sum(map(len, self._lines))))
+        if block:
+            block += self._text.readline(self._max_bytes + len("\r\n"))
+            self._lines += io.StringIO(block, self._newline)
+        return bool(block)
 
-    def _take_cut(self) -> None:
-        """Take a line that is too long, and skip the rest of it."""
-        line = self._again.popleft()
-        self._taken.append(line)
-        self._taken_bytes += _size(line)
-        while line and not line.endswith(("\n", "\r") if self._options.verbatim else "\n"):
-            line = self._text.readline(READ_BUFFER_BYTES)
-            self._taken_bytes += _size(line)
+    def _window(self, count: int) -> list[str]:
+        """Return the next lines for the parser: up to one that is too long, or until a row has too many bytes."""
+        window = self._lines[self._first : self._first + count]
+        if sum(map(len, window)) * _MAX_CHARACTER_BYTES > self._max_bytes:
+            total_bytes = 0
+            for at, line in enumerate(window):
+                if total_bytes > self._max_bytes or _size(line.rstrip("\r\n")) > self._max_bytes:
+                    del window[at:]
+                    break
+                total_bytes += _size(line)
+        if self.line == 1 and window:
+            window[0] = window[0].removeprefix(_BOM)
+        if self._options.verbatim:
+            return window
+        return [f"{line[:-2]}\n" if line.endswith("\r\n") else line for line in window]
+
+    def _skip_line(self) -> int:
+        """Skip what is not in memory of a line that is too long; return the number of bytes."""
+        skipped_bytes, rest = 0, self._lines[self._first]
+        while rest and not rest.endswith(("\n", "\r") if self._options.verbatim else "\n"):
+            rest = self._text.readline(READ_BUFFER_BYTES)
+            skipped_bytes += _size(rest)
+        return skipped_bytes
 
 
 def _size(text: str) -> int:
-    return len(text.encode(errors="surrogateescape"))
+    return len(text) if text.isascii() else len(text.encode(errors="surrogateescape"))
