@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import WAIT_S
+
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "include" / "samples" / "requests"
-TIMEOUT_S = 120
 WIDTH = "200"
 
 
@@ -26,7 +27,7 @@ def command(*arguments: str, cwd: Path = ROOT, stdin: str = "", **environment: s
         capture_output=True,
         text=True,
         check=False,
-        timeout=TIMEOUT_S,
+        timeout=WAIT_S,
     )
 
 
@@ -51,7 +52,7 @@ def on_terminal(*arguments: str, typed: dict[str, str] | None = None, **environm
         os.close(its)
         seen = _watch(ours, dict(typed or {}))
         os.close(ours)
-        return process.wait(TIMEOUT_S), seen
+        return process.wait(WAIT_S), seen
 
 
 def _watch(terminal: int, typed: dict[str, str]) -> str:

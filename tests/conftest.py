@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, settings
 
 from include.local_stack.stack import Stack, StackOptions
 from opensearch_batch.core.storage.s3 import S3Objects
-from tests.lab import MODEL, TIMEOUT_S, Lab
+from tests.lab import MODEL, Lab
 from tests.security.secured import Secured
+from tests.waiting import WAIT_S
 
 VERSIONS = os.environ.get("OPENSEARCH_VERSIONS", "2.19.1").split(",")
 
@@ -107,4 +108,4 @@ def index(lab: Lab) -> Iterator[str]:
     """The name of an index that is gone after the test."""
     name = f"i-{uuid.uuid4().hex[:12]}"
     yield name
-    lab.http.delete(f"{lab.stack.addresses.opensearch}/{name}", timeout=TIMEOUT_S)
+    lab.http.delete(f"{lab.stack.addresses.opensearch}/{name}", timeout=WAIT_S)

@@ -6,10 +6,8 @@ import os
 import struct
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import boto3
 import requests
@@ -19,10 +17,9 @@ from include.local_stack.settings import REPOSITORY
 from include.local_stack.stack import Stack
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.s3 import S3Objects
+from tests.waiting import WAIT_S
 
 MODEL = "all-MiniLM-L6-v2"
-T = TypeVar("T")
-TIMEOUT_S = 30
 
 
 class Lab:
@@ -75,13 +72,13 @@ class Lab:
             f"{self.stack.addresses.ai_services}/v1/embeddings",
             json={"model": "any", "input": text},
             headers={"Authorization": f"Bearer {self.stack.credentials.secret_key}"},
-            timeout=TIMEOUT_S,
+            timeout=WAIT_S,
         )
         answer.raise_for_status()
         vector = answer.json()["data"][0]["embedding"]
         return struct.unpack(f"<{len(vector)}f", struct.pack(f"<{len(vector)}f", *vector))
 
-    def run(self, module: str, *, wait_s: float, **environment: str) -> str:
+    def run(self, module: str, **environment: str) -> str:
         """Run one of the local stack's programs on this stack, to its good end; return what it says."""
         stack = {
             "LOCAL_STACK_HOME": str(self.stack.home),
@@ -95,7 +92,7 @@ class Lab:
             capture_output=True,
             text=True,
             check=False,
-            timeout=wait_s,
+            timeout=2 * WAIT_S,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -114,34 +111,24 @@ class Lab:
 
     def node(self, method: str, path: str, body: Any = None) -> Any:
         """Ask the OpenSearch node."""
-        answer = self.http.request(method, f"{self.stack.addresses.opensearch}/{path}", json=body, timeout=TIMEOUT_S)
+        answer = self.http.request(method, f"{self.stack.addresses.opensearch}/{path}", json=body, timeout=WAIT_S)
         answer.raise_for_status()
         return answer.json()
 
     def cluster(self) -> Cluster:
         """The node as the stages see it."""
-        return Cluster(OpenSearch(self.stack.addresses.opensearch, max_retries=0, timeout=TIMEOUT_S), "lab")
+        return Cluster(OpenSearch(self.stack.addresses.opensearch, max_retries=0, timeout=WAIT_S), "lab")
 
     def jobs(self) -> int:
         """How many jobs SageMaker ever accepted."""
-        answer = self.http.get(f"{self.stack.addresses.ai_services}/jobs/count", timeout=TIMEOUT_S)
+        answer = self.http.get(f"{self.stack.addresses.ai_services}/jobs/count", timeout=WAIT_S)
         return int(answer.json()["sagemaker"])
 
     def fault(self, **fault: Any) -> None:
         """Inject a fault, into SageMaker unless another service is named."""
         url = f"{self.stack.addresses.ai_services}/faults"
-        self.http.post(url, json={"service": "sagemaker", **fault}, timeout=TIMEOUT_S).raise_for_status()
+        self.http.post(url, json={"service": "sagemaker", **fault}, timeout=WAIT_S).raise_for_status()
 
     def no_faults(self) -> None:
         """Take back the faults that were not used up."""
-        self.http.delete(f"{self.stack.addresses.ai_services}/faults", timeout=TIMEOUT_S).raise_for_status()
-
-
-def eventually(look: Callable[[], T | None], what: str, *, wait_s: float = 120.0) -> T:
-    """Wait until a look gives something."""
-    give_up_at = time.monotonic() + wait_s
-    while time.monotonic() < give_up_at:
-        if found := look():
-            return found
-        time.sleep(0.3)
-    raise AssertionError(f"{what} did not come in {wait_s:.0f} s")
+        self.http.delete(f"{self.stack.addresses.ai_services}/faults", timeout=WAIT_S).raise_for_status()

@@ -14,6 +14,7 @@ import pytest
 from tests.command_line import ROOT, SAMPLES, account, command, write_request
 from tests.faults.proxy import Proxy, answers
 from tests.lab import Lab
+from tests.waiting import WAIT_S
 
 SECRET = "s3cr3t-of-the-tests"
 MEMBERS = {
@@ -87,7 +88,7 @@ def test_the_documented_request_of_three_files_at_openai(lab: Lab, tmp_path: Pat
         assert (found["question"], found["custom_field2"]) == ("What is the meaning of work?", 2)
         assert key not in done.stdout + done.stderr
     finally:
-        lab.http.delete(f"{lab.stack.addresses.opensearch}/my-nlp-index-openai", timeout=30)
+        lab.http.delete(f"{lab.stack.addresses.opensearch}/my-nlp-index-openai", timeout=WAIT_S)
 
 
 @pytest.mark.slow
@@ -129,7 +130,7 @@ def test_a_dry_run_writes_nothing(lab: Lab, request_file: Path, index: str) -> N
     assert told["first_dead_letters"][0]["line"] == 2
     assert told["index_found"] is False
     assert sorted(request_file.parent.rglob("*")) == before
-    assert lab.http.head(f"{lab.stack.addresses.opensearch}/{index}", timeout=30).status_code == 404
+    assert lab.http.head(f"{lab.stack.addresses.opensearch}/{index}", timeout=WAIT_S).status_code == 404
     shown = command("ingest", str(SAMPLES / "openai.json"), "--dry-run")
     assert "3 documents (0 partial), 0 dead letters" in shown.stdout
     assert "… 384 numbers" in shown.stdout
@@ -256,7 +257,7 @@ def test_the_ingest_commands_in_the_documents_run(lab: Lab) -> None:
             assert done.returncode == 0, (line, done.stderr)
     finally:
         for name in ("my-nlp-index", "my-nlp-index-openai"):
-            lab.http.delete(f"{lab.stack.addresses.opensearch}/{name}", timeout=30)
+            lab.http.delete(f"{lab.stack.addresses.opensearch}/{name}", timeout=WAIT_S)
 
 
 def test_the_offline_commands_in_the_documents_run() -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.command_line import ROOT, TIMEOUT_S, account, command, environment_of, on_terminal, program, write_request
+from tests.command_line import ROOT, account, command, environment_of, on_terminal, program, write_request
 from tests.faults.proxy import Proxy, first
 from tests.lab import Lab
+from tests.waiting import WAIT_S
 
 ROWS = "".join(f'{{"id":{number},"t":"{number}"}}\n' for number in range(5))
 
@@ -46,16 +47,16 @@ def test_ctrl_c_loses_nothing(lab: Lab, proxy: Proxy, index: str, tmp_path: Path
 
     def hold() -> None:
         arrived.set()
-        assert released.wait(TIMEOUT_S)
+        assert released.wait(WAIT_S)
 
     proxy.on("POST .*/_bulk", 2, first(hold))
     with subprocess.Popen(  # noqa: S603 - our own program
         program(*arguments), cwd=ROOT, env=environment_of({}), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        assert arrived.wait(TIMEOUT_S)
+        assert arrived.wait(WAIT_S)
         process.send_signal(signal.SIGINT)
         released.set()
-        stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+        stdout, stderr = process.communicate(timeout=WAIT_S)
     assert (process.returncode, stderr) == (130, "")
     told = account(stdout)
     assert (told["state"], told["error"]) == ("FAILED", "stopped: the same command resumes")

@@ -8,8 +8,8 @@ from typing import Any
 
 import requests
 
-TIMEOUT_S = 30
-PARSE_WAIT_S = 90
+TIMEOUT_S = 120
+PARSE_WAIT_S = 300
 ENDED = frozenset({"success", "failed"})
 
 

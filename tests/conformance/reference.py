@@ -21,6 +21,7 @@ from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.services.registry import row_errors, stores
 from tests.lab import Lab
+from tests.waiting import WAIT_S
 
 FILE = Path(__file__).resolve().parents[1] / "reference_cases" / "batch_ingestion.json"
 Documents = dict[str, Any]
@@ -95,12 +96,12 @@ def run(case: Case, lab: Lab, **beyond: Any) -> Outcome:
         return Outcome(str(error), documents_in(lab, index))
     finally:
         client.close()
-        lab.http.delete(f"{lab.stack.addresses.opensearch}/{index}", timeout=30)
+        lab.http.delete(f"{lab.stack.addresses.opensearch}/{index}", timeout=WAIT_S)
 
 
 def documents_in(lab: Lab, index: str) -> Documents:
     """Return all documents of an index, nothing where there is none."""
-    answer = lab.http.post(f"{lab.stack.addresses.opensearch}/{index}/_refresh", timeout=30)
+    answer = lab.http.post(f"{lab.stack.addresses.opensearch}/{index}/_refresh", timeout=WAIT_S)
     if answer.status_code in (400, 404):
         return {}
     found = lab.node("POST", f"{index}/_search", {"size": 1000})

@@ -34,9 +34,9 @@ from opensearch_batch.services.cohere import cohere_api
 from opensearch_batch.services.openai import openai_api
 from opensearch_batch.services.registry import adapter_of, service_of, stores
 from tests.lab import MODEL, Lab
+from tests.waiting import WAIT_S, eventually
 
 CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
-WAIT_S, LOOK_S = 120.0, 0.3
 TITAN = "amazon.titan-embed-text-v2:0"
 VALUES = {
     "sagemaker": {"region": "us-east-1", "model_name": MODEL, "endpoint_name": MODEL},
@@ -168,23 +168,22 @@ class CompiledPipeline:
 
     def wait(self, shard: Shard, record: JobRecord) -> JobRecord:
         """Wait for a job's end, and record it."""
-        give_up_at = time.monotonic() + WAIT_S
-        remote_job: dict[str, Any] = {}
-        while time.monotonic() < give_up_at:
+
+        def ended() -> JobRecord | None:
             try:
                 remote_job = self.look(record)
             except RetriableError:
-                # ML Commons asks by itself, too: two writes of one task may meet.
-                continue
-            seen = self.adapter.job_status(remote_job)
-            if seen.state != "RUNNING":
-                job_records = JobRecords(self.lab.objects, self.work_prefix.job(shard.job))
-                job_records.end(record.submission, End(seen.state, time.time(), seen.reason), remote_job)
-                found = job_records.load()
-                assert found is not None
-                return found[0]
-            time.sleep(LOOK_S)
-        raise AssertionError(f"{self.name}: {record.name} did not end: {remote_job}")
+                # ML Commons polls the service, too: its write of the task and ours may conflict.
+                return None
+            status = self.adapter.job_status(remote_job)
+            if status.state == "RUNNING":
+                return None
+            job_records = JobRecords(self.lab.objects, self.work_prefix.job(shard.job))
+            job_records.end(record.submission, End(status.state, time.time(), status.reason), remote_job)
+            found = job_records.load()
+            return found and found[0]
+
+        return eventually(ended, f"the end of {record.name} at {self.name}")
 
     def repair(
         self,
@@ -240,7 +239,7 @@ class CompiledPipeline:
 
     def jobs(self) -> int:
         """Count the jobs the service ever accepted."""
-        answer = self.lab.http.get(f"{self.lab.stack.addresses.ai_services}/jobs/count", timeout=30)
+        answer = self.lab.http.get(f"{self.lab.stack.addresses.ai_services}/jobs/count", timeout=WAIT_S)
         return int(answer.json()[self.name])
 
     def paid(self) -> int:

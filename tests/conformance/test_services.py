@@ -12,6 +12,7 @@ from opensearch_batch.core.jobs.submission import INTENT_GRACE_S
 from opensearch_batch.core.types.job import ResubmitRequest
 from tests.conformance.road import CompiledPipeline, as_floats
 from tests.lab import Lab
+from tests.waiting import WAIT_S
 
 RECORDS = 6
 FULL, OTHERS = "openai", ("sagemaker", "bedrock", "cohere")
@@ -26,7 +27,7 @@ Start = Callable[..., CompiledPipeline]
 def start(lab: Lab, bucket: str, index: str) -> Iterator[Start]:
     """Lay out a road; Bedrock takes small jobs for once."""
     quotas = f"{lab.stack.addresses.ai_services}/quotas"
-    lab.http.put(quotas, json={"bedrock_min_records": 1}, timeout=30).raise_for_status()
+    lab.http.put(quotas, json={"bedrock_min_records": 1}, timeout=WAIT_S).raise_for_status()
     roads: list[CompiledPipeline] = []
 
     def lay_out(name: str, **more: Any) -> CompiledPipeline:
@@ -37,7 +38,7 @@ def start(lab: Lab, bucket: str, index: str) -> Iterator[Start]:
     for road in roads:
         road.close()
     lab.no_faults()
-    lab.http.put(quotas, json={}, timeout=30).raise_for_status()
+    lab.http.put(quotas, json={}, timeout=WAIT_S).raise_for_status()
 
 
 def near(vector: tuple[float, ...]) -> Any:
@@ -152,7 +153,7 @@ def test_expired(start: Start, name: str) -> None:
 def test_cancelled(start: Start, name: str) -> None:
     """Through ML Commons; the end is the service's own."""
     road = start(name)
-    road.fault("delay", seconds=60)
+    road.fault("delay", seconds=3600)
     shard = road.prepare()
     _, record = road.submit(shard)
     road.look(record)

@@ -35,11 +35,7 @@ def stack(client: Any, outputs: dict[str, str]) -> str:
 
 @pytest.mark.parametrize(
     "outputs",
-    [
-        {"ModelId": "m", "ConnectorId": "c"},
-        {"modelid": "m"},
-        {"ModelId": "other", "BatchInferenceModelId": "m"},
-    ],
+    [{"ModelId": "m", "ConnectorId": "c"}, {"modelid": "m"}, {"ModelId": "other", "BatchInferenceModelId": "m"}],
 )
 def test_the_model_is_found_however_the_output_is_written(client: Any, outputs: dict[str, str]) -> None:
     """Of two, the one for batch inference is meant."""

@@ -83,16 +83,8 @@ def test_the_tests_of_a_file_go_through_its_processors(tmp_path: Path) -> None:
         ("copy_values:", "ml_inference:", r"yaml:8 .*ml_inference: this processor is not supported: batch_predict of"),
         ("copy_values:", "grok:", r"yaml:8 ingest.processors\[0\].grok: this processor is not supported"),
         ("/chapter != null", "/chapter = null", r"yaml:13 ingest.when: .* use == for equality"),
-        (
-            "  when:",
-            "  field_map: {a: $.a}\n  when:",
-            r"yaml:13 ingest.field_map: cannot be combined with processors",
-        ),
-        (
-            "  when:",
-            "  on_missing: omit\n  when:",
-            r"yaml:13 ingest.on_missing: cannot be combined with processors",
-        ),
+        ("  when:", "  field_map: {a: $.a}\n  when:", r"yaml:13 ingest.field_map: cannot be combined with processors"),
+        ("  when:", "  on_missing: omit\n  when:", r"yaml:13 ingest.on_missing: cannot be combined with processors"),
         (
             "  when:",
             "  on_unmatched: fail\n  when:",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 import uuid
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,8 +15,8 @@ import requests
 
 from include.local_stack.airflow_api import AirflowAPI
 from tests.lab import Lab
+from tests.waiting import WAIT_S, eventually
 
-WAIT_S = 120
 MAX_XCOM_BYTES = 2048
 FIELD_MAP = {
     "chapter": "$.content[0]",
@@ -69,17 +68,18 @@ class Runs:
 
     def kill(self, dag_id: str, run_id: str) -> int:
         """Kill the process of a run's task once something is settled, and return how much."""
-        give_up_at = time.monotonic() + WAIT_S
-        while time.monotonic() < give_up_at:
-            for found in self.lab.objects.list(f"s3://{self.bucket}/work/"):
-                stored = self.lab.objects.read(found.uri) if found.uri.endswith("/progress.json") else None
-                settled = int(json.loads(stored.content)["settled"]) if stored else 0
-                if settled:
-                    (task,) = self.airflow.tasks(dag_id, run_id)
-                    os.kill(task["pid"], signal.SIGKILL)
-                    return settled
-            time.sleep(0.1)
-        raise TimeoutError(f"run {run_id} settled nothing in {WAIT_S} s")
+        settled = eventually(self._settled, f"progress of run {run_id}")
+        (task,) = self.airflow.tasks(dag_id, run_id)
+        os.kill(task["pid"], signal.SIGKILL)
+        return settled
+
+    def _settled(self) -> int:
+        """Return how many rows the first progress file counts as settled."""
+        for found in self.lab.objects.list(f"s3://{self.bucket}/work/"):
+            stored = self.lab.objects.read(found.uri) if found.uri.endswith("/progress.json") else None
+            if stored and (settled := int(json.loads(stored.content)["settled"])):
+                return settled
+        return 0
 
     def succeeded(self, dag_id: str, conf: dict[str, Any]) -> dict[str, Any]:
         """Run a DAG and return what its task returned."""

@@ -13,10 +13,9 @@ import yaml
 
 from include.local_stack.airflow_api import AirflowAPI
 from include.local_stack.settings import REPOSITORY
-from tests.lab import Lab, eventually
+from tests.lab import Lab
+from tests.waiting import WAIT_S, eventually
 
-WAIT_S = 180.0
-PARSED_WITHIN_S = 90.0
 INDEX_BODY = {
     "settings": {"index": {"knn": True, "number_of_shards": 1, "number_of_replicas": 0}},
     "mappings": {
@@ -43,9 +42,9 @@ class Run:
     def __init__(self, airflow: AirflowAPI, dag_id: str, run_id: str) -> None:
         self.airflow, self.dag_id, self.run_id = airflow, dag_id, run_id
 
-    def wait(self, *, wait_s: float = WAIT_S) -> str:
+    def wait(self) -> str:
         """Return the state it ended in."""
-        return self.airflow.wait(self.dag_id, self.run_id, wait_s=wait_s)
+        return self.airflow.wait(self.dag_id, self.run_id, wait_s=WAIT_S)
 
     def task(self, task_id: str) -> dict[str, Any]:
         """Return an unmapped task's instance."""
@@ -140,21 +139,21 @@ class OwnPipelines:
         found = self.airflow.call("GET", f"dags/{name}/dagRuns", order_by="id", limit=100)["dag_runs"]
         return [Run(self.airflow, name, run["dag_run_id"]) for run in found]
 
-    def wait_for_runs(self, name: str, count: int, *, wait_s: float = PARSED_WITHIN_S) -> list[Run]:
+    def wait_for_runs(self, name: str, count: int) -> list[Run]:
         """Return a pipeline's runs as soon as there are so many."""
 
         def there() -> list[Run] | None:
             found = self.runs(name)
             return found if len(found) >= count else None
 
-        return eventually(there, f"run {count} of {name}", wait_s=wait_s)
+        return eventually(there, f"run {count} of {name}")
 
     def backfill(self, name: str, first: str, last: str, *, at_once: int = 4, again: bool = False) -> None:
         """Run a pipeline for all dates, and wait for the end."""
         days = (date.fromisoformat(first), date.fromisoformat(last))
         reprocess = "completed" if again else "none"
         backfill = self.airflow.backfill(name, *days, at_once=at_once, reprocess=reprocess)
-        self.airflow.wait_for_backfill(backfill, wait_s=10 * WAIT_S)
+        self.airflow.wait_for_backfill(backfill, wait_s=5 * WAIT_S)
 
     def count(self, index: str) -> int:
         """Return how many documents an index has."""

@@ -203,8 +203,7 @@ def test_a_credential_under_another_name_fails_the_run_and_stays_in_it(runs: Run
 
 
 @pytest.mark.parametrize(
-    "source",
-    [{"type": "local", "source": ["rows.jsonl"]}, {"type": "s3", "source": ["/etc/passwd"]}],
+    "source", [{"type": "local", "source": ["rows.jsonl"]}, {"type": "s3", "source": ["/etc/passwd"]}]
 )
 def test_files_of_the_worker_are_refused_before_a_run_exists(runs: Runs, source: dict[str, Any]) -> None:
     """The answer says so."""

@@ -66,14 +66,7 @@ def test_the_sample_with_its_placeholders_filled_in_answers_a_neural_query(files
     (run,) = files.own.wait_for_runs(name, 1)
     assert run.wait() == "success"
     assert files.lab.jobs() == jobs + 1
-    assert run.counts() == {
-        "read": 30,
-        "indexed": 30,
-        "unchanged": 0,
-        "dead_letters": 0,
-        "unrouted": 0,
-        "dropped": 0,
-    }
+    assert run.counts() == {"read": 30, "indexed": 30, "unchanged": 0, "dead_letters": 0, "unrouted": 0, "dropped": 0}
     found = files.documents("dp-printed")
     assert len(found) == 30
     assert found["3"].keys() == {"title", "chapter", "chapter_embedding"}

@@ -14,9 +14,9 @@ from include.local_stack.ai_services.model import MiniLM, fetch
 from include.local_stack.airflow_api import AirflowAPI
 from include.local_stack.settings import REPOSITORY
 from tests.lab import Lab
+from tests.waiting import WAIT_S
 
 SAMPLE = REPOSITORY / "include" / "samples" / "passages.jsonl.gz"
-WAIT_S = 300
 MAX_XCOM_BYTES = 2048
 
 
@@ -144,7 +144,7 @@ def model_dir() -> Path:
 def test_the_demo_says_what_it_finds(lab: Lab, first: Outcome) -> None:
     """`make demo` on this stack: counts that reconcile, three answered questions, and that nothing was left to do."""
     assert first.state == "success"
-    said = lab.run("demo", wait_s=WAIT_S)
+    said = lab.run("demo")
     assert "2,000 read, 0 indexed, 2,000 unchanged, 0 dead letters, 0 lost; 0 batch jobs submitted" in said
     assert "The work was done before" in said
     assert said.count("same answers by knn") == 3

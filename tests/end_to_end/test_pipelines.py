@@ -13,8 +13,9 @@ import requests
 from opensearch_batch.core.runs.retention import delete_expired
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import JobRecord
-from tests.end_to_end.own_pipelines import PARSED_WITHIN_S, OwnPipelines
-from tests.lab import Lab, eventually
+from tests.end_to_end.own_pipelines import OwnPipelines
+from tests.lab import Lab
+from tests.waiting import WAIT_S, eventually
 
 NIGHTLY = "0 2 * * *"
 
@@ -114,7 +115,7 @@ def test_a_partition_timetable_runs_by_itself(own: OwnPipelines) -> None:
     schedule = {"partitions": "* * * * *", "key_format": "%Y%m%dT%H%M"}
     own.write(name, own.spec(name, schedule=schedule, source=source))
     own.airflow.wait_for_dag(name)
-    (run, *_) = own.wait_for_runs(name, 1, wait_s=150)
+    (run, *_) = own.wait_for_runs(name, 1)
     assert run.wait() == "success"
     told = own.airflow.run(name, run.run_id)
     before = datetime.fromisoformat(told["run_after"]) - timedelta(minutes=1)
@@ -186,7 +187,7 @@ def test_events_of_a_bucket_start_a_run(lab: Lab, own: OwnPipelines) -> None:
     own.write(name, own.spec(name, schedule={"new_objects": {"poll_every_s": 1, "sqs": queue}}))
     own.airflow.wait_for_dag(name)
     own.put(f"{own.new_name()}/a.jsonl", 0, 3)
-    eventually(lambda: _is_empty(sqs, queue), "the empty queue", wait_s=PARSED_WITHIN_S)
+    eventually(lambda: _is_empty(sqs, queue), "the empty queue")
     assert own.runs(name) == []
     own.put(f"{name}/a.jsonl", 0, 3)
     (run, *_) = own.wait_for_runs(name, 1)
@@ -230,10 +231,10 @@ def test_a_form_with_a_bad_value_starts_no_run(own: OwnPipelines, formed: str, c
 def test_the_form_chooses_index_service_and_how_much(lab: Lab, own: OwnPipelines, formed: str) -> None:
     """A trial of five records goes through another service into another index."""
     counts = f"{lab.stack.addresses.ai_services}/jobs/count"
-    before = lab.http.get(counts, timeout=30).json()
+    before = lab.http.get(counts, timeout=WAIT_S).json()
     run = own.run(formed, {"service": "openai", "index": f"{formed.replace('_', '-')}-trial", "max_records": 5})
     assert run.wait() == "success"
-    after = lab.http.get(counts, timeout=30).json()
+    after = lab.http.get(counts, timeout=WAIT_S).json()
     assert (run.counts()["read"], own.count(f"{formed.replace('_', '-')}-trial")) == (5, 5)
     assert (after.get("openai", 0) - before.get("openai", 0), after["sagemaker"]) == (1, before["sagemaker"])
     assert run.task("publish")["state"] == "skipped"
@@ -251,7 +252,8 @@ def test_a_dry_run_says_what_it_would_cost_and_does_nothing(lab: Lab, own: OwnPi
     assert (plan["counts"]["records"], plan["shards"], plan["jobs"], plan["done"]) == (25, 3, 3, 0)
     assert "3 jobs to pay for" in run.log("prepare")
     assert lab.jobs() == jobs
-    assert lab.http.head(f"{lab.stack.addresses.opensearch}/{name.replace('_', '-')}", timeout=30).status_code == 404
+    index = f"{lab.stack.addresses.opensearch}/{name.replace('_', '-')}"
+    assert lab.http.head(index, timeout=WAIT_S).status_code == 404
     assert "Contents" not in lab.s3.list_objects_v2(Bucket=own.work_prefix, Prefix=f"{name}/")
 
 
@@ -301,7 +303,7 @@ def test_a_broken_file_is_an_import_error_and_the_others_run(own: OwnPipelines) 
         return next((error["stack_trace"] for error in errors if name in error["stack_trace"]), None)
 
     try:
-        error = eventually(told, "the import error", wait_s=PARSED_WITHIN_S)
+        error = eventually(told, "the import error")
         line = path.read_text().splitlines().index("retention: 3") + 1
         assert f"{path}:{line} retention: unknown key. Did you mean 'retention_days'?" in error
         healthy = own.add()
@@ -330,9 +332,9 @@ def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
         "superseded": 0,
     }
     (queue,) = own.airflow.xcom(run.task("reconcile"))["dead_letters"]
-    listed = own.lab.http.get(own.links(run, "prepare")["Dead letters"], timeout=30).text
+    listed = own.lab.http.get(own.links(run, "prepare")["Dead letters"], timeout=WAIT_S).text
     assert "00001.jsonl" in listed
-    hits = own.lab.http.get(own.links(run, "ingest", 0)["Index"], timeout=30).json()["hits"]
+    hits = own.lab.http.get(own.links(run, "ingest", 0)["Index"], timeout=WAIT_S).json()["hits"]
     assert hits["total"]["value"] == 6
     letters = own.lab.s3.list_objects_v2(Bucket=own.work_prefix, Prefix=queue.partition(f"{own.work_prefix}/")[2])[
         "Contents"
@@ -378,6 +380,6 @@ def test_what_is_done_is_known_when_its_files_are_gone(lab: Lab, own: OwnPipelin
 @pytest.mark.slow
 def test_the_backfill_of_the_readme_says_what_it_finds(lab: Lab) -> None:
     """`make backfill` on this stack: two days once, and again for nothing."""
-    said = lab.run("backfill", wait_s=300, DAYS="2")
+    said = lab.run("backfill", DAYS="2")
     assert "2 batch jobs submitted, 200 index operations" in said
     assert said.splitlines()[-1] == "0 batch jobs submitted, 0 index operations"

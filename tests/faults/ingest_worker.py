@@ -31,8 +31,7 @@ from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.services.registry import row_errors
-
-END_S = 120.0
+from tests.waiting import WAIT_S
 
 
 class Servers(msgspec.Struct, frozen=True):
@@ -74,7 +73,7 @@ def ingest(task: Task) -> IngestReport:
         aws_access_key_id=task.servers.access_key,
         aws_secret_access_key=task.servers.secret_key,
     )
-    cluster = Cluster(OpenSearch(task.servers.opensearch, max_retries=0, timeout=30, pool_maxsize=16), "node")
+    cluster = Cluster(OpenSearch(task.servers.opensearch, max_retries=0, timeout=WAIT_S, pool_maxsize=16), "node")
     if task.each_body:
         return _recording_each_body(task, S3Objects(s3), cluster)
     return ingest_request(
@@ -148,7 +147,7 @@ class Worker:
             outcome: Outcome | None = self._answer.recv()
         except EOFError:
             outcome = None
-        self._process.join(END_S)
+        self._process.join(WAIT_S)
         code = self._process.exitcode
         self._process.close()
         self._answer.close()

@@ -11,8 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from tests.waiting import WAIT_S
+
 NOT_PASSED_ON = frozenset({"connection", "content-length", "date", "keep-alive", "server", "transfer-encoding"})
-ONE_END_S = 120.0
 
 
 class JobOutput(NamedTuple):
@@ -33,7 +34,7 @@ class Exchange:
 
     def forward(self) -> JobOutput:
         """Let the server do it; nobody is told yet."""
-        connection = http.client.HTTPConnection(self._server, timeout=ONE_END_S)
+        connection = http.client.HTTPConnection(self._server, timeout=WAIT_S)
         headers = {name: value for name, value in self._handler.headers.items() if name.lower() != "expect"}
         try:
             connection.request(self._handler.command, self._handler.path, self.body, headers)
@@ -151,7 +152,7 @@ class Proxy:
         """Wait until the server has answered whatever was under way, and forget the faults."""
         with self._changed:
             # A request that was passed on gives up by itself first.
-            assert self._changed.wait_for(lambda: not self._under_way, 2 * ONE_END_S), self._under_way
+            assert self._changed.wait_for(lambda: not self._under_way, 2 * WAIT_S), self._under_way
             self._rules.clear()
 
     def count(self, request: str) -> int:

@@ -18,8 +18,8 @@ from opensearch_batch.core.jobs.submission import MLCommonsSubmitter
 from opensearch_batch.core.types.manifest import Shard
 from tests.conformance.road import CompiledPipeline
 from tests.lab import Lab
+from tests.waiting import WAIT_S
 
-END_S = 60.0
 # In the order of a submission: after which call the process dies, and the call's number of its kind.
 MOMENTS: dict[str, tuple[type, str, int]] = {
     "looked": (JobRecords, "load", 1),
@@ -69,7 +69,7 @@ def submit_and_die(task: Task) -> int:
     forks.set_forkserver_preload([__name__])
     process = forks.Process(target=work_prefix, args=(task,), daemon=True)
     process.start()
-    process.join(END_S)
+    process.join(WAIT_S)
     code = process.exitcode
     assert code is not None
     process.close()

@@ -15,10 +15,10 @@ from include.local_stack.stack import Stack, StackOptions
 from include.local_stack.state import StateFile
 from tests.faults.test_batch_jobs import DAG_ID, Run
 from tests.lab import Lab
+from tests.waiting import WAIT_S
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 # Airflow misses a worker after 40 s, and an intent without a record counts as abandoned after 60 s.
-END_S = 300
 WAITING_S = 15
 
 
@@ -50,7 +50,7 @@ def test_killed_while_the_job_runs(run: Run, lab: Lab, name: str) -> None:
     run.start()
     run.until("poll", "deferred")
     kill(lab, name)
-    assert run.airflow.wait(DAG_ID, run.run_id, wait_s=END_S) == "success"
+    assert run.airflow.wait(DAG_ID, run.run_id, wait_s=WAIT_S) == "success"
     assert run.jobs() == 1
 
 
@@ -61,7 +61,7 @@ def test_killed_while_the_service_throttles(run: Run, lab: Lab, name: str) -> No
     run.start()
     run.until("batch_predict", "deferred")
     kill(lab, name)
-    assert run.airflow.wait(DAG_ID, run.run_id, wait_s=END_S) == "success"
+    assert run.airflow.wait(DAG_ID, run.run_id, wait_s=WAIT_S) == "success"
     assert run.jobs() == 1
 
 
@@ -71,6 +71,6 @@ def test_workers_killed_at_work(run: Run, lab: Lab, stage: str) -> None:
     run.start()
     run.until(stage, "running")
     kill(lab, "airflow-scheduler")
-    assert run.airflow.wait(DAG_ID, run.run_id, wait_s=END_S) == "success"
+    assert run.airflow.wait(DAG_ID, run.run_id, wait_s=WAIT_S) == "success"
     assert run.jobs() == 1
     assert run.task(stage)["try_number"] == 2

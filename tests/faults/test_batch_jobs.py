@@ -12,10 +12,10 @@ import pytest
 from include.local_stack.airflow_api import AirflowAPI
 from include.local_stack.settings import REPOSITORY
 from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
-from tests.lab import Lab, eventually
+from tests.lab import Lab
+from tests.waiting import WAIT_S, eventually
 
 DAG_ID = "example_by_hand"
-WAIT_S = 120
 T = TypeVar("T")
 
 
@@ -120,7 +120,7 @@ def test_a_failed_job_is_paid_again_only_after_a_clear(run: Run) -> None:
 @pytest.mark.parametrize("state", ["failed", "success"])
 def test_marking_poll_cancels_the_job(run: Run, state: str) -> None:
     """Whoever ends the wait by hand does not want the predictions; ingest does not invent any."""
-    run.lab.fault(fault="delay", times=1, seconds=60)
+    run.lab.fault(fault="delay", times=1, seconds=3600)
     run.start()
     run.until("poll", "deferred")
     eventually(lambda: "starting" in run.log("poll"), "the trigger's start")
@@ -138,13 +138,13 @@ def test_a_runs_timeout_cancels_the_job(run: Run) -> None:
     run.dag_id = "with_a_timeout"
     text = (REPOSITORY / "dags" / f"{DAG_ID}.py").read_text()
     for old, new in {
-        f'dag_id="{DAG_ID}",': f'dag_id="{run.dag_id}", dagrun_timeout=timedelta(seconds=25),',
+        f'dag_id="{DAG_ID}",': f'dag_id="{run.dag_id}", dagrun_timeout=timedelta(seconds=60),',
         "Path(__file__).resolve().parent.parent": f"Path({str(REPOSITORY)!r})",
     }.items():
         assert old in text
         text = text.replace(old, new)
     (run.lab.stack.home / "airflow" / "dags" / f"{run.dag_id}.py").write_text(text)
-    run.lab.fault(fault="delay", times=1, seconds=90)
+    run.lab.fault(fault="delay", times=1, seconds=3600)
     run.start()
     run.until("poll", "deferred")
     assert run.job_status() == "InProgress"

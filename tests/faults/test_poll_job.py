@@ -13,6 +13,7 @@ from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from tests.faults.waits import TASK_INDEX, Wait
 from tests.lab import Lab
+from tests.waiting import WAIT_S
 
 Begin = Callable[..., Wait]
 
@@ -89,7 +90,7 @@ def test_a_task_that_ml_commons_does_not_find_is_looked_for_at_the_service(begin
 
 def test_a_job_that_nobody_knows_is_lost(begin: Begin, lab: Lab) -> None:
     """It is recorded, so that the next attempt says what to do."""
-    wait = begin(seconds=60.0)
+    wait = begin(seconds=3600.0)
     lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.ml_task_id}?refresh=true")
     job_records = JobRecords(lab.objects, wait.folder)
     found = job_records.load()
@@ -102,17 +103,17 @@ def test_a_job_that_nobody_knows_is_lost(begin: Begin, lab: Lab) -> None:
 
 def test_a_deadline_cancels_the_job(begin: Begin) -> None:
     """At the deadline and not an interval later, after a last question to the service."""
-    wait = begin(seconds=60.0)
-    succeeds, result = wait.end(deadline_s=4.0, poll_every_s=30.0, poll_at_most_s=300.0)
+    wait = begin(seconds=3600.0)
+    succeeds, result = wait.end(deadline_s=4.0, poll_every_s=WAIT_S, poll_at_most_s=WAIT_S)
     assert (succeeds, result["state"]) == (False, "EXPIRED")
     assert wait.job()["TransformJobStatus"] in {"Stopping", "Stopped"}
-    assert 4.0 <= wait.recorded_end().at - wait.submitted.intended_at < 30.0
+    assert 4.0 <= wait.recorded_end().at - wait.submitted.intended_at < WAIT_S
 
 
 @pytest.mark.slow
 def test_a_deadline_leaves_a_job_alone_that_others_wait_for(begin: Begin, lab: Lab) -> None:
     """Only this wait ends; the record has no end."""
-    wait = begin(seconds=60.0)
+    wait = begin(seconds=3600.0)
     other = Waiter("d", "another run", "poll", 0, wait.submitted.ml_task_id)
     Waiters(lab.objects, wait.folder, clock=time.time).register(other)
     assert wait.end(deadline_s=3.0) == (False, {})

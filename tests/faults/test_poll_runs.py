@@ -8,7 +8,8 @@ import pytest
 
 from include.local_stack.airflow_api import AirflowAPI
 from tests.faults.test_batch_jobs import Run
-from tests.lab import Lab, eventually
+from tests.lab import Lab
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def two(lab: Lab, airflow: AirflowAPI) -> Iterator[tuple[Run, Run]]:
         lab.s3.create_bucket(Bucket=bucket)
     first, second = Run(lab, airflow), Run(lab, airflow)
     second.folder = first.folder
-    lab.fault(fault="delay", times=1, seconds=120)
+    lab.fault(fault="delay", times=1, seconds=3600)
     for number, run in enumerate((first, second), 1):
         run.start()
         run.until("poll", "deferred")

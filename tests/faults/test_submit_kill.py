@@ -12,11 +12,12 @@ from opensearch_batch.core.jobs.submission import INTENT_GRACE_S
 from tests.conformance.road import CompiledPipeline
 from tests.faults.submit_worker import MOMENTS, PAYING, Task, submit_and_die
 from tests.lab import Lab
+from tests.waiting import WAIT_S
 
 FULL, OTHERS = "openai", ("sagemaker", "bedrock", "cohere")
 EVERY = [FULL, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 # What ML Commons has begun it ends, though nobody waits for the answer.
-CALL_S = 3.0
+CALL_S = 10.0
 DONE_BEFORE = {"recorded": "reattach", "paid": "recover"}
 Start = Callable[[str], CompiledPipeline]
 
@@ -25,7 +26,7 @@ Start = Callable[[str], CompiledPipeline]
 def start(lab: Lab, index: str) -> Iterator[Start]:
     """Lay out a road; Bedrock takes small jobs for once."""
     quotas = f"{lab.stack.addresses.ai_services}/quotas"
-    lab.http.put(quotas, json={"bedrock_min_records": 1}, timeout=30).raise_for_status()
+    lab.http.put(quotas, json={"bedrock_min_records": 1}, timeout=WAIT_S).raise_for_status()
     roads: list[CompiledPipeline] = []
 
     def lay_out(name: str) -> CompiledPipeline:
@@ -35,7 +36,7 @@ def start(lab: Lab, index: str) -> Iterator[Start]:
     yield lay_out
     for road in roads:
         road.close()
-    lab.http.put(quotas, json={}, timeout=30).raise_for_status()
+    lab.http.put(quotas, json={}, timeout=WAIT_S).raise_for_status()
 
 
 @pytest.mark.slow

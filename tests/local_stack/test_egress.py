@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, pkcs12
 from include.local_stack import egress_certificates
 from include.local_stack.egress import Proxy, Refused, server_tls, target_of
 from include.local_stack.egress_certificates import HOSTS, TRUST_STORE_PASSWORD
+from tests.waiting import WAIT_S
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ async def _with_proxy(
         answer = await talk(proxy.sockets[0].getsockname()[1])
         # The conversation is over: what still runs are the handlers that close their ends.
         if handlers := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(handlers, timeout=5)
+            await asyncio.wait(handlers, timeout=WAIT_S)
         return answer
 
 

@@ -10,6 +10,7 @@ import requests
 
 from include.local_stack.opensearch import GUARD_NAME
 from tests.lab import Lab
+from tests.waiting import WAIT_S
 
 DIMENSION, DOCUMENTS = 4, 50
 FIELDS: dict[str, dict[str, Any]] = {
@@ -30,7 +31,7 @@ class Index:
         """Send one request and return its JSON; an error status fails the test."""
         content = body if isinstance(body, str) else json.dumps(body) if body else None
         headers = {"Content-Type": "application/x-ndjson" if isinstance(body, str) else "application/json"}
-        answer = requests.request(method, f"{self.url}{path}", data=content, headers=headers, timeout=30)
+        answer = requests.request(method, f"{self.url}{path}", data=content, headers=headers, timeout=WAIT_S)
         assert answer.ok, answer.text
         return answer.json()
 
@@ -59,5 +60,5 @@ def test_an_index_of_any_engine_is_searched(lab: Lab, name: str) -> None:
 
 def test_the_guard_is_in_place_once_the_stack_is_up(lab: Lab) -> None:
     """`up` returns only after the node holds the template."""
-    answer = requests.get(f"{lab.stack.addresses.opensearch}/_template/{GUARD_NAME}", timeout=30)
+    answer = requests.get(f"{lab.stack.addresses.opensearch}/_template/{GUARD_NAME}", timeout=WAIT_S)
     assert answer.ok

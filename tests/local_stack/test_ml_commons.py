@@ -13,7 +13,8 @@ import pytest
 import requests
 
 from include.local_stack.settings import REPOSITORY
-from tests.lab import TIMEOUT_S, Lab
+from tests.lab import Lab
+from tests.waiting import WAIT_S
 
 MODEL_OF = {
     "openai": "text-embedding-3-small",
@@ -73,10 +74,10 @@ def parameters(lab: Lab, service: str) -> dict[str, Any]:
 def test_a_batch_job_is_submitted_seen_and_cancelled(lab: Lab, service: str) -> None:
     """The node's own three calls; the job counts as one at the service."""
     url = f"{lab.stack.addresses.ai_services}/jobs/count"
-    before = requests.get(url, timeout=TIMEOUT_S).json()[service]
+    before = requests.get(url, timeout=WAIT_S).json()[service]
     body = {"parameters": parameters(lab, service)}
     task = lab.node("POST", f"_plugins/_ml/models/{registered(lab, service)}/_batch_predict", body)["task_id"]
-    assert requests.get(url, timeout=TIMEOUT_S).json()[service] == before + 1
+    assert requests.get(url, timeout=WAIT_S).json()[service] == before + 1
     seen = lab.node("GET", f"_plugins/_ml/tasks/{task}")
     assert (seen["state"], seen["remote_job"]["status"]) == (
         "RUNNING",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -16,13 +15,14 @@ from include.local_stack.processes import Command, RunningProcess, child_environ
 from include.local_stack.settings import StackError, StackOptions, choose_ports
 from include.local_stack.state import StackState, StateFile, credentials_of, write_private
 from include.local_stack.supervisor import Supervisor, stays_alive
+from tests.waiting import WAIT_S, eventually
 
-SLEEP = "import time; time.sleep(60)"
+SLEEP = f"import time; time.sleep({2 * WAIT_S})"
 SLEEP_WITH_CHILD = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}]); {SLEEP}"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); {SLEEP}"
 
 
-def command(folder: Path, code: str, *, name: str = "sleeper", wait_s: float = 10) -> Command:
+def command(folder: Path, code: str, *, name: str = "sleeper", wait_s: float = WAIT_S) -> Command:
     """A Python process that runs some code."""
     return Command(
         name=name,
@@ -46,7 +46,7 @@ def file(tmp_path: Path) -> StateFile:
 def test_stop_ends_a_process_and_its_children(tmp_path: Path) -> None:
     """No descendant survives its leader."""
     process = processes.start(command(tmp_path, SLEEP_WITH_CHILD))
-    _wait_for(lambda: len(processes.members_of_session(process)) == 2)
+    eventually(lambda: len(processes.members_of_session(process)) == 2, "the child")
     assert processes.stop(process)
     assert not processes.is_alive(process)
     assert processes.members_of_session(process) == []
@@ -55,9 +55,9 @@ def test_stop_ends_a_process_and_its_children(tmp_path: Path) -> None:
 def test_stop_finds_the_children_of_a_dead_leader(tmp_path: Path) -> None:
     """A leader that was killed leaves orphans; they are ended too."""
     process = processes.start(command(tmp_path, SLEEP_WITH_CHILD))
-    _wait_for(lambda: len(processes.members_of_session(process)) == 2)
+    eventually(lambda: len(processes.members_of_session(process)) == 2, "the child")
     os.kill(process.pid, 9)
-    _wait_for(lambda: not processes.is_alive(process))
+    eventually(lambda: not processes.is_alive(process), "the end of the leader")
     assert processes.stop(process)
     assert processes.members_of_session(process) == []
 
@@ -65,7 +65,7 @@ def test_stop_finds_the_children_of_a_dead_leader(tmp_path: Path) -> None:
 def test_stop_uses_force_on_what_ignores_it(tmp_path: Path) -> None:
     """A process that ignores SIGTERM is killed when its grace is over."""
     process = processes.start(command(tmp_path, STUBBORN))
-    _wait_for(lambda: "ready" in (tmp_path / "sleeper.log").read_text())
+    eventually(lambda: "ready" in (tmp_path / "sleeper.log").read_text(), "the log line")
     assert processes.stop(process, grace_s=0.2)
     assert not processes.is_alive(process)
 
@@ -108,13 +108,13 @@ def test_a_failed_start_shows_the_end_of_its_log(file: StateFile, tmp_path: Path
 
 def test_the_first_failure_ends_the_waiting_of_others(file: StateFile, tmp_path: Path) -> None:
     """Parts that start at the same time do not wait for each other after one has failed."""
-    never = msgspec.structs.replace(command(tmp_path, SLEEP, name="never"), is_healthy=lambda: False, wait_s=60)
+    never = msgspec.structs.replace(command(tmp_path, SLEEP, name="never"), is_healthy=lambda: False, wait_s=2 * WAIT_S)
     broken = command(tmp_path, "raise SystemExit(1)", name="broken")
     supervisor = Supervisor(file, lambda _: None)
     began = time.monotonic()
     with pytest.raises(StackError, match="broken ended"):
         supervisor.in_parallel([lambda: supervisor.ensure(never), lambda: supervisor.ensure(broken)])
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < WAIT_S
     assert supervisor.stop_all() == ["never"]
 
 
@@ -152,10 +152,3 @@ def _only_process(file: StateFile) -> RunningProcess:
     assert state is not None
     (process,) = state.processes.values()
     return process
-
-
-def _wait_for(condition: Callable[[], bool], wait_s: float = 10) -> None:
-    give_up_at = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.02)

@@ -21,6 +21,7 @@ from include.local_stack.settings import LOOPBACK, StackError, StackOptions, cho
 from include.local_stack.stack import Stack, addresses_of
 from include.local_stack.state import Credentials, StateFile, credentials_of
 from tests.security.secured import Secured
+from tests.waiting import WAIT_S
 
 KEYS = Credentials("access", "secret", "admin-password", "worker-password")
 
@@ -119,9 +120,9 @@ def test_nobody_is_answered_without_a_password(secured: Secured) -> None:
     url = secured.stack.addresses.opensearch
     with requests.Session() as stranger:
         stranger.trust_env = False
-        assert stranger.get(url, verify=secured.stack.addresses.ca_certs, timeout=30).status_code == 401
+        assert stranger.get(url, verify=secured.stack.addresses.ca_certs, timeout=WAIT_S).status_code == 401
         with pytest.raises(requests.ConnectionError):
-            stranger.get(url.replace("https", "http"), timeout=30)
+            stranger.get(url.replace("https", "http"), timeout=WAIT_S)
 
 
 def test_the_authority_is_the_stacks_own(secured: Secured) -> None:
@@ -129,7 +130,7 @@ def test_the_authority_is_the_stacks_own(secured: Secured) -> None:
     with requests.Session() as stranger:
         stranger.trust_env = False
         with pytest.raises(requests.exceptions.SSLError):
-            stranger.get(secured.stack.addresses.opensearch, timeout=30)
+            stranger.get(secured.stack.addresses.opensearch, timeout=WAIT_S)
 
 
 def test_guard_and_service_user_are_there_once_the_stack_is_up(secured: Secured) -> None:

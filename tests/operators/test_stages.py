@@ -261,13 +261,7 @@ def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *a
 
 @pytest.mark.parametrize(
     ("attempts", "published"),
-    [
-        ([RetriableError("it died"), 0], True),
-        ([1], True),
-        ([1, 0], True),
-        ([0], False),
-        ([0, 0], False),
-    ],
+    [([RetriableError("it died"), 0], True), ([1], True), ([1, 0], True), ([0], False), ([0, 0], False)],
 )
 def test_writes_of_an_attempt_that_died_update_the_asset(
     bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, attempts: list[int | Exception], *, published: bool

@@ -20,8 +20,8 @@ from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, lines_of
 from opensearch_batch.core.opensearch.client import Address, Tls, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
+from tests.waiting import WAIT_S
 
-TIMEOUT_S = 30
 MODEL = "all-MiniLM-L6-v2"
 DOCUMENT = REPOSITORY / "docs" / "reference" / "security.md"
 INGEST_ROLE, ROAD_ROLE, ML_MAPPING = map(json.loads, re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
@@ -55,7 +55,7 @@ class Secured:
 
     def admin(self, method: str, path: str, body: Any = None) -> Any:
         """Ask the node as its admin."""
-        answer = self._admin.request(method, f"{self.stack.addresses.opensearch}/{path}", json=body, timeout=TIMEOUT_S)
+        answer = self._admin.request(method, f"{self.stack.addresses.opensearch}/{path}", json=body, timeout=WAIT_S)
         answer.raise_for_status()
         return answer.json()
 

@@ -17,6 +17,7 @@ from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from tests.security.gate import SERVICE, Gate
 from tests.security.secured import write
+from tests.waiting import WAIT_S
 
 KEYS = KeyPair("key-id", "secret-key")
 TWO = dict.fromkeys("ab", b'{"text":"what is signed"}')
@@ -104,7 +105,7 @@ def test_region_and_service_come_from_the_extra(
 
 
 def _status(gate: Gate, body: bytes, headers: dict[str, str]) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", gate.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", gate.port, timeout=WAIT_S)
     try:
         connection.request("POST", "/passages/_bulk", body, headers)
         return connection.getresponse().status

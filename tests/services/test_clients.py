@@ -22,7 +22,8 @@ from opensearch_batch.services.cohere.client import VALIDATION_MOST_S, CohereCli
 from opensearch_batch.services.cohere.datasets import CohereDatasets
 from opensearch_batch.services.openai.files import OpenAIFiles
 from opensearch_batch.services.registry import BUILT_IN, adapter_of, service_of
-from tests.local_stack.ai_services.stand import BUCKET, SECRET_KEY, Stand, request, wait_until
+from tests.local_stack.ai_services.stand import BUCKET, SECRET_KEY, Stand, request
+from tests.waiting import eventually
 
 SUBMIT = {
     "sagemaker": "CreateTransformJob",
@@ -139,7 +140,7 @@ def test_an_orphan_is_found_described_and_stopped(subject: Callable[[str], Subje
     known = msgspec.structs.replace(record, remote_job=msgspec.json.decode(msgspec.json.encode(found)))
     assert it.adapter.job_status(it.client.describe(known)).state == "RUNNING"
     it.client.stop(known)
-    wait_until(lambda: it.adapter.job_status(it.client.describe(known)).state == "CANCELLED", f"{name} stops the job")
+    eventually(lambda: it.adapter.job_status(it.client.describe(known)).state == "CANCELLED", f"{name} stops the job")
     it.client.stop(known)
 
 
@@ -222,14 +223,14 @@ def test_a_dataset_keeps_the_ids_and_is_waited_for(ai_stand: Stand, subject: Cal
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        wait_until(lambda: bool(parts()), "the dataset is validated")
+        eventually(lambda: bool(parts()), "the dataset is validated")
 
     def parts() -> list[Any]:
         (newest,) = it.api.datasets.list(limit=1).datasets
         return list(newest.dataset_parts or [])
 
     it.objects.write(f"s3://{BUCKET}/one", LINES["cohere"])
-    ai_stand.fault("delay", service="cohere", operation="CreateDataset", seconds=1)
+    ai_stand.fault("delay", service="cohere", operation="CreateDataset", seconds=3)
     made = CohereClient(it.api, it.objects, clock=lambda: 0.0, sleep=sleep)
     staged = made.stage(f"s3://{BUCKET}/one", "one")
     assert slept == [2.0]

@@ -15,7 +15,8 @@ from opensearch_batch.core.errors import BatchError, ConfigError, OutputUnusable
 from opensearch_batch.core.storage.objects import find_objects
 from opensearch_batch.services.cohere.datasets import CohereDatasets
 from tests.local_stack.ai_services.conftest import ai_model, ai_model_dir, ai_running, ai_stand
-from tests.local_stack.ai_services.stand import SECRET_KEY, Stand, wait_until
+from tests.local_stack.ai_services.stand import SECRET_KEY, Stand
+from tests.waiting import eventually
 
 __all__ = ["ai_model", "ai_model_dir", "ai_running", "ai_stand"]
 KEY = "sk-wrong-key"
@@ -53,14 +54,12 @@ def embedded(client: cohere.Client, rows: int, **more: Any) -> str:
     source = uploaded(client, rows)
     given: Any = {"model": "embed-english-v3.0", "dataset_id": source, "input_type": "search_document", **more}
     job = client.embed_jobs.create(**given)
-    wait_until(lambda: client.embed_jobs.get(job.job_id).status == "complete", "the embed job")
+    eventually(lambda: client.embed_jobs.get(job.job_id).status == "complete", "the embed job")
     return f"cohere://{client.embed_jobs.get(job.job_id).output_dataset_id}"
 
 
 def test_the_answers_of_a_job_are_rows_of_json(
-    client: cohere.Client,
-    datasets: CohereDatasets,
-    ai_model: MiniLM,
+    client: cohere.Client, datasets: CohereDatasets, ai_model: MiniLM
 ) -> None:
     """With the id that was kept, and the service's numbers in as many digits as they need."""
     uri = embedded(client, 3, embedding_types=["float", "int8"])
@@ -99,9 +98,7 @@ def test_a_missing_dataset_is_named(datasets: CohereDatasets) -> None:
 
 
 def test_a_dataset_that_is_not_ready_is_no_empty_one(
-    ai_stand: Stand,
-    client: cohere.Client,
-    datasets: CohereDatasets,
+    ai_stand: Stand, client: cohere.Client, datasets: CohereDatasets
 ) -> None:
     """Where Cohere validates it, later; where it failed, never."""
     for fault, error, said in (
@@ -115,9 +112,7 @@ def test_a_dataset_that_is_not_ready_is_no_empty_one(
 
 
 def test_a_transfer_that_breaks_off_can_be_tried_again(
-    ai_stand: Stand,
-    client: cohere.Client,
-    datasets: CohereDatasets,
+    ai_stand: Stand, client: cohere.Client, datasets: CohereDatasets
 ) -> None:
     """It is no damage of the file, and the next attempt reads it whole."""
     uri = uploaded(client, 1000)
@@ -129,9 +124,7 @@ def test_a_transfer_that_breaks_off_can_be_tried_again(
 
 
 def test_a_damaged_file_is_an_output_nobody_can_use(
-    ai_stand: Stand,
-    client: cohere.Client,
-    datasets: CohereDatasets,
+    ai_stand: Stand, client: cohere.Client, datasets: CohereDatasets
 ) -> None:
     """The rows before the damage are not taken for all."""
     ai_stand.fault("truncate", service="cohere", operation="CreateEmbedJob")
@@ -159,10 +152,7 @@ def test_not_now_can_be_tried_again(
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)
-def test_a_refused_key_stays_unsaid(
-    ai_stand: Stand,
-    attempt: Callable[[CohereDatasets], object],
-) -> None:
+def test_a_refused_key_stays_unsaid(ai_stand: Stand, attempt: Callable[[CohereDatasets], object]) -> None:
     """The error says what to mend."""
     with (
         cohere.Client(api_key=KEY, base_url=ai_stand.app_url, max_retries=0) as client,

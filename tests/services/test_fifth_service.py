@@ -35,9 +35,7 @@ CONNECTOR = {
     "credential": {"acme_key": "<key>"},
     "actions": [{"action_type": "batch_predict", "method": "POST", "url": "https://acme/jobs"}],
 }
-INDEX_BODY = {
-    "mappings": {"properties": {"text": {"type": "text"}, "vector": {"type": "knn_vector", "dimension": 2}}},
-}
+INDEX_BODY = {"mappings": {"properties": {"text": {"type": "text"}, "vector": {"type": "knn_vector", "dimension": 2}}}}
 PIPELINE = """
 source: {{uri: "s3://{bucket}/in/"}}
 id: $.id

@@ -74,13 +74,7 @@ def test_what_is_no_json_is_kept_as_a_text() -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "start"),
-    [
-        (None, ""),
-        ("", ""),
-        ("dlq", "dlq/"),
-        ("dlq/", "dlq/"),
-        ("dlq/%{yyyy}/%{MM}/%{dd}T%{HH}/", "dlq/2026/08/21T02/"),
-    ],
+    [(None, ""), ("", ""), ("dlq", "dlq/"), ("dlq/", "dlq/"), ("dlq/%{yyyy}/%{MM}/%{dd}T%{HH}/", "dlq/2026/08/21T02/")],
 )
 def test_the_key(prefix: str | None, start: str) -> None:
     """Its parts are those of Data Prepper."""

@@ -136,11 +136,7 @@ def test_our_settings_are_an_extension(tmp_path: Path, key: str) -> None:
         "model",
     )
     assert (own.max_jobs_in_flight, own.poll_every_s, own.deadline_s) == (4, 5.0, 3600.0)
-    assert (own.alerts, own.owner, own.tags) == (
-        Alerts(email=["a@b.c"], webhook="hook"),
-        "me",
-        ("books",),
-    )
+    assert (own.alerts, own.owner, own.tags) == (Alerts(email=["a@b.c"], webhook="hook"), "me", ("books",))
 
 
 def test_several_pipelines_have_their_own_places(tmp_path: Path) -> None:

@@ -69,11 +69,7 @@ ENDS = "the block starts in line"
             "    - copy_values: {from_key: a, to_key: b}\n  sink:\n",
             f"32 books.processor[2].copy_values.from_key: {NO_OPTION}; write it below entries, in a list item (- )",
         ),
-        (
-            "    - ml_inference:\n",
-            "    ml_inference:\n",
-            f"23 not valid YAML: did not find expected key; {ENDS} 17",
-        ),
+        ("    - ml_inference:\n", "    ml_inference:\n", f"23 not valid YAML: did not find expected key; {ENDS} 17"),
         ("    - s3_enrich:\n", "    s3_enrich:\n", f"{ENDS} 17: check its hyphens, indentation and quotes"),
         ("output_path: s3", "output_path: 's3", f"{ENDS} 21: check its"),
     ],

@@ -15,7 +15,8 @@ from opensearch_batch.core.data_prepper.work_item_ingest import GONE, UNREAD
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.opensearch.cluster import Cluster
 from tests.core.data_prepper.work_items import AT, Units
-from tests.lab import TIMEOUT_S, Lab
+from tests.lab import Lab
+from tests.waiting import WAIT_S
 
 ENRICH = """- s3_enrich:
     bucket: {{name: {bucket}}}
@@ -40,7 +41,7 @@ def work_items(lab: Lab, tmp_path: Path) -> Units:
 def others(lab: Lab, index: str) -> Iterator[str]:
     """The start of other indexes' names, gone after the test."""
     yield f"{index}-other"
-    lab.http.delete(f"{lab.stack.addresses.opensearch}/{index}-other*", timeout=TIMEOUT_S)
+    lab.http.delete(f"{lab.stack.addresses.opensearch}/{index}-other*", timeout=WAIT_S)
 
 
 def manifest_of(work_items: Units, *taken: WorkItem) -> ScanManifest:

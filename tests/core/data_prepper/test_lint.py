@@ -78,12 +78,7 @@ def test_no_finding_names_its_number() -> None:
 @pytest.mark.parametrize(
     ("rule", "changes", "part", "told"),
     [
-        (
-            1,
-            [],
-            "- ml-ingest-route: /ch",
-            "no processor adds /title, and rows are not known to have it. A row without",
-        ),
+        (1, [], "- ml-ingest-route: /ch", "no processor adds /title, and rows are not known to have it. A row without"),
         (1, [(ROUTE, "/text != null")], "- ml-ingest-route: /text", "a processor removes /text. A row"),
         (
             1,
@@ -376,10 +371,7 @@ def test_a_model_that_gets_no_object_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("document_id", "told"),
     [
-        (
-            "id",
-            "'id' is the same for each row, so all rows become one document, here as in Data Prepper; write ${/id}",
-        ),
+        ("id", "'id' is the same for each row, so all rows become one document, here as in Data Prepper; write ${/id}"),
         ("/book/id", "write ${/book/id}, with the key of a row's id"),
         ("'%{yyyy}'", "write ${/id}, with the key of a row's id"),
         ("a-${/id}", None),

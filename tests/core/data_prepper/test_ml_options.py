@@ -76,12 +76,7 @@ def test_an_option_is_read(tmp_path: Path, place: str, options: str, path: str, 
         ("ml", "ml_when: /bucket =", 0, r"ml_inference.ml_when: "),
         ("ml", "input_key: '#'", 0, r"ml_inference.input_key: '#' is not a valid key"),
         ("ml", "max_batch_size: 0", 0, r"ml_inference.max_batch_size: Expected `int` >= 1"),
-        (
-            "ml",
-            "retry_interval: 2s",
-            0,
-            r"retry_interval: 2 seconds is out of range; write 3 seconds to 5 minutes",
-        ),
+        ("ml", "retry_interval: 2s", 0, r"retry_interval: 2 seconds is out of range; write 3 seconds to 5 minutes"),
         ("ml", "retry_time_window: soon", 0, r"ml_inference.retry_time_window: 'soon' is not a duration"),
         ("ml", "dlq: {sqs: {}}", 0, r"ml_inference.dlq.sqs: unknown dlq; known: s3"),
         ("ml", "dlq: {s3: {bucket: ab}}", 0, r"dlq.s3.bucket: Expected `str` of length >= 3"),
@@ -126,11 +121,7 @@ def test_what_has_no_effect_is_told(tmp_path: Path, place: str, options: str, na
 @pytest.mark.parametrize("codec", ["ndjson", "newline", "json", "csv", "parquet"])
 @pytest.mark.parametrize(
     ("options", "key"),
-    [
-        ("{extension: json.gz}", "in/a.json.gz"),
-        ("{}", "in/a.jsonl"),
-        ("{extension: ' '}", "in/a.jsonl"),
-    ],
+    [("{extension: json.gz}", "in/a.json.gz"), ("{}", "in/a.jsonl"), ("{extension: ' '}", "in/a.jsonl")],
 )
 def test_the_extension_of_s3_enrich_leads_to_the_records(tmp_path: Path, codec: str, options: str, key: str) -> None:
     """Whatever codec reads them."""

@@ -197,10 +197,7 @@ def test_times_and_suffixes_leave_objects_out() -> None:
 
 @given(
     st.lists(
-        st.tuples(
-            st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from("12"), max_size=8),
-            st.booleans(),
-        ),
+        st.tuples(st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from("12"), max_size=8), st.booleans()),
         max_size=6,
     ),
     st.sampled_from(["metadata_only", "data_only"]),

@@ -15,7 +15,8 @@ from opensearch_batch.core.ingest.sinks.index_target import refuse_plain_vectors
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.services.registry import row_errors
 from tests.core.data_prepper.work_items import Units
-from tests.lab import TIMEOUT_S, Lab
+from tests.lab import Lab
+from tests.waiting import WAIT_S
 
 VECTOR = [0.25 + n for n in range(16)]
 
@@ -43,7 +44,7 @@ def other(lab: Lab, index: str) -> Iterator[str]:
     """Another index, gone after the test."""
     name = f"{index}-other"
     yield name
-    lab.http.delete(f"{lab.stack.addresses.opensearch}/{name}", timeout=TIMEOUT_S)
+    lab.http.delete(f"{lab.stack.addresses.opensearch}/{name}", timeout=WAIT_S)
 
 
 def test_rows_go_to_the_sinks_of_their_routes_and_the_rest_is_counted(

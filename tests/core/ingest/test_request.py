@@ -75,10 +75,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"data_source": {"xyz": 1}}, "data_source.xyz: no such member. The members are type, source."),
     ({"load": {"replicas": 0}}, "load.replicas: no such member. Did you mean 'number_of_replicas'?"),
     ({"credential": {"openai_key": "k"}}, "credential.openai_key: no such member. Did you mean 'openAI_key'?"),
-    (
-        {"connector_id": "x"},
-        "connector_id: a connector's credential stays in ML Commons; name a connection instead",
-    ),
+    ({"connector_id": "x"}, "connector_id: a connector's credential stays in ML Commons; name a connection instead"),
     # what has another type
     ({"index_name": 5}, 'index_name: expected a text, got a whole number; write "my-index"'),
     ({"data_source": S3}, f"data_source: expected an object, got a text; {AN_OBJECT_LIKE}"),
@@ -87,14 +84,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         'data_source.source: expected a list, got a text; write ["s3://bucket/key"]',
     ),
     (data("s3", S3, 7), 'data_source.source[1]: expected a text, got a whole number; write ["s3://bucket/key"]'),
-    (
-        {"field_map": ["$.a"]},
-        'field_map: expected an object, got a list; write {"title": "$.title", "_id": "$.id"}',
-    ),
-    (
-        {"ingest_fields": ["$.a", {}]},
-        'ingest_fields[1]: expected a text or null, got an object; write ["$.title"]',
-    ),
+    ({"field_map": ["$.a"]}, 'field_map: expected an object, got a list; write {"title": "$.title", "_id": "$.id"}'),
+    ({"ingest_fields": ["$.a", {}]}, 'ingest_fields[1]: expected a text or null, got an object; write ["$.title"]'),
     ({"index_body": "x"}, f"index_body: expected an object or null, got a text; {AN_INDEX_LIKE}"),
     ({"compress": "yes"}, "compress: expected true or false, got a text"),
     ({"max_in_flight": 1.5}, "max_in_flight: expected a whole number, got a number"),

@@ -9,14 +9,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from opensearch_batch.core.errors import (
-    AlreadySubmitted,
-    BatchError,
-    ConfigError,
-    NotFound,
-    RetriableError,
-    Throttled,
-)
+from opensearch_batch.core.errors import AlreadySubmitted, BatchError, ConfigError, NotFound, RetriableError, Throttled
 from opensearch_batch.core.jobs.job_records import JobRecords, bad_end_message, decide, job_key
 from opensearch_batch.core.jobs.poll_policy import JobStatus, PollPolicy
 from opensearch_batch.core.jobs.submission import Submission

@@ -158,6 +158,16 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(files: LocalFiles, tmp
     assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208 - hidden files too
 
 
+def test_a_file_is_on_disk_before_it_has_its_name(
+    files: LocalFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power failure leaves the old file or the new one, never an empty one."""
+    synced: list[tuple[int, bool]] = []
+    monkeypatch.setattr("os.fsync", lambda number: synced.append((os.fstat(number).st_size, (tmp_path / "a").exists())))
+    files.write("a", b"new")
+    assert synced == [(3, False)]
+
+
 def test_a_written_file_is_as_open_as_any_other_of_this_user(files: LocalFiles, tmp_path: Path) -> None:
     """The umask decides who may read reports and dead letters."""
     (tmp_path / "other").write_bytes(b"")

@@ -94,16 +94,8 @@ def test_an_event_without_a_json_object_is_tagged(message: object) -> None:
     [
         ({}, {"message": {"a": 1}}, "/message is an object, not a string"),
         ({}, {"message": [1]}, "/message is an array, not a string"),
-        (
-            {},
-            {"message": '{"ü":1}'},
-            "'ü' is not a valid key at the top level of an event; set normalize_keys: true",
-        ),
-        (
-            {},
-            {"message": '{"":1}'},
-            "'' is not a valid key at the top level of an event; set normalize_keys: true",
-        ),
+        ({}, {"message": '{"ü":1}'}, "'ü' is not a valid key at the top level of an event; set normalize_keys: true"),
+        ({}, {"message": '{"":1}'}, "'' is not a valid key at the top level of an event; set normalize_keys: true"),
         ({"destination": "n/x"}, {"message": "{}", "n": 1}, "n is not an object, so nothing can be put into it"),
     ],
 )

@@ -12,14 +12,13 @@ from tests.local_stack.ai_services.stand import (
     BUCKET,
     MODEL_NAME,
     REPOSITORY,
-    TIMEOUT_S,
     Stand,
     answers,
     free_port,
     kill,
     start_python,
-    wait_until,
 )
+from tests.waiting import WAIT_S, eventually
 
 
 @pytest.fixture(scope="session")
@@ -46,8 +45,8 @@ def ai_running(ai_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         processes.append(start_python("moto.server", "-H", "127.0.0.1", "-p", str(s3_port)))
         processes.append(start_python("include.local_stack.ai_services", "--port", str(app_port), *options))
         stand.start_worker()
-        wait_until(lambda: answers(s3_url), "S3 answers")
-        wait_until(lambda: answers(f"{app_url}/health"), "the app answers")
+        eventually(lambda: answers(s3_url), "S3 answers")
+        eventually(lambda: answers(f"{app_url}/health"), "the app answers")
         stand.s3.create_bucket(Bucket=BUCKET)
         stand.client("sagemaker").create_model(ModelName=MODEL_NAME, PrimaryContainer={"Image": "djl"})
         yield stand
@@ -62,5 +61,5 @@ def ai_running(ai_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def ai_stand(ai_running: Stand) -> Iterator[Stand]:
     """The running processes, without faults or quotas left by a test."""
     yield ai_running
-    requests.delete(f"{ai_running.app_url}/faults", timeout=TIMEOUT_S).raise_for_status()
+    requests.delete(f"{ai_running.app_url}/faults", timeout=WAIT_S).raise_for_status()
     ai_running.quotas()

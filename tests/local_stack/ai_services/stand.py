@@ -5,9 +5,8 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
 
+from tests.waiting import WAIT_S, eventually
+
 REPOSITORY = Path(__file__).parents[3]
 ACCESS_KEY = "AKIDLOCALSTACKTEST"
 SECRET_KEY = "a secret only for tests on loopback"
 MODEL_NAME = "all-MiniLM-L6-v2"
 BUCKET = "batch"
-TIMEOUT_S = 30.0
 
 
 def free_port() -> int:
@@ -37,18 +37,10 @@ def free_port() -> int:
         return port
 
 
-def wait_until(check: Callable[[], bool], what: str) -> None:
-    """Poll until `check` holds."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not check():
-        assert time.monotonic() < deadline, f"{what}: not within {TIMEOUT_S} s"
-        time.sleep(0.05)
-
-
 def answers(url: str) -> bool:
     """Whether something serves at this URL."""
     try:
-        return requests.get(url, timeout=5).status_code < 500
+        return requests.get(url, timeout=WAIT_S).status_code < 500
     except requests.ConnectionError:
         return False
 
@@ -108,7 +100,7 @@ class Stand:
         SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY), service, "us-east-1").add_auth(signed)
         headers = dict(signed.headers.items())
         url = f"{self.app_url}{path}"
-        return requests.request(method, url, data=body.encode(), headers=headers, timeout=TIMEOUT_S)
+        return requests.request(method, url, data=body.encode(), headers=headers, timeout=WAIT_S)
 
     def openai(self, *, key: str = SECRET_KEY) -> openai.OpenAI:
         """An `openai` client that does not retry; the caller closes it."""
@@ -121,20 +113,20 @@ class Stand:
     def bearer(self, method: str, path: str, *, host: str = "", key: str = SECRET_KEY) -> requests.Response:
         """A request as ML Commons' connector sends it without a body, by default to loopback."""
         headers = {"Authorization": f"Bearer {key}", **({"host": host} if host else {})}
-        return requests.request(method, f"{self.app_url}{path}", headers=headers, timeout=TIMEOUT_S)
+        return requests.request(method, f"{self.app_url}{path}", headers=headers, timeout=WAIT_S)
 
     def fault(self, fault: str, *, service: str = "sagemaker", **members: object) -> None:
         """Let something go wrong."""
         body = {"service": service, "fault": fault, **members}
-        requests.post(f"{self.app_url}/faults", json=body, timeout=TIMEOUT_S).raise_for_status()
+        requests.post(f"{self.app_url}/faults", json=body, timeout=WAIT_S).raise_for_status()
 
     def quotas(self, **quotas: int) -> None:
         """Set limits of the services; those not named are production's."""
-        requests.put(f"{self.app_url}/quotas", json=quotas, timeout=TIMEOUT_S).raise_for_status()
+        requests.put(f"{self.app_url}/quotas", json=quotas, timeout=WAIT_S).raise_for_status()
 
     def job_count(self, service: str = "sagemaker") -> int:
         """Jobs of a service ever accepted."""
-        counts: dict[str, int] = requests.get(f"{self.app_url}/jobs/count", timeout=TIMEOUT_S).json()
+        counts: dict[str, int] = requests.get(f"{self.app_url}/jobs/count", timeout=WAIT_S).json()
         return counts[service]
 
     def put_lines(self, key: str, lines: Iterable[str]) -> None:
@@ -158,7 +150,7 @@ class Stand:
         def status() -> str:
             return str(client.describe_transform_job(TransformJobName=name)["TransformJobStatus"])
 
-        wait_until(lambda: status() not in leaves, f"job {name} leaves {leaves}")
+        eventually(lambda: status() not in leaves, f"job {name} leaves {leaves}")
         described: dict[str, Any] = client.describe_transform_job(TransformJobName=name)
         return described
 

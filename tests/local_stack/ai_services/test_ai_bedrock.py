@@ -10,7 +10,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from include.local_stack.ai_services.model import MiniLM
-from tests.local_stack.ai_services.stand import BUCKET, Stand, new_name, wait_until
+from tests.local_stack.ai_services.stand import BUCKET, Stand, new_name
+from tests.waiting import eventually
 
 TITAN, COHERE = "amazon.titan-embed-text-v2:0", "cohere.embed-english-v3"
 CLAUDE = "anthropic.claude-3-haiku-20240307-v1:0"
@@ -63,7 +64,7 @@ def submit(stand: Stand, lines: list[str], **changes: object) -> tuple[str, str]
 def ended(stand: Stand, arn: str) -> dict[str, Any]:
     """The job once it has ended."""
     client = stand.client("bedrock")
-    wait_until(lambda: client.get_model_invocation_job(jobIdentifier=arn)["status"] not in LIVE, f"job {arn} ends")
+    eventually(lambda: client.get_model_invocation_job(jobIdentifier=arn)["status"] not in LIVE, f"job {arn} ends")
     job: dict[str, Any] = client.get_model_invocation_job(jobIdentifier=arn)
     return job
 
@@ -336,7 +337,7 @@ def long_job(stand: Stand) -> tuple[str, str]:
     given = [{"inputText": f"{number} the sea is wide and " * 8} for number in range(600)]
     arn, output = submit(stand, [json.dumps({"recordId": str(n), "modelInput": one}) for n, one in enumerate(given)])
     client = stand.client("bedrock")
-    wait_until(
+    eventually(
         lambda: client.get_model_invocation_job(jobIdentifier=arn).get("processedRecordCount", 0) > 0,
         "records are done",
     )

@@ -14,7 +14,8 @@ import requests
 from cohere.core.api_error import ApiError
 
 from include.local_stack.ai_services.model import MiniLM
-from tests.local_stack.ai_services.stand import SECRET_KEY, TIMEOUT_S, Stand, wait_until
+from tests.local_stack.ai_services.stand import SECRET_KEY, Stand
+from tests.waiting import WAIT_S, eventually
 
 MODEL = "embed-english-light-v3.0"
 LIVE = {"processing", "cancelling"}
@@ -45,7 +46,7 @@ def submit(client: cohere.Client, rows: list[Any], *, keep: list[str] | None = N
 
 def ended(client: cohere.Client, job_id: str) -> Any:
     """The job once it has ended."""
-    wait_until(lambda: client.embed_jobs.get(job_id).status not in LIVE, "the embed job ends")
+    eventually(lambda: client.embed_jobs.get(job_id).status not in LIVE, "the embed job ends")
     return client.embed_jobs.get(job_id)
 
 
@@ -161,9 +162,9 @@ def test_datasets_are_listed_and_deleted(client: cohere.Client) -> None:
 def test_a_part_is_read_by_its_signature_alone(client: cohere.Client) -> None:
     """Without the key; a changed url reads nothing."""
     url = dataset(client, [{"text": "x"}]).dataset_parts[0].url
-    assert list(fastavro.reader(io.BytesIO(requests.get(url, timeout=TIMEOUT_S).content))) == [{"text": "x"}]
+    assert list(fastavro.reader(io.BytesIO(requests.get(url, timeout=WAIT_S).content))) == [{"text": "x"}]
     for changed in (url[:-1] + ("0" if url[-1] != "0" else "1"), url.partition("?")[0]):
-        assert requests.get(changed, timeout=TIMEOUT_S).status_code == 403
+        assert requests.get(changed, timeout=WAIT_S).status_code == 403
 
 
 def test_embeddings_at_once(ai_stand: Stand, client: cohere.Client, ai_model: MiniLM) -> None:
@@ -209,7 +210,7 @@ def test_only_the_key_passes(ai_stand: Stand) -> None:
     with ai_stand.cohere(key="guess") as wrong:
         for call in (wrong.embed_jobs.list, wrong.datasets.list):
             assert refused(call) == (401, "invalid api token")
-    unsigned = requests.get(f"{ai_stand.app_url}/v1/datasets", timeout=TIMEOUT_S)
+    unsigned = requests.get(f"{ai_stand.app_url}/v1/datasets", timeout=WAIT_S)
     assert (unsigned.status_code, unsigned.json()["message"]) == (401, "no api key supplied")
 
 
@@ -287,7 +288,7 @@ def test_faults_within_rows(ai_stand: Stand, client: cohere.Client, tmp_path: Pa
     ai_stand.fault("truncate", service="cohere", operation="CreateEmbedJob")
     job = ended(client, submit(client, texts(2)))
     (part,) = client.datasets.get(job.output_dataset_id).dataset.dataset_parts or []
-    content = requests.get(str(part.url), timeout=TIMEOUT_S).content
+    content = requests.get(str(part.url), timeout=WAIT_S).content
     assert len(content) == (part.size_bytes or 0) - 24
     with pytest.raises(EOFError):
         list(fastavro.reader(io.BytesIO(content)))
@@ -298,15 +299,15 @@ def test_a_download_that_breaks_off(ai_stand: Stand, client: cohere.Client) -> N
     url = dataset(client, texts(1000)).dataset_parts[0].url
     ai_stand.fault("truncate", service="cohere", operation="DownloadDatasetPart")
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
-        requests.get(url, timeout=TIMEOUT_S)
-    assert len(list(fastavro.reader(io.BytesIO(requests.get(url, timeout=TIMEOUT_S).content)))) == 1000
+        requests.get(url, timeout=WAIT_S)
+    assert len(list(fastavro.reader(io.BytesIO(requests.get(url, timeout=WAIT_S).content)))) == 1000
 
 
 def test_a_job_that_fails(ai_stand: Stand, client: cohere.Client) -> None:
     """Because it was told to, or because its dataset is gone; it has no output."""
     ai_stand.fault("fail", service="cohere", operation="CreateEmbedJob")
     told = ended(client, submit(client, texts(1)))
-    ai_stand.fault("delay", service="cohere", operation="CreateEmbedJob", seconds=1)
+    ai_stand.fault("delay", service="cohere", operation="CreateEmbedJob", seconds=3)
     job_id = submit(client, texts(1))
     client.datasets.delete(client.embed_jobs.get(job_id).input_dataset_id)
     assert [(job.status, job.output_dataset_id) for job in (told, ended(client, job_id))] == [("failed", None)] * 2
@@ -316,7 +317,7 @@ def test_a_job_that_fails(ai_stand: Stand, client: cohere.Client) -> None:
 def test_a_job_outlives_its_worker(ai_stand: Stand, client: cohere.Client, tmp_path: Path) -> None:
     """The next worker computes it from its start, into one dataset."""
     job_id = submit(client, [{"text": f"{number} the sea is wide and " * 8} for number in range(300)])
-    wait_until(lambda: any((ai_stand.state_dir / "work").glob("*")), "the job is computed")
+    eventually(lambda: any((ai_stand.state_dir / "work").glob("*")), "the job is computed")
     ai_stand.kill_worker()
     assert client.embed_jobs.get(job_id).status == "processing"
     before = len(client.datasets.list(dataset_type="embed-result").datasets or [])

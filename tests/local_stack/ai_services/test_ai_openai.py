@@ -9,7 +9,8 @@ import openai
 import pytest
 
 from include.local_stack.ai_services.model import MiniLM
-from tests.local_stack.ai_services.stand import Stand, wait_until
+from tests.local_stack.ai_services.stand import Stand
+from tests.waiting import eventually
 
 MODEL = "text-embedding-3-small"
 ENDED = {"completed", "failed", "expired", "cancelled"}
@@ -42,7 +43,7 @@ def submit(client: openai.OpenAI, lines: list[Any], *, endpoint: Any = EMBEDDING
 
 def ended(client: openai.OpenAI, batch_id: str) -> Any:
     """The batch once it has ended."""
-    wait_until(lambda: client.batches.retrieve(batch_id).status in ENDED, "the batch ends")
+    eventually(lambda: client.batches.retrieve(batch_id).status in ENDED, "the batch ends")
     return client.batches.retrieve(batch_id)
 
 
@@ -237,7 +238,7 @@ def test_a_cancelled_batch_whose_file_has_mistakes(ai_stand: Stand, client: open
 def test_a_batch_cancelled_while_it_is_computed(client: openai.OpenAI) -> None:
     """What was done and what was not are together all requests, in their order."""
     batch_id = submit(client, [line(number, f"{number} the sea is wide " * 8) for number in range(1, 701)])
-    wait_until(lambda: counts(client.batches.retrieve(batch_id))[1] > 0, "some are done")
+    eventually(lambda: counts(client.batches.retrieve(batch_id))[1] > 0, "some are done")
     client.batches.cancel(batch_id)
     batch = ended(client, batch_id)
     done, left = rows(client, batch.output_file_id), rows(client, batch.error_file_id)
@@ -251,7 +252,7 @@ def test_a_batch_outlives_its_worker(ai_stand: Stand, client: openai.OpenAI) -> 
     """The next worker computes it from its start; it has one output file, of the same id as any run gives it."""
     before = {file.id for file in client.files.list(purpose="batch_output")}
     batch_id = submit(client, [line(number, f"{number} the sea is wide " * 8) for number in range(1, 401)])
-    wait_until(lambda: counts(client.batches.retrieve(batch_id))[1] > 0, "some are done")
+    eventually(lambda: counts(client.batches.retrieve(batch_id))[1] > 0, "some are done")
     ai_stand.kill_worker()
     assert client.batches.retrieve(batch_id).status == "in_progress"
     ai_stand.start_worker()

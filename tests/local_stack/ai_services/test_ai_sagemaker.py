@@ -9,13 +9,8 @@ import requests
 from botocore.exceptions import ClientError
 
 from include.local_stack.ai_services.model import MiniLM
-from tests.local_stack.ai_services.stand import (
-    TIMEOUT_S,
-    Stand,
-    as_ml_commons_template,
-    new_name,
-    request,
-)
+from tests.local_stack.ai_services.stand import Stand, as_ml_commons_template, new_name, request
+from tests.waiting import WAIT_S
 
 ARN = "arn:aws:sagemaker:us-east-1:123456789012"
 
@@ -194,16 +189,16 @@ def test_only_the_known_key_pair_passes(ai_stand: Stand) -> None:
     assert refused(wrong.describe_transform_job, TransformJobName="a")[:2] == (403, "InvalidSignatureException")
     runtime = ai_stand.client("sagemaker-runtime", secret="guess")
     assert refused(runtime.invoke_endpoint, EndpointName="a", Body="[]")[:2] == (403, "InvalidSignatureException")
-    unsigned = requests.post(f"{ai_stand.app_url}/CreateTransformJob", json={}, timeout=TIMEOUT_S)
+    unsigned = requests.post(f"{ai_stand.app_url}/CreateTransformJob", json={}, timeout=WAIT_S)
     assert (unsigned.status_code, unsigned.json()["__type"]) == (403, "MissingAuthenticationTokenException")
-    assert requests.get(f"{ai_stand.app_url}/health", timeout=TIMEOUT_S).status_code == 200
+    assert requests.get(f"{ai_stand.app_url}/health", timeout=WAIT_S).status_code == 200
 
 
 def test_a_host_reaches_its_own_service_only(ai_stand: Stand) -> None:
     """SageMaker's routes are not behind another service's host, nor the stack's own behind SageMaker's."""
     assert ai_stand.post_signed("/CreateTransformJob", "{}", host="api.openai.com").status_code == 404
     headers = {"host": "api.sagemaker.us-east-1.amazonaws.com"}
-    assert requests.get(f"{ai_stand.app_url}/health", headers=headers, timeout=TIMEOUT_S).status_code == 404
+    assert requests.get(f"{ai_stand.app_url}/health", headers=headers, timeout=WAIT_S).status_code == 404
 
 
 def test_throttling_and_errors_strike_as_often_as_asked(ai_stand: Stand) -> None:
@@ -231,5 +226,5 @@ def test_a_lost_response_hides_an_accepted_job(ai_stand: Stand) -> None:
 def test_faults_are_checked(ai_stand: Stand) -> None:
     """An unknown service or fault is refused with what there is."""
     for body in ({"service": "nobody", "fault": "throttle"}, {"service": "sagemaker", "fault": "flood"}):
-        answer = requests.post(f"{ai_stand.app_url}/faults", json=body, timeout=TIMEOUT_S)
+        answer = requests.post(f"{ai_stand.app_url}/faults", json=body, timeout=WAIT_S)
         assert (answer.status_code, answer.json()["detail"][:7]) == (400, "/faults")

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.local_stack.ai_services.stand import TIMEOUT_S, Stand, new_name, request
+from tests.local_stack.ai_services.stand import Stand, new_name, request
+from tests.waiting import WAIT_S
 
 
 def run(stand: Stand, lines: list[str], **changes: object) -> tuple[str, list[str]]:
@@ -39,8 +40,7 @@ def test_a_sparse_model_gives_weights(ai_stand: Stand) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "ids"),
-    [("missing", [1, 3]), ("duplicate", [1, 2, 2, 3, 4, 4]), ("reorder", [4, 3, 2, 1])],
+    ("fault", "ids"), [("missing", [1, 3]), ("duplicate", [1, 2, 2, 3, 4, 4]), ("reorder", [4, 3, 2, 1])]
 )
 def test_faults_of_rows(ai_stand: Stand, fault: str, ids: list[int]) -> None:
     """The job says it is Completed all the same."""
@@ -86,15 +86,15 @@ def test_a_fault_a_service_cannot_have_is_refused(ai_stand: Stand) -> None:
         {"service": "openai", "fault": "partial", "times": 0},
     ]
     for body in wrong:
-        answer = requests.post(f"{ai_stand.app_url}/faults", json=body, timeout=TIMEOUT_S)
+        answer = requests.post(f"{ai_stand.app_url}/faults", json=body, timeout=WAIT_S)
         assert (answer.status_code, answer.json()["detail"][:7]) == (400, "/faults")
-    assert requests.delete(f"{ai_stand.app_url}/faults", timeout=TIMEOUT_S).json() == {"faults": []}
+    assert requests.delete(f"{ai_stand.app_url}/faults", timeout=WAIT_S).json() == {"faults": []}
 
 
 def test_quotas_are_shown_set_and_checked(ai_stand: Stand) -> None:
     """Those that are not named go back to production's."""
     url = f"{ai_stand.app_url}/quotas"
-    assert requests.put(url, json={"bedrock_min_records": 7}, timeout=TIMEOUT_S).json() == {"bedrock_min_records": 7}
-    assert requests.get(url, timeout=TIMEOUT_S).json() == {"bedrock_min_records": 7}
-    assert requests.put(url, json={"bedrock_min_records": 0}, timeout=TIMEOUT_S).status_code == 400
-    assert requests.put(url, json={}, timeout=TIMEOUT_S).json() == {"bedrock_min_records": 100}
+    assert requests.put(url, json={"bedrock_min_records": 7}, timeout=WAIT_S).json() == {"bedrock_min_records": 7}
+    assert requests.get(url, timeout=WAIT_S).json() == {"bedrock_min_records": 7}
+    assert requests.put(url, json={"bedrock_min_records": 0}, timeout=WAIT_S).status_code == 400
+    assert requests.put(url, json={}, timeout=WAIT_S).json() == {"bedrock_min_records": 100}

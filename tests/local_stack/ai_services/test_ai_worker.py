@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.local_stack.ai_services.stand import BUCKET, Stand, new_name, request, wait_until
+from tests.local_stack.ai_services.stand import BUCKET, Stand, new_name, request
+from tests.waiting import eventually
 
 LONG_JOB_LINES = 600
 PLAIN = {"InputFilter": "$", "JoinSource": "None", "OutputFilter": "$"}
@@ -157,7 +158,7 @@ def long_job(stand: Stand) -> tuple[str, str]:
     )
     client = stand.client("sagemaker")
     client.create_transform_job(**request(name, f"{folder}/", f"{folder}-out"))
-    wait_until(lambda: "TransformStartTime" in client.describe_transform_job(TransformJobName=name), "job starts")
+    eventually(lambda: "TransformStartTime" in client.describe_transform_job(TransformJobName=name), "job starts")
     return name, f"{folder}-out/"
 
 
