@@ -98,9 +98,7 @@ def store(lab: Lab) -> S3Objects:
 @pytest.fixture
 def bucket(lab: Lab) -> str:
     """A new empty bucket."""
-    name = f"b-{uuid.uuid4().hex[:12]}"
-    lab.s3.create_bucket(Bucket=name)
-    return name
+    return lab.new_bucket()
 
 
 @pytest.fixture

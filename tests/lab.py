@@ -115,6 +115,15 @@ class Lab:
         answer.raise_for_status()
         return answer.json()
 
+    def documents(self, index: str) -> dict[str, Any]:
+        """Return what a search of at most 1,000 documents finds, by id."""
+        found = self.node("POST", f"{index}/_search", {"size": 1000})
+        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+
+    def writes(self, index: str) -> int:
+        """Count the index operations that an index ever executed."""
+        return int(self.node("GET", f"{index}/_stats/indexing")["_all"]["primaries"]["indexing"]["index_total"])
+
     def cluster(self) -> Cluster:
         """The node as the stages see it."""
         return Cluster(OpenSearch(self.stack.addresses.opensearch, max_retries=0, timeout=WAIT_S), "lab")

@@ -54,13 +54,13 @@ def test_the_documented_request_of_one_file(lab: Lab) -> None:
                 "title_embedding": row["SageMakerOutput"][1],
                 "id": row["id"],
             }
-        writes = lab.node("GET", "my-nlp-index/_stats/indexing")["_all"]["primaries"]["indexing"]["index_total"]
+        writes = lab.writes("my-nlp-index")
         again = command("ingest", str(SAMPLES / "sagemaker.json"), "--opensearch-url", url, "--json",
             "--work-prefix", "w",
                         cwd=Path(os.environ["AIRFLOW_HOME"]))  # fmt: skip
         told = account(again.stdout)
         assert (told["indexed"], told["unchanged"]) == (0, 2)
-        now = lab.node("GET", "my-nlp-index/_stats/indexing")["_all"]["primaries"]["indexing"]["index_total"]
+        now = lab.writes("my-nlp-index")
         assert (writes, now) == (2, 2)
     finally:
         lab.node("DELETE", "my-nlp-index")

@@ -17,10 +17,10 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.batch_ingestion import parse_request
 from opensearch_batch.core.ingest.request_ingest import ingest_request
 from opensearch_batch.core.storage.by_uri import Scheme
-from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.services.registry import row_errors, stores
 from tests.lab import Lab
+from tests.stored import dead_letters
 from tests.waiting import WAIT_S
 
 FILE = Path(__file__).resolve().parents[1] / "reference_cases" / "batch_ingestion.json"
@@ -86,12 +86,8 @@ def run(case: Case, lab: Lab, **beyond: Any) -> Outcome:
             row_errors=row_errors(),
             force=True,
         )
-        letters = [
-            letter
-            for part in list_parts(lab.objects, report.dead_letters or f"s3://{work_bucket}/none/")
-            for letter in read_letters(lab.objects, part)
-        ]
-        return Outcome(None, documents_in(lab, index), report.counts, [letter.reason for letter in letters])
+        reasons = [letter.reason for letter in dead_letters(lab.objects, report.dead_letters)]
+        return Outcome(None, documents_in(lab, index), report.counts, reasons)
     except ConfigError as error:
         return Outcome(str(error), documents_in(lab, index))
     finally:
@@ -104,8 +100,7 @@ def documents_in(lab: Lab, index: str) -> Documents:
     answer = lab.http.post(f"{lab.stack.addresses.opensearch}/{index}/_refresh", timeout=WAIT_S)
     if answer.status_code in (400, 404):
         return {}
-    found = lab.node("POST", f"{index}/_search", {"size": 1000})
-    return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+    return lab.documents(index)
 
 
 def _uploaded(case: Case, lab: Lab, client: openai.OpenAI) -> dict[str, Any]:

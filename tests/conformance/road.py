@@ -24,7 +24,7 @@ from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import find_documents
 from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.by_uri import Scheme
-from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
+from opensearch_batch.core.storage.dead_letters import DeadLetters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import digest
@@ -34,6 +34,7 @@ from opensearch_batch.services.cohere import cohere_api
 from opensearch_batch.services.openai import openai_api
 from opensearch_batch.services.registry import adapter_of, service_of, stores
 from tests.lab import MODEL, Lab
+from tests.stored import dead_letters
 from tests.waiting import WAIT_S, eventually
 
 CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
@@ -258,13 +259,11 @@ class CompiledPipeline:
 
     def documents(self) -> dict[str, Any]:
         """Return what a search finds."""
-        found = self.lab.node("POST", f"{self.index}/_search", {"size": 1000})
-        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+        return self.lab.documents(self.index)
 
     def letters(self, report: IngestReport) -> dict[str, str]:
         """Return reason by document id (or by the record, where none is known) of the dead letters."""
-        parts = list_parts(self.lab.objects, report.dead_letters or "")
-        letters = [letter for part in parts for letter in read_letters(self.lab.objects, part)]
+        letters = dead_letters(self.lab.objects, report.dead_letters)
         return {f"{letter.source}:{letter.line}": letter.reason for letter in letters}
 
     def _ensure_model(self, more: dict[str, Any]) -> Model:

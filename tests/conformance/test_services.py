@@ -12,6 +12,7 @@ from opensearch_batch.core.jobs.submission import INTENT_GRACE_S
 from opensearch_batch.core.types.job import ResubmitRequest
 from tests.conformance.road import CompiledPipeline, as_floats
 from tests.lab import Lab
+from tests.stored import present
 from tests.waiting import WAIT_S
 
 RECORDS = 6
@@ -158,9 +159,7 @@ def test_cancelled(start: Start, name: str) -> None:
     _, record = road.submit(shard)
     road.look(record)
     road.ml.cancel(str(record.ml_task_id))
-    end = road.wait(shard, record).end
-    assert end is not None
-    assert end.state == "CANCELLED"
+    assert present(road.wait(shard, record).end).state == "CANCELLED"
 
 
 @pytest.mark.parametrize("name", EVERY)

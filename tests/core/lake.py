@@ -10,11 +10,12 @@ from typing import Any
 from opensearch_batch.core.ingest.batch_ingestion import parse_request
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.ingest.request_ingest import ingest_request
-from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
+from opensearch_batch.core.storage.dead_letters import DeadLetter
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts, IngestReport
 from opensearch_batch.services.registry import row_errors
 from tests.lab import Lab
+from tests.stored import dead_letters
 
 
 class Lake:
@@ -65,15 +66,12 @@ class Lake:
 
     def letters(self, report: IngestReport) -> list[DeadLetter]:
         """Read the dead letters a report names."""
-        parts = list_parts(self.lab.objects, report.dead_letters or "")
-        return [letter for part in parts for letter in read_letters(self.lab.objects, part)]
+        return dead_letters(self.lab.objects, report.dead_letters)
 
     def documents(self) -> dict[str, Any]:
         """Return what a search finds."""
-        found = self.lab.node("POST", f"{self.index}/_search", {"size": 100})
-        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+        return self.lab.documents(self.index)
 
     def operations(self) -> int:
         """Count the documents the index ever wrote."""
-        stats = self.lab.node("GET", f"{self.index}/_stats/indexing")
-        return int(stats["_all"]["primaries"]["indexing"]["index_total"])
+        return self.lab.writes(self.index)

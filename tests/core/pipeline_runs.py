@@ -16,13 +16,14 @@ from opensearch_batch.core.runs.source_ranges import record_source_ranges
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
 from opensearch_batch.core.sharding.shard_writer import ShardWriter
-from opensearch_batch.core.storage.dead_letters import DeadLetters, list_parts, read_letters
+from opensearch_batch.core.storage.dead_letters import DeadLetters
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts, IngestReport, RunVersion
 from opensearch_batch.core.types.manifest import Manifest, PreparedShard
 from opensearch_batch.services.registry import adapter_of
+from tests.stored import dead_letters
 
 INDEX = "books"
 INPUTS = ("$.text",)
@@ -156,10 +157,7 @@ class Runs:
             f"{self.work_prefix.ingested(self.work_prefix.range_key(INDEX, each.source_ranges))}/dead_letters/"
             for each in manifest.shards
         ]
-        return [
-            [letter.reason for part in list_parts(self.objects, queue) for letter in read_letters(self.objects, part)]
-            for queue in queues
-        ]
+        return [[letter.reason for letter in dead_letters(self.objects, queue)] for queue in queues]
 
     def _answered(self, prepared: PreparedShard) -> JobOutput:
         folder = self.work_prefix.job(prepared.shard.job)

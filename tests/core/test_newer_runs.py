@@ -11,6 +11,7 @@ from opensearch_batch.core.runs.run_account import reconcile
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import RunVersion
 from tests.core.pipeline_runs import Runs, record, written
+from tests.stored import content
 
 
 @pytest.fixture
@@ -130,7 +131,5 @@ def test_older_runs_are_fenced_off_and_newer_ones_are_not(store: S3Objects, buck
     uri = f"s3://{bucket}/progress.json"
     for at, stays in ((5.0, 5.0), (4.0, 5.0), (6.0, 6.0)):
         assert (fence_off(store, uri, RunVersion(at, "s")) is None) == (at < stays)
-        stored = store.read(uri)
-        assert stored is not None
-        found = msgspec.json.decode(stored.content, type=Progress)
+        found = msgspec.json.decode(content(store, uri), type=Progress)
         assert (found.run_version, found.done, found.fingerprint) == (RunVersion(stays, "s"), False, "")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 import msgspec
 import pytest
 
@@ -23,9 +21,7 @@ STRICT = {"mappings": {"dynamic": "strict", "properties": {"n": {"type": "intege
 @pytest.fixture
 def lake(lab: Lab, index: str) -> Lake:
     """Sources and requests."""
-    name = f"replay-{uuid.uuid4().hex[:12]}"
-    lab.s3.create_bucket(Bucket=name)
-    return Lake(lab, name, index)
+    return Lake(lab, lab.new_bucket(), index)
 
 
 @pytest.fixture

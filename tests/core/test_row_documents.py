@@ -18,12 +18,12 @@ from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.pipeline.check import check_pipeline
 from opensearch_batch.core.pipeline.file import load
 from opensearch_batch.core.runs.run_account import reconcile
-from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.services.registry import adapter_of, row_errors
 from tests.lab import Lab
+from tests.stored import dead_letters
 
 GOOD = """\
 source: {uri: s3://documents/in/, prepare: false}
@@ -202,8 +202,7 @@ class Run:
 
     def documents(self) -> dict[str, Any]:
         """Return the documents of the index by their ids."""
-        found = self.lab.node("POST", f"{self.index}/_search", {"size": 100})
-        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+        return self.lab.documents(self.index)
 
 
 def test_every_row_of_a_shard_is_written_a_dead_letter_or_counted(lab: Lab, index: str) -> None:
@@ -221,9 +220,7 @@ def test_every_row_of_a_shard_is_written_a_dead_letter_or_counted(lab: Lab, inde
     assert documents.pop("a") == {"text": "a", "title": "t", "v": [1, 2.5]}
     (unnamed,) = documents.values()
     assert unnamed["text"] == "g"
-    letters = [
-        each for part in list_parts(lab.objects, report.dead_letters or "") for each in read_letters(lab.objects, part)
-    ]
+    letters = dead_letters(lab.objects, report.dead_letters)
     assert sorted((each.source, each.line) for each in letters) == [("s3://docs/a.jsonl", 4), ("s3://docs/a.jsonl", 6)]
     again = run.ingest().counts
     assert (again.indexed, again.unchanged, again.unrouted, again.dropped) == (0, 3, 1, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from typing import IO, Any
 
 import msgspec
@@ -15,7 +14,7 @@ from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import JobOutput
-from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
+from opensearch_batch.core.storage.dead_letters import DeadLetter
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts, IngestReport, SourceCounts
@@ -24,6 +23,7 @@ from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, Prepar
 from opensearch_batch.core.types.vector_field import VectorField
 from opensearch_batch.services.registry import adapter_of, row_errors
 from tests.lab import Lab
+from tests.stored import dead_letters, present
 
 FIELD_MAP = {"_id": "$.id", "text": "$.text", "v": "$.SageMakerOutput"}
 MAPPINGS = {
@@ -85,13 +85,11 @@ class Run:
 
     def letters(self, report: IngestReport) -> list[DeadLetter]:
         """Read the dead letters a report names."""
-        parts = list_parts(self.objects, report.dead_letters or "")
-        return [letter for part in parts for letter in read_letters(self.objects, part)]
+        return dead_letters(self.objects, report.dead_letters)
 
     def writes(self) -> int:
         """Count the index operations the index ever saw."""
-        stats = self.lab.node("GET", f"{self.index}/_stats/indexing")
-        return int(stats["_all"]["primaries"]["indexing"]["index_total"])
+        return self.lab.writes(self.index)
 
 
 @pytest.fixture
@@ -103,9 +101,7 @@ def store(lab: Lab) -> S3Objects:
 @pytest.fixture
 def bucket(lab: Lab) -> str:
     """A bucket of the stack's own store."""
-    name = f"ingest-{uuid.uuid4().hex[:12]}"
-    lab.s3.create_bucket(Bucket=name)
-    return name
+    return lab.new_bucket()
 
 
 def counted(
@@ -197,8 +193,7 @@ def test_an_output_that_lacks_rows_fails_the_shard(lab: Lab, bucket: str, index:
     for _ in range(2):
         with pytest.raises(OutputUnusable, match="2 rows for 3 records; clear batch_predict"):
             run()
-    found = job_records.load()
-    assert found is not None
+    found = present(job_records.load())
     assert found[0].end is not None
     assert found[0].end.state == "UNUSABLE"
     assert lab.node("POST", f"{index}/_refresh")["_shards"]["failed"] == 0

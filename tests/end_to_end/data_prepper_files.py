@@ -78,8 +78,7 @@ class DataPrepperFiles:
     def documents(self, index: str) -> dict[str, Any]:
         """Return the documents of an index by their ids."""
         self.lab.node("POST", f"{index}/_refresh")
-        found = self.lab.node("POST", f"{index}/_search", {"size": 1000})
-        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+        return self.lab.documents(index)
 
     def _model(self, input_filter: str) -> str:
         body = self._connector("sagemaker", region="us-east-1", model_name=MODEL, endpoint_name=MODEL)

@@ -109,13 +109,11 @@ class Runs:
 
     def documents(self) -> dict[str, Any]:
         """Return what the index holds."""
-        hits = self.lab.node("POST", f"{self.index}/_search", {"size": 100})["hits"]["hits"]
-        return {hit["_id"]: hit["_source"] for hit in hits}
+        return self.lab.documents(self.index)
 
     def writes(self) -> int:
         """Count the index operations the index ever saw."""
-        stats = self.lab.node("GET", f"{self.index}/_stats/indexing")
-        return int(stats["_all"]["primaries"]["indexing"]["index_total"])
+        return self.lab.writes(self.index)
 
 
 class FilesAPI:

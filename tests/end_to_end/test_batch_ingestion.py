@@ -16,6 +16,7 @@ import pytest
 from include.local_stack.airflow_api import AirflowAPI
 from tests.end_to_end.ingestion_runs import FIELD_MAP, VECTOR, FilesAPI, Runs
 from tests.lab import Lab
+from tests.stored import content
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,9 +77,7 @@ def test_a_request_arrives_as_documents_and_again_writes_nothing(runs: Runs) -> 
     assert (returned["index"], returned["state"], returned["dead_letters"]) == (runs.index, "DONE", None)
     assert (returned["counts"]["read"], returned["counts"]["indexed"]) == (25, 25)
     assert runs.documents() == {str(number): document(number) for number in range(1, 26)}
-    stored = runs.lab.objects.read(returned["report"])
-    assert stored is not None
-    assert json.loads(stored.content)["counts"]["sources"] == [
+    assert json.loads(content(runs.lab.objects, returned["report"]))["counts"]["sources"] == [
         {
             "source": f"s3://{runs.bucket}/rows.jsonl",
             "read": 25,

@@ -31,6 +31,7 @@ from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.services.registry import row_errors
+from tests.stored import present
 from tests.waiting import WAIT_S
 
 
@@ -133,8 +134,7 @@ class Worker:
 
     def kill(self) -> None:
         """Kill it, and see it dead."""
-        pid = self._process.pid
-        assert pid is not None
+        pid = present(self._process.pid)
         started = start_time(pid)
         os.kill(pid, signal.SIGKILL)
         # Another process may get its number.

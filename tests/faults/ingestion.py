@@ -9,11 +9,11 @@ from typing import Any, Protocol
 import msgspec
 
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
-from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.types.counts import IngestReport
 from tests.faults.ingest_worker import Outcome, Servers, Task, Worker
 from tests.faults.proxy import Exchange, Fault, Proxy
 from tests.lab import Lab
+from tests.stored import dead_letters
 
 BULK, MGET, REFRESH, SETTINGS = "POST .*/_bulk", "POST .*/_mget", "POST .*/_refresh", "PUT .*/_settings"
 PROGRESS, LETTERS = "PUT .*/progress.json", "PUT .*/dead_letters/.*jsonl"
@@ -178,18 +178,15 @@ class Ingestion:
 
     def operations(self) -> int:
         """Count the documents the index ever wrote."""
-        stats = self.lab.node("GET", f"{self.index}/_stats/indexing")
-        return int(stats["_all"]["primaries"]["indexing"]["index_total"])
+        return self.lab.writes(self.index)
 
     def documents(self) -> dict[str, Any]:
         """Return what the index holds and a search finds."""
-        found = self.lab.node("POST", f"{self.index}/_search", {"size": 1000, "query": {"match_all": {}}})
-        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+        return self.lab.documents(self.index)
 
     def letters(self, report: IngestReport) -> list[tuple[int, int]]:
         """Return where the rows of the dead letters stand, in order."""
-        parts = list_parts(self.lab.objects, report.dead_letters) if report.dead_letters else []
-        letters = [letter for part in parts for letter in read_letters(self.lab.objects, part)]
+        letters = dead_letters(self.lab.objects, report.dead_letters)
         return sorted((self.names.index(letter.source), letter.line) for letter in letters)
 
     def check(self, report: IngestReport) -> None:

@@ -18,6 +18,7 @@ from opensearch_batch.core.jobs.submission import MLCommonsSubmitter
 from opensearch_batch.core.types.manifest import Shard
 from tests.conformance.road import CompiledPipeline
 from tests.lab import Lab
+from tests.stored import present
 from tests.waiting import WAIT_S
 
 # In the order of a submission: after which call the process dies, and the call's number of its kind.
@@ -70,8 +71,7 @@ def submit_and_die(task: Task) -> int:
     process = forks.Process(target=work_prefix, args=(task,), daemon=True)
     process.start()
     process.join(WAIT_S)
-    code = process.exitcode
-    assert code is not None
+    code = present(process.exitcode)
     process.close()
     return -code
 

@@ -15,6 +15,7 @@ from include.local_stack.stack import Stack, StackOptions
 from include.local_stack.state import StateFile
 from tests.faults.test_batch_jobs import DAG_ID, Run
 from tests.lab import Lab
+from tests.stored import present
 from tests.waiting import WAIT_S
 
 pytestmark = pytest.mark.slow
@@ -33,8 +34,7 @@ def run(lab: Lab, airflow: AirflowAPI) -> Iterator[Run]:
 
 def kill(lab: Lab, name: str) -> None:
     """Kill a process of the stack with all its children, and start it again; the scheduler's are the workers."""
-    state = StateFile(lab.stack.home).read()
-    assert state is not None
+    state = present(StateFile(lab.stack.home).read())
     members = processes.members_of_session(state.processes[name])
     for process in members:
         os.kill(process.pid, signal.SIGKILL)

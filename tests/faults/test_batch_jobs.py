@@ -11,8 +11,8 @@ import pytest
 
 from include.local_stack.airflow_api import AirflowAPI
 from include.local_stack.settings import REPOSITORY
-from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from tests.lab import Lab
+from tests.stored import content, dead_letters
 from tests.waiting import WAIT_S, eventually
 
 DAG_ID = "example_by_hand"
@@ -70,9 +70,7 @@ class Run:
     def record(self) -> dict[str, Any]:
         """Return the record of the run's job."""
         folder = self.airflow.xcom(self.task("batch_predict"))["job"]
-        stored = self.lab.objects.read(f"{folder}/job.json")
-        assert stored is not None
-        found: dict[str, Any] = json.loads(stored.content)
+        found: dict[str, Any] = json.loads(content(self.lab.objects, f"{folder}/job.json"))
         return found
 
     def job_status(self) -> str:
@@ -185,15 +183,9 @@ def test_bad_lines_are_dead_letters_and_the_rest_is_indexed(run: Run) -> None:
     run.start()
     assert run.end() == "success"
     manifest = run.airflow.xcom(run.task("prepare"), "run")["manifest"]
-    stored = run.lab.objects.read(manifest)
-    assert stored is not None
-    account = json.loads(stored.content)
+    account = json.loads(content(run.lab.objects, manifest))
     assert account["counts"] == {"read": 3, "records": 1, "dead_letters": 2, "blank": 0}
-    letters = [
-        letter
-        for part in list_parts(run.lab.objects, account["dead_letters"])
-        for letter in read_letters(run.lab.objects, part)
-    ]
+    letters = dead_letters(run.lab.objects, account["dead_letters"])
     assert [letter.line for letter in letters] == [1, 2]
     assert run.lab.node("GET", f"passages-by-hand/_doc/{good}")["found"]
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults.ingestion import BODY, BULK, SETTINGS, Ingestion, Start, after, before, one_source
 from tests.faults.proxy import Exchange, Fault, afterwards, answers, first, passes
+from tests.waiting import WAIT_S
 
 slow = pytest.mark.slow
 LOAD = {"refresh_interval": "-1", "number_of_replicas": 0}
@@ -94,12 +95,12 @@ def test_a_load_that_begins_while_another_gives_them_back(start: Start) -> None:
 
     def holds(exchange: Exchange) -> None:
         runs.set()
-        assert may_go_on.wait(60)
+        assert may_go_on.wait(WAIT_S)
         passes(exchange)
 
     def begin_the_other() -> None:
         thread.start()
-        assert runs.wait(60)
+        assert runs.wait(WAIT_S)
 
     other.node.on(BULK, 1, holds)
     one.node.on(SETTINGS, 2, afterwards(begin_the_other))

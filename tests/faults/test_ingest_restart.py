@@ -14,6 +14,7 @@ from include.local_stack.state import StateFile
 from tests.faults.ingestion import BULK, Ingestion, one_source
 from tests.faults.proxy import first
 from tests.lab import Lab
+from tests.stored import present
 
 Restart = Callable[[], threading.Thread]
 
@@ -27,8 +28,7 @@ def stack(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
     own = Lab(Stack.up(options), lab.version)
 
     def restart() -> threading.Thread:
-        state = StateFile(home).read()
-        assert state is not None
+        state = present(StateFile(home).read())
         processes.stop(state.processes["opensearch"])
         thread = threading.Thread(target=lambda: Stack.up(options))
         thread.start()

@@ -13,6 +13,7 @@ from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from tests.faults.waits import TASK_INDEX, Wait
 from tests.lab import Lab
+from tests.stored import present
 from tests.waiting import WAIT_S
 
 Begin = Callable[..., Wait]
@@ -93,8 +94,7 @@ def test_a_job_that_nobody_knows_is_lost(begin: Begin, lab: Lab) -> None:
     wait = begin(seconds=3600.0)
     lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.ml_task_id}?refresh=true")
     job_records = JobRecords(lab.objects, wait.folder)
-    found = job_records.load()
-    assert found is not None
+    found = present(job_records.load())
     assert job_records.write(msgspec.structs.replace(found[0], name="nobody-knows-it"), over=found[1])
     succeeds, result = wait.end()
     assert (succeeds, result["state"], result["outputs"]) == (False, "LOST", [])
@@ -126,8 +126,7 @@ def test_a_job_that_ml_commons_does_not_know_is_asked_for_at_the_service(begin: 
     """It was found there after an answer was lost."""
     wait = begin(service, seconds=2.0)
     job_records = JobRecords(wait.lab.objects, wait.folder)
-    found = job_records.load()
-    assert found is not None
+    found = present(job_records.load())
     known: dict[str, Any] = wait.road.client.describe(wait.submitted)
     assert job_records.write(msgspec.structs.replace(found[0], ml_task_id=None, remote_job=known), over=found[1])
     succeeds, result = wait.end(ml_task_id="")

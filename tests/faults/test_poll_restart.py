@@ -13,6 +13,7 @@ from include.local_stack.stack import Stack, StackOptions
 from include.local_stack.state import StateFile
 from tests.faults.waits import Wait, ended
 from tests.lab import MODEL, Lab
+from tests.stored import present
 
 JOBS, DELAY_S = 4, 20.0
 
@@ -26,8 +27,7 @@ def own(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[La
     running = Lab(Stack.up(options), lab.version)
 
     def restart() -> None:
-        state = StateFile(home).read()
-        assert state is not None
+        state = present(StateFile(home).read())
         processes.stop(state.processes["opensearch"])
         Stack.up(options)
 

@@ -18,6 +18,7 @@ from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.triggers.ml_task import MLTaskTrigger
 from tests.conformance.road import CompiledPipeline
 from tests.lab import Lab
+from tests.stored import present
 
 TASK_INDEX = ".plugins-ml-task"
 
@@ -31,8 +32,7 @@ class Wait:
     def __init__(self, lab: Lab, patch: pytest.MonkeyPatch, service: str = "sagemaker", **delay: float) -> None:
         self.lab, self.service = lab, service
         self._ids = {kind: f"{kind}_{uuid.uuid4().hex}" for kind in ("opensearch", "aws", "openai", "cohere")}
-        state = StateFile(lab.stack.home).read()
-        assert state is not None
+        state = present(StateFile(lab.stack.home).read())
         for found in connections(state.ports, lab.stack.credentials):
             name = self._ids[found.pop("connection_id").removesuffix("_default")]
             patch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(found))
@@ -68,15 +68,11 @@ class Wait:
 
     def record(self) -> JobRecord:
         """Return the job's record."""
-        found = JobRecords(self.lab.objects, self.folder).load()
-        assert found is not None
-        return found[0]
+        return present(JobRecords(self.lab.objects, self.folder).load())[0]
 
     def recorded_end(self) -> End:
         """Return the end that is on record."""
-        end = self.record().end
-        assert end is not None
-        return end
+        return present(self.record().end)
 
     def store(self, **changes: Any) -> None:
         """Change what ML Commons has stored of the task."""

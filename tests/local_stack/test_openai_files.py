@@ -11,6 +11,7 @@ from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.storage.objects import find_objects, lines
 from opensearch_batch.services.openai.files import OpenAIFiles
 from tests.lab import Lab
+from tests.stored import present
 
 CONTENT = b'{"custom_id":"r"}\n' * 20_000
 
@@ -59,8 +60,7 @@ def test_a_file_is_a_source(make: Callable[..., openai.OpenAI]) -> None:
     assert found.size_bytes == len(CONTENT)
     with files.open(found.uri, etag=found.etag) as stream:
         assert sum(1 for _ in lines(stream, max_line_bytes=100)) == 20_000
-    stored = files.read(file.id)
-    assert stored is not None
+    stored = present(files.read(file.id))
     assert stored.content == CONTENT
     with pytest.raises(ConfigError, match="files at OpenAI are only read"):
         files.write(file.id, b"x")

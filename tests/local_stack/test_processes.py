@@ -15,6 +15,7 @@ from include.local_stack.processes import Command, RunningProcess, child_environ
 from include.local_stack.settings import StackError, StackOptions, choose_ports
 from include.local_stack.state import StackState, StateFile, credentials_of, write_private
 from include.local_stack.supervisor import Supervisor, stays_alive
+from tests.stored import present
 from tests.waiting import WAIT_S, eventually
 
 SLEEP = f"import time; time.sleep({2 * WAIT_S})"
@@ -148,7 +149,6 @@ def test_a_state_of_another_version_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def _only_process(file: StateFile) -> RunningProcess:
-    state = file.read()
-    assert state is not None
+    state = present(file.read())
     (process,) = state.processes.values()
     return process

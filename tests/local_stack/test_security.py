@@ -21,6 +21,7 @@ from include.local_stack.settings import LOOPBACK, StackError, StackOptions, cho
 from include.local_stack.stack import Stack, addresses_of
 from include.local_stack.state import Credentials, StateFile, credentials_of
 from tests.security.secured import Secured
+from tests.stored import present
 from tests.waiting import WAIT_S
 
 KEYS = Credentials("access", "secret", "admin-password", "worker-password")
@@ -56,8 +57,7 @@ def test_a_node_that_runs_is_neither_secured_nor_opened(options: StackOptions) -
     """Either way `make down` comes first."""
     Stack.up(options, say=lambda _: None)
     file = StateFile(options.home)
-    state = file.read()
-    assert state is not None
+    state = present(file.read())
     file.record("opensearch", state.processes["s3"])
     with pytest.raises(StackError, match=r"is up with SECURITY=on, now it is asked for SECURITY=off\. Run `make down`"):
         Stack.up(msgspec.structs.replace(options, security=False), say=lambda _: None)

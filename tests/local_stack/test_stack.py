@@ -16,6 +16,7 @@ from include.local_stack.airflow import connections, read_secrets
 from include.local_stack.settings import StackError, StackOptions, choose_ports
 from include.local_stack.stack import Stack, addresses_of
 from include.local_stack.state import Credentials, StateFile
+from tests.stored import present
 
 KEYS = Credentials("access", "secret")
 
@@ -36,8 +37,7 @@ def test_s3_comes_up_once_and_goes_down_whole(options: StackOptions) -> None:
     assert first == second == Stack.running(options.home)
     assert any(line.startswith("s3") and "runs already" in line for line in said)
     _write_an_object(first)
-    state = StateFile(options.home).read()
-    assert state is not None
+    state = present(StateFile(options.home).read())
     first.down(say=said.append)
     assert not any(processes.is_alive(process) for process in state.processes.values())
     assert not stack.down(options.home, say=said.append)
@@ -48,8 +48,7 @@ def test_a_stack_that_died_is_forgotten(options: StackOptions) -> None:
     """After a crash of everything, `up` starts from nothing and says that the old state is gone."""
     said: list[str] = []
     Stack.up(options, say=said.append)
-    state = StateFile(options.home).read()
-    assert state is not None
+    state = present(StateFile(options.home).read())
     for process in state.processes.values():
         processes.stop(process)
     Stack.up(options, say=said.append)
@@ -68,8 +67,7 @@ def test_another_version_is_refused_while_a_node_is_recorded(options: StackOptio
     """Data of one version is never opened by another."""
     Stack.up(options, say=lambda _: None)
     file = StateFile(options.home)
-    state = file.read()
-    assert state is not None
+    state = present(file.read())
     file.record("opensearch", state.processes["s3"])
     other = StackOptions(home=options.home, services=frozenset({"s3"}), opensearch_version="3.6.0")
     with pytest.raises(StackError, match=r"2\.19\.1 is up, OPENSEARCH_VERSION asks for 3\.6\.0\. Run `make down`"):

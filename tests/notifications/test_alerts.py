@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.runs.run_account import ShardRunAccount, ShardRunCounts
 from opensearch_batch.notifications.alerts import Alert, failure_notifier, send
+from tests.stored import present
 
 ALERT = Alert("books", "manual__1", "dead_letters", "3 dead letters of 10 records: s3://w/<x>/")
 
@@ -154,8 +155,7 @@ def test_an_alert_is_no_template(posted: list[Any]) -> None:
 
 def test_a_failed_run_causes_an_alert(posted: list[Any]) -> None:
     """Airflow calls the notifier with the run; without recipients there is none."""
-    notifier = failure_notifier(Alerts(webhook="hook"))
-    assert notifier is not None
+    notifier = present(failure_notifier(Alerts(webhook="hook")))
     notifier({"dag_run": SimpleNamespace(dag_id="books", run_id="r"), "reason": "task_failure"})
     assert posted[0][2] == {"pipeline": "books", "run_id": "r", "event": "failed", "text": "task_failure"}
     assert failure_notifier(Alerts()) is None

@@ -18,6 +18,7 @@ from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.operators import submission
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.services.registry import adapter_of
+from tests.stored import present
 
 INPUT = "s3://in/a.jsonl"
 FOLDER = "s3://work/jobs/k"
@@ -35,9 +36,7 @@ class Job:
 
     def prepared(self) -> Shard:
         """Return the shard as prepare finds it now."""
-        found = self.store.head(INPUT)
-        assert found is not None
-        return Shard("0000", INPUT, "k", 1, 3, etag=found.etag)
+        return Shard("0000", INPUT, "k", 1, 3, etag=present(self.store.head(INPUT)).etag)
 
     def ml(self, _: str) -> SimpleNamespace:
         """Return an ML Commons that accepts every job."""
@@ -65,9 +64,7 @@ class Job:
 
     def recorded(self) -> JobRecord:
         """Return its record."""
-        found = JobRecords(self.store, FOLDER).load()
-        assert found is not None
-        return found[0]
+        return present(JobRecords(self.store, FOLDER).load())[0]
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from opensearch_batch.services.cohere.datasets import CohereDatasets
 from opensearch_batch.services.openai.files import OpenAIFiles
 from opensearch_batch.services.registry import BUILT_IN, adapter_of, service_of
 from tests.local_stack.ai_services.stand import BUCKET, SECRET_KEY, Stand, request
+from tests.stored import present
 from tests.waiting import eventually
 
 SUBMIT = {
@@ -132,8 +133,7 @@ def test_an_orphan_is_found_described_and_stopped(subject: Callable[[str], Subje
     assert it.client.find(record) is None
     it.delayed()
     it.submit(record)
-    found = it.client.find(record)
-    assert found is not None
+    found = present(it.client.find(record))
     assert it.adapter.is_job(record, found)
     assert not it.adapter.is_job(other, found)
     assert it.client.find(other) is None

@@ -16,6 +16,7 @@ from opensearch_batch.core.storage.objects import find_objects
 from opensearch_batch.services.cohere.datasets import CohereDatasets
 from tests.local_stack.ai_services.conftest import ai_model, ai_model_dir, ai_running, ai_stand
 from tests.local_stack.ai_services.stand import SECRET_KEY, Stand
+from tests.stored import present
 from tests.waiting import eventually
 
 __all__ = ["ai_model", "ai_model_dir", "ai_running", "ai_stand"]
@@ -75,9 +76,7 @@ def test_the_answers_of_a_job_are_rows_of_json(
         assert max(len(str(number).lstrip("-0.").replace(".", "").partition("e")[0]) for number in vector) <= 9
         assert all(isinstance(number, int) for number in row["embeddings"]["int8"])
         assert row["embeddings"]["binary"] is None
-    stored = datasets.read(uri)
-    assert stored is not None
-    assert stored.content.splitlines() == lines
+    assert present(datasets.read(uri)).content.splitlines() == lines
 
 
 def test_several_parts_are_one_stream(client: cohere.Client, datasets: CohereDatasets) -> None:

@@ -20,6 +20,7 @@ from opensearch_batch.core.types.counts import IngestCounts, IngestReport
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.object_info import ObjectInfo
+from tests.stored import present
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 RUN = "run-key"
@@ -40,9 +41,7 @@ class Runs:
         """Write an object."""
         uri = f"s3://{self.bucket}/{key}"
         self.store.write(uri, content)
-        found = self.store.head(uri)
-        assert found is not None
-        return found
+        return present(self.store.head(uri))
 
     def manifest(self, *work_items: WorkItem) -> ScanManifest:
         """Return what the run has in hand."""

@@ -18,6 +18,7 @@ from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.services.bedrock import BedrockAdapter
 from opensearch_batch.services.sagemaker import SageMakerAdapter
+from tests.stored import content
 
 PIPELINE = """
 extension:
@@ -99,11 +100,8 @@ def test_a_job_has_the_manifest_and_the_parameters_of_data_prepper(scans: Scans)
     work_items, _ = scan.plan()
     shards, _ = scan.shards(work_items, lambda work_item: f"job-{work_item}", force=False)
     assert [shard.id for shard in shards] == [work_item.id for work_item in work_items]
-    stored = scans.store.read(shards[0].input)
-    assert stored is not None
-    assert (
-        stored.content == json.dumps([{"prefix": f"s3://{scans.bucket}/"}, "in/a.json", "in/b.json"], indent=4).encode()
-    )
+    manifest = [{"prefix": f"s3://{scans.bucket}/"}, "in/a.json", "in/b.json"]
+    assert content(scans.store, shards[0].input) == json.dumps(manifest, indent=4).encode()
     record = JobRecord("k", "name", "sagemaker", "m", shards[0].input, shards[0].output.replace("<job>", "name"), 0.0)
     assert SageMakerAdapter().batch_predict_parameters(record, {}) == {
         "TransformInput": {

@@ -19,6 +19,7 @@ from opensearch_batch.core.data_prepper.scan import (
     plan_scan,
 )
 from opensearch_batch.core.types.object_info import ObjectInfo
+from tests.stored import present
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 
@@ -176,8 +177,7 @@ def test_the_longer_prefix_decides() -> None:
     areas = [Area("b", "metadata_only", ("in/",)), Area("b", "data_only", ("in/out/",)), Area("c", "data_only")]
     for order in (areas, areas[::-1]):
         for key, selection in (("in/x", "metadata_only"), ("in/out/x", "data_only")):
-            area = area_of(order, item(key))
-            assert area is not None
+            area = present(area_of(order, item(key)))
             assert area.selection == selection
     assert area_of(areas, item("else/x")) is None
     assert area_of(areas, item("any", bucket="c")) == areas[2]

@@ -18,13 +18,13 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.documents import Reading, own_position
 from opensearch_batch.core.ingest.engine import Ingest, Locations
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
-from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import find_objects
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.rows import Source
 from tests.core.data_prepper.data_prepper_files import line_of, with_options
 from tests.scripted import Scripted
+from tests.stored import dead_letters
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 SERVERLESS = "aws: {serverless: true}"
@@ -121,8 +121,7 @@ def test_an_action_that_needs_an_id_makes_dead_letters(collection: Collection) -
     collection.write(f"{SERVERLESS}\nactions: [{{type: upsert, when: /n == 1}}, {{type: index}}]")
     report = collection.run()
     assert collection.sent() == [[{"index": {}}, {"n": 2}]]
-    (part,) = list_parts(collection.files, report.dead_letters or "")
-    (letter,) = read_letters(collection.files, part)
+    (letter,) = dead_letters(collection.files, report.dead_letters)
     assert (letter.line, letter.id) == (1, None)
     assert "action upsert needs an id" in letter.reason
 
@@ -132,8 +131,8 @@ def test_a_document_that_the_collection_refuses_has_no_id(collection: Collection
     collection.write(SERVERLESS)
     wrong = {"status": 400, "error": {"type": "mapper_parsing_exception", "reason": "no number"}}
     scripted.answers = [(200, {"errors": True, "items": [{"index": {"status": 201}}, {"index": wrong}]})]
-    (part,) = list_parts(collection.files, collection.run().dead_letters or "")
-    assert [(letter.line, letter.id) for letter in read_letters(collection.files, part)] == [(2, None)]
+    letters = dead_letters(collection.files, collection.run().dead_letters)
+    assert [(letter.line, letter.id) for letter in letters] == [(2, None)]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.services.registry import row_errors
 from tests.core.data_prepper.work_items import Units
 from tests.lab import Lab
+from tests.stored import present
 from tests.waiting import WAIT_S
 
 VECTOR = [0.25 + n for n in range(16)]
@@ -276,8 +277,7 @@ def test_an_absent_index_is_made_with_the_vectors_of_the_first_document(work_ite
 def test_an_index_whose_vectors_are_plain_numbers_is_refused(work_items: Units, index: str) -> None:
     """It is told before anything is paid."""
     work_items.lab.node("PUT", index, {"mappings": {"properties": {"v": {"type": "float"}}}})
-    found = work_items.lab.cluster().index(index)
-    assert found is not None
+    found = present(work_items.lab.cluster().index(index))
     with pytest.raises(ConfigError, match="field v is mapped as float"):
         refuse_plain_vectors(found, ["v"])
 

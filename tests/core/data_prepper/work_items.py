@@ -17,11 +17,12 @@ from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.opensearch.cluster import Cluster
-from opensearch_batch.core.storage.dead_letters import DeadLetter, list_parts, read_letters
+from opensearch_batch.core.storage.dead_letters import DeadLetter
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.services.registry import row_errors
 from tests.lab import Lab
+from tests.stored import content, dead_letters
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -159,13 +160,11 @@ books:
 
     def documents(self, index: str) -> dict[str, Any]:
         """Return the documents of an index by their ids."""
-        found = self.lab.node("POST", f"{index}/_search", {"size": 1000})
-        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+        return self.lab.documents(index)
 
     def letters(self, report: IngestReport) -> list[DeadLetter]:
         """Return the dead letters of a report."""
-        parts = list_parts(self.lab.objects, report.dead_letters or "")
-        return [letter for part in parts for letter in read_letters(self.lab.objects, part)]
+        return dead_letters(self.lab.objects, report.dead_letters)
 
     def keys(self, prefix: str) -> list[str]:
         """Return the keys below a prefix of the bucket."""
@@ -174,6 +173,4 @@ books:
 
     def content(self, key: str) -> bytes:
         """Return an object."""
-        stored = self.lab.objects.read(f"s3://{self.bucket}/{key}")
-        assert stored is not None
-        return stored.content
+        return content(self.lab.objects, f"s3://{self.bucket}/{key}")

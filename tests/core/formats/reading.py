@@ -13,6 +13,7 @@ from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.transform.events.event import Event
 from opensearch_batch.core.types.object_info import Compression
 from opensearch_batch.core.types.rows import ROW_LIMIT, Blank, Rejected, RowLimit, Source, SourceEntry
+from tests.stored import present
 
 Told = tuple[int, Any]
 BAD = "bad"
@@ -30,9 +31,7 @@ def entries(
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_bytes(content)
         files = LocalFiles(Path(folder))
-        found = files.head(name)
-        assert found is not None
-        return list(reader(row_format, compression, limit)(files, 3, Source(name, (found,))))
+        return list(reader(row_format, compression, limit)(files, 3, Source(name, (present(files.head(name)),))))
 
 
 def told(read: list[SourceEntry]) -> list[Told | None]:

@@ -33,6 +33,7 @@ from opensearch_batch.core.storage.snappy import SnappyWriter
 from opensearch_batch.core.types.object_info import Compression
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, RowLimit, Source
 from tests.core.formats.reading import BAD, entries, reasons, told
+from tests.stored import present
 
 
 def json_lines(texts: Sequence[str]) -> bytes:
@@ -178,8 +179,7 @@ def test_an_object_that_changed_since_it_was_listed_is_an_error(case: Case, tmp_
     """Only the listed version is read."""
     files = LocalFiles(tmp_path)
     files.write("a", case.write(["x"]))
-    found = files.head("a")
-    assert found is not None
+    found = present(files.head("a"))
     files.write("a", case.write(["changed"]))
     with pytest.raises(FatalError, match="a changed while it was being read"):
         list(reader(case.format)(files, 0, Source("s", (found,))))
@@ -338,8 +338,7 @@ def test_a_configured_compression_is_used(store: S3Objects, bucket: str, kind: C
     for name, compression in cases:
         uri = f"s3://{bucket}/{name}"
         store.write(uri, PACKED[kind](b'{"a":1}\n'))
-        found = store.head(uri)
-        assert found is not None
+        found = present(store.head(uri))
         for objects in (store, stores):
             rows = list(reader(Ndjson(), compression)(objects, 0, Source(uri, (found,))))
             assert rows == [Row(0, uri, 1, 0, b'{"a":1}')]

@@ -17,6 +17,7 @@ from opensearch_batch.core.formats.reading import read_rows, reader
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.rows import ROW_LIMIT, Rejected, Row, RowLimit, Source
 from tests.core.formats.reading import BAD, Told, entries, told
+from tests.stored import present
 
 A, B = {"a": 1}, {"b": 2}
 
@@ -179,9 +180,7 @@ def test_a_line_each_costs_about_as_much_as_lines(tmp_path: Path) -> None:
     line = json.dumps({"_id": 1, "SageMakerOutput": [[0.123456789] * 620], "metadata": {"a": 1}}).encode() + b"\n"
     files = LocalFiles(tmp_path)
     files.write("a", line * 20_000)
-    found = files.head("a")
-    assert found is not None
-    source = Source("a", (found,))
+    source = Source("a", (present(files.head("a")),))
 
     def seconds(read: Any) -> float:
         start = time.process_time()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,7 @@ JOIN = {"_id": ["source[0].$.id", "source[1].$.key"], "n": "source[0].$.n", "tex
 @pytest.fixture
 def bucket(lab: Lab) -> str:
     """A bucket of the stack's own store."""
-    name = f"lake-{uuid.uuid4().hex[:12]}"
-    lab.s3.create_bucket(Bucket=name)
-    return name
+    return lab.new_bucket()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.batch_ingestion import Credential, parse_request
 from opensearch_batch.core.ingest.request import LoadSettings
 from tests.documented_requests import DOCUMENTED_MULTIPLE, DOCUMENTED_SINGLE
+from tests.stored import present
 
 S3 = "s3://bucket/out.jsonl"
 REQUEST: dict[str, Any] = {
@@ -258,8 +259,8 @@ def test_the_region_is_found_wherever_opensearch_2_19_needed_it(
     given: dict[str, str], region: str | None, token: str | None
 ) -> None:
     """A request that was written for the swapped arguments of 2.19 is read correctly."""
-    credential = parse_request({**REQUEST, "credential": {"access_key": "a", "secret_key": "b", **given}}).credential
-    assert credential is not None
+    batch = parse_request({**REQUEST, "credential": {"access_key": "a", "secret_key": "b", **given}})
+    credential = present(batch.credential)
     assert (credential.region, credential.session_token, credential.token) == (region, token, token)
     assert (credential.access_key, credential.secret_key) == ("a", "b")
 

@@ -30,10 +30,10 @@ from opensearch_batch.core.formats.writing import Encoding
 from opensearch_batch.core.ingest.sinks import s3
 from opensearch_batch.core.ingest.sinks.s3 import ObjectSettings, S3Writer, WrittenObject
 from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.storage.objects import Stored
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.object_info import OutputCompression
 from opensearch_batch.core.types.rows import Row, Source
+from tests.stored import content, present
 
 AT = datetime(2026, 8, 21, 2, 11, 36, tzinfo=UTC)
 COMPRESSIONS: list[OutputCompression] = ["none", "gzip", "snappy"]
@@ -55,17 +55,9 @@ def write(files: Any, events: list[Any], encoding: Encoding | None = None, **mor
         return made.finish()
 
 
-def content(files: LocalFiles, uri: str) -> bytes:
-    """Return the content of an object."""
-    stored = files.read(uri)
-    assert isinstance(stored, Stored)
-    return stored.content
-
-
 def rows(files: LocalFiles, uri: str, row_format: RowFormat) -> list[Any]:
     """Return the rows of an object."""
-    found = files.head(uri)
-    assert found is not None
+    found = present(files.head(uri))
     read = list(reader(row_format, "automatic")(files, 0, Source(uri, (found,))))
     assert all(isinstance(entry, Row) for entry in read)
     return [json.loads(entry.content) for entry in read if isinstance(entry, Row)]
@@ -193,9 +185,7 @@ def test_objects_are_written_to_s3(store: S3Objects, bucket: str) -> None:
         made.add(b'{"a":1}', f"s3://{bucket}/in/2026/", name="rows")
         (written,) = made.finish()
     assert written.uri.startswith(f"s3://{bucket}/in/2026/rows-2026-08-21T02-11-36Z-")
-    stored = store.read(written.uri)
-    assert stored is not None
-    assert gzip.decompress(stored.content) == b'{"a":1}\n'
+    assert gzip.decompress(content(store, written.uri)) == b'{"a":1}\n'
 
 
 VALUES = st.recursive(

@@ -22,7 +22,6 @@ from opensearch_batch.core.ingest.sinks.base import Sink
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.ingest.sinks.s3 import ObjectSettings, ObjectSink
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
-from opensearch_batch.core.storage.dead_letters import list_parts, read_letters
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import find_objects
 from opensearch_batch.core.transform.expressions.format_string import compile_format
@@ -30,6 +29,7 @@ from opensearch_batch.core.transform.flow import Flow
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 from tests.scripted import Answer, Scripted
+from tests.stored import content, dead_letters
 
 ROWS = [{"_id": f"d{n}", "n": n} for n in range(5)]
 WRONG = {"_id": "wrong", "n": 9, "strange": 1}
@@ -124,8 +124,7 @@ class Ingestion:
 
     def letters(self, report: IngestReport) -> list[tuple[int, str]]:
         """Return line and reason of the report's dead letters."""
-        parts = list_parts(self.files, report.dead_letters or "")
-        return [(letter.line, letter.reason) for part in parts for letter in read_letters(self.files, part)]
+        return [(letter.line, letter.reason) for letter in dead_letters(self.files, report.dead_letters)]
 
 
 @pytest.fixture(params=["index", "objects"])
@@ -188,9 +187,7 @@ def test_what_an_interrupted_attempt_settled_is_skipped_by_a_sink_that_can_resum
     ingestion.fails_at = 3
     with pytest.raises(RetriableError):
         ingestion.run()
-    stored = ingestion.files.read("s3://work/own/progress.json")
-    assert stored is not None
-    settled = msgspec.json.decode(stored.content)["settled"]
+    settled = msgspec.json.decode(content(ingestion.files, "s3://work/own/progress.json"))["settled"]
     assert settled == (3 if ingestion.target.sink.can_resume else 0)
 
 

@@ -18,6 +18,7 @@ from opensearch_batch.core.types.manifest import Shard
 from opensearch_batch.core.types.record_ids import record_id
 from opensearch_batch.core.types.rows import Row
 from opensearch_batch.services.registry import adapter_of
+from tests.stored import content
 
 RECORDS = 6
 
@@ -132,9 +133,7 @@ def test_a_smaller_job_has_the_lines_of_the_failed_records(jobs: Jobs) -> None:
         for _ in range(2)
     ]
     assert made[0] == made[1]
-    stored = jobs.store.read(made[0].input)
-    assert stored is not None
-    assert stored.content == b'{"line":1}\n{"line":5}\n'
+    assert content(jobs.store, made[0].input) == b'{"line":1}\n{"line":5}\n'
     assert (made[0].records, made[0].bytes, made[0].id) == (2, 22, "0000-repair-1")
 
 

@@ -15,6 +15,7 @@ from opensearch_batch.core.jobs.poll_policy import JobStatus, PollPolicy
 from opensearch_batch.core.jobs.submission import Submission
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import Accepted, End, JobRecord, ResubmitRequest, State
+from tests.stored import present
 
 
 class Service:
@@ -192,9 +193,7 @@ def test_an_intent_is_as_old_as_its_paid_call(job_records: JobRecords) -> None:
     service.stage = slow  # type: ignore[method-assign] # the same, slower
     with pytest.raises(ConfigError):
         Submission(job_records, service, clock=clock, sleep=clock.sleep).run(draft, ResubmitRequest())
-    found = job_records.load()
-    assert found is not None
-    assert found[0].intended_at == 1500.0
+    assert present(job_records.load())[0].intended_at == 1500.0
 
 
 def test_who_lost_an_intent_leaves_the_record_alone(job_records: JobRecords) -> None:
@@ -203,8 +202,7 @@ def test_who_lost_an_intent_leaves_the_record_alone(job_records: JobRecords) -> 
     submit = service.submit
 
     def superseded(record: JobRecord) -> Accepted:
-        found = job_records.load()
-        assert found is not None
+        found = present(job_records.load())
         job_records.write(msgspec.structs.replace(record, intended_at=2000.0, ml_task_id="theirs"), over=found[1])
         return submit(record)
 
@@ -235,8 +233,7 @@ def test_a_refused_call_leaves_the_next_attempt_free_to_submit(job_records: JobR
     service = Service(refuse=refusal)
     with pytest.raises(type(refusal)):
         attempt(job_records, service)
-    found = job_records.load()
-    assert found is not None
+    found = present(job_records.load())
     assert (found[0].refused, found[0].ml_task_id) == (str(refusal), None)
     service.refuse = None
     decision, record = attempt(job_records, service)
@@ -343,18 +340,14 @@ def test_an_end_is_recorded_once_and_not_over_a_later_generation(job_records: Jo
     job_records.end(1, End("COMPLETED", 2000.0))
     job_records.end(1, End("FAILED", 3000.0))
     job_records.end(7, End("FAILED", 3000.0))
-    found = job_records.load()
-    assert found is not None
-    assert found[0].end == End("COMPLETED", 2000.0)
+    assert present(job_records.load())[0].end == End("COMPLETED", 2000.0)
 
 
 def test_the_end_keeps_the_services_last_words(job_records: JobRecords) -> None:
     """Where the outputs lie stands there for the next run."""
     attempt(job_records, Service())
     job_records.end(1, End("COMPLETED", 2000.0), {"output_file_id": "file-1"})
-    found = job_records.load()
-    assert found is not None
-    assert found[0].remote_job == {"output_file_id": "file-1"}
+    assert present(job_records.load())[0].remote_job == {"output_file_id": "file-1"}
 
 
 def test_the_decision_table() -> None:
@@ -396,8 +389,7 @@ def test_a_watch_ends_with_the_job_or_at_its_deadline() -> None:
 
 def test_a_watch_bears_errors_for_a_while_and_forgets_them() -> None:
     """A cluster may restart: looks may fail for ten minutes on end; one that works starts the count again."""
-    watch = PollPolicy(0.0).on_error(now=1.0)
-    assert watch is not None
+    watch = present(PollPolicy(0.0).on_error(now=1.0))
     assert watch.on_error(now=600.0) is not None
     assert watch.on_error(now=601.0) is None
     assert watch.on_status(JobStatus("RUNNING"), now=601.0) == PollPolicy(0.0)

@@ -28,6 +28,7 @@ from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.services.registry import adapter_of
+from tests.stored import present
 
 FIELD_MAP = {"_id": "$.id", "v": "$.SageMakerOutput"}
 SAGEMAKER = adapter_of("sagemaker")
@@ -158,6 +159,4 @@ def test_a_newer_generation_takes_the_place_of_the_older(jobs: Jobs) -> None:
     for used in (jobs.own, newer):
         record_outputs_read(jobs.objects, UsedJobs([used], []))
     assert read_known_outputs(jobs.objects, jobs.own) is None
-    known = read_known_outputs(jobs.objects, newer)
-    assert known is not None
-    assert known.used.job_outputs == [newer]
+    assert present(read_known_outputs(jobs.objects, newer)).used.job_outputs == [newer]

@@ -19,6 +19,7 @@ from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.services.registry import adapter_of
+from tests.stored import present
 
 DAY_S = 86_400.0
 KEEP_S = 30 * DAY_S
@@ -164,8 +165,7 @@ def test_what_a_job_under_way_reads_stays(runs: Runs, end: End | None, refused: 
     answered = runs.job("a")
     runs.use("p", "r", [answered], at=NOW)
     job_records = JobRecords(runs.objects, answered.job)
-    found = job_records.load()
-    assert found is not None
+    found = present(job_records.load())
     record = msgspec.structs.replace(found[0], submission=2, end=end, refused=refused)
     assert job_records.write(record, over=found[1])
     assert runs.clean("p", now=NOW + KEEP_S + 1) == (0 if stays else 1)
@@ -185,14 +185,11 @@ def test_a_cleaning_that_was_killed_goes_on(runs: Runs) -> None:
 
     with pytest.raises(RuntimeError):
         delete_expired(runs.objects, runs.work_prefix("p"), keep_s=KEEP_S, now=NOW + KEEP_S + 1, unstage=dies)
-    removed = read_removed(runs.objects, runs.work_prefix("p").job("a"))
-    assert removed is not None
+    removed = present(read_removed(runs.objects, runs.work_prefix("p").job("a")))
     assert len(removed.used.objects) == 2
     assert runs.clean("p", now=NOW + KEEP_S + 1) == 2
     assert runs.names("b") == LEFT - {"removed.json"}
-    again = read_removed(runs.objects, runs.work_prefix("p").job("a"))
-    assert again is not None
-    assert again.used == removed.used
+    assert present(read_removed(runs.objects, runs.work_prefix("p").job("a"))).used == removed.used
 
 
 def test_outputs_that_were_removed_are_known_and_cannot_be_read(runs: Runs) -> None:

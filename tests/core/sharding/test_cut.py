@@ -23,6 +23,7 @@ from opensearch_batch.core.types.manifest import PreparedShard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import record_id
 from opensearch_batch.services.registry import adapter_of
+from tests.stored import content
 
 LIMITS = ShardLimits(max_records=100, max_bytes=1 << 20, max_record_bytes=1000)
 
@@ -112,7 +113,7 @@ def test_by_the_block_or_by_the_line_the_shards_are_the_same(
     assert fast == careful
     texts = []
     for prepared in fast:
-        lines = content(lake, prepared.shard.input).splitlines()
+        lines = content(lake.objects, prepared.shard.input).splitlines()
         assert (
             len(lines) == prepared.shard.records == sum(source_range.records for source_range in prepared.source_ranges)
         )
@@ -121,17 +122,10 @@ def test_by_the_block_or_by_the_line_the_shards_are_the_same(
         assert prepared.shard.bytes <= max_bytes or len(lines) == 1
         texts += [next(int(text) for text in re.findall(rb'"(\d{6})"', line)) for line in lines]
         if prepared.shard.source:
-            kept = [json.loads(line) for line in content(lake, prepared.shard.source).splitlines()]
+            kept = [json.loads(line) for line in content(lake.objects, prepared.shard.source).splitlines()]
             assert [row["record_id"] for row in kept] == [record_id(at) for at in range(len(lines))]
             assert [int(row["record"]["text"]) for row in kept] == texts[-len(lines) :]
     assert texts == list(range(first))
-
-
-def content(lake: Lake, uri: str) -> bytes:
-    """Return an object."""
-    stored = lake.objects.read(uri)
-    assert stored is not None
-    return stored.content
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -19,6 +19,7 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import PrepareCounts, PreparedShard, SourceRange
 from opensearch_batch.core.types.object_info import ObjectInfo
+from tests.stored import content
 
 LIMITS = ShardLimits(max_records=3, max_bytes=1000, max_record_bytes=200)
 
@@ -65,6 +66,11 @@ def rows(first: int, count: int) -> list[bytes]:
     return [b'{"text":"%d"}' % n for n in range(first, first + count)]
 
 
+def lines(store: S3Objects, uri: str) -> list[bytes]:
+    """Return an object's lines."""
+    return content(store, uri).splitlines()
+
+
 def test_shards_are_cut_across_objects_and_the_same_each_time(store: S3Objects, bucket: str) -> None:
     """Seven records of two objects make shards of three; a second run finds them and writes none."""
     put(store, bucket, "a.jsonl", *rows(0, 1))
@@ -74,9 +80,7 @@ def test_shards_are_cut_across_objects_and_the_same_each_time(store: S3Objects, 
     assert [prepared.shard.records for prepared in first] == [3, 3, 1]
     a, b = f"s3://{bucket}/in/a.jsonl", f"s3://{bucket}/in/b.jsonl.gz"
     assert first[0].source_ranges == [SourceRange(a, 1, 1), SourceRange(b, 1, 2)]
-    stored = store.read(first[0].shard.input)
-    assert stored is not None
-    assert stored.content.splitlines() == rows(0, 3)
+    assert lines(store, first[0].shard.input) == rows(0, 3)
     assert prepare(store, bucket) == (first, counts)
 
 
@@ -97,9 +101,7 @@ def test_bad_lines_are_dead_letters_and_the_rest_goes_on(store: S3Objects, bucke
         SourceRange(f"s3://{bucket}/in/a.jsonl", 1, 1),
         SourceRange(f"s3://{bucket}/in/a.jsonl", 8, 1),
     ]
-    stored = store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare/00001.jsonl")
-    assert stored is not None
-    letters = [json.loads(line) for line in stored.content.splitlines()]
+    letters = list(map(json.loads, lines(store, f"s3://{bucket}/kept/p/run/dead_letters/prepare/00001.jsonl")))
     assert [letter["line"] for letter in letters] == [2, 4, 5, 6, 7]
     assert {letter["source"] for letter in letters} == {f"s3://{bucket}/in/a.jsonl"}
     assert letters[0]["record"] == "{oops"
@@ -145,22 +147,15 @@ def with_id(record: bytes, name: str) -> bytes:
     return b'{"id":"%b","in":%b}' % (name.encode(), needs_text(record, name))
 
 
-def content(store: S3Objects, uri: str) -> list[bytes]:
-    """Return an object's lines."""
-    stored = store.read(uri)
-    assert stored is not None
-    return stored.content.splitlines()
-
-
 def test_records_are_numbered_in_their_shard_and_kept_beside_it(store: S3Objects, bucket: str) -> None:
     """A rejected record takes no number; the kept records stand under the same ids as the service's lines."""
     put(store, bucket, "a.jsonl", b'{"text":"0"}', b'{"no":1}', *rows(1, 3))
     shards, counts = prepare(store, bucket, line=with_id, keeps_records=True)
     assert counts == PrepareCounts(read=5, records=4, dead_letters=1)
     first, second = (prepared.shard for prepared in shards)
-    assert content(store, first.input) == [b'{"id":"r%010d","in":{"text":"%d"}}' % (n, n) for n in range(3)]
-    assert content(store, first.source) == [b'{"record_id":"r%010d","record":{"text":"%d"}}' % (n, n) for n in range(3)]
-    assert content(store, second.input) == [b'{"id":"r0000000000","in":{"text":"3"}}']
+    assert lines(store, first.input) == [b'{"id":"r%010d","in":{"text":"%d"}}' % (n, n) for n in range(3)]
+    assert lines(store, first.source) == [b'{"record_id":"r%010d","record":{"text":"%d"}}' % (n, n) for n in range(3)]
+    assert lines(store, second.input) == [b'{"id":"r0000000000","in":{"text":"3"}}']
 
 
 def test_the_same_input_keeps_other_records_apart(store: S3Objects, bucket: str) -> None:
@@ -174,7 +169,7 @@ def test_the_same_input_keeps_other_records_apart(store: S3Objects, bucket: str)
     put(store, bucket, "a.jsonl", b'{"text":"a","n":2}')
     (second,), _ = prepare(store, bucket, line=text_alone, keeps_records=True)
     assert first.shard.input == second.shard.input
-    assert [content(store, each.shard.source) for each in (first, second)] == [
+    assert [lines(store, each.shard.source) for each in (first, second)] == [
         [b'{"record_id":"r0000000000","record":{"text":"a","n":%d}}' % n] for n in (1, 2)
     ]
 
@@ -190,7 +185,7 @@ def test_a_shard_too_small_for_the_service_joins_the_one_before(
     assert [prepared.shard.records for prepared in shards] == expected
     last, first = shards[-1], records - expected[-1]
     assert last.source_ranges == [SourceRange(f"s3://{bucket}/in/a.jsonl", first + 1, expected[-1])]
-    assert content(store, last.shard.input) == [
+    assert lines(store, last.shard.input) == [
         b'{"id":"r%010d","in":{"text":"%d"}}' % (n, first + n) for n in range(expected[-1])
     ]
 

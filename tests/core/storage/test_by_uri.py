@@ -12,6 +12,7 @@ from opensearch_batch.core.storage.by_uri import Scheme, Stores
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import find_objects
 from opensearch_batch.core.storage.s3 import S3Objects
+from tests.stored import present
 
 
 def refused() -> LocalFiles:
@@ -48,8 +49,7 @@ def test_every_operation_goes_where_the_uri_says(store: S3Objects, bucket: str, 
         uri = f"{place}/a.jsonl"
         assert stores.create(uri, b"1")
         assert not stores.create(uri, b"2")
-        stored = stores.read(uri)
-        assert stored is not None
+        stored = present(stores.read(uri))
         assert stores.replace(uri, b"22", etag=stored.etag)
         assert not stores.replace(uri, b"333", etag=stored.etag)
         (found,) = stores.list(f"{place}/")

@@ -14,6 +14,7 @@ from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.json_document import JsonDocument, load_manifest, read_all, save
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.s3 import S3Objects
+from tests.stored import present
 
 
 class Counter(msgspec.Struct, frozen=True):
@@ -79,8 +80,7 @@ def test_only_the_first_creates(document: JsonDocument[Counter]) -> None:
 def test_a_swap_needs_the_version_that_was_read(files: LocalFiles, document: JsonDocument[Counter]) -> None:
     """One that changed, or was removed, is left as it is."""
     document.write(Counter(1))
-    found = document.load()
-    assert found is not None
+    found = present(document.load())
     assert document.swap(Counter(22), etag=found.etag)
     assert not document.swap(Counter(333), etag=found.etag)
     assert document.read() == Counter(22)
@@ -141,8 +141,7 @@ def test_racing_updates_lose_no_change(store: S3Objects, bucket: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    value = JsonDocument(store, f"s3://{bucket}/counter.json", Counter).read()
-    assert value is not None
+    value = present(JsonDocument(store, f"s3://{bucket}/counter.json", Counter).read())
     assert value.count == 80
     assert {name: value.by.count(name) for name in value.by} == {str(number): 10 for number in range(8)}
 

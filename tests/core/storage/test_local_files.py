@@ -16,6 +16,7 @@ import pytest
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import find_objects
+from tests.stored import content, present
 
 
 @pytest.fixture
@@ -28,9 +29,7 @@ def test_relative_absolute_and_file_uris_are_the_same_file(files: LocalFiles, tm
     """A request names its files as it likes."""
     files.write("a/b.jsonl", b"x")
     for uri in ("a/b.jsonl", str(tmp_path / "a/b.jsonl"), f"file://{tmp_path}/a/b.jsonl"):
-        stored = files.read(uri)
-        assert stored is not None
-        assert stored.content == b"x"
+        assert content(files, uri) == b"x"
     assert [item.uri for item in find_objects(files, "a/")] == ["a/b.jsonl"]
     assert [item.uri for item in find_objects(files, f"file://{tmp_path}/a/*")] == [f"file://{tmp_path}/a/b.jsonl"]
     assert files.head("a/none") is None
@@ -62,16 +61,13 @@ def test_of_many_creators_one_wins(files: LocalFiles) -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda n: files.create("job.json", str(n).encode() * 1000), range(8)))
     assert won.count(True) == 1
-    stored = files.read("job.json")
-    assert stored is not None
-    assert stored.content == str(won.index(True)).encode() * 1000
+    assert content(files, "job.json") == str(won.index(True)).encode() * 1000
 
 
 def test_of_many_replacements_one_wins(files: LocalFiles) -> None:
     """The ETag that was read is good for one."""
     files.write("job.json", b"0")
-    first = files.read("job.json")
-    assert first is not None
+    first = present(files.read("job.json"))
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda n: files.replace("job.json", str(n).encode(), etag=first.etag), range(8)))
     assert won.count(True) == 1
@@ -152,9 +148,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(files: LocalFiles, tmp
         RetriableError, match=r"a: the disk is full \(No space left on device\); make room and run again"
     ):
         files.upload("a", Full(b"new"))
-    stored = files.read("a")
-    assert stored is not None
-    assert stored.content == b"old"
+    assert content(files, "a") == b"old"
     assert os.listdir(tmp_path) == ["a"]  # noqa: PTH208 - hidden files too
 
 

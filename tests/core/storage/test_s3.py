@@ -19,6 +19,7 @@ from botocore.config import Config
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.s3 import PAUSES_S, S3Objects
+from tests.stored import content, present
 
 CONTENT = bytes(range(256)) * 40_000
 POLL_S = 0.01
@@ -38,17 +39,14 @@ def test_of_many_creators_one_wins(store: S3Objects, bucket: str) -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         won = list(pool.map(lambda n: store.create(uri, str(n).encode()), range(8)))
     assert won.count(True) == 1
-    stored = store.read(uri)
-    assert stored is not None
-    assert stored.content == str(won.index(True)).encode()
+    assert content(store, uri) == str(won.index(True)).encode()
 
 
 def test_a_replacement_needs_the_etag_that_was_read(store: S3Objects, bucket: str) -> None:
     """A replacement over a changed object is refused."""
     uri = f"s3://{bucket}/job.json"
     store.write(uri, b"1")
-    stored = store.read(uri)
-    assert stored is not None
+    stored = present(store.read(uri))
     assert store.replace(uri, b"2", etag=stored.etag)
     assert not store.replace(uri, b"3", etag=stored.etag)
 

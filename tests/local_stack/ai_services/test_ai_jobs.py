@@ -8,6 +8,7 @@ import pytest
 
 from include.local_stack.ai_services.faults import Fault, FaultKind, Faults
 from include.local_stack.ai_services.jobs import Job, JobExistsError, JobStore, State, UnknownJobError
+from tests.stored import present
 
 
 def job(name: str, *, accepted_at_s: float = 1.0) -> Job:
@@ -67,8 +68,7 @@ def test_the_first_accepted_of_the_due_jobs_is_next(tmp_path: Path) -> None:
     store.accept(job("early.b", accepted_at_s=1.0))
     store.accept(job("early.a", accepted_at_s=1.0))
     for name in ("early.a", "early.b", "late"):
-        found = store.next_due(4.0)
-        assert found is not None
+        found = present(store.next_due(4.0))
         assert found.name == name
         store.update("sagemaker", name, ended)
     assert store.next_due(100.4) is None
@@ -130,9 +130,7 @@ def test_what_a_kill_leaves_beside_a_job_is_harmless(tmp_path: Path, cut_off_at:
         store.update("sagemaker", "first", ended)
         left.touch()
     store.accept(job("second", accepted_at_s=2.0))
-    found = store.next_due(3.0)
-    assert found is not None
-    assert found.name == "second"
+    assert present(store.next_due(3.0)).name == "second"
 
 
 def test_an_unknown_job(tmp_path: Path) -> None:
