@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import uuid
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -15,6 +13,7 @@ import requests
 
 from include.local_stack.airflow_api import AirflowAPI
 from tests.lab import Lab
+from tests.serving import Server
 from tests.waiting import WAIT_S, eventually
 
 MAX_XCOM_BYTES = 2048
@@ -116,14 +115,13 @@ class Runs:
         return self.lab.writes(self.index)
 
 
-class FilesAPI:
+class FilesAPI(Server):
     """OpenAI's Files API on loopback, as far as reading goes; anyone without its key is refused."""
 
     def __init__(self) -> None:
         self.key = f"sk-{uuid.uuid4().hex}"
         self.files: dict[str, list[dict[str, Any]]] = {}
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_FilesHandler, self))
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        super().__init__(lambda request: request.reply(*self.answer(request.path, request.headers["Authorization"])))
 
     def answer(self, path: str, authorization: str) -> tuple[int, bytes]:
         """Return status and body."""
@@ -133,20 +131,3 @@ class FilesAPI:
         rows = b"".join(json.dumps(row).encode() + b"\n" for row in self.files[file_id])
         about = {"id": file_id, "object": "file", "bytes": len(rows), "created_at": 1, "filename": "rows.jsonl"}
         return 200, rows if content else json.dumps({**about, "purpose": "batch", "status": "processed"}).encode()
-
-
-class _FilesHandler(BaseHTTPRequestHandler):
-    def __init__(self, api: FilesAPI, *connection: Any) -> None:
-        self._api = api
-        super().__init__(*connection)
-
-    def do_GET(self) -> None:
-        status, body = self._api.answer(self.path, self.headers["Authorization"])
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""

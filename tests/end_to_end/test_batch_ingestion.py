@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
@@ -30,12 +29,8 @@ def _dags(lab: Lab) -> None:
 def openai() -> Iterator[FilesAPI]:
     """Files at OpenAI."""
     api = FilesAPI()
-    serving = threading.Thread(target=api.server.serve_forever)
-    serving.start()
     yield api
-    api.server.shutdown()
-    serving.join()
-    api.server.server_close()
+    api.close()
 
 
 @pytest.fixture
@@ -233,7 +228,7 @@ def test_files_at_openai_are_joined_and_the_key_stays_in_its_connection(
     """Output and input file of a batch become one document a request; the key comes from the connection alone."""
     openai.files["file-output"] = [batch_row(number) for number in range(3)]
     openai.files["file-input"] = [{"custom_id": f"r-{n}", "body": {"input": [f"question {n}"]}} for n in range(3)]
-    connection = {"connection_id": "openai_of_the_test", "conn_type": "http", "host": openai.url}
+    connection = {"connection_id": "openai_of_the_test", "conn_type": "http", "host": f"{openai.url}/v1"}
     airflow.call("POST", "connections", {**connection, "password": openai.key})
     try:
         found = runs.succeeded(

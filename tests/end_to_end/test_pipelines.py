@@ -26,6 +26,12 @@ def own(lab: Lab) -> OwnPipelines:
     return OwnPipelines(lab)
 
 
+def counted(**counts: int) -> dict[str, int]:
+    """Return a run's counts; those not given are zero."""
+    names = ("read", "indexed", "unchanged", "dead_letters", "shards", "unrouted", "dropped", "superseded")
+    return dict.fromkeys(names, 0) | counts
+
+
 def yesterday() -> str:
     """Return the date of the last run of a nightly pipeline: the day its period began."""
     now = datetime.now(UTC)
@@ -46,45 +52,18 @@ def test_a_nightly_run_reads_yesterday_and_late_data_costs_what_is_new(lab: Lab,
     own.airflow.wait_for_dag(name)
     (run,) = own.wait_for_runs(name, 1)
     assert run.wait() == "success"
-    assert run.counts() == {
-        "read": 20,
-        "indexed": 20,
-        "unchanged": 0,
-        "dead_letters": 0,
-        "shards": 2,
-        "unrouted": 0,
-        "dropped": 0,
-        "superseded": 0,
-    }
+    assert run.counts() == counted(read=20, indexed=20, shards=2)
     assert lab.jobs() - jobs == 2
 
     writes = own.writes(index)
     own.backfill(name, date, date, again=True)
-    assert run.counts() == {
-        "read": 20,
-        "indexed": 0,
-        "unchanged": 20,
-        "dead_letters": 0,
-        "shards": 2,
-        "unrouted": 0,
-        "dropped": 0,
-        "superseded": 0,
-    }
+    assert run.counts() == counted(read=20, unchanged=20, shards=2)
     assert (lab.jobs() - jobs, own.writes(index)) == (2, writes)
     assert run.task("publish")["state"] == "skipped"
 
     own.put(f"{name}/dt={date}/b.jsonl", 20, 3)
     own.backfill(name, date, date, again=True)
-    assert run.counts() == {
-        "read": 23,
-        "indexed": 3,
-        "unchanged": 20,
-        "dead_letters": 0,
-        "shards": 3,
-        "unrouted": 0,
-        "dropped": 0,
-        "superseded": 0,
-    }
+    assert run.counts() == counted(read=23, indexed=3, unchanged=20, shards=3)
     assert (lab.jobs() - jobs, own.count(index)) == (3, 23)
 
 
@@ -321,16 +300,7 @@ def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
     own.lab.s3.put_object(Bucket=own.documents, Key=f"{name}/b.jsonl", Body=b'{"_id": "x"}\n{broken\n')
     run = own.run(name)
     assert run.wait() == "success"
-    assert run.counts() == {
-        "read": 8,
-        "indexed": 6,
-        "unchanged": 0,
-        "dead_letters": 2,
-        "shards": 1,
-        "unrouted": 0,
-        "dropped": 0,
-        "superseded": 0,
-    }
+    assert run.counts() == counted(read=8, indexed=6, dead_letters=2, shards=1)
     (queue,) = own.airflow.xcom(run.task("reconcile"))["dead_letters"]
     listed = own.lab.http.get(own.links(run, "prepare")["Dead letters"], timeout=WAIT_S).text
     assert "00001.jsonl" in listed

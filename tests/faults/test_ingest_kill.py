@@ -24,6 +24,7 @@ from tests.faults.ingestion import (
     with_duplicates,
 )
 from tests.faults.proxy import Exchange, Fault
+from tests.waiting import WAIT_S
 
 slow = pytest.mark.slow
 When = Callable[[Callable[[], object]], Fault]
@@ -149,7 +150,7 @@ def test_a_body_that_arrives_after_its_process_died(start: Start) -> None:
     def arrives_late(exchange: Exchange) -> None:
         in_flight.append(documents_in(exchange.body))
         ingestion.kills()
-        assert ended.wait(60)
+        assert ended.wait(WAIT_S)
         exchange.forward()
 
     ingestion.more = {"max_in_flight": 1}

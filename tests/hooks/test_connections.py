@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import ssl
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +15,18 @@ from include.local_stack import opensearch_security
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.hooks.aws import connector_credential, object_storage
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
+from tests.serving import Exchange, Server
 
 USER, PASSWORD = "worker", "Right-Password-1"
 
 
-class Node(BaseHTTPRequestHandler):
-    """Responds as a secured node does: 401 for a wrong password, 404 for a missing index."""
-
-    def do_GET(self) -> None:
-        """Check the password."""
-        right = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        status = 404 if self.headers.get("Authorization") == right else 401
-        body = json.dumps({"error": {"reason": "no such index"}}).encode() if status == 404 else b"Unauthorized"
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json" if status == 404 else "text/plain")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Stay quiet."""
+def check_password(request: Exchange) -> None:
+    """Respond as a secured node does: 401 for a wrong password, 404 for a missing index."""
+    right = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    if request.headers.get("Authorization") == right:
+        request.reply(404, {"error": {"reason": "no such index"}})
+    else:
+        request.reply(401, b"Unauthorized", {"Content-Type": "text/plain"})
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +36,9 @@ def tls_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Pa
     opensearch_security.ensure_certificates(folder)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / opensearch_security.CERTIFICATE_FILE, folder / opensearch_security.KEY_FILE)
-    server = HTTPServer(("127.0.0.1", 0), Node)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server.server_port, folder / opensearch_security.AUTHORITY_FILE
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    server = Server(check_password, context)
+    yield server.port, folder / opensearch_security.AUTHORITY_FILE
+    server.close()
 
 
 @pytest.fixture

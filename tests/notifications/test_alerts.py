@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from email import message_from_string
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +18,9 @@ from structlog.testing import capture_logs
 from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.runs.run_account import ShardRunAccount, ShardRunCounts
 from opensearch_batch.notifications.alerts import Alert, failure_notifier, send
+from tests.serving import Exchange, Server
 from tests.stored import present
+from tests.waiting import WAIT_S
 
 ALERT = Alert("books", "manual__1", "dead_letters", "3 dead letters of 10 records: s3://w/<x>/")
 
@@ -56,7 +57,7 @@ class Mail:
     def close(self) -> None:
         """Wait for its end."""
         self._server.close()
-        self._thread.join(10)
+        self._thread.join(WAIT_S)
 
 
 @pytest.fixture
@@ -75,29 +76,17 @@ def posted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str | No
     """The requests that a connection's server received: path, authorization and body."""
     found: list[tuple[str, str | None, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            found.append((self.path, self.headers["Authorization"], body))
-            refused = self.path.startswith("/refused/")
-            self.send_response(500 if refused else 204)
-            self.end_headers()
-            self.wfile.write(b"no-such-hook" if refused else b"")
+    def answer(request: Exchange) -> None:
+        found.append((request.path, request.headers["Authorization"], json.loads(request.body())))
+        refused = request.path.startswith("/refused/")
+        request.reply(500 if refused else 200, b"no-such-hook" if refused else b"")
 
-        def log_message(self, *_: object) -> None:
-            """Stay quiet."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    address = f"http://127.0.0.1:{server.server_port}/hooks/1"
-    connection = {"conn_type": "http", "host": address, "password": "token-of-hook"}
+    server = Server(answer)
+    connection = {"conn_type": "http", "host": f"{server.url}/hooks/1", "password": "token-of-hook"}
     monkeypatch.setenv("AIRFLOW_CONN_HOOK", json.dumps(connection))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    server.close()
 
 
 def test_an_alert_by_mail(mail: Mail) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import json
-import threading
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from include.local_stack.ai_services.aws import AwsError
 from include.local_stack.ai_services.sigv4 import KeyPair, ReceivedRequest, verify
 from tests.scripted import Answer, accept
+from tests.serving import Exchange, Server
 
 SERVICE = "es"
 
 
-class Gate:
+class Gate(Server):
     """Lets signed bulk requests through to an index that takes everything.
 
     Args:
@@ -27,33 +25,12 @@ class Gate:
         self._keys = keys
         self._tampers = tampers
         self.passed: list[ReceivedRequest] = []
-        outer = self
+        super().__init__(self._handle)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                status, answer = outer.answer(ReceivedRequest("POST", self.path, headers, body)) or (500, {})
-                content = json.dumps(answer).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, *_: object) -> None:
-                """Stay quiet."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self._server.server_port
+    def _handle(self, request: Exchange) -> None:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        received = ReceivedRequest(request.command, request.path, headers, request.body())
+        request.reply(*(self.answer(received) or (500, {})))
 
     def answer(self, request: ReceivedRequest) -> Answer:
         """Refuse a wrong signature as the service does, else let the documents in."""
@@ -71,9 +48,3 @@ class Gate:
             return error.status, {"message": error.message}
         self.passed.append(request)
         return accept(gzip.decompress(body) if request.headers.get("content-encoding") == "gzip" else body)
-
-    def close(self) -> None:
-        """End the server."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

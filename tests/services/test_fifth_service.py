@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +24,7 @@ from opensearch_batch.services import registry
 from opensearch_batch.services.registry import adapter_of, row_errors, service_of
 from tests.core.aws import aws
 from tests.fifth_service import ACME, KEY
+from tests.serving import Exchange, Server
 
 CONNECTOR = {
     "name": "acme",
@@ -52,7 +51,7 @@ tests:
 """
 
 
-class Node:
+class Node(Server):
     """A node with one index and ML Commons, which calls Acme by its connector."""
 
     def __init__(self) -> None:
@@ -60,30 +59,12 @@ class Node:
         self.index: dict[str, Any] | None = None
         self.connector: dict[str, Any] = {}
         self.tasks: dict[str, str] = {}
-        node = self
+        super().__init__(self._handle)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def handle_any(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                path = self.path.partition("?")[0]
-                found = node.answer(self.command, path, [json.loads(line) for line in body.splitlines()])
-                content = json.dumps(found if found is not None else {"error": {"reason": "not there"}}).encode()
-                self.send_response(404 if found is None else 200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - the base class's names
-
-            def log_message(self, *_: object) -> None:
-                """Stay quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
+    def _handle(self, request: Exchange) -> None:
+        lines = [json.loads(line) for line in request.body().splitlines()]
+        found = self.answer(request.command, request.path.partition("?")[0], lines)
+        request.reply(404 if found is None else 200, {"error": {"reason": "not there"}} if found is None else found)
 
     def answer(self, method: str, path: str, lines: list[Any]) -> dict[str, Any] | None:
         """Answer a request; None for what is not there."""
@@ -117,12 +98,6 @@ class Node:
         if task := re.fullmatch(r"tasks/(task-[^/]+)", path):
             return {"state": "RUNNING", "remote_job": ACME.describe(self.tasks[task[1]])}
         return {"hits": {"hits": []}}
-
-    def close(self) -> None:
-        """End the server."""
-        self.server.shutdown()
-        self.server.server_close()
-        self._thread.join()
 
 
 class Ti(SimpleNamespace):
@@ -223,7 +198,7 @@ def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         client.create_bucket(Bucket=name)
         extra = {"endpoint_url": client.meta.endpoint_url, "region_name": "us-east-1"}
         connections: dict[str, dict[str, Any]] = {
-            f"OS_{name}": {"conn_type": "opensearch", "host": "127.0.0.1", "port": node.server.server_port},
+            f"OS_{name}": {"conn_type": "opensearch", "host": "127.0.0.1", "port": node.port},
             f"AWS_{name}": {"conn_type": "aws", "login": "tests", "password": "tests", "extra": extra},
             "ACME_DEFAULT": {"conn_type": "http", "password": KEY},
         }

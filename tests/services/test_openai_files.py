@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import openai
 import pytest
@@ -13,8 +10,8 @@ import pytest
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.objects import find_objects
 from opensearch_batch.services.openai.files import OpenAIFiles
+from tests.serving import Exchange, Server
 
-POLL_S = 0.01
 KEY = "sk-secret-0123456789"
 CONTENT = bytes(range(256)) * 2_000
 ABOUT = {"id": "file-a", "object": "file", "bytes": len(CONTENT), "created_at": 7, "filename": "a", "purpose": "batch"}
@@ -25,43 +22,20 @@ ATTEMPTS: list[Callable[[OpenAIFiles], object]] = [
 ]
 
 
-class Service:
+class Service(Server):
     """A Files API of one file that answers `status` if it is given, and stops its content after `send_bytes`."""
 
     def __init__(self) -> None:
         self.status: int | None = None
         self.send_bytes = len(CONTENT)
-        outer = self
+        super().__init__(self.answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.answer(self)
-
-            def log_message(self, *_: object) -> None:
-                """Stay quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(POLL_S,), daemon=True)
-        self.thread.start()
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
+    def answer(self, request: Exchange) -> None:
         """Send the file, what is known of it, or an error that quotes the key as the service does."""
-        body = json.dumps(ABOUT).encode()
         if self.status:
-            body = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}."}}).encode()
-        elif request.path.endswith("/content"):
-            body = CONTENT
-        request.send_response(self.status or 200)
-        request.send_header("Content-Type", "application/json")
-        request.send_header("Content-Length", str(len(body)))
-        request.end_headers()
-        request.wfile.write(body[: self.send_bytes])
-
-    def close(self) -> None:
-        """End the server."""
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+            request.reply(self.status, {"error": {"message": f"Incorrect API key provided: {KEY}."}})
+        else:
+            request.reply(200, CONTENT if request.path.endswith("/content") else ABOUT, sent=self.send_bytes)
 
 
 @pytest.fixture
@@ -75,8 +49,7 @@ def service() -> Iterator[Service]:
 @pytest.fixture
 def files(service: Service) -> Iterator[OpenAIFiles]:
     """The store, without the client's own retries."""
-    url = f"http://127.0.0.1:{service.server.server_port}/v1"
-    with openai.OpenAI(api_key=KEY, base_url=url, max_retries=0) as client:
+    with openai.OpenAI(api_key=KEY, base_url=f"{service.url}/v1", max_retries=0) as client:
         yield OpenAIFiles(client)
 
 

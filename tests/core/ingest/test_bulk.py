@@ -19,6 +19,7 @@ from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies, lines_of
 from opensearch_batch.core.ingest.sinks.concurrency import SAMPLES_OF_REST, ConcurrencyLimit
 from tests.lab import Lab
 from tests.scripted import Answer, Scripted, accept
+from tests.waiting import WAIT_S
 
 BODY = {"mappings": {"dynamic": "strict", "properties": {"n": {"type": "integer"}}}}
 REQUEST = IngestRequest("i", {})
@@ -180,7 +181,7 @@ def test_verdicts_come_in_the_order_of_the_documents(scripted: Scripted) -> None
 
     def slow_first(body: bytes) -> Answer:
         if names(body) == ["d0"]:
-            assert superseded.wait(20)
+            assert superseded.wait(WAIT_S)
         else:
             superseded.set()
         return accept(body)

@@ -7,10 +7,8 @@ import gzip
 import hashlib
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import boto3
@@ -19,10 +17,10 @@ from botocore.config import Config
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.s3 import PAUSES_S, S3Objects
+from tests.serving import Exchange, Server
 from tests.stored import content, present
 
 CONTENT = bytes(range(256)) * 40_000
-POLL_S = 0.01
 
 
 def test_a_listing_is_in_key_order_and_obeys_the_globs(store: S3Objects, bucket: str) -> None:
@@ -97,7 +95,7 @@ def test_only_the_version_that_was_listed_is_read(store: S3Objects, bucket: str)
         store.open(uri, etag=listed.etag)
 
 
-class Flaky:
+class Flaky(Server):
     """An S3 server of one object that breaks every transfer after so many bytes, `faults` times.
 
     `reset` breaks it by a reset of the connection instead of its end; `ranges_known` and `conditions_known` false make
@@ -113,22 +111,9 @@ class Flaky:
         self.ranges_known = self.conditions_known = True
         self.ranges: list[str | None] = []
         self.conditions: list[str | None] = []
-        outer = self
+        super().__init__(self.answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                # A reader that has seen enough goes away.
-                with suppress(ConnectionError):
-                    outer.answer(self)
-
-            def log_message(self, *_: object) -> None:
-                """Stay quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(POLL_S,), daemon=True)
-        self.thread.start()
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
+    def answer(self, request: Exchange) -> None:
         """Send the asked part, or less."""
         self.ranges.append(request.headers.get("Range"))
         self.conditions.append(request.headers.get("If-Match"))
@@ -136,33 +121,24 @@ class Flaky:
         etag = f'"{hashlib.md5(self.content, usedforsecurity=False).hexdigest()}"'
         wanted = request.headers.get("If-Match")
         if self.conditions_known and wanted is not None and wanted != etag:
-            self._refuse(request, 412, "PreconditionFailed")
+            request.reply(412, b"<Error><Code>PreconditionFailed</Code></Error>")
             return
         if self.status and first:
-            self._refuse(request, self.status, "InternalError")
+            request.reply(self.status, b"<Error><Code>InternalError</Code></Error>")
             return
-        part = self.content[first:] if self.ranges_known else self.content
-        request.send_response(206 if first and self.ranges_known else 200)
-        if first and self.ranges_known:
-            size = len(self.content)
-            request.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
-        request.send_header("Content-Length", str(len(part)))
-        request.send_header("ETag", etag)
-        request.end_headers()
-        if self.faults > 0:
+        first = first if self.ranges_known else 0
+        size = len(self.content)
+        headers = {"ETag": etag} | ({"Content-Range": f"bytes {first}-{size - 1}/{size}"} if first else {})
+        breaks = self.faults > 0
+        if breaks:
             self.faults -= 1
-            part = part[: self.after_bytes]
             if self.reset:
                 # Closing sends RST at once and throws away what is not sent yet.
                 request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        request.wfile.write(part)
-
-    def _refuse(self, request: BaseHTTPRequestHandler, status: int, code: str) -> None:
-        content = f"<Error><Code>{code}</Code></Error>".encode()
-        request.send_response(status)
-        request.send_header("Content-Length", str(len(content)))
-        request.end_headers()
-        request.wfile.write(content)
+        sent = self.after_bytes if breaks else None
+        # A reader that has seen enough goes away.
+        with suppress(ConnectionError):
+            request.reply(206 if first else 200, self.content[first:], headers, sent=sent)
 
 
 @pytest.fixture
@@ -170,9 +146,7 @@ def flaky() -> Iterator[Flaky]:
     """The server."""
     server = Flaky()
     yield server
-    server.server.shutdown()
-    server.server.server_close()
-    server.thread.join()
+    server.close()
 
 
 @pytest.fixture
@@ -186,7 +160,7 @@ def objects(flaky: Flaky, pauses: list[float]) -> Iterator[S3Objects]:
     """The store, without the client's own retries."""
     client: Any = boto3.client(
         "s3",
-        endpoint_url=f"http://127.0.0.1:{flaky.server.server_port}",
+        endpoint_url=flaky.url,
         region_name="us-east-1",
         aws_access_key_id="a",
         aws_secret_access_key="b",
