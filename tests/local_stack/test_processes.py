@@ -24,7 +24,7 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print
 
 
 def command(folder: Path, code: str, *, name: str = "sleeper", wait_s: float = WAIT_S) -> Command:
-    """A Python process that runs some code."""
+    """A Python process that runs some code; it counts as healthy a moment after its start."""
     return Command(
         name=name,
         argv=(sys.executable, "-c", code),
@@ -34,6 +34,11 @@ def command(folder: Path, code: str, *, name: str = "sleeper", wait_s: float = W
         is_healthy=stays_alive(0.1),
         wait_s=wait_s,
     )
+
+
+def never_healthy(one: Command) -> Command:
+    """Return a command whose process can only end or be waited for in vain, however slowly it starts."""
+    return msgspec.structs.replace(one, is_healthy=lambda: False)
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def test_a_process_that_serves_is_not_started_again(file: StateFile, tmp_path: P
 
 def test_a_failed_start_shows_the_end_of_its_log(file: StateFile, tmp_path: Path) -> None:
     """The error names the process, quotes its last lines and says where the log is."""
-    broken = command(tmp_path, "raise SystemExit('no database here')", name="broken")
+    broken = never_healthy(command(tmp_path, "raise SystemExit('no database here')", name="broken"))
     with pytest.raises(StackError, match=r"broken ended") as raised:
         Supervisor(file, lambda _: None).ensure(broken)
     assert "no database here" in str(raised.value)
@@ -109,8 +114,8 @@ def test_a_failed_start_shows_the_end_of_its_log(file: StateFile, tmp_path: Path
 
 def test_the_first_failure_ends_the_waiting_of_others(file: StateFile, tmp_path: Path) -> None:
     """Parts that start at the same time do not wait for each other after one has failed."""
-    never = msgspec.structs.replace(command(tmp_path, SLEEP, name="never"), is_healthy=lambda: False, wait_s=2 * WAIT_S)
-    broken = command(tmp_path, "raise SystemExit(1)", name="broken")
+    never = never_healthy(command(tmp_path, SLEEP, name="never", wait_s=2 * WAIT_S))
+    broken = never_healthy(command(tmp_path, "raise SystemExit(1)", name="broken"))
     supervisor = Supervisor(file, lambda _: None)
     began = time.monotonic()
     with pytest.raises(StackError, match="broken ended"):
