@@ -26,19 +26,19 @@ _NO_ID = (
 
 
 def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str | None = None) -> list[Checked]:
-    """Check files. A pipeline name that a Data Prepper file and another file share is a mistake in the second file."""
+    """Check files. It is a mistake if a Data Prepper file and another file have a pipeline of the same name."""
     found = list[Checked]()
     first: dict[str, Checked] = {}
     for path in paths:
         checked = check_data_prepper(path) if is_data_prepper(path) else check_pipeline(path, adapter_of, listing)
-        named = {way.pipeline: way.line for way in checked.pipelines} or {path.stem: 1}
-        twice = [name for name in named if (other := first.get(name)) and (other.pipelines or checked.pipelines)]
+        lines = {pipeline.pipeline: pipeline.line for pipeline in checked.pipelines} or {path.stem: 1}
+        shared = [name for name in lines if (other := first.get(name)) and (other.pipelines or checked.pipelines)]
         mistakes = [
-            f"{path}:{named[name]} {name}: {first[name].file} has a pipeline with this name; rename one"
-            for name in twice
+            f"{path}:{lines[name]} {name}: {first[name].file} has a pipeline with this name; rename one"
+            for name in shared
         ]
         found.append(msgspec.structs.replace(checked, mistakes=[*checked.mistakes, *mistakes]))
-        first = dict.fromkeys(named, checked) | first
+        first = dict.fromkeys(lines, checked) | first
     return found
 
 

@@ -132,7 +132,7 @@ class CompiledPipeline:
         return [*self.identity, number, msgspec.to_builtins(options, enc_hook=str)]
 
     def processing_digest(self, uuids: Sequence[str]) -> str:
-        """Return a digest of the processing: a new index or a changed pipeline processes work items again.
+        """Return a digest of the processing. If an index or the pipeline changes, work items are processed again.
 
         Args:
             uuids: the UUID of each sink's index.

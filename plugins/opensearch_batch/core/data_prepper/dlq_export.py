@@ -96,7 +96,7 @@ def _write(target: Objects, dlq: S3Dlq, letters: Sequence[DataPrepperLetter], at
 
 
 def json_or_text(document: bytes) -> msgspec.Raw | str:
-    """Return valid JSON as it is, anything else as a text."""
+    """Return valid JSON unchanged, anything else as a text."""
     try:
         return msgspec.Raw(check_json(document))
     except RecordRejected:

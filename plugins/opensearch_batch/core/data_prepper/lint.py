@@ -103,7 +103,7 @@ class _Lint:
                 yield self._found(None, (*keys, "ml_when"), cause)
 
     def _unmatched_routes(self) -> Iterator[Finding]:
-        """Find routes that no row can match, unless it has keys that are not known."""
+        """Find routes that no row with known keys can match."""
         wanted = [sink.routes for _, sink in self._pipeline.sinks]
         row = KnownRow(self._pipeline)
         if row.may_have_any or any(not routes or DEFAULT_ROUTE in routes for routes in wanted):

@@ -56,14 +56,14 @@ class ScanAccount(RunAccount, frozen=True, kw_only=True):
 
 
 def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, *, sinks: int) -> ScanAccount:
-    """Add up the reports of the work items that this run has done."""
-    scanned, shards = ScanStateFile(objects, layout), {shard.id: shard for shard in manifest.shards}
+    """Return the account of a run, with the sum of the reports of the work items that it has done."""
+    state_file, shards = ScanStateFile(objects, layout), {shard.id: shard for shard in manifest.shards}
     done, undone, gone = list[WorkItem](), list[Undone](), 0
     for work_item in manifest.work_items:
-        note = scanned.done(work_item)
-        if note is not None and note.run == manifest.run_key:
+        mark = state_file.done(work_item)
+        if mark is not None and mark.run == manifest.run_key:
             done.append(work_item)
-            gone += note.gone
+            gone += mark.gone
         elif shard := shards.get(work_item.id):
             undone.append(_undone(objects, layout.job(shard.job), work_item))
         else:
@@ -106,12 +106,12 @@ def _undone(objects: Objects, folder: str, work_item: WorkItem) -> Undone:
 def delete_read(objects: Objects, layout: Layout, manifest: ScanManifest) -> int:
     """Delete the objects of the work items that this run has done, inputs and rows alike; return how many.
 
-    Work items of an earlier run are kept, as this run may have written elsewhere. An object that changed meanwhile is
-    new, and is kept too.
+    Work items of an earlier run are kept, because this run may write to other sinks. An object that changed in the
+    meantime is new, and is kept too.
     """
-    deleted, scanned = 0, ScanStateFile(objects, layout)
+    deleted, state_file = 0, ScanStateFile(objects, layout)
     for work_item in manifest.work_items:
-        done = scanned.done(work_item)
+        done = state_file.done(work_item)
         for item in (*work_item.objects, *done.read) if done is not None and done.run == manifest.run_key else ():
             now = objects.head(item.uri)
             if now is not None and now.etag == item.etag:

@@ -80,7 +80,7 @@ class ScanStateFile:
         return done is not None and done.done_for == done_for
 
     def done(self, work_item: WorkItem) -> Done | None:
-        """Return the mark of a work item that was done since it was claimed, for any processing; None if it was not."""
+        """Return the mark of a work item, None unless it was done since it was claimed, by any processing."""
         done = JsonDocument(self._objects, self._layout.done(work_item.id), Done).read()
         return done if done is not None and done.at == work_item.at else None
 
@@ -104,7 +104,7 @@ class ScanStateFile:
 
 
 class Writers:
-    """Finds the objects that a job of ours writes."""
+    """Finds the objects that our own jobs write."""
 
     def __init__(self, objects: Objects, layout: Layout) -> None:
         self._objects = objects

@@ -265,7 +265,10 @@ class WorkItemIngest:
         return [item for item in inputs if item is not None and etags.get(item.uri, item.etag) == item.etag]
 
     def _reads(self, output: ObjectInfo) -> bool:
-        """Return whether the pipeline reads an output, as pipelines that share a job may read it elsewhere."""
+        """Return whether the pipeline reads an output of a job.
+
+        Pipelines may share a job, so the same name below this pipeline's `output_path` counts as well.
+        """
         ml, areas = self._compiled.ml, self._compiled.areas(self.at)
         name = output.uri.rpartition("/")[2]
         locations = [output.uri, *([f"{ml.output_path.rstrip('/')}/{name}"] if ml else [])]

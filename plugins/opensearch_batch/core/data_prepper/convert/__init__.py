@@ -86,7 +86,7 @@ class _Conversion:
         # Null is a value here: nothing is removed.
         members["retention_days"] = None
         notes = ConversionNotes(self._compiled, self._sink, self._number, self._names)
-        return Converted(self._names[self._number], commented(members, notes.by_key()) + notes.at_the_end())
+        return Converted(self._names[self._number], commented(members, notes.by_key()) + notes.omitted_options())
 
     def _schedule(self) -> dict[str, Any] | None:
         scheduling = self._compiled.source.scheduling

@@ -28,20 +28,21 @@ def connection_notes(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterat
     """Yield comments with the commands that create the connections."""
     named = compiled.file.own.connections.opensearch
     if named:
-        yield f"Airflow connections provide hosts and roles; {named} is named in the file. Create the other one:"
+        yield f"Airflow connections provide hosts and roles; the file names {named}. Create the other one:"
     else:
         yield "Airflow connections provide hosts, users and roles. Create them once:"
     aws = connections_of(compiled)["aws"]
-    owners = {bucket: owner for bucket in {input_bucket(compiled).name} if (owner := compiled.source.owner_of(bucket))}
-    extra = _of_aws(compiled.source.aws)
-    if known := {bucket: owner for bucket, owner in owners.items() if _is_account(owner)}:
-        extra["bucket_owners"] = known
+    bucket = input_bucket(compiled).name
+    owner = compiled.source.owner_of(bucket)
+    extra = _aws_extra(compiled.source.aws)
+    if owner and owner.isdigit() and len(owner) == ACCOUNT_DIGITS:
+        extra["bucket_owners"] = {bucket: owner}
     yield _command(aws, "aws", extra)
     if not named:
-        yield from _of_cluster(compiled, sink, aws)
+        yield from _cluster_commands(compiled, sink, aws)
 
 
-def _of_cluster(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> Iterator[str]:
+def _cluster_commands(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> Iterator[str]:
     address = address_of(sink.hosts[0])
     port = address.port or (HTTPS_PORT if address.use_ssl else NODE_PORT)
     extra: dict[str, Any] = {"use_ssl": address.use_ssl}
@@ -64,29 +65,25 @@ def _of_cluster(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> I
 
 def _signer(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> tuple[str, list[str]]:
     """Return the connection that signs requests to the cluster, and comments on it."""
-    asking = compiled.ml.aws if compiled.ml else None
-    roles = {each.sts_role_arn: each for each in (asking, sink.aws) if each is not None and each.sts_role_arn}
+    model_aws = compiled.ml.aws if compiled.ml else None
+    roles = {each.sts_role_arn: each for each in (model_aws, sink.aws) if each is not None and each.sts_role_arn}
     if not roles or set(roles) == {compiled.source.aws.sts_role_arn}:
         return aws, []
     first = next(iter(roles.values()))
-    notes = [_command(SIGNER, "aws", _of_aws(first))]
+    notes = [_command(SIGNER, "aws", _aws_extra(first))]
     if len(roles) > 1:
         both = f"The file uses different roles for model and index ({' and '.join(map(str, roles))})"
         notes.insert(0, f"{both}; here one connection does both, so its role needs the permissions of both.")
     return SIGNER, notes
 
 
-def _of_aws(aws: Aws) -> dict[str, Any]:
+def _aws_extra(aws: Aws) -> dict[str, Any]:
     extra: dict[str, Any] = {"region_name": aws.region} if aws.region else {}
     if aws.sts_role_arn:
         extra["role_arn"] = aws.sts_role_arn
     if aws.sts_external_id:
         extra["assume_role_kwargs"] = {"ExternalId": aws.sts_external_id}
     return extra
-
-
-def _is_account(owner: str) -> bool:
-    return owner.isdigit() and len(owner) == ACCOUNT_DIGITS
 
 
 def _command(conn_id: str, kind: str, extra: dict[str, Any], *more: str) -> str:

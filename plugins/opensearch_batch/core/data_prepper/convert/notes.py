@@ -19,40 +19,22 @@ Note = tuple[Keys, str]
 # The rules of lint findings that are repeated as comments.
 UNMATCHED, MANIFESTS, ROLE = 1, 5, 10
 _INDEX, _PROCESSORS, _WHEN = ("ingest", "index"), ("ingest", "processors"), ("ingest", "when")
-_NOTES: tuple[Note, ...] = (
-    (("source", "uri"), "The bucket with data_selection: metadata_only."),
-    (("source", "on_empty"), "As in Data Prepper, a scan without objects is not a failure."),
+_NOTES: dict[Keys, str] = {
+    ("source", "uri"): "The bucket with data_selection: metadata_only.",
+    ("source", "on_empty"): "As in Data Prepper, a scan without objects is not a failure.",
+    ("batch_predict", "model_id"): "prepare checks its connector before anything is paid: it needs "
+    "TransformInput.SplitType Line, TransformOutput.AssembleWith Line, and DataProcessing.JoinSource Input.",
+    ("batch_predict", "repair_rounds"): "As in Data Prepper, failed records are not sent again. Without this line they "
+    "are, and paid again.",
+    _PROCESSORS: "Unchanged. They process the rows of the jobs, and never bucket, key, time and length of an input, "
+    "which Data Prepper sends through them too.",
     (
-        ("batch_predict", "model_id"),
-        (
-            "prepare checks its connector before anything is paid: it needs TransformInput.SplitType Line, "
-            "TransformOutput.AssembleWith Line, and DataProcessing.JoinSource Input."
-        ),
-    ),
-    (
-        ("batch_predict", "repair_rounds"),
-        "As in Data Prepper, failed records are not sent again. Without this line they are, and paid again.",
-    ),
-    (
-        _PROCESSORS,
-        (
-            "Unchanged. They process the rows of the jobs, and never bucket, key, time and length of an input, which "
-            "Data Prepper sends through them too."
-        ),
-    ),
-    (
-        ("id",),
-        "The document_id of the sink. A number is used as written in the row; Data Prepper uses Java's text of it.",
-    ),
-    (
-        ("ingest", "dead_letters"),
-        "The dlq of the sink. Dead letters are written in our own format, for replay, by the AWS connection.",
-    ),
-    (
-        ("retention_days",),
-        "As in Data Prepper, nothing is removed. A number of days removes the outputs of older jobs.",
-    ),
-)
+        "id",
+    ): "The document_id of the sink. A number is used as written in the row; Data Prepper uses Java's text of it.",
+    ("ingest", "dead_letters"): "The dlq of the sink. Dead letters are written in our own format, for replay, by the "
+    "AWS connection.",
+    ("retention_days",): "As in Data Prepper, nothing is removed. A number of days removes the outputs of older jobs.",
+}
 _SCANS = (
     "Data Prepper scans at this interval. Here the source is listed at this interval, and a change starts a run: an "
     "unchanged object costs nothing, a changed one is processed again."
@@ -78,24 +60,24 @@ class ConversionNotes:
     def __init__(self, compiled: CompiledPipeline, sink: OpenSearchSink, number: int, names: list[str]) -> None:
         self._compiled, self._sink, self._number, self._names = compiled, sink, number, names
         name = compiled.pipeline.name
-        own, sinks = f"{name}.sink[{number}]", f"{name}.sink["
+        this_sink, any_sink = f"{name}.sink[{number}]", f"{name}.sink["
         self._found: list[Finding] = [
             found
             for found in lint(compiled.file)
             if found.location.startswith(f"{name}.")
-            and (found.location.startswith(own) or not found.location.startswith(sinks))
+            and (found.location.startswith(this_sink) or not found.location.startswith(any_sink))
         ]
 
     def by_key(self) -> dict[Keys, list[str]]:
         """Return the comments by key."""
         found: dict[Keys, list[str]] = {}
-        parts = (self._of_file(), self._of_source(), self._of_jobs(), _NOTES, self._of_ingest())
+        parts = (self._file_notes(), self._source_notes(), self._job_notes(), _NOTES.items(), self._ingest_notes())
         for keys, text in itertools.chain(*parts):
             found.setdefault(keys, []).append(text)
-        found["connections",] = [*connection_notes(self._compiled, self._sink), *self._findings_of(ROLE)]
+        found["connections",] = [*connection_notes(self._compiled, self._sink), *self._finding_notes(ROLE)]
         return found
 
-    def at_the_end(self) -> str:
+    def omitted_options(self) -> str:
         """Return the remarks on options without effect, as comments."""
         pipelines, own = self._compiled.file.pipelines, self._compiled.pipeline
         others = tuple(f"{pipeline.name}." for pipeline in pipelines if pipeline.name != own.name)
@@ -106,31 +88,27 @@ class ConversionNotes:
         ]
         return comment(["Omitted options:", *remarks]) if remarks else ""
 
-    def _findings_of(self, rule: int) -> list[str]:
+    def _finding_notes(self, rule: int) -> list[str]:
         name = self._compiled.file.path.name
         return [f"{name}:{found.line}: {found.text}." for found in self._found if found.rule == rule]
 
-    def _of_file(self) -> Iterator[Note]:
+    def _file_notes(self) -> Iterator[Note]:
         name, file = self._names[self._number], self._compiled.file
         line = file.line(self._compiled.pipeline.keys)
-        yield (
-            (),
-            (
-                f"Converted from {self._compiled.pipeline.name} in {file.path.name}:{line}. Save it as "
-                f"include/pipelines/{name}.yaml, because the file name is the DAG id, and remove {file.path.name} "
-                "there: both would do the same work."
-            ),
+        text = (
+            f"Converted from {self._compiled.pipeline.name} in {file.path.name}:{line}. Save it as "
+            f"include/pipelines/{name}.yaml, because the file name is the DAG id, and remove {file.path.name} "
+            "there: both would do the same work."
         )
+        yield (), text
         if len(self._names) > 1:
-            yield (
-                (),
-                (
-                    f"One of {len(self._names)} ({', '.join(self._names)}), because a pipeline file writes one index. "
-                    "They share their jobs below the same work prefix, so each job is paid once."
-                ),
+            text = (
+                f"One of {len(self._names)} ({', '.join(self._names)}), because a pipeline file writes one index. "
+                "They share their jobs below the same work prefix, so each job is paid once."
             )
+            yield (), text
 
-    def _of_source(self) -> Iterator[Note]:
+    def _source_notes(self) -> Iterator[Note]:
         scheduling = self._compiled.source.scheduling
         if scheduling is None:
             yield ("source",), "Data Prepper scans once. This pipeline runs when a person triggers it."
@@ -140,48 +118,40 @@ class ConversionNotes:
                 yield ("schedule",), f"Data Prepper ends after {scheduling.count} scans; here a person pauses the DAG."
         if any(found.rule == MANIFESTS for found in self._found):
             yield ("source", "exclude"), _MANIFESTS
-        yield (
-            ("source", "prepare"),
-            (
-                "Each object is the unchanged input of its own job. Data Prepper puts up to "
-                f"{self._ml.max_batch_size} objects in one job, and does not read them. Here their lines are checked "
-                "first, because one that is not a JSON object fails the whole job."
-            ),
+        text = (
+            f"Each object is the unchanged input of its own job. Data Prepper puts up to {self._ml.max_batch_size} "
+            "objects in one job, and does not read them. Here their lines are checked first, because one that is not "
+            "a JSON object fails the whole job."
         )
-        yield (
-            ("work_prefix",),
-            (
-                f"Our own files, and the outputs of jobs, which Data Prepper writes to {self._ml.output_path}. An "
-                "output is read after its job has ended, and nothing else is read there."
-            ),
+        yield ("source", "prepare"), text
+        text = (
+            f"Our own files, and the outputs of jobs, which Data Prepper writes to {self._ml.output_path}. An output "
+            "is read after its job has ended, and nothing else is read there."
         )
+        yield ("work_prefix",), text
 
-    def _of_jobs(self) -> Iterator[Note]:
+    def _job_notes(self) -> Iterator[Note]:
         ml = self._ml
         if ml.ml_when is not None:
             yield ("batch_predict",), f"ml_when ({ml.ml_when}) holds for all objects of the source, so it is omitted."
         if ml.dlq is not None:
-            yield (
-                ("batch_predict",),
-                ("dlq of ml_inference: omitted, because the task of a rejected or failed job fails with the reason."),
-            )
+            text = "dlq of ml_inference: omitted, because the task of a rejected or failed job fails with the reason."
+            yield ("batch_predict",), text
 
-    def _of_ingest(self) -> Iterator[Note]:
-        yield from ((_INDEX, text) for text in self._of_index())
+    def _ingest_notes(self) -> Iterator[Note]:
+        yield from ((_INDEX, text) for text in self._index_notes())
         if self._sink.document_id is None:
             yield _PROCESSORS, _IDS
-        yield from ((_WHEN, text) for text in self._findings_of(UNMATCHED) or [_ROUTES])
+        yield from ((_WHEN, text) for text in self._finding_notes(UNMATCHED) or [_ROUTES])
         prefix = (self._sink.dlq and self._sink.dlq.key_path_prefix) or ""
         if "{" in prefix:
-            yield (
-                ("ingest",),
-                (
-                    f"The dlq of the sink has a date in its prefix ({prefix}), so it is omitted: dead letters are "
-                    "written below the work prefix. dead_letters names another prefix."
-                ),
+            text = (
+                f"The dlq of the sink has a date in its prefix ({prefix}), so it is omitted: dead letters are written "
+                "below the work prefix. dead_letters names another prefix."
             )
+            yield ("ingest",), text
 
-    def _of_index(self) -> Iterator[str]:
+    def _index_notes(self) -> Iterator[str]:
         fields, sink = self._compiled.prediction_fields(), self._sink
         vectors = f", with {', '.join(fields)} as knn_vector" if fields else ""
         yield (

@@ -30,7 +30,7 @@ def refuse(compiled: CompiledPipeline) -> None:
 
 
 def input_bucket(compiled: CompiledPipeline) -> Bucket:
-    """Return the bucket of the inputs of jobs."""
+    """Return the first bucket with inputs of jobs."""
     return next(bucket for bucket in compiled.source.buckets if bucket.selection == "metadata_only")
 
 
@@ -41,19 +41,19 @@ def input_uri(compiled: CompiledPipeline) -> str:
 
 
 def _refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
-    yield from _of_processors(compiled)
-    yield from _of_source(compiled)
+    yield from _processor_refusals(compiled)
+    yield from _source_refusals(compiled)
     for keys, sink in compiled.pipeline.sinks:
         below = keys[len(compiled.pipeline.keys) :]
         if isinstance(sink, OpenSearchSink):
-            yield from (((*below, *inner), cause) for inner, cause in _of_sink(compiled, sink))
+            yield from (((*below, *inner), cause) for inner, cause in _sink_refusals(compiled, sink))
             if not sink.sends_ids:
                 yield (*below, "aws", "serverless"), "a pipeline file sends an id with each document; write document_id"
         else:
             yield below, "a pipeline file writes to an index only, not to s3"
 
 
-def _of_processors(compiled: CompiledPipeline) -> Iterator[Refusal]:
+def _processor_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     processors = [(keys[1:], options) for keys, _, options in compiled.pipeline.processors]
     jobs = [(keys, options) for keys, options in processors if isinstance(options, MlInference)]
     if not jobs:
@@ -75,10 +75,10 @@ def _of_processors(compiled: CompiledPipeline) -> Iterator[Refusal]:
     if ml.retry_time_window <= 0:
         yield (*keys, "retry_time_window"), "a pipeline file retries while the service throttles; write a longer time"
     if ml.ml_when is not None:
-        yield from (((*keys, "ml_when"), cause) for cause in _of_condition(compiled, ml.ml_when))
+        yield from (((*keys, "ml_when"), cause) for cause in _condition_refusals(compiled, ml.ml_when))
 
 
-def _of_condition(compiled: CompiledPipeline, text: str) -> Iterator[str]:
+def _condition_refusals(compiled: CompiledPipeline, text: str) -> Iterator[str]:
     """Yield why a condition does not hold for all objects of the input bucket."""
     if not compile_expression(text).keys <= {("bucket",)}:
         yield "a pipeline file selects objects by prefix and name; ml_when may use /bucket only"
@@ -89,19 +89,19 @@ def _of_condition(compiled: CompiledPipeline, text: str) -> Iterator[str]:
             yield f"it does not hold for bucket {bucket.name}, so no job is submitted for its objects; correct it"
 
 
-def _of_source(compiled: CompiledPipeline) -> Iterator[Refusal]:
+def _source_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     source, s3 = compiled.source, ("source", "s3")
-    yield from _of_inputs(compiled)
+    yield from _input_refusals(compiled)
     if not isinstance(source.codec, NdjsonInput):
         yield (*s3, "codec"), "the outputs of jobs are read as ndjson"
     if source.compression not in ("none", "automatic"):
         yield (*s3, "compression"), "the outputs of jobs are read without decompression"
     if source.delete_s3_objects_on_read:
         yield (*s3, "delete_s3_objects_on_read"), "a pipeline file does not delete source objects"
-    yield from _of_outputs(compiled)
+    yield from _output_refusals(compiled)
 
 
-def _of_inputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
+def _input_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     source, s3 = compiled.source, ("source", "s3")
     inputs = [
         ((*s3, "scan", "buckets", at, "bucket"), bucket)
@@ -109,10 +109,7 @@ def _of_inputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
         if bucket.selection == "metadata_only"
     ]
     if not inputs:
-        yield (
-            (*s3, "scan", "buckets"),
-            "no bucket has data_selection: metadata_only, so no job has an input",
-        )
+        yield (*s3, "scan", "buckets"), "no bucket has data_selection: metadata_only, so no job has an input"
         return
     if len(inputs) > 1:
         yield inputs[1][0], "a pipeline file has one source; write a file for each bucket"
@@ -127,12 +124,12 @@ def _of_inputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
                 (*keys, "filter", "exclude_suffix", at),
                 f"globs match the names of objects, and {suffix!r} contains a folder",
             )
-    here, there = f"{input_uri(compiled).rstrip('/')}/", f"{compiled.layout.root}/"
-    if here.startswith(there) or there.startswith(here):
-        yield keys, f"inputs {here} and our own files {there} overlap; change include_prefix or work_prefix"
+    inputs_root, own_root = f"{input_uri(compiled).rstrip('/')}/", f"{compiled.layout.root}/"
+    if inputs_root.startswith(own_root) or own_root.startswith(inputs_root):
+        yield keys, f"inputs {inputs_root} and our own files {own_root} overlap; change include_prefix or work_prefix"
 
 
-def _of_outputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
+def _output_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     """Yield why the outputs of jobs are not the rows that the pipeline reads."""
     ml, buckets = compiled.ml, ("source", "s3", "scan", "buckets")
     if ml is None:
@@ -146,7 +143,7 @@ def _of_outputs(compiled: CompiledPipeline) -> Iterator[Refusal]:
             yield (*buckets, at, "bucket"), "a pipeline file ingests the outputs of its own jobs only"
 
 
-def _of_sink(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator[Refusal]:
+def _sink_refusals(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator[Refusal]:
     if "${" in sink.index or "%{" in sink.index:
         yield ("index",), "a pipeline file writes to one index; its name contains no key and no date"
     if sink.actions:
@@ -171,9 +168,9 @@ def _of_sink(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator[Refus
 
 def _is_one_cluster(compiled: CompiledPipeline, sink: OpenSearchSink) -> bool:
     own, ml = compiled.file.own.connections, compiled.ml
-    written = own.opensearch or _address(sink.hosts[0], sink.path_prefix)
-    asked = own.model_opensearch or own.opensearch or (ml and _address(ml.host, None))
-    return written == asked
+    sink_cluster = own.opensearch or _address(sink.hosts[0], sink.path_prefix)
+    model_cluster = own.model_opensearch or own.opensearch or (ml and _address(ml.host, None))
+    return sink_cluster == model_cluster
 
 
 def _address(url: str, prefix: str | None) -> tuple[object, ...]:

@@ -39,11 +39,11 @@ _VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
 # The supported version; as in Data Prepper, a later one is an error.
 _MAJOR, _MINOR = 2, 17
 # Top-level keys of our own pipeline files, and the required ones.
-_OURS = frozenset(field.name for field in msgspec.structs.fields(PipelineSpec))
-_OUR_FILE = frozenset({"work_prefix", "batch_predict", "ingest"})
-_ENDS = frozenset({"source", "sink"})
-_PARTS = _ENDS | {"processor", "route", "routes"}
-_ONCE = {
+_OUR_KEYS = frozenset(field.name for field in msgspec.structs.fields(PipelineSpec))
+_OUR_REQUIRED_KEYS = frozenset({"work_prefix", "batch_predict", "ingest"})
+_SOURCE_AND_SINK = frozenset({"source", "sink"})
+_PARTS = _SOURCE_AND_SINK | {"processor", "route", "routes"}
+_AT_MOST_ONE = {
     "ml_inference": "write a pipeline for each model, with the same source",
     "s3_enrich": "write all keys in keys_to_merge of one",
 }
@@ -153,10 +153,10 @@ class DataPrepperFile:
     def _refuse_misplaced(self, nodes: Mapping[str, Node]) -> None:
         """Raise ConfigError if a top-level key is not a pipeline."""
         for name, node in nodes.items():
-            if name in _PARTS and not _below(node) & _ENDS:
+            if name in _PARTS and not _keys_below(node) & _SOURCE_AND_SINK:
                 cause = "expected the name of a pipeline; write one, like books:, and indent"
                 raise self.error((name,), f"{cause} source, processor, routes and sink below it")
-            if name in _OWN_NAMES and not _below(node) & _ENDS:
+            if name in _OWN_NAMES and not _keys_below(node) & _SOURCE_AND_SINK:
                 raise self.error((name,), f"not a pipeline; write this setting below {EXTENSION}.{OWN}")
             if is_null(node) or not node.value:
                 raise self.error((name,), "the pipeline is empty; write source and sink below its name")
@@ -220,9 +220,9 @@ class DataPrepperFile:
         """Raise ConfigError if parts of a pipeline contradict each other."""
         first: dict[str, Keys] = {}
         for keys, kind, _ in pipeline.processors:
-            if kind in _ONCE and kind in first:
+            if kind in _AT_MOST_ONE and kind in first:
                 line = self.line(first[kind])
-                raise self.error(keys, f"a pipeline has one {kind}, here already in line {line}; {_ONCE[kind]}")
+                raise self.error(keys, f"a pipeline has one {kind}, here already in line {line}; {_AT_MOST_ONE[kind]}")
             first[kind] = keys
         known = [*(name for name, _ in pipeline.routes), DEFAULT_ROUTE]
         for keys, sink in pipeline.sinks:
@@ -258,17 +258,19 @@ def is_data_prepper(path: Path) -> bool:
     if getattr(tree, "id", None) != "mapping":
         return False
     nodes = {name.value: value for name, value in tree.value}
-    if nodes.keys() & {VERSION, EXTENSION, OLD_EXTENSION} or any(_below(node) >= _ENDS for node in nodes.values()):
+    if nodes.keys() & {VERSION, EXTENSION, OLD_EXTENSION} or any(
+        _keys_below(node) >= _SOURCE_AND_SINK for node in nodes.values()
+    ):
         return True
-    if nodes.keys() & _OUR_FILE:
+    if nodes.keys() & _OUR_REQUIRED_KEYS:
         return False
-    others = [node for name, node in nodes.items() if name not in _OURS]
-    if "sink" in nodes or any(_below(node) & _ENDS for node in others):
+    others = [node for name, node in nodes.items() if name not in _OUR_KEYS]
+    if "sink" in nodes or any(_keys_below(node) & _SOURCE_AND_SINK for node in others):
         return True
-    like_ours = len(others) < len(nodes) or any(did_you_mean(name, _OURS) for name in nodes)
+    like_ours = len(others) < len(nodes) or any(did_you_mean(name, _OUR_KEYS) for name in nodes)
     return bool(nodes) and not like_ours and all(is_null(node) or node.id == "mapping" for node in others)
 
 
-def _below(node: Node) -> frozenset[str]:
+def _keys_below(node: Node) -> frozenset[str]:
     """Return the keys of a mapping, none for any other node."""
     return frozenset(name.value for name, _ in node.value) if node.id == "mapping" else frozenset()

@@ -42,6 +42,14 @@ NO_FORWARD = {"forward_to": "pipelines do not receive rows from sinks; add an s3
 _BY_CONNECTION = "name an Airflow connection in extension.opensearch_batch.connections.opensearch instead"
 _OLD = ("aws_sigv4", "aws_sts_role_arn", "aws_sts_external_id", "serverless")
 
+_REFUSED_VALUES = {
+    "distribution_version": "Elasticsearch 6 is not supported; remove it, and use an OpenSearch cluster",
+    "index_type": "index types of traces, logs and metrics are not supported; write custom, or management_disabled if "
+    "the index exists",
+    "bulk_size": "0 leaves no room for a document; write MiB, or -1 for no limit",
+    "authentication": "cannot be combined with username and password; keep one",
+}
+
 
 class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
     """Options of every sink: its routes, none for all events, and the keys it writes."""
@@ -123,7 +131,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         "socket_timeout": "timeouts are fixed, and failed requests are retried",
         "connect_timeout": "timeouts are fixed, and failed requests are retried",
         "enable_request_compression": "requests are not compressed, which takes longer than it saves",
-        "max_retries": "what a busy cluster rejects is retried, then Airflow retries the task; no row is given up",
+        "max_retries": "rejections by a busy cluster are retried, then Airflow retries the task; no row is dropped",
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
         **NO_FORWARD,
@@ -271,26 +279,15 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
             yield from when(
                 wrong=both, keys=(f"{name}_field",), cause=f"deprecated, and cannot be combined with {name}; remove it"
             )
-        yield from when(
-            wrong=self.distribution_version == "es6",
-            keys=("distribution_version",),
-            cause="Elasticsearch 6 is not supported; remove it, and use an OpenSearch cluster",
-        )
-        yield from when(
-            wrong=self.index_type not in ("custom", "management_disabled"),
-            keys=("index_type",),
-            cause="index types of traces, logs and metrics are not supported; write custom, or management_disabled if "
-            "the index exists",
-        )
-        yield from when(
-            wrong=self.bulk_size == 0,
-            keys=("bulk_size",),
-            cause="0 leaves no room for a document; write MiB, or -1 for no limit",
-        )
         both = self.authentication is not None and (self.username or self.password) is not None
-        yield from when(
-            wrong=both, keys=("authentication",), cause="cannot be combined with username and password; keep one"
-        )
+        refused = {
+            "distribution_version": self.distribution_version == "es6",
+            "index_type": self.index_type not in ("custom", "management_disabled"),
+            "bulk_size": self.bulk_size == 0,
+            "authentication": both,
+        }
+        for name, wrong in refused.items():
+            yield from when(wrong=wrong, keys=(name,), cause=_REFUSED_VALUES[name])
 
     def _check_index(self) -> None:
         compile_format(self.index)

@@ -136,7 +136,7 @@ class CsvOutput(Options, frozen=True, kw_only=True):
 
     REFUSED: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("header_file_location", "region", "bucket_name", "fileKey"),
-        "headers are not read from files, nor by Data Prepper; write header: [...]",
+        "header files are not supported, and Data Prepper ignores them; write header: [...]",
     )
 
     delimiter: Character = ","
