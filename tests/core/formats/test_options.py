@@ -83,7 +83,7 @@ def test_json_of_a_pipeline() -> None:
     """The elements of an array, or one object, whatever arrays are in it; values keep their text."""
     read = entries(b'[ {"a": 1.0,\n "b": "x y"}, 5, {"a": 1e5} ]', BY_NAME["json"])
     assert [entry.content for entry in read if isinstance(entry, Row)] == [b'{"a":1.0,"b":"x y"}', b'{"a":1e5}']
-    assert reasons(read) == [(2, "the element is JSON, but no object")]
+    assert reasons(read) == [(2, "the element is JSON, but not an object")]
     assert told(entries(b'{"a":\n1, "records": [{"b": 2}]}', BY_NAME["json"])) == [(1, {"a": 1, "records": [B]})]
 
 

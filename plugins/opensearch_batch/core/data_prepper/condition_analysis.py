@@ -17,11 +17,11 @@ from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperPipelin
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.source import S3Source
 from opensearch_batch.core.data_prepper.options.codecs import CsvInput, JsonInput, NewlineInput
-from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, key_of
+from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, key_of, key_or_none
 from opensearch_batch.core.transform.expressions import grammar
 from opensearch_batch.core.transform.expressions.operators import OPERATORS
 from opensearch_batch.core.transform.processors.add_entries import AddEntries
-from opensearch_batch.core.transform.processors.base import ProcessorOptions, key_or_none, keys_named
+from opensearch_batch.core.transform.processors.base import ProcessorOptions, keys_named
 from opensearch_batch.core.transform.processors.parse_json import ParseJson
 from opensearch_batch.core.transform.processors.rename_keys import RenameKeys
 

@@ -129,7 +129,7 @@ class _Document:
 
 def _row(element: msgspec.Raw, included: dict[str, msgspec.Raw | str]) -> tuple[bytes, str | None]:
     if memoryview(element)[0] != _OBJECT:
-        return bytes(element), "the element is JSON, but no object"
+        return bytes(element), "the element is JSON, but not an object"
     return compact(encode({**members(element), **included}) if included else bytes(element)), None
 
 

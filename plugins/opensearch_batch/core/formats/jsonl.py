@@ -33,4 +33,4 @@ def entry_of(line: Line, source: int, uri: str, limit: RowLimit) -> SourceEntry:
         is_object = check_json(line.content).lstrip()[:1] == b"{"
     except RecordRejected as error:
         return Rejected((row,), str(error))
-    return row if is_object else Rejected((row,), "the line is JSON, but no object")
+    return row if is_object else Rejected((row,), "the line is JSON, but not an object")

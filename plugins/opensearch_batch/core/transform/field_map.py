@@ -88,13 +88,12 @@ class FieldMap:
         self.fields = list(fields)
         self.id_paths: list[str | None] = list(joined_by) or id_path_of_each_source(ids, sources)
         self._joined_by = bool(joined_by)
-        self._names = ids if joined_by else []
         policies = on_missing or {}
         self._missing = [policies.get(name, policies.get(ANY_FIELD, "null")) for name in self.fields]
         by_name = {vector.name: vector for vector in vectors}
         self._checks = [vector_check(by_name[name]) if name in by_name else None for name in self.fields]
-        self._routes = paths_of("routing", routing, sources) if routing is not None else []
-        self._compile(list(fields.values()), list(locations.values()))
+        routes = paths_of("routing", routing, sources) if routing is not None else []
+        self._compile(list(zip(locations.values(), fields.values(), strict=True)), ids if joined_by else [], routes)
         names = [msgspec.json.encode(name) for name in self.fields]
         self._heads = [(b"{%b:" % name, b",%b:" % name) for name in names]
         self._slot_of = [slots[0][1] for slots in self._slots]
@@ -102,8 +101,11 @@ class FieldMap:
         # The text around the values of a document without absent fields; every second element is a value.
         self._frame: list[Text] = [text for first, further in self._heads for text in (further, b"")] + [b"}"]
         self._frame[0] = self._heads[0][0]
-        if not joined_by:
-            self._refuse_idle_sources()
+        for source, paths in enumerate(self._paths_of):
+            if not paths and not joined_by:
+                raise ConfigError(
+                    f"field_map: no field reads source[{source}]; map one (source[{source}].$.path) or drop the source"
+                )
 
     @property
     def joins(self) -> bool:
@@ -124,7 +126,7 @@ class FieldMap:
         Raises:
             RecordRejected: the id is missing or invalid.
         """
-        at = self._id_at[source]
+        at = self._id_at.get(source)
         return None if at is None else document_id(values[at])
 
     def document(self, parts: Sequence[Part], *, partial: bool = False) -> Document:
@@ -193,32 +195,26 @@ class FieldMap:
         start = re.compile(rf"(?:\$\.|\$\[['\"]|^){re.escape(name)}\b")
         return any(start.search(path) for path in self._paths_of[source])
 
-    def _compile(self, fields: list[list[SourcePath]], locations: list[str]) -> None:
-        """Make one reader of all paths per source, and assign each field the slots of its values."""
+    def _compile(
+        self, fields: Sequence[tuple[str, list[SourcePath]]], ids: list[SourcePath], routes: list[SourcePath]
+    ) -> None:
+        """Make one reader of all paths per source, and assign each path a slot of its source's values."""
         named: list[list[tuple[str, str]]] = [[] for _ in range(self.sources)]
-        self._slots: list[list[tuple[int, int]]] = []
-        for location, paths in zip(locations, fields, strict=True):
+
+        def slots_of(location: str, paths: list[SourcePath]) -> list[tuple[int, int]]:
             slots = []
             for path in paths:
                 slots.append((path.source, len(named[path.source])))
                 named[path.source].append((location, path.path))
-            self._slots.append(slots)
-        self._paths_of = [[path for _, path in mapped] for mapped in named]
-        self._id_at: list[int | None] = []
-        for source, id_path in enumerate(self.id_paths):
-            self._id_at.append(None if id_path is None else len(named[source]))
-            if id_path is not None:
-                named[source].append((f"field_map.{ID_FIELD}", id_path))
-        self._route_slots = _slots_of("routing", self._routes, named)
-        self._name_slots = _slots_of(f"field_map.{ID_FIELD}", self._names, named)
-        self._readers = [RowReader(paths) for paths in named]
+            return slots
 
-    def _refuse_idle_sources(self) -> None:
-        for source, paths in enumerate(self._paths_of):
-            if not paths:
-                raise ConfigError(
-                    f"field_map: no field reads source[{source}]; map one (source[{source}].$.path) or drop the source"
-                )
+        self._slots = [slots_of(location, paths) for location, paths in fields]
+        self._paths_of = [[path for _, path in mapped] for mapped in named]
+        keys = [SourcePath(source, path) for source, path in enumerate(self.id_paths) if path is not None]
+        self._id_at = dict(slots_of(f"field_map.{ID_FIELD}", keys))
+        self._route_slots = slots_of("routing", routes)
+        self._name_slots = slots_of(f"field_map.{ID_FIELD}", ids)
+        self._readers = [RowReader(paths) for paths in named]
 
     def _value(self, at: int, parts: Sequence[Part]) -> tuple[Text | None, bool]:
         """Return the value of a field, and whether a row of one of its sources was present."""
@@ -251,15 +247,6 @@ class FieldMap:
         if value is None:
             raise RecordRejected("the routing value is missing")
         return document_id(value, what="routing value")
-
-
-def _slots_of(location: str, paths: Sequence[SourcePath], named: list[list[tuple[str, str]]]) -> list[tuple[int, int]]:
-    """Assign each path a slot after those of the fields."""
-    slots = []
-    for path in paths:
-        slots.append((path.source, len(named[path.source])))
-        named[path.source].append((location, path.path))
-    return slots
 
 
 def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> Text | None:

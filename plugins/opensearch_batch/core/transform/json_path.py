@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
@@ -119,7 +120,7 @@ class RowReader:
 
     def _values_one_by_one(self, row: bytes) -> Values:
         if check_json(row).lstrip()[:1] != b"{":
-            raise RecordRejected("the row is JSON, but no object")
+            raise RecordRejected("the row is JSON, but not an object")
         return [read(None, row) for read in self._slow]
 
 
@@ -239,35 +240,21 @@ def _follow(value: bytes | None, cuts: Sequence[Cut]) -> bytes | None:
 
 
 def _cut(step: Step) -> Cut:
-    return _index_cut(step) if isinstance(step, int) else _name_cut(step)
-
-
-def _name_cut(name: str) -> Cut:
-    struct = msgspec.defstruct("Step", [("value", msgspec.Raw, msgspec.Raw())], rename={"value": name})
-    decode = msgspec.json.Decoder(struct).decode
-
-    def cut(text: bytes) -> bytes | None:
-        try:
-            return bytes(getattr(decode(text), "value")) or None  # noqa: B009 - a struct created at run time
-        except msgspec.ValidationError:
-            return None
-        except msgspec.DecodeError as error:
-            raise RecordRejected(f"not JSON: {error}") from None
-
-    return cut
-
-
-def _index_cut(index: int) -> Cut:
-    decode = msgspec.json.Decoder(list[msgspec.Raw]).decode
+    """Return a function that extracts the text of a member or element, None if it is missing."""
+    container: Any = list[msgspec.Raw]
+    value_in: Callable[[Any], msgspec.Raw] = itemgetter(step)
+    if isinstance(step, str):
+        container = msgspec.defstruct("Step", [("value", msgspec.Raw, msgspec.Raw())], rename={"value": step})
+        value_in = attrgetter("value")
+    decode = msgspec.json.Decoder(container).decode
 
     def cut(text: bytes) -> bytes | None:
         try:
-            items = decode(text)
-        except msgspec.ValidationError:
+            return bytes(value_in(decode(text))) or None
+        except (msgspec.ValidationError, IndexError):
             return None
         except msgspec.DecodeError as error:
             raise RecordRejected(f"not JSON: {error}") from None
-        return bytes(items[index]) if -len(items) <= index < len(items) else None
 
     return cut
 

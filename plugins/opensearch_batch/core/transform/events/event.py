@@ -6,6 +6,7 @@ A key is a path of names; a number is the index of an array element: ``a/b`` and
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 from collections.abc import Iterable
@@ -53,6 +54,15 @@ def key_of(text: str, *, any_name: bool = False) -> Key:
     return tuple(name.replace("~1", "/").replace("~0", "~") for name in trimmed.removeprefix("/").split("/") if trimmed)
 
 
+@functools.lru_cache(maxsize=4096)
+def key_or_none(text: str) -> Key | None:
+    """Return the names of a key, None if `key_of` rejects it."""
+    try:
+        return key_of(text)
+    except ConfigError:
+        return None
+
+
 class Event:
     """One event: `fields`, `tags`, and `metadata`, which processors can read and sinks do not write."""
 
@@ -90,7 +100,7 @@ class Event:
         try:
             return cls(_members(check_text(row)))
         except msgspec.ValidationError:
-            raise RecordRejected("the row is JSON, but no object") from None
+            raise RecordRejected("the row is JSON, but not an object") from None
         except msgspec.DecodeError as error:
             raise RecordRejected(f"not JSON: {error}") from None
         except RecursionError:
@@ -203,28 +213,16 @@ class Event:
         Raises:
             EventError: the key names an array element, which cannot be deleted.
         """
-        holder = self.opened(key[:-1])
+        holder = self.find(key[:-1])
+        if type(holder) is msgspec.Raw:
+            # Reading a member parses the holder in place.
+            self.find(key)
+            holder = self.find(key[:-1])
         if holder is MISSING:
             return
         if type(holder) is not dict:
             raise EventError(f"{_text(key)}: only a member of an object can be deleted")
         holder.pop(key[-1], None)
-
-    def opened(self, key: Key) -> Node:
-        """Return the node at a key; changes to a returned object or array change the event."""
-        node = self.find(key)
-        if type(node) is not msgspec.Raw:
-            return node
-        opened = _opened(node)
-        holder = self.find(key[:-1])
-        holder[int(key[-1]) if type(holder) is list else key[-1]] = opened
-        return opened
-
-    def copy(self) -> Event:
-        """Return an independent copy."""
-        twin = Event({name: frozen(node) for name, node in self.fields.items()}, dict(self.metadata))
-        twin._tags, twin.array = set(self.tags), self.array
-        return twin
 
     def to_json(self) -> bytes:
         """Return the event as JSON; unread values keep their original text."""
@@ -293,15 +291,13 @@ def frozen(node: Node) -> Node:
 
 def elements_of(node: Node) -> list[Node] | None:
     """Return the elements of an array, None for another value."""
-    if type(node) is msgspec.Raw:
-        node = _opened(node)
+    node = _open(node)
     return node if type(node) is list else None
 
 
 def members_of(node: Node) -> dict[str, Node] | None:
     """Return the members of an object, None for another value."""
-    if type(node) is msgspec.Raw:
-        node = _opened(node)
+    node = _open(node)
     return node if type(node) is dict else None
 
 

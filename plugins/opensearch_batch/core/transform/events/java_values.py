@@ -116,21 +116,26 @@ def ordering(compare: Callable[[Operand, Operand], object], *, inclusive: bool) 
     return ordered
 
 
+def arithmetic(operation: Callable[[Operand, Operand], Operand]) -> Callable[[Operand, Operand], Operand]:
+    """Return an operation on numbers, whose result has the wider type of both."""
+
+    def calculate(left: Operand, right: Operand) -> Operand:
+        kinds = _kinds(left, right)
+        if _DOUBLE in kinds:
+            return Double(operation(float(left), float(right)))
+        if _FLOAT in kinds:
+            return single(operation(single(left), single(right)))
+        return _wrapped(operation(int(left), int(right)), LONG_BITS if _LONG in kinds else INT_BITS)
+
+    return calculate
+
+
+_sum = arithmetic(operator.add)
+
+
 def add(left: Operand, right: Operand) -> Operand:
     """Return a sum, or two concatenated strings."""
-    if type(left) is str and type(right) is str:
-        return left + right
-    return _calculate(operator.add, left, right)
-
-
-def subtract(left: Operand, right: Operand) -> Operand:
-    """Return a difference."""
-    return _calculate(operator.sub, left, right)
-
-
-def multiply(left: Operand, right: Operand) -> Operand:
-    """Return a product."""
-    return _calculate(operator.mul, left, right)
+    return left + right if type(left) is str and type(right) is str else _sum(left, right)
 
 
 def divide(left: Operand, right: Operand) -> Operand:
@@ -192,15 +197,6 @@ def _same(left: Operand, right: Operand) -> bool:
     if type(left) is dict:
         return left.keys() == right.keys() and all(_same(left[name], right[name]) for name in left)
     return bool(left == right)
-
-
-def _calculate(operation: Callable[[Operand, Operand], Operand], left: Operand, right: Operand) -> Operand:
-    kinds = _kinds(left, right)
-    if _DOUBLE in kinds:
-        return Double(operation(float(left), float(right)))
-    if _FLOAT in kinds:
-        return single(operation(single(left), single(right)))
-    return _wrapped(operation(int(left), int(right)), LONG_BITS if _LONG in kinds else INT_BITS)
 
 
 def _wrapped(number: int, bits: int) -> int:

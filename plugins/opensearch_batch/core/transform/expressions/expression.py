@@ -8,6 +8,7 @@ Source: ParseTreeEvaluatorListener and OperatorConfiguration of data-prepper-exp
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -56,6 +57,14 @@ def compile_expression(text: str) -> Expression:
     except RecursionError:
         raise ConfigError(f"the expression {text[:40]!r}... is nested too deeply; use fewer parentheses") from None
     return Expression(text, frozenset(compiler.keys), evaluate)
+
+
+def expression_or_none(text: str) -> Expression | None:
+    """Compile an expression; return None if it is invalid."""
+    try:
+        return compile_expression(text)
+    except ConfigError:
+        return None
 
 
 def compile_condition(text: str | None) -> Condition:
@@ -108,19 +117,19 @@ class _Compiler:
         # As in Data Prepper, `not` of a value that is not a boolean is false.
         return lambda event: of(event) is False
 
-    def _key(self, pointer: grammar.Pointer) -> Key:
-        key = key_of(pointer.text)
+    def _with_key(self, pointer: grammar.Pointer, function_of: Callable[[Key], Evaluate]) -> Evaluate:
+        """Return the function made for a key; for an invalid key, return a function that fails."""
+        try:
+            key = key_of(pointer.text)
+        except ConfigError as error:
+            return _fails(str(error))
         self.keys.add(key)
-        return key
+        return function_of(key)
 
     def _pointer(self, pointer: grammar.Pointer, *, in_call: bool) -> Evaluate:
         if in_call and pointer.quoted:
             return _constant(pointer.text)
-        try:
-            key = self._key(pointer)
-        except ConfigError as error:
-            return _fails(str(error))
-        return _constant(KeyArgument(key)) if in_call else reader(key)
+        return self._with_key(pointer, (lambda key: _constant(KeyArgument(key))) if in_call else reader)
 
     def _call(self, called: grammar.Call) -> Evaluate:
         function = FUNCTIONS.get(called.name)
@@ -150,19 +159,7 @@ class _Compiler:
         if in_call:
             # The operand is the key itself, which has none of these types.
             return _constant(value=False)
-        try:
-            key = self._key(node.pointer)
-        except ConfigError as error:
-            return _fails(str(error))
-        wanted = node.type
-
-        def is_of_type(event: Event) -> bool:
-            actual = type_at(event, key)
-            if actual is None and wanted == "array":
-                raise EvaluationError("typeof array is not defined for null")
-            return actual == wanted
-
-        return is_of_type
+        return self._with_key(node.pointer, partial(_type_test, wanted=node.type))
 
     def _chain(self, chain: grammar.Chain, *, in_call: bool) -> Evaluate:
         if len(chain.rest) == 1 and not in_call:
@@ -195,13 +192,9 @@ class _Compiler:
         pointer, other = (chain.first, second) if isinstance(chain.first, grammar.Pointer) else (second, chain.first)
         if not isinstance(pointer, grammar.Pointer) or other != grammar.Literal(None) or sign not in ("==", "!="):
             return None
-        try:
-            key = self._key(pointer)
-        except ConfigError as error:
-            return _fails(str(error))
         if sign == "==":
-            return lambda event: event.is_null(key)
-        return lambda event: not event.is_null(key)
+            return self._with_key(pointer, lambda key: lambda event: event.is_null(key))
+        return self._with_key(pointer, lambda key: lambda event: not event.is_null(key))
 
 
 def _hint(name: str) -> str:
@@ -219,6 +212,16 @@ def _fails(reason: str) -> Evaluate:
         raise EvaluationError(reason)
 
     return fail
+
+
+def _type_test(key: Key, wanted: str) -> Evaluate:
+    def is_of_type(event: Event) -> bool:
+        actual = type_at(event, key)
+        if actual is None and wanted == "array":
+            raise EvaluationError("typeof array is not defined for null")
+        return actual == wanted
+
+    return is_of_type
 
 
 def _members(node: grammar.Members) -> Evaluate:

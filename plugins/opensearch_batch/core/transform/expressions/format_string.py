@@ -13,12 +13,14 @@ from datetime import UTC, datetime
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.transform.events.date_pattern import PLACEHOLDER, compile_date_pattern
-from opensearch_batch.core.transform.events.event import Event, EventError, Key, key_of
+from opensearch_batch.core.transform.events.date_pattern import PLACEHOLDER as DATE_PLACEHOLDER
+from opensearch_batch.core.transform.events.date_pattern import compile_date_pattern
+from opensearch_batch.core.transform.events.event import Event, EventError, Key, key_or_none
 from opensearch_batch.core.transform.events.java_values import EvaluationError, text_of
-from opensearch_batch.core.transform.expressions.expression import Expression, compile_expression
+from opensearch_batch.core.transform.expressions.expression import Expression, expression_or_none
 
-_EXPRESSION_PLACEHOLDER = re.compile(r"\$\{([^}]*)(\}?)")
+PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+_UNCLOSED = re.compile(r"\$\{[^}]*\Z")
 Part = Callable[[Event], str]
 
 
@@ -49,18 +51,24 @@ def compile_format(text: str) -> Format:
     Raises:
         ConfigError: a placeholder is neither a key nor an expression, or a brace is not closed.
     """
-    parts: list[str | Part] = []
+    constants, placeholders = split_format(text)
     keys: set[Key] = set()
-    end = 0
-    for match in _EXPRESSION_PLACEHOLDER.finditer(text):
-        if not match[2]:
-            raise ConfigError(
-                f"{text!r}: the brace at column {match.start() + 1} is not closed; write it like ${{/id}}"
-            )
-        parts += [text[end : match.start()], _part(text, match[1], keys)]
-        end = match.end()
-    parts.append(text[end:])
+    parts: list[str | Part] = []
+    for constant, name in zip(constants, [*placeholders, None], strict=True):
+        parts += [constant] if name is None else [constant, _part(text, name, keys)]
     return Format(text, frozenset(keys), tuple(part for part in parts if part != ""))
+
+
+def split_format(text: str) -> tuple[list[str], list[str]]:
+    """Return the constant parts of a format string and, between them, the contents of its placeholders.
+
+    Raises:
+        ConfigError: a brace is not closed.
+    """
+    if unclosed := _UNCLOSED.search(text):
+        raise ConfigError(f"{text!r}: the brace at column {unclosed.start() + 1} is not closed; write it like ${{/id}}")
+    parts = PLACEHOLDER.split(text)
+    return parts[::2], parts[1::2]
 
 
 def dated(text: str, now: datetime) -> str:
@@ -70,11 +78,11 @@ def dated(text: str, now: datetime) -> str:
         ConfigError: a pattern is not supported.
     """
     moment = now.astimezone(UTC)
-    return PLACEHOLDER.sub(lambda match: compile_date_pattern(match[1])(moment), text)
+    return DATE_PLACEHOLDER.sub(lambda match: compile_date_pattern(match[1])(moment), text)
 
 
 def _part(text: str, name: str, keys: set[Key]) -> Part:
-    key, expression = _key(name), _expression(name)
+    key, expression = key_or_none(name), expression_or_none(name)
     if expression is not None:
         keys |= expression.keys
     if key is not None:
@@ -88,7 +96,10 @@ def _part(text: str, name: str, keys: set[Key]) -> Part:
 
 def _keyed(name: str, key: Key, expression: Expression | None) -> Part:
     def part(event: Event) -> str:
-        value = _value(event, name, key)
+        try:
+            value = event.value(key)
+        except msgspec.DecodeError as error:
+            raise EventError(f"{name!r}, which the format requires, cannot be read: {error}") from None
         if value is not None:
             return text_of(value)
         if expression is None:
@@ -98,30 +109,9 @@ def _keyed(name: str, key: Key, expression: Expression | None) -> Part:
     return part
 
 
-def _value(event: Event, name: str, key: Key) -> object:
-    try:
-        return event.value(key)
-    except msgspec.DecodeError as error:
-        raise EventError(f"{name!r}, which the format requires, cannot be read: {error}") from None
-
-
 def _evaluated(expression: Expression, event: Event) -> str:
     try:
         value = expression(event)
     except EvaluationError as error:
         raise EventError(f"{expression.text!r}, which the format requires, has no value: {error}") from None
     return "" if value is None else text_of(value)
-
-
-def _key(name: str) -> Key | None:
-    try:
-        return key_of(name)
-    except ConfigError:
-        return None
-
-
-def _expression(name: str) -> Expression | None:
-    try:
-        return compile_expression(name)
-    except ConfigError:
-        return None

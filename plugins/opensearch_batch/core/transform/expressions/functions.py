@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import operator
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
@@ -102,25 +103,20 @@ def _get_metadata(event: Event, arguments: Arguments) -> object:
     return operand(value)
 
 
-def _contains(event: Event, arguments: Arguments) -> bool:
-    texts = _two_texts(event, arguments)
-    return texts is not None and texts[1] in texts[0]
+def _test(holds: Callable[[str, str], bool]) -> Function:
+    def test(event: Event, arguments: Arguments) -> bool:
+        texts = _two_texts(event, arguments)
+        # The second string is not read if the first one is missing.
+        return (text := next(texts)) is not None and (part := next(texts)) is not None and holds(text, part)
+
+    return test
 
 
-def _starts_with(event: Event, arguments: Arguments) -> bool:
-    texts = _two_texts(event, arguments)
-    return texts is not None and texts[0].startswith(texts[1])
-
-
-def _two_texts(event: Event, arguments: Arguments) -> list[str] | None:
-    """Return both strings, None if the event has no value at a key."""
-    texts: list[str] = []
+def _two_texts(event: Event, arguments: Arguments) -> Iterator[str | None]:
+    """Yield both strings, None for a key at which the event has no value."""
     for argument in _exactly(arguments, 2):
         value = event.value(argument.key) if type(argument) is KeyArgument else argument
-        if value is None and value is not argument:
-            return None
-        texts.append(_text(value))
-    return texts
+        yield None if value is None and value is not argument else _text(value)
 
 
 def _cidr_contains(event: Event, arguments: Arguments) -> bool:
@@ -223,14 +219,7 @@ def _to_json_string(event: Event, arguments: Arguments) -> str:
 
 def _substring(cut: Cut) -> Function:
     def substring(event: Event, arguments: Arguments) -> str | None:
-        texts: list[str | None] = []
-        for argument in _exactly(arguments, 2):
-            if type(argument) is KeyArgument:
-                value = event.value(argument.key)
-                texts.append(None if value is None else _text(value))
-            else:
-                texts.append(_text(argument))
-        source, delimiter = texts
+        source, delimiter = _two_texts(event, arguments)
         return cut(source, delimiter) if source is not None and delimiter else source
 
     return substring
@@ -258,10 +247,10 @@ FUNCTIONS: Mapping[str, Function] = {
     "length": _length,
     "hasTags": _has_tags,
     "getMetadata": _get_metadata,
-    "contains": _contains,
+    "contains": _test(operator.contains),
     "cidrContains": _cidr_contains,
     "join": _join,
-    "startsWith": _starts_with,
+    "startsWith": _test(str.startswith),
     "getEventType": _get_event_type,
     "formatDateTime": _format_date_time,
     "now": _now,

@@ -192,7 +192,8 @@ def _grammar() -> ParserElement:
     product = _chain(term, pp.Regex(rf"[*%]|/(?!{_NAME})"), term).add_parse_action(_arithmetic)
     total = _chain(product, pp.one_of("+ -"), product).add_parse_action(_arithmetic)
     inverted = pp.Forward()
-    inverted <<= (pp.Regex("not ").suppress() - (inverted | primary)).add_parse_action(_inverted)
+    negated = pp.Regex("not ").suppress() - (inverted | primary)
+    inverted <<= negated.add_parse_action(lambda tokens: Inverted(tokens[0]))
     in_set = _chain(inverted | total, _spaced("not in|in"), members).add_parse_action(_condition)
     type_name = pp.Regex(f"(?:{_TYPES}){_END}")
     type_of = (pointer + _spaced("typeof").suppress() - type_name).add_parse_action(lambda tokens: TypeOf(*tokens))
@@ -272,26 +273,23 @@ def _negative(source: str, offset: int, tokens: ParseResults) -> Negative:
     return Negative(tokens[1])
 
 
-def _inverted(tokens: ParseResults) -> Inverted:
-    return Inverted(tokens[0])
-
-
 def _condition(source: str, offset: int, tokens: ParseResults) -> Node:
-    if len(tokens) == 1:
-        node: Node = tokens[0]
-        return node
-    _reject_joins(source, offset, tokens[::2])
-    return Chain(tokens[0], tuple(zip(tokens[1::2], tokens[2::2], strict=True)))
+    if len(tokens) > 1:
+        _reject_joins(source, offset, tokens[::2])
+    return _chained(tokens, joins=False)
 
 
 def _arithmetic(source: str, offset: int, tokens: ParseResults) -> Node:
-    if len(tokens) == 1:
-        node: Node = tokens[0]
-        return node
-    joins = not all(_is_arithmetic(operand) for operand in tokens[::2])
-    if joins and not (set(tokens[1::2]) == {"+"} and all(_is_joinable(operand) for operand in tokens[::2])):
+    joins = len(tokens) > 1 and not all(map(_is_arithmetic, tokens[::2]))
+    if joins and not (set(tokens[1::2]) == {"+"} and all(map(_is_joinable, tokens[::2]))):
         raise _unexpected(source, offset)
-    return Chain(tokens[0], tuple(zip(tokens[1::2], tokens[2::2], strict=True)), joins)
+    return _chained(tokens, joins=joins)
+
+
+def _chained(tokens: ParseResults, *, joins: bool) -> Node:
+    """Return a chain of operands and operators, or a single operand itself."""
+    first: Node = tokens[0]
+    return Chain(first, tuple(zip(tokens[1::2], tokens[2::2], strict=True)), joins) if len(tokens) > 1 else first
 
 
 def _is_arithmetic(node: Node) -> bool:

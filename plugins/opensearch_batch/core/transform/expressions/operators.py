@@ -92,8 +92,8 @@ OPERATORS: Mapping[str, Binary] = {
     "in": _is_in,
     "not in": lambda left, right: not _is_in(left, right),
     "+": java.add,
-    "-": java.subtract,
-    "*": java.multiply,
+    "-": java.arithmetic(operator.sub),
+    "*": java.arithmetic(operator.mul),
     "/": java.divide,
     "%": java.remainder,
 }

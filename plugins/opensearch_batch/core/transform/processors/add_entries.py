@@ -6,7 +6,6 @@ string in `format`, and is an error only in the `key` of an entry.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
@@ -15,37 +14,20 @@ from msgspec import UNSET, Meta
 
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.transform.events.event import Event, EventError, Key, Node, elements_of, frozen
+from opensearch_batch.core.transform.events.event import Event, EventError, Key, Node, elements_of, frozen, key_or_none
 from opensearch_batch.core.transform.events.java_values import EvaluationError, text_of
 from opensearch_batch.core.transform.expressions.expression import compile_expression
-from opensearch_batch.core.transform.expressions.format_string import compile_format
-from opensearch_batch.core.transform.processors.base import (
-    Name,
-    Processor,
-    ProcessorOptions,
-    Step,
-    condition_keys,
-    condition_of,
-    continue_on_failure,
-    guarded,
-    key_or_none,
-    keys_named,
-    list_at,
-    object_of,
-    plain,
-    source_key,
-    target_key,
-)
+from opensearch_batch.core.transform.expressions.format_string import PLACEHOLDER, compile_format, split_format
+from opensearch_batch.core.transform.processors import base
 
 Value = Callable[[Event], Node]
-_PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 
 
 class AddEntry(Options, frozen=True, kw_only=True):
     """One value and the key it is written to."""
 
-    key: Name | None = None
-    metadata_key: Name | None = None
+    key: base.Name | None = None
+    metadata_key: base.Name | None = None
     value: Any = UNSET
     format: str | None = None
     value_expression: str | None = None
@@ -60,9 +42,9 @@ class AddEntry(Options, frozen=True, kw_only=True):
 
     def check(self, location: str) -> None:
         """Raise ConfigError when options contradict each other."""
-        for wrong, cause in self._rules():
-            if wrong:
-                raise ConfigError(f"{location}: {cause}")
+        causes = [cause for wrong, cause in self._rules() if wrong]
+        if causes:
+            raise ConfigError(f"{location}: {causes[0]}")
 
     def _rules(self) -> Iterator[tuple[bool, str]]:
         # As in Data Prepper, null counts as not set.
@@ -87,33 +69,32 @@ class AddEntry(Options, frozen=True, kw_only=True):
         )
 
 
-class AddEntries(ProcessorOptions, frozen=True, kw_only=True):
+class AddEntries(base.ProcessorOptions, frozen=True, kw_only=True):
     """Adds values to the event, to its metadata, or to each element of a list."""
 
     entries: Annotated[list[AddEntry], Meta(min_length=1)]
 
-    def compile(self) -> Processor:
+    def compile(self) -> base.Processor:
         """Return the processor."""
-        return continue_on_failure([_step(f"entries[{index}]", entry) for index, entry in enumerate(self.entries)])
+        return base.continue_on_failure([_step(f"entries[{index}]", entry) for index, entry in enumerate(self.entries)])
 
     def reads(self) -> set[Key]:
         """Return the event keys that formats, expressions and conditions read; keys of list elements are left out."""
         keys = set[Key]()
         for entry in self.entries:
-            keys |= keys_named([entry.iterate_on, *_PLACEHOLDER.findall(entry.key or "")])
-            keys |= condition_keys(entry.add_when)
+            keys |= base.keys_read([entry.iterate_on, *PLACEHOLDER.findall(entry.key or "")], entry.add_when)
             if entry.iterate_on is None or not entry.disable_root_keys:
-                keys |= keys_named(_PLACEHOLDER.findall(entry.format or "")) | condition_keys(entry.value_expression)
+                keys |= base.keys_read(PLACEHOLDER.findall(entry.format or ""), entry.value_expression)
             if not entry.evaluate_when_on_element:
-                keys |= condition_keys(entry.add_to_element_when)
+                keys |= base.keys_read((), entry.add_to_element_when)
         return keys
 
     def makes(self) -> set[Key]:
         """Return the keys written to the event; keys of list elements are left out."""
-        return keys_named(entry.key for entry in self.entries if entry.iterate_on is None)
+        return base.keys_named(entry.key for entry in self.entries if entry.iterate_on is None)
 
 
-def _step(location: str, entry: AddEntry) -> Step:
+def _step(location: str, entry: AddEntry) -> base.Step:
     entry.check(location)
     value = _value(location, entry)
     if entry.metadata_key is not None:
@@ -122,7 +103,7 @@ def _step(location: str, entry: AddEntry) -> Step:
         step = _to_elements(location, entry, entry.iterate_on, value)
     else:
         step = _to_event(location, entry, value)
-    return guarded(f"{location}.add_when", entry.add_when, step)
+    return base.guarded(f"{location}.add_when", entry.add_when, step)
 
 
 def _value(location: str, entry: AddEntry) -> Value:
@@ -135,10 +116,8 @@ def _value(location: str, entry: AddEntry) -> Value:
 
 
 def _evaluated(option: str, text: str) -> Value:
-    try:
+    with base.errors_at(option):
         expression = compile_expression(text)
-    except ConfigError as error:
-        raise ConfigError(f"{option}: {error}") from error
 
     def value(event: Event) -> Node:
         try:
@@ -150,15 +129,13 @@ def _evaluated(option: str, text: str) -> Value:
 
 
 def _formatted(option: str, text: str) -> Value:
-    if "${" in _PLACEHOLDER.sub("", text):
-        raise ConfigError(f"{option}: {text!r} has an unclosed ${{; add the closing }}")
-    # Even items are constant strings, odd items are keys.
-    parts = _PLACEHOLDER.split(text)
-    keys = [source_key(option, part) for part in parts[1::2]]
+    with base.errors_at(option):
+        texts, names = split_format(text)
+    keys = [base.source_key(option, name) for name in names]
 
     def value(event: Event) -> Node:
-        texts = ["" if (value := plain(event.find(key))) is None else text_of(value) for key in keys]
-        return "".join(part for pair in zip(parts[::2], [*texts, ""], strict=True) for part in pair)
+        values = ["" if (value := base.plain(event.find(key))) is None else text_of(value) for key in keys]
+        return "".join(part for pair in zip(texts, [*values, ""], strict=True) for part in pair)
 
     return value
 
@@ -167,17 +144,15 @@ def _key(location: str, text: str) -> Callable[[Event], str]:
     """Compile the `key` of an entry, which may contain ${}."""
     option = f"{location}.key"
     if "${" not in text:
-        target_key(option, text)
+        base.target_key(option, text)
         return lambda event: text  # noqa: ARG005 - signature of the other branch
-    try:
+    with base.errors_at(option):
         return compile_format(text)
-    except ConfigError as error:
-        raise ConfigError(f"{option}: {error}") from error
 
 
 def _put(event: Event, text: str, entry: AddEntry, node: Node, *, exists: bool | None = None) -> None:
     key = key_or_none(text)
-    if key is None:
+    if not key:
         raise EventError(f"{text[:80]!r} is not a valid key")
     if entry.overwrite_if_key_exists or not (event.has(key) if exists is None else exists):
         event.put(key, node)
@@ -185,7 +160,7 @@ def _put(event: Event, text: str, entry: AddEntry, node: Node, *, exists: bool |
         event.put(key, _appended(event.find(key), node))
 
 
-def _to_event(location: str, entry: AddEntry, value: Value) -> Step:
+def _to_event(location: str, entry: AddEntry, value: Value) -> base.Step:
     key = _key(location, entry.key or "")
 
     def add(event: Event) -> None:
@@ -194,9 +169,9 @@ def _to_event(location: str, entry: AddEntry, value: Value) -> Step:
     return add
 
 
-def _to_metadata(entry: AddEntry, name: str, value: Value) -> Step:
+def _to_metadata(entry: AddEntry, name: str, value: Value) -> base.Step:
     def add(event: Event) -> None:
-        new, metadata = plain(value(event)), event.metadata
+        new, metadata = base.plain(value(event)), event.metadata
         if entry.overwrite_if_key_exists or name not in metadata:
             metadata[name] = new
         elif entry.append_if_key_exists:
@@ -205,13 +180,13 @@ def _to_metadata(entry: AddEntry, name: str, value: Value) -> Step:
     return add
 
 
-def _to_elements(location: str, entry: AddEntry, iterate_on: str, value: Value) -> Step:
+def _to_elements(location: str, entry: AddEntry, iterate_on: str, value: Value) -> base.Step:
     option = f"{location}.iterate_on"
-    key, list_key = _key(location, entry.key or ""), target_key(option, iterate_on)
-    holds = condition_of(f"{location}.add_to_element_when", entry.add_to_element_when)
+    key, list_key = _key(location, entry.key or ""), base.target_key(option, iterate_on)
+    holds = base.condition_of(f"{location}.add_to_element_when", entry.add_to_element_when)
 
     def changed(element: Node, event: Event, text: str) -> Node:
-        inner = event.within(object_of(element, option))
+        inner = event.within(base.object_of(element, option))
         if entry.evaluate_when_on_element and not holds(inner):
             return element
         node, exists = value(inner if entry.disable_root_keys else event), text in inner.fields
@@ -224,7 +199,7 @@ def _to_elements(location: str, entry: AddEntry, iterate_on: str, value: Value) 
         return inner.fields
 
     def add(event: Event) -> None:
-        text, elements = key(event), list_at(event, list_key, option)
+        text, elements = key(event), base.list_at(event, list_key, option)
         if elements and (entry.evaluate_when_on_element or holds(event)):
             event.put(list_key, [changed(element, event, text) for element in elements])
 

@@ -6,8 +6,8 @@ Source: the checks in the constructors of Data Prepper's processors (2.17).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import msgspec
@@ -23,11 +23,12 @@ from opensearch_batch.core.transform.events.event import (
     Node,
     elements_of,
     key_of,
+    key_or_none,
     members_of,
     value_of,
 )
 from opensearch_batch.core.transform.events.java_pattern import compile_java_pattern
-from opensearch_batch.core.transform.expressions.expression import compile_condition, compile_expression
+from opensearch_batch.core.transform.expressions.expression import compile_condition, expression_or_none
 
 # Changes an event; returns False to drop it.
 Processor = Callable[[Event], bool]
@@ -53,10 +54,6 @@ class ProcessorOptions(Options, frozen=True, kw_only=True):
 
     def makes(self) -> set[Key]:
         """Return the keys the processor may add."""
-        return set()
-
-    def removes(self) -> set[Key]:
-        """Return the keys the processor may remove."""
         return set()
 
 
@@ -88,6 +85,15 @@ def continue_on_failure(steps: list[Step]) -> Processor:
     return process
 
 
+@contextmanager
+def errors_at(option: str) -> Iterator[None]:
+    """Put the name of an option before the message of a ConfigError."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{option}: {error}") from None
+
+
 def guarded(option: str, condition: str | None, step: Step) -> Step:
     """Return a step that runs only for events that meet the condition."""
     if condition is None:
@@ -103,18 +109,14 @@ def guarded(option: str, condition: str | None, step: Step) -> Step:
 
 def condition_of(option: str, text: str | None) -> Condition:
     """Compile a condition; None is always true."""
-    try:
+    with errors_at(option):
         return compile_condition(text)
-    except ConfigError as error:
-        raise ConfigError(f"{option}: {error}") from error
 
 
 def source_key(option: str, text: str) -> Key:
     """Parse a key that the processor reads."""
-    try:
+    with errors_at(option):
         key = key_of(text)
-    except ConfigError as error:
-        raise ConfigError(f"{option}: {error}") from None
     if not key:
         raise ConfigError(f"{option} is empty; write a key, like a/b")
     return key
@@ -135,22 +137,8 @@ def patterns_of(option: str, texts: Iterable[str]) -> list[re.Pattern[str]]:
 
 def pattern_of(option: str, text: str) -> re.Pattern[str]:
     """Compile a regular expression that matches a whole name."""
-    try:
+    with errors_at(option):
         return compile_java_pattern(text)
-    except ConfigError as error:
-        raise ConfigError(f"{option}: {error}") from None
-
-
-def condition_keys(*texts: str | None) -> set[Key]:
-    """Return the keys that expressions read; `compile` reports the invalid ones, which are skipped here."""
-    keys = set[Key]()
-    for text in texts:
-        if text is not None:
-            try:
-                keys.update(compile_expression(text).keys)
-            except ConfigError:
-                continue
-    return keys
 
 
 def keys_named(texts: Iterable[str | None]) -> set[Key]:
@@ -158,13 +146,10 @@ def keys_named(texts: Iterable[str | None]) -> set[Key]:
     return {key for text in texts if text is not None and (key := key_or_none(text))}
 
 
-@lru_cache(maxsize=4096)
-def key_or_none(text: str) -> Key | None:
-    """Parse a key; return None if it is invalid or empty."""
-    try:
-        return key_of(text) or None
-    except ConfigError:
-        return None
+def keys_read(texts: Iterable[str | None], *expressions: str | None) -> set[Key]:
+    """Return keys and the keys that expressions read; `compile` reports the invalid ones, which are skipped here."""
+    compiled = [expression_or_none(text) for text in expressions if text is not None]
+    return keys_named(texts).union(*(expression.keys for expression in compiled if expression is not None))
 
 
 def plain(node: Node) -> object:

@@ -14,23 +14,17 @@ from msgspec import UNSET
 
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.transform.events.event import Event, EventError, Key, Node, elements_of, members_of
-from opensearch_batch.core.transform.events.java_values import LONG_BITS, text_of
-from opensearch_batch.core.transform.processors.base import (
-    Name,
-    Processor,
-    ProcessorOptions,
-    Step,
-    condition_keys,
-    condition_of,
-    continue_on_failure,
+from opensearch_batch.core.transform.events.event import (
+    Event,
+    EventError,
+    Key,
+    Node,
+    elements_of,
     key_or_none,
-    keys_named,
-    list_at,
-    object_of,
-    plain,
-    target_key,
+    members_of,
 )
+from opensearch_batch.core.transform.events.java_values import LONG_BITS, text_of
+from opensearch_batch.core.transform.processors import base
 from opensearch_batch.core.transform.processors.conversions import Convert, Type, converter, double, whole
 from opensearch_batch.core.transform.processors.java_time import ReadTime, time_reader
 
@@ -49,13 +43,13 @@ class CoerceStrings(Options, frozen=True, kw_only=True):
     )
 
 
-class ConvertType(ProcessorOptions, frozen=True, kw_only=True):
+class ConvertType(base.ProcessorOptions, frozen=True, kw_only=True):
     """Converts the values of keys to a type; values listed in `null_conversion_values` are deleted."""
 
     ALIASES: ClassVar[Mapping[str, str]] = {"null_values": "null_conversion_values"}
 
-    key: Name | None = None
-    keys: list[Name] | None = None
+    key: base.Name | None = None
+    keys: list[base.Name] | None = None
     type: Type = "integer"
     null_conversion_values: list[str] | None = None
     # `CoerceStrings`. The key without a value (null) selects the defaults; only a field of type Any can distinguish
@@ -66,7 +60,7 @@ class ConvertType(ProcessorOptions, frozen=True, kw_only=True):
     convert_when: str | None = None
     iterate_on: str | None = None
 
-    def compile(self) -> Processor:
+    def compile(self) -> base.Processor:
         """Return the processor."""
         if self.key is not None and self.keys is not None:
             raise ConfigError("key and keys exclude each other; write one of them")
@@ -77,23 +71,23 @@ class ConvertType(ProcessorOptions, frozen=True, kw_only=True):
         steps = [self._step(option, key, convert) for option, key in zip(options, self._keys, strict=False)]
         if self.coerce_strings is not UNSET:
             steps.insert(0, _coercion(self.coerce_strings))
-        process, holds = continue_on_failure(steps), condition_of("convert_when", self.convert_when)
+        process, holds = base.continue_on_failure(steps), base.condition_of("convert_when", self.convert_when)
         return lambda event: not holds(event) or process(event)
 
     def reads(self) -> set[Key]:
         """Return the converted keys and the keys of the condition."""
         named = self._keys if self.iterate_on is None else [self.iterate_on]
-        return keys_named(named) | condition_keys(self.convert_when)
+        return base.keys_read(named, self.convert_when)
 
     @property
     def _keys(self) -> Sequence[str]:
         return [self.key] if self.key is not None else self.keys or ()
 
-    def _step(self, option: str, key: str, convert: Convert) -> Step:
+    def _step(self, option: str, key: str, convert: Convert) -> base.Step:
         tags = frozenset(self.tags_on_failure or ())
         if self.iterate_on is not None:
-            return _in_elements(target_key("iterate_on", self.iterate_on), key, convert, tags)
-        nulls, target = frozenset(self.null_conversion_values or ()), target_key(option, key)
+            return _in_elements(base.target_key("iterate_on", self.iterate_on), key, convert, tags)
+        nulls, target = frozenset(self.null_conversion_values or ()), base.target_key(option, key)
 
         def process(event: Event) -> None:
             try:
@@ -107,7 +101,7 @@ class ConvertType(ProcessorOptions, frozen=True, kw_only=True):
 
 def _convert_at(event: Event, key: Key, convert: Convert, nulls: frozenset[str]) -> None:
     """Convert a value, or every element of a list; a list is left unchanged if one element fails."""
-    value = plain(event.find(key))
+    value = base.plain(event.find(key))
     if value is None:
         return
     if nulls and text_of(value) in nulls:
@@ -116,7 +110,7 @@ def _convert_at(event: Event, key: Key, convert: Convert, nulls: frozenset[str])
         event.put(key, [convert(element) for element in value] if isinstance(value, list) else convert(value))
 
 
-def _in_elements(key: Key, name: str, convert: Convert, tags: frozenset[str]) -> Step:
+def _in_elements(key: Key, name: str, convert: Convert, tags: frozenset[str]) -> base.Step:
     """Return a step that converts one member of each list element.
 
     As in Data Prepper, a failed member adds no tags, and `null_conversion_values` does not apply.
@@ -124,7 +118,8 @@ def _in_elements(key: Key, name: str, convert: Convert, tags: frozenset[str]) ->
 
     def process(event: Event) -> None:
         try:
-            elements = [object_of(element, "iterate_on") for element in list_at(event, key, "iterate_on") or ()]
+            listed = base.list_at(event, key, "iterate_on") or ()
+            elements = [base.object_of(element, "iterate_on") for element in listed]
         except EventError:
             event.tags.update(tags)
             raise
@@ -140,7 +135,7 @@ def _in_elements(key: Key, name: str, convert: Convert, tags: frozenset[str]) ->
 def _convert_member(members: dict[str, Node], name: str, convert: Convert) -> str:
     """Convert a member; return the cause of a failure, or an empty string."""
     try:
-        value = plain(members.get(name))
+        value = base.plain(members.get(name))
         if value is not None:
             members[name] = convert(value)
     except (ValueError, EventError) as error:
@@ -148,17 +143,15 @@ def _convert_member(members: dict[str, Node], name: str, convert: Convert) -> st
     return ""
 
 
-def _coercion(configured: object) -> Step:
+def _coercion(configured: object) -> base.Step:
     try:
         options = msgspec.convert({} if configured is None else configured, CoerceStrings)
     except msgspec.ValidationError as error:
         raise ConfigError(f"coerce_strings: {error}; set time_formats, or leave the value empty") from None
     times = list[ReadTime]()
     for index, pattern in enumerate(options.time_formats):
-        try:
+        with base.errors_at(f"coerce_strings.time_formats[{index}]"):
             times.append(time_reader(pattern))
-        except ConfigError as error:
-            raise ConfigError(f"coerce_strings.time_formats[{index}]: {error}") from None
     return lambda event: _coerce_members(event.fields, times)
 
 
@@ -182,7 +175,7 @@ def _coerced(node: Node, times: Sequence[ReadTime]) -> Node:
             for index, element in enumerate(elements):
                 elements[index] = _coerced(element, times)
         return elements
-    value = plain(node)
+    value = base.plain(node)
     return _coerced_text(value, times) if isinstance(value, str) else node
 
 

@@ -5,7 +5,6 @@ Source: Data Prepper's CopyValueProcessor (2.17).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta
@@ -13,34 +12,19 @@ from msgspec import Meta
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, frozen
-from opensearch_batch.core.transform.processors.base import (
-    Condition,
-    Name,
-    Processor,
-    ProcessorOptions,
-    Step,
-    condition_keys,
-    condition_of,
-    guarded,
-    keys_named,
-    list_at,
-    object_of,
-    source_key,
-    stop_on_failure,
-    target_key,
-)
+from opensearch_batch.core.transform.processors import base
 
 
 class CopyEntry(Options, frozen=True, kw_only=True):
     """One copy; with `from_list`, the keys are member names of the list elements."""
 
-    from_key: Name
-    to_key: Name
+    from_key: base.Name
+    to_key: base.Name
     overwrite_if_to_key_exists: bool = False
     copy_when: str | None = None
 
 
-class CopyValues(ProcessorOptions, frozen=True, kw_only=True):
+class CopyValues(base.ProcessorOptions, frozen=True, kw_only=True):
     """Copies values to other keys, or members of a list's elements to a new list."""
 
     entries: Annotated[list[CopyEntry], Meta(min_length=1)]
@@ -48,15 +32,15 @@ class CopyValues(ProcessorOptions, frozen=True, kw_only=True):
     to_list: str | None = None
     overwrite_if_to_list_exists: bool = False
 
-    def compile(self) -> Processor:
+    def compile(self) -> base.Processor:
         """Return the processor."""
         if (self.from_list is None) != (self.to_list is None):
             raise ConfigError("from_list and to_list must be used together; write both or neither")
         if self.from_list is not None and self.to_list is not None:
-            return stop_on_failure([self._between_lists(self.from_list, self.to_list)])
-        return stop_on_failure(
+            return base.stop_on_failure([self._between_lists(self.from_list, self.to_list)])
+        return base.stop_on_failure(
             [
-                guarded(f"entries[{index}].copy_when", entry.copy_when, _copy(f"entries[{index}]", entry))
+                base.guarded(f"entries[{index}].copy_when", entry.copy_when, _copy(f"entries[{index}]", entry))
                 for index, entry in enumerate(self.entries)
             ]
         )
@@ -64,47 +48,41 @@ class CopyValues(ProcessorOptions, frozen=True, kw_only=True):
     def reads(self) -> set[Key]:
         """Return the source keys and the keys of the conditions."""
         sources = [entry.from_key for entry in self.entries] if self.from_list is None else [self.from_list]
-        return keys_named(sources) | condition_keys(*(entry.copy_when for entry in self.entries))
+        return base.keys_read(sources, *(entry.copy_when for entry in self.entries))
 
     def makes(self) -> set[Key]:
         """Return the target keys."""
-        return keys_named([entry.to_key for entry in self.entries] if self.to_list is None else [self.to_list])
+        return base.keys_named([entry.to_key for entry in self.entries] if self.to_list is None else [self.to_list])
 
-    def _between_lists(self, from_list: str, to_list: str) -> Step:
-        source, target = source_key("from_list", from_list), target_key("to_list", to_list)
+    def _between_lists(self, from_list: str, to_list: str) -> base.Step:
+        source, target = base.source_key("from_list", from_list), base.target_key("to_list", to_list)
         overwrite = self.overwrite_if_to_list_exists
         conditions = [
-            (entry, condition_of(f"entries[{index}].copy_when", entry.copy_when))
+            (entry, base.condition_of(f"entries[{index}].copy_when", entry.copy_when))
             for index, entry in enumerate(self.entries)
         ]
 
         def copy(event: Event) -> None:
             if event.has(target) and not overwrite:
                 return
-            elements = list_at(event, source, "from_list")
+            elements = base.list_at(event, source, "from_list")
             if elements is None:
                 raise EventError(f"from_list: the event has no key {from_list}")
-            names = _names(conditions, event)
-            event.put(target, [_selected(object_of(element, "from_list"), names) for element in elements])
+            # Conditions are evaluated on the event, not on the element.
+            names = [(entry.from_key, entry.to_key) for entry, holds in conditions if holds(event)]
+            objects = [base.object_of(element, "from_list") for element in elements]
+            event.put(target, [{to: frozen(each[name]) for name, to in names if name in each} for each in objects])
 
         return copy
 
 
-def _names(conditions: Sequence[tuple[CopyEntry, Condition]], event: Event) -> list[tuple[str, str]]:
-    """Return source and target names of the entries to copy; conditions are evaluated on the event, not the element."""
-    return [(entry.from_key, entry.to_key) for entry, holds in conditions if holds(event)]
-
-
-def _selected(members: dict[str, object], names: Sequence[tuple[str, str]]) -> dict[str, object]:
-    return {to: frozen(members[name]) for name, to in names if name in members}
-
-
-def _copy(location: str, entry: CopyEntry) -> Step:
+def _copy(location: str, entry: CopyEntry) -> base.Step:
     """Return the step of one entry."""
-    source, target = source_key(f"{location}.from_key", entry.from_key), target_key(f"{location}.to_key", entry.to_key)
-    if len(source) == len(target) == 1:
-        return _copy_at_top(source[0], target[0], overwrite=entry.overwrite_if_to_key_exists)
+    source = base.source_key(f"{location}.from_key", entry.from_key)
+    target = base.target_key(f"{location}.to_key", entry.to_key)
     overwrite = entry.overwrite_if_to_key_exists
+    if len(source) == len(target) == 1:
+        return _copy_at_top(source[0], target[0], overwrite=overwrite)
 
     def copy(event: Event) -> None:
         node = event.find(source)
@@ -114,7 +92,7 @@ def _copy(location: str, entry: CopyEntry) -> Step:
     return copy
 
 
-def _copy_at_top(name: str, to: str, *, overwrite: bool) -> Step:
+def _copy_at_top(name: str, to: str, *, overwrite: bool) -> base.Step:
     """Return a step for top-level keys, the most frequent case."""
 
     def copy(event: Event) -> None:

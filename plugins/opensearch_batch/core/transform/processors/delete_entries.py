@@ -5,33 +5,18 @@ Source: Data Prepper's DeleteEntryProcessor and DeleteEntryProcessorConfig (2.17
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.transform.events.event import Event, Key, Node, key_of
-from opensearch_batch.core.transform.processors.base import (
-    Name,
-    Processor,
-    ProcessorOptions,
-    Step,
-    condition_keys,
-    condition_of,
-    guarded,
-    keys_named,
-    list_at,
-    object_of,
-    patterns_of,
-    stop_on_failure,
-    target_key,
-)
+from opensearch_batch.core.transform.processors import base
 
 
 class DeleteEntry(Options, frozen=True, kw_only=True):
     """Keys to delete and the condition; with `iterate_on`, keys of each element of a list."""
 
-    with_keys: list[Name] | None = None
+    with_keys: list[base.Name] | None = None
     with_keys_regex: list[str] | None = None
     exclude_from_delete: list[str] | None = None
     delete_when: str | None = None
@@ -39,35 +24,28 @@ class DeleteEntry(Options, frozen=True, kw_only=True):
     delete_from_element_when: str | None = None
 
 
-class DeleteEntries(ProcessorOptions, DeleteEntry, frozen=True, kw_only=True):
+class DeleteEntries(base.ProcessorOptions, DeleteEntry, frozen=True, kw_only=True):
     """Deletes keys of an event, configured here or by entries."""
 
     entries: list[DeleteEntry] | None = None
 
-    def compile(self) -> Processor:
+    def compile(self) -> base.Processor:
         """Return the processor."""
         if sum(form is not None for form in (self.with_keys, self.with_keys_regex, self.entries)) != 1:
             raise ConfigError("with_keys, with_keys_regex and entries exclude each other; write one of them")
         if self.entries is None:
-            return stop_on_failure([_step("", self)])
+            return base.stop_on_failure([_step("", self)])
         # As in Data Prepper, options beside `entries` are ignored, but the condition must be valid.
-        condition_of("delete_when", self.delete_when)
-        return stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(self.entries)])
+        base.condition_of("delete_when", self.delete_when)
+        return base.stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(self.entries)])
 
     def reads(self) -> set[Key]:
         """Return the keys of iterated lists and of conditions."""
-        parts = self._parts()
-        return keys_named(part.iterate_on for part in parts) | condition_keys(*(part.delete_when for part in parts))
-
-    def removes(self) -> set[Key]:
-        """Return the deleted keys; keys of list elements are left out."""
-        return keys_named(key for part in self._parts() if part.iterate_on is None for key in part.with_keys or ())
-
-    def _parts(self) -> Sequence[DeleteEntry]:
-        return [self] if self.entries is None else self.entries
+        parts: Sequence[DeleteEntry] = [self] if self.entries is None else self.entries
+        return base.keys_read((part.iterate_on for part in parts), *(part.delete_when for part in parts))
 
 
-def _step(location: str, entry: DeleteEntry) -> Step:
+def _step(location: str, entry: DeleteEntry) -> base.Step:
     if not entry.with_keys and not entry.with_keys_regex:
         raise ConfigError(f"{location}with_keys is empty; write the keys to delete, or with_keys_regex")
     if entry.exclude_from_delete and not entry.with_keys_regex:
@@ -77,56 +55,44 @@ def _step(location: str, entry: DeleteEntry) -> Step:
     delete = _delete(location, entry)
     if entry.iterate_on is not None:
         delete = _in_elements(location, entry, entry.iterate_on, delete)
-    return guarded(f"{location}delete_when", entry.delete_when, delete)
+    return base.guarded(f"{location}delete_when", entry.delete_when, delete)
 
 
-def _delete(location: str, entry: DeleteEntry) -> Step:
+def _delete(location: str, entry: DeleteEntry) -> base.Step:
     """Return a step that deletes keys and names that match a pattern."""
     # As in Data Prepper, names with characters that other keys must not have can be deleted.
     keys = [key_of(text, any_name=True) for text in entry.with_keys or ()]
-    patterns = patterns_of(f"{location}with_keys_regex", entry.with_keys_regex or ())
-    if patterns:
-        return _delete_matches(keys, patterns, frozenset(entry.exclude_from_delete or ()))
-    if any(len(key) != 1 for key in keys):
-        return lambda event: _delete_each(event, keys)
-    names = [key[0] for key in keys]
+    patterns = base.patterns_of(f"{location}with_keys_regex", entry.with_keys_regex or ())
+    kept = frozenset(entry.exclude_from_delete or ())
 
     def delete(event: Event) -> None:
         fields = event.fields
-        for name in names:
-            fields.pop(name, None)
+        for key in keys:
+            if len(key) == 1:
+                fields.pop(key[0], None)
+            else:
+                event.delete(key)
+        if patterns:
+            for name in list(fields):
+                if name not in kept and any(pattern.fullmatch(name) for pattern in patterns):
+                    del fields[name]
 
     return delete
 
 
-def _delete_each(event: Event, keys: Sequence[Key]) -> None:
-    for key in keys:
-        event.delete(key)
-
-
-def _delete_matches(keys: Sequence[Key], patterns: Sequence[re.Pattern[str]], kept: frozenset[str]) -> Step:
-    def delete(event: Event) -> None:
-        _delete_each(event, keys)
-        for name in list(event.fields):
-            if name not in kept and any(pattern.fullmatch(name) for pattern in patterns):
-                del event.fields[name]
-
-    return delete
-
-
-def _in_elements(location: str, entry: DeleteEntry, iterate_on: str, delete: Step) -> Step:
-    key, option = target_key(f"{location}iterate_on", iterate_on), f"{location}iterate_on"
-    holds = condition_of(f"{location}delete_from_element_when", entry.delete_from_element_when)
+def _in_elements(location: str, entry: DeleteEntry, iterate_on: str, delete: base.Step) -> base.Step:
+    key, option = base.target_key(f"{location}iterate_on", iterate_on), f"{location}iterate_on"
+    holds = base.condition_of(f"{location}delete_from_element_when", entry.delete_from_element_when)
 
     def changed(element: Node, event: Event) -> Node:
-        inner = event.within(object_of(element, option))
+        inner = event.within(base.object_of(element, option))
         if holds(inner):
             delete(inner)
             return inner.fields
         return element
 
     def process(event: Event) -> None:
-        elements = list_at(event, key, option)
+        elements = base.list_at(event, key, option)
         if elements is not None:
             event.put(key, [changed(element, event) for element in elements])
 

@@ -10,27 +10,24 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.transform.events.event import Event, EventError, Key
 from opensearch_batch.core.transform.events.java_values import EvaluationError
 from opensearch_batch.core.transform.expressions.expression import compile_expression
-from opensearch_batch.core.transform.processors.base import Processor, ProcessorOptions, condition_keys
+from opensearch_batch.core.transform.processors import base
 
 Failing = Literal["drop", "drop_silently", "skip", "skip_silently"]
 
 
-class DropEvents(ProcessorOptions, frozen=True, kw_only=True):
+class DropEvents(base.ProcessorOptions, frozen=True, kw_only=True):
     """Drops events; `handle_failed_events` applies if the condition is not a boolean."""
 
     drop_when: Annotated[str, Meta(min_length=1)]
     handle_failed_events: Failing = "skip"
 
-    def compile(self) -> Processor:
+    def compile(self) -> base.Processor:
         """Return the processor."""
-        try:
+        with base.errors_at("drop_when"):
             expression = compile_expression(self.drop_when)
-        except ConfigError as error:
-            raise ConfigError(f"drop_when: {error}") from error
         silent, keeps = self.handle_failed_events.endswith("_silently"), self.handle_failed_events.startswith("skip")
 
         def process(event: Event) -> bool:
@@ -49,4 +46,4 @@ class DropEvents(ProcessorOptions, frozen=True, kw_only=True):
 
     def reads(self) -> set[Key]:
         """Return the keys of the condition."""
-        return condition_keys(self.drop_when)
+        return base.keys_read((), self.drop_when)

@@ -8,26 +8,25 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, Node, key_of, members_of
-from opensearch_batch.core.transform.events.java_values import text_of
-from opensearch_batch.core.transform.processors.base import (
-    Processor,
-    ProcessorOptions,
-    condition_keys,
-    guarded,
+from opensearch_batch.core.transform.events.event import (
+    MISSING,
+    Event,
+    EventError,
+    Key,
+    Node,
+    key_of,
     key_or_none,
-    keys_named,
-    plain,
-    source_key,
-    stop_on_failure,
-    target_key,
+    members_of,
 )
+from opensearch_batch.core.transform.events.java_values import text_of
+from opensearch_batch.core.transform.processors import base
 
 Members = dict[str, Node]
 _NO_NAME = re.compile(r"[^A-Za-z0-9._~@/\[\]()-]")
@@ -35,7 +34,7 @@ _encode = msgspec.json.Encoder().encode
 _scan = json.JSONDecoder().raw_decode
 
 
-class ParseJson(ProcessorOptions, frozen=True, kw_only=True):
+class ParseJson(base.ProcessorOptions, frozen=True, kw_only=True):
     """Parses a string that holds a JSON object and adds its members to the event."""
 
     source: str = "message"
@@ -49,12 +48,12 @@ class ParseJson(ProcessorOptions, frozen=True, kw_only=True):
     handle_failed_events: Literal["skip", "skip_silently"] = "skip"
     normalize_keys: bool = False
 
-    def compile(self) -> Processor:
+    def compile(self) -> base.Processor:
         """Return the processor."""
-        source = source_key("source", self.source)
+        source = base.source_key("source", self.source)
         target = None if self.destination is None else self._target(self.destination)
         pointed = None if self.pointer is None else _pointer(self.pointer)
-        tags, silent = frozenset(self.tags_on_failure or ()), self.handle_failed_events == "skip_silently"
+        tags = frozenset(self.tags_on_failure or ())
 
         def parse(event: Event) -> None:
             text = _text_at(event, source)
@@ -69,34 +68,25 @@ class ParseJson(ProcessorOptions, frozen=True, kw_only=True):
                 members = _at_pointer(event, members, *pointed, at_top=target is None)
             self._write(event, source, target, members)
 
-        process = stop_on_failure([guarded("parse_when", self.parse_when, parse)])
+        def parse_silently(event: Event) -> None:
+            with suppress(EventError):
+                parse(event)
 
-        def processor(event: Event) -> bool:
-            try:
-                return process(event)
-            except EventError:
-                if not silent:
-                    raise
-                return True
-
-        return processor
+        step = parse_silently if self.handle_failed_events == "skip_silently" else parse
+        return base.stop_on_failure([base.guarded("parse_when", self.parse_when, step)])
 
     def reads(self) -> set[Key]:
         """Return the source key and the keys of the condition."""
-        return keys_named([self.source]) | condition_keys(self.parse_when)
+        return base.keys_read([self.source], self.parse_when)
 
     def makes(self) -> set[Key]:
         """Return the destination; without one, the keys depend on the event."""
-        return keys_named([self.destination])
-
-    def removes(self) -> set[Key]:
-        """Return the source key if `delete_source` is set."""
-        return keys_named([self.source]) if self.delete_source else set()
+        return base.keys_named([self.destination])
 
     def _target(self, destination: str) -> Key:
         if destination.strip() in ("", "/"):
             raise ConfigError("destination is not a valid key; remove it to write to the top level of the event")
-        return target_key("destination", destination)
+        return base.target_key("destination", destination)
 
     def _members(self, text: str | None) -> Members:
         if text is None:
@@ -107,24 +97,20 @@ class ParseJson(ProcessorOptions, frozen=True, kw_only=True):
         return _normalized(members) if self.normalize_keys else members
 
     def _write(self, event: Event, source: Key, target: Key | None, members: Members) -> None:
-        if target is not None:
-            if self.overwrite_if_destination_exists or not event.has(target):
-                event.put(target, members)
-            if self.delete_source:
-                event.delete(source)
-            return
+        if target is not None and (self.overwrite_if_destination_exists or not event.has(target)):
+            event.put(target, members)
         if self.delete_source:
             event.delete(source)
-        for name, node in members.items():
+        for name, node in members.items() if target is None else ():
             key = key_or_none(name)
-            if key is None:
+            if not key:
                 raise EventError(f"{name!r} is not a valid key at the top level of an event; set normalize_keys: true")
             if self.overwrite_if_destination_exists or not event.has(key):
                 event.put(key, node)
 
 
 def _text_at(event: Event, key: Key) -> str | None:
-    value = plain(event.find(key))
+    value = base.plain(event.find(key))
     if isinstance(value, dict | list):
         raise EventError(f"/{'/'.join(key)} is an {'object' if isinstance(value, dict) else 'array'}, not a string")
     return None if value is None else text_of(value)
@@ -148,7 +134,7 @@ def _shallow(members: Members, depth: int) -> Members:
     shallow = dict(members)
     for name, node in members.items():
         if (inner := members_of(node)) is not None:
-            shallow[name] = _shallow(inner, depth - 1) if depth > 1 else _encode(plain(inner)).decode()
+            shallow[name] = _shallow(inner, depth - 1) if depth > 1 else _encode(base.plain(inner)).decode()
     return shallow
 
 
@@ -157,19 +143,15 @@ def _normalized(members: Members) -> Members:
     normalized = Members()
     for name, node in members.items():
         inner = members_of(node)
-        key = name if _is_name(name) else _NO_NAME.sub("_", name)
+        key = name if key_or_none(name) is not None else _NO_NAME.sub("_", name)
         normalized[key] = node if inner is None else _normalized(inner)
     return normalized
-
-
-def _is_name(name: str) -> bool:
-    return not name or key_or_none(name) is not None
 
 
 def _pointer(text: str) -> tuple[Key, str, str]:
     """Return a pointer as a key, as a string, and its last name; an index is prefixed with the name of its list."""
     trimmed = text.removeprefix("/").removesuffix("/")
-    key, names = source_key("pointer", trimmed), trimmed.split("/")
+    key, names = base.source_key("pointer", trimmed), trimmed.split("/")
     return key, trimmed, "/".join(names[-2:] if names[-1].isdecimal() else names[-1:])
 
 

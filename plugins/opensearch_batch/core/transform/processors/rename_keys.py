@@ -12,20 +12,8 @@ from typing import Literal
 
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.transform.events.event import MISSING, Event, Key, Node, frozen, members_of
-from opensearch_batch.core.transform.processors.base import (
-    Processor,
-    ProcessorOptions,
-    Step,
-    condition_keys,
-    guarded,
-    key_or_none,
-    keys_named,
-    pattern_of,
-    source_key,
-    stop_on_failure,
-    target_key,
-)
+from opensearch_batch.core.transform.events.event import MISSING, Event, Key, Node, frozen, key_or_none, members_of
+from opensearch_batch.core.transform.processors import base
 
 Transform = Literal["none", "lowercase", "uppercase", "capitalize", ""]
 _CHANGES: Mapping[Transform, Callable[[str], str]] = {
@@ -45,47 +33,44 @@ class RenameEntry(Options, frozen=True, kw_only=True):
     rename_when: str | None = None
 
 
-class RenameKeys(ProcessorOptions, frozen=True, kw_only=True):
+class RenameKeys(base.ProcessorOptions, frozen=True, kw_only=True):
     """Renames keys by entries, or changes the case of all names."""
 
     entries: list[RenameEntry] | None = None
     transform_key: Transform = "none"
 
-    def compile(self) -> Processor:
+    def compile(self) -> base.Processor:
         """Return the processor."""
-        change = _CHANGES.get(self.transform_key)
+        change, entries = _CHANGES.get(self.transform_key), self.entries or ()
         if (change is None) == (self.entries is None):
             raise ConfigError("entries and transform_key exclude each other; write one of them")
         if change is not None:
-            return stop_on_failure([_transform(change)])
-        return stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(self.entries or ())])
+            return base.stop_on_failure([lambda event: _rename_all(event.fields, change)])
+        return base.stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(entries)])
 
     def reads(self) -> set[Key]:
         """Return the renamed keys and the keys of the conditions."""
-        return self.removes() | condition_keys(*(entry.rename_when for entry in self.entries or ()))
+        entries = self.entries or ()
+        return base.keys_read((entry.from_key for entry in entries), *(entry.rename_when for entry in entries))
 
     def makes(self) -> set[Key]:
         """Return the new keys."""
-        return keys_named(entry.to_key for entry in self.entries or ())
-
-    def removes(self) -> set[Key]:
-        """Return the renamed keys."""
-        return keys_named(entry.from_key for entry in self.entries or ())
+        return base.keys_named(entry.to_key for entry in self.entries or ())
 
 
-def _step(location: str, entry: RenameEntry) -> Step:
-    target, overwrite = target_key(f"{location}to_key", entry.to_key), entry.overwrite_if_to_key_exists
+def _step(location: str, entry: RenameEntry) -> base.Step:
+    target, overwrite = base.target_key(f"{location}to_key", entry.to_key), entry.overwrite_if_to_key_exists
     if entry.from_key is not None and entry.from_key_regex is None:
-        step = _rename(source_key(f"{location}from_key", entry.from_key), target, overwrite=overwrite)
+        step = _rename(base.source_key(f"{location}from_key", entry.from_key), target, overwrite=overwrite)
     elif entry.from_key_regex is not None and entry.from_key is None:
-        pattern = pattern_of(f"{location}from_key_regex", entry.from_key_regex)
+        pattern = base.pattern_of(f"{location}from_key_regex", entry.from_key_regex)
         step = _rename_matches(pattern, target, overwrite=overwrite)
     else:
         raise ConfigError(f"{location}from_key and {location}from_key_regex exclude each other; write one of them")
-    return guarded(f"{location}rename_when", entry.rename_when, step)
+    return base.guarded(f"{location}rename_when", entry.rename_when, step)
 
 
-def _rename(source: Key, target: Key, *, overwrite: bool) -> Step:
+def _rename(source: Key, target: Key, *, overwrite: bool) -> base.Step:
     def rename(event: Event) -> None:
         node = event.find(source)
         if node is MISSING or source == target or (event.has(target) and not overwrite):
@@ -97,7 +82,7 @@ def _rename(source: Key, target: Key, *, overwrite: bool) -> Step:
     return rename
 
 
-def _rename_matches(pattern: re.Pattern[str], target: Key, *, overwrite: bool) -> Step:
+def _rename_matches(pattern: re.Pattern[str], target: Key, *, overwrite: bool) -> base.Step:
     """Return a step that renames the first match, or with `overwrite` every match, so the last value remains."""
 
     def rename(event: Event) -> None:
@@ -108,13 +93,6 @@ def _rename_matches(pattern: re.Pattern[str], target: Key, *, overwrite: bool) -
         for name, node in nodes.items():
             event.put(target, node)
             event.fields.pop(name, None)
-
-    return rename
-
-
-def _transform(change: Callable[[str], str]) -> Step:
-    def rename(event: Event) -> None:
-        _rename_all(event.fields, change)
 
     return rename
 

@@ -7,31 +7,22 @@ from __future__ import annotations
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.transform.events.event import Event, Key
-from opensearch_batch.core.transform.processors.base import (
-    Processor,
-    ProcessorOptions,
-    condition_keys,
-    guarded,
-    keys_named,
-    patterns_of,
-    stop_on_failure,
-    target_key,
-)
+from opensearch_batch.core.transform.processors import base
 
 
-class SelectEntries(ProcessorOptions, frozen=True, kw_only=True):
+class SelectEntries(base.ProcessorOptions, frozen=True, kw_only=True):
     """Keeps the listed keys and the members whose whole name matches; removes all others."""
 
     include_keys: list[str] | None = None
     include_keys_regex: list[str] | None = None
     select_when: str | None = None
 
-    def compile(self) -> Processor:
+    def compile(self) -> base.Processor:
         """Return the processor."""
         if not self.include_keys and not self.include_keys_regex:
             raise ConfigError("include_keys or include_keys_regex is required; write the keys to keep")
-        keys = [target_key(f"include_keys[{index}]", text) for index, text in enumerate(self.include_keys or ())]
-        patterns = patterns_of("include_keys_regex", self.include_keys_regex or ())
+        keys = [base.target_key(f"include_keys[{index}]", text) for index, text in enumerate(self.include_keys or ())]
+        patterns = base.patterns_of("include_keys_regex", self.include_keys_regex or ())
         named = frozenset(self.include_keys or ())
 
         def select(event: Event) -> None:
@@ -45,8 +36,8 @@ class SelectEntries(ProcessorOptions, frozen=True, kw_only=True):
                     kept.fields[name] = node
             event.fields = kept.fields
 
-        return stop_on_failure([guarded("select_when", self.select_when, select)])
+        return base.stop_on_failure([base.guarded("select_when", self.select_when, select)])
 
     def reads(self) -> set[Key]:
         """Return the selected keys and the keys of the condition."""
-        return keys_named(self.include_keys or ()) | condition_keys(self.select_when)
+        return base.keys_read(self.include_keys or (), self.select_when)
