@@ -143,7 +143,7 @@ def test_a_row_without_room_for_the_name_of_its_object_is_a_dead_letter(work_ite
     (report,) = work_items.run()
     (letter,) = work_items.letters(report)
     assert letter.line == 1
-    assert "no room for the name of its object: s3 is not an object" in letter.reason
+    assert "the name of its object cannot be added: s3 is not an object" in letter.reason
     assert work_items.documents(index) == {"2": {"s3": {"bucket": work_items.bucket, "key": "in/a.json"}}}
 
 
@@ -319,4 +319,4 @@ def test_rows_of_another_jobs_output_find_their_records_by_name(work_items: Unit
         f"r{n}": {"recordId": f"r{n}", "modelOutput": n, "title": f"title {n}"} for n in range(2)
     }
     assert (report.counts.read, report.counts.indexed, report.counts.joined) == (5, 2, 2)
-    assert [letter.reason for letter in work_items.letters(report)] == ["no output row answers this record ('r2')"]
+    assert [letter.reason for letter in work_items.letters(report)] == ["no output row has this key ('r2')"]

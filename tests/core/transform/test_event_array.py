@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.transform.events.event import STAND_IN, Event, key_of, value_of
+from opensearch_batch.core.transform.events.event import PLACEHOLDER, Event, key_of, value_of
 
 VECTOR = [n / 1000 for n in range(1, 200)]
 TEXT = json.dumps(VECTOR)
@@ -98,7 +98,7 @@ def test_a_row_that_is_no_object_is_refused_as_ever(row: str) -> None:
 
 def test_a_row_with_the_very_text_that_stands_in_is_read_right() -> None:
     """Its own number is no array."""
-    row = f'{{"x":{{"v":{TEXT}}},"v":{STAND_IN.decode()},"w":1}}'.encode()
+    row = f'{{"x":{{"v":{TEXT}}},"v":{PLACEHOLDER.decode()},"w":1}}'.encode()
     assert Event.of(row).value(("w",)) == Event.around_array(row).value(("w",)) == 1
 
 

@@ -24,7 +24,7 @@ def test_a_value_beyond_a_32_bit_float_is_rejected(value: bytes) -> None:
 
 def test_a_number_beyond_any_float_is_rejected() -> None:
     """The reference indexes the text "Infinity" for it."""
-    with pytest.raises(VectorRejected, match="v has a value that is no number of the index"):
+    with pytest.raises(VectorRejected, match="v has a value that is not a number"):
         vector_check(VectorField("v", 2))(b"[0,1e400]")
 
 

@@ -30,14 +30,14 @@ Prepare = Callable[[Event, Row], None]
 
 
 class EventOptions(msgspec.Struct, frozen=True):
-    """How a sink's documents are made of rows.
+    """How the documents of a sink are made from rows.
 
     Args:
-        items: makes what the sink writes of an event.
-        sink: the sink's number in the flow.
+        items: creates what the sink writes for an event.
+        sink: the index of the sink in the flow.
         prepare: adds to an event what it needs to know about its row; None for nothing.
         enrich: the join with the inputs of jobs, None for none.
-        records: by object, the one whose records its rows are joined with.
+        records: output object -> the input object whose records its rows are joined with.
         passes_arrays: leave the validation of long arrays of numbers to the index.
     """
 
@@ -73,7 +73,7 @@ class EventDocuments(SourceRows):
         self._row_errors = reading.row_errors if reading.row_errors.members else None
 
     def __iter__(self) -> Iterator[Entry]:
-        """Yield the documents, and entries that are none."""
+        """Yield the documents, dead letters and filtered rows."""
         if self._enrich is not None and len(self._sources) > 1:
             yield from self._enriched(self._enrich)
             return
@@ -94,7 +94,7 @@ class EventDocuments(SourceRows):
         """Read a row.
 
         Raises:
-            RecordRejected: it is no JSON object, an AI service's error, or has no room for its object's name.
+            RecordRejected: it is not a JSON object, is an error of the AI service, or cannot hold its object's name.
         """
         event = self._open(row.content)
         errors = self._row_errors
@@ -104,7 +104,7 @@ class EventDocuments(SourceRows):
             try:
                 self._prepare(event, row)
             except EventError as error:
-                raise RecordRejected(f"no room for the name of its object: {error}") from None
+                raise RecordRejected(f"the name of its object cannot be added: {error}") from None
         return event
 
     def _routed(self, event: Event, rows: tuple[Row, ...]) -> Entry:
@@ -149,7 +149,7 @@ class EventDocuments(SourceRows):
         outputs = [keyed.row for keyed in group.rows if keyed.row.source != INPUT]
         key = group.key.rpartition("\n")[0]
         if not outputs:
-            reason = "a record with this key came before" if group.late else "no output row answers this record"
+            reason = "a record with this key came before" if group.late else "no output row has this key"
             yield from (Rejected((row,), f"{reason} ({key!r})", key) for row in inputs)
             return
         record = Event.of(inputs[-1].content) if inputs else None
@@ -215,7 +215,7 @@ class EventDocumentFactory:
 
 
 def _may_be_error(fields: dict[str, Any], errors: RowErrors) -> bool:
-    """Whether a row may hold an AI service's error, as far as its members' names and kinds say."""
+    """Return whether a row may be an error of the AI service, by the names and types of its members."""
     for name in errors.members:
         if name in fields:
             value = fields[name]

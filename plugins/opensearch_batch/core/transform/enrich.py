@@ -58,7 +58,7 @@ class Enrich:
         return str(value)
 
     def merge(self, event: Event, record: Event | None) -> None:
-        """Copy members of the record into the event; tag the event if there is no record or a member cannot be put."""
+        """Copy members of the record into the event; tag the event if that fails or there is no record."""
         if not self._condition(event):
             return
         if record is None:

@@ -191,7 +191,7 @@ class FieldMap:
         return tuple(pieces)
 
     def reads(self, source: int, name: str) -> bool:
-        """Return whether some field reads at or below the member `name` of a source's rows."""
+        """Return whether a field reads the member `name` of a source's rows, or a value inside it."""
         start = re.compile(rf"(?:\$\.|\$\[['\"]|^){re.escape(name)}\b")
         return any(start.search(path) for path in self._paths_of[source])
 

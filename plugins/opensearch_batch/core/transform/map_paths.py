@@ -28,7 +28,7 @@ def last_name(path: str) -> str:
 
 
 def paths_of(location: str, paths: object, sources: int) -> list[SourcePath]:
-    """Return the paths of a field; of several for one source the last one is used, as in ML Commons."""
+    """Return the paths of a field; if several read one source, the last one is used, as in ML Commons."""
     listed = paths if isinstance(paths, list) and paths else [paths]
     last = {path.source: path for path in (_path(location, path, sources) for path in listed)}
     return [last[source] for source in sorted(last)]

@@ -1,4 +1,4 @@
-"""Rejects vectors that the index would refuse, before they are sent; by their text alone where that suffices."""
+"""Rejects vectors that the index would refuse before they are sent; most checks read only the text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def vector_check(field: VectorField) -> Callable[[bytes], None]:
     expected, cosine, not_zero = field.values, field.cosine, _SURELY_NOT_ZERO.search
 
     def check(value: bytes) -> None:
-        # Searching for single bytes is cheap; a pattern over the text would cost more than all else.
+        # Searching for single bytes is cheap; a regular expression would cost more than all other checks.
         if value.rfind(b"[") != 0 or b'"' in value or b"{" in value:
             raise VectorRejected(f"{field.name} is not a flat array of numbers")
         commas = int(nonzero(of_bytes(value, one_byte) == comma))
@@ -67,4 +67,4 @@ def _as_float32(field: VectorField, value: bytes) -> tuple[float, ...]:
     except OverflowError:
         raise VectorRejected(f"{field.name} has a value beyond the range of a 32-bit float") from None
     except msgspec.DecodeError as error:
-        raise VectorRejected(f"{field.name} has a value that is no number of the index ({error})") from None
+        raise VectorRejected(f"{field.name} has a value that is not a number ({error})") from None

@@ -1,7 +1,7 @@
-"""Formats times by patterns of Java's DateTimeFormatter; refuses unsupported letters.
+"""Formats times by patterns of Java's DateTimeFormatter; rejects unsupported letters.
 
-Hand-written: babel rounds fractions of a second (``SSS`` of 0.9995 s is 1000) where Java cuts them off, and refuses
-nothing.
+Hand-written because babel rounds fractions of a second (``SSS`` of 0.9995 s is 1000) where Java truncates them, and
+rejects no pattern.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def compile_date_pattern(text: str) -> Formatter:
     """Return a formatter for a pattern such as ``yyyy.MM.dd`` or ``yyyy-MM-dd'T'HH:mm:ss.SSS``.
 
     Raises:
-        ConfigError: the pattern has an unsupported letter or sign.
+        ConfigError: the pattern has an unsupported letter or character.
     """
     parts: list[Formatter] = []
     at = 0
@@ -71,7 +71,7 @@ def check_date_placeholders(text: str) -> list[str]:
 
     Raises:
         ConfigError: a pattern is finer than an hour (which would name an index or object for each record), or has an
-            unsupported letter or a sign that names may not contain.
+            unsupported letter or a character that names may not contain.
     """
     patterns = PLACEHOLDER.findall(text)
     for pattern in patterns:

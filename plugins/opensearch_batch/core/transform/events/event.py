@@ -24,12 +24,12 @@ MISSING: Any = object()
 MAX_KEY_CHARS = 2048
 _KEY = re.compile(r"[A-Za-z0-9._~@/\[\]()$ -]*")
 _NULL, _OBJECT, _ARRAY = ord("n"), ord("{"), ord("[")
-# A longer array is not parsed; it is searched for after a name, with or without a space.
+# Longer arrays are not parsed. They are found by the end of their name and the bracket, with or without a space.
 LONG_BYTES = 512
 _MARKS, _ARRAYS_TRIED, _BACKSLASH = (b'":[', b'": ['), 4, ord("\\")
-# A random number, which no row contains, that stands for the unparsed array; and the node of that array.
-STAND_IN = b"-0.%018de-00" % secrets.randbelow(10**18)
-ARRAY_NODE = msgspec.Raw(STAND_IN)
+# A random number, which no row contains, as the placeholder of the unparsed array; and the node of that array.
+PLACEHOLDER = b"-0.%018de-00" % secrets.randbelow(10**18)
+ARRAY_NODE = msgspec.Raw(PLACEHOLDER)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode = msgspec.json.Decoder().decode
@@ -37,11 +37,11 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventError(Exception):
-    """A processor failed for this event; the event continues unchanged."""
+    """A processor failed for this event; the event continues with the next processor."""
 
 
 def key_of(text: str, *, any_name: bool = False) -> Key:
-    """Return the names of a key; with `any_name` they may have any characters, as keys to delete may.
+    """Parse a key to its names; `any_name` allows any characters, for keys to delete.
 
     Raises:
         ConfigError: the key has invalid characters, or is too long.
@@ -66,7 +66,7 @@ def key_or_none(text: str) -> Key | None:
 class Event:
     """One event: `fields`, `tags`, and `metadata`, which processors can read and sinks do not write."""
 
-    # One is made per row, and most have neither tags nor metadata: these are made on first use.
+    # Events are created per row, and most have neither tags nor metadata: both are created on first use.
     __slots__ = ("_metadata", "_tags", "array", "fields")
 
     def __init__(self, fields: dict[str, Node], metadata: dict[str, Any] | None = None) -> None:
@@ -122,11 +122,11 @@ class Event:
         before = row.rfind(b'"', 0, start)
         try:
             name = row[row.rfind(b'"', 0, before) + 1 : before].decode()
-            fields = _members(check_text(b"%b%b%b" % (row[:start], STAND_IN, row[end:])))
+            fields = _members(check_text(b"%b%b%b" % (row[:start], PLACEHOLDER, row[end:])))
         except (msgspec.DecodeError, UnicodeDecodeError, RecordRejected, RecursionError):
             return cls.of(row)
         # The array must be a top-level member of this name, else the whole row is parsed.
-        if bytes(fields.get(name, b"")) != STAND_IN:
+        if bytes(fields.get(name, b"")) != PLACEHOLDER:
             return cls.of(row)
         fields[name] = ARRAY_NODE
         event = cls(fields)
@@ -233,12 +233,12 @@ class Event:
         text = _encode(fields)
         if self.array is None:
             return (text,)
-        before, found, after = text.partition(STAND_IN)
+        before, found, after = text.partition(PLACEHOLDER)
         if not found:
             return (text,)
         row, start, end = self.array
         array = row[start:end]
-        return before, array, after.replace(STAND_IN, array)
+        return before, array, after.replace(PLACEHOLDER, array)
 
     def _read_array(self) -> None:
         """Put the unparsed array into the fields."""
@@ -254,10 +254,10 @@ class Event:
 
 
 def _long_array(row: bytes) -> tuple[int, int]:
-    """Return start and end of the first long array of numbers, -1 if none is certain to be one.
+    """Return start and end of the first long array of numbers, -1 and -1 if there is none or it is uncertain.
 
-    A quote that ends a name is never inside a string: there it follows a backslash. With nested arrays the remaining
-    closing bracket makes the rest invalid, so the whole row is parsed.
+    The mark is never inside a string, because a quote there follows a backslash. With nested arrays the remaining
+    closing bracket makes the rest invalid, so the caller parses the whole row.
     """
     for mark in _MARKS:
         at = row.find(mark)

@@ -47,5 +47,5 @@ def _check_class(text: str, found: str) -> None:
         if part[0][0] != "\\":
             raise ConfigError(
                 f"the class {found!r} of the pattern {text!r} contains {part[0]!r}, which nests sets; "
-                "write one plain class, with a backslash before that sign"
+                "write one plain class, with a backslash before that character"
             )

@@ -1,7 +1,7 @@
 """Compiles expressions to nested functions that give the same value for an event as Data Prepper.
 
-As there, all operands are evaluated: ``true or /s + 1`` has no value if ``/s`` is a string. Only the keys of the
-expression are read from an event.
+As in Data Prepper, all operands are evaluated: ``true or /s + 1`` has no value if ``/s`` is a string. Only the keys of
+the expression are read from an event.
 Source: ParseTreeEvaluatorListener and OperatorConfiguration of data-prepper-expression (2.17).
 """
 

@@ -12,7 +12,7 @@ import operator
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
@@ -105,18 +105,21 @@ def _get_metadata(event: Event, arguments: Arguments) -> object:
 
 def _test(holds: Callable[[str, str], bool]) -> Function:
     def test(event: Event, arguments: Arguments) -> bool:
-        texts = _two_texts(event, arguments)
-        # The second string is not read if the first one is missing.
-        return (text := next(texts)) is not None and (part := next(texts)) is not None and holds(text, part)
+        first, second = _exactly(arguments, 2)
+        # The second argument is not read if the first one has no value.
+        text = _text_of(event, first)
+        part = None if text is None else _text_of(event, second)
+        return text is not None and part is not None and holds(text, part)
 
     return test
 
 
-def _two_texts(event: Event, arguments: Arguments) -> Iterator[str | None]:
-    """Yield both strings, None for a key at which the event has no value."""
-    for argument in _exactly(arguments, 2):
-        value = event.value(argument.key) if type(argument) is KeyArgument else argument
-        yield None if value is None and value is not argument else _text(value)
+def _text_of(event: Event, argument: object) -> str | None:
+    """Return a string, or the string at a key; None if the event has no value there."""
+    if type(argument) is not KeyArgument:
+        return _text(argument)
+    value = event.value(argument.key)
+    return None if value is None else _text(value)
 
 
 def _cidr_contains(event: Event, arguments: Arguments) -> bool:
@@ -219,7 +222,7 @@ def _to_json_string(event: Event, arguments: Arguments) -> str:
 
 def _substring(cut: Cut) -> Function:
     def substring(event: Event, arguments: Arguments) -> str | None:
-        source, delimiter = _two_texts(event, arguments)
+        source, delimiter = [_text_of(event, argument) for argument in _exactly(arguments, 2)]
         return cut(source, delimiter) if source is not None and delimiter else source
 
     return substring

@@ -1,7 +1,7 @@
 """The add_entries processor: adds, overwrites or appends values; a failed entry does not stop the next one.
 
-Source: Data Prepper's AddEntryProcessor and AddEntryProcessorConfig (2.17). As there, a missing key renders as an empty
-string in `format`, and is an error only in the `key` of an entry.
+Source: Data Prepper's AddEntryProcessor and AddEntryProcessorConfig (2.17). As in Data Prepper, a missing key renders
+as an empty string in `format`, and is an error only in the `key` of an entry.
 """
 
 from __future__ import annotations

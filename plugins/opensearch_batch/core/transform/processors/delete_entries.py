@@ -64,14 +64,15 @@ def _delete(location: str, entry: DeleteEntry) -> base.Step:
     keys = [key_of(text, any_name=True) for text in entry.with_keys or ()]
     patterns = base.patterns_of(f"{location}with_keys_regex", entry.with_keys_regex or ())
     kept = frozenset(entry.exclude_from_delete or ())
+    names = [key[0] for key in keys] if all(len(key) == 1 for key in keys) else []
+    nested = [] if names else keys
 
     def delete(event: Event) -> None:
         fields = event.fields
-        for key in keys:
-            if len(key) == 1:
-                fields.pop(key[0], None)
-            else:
-                event.delete(key)
+        for name in names:
+            fields.pop(name, None)
+        for key in nested:
+            event.delete(key)
         if patterns:
             for name in list(fields):
                 if name not in kept and any(pattern.fullmatch(name) for pattern in patterns):

@@ -1,7 +1,7 @@
 """The drop_events processor: drops the events that meet a condition.
 
-Source: Data Prepper's DropEventsProcessor and DropEventsWhenCondition (2.17). Difference: there, contrary to its
-documentation, `skip` drops an event whose condition is not a boolean, and `drop` keeps it.
+Source: Data Prepper's DropEventsProcessor and DropEventsWhenCondition (2.17). Difference: Data Prepper, contrary to
+its documentation, drops an event whose condition is not a boolean with `skip`, and keeps it with `drop`.
 """
 
 from __future__ import annotations

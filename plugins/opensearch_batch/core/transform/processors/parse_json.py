@@ -1,14 +1,13 @@
 """The parse_json processor: parses JSON objects in strings; events with other strings are kept and tagged.
 
-Source: Data Prepper's AbstractParseProcessor and ParseJsonProcessor (2.17). Difference: there, `normalize_keys` does
-not apply to names written to the top level of the event.
+Source: Data Prepper's AbstractParseProcessor and ParseJsonProcessor (2.17). Difference: in Data Prepper,
+`normalize_keys` does not apply to names written to the top level of the event.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
 from typing import Annotated, Literal
 
 import msgspec
@@ -69,8 +68,10 @@ class ParseJson(base.ProcessorOptions, frozen=True, kw_only=True):
             self._write(event, source, target, members)
 
         def parse_silently(event: Event) -> None:
-            with suppress(EventError):
+            try:
                 parse(event)
+            except EventError:
+                return
 
         step = parse_silently if self.handle_failed_events == "skip_silently" else parse
         return base.stop_on_failure([base.guarded("parse_when", self.parse_when, step)])

@@ -1,7 +1,7 @@
 """The rename_keys processor: renames keys without decoding values; existing keys are kept unless overwritten.
 
-Source: Data Prepper's RenameKeyProcessor and TransformOption (2.17). Difference: there, an entry that overwrites a
-key with itself deletes it.
+Source: Data Prepper's RenameKeyProcessor and TransformOption (2.17). Difference: in Data Prepper, an entry that
+overwrites a key with itself deletes it.
 """
 
 from __future__ import annotations
