@@ -21,7 +21,7 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.row_errors import RowErrors
-from opensearch_batch.services.adapters import TextAdapter
+from opensearch_batch.services.adapters import BaseAdapter
 from opensearch_batch.services.clients import JobClient, local_copy
 from opensearch_batch.services.entry import AiService, KeyConnection, Storage
 from opensearch_batch.services.files import ServiceFiles
@@ -83,7 +83,7 @@ def failure(row: bytes) -> str | None:
         return None
 
 
-class AcmeAdapter(TextAdapter):
+class AcmeAdapter(BaseAdapter):
     """Decides; no I/O."""
 
     name = NAME
@@ -147,7 +147,7 @@ class AcmeAdapter(TextAdapter):
         try:
             found = msgspec.json.decode(row, type=_Row)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return PredictionRow(None, "the row is no JSON object")
+            return PredictionRow(None, "the row is not a valid JSON object")
         return PredictionRow(found.ref, found.failure)
 
 
@@ -209,7 +209,7 @@ class AcmeFiles(ServiceFiles):
 def connect(key: str, base_url: str | None) -> Acme:  # noqa: ARG001 - there is one
     """Return the API client of a key."""
     if key != KEY:
-        raise ConfigError("Acme refuses the key; mend the connection")
+        raise ConfigError("Acme refuses the key; correct the connection")
     return ACME
 
 

@@ -116,7 +116,7 @@ def test_a_url_with_a_password_is_refused_unseen(tmp_path: Path, option: str, ur
     other = [] if option == "--opensearch-url" else ["--opensearch-url", AWAY]
     done = command("ingest", str(file), *other, option, url)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"refused: {option}: the URL holds a user or password")
+    assert done.stderr.startswith(f"refused: {option}: the URL contains a user or password")
     assert " in the environment" in done.stderr
     assert SECRET not in done.stderr
 

@@ -228,7 +228,7 @@ def test_truncated(start: Start, name: str) -> None:
     road = start(name)
     road.fault("truncate")
     if name == "cohere":
-        with pytest.raises(BatchError, match="damaged or cut off"):
+        with pytest.raises(BatchError, match="damaged or truncated"):
             road.run()
         return
     report = road.run()

@@ -42,7 +42,9 @@ def test_an_index_is_created_once_and_known_by_its_vectors(lab: Lab, index: str)
     assert first == cluster.index(index)
     assert first is not None
     assert first.vectors == (VectorField("v", 2),)
-    with pytest.raises(ConfigError, match=rf"index {index} field v takes 2 values a vector, the model gives 384"):
+    with pytest.raises(
+        ConfigError, match=rf"index {index} field v has dimension 2, but the model returns vectors of 384"
+    ):
         check_dimension(first, ["v"], 384)
 
 
@@ -71,8 +73,8 @@ def test_a_cluster_that_is_away_can_be_retried() -> None:
         (401, ConfigError, "wrong user or password"),
         (403, ConfigError, "not permitted .*because"),
         (404, NotFound, "not found"),
-        (409, RetriableError, "changed by somebody else at the same moment"),
-        (413, TooLarge, "larger than the server takes"),
+        (409, RetriableError, "changed concurrently by another request"),
+        (413, TooLarge, "larger than the cluster accepts"),
         (400, ConfigError, "answered 400: because"),
         (429, Throttled, "answered 429: because"),
         (500, RetriableError, "answered 500: because"),

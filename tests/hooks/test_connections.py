@@ -76,15 +76,13 @@ def test_a_wrong_password_is_named_without_the_password(connect: Any) -> None:
 
 def test_an_unknown_authority_is_named(connect: Any) -> None:
     """Verification is on unless it is turned off."""
-    with pytest.raises(
-        ConfigError, match=r"OpenSearch lab .*certificate is not trusted.*give the authority's file as ca_certs"
-    ):
+    with pytest.raises(ConfigError, match=r"OpenSearch lab .*certificate is not trusted.*give the CA file as ca_certs"):
         connect(ca_certs=None).cluster.index("passages")
 
 
 def test_a_missing_authority_file_is_named(connect: Any) -> None:
     """The client's own error would not name the path."""
-    with pytest.raises(ConfigError, match=r"connection lab: ca_certs /no/such/ca.pem is no file"):
+    with pytest.raises(ConfigError, match=r"connection lab: ca_certs /no/such/ca.pem is not a file"):
         connect(ca_certs="/no/such/ca.pem").cluster.index("passages")
 
 

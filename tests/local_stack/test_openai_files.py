@@ -62,7 +62,7 @@ def test_a_file_is_a_source(make: Callable[..., openai.OpenAI]) -> None:
         assert sum(1 for _ in lines(stream, max_line_bytes=100)) == 20_000
     stored = present(files.read(file.id))
     assert stored.content == CONTENT
-    with pytest.raises(ConfigError, match="files at OpenAI are only read"):
+    with pytest.raises(ConfigError, match="files at OpenAI are read-only"):
         files.write(file.id, b"x")
 
 
@@ -70,10 +70,10 @@ def test_a_missing_file_and_a_wrong_key_are_named(make: Callable[..., openai.Ope
     """The key stands in no message."""
     with pytest.raises(ConfigError, match="openai://file-none: no such object"):
         find_objects(OpenAIFiles(make()), "openai://file-none")
-    with pytest.raises(ConfigError, match="openai://file-none: OpenAI knows no such file"):
+    with pytest.raises(ConfigError, match="openai://file-none: OpenAI has no such file"):
         OpenAIFiles(make()).open("openai://file-none")
     with pytest.raises(
-        ConfigError, match=r"refuses the key \(401\); mend the connection, or the request's key"
+        ConfigError, match=r"refuses the key \(401\); correct the connection, or the request's key"
     ) as raised:
         find_objects(OpenAIFiles(make("sk-wrong-key-1234")), "openai://file-none")
     assert "1234" not in str(raised.value)
@@ -92,5 +92,5 @@ def test_a_transfer_that_breaks_off_is_no_short_file(lab: Lab, make: Callable[..
     client = make()
     file = client.files.create(file=("in.jsonl", CONTENT), purpose="batch")
     lab.fault(service="openai", fault="truncate")
-    with OpenAIFiles(client).open(file.id) as stream, pytest.raises(RetriableError, match="broke off"):
+    with OpenAIFiles(client).open(file.id) as stream, pytest.raises(RetriableError, match="interrupted"):
         stream.read()

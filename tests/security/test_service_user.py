@@ -65,7 +65,7 @@ def test_documents_are_written_over_tls(secured: Secured, worker: User, index: s
 def test_a_wrong_password_names_login_and_password(secured: Secured, worker: User, index: str) -> None:
     """Neither the wrong password nor the right one stands in the error."""
     wrong = User(worker.name, "Wrong-Password-2")
-    with pytest.raises(ConfigError, match="mend login and password of the connection") as raised:
+    with pytest.raises(ConfigError, match="correct login and password of the connection") as raised:
         list(write(secured.cluster(wrong), index, THREE))
     assert wrong.password not in said(raised)
     assert worker.password not in said(raised)
@@ -88,7 +88,7 @@ def test_an_unknown_authority_names_ca_certs(
 
 def test_a_missing_authority_file_is_named(secured: Secured, worker: User, tmp_path: Path) -> None:
     """By its path, before anything is sent."""
-    with pytest.raises(ConfigError, match=rf"ca_certs {tmp_path}/ca\.pem is no file") as raised:
+    with pytest.raises(ConfigError, match=rf"ca_certs {tmp_path}/ca\.pem is not a file") as raised:
         secured.cluster(worker, ca_certs=str(tmp_path / "ca.pem"))
     assert worker.password not in said(raised)
 

@@ -18,7 +18,7 @@ from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, No
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.services.clients import SPOOL_BYTES, JobClient
-from opensearch_batch.services.cohere.client import VALIDATION_MOST_S, CohereClient
+from opensearch_batch.services.cohere.client import VALIDATION_TIMEOUT_S, CohereClient
 from opensearch_batch.services.cohere.datasets import CohereDatasets
 from opensearch_batch.services.openai.files import OpenAIFiles
 from opensearch_batch.services.registry import BUILT_IN, adapter_of, service_of
@@ -245,7 +245,7 @@ def test_a_dataset_keeps_the_ids_and_is_waited_for(ai_stand: Stand, subject: Cal
 @pytest.mark.parametrize(
     ("fault", "error", "message"),
     [
-        ("fail", ConfigError, "s3://batch/one: Cohere refuses the dataset: the file could not be read"),
+        ("fail", ConfigError, "s3://batch/one: Cohere rejected the dataset: the file could not be read"),
         ("delay", RetriableError, "Cohere did not validate it in 900 s"),
     ],
 )
@@ -255,7 +255,7 @@ def test_a_dataset_that_is_not_validated_is_taken_back(
     """Nobody would know of it."""
     it = subject("cohere")
     before = [dataset.id for dataset in it.api.datasets.list().datasets]
-    times = iter([0.0, 1.0, VALIDATION_MOST_S])
+    times = iter([0.0, 1.0, VALIDATION_TIMEOUT_S])
     slept: list[float] = []
     it.objects.write(f"s3://{BUCKET}/one", LINES["cohere"])
     ai_stand.fault(fault, service="cohere", operation="CreateDataset", seconds=3600)
@@ -290,7 +290,7 @@ def test_a_refused_key_is_a_config_error_that_does_not_repeat_it(
     it = subject(name)
     record = it.record()
     wrong = service_of(name).client(open_client(name, it.stand.app_url, "sk-wrong-key"), it.objects)
-    with pytest.raises(ConfigError, match=r"mend (the|the AWS) connection") as raised:
+    with pytest.raises(ConfigError, match=r"correct (the|the AWS) connection") as raised:
         wrong.find(record)
     assert "sk-wrong-key" not in str(raised.value)
 

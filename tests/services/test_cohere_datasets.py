@@ -92,7 +92,7 @@ def test_a_missing_dataset_is_named(datasets: CohereDatasets) -> None:
     assert datasets.read("cohere://d") is None
     assert list(datasets.list("cohere://d")) == []
     assert list(datasets.list("cohere://")) == []
-    with pytest.raises(ConfigError, match="cohere://d: Cohere knows no such dataset; mend the id, or give the key of"):
+    with pytest.raises(ConfigError, match="cohere://d: Cohere has no such dataset; correct the id, or give the key of"):
         datasets.open("cohere://d")
 
 
@@ -101,8 +101,8 @@ def test_a_dataset_that_is_not_ready_is_no_empty_one(
 ) -> None:
     """Where Cohere validates it, later; where it failed, never."""
     for fault, error, said in (
-        ("delay", RetriableError, r"no part of the dataset yet \(processing\); run again later"),
-        ("fail", OutputUnusable, "Cohere says the dataset is failed"),
+        ("delay", RetriableError, r"the dataset has no parts yet \(processing\); run again later"),
+        ("fail", OutputUnusable, "Cohere reports the dataset as failed"),
     ):
         ai_stand.fault(fault, service="cohere", operation="CreateDataset", seconds=3600)
         uri = f"cohere://{uploaded(client, 1)}"
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_an_output_nobody_can_use(
     """The rows before the damage are not taken for all."""
     ai_stand.fault("truncate", service="cohere", operation="CreateEmbedJob")
     uri = embedded(client, 2)
-    with datasets.open(uri) as stream, pytest.raises(OutputUnusable, match=rf"{uri}: .* damaged or cut off \(\w+\)"):
+    with datasets.open(uri) as stream, pytest.raises(OutputUnusable, match=rf"{uri}: .* damaged or truncated \(\w+\)"):
         stream.read()
 
 
@@ -152,10 +152,12 @@ def test_not_now_can_be_tried_again(
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)
 def test_a_refused_key_stays_unsaid(ai_stand: Stand, attempt: Callable[[CohereDatasets], object]) -> None:
-    """The error says what to mend."""
+    """The error says what to correct."""
     with (
         cohere.Client(api_key=KEY, base_url=ai_stand.app_url, max_retries=0) as client,
-        pytest.raises(ConfigError, match=r"cohere://d: Cohere refuses the key \(401\); mend the connection") as raised,
+        pytest.raises(
+            ConfigError, match=r"cohere://d: Cohere refuses the key \(401\); correct the connection"
+        ) as raised,
     ):
         attempt(CohereDatasets(client))
     assert KEY not in str(raised.value)

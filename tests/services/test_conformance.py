@@ -99,7 +99,7 @@ def test_a_prediction_nobody_makes_is_refused(entry: AiService) -> None:
     adapter, parameters = entry.adapter, entry.adapter.example_parameters
     with pytest.raises(ConfigError, match=r"prediction\[1\]: a record has 1 input; the last is prediction\[0\]"):
         adapter.prediction_path(parameters, INPUTS, 1)
-    with pytest.raises(ConfigError, match="a record has 2 inputs; write the number"):
+    with pytest.raises(ConfigError, match="a record has 2 inputs; add the number"):
         adapter.prediction_path(parameters, [*INPUTS, "$.title"], None)
 
 
@@ -149,7 +149,7 @@ def test_files_at_the_service_are_only_read(entry: AiService) -> None:
     store, uri = entry.storage.open(None), f"{entry.storage.scheme}://f"
     writes: list[Any] = [store.write, store.create, store.replace, store.upload]
     for write in writes:
-        with pytest.raises(ConfigError, match=f"{uri}: .* are only read; give a location on S3"):
+        with pytest.raises(ConfigError, match=f"{uri}: .* are read-only; give an S3 URI"):
             write(uri, b"")
 
 

@@ -245,8 +245,8 @@ def test_rows_and_files_of_a_fifth_service_are_known(register: Any, pipeline: An
     ("distributions", "message"),
     [
         ([], r"no AI service 'acme'; known: sagemaker, bedrock, openai, cohere\."),
-        ([{"acme": "tests.fifth_service:NAME"}], "is no AiService of this name; mend or uninstall its distribution"),
-        ([{"acme": "opensearch_batch.services.openai:SERVICE"}], "is no AiService of this name"),
+        ([{"acme": "tests.fifth_service:NAME"}], "is not an AiService of this name; fix or uninstall its distribution"),
+        ([{"acme": "opensearch_batch.services.openai:SERVICE"}], "is not an AiService of this name"),
         ([{"acme": "tests.nowhere:SERVICE"}], "cannot be loaded: ModuleNotFoundError"),
         ([{"acme": "tests.fifth_service:SERVICE"}, {"acme": "elsewhere:SERVICE"}], "registers the same name"),
         ([{"acmes": "tests.fifth_service:SERVICE"}], r"known: .*, acmes\. Did you mean 'acmes'\?"),
@@ -255,7 +255,7 @@ def test_rows_and_files_of_a_fifth_service_are_known(register: Any, pipeline: An
 def test_a_service_that_cannot_be_used_is_named(
     register: Any, distributions: list[dict[str, str]], message: str
 ) -> None:
-    """The error says which distribution to mend."""
+    """The error says which distribution to fix."""
     for number, services in enumerate(distributions):
         register(f"acme{number}", **services)
     with pytest.raises(ConfigError, match=message):

@@ -68,7 +68,9 @@ def test_a_missing_file_is_named(files: OpenAIFiles, service: Service) -> None:
     assert files.head("file-a") is None
     assert files.read("file-a") is None
     assert list(files.list("file-a")) == []
-    with pytest.raises(ConfigError, match="file-a: OpenAI knows no such file; mend the id, or give the key of its own"):
+    with pytest.raises(
+        ConfigError, match="file-a: OpenAI has no such file; correct the id, or give the key of the file's"
+    ):
         files.open("file-a")
 
 
@@ -76,8 +78,8 @@ def test_a_missing_file_is_named(files: OpenAIFiles, service: Service) -> None:
 @pytest.mark.parametrize(
     ("status", "told"),
     [
-        (401, (ConfigError, r"OpenAI refuses the key \(401\); mend the connection, or the request's key")),
-        (403, (ConfigError, r"OpenAI refuses the key \(403\); mend the connection, or the request's key")),
+        (401, (ConfigError, r"OpenAI refuses the key \(401\); correct the connection, or the request's key")),
+        (403, (ConfigError, r"OpenAI refuses the key \(403\); correct the connection, or the request's key")),
         (429, (RetriableError, "OpenAI answered 429; run again later")),
         (503, (RetriableError, "OpenAI answered 503; run again later")),
         (400, (FatalError, "OpenAI answered 400")),
@@ -112,6 +114,6 @@ def test_a_transfer_that_breaks_off_is_no_short_file(files: OpenAIFiles, service
     service.send_bytes = len(CONTENT) // 2
     with (
         files.open("file-a") as stream,
-        pytest.raises(RetriableError, match=r"file-a: the transfer from OpenAI broke off \(\w+\); run again"),
+        pytest.raises(RetriableError, match=r"file-a: download from OpenAI interrupted \(\w+\); run again"),
     ):
         stream.read()

@@ -10,7 +10,7 @@ import pytest
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.jobs.contract import PredictionRow
-from opensearch_batch.core.opensearch.ml_commons import _same, fill
+from opensearch_batch.core.opensearch.ml_commons import _normalized, fill
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.services.sagemaker import SageMakerAdapter
 
@@ -149,5 +149,5 @@ def test_parameters_that_cannot_be_ingested_are_refused_before_paying(
 @pytest.mark.parametrize(("stored", "given"), [("true", True), ("100", 100), ("0.5", 0.5), ('{"a":"1"}', {"a": 1})])
 def test_a_connector_compares_as_ml_commons_stores_it(stored: object, given: object) -> None:
     """Parameters come back as text; a connector that is there is not made again for that."""
-    assert _same(stored, given)
-    assert not _same(stored, "other")
+    assert _normalized(stored) == _normalized(given)
+    assert _normalized(stored) != "other"

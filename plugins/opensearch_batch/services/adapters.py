@@ -1,4 +1,4 @@
-"""What the adapters of AI services share."""
+"""Base class for the adapters of AI services."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from typing import Any, ClassVar
 from opensearch_batch.core.jobs.contract import Answers, RequestLine
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.types.job import State
-from opensearch_batch.services.inputs import texts_line
+from opensearch_batch.services.inputs import texts_reader
 
 MIB = 1 << 20
 
 
-class TextAdapter(ABC):
-    """A service whose models read texts and whose rows name their record. Base of a `ServiceAdapter`."""
+class BaseAdapter(ABC):
+    """Base of a `ServiceAdapter`; by default models read texts, and each row contains the id of its record."""
 
     model_parameter: ClassVar[str] = "model"
-    # Any other state is a job that runs.
+    # A job in any other state is running.
     states: ClassVar[Mapping[str, State]]
 
     @abstractmethod
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return the form of a line."""
+        """Return the form of a line; None if only `request_line` can make it."""
 
     def model(self, parameters: Mapping[str, Any]) -> str:
         """Return the model's name."""
         return str(parameters[self.model_parameter])
 
-    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - whatever the parameters
+    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - the same for all parameters
         """Return ``by_id``."""
         return "by_id"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
-        """Return the function that makes a line by its form."""
+        """Return the function that makes a record's line; it rejects records without a text for the model."""
         form = self.line_form(parameters, inputs)
         if form is None:
             raise NotImplementedError
-        return texts_line(form)
+        read = texts_reader(form.paths)
+        return lambda record, record_id: form.line(record, record_id, read(record))
 
     def state_of(self, status: object) -> State:
-        """Return the state that a service's own name of it means."""
+        """Return our state for a service's status."""
         return self.states.get(str(status), "RUNNING")

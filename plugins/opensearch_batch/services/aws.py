@@ -1,4 +1,4 @@
-"""What SageMaker and Bedrock share: names of jobs, errors of boto3, answers as JSON."""
+"""Code that SageMaker and Bedrock share: job names, conversion of boto3 errors and responses."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from opensearch_batch.services.clients import JobClient
 MAX_NAME_CHARS = 63
 SERVER_ERROR = 500
 _NOT_FOUND = frozenset({"ResourceNotFoundException", "ResourceNotFound"})
-# SageMaker has no code of its own for a job it does not know.
+# SageMaker has no error code for an unknown job.
 _COULD_NOT_FIND = "Could not find requested job"
 
 
-def job_name(prefix: str, folder: str, submission: int) -> str:
-    """Return a job's name: letters, digits and hyphens, at most 63.
+def aws_job_name(prefix: str, folder: str, submission: int) -> str:
+    """Return a job's name: at most 63 letters, digits and hyphens.
 
-    An account and region take a name once, so the digest of the folder, work prefix included, is a part of it.
+    Names are unique per account and region, so it contains a digest of the folder with its work prefix.
     """
     tail = f"-{digest(folder)}-{submission}"
     head = "".join(c if c.isascii() and c.isalnum() else "-" for c in prefix)[: MAX_NAME_CHARS - len(tail)]
@@ -31,7 +31,7 @@ def job_name(prefix: str, folder: str, submission: int) -> str:
 
 
 class AwsJobClient(JobClient):
-    """The client of one of AWS's services, which reads its input from S3."""
+    """Client of an AWS service, through boto3's client `api`; the service reads its input from S3."""
 
     service: ClassVar[str]
     throttle_codes: ClassVar[frozenset[str]]
@@ -40,29 +40,25 @@ class AwsJobClient(JobClient):
         self.api = api
 
     def errors(self, record: JobRecord) -> AbstractContextManager[None]:
-        """Turn boto3's errors about a job into ours."""
+        """Convert boto3's errors about a job."""
         return aws_errors(f"{self.service} job {record.name}", self.throttle_codes)
 
 
 @contextmanager
 def aws_errors(what: str, throttle_codes: frozenset[str]) -> Iterator[None]:
-    """Turn boto3's errors into ours; `what` begins their messages.
+    """Convert boto3's errors; their messages start with `what`.
 
     Raises:
-        NotFound: no such job. Throttled: the service throttles. RetriableError: it does not answer, or fails.
-        ConfigError: it refuses the call.
+        NotFound: the job does not exist.
+        Throttled: the service throttles.
+        RetriableError: the service does not answer, or fails.
+        ConfigError: the service refuses the call.
     """
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        NoCredentialsError,
-        ParamValidationError,
-        PartialCredentialsError,
-    )
+    from botocore import exceptions as aws
 
     try:
         yield
-    except ClientError as error:
+    except aws.ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         if code in _NOT_FOUND or _COULD_NOT_FIND in str(error):
@@ -71,15 +67,15 @@ def aws_errors(what: str, throttle_codes: frozenset[str]) -> Iterator[None]:
             raise Throttled(f"{what}: {error}") from error
         if status >= SERVER_ERROR:
             raise RetriableError(f"{what}: {error}") from error
-        raise ConfigError(f"{what}: {error}; mend the AWS connection, or what its role may do") from error
-    except (NoCredentialsError, PartialCredentialsError, ParamValidationError) as error:
-        raise ConfigError(f"{what}: {error}; mend the AWS connection") from error
-    except BotoCoreError as error:
+        raise ConfigError(f"{what}: {error}; correct the AWS connection, or the permissions of its role") from error
+    except (aws.NoCredentialsError, aws.PartialCredentialsError, aws.ParamValidationError) as error:
+        raise ConfigError(f"{what}: {error}; correct the AWS connection") from error
+    except aws.BotoCoreError as error:
         raise RetriableError(f"{what}: AWS does not answer ({type(error).__name__}); run again later") from error
 
 
-def plain(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an answer as JSON: times as text, without what boto3 adds."""
-    kept = {key: value for key, value in answer.items() if key != "ResponseMetadata"}
+def plain(response: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a boto3 response as JSON values: without its metadata, and times as text."""
+    kept = {key: value for key, value in response.items() if key != "ResponseMetadata"}
     decoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(kept))
     return decoded

@@ -1,7 +1,7 @@
-"""Amazon Bedrock batch inference: lines of ``{recordId, modelInput}``, each answered with `modelOutput` or `error`.
+"""Amazon Bedrock batch inference: each line ``{recordId, modelInput}`` gets a `modelOutput` or an `error`.
 
-The members of `modelInput` differ by model; models of families that are not known here take `parameters.model_input`
-with ``<input>`` where the input goes.
+The members of `modelInput` depend on the model's family. A model of another family needs `parameters.model_input`, a
+template with ``<input>`` in place of the input.
 
 Source: the Bedrock API reference (CreateModelInvocationJob) and "Format and upload your batch inference data".
 """
@@ -19,8 +19,8 @@ from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRo
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.job import JobRecord, State
-from opensearch_batch.services.adapters import MIB, TextAdapter
-from opensearch_batch.services.aws import AwsJobClient, job_name, plain
+from opensearch_batch.services.adapters import MIB, BaseAdapter
+from opensearch_batch.services.aws import AwsJobClient, aws_job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
 from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
 from opensearch_batch.services.parameters import need_parameters, nested_object
@@ -32,15 +32,11 @@ MODEL_INPUT = "model_input"
 DEFAULT_MAX_TOKENS = 1024
 
 
-class _Row(msgspec.Struct, rename={"record_id": "recordId"}):
-    record_id: str | None = None
-
-
-class BedrockAdapter(TextAdapter):
+class BedrockAdapter(BaseAdapter):
     """The adapter for Bedrock model invocation jobs."""
 
     name, model_parameter = "bedrock", "modelId"
-    # Source: "Quotas for Amazon Bedrock": records a job, and input file size.
+    # Source: "Quotas for Amazon Bedrock": records per job, and input file size.
     limits = Limits(max_records=50_000, max_bytes=1000 * MIB, max_record_bytes=10 * MIB, min_records=100)
     errors = ErrorCodes(
         throttle=frozenset(
@@ -52,7 +48,7 @@ class BedrockAdapter(TextAdapter):
             }
         ),
         exists=frozenset({"ConflictException"}),
-        # Bedrock sends its codes in the header x-amzn-ErrorType only.
+        # Bedrock sends error codes only in the header x-amzn-ErrorType.
         words={
             "quota": "ServiceQuotaExceededException",
             "too many requests": "ThrottlingException",
@@ -66,9 +62,10 @@ class BedrockAdapter(TextAdapter):
     example_parameters: Mapping[str, Any] = MappingProxyType(
         {"modelId": "amazon.titan-embed-text-v2:0", "roleArn": "role"}
     )
+    job_name = staticmethod(aws_job_name)
     states: ClassVar[Mapping[str, State]] = {
         "Completed": "COMPLETED",
-        # The failed records have an error in their rows.
+        # The rows of failed records contain an error.
         "PartiallyCompleted": "COMPLETED",
         "Failed": "FAILED",
         "Stopped": "CANCELLED",
@@ -76,7 +73,7 @@ class BedrockAdapter(TextAdapter):
     }
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError unless model, role and inputs can make a job."""
+        """Raise ConfigError unless a job can be made of the model, role and inputs."""
         need_parameters(parameters, "modelId", "roleArn", job="CreateModelInvocationJob")
         model, extra = self.model(parameters), _extra(parameters)
         most = None if _family(model) == COHERE_EMBED and not _is_template(extra) else 1
@@ -84,7 +81,7 @@ class BedrockAdapter(TextAdapter):
         _body(model, extra)
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the region; all else that shapes predictions is in the input's lines."""
+        """Return the region; everything else that affects predictions is in the lines of the input."""
         return {"region": parameters.get("region")}
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
@@ -94,14 +91,14 @@ class BedrockAdapter(TextAdapter):
         read, template = texts_reader(inputs), msgspec.json.encode(_extra(parameters))
 
         def line(record: bytes, record_id: str) -> bytes:
-            # Without its quotes, because the placeholder may be a part of a longer text.
+            # The input without its quotes: the placeholder may be part of a longer string.
             filled = msgspec.Raw(template.replace(INPUT, read(record)[0][1:-1]))
             return msgspec.json.encode({"recordId": record_id, "modelInput": filled})
 
         return line
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return how a line is made; None for a template in `model_input`, which only `request_line` fills in."""
+        """Return the form of a line; None for a template in `model_input`, which only `request_line` fills in."""
         if _is_template(_extra(parameters)):
             return None
         body = _body(self.model(parameters), _extra(parameters))
@@ -110,7 +107,7 @@ class BedrockAdapter(TextAdapter):
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return the path of the prediction in `modelOutput`, by the model's family; all of it for an unknown one."""
+        """Return the path of the prediction in `modelOutput`; the whole `modelOutput` for an unknown model family."""
         check_number(inputs, number)
         paths = {
             TITAN_EMBED: "$.modelOutput.embedding",
@@ -119,17 +116,13 @@ class BedrockAdapter(TextAdapter):
         }
         return paths.get(_family(self.model(parameters)), "$.modelOutput")
 
-    def job_name(self, prefix: str, folder: str, submission: int) -> str:
-        """Return the name of the job."""
-        return job_name(prefix, folder, submission)
-
     def batch_predict_parameters(
         self,
         record: JobRecord,
         parameters: Mapping[str, Any],
-        inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the input's lines
+        inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the lines of the input
     ) -> dict[str, Any]:
-        """Return the job's name, and its locations in the connector's configurations."""
+        """Return the job's name, and the connector's data configurations with this job's locations."""
         source = nested_object(parameters, "inputDataConfig", default={}).get("s3InputDataConfig", {})
         target = nested_object(parameters, "outputDataConfig", default={}).get("s3OutputDataConfig", {})
         return {
@@ -139,7 +132,7 @@ class BedrockAdapter(TextAdapter):
         }
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
-        """Compare by jobName; by the ARN for a task that ML Commons has not refreshed yet, which has nothing else."""
+        """Compare jobName; a task that ML Commons has not refreshed yet has only the ARN."""
         known = record.remote_job.get("jobArn")
         return remote_job.get("jobName") == record.name or (known is not None and remote_job.get("jobArn") == known)
 
@@ -148,21 +141,17 @@ class BedrockAdapter(TextAdapter):
         return JobStatus(self.state_of(remote_job.get("status")), str(remote_job.get("message") or ""))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
-        """Return the one object that Bedrock writes for the shard, below a folder named by the job's id."""
+        """Return the object that Bedrock writes for the shard, in a folder named by the job's id."""
         job_id = str(remote_job.get("jobArn", "")).rpartition("/")[2]
         return [f"{record.output.rstrip('/')}/{job_id}/{record.input.rpartition('/')[2]}.out"]
 
     def row(self, row: bytes) -> PredictionRow:
-        """Read recordId, and the error in place of a modelOutput."""
-        return prediction_row(row, _Row)
+        """Read recordId, and the error of a failed record."""
+        return prediction_row(row, "recordId")
 
 
 def _body(model: str, extra: dict[str, Any]) -> dict[str, Any]:
-    """Return the `modelInput` of a model, with a mark for its inputs.
-
-    Raises:
-        ConfigError: how this model takes its input is not known, and `model_input` does not say.
-    """
+    """Return the `modelInput` of a model, with a placeholder for its inputs; raise ConfigError if it is unknown."""
     family, texts = _family(model), msgspec.Raw(INPUTS)
     if family == TITAN_EMBED or _is_template(extra):
         return {**extra, "inputText": texts}
@@ -172,13 +161,13 @@ def _body(model: str, extra: dict[str, Any]) -> dict[str, Any]:
         fixed = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": DEFAULT_MAX_TOKENS, **extra}
         return {**fixed, "messages": [{"role": "user", "content": texts}]}
     raise ConfigError(
-        f"bedrock {model}: how this model takes its input is not known here; give parameters.{MODEL_INPUT} with the "
-        f'text "{INPUT.decode()}" where the input goes'
+        f"bedrock {model}: the input format of this model is unknown; give parameters.{MODEL_INPUT} with "
+        f'"{INPUT.decode()}" in place of the input'
     )
 
 
 def _family(model: str) -> str:
-    """Return the known family of a model's id, of its ARN, or of an inference profile's (``us.anthropic.…``)."""
+    """Return the family of a model's id, ARN or inference profile (``us.anthropic.…``), ``""`` if unknown."""
     name = model.rpartition("/")[2]
     names = (name, name.partition(".")[2])
     return next((family for family in _FAMILIES if any(each.startswith(family) for each in names)), "")
@@ -193,17 +182,13 @@ def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class BedrockClient(AwsJobClient):
-    """The client for model invocation jobs: a job is found by its name and described by its ARN.
-
-    Args:
-        api: boto3's client for bedrock.
-    """
+    """Client for model invocation jobs: a job is found by its name and described by its ARN."""
 
     live = frozenset({"Submitted", "Validating", "Scheduled", "InProgress"})
     service, throttle_codes = "Bedrock", BedrockAdapter.errors.throttle
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
-        """Return the newest job of the record's name, None for none."""
+        """Return the newest job with the record's name, None if there is none."""
         with self.errors(record):
             pages = self.api.get_paginator("list_model_invocation_jobs").paginate(
                 nameContains=record.name, sortBy="CreationTime", sortOrder="Descending"
@@ -212,7 +197,7 @@ class BedrockClient(AwsJobClient):
             return next((plain(job) for job in jobs if job["jobName"] == record.name), None)
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the answer of GetModelInvocationJob."""
+        """Return the response of GetModelInvocationJob."""
         with self.errors(record):
             return plain(self.api.get_model_invocation_job(jobIdentifier=self._arn(record)))
 
@@ -224,7 +209,7 @@ class BedrockClient(AwsJobClient):
     def _arn(self, record: JobRecord) -> str:
         known = record.remote_job.get("jobArn") or (self.find(record) or {}).get("jobArn")
         if known is None:
-            raise NotFound(f"Bedrock knows no job {record.name}")
+            raise NotFound(f"Bedrock has no job {record.name}")
         return str(known)
 
 

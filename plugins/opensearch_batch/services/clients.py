@@ -1,4 +1,4 @@
-"""What the clients of AI services share."""
+"""Base class and helpers for the clients of AI services."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any, ClassVar
 
-from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.errors import ConfigError, FatalError, NotFound
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord
 
@@ -17,29 +17,29 @@ SPOOL_BYTES = 16 << 20
 
 
 class JobClient(ABC):
-    """The client of a service that reads its input from S3. Base of a `ServiceClient`."""
+    """Base of a `ServiceClient`; by default the service reads its input from S3 and nothing is uploaded."""
 
-    # A job that can be stopped has one of these in this member of its description.
+    # A job can be stopped while this member of its description has one of the `live` values.
     status_member: ClassVar[str] = "status"
     live: ClassVar[frozenset[str]]
 
     def stage(self, uri: str, name: str) -> dict[str, str]:  # noqa: ARG002 - the protocol's
-        """Upload nothing."""
+        """Return ``{}``: the service reads the shard from S3."""
         return {}
 
-    def unstage(self, staged: Mapping[str, str]) -> None:  # noqa: B027 - nothing was uploaded
-        """Remove nothing."""
+    def unstage(self, staged: Mapping[str, str]) -> None:  # noqa: B027 - `stage` uploads nothing
+        """Do nothing: `stage` uploads nothing."""
 
     @abstractmethod
     def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the job as the service describes it now."""
+        """Return the service's current description of the job."""
 
     @abstractmethod
     def cancel(self, record: JobRecord) -> None:
-        """Call the service to stop the job."""
+        """Ask the service to stop the job."""
 
     def stop(self, record: JobRecord) -> None:
-        """Stop the job if it is live; a refusal counts only if the job is still live after it."""
+        """Stop the job if it is live; an error response is ignored if the job has ended meanwhile."""
         if not self._is_live(record):
             return
         try:
@@ -52,9 +52,16 @@ class JobClient(ABC):
         return self.describe(record).get(self.status_member) in self.live
 
 
+def remote_id(record: JobRecord, member: str) -> str:
+    """Return the job's id, which is this member of its remote job; raise NotFound if it has none yet."""
+    if (known := record.remote_job.get(member)) is None:
+        raise NotFound(f"job {record.name}: no {member} is known")
+    return str(known)
+
+
 @contextmanager
 def local_copy(objects: Objects, uri: str) -> Iterator[IO[bytes]]:
-    """Open a copy of an object for an upload: in memory up to a bound, else in a temporary file."""
+    """Open a copy of an object for an upload: in memory up to SPOOL_BYTES, else in a temporary file."""
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
         with objects.open(uri) as stream:
             shutil.copyfileobj(stream, spool, 1 << 20)

@@ -1,4 +1,4 @@
-"""One AI service as the rest of the package knows it: everything that a further service has to bring."""
+"""The registry entry of one AI service: everything that a new service must provide."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Api: TypeAlias = Any
 
 
 class AwsConnection(msgspec.Struct, frozen=True):
-    """The service is one of AWS's: the AWS connection has its keys, and boto3 its API client by this name."""
+    """A service of AWS: credentials are in the AWS connection; `api` is the name of its boto3 client."""
 
     api: str
 
 
 class KeyConnection(msgspec.Struct, frozen=True):
-    """The service has a key of its own: the password of an Airflow connection.
+    """A service with its own API key, which is the password of an Airflow connection.
 
     Args:
-        conn_id: the connection, where a pipeline names none.
+        conn_id: the default connection.
         credential_member: the key's name in the ``credential`` of an ML Commons connector.
-        api: makes the API client of the key and of the API's URL (None: the service's public one).
+        api: creates the API client from the key and the API's URL (None: the service's public URL).
     """
 
     conn_id: str
@@ -36,12 +36,12 @@ class KeyConnection(msgspec.Struct, frozen=True):
 
 
 class Storage(msgspec.Struct, frozen=True):
-    """Files that the service keeps itself, read by URI.
+    """Files stored at the service, read by URI.
 
     Args:
         scheme: of their URIs, ``openai`` for ``openai://…``.
-        open: makes the store of the API client; `ServiceFiles` is a base for it.
-        bare_id: a regular expression; what it matches as a whole is an id, also without the scheme.
+        open: creates the store from the API client; `ServiceFiles` is a base class for stores.
+        bare_id: a regular expression for ids that may be written without the scheme.
     """
 
     scheme: str
@@ -53,12 +53,12 @@ class AiService(msgspec.Struct, frozen=True, kw_only=True):
     """The entry of one AI service in the registry.
 
     Args:
-        adapter: decides all that differs between services; its name is the service's.
-        client: makes the client of the service's API client, and of the store of the shards.
-        connection: where the keys are, and how the API client is made.
-        storage: files at the service; None where all are on S3.
-        row_errors: finds the service's errors in rows whose service is not known; None where rows of this service never
-            hold one, or none that can be distinguished from other rows.
+        adapter: the service's adapter, with the service's name.
+        client: creates the service's client from the API client and the store of the shards.
+        connection: where the credentials are, and how the API client is created.
+        storage: files at the service; None if all are on S3.
+        row_errors: finds the service's errors in rows of unknown services; None if its rows contain no errors, or none
+            that can be distinguished from other rows.
     """
 
     adapter: ServiceAdapter
@@ -69,5 +69,5 @@ class AiService(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """What a pipeline calls the service."""
+        """The service's name in a pipeline file."""
         return self.adapter.name

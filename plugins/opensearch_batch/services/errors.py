@@ -1,4 +1,4 @@
-"""Errors of services with a key; the services' messages may quote the key, so they are not repeated."""
+"""Converts HTTP errors of OpenAI and Cohere. The services' own messages may quote the API key, so they are dropped."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ REFUSED = frozenset({401, 403})
 
 
 def error_of(what: str, service: str, status: int) -> BatchError:
-    """Return the error that an HTTP status means; `what` begins its message."""
+    """Return the error for an HTTP status; its message starts with `what`."""
     if status in REFUSED:
-        return ConfigError(f"{what}: {service} refuses the key ({status}); mend the connection, or the request's key")
+        return ConfigError(
+            f"{what}: {service} refuses the key ({status}); correct the connection, or the request's key"
+        )
     if status == NOT_FOUND:
-        return NotFound(f"{what}: {service} has nothing of this id")
-    if status == TOO_MANY:
-        return Throttled(f"{what}: {service} answered {status}; run again later")
-    if status >= SERVER_ERROR:
-        return RetriableError(f"{what}: {service} answered {status}; run again later")
-    return FatalError(f"{what}: {service} answered {status}; no retry helps")
+        return NotFound(f"{what}: not found at {service}")
+    if status == TOO_MANY or status >= SERVER_ERROR:
+        kind = Throttled if status == TOO_MANY else RetriableError
+        return kind(f"{what}: {service} answered {status}; run again later")
+    return FatalError(f"{what}: {service} answered {status}; retrying does not help")

@@ -1,4 +1,4 @@
-"""Reads the model's inputs from a record: their JSON text is copied, and a record without them is rejected."""
+"""Reads the model's inputs from a record, as JSON text; a record without them is rejected."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.transform.json_path import PlainPath
 
 
 def inputs_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
-    """Return a function from a record to the JSON texts at these paths.
-
-    It raises RecordRejected for a path with nothing, or null.
+    """Return a function from a record to the JSON texts at these paths; it rejects records with a missing or null one.
 
     Raises:
-        ConfigError: a path has more than names and indexes.
+        ConfigError: a path contains anything but names and indexes.
     """
     plain = [PlainPath.parse(path) for path in paths]
     readers = [path.reader() for path in plain]
@@ -35,7 +32,7 @@ def inputs_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
 
 
 def texts_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
-    """Return the same for models that read texts: values that are not strings, or empty, are rejected."""
+    """Return an `inputs_reader` that also rejects values that are not strings or are blank."""
     read = inputs_reader(paths)
 
     def texts(record: bytes) -> list[bytes]:
@@ -50,39 +47,29 @@ def texts_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
     return texts
 
 
-def texts_line(form: LineForm) -> Callable[[bytes, str], bytes]:
-    """Return the function that makes a record's line by a form; it rejects what the model cannot read."""
-    read = texts_reader(form.paths)
-
-    def line(record: bytes, name: str) -> bytes:
-        return form.line(record, name, read(record))
-
-    return line
-
-
 def with_member(record: bytes, name: str, value: bytes) -> bytes:
-    """Return a JSON object with one more member at its end; its other bytes are unchanged."""
+    """Return a JSON object with one more member appended; its other bytes are unchanged."""
     opened = record.rstrip()[:-1].rstrip()
     comma = b"" if opened.endswith(b"{") and opened.strip() == b"{" else b","
     return b"%b%b%b:%b}" % (opened, comma, msgspec.json.encode(name), value)
 
 
 def check_number(inputs: Sequence[str], number: int | None) -> None:
-    """Raise ConfigError unless a record has an input of this number (None: the only one)."""
+    """Raise ConfigError unless the pipeline has an input of this number (None: the only one)."""
     if not inputs:
         return
     if number is None and len(inputs) > 1:
-        raise ConfigError(f"prediction: a record has {len(inputs)} inputs; write the number of one, like prediction[0]")
+        raise ConfigError(f"prediction: a record has {len(inputs)} inputs; add the number of one, like prediction[0]")
     if number is not None and number >= len(inputs):
         one = "1 input" if len(inputs) == 1 else f"{len(inputs)} inputs"
         raise ConfigError(f"prediction[{number}]: a record has {one}; the last is prediction[{len(inputs) - 1}]")
 
 
 def need_inputs(service: str, inputs: Sequence[str], *, most: int | None = None, remedy: str = "map one") -> None:
-    """Raise ConfigError unless the pipeline names inputs, and not more than the service takes."""
+    """Raise ConfigError unless there are inputs, at most `most`, with valid paths."""
     if not inputs:
         raise ConfigError(f"{service}: input is missing; write the path that the model reads, like input: $.text")
     if most is not None and len(inputs) > most:
-        raise ConfigError(f"{service}: this model takes {most} input a record, found {len(inputs)}; {remedy}")
+        raise ConfigError(f"{service}: this model takes {most} input per record, found {len(inputs)}; {remedy}")
     for path in inputs:
         PlainPath.parse(path)

@@ -1,4 +1,4 @@
-"""Reads nested parameters of a connector, as they are written or as ML Commons stores them: as JSON text."""
+"""Reads nested parameters of a connector, as JSON values or as the JSON text that ML Commons stores."""
 
 from __future__ import annotations
 
@@ -24,11 +24,7 @@ def nested(parameters: Mapping[str, Any], name: str, *, default: Any = None) -> 
 def nested_object(
     parameters: Mapping[str, Any], name: str, *, default: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return a parameter that is an object.
-
-    Raises:
-        ConfigError: it is no object; or it is missing, and there is no default.
-    """
+    """Return a parameter that is an object; raise ConfigError if it is not, or is missing without a default."""
     value = nested(parameters, name, default=default)
     if not isinstance(value, dict):
         raise ConfigError(f"connector parameters.{name} must be an object, as the service's API documents it")
@@ -36,7 +32,7 @@ def nested_object(
 
 
 def need_parameters(parameters: Mapping[str, Any], *names: str, job: str) -> None:
-    """Raise ConfigError unless these parameters are there, which the service's job needs."""
+    """Raise ConfigError if a parameter that the service's job needs is missing."""
     for name in names:
         if name not in parameters:
             raise ConfigError(f"connector parameters.{name} is missing; {job} needs it")

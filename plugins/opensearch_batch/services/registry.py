@@ -1,8 +1,8 @@
-"""Finds AI services by name: the package's own, and those that other distributions register.
+"""Finds AI services by name: built-in ones, and those that other distributions register.
 
-A distribution registers an `AiService` by an entry point of the group ``opensearch_batch.services``; the entry point's
-name is the service's. Entry points are read only where a name is none of the package's own, or where all services are
-listed: the parser of DAG files needs neither.
+A distribution registers an `AiService` as an entry point of the group ``opensearch_batch.services``, under the
+service's name. Entry points are read only for a name that is not built in and to list all services, so that parsing
+DAG files does not read them.
 """
 
 from __future__ import annotations
@@ -16,23 +16,19 @@ from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
 from opensearch_batch.core.types.row_errors import RowErrors
-from opensearch_batch.services.entry import AiService, Api
+from opensearch_batch.services.entry import AiService, Api, Storage
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "opensearch_batch.services"
-# Each is a module or package beside this one with its entry as SERVICE. A copy of the package in Airflow's plugins
-# folder has no entry points.
+# Each is a sibling module or package with its entry as SERVICE. They are no entry points, because a copy of the package
+# in Airflow's plugins folder has none.
 BUILT_IN = ("sagemaker", "bedrock", "openai", "cohere")
 
 
 def service_of(name: str) -> AiService:
-    """Return the entry of an AI service.
-
-    Raises:
-        ConfigError: there is no such service, or it cannot be loaded.
-    """
+    """Return the entry of an AI service; raise ConfigError if it is unknown or cannot be loaded."""
     if name in BUILT_IN:
         built_in: AiService = import_module(f"{__package__}.{name}").SERVICE
         return built_in
@@ -43,21 +39,17 @@ def service_of(name: str) -> AiService:
 
 
 def adapter_of(name: str) -> ServiceAdapter:
-    """Return the adapter of an AI service.
-
-    Raises:
-        ConfigError: as in `service_of`.
-    """
+    """Return the adapter of an AI service; raise ConfigError as `service_of` does."""
     return service_of(name).adapter
 
 
 def names() -> list[str]:
-    """Return the names of all AI services, the package's own first."""
+    """Return the names of all AI services, built-in ones first."""
     return [*BUILT_IN, *_registered()]
 
 
 def row_errors() -> RowErrors:
-    """Return what finds the errors of all AI services in rows whose service is not known."""
+    """Return the `RowErrors` that finds the errors of any AI service in a row."""
     found = list(dict.fromkeys(each for name in names() if (each := service_of(name).row_errors)))
     if len(found) == 1:
         return found[0]
@@ -68,28 +60,21 @@ def row_errors() -> RowErrors:
 
 
 def stores(schemes: dict[str, Scheme], api_of: Callable[[AiService], Api], *, services: Iterable[str]) -> Stores:
-    """Return the store of these schemes, and of the files at AI services.
+    """Return a store for these schemes, and for the files at these AI services.
 
-    Args:
-        schemes: stores that belong to no service.
-        api_of: makes a service's API client, when its files are first asked for.
-        services: the names of the services.
+    `api_of` creates a service's API client; it is called on the first access to the service's files.
     """
 
-    def scheme(entry: AiService) -> dict[str, Scheme]:
-        if (storage := entry.storage) is None:
-            return {}
-        return {storage.scheme: Scheme(lambda: storage.open(api_of(entry)), bare_id=storage.bare_id)}
+    def scheme(entry: AiService, storage: Storage) -> Scheme:
+        return Scheme(lambda: storage.open(api_of(entry)), bare_id=storage.bare_id)
 
-    found = dict(schemes)
-    for name in services:
-        found |= scheme(service_of(name))
-    return Stores(found)
+    entries = [service_of(name) for name in services]
+    return Stores(schemes | {each.storage.scheme: scheme(each, each.storage) for each in entries if each.storage})
 
 
 @cache
 def _registered() -> dict[str, list[EntryPoint]]:
-    """Return the entry points of other distributions, by the service's name; a name of ours is not theirs to take."""
+    """Return the entry points of other distributions, by the service's name; those with a built-in name are ignored."""
     from importlib.metadata import entry_points
 
     found: dict[str, list[EntryPoint]] = {}
@@ -108,7 +93,7 @@ def _loaded(name: str) -> AiService:
     try:
         entry = point.load()
     except Exception as error:
-        raise ConfigError(f"{where} cannot be loaded: {error!r}; mend or uninstall its distribution") from error
+        raise ConfigError(f"{where} cannot be loaded: {error!r}; fix or uninstall its distribution") from error
     if not isinstance(entry, AiService) or entry.name != name:
-        raise ConfigError(f"{where} is no AiService of this name; mend or uninstall its distribution")
+        raise ConfigError(f"{where} is not an AiService of this name; fix or uninstall its distribution")
     return entry

@@ -1,8 +1,9 @@
-"""Reads the errors that AI services write in place of predictions; the service's own text is the reason."""
+"""Reads the errors that AI services write instead of predictions, in the service's own words."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from functools import cache
+from typing import Any
 
 import msgspec
 
@@ -13,7 +14,7 @@ BAD_REQUEST = 400
 
 
 class _Row(msgspec.Struct):
-    """The members that hold errors. Sources: ML Commons and the services' batch output formats."""
+    """The members that can contain errors. Sources: ML Commons and the services' batch output formats."""
 
     error: Any = None
     SageMakerInferenceError: Any = None
@@ -35,19 +36,19 @@ class _Response(msgspec.Struct):
 
 
 def row_error(row: bytes) -> str | None:
-    """Return the service's reason when a row holds an error in place of a prediction, None when it does not.
+    """Return the service's reason if a row contains an error instead of a prediction, else None.
 
-    One decoding recognizes the errors of all services of this package, because the callers have many rows and do not
-    know whose they are. SageMaker: ``SageMakerInferenceError``, or an ``error`` as its output. OpenAI: ``error``, or a
-    response with status 400 and more. Bedrock: ``error`` beside a ``recordId``. Rows of a shard that are joined with
-    their records: ``error`` beside a `record_id`.
+    Callers have many rows and do not know their service, so one pass recognizes the errors of all services here.
+    SageMaker: ``SageMakerInferenceError``, or an ``error`` as its output. OpenAI: ``error``, or a response with status
+    400 or higher. Bedrock: ``error`` beside a ``recordId``. Shard rows joined with their records: ``error`` beside a
+    `record_id`.
     """
     found = _decoded(row, _Row)
     if found is None:
         return None
     if reason := _sagemaker(found):
         return reason
-    # Some services write an empty error where there is none.
+    # Some services write an empty error into successful rows.
     if found.error and not found.custom_id is found.recordId is found.record_id is None:
         return _text(found.error)
     response = _decoded(bytes(found.response), _Response)
@@ -56,27 +57,26 @@ def row_error(row: bytes) -> str | None:
     return None
 
 
-# Rows of OpenAI never go through processors, which alone look at the members.
+# Without OpenAI's members: only processors use them, and they never process rows of OpenAI.
 ROW_ERRORS = RowErrors(row_error, frozenset({"error", "SageMakerInferenceError", "SageMakerOutput"}))
 
 
-class NamedRow(Protocol):
-    """The type of a row that names its record."""
-
-    record_id: str | None
-
-
-def prediction_row(row: bytes, kind: type[NamedRow]) -> PredictionRow:
-    """Read of a row which record it answers, and its error."""
+def prediction_row(row: bytes, id_member: str) -> PredictionRow:
+    """Return a row's record id, from the member of this name, and its error."""
     try:
-        name = msgspec.json.decode(row, type=kind).record_id
+        (record_id,) = msgspec.structs.astuple(_id_decoder(id_member).decode(row))
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return PredictionRow(None, "the row is no JSON object")
-    return PredictionRow(name, row_error(row))
+        return PredictionRow(None, "the row is not a valid JSON object")
+    return PredictionRow(record_id, row_error(row))
+
+
+@cache
+def _id_decoder(id_member: str) -> msgspec.json.Decoder[msgspec.Struct]:
+    return msgspec.json.Decoder(msgspec.defstruct("Row", [(id_member, str | None, None)]))
 
 
 def sagemaker_error(row: bytes) -> str | None:
-    """Return SageMaker's reason only: the rest of its row is the user's record, which may have an ``error`` too."""
+    """Return SageMaker's reason only: the rest of the row is the user's record, which may have its own ``error``."""
     found = _decoded(row, _Row)
     return None if found is None else _sagemaker(found)
 
@@ -91,14 +91,14 @@ def _sagemaker(row: _Row) -> str | None:
 
 
 def _reason(body: bytes) -> str:
-    """Return the error in a response's body, else all of it."""
+    """Return the error in a response's body, else the whole body."""
     found = _decoded(body, Any)
     if isinstance(found, dict) and found.get("error"):
         found = found["error"]
     return _text(found) if found else body.decode(errors="replace").removeprefix("null") or "no reason given"
 
 
-def _decoded(text: bytes, kind: Any) -> Any:  # noqa: ANN401 - one of the shapes above
+def _decoded(text: bytes, kind: Any) -> Any:  # noqa: ANN401 - one of the structs above
     try:
         return msgspec.json.decode(text, type=kind) if text else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

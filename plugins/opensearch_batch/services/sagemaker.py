@@ -1,8 +1,8 @@
 """Amazon SageMaker batch transform: one input object per shard, one ``.out`` object with rows in the same order.
 
-With ``JoinSource: Input`` each output row is the record itself plus ``SageMakerOutput``, so nothing is joined.
-Without it a row is the bare prediction, which belongs to the record at the same position. Several inputs of a record
-are one more member of it, `model_inputs`, because an InputFilter gives the model one value.
+With ``JoinSource: Input`` an output row is the record plus ``SageMakerOutput``, so no join is needed. Without it a row
+is only the prediction, which belongs to the record at the same position. An InputFilter selects one value for the
+model, so several inputs of a record are copied into one more member of it, `model_inputs`.
 Source: the SageMaker API reference (CreateTransformJob) and the connector of "Using an OpenSearch Ingestion pipeline
 with machine learning offline batch inference".
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from opensearch_batch.core.errors import ConfigError, NotFound, RecordRejected
 from opensearch_batch.core.formats.json_text import check_json
@@ -20,8 +20,8 @@ from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.core.types.job import JobRecord, State
-from opensearch_batch.services.adapters import MIB
-from opensearch_batch.services.aws import AwsJobClient, job_name, plain
+from opensearch_batch.services.adapters import MIB, BaseAdapter
+from opensearch_batch.services.aws import AwsJobClient, aws_job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
 from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
 from opensearch_batch.services.parameters import need_parameters, nested, nested_object
@@ -29,26 +29,21 @@ from opensearch_batch.services.row_errors import ROW_ERRORS, sagemaker_error
 
 MODEL_INPUTS = "model_inputs"
 MANIFEST = ".manifest"
-_STATES: dict[str, State] = {
-    "InProgress": "RUNNING",
-    "Stopping": "RUNNING",
-    "Completed": "COMPLETED",
-    "Failed": "FAILED",
-    "Stopped": "CANCELLED",
-}
 
 
-class SageMakerAdapter:
-    """The adapter for SageMaker transform jobs with line-split JSON input joined into the output."""
+class SageMakerAdapter(BaseAdapter):
+    """The adapter for SageMaker transform jobs over JSON Lines."""
 
-    name = "sagemaker"
-    # SageMaker limits neither records nor the object's size; these keep a job short enough to wait for.
+    name, model_parameter = "sagemaker", "ModelName"
+    # SageMaker itself has no limits for records and object size; these bound the duration of a job.
     limits = Limits(max_records=1_000_000, max_bytes=1024 * MIB, max_record_bytes=6 * MIB)
     errors = ErrorCodes(
         throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})
     )
     output_members = error_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
     id_member: str | None = None
+    job_name = staticmethod(aws_job_name)
+    states: ClassVar[Mapping[str, State]] = {"Completed": "COMPLETED", "Failed": "FAILED", "Stopped": "CANCELLED"}
     example_parameters: Mapping[str, Any] = MappingProxyType(
         {
             "ModelName": "model",
@@ -60,56 +55,44 @@ class SageMakerAdapter:
     )
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError unless input and output have a row a line, and rows keep their records."""
-        processing = nested_object(parameters, "DataProcessing")
-        if nested_object(parameters, "TransformInput").get("SplitType") != "Line":
-            raise ConfigError(
-                "connector parameters.TransformInput.SplitType must be Line: a shard has one record per line"
-            )
-        if nested_object(parameters, "TransformOutput").get("AssembleWith") != "Line":
-            raise ConfigError(
-                "connector parameters.TransformOutput.AssembleWith must be Line: an output has one row per line"
-            )
-        if processing.get("OutputFilter", "$") != "$":
-            raise ConfigError(
-                "connector parameters.DataProcessing.OutputFilter must be $: a row keeps its whole record"
-            )
+        """Raise ConfigError unless input and output have one row per line, and rows keep their whole record."""
+        for group, name, needed, reason in (
+            ("TransformInput", "SplitType", "Line", "a shard has one record per line"),
+            ("TransformOutput", "AssembleWith", "Line", "an output has one row per line"),
+            ("DataProcessing", "OutputFilter", "$", "a row keeps its whole record"),
+        ):
+            if {"OutputFilter": "$", **nested_object(parameters, group)}.get(name) != needed:
+                raise ConfigError(f"connector parameters.{group}.{name} must be {needed}: {reason}")
         need_parameters(parameters, "ModelName", "TransformResources", job="CreateTransformJob")
         for path in inputs or [_input_filter(parameters)]:
             PlainPath.parse(path)
 
-    def model(self, parameters: Mapping[str, Any]) -> str:
-        """Return ModelName."""
-        return str(parameters["ModelName"])
-
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what shapes the rows: filters, split, assembly and strategy; not names, locations, machines."""
+        """Return the parameters that affect the rows; names, locations and machines do not."""
         source, target = nested_object(parameters, "TransformInput"), nested_object(parameters, "TransformOutput")
         return {
             "DataProcessing": nested_object(parameters, "DataProcessing"),
             "region": parameters.get("region"),
             "Environment": nested(parameters, "Environment"),
             "BatchStrategy": parameters.get("BatchStrategy"),
-            "ContentType": source.get("ContentType"),
-            "SplitType": source.get("SplitType"),
-            "Accept": target.get("Accept"),
-            "AssembleWith": target.get("AssembleWith"),
+            **{name: source.get(name) for name in ("ContentType", "SplitType")},
+            **{name: target.get(name) for name in ("Accept", "AssembleWith")},
         }
 
     def answers(self, parameters: Mapping[str, Any]) -> Answers:
-        """Return ``beside_record``; with JoinSource None ``by_position``."""
+        """Return ``beside_record`` for JoinSource Input, else ``by_position``."""
         joined = nested_object(parameters, "DataProcessing").get("JoinSource") == "Input"
         return "beside_record" if joined else "by_position"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
-        """Return the function that checks a record; its line is the record, of which SageMaker applies the InputFilter.
+        """Return the function that checks a record, which is its own line: SageMaker applies the InputFilter to it.
 
-        A record without the model's input is rejected, because SageMaker would fail the whole job for it.
+        A record without the model's input is rejected, because it would make SageMaker fail the whole job.
         """
         paths = inputs or [_input_filter(parameters)]
         read = inputs_reader(paths)
 
-        def line(record: bytes, record_id: str) -> bytes:  # noqa: ARG001 - rows name no record
+        def line(record: bytes, record_id: str) -> bytes:  # noqa: ARG001 - lines contain no id
             values = read(record)
             return record if len(paths) == 1 else with_member(record, MODEL_INPUTS, b"[%b]" % b",".join(values))
 
@@ -123,19 +106,15 @@ class SageMakerAdapter:
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return ``$.SageMakerOutput``, or one of its elements where a record has several inputs."""
+        """Return the path of the output, or of one of its elements if there are several inputs."""
         check_number(inputs, number)
         whole = "$.SageMakerOutput" if self.answers(parameters) == "beside_record" else "$"
         return whole if number is None or len(inputs) == 1 else f"{whole}[{number}]"
 
-    def job_name(self, prefix: str, folder: str, submission: int) -> str:
-        """Return the name of the job."""
-        return job_name(prefix, folder, submission)
-
     def batch_predict_parameters(
         self, record: JobRecord, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """Return TransformJobName, and the connector's input and output with this job's locations in them.
+        """Return TransformJobName, and the connector's input and output with this job's locations.
 
         An input that is a manifest gets the parameters that Data Prepper 2.17 sends for one.
         """
@@ -154,23 +133,23 @@ class SageMakerAdapter:
         }
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
-        """Compare by TransformJobName, which SageMaker never accepts twice; the ARN ends with it."""
+        """Compare TransformJobName, which is unique and is the last part of the ARN."""
         arn = str(remote_job.get("TransformJobArn", ""))
         return record.name in (remote_job.get("TransformJobName"), arn.rpartition("/")[2])
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read TransformJobStatus; a task that ML Commons has not refreshed yet has none and is running."""
-        status = remote_job.get("TransformJobStatus")
-        return JobStatus(_STATES.get(str(status), "RUNNING"), str(remote_job.get("FailureReason") or ""))
+        state = self.state_of(remote_job.get("TransformJobStatus"))
+        return JobStatus(state, str(remote_job.get("FailureReason") or ""))
 
-    def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - known by name
-        """Return the one object SageMaker writes for the shard: its input's name with ``.out``; of a manifest, all."""
+    def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - the names are known
+        """Return the object that SageMaker writes for the shard, or for a manifest the prefix of all its objects."""
         if record.input.endswith(MANIFEST):
             return [f"{record.output.rstrip('/')}/"]
         return [f"{record.output.rstrip('/')}/{record.input.rpartition('/')[2]}.out"]
 
     def row(self, row: bytes) -> PredictionRow:
-        """Read the error that SageMaker or the model wrote in place of a prediction."""
+        """Read the error that SageMaker or the model returned instead of a prediction."""
         try:
             check_json(row)
         except RecordRejected as error:
@@ -192,24 +171,20 @@ def _input_filter(parameters: Mapping[str, Any]) -> str:
 
 
 class SageMakerClient(AwsJobClient):
-    """The client for transform jobs: a job is found and described by its name, which is unique per account and region.
-
-    Args:
-        api: boto3's client for sagemaker.
-    """
+    """Client for transform jobs: a job is found by its name, which is unique per account and region."""
 
     status_member, live = "TransformJobStatus", frozenset({"InProgress"})
     service, throttle_codes = "SageMaker", SageMakerAdapter.errors.throttle
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
-        """Return the job of the record's name, None for none."""
+        """Return the job with the record's name, None if there is none."""
         try:
             return self.describe(record)
         except NotFound:
             return None
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the answer of DescribeTransformJob."""
+        """Return the response of DescribeTransformJob."""
         with self.errors(record):
             return plain(self.api.describe_transform_job(TransformJobName=record.name))
 

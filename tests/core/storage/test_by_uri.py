@@ -36,9 +36,9 @@ def test_a_store_is_asked_for_only_when_its_uris_come(tmp_path: Path) -> None:
     for uri in ("file-abc", "openai://file-abc"):
         with pytest.raises(ConfigError, match=f"{uri}: no key; give one"):
             stores.open(uri)
-    with pytest.raises(ConfigError, match="s3://b/k: no store reads s3://"):
+    with pytest.raises(ConfigError, match="s3://b/k: unknown scheme s3://"):
         stores.head("s3://b/k")
-    with pytest.raises(ConfigError, match="local files are not read here"):
+    with pytest.raises(ConfigError, match="local files are not supported here"):
         Stores({}).head("/etc/passwd")
 
 
@@ -91,6 +91,6 @@ def test_an_unknown_scheme_is_no_path(tmp_path: Path) -> None:
     stores = Stores({"file": local(tmp_path), "openai": FILES_AT_A_SERVICE})
     with pytest.raises(
         ConfigError,
-        match="gs://b/k: no store reads gs://; give a URI that starts with one of file://, openai://, or a path",
+        match="gs://b/k: unknown scheme gs://; give a URI that starts with one of file://, openai://, or a path",
     ):
         stores.head("gs://b/k")

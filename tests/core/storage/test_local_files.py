@@ -87,7 +87,7 @@ def test_a_file_that_changed_is_not_read_as_the_one_that_was_found(files: LocalF
 def test_mistakes_are_named(files: LocalFiles, tmp_path: Path) -> None:
     """Cause, place, remedy."""
     (tmp_path / "folder").mkdir()
-    with pytest.raises(ConfigError, match="folder: this is a folder; write folder/ for all files below it"):
+    with pytest.raises(ConfigError, match="folder: this is a folder; write folder/ to read all files below it"):
         find_objects(files, "folder")
     with pytest.raises(ConfigError, match="none: no such file or folder"):
         files.open("none")
@@ -145,7 +145,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(files: LocalFiles, tmp
     """The same run may succeed when there is room again."""
     files.write("a", b"old")
     with pytest.raises(
-        RetriableError, match=r"a: the disk is full \(No space left on device\); make room and run again"
+        RetriableError, match=r"a: the disk is full \(No space left on device\); free some space and run again"
     ):
         files.upload("a", Full(b"new"))
     assert content(files, "a") == b"old"

@@ -1,4 +1,4 @@
-"""Makes clients from plain values, for Airflow connections and for the command line."""
+"""Creates opensearch-py clients, for Airflow connections and the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from opensearchpy import OpenSearch
 
 TIMEOUT_S = 30
-# For the bulk requests in flight and the calls of other threads.
+# Covers concurrent bulk requests and the calls of other threads.
 POOL_SIZE = 16
 HTTPS_PORT, NODE_PORT = 443, 9200
 
@@ -31,9 +31,9 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Tls(msgspec.Struct, frozen=True):
-    """How a cluster's certificate is verified: `ca_certs` is the CA file, None for the system's CAs.
+    """How to verify a cluster's certificate: with the CA file `ca_certs`, or None for the system's CAs.
 
-    `assert_hostname` None checks the certificate's name against the host's.
+    `assert_hostname` False does not compare the certificate's name with the host name.
     """
 
     ca_certs: str | None = None
@@ -42,33 +42,33 @@ class Tls(msgspec.Struct, frozen=True):
 
 
 class Signing(msgspec.Struct, frozen=True):
-    """The values for SigV4 signing: `service` is ``es``, or ``aoss`` for a serverless collection."""
+    """Parameters of SigV4 signing: `service` is ``es``, or ``aoss`` for a serverless collection."""
 
     credentials: Any
     region: str
     service: str = "es"
 
     def __repr__(self) -> str:
-        """Return a text without the credentials."""
+        """Omit the credentials."""
         return f"Signing({self.region}, {self.service})"
 
 
 def address_of(url: str) -> Address:
-    """Return the address a URL names.
+    """Return the address in a URL.
 
     Raises:
-        ConfigError: it is no http or https URL, or holds a password; the message never repeats it.
+        ConfigError: it is not an http or https URL, or contains a password, which the message never repeats.
     """
-    # An @ anywhere: without a scheme, or with a / in the password, a URL parser finds no user.
+    # Any @ is refused: urlsplit finds no user in a URL without a scheme or with a / in the password.
     if "@" in url:
-        raise ConfigError("the URL holds a user or password, which every user of the machine can read in its processes")
+        raise ConfigError("the URL contains a user or password, which all users of this machine can see in `ps`")
     try:
         parts = urlsplit(url.strip())
         port = parts.port
     except ValueError:
         raise ConfigError("the URL's host or port cannot be read; write it as https://host:9200") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"{url!r} is no address of a server; write it as https://host:9200")
+        raise ConfigError(f"{url!r} is not the address of a server; write it as https://host:9200")
     return Address(parts.hostname, port, parts.scheme == "https", parts.path.strip("/"))
 
 
@@ -82,14 +82,10 @@ def opensearch_client(
     timeout_s: float = TIMEOUT_S,
     pool_size: int = POOL_SIZE,
 ) -> OpenSearch:
-    """Return an opensearch-py client without retries, which are up to the caller.
-
-    Raises:
-        ConfigError: the authority's file is not there.
-    """
+    """Return an opensearch-py client that does not retry; raise ConfigError if the CA file does not exist."""
     from opensearchpy import OpenSearch, Urllib3HttpConnection
 
-    # The client would log every request.
+    # The client logs every request.
     logging.getLogger("opensearch").setLevel(logging.ERROR)
     port = address.port or (HTTPS_PORT if address.use_ssl else NODE_PORT)
     return OpenSearch(
@@ -99,7 +95,7 @@ def opensearch_client(
         timeout=timeout_s,
         max_retries=0,
         pool_maxsize=pool_size,
-        # urllib3 and not requests, which lets REQUESTS_CA_BUNDLE override the caller's own ca_certs.
+        # Not requests, where REQUESTS_CA_BUNDLE overrides ca_certs.
         connection_class=Urllib3HttpConnection,
         **(_tls(tls or Tls()) if address.use_ssl else {}),
         **_auth(user, password, signing),
@@ -107,11 +103,7 @@ def opensearch_client(
 
 
 def aws_signing(region: str | None, service: str) -> Signing:
-    """Return the values for signing, with credentials from boto3's default chain.
-
-    Raises:
-        ConfigError: it finds none, or no region.
-    """
+    """Return `Signing` with boto3's default credentials; raise ConfigError without credentials or region."""
     import boto3
     from botocore.exceptions import BotoCoreError
 
@@ -119,7 +111,7 @@ def aws_signing(region: str | None, service: str) -> Signing:
         session = boto3.Session(region_name=region)
         credentials: Credentials | None = session.get_credentials()
     except BotoCoreError as error:
-        raise ConfigError(f"no AWS credentials ({error}); mend AWS_PROFILE or your AWS configuration") from error
+        raise ConfigError(f"no AWS credentials ({error}); correct AWS_PROFILE or your AWS configuration") from error
     if credentials is None:
         raise ConfigError("no AWS credentials to sign with; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     if not session.region_name:
@@ -129,7 +121,7 @@ def aws_signing(region: str | None, service: str) -> Signing:
 
 def _tls(tls: Tls) -> dict[str, Any]:
     if tls.ca_certs and not Path(tls.ca_certs).is_file():
-        raise ConfigError(f"ca_certs {tls.ca_certs} is no file")
+        raise ConfigError(f"ca_certs {tls.ca_certs} is not a file")
     options = {"verify_certs": tls.verify, "ca_certs": tls.ca_certs, "ssl_show_warn": tls.verify}
     if tls.assert_hostname is not None:
         options["ssl_assert_hostname"] = tls.assert_hostname

@@ -1,6 +1,6 @@
-"""Calls an OpenSearch cluster; a failed call raises one error with cause, location and remedy.
+"""Calls an OpenSearch cluster; a failed call raises an error with cause, location and remedy.
 
-Works on a ready opensearch-py client, so credentials, TLS and signing stay with whoever made it (`hooks`).
+It uses a configured opensearch-py client, so this module handles no credentials, TLS or signing.
 """
 
 from __future__ import annotations
@@ -32,15 +32,13 @@ RETRY_STATUSES = frozenset({TOO_MANY, 502, 503, 504})
 REMOTE = "Error from remote service: "
 # ML Commons 3.x returns this with status 400 when a service throttles, without the service's response.
 THROTTLED_TYPE = "remote_connector_throttling_exception"
-
-
 _MEANINGS: Mapping[int, tuple[type[BatchError], str]] = {
-    UNAUTHORIZED: (ConfigError, "wrong user or password (401); mend login and password of the connection"),
-    FORBIDDEN: (ConfigError, "not permitted (403): {reason}; give the connection's user this permission"),
+    UNAUTHORIZED: (ConfigError, "wrong user or password (401); correct login and password of the connection"),
+    FORBIDDEN: (ConfigError, "not permitted (403): {reason}; grant the connection's user this permission"),
     NOT_FOUND: (NotFound, "not found (404): {reason}"),
-    # ML Commons updates a task with every GET: of two concurrent ones, one gets this response.
-    CONFLICT: (RetriableError, "changed by somebody else at the same moment (409): {reason}"),
-    TOO_LARGE: (TooLarge, "larger than the server takes (413, http.max_content_length)"),
+    # ML Commons updates a task on every GET: one of two concurrent GETs gets this response.
+    CONFLICT: (RetriableError, "changed concurrently by another request (409): {reason}"),
+    TOO_LARGE: (TooLarge, "larger than the cluster accepts (413, http.max_content_length)"),
 }
 
 
@@ -55,11 +53,9 @@ class Index(msgspec.Struct, frozen=True):
 
 
 class Cluster:
-    """Calls one cluster and translates its errors.
+    """Calls one cluster through an opensearch-py client and converts its errors.
 
-    Args:
-        client: an opensearch-py client.
-        name: how the user knows the cluster, for messages: the connection's id and the address.
+    `name` identifies the cluster in messages: the connection's id and the address.
     """
 
     def __init__(self, client: OpenSearch, name: str) -> None:
@@ -76,20 +72,20 @@ class Cluster:
         timeout_s: float = 30.0,
         compress: bool = False,
     ) -> Any:  # noqa: ANN401 - JSON of many shapes; callers convert it
-        """Send one request and return the decoded answer.
+        """Send one request and return the decoded response.
 
         Raises:
-            ConfigError: credentials, certificate, permission or address are wrong, or the request is (4xx).
-            RetriableError: the cluster does not answer, or answers 5xx; Throttled: it is busy (429).
-            NotFound: 404; TooLarge: 413.
-            RemoteError: ML Commons passes on what an AI service answered.
+            ConfigError: credentials, certificate, permission, address or request are wrong (4xx).
+            RetriableError: the cluster does not answer, or answers 5xx. Throttled: it is busy (429).
+            NotFound: 404. TooLarge: 413.
+            RemoteError: ML Commons returned an error of an AI service.
         """
         headers: dict[str, str] | None = None
         if isinstance(body, bytes):
             headers = {"content-type": "application/x-ndjson"}
             if compress:
                 headers["content-encoding"] = "gzip"
-                # The client's own compression uses the slowest level.
+                # opensearch-py compresses with the slowest level.
                 body = gzip.compress(body, compresslevel=1, mtime=0)
         with self._errors(f"{method} {path}"):
             return self.client.transport.perform_request(
@@ -106,7 +102,7 @@ class Cluster:
         return str(self.client.transport.get_connection().host)
 
     def search_url(self, index: str) -> str:
-        """Return the address of an index's first documents for a browser, without credentials."""
+        """Return the URL that shows an index's first documents in a browser, without credentials."""
         return f"{self.url}/{index}/_search?pretty"
 
     @contextmanager
@@ -117,21 +113,21 @@ class Cluster:
             yield
         except os_errors.SSLError as error:
             if "CERTIFICATE_VERIFY_FAILED" not in str(error.error):
-                raise RetriableError(f"OpenSearch {self.name}: the TLS connection broke ({error.error})") from error
+                raise RetriableError(f"OpenSearch {self.name}: the TLS connection failed ({error.error})") from error
             raise ConfigError(
                 f"OpenSearch {self.name}: its certificate is not trusted ({error.error}); "
-                "give the authority's file as ca_certs in the connection's extra"
+                "give the CA file as ca_certs in the connection's extra"
             ) from error
         except os_errors.ConnectionError as error:
             raise RetriableError(
                 f"OpenSearch {self.name} does not answer ({error.error}); "
-                "check that it is up and that the connection names its host and port"
+                "check that it is running and that the connection has its host and port"
             ) from error
         except os_errors.TransportError as error:
             raise self._explain(error, request) from error
         except os_errors.OpenSearchException as error:
             raise RetriableError(
-                f"OpenSearch {self.name}: {request}: the answer is no OpenSearch answer ({error})"
+                f"OpenSearch {self.name}: {request}: the response is not one of OpenSearch ({error})"
             ) from error
 
     def _explain(self, error: Any, request: str) -> BatchError:  # noqa: ANN401 - opensearch-py's errors are untyped
@@ -148,25 +144,19 @@ class Cluster:
         return kind(f"{location}: answered {status}: {reason}")
 
     def index(self, name: str) -> Index | None:
-        """Return an index by name or alias, None if it does not exist.
-
-        Raises:
-            ConfigError: an alias with several indexes: the write index is ambiguous.
-        """
+        """Return an index by name or alias, None if it does not exist; raise ConfigError for several indexes."""
         try:
             found: dict[str, Any] = self.call("GET", f"/{name}")
         except NotFound:
             return None
         if len(found) != 1:
-            raise ConfigError(
-                f"OpenSearch {self.name}: {name} is an alias of {len(found)} indexes; give the name of one"
-            )
+            raise ConfigError(f"OpenSearch {self.name}: {name} is an alias of {len(found)} indexes; give one of them")
         (body,) = found.values()
         settings, mappings = body["settings"]["index"], body.get("mappings", {})
         return Index(name, settings["uuid"], vector_fields(mappings), mappings, settings)
 
     def create_index(self, name: str, body: Mapping[str, Any]) -> None:
-        """Create an index, if it does not exist."""
+        """Create an index if it does not exist."""
         try:
             self.call("PUT", f"/{name}", body)
         except ConfigError as error:
@@ -174,7 +164,7 @@ class Cluster:
                 raise ConfigError(f"index body of {name}: {error}") from error
 
     def refresh(self, name: str) -> None:
-        """Refresh an index, so that all writes are searchable."""
+        """Refresh an index, so that all previous writes are searchable."""
         self.call("POST", f"/{name}/_refresh", timeout_s=120.0)
 
 
@@ -221,6 +211,6 @@ def check_dimension(index: Index, fields: list[str], dimension: int) -> None:
     for vector in index.vectors:
         if vector.name in fields and vector.dimension != dimension:
             raise ConfigError(
-                f"index {index.name} field {vector.name} takes {vector.dimension} values a vector, the model gives "
-                f"{dimension} (batch_predict.dimension); name another index, or create it again with {dimension}"
+                f"index {index.name} field {vector.name} has dimension {vector.dimension}, but the model returns "
+                f"vectors of {dimension} (batch_predict.dimension); use another index, or create it again"
             )

@@ -1,4 +1,4 @@
-"""ML Commons: connectors and models, made once if repeated, and batch jobs as tasks.
+"""ML Commons: finds or creates connectors and models, and submits, reads and cancels batch jobs (tasks).
 
 Sources: "Connecting to externally hosted models", "Batch predict" and "Tasks APIs" of the OpenSearch documentation;
 responses as observed on 2.19.1 and 3.6.0.
@@ -20,7 +20,7 @@ from opensearch_batch.core.types.job import Accepted
 ML = "/_plugins/_ml"
 SEARCH_SIZE = 100
 _PLACEHOLDER = re.compile(r"<([\w-]+)>")
-# The paid call includes the AI service's response time; ML Commons' own client times out after 30 s.
+# The call waits for the AI service, for which ML Commons has a timeout of 30 s.
 SUBMIT_TIMEOUT_S = 45.0
 LIVE_STATES = frozenset({"CREATED", "RUNNING"})
 COMPARED = ("name", "version", "protocol", "parameters", "actions", "description")
@@ -40,17 +40,12 @@ class MLCommons:
         self._cluster = cluster
 
     def model(self, model_id: str) -> Model:
-        """Return a registered model.
-
-        Raises:
-            ConfigError: there is no such model, or it is no remote model.
-        """
+        """Return a registered model; raise ConfigError if it does not exist or is not remote."""
         try:
             found = self._cluster.call("GET", f"{ML}/models/{model_id}")
         except NotFound as error:
-            raise ConfigError(
-                f"OpenSearch {self._cluster.name}: no model {model_id!r}; register it, or mend model_id"
-            ) from error
+            cause = f"no model {model_id!r}; register it, or correct model_id"
+            raise ConfigError(f"OpenSearch {self._cluster.name}: {cause}") from error
         connector = found.get("connector")
         if connector is None and "connector_id" in found:
             connector = self._cluster.call("GET", f"{ML}/connectors/{found['connector_id']}")
@@ -59,13 +54,15 @@ class MLCommons:
         return Model(model_id, connector.get("parameters", {}))
 
     def ensure_model(self, name: str, connector: Mapping[str, Any]) -> Model:
-        """Return the deployed model of a connector body, making connector and model only where they are missing.
+        """Return the deployed model of a connector body; create connector and model if they are missing.
 
-        A connector counts as the same when name and content agree. Its credential cannot be read back, so its access
-        key id goes, hashed, into the description: a changed key makes a new connector.
+        A stored connector is used if its name and content are equal. Its credential cannot be read back, so a hash of
+        the access key id is part of the description: a changed key needs a new connector.
         """
         body = {**connector, "description": _description(connector)}
-        connector_id = self._find_connector(body) or self._create_connector(body)
+        connector_id = self._find_connector(body)
+        if connector_id is None:
+            connector_id = str(self._cluster.call("POST", f"{ML}/connectors/_create", body)["connector_id"])
         model_id = self._find_model(name, connector_id) or self._register(name, connector_id)
         return Model(model_id, dict(connector.get("parameters", {})))
 
@@ -74,23 +71,23 @@ class MLCommons:
 
         Raises:
             RemoteError: the service refuses the request, throttles, or fails.
-            RetriableError: the answer was lost; Throttled: ML Commons has too many batch jobs.
+            RetriableError: the response was lost. Throttled: ML Commons has too many batch jobs.
         """
         path = f"{ML}/models/{model_id}/_batch_predict"
         answer = self._cluster.call("POST", path, {"parameters": parameters}, timeout_s=SUBMIT_TIMEOUT_S)
         return Accepted(answer["task_id"], answer.get("remote_job") or {})
 
     def task(self, ml_task_id: str) -> dict[str, Any]:
-        """Return a task; for a batch job ML Commons calls the AI service, whose response is in `remote_job`."""
+        """Return a task; for a batch job ML Commons asks the AI service, whose response is in `remote_job`."""
         found: dict[str, Any] = self._cluster.call("GET", f"{ML}/tasks/{ml_task_id}")
         return found
 
     def task_url(self, ml_task_id: str) -> str:
-        """Return the address of a task for a browser, without credentials."""
+        """Return the URL that shows a task in a browser, without credentials."""
         return f"{self._cluster.url}{ML}/tasks/{ml_task_id}"
 
     def tasks(self, model_id: str) -> Iterator[dict[str, Any]]:
-        """Yield a model's batch jobs as ML Commons stored them, newest first, each with its `task_id`."""
+        """Yield a model's batch jobs as stored by ML Commons, newest first, each with its `task_id`."""
         filters = [{"term": {"task_type": "BATCH_PREDICTION"}}, {"term": {"model_id": model_id}}]
         query: dict[str, Any] = {
             "size": SEARCH_SIZE,
@@ -103,10 +100,10 @@ class MLCommons:
             query["search_after"] = hits[-1]["sort"]
 
     def cancel(self, ml_task_id: str) -> None:
-        """Cancel a batch job at the service, if it has not ended.
+        """Cancel a batch job at the service if it has not ended.
 
-        The task's state tells whether it worked, not the answer: 3.6.0 answers 400 ("Unsupported response type") to
-        SageMaker's empty answer though the job is stopping. Only 2.17.0 calls the route ``_cancel_batch``.
+        The task's state decides whether this succeeded, not the response: 3.6.0 answers 400 ("Unsupported response
+        type") to SageMaker's empty response although the job is stopping. Only 2.17.0 has ``_cancel_batch``.
         """
         refused: BatchError | None = None
         for route in ("_cancel", "_cancel_batch"):
@@ -124,15 +121,12 @@ class MLCommons:
     def _find_connector(self, body: Mapping[str, Any]) -> str | None:
         query = {"size": SEARCH_SIZE, "query": {"match_phrase": {"name": body["name"]}}}
         for hit in self._search("connectors", query):
-            if all(_same(hit["_source"].get(key), body.get(key)) for key in COMPARED):
+            if all(_normalized(hit["_source"].get(key)) == _normalized(body.get(key)) for key in COMPARED):
                 return str(hit["_id"])
         return None
 
-    def _create_connector(self, body: Mapping[str, Any]) -> str:
-        return str(self._cluster.call("POST", f"{ML}/connectors/_create", body)["connector_id"])
-
     def _find_model(self, name: str, connector_id: str) -> str | None:
-        # connector_id is mapped as text, so the search only narrows and the comparison decides.
+        # connector_id is mapped as text, so the search can return other connectors' models.
         query = {"size": SEARCH_SIZE, "query": {"match": {"connector_id": connector_id}}}
         wanted = {"name": name, "connector_id": connector_id, "model_state": "DEPLOYED"}
         found = [hit["_id"] for hit in self._search("models", query) if wanted.items() <= hit["_source"].items()]
@@ -149,19 +143,14 @@ class MLCommons:
         try:
             hits: list[dict[str, Any]] = self._cluster.call("POST", f"{ML}/{kind}/_search", query)["hits"]["hits"]
         except NotFound:
-            # The index does not exist before the first connector, model or task.
+            # The index does not exist until the first connector, model or task.
             return []
         return hits
 
 
 def fill(body: Mapping[str, Any], values: Mapping[str, str], location: str) -> dict[str, Any]:
-    """Return a connector body with its placeholders (``<region>``) filled in.
-
-    Raises:
-        ConfigError: a placeholder has no value.
-    """
-    filled: dict[str, Any] = {key: _fill(value, values, f"{location} {key}") for key, value in body.items()}
-    return filled
+    """Return a connector body with values for its placeholders (``<region>``); raise ConfigError if one has none."""
+    return {key: _fill(value, values, f"{location} {key}") for key, value in body.items()}
 
 
 def _fill(value: Any, values: Mapping[str, str], location: str) -> Any:  # noqa: ANN401 - JSON
@@ -173,8 +162,9 @@ def _fill(value: Any, values: Mapping[str, str], location: str) -> Any:  # noqa:
         return value
     for name, text in values.items():
         value = value.replace(f"<{name}>", text)
-    for left in _PLACEHOLDER.findall(value):
-        raise ConfigError(f"{location}: no value for <{left}>; known: {', '.join(values)}.{did_you_mean(left, values)}")
+    if left := _PLACEHOLDER.search(value):
+        known = f"{', '.join(values)}.{did_you_mean(left[1], values)}"
+        raise ConfigError(f"{location}: no value for {left[0]}; known: {known}")
     return value
 
 
@@ -184,22 +174,18 @@ def _description(connector: Mapping[str, Any]) -> str:
     return f"{connector.get('description', '')}{mark}"
 
 
-def _same(stored: object, given: object) -> bool:
-    """Compare as ML Commons stores: nested parameters as JSON text, action types in capitals, null members left out."""
-    return _plain(stored) == _plain(given)
-
-
-def _plain(value: object) -> object:
+def _normalized(value: object) -> object:
+    """Return a value to compare: ML Commons stores nested values as JSON text, action types in capitals, no nulls."""
     if isinstance(value, str):
         try:
             decoded = msgspec.json.decode(value)
         except msgspec.DecodeError:
             return value
-        return value if isinstance(decoded, str) else _plain(decoded)
+        return value if isinstance(decoded, str) else _normalized(decoded)
     if isinstance(value, dict):
         return {
-            key: str(item).upper() if key == "action_type" else _plain(item)
+            key: str(item).upper() if key == "action_type" else _normalized(item)
             for key, item in value.items()
             if item is not None
         }
-    return [_plain(item) for item in value] if isinstance(value, list) else value
+    return [_normalized(item) for item in value] if isinstance(value, list) else value

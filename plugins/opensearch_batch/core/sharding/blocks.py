@@ -9,13 +9,14 @@ import io
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
-from typing import IO, Any
+from typing import IO
 
 import msgspec
 
 from opensearch_batch.core.formats.jsonl import entry_of
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.storage.objects import Line, ends_in_cr, lf_lines, lines
+from opensearch_batch.core.storage.raw_stream import RawStream
 from opensearch_batch.core.types.record_ids import RECORD_LINE
 from opensearch_batch.core.types.rows import RowLimit, SourceEntry
 
@@ -153,19 +154,13 @@ def _has_one_object_per_line(content: bytes, max_record_bytes: int) -> bool:
     return bool((characters[ends - 1] == _CLOSE).all() and (characters[ends[:-1] + 1] == _OPEN).all())
 
 
-class _Chained(io.RawIOBase):
-    """A stream with bytes before it that were read already."""
+class _Chained(RawStream):
+    """A stream, preceded by bytes that were already read from it."""
 
     def __init__(self, start: bytes, stream: IO[bytes]) -> None:
         self._start = start
         self._stream = stream
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no name before Python 3.12
-        size = len(buffer)
-        chunk, self._start = self._start[:size], self._start[size:]
-        chunk = chunk or self._stream.read(size)
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
+    def chunk(self, size: int) -> bytes:
+        start, self._start = self._start, b""
+        return start or self._stream.read(size)

@@ -1,4 +1,4 @@
-"""A store for URIs of several schemes; each scheme's store is made on first use, so unused ones need no credentials."""
+"""Chooses the object store by URI scheme; a store is created on first use, so an unused one needs no credentials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.storage.objects import CompressedObjects, Objects, Stored
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
-# The scheme of local paths, which may leave it out.
+# The scheme of local paths, where it may be omitted.
 LOCAL = "file"
 
 
@@ -20,9 +20,9 @@ class Scheme(msgspec.Struct, frozen=True):
     """The store of one scheme.
 
     Args:
-        make: makes the store.
-        compressed: the store's objects may be compressed (`CompressedObjects`).
-        bare_id: a regular expression; a whole name that matches it has this scheme, though it does not name it.
+        make: creates the store.
+        compressed: whether the store can decompress its objects (`CompressedObjects`).
+        bare_id: a regular expression for ids of this scheme that are written without ``scheme://``.
     """
 
     make: Callable[[], Objects]
@@ -31,15 +31,11 @@ class Scheme(msgspec.Struct, frozen=True):
 
 
 class Stores:
-    """Objects by the scheme of their URI; a name without one is the id of some scheme, else a local path.
-
-    Args:
-        schemes: the store of each scheme; ``file`` is the local file system.
-    """
+    """Passes each call to the store of the URI's scheme; a name without a scheme is a `bare_id` or a local path."""
 
     def __init__(self, schemes: Mapping[str, Scheme]) -> None:
         self._schemes = schemes
-        self._made: dict[str, Objects] = {}
+        self._stores: dict[str, Objects] = {}
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix."""
@@ -74,11 +70,7 @@ class Stores:
         self._of(uri).delete(uri)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        """Open an object for streaming.
-
-        Raises:
-            ConfigError: a compression is given for objects that are never compressed.
-        """
+        """Open an object for streaming; raise ConfigError for a compression that its store does not support."""
         if compression is None:
             return self._of(uri).open(uri, etag=etag)
         if not self._schemes[self._scheme(uri)].compressed:
@@ -87,19 +79,14 @@ class Stores:
 
     def _of(self, uri: str) -> Objects:
         scheme = self._scheme(uri)
-        if scheme not in self._made:
+        if scheme not in self._stores:
             try:
-                self._made[scheme] = self._schemes[scheme].make()
+                self._stores[scheme] = self._schemes[scheme].make()
             except ConfigError as error:
                 raise ConfigError(f"{uri}: {error}") from error
-        return self._made[scheme]
+        return self._stores[scheme]
 
     def _scheme(self, uri: str) -> str:
-        """Return the scheme that a URI belongs to.
-
-        Raises:
-            ConfigError: no store has this scheme.
-        """
         scheme, separator, _ = uri.partition("://")
         if not separator:
             ids = ((name, each.bare_id) for name, each in self._schemes.items() if each.bare_id)
@@ -107,7 +94,7 @@ class Stores:
         if scheme in self._schemes:
             return scheme
         if scheme == LOCAL:
-            raise ConfigError(f"{uri}: local files are not read here; upload them to S3")
+            raise ConfigError(f"{uri}: local files are not supported here; upload them to S3")
         known = ", ".join(f"{name}://" for name in self._schemes)
         path = ", or a path" if LOCAL in self._schemes else ""
-        raise ConfigError(f"{uri}: no store reads {scheme}://; give a URI that starts with one of {known}{path}")
+        raise ConfigError(f"{uri}: unknown scheme {scheme}://; give a URI that starts with one of {known}{path}")

@@ -1,4 +1,4 @@
-"""Decompresses streams; an error names the object whose data are damaged."""
+"""Decompresses streams; an error names the object whose data is damaged."""
 
 from __future__ import annotations
 
@@ -10,25 +10,21 @@ from typing import IO
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES
+from opensearch_batch.core.storage.raw_stream import RawStream
 from opensearch_batch.core.types.object_info import Compression
 
 COMPRESSED = (".gz", ".zst")
 _Damage = tuple[type[Exception], ...]
 _Decompress = Callable[[IO[bytes]], tuple[io.BufferedIOBase, _Damage]]
 _EXTENSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
-# The extensions that Data Prepper's ``automatic`` knows.
+# The extensions that Data Prepper's ``automatic`` recognizes.
 _AUTOMATIC: dict[str, Compression] = {**_EXTENSIONS, ".zstd": "zstd", ".snappy": "snappy"}
 
 
 def decompressed(stream: IO[bytes], uri: str, compression: Compression | None = None) -> IO[bytes]:
-    """Return a stream of the decompressed content.
+    """Return a stream of an object's decompressed content; by default only ``.gz`` and ``.zst`` are decompressed.
 
-    Concatenated members and frames are one content. Reading damaged data raises FatalError.
-
-    Args:
-        stream: the object's bytes.
-        uri: its name.
-        compression: its compression; by default ``.gz`` and ``.zst`` are decompressed, anything else is returned as is.
+    Concatenated gzip members or zstd frames are read as one stream. Reading damaged data raises FatalError.
     """
     if compression in (None, "automatic"):
         extensions = _EXTENSIONS if compression is None else _AUTOMATIC
@@ -58,25 +54,20 @@ def _snappy(stream: IO[bytes]) -> tuple[io.BufferedIOBase, _Damage]:
 _DECOMPRESS: dict[str, _Decompress] = {"gzip": _gzip, "zstd": _zstd, "snappy": _snappy}
 
 
-class _Checked(io.RawIOBase):
+class _Checked(RawStream):
     """A decompressed stream whose errors name the object."""
 
     def __init__(self, content: io.BufferedIOBase, compressed: IO[bytes], uri: str, damage: _Damage) -> None:
         self._content, self._compressed, self._uri, self._damage = content, compressed, uri, damage
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override] # what io.BufferedReader gives
+    def chunk(self, size: int) -> bytes:
         try:
-            # At most one step, so that the content before the damage is returned.
-            chunk = self._content.read1(len(buffer))
+            # One step of decompression at most, so that the content before the damage is returned.
+            return self._content.read1(size)
         except self._damage as error:
             raise FatalError(
                 f"{self._uri}: damaged or truncated compressed data ({error}); upload the object again and run again"
             ) from error
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
 
     def close(self) -> None:
         if not self.closed:

@@ -1,7 +1,7 @@
 """Dead letters: records that failed, each with its bytes, its origin, the stage and the reason.
 
-The queue of a stage is one prefix with numbered parts of JSON Lines. A part is written before the progress that counts
-its letters, so a stage that is repeated after a crash loses none and repeats none.
+The dead letters of a stage are numbered JSON Lines files (parts) below one prefix. A part is written before the
+progress that counts its letters, so a stage that is retried after a crash neither loses nor repeats any.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_LETTER_BYTES = 512 << 20
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A further row of a record that is joined from several sources: its source (by number), position and bytes."""
+    """Another row of a record that is joined from several sources: its source number, position and bytes."""
 
     number: int
     source: str
@@ -36,11 +36,11 @@ class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     """One record that failed.
 
-    `record` is its text; bytes that are not UTF-8 are in `record_base64` instead. `source` and `line` name the user's
-    own document if it is known; `output` and `output_line` the service's row, for stage ingest. `offset` is the byte at
-    which the record starts in `output`, else in `source` (decompressed). `number` is that of the source in the request,
-    `joined` are the rows of the same record in other sources. A `late` row came after its document was written.
-    `status` is the HTTP status of the index.
+    `record` is its text, or `record_base64` its bytes if they are not UTF-8. `source` and `line` locate the user's
+    document if it is known; `output` and `output_line` locate the service's row in stage ingest. `offset` is the start
+    of the record in the decompressed `output` if set, else in `source`. `number` is the source's number in the request;
+    `joined` are the record's rows in other sources. `late`: the row was read after its document was written. `status`
+    is the HTTP status of the index operation.
     """
 
     stage: str
@@ -60,7 +60,7 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def dead_letter(content: bytes, *, stage: str, reason: str, source: str, line: int, offset: int = 0) -> DeadLetter:
-    """Return the dead letter of a record, given its bytes."""
+    """Return the dead letter for the bytes of a record."""
     text, coded = as_text(content)
     return DeadLetter(stage, reason, source, line, text, coded, offset=offset)
 
@@ -81,14 +81,12 @@ def as_bytes(letter: DeadLetter | Origin) -> bytes:
 
 
 class DeadLetters:
-    """Writes the dead letters of one stage below `prefix`, in numbered parts; without letters it writes no object.
+    """Writes the dead letters of one stage below `prefix`, in numbered parts; without letters it writes nothing.
 
     Args:
-        objects: the store.
-        prefix: the queue.
-        attempt: prefix of the parts' names, so that no two attempts write the same part; later attempts sort later.
-        parts: for each earlier attempt, how many of its parts count.
-        count: how many letters those parts have.
+        attempt: prefix of the parts' names, so that two attempts never write the same part; later attempts sort later.
+        parts: the number of valid parts of each earlier attempt.
+        count: the number of letters in those parts.
     """
 
     def __init__(
@@ -120,7 +118,7 @@ class DeadLetters:
         return self.prefix if self.count else None
 
     def write(self) -> int:
-        """Write the letters added since the last call as a further part; return the number of parts, 0 if none is new.
+        """Write the letters added since the last call as a new part; return the number of parts, 0 if none is new.
 
         Call it before the stage records its counts.
         """
@@ -135,14 +133,14 @@ class DeadLetters:
         return sum(self.parts.values())
 
     def withdraw(self) -> None:
-        """Delete the part that was written last: another attempt accounts for its letters."""
+        """Delete the last part, because another attempt counts its letters."""
         self._objects.delete(self._part(self._attempt, self.parts[self._attempt]))
 
     def clear(self) -> None:
-        """Delete the parts of earlier attempts that do not count; parts of a later attempt stay."""
-        counted = {self._part(attempt, at + 1) for attempt, count in self.parts.items() for at in range(count)}
+        """Delete the invalid parts of earlier attempts; keep the parts of later attempts."""
+        valid = {self._part(attempt, at + 1) for attempt, count in self.parts.items() for at in range(count)}
         for uri in list_parts(self._objects, self.prefix):
-            if uri not in counted and (not self._attempt or uri < f"{self.prefix}{self._attempt}"):
+            if uri not in valid and (not self._attempt or uri < f"{self.prefix}{self._attempt}"):
                 self._objects.delete(uri)
 
     def _part(self, attempt: str, number: int) -> str:
@@ -152,7 +150,7 @@ class DeadLetters:
         return tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
 
     def close(self) -> None:
-        """Discard what was not written."""
+        """Discard the letters that were not written."""
         self._spool.close()
 
     def __enter__(self) -> Self:
@@ -171,7 +169,7 @@ def read_letters(objects: Objects, uri: str) -> Iterator[DeadLetter]:
 
 
 def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
-    """Count the dead letters below a prefix, and their rows by the number of the source."""
+    """Return the number of dead letters below a prefix, and the number of their rows by source number."""
     count, rows = 0, Counter[int]()
     for uri in list_parts(objects, prefix):
         for letter in read_letters(objects, uri):
@@ -181,5 +179,5 @@ def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
 
 
 def list_parts(objects: Objects, prefix: str) -> list[str]:
-    """Return the parts of a queue in order; a single part is a queue too."""
+    """Return the parts below a prefix in order; a prefix may be a single part."""
     return [item.uri for item in objects.list(prefix) if item.uri.endswith(PART)]

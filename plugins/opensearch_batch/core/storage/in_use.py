@@ -17,8 +17,8 @@ class LastUse(msgspec.Struct, frozen=True):
 
 
 def mark_in_use(objects: Objects, folder: str, *, now: float) -> None:
-    """Record that a run uses the job in this folder and has not finished with it.
+    """Record that an unfinished run uses the job in this folder.
 
-    One write without a read: the last finished use, which may be kept for ever, is another file (`used.json`).
+    It overwrites without reading, because the last finished use is in another file (`used.json`).
     """
     save(objects, f"{folder}/{IN_USE}", LastUse(now))

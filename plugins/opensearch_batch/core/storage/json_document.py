@@ -1,12 +1,13 @@
 """Typed JSON documents on object storage: read, write, create, compare-and-swap.
 
-Several runs, and several attempts of one task, change the same document at once. Every change that depends on what is
-stored is a conditional write, so exactly one of them wins; `update` reads again and repeats the change for the others.
+Several runs, and several attempts of one task, may change the same document concurrently. Every change that depends on
+the stored value is a conditional write, so exactly one succeeds; `update` reads again and retries the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -21,22 +22,19 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Version(NamedTuple, Generic[T]):
-    """A stored value with the ETag that a conditional write over it needs."""
+    """A stored value with its ETag, which a conditional write needs."""
 
     value: T
     etag: str
 
 
 class JsonDocument(Generic[T]):
-    """One JSON document, decoded as one type.
+    """One JSON document, decoded as type `kind`.
 
     Args:
-        objects: the store.
-        uri: the document's location.
-        kind: the type of its value.
-        indent: spaces a level, for people; -1 writes one line, for documents that grow with the source.
-        fallback: returns the value of a content that is no `kind`; without it such a content is a FatalError.
-        remedy: what a person does about such a content, for that error.
+        indent: spaces per level; -1 writes one line, for documents that grow with the source.
+        fallback: returns the value for content that is not a valid `kind`; without it, reading raises FatalError.
+        remedy: what to do about invalid content, for the error message.
     """
 
     def __init__(
@@ -57,59 +55,52 @@ class JsonDocument(Generic[T]):
         self._remedy = remedy
 
     def load(self) -> Version[T] | None:
-        """Return the value with its ETag, None when there is no document.
-
-        Raises:
-            FatalError: the content cannot be decoded.
-        """
+        """Return the value with its ETag, None if the document is absent; raise FatalError if it cannot be decoded."""
         stored = self._objects.read(self.uri)
         return None if stored is None else Version(self._decode(stored.content), stored.etag)
 
     def read(self) -> T | None:
-        """Return the value, None when there is no document."""
+        """Return the value, None if the document is absent."""
         found = self.load()
         return None if found is None else found.value
 
     def require(self, absent: BatchError) -> T:
-        """Return the value; raise `absent` when there is no document."""
-        found = self.load()
-        if found is None:
+        """Return the value; raise `absent` if the document is absent."""
+        if (value := self.read()) is None:
             raise absent
-        return found.value
+        return value
 
     def write(self, value: T) -> None:
-        """Write the value, whatever is stored."""
+        """Write the value unconditionally."""
         self._objects.write(self.uri, self._encode(value))
 
     def create(self, value: T) -> bool:
-        """Write the value if there is no document; False when another process was first."""
+        """Write the value if the document is absent; return False if it exists."""
         return self._objects.create(self.uri, self._encode(value))
 
     def swap(self, value: T, *, etag: str | None) -> bool:
-        """Write the value over the version with this ETag (None: where there is none); False when it changed."""
+        """Write the value if the document still has this ETag (None: is absent); return False if it has changed."""
         if etag is None:
             return self.create(value)
         return self._objects.replace(self.uri, self._encode(value), etag=etag)
 
     def update(self, change: Callable[[T | None], T | None], *, attempts: int | None = None) -> T | None:
-        """Replace the value by what `change` makes of it; return that, None when it was left as it is.
+        """Replace the value by the result of `change` and return it; None if nothing was written.
 
         Args:
-            change: gets the value (None when there is no document), returns the new one, or None to write nothing. It
-                is called again for the newer value whenever another process was first.
-            attempts: how often; without a bound if None.
+            change: gets the value (None if the document is absent) and returns the new one, or None to write nothing;
+                called again with the newer value when another process has changed the document.
+            attempts: the maximum number of attempts; None for no limit.
 
         Raises:
-            RetriableError: other processes were first at every attempt.
+            RetriableError: other processes changed the document at every attempt.
         """
-        attempt = 0
-        while attempts is None or attempt < attempts:
-            attempt += 1
+        for _ in count() if attempts is None else range(attempts):
             found = self.load()
             value = change(None if found is None else found.value)
             if value is None or self.swap(value, etag=None if found is None else found.etag):
                 return value
-        raise RetriableError(f"{self.uri}: other runs change it at the same time; run again")
+        raise RetriableError(f"{self.uri}: other runs changed it at every attempt; run again")
 
     def _encode(self, value: T) -> bytes:
         content = msgspec.json.encode(value)
@@ -127,23 +118,18 @@ class JsonDocument(Generic[T]):
 
 
 def save(objects: Objects, uri: str, value: msgspec.Struct) -> None:
-    """Write a typed value as a JSON document, whatever is stored."""
+    """Write a typed value as a JSON document, unconditionally."""
     JsonDocument(objects, uri, type(value)).write(value)
 
 
 def load_manifest(objects: Objects, uri: str, kind: type[T]) -> T:
-    """Read what `prepare` wrote for a run.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    return JsonDocument(objects, uri, kind, remedy="clear prepare to write it again").require(
-        ConfigError(f"{uri}: no manifest; clear prepare to write it")
-    )
+    """Return the manifest that `prepare` wrote for a run; raise ConfigError if it is absent."""
+    absent = ConfigError(f"{uri}: no manifest; clear prepare to write it")
+    return JsonDocument(objects, uri, kind, remedy="clear prepare to write it again").require(absent)
 
 
 def read_all(objects: Objects, prefix: str, kind: type[T]) -> Iterator[tuple[JsonDocument[T], T]]:
-    """Yield the documents below a prefix with their values, in key order; one removed since the listing is left out."""
+    """Yield the documents below a prefix with their values, in key order; those deleted meanwhile are skipped."""
     for item in list(objects.list(prefix)):
         document = JsonDocument(objects, item.uri, kind)
         if (value := document.read()) is not None:

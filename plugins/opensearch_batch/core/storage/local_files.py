@@ -1,7 +1,4 @@
-"""Local files as a store: a write is atomic, and conditional like one on S3.
-
-Hand-written: `filelock` in place of `fcntl.flock` would save no line, and needs the same lock file.
-"""
+"""Object store on local files, with atomic and conditional writes like those of S3."""
 
 from __future__ import annotations
 
@@ -26,7 +23,7 @@ LOCK, NEW = ".lock", ".new"
 
 
 class LocalFiles:
-    """Files by path or ``file://`` URI; relative ones below `folder`.
+    """Files by path or ``file://`` URI; relative paths are resolved against `folder`.
 
     A file's ETag consists of its size, its modification time in nanoseconds and its inode.
     """
@@ -35,7 +32,7 @@ class LocalFiles:
         self._folder = folder or Path.cwd()
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
-        """Yield the files below a folder or with a prefix, in the order of their names."""
+        """Yield the files below a folder or with a prefix, sorted by name."""
         named, _, start = uri.rpartition("/")
         with _errors(uri):
             folder = self._path(f"{named}/" if named or uri.startswith("/") else ".")
@@ -44,15 +41,11 @@ class LocalFiles:
                     yield _info(uri[: len(uri) - len(start)] + name, path)
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """Return the metadata of a file, None if it is absent.
-
-        Raises:
-            ConfigError: it is a folder.
-        """
+        """Return the metadata of a file, None if it is absent; raise ConfigError if it is a folder."""
         with _errors(uri):
             path = self._path(uri)
             if path.is_dir():
-                raise ConfigError(f"{uri}: this is a folder; write {uri.rstrip('/')}/ for all files below it")
+                raise ConfigError(f"{uri}: this is a folder; write {uri.rstrip('/')}/ to read all files below it")
             return _info(uri, path) if path.exists() else None
 
     def read(self, uri: str) -> Stored | None:
@@ -104,7 +97,7 @@ class LocalFiles:
 
         Raises:
             ConfigError: the file is missing, or access is denied.
-            FatalError: its ETag is another one by now.
+            FatalError: the file has changed since `etag`.
         """
         with _errors(uri):
             file = self._path(uri).open("rb", buffering=READ_BUFFER_BYTES)
@@ -121,7 +114,7 @@ class LocalFiles:
         """Write a temporary file in the folder of the final one and sync it to disk; remove it at the end."""
         path = self._path(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not by tempfile, which makes files that only this user can read.
+        # Not with tempfile, whose files only this user can read.
         temporary = path.parent / f".{secrets.token_hex(8)}{NEW}"
         with temporary.open("xb") as file:
             try:
@@ -134,18 +127,17 @@ class LocalFiles:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder; a folder without access is an error, not a gap."""
+    """Yield the files below a folder, without those of this module; raise for a folder that cannot be read."""
     for parent, _, names in os.walk(folder, onerror=_unless_absent):
-        yield from (path for name in names if not _is_own(name) and (path := Path(parent, name)).is_file())
+        for name in names:
+            is_own = name == LOCK or (name.startswith(".") and name.endswith(NEW))
+            if not is_own and (path := Path(parent, name)).is_file():
+                yield path
 
 
 def _unless_absent(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
-
-
-def _is_own(name: str) -> bool:
-    return name == LOCK or (name.startswith(".") and name.endswith(NEW))
 
 
 def _info(uri: str, path: Path) -> ObjectInfo:
@@ -159,7 +151,7 @@ def _etag(found: os.stat_result) -> str:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time compare and replace; the kernel releases the lock of a killed one."""
+    """Hold the lock under which `replace` compares and writes; the kernel releases it when the process dies."""
     with (folder / LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -174,8 +166,10 @@ def _errors(uri: str) -> Iterator[None]:
     except PermissionError as error:
         raise ConfigError(f"{uri}: not permitted ({error.strerror}); give this user the permission") from error
     except (IsADirectoryError, NotADirectoryError) as error:
-        raise ConfigError(f"{uri}: {error.strerror}; name a file, or a folder with a / at its end") from error
+        raise ConfigError(f"{uri}: {error.strerror}; name a file, or a folder with a trailing /") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RetriableError(f"{uri}: the disk is full ({error.strerror}); make room and run again") from error
+            raise RetriableError(
+                f"{uri}: the disk is full ({error.strerror}); free some space and run again"
+            ) from error
         raise FatalError(f"{uri}: {error.strerror or error}") from error

@@ -1,7 +1,7 @@
 """The interface of an object store, globs, and the lines of a stream.
 
-A write that must happen once is a conditional write (`create`, `replace`); no code checks first and writes later.
-`by_uri` chooses the store of a URI; `s3`, `local_files` and some AI services have one.
+A write that must happen once is a conditional write (`create`, `replace`), never a check followed by a write.
+`by_uri` chooses the store for a URI; `s3`, `local_files` and some AI services implement one.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ import functools
 import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.storage.raw_stream import RawStream
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 READ_BUFFER_BYTES = 1 << 20
-# Folders of this package's files beside a user's; `find_objects` skips them.
+# Folders where this package keeps its files next to the user's; `find_objects` skips them.
 OWN_FOLDERS = ("_opensearch_batch/", ".opensearch_batch/")
 _GLOB = re.compile(r"[*?]")
 NAMES_TO_COMPARE = 1_000
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """The whole content of a small object, with the ETag that a conditional write over it needs."""
+    """The content of a small object with its ETag, which a conditional write needs."""
 
     content: bytes
     etag: str
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
-    """One line without its line end; `number` counts from 1, `offset` is its first byte.
+    """One line without its line end; `number` counts from 1, `offset` is the position of its first byte.
 
-    A `cut` line exceeded the limit; `content` is its start.
+    `cut`: the line exceeds the size limit, and `content` is only its start.
     """
 
     number: int
@@ -56,7 +57,7 @@ class Objects(Protocol):
         """Return the content of a small object, None if it is absent."""
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write an object, over an existing one too."""
+        """Write an object; overwrite an existing one."""
 
     def create(self, uri: str, content: bytes) -> bool:
         """Write an object if it is absent; False if it exists."""
@@ -71,7 +72,7 @@ class Objects(Protocol):
         """Delete an object if it exists."""
 
     def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed by its name's extension; with `etag` only that version."""
+        """Open an object for streaming, decompressed by its name's extension; with `etag`, only that version."""
 
 
 class CompressedObjects(Objects, Protocol):
@@ -82,11 +83,7 @@ class CompressedObjects(Objects, Protocol):
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Return ``(bucket, key)`` of an ``s3://`` URI.
-
-    Raises:
-        ConfigError: it is not an S3 URI.
-    """
+    """Return ``(bucket, key)`` of an ``s3://`` URI; raise ConfigError for any other URI."""
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme != "s3" or not bucket:
@@ -95,13 +92,10 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def find_objects(objects: Objects, uri: str) -> list[ObjectInfo]:
-    """Return the objects of a source, in key order: one object, a prefix ending in ``/``, or a glob.
+    """Return the objects of a source in key order: one object, a prefix ending in ``/``, or a glob.
 
     ``*`` and ``?`` do not match a ``/``, ``**`` does; brackets are literal. This package's own folders are skipped,
-    unless the prefix itself names one.
-
-    Raises:
-        ConfigError: there are none.
+    unless they are part of the prefix. Raises ConfigError if nothing matches.
     """
     start = _GLOB.search(uri)
     if start is None and not uri.endswith("/"):
@@ -112,26 +106,27 @@ def find_objects(objects: Objects, uri: str) -> list[ObjectInfo]:
     prefix = uri[: start.start()] if start else uri
     below = len(prefix[: prefix.rfind("/") + 1])
     pattern = _pattern(uri) if start else re.compile(".*", re.DOTALL)
-    listed = [item for item in objects.list(prefix) if _is_users(item.uri[below:]) and pattern.fullmatch(item.uri)]
+    own = [f"/{folder}" for folder in OWN_FOLDERS]
+    listed = [
+        item
+        for item in objects.list(prefix)
+        if not any(folder in f"/{item.uri[below:]}" for folder in own) and pattern.fullmatch(item.uri)
+    ]
     if not listed:
         raise ConfigError(f"{uri}: no objects match; upload some, or correct the {'glob' if start else 'prefix'}")
     return listed
 
 
-def _is_users(name: str) -> bool:
-    return not any(f"/{folder}" in f"/{name}" for folder in OWN_FOLDERS)
-
-
 @functools.lru_cache(maxsize=256)
 def _pattern(glob: str) -> re.Pattern[str]:
-    """Compile a glob: hand-written, as `fnmatch` crosses a ``/`` and ``glob.translate`` comes with Python 3.13."""
+    """Compile a glob; `fnmatch` matches across ``/``, and ``glob.translate`` needs Python 3.13."""
     parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
     meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)
 
 
 def _nearest(objects: Objects, uri: str) -> str:
-    """Suggest the object of the same folder whose name is nearest."""
+    """Suggest the object with the most similar name in the same folder."""
     folder, _, name = uri.rpartition("/")
     names = []
     for item in objects.list(f"{folder}/") if folder else ():
@@ -142,7 +137,7 @@ def _nearest(objects: Objects, uri: str) -> str:
 
 
 def is_selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Return whether a name below a prefix passes a source's globs; a glob without ``/`` applies in every folder."""
+    """Return whether a name below a prefix matches a source's globs; a glob without ``/`` applies in every folder."""
     return (not include or _matches(name, include)) and not _matches(name, exclude)
 
 
@@ -153,13 +148,13 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
 def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
     r"""Yield the lines of a stream; memory is bounded by `max_line_bytes`.
 
-    ``\n`` and ``\r\n`` end a line, and ``\r`` in a stream that starts without any ``\n``; the last line needs no end.
+    Lines end in ``\n`` or ``\r\n``, or in ``\r`` if the start of the stream has no ``\n``; the last may have no end.
     """
     yield from lf_lines(with_lf(stream), max_line_bytes=max_line_bytes)
 
 
 def with_lf(stream: IO[bytes]) -> IO[bytes]:
-    r"""Return a stream with ``\n`` for ``\r``, byte for byte, if it starts with lines that end in ``\r`` alone."""
+    r"""Return the stream, with each ``\r`` replaced by ``\n`` if it starts with lines that end in ``\r`` only."""
     return io.BufferedReader(_CrAsLf(stream), READ_BUFFER_BYTES) if ends_in_cr(stream) else stream
 
 
@@ -188,22 +183,17 @@ def skip_line(stream: IO[bytes]) -> int:
 
 
 def ends_in_cr(stream: IO[bytes]) -> bool:
-    r"""Return whether a stream starts with lines that end in ``\r`` alone."""
+    r"""Return whether a stream starts with lines that end in ``\r`` only."""
     start = stream.peek(READ_BUFFER_BYTES) if hasattr(stream, "peek") else b""
     # The last CR may be the first half of a CRLF.
     return b"\r" in start[:-1] and b"\n" not in start
 
 
-class _CrAsLf(io.RawIOBase):
-    """A stream whose CRs read as LFs, byte for byte: JSON has no raw CR inside a value."""
+class _CrAsLf(RawStream):
+    """A stream with each CR replaced by LF, which is safe because JSON values contain no raw CR."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no name before Python 3.12
-        chunk = self._stream.read(len(buffer)).replace(b"\r", b"\n")
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
+    def chunk(self, size: int) -> bytes:
+        return self._stream.read(size).replace(b"\r", b"\n")

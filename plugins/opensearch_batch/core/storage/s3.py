@@ -1,7 +1,7 @@
-"""Objects in S3, or in any store that implements its protocol, conditional writes included.
+"""Object store on S3, or on any server that implements its protocol including conditional writes.
 
-Takes a configured boto3 client, so this module sees no credentials. An interrupted download resumes at the byte where
-it broke off.
+It uses a configured boto3 client, so this module handles no credentials. An interrupted download resumes at the byte
+where it stopped.
 """
 
 from __future__ import annotations
@@ -16,30 +16,29 @@ from urllib.parse import quote
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.compression import decompressed
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored, is_selected, split_uri
+from opensearch_batch.core.storage.raw_stream import RawStream
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
 
-_ABSENT = {"NoSuchKey", "404", "NotFound"}
-_LOST_RACE = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+# Gets an object from a byte on, optionally of one ETag; returns its body and its ETag.
+_Get = Callable[[str, int, str | None], tuple[Any, str]]
+_NONE: frozenset[str] = frozenset()
+_ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
+_LOST_RACE = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 _REFUSED = {
     *("AccessDenied", "403", "Forbidden"),
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
 }
 _BUSY = {"SlowDown", "Throttling", "RequestTimeout"}
 SERVER_ERROR = 500
-# Pauses between attempts that bring no further byte; after the last the download fails.
+# Pauses between consecutive attempts that receive no data; after the last one the download fails.
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class S3Objects:
-    """An S3 store.
-
-    Args:
-        client: a boto3 S3 client.
-        sleep: waits that many seconds; tests replace it.
-    """
+    """Objects in S3, through a boto3 S3 client; tests replace `sleep`."""
 
     def __init__(self, client: BaseClient, *, sleep: Callable[[float], None] = time.sleep) -> None:
         self._client: Any = client
@@ -49,10 +48,7 @@ class S3Objects:
         """Yield the objects below a prefix in key order; globs apply to the part of the key after the prefix.
 
         For a single object, or a prefix that ends within a name, they apply to the last part of the key.
-
-        Raises:
-            ConfigError: the bucket is missing, or access is denied.
-            RetriableError: the store does not answer.
+        Raises ConfigError if the bucket is missing or access is denied, RetriableError if the store does not answer.
         """
         bucket, prefix = split_uri(uri)
         folder = prefix.rpartition("/")[0]
@@ -66,28 +62,18 @@ class S3Objects:
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return the metadata of an object, None if it is absent."""
-        bucket, key = split_uri(uri)
         with self._errors(uri):
-            try:
-                found = self._client.head_object(Bucket=bucket, Key=key)
-            except self._client.exceptions.ClientError as error:
-                if _code(error) in _ABSENT:
-                    return None
-                raise
+            found = self._call(self._client.head_object, uri, _ABSENT)
+        if found is None:
+            return None
         modified = found["LastModified"].timestamp()
         return ObjectInfo(uri, found["ContentLength"], found["ETag"].strip('"'), modified)
 
     def read(self, uri: str) -> Stored | None:
         """Return the content of a small object, None if it is absent."""
-        bucket, key = split_uri(uri)
         with self._errors(uri):
-            try:
-                found = self._client.get_object(Bucket=bucket, Key=key)
-            except self._client.exceptions.ClientError as error:
-                if _code(error) in _ABSENT:
-                    return None
-                raise
-            return Stored(found["Body"].read(), found["ETag"].strip('"'))
+            found = self._call(self._client.get_object, uri, _ABSENT)
+            return Stored(found["Body"].read(), found["ETag"].strip('"')) if found else None
 
     def write(self, uri: str, content: bytes) -> None:
         """Write an object, over an existing one too."""
@@ -102,30 +88,29 @@ class S3Objects:
         return self._put(uri, content, IfMatch=etag)
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
-        """Write an object of any size from an open file; the client library uploads it in parts."""
+        """Write an object of any size from an open file; boto3 uploads it in parts."""
         bucket, key = split_uri(uri)
         with self._errors(uri):
             self._client.upload_fileobj(content, bucket, key)
 
     def delete(self, uri: str) -> None:
         """Delete an object if it exists."""
-        bucket, key = split_uri(uri)
         with self._errors(uri):
-            self._client.delete_object(Bucket=bucket, Key=key)
+            self._call(self._client.delete_object, uri)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
         """Open an object for streaming, decompressed as `compression` says, by default by its name's extension.
 
         Raises:
             ConfigError: the object is missing, or access is denied.
-            FatalError: its ETag is another one by now; also while reading.
-            RetriableError: the transfer broke off at every attempt; also while reading.
+            FatalError: the object has changed since `etag`; also while reading.
+            RetriableError: the download failed at every attempt; also while reading.
         """
-        body = _Body(self._range, uri, *self._range(uri, 0, etag), self._sleep)
+        body = _Body(self._range, uri, self._range(uri, 0, etag), self._sleep)
         return decompressed(io.BufferedReader(body, READ_BUFFER_BYTES), uri, compression)
 
     def browse_url(self, uri: str) -> str:
-        """Return the address at which a browser lists a prefix: the AWS console, or the listing of another store."""
+        """Return the URL that shows a prefix in a browser: the AWS console, or the listing of another store."""
         bucket, key = split_uri(uri)
         endpoint, prefix = str(self._client.meta.endpoint_url), quote(key)
         if endpoint.endswith((".amazonaws.com", ".amazonaws.com.cn")):
@@ -133,40 +118,38 @@ class S3Objects:
         return f"{endpoint}/{bucket}?list-type=2&prefix={prefix}"
 
     def _range(self, uri: str, first_byte: int, etag: str | None) -> tuple[Any, str]:
-        """Get an object from a byte on; return its body and its ETag.
+        """Get an object from `first_byte` on; return its body and its ETag.
 
         Some stores ignore ``If-Match`` or ``Range``, so the response is checked too.
         """
-        bucket, key = split_uri(uri)
         arguments: dict[str, str] = {"IfMatch": f'"{etag}"'} if etag else {}
         if first_byte:
             arguments["Range"] = f"bytes={first_byte}-"
         with self._errors(uri):
-            try:
-                found = self._client.get_object(Bucket=bucket, Key=key, **arguments)
-            except self._client.exceptions.ClientError as error:
-                if etag and _code(error) in _LOST_RACE:
-                    raise _changed(uri) from error
-                raise
-        if etag and found["ETag"].strip('"') != etag:
-            raise _changed(uri)
+            found = self._call(self._client.get_object, uri, _LOST_RACE if etag else _NONE, **arguments)
+        if found is None or (etag and found["ETag"].strip('"') != etag):
+            raise FatalError(f"{uri} changed while it was being read; run again")
         if first_byte and not found.get("ContentRange", "").startswith(f"bytes {first_byte}-"):
             raise FatalError(
-                f"{uri}: the transfer broke off at byte {first_byte} and S3 at {self._client.meta.endpoint_url} "
-                "sends no part of an object; run again, or use a store that supports Range requests"
+                f"{uri}: the download was interrupted at byte {first_byte}, and S3 at {self._client.meta.endpoint_url} "
+                "does not support Range requests to resume it; run again, or use a store that does"
             )
         return found["Body"], found["ETag"].strip('"')
 
     def _put(self, uri: str, content: bytes, **condition: str) -> bool:
-        bucket, key = split_uri(uri)
+        failed = _LOST_RACE | _ABSENT if condition else _NONE
         with self._errors(uri):
-            try:
-                self._client.put_object(Bucket=bucket, Key=key, Body=content, **condition)
-            except self._client.exceptions.ClientError as error:
-                if condition and _code(error) in _LOST_RACE | _ABSENT:
-                    return False
-                raise
-        return True
+            return self._call(self._client.put_object, uri, failed, Body=content, **condition) is not None
+
+    def _call(self, operation: Any, uri: str, expected: frozenset[str] = _NONE, **arguments: Any) -> Any:  # noqa: ANN401 - botocore ships no types
+        """Call an operation for one object; return None for an error whose code is `expected`."""
+        bucket, key = split_uri(uri)
+        try:
+            return operation(Bucket=bucket, Key=key, **arguments)
+        except self._client.exceptions.ClientError as error:
+            if _code(error) in expected:
+                return None
+            raise
 
     @contextmanager
     def _errors(self, uri: str) -> Iterator[None]:
@@ -180,11 +163,11 @@ class S3Objects:
         except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:
             raise ConfigError(f"{uri}: no AWS credentials; give login and password in the AWS connection") from error
         except aws.ParamValidationError as error:
-            raise ConfigError(f"{uri} is not the location of an object; write it as s3://bucket/key") from error
+            raise ConfigError(f"{uri} is not the location of an S3 object; write it as s3://bucket/key") from error
         except (aws.BotoCoreError, OSError) as error:
             raise RetriableError(
                 f"{uri}: S3 at {endpoint} does not answer ({type(error).__name__}); "
-                "check that it is up and that the AWS connection's endpoint_url is right"
+                "check that it is running and that the AWS connection's endpoint_url is right"
             ) from error
 
 
@@ -207,35 +190,21 @@ def _explain(error: Any, uri: str, endpoint: str) -> Exception:  # noqa: ANN401 
     return FatalError(f"{uri}: S3 at {endpoint} answered {status} {code}")
 
 
-def _changed(uri: str) -> FatalError:
-    return FatalError(f"{uri} changed while it was being read; run again")
+class _Body(RawStream):
+    """An object's bytes as a raw stream that resumes an interrupted download."""
 
-
-class _Body(io.RawIOBase):
-    """An object's bytes as a raw stream that resumes where a transfer broke off."""
-
-    def __init__(
-        self,
-        get: Callable[[str, int, str | None], tuple[Any, str]],
-        uri: str,
-        body: Any,  # noqa: ANN401 - botocore ships no types
-        etag: str,
-        sleep: Callable[[float], None],
-    ) -> None:
+    def __init__(self, get: _Get, uri: str, start: tuple[Any, str], sleep: Callable[[float], None]) -> None:
         self._get, self._uri, self._sleep = get, uri, sleep
-        self._body, self._etag = body, etag
+        self._body, self._etag = start
         self._at = self._failures = 0
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - the buffer protocol has no name before Python 3.12
+    def chunk(self, size: int) -> bytes:
         from botocore.exceptions import BotoCoreError
         from urllib3.exceptions import HTTPError
 
         while True:
             try:
-                chunk = self._body.read(len(buffer))
+                chunk: bytes = self._body.read(size)
             except (BotoCoreError, HTTPError, OSError) as error:
                 self._resume(error)
             else:
@@ -243,8 +212,7 @@ class _Body(io.RawIOBase):
         if chunk:
             self._failures = 0
         self._at += len(chunk)
-        buffer[: len(chunk)] = chunk
-        return len(chunk)
+        return chunk
 
     def _resume(self, error: Exception) -> None:
         """Get the rest of the same version, or give up."""
@@ -252,8 +220,8 @@ class _Body(io.RawIOBase):
         while True:
             if self._failures == len(PAUSES_S):
                 raise RetriableError(
-                    f"{self._uri}: the transfer broke off at byte {self._at}, {len(PAUSES_S) + 1} times "
-                    f"({type(error).__name__}); run again when the store responds"
+                    f"{self._uri}: the download was interrupted {len(PAUSES_S) + 1} times at byte {self._at} "
+                    f"({type(error).__name__}); run again when the store answers"
                 ) from error
             self._sleep(PAUSES_S[self._failures])
             self._failures += 1

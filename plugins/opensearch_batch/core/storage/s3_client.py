@@ -1,4 +1,4 @@
-"""Makes boto3 S3 clients from plain values."""
+"""Creates boto3 S3 clients."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ def s3_client(
     secret_key: str | None = None,
     session_token: str | None = None,
 ) -> BaseClient:
-    """Return a boto3 S3 client; what is not given comes from boto3's default credential and configuration chain.
+    """Return a boto3 S3 client; boto3's default configuration provides missing values.
 
     Raises:
-        ConfigError: half of a key pair is missing, or region or endpoint are invalid; the message has no value of them.
+        ConfigError: half of a key pair is missing, or region or endpoint are invalid; the message omits their values.
     """
     import boto3
     from botocore.exceptions import BotoCoreError
 
     if bool(access_key) != bool(secret_key):
         missing = "secret_key" if access_key else "access_key"
-        raise ConfigError(f"credential: access_key and secret_key go together; {missing} is missing")
+        raise ConfigError(f"credential: access_key and secret_key are both needed; {missing} is missing")
     try:
         session = boto3.Session(
             aws_access_key_id=access_key,
@@ -38,8 +38,8 @@ def s3_client(
         )
         client: BaseClient = session.client("s3", endpoint_url=endpoint)
     except (BotoCoreError, ValueError) as error:
-        # botocore's text would show a secret that was passed as the region by mistake.
+        # botocore's message would show a secret that was passed as the region by mistake.
         raise ConfigError(
-            f"no S3 client can be made ({type(error).__name__}); correct the region, the endpoint or AWS_PROFILE"
+            f"cannot create an S3 client ({type(error).__name__}); correct the region, the endpoint or AWS_PROFILE"
         ) from None
     return client

@@ -1,9 +1,9 @@
 """Reads and writes Snappy streams as Data Prepper does: blocks after a header, or one block without a header.
 
-The layout is snappy-java's (SnappyOutputStream, SnappyInputStream): a header of 16 bytes (magic bytes, version, lowest
-version of a compatible reader), then each block as the length of its compressed bytes and these bytes. All numbers are
-big-endian. Concatenated streams repeat the header. It is not Google's framing format.
-Hand-written: cramjam and python-snappy read Google's framing only. pyarrow compresses and decompresses the blocks.
+The layout is that of snappy-java (SnappyOutputStream, SnappyInputStream), not Google's framing format: a header of 16
+bytes (magic bytes, version, lowest compatible version), then for each block the length of its compressed bytes and
+these bytes. Numbers are big-endian. Concatenated streams repeat the header.
+cramjam and python-snappy read only Google's framing, so this module is hand-written; pyarrow does the compression.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import io
 import struct
 from typing import IO
 
+from opensearch_batch.core.storage.raw_stream import RawStream
+
 MAGIC = b"\x82SNAPPY\x00"
 HEADER = MAGIC + struct.pack(">ii", 1, 1)
 # The default block size of snappy-java.
 BLOCK_BYTES = 32 << 10
 MAX_BLOCK_BYTES = 256 << 20
-# A block expands to at most 64 bytes for three of its own.
+# Three bytes of a block decompress to at most 64 bytes.
 _MAX_GROWTH = 64
 _LENGTH = struct.Struct(">I")
 _VARINT_BYTES, _VARINT_BITS = 5, 7
@@ -28,29 +30,18 @@ class DamagedError(Exception):
     """The bytes are not complete Snappy data."""
 
 
-class SnappyReader(io.RawIOBase):
+class SnappyReader(RawStream):
     """The content of a Snappy stream, read block by block; damaged or truncated data raise DamagedError."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
-        self._rest = memoryview(b"")
         self._started = False
 
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override] # what io.BufferedReader gives
-        """Read the rest of the current block, or decompress the next one."""
-        while not self._rest:
-            block = self._next()
-            if block is None:
-                return 0
-            self._rest = memoryview(block)
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
+    def chunk(self, size: int) -> bytes:  # noqa: ARG002 - a block is decompressed as a whole
+        """Return the content of the next block that is not empty."""
+        while (content := self._next()) == b"":
+            pass
+        return content or b""
 
     def _next(self) -> bytes | None:
         """Return the content of the next block, None at the end."""
@@ -58,7 +49,11 @@ class SnappyReader(io.RawIOBase):
             self._started = True
             start = self._stream.read(len(HEADER))
             if start[: len(MAGIC)] != MAGIC:
-                return self._single_block(start)
+                # Data without a header are one block.
+                block = start + self._stream.read(MAX_BLOCK_BYTES)
+                if len(block) > MAX_BLOCK_BYTES:
+                    raise DamagedError(f"no header, and too large for a single block ({MAX_BLOCK_BYTES} bytes)")
+                return decompress(block)
             _check_header(start)
         head = self._stream.read(_LENGTH.size)
         while head == MAGIC[: _LENGTH.size]:
@@ -70,17 +65,10 @@ class SnappyReader(io.RawIOBase):
             raise DamagedError("the length of a block is incomplete")
         (length,) = _LENGTH.unpack(head)
         if length > MAX_BLOCK_BYTES:
-            raise DamagedError(f"a block of {length} bytes")
+            raise DamagedError(f"a block of {length} bytes is larger than the limit of {MAX_BLOCK_BYTES}")
         block = self._stream.read(length)
         if len(block) < length:
             raise DamagedError("a block is incomplete")
-        return decompress(block)
-
-    def _single_block(self, start: bytes) -> bytes:
-        """Return the content of data without a header, which are one block."""
-        block = start + self._stream.read(MAX_BLOCK_BYTES)
-        if len(block) > MAX_BLOCK_BYTES:
-            raise DamagedError(f"no header, and too large for a single block ({MAX_BLOCK_BYTES} bytes)")
         return decompress(block)
 
 
@@ -96,8 +84,8 @@ class SnappyWriter(io.RawIOBase):
         """Return True."""
         return True
 
-    def write(self, content: bytes) -> int:  # type: ignore[override] # what the writers here give
-        """Write the blocks that are complete; keep the rest."""
+    def write(self, content: bytes) -> int:  # type: ignore[override] # all writers here pass bytes
+        """Write the complete blocks; keep the rest."""
         self._buffer += content
         whole = len(self._buffer) - len(self._buffer) % BLOCK_BYTES
         for at in range(0, whole, BLOCK_BYTES):
@@ -106,7 +94,9 @@ class SnappyWriter(io.RawIOBase):
         return len(content)
 
     def _block(self, content: bytearray) -> None:
-        block = compress(bytes(content))
+        import pyarrow as pa
+
+        block = bytes(pa.compress(bytes(content), codec="snappy", asbytes=True))
         self._stream.write(_LENGTH.pack(len(block)) + block)
 
     def close(self) -> None:
@@ -117,15 +107,8 @@ class SnappyWriter(io.RawIOBase):
         super().close()
 
 
-def compress(content: bytes) -> bytes:
-    """Compress content to one block."""
-    import pyarrow as pa
-
-    return bytes(pa.compress(content, codec="snappy", asbytes=True))
-
-
 def decompress(block: bytes) -> bytes:
-    """Decompress one block; raise DamagedError if it is not one."""
+    """Decompress one block; raise DamagedError if it is not valid."""
     import pyarrow as pa
 
     size = _content_bytes(block)
@@ -138,7 +121,7 @@ def decompress(block: bytes) -> bytes:
 
 
 def _content_bytes(block: bytes) -> int:
-    """Return the content size that a block declares: a varint, seven bits a byte, lowest first."""
+    """Return the content size that a block declares: a varint of seven bits per byte, lowest bits first."""
     size = 0
     for at, byte in enumerate(block[:_VARINT_BYTES]):
         size |= (byte & _LOW_BITS) << (_VARINT_BITS * at)
@@ -149,7 +132,7 @@ def _content_bytes(block: bytes) -> int:
 
 def _check_header(header: bytes) -> None:
     if len(header) < len(HEADER) or not header.startswith(MAGIC):
-        raise DamagedError("the header is incomplete or wrong")
+        raise DamagedError("the header is incomplete or invalid")
     _, lowest = struct.unpack(">ii", header[len(MAGIC) :])
     if lowest > 1:
         raise DamagedError(f"needs a reader of version {lowest}; this is version 1")

@@ -1,9 +1,9 @@
 """Cohere's Embed Jobs: for an uploaded dataset of texts, a dataset of the texts with their embeddings.
 
-A row is one text, so a record has one input: several would be rows of their own, to be joined again for this service
-only. The record's id is a field that the job keeps. A row has no member for an error: a failed one has no embeddings.
+A row has one text, so a record has one input: several inputs would need several rows. The record's id is a field that
+the job copies to its output. A row has no member for an error: a failed row has no embeddings.
 
-Source: Cohere's API reference (Datasets, Embed Jobs), and its Python package for what a dataset's parts are.
+Source: Cohere's API reference (Datasets, Embed Jobs), and its Python package for the parts of a dataset.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.core.types.record_ids import RECORD_ID
-from opensearch_batch.services.adapters import MIB, TextAdapter
+from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.inputs import check_number, need_inputs
 from opensearch_batch.services.parameters import need_parameters, nested
 
@@ -43,11 +43,11 @@ class _Row(msgspec.Struct):
     embeddings: _Embeddings | None = None
 
 
-class CohereAdapter(TextAdapter):
+class CohereAdapter(BaseAdapter):
     """The adapter for Cohere embed jobs."""
 
     name = "cohere"
-    # Source: "Embed Jobs API": texts a job; a dataset file of at most 1.5 GB.
+    # Source: "Embed Jobs API": texts per job; a dataset file of at most 1.5 GB.
     limits = Limits(max_records=100_000, max_bytes=1500 * MIB, max_record_bytes=MIB)
     errors = ErrorCodes(throttle=frozenset({"too_many_requests"}))
     output_members = error_members = frozenset({"embeddings"})
@@ -60,28 +60,28 @@ class CohereAdapter(TextAdapter):
     }
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError unless model and input can make a job."""
+        """Raise ConfigError unless a job can be made of the model and input."""
         need_parameters(parameters, "model", job="an embed job")
         need_inputs("cohere", inputs, most=1)
         _embedding_type(parameters)
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that shape the embeddings, beside the texts."""
+        """Return the parameters that affect the embeddings."""
         return {name: nested(parameters, name) for name in ("input_type", "embedding_types", "truncate")}
 
-    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:  # noqa: ARG002 - a dataset names no model
+    def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:  # noqa: ARG002 - a dataset does not contain the model
         """Return the form of a row."""
         return LineForm.of({"text": msgspec.Raw(INPUTS), RECORD_ID: ID}, inputs)
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return the path of the embedding, by the job's type."""
+        """Return the path of the embedding, which depends on the job's embedding type."""
         check_number(inputs, number)
         return f"$.embeddings.{_embedding_type(parameters)}"
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:
-        """Return the job's name; the digest of the folder, work prefix included, is a part of it."""
+        """Return the job's name with a digest of the folder and its work prefix."""
         return f"{prefix}-{digest(folder)}-{submission}"
 
     def batch_predict_parameters(
@@ -94,7 +94,7 @@ class CohereAdapter(TextAdapter):
         return {DATASET: record.staged[DATASET], "name": record.name}
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
-        """Compare by dataset; by the id for a task that ML Commons has not refreshed yet, which has nothing else."""
+        """Compare the dataset; a task that ML Commons has not refreshed yet has only the id."""
         known = record.remote_job.get("job_id")
         if known is not None and remote_job.get("job_id") == known:
             return True
@@ -102,34 +102,30 @@ class CohereAdapter(TextAdapter):
         return staged is not None and remote_job.get("input_dataset_id") == staged
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
-        """Read status: ``complete``, not ``completed``."""
+        """Read the status; a complete job without an output dataset has failed."""
         state = self.state_of(remote_job.get("status"))
         if state == "COMPLETED" and not remote_job.get("output_dataset_id"):
-            return JobStatus("FAILED", "complete, but it names no output dataset")
+            return JobStatus("FAILED", "complete, but without an output dataset")
         return JobStatus(state, str(remote_job.get("error") or ""))
 
-    def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - named by the job
+    def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - the job contains it
         """Return the output dataset."""
         dataset = remote_job.get("output_dataset_id")
         return [f"{SCHEME}://{dataset}"] if dataset else []
 
     def row(self, row: bytes) -> PredictionRow:
-        """Read the kept id; a row without embeddings is an error."""
+        """Read the record's id; a row without embeddings is an error."""
         try:
             found = msgspec.json.decode(row, type=_Row)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return PredictionRow(None, "the row is no JSON object")
+            return PredictionRow(None, "the row is not a valid JSON object")
         values = [] if found.embeddings is None else msgspec.structs.astuple(found.embeddings)
         has_any = any(bytes(value) not in (b"", b"null") for value in values)
         return PredictionRow(found.record_id, None if has_any else NO_EMBEDDINGS)
 
 
 def _embedding_type(parameters: Mapping[str, Any]) -> str:
-    """Return the one type of embeddings the job makes.
-
-    Raises:
-        ConfigError: it would make several.
-    """
+    """Return the type of the job's embeddings; raise ConfigError unless there is exactly one."""
     types = nested(parameters, "embedding_types", default=["float"])
     if not isinstance(types, list) or len(types) != 1 or types[0] not in _Embeddings.__struct_fields__:
         known = ", ".join(_Embeddings.__struct_fields__)

@@ -1,17 +1,17 @@
-"""Datasets at Cohere, read as JSON Lines: their parts are Avro files, a row an object each. Retention deletes them."""
+"""Datasets at Cohere: their parts are Avro files, which are read as JSON Lines. Retention deletes datasets."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, NotFound, OutputUnusable, RetriableError
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.services.cohere.adapter import SCHEME
-from opensearch_batch.services.cohere.errors import cohere_errors
+from opensearch_batch.services.cohere.client import cohere_errors
 from opensearch_batch.services.cohere.single_floats import change_of
 from opensearch_batch.services.files import ServiceFiles, stream_of
 
@@ -23,11 +23,7 @@ TIMEOUT_S = 120.0
 
 
 class CohereDatasets(ServiceFiles):
-    """Datasets by id: ``cohere://<dataset id>``.
-
-    Args:
-        api: a `cohere` client.
-    """
+    """Datasets by id: ``cohere://<dataset id>``."""
 
     scheme, title = SCHEME, "datasets at Cohere"
 
@@ -35,7 +31,7 @@ class CohereDatasets(ServiceFiles):
         self._api = api
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """Return size and ETag of a dataset, None when it is absent; one never changes under its id."""
+        """Return size and ETag of a dataset, None if it is absent; the ETag is its id, as datasets never change."""
         found = self._dataset(uri)
         if found is None:
             return None
@@ -43,20 +39,22 @@ class CohereDatasets(ServiceFiles):
         return ObjectInfo(uri, size_bytes, str(found.id))
 
     def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:  # noqa: ARG002 - a dataset never changes
-        """Open a dataset's rows for streaming, one JSON object a line.
+        """Open a dataset's rows for streaming, one JSON object per line.
 
         Raises:
-            ConfigError: there is no such dataset, or the key is refused.
-            RetriableError: the service stays away, also while reading; or the dataset is not ready yet.
-            OutputUnusable: the dataset is none that can be read; or a part is damaged, while reading.
+            ConfigError: the dataset does not exist, or Cohere refuses the key.
+            RetriableError: Cohere does not answer, also while reading; or the dataset is not ready yet.
+            OutputUnusable: the dataset has failed; or a part is damaged, while reading.
         """
         found = self._dataset(uri)
         if found is None:
-            raise ConfigError(f"{uri}: Cohere knows no such dataset; mend the id, or give the key of its own account")
+            raise ConfigError(f"{uri}: Cohere has no such dataset; correct the id, or give the key of its account")
         parts = [str(part.url) for part in found.dataset_parts or []]
         if not parts:
-            # A dataset that is not ready must not read as one without rows.
-            _refuse_unready(uri, str(found.validation_status))
+            # A dataset that is not ready must not be read as an empty one.
+            if (status := str(found.validation_status)) in {"failed", "skipped"}:
+                raise OutputUnusable(f"{uri}: Cohere reports the dataset as {status}")
+            raise RetriableError(f"{uri}: the dataset has no parts yet ({status}); run again later")
         rows = _lines(uri, parts)
         return stream_of(rows, rows.close)
 
@@ -69,15 +67,9 @@ class CohereDatasets(ServiceFiles):
         return found
 
     def delete(self, uri: str) -> None:
-        """Remove a dataset, if it is there."""
+        """Delete a dataset if it exists."""
         with suppress(NotFound), cohere_errors(uri):
             self._api.datasets.delete(id=self.id_of(uri))
-
-
-def _refuse_unready(uri: str, status: str) -> NoReturn:
-    if status in {"failed", "skipped"}:
-        raise OutputUnusable(f"{uri}: Cohere says the dataset is {status}, and shows no part of it")
-    raise RetriableError(f"{uri}: Cohere shows no part of the dataset yet ({status}); run again later")
 
 
 def _lines(uri: str, parts: list[str]) -> Generator[bytes]:
@@ -99,7 +91,7 @@ def _lines(uri: str, parts: list[str]) -> Generator[bytes]:
 
 
 def _avro_lines(uri: str, part: Any) -> Generator[bytes]:  # noqa: ANN401 - a response's raw stream, of urllib3's own type
-    """Yield the rows of one Avro file; what breaks the transfer is passed on as it is."""
+    """Yield the rows of one Avro file; errors of the download are not converted."""
     import fastavro
     from urllib3.exceptions import HTTPError
 
@@ -111,5 +103,5 @@ def _avro_lines(uri: str, part: Any) -> Generator[bytes]:  # noqa: ANN401 - a re
             yield encode(row if short is None else short(row)) + b"\n"
     except HTTPError:
         raise
-    except Exception as error:  # noqa: BLE001 - fastavro raises whatever its decoder stumbles over in damaged bytes
-        raise OutputUnusable(f"{uri}: a part of the dataset is damaged or cut off ({type(error).__name__})") from None
+    except Exception as error:  # noqa: BLE001 - fastavro raises exceptions of any type for damaged data
+        raise OutputUnusable(f"{uri}: a part of the dataset is damaged or truncated ({type(error).__name__})") from None

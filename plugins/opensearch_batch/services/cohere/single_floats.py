@@ -1,6 +1,6 @@
-"""Writes 32-bit numbers with the fewest digits that read back as the same 32 bits, not with all digits of 64 bits.
+"""Rounds 32-bit floats, read as 64-bit ones, to the fewest decimal digits that parse to the same 32-bit float.
 
-A vector is half as long in JSON, and the index stores exactly the numbers that the service computed.
+This halves the JSON of a vector, and the index stores exactly the numbers that the service computed.
 """
 
 from __future__ import annotations
@@ -8,41 +8,41 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Nine digits distinguish every 32-bit number from its neighbours. Rounding to six finds those that need fewer.
+# Nine digits identify every 32-bit float. Six digits cover the numbers that need fewer.
 DIGITS = (9, 8, 7, 6)
-# Here the power of ten that makes nine digits a whole number is exact in 64 bits.
+# In this range, the power of ten that scales nine digits to an integer is exact in 64 bits.
 LEAST, MOST = 1e-12, 1e6
 
 Change = Callable[[Any], Any]
 
 
 def shortest(numbers: Sequence[float]) -> list[float]:
-    """Return the 64-bit numbers with the shortest texts that stand for the same 32-bit numbers."""
+    """Return the 64-bit floats with the shortest decimal texts that parse to the same 32-bit floats."""
     import numpy as np
 
     given = np.array(numbers, dtype=np.float64)
     single, size = given.astype(np.float32), np.abs(given)
     usual = (size >= LEAST) & (size < MOST)
     magnitude = np.floor(np.log10(np.where(usual, size, 1.0)))
-    found = given
+    rounded = given
     for digits in DIGITS:
         scale = 10.0 ** (digits - 1 - magnitude)
-        # A whole number divided by an exact power of ten is the 64-bit number nearest to that decimal.
-        rounded = np.rint(np.where(usual, given, 0.0) * scale) / scale
-        found = np.where(usual & (rounded.astype(np.float32) == single), rounded, found)
+        # An integer divided by an exact power of ten is the 64-bit float nearest to that decimal.
+        decimal = np.rint(np.where(usual, given, 0.0) * scale) / scale
+        rounded = np.where(usual & (decimal.astype(np.float32) == single), decimal, rounded)
     rare = np.isfinite(size) & (size != 0) & ~usual
-    found[rare] = single[rare].astype(str).astype(np.float64)
-    numbers_found: list[float] = found.tolist()
-    return numbers_found
+    rounded[rare] = single[rare].astype(str).astype(np.float64)
+    return list(rounded.tolist())
 
 
 def change_of(schema: Any) -> Change | None:  # noqa: ANN401 - an Avro schema is a name, a list or an object
-    """Return the function that shortens the 32-bit numbers in a value of this Avro schema, None if it has none.
+    """Return the function that shortens the 32-bit floats in a value of this Avro schema, None if it has none.
 
-    Types that are only named, and unions of several such types, are not changed: their numbers are long, and correct.
+    References to named types, and unions with several changed types, are not supported: their numbers stay long.
     """
     if isinstance(schema, list):
-        return _of_union([change for each in schema if (change := change_of(each)) is not None])
+        changes = [change for each in schema if (change := change_of(each)) is not None]
+        return changes[0] if len(changes) == 1 else None
     if not isinstance(schema, dict):
         return _one if schema == "float" else None
     kind = schema["type"]
@@ -53,12 +53,8 @@ def change_of(schema: Any) -> Change | None:  # noqa: ANN401 - an Avro schema is
     return change_of(kind)
 
 
-def _one(value: Any) -> Any:  # noqa: ANN401 - a union may hold something else
+def _one(value: Any) -> Any:  # noqa: ANN401 - a union may have another type
     return shortest([value])[0] if isinstance(value, float) else value
-
-
-def _of_union(changes: list[Change]) -> Change | None:
-    return changes[0] if len(changes) == 1 else None
 
 
 def _of_array(items: Any) -> Change | None:  # noqa: ANN401 - an Avro schema
@@ -75,7 +71,7 @@ def _of_record(members: dict[str, Change | None]) -> Change | None:
     if not changes:
         return None
 
-    def change(value: Any) -> Any:  # noqa: ANN401 - a record, unless a union holds something else
+    def change(value: Any) -> Any:  # noqa: ANN401 - a record, unless a union has another type
         if not isinstance(value, dict):
             return value
         return value | {name: each(value[name]) for name, each in changes.items() if name in value}

@@ -1,4 +1,4 @@
-"""OpenAI: batches over uploaded files, and the files that answer them. Client and files are loaded when first used."""
+"""OpenAI: batches over uploaded files, and the files with their results."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.services.entry import AiService, KeyConnection, Storage
 from opensearch_batch.services.openai.adapter import SCHEME, OpenAIAdapter
+from opensearch_batch.services.openai.client import OpenAIClient
+from opensearch_batch.services.openai.files import OpenAIFiles
 from opensearch_batch.services.row_errors import ROW_ERRORS
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
-    from opensearch_batch.core.storage.objects import Objects
-    from opensearch_batch.services.openai.client import OpenAIClient
-    from opensearch_batch.services.openai.files import OpenAIFiles
-
 CONN_ID = "openai_default"
 
 
 def openai_api(key: str | None = None, base_url: str | None = None) -> OpenAI:
-    """Return an `openai` client; OPENAI_API_KEY and OPENAI_BASE_URL replace what is None.
+    """Return an `openai` client; OPENAI_API_KEY and OPENAI_BASE_URL are the defaults.
 
     Raises:
         ConfigError: there is no key.
@@ -33,22 +31,10 @@ def openai_api(key: str | None = None, base_url: str | None = None) -> OpenAI:
         raise ConfigError("no OpenAI key; give credential.openAI_key in the request, or set OPENAI_API_KEY") from None
 
 
-def _client(api: OpenAI, objects: Objects) -> OpenAIClient:
-    from opensearch_batch.services.openai.client import OpenAIClient
-
-    return OpenAIClient(api, objects)
-
-
-def _files(api: OpenAI) -> OpenAIFiles:
-    from opensearch_batch.services.openai.files import OpenAIFiles
-
-    return OpenAIFiles(api)
-
-
 SERVICE = AiService(
     adapter=OpenAIAdapter(),
-    client=_client,
+    client=OpenAIClient,
     connection=KeyConnection(CONN_ID, "openAI_key", openai_api),
-    storage=Storage(SCHEME, _files, bare_id=r"file-[A-Za-z0-9_-]+"),
+    storage=Storage(SCHEME, OpenAIFiles, bare_id=r"file-[A-Za-z0-9_-]+"),
     row_errors=ROW_ERRORS,
 )

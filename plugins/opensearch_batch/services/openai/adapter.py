@@ -1,7 +1,7 @@
-"""OpenAI's Batch API: for an uploaded file of requests, a file of answers and a file of errors, both by custom_id.
+"""OpenAI's Batch API: for an uploaded file of requests, a file of responses and a file of errors, by custom_id.
 
-Rows come in any order. A batch that expired keeps the answers it had, which are paid for: if it has an output, it
-counts as completed, and `repair` submits the rest again. A cancelled batch is cancelled, whatever answers it had.
+Rows are in any order. An expired batch keeps its responses, which are paid for: if it has an output file, it counts as
+completed, and `repair` submits the remaining records again. A cancelled batch counts as cancelled in any case.
 
 Source: OpenAI's API reference (Batch, Files), and the connector of "Batch predict" in the OpenSearch documentation.
 """
@@ -19,7 +19,7 @@ from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRo
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.job import JobRecord, State
-from opensearch_batch.services.adapters import MIB, TextAdapter
+from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.inputs import check_number, need_inputs
 from opensearch_batch.services.parameters import need_parameters, nested_object
 from opensearch_batch.services.row_errors import prediction_row
@@ -29,15 +29,11 @@ FILE = "input_file_id"
 SCHEME = "openai"
 
 
-class _Row(msgspec.Struct, rename={"record_id": "custom_id"}):
-    record_id: str | None = None
-
-
-class OpenAIAdapter(TextAdapter):
+class OpenAIAdapter(BaseAdapter):
     """The adapter for OpenAI batches of embeddings and chat completions."""
 
     name = "openai"
-    # Source: "Batch API", rate limits: requests a batch, inputs of embeddings a batch, and bytes of a file.
+    # Source: "Batch API", rate limits: requests per batch, embedding inputs per batch, bytes per file.
     limits = Limits(max_records=50_000, max_bytes=200 * MIB, max_record_bytes=10 * MIB, max_inputs=50_000)
     errors = ErrorCodes(
         throttle=frozenset({"rate_limit_exceeded", "token_limit_exceeded", "batch_limit_exceeded"}),
@@ -55,40 +51,41 @@ class OpenAIAdapter(TextAdapter):
     }
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError unless model, endpoint and inputs can make a batch."""
+        """Raise ConfigError unless a batch can be made of the model, endpoint and inputs."""
         need_parameters(parameters, "model", job="a batch")
-        need_inputs(f"openai {_endpoint(parameters)}", inputs, most=None if _endpoint(parameters) == EMBEDDINGS else 1)
+        endpoint = _endpoint(parameters)
+        need_inputs(f"openai {endpoint}", inputs, most=None if endpoint == EMBEDDINGS else 1)
         _extra(parameters)
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the endpoint; all else that shapes predictions is in the input's lines."""
+        """Return the endpoint; everything else that affects predictions is in the lines of the input."""
         return {"endpoint": _endpoint(parameters)}
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm:
         """Return the form of a request."""
         endpoint, texts = _endpoint(parameters), msgspec.Raw(INPUTS)
-        own = {"input": [texts]} if endpoint == EMBEDDINGS else {"messages": [{"role": "user", "content": texts}]}
-        body = {"model": self.model(parameters), **_extra(parameters), **own}
+        content = {"input": [texts]} if endpoint == EMBEDDINGS else {"messages": [{"role": "user", "content": texts}]}
+        body = {"model": self.model(parameters), **_extra(parameters), **content}
         return LineForm.of({"custom_id": ID, "method": "POST", "url": endpoint, "body": body}, inputs)
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
-        """Return the path of the prediction in an answer's body."""
+        """Return the path of the prediction in the response's body."""
         check_number(inputs, number)
         if _endpoint(parameters) == EMBEDDINGS:
             return f"$.response.body.data[{number or 0}].embedding"
         return "$.response.body.choices[0].message.content"
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:
-        """Return a name for people; OpenAI identifies a batch by its file."""
+        """Return a descriptive name; a batch is identified by its file."""
         return f"{prefix}-{folder.rstrip('/').rpartition('/')[2]}-{submission}"
 
     def batch_predict_parameters(
         self,
         record: JobRecord,
         parameters: Mapping[str, Any],
-        inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the input's lines
+        inputs: Sequence[str] = (),  # noqa: ARG002 - they are in the lines of the input
     ) -> dict[str, Any]:
         """Return the uploaded file and the endpoint."""
         return {FILE: record.staged[FILE], "endpoint": _endpoint(parameters)}
@@ -98,34 +95,34 @@ class OpenAIAdapter(TextAdapter):
         return FILE in record.staged and remote_job.get(FILE) == record.staged[FILE]
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
-        """Read status; an expired batch with an output is completed in part."""
+        """Read status; an expired batch with an output file counts as completed."""
         status = str(remote_job.get("status"))
-        state, reason = self.state_of(status), _reason(remote_job)
+        state = self.state_of(status)
         if state == "EXPIRED" and remote_job.get("output_file_id"):
             return JobStatus("COMPLETED", f"{status}, with {_counts(remote_job)}")
         if state == "COMPLETED" and not (remote_job.get("output_file_id") or remote_job.get("error_file_id")):
-            return JobStatus("FAILED", "completed, but it names no output file")
-        return JobStatus(state, reason)
+            return JobStatus("FAILED", "completed, but without an output file")
+        return JobStatus(state, _reason(remote_job))
 
-    def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - named by the job
-        """Return the files of answers and of errors."""
-        named = (remote_job.get("output_file_id"), remote_job.get("error_file_id"))
-        return [f"{SCHEME}://{file_id}" for file_id in named if file_id]
+    def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - the job contains them
+        """Return the files of responses and of errors."""
+        files = (remote_job.get("output_file_id"), remote_job.get("error_file_id"))
+        return [f"{SCHEME}://{file_id}" for file_id in files if file_id]
 
     def row(self, row: bytes) -> PredictionRow:
-        """Read custom_id, and the error in place of an answer."""
-        return prediction_row(row, _Row)
+        """Read custom_id, and the error of a failed request."""
+        return prediction_row(row, "custom_id")
 
 
 def _endpoint(parameters: Mapping[str, Any]) -> str:
     endpoint = str(parameters.get("endpoint", EMBEDDINGS))
     if endpoint not in {EMBEDDINGS, CHAT}:
-        raise ConfigError(f"connector parameters.endpoint is {endpoint!r}; batches of {EMBEDDINGS} and {CHAT} are read")
+        raise ConfigError(f"connector parameters.endpoint is {endpoint!r}; only {EMBEDDINGS} and {CHAT} are supported")
     return endpoint
 
 
 def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members that `parameters.body` adds to each request's body."""
+    """Return `parameters.body`, whose members are added to the body of each request."""
     return nested_object(parameters, "body", default={})
 
 
@@ -138,5 +135,5 @@ def _reason(remote_job: Mapping[str, Any]) -> str:
 
 def _counts(remote_job: Mapping[str, Any]) -> str:
     counts = remote_job.get("request_counts") or {}
-    # ML Commons 2.19 writes whole numbers as 3.0.
+    # ML Commons 2.19 writes integers as 3.0.
     return f"{int(counts.get('completed') or 0)} of {int(counts.get('total') or 0)} requests done"

@@ -1,33 +1,46 @@
-"""The client for OpenAI's files and batches: a shard is uploaded as a file, and its batch is found by that file."""
+"""Client for OpenAI's files and batches: each shard is uploaded as a file, and its batch is found by that file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from opensearch_batch.core.errors import NotFound
+from opensearch_batch.core.errors import ConfigError, NotFound, RetriableError
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord
-from opensearch_batch.services.clients import JobClient, local_copy
-from opensearch_batch.services.openai.adapter import FILE
-from opensearch_batch.services.openai.errors import openai_errors
+from opensearch_batch.services.clients import JobClient, local_copy, remote_id
+from opensearch_batch.services.errors import error_of
+from opensearch_batch.services.openai.adapter import FILE, OpenAIAdapter
 
 if TYPE_CHECKING:
     from openai import OpenAI
 
 PAGE = 100
-# Clocks differ; a batch cannot be much older than the intent to submit it.
-EARLIER_S = 3600.0
+# Tolerates clock differences: a batch is created after the intent to submit it, by OpenAI's clock.
+CLOCK_SKEW_S = 3600.0
+
+
+@contextmanager
+def openai_errors(what: str) -> Iterator[None]:
+    """Convert errors of the `openai` client as `error_of` does; no response is a RetriableError.
+
+    A spent budget is a ConfigError, although its status is 429.
+    """
+    import openai
+
+    try:
+        yield
+    except openai.APIStatusError as error:
+        if error.code in OpenAIAdapter.errors.refuse:
+            raise ConfigError(f"{what}: OpenAI answered {error.code}; raise the account's budget there") from None
+        raise error_of(what, "OpenAI", error.status_code) from None
+    except openai.APIConnectionError:
+        raise RetriableError(f"{what}: OpenAI does not answer; run again later") from None
 
 
 class OpenAIClient(JobClient):
-    """Uploads shards as files; finds, describes and stops batches.
-
-    Args:
-        api: an `openai` client.
-        objects: the store of the shards.
-    """
+    """Uploads shards, which it reads from `objects`, as files; finds, describes and stops batches."""
 
     live = frozenset({"validating", "in_progress", "finalizing"})
 
@@ -36,42 +49,37 @@ class OpenAIClient(JobClient):
         self._objects = objects
 
     def stage(self, uri: str, name: str) -> dict[str, str]:
-        """Upload a shard as a file for batches; each job has a file of its own, by which its batch is found."""
+        """Upload a shard as a file for batches; each job has its own file, by which its batch is found."""
         with openai_errors(f"upload of {uri} to OpenAI"), local_copy(self._objects, uri) as copy:
             return {FILE: self._api.files.create(file=(f"{name}.jsonl", copy), purpose="batch").id}
 
     def unstage(self, staged: Mapping[str, str]) -> None:
-        """Delete the file, if it is there."""
+        """Delete the file if it exists."""
         if FILE in staged:
             with suppress(NotFound), openai_errors(f"file {staged[FILE]} at OpenAI"):
                 self._api.files.delete(staged[FILE])
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
-        """Return the newest batch over the record's file, None for none."""
+        """Return the newest batch over the record's file, None if there is none."""
         if FILE not in record.staged:
             return None
         with openai_errors("batches at OpenAI"):
-            # The newest is listed first.
+            # Batches are listed newest first.
             for batch in self._api.batches.list(limit=PAGE):
                 if batch.input_file_id == record.staged[FILE]:
                     return dict(batch.to_dict())
-                if batch.created_at < record.intended_at - EARLIER_S:
+                if batch.created_at < record.intended_at - CLOCK_SKEW_S:
                     return None
         return None
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
         """Return the batch."""
-        with openai_errors(f"batch {_id(record)} at OpenAI"):
-            return dict(self._api.batches.retrieve(_id(record)).to_dict())
+        batch_id = remote_id(record, "id")
+        with openai_errors(f"batch {batch_id} at OpenAI"):
+            return dict(self._api.batches.retrieve(batch_id).to_dict())
 
     def cancel(self, record: JobRecord) -> None:
         """Cancel the batch."""
-        with openai_errors(f"batch {_id(record)} at OpenAI"):
-            self._api.batches.cancel(_id(record))
-
-
-def _id(record: JobRecord) -> str:
-    known = record.remote_job.get("id")
-    if known is None:
-        raise NotFound(f"the record of job {record.name} names no batch at OpenAI")
-    return str(known)
+        batch_id = remote_id(record, "id")
+        with openai_errors(f"batch {batch_id} at OpenAI"):
+            self._api.batches.cancel(batch_id)

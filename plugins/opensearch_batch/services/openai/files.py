@@ -1,4 +1,4 @@
-"""Files at OpenAI: inputs and outputs of batches. They are read, and retention deletes them."""
+"""Files at OpenAI: inputs and outputs of batches. They are read, and deleted by retention."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from opensearch_batch.core.errors import ConfigError, NotFound, RetriableError
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.services.files import ServiceFiles, stream_of
 from opensearch_batch.services.openai.adapter import SCHEME
-from opensearch_batch.services.openai.errors import openai_errors
+from opensearch_batch.services.openai.client import openai_errors
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -19,11 +19,7 @@ CHUNK_BYTES = 1 << 16
 
 
 class OpenAIFiles(ServiceFiles):
-    """Files by id (``file-…``, or ``openai://file-…``).
-
-    Args:
-        api: an `openai` client.
-    """
+    """Files by id (``file-…``, or ``openai://file-…``)."""
 
     scheme, title = SCHEME, "files at OpenAI"
 
@@ -31,7 +27,7 @@ class OpenAIFiles(ServiceFiles):
         self._api = api
 
     def head(self, uri: str) -> ObjectInfo | None:
-        """Return size and ETag of a file, None when it is absent."""
+        """Return size and ETag of a file, None if it is absent."""
         try:
             with openai_errors(uri):
                 found = self._api.files.retrieve(self.id_of(uri))
@@ -43,7 +39,7 @@ class OpenAIFiles(ServiceFiles):
         """Open a file for streaming.
 
         Raises:
-            ConfigError: there is no such file, or OpenAI refuses the key.
+            ConfigError: the file does not exist, or OpenAI refuses the key.
             RetriableError: OpenAI does not answer; also while reading.
         """
         try:
@@ -51,19 +47,19 @@ class OpenAIFiles(ServiceFiles):
                 response = self._api.files.with_streaming_response.content(self.id_of(uri))
                 chunks = response.__enter__().iter_bytes(CHUNK_BYTES)
         except NotFound:
-            cause = "OpenAI knows no such file; mend the id, or give the key of its own project"
+            cause = "OpenAI has no such file; correct the id, or give the key of the file's project"
             raise ConfigError(f"{uri}: {cause}") from None
         return stream_of(_content(uri, chunks), lambda: response.__exit__(None, None, None))
 
     def delete(self, uri: str) -> None:
-        """Remove a file, if it is there."""
+        """Delete a file if it exists."""
         with suppress(NotFound), openai_errors(uri):
             self._api.files.delete(self.id_of(uri))
 
 
 def _content(uri: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the chunks of a file; the error of a broken transfer names the file."""
+    """Yield the chunks of a file; an error of the download names the file."""
     try:
         yield from chunks
-    except Exception as error:  # noqa: BLE001 - the client passes on whatever its transport raises
-        raise RetriableError(f"{uri}: the transfer from OpenAI broke off ({type(error).__name__}); run again") from None
+    except Exception as error:  # noqa: BLE001 - the client does not convert the errors of its transport
+        raise RetriableError(f"{uri}: download from OpenAI interrupted ({type(error).__name__}); run again") from None
