@@ -48,7 +48,7 @@ def test_the_model_is_found_however_the_output_is_written(client: Any, outputs: 
 )
 def test_a_stack_without_one_model_is_refused(client: Any, outputs: dict[str, str], found: str) -> None:
     """The message names what is there."""
-    with pytest.raises(ConfigError, match=f"expected one output model_id, found {found}; give model_id"):
+    with pytest.raises(ConfigError, match=f"expected one output model_id, found {found}; set model_id"):
         model_of_stack(client, stack(client, outputs))
 
 
