@@ -150,7 +150,7 @@ def test_a_dry_run_looks_at_the_first_rows_only(request_file: Path) -> None:
     told = account(command("ingest", str(request_file), "--dry-run", "--json").stdout)
     assert (told["whole"], told["rows"], told["documents"], told["partial"]) == (False, 2_000, 1_500, 1_000)
     assert (told["dead_letters"], [shown["partial"] for shown in told["first_documents"]]) == (0, [False] * 3)
-    assert any("partners may be among the others" in remark for remark in told["remarks"])
+    assert any("partial documents may be complete later" in remark for remark in told["remarks"])
     (folder / "rows.jsonl").write_text('{"id":1,"t":"a"}\n{"id":2,"t":"b"}\n')
     (folder / "more.jsonl").write_text('{"id":1,"u":1}\n')
     told = account(command("ingest", str(request_file), "--dry-run", "--json").stdout)
@@ -167,7 +167,7 @@ def test_a_dry_run_looks_at_the_first_rows_only(request_file: Path) -> None:
         ({"fieldmap": {}}, [], "fieldmap: no such member. Did you mean 'field_map'?"),
         ({"data_source": {"type": "local", "source": ["rosw.jsonl"]}}, [], "Did you mean 'rows.jsonl'?"),
         ({}, ["--user", "me", "--opensearch-url", "http://127.0.0.1:1"], "no password for --user me"),
-        ({}, ["--user", "me", "--aws-region", "r", "--opensearch-url", "http://127.0.0.1:1"], "give one of them"),
+        ({}, ["--user", "me", "--aws-region", "r", "--opensearch-url", "http://127.0.0.1:1"], "use one of them"),
         ({"credential": {"openAI_key": "<you openAI key>"}}, [], "credential.openai_key is a placeholder"),
         ({"data_source": {"type": "openAI", "source": ["file-<your file>"]}}, [], "replace it, or remove it"),
         ({}, ["--memory-mb", "no"], "see python -m opensearch_batch ingest --help"),

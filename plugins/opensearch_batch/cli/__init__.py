@@ -1,4 +1,4 @@
-"""The command line: what the DAGs do, without Airflow. Every command ends with an account and an exit code.
+"""Command line: ingest and checks without Airflow. Every command prints an account and returns an exit code.
 
 Each command is one module with one function, registered here.
 """
@@ -19,7 +19,7 @@ from opensearch_batch.cli.replay import ReplayAccount, replay
 from opensearch_batch.cli.schema import schema
 
 PROGRAM = "python -m opensearch_batch"
-# With invalid arguments the account has the same members as otherwise.
+# The account of each command, which invalid arguments print too, with the same members.
 ACCOUNTS: dict[str, type[Account]] = {
     "ingest": IngestAccount,
     "replay": ReplayAccount,
@@ -28,16 +28,13 @@ ACCOUNTS: dict[str, type[Account]] = {
 }
 
 app = typer.Typer(
-    help="Batch ingestion for OpenSearch, offline. Exit codes: 0 done, 1 done with dead letters, 2 refused, 3 failed.",
+    help="Batch ingestion without Airflow. Exit codes: 0 done, 1 done with dead letters, 2 refused, 3 failed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(ingest)
-app.command()(replay)
-app.command()(check)
-app.command()(convert)
-app.command()(schema)
+for function in (ingest, replay, check, convert, schema):
+    app.command()(function)
 
 
 def _version(wanted: bool) -> None:  # noqa: FBT001 - typer passes the value of a flag by position
@@ -59,8 +56,8 @@ def common(
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        command = typer.main.get_command(app)
-        return int(command.main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
+        program = typer.main.get_command(app)
+        return int(program.main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
     except typer.TyperException as error:
         name = next((word for word in arguments if word in ACCOUNTS), "")
         # Without arguments the help has been shown already, and that is the message.

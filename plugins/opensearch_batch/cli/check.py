@@ -63,12 +63,12 @@ class Check(Command[CheckAccount]):
     def execute(self) -> None:
         """Check all files and collect their mistakes."""
         listing = None if self._listing is None else self._listing.read_text(encoding="utf-8")
-        found = check_pipelines(_pipeline_files(self._files), adapter_of, listing)
-        mistakes = sum(len(checked.mistakes) for checked in found)
+        checked_files = check_pipelines(_pipeline_files(self._files), adapter_of, listing)
+        mistakes = sum(len(checked.mistakes) for checked in checked_files)
         self.update(
             state=REFUSED if mistakes else DONE,
-            pipelines=found,
-            tests=sum(checked.tests for checked in found),
+            pipelines=checked_files,
+            tests=sum(checked.tests for checked in checked_files),
             mistakes=mistakes,
         )
 
@@ -87,23 +87,24 @@ class Check(Command[CheckAccount]):
 
 
 def _pipeline_files(paths: list[Path]) -> list[Path]:
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += pipeline_files(path)
+            files += pipeline_files(path)
         elif path.exists():
-            found.append(path)
+            files.append(path)
         else:
             raise ConfigError(f"{path}: no such file or folder")
-    if not found:
+    if not files:
         raise ConfigError(f"{', '.join(map(str, paths))}: no *.yaml or *.yml file")
-    return found
+    return files
 
 
 def _lines_of(checked: Checked) -> Iterator[str]:
     """Yield the lines printed for a file without mistakes."""
-    for way in checked.pipelines:
-        yield f"{checked.file}: {' -> '.join(part for part in (way.source, way.service, way.index) if part)}"
+    for pipeline in checked.pipelines:
+        path = " -> ".join(part for part in (pipeline.source, pipeline.service, pipeline.index) if part)
+        yield f"{checked.file}: {path}"
     if not checked.pipelines:
         path = f"{checked.source} -> {checked.service} -> {checked.index}"
         yield f"{checked.file}: {path}; {_count(checked.tests, 'test')}"
@@ -118,5 +119,5 @@ def _count(number: int, thing: str) -> str:
 
 def _estimate_text(plan: Estimate) -> str:
     records = "" if plan.records is None else f", about {plan.records:,} records"
-    compressed = f" ({plan.compressed:,} of the objects are compressed: expect more)" if plan.compressed else ""
+    compressed = f" ({plan.compressed:,} objects are compressed, so expect more)" if plan.compressed else ""
     return f"{plan.objects:,} objects, {plan.bytes:,} bytes{records}: {plan.shards:,} shards, one job each{compressed}"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CLUSTER, DATA = "Cluster", "Data"
 PASSWORD = "OPENSEARCH_PASSWORD"  # noqa: S105 - the variable's name
-SAFE_WAY = f"give {PASSWORD} in the environment, and --user NAME --opensearch-url https://host:9200"
+INSTEAD_OF_PASSWORD = f"set {PASSWORD} in the environment, and pass --user NAME --opensearch-url https://host:9200"
 
 
 class ClientFactory(msgspec.Struct, frozen=True):
@@ -78,11 +78,11 @@ class ClientFactory(msgspec.Struct, frozen=True):
         """Return the cluster.
 
         Raises:
-            ConfigError: the URL is missing, invalid or contains a password; or password or credentials are missing.
+            ConfigError: the URL is missing, invalid or contains a password, or credentials are missing.
         """
         if not self.opensearch_url:
-            raise ConfigError("no cluster; give --opensearch-url, or set OPENSEARCH_URL")
-        url = _without_password("--opensearch-url", self.opensearch_url, SAFE_WAY)
+            raise ConfigError("no cluster; pass --opensearch-url or set OPENSEARCH_URL")
+        url = _without_password("--opensearch-url", self.opensearch_url, INSTEAD_OF_PASSWORD)
         signing = self._signing()
         client = clients.opensearch_client(
             address_of(url),
@@ -97,19 +97,19 @@ class ClientFactory(msgspec.Struct, frozen=True):
         """Return the stores of sources and results; each client is made on first use.
 
         Raises:
-            ConfigError: a URL contains a password or is invalid, even if no data are read from it: errors show it.
+            ConfigError: a URL contains a password or is invalid, even if no data are read from it.
         """
         own = credential or Credential()
-        s3_keys = "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
+        s3_keys = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
         s3_url = self.s3_endpoint and _without_password("--s3-endpoint", self.s3_endpoint, s3_keys)
         openai_url = self.openai_base_url and _without_password(
-            "--openai-base-url", self.openai_base_url, "give OPENAI_API_KEY in the environment"
+            "--openai-base-url", self.openai_base_url, "set OPENAI_API_KEY in the environment"
         )
         schemes = {
             "s3": Scheme(lambda: _s3(own, s3_url), compressed=True),
             LOCAL: Scheme(LocalFiles, compressed=True),
         }
-        # A request has no key for the files of another service.
+        # A request's credential has no key of another AI service.
         return stores(schemes, lambda _: openai_api(own.openai_key, openai_url), services=["openai"])
 
     def as_arguments(self) -> list[str]:
@@ -135,12 +135,12 @@ class ClientFactory(msgspec.Struct, frozen=True):
         if not (self.aws_region or self.aws_service):
             return None
         if self.user:
-            raise ConfigError("--user means basic authentication and --aws-region SigV4; give one of them")
+            raise ConfigError("--user means basic authentication, and --aws-region SigV4; use one of them")
         return clients.aws_signing(self.aws_region, self.aws_service or "es")
 
 
 class ClientCommand(Command[A]):
-    """A command that uses clients; it keeps every secret it reads out of its output."""
+    """A command that uses clients; it hides secrets in its output."""
 
     def __init__(self, account: A, clients: ClientFactory) -> None:
         super().__init__(account)
@@ -176,5 +176,5 @@ def _without_password(option: str, url: str, instead: str) -> str:
     try:
         address_of(url)
     except ConfigError as error:
-        raise ConfigError(f"{option}: {error}" + (f"; {instead} in its place" if "@" in url else "")) from None
+        raise ConfigError(f"{option}: {error}" + (f"; instead, {instead}" if "@" in url else "")) from None
     return url

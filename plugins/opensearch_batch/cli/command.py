@@ -1,4 +1,4 @@
-"""Runs a command. Every end of it gives one account, one exit code, and at most one line about the error."""
+"""Runs a command: prints one account, at most one line about an error, and returns one exit code."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ A = TypeVar("A", bound=Account)
 
 
 class Command(Generic[A]):
-    """A command. `account` is its result so far, so an error does not lose it.
+    """Base of the commands. `account` is the result so far, so that an error does not lose it.
 
     Subclasses define `execute`, `show` and `when_stopped`.
     """

@@ -49,15 +49,15 @@ class Convert(Command[ConvertAccount]):
         if not self._path.is_file():
             raise ConfigError(f"{self._path}: no such file")
         if not is_data_prepper(self._path):
-            raise ConfigError(f"{self._path}: not a Data Prepper file, which has source and sink below a pipeline name")
+            raise ConfigError(f"{self._path}: not a Data Prepper file: no pipeline with source and sink")
         file = DataPrepperFile(self._path)
-        found, refused = list[Converted](), list[str]()
+        results, refused = list[Converted](), list[str]()
         for pipeline in file.pipelines:
             try:
-                found += converted(file, pipeline)
+                results += converted(file, pipeline)
             except ConfigError as error:
                 refused.append(str(error))
-        self.update(state=REFUSED if refused else DONE, pipelines=found, refused=refused)
+        self.update(state=REFUSED if refused else DONE, pipelines=results, refused=refused)
 
     def show(self, console: Console) -> None:  # noqa: ARG002 - the text is printed unchanged
         """Print the pipelines to stdout and the refusals to stderr."""

@@ -22,9 +22,9 @@ from opensearch_batch.core.types.vector_field import VectorField
 SHOWN = 3
 # Rows or bytes read from each source, whichever comes first.
 MAX_ROWS, MAX_BYTES = 1_000, 16 << 20
-# So few rows are joined in memory; no spill file is made.
+# So large that the first rows are always joined in memory, without a spill file.
 MEMORY_BYTES = 1 << 40
-# A longer array of numbers is a vector; its first numbers identify it.
+# A longer array of numbers is shown as its first numbers and its length.
 MAX_NUMBERS, FIRST_NUMBERS = 8, 3
 
 
@@ -93,7 +93,7 @@ def process_first_rows(
         reading = Reading(objects, read, row_errors, memory_bytes=MEMORY_BYTES)
         return MappedDocuments(request, field_map, sources, reading)
 
-    # If there are further rows, an unmatched row may have its partner among them.
+    # If rows are left unread, an unmatched row may have its partner among them.
     lenient = msgspec.structs.replace(request, on_unmatched="index_partial")
     entries = list(documents(lenient, read := FirstRows()))
     if read.whole and request.on_unmatched == "fail" and len(sources) > 1:

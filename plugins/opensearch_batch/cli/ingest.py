@@ -12,7 +12,7 @@ from rich.console import Console
 from opensearch_batch.cli.clients import ClientCommand, ClientFactory
 from opensearch_batch.cli.command import Command, runs
 from opensearch_batch.cli.preview import Preview
-from opensearch_batch.cli.progress_display import bytes_to_read, is_watched, progress_bar
+from opensearch_batch.cli.progress_display import bytes_to_read, is_terminal, progress_bar
 from opensearch_batch.cli.request_file import RequestFile, absolute, default_work_prefix, read_request
 from opensearch_batch.cli.tables import IndexAccount, show_dead_letters, sources_table
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
@@ -96,8 +96,8 @@ class Ingestion(ClientCommand[IngestAccount]):
             if settings.work_prefix
             else batch.work_prefix or default_work_prefix(batch)
         )
-        # A second listing, for the progress bar alone.
-        total_bytes = bytes_to_read(find_sources(batch, objects)) if is_watched() else None
+        # This lists the sources a second time, for the progress bar only.
+        total_bytes = bytes_to_read(find_sources(batch, objects)) if is_terminal() else None
         with progress_bar(batch.ingest.index, total_bytes) as show:
 
             def show_progress(counts: IngestCounts, read_bytes: int) -> None:

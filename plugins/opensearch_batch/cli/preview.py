@@ -60,7 +60,7 @@ class Preview(ClientCommand[PreviewAccount]):
         result = process_first_rows(batch.ingest, sources, objects, vectors=vectors, row_errors=row_errors())
         self.update(**msgspec.structs.asdict(result))
         if not result.whole and len(sources) > 1:
-            self._remark("only the first rows of each source were read: partners may be among the others")
+            self._remark("only the first rows of each source were read; partial documents may be complete later")
 
     def _check_index(self, request: IngestRequest) -> tuple[VectorField, ...]:
         """Return the vector fields of the index."""
@@ -95,15 +95,15 @@ class Preview(ClientCommand[PreviewAccount]):
         )
         for document in account.first_documents:
             console.print(f"  {document.id}  {json.dumps(document.source, ensure_ascii=False)}")
-        for letter in account.first_dead_letters:
-            console.print(f"  dead letter: {letter.source} line {letter.line}: {letter.reason}")
+        for rejected in account.first_dead_letters:
+            console.print(f"  dead letter: {rejected.source} line {rejected.line}: {rejected.reason}")
 
 
 def _lines_of(source: SourceFound) -> Iterator[str]:
     """Yield the lines printed for a source; a single object is not listed."""
-    count, size_bytes = len(source.objects), sum(found.size_bytes for found in source.objects)
+    count, size_bytes = len(source.objects), sum(each.size_bytes for each in source.objects)
     yield f"{source.source}: {count:,} object{'s' if count > 1 else ''}, {size_bytes:,} bytes"
     if count > 1:
-        yield from (f"  {found.uri}  {found.size_bytes:,} bytes" for found in source.objects[:LISTED_OBJECTS])
+        yield from (f"  {each.uri}  {each.size_bytes:,} bytes" for each in source.objects[:LISTED_OBJECTS])
     if count > LISTED_OBJECTS:
         yield f"  and {count - LISTED_OBJECTS:,} more"

@@ -24,7 +24,7 @@ def progress_bar(
         what: name of the task.
         total_bytes: bytes to read, None if unknown.
     """
-    if not is_watched():
+    if not is_terminal():
         yield lambda counts, read_bytes: None  # noqa: ARG005 - nothing is shown
         return
     # Loading and drawing take longer than a small request, so they are done on a terminal only.
@@ -53,14 +53,14 @@ def progress_bar(
         yield show
 
 
-def is_watched() -> bool:
-    """Return whether stderr is a terminal, whatever settings force colours."""
+def is_terminal() -> bool:
+    """Return whether stderr is a terminal; settings that force colours do not count."""
     return sys.stderr.isatty()
 
 
 def bytes_to_read(sources: Sequence[Source]) -> int | None:
     """Return the size of the sources, None if some are compressed."""
-    objects = [found for source in sources for found in source.objects]
-    if any(found.uri.endswith(COMPRESSED) for found in objects):
+    objects = [each for source in sources for each in source.objects]
+    if any(each.uri.endswith(COMPRESSED) for each in objects):
         return None
-    return sum(found.size_bytes for found in objects)
+    return sum(each.size_bytes for each in objects)

@@ -1,6 +1,6 @@
 """Reads a request file. Relative paths are resolved against the folder of the file, not the current one.
 
-So the same request has the same sources, and a repetition is recognised, from any folder.
+A request thus names the same sources from any folder, and running it again is recognised.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _content(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise ConfigError(f"{file}: cannot read the request ({error.strerror}); give a file, or - for stdin") from None
+        raise ConfigError(f"{file}: cannot read the request ({error.strerror}); pass a file, or - for stdin") from None
 
 
 def _absolute(batch: BatchIngestion, folder: Path) -> BatchIngestion:

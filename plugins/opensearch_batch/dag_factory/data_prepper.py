@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Asset, Param, XComArg, task_group
+from airflow.sdk import DAG, Asset, XComArg, task_group
 
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
@@ -34,7 +34,7 @@ def data_prepper_dags(path: Path) -> list[DAG]:
     """Return the DAGs of a file; a pipeline's name is its DAG's id.
 
     Raises:
-        ConfigError: the file says something that is not supported.
+        ConfigError: the file uses something that is not supported.
     """
     file = DataPrepperFile(path)
     return [_dag(file, pipeline) for pipeline in file.pipelines]
@@ -53,20 +53,16 @@ def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
         is_paused_upon_creation=True,
         max_active_runs=MAX_ACTIVE_RUNS,
         tags=["opensearch", "data-prepper", *([compiled.ml.service_name] if compiled.ml else []), *file.own.tags],
-        params=_form(),
+        params={
+            "dry_run": switch("Log which objects are new and what would be done with them; take none, submit nothing."),
+            "force": switch("Take every object, new or not: submit (and pay for) new jobs, write every row again."),
+        },
         default_args={"owner": file.own.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},
         on_failure_callback=failure_notifier(file.own.alerts),
         doc_md=_doc(compiled),
     ) as dag:
         _lay_out(compiled)
     return dag
-
-
-def _form() -> dict[str, Param]:
-    return {
-        "dry_run": switch("Log which objects are new and what would be done with them; take none, submit nothing."),
-        "force": switch("Take every object, new or not: submit (and pay for) new jobs, write every row again."),
-    }
 
 
 def _doc(compiled: CompiledPipeline) -> str:
@@ -90,7 +86,7 @@ def _lay_out(compiled: CompiledPipeline) -> None:
     reconcile = OpenSearchScanReconcileOperator(
         task_id="reconcile",
         alerts=compiled.file.own.alerts,
-        # Also after a job that failed: the other work items are done.
+        # Runs after a failed job too, because the other work items are done.
         trigger_rule="all_done",
         **origin,
     )

@@ -29,8 +29,8 @@ from opensearch_batch.operators.repair import OpenSearchRepairOperator
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 from opensearch_batch.services.registry import adapter_of
 
-# Keys that only a pipeline file of ours has, and keys that a Data Prepper file must have one of.
-_OURS = re.compile(rb"^(?:work|batch_predict|ingest)\s*:", re.MULTILINE)
+# Keys that no Data Prepper file has, and keys of which every Data Prepper file has one.
+_OURS = re.compile(rb"^(?:work_prefix|batch_predict|ingest)\s*:", re.MULTILINE)
 _MAYBE_DATA_PREPPER = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
 T = TypeVar("T")
 
@@ -49,8 +49,12 @@ def pipelines(folder: Path) -> Pipelines:
     for path in pipeline_files(folder):
         try:
             for dag in _dags(path):
-                _refuse_name(path, dag.dag_id, files.setdefault(dag.dag_id, path))
-                result.dags.append(dag)
+                if (first := files.setdefault(dag.dag_id, path)) == path:
+                    result.dags.append(dag)
+                else:
+                    text = f"{path}:1 {dag.dag_id}: {first} has a pipeline of the same name; rename one"
+                    result.refused.append(ConfigError(text))
+                    break
         except ConfigError as error:
             result.refused.append(error)
         except Exception as error:  # noqa: BLE001 - no error in one file may affect the others
@@ -66,11 +70,6 @@ def _unexpected(path: Path, error: Exception) -> ConfigError:
         f"{path}:1 cannot build a DAG of this file ({location}); "
         f"run python -m opensearch_batch check {path}, then correct or remove the file"
     )
-
-
-def _refuse_name(path: Path, name: str, first: Path) -> None:
-    if first != path:
-        raise ConfigError(f"{path}:1 {name}: {first} has a pipeline of the same name; rename one")
 
 
 def _dags(path: Path) -> list[DAG]:
@@ -103,7 +102,7 @@ def pipeline_dag(path: Path) -> DAG:
     schedule = schedule_of(file.name, spec)
     with DAG(
         dag_id=file.name,
-        # Only a DAG file that assigns it to a global registers it.
+        # The DAG file registers it, by assigning it to a global.
         auto_register=False,
         description=spec.description,
         schedule=schedule,

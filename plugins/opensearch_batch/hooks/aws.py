@@ -70,7 +70,7 @@ def aws_hook(aws_conn_id: str, client_type: str = "sts") -> AwsBaseHook:
 
 
 def _expect_owners(client: BaseClient, owners: dict[str, str | None]) -> None:
-    """Add the expected owner of its bucket to each request, so that S3 refuses a bucket that changed hands."""
+    """Add the expected owner of its bucket to each request, so that S3 refuses a bucket whose owner changed."""
 
     def expect(params: dict[str, Any], **_: object) -> None:
         if owner := owners.get(params.get("Bucket", "")):

@@ -131,14 +131,11 @@ class _Connections:
         extra: dict[str, Any] = {"verify_certs": not sink.insecure}
         if sink.cert and not sink.insecure:
             extra["ca_certs"] = sink.cert
+        conn = self._at_host(sink.hosts[0], extra, sink.path_prefix)
         user, password = sink.credentials.username, sink.credentials.password
-        return self._at_host(
-            sink.hosts[0],
-            extra,
-            sink.path_prefix,
-            login=None if user is None else user.value,
-            password=None if password is None else password.value,
-        )
+        conn.login = None if user is None else user.value
+        conn.password = None if password is None else password.value
+        return conn
 
     def _signed(
         self, host: str, aws: Aws, keys: tuple[str, ...], service: str, prefix: str | None = None
@@ -146,15 +143,7 @@ class _Connections:
         conn_id = file_conn_id(self._file.path, self._pipeline.name, *keys)
         return self._at_host(host, {"aws_conn_id": conn_id, "region_name": aws.region, "service": service}, prefix)
 
-    def _at_host(
-        self,
-        url: str,
-        extra: dict[str, Any],
-        prefix: str | None,
-        *,
-        login: str | None = None,
-        password: str | None = None,
-    ) -> Connection:
+    def _at_host(self, url: str, extra: dict[str, Any], prefix: str | None) -> Connection:
         address = address_of(url)
         extra |= {"use_ssl": address.use_ssl, "url_prefix": (prefix or address.url_prefix).strip("/")}
         return Connection(
@@ -162,7 +151,5 @@ class _Connections:
             conn_type="opensearch",
             host=address.host,
             port=address.port,
-            login=login,
-            password=password,
             extra=json.dumps(extra),
         )

@@ -1,4 +1,4 @@
-"""Handle of a batch job: reads and ends its record, and asks or stops the job at its service and at ML Commons.
+"""Handle of a batch job: reads its record, records its end, polls and stops it at the service and at ML Commons.
 
 Every method blocks, so triggers call them in threads. The clients are shared by all handles of a process.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 import msgspec
 
@@ -111,7 +112,7 @@ class JobHandle(msgspec.Struct, frozen=True):
             return end
         stored = JobRecords(self._objects(), self.folder).read()
         if stored and stored.submission == record.submission and stored.end is not None:
-            # The first to see the end compared the input; a later change of the input did not affect the job.
+            # The input was compared when the end was recorded first; a later change did not affect the job.
             return stored.end
         return checked_end(self._objects(), record, end)
 
@@ -169,9 +170,7 @@ class JobHandle(msgspec.Struct, frozen=True):
         return shared_object_storage(self.aws_conn_id)
 
     def _client(self) -> ServiceClient:
-        def make() -> ServiceClient:
-            return client_of(self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-
+        make = partial(client_of, self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         return shared_client(self.service, f"{self.aws_conn_id} {self.ai_conn_id or ''}".rstrip(), make)
 
 

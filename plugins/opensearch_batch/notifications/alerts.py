@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """What is sent: `event` is ``failed``, ``dead_letters``, ``unrouted``, or ``gone`` of a Data Prepper pipeline."""
+    """One alert: `event` is ``failed``, ``dead_letters``, ``unrouted``, or ``gone`` of a Data Prepper pipeline."""
 
     pipeline: str
     run_id: str
@@ -62,7 +62,7 @@ def send(alerts: Alerts, alert: Alert) -> None:
         notifiers.append(lambda: _post(str(alerts.webhook), alert))
     for notifier in notifiers:
         try:
-            # Not called itself: that would render the alert, which may quote a record, as a template.
+            # `notify`, because calling the notifier would render the alert, which may quote a record, as a template.
             notifier().notify({})
         except Exception as error:  # noqa: BLE001 - a mail server or a connection may fail in any way
             # A trace would show addresses and keys.

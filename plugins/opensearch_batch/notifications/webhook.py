@@ -1,4 +1,4 @@
-"""POST of an alert to the URL of an Airflow connection, which often is a key itself."""
+"""Posts alerts to the URL of an Airflow connection; the URL itself may be a secret."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _SILENT = structlog.wrap_logger(None, processors=[_drop])
 
 
 class WebhookHook(HttpHook):
-    """Sends to the connection's URL as `base_url` reads it: by HTTPS unless the connection says HTTP."""
+    """Sends to the connection's URL as `base_url` reads it: by HTTPS unless its schema is http."""
 
     _log = _SILENT
 
     @classmethod
     def get_connection(cls, conn_id: str) -> Connection:
-        """Return a connection that holds the URL alone; the password is a bearer token, not one of a user."""
+        """Return a connection with the URL only, because the password is a bearer token."""
         return Connection(conn_id=conn_id, conn_type="http", host=base_url(connection(conn_id, "http")))
 
 

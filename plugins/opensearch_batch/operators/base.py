@@ -1,4 +1,4 @@
-"""Helpers that all stages share: the run they belong to, XComs of other stages, and which errors are final."""
+"""Base classes and helpers of the stages: arguments, the current run, XComs of other stages, and final errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FINAL_STATES = frozenset({"success", "failed"})
 
 @contextmanager
 def final_errors_fail_the_task() -> Iterator[None]:
-    """Fail the task at once, with the error's message, after an error that a retry cannot help."""
+    """Raise AirflowFailException for an error that a retry cannot fix."""
     try:
         yield
     except (ConfigError, FatalError) as error:
@@ -138,7 +138,7 @@ def resubmit_request(context: Context, retries: int | None) -> ResubmitRequest:
 
 
 def run_is_over(context: Context) -> Callable[[str], bool]:
-    """Return a function that tells whether another run of this DAG, given by its id, ended or was deleted."""
+    """Return a function that returns whether a run of this DAG, given by its id, ended or was deleted."""
     ti = context["ti"]
 
     def is_over(run_id: str) -> bool:
@@ -160,17 +160,17 @@ def job_result(context: Context, poll: str) -> JobResult:
         poll: the task id.
 
     Raises:
-        ConfigError: there is none, because a person marked `poll` success, which cancels its job.
+        ConfigError: there is none, because a person marked `poll` as success, which cancels its job.
     """
     ti = context["ti"]
     value = ti.xcom_pull(task_ids=poll, map_indexes=ti.map_index)
     if value is None:
-        raise ConfigError(f"{poll} has no result, because it was marked success by hand; clear batch_predict")
+        raise ConfigError(f"{poll} has no result, because it was marked as success by hand; clear batch_predict")
     return msgspec.convert(json.loads(value) if isinstance(value, str) else value, JobResult)
 
 
 def refuse_too_many(count: int, what: str, things: str, setting: str) -> None:
-    """Raise ConfigError if Airflow would not map over so many; its own error names no remedy."""
+    """Raise ConfigError if `count` exceeds `[core] max_map_length`; Airflow's own error names no remedy."""
     limit = conf.getint("core", "max_map_length")
     if count > limit:
         raise ConfigError(
@@ -180,7 +180,7 @@ def refuse_too_many(count: int, what: str, things: str, setting: str) -> None:
 
 
 def rendered(value: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """Return an object that may be the JSON text to which a template of the form rendered."""
+    """Return an argument that a template may have rendered to JSON text."""
     if isinstance(value, str):
         value = json.loads(value) if value else None
     return dict(value or {})

@@ -6,8 +6,8 @@ too: permission to start a run must not include permission to read the worker's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, Context
 
@@ -25,10 +25,13 @@ from opensearch_batch.operators.base import final_errors_fail_the_task, is_force
 from opensearch_batch.services.openai import CONN_ID
 from opensearch_batch.services.registry import row_errors
 
+if TYPE_CHECKING:
+    from airflow.sdk.types import Logger
+
 WORK = "s3://opensearch-batch"
-# Members of a run's conf that are no members of the request.
+# Members of a run's conf that are not part of the request.
 SETTINGS = frozenset({"opensearch_conn_id", "aws_conn_id", "openai_conn_id", "work_prefix", "force"})
-# The members of the request's `data_source`, which the form has as fields of their own.
+# Members of the request's `data_source` that are separate fields of the form.
 DATA_SOURCE_FIELDS = ("type", "source")
 LOG_EVERY_ROWS = 100_000
 
@@ -37,15 +40,15 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
     """Run a `_batch_ingestion` request.
 
     Returns ``{index, state, counts: {read, indexed, unchanged, dead_letters, joined, …}, report, dead_letters}``; the
-    last two are locations. What a killed or cleared task had finished is not written again, and the same request again
-    writes nothing.
+    last two are locations. A retried or cleared task does not write again what it had finished, and repeating
+    the request writes nothing.
 
     Args:
         request: the body of a request; the run's own conf, or its params, if None.
         work_prefix: S3 prefix for everything this task writes.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage, of the sources and of `work_prefix`.
-        openai_conn_id: type ``http`` or ``generic``; its password is OpenAI's key, its host the API's URL, if another.
+        openai_conn_id: connection of type ``http`` or ``generic``: OpenAI's key as password; as host, another API URL.
 
     Raises:
         ConfigError: `request` holds a credential; raised when the DAG is parsed.
@@ -89,7 +92,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
             work_prefix=f"{layout.root}/{layout.pipeline}/ingested",
             row_errors=row_errors(),
             force=is_forced(context),
-            on_progress=_Progress(self),
+            on_progress=_logs_progress(self.log),
         )
         uri = _report_uri(layout, context)
         save(store, uri, report)
@@ -100,19 +103,17 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         return returned
 
 
-class _Progress:
-    """Logs the progress of a long ingest."""
+def _logs_progress(log: Logger) -> Callable[[IngestCounts, int], None]:
+    """Return a function that logs the progress of a long ingest."""
+    next_log = LOG_EVERY_ROWS
 
-    def __init__(self, operator: BaseOperator) -> None:
-        self._operator = operator
-        self._next = LOG_EVERY_ROWS
+    def log_progress(counts: IngestCounts, size_bytes: int) -> None:
+        nonlocal next_log
+        if counts.read >= next_log:
+            next_log = counts.read + LOG_EVERY_ROWS
+            log.info("%d rows, %d bytes read, %d dead letters", counts.read, size_bytes, counts.dead_letters)
 
-    def __call__(self, counts: IngestCounts, size_bytes: int) -> None:
-        if counts.read >= self._next:
-            self._next = counts.read + LOG_EVERY_ROWS
-            self._operator.log.info(
-                "%d rows, %d bytes read, %d dead letters", counts.read, size_bytes, counts.dead_letters
-            )
+    return log_progress
 
 
 def request_of(conf: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import MLTaskLink
 from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, resubmit_request
-from opensearch_batch.operators.submission import JobOperator, Waiting
+from opensearch_batch.operators.submission import JobOperator
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import waiter_of
+from opensearch_batch.triggers.submission import SubmissionTrigger
 
 
 class OpenSearchBatchPredictOperator(JobOperator):
@@ -48,9 +49,9 @@ class OpenSearchBatchPredictOperator(JobOperator):
         """Continue after a wait; the event holds when the service first throttled."""
         shard, layout = msgspec.convert(self.shard, Shard), layout_of(self.work_prefix, context)
         result = self.submit(shard, layout, resubmit_request(context, self.retries), since=event.get("since"))
-        if isinstance(result, Waiting):
+        if isinstance(result, SubmissionTrigger):
             self.log.info("waiting: %s", result.reason)
-            self.defer(trigger=result.trigger(self.aws_conn_id), method_name="execute_complete")
+            self.defer(trigger=result, method_name="execute_complete")
         decision, record = result
         if decision == "refuse":
             raise AirflowFailException(bad_end_message(record))

@@ -1,4 +1,4 @@
-"""Stage ingest: writes what jobs answered into the index; each record becomes a document or a dead letter."""
+"""Stage ingest: writes the predictions of jobs into the index; each record becomes a document or a dead letter."""
 
 from __future__ import annotations
 
@@ -60,14 +60,7 @@ class IngestOperator(BaseOperator):
         cluster: Callable[[int], Cluster],
         store: Callable[[], S3Objects],
     ) -> None:
-        """Log the reports, one for each sink; link the first index and the first dead letters.
-
-        Args:
-            what: names what was ingested.
-            reports: the reports.
-            cluster: returns the cluster of a sink, by its number.
-            store: returns the object storage of the dead letters.
-        """
+        """Log the reports, one for each sink; link the first index and the first dead letters."""
         number = next((number for number, report in enumerate(reports) if report.index), None)
         if number is not None:
             self.index_url = cluster(number).search_url(reports[number].index)
@@ -94,13 +87,13 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         op_type: ``index`` replaces a document, ``create`` keeps an existing one, ``upsert`` adds to it.
         on_missing: by field name and ``*``, what happens if a record lacks a mapped path. The default is a dead letter
             for a vector, null for anything else.
-        on_unmatched: what a record without a prediction becomes.
+        on_unmatched: what happens to a record without a prediction.
         ingest_pipeline: an ingest pipeline of the cluster.
         load: index settings during the load.
         dead_letters: S3 prefix for dead letters; below `work_prefix` if None.
         max_body_bytes: size of a bulk body.
         max_in_flight: number of concurrent bulk requests.
-        compress: whether they are compressed.
+        compress: whether bulk bodies are compressed.
         kwargs: the arguments of `DocumentsOperator`, and of `PipelineOperator`.
 
     Raises:
@@ -147,7 +140,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Ingest the outputs that `poll` found."""
+        """Ingest the outputs that `poll` returned."""
         polled, run_key = job_result(context, self.poll), run_key_of(context)
         repaired = context["ti"].xcom_pull(task_ids=self.repair, map_indexes=context["ti"].map_index)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
@@ -155,7 +148,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         shard = msgspec.convert(self.shard, Shard)
         cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
         manifest = load_manifest(store, layout.manifest(run_key), Manifest)
-        # An attempt that dies after its last document has written too, but the next attempt does not count that.
+        # Before the ingest: if this attempt dies after its writes, the next one counts their documents as unchanged.
         note = add_event(store, layout, shard.id, PendingEvent(context["dag_run"].run_id, self.index))
         report = ShardIngest(
             store,
@@ -179,14 +172,13 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
     """Ingest one work item of a Data Prepper scan into every sink.
 
     Returns ``{sinks: [{index, counts, report, dead_letters}, …]}``. Skipped if there is nothing to read: this pipeline
-    reads no output of the job, or the output is gone or outdated. Rows that were written before are counted as
+    does not read the job's output, or the output is deleted or outdated. Rows that were written before are counted as
     unchanged.
 
     Args:
         work_item: the shard of a job that `prepare` returned, or the id of a work item without a job.
-        file: the pipeline's file.
-        pipeline: its name there.
         poll: the task id of that stage; its XCom (of the same map index) names the outputs. None if there is no job.
+        kwargs: the arguments of `ScanOperator`.
 
     Raises:
         AirflowFailException: an index does not fit, an output is missing, an object changed since the scan.
@@ -231,7 +223,7 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
         }
 
     def _job_output(self, compiled: CompiledPipeline, context: Context) -> JobOutput | None:
-        """Return what the job of the work item answered, None if there is no job."""
+        """Return the outputs of the work item's job, None if there is no job."""
         if self.poll is None:
             return None
         shard = msgspec.convert(self.work_item, Shard)

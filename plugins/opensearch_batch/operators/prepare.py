@@ -76,8 +76,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
 
     Args:
         source: S3 prefix or object.
-        model_id: a model registered with ML Commons; or else
-        stack: a CloudFormation stack whose outputs name the model; or else
+        model_id: a model registered with ML Commons; without it, `stack` or `connector` is needed.
+        stack: a CloudFormation stack whose outputs name the model.
         connector: the body of a connector, from which connector and model are created if missing. `values` replace its
             placeholders; its credential comes from the AWS connection, or is the role ``role_arn`` of `values`.
         values: values for the connector's placeholders.
@@ -92,7 +92,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         watched: for `new_objects`, the ``index`` and ``service`` of the runs it starts. A run with these values that
             takes all records records which state of the source was prepared; a trial with others does not.
         on_empty: if there are no documents, ``skip`` returns no shards and ``fail`` fails.
-        limit: how many records are taken, from the first object on; all if empty.
+        limit: maximum number of records, from the first object on; all if empty.
         max_records: records of a shard.
         max_bytes: bytes of a shard.
         kwargs: the arguments of `DocumentsOperator`, which are checked against the index, and of `PipelineOperator`.
@@ -171,20 +171,23 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         listing = self._list(store, layout)
         if listing is None:
             return []
-        notes_source = self._is_watched_run(dry_run=dry_run)
-        if notes_source:
+        is_recorded = self._is_watched_run(dry_run=dry_run)
+        if is_recorded:
             record_source_state(store, layout, listing, done=False)
         manifest = msgspec.structs.replace(
             self._cut(store, layout, listing, context), run_version=self._run_version(listed_at)
         )
         if dry_run:
-            self._show_plan(RunPlan.of(store, layout, manifest), context)
+            planned = RunPlan.of(store, layout, manifest)
+            for line in planned.lines():
+                self.log.info("dry run: %s", line)
+            context["ti"].xcom_push(key="plan", value=msgspec.to_builtins(planned))
             return []
         refuse_too_many(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
         uri = layout.manifest(manifest.run_key)
         save(store, uri, manifest)
         record_source_ranges(store, layout, manifest, index=self.index)
-        if notes_source:
+        if is_recorded:
             record_source_state(store, layout, listing, done=True)
         if manifest.dead_letters:
             self.dead_letters_url = store.browse_url(manifest.dead_letters)
@@ -203,21 +206,16 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             return None
 
     def _is_watched_run(self, *, dry_run: bool) -> bool:
-        """Whether this run does what a run that `new_objects` starts would do."""
+        """Whether this run has the values of the runs that `new_objects` starts."""
         if self.watched is None or dry_run or self.limit:
             return False
         return (self.index, self.service) == (self.watched["index"], self.watched["service"])
 
     def _run_version(self, listed_at: float) -> RunVersion | None:
-        """Return the version of the run; None with a limit, as such a run does not see the records behind it."""
+        """Return the version of the run; None with a limit, because such a run does not read all records."""
         if self.limit:
             return None
         return RunVersion(listed_at, digest(self.source, *self.include, "", *self.exclude))
-
-    def _show_plan(self, planned: RunPlan, context: Context) -> None:
-        for line in planned.lines():
-            self.log.info("dry run: %s", line)
-        context["ti"].xcom_push(key="plan", value=msgspec.to_builtins(planned))
 
     def _cut(self, store: S3Objects, layout: Layout, listing: Listing, context: Context) -> Manifest:
         """Check model and index, then cut the source."""
@@ -269,7 +267,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             return ml.model(model_id)
         connector, values = rendered(self.connector), rendered(self.values)
         if not connector:
-            raise ConfigError("give model_id, a stack that made the model, or a connector to make it from")
+            raise ConfigError("no model; give model_id, the stack that made the model, or a connector")
         body = fill(connector, values, "connector")
         if dry_run:
             return Model("", dict(body.get("parameters", {})))

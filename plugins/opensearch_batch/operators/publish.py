@@ -1,4 +1,4 @@
-"""Stage publish: updates the asset of an index, for the DAGs that follow it; skipped if nothing was written."""
+"""Stage publish: updates the index's asset, which starts DAGs scheduled on it; skipped if nothing was written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from opensearch_batch.operators.base import final_errors_fail_the_task, layout_o
 
 
 class OpenSearchPublishOperator(BaseOperator):
-    """Update the assets among its outlets: the index, if this or a failed run wrote to it.
+    """Update the assets in `outlets`, if this run, or a failed one before it, wrote to the index.
 
     Args:
-        index: the index that was written. If the form named another than the outlets do, no asset is updated.
+        index: the index that was written; no asset is updated if a run's form named another than the outlets.
         reconcile: the task id of that stage; its XCom counts what was written.
-        work_prefix: the same as in `ingest`, which keeps an outbox there of writes without an asset event, because
-            an attempt died or a run failed. None without an outbox.
+        work_prefix: prefix of the outbox, in which `ingest` records writes whose asset event is not emitted yet; None
+            without an outbox.
         aws_conn_id: the object storage of the outbox.
 
     Raises:
@@ -53,14 +53,14 @@ class OpenSearchPublishOperator(BaseOperator):
         notes = self._notes(context)
         if not counts["indexed"] and not notes:
             raise AirflowSkipException("nothing was written, so no asset is updated")
-        is_own_index = any(asset.uri.endswith(f"/{self.index}") for asset in self.outlets)
-        if is_own_index:
+        is_outlet = any(asset.uri.endswith(f"/{self.index}") for asset in self.outlets)
+        if is_outlet:
             for asset in self.outlets:
                 context["outlet_events"][asset].extra = {"indexed": counts["indexed"]}
         for uri in notes:
             object_storage(self.aws_conn_id).delete(uri)
-        if not is_own_index:
-            raise AirflowSkipException(f"index {self.index} is not the pipeline's own, so no asset is updated")
+        if not is_outlet:
+            raise AirflowSkipException(f"no outlet is the asset of index {self.index}, so no asset is updated")
 
     def _notes(self, context: Context) -> list[str]:
         """Return the outbox notes about the index; those of another run only if it is over."""

@@ -1,4 +1,4 @@
-"""Stage reconcile: adds up what became of all records, sends alerts, and removes files that are no longer needed."""
+"""Stage reconcile: adds up the outcomes of all records, sends alerts, and removes expired files."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ class OpenSearchReconcileOperator(ReconcileOperator):
 
     Args:
         work_prefix: the same as in `prepare`.
-        retention_days: how long files are kept; None for ever.
-        alerts: the recipients of alerts about dead letters, and about a run whose every record is unrouted.
+        retention_days: how long files are kept; None keeps them forever.
+        alerts: the recipients of alerts about dead letters, and about a run in which every record is unrouted.
         prepare: the task id of that stage.
         aws_conn_id: the object storage.
         ai_conn_id: the connection with the AI service's key; the service's default connection if None.
 
     Raises:
-        AirflowFailException: a record is in no account.
+        AirflowFailException: a record is not accounted for.
         RetriableError: a server did not respond.
     """
 
@@ -144,15 +144,13 @@ class OpenSearchReconcileOperator(ReconcileOperator):
 
 
 class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
-    """Account for the run of a scan, whatever became of its work items. Skipped if the scan found nothing to do.
+    """Account for the run of a scan, also if work items failed. Skipped if the scan found nothing to do.
 
     Returns ``{counts: {read, indexed, unchanged, dead_letters, unrouted, dropped}, dead_letters}``.
 
     Args:
-        file: the pipeline's file.
-        pipeline: its name there.
-        alerts: the recipients of alerts about dead letters, rows that no sink takes, and outputs that are gone.
-        prepare: the task id of that stage.
+        alerts: the recipients of alerts about dead letters, rows that no sink takes, and deleted outputs.
+        kwargs: the arguments of `ScanOperator` and `ReconcileOperator`.
 
     Raises:
         AirflowFailException: a work item is not done; the message names the reasons.
@@ -164,7 +162,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
         from opensearch_batch.core.data_prepper.scan_prepare import ScanManifest
 
         if prepared is None:
-            # This stage runs even if others failed; to skip it would hide that.
+            # This stage runs even if others failed; a skip would hide the failure.
             raise AirflowFailException("prepare failed; see its log")
         if not prepared["manifest"]:
             raise AirflowSkipException("the scan found nothing to do")

@@ -26,19 +26,20 @@ from opensearch_batch.operators.base import (
     resubmit_request,
     run_key_of,
 )
-from opensearch_batch.operators.submission import JobOperator, Waiting
+from opensearch_batch.operators.submission import JobOperator
 from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.ml_task import SHARED_ARGUMENTS
 from opensearch_batch.triggers.repair import RepairTrigger
+from opensearch_batch.triggers.submission import SubmissionTrigger
 
 
 class OpenSearchRepairOperator(JobOperator):
-    """Request the predictions that a job failed to make again, at most `rounds` times.
+    """Submit the records that a job failed on again, at most `rounds` times.
 
     Returns the location of its account, ``{job_outputs, ml_task_ids, failed, reason}``. Skipped if nothing failed.
 
     Args:
-        rounds: how many further jobs there may be; 0 for none.
+        rounds: maximum number of further jobs; 0 for none.
         poll: the task id of that stage; its XCom (of the same map index) names the outputs.
         poll_every_s, poll_at_most_s, deadline_s: as in `poll`.
         kwargs: the arguments of `JobOperator`.
@@ -68,21 +69,21 @@ class OpenSearchRepairOperator(JobOperator):
         self.deadline_s = deadline_s
 
     def execute(self, context: Context) -> str:
-        """Find what failed; submit, wait, repeat."""
+        """Find the failed records; submit, wait, repeat."""
         return self.execute_complete(context, {})
 
     @final_errors_fail_the_task()
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> str:
-        """Continue after a wait. Everything done before is found again, so no paid round is repeated."""
+        """Continue after a wait. What earlier attempts did is read from the store, so no paid round is repeated."""
         layout = layout_of(self.work_prefix, context)
         store: Objects = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         shard, run_key = msgspec.convert(self.shard, Shard), run_key_of(context)
         first = job_result(context, self.poll).job_output(layout.job(shard.job))
 
-        def submit(part: Shard) -> JobRecord | Waiting:
+        def submit(part: Shard) -> JobRecord | SubmissionTrigger:
             request = resubmit_request(context, self.retries)
             result = self.submit(part, layout, request, since=event.get("since"))
-            return result if isinstance(result, Waiting) else result[1]
+            return result if isinstance(result, SubmissionTrigger) else result[1]
 
         result = Repair(
             store,
@@ -95,13 +96,13 @@ class OpenSearchRepairOperator(JobOperator):
         ).run(first, submit)
         if isinstance(result, JobRecord):
             if event.get("given_up"):
-                raise FatalError(f"job {result.name}: could not see its end; clear repair to go on waiting")
+                raise FatalError(f"job {result.name}: no status for too long; clear repair to continue waiting")
             shared = {name: getattr(self, name) for name in SHARED_ARGUMENTS}
             trigger = RepairTrigger(job=layout.job(result.job), ml_task_id=result.ml_task_id, **shared)
             self.defer(trigger=trigger, method_name="execute_complete")
-        if isinstance(result, Waiting):
+        if isinstance(result, SubmissionTrigger):
             self.log.info("waiting: %s", result.reason)
-            self.defer(trigger=result.trigger(self.aws_conn_id), method_name="execute_complete")
+            self.defer(trigger=result, method_name="execute_complete")
         if len(result.job_outputs) == 1:
             raise AirflowSkipException(result.reason or "every record has its prediction")
         uri = layout.repair_account(run_key, shard.id)

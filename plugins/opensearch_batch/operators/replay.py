@@ -1,4 +1,4 @@
-"""Ingests the dead letters of a run again, after a fix; those that fail again stay, with their new reason."""
+"""Ingests the dead letters of a run again, after a fix; those that fail again remain, with their new reason."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from opensearch_batch.services.registry import row_errors
 class OpenSearchReplayOperator(BaseOperator):
     """Ingest the dead letters of a queue again.
 
-    Returns ``{queue, index, read, indexed, unchanged, dead_letters}``; the last is the number of those that stay.
+    Returns ``{queue, index, read, indexed, unchanged, dead_letters}``; the last is the number of those that remain.
 
     Args:
-        dead_letters: the queue, which is the location that a report has under this name.
-        field_map: a corrected field map instead of the original one; the run's param `field_map` if None.
+        dead_letters: location of the queue, as `dead_letters` of a report.
+        field_map: a corrected field map; the run's param `field_map` if None.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage of the queue.
 
     Raises:
-        AirflowFailException: there is no such queue, or field map or index are wrong.
+        AirflowFailException: the queue does not exist, or field map or index are wrong.
         RetriableError: a server did not respond; the retry writes the same ids.
     """
 
@@ -57,7 +57,7 @@ class OpenSearchReplayOperator(BaseOperator):
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Ingest them."""
+        """Ingest the dead letters."""
         field_map, store = self.field_map or context["params"].get("field_map"), object_storage(self.aws_conn_id)
         report = replay(
             self.dead_letters,
@@ -79,6 +79,6 @@ def _request_with(store: Objects, queue: str, field_map: Mapping[str, Any]) -> I
         ConfigError: the queue is missing.
     """
     uri = f"{queue.rstrip('/')}/{REPLAY_FILE}"
-    absent = ConfigError(f"{uri}: no such queue; give the location that a report names as dead_letters")
+    absent = ConfigError(f"{uri}: no queue of dead letters here; use the location in `dead_letters` of a report")
     request = JsonDocument(store, uri, ReplayRequest).require(absent).request
     return msgspec.structs.replace(request, field_map=dict(field_map))

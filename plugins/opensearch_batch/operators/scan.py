@@ -82,10 +82,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
 
     Returns a list of shards, one for each job, and pushes the XCom ``run``: ``{manifest, model_id, rows}``. `rows` are
     the work items that need no job. A run with the param ``dry_run`` takes no work item.
-
-    Args:
-        file: the pipeline's file.
-        pipeline: its name there.
+    The arguments are those of `ScanOperator`.
 
     Raises:
         AirflowFailException: something has to be corrected; nothing was paid.
@@ -133,7 +130,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         return shards
 
     def _skip_beyond_count(self, compiled: CompiledPipeline, store: S3Objects, context: Context) -> None:
-        """Skip a scheduled scan beyond `scheduling.count`; a scan that a person starts is always done."""
+        """Skip a scheduled scan beyond `scheduling.count`; a manual run always scans."""
         from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
 
         scheduling = compiled.source.scheduling
@@ -146,7 +143,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
             raise AirflowSkipException(f"{scans} scans are done, which is scheduling.count; pause the pipeline")
 
     def _check_indexes(self, compiled: CompiledPipeline, run_key: str, at: datetime) -> str:
-        """Check the indexes that exist; return a digest of what is done to work items with them."""
+        """Check the indexes that exist; return a digest of the processing that work items get."""
         from opensearch_batch.core.ingest.sinks.index_target import refuse_plain_vectors
 
         ingest = self._work_item_ingest(compiled, run_key, at)
@@ -161,7 +158,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
 
 
 class OpenSearchScanRowsOperator(BaseOperator):
-    """Return the ids of the work items that need no job: Airflow maps only over the result of a task."""
+    """Return the ids of the work items that need no job, as Airflow only maps over the return value of a task."""
 
     ui_color = "#e8f0fe"
 

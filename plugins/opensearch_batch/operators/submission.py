@@ -1,7 +1,7 @@
-"""What `batch_predict` and `repair` share: submit one job for one shard. A task that has to wait is deferred.
+"""Base of `batch_predict` and `repair`: submits the job of a shard. A task that has to wait is deferred.
 
-It waits for a slot (`max_jobs_in_flight`), which the trigger itself takes, so each freed slot wakes one task. While the
-service or ML Commons throttles, it waits `retry_interval_s` each time, until `retry_time_window_s` is over.
+It waits for a slot (`max_jobs_in_flight`), which the trigger acquires, so each freed slot wakes one task. While the
+service or ML Commons throttles, it waits `retry_interval_s` before each retry, until `retry_time_window_s` is over.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 from airflow.sdk import XComArg
 
 from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
@@ -30,25 +29,6 @@ from opensearch_batch.services.registry import adapter_of
 from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
 
-class Waiting(msgspec.Struct, frozen=True):
-    """The job cannot be submitted yet: wait for a slot, or `pause_s` seconds because the service throttles.
-
-    `holder` is the folder of the job, `slots` that of the slots; `since` is when the service first throttled (epoch
-    seconds).
-    """
-
-    holder: str
-    slots: str | None = None
-    max_slots: int = 0
-    pause_s: float = 0.0
-    since: float | None = None
-    reason: str = ""
-
-    def trigger(self, aws_conn_id: str) -> SubmissionTrigger:
-        """Return the trigger that waits."""
-        return SubmissionTrigger(aws_conn_id=aws_conn_id, **msgspec.structs.asdict(self))
-
-
 class JobOperator(PipelineOperator):
     """A stage that submits jobs: only `batch_predict` and `repair` do, so only they cause costs.
 
@@ -57,9 +37,9 @@ class JobOperator(PipelineOperator):
         model_id: the model registered with ML Commons.
         parameters: override the connector's parameters.
         inputs: the paths in a record that the model reads, as in `prepare`.
-        max_jobs_in_flight: of this pipeline and model, over all runs; None for no limit.
+        max_jobs_in_flight: limit for this pipeline and model, over all runs; None for no limit.
         retry_time_window_s: how long to retry while the service throttles before the task fails.
-        retry_interval_s: pause between two tries, plus or minus a quarter.
+        retry_interval_s: pause between two attempts, plus or minus a quarter.
         kwargs: the arguments of `PipelineOperator`.
     """
 
@@ -88,8 +68,8 @@ class JobOperator(PipelineOperator):
 
     def submit(
         self, shard: Shard, layout: Layout, request: ResubmitRequest, *, since: float | None = None
-    ) -> tuple[SubmitDecision, JobRecord] | Waiting:
-        """Submit the shard's job, or return the one that was submitted before, or what to wait for.
+    ) -> tuple[SubmitDecision, JobRecord] | SubmissionTrigger:
+        """Submit the shard's job, or return the one that was submitted before, or the trigger that waits.
 
         A job that ended badly and that nobody requested again is returned with the decision "refuse".
 
@@ -111,7 +91,9 @@ class JobOperator(PipelineOperator):
         pays = decide(job_records.read(), request) in {"submit", "resubmit", "recover"}
         if pays and slots and not slots.acquire(folder):
             reason = f"{limit} jobs are in flight (max_jobs_in_flight)"
-            return Waiting(folder, slots_folder, limit or 0, reason=reason)
+            return SubmissionTrigger(
+                holder=folder, slots=slots_folder, max_slots=limit or 0, reason=reason, aws_conn_id=self.aws_conn_id
+            )
         submission = Submission(
             job_records,
             submitter,
@@ -125,7 +107,9 @@ class JobOperator(PipelineOperator):
             since = since or time.time()
             if time.time() - since < self.retry_time_window_s:
                 pause_s = self.retry_interval_s * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
-                return Waiting(folder, pause_s=pause_s, since=since, reason=str(error))
+                return SubmissionTrigger(
+                    holder=folder, pause_s=pause_s, since=since, reason=str(error), aws_conn_id=self.aws_conn_id
+                )
             if slots:
                 slots.release(folder)
             raise FatalError(

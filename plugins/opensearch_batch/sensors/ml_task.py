@@ -27,7 +27,7 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         service: the AI service.
         poll_every_s: first interval; it grows to a tenth of the job's age.
         poll_at_most_s: longest interval.
-        deadline_s: cancels a job that takes longer, counted from its submission.
+        deadline_s: seconds after its submission at which a job is cancelled.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage.
         ai_conn_id: the connection with the AI service's key; the service's default connection if None.
@@ -68,12 +68,7 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         }
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=TRIGGER,
-            trigger_kwargs={
-                "job": self.job,
-                "ml_task_id": self.ml_task_id,
-                "service": service,
-                **self._arguments,
-            },
+            trigger_kwargs={"job": self.job, "ml_task_id": self.ml_task_id, "service": service, **self._arguments},
             next_method="execute_complete",
         )
 

@@ -157,8 +157,8 @@ class MLTaskTrigger(BaseTrigger):
         """Poll, decide, pause, until the decision is an end; return the record with it."""
         adapter = adapter_of(self.service)
         policy, poll_at = self._poll_policy(record.intended_at), time.time()
-        # Nothing is logged here. Airflow logs each wait that begins, and does not read while it hands over the next:
-        # with two lines for each wait, a triggerer (3.3.2) and its supervisor deadlocked after some 280 waits.
+        # Nothing is logged here: Airflow's supervisor (3.3.2) does not read logs while it hands over triggers, and with
+        # two lines logged for each, supervisor and triggerer deadlocked after about 280 triggers.
         while True:
             is_running = False
             step: Decision
@@ -178,10 +178,10 @@ class MLTaskTrigger(BaseTrigger):
             poll_at = policy.next_poll_at(now=time.time(), jitter=random.random())  # noqa: S311 - jitter, no secret
 
     async def _conclude(self, record: JobRecord, policy: PollPolicy, end: End, *, cancel: bool) -> JobRecord:
-        """Record the end and return the record with it; cancel first a job that is running at its deadline.
+        """Record the end and return the record with it; a job running at its deadline is cancelled first.
 
         Raises:
-            FatalError: the deadline of this wait passed, and other runs wait for the job with another, or none.
+            FatalError: the deadline passed, but other runs wait for the job with a later one, or none.
         """
         handle, waiter = self._handle(), self._waiter(record.ml_task_id)
         while True:
@@ -201,8 +201,8 @@ class MLTaskTrigger(BaseTrigger):
     async def _poll(self, record: JobRecord, policy: PollPolicy, poll_at: float) -> RemoteStatus:
         """Return the job's status at `poll_at`.
 
-        The service itself is asked for a job that ML Commons does not know or has no task of: ML Commons answers so too
-        when it cannot load the model.
+        Without an ML Commons task, or if ML Commons does not find it, the service itself is polled: ML Commons also
+        answers "not found" when it cannot load the model.
 
         Raises:
             NotFound: neither ML Commons nor the service knows the job.
@@ -213,7 +213,7 @@ class MLTaskTrigger(BaseTrigger):
             try:
                 return await poll(partial(handle.task_status, record.ml_task_id))
             except NotFound as error:
-                self.log.warning("%s; asking the service itself", error)
+                self.log.warning("%s; polling the service itself", error)
         return await poll(partial(handle.status, record))
 
     def _poll_policy(self, started_at: float) -> PollPolicy:
@@ -227,7 +227,7 @@ class MLTaskTrigger(BaseTrigger):
         self.log.warning("%s", error)
         step = policy.on_error(now=time.time())
         if step is None:
-            raise RetriableError(f"{error}; clear poll to go on waiting for the job") from error
+            raise RetriableError(f"{error}; clear poll to continue waiting for the job") from error
         return step
 
     async def _refresh(self, waiter: Waiter | None) -> None:
@@ -237,7 +237,7 @@ class MLTaskTrigger(BaseTrigger):
             await asyncio.sleep(pause_s(random.random()))  # noqa: S311 - jitter, no secret
 
     def _waiter(self, ml_task_id: str | None) -> Waiter | None:
-        """Return the waiter that this trigger is; None in a `dag.test`, which has no task instance here."""
+        """Return this task as a waiter; None in `dag.test`, where a trigger has no task instance."""
         ti = cast("RuntimeTaskInstanceProtocol | None", self.task_instance)
         return None if ti is None else waiter_of(ti, ml_task_id)
 
@@ -245,7 +245,7 @@ class MLTaskTrigger(BaseTrigger):
         return JobHandle(self.job, self.service, self.opensearch_conn_id, self.aws_conn_id, self.ai_conn_id)
 
     def _state_of_task(self) -> str | None:
-        """Ask Airflow for the state of the task this trigger waited for."""
+        """Return the state of this trigger's task."""
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
         ti = cast("RuntimeTaskInstanceProtocol", self.task_instance)

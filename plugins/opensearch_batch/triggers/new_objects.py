@@ -26,7 +26,7 @@ from opensearch_batch.hooks.job_handle import shared_object_storage
 from opensearch_batch.hooks.shared_clients import shared_client
 
 TRIGGER = "opensearch_batch.triggers.new_objects.NewObjectsTrigger"
-# When to fire again: soon if no run began, later if one is at work or failed.
+# When to fire again: soon if no run began, later if one is in progress or failed.
 REPEAT_AFTER_S = {"new": 60.0, "started": 3600.0}
 # SQS returns at most so many messages in one response.
 MAX_MESSAGES = 10
@@ -40,7 +40,7 @@ class NewObjectsTrigger(BaseEventTrigger):
 
     Args:
         uri: S3 prefix, or an object.
-        work: the pipeline's work prefix.
+        work_prefix: the pipeline's work prefix.
         pipeline: its name.
         include: globs, as in `prepare`.
         exclude: globs, as in `prepare`.

@@ -56,12 +56,12 @@ class SubmissionTrigger(BaseTrigger):
         self,
         *,
         holder: str,
-        slots: str | None,
-        max_slots: int,
-        pause_s: float,
-        since: float | None,
-        aws_conn_id: str,
+        slots: str | None = None,
+        max_slots: int = 0,
+        pause_s: float = 0.0,
+        since: float | None = None,
         reason: str = "",
+        aws_conn_id: str,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
         self.holder = holder
@@ -88,7 +88,7 @@ class SubmissionTrigger(BaseTrigger):
         yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # Airflow's own
 
     async def _take_slot(self) -> None:
-        """Wait until a slot is taken, or until an error lasts so long that the task itself has to report it."""
+        """Wait until a slot is taken, or until an error is final or lasts too long, which the task then reports."""
         failing_since = None
         while True:
             try:
