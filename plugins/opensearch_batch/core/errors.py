@@ -66,7 +66,7 @@ class AlreadySubmitted(FatalError):
 
 
 class RemoteError(FatalError):
-    """What an AI service answered through ML Commons: HTTP status, the service's own error code, its text."""
+    """The error response of an AI service, passed on by ML Commons: HTTP status, error code and text."""
 
     def __init__(self, message: str, *, status: int, code: str) -> None:
         super().__init__(message)
@@ -75,7 +75,7 @@ class RemoteError(FatalError):
 
 
 class RecordRejected(BatchError):
-    """One record cannot be done; ``str()`` of it is the reason its dead letter carries."""
+    """One record cannot be processed; the message is the reason in its dead letter."""
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

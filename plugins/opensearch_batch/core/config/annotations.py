@@ -130,7 +130,7 @@ def normalized(text: str, annotation: Annotation) -> str:
 
 
 def has_options(annotation: Annotation) -> bool:
-    """Say whether a value is a struct or names a plugin."""
+    """Return whether a value is a struct or names a plugin."""
     plain, metas = bare_type(annotation)
     return any(isinstance(meta, Plugin) for meta in metas) or _struct(plain) is not None
 
@@ -150,18 +150,18 @@ def names_below(annotation: Annotation) -> tuple[set[str], str]:
 
 
 def is_list_of_texts(annotation: Annotation) -> bool:
-    """Say whether a value is a list of texts that a message may quote."""
+    """Return whether a value is a list of texts that a message may quote."""
     plain, _ = bare_type(annotation)
     return origin_of(plain) in (list, tuple) and bare_type(get_args(plain)[0])[0] is str
 
 
 def accepts_any(annotation: Annotation) -> bool:
-    """Say whether any JSON is allowed somewhere in a value."""
+    """Return whether any JSON is allowed somewhere in a value."""
     return annotation is Any or any(accepts_any(each) for each in get_args(annotation))
 
 
 def accepts_null(annotation: Annotation) -> bool:
-    """Say whether null is a value of a type."""
+    """Return whether null is a value of a type."""
     origin = origin_of(annotation)
     if origin is Annotated:
         return accepts_null(get_args(annotation)[0])

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from operator import attrgetter
 
-from opensearch_batch.core.config.yaml_file import NULL, Keys, Node
+from opensearch_batch.core.config.yaml_file import NULL, Node
 from opensearch_batch.core.types.json_value import Json
 
 _TEXT = "tag:yaml.org,2002:str"
@@ -29,48 +31,33 @@ _FLOAT = re.compile(
 
 
 def is_null(node: Node) -> bool:
-    """Say whether a node is absent or null."""
+    """Return whether a node is absent or null."""
     return node is None or (node.id == "scalar" and node.tag == NULL)
 
 
 def is_bool(node: Node) -> bool:
-    """Say whether a node is a boolean, like an unquoted `yes` or `off`."""
+    """Return whether a node is a boolean, like an unquoted `yes` or `off`."""
     return bool(node.id == "scalar" and node.tag == _BOOL)
 
 
 def texts_of(node: Node) -> Json:
     """Return a value whose scalars are the texts of the file."""
-    if node.id == "mapping":
-        return {name.value: texts_of(value) for name, value in node.value}
-    if node.id == "sequence":
-        return [texts_of(each) for each in node.value]
-    text: str | None = None if is_null(node) else node.value
-    return text
+    return _value(node, attrgetter("value"))
 
 
 def json_of(node: Node) -> Json:
-    """Return a value as JSON."""
+    """Return a value whose scalars are resolved to booleans, numbers and texts."""
+    return _value(node, _scalar)
+
+
+def _value(node: Node, scalar: Callable[[Node], Json]) -> Json:
     if is_null(node):
         return None
     if node.id == "mapping":
-        return {name.value: json_of(value) for name, value in node.value}
+        return {name.value: _value(value, scalar) for name, value in node.value}
     if node.id == "sequence":
-        return [json_of(each) for each in node.value]
-    return _scalar(node)
-
-
-def exists(node: Node, path: Keys) -> bool:
-    """Say whether a node has a value at a path."""
-    for key in path:
-        if node.id == "mapping":
-            node = next((value for name, value in node.value if name.value == key), None)
-        elif node.id == "sequence" and isinstance(key, int) and key < len(node.value):
-            node = node.value[key]
-        else:
-            return False
-        if node is None:
-            return False
-    return True
+        return [_value(each, scalar) for each in node.value]
+    return scalar(node)
 
 
 def _scalar(node: Node) -> Json:
@@ -85,7 +72,7 @@ def _scalar(node: Node) -> Json:
 
 
 def _is_bare(node: Node) -> bool:
-    """Say whether a text is written without quotes and without a tag; a tag would make the node longer."""
+    """Return whether a text has no quotes and no tag; a tag would make the node longer."""
     length = node.end_mark.index - node.start_mark.index
     return bool(node.tag == _TEXT and not node.style and length == len(node.value))
 

@@ -107,7 +107,7 @@ class Secret:
 
 
 def is_variable(value: object) -> bool:
-    """Say whether a value, or one nested in it, is a variable that Data Prepper would resolve."""
+    """Return whether a value, or one nested in it, is a variable that Data Prepper would resolve."""
     if isinstance(value, list):
         return any(is_variable(each) for each in value)
     if isinstance(value, dict):

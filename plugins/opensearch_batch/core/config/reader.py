@@ -30,9 +30,9 @@ from opensearch_batch.core.config.annotations import (
     sized_list,
     unknown_key,
 )
-from opensearch_batch.core.config.node_values import exists, is_bool, is_null, json_of, texts_of
+from opensearch_batch.core.config.node_values import is_bool, is_null, json_of, texts_of
 from opensearch_batch.core.config.option_types import CheckedOptions, Plugin, Secret, ValueCheck, decode, is_variable
-from opensearch_batch.core.config.yaml_file import NOT_ONE_OF, Keys, Node, YamlFile, dotted, split_message
+from opensearch_batch.core.config.yaml_file import NOT_ONE_OF, Keys, Node, YamlFile, dotted, node_at, split_message
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -88,7 +88,7 @@ class Reader:
 
     def option_nodes(self, node: Node, kind: type[msgspec.Struct], keys: Keys) -> dict[str, tuple[str, Node]]:
         """Return the nodes of options by current name, each with the name in the file."""
-        refused, no_effect, aliases = (_texts(kind, name) for name in ("REFUSED", "NO_EFFECT", "ALIASES"))
+        refused, no_effect, aliases = (getattr(kind, name, {}) for name in ("REFUSED", "NO_EFFECT", "ALIASES"))
         fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
         nodes: dict[str, tuple[str, Node]] = {}
         members = self.members(node, keys)
@@ -165,7 +165,7 @@ class Reader:
         text = str(error)
         if found := _OPTION.match(text):
             path: Keys = tuple(name or int(number) for name, number in _STEP.findall(found["path"]))
-            if exists(node, path):
+            if node_at(node, path) is not None:
                 # The location replaces an `option: ` prefix; otherwise the name is part of the sentence.
                 cause = text[found.end() :] if found[0].endswith(": ") else text
                 return self._file.error((*keys, *path), cause)
@@ -263,8 +263,3 @@ def _remedy(node: Node, annotation: Annotation, keys: Keys, cause: str) -> str:
         return f"; write {keys[-1]}: [{texts}]"
     example = example_of(annotation)
     return "" if example is None else f"; write {keys[-1]}: {json.dumps(example)}"
-
-
-def _texts(kind: type[msgspec.Struct], name: str) -> Mapping[str, str]:
-    texts: Mapping[str, str] = getattr(kind, name, {})
-    return texts

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import yaml
 
 Keys = tuple[str | int, ...]
-# A node of PyYAML, or None; its stubs do not say which value a kind of node has.
+# A node of PyYAML, or None; its stubs do not declare the value of each kind of node.
 Node = Any
 NULL = "tag:yaml.org,2002:null"
 _SINCE = "; the block starts in line {}: check its hyphens, indentation and quotes"
@@ -70,13 +70,7 @@ class YamlFile:
 
     def at(self, keys: Sequence[str | int]) -> Node:
         """Return the node at keys, None for none."""
-        node = self.tree
-        for key in keys:
-            found = _child(node, key)
-            if found is None:
-                return None
-            node = found[1]
-        return node
+        return node_at(self.tree, keys)
 
     def value(self) -> object:
         """Return the content as Python values, with YAML 1.1 scalars.
@@ -171,8 +165,18 @@ class YamlFile:
                 seen[name.value] = line
 
 
+def node_at(node: Node, keys: Sequence[str | int]) -> Node:
+    """Return the node at keys below a node, None for none."""
+    for key in keys:
+        found = _child(node, key)
+        if found is None:
+            return None
+        node = found[1]
+    return node
+
+
 def dotted(keys: Sequence[str | int]) -> str:
-    """Return keys as in a message: ``sink[0].opensearch``."""
+    """Return keys in the notation of messages: ``sink[0].opensearch``."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 

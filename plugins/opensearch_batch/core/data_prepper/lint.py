@@ -10,8 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from opensearch_batch.core.config.node_values import exists
-from opensearch_batch.core.config.yaml_file import Keys, Node, YamlFile, dotted
+from opensearch_batch.core.config.yaml_file import Keys, Node, YamlFile, dotted, node_at
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.condition_analysis import KnownRow, missing_keys
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference, input_event
@@ -108,7 +107,7 @@ class _Lint:
         row = KnownRow(self._pipeline)
         if row.may_have_any or any(not routes or DEFAULT_ROUTE in routes for routes in wanted):
             return
-        name = "route" if exists(self._tree, (*self._pipeline.keys, "route")) else "routes"
+        name = "route" if node_at(self._tree, (*self._pipeline.keys, "route")) is not None else "routes"
         routes = [
             ((*self._pipeline.keys, name, at, route), missing_keys(text, row.has))
             for at, (route, text) in enumerate(self._pipeline.routes)
@@ -207,7 +206,7 @@ class _Lint:
             for block, names in (("aws", ("aws",)), ("dlq", ("dlq", "s3"))):
                 role = getattr(getattr(options, block, None), "sts_role_arn", None)
                 written = [(*keys, *names, "sts_role_arn"), (*keys, "aws_sts_role_arn")]
-                where = next((each for each in written if exists(self._tree, each)), None)
+                where = next((each for each in written if node_at(self._tree, each) is not None), None)
                 if role is not None and where is not None and _ROLE.fullmatch(role) is None:
                     text = "is not a role, so it cannot be assumed, here as in Data Prepper; write"
                     yield self._found(10, where, f"{role!r} {text} arn:aws:iam::<12 digits>:role/<name>")

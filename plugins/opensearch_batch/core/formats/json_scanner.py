@@ -1,7 +1,8 @@
-"""Finds JSON objects in lines that are not one object each: several on a line, one over lines, elements of arrays.
+"""Finds JSON objects in lines that are not one object each: several per line, one over lines, elements of arrays.
 
-A broken value costs its first line only; the next one is scanned again. Hand-written: a decoder does not distinguish an
-incomplete value from a broken one, and `JSONDecoder.raw_decode` takes 1.2 to 20 times as long on rows with vectors.
+A broken value costs its first line only; the lines after it are scanned again. Hand-written, because a decoder does not
+distinguish an incomplete value from a broken one, and `JSONDecoder.raw_decode` takes 1.2 to 20 times as long
+on rows with vectors.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ _OPENING = b"{["
 _VALUE_ENDS = (b"}", b"]", b'"')
 _GOES_ON = (b",", b"}", b"]", b":")
 _SPACES = re.compile(rb"[ \t\r\n]*")
-# A text as a whole, else each bracket, and the quote of a text that does not end.
+# A whole string, or a bracket, or the quote of a string that does not end.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\]]')
 
 
 class Scanner:
     """Finds the objects of lines that are not one object each.
 
-    Lines wait while a value that starts in the first of them is open. If they are broken, the first is rejected, and so
-    are those below it with more indentation, as parts of the same value; the others are scanned again.
+    Lines are held while a value that starts in the first of them is open. If the value is broken, the first line is
+    rejected, and so are the lines after it with more indentation, as parts of the same value; the others are scanned
+    again.
     """
 
     def __init__(self, source: int, uri: str, limit: RowLimit, *, include_empty_objects: bool) -> None:
@@ -49,17 +51,17 @@ class Scanner:
 
     @property
     def busy(self) -> bool:
-        """Whether the next line may be no row of its own."""
+        """Whether the next line may be part of a value or an array that started before."""
         return self._start is not None or self._array[0] is not None or self._broken is not None
 
     def take(self, line: Line) -> Iterator[SourceEntry]:
-        """Yield what one more line completes."""
+        """Yield the entries that a line completes."""
         if line.number == 1 and line.content.startswith(_BOM):
             line = Line(1, line.content.removeprefix(_BOM), line.cut, len(_BOM))
         yield from self._take(deque([line]))
 
     def end(self) -> Iterator[SourceEntry]:
-        """Yield the rest: a value that is still open is broken."""
+        """Yield the entries after the last line: a value that is still open is broken."""
         while self._lines:
             rejected, again = self._reject("not JSON: what starts in this line does not end")
             yield rejected
@@ -95,7 +97,7 @@ class Scanner:
         self._lines, self._size_bytes, self._found = [], 0, []
 
     def _feed(self, line: Line) -> list[SourceEntry]:
-        """Return what a line completes, nothing while a value is open."""
+        """Return the entries that a line completes, none while a value is open."""
         if not self._lines:
             self._array_before = self._array
         elif not _fits(self._lines[0], self._lines[-1], line):
@@ -148,15 +150,15 @@ class Scanner:
         array, _ = self._array
         self._array = (None, False)
         if array is not None:
-            yield Rejected((array,), "the array that starts in this line does not end; objects of it were read")
+            yield Rejected((array,), "the array that starts in this line does not end; its objects were read")
 
     def _close(self, content: bytes, at: int) -> int:
-        """Return where in a line the open value ends, or the line itself."""
+        """Return the position in a line after the open value, or the length of the line."""
         for token in _TOKEN.finditer(content, at):
             mark = content[token.start()]
             if mark == _QUOTE:
                 if token.end() - token.start() == 1:
-                    raise RecordRejected("not JSON: a text does not end in its line")
+                    raise RecordRejected("not JSON: a string does not end in its line")
             elif mark in _OPENING:
                 self._depth += 1
             else:
@@ -179,7 +181,7 @@ class Scanner:
 
 
 def _fits(first: Line, last: Line, line: Line) -> bool:
-    """Say whether a line may continue the last one; a line with more indentation always may."""
+    """Return whether a line may continue the last one; a line with more indentation always may."""
     ends_value = last.content.rstrip()[-1:] in _VALUE_ENDS
     return not ends_value or line.content.lstrip()[:1] in _GOES_ON or _indent(line) > _indent(first)
 
@@ -189,5 +191,5 @@ def _indent(line: Line) -> int:
 
 
 def _is_empty(content: bytes) -> bool:
-    """Say whether an object has no members."""
+    """Return whether an object has no members."""
     return content[1] != _QUOTE and not content[1:-1].strip()

@@ -1,4 +1,4 @@
-"""Lines without a format: each is a row, and whoever opens a row rejects it."""
+"""Lines of unknown format: each is a row; the code that decodes a row later rejects invalid ones."""
 
 from __future__ import annotations
 

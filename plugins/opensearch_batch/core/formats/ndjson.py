@@ -1,9 +1,9 @@
 """NDJSON in any layout: one object on a line, several, one over several lines, or elements of an array.
 
-A line that holds exactly one object, or is broken by itself, is passed on without parsing: whoever opens the row
-rejects it. Such lines are recognized by their ends, by one search for a second object, and by the start of the next
-line: after a whole value JSON continues with ``,``, ``]`` or ``}`` only. All other lines are scanned. A broken value
-costs its first line only. Source: Data Prepper's NdjsonInputCodec, which stops reading the object there.
+A line that is exactly one object, or one broken value, is passed on without parsing; the code that decodes the row
+later rejects it. Such lines are recognized by their ends, by one search for a second object, and by the start of the
+next line: after a whole value JSON continues with ``,``, ``]`` or ``}`` only. All other lines are scanned. A broken
+value costs its first line only. Source: Data Prepper's NdjsonInputCodec, which stops reading the object there.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SEARCHES = 8
 
 
 class Ndjson(msgspec.Struct, frozen=True):
-    """JSON objects one after the other, or in arrays; those without members are blank unless they are included."""
+    """JSON objects in sequence or in arrays; objects without members are blank unless they are included."""
 
     include_empty_objects: bool = False
 
@@ -46,7 +46,7 @@ class Ndjson(msgspec.Struct, frozen=True):
 
 
 class NdjsonEncoding(msgspec.Struct, frozen=True):
-    """One event a line."""
+    """One event per line."""
 
     extension: Literal["ndjson", "jsonl"] = "ndjson"
 
@@ -56,7 +56,7 @@ class NdjsonEncoding(msgspec.Struct, frozen=True):
 
 
 class NdjsonFile(StreamedFile):
-    """One event a line."""
+    """One event per line."""
 
     def add(self, event: bytes) -> None:
         """Add an event."""
@@ -102,7 +102,7 @@ def _line(raw: bytes, at: int, offset: int, max_bytes: int) -> Line:
 
 
 def _several(raw: bytes, at: int) -> bool:
-    """Say whether a line may hold a second object at its root; at `at` is its first closing bracket."""
+    """Return whether a line may have a second root object; `at` is the position of its first closing bracket."""
     for _ in range(_SEARCHES):
         # White space may come before the start of an object.
         if raw[at + 1] == _OPEN or raw[at + 1] <= _SPACE:

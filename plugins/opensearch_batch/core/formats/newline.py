@@ -1,4 +1,4 @@
-"""Text lines: each line, an empty one too, becomes an object with the line at ``message``."""
+"""Text lines: each line, even an empty one, becomes an object with its text in ``message``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from opensearch_batch.core.types.rows import Rejected, Row, RowLimit, SourceEntr
 
 
 class Newline(msgspec.Struct, frozen=True):
-    """A text a line.
+    """One text per line.
 
-    The first `skip_lines` are skipped. `header_destination` is a key: the line after the skipped ones is copied there
-    in each object.
+    The first `skip_lines` are skipped. The line after them is copied to the key `header_destination` of each object.
     """
 
     skip_lines: int = 0

@@ -35,9 +35,9 @@ _KIND_NAMES: Mapping[type, str | None] = {
     float: "number",
     str: "text",
 }
-# Whole numbers beyond the second are no doubles.
+# The ends of 64-bit integers, and of integers that a double represents exactly.
 _LONG, _EXACT = 1 << 63, 1 << 53
-# The kind of a value: a name, the kind of a list's elements, or the kinds of an object's members; None for null.
+# The inferred type: a name, (the type of a list's elements,), or the types of an object's members; None for null.
 Kind = str | tuple[Any] | Mapping[str, Any] | None
 _WIDER = {("integer", "long"): "long", ("integer", "number"): "number"}
 
@@ -65,7 +65,7 @@ class ParquetFile:
 
     @property
     def waiting_bytes(self) -> int:
-        """How many bytes wait to be written."""
+        """The number of bytes that are not yet written."""
         return self._events.tell()
 
     def add(self, event: bytes) -> None:
@@ -87,7 +87,7 @@ class ParquetFile:
         import pyarrow as pa
         from pyarrow import parquet
 
-        schema = pa.schema(list(_arrow(self._kind))) if self._schema is None else self._schema
+        schema = pa.schema(list(_arrow_type(self._kind or {}))) if self._schema is None else self._schema
         self._events.seek(0)
         with parquet.ParquetWriter(self._file, schema, compression=self._compression) as table:
             while rows := [msgspec.json.decode(line) for line in islice(self._events, PARQUET_ROWS)]:
@@ -226,20 +226,12 @@ def _name_of(kind: Kind) -> str:
     return kind if isinstance(kind, str) else "list" if isinstance(kind, tuple) else "object"
 
 
-def _arrow(kinds: Kind) -> Iterator[Any]:
-    import pyarrow as pa
-
-    if isinstance(kinds, Mapping):
-        for name, kind in kinds.items():
-            yield pa.field(name, _arrow_type(kind))
-
-
 def _arrow_type(kind: Kind) -> Any:  # noqa: ANN401 - as above
     import pyarrow as pa
 
     if isinstance(kind, tuple):
         return pa.list_(pa.field("element", _arrow_type(kind[0])))
     if isinstance(kind, Mapping):
-        return pa.struct(list(_arrow(kind)))
+        return pa.struct([pa.field(name, _arrow_type(inner)) for name, inner in kind.items()])
     names = {"boolean": "bool_", "integer": "int64", "long": "int64", "number": "float64"}
     return getattr(pa, names.get(kind or "", "string"))()

@@ -54,7 +54,7 @@ class PipelineFile:
         self._file = YamlFile(path)
         if (why := refusal_of(self.name)) is not None:
             raise self.error((), f"the file name is the DAG id, and it is not valid: {why}")
-        self.spec = self._with_processors(self._convert(self._file.value()))
+        self.spec = self._read()
         for keys, check in rules(self.spec, adapter_of):
             try:
                 check()
@@ -93,14 +93,12 @@ class PipelineFile:
         """Return an error located at a key."""
         return self._file.error(keys, cause)
 
-    def _convert(self, value: object) -> PipelineSpec:
+    def _read(self) -> PipelineSpec:
+        """Return the spec; its processors are read as in a Data Prepper file, whose scalars differ from YAML 1.1."""
         try:
-            return msgspec.convert(value, PipelineSpec)
+            spec = msgspec.convert(self._file.value(), PipelineSpec)
         except msgspec.ValidationError as error:
             raise self._located(str(error)) from error
-
-    def _with_processors(self, spec: PipelineSpec) -> PipelineSpec:
-        """Return the spec with its processors read as in a Data Prepper file, whose scalars differ from YAML 1.1."""
         if spec.ingest.processors is None:
             return spec
         from opensearch_batch.core.ingest.row_documents import read_processors

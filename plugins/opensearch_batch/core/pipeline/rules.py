@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+from opensearch_batch.core.config.option_types import Rule, refuse, when
+from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.request import check_index_name, check_on_missing
 from opensearch_batch.core.jobs.contract import AdapterOf
@@ -13,7 +15,6 @@ from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.transform.field_map import FieldMap
 from opensearch_batch.core.transform.json_path import PlainPath
 
-Keys = tuple[str | int, ...]
 # Template variables allowed in `source.uri`, and the Airflow expression of each.
 TEMPLATES = {"ds": "ds", "ds_nodash": "ds_nodash", "partition_key": "dag_run.partition_key"}
 PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
@@ -31,13 +32,13 @@ def template_of(uri: str) -> str:
     return _TEMPLATE.sub(lambda found: f"{{{{ {TEMPLATES[found[1]]} }}}}", uri)
 
 
-def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[tuple[Keys, Callable[[], object]]]:
+def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
     """Yield each check with the key that its error is about."""
     yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
     yield ("schedule",), lambda: _check_schedule(spec)
     yield ("work_prefix",), lambda: split_uri(spec.work_prefix)
-    if spec.id is not None:
-        yield ("id",), lambda: _check_id(spec)
+    both_ids = spec.id is not None and "_id" in spec.ingest.field_map
+    yield from when(wrong=both_ids, keys=("id",), cause="ingest.field_map also maps _id; keep one of them")
     yield ("batch_predict", "service"), lambda: adapter_of(spec.batch_predict.service)
     for name, model in spec.batch_predict.models.items():
         keys: Keys = ("batch_predict",) if model is spec.batch_predict else ("batch_predict", "instead", name)
@@ -47,28 +48,25 @@ def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[tuple[Keys, Cal
     yield ("ingest", "index"), lambda: check_index_name(spec.ingest.index)
     yield from _of_documents(spec)
     for at, test in enumerate(spec.tests):
-        if (test.predictions is None) == (test.outputs is None):
-            yield ("tests", at), lambda: _refuse("give exactly one of predictions and outputs")
+        both_or_none = (test.predictions is None) == (test.outputs is None)
+        yield from when(wrong=both_or_none, keys=("tests", at), cause="give exactly one of predictions and outputs")
 
 
-def _of_documents(spec: PipelineSpec) -> Iterator[tuple[Keys, Callable[[], object]]]:
+def _of_documents(spec: PipelineSpec) -> Iterator[Rule]:
     ingest = spec.ingest
     if ingest.processors is None:
         if not (ingest.field_map or ingest.ingest_fields):
-            yield ("ingest",), lambda: _refuse(f"field_map is missing; write {_FIELD_MAP}, or processors")
+            yield ("ingest",), lambda: refuse(f"field_map is missing; write {_FIELD_MAP}, or processors")
         yield ("ingest", "field_map"), lambda: _fields(spec)
         yield ("ingest", "on_missing"), lambda: check_on_missing(spec.on_missing, _fields(spec))
         if ingest.when is not None:
-            yield ("ingest", "when"), lambda: _refuse("when needs processors; add processors: []")
+            yield ("ingest", "when"), lambda: refuse("when needs processors; add processors: []")
         return
     for name in ("field_map", "ingest_fields", "on_missing"):
         if getattr(ingest, name):
-            yield ("ingest", name), lambda: _refuse("cannot be combined with processors; keep one of them")
+            yield ("ingest", name), lambda: refuse("cannot be combined with processors; keep one of them")
     if ingest.on_unmatched != "dead_letter":
-        yield (
-            ("ingest", "on_unmatched"),
-            lambda: _refuse("cannot be combined with processors"),
-        )
+        yield ("ingest", "on_unmatched"), lambda: refuse("cannot be combined with processors")
     yield ("ingest", "when"), lambda: _check_condition(ingest.when)
     yield ("ingest", "routing"), lambda: _check_member(ingest.routing, "routing")
     yield ("id",), lambda: _check_member(spec.id, "id")
@@ -91,10 +89,6 @@ def _fields(spec: PipelineSpec) -> list[str]:
     return FieldMap(spec.field_map, spec.ingest.ingest_fields).fields
 
 
-def _refuse(cause: str) -> None:
-    raise ConfigError(cause)
-
-
 def _check_uri(uri: str) -> None:
     split_uri(uri)
     for name in _TEMPLATE.findall(uri):
@@ -106,22 +100,22 @@ def _check_uri(uri: str) -> None:
 
 
 def _check_schedule(spec: PipelineSpec) -> None:
-    when, variables = spec.when, set(_TEMPLATE.findall(spec.source.uri))
-    given = [name for name in ("cron", "partitions", "assets", "new_objects") if getattr(when, name)]
+    schedule, variables = spec.when, set(_TEMPLATE.findall(spec.source.uri))
+    given = [name for name in ("cron", "partitions", "assets", "new_objects") if getattr(schedule, name)]
     if len(given) > 1 or (isinstance(spec.schedule, Schedule) and not given):
         raise ConfigError(
             f"give exactly one of cron, partitions, assets and new_objects; found {' and '.join(given) or 'none'}"
         )
-    if cron := when.cron or when.partitions:
+    if cron := schedule.cron or schedule.partitions:
         _check_cron(cron)
-    _check_timezone(when.timezone)
-    if "partition_key" in variables and not when.partitions:
+    _check_timezone(schedule.timezone)
+    if "partition_key" in variables and not schedule.partitions:
         raise ConfigError('source.uri contains {{ partition_key }}, which needs schedule: {partitions: "0 2 * * *"}')
-    if when.partitions and variables - {"partition_key"}:
+    if schedule.partitions and variables - {"partition_key"}:
         raise ConfigError(
             "a partitioned run has no date; use {{ partition_key }} in source.uri (formatted by key_format)"
         )
-    if (when.new_objects or when.assets) and variables:
+    if (schedule.new_objects or schedule.assets) and variables:
         raise ConfigError("a run started by objects or assets has no date; remove the variables from source.uri")
 
 
@@ -142,11 +136,6 @@ def _check_timezone(name: str) -> None:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise ConfigError(f"timezone: unknown time zone {name!r}; write one like Europe/Vienna") from error
-
-
-def _check_id(spec: PipelineSpec) -> None:
-    if "_id" in spec.ingest.field_map:
-        raise ConfigError("ingest.field_map also maps _id; keep one of them")
 
 
 def _check_model(name: str, model: ModelOf, adapter_of: AdapterOf) -> None:

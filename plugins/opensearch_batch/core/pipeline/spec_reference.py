@@ -35,9 +35,7 @@ def schema(services: Sequence[str]) -> dict[str, Any]:
 
 def page(services: Sequence[str]) -> str:
     """Return the reference page, in Markdown, with the names of the AI services."""
-    sections = [HEAD]
-    for keys, struct in _structs(PipelineSpec, ""):
-        sections.append(_section(keys, struct))
+    sections = [HEAD, *(_section(keys, struct) for keys, struct in _structs(PipelineSpec, ""))]
     return _with_services("\n".join(sections), services)
 
 

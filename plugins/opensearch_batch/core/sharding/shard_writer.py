@@ -168,25 +168,17 @@ class ShardWriter:
                 yield full
                 return
             yield full
-        if draft.records:
-            self._refuse_few(draft.records)
-            yield draft
-
-    def _refuse_few(self, records: int) -> None:
-        if records < self._limits.min_records:
+        if 0 < draft.records < self._limits.min_records:
             raise ConfigError(
-                f"the source has {records} records, but a job of the service needs at least "
+                f"the source has {draft.records} records, but a job of the service needs at least "
                 f"{self._limits.min_records}; wait for more documents, or choose another service"
             )
+        if draft.records:
+            yield draft
 
     def _reject(self, record: Row, reason: str) -> None:
         letter = dead_letter(
-            record.content,
-            stage="prepare",
-            reason=reason,
-            source=record.uri,
-            line=record.line,
-            offset=record.offset,
+            record.content, stage="prepare", reason=reason, source=record.uri, line=record.line, offset=record.offset
         )
         self._dead.add(letter)
 

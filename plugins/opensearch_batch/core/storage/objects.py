@@ -146,11 +146,11 @@ def _matches(name: str, globs: Sequence[str]) -> bool:
 
 
 def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
-    r"""Yield the lines of a stream; memory is bounded by `max_line_bytes`.
+    r"""Return the lines of a stream; memory is bounded by `max_line_bytes`.
 
     Lines end in ``\n`` or ``\r\n``, or in ``\r`` if the start of the stream has no ``\n``; the last may have no end.
     """
-    yield from lf_lines(with_lf(stream), max_line_bytes=max_line_bytes)
+    return lf_lines(with_lf(stream), max_line_bytes=max_line_bytes)
 
 
 def with_lf(stream: IO[bytes]) -> IO[bytes]:

@@ -12,8 +12,8 @@ DONE, DONE_WITH_DEAD_LETTERS = "DONE", "DONE_WITH_DEAD_LETTERS"
 class SourceCounts(msgspec.Struct, frozen=True):
     """Rows of one source.
 
-    Of the rows `read`, `dead_letters` were rejected, by the ingest or by the index; `duplicates` followed a row of the
-    same source with the same id and were merged over it; `unmatched` have an id that another source does not have.
+    `dead_letters` were rejected by the ingest or the index. `duplicates` have the id of an earlier row of the same
+    source and were merged over it. `unmatched` have an id that another source does not have.
     """
 
     source: str
@@ -27,10 +27,9 @@ class SourceCounts(msgspec.Struct, frozen=True):
 class IngestCounts(msgspec.Struct, frozen=True):
     """Rows of all sources: ``read == indexed + unchanged + dead_letters + joined + unrouted + dropped + elsewhere``.
 
-    `joined` rows became part of another row's document or dead letter; `nulls` counts absent fields, `blank` lines are
-    no rows. Of the rows that a pipeline's own rules keep out, `unrouted` ones go to no sink, `elsewhere` ones to
-    others, and `dropped` ones were dropped by a processor. `superseded` ones were not read again, as a newer run has
-    these documents; they have a verdict too.
+    `joined` rows became part of another row's document or dead letter. `unrouted` rows match no sink, `elsewhere` rows
+    match other sinks only, `dropped` rows were dropped by a processor. `superseded` rows were skipped, because a newer
+    run has written their documents. `blank` lines are not rows; `nulls` counts absent fields.
     """
 
     read: int = 0

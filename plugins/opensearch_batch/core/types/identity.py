@@ -13,5 +13,5 @@ def run_key(dag_id: str, run: str) -> str:
 
 
 def digest(*parts: str) -> str:
-    """Return a short stable hash of texts, which are joined by NUL to be unambiguous."""
+    """Return a short stable hash of texts; NUL separates them, so that it is unambiguous."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_HEX_DIGITS]

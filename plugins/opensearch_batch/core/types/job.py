@@ -1,4 +1,4 @@
-"""The record of a batch job: its identity, its submission, its end."""
+"""The stored record of a batch job: its identity, submission and end."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any, Literal
 import msgspec
 
 State = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED", "EXPIRED", "LOST", "UNUSABLE"]
-
-
 BAD_ENDS = frozenset({"FAILED", "CANCELLED", "EXPIRED", "LOST", "UNUSABLE"})
 
 
@@ -27,8 +25,8 @@ class End(msgspec.Struct, frozen=True):
 class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The newest submission of one job key; earlier submissions stay in `history`.
 
-    `staged` identifies the shard's file at a service that keeps files; `restage` means that the refusal may be about
-    it. `refused` is the error of a refused paid call; the next attempt may submit, if it finds no job.
+    `staged` identifies the shard's file at a service that stores files; `restage` means that the file may have caused
+    the refusal. `refused` is the error of a refused paid call; the next attempt may submit if it finds no job.
     `consumed_requests` are the clears and forces (`ResubmitRequest`) that led to this submission or an earlier one.
     `input_etag` is the ETag of an input that is the user's own object.
     """
@@ -60,7 +58,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The response to a submission: ML Commons' task id (None: it has no task), and the service's own response."""
+    """The response to a submission: the task id of ML Commons, None for no task, and the response of the service."""
 
     ml_task_id: str | None
     remote_job: dict[str, Any] = {}
@@ -69,13 +67,12 @@ class Accepted(msgspec.Struct, frozen=True):
 class ResubmitRequest(msgspec.Struct, frozen=True):
     """A person's request for another submission: a clear of the task, or a run with `force`.
 
-    Each is a key of this one request, empty for none, so that a task that resumes or is retried requests no more than
-    the person did.
+    Each is the key of one request, empty for none, so that a task that resumes or is retried does not repeat it.
     """
 
     clear: str = ""
     force: str = ""
 
     def is_new_to(self, record: JobRecord, key: str) -> bool:
-        """Return whether the request of this key was made and not consumed yet."""
+        """Return whether the request of this key exists and was not consumed yet."""
         return bool(key) and key not in record.consumed_requests

@@ -47,7 +47,7 @@ class Shard(msgspec.Struct, frozen=True):
 
 
 class PrepareCounts(msgspec.Struct, frozen=True):
-    """Lines of the sources: ``read == records + dead_letters``; blank lines are not records and stand apart."""
+    """Lines of the sources: ``read == records + dead_letters``; blank lines are counted apart."""
 
     read: int = 0
     records: int = 0
@@ -69,11 +69,11 @@ class PreparedShard(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What prepare found and made in one run.
+    """The shards and counts of one run of prepare.
 
-    `vectors` are the mapped vector fields of the index it checked; `parameters` those of connector and pipeline
-    together, `inputs` the paths the model reads. `run_version` is when the source was listed; None for a run that
-    took but a part, which is neither newer nor older than others.
+    `vectors` are the mapped vector fields of the index. `parameters` are those of the connector, overridden by the
+    pipeline. `inputs` are the paths of the model's inputs. `run_version` is when the source was listed; None for a run
+    that read a part of it only, which is neither newer nor older than others.
     """
 
     pipeline: str
@@ -98,4 +98,4 @@ class Manifest(msgspec.Struct, frozen=True):
         for prepared in self.shards:
             if prepared.shard == shard:
                 return prepared.source_ranges
-        raise FatalError(f"shard {shard.id}: prepare made other shards since; clear batch_predict for the new ones")
+        raise FatalError(f"shard {shard.id}: prepare has made other shards since; clear batch_predict for the new ones")

@@ -6,13 +6,13 @@ from typing import Literal
 
 import msgspec
 
-# How an object is compressed; ``automatic``: by its name's extension.
+# ``automatic``: by the extension of the object's name.
 Compression = Literal["none", "gzip", "snappy", "zstd", "automatic"]
 OutputCompression = Literal["none", "gzip", "snappy"]
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One listed object: `etag` changes with its bytes, `modified` is the time of their last change (epoch seconds)."""
+    """One listed object: `etag` changes with its bytes, `modified` is when they last changed (epoch seconds)."""
 
     uri: str
     size_bytes: int

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 RECORD_ID = "record_id"
-# What a line has beside the id: the record itself, or the service's output for it.
+# The member beside the id: the record itself, or the service's output for it.
 RECORD, OUTPUT = "record", "output"
-# Amazon Bedrock takes record ids of eleven letters and digits.
+# Amazon Bedrock requires record ids of eleven letters and digits.
 _DIGITS = 10
-# The same as a bytes format of the position.
+# `record_id` as a bytes format of the position.
 ID_FORMAT = b"r%%0%dd" % _DIGITS
-# A record kept beside its shard, as a bytes format of position and record.
+# A line of a shard's record file, as a bytes format of position and record.
 RECORD_LINE = b'{"%b":"%b","%b":%%b}\n' % (RECORD_ID.encode(), ID_FORMAT, RECORD.encode())
 
 

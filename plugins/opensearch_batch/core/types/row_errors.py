@@ -1,4 +1,4 @@
-"""How errors of AI services are found in rows."""
+"""Recognizes errors of AI services in output rows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class RowErrors(msgspec.Struct, frozen=True):
 
     Args:
         find: returns the service's reason when a row is an error in place of a prediction, None for any other row.
-        members: names at the top of a row. A row that is an error has one of them, with something else than an array of
-            numbers; so rows without need not be decoded to know that they are none.
+        members: top-level members of which an error row has at least one, with a value that is not an array of
+            numbers. Rows without them are not decoded.
     """
 
     find: Callable[[bytes], str | None]

@@ -1,4 +1,4 @@
-"""Rows of sources, and what becomes of them on their way to a document."""
+"""Rows of sources, and the values that they become on the way to a document."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from opensearch_batch.core.types.object_info import ObjectInfo
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
-    """One line of a source, as it stood there.
+    """One row of a source.
 
-    `source` is its position in the request, `line` counts from 1, `offset` is in bytes from the start of `uri`.
+    `source` is the position of the source in the request. `line` (from 1) and `offset` (in bytes) are where the row
+    starts in the object `uri`. `content` is its text.
     """
 
     source: int
@@ -23,7 +24,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class Keyed(msgspec.Struct, frozen=True, gc=False):
-    """A row, its key, and what the caller took out of the row: None when it lay on disk, so take it out again."""
+    """A row with its join key, and the values that the caller extracted; None if the row was spilled to disk."""
 
     key: str
     row: Row
@@ -31,32 +32,32 @@ class Keyed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """One source of a request: as it was named, and the objects that stand behind it, in reading order."""
+    """One source of a request: its name there, and its objects in reading order."""
 
     name: str
     objects: tuple[ObjectInfo, ...]
 
     @property
     def size_bytes(self) -> int:
-        """How many bytes lie there, compressed or not."""
-        return sum(found.size_bytes for found in self.objects)
+        """The total size of the objects as they are stored."""
+        return sum(item.size_bytes for item in self.objects)
 
 
 class Blank(msgspec.Struct, frozen=True):
-    """An empty line: no row, but counted."""
+    """An empty line; it is counted, but is not a row."""
 
     source: int
     size_bytes: int = 1
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """Rows that cannot become a document, and why."""
+    """Rows that cannot become a document, and the reason."""
 
     rows: tuple[Row, ...]
     reason: str
     id: str | None = None
     late: bool = False
-    # The index's vectors are to blame: if that is so for all rows, the request is wrong and not the rows.
+    # The vector does not fit the index. If that holds for all rows, the request is wrong, not the rows.
     vector: bool = False
 
     @property
@@ -70,17 +71,17 @@ SourceEntry = Row | Blank | Rejected
 
 
 class RowLimit(msgspec.Struct, frozen=True):
-    """The longest row that is read, and why a longer one is rejected."""
+    """The maximum size of a row, and the reason for which a longer one is rejected."""
 
     max_bytes: int
     reason: str
 
     def check(self, row: Row) -> Row | Rejected:
-        """Return the row, rejected if it is too long."""
+        """Return the row, or its rejection if it is too long."""
         return row if len(row.content) <= self.max_bytes else self.rejected(row)
 
     def rejected(self, row: Row) -> Rejected:
-        """Return a row that is too long."""
+        """Return the rejection of a row that is too long."""
         return Rejected((row,), self.reason)
 
 
@@ -89,7 +90,7 @@ ROW_LIMIT = RowLimit(MAX_ROW_BYTES, f"the row is longer than {MAX_ROW_BYTES} byt
 
 
 class Mapped(msgspec.Struct, frozen=True, gc=False):
-    """What a document on its way was made of."""
+    """The rows that a document was made of, and how many of its fields are null."""
 
     rows: tuple[Row, ...]
     nulls: int = 0
@@ -97,17 +98,14 @@ class Mapped(msgspec.Struct, frozen=True, gc=False):
 
 
 class AlreadyThere(msgspec.Struct, frozen=True):
-    """A document the index holds already, equal to what would be sent."""
+    """A document that is not sent, because the index already has an equal one."""
 
     mapped: Mapped
     size_bytes: int = 1
 
 
 class Filtered(msgspec.Struct, frozen=True, gc=False):
-    """Rows of one event that a pipeline's own rules keep out of an index, by their sources.
-
-    `why` is the count they belong to.
-    """
+    """Rows of one event that a pipeline's rules keep out of an index; `why` is the count that they belong to."""
 
     sources: tuple[int, ...]
     why: Literal["unrouted", "dropped", "elsewhere"]

@@ -6,7 +6,7 @@ import msgspec
 
 
 class VectorField(msgspec.Struct, frozen=True):
-    """A ``knn_vector`` field of an index: its dimension, what its elements are, whether it compares by cosine."""
+    """A ``knn_vector`` field of an index: its dimension, element type, and whether its similarity is cosine."""
 
     name: str
     dimension: int
