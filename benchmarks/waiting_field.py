@@ -92,7 +92,7 @@ class Field:
         objects = S3Objects(self.s3)
         way = service_of("sagemaker").client(self.sagemaker, objects)
         through = MLCommonsSubmitter(
-            self._ml, adapter_of("sagemaker"), way, model=model, parameters={}, inputs=("$.text",)
+            self._ml, adapter_of("sagemaker"), way, model=model, overrides={}, inputs=("$.text",)
         )
 
         def one(number: int) -> None:

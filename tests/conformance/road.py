@@ -142,7 +142,7 @@ class CompiledPipeline:
         """Submit a shard's job, or find it; `later_s` lets an intent of before be that old."""
         folder = self.work_prefix.job(shard.job)
         through = MLCommonsSubmitter(
-            self.ml, self.adapter, self.client, model=self.model, parameters={}, inputs=self.inputs
+            self.ml, self.adapter, self.client, model=self.model, overrides={}, inputs=self.inputs
         )
 
         def draft(submission: int) -> JobRecord:

@@ -90,8 +90,8 @@ def test_the_tests_of_a_file_go_through_its_processors(tmp_path: Path) -> None:
             "  on_unmatched: fail\n  when:",
             r"yaml:13 ingest.on_unmatched: cannot be combined with processors",
         ),
-        ("  when:", "  routing: $\n  when:", r"yaml:13 ingest.routing: routing '\$' leads to no member"),
-        ("id: $.meta.id", "id: $.meta[-1]", r"yaml:3 id: id '\$.meta\[-1\]' leads to no member"),
+        ("  when:", "  routing: $\n  when:", r"yaml:13 ingest.routing: routing '\$' does not name a member"),
+        ("id: $.meta.id", "id: $.meta[-1]", r"yaml:3 id: id '\$.meta\[-1\]' does not name a member"),
         ("  processors:\n", "  processors: {}\n  xs:\n", r"yaml:7 ingest.processors: Expected `array"),
     ],
 )

@@ -271,7 +271,7 @@ def test_an_index_that_is_blocked_fails_and_nothing_becomes_a_dead_letter(lab: L
     lab.cluster().create_index(index, BODY)
     run = Run(lab, bucket, index, [row(0), row(1)])
     lab.node("PUT", f"{index}/_settings", {"index.blocks.write": True})
-    with pytest.raises(ConfigError, match=rf"index {index} does not let us write \(403\)"):
+    with pytest.raises(ConfigError, match=rf"index {index} refuses writes \(403\)"):
         run()
     lab.node("PUT", f"{index}/_settings", {"index.blocks.write": None})
     assert run().counts.indexed == 2

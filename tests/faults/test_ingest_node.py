@@ -100,7 +100,7 @@ def test_an_index_blocked_meanwhile(start: Start) -> None:
     ingestion.node.on(BULK, 5, first(block))
     outcome = ingestion.failed()
     assert outcome.error == "ConfigError"
-    assert "does not let us write (403)" in outcome.text
+    assert "refuses writes (403)" in outcome.text
     block(on=False)
     ingestion.check(ingestion.done())
     assert ingestion.operations() == len(ingestion.shape.documents)

@@ -90,7 +90,7 @@ def test_a_full_disk_below_a_join(start: Start) -> None:
     ingestion = start(joined(spilled=True))
     outcome = ingestion.failed(largest_file_bytes=1000)
     assert outcome.error == "RetriableError"
-    assert "no room for rows that wait for their partners" in outcome.text
+    assert "no space for rows that wait for rows of other sources" in outcome.text
     ingestion.check(ingestion.done())
     assert ingestion.operations() == len(ingestion.shape.documents)
 

@@ -92,7 +92,9 @@ def test_a_changed_input_is_not_submitted(job: Job, content: bytes | None, reaso
     job.store.delete(INPUT)
     if content is not None:
         job.store.write(INPUT, content)
-    with pytest.raises(FatalError, match=rf"a\.jsonl {reason} since prepare read it; nothing was paid; clear prepare"):
+    with pytest.raises(
+        FatalError, match=rf"a\.jsonl {reason} since prepare read it; no job was submitted; clear prepare"
+    ):
         job.submit()
     assert (job.paid, JobRecords(job.store, FOLDER).load()) == ([], None)
 

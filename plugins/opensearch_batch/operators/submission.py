@@ -130,7 +130,7 @@ class JobOperator(PipelineOperator):
             adapter_of(self.service),
             client_of(self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id),
             model=ml.model(self.model_id),
-            parameters=rendered(self.parameters),
+            overrides=rendered(self.parameters),
             inputs=tuple(self.inputs),
         )
 

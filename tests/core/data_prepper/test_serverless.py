@@ -109,7 +109,7 @@ def test_after_an_interruption_what_has_no_id_is_written_again(collection: Colle
     """Nobody asks for it, as there is nothing to ask by."""
     collection.write(SERVERLESS)
     scripted.answers = [(200, {"errors": True, "items": [{"index": {"status": 201}}, {"index": CLOSED}]})]
-    with pytest.raises(ConfigError, match="does not let us write"):
+    with pytest.raises(ConfigError, match="refuses writes"):
         collection.run()
     assert collection.run().counts.indexed == 2
     first, second = collection.sent()

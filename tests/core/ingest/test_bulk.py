@@ -233,7 +233,7 @@ def test_an_index_that_is_closed_to_us_ends_the_writing(scripted: Scripted) -> N
         scripted.cluster, IngestRequest("i", {}, max_body_bytes=1, max_in_flight=1)
     ).write(map(item, range(3)))
     assert next(verdicts).indexed == 1
-    with pytest.raises(ConfigError, match=r"index i does not let us write \(403\): .*no permissions for \[x\]"):
+    with pytest.raises(ConfigError, match=r"index i refuses writes \(403\): .*no permissions for \[x\]"):
         next(verdicts)
 
 
@@ -248,7 +248,7 @@ def test_an_answer_that_leaves_out_a_document_is_no_verdict(scripted: Scripted) 
 def test_an_answer_that_always_leaves_one_out_ends_the_writing(scripted: Scripted) -> None:
     """The error has the number of missing verdicts."""
     scripted.answer = lambda _: (200, {"errors": False, "items": []})
-    with pytest.raises(RetriableError, match="index i: 2 documents were sent, 0 answered for"):
+    with pytest.raises(RetriableError, match="index i: 2 documents were sent, 0 returned"):
         list(BulkWriter(scripted.cluster, REQUEST, retry_window_s=0.0).write(map(item, range(2))))
 
 

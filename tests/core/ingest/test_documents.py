@@ -351,7 +351,7 @@ def test_fail_names_the_first_id_that_a_source_lacks(tmp_path: Path) -> None:
         documents.refuse_unmatched()
     assert str(error.value) == (
         "id '2' (0.jsonl line 2) has no row in source[1] (1.jsonl); nothing was written. "
-        "Mend the sources, or choose on_unmatched index_partial or dead_letter"
+        "Correct the sources, or choose on_unmatched index_partial or dead_letter"
     )
 
 

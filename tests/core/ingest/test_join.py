@@ -387,7 +387,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", tmp_path], check=True)  # noqa: S603, S607 - as above
 
 
-FULL = r"no room for rows .*: at least \d+ bytes .* another folder or more memory$"
+FULL = r"no space for rows .*: at least \d+ bytes .* another folder or more memory$"
 
 
 def test_a_full_disk_is_a_retriable_error(small_disk: Path) -> None:
@@ -416,7 +416,7 @@ list(join(streams, folder=Path({str(tmp_path)!r}), memory_bytes=400_000))
         [sys.executable, "-c", program], env={"PYTHONPATH": ".:plugins"}, check=False, capture_output=True, text=True
     )
     last = done.stderr.splitlines()[-1]
-    assert last.startswith(f"opensearch_batch.core.errors.RetriableError: {tmp_path}: no room for rows")
+    assert last.startswith(f"opensearch_batch.core.errors.RetriableError: {tmp_path}: no space for rows")
     assert "(File too large): at least 4201677 bytes are needed, 4200000 could be written" in last
 
 

@@ -140,7 +140,7 @@ def test_entries_that_are_no_documents_keep_their_order(lab: Lab, index: str) ->
     ("kind", "error", "remedy"),
     [
         ("security_exception", ConfigError, "give the connection's user this permission"),
-        ("no_shard_available_action_exception", RetriableError, "run again when the index is there and well"),
+        ("no_shard_available_action_exception", RetriableError, "run again when the index is available"),
     ],
 )
 def test_what_cannot_be_read_is_not_taken_as_absent(
@@ -149,7 +149,7 @@ def test_what_cannot_be_read_is_not_taken_as_absent(
     """Otherwise it would silently be written again."""
     scripted.answers = [(200, {"docs": [{"_id": "x", "error": {"type": kind, "reason": "no"}}]})]
     found = skip_indexed([item("x", {})], scripted.cluster, Index("i", ""), in_flight_bytes=1)
-    with pytest.raises(error, match=f"index i: what a crash left in doubt cannot be read: no; {remedy}"):
+    with pytest.raises(error, match=f"index i: a document of the interrupted attempt cannot be read: no; {remedy}"):
         list(found)
 
 

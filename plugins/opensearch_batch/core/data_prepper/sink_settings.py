@@ -118,7 +118,7 @@ def index_item_factory(
 
     return IndexItemFactory(
         id_of=_format(sink.document_id),
-        is_named=sink.sends_ids,
+        sends_ids=sink.sends_ids,
         routing=_format(sink.routing),
         action=_action(sink),
         index=index,

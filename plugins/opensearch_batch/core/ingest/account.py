@@ -1,4 +1,4 @@
-"""The account of an ingest: rows are counted with their verdicts, and recorded after their dead letters are written."""
+"""Counts the rows of an ingest by verdict. Progress is recorded only after the dead letters that it counts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TOTALS = ("indexed", "unchanged", "joined", "nulls", "unmatched", "unrouted", "
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):
-    """What a replay of dead letters needs to know: the names of the sources, and the request."""
+    """What a replay of dead letters needs, stored beside them: the names of the sources, and the request."""
 
     sources: list[str]
     request: IngestRequest
@@ -41,7 +41,7 @@ class RowAccount:
         fingerprint: identifies the work.
         before: the progress of an earlier attempt that this one continues.
         origin_of: returns the user's document that a row comes from.
-        replay: what a replay needs to know; stored beside the dead letters.
+        replay: stored beside the dead letters.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class RowAccount:
         self.dead = DeadLetters(objects, queue, attempt=file.attempt, parts=before.parts, count=then.dead_letters)
 
     def begin(self) -> None:
-        """Record the start, so that no older progress is taken for this attempt's, and remove uncounted dead letters.
+        """Record the start, which fences off earlier attempts, and remove the dead letters that they did not count.
 
         Raises:
             RetriableError: another run of the same request is in progress.
@@ -132,7 +132,7 @@ class RowAccount:
         )
 
     def refuse_if_no_vector_fits(self, index: str) -> None:
-        """Raise ConfigError when no vector at all fits: the index is wrong then, not the records."""
+        """Raise ConfigError if no row has a vector that fits: the index or the field map is wrong, not the rows."""
         read = self.counts().read
         if read and self._vectors_rejected == read:
             raise ConfigError(
@@ -265,7 +265,7 @@ class _SourceTally:
 
 
 def in_progress(uri: str) -> RetriableError:
-    """Return the error for an attempt that another one overtook before its start."""
+    """Return the error for an attempt that found another one in progress."""
     return RetriableError(f"{uri}: another run of this request is in progress; run again when it has ended")
 
 

@@ -1,6 +1,6 @@
-"""The interface between rows and the engine: sources become documents, and every row becomes part of an entry.
+"""The interface between the readers of rows and the ingest engine: every row becomes part of one entry.
 
-The order of the entries depends on the sources and the options alone, so an interrupted ingest can be continued.
+The order of the entries depends only on the sources and the options, so an interrupted ingest can be continued.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def own_position(row: Row) -> tuple[str, int]:
-    """Return where a row itself is, by URI and line."""
+    """Return the URI and line of a row itself."""
     return row.uri, row.line
 
 
@@ -38,7 +38,7 @@ class Reading(msgspec.Struct, frozen=True):
         objects: the store of the sources.
         read: yields the rows of a source.
         row_errors: finds AI services' errors in rows.
-        origin_of: returns the user's document that a row comes from, by URI and line; dead letters name it.
+        origin_of: returns the URI and line of the user's document that a row comes from, for dead letters.
         memory_bytes: at most this much waits in memory for rows of other sources.
         folder: where rows beyond that are spilled; the system's temporary folder if None.
     """
@@ -52,7 +52,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class DocumentStream(Protocol):
-    """Documents, and entries that are none, in a fixed order; `read_bytes` counts what was read."""
+    """Yields documents and other entries in a fixed order; `read_bytes` counts the bytes read so far."""
 
     read_bytes: int
 
@@ -60,16 +60,16 @@ class DocumentStream(Protocol):
 
 
 class DocumentFactory(Protocol):
-    """Makes documents of rows; `reading` is how it reads them."""
+    """Makes documents from rows; `reading` is how the rows are read."""
 
     reading: Reading
 
     @property
     def identity(self) -> list[Any]:
-        """Everything in its options that decides the result, as JSON values; other options are other work."""
+        """The options that affect the documents or their order, as JSON values; part of the work's fingerprint."""
 
     def check(self, sources: Sequence[Source]) -> None:
-        """Raise ConfigError when it cannot work with these sources."""
+        """Raise ConfigError if the options do not fit these sources."""
 
     def documents(
         self, sources: Sequence[Source], *, vectors: Sequence[VectorField], resumes: bool = False
@@ -78,15 +78,15 @@ class DocumentFactory(Protocol):
 
         Args:
             sources: what is read.
-            vectors: the vector fields that documents have to fit.
-            resumes: whether an earlier attempt wrote a part of them.
+            vectors: the vector fields that documents must fit.
+            resumes: whether an earlier attempt wrote a part of the documents.
 
         Raises:
             ConfigError: the sources do not fit one another.
         """
 
     def remark(self, counts: IngestCounts) -> str | None:
-        """Return what the user should know about the result."""
+        """Return a remark about the result for the user, None for no remark."""
 
 
 class SourceRows:
@@ -106,6 +106,6 @@ class SourceRows:
     def _joined(self, keyed: Callable[[int], Iterator[Keyed | T]]) -> Iterator[Group | T]:
         """Yield the rows of all sources in groups by key; `keyed` reads a source by its number."""
         streams = [Stream(keyed(number), source.size_bytes) for number, source in enumerate(self._sources)]
-        # A spill file has no name, so nothing is left behind, whatever ends this process.
+        # A spill file has no name, so the system removes it even if this process is killed.
         folder = self._reading.folder or Path(tempfile.gettempdir())
         return join(streams, folder=folder, memory_bytes=self._reading.memory_bytes)

@@ -39,7 +39,7 @@ COLLECT_AFTER = 100_000
 
 
 class Locations(msgspec.Struct, frozen=True):
-    """Where an ingest keeps its own files: its progress and dead letters, and what ingests share."""
+    """Prefixes of an ingest's own files (progress and dead letters), and of files that ingests share."""
 
     work_prefix: str
     prefix: str
@@ -47,7 +47,7 @@ class Locations(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, work_prefix: str, prefix: str, dead_letters: str | None = None) -> Locations:
-        """Return them; dead letters are below the ingest's prefix unless a location is given."""
+        """Return the normalized prefixes; dead letters are below `prefix` unless a location is given."""
         prefix = prefix.rstrip("/")
         return cls(work_prefix.rstrip("/"), prefix, dead_letters or f"{prefix}/dead_letters/")
 
@@ -60,10 +60,10 @@ class Ingest:
         sink: where documents are written.
         documents: makes the documents.
         locations: where our own files go.
-        check: raises when the counts cannot be right; called before the work is recorded as done.
-        identity: beside sources, documents and sink, what distinguishes this work from earlier work.
-        run_version: the run's; documents of a newer run are not overwritten. None for no version.
-        records: number of records of the first source; counted where a newer run has superseded this one.
+        check: raises if the counts cannot be right; called before the work is recorded as done.
+        identity: further parts of the work's fingerprint, beside sources, documents and sink.
+        run_version: version of the run; documents of a newer run are not overwritten. None for no version.
+        records: number of records of the first source, for the report if a newer run has superseded this one.
         on_progress: called with the counts so far and the bytes read.
         clock: seconds; injected by tests.
     """
@@ -98,8 +98,8 @@ class Ingest:
 
         Raises:
             ConfigError: the request, the target or the store is wrong.
-            RetriableError: a server stayed away, or another run came between; the same call continues or starts anew.
-            FatalError: a source is damaged, or changed meanwhile.
+            RetriableError: a server did not respond, or another run took over; calling again continues or starts anew.
+            FatalError: a source is damaged, or changed during the ingest.
         """
         refuse_duplicates(sources)
         self._documents.check(sources)
@@ -148,15 +148,15 @@ class Ingest:
                 with fewer_collections():
                     self._write(attempt, documents, account)
                 self._finish(account)
-            # Last of all: a kill before it is followed by an attempt that restores the load settings.
+            # Recorded last: if the process is killed before, the next attempt restores the load settings.
             account.record(done=True)
             return account.counts(), account.dead.location
 
     def _write(self, attempt: Attempt, documents: DocumentStream, account: RowAccount) -> None:
-        """Write what is not settled yet, recording progress every so many bytes or seconds.
+        """Write the entries that are not settled yet; record progress every CHECKPOINT_BYTES or CHECKPOINT_S.
 
         Raises:
-            BatchError: of a source, after everything before it is written.
+            BatchError: a source cannot be read further; all entries before the error were written.
         """
         errors: list[BatchError] = []
         entries = islice(_until_error(documents, errors), account.settled, None)
@@ -173,12 +173,12 @@ class Ingest:
             raise errors[0]
 
     def _checkpoint(self, account: RowAccount) -> None:
-        """Record progress, if what is settled is durable."""
+        """Record progress if the settled entries are durable."""
         if self._sink.can_resume:
             account.record(done=False)
 
     def _finish(self, account: RowAccount) -> None:
-        """Complete the work; raise when it must not be recorded as done."""
+        """Complete the work; raise if it must not be recorded as done."""
         self._checkpoint(account)
         counts = account.counts()
         account.refuse_if_no_vector_fits(self._sink.name)
@@ -191,7 +191,7 @@ class Ingest:
         return IngestReport(self._sink.name, state, counts, dead_letters, remarks)
 
     def _unchanged(self, before: Progress) -> IngestReport:
-        """Return the report of work that was done before: all is unchanged but what still is a dead letter."""
+        """Return the report of work that was finished before: all documents count as unchanged."""
         then = before.counts
         left, rows = count_letters(self._objects, before.dead_letters) if before.parts else (0, {})
         unchanged = then.indexed + then.unchanged + then.dead_letters - left
@@ -203,7 +203,7 @@ class Ingest:
         return self._report(counts, before.dead_letters if left else None, [])
 
     def _superseded(self, sources: Sequence[Source]) -> IngestReport:
-        """Return the report of work that a newer run has superseded: nothing of it is read or written."""
+        """Return the report of work that a newer run has superseded; nothing was read or written."""
         records = self._records
         first, *others = (SourceCounts(source.name) for source in sources)
         first = msgspec.structs.replace(first, read=records)
@@ -215,7 +215,7 @@ class Ingest:
         return self._report(counts, None, [remark])
 
     def _content(self, sources: Sequence[Source]) -> str:
-        """Return a digest of everything that decides the entries and their order."""
+        """Return a digest of everything that affects the entries and their order."""
         parts = [msgspec.json.encode(self._documents.identity, order="deterministic").decode()]
         for source in sources:
             parts += [source.name, *(f"{item.uri} {item.etag}" for item in source.objects)]
@@ -223,7 +223,7 @@ class Ingest:
 
 
 def refuse_duplicates(sources: Iterable[Source]) -> None:
-    """Raise ConfigError when two sources name the same object: each row would be joined with itself."""
+    """Raise ConfigError if two sources have the same object: each of its rows would be joined with itself."""
     seen: dict[str, str] = {}
     for source in sources:
         for item in source.objects:
@@ -246,7 +246,7 @@ def fewer_collections() -> Iterator[None]:
 
 
 def _until_error(entries: Iterable[Entry], errors: list[BatchError]) -> Iterator[Entry]:
-    """Yield the entries before an error, and keep the error."""
+    """Yield the entries before an error, and append the error to `errors`."""
     try:
         yield from entries
     except BatchError as error:

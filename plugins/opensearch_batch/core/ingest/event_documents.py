@@ -1,7 +1,7 @@
 """Documents by events: rows become events, processors change them, and routes decide which sinks take them.
 
-Every row is a document, a dead letter, or counted as filtered. The order of the entries depends on the sources alone,
-so an interrupted ingest can be continued.
+Every row becomes a document or a dead letter, or is counted as filtered. The order of the entries depends only on the
+sources, so an interrupted ingest can be continued.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class EventDocuments(SourceRows):
         self._prepare = options.prepare
         self._enrich = options.enrich
         self._records = options.records
-        # Inputs of one job may have the same keys, so a key belongs to its object.
+        # Different input objects may have the same keys, so a key includes the number of its object.
         self._numbers = {uri: str(at) for at, uri in enumerate(dict.fromkeys(options.records.values()))}
         self._open = Event.around_array if options.passes_arrays else Event.of
         self._row_errors = reading.row_errors if reading.row_errors.members else None
@@ -170,7 +170,7 @@ class EventDocumentFactory:
     Args:
         flow: makes a new flow, which counts the failures of one ingest.
         options: how documents are made.
-        identity: everything in pipeline and sink that decides the documents.
+        identity: everything in the pipeline and the sink that affects the documents.
         reading: how rows are read.
         remedy: what to do about rows that no sink takes.
     """
@@ -192,7 +192,7 @@ class EventDocumentFactory:
         self._remedy = remedy
 
     def check(self, sources: Sequence[Source]) -> None:
-        """Accept any sources; how they are read was checked with the file."""
+        """Accept any sources: the options were checked with the pipeline's file."""
 
     def documents(
         self,

@@ -1,8 +1,8 @@
-"""What a sink writes of an event: for an index, a document, its id, action and index; for objects, a text and a folder.
+"""Makes the items that sinks write from events: for an index, a document, its id and action; for S3, a text and folder.
 
-A document's ``_id`` is the sink's `document_id`, else the ``_id`` in the event's own body, which OpenSearch refuses
-there, else a digest of the row's origin, so reading the row again overwrites the document. Only where the index accepts
-no id it has none, whatever the row says, and a row that is read again becomes a second document.
+A document's ``_id`` is the sink's `document_id`, else the ``_id`` in the event's own body (removed from there, because
+OpenSearch refuses it), else a digest of the row's origin, so reading the row again overwrites the document. If the
+index accepts no ids, documents have none, and a row that is read again becomes a second document.
 Source: Data Prepper's BulkIngester and JsonStringBuilder (2.17).
 """
 
@@ -28,14 +28,14 @@ from opensearch_batch.core.types.rows import Row
 
 OfEvent = Callable[[Event], str]
 ACTIONS = frozenset(get_args(Action))
-# Those that a document without an id can be written by.
+# Actions that can write a document without an id.
 NAMELESS = frozenset({"index", "create"})
 _SHORT_BYTES, _PLAIN = 64, re.compile(rb'"[!#-\[\]-~]+"')
 _encode = msgspec.json.Encoder().encode
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """Which part of an event is its document; keys are written without their first slash."""
+    """The part of an event that becomes the document; keys have no leading slash."""
 
     root: Key | None = None
     include: tuple[str, ...] = ()
@@ -51,12 +51,12 @@ class Shape(msgspec.Struct, frozen=True):
         """Return the document's fields.
 
         Raises:
-            RecordRejected: the root is no object.
+            RecordRejected: the root is not an object.
         """
         node = event.find(self.root) if self.root else event.fields
         fields = members_of(event.fields if node is MISSING else node)
         if fields is None:
-            raise RecordRejected("document_root_key leads to no object")
+            raise RecordRejected("document_root_key does not name an object")
         if self.include:
             fields = _filtered(fields, "", self.include, retain=True)
         elif self.exclude:
@@ -67,10 +67,10 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 class ItemFactory(Protocol):
-    """Makes the item that a sink writes of an event."""
+    """Makes the item that a sink writes from an event."""
 
     def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401 - whatever the caller recognizes it by
-        """Return the item; the event is not used any more. `row` is what it was made of.
+        """Return the item of an event that was made from `row`; the event is not used afterwards.
 
         Raises:
             RecordRejected: the sink cannot write it.
@@ -82,20 +82,20 @@ class IndexItemFactory:
 
     Args:
         id_of: the document's id; None: the event's own ``_id``, or the row's origin.
-        is_named: whether documents are sent with an id; otherwise the index makes one.
+        sends_ids: whether documents are sent with an id; otherwise the index makes one.
         routing: the document's routing value, None for none.
         action: what to do with the document.
-        index: the index's name where events name it, None for the request's.
+        index: the index's name, made from the event; None for the index of the request.
         shape: which part of an event is the document.
-        ensure_index: called with each index that an event names, before anything is written there.
-        origin_of: the origin of a row, which the id of a document without any other is made of.
+        ensure_index: called with the index that an event names, before a document is written there.
+        origin_of: returns the origin of a row, from which the id of a document without any other id is made.
     """
 
     def __init__(
         self,
         *,
         id_of: OfEvent | None = None,
-        is_named: bool = True,
+        sends_ids: bool = True,
         routing: OfEvent | None = None,
         action: OfEvent | Action = "index",
         index: OfEvent | None = None,
@@ -104,7 +104,7 @@ class IndexItemFactory:
         origin_of: OriginOf = own_position,
     ) -> None:
         self._id_of = id_of
-        self._is_named = is_named
+        self._sends_ids = sends_ids
         self._routing = routing
         self._action = action
         self._is_fixed = action in ACTIONS
@@ -127,7 +127,7 @@ class IndexItemFactory:
             if self._routing is not None:
                 routing = self._routing(event) or None
             action = self._action if self._is_fixed else self._action_of(event)
-            name = self._name(event, row) if self._is_named else _no_name(action)  # type: ignore[arg-type] # a fixed one is none of a format
+            name = self._name(event, row) if self._sends_ids else _no_name(action)  # type: ignore[arg-type] # a fixed action is no format
         except EventError as error:
             raise RecordRejected(str(error)) from None
         if action == "delete":
@@ -135,7 +135,7 @@ class IndexItemFactory:
         fields = event.fields if self._shape is None else dict(self._shape.document(event))
         # OpenSearch refuses a document with an _id in its body.
         fields.pop(ID_FIELD, None)
-        lines = lines_of(name, *event.pieces(fields), op_type=action, routing=routing, index=index)  # type: ignore[arg-type] # a fixed one is none of a format
+        lines = lines_of(name, *event.pieces(fields), op_type=action, routing=routing, index=index)  # type: ignore[arg-type] # a fixed action is no format
         return Item(name, lines, context)
 
     def _name(self, event: Event, row: Row) -> str:
@@ -143,7 +143,7 @@ class IndexItemFactory:
             if name := self._id_of(event):
                 return document_id(_encode(name))
         elif (own := event.fields.get(ID_FIELD)) is not None and (text := text_of(own)) is not None:
-            # Most ids are short plain texts, which need no reading.
+            # Most ids are short plain texts, which need no decoding.
             if len(text) <= _SHORT_BYTES and _PLAIN.fullmatch(text):
                 return text[1:-1].decode()
             return document_id(text)
@@ -152,12 +152,12 @@ class IndexItemFactory:
     def _action_of(self, event: Event) -> Action:
         action = self._action(event) if callable(self._action) else self._action
         if action not in ACTIONS:
-            raise RecordRejected(f"action {action!r} is none of {', '.join(sorted(ACTIONS))}")
+            raise RecordRejected(f"action {action!r} is not one of {', '.join(sorted(ACTIONS))}")
         return action  # type: ignore[return-value] # one of them
 
 
 class ObjectItemFactory:
-    """Makes the items of objects: an item's id is the folder of its object, and its one piece the event's text.
+    """Makes the items of an S3 sink: an item's id is the folder of its object, and its only piece the event's text.
 
     Args:
         bucket: the bucket.
@@ -187,7 +187,7 @@ class ObjectItemFactory:
         return Item(f"s3://{bucket}/{self._folder(event)}", (_encode(self._shape.document(event)),), context)
 
     def _folder(self, event: Event) -> str:
-        """Return the folder; as in Data Prepper, a missing key is left out."""
+        """Return the folder; as in Data Prepper, keys that the event lacks are left out."""
         try:
             return self._prefix(event)
         except EventError:
@@ -195,7 +195,7 @@ class ObjectItemFactory:
 
 
 def text_of(node: Node) -> bytes | None:
-    """Return a value's text, None for nothing and for null."""
+    """Return a value's JSON text, None for a missing value and for null."""
     if node is None or node is MISSING:
         return None
     text = bytes(node) if type(node) is msgspec.Raw else _encode(node)
@@ -210,11 +210,11 @@ def _no_name(action: Action) -> str:
     """
     if action in NAMELESS:
         return ""
-    raise RecordRejected(f"action {action} needs an id, and a serverless collection is sent none without document_id")
+    raise RecordRejected(f"action {action} needs an id; for a serverless collection, give document_id")
 
 
 def _filtered(fields: dict[str, Node], path: str, keys: Sequence[str], *, retain: bool) -> dict[str, Node]:
-    """Return the members that keys name (or do not), objects and arrays on the way opened."""
+    """Return the members that keys name (`retain`), or all others; members of nested objects and arrays too."""
     kept: dict[str, Node] = {}
     for name, node in fields.items():
         here = f"{path}/{name}" if path else name

@@ -60,13 +60,13 @@ class MappedDocuments(SourceRows):
         return Keyed(self._map.key(row.source, values) or "", row, values)
 
     def refuse_unmatched(self) -> None:
-        """Raise ConfigError at the first id that some source lacks, before anything is written."""
+        """Raise ConfigError for the first id that some source lacks, before anything is written."""
         for entry in self._groups():
             if isinstance(entry, Group) and not entry.late and (absent := self._without(entry)):
                 row = entry.rows[0].row
                 raise ConfigError(
                     f"id {entry.key!r} ({row.uri} line {row.line}) has no row in {absent}; nothing was written. "
-                    "Mend the sources, or choose on_unmatched index_partial or dead_letter"
+                    "Correct the sources, or choose on_unmatched index_partial or dead_letter"
                 )
 
     def entry(self, group: Group) -> Item | Rejected:
@@ -140,10 +140,10 @@ class MappedDocuments(SourceRows):
             raise RecordRejected(f"no row with id {group.key!r} in {absent}")
 
     def _without(self, group: Group) -> str:
-        """Return the sources without a row of a group."""
-        there = {keyed.row.source for keyed in group.rows}
+        """Return the names of the sources that have no row in a group."""
+        present = {keyed.row.source for keyed in group.rows}
         return ", ".join(
-            f"source[{number}] ({source.name})" for number, source in enumerate(self._sources) if number not in there
+            f"source[{number}] ({source.name})" for number, source in enumerate(self._sources) if number not in present
         )
 
     def _error_in(self, rows: Sequence[Row]) -> str | None:
@@ -173,7 +173,7 @@ class MappedDocumentFactory:
 
     @property
     def identity(self) -> list[Any]:
-        """Everything in the request that decides the documents; the memory bound decides their order."""
+        """Everything in the request that affects the documents, and the memory bound, which affects their order."""
         request = self._request
         return [
             request.field_map,
@@ -188,13 +188,13 @@ class MappedDocumentFactory:
         ]
 
     def check(self, sources: Sequence[Source]) -> None:
-        """Raise ConfigError when the map cannot work with this number of sources."""
+        """Raise ConfigError if the map does not fit this number of sources."""
         self._fields = len(compile_map(self._request, sources=len(sources)).fields)
 
     def documents(
         self, sources: Sequence[Source], *, vectors: Sequence[VectorField], resumes: bool = False
     ) -> MappedDocuments:
-        """Return the documents; raise ConfigError where a row must have a partner in every source and has none."""
+        """Return the documents; with on_unmatched fail, raise ConfigError first if some source lacks an id."""
         field_map = compile_map(self._request, sources=len(sources), vectors=vectors)
         if self._request.on_unmatched == "fail" and len(sources) > 1 and not resumes:
             MappedDocuments(self._request, field_map, sources, self.reading).refuse_unmatched()
@@ -204,5 +204,5 @@ class MappedDocumentFactory:
         """Return a remark when no row has a value at any mapped path."""
         documents = counts.indexed + counts.unchanged
         if documents and counts.nulls == documents * self._fields:
-            return "no row has anything at any mapped path: all fields are null; check the paths and the sources"
+            return "no row has a value at any mapped path: all fields are null; check the paths and the sources"
         return None

@@ -27,12 +27,12 @@ _FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|
 
 
 def holds_record(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> bool:
-    """Say whether an output row holds its whole record, so that nothing is joined."""
+    """Return whether an output row holds its whole record, so that nothing is joined."""
     return adapter.answers(parameters) == "beside_record"
 
 
 def check_passthrough(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless inputs can be passed through: records and predictions could not be joined."""
+    """Raise ConfigError if inputs cannot be passed through, because predictions could not be joined with records."""
     if not holds_record(adapter, parameters):
         raise ConfigError(
             f"prepare: false: rows of {adapter.name} do not hold their records here, so only prepare can join them; "
@@ -41,7 +41,7 @@ def check_passthrough(adapter: ServiceAdapter, parameters: Mapping[str, Any]) ->
 
 
 def check_processors(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> None:
-    """Raise ConfigError unless output rows hold their records, which processors read."""
+    """Raise ConfigError if output rows do not hold their records, which processors need."""
     if not holds_record(adapter, parameters):
         raise ConfigError(
             f"ingest.processors: rows of {adapter.name} do not hold their records here, so processors would not find "
@@ -61,8 +61,8 @@ def over_sources(
         inputs: the paths that the model reads.
 
     Raises:
-        ConfigError: a path is invalid, or names a prediction that the service does not return; or there are
-            processors, and rows do not hold their records.
+        ConfigError: a path is invalid or names a prediction that the service does not return, or the request has
+            processors and rows do not hold their records.
     """
     if request.processors is not None:
         check_processors(adapter, parameters)

@@ -79,7 +79,7 @@ def replay(
 
     Raises:
         ConfigError: there is no such queue, it holds letters of another stage, or the index or the map is wrong.
-        RetriableError: a server stayed away.
+        RetriableError: a server did not respond.
     """
     prefix = f"{queue.rstrip('/')}/"
     parts = list_parts(objects, prefix)

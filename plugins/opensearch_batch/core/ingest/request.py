@@ -13,7 +13,7 @@ from opensearch_batch.core.transform.field_map import ANY_FIELD, FieldMap, OnMis
 from opensearch_batch.core.types.vector_field import VectorField
 
 OpType = Literal["index", "create", "upsert"]
-# Those of a field map, and the two that only a pipeline's own actions ask for.
+# The operations of a field map, and two more for the actions of a Data Prepper pipeline.
 Action = Literal["index", "create", "upsert", "update", "delete"]
 OnUnmatched = Literal["index_partial", "dead_letter", "fail"]
 # The size of bodies that a node indexes fastest from few connections, by `python -m benchmarks body_sizes`.
@@ -21,30 +21,30 @@ MAX_BODY_BYTES = 2_000_000
 MAX_IN_FLIGHT = 8
 _INDEX_NAME = re.compile(r"[^-_+\s\\/*?\"<>|,#:][^\s\\/*?\"<>|,#:]*")
 MAX_INDEX_NAME_BYTES = 255
-# The same for a form, whose schema counts characters and knows no capitals but A to Z.
+# The same rule for the JSON schema of a form, which counts characters and recognizes only the capitals A to Z.
 INDEX_NAME_PATTERN = r"^[^-_+A-Z\s\\/*?\"<>|,#:][^A-Z\s\\/*?\"<>|,#:]{0,254}$"
 
 
 class LoadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Index settings during the load; the settings before are restored on every exit."""
+    """Index settings during the load; the original settings are always restored."""
 
     refresh_interval: Annotated[
         Annotated[str, msgspec.Meta(pattern=r"^(-1|0|\d+(nanos|micros|ms|s|m|h|d))$")] | None,
-        msgspec.Meta(description="How often what was written is made searchable; `-1`: not before the end."),
+        msgspec.Meta(description="Refresh interval of the index; with `-1` documents become searchable at the end."),
     ] = None
     number_of_replicas: Annotated[
-        Annotated[int, msgspec.Meta(ge=0)] | None, msgspec.Meta(description="Copies of each shard of the index.")
+        Annotated[int, msgspec.Meta(ge=0)] | None, msgspec.Meta(description="Number of replicas of each shard.")
     ] = None
 
 
 class IngestRequest(msgspec.Struct, frozen=True):
     """What to write to which index.
 
-    `on_missing` says what to do about a mapped path that a row lacks (``null``, ``omit``, ``dead_letter``), for all
-    fields or by field name; `on_unmatched`, about a key that some source lacks. `joined_by` are the paths, one a
-    source, by which rows are joined where that is not the document's id.
+    `on_missing` is the policy for a mapped path that a row lacks (``null``, ``omit``, ``dead_letter``), by field name
+    or for all fields; `on_unmatched`, for a key that some source lacks. `joined_by` has one path for each source, by
+    which rows are joined instead of the document's id.
 
-    With `processors`, their output is the document, if `when` holds for it; of the map only ``_id`` counts.
+    With `processors`, their output is the document, if `when` holds for it; only ``_id`` of the field map is used.
     """
 
     index: str
@@ -66,7 +66,7 @@ class IngestRequest(msgspec.Struct, frozen=True):
 
 
 def check_on_missing(missing: Iterable[str], fields: Sequence[str]) -> None:
-    """Raise ConfigError when a policy is about a field that is not mapped."""
+    """Raise ConfigError if a policy names a field that is not mapped."""
     for name in missing:
         if name not in {*fields, ANY_FIELD}:
             raise ConfigError(

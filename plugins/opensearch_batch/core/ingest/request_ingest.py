@@ -39,15 +39,15 @@ def ingest_request(
         cluster: the cluster of its index.
         work_prefix: where progress and dead letters go; nothing else should be stored there.
         row_errors: finds AI services' errors in rows.
-        force: write everything again, whatever was done before.
+        force: write everything again, even if it was written before.
         memory_bytes: at most this much waits in memory for rows of other sources.
         folder: where rows beyond that are spilled; the system's temporary folder if None.
         on_progress: called with the counts so far and the bytes read.
 
     Raises:
         ConfigError: the request cannot work: a source is missing, for example.
-        RetriableError: a server stayed away; the same call continues where this one stopped.
-        FatalError: a source is damaged, or changed meanwhile.
+        RetriableError: a server did not respond; the same call continues where this one stopped.
+        FatalError: a source is damaged, or changed during the ingest.
     """
     sources = find_sources(batch, objects)
     name = digest(batch.ingest.index, *batch.sources)

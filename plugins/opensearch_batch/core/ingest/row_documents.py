@@ -1,4 +1,4 @@
-"""Documents by the processors of a pipeline file: they change the row that holds a record, as in Data Prepper.
+"""Documents by the processors of a pipeline file, which change the row that holds a record, as in Data Prepper.
 
 Options are read as in a Data Prepper file, so processors can be copied from one file to the other. A row for which
 `when` does not hold is counted as filtered.
@@ -34,7 +34,7 @@ from opensearch_batch.core.types.rows import Source
 Processors = Sequence[Mapping[str, Any]]
 WHEN = "when"
 _NOT_HERE = {
-    "ml_inference": "batch_predict of this file makes the jobs; remove it",
+    "ml_inference": "batch_predict of this file submits the jobs; remove it",
     "s3_enrich": "a row holds its record already; remove it",
 }
 _PROCESSOR = Plugin("processor", PROCESSORS, {**OTHER_PROCESSORS, **_NOT_HERE})
@@ -75,17 +75,17 @@ def _options(location: str, configured: Mapping[str, Any]) -> tuple[str, Process
 
 
 def vector_fields_of(processors: Processors, members: Container[str]) -> list[str]:
-    """Return the fields that processors copy predictions to; rows hold those in these members."""
+    """Return the fields to which processors copy predictions; `members` are those that hold predictions in a row."""
     return prediction_fields(options_of(processors), members)
 
 
 def member_at(path: str, what: str) -> OfEvent:
-    """Return a function of the text at a path of an event; empty where it is absent, null or an empty text.
+    """Return a function that reads the text at a path of an event, ``""`` if it is absent or null.
 
-    The function raises RecordRejected for an array or object.
+    The function raises RecordRejected for an array or object. `what` names the text in errors.
 
     Raises:
-        ConfigError: the path leads to no member of an event.
+        ConfigError: the path does not name a member of an event.
     """
     key = _key(path, what)
 
@@ -99,7 +99,7 @@ def member_at(path: str, what: str) -> OfEvent:
 def _key(path: str, what: str) -> Key:
     steps = PlainPath.parse(path).steps
     if not steps or any(isinstance(step, int) and step < 0 for step in steps):
-        raise ConfigError(f"{what} {path!r} leads to no member of a row; write names and indexes, like $.meta.id")
+        raise ConfigError(f"{what} {path!r} does not name a member of a row; write names and indexes, like $.meta.id")
     return tuple(map(str, steps))
 
 
@@ -127,12 +127,12 @@ def _options_of(request: IngestRequest, reading: Reading, *, passes_arrays: bool
 
 
 def row_documents(request: IngestRequest, sources: Sequence[Source], reading: Reading) -> EventDocuments:
-    """Return the documents of rows."""
+    """Return the documents of sources, as an event stream without an ingest."""
     return EventDocuments(row_flow(request), _options_of(request, reading, passes_arrays=False), sources, reading)
 
 
 def row_document_factory(request: IngestRequest, reading: Reading) -> EventDocumentFactory:
-    """Return what makes the documents of an ingest."""
+    """Return the factory of the documents of an ingest."""
     return EventDocumentFactory(
         lambda: row_flow(request),
         _options_of(request, reading, passes_arrays=True),

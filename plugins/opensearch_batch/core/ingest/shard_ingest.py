@@ -43,7 +43,7 @@ from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
 
-class ShardIngest:
+class ShardIngest(msgspec.Struct, frozen=True):
     """Ingests the output of the jobs of one shard.
 
     Args:
@@ -59,26 +59,14 @@ class ShardIngest:
         dead_letters: a prefix for them; below `work_prefix` if None.
     """
 
-    def __init__(
-        self,
-        objects: Objects,
-        cluster: Cluster,
-        *,
-        layout: Layout,
-        manifest: Manifest,
-        adapter: ServiceAdapter,
-        answers: Answers,
-        request: IngestRequest,
-        dead_letters: str | None = None,
-    ) -> None:
-        self._objects = objects
-        self._cluster = cluster
-        self._dead_letters = dead_letters
-        self._layout = layout
-        self._manifest = manifest
-        self._adapter = adapter
-        self._answers = answers
-        self._request = request
+    objects: Objects
+    cluster: Cluster
+    layout: Layout
+    manifest: Manifest
+    adapter: ServiceAdapter
+    answers: Answers
+    request: IngestRequest
+    dead_letters: str | None = None
 
     def run(self, shard: Shard, job_outputs: Sequence[JobOutput], *, force: bool = False) -> IngestReport:
         """Index the rows of all jobs, write the report, and return it.
@@ -86,29 +74,29 @@ class ShardIngest:
         Raises:
             ConfigError: the index is missing, or its vectors have another dimension than all predictions.
             FatalError: an output is missing, or lacks rows although rows hold their records.
-            RetriableError: a server stayed away.
+            RetriableError: a server did not respond.
         """
-        self._open_index()
-        prepared = PreparedShard(shard, self._manifest.origin(shard))
+        request = self._checked_request()
+        prepared = PreparedShard(shard, self.manifest.origin(shard))
         # Outputs that are stored at the service have no such prefix.
-        own = f"{self._layout.job(shard.job)}/"
-        if not all(uri.startswith(own) for uri in job_outputs[0].uris if uri.startswith(self._layout.root)):
+        own = f"{self.layout.job(shard.job)}/"
+        if not all(uri.startswith(own) for uri in job_outputs[0].uris if uri.startswith(self.layout.root)):
             raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
-        rows = ShardRows(self._objects, self._adapter, self._answers, prepared, job_outputs)
+        rows = ShardRows(self.objects, self.adapter, self.answers, prepared, job_outputs)
         try:
-            report = self._ingest(prepared, rows).run(rows.sources(), force=force)
+            report = self._ingest(prepared, rows, request).run(rows.sources(), force=force)
         except OutputUnusable as error:
-            invalidate_output(self._objects, error, now=time.time())
+            invalidate_output(self.objects, error, now=time.time())
             remedy = CLEAR_TO_PAY if error.job == job_outputs[0].job else "clear repair to submit a new one"
             raise OutputUnusable(f"{error}; {remedy}") from error
-        run_key = self._manifest.run_key
+        run_key = self.manifest.run_key
         used = rows.used()
-        save(self._objects, self._layout.used_jobs(run_key, shard.id), used)
-        record_outputs_read(self._objects, used)
-        save(self._objects, self._layout.ingest_report(run_key, shard.id), report)
+        save(self.objects, self.layout.used_jobs(run_key, shard.id), used)
+        record_outputs_read(self.objects, used)
+        save(self.objects, self.layout.ingest_report(run_key, shard.id), report)
         return report
 
-    def _ingest(self, prepared: PreparedShard, rows: ShardRows) -> Ingest:
+    def _ingest(self, prepared: PreparedShard, rows: ShardRows, request: IngestRequest) -> Ingest:
         shard = prepared.shard
 
         def check(counts: IngestCounts) -> None:
@@ -116,48 +104,50 @@ class ShardIngest:
             if rows_read != shard.records:
                 raise rows.job_outputs[0].unusable(f"shard {shard.id}: {rows_read} rows for {shard.records} records")
 
-        range_key = self._layout.range_key(self._request.index, prepared.source_ranges)
+        range_key = self.layout.range_key(request.index, prepared.source_ranges)
         # Pipelines and shards may share a prefix for dead letters; each clears only its own.
-        own = f"{self._layout.pipeline}/{range_key}/"
+        own = f"{self.layout.pipeline}/{range_key}/"
         return Ingest(
-            self._objects,
-            IndexSink(self._objects, self._cluster, self._request, infers_vectors=self._request.processors is not None),
-            self._documents(rows.reading),
+            self.objects,
+            IndexSink(self.objects, self.cluster, request, infers_vectors=request.processors is not None),
+            document_factory(request, rows.reading),
             locations=Locations.of(
-                self._layout.root,
-                self._layout.ingested(range_key),
-                self._dead_letters and f"{self._dead_letters.rstrip('/')}/{own}",
+                self.layout.root,
+                self.layout.ingested(range_key),
+                self.dead_letters and f"{self.dead_letters.rstrip('/')}/{own}",
             ),
             check=check,
             identity=[msgspec.json.encode([prepared.source_ranges, list(rows.job_outputs)]).decode()],
-            run_version=self._manifest.run_version,
+            run_version=self.manifest.run_version,
             records=shard.records,
         )
 
-    def _documents(self, reading: Reading) -> DocumentFactory:
-        if self._request.processors is None:
-            return MappedDocumentFactory(self._request, reading)
-        from opensearch_batch.core.ingest.row_documents import row_document_factory
-
-        return row_document_factory(self._request, reading)
-
-    def _open_index(self) -> None:
-        """Check the index again, and make a row without its vector a dead letter.
+    def _checked_request(self) -> IngestRequest:
+        """Check the index again; return the request that makes a row without its vector a dead letter.
 
         Raises:
             ConfigError: the index was deleted, or lacks a vector field that it had when prepare checked it.
         """
-        name = self._request.index
-        index = self._cluster.index(name)
+        name = self.request.index
+        index = self.cluster.index(name)
         if index is None:
             raise ConfigError(f"index {name} was deleted; clear prepare to create it again")
-        for vector in self._manifest.vectors:
+        for vector in self.manifest.vectors:
             if vector not in index.vectors:
                 raise ConfigError(
                     f"index {name}: field {vector.name} is no longer a vector of {vector.dimension} values; "
                     "delete the index and clear prepare to create it again"
                 )
-        self._request = strict_about(index.vectors, self._request)
+        return strict_about(index.vectors, self.request)
+
+
+def document_factory(request: IngestRequest, reading: Reading) -> DocumentFactory:
+    """Return the factory of documents by processors or by a field map."""
+    if request.processors is None:
+        return MappedDocumentFactory(request, reading)
+    from opensearch_batch.core.ingest.row_documents import row_document_factory
+
+    return row_document_factory(request, reading)
 
 
 def strict_about(vectors: Sequence[VectorField], request: IngestRequest) -> IngestRequest:

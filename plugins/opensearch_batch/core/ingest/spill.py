@@ -1,7 +1,7 @@
-"""Rows that do not fit in memory wait on disk as the bytes that were read; memory holds some twenty bytes a key.
+"""Spills rows that do not fit in memory to disk, as the bytes that were read; about twenty bytes a key stay in memory.
 
-The file has no name: it is gone when it is closed, also when the process is killed. Hand-written: an index in SQLite
-takes a sixth more processor time in the same join (docs/decisions/006).
+The file has no name: the system removes it when it is closed, even if the process is killed. SQLite would need a sixth
+more processor time for the same join (docs/decisions/006).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class KeyTable:
         self._buckets: list[bytearray | None] = [None] * (1 << 8 * _BUCKET_BYTES)
 
     def is_claimed(self, key: bytes) -> bool:
-        """Say whether a key (its digest) was claimed."""
+        """Return whether a key (its digest) was claimed."""
         bucket = self._buckets[key[0] << 8 | key[1]]
         if bucket is None:
             return False
@@ -74,16 +74,16 @@ class KeyTable:
 
 
 class SeenKeys:
-    """The keys seen so far in a source that is not joined: eight bytes a key, and some room to grow.
+    """The keys seen so far in a source that is not joined: eight bytes a key, plus room to grow.
 
-    80 bits of its digest identify a key: in one of two million sources of a thousand million keys, two have the same.
+    80 bits of its digest identify a key: with 10^9 keys, the chance of any collision is one in two million.
     """
 
     def __init__(self) -> None:
         self._buckets: list[bytearray | None] = [None] * (1 << 8 * _BUCKET_BYTES)
 
     def add(self, key: bytes) -> bool:
-        """Add a key (its digest); say whether it is the first time."""
+        """Add a key (its digest); return whether it is new."""
         bucket, rest = _bucket(self._buckets, key), key[_BUCKET_BYTES : _BUCKET_BYTES + _SEEN_BYTES]
         if _find(bucket, rest, entry_bytes=_SEEN_BYTES) >= 0:
             return False
@@ -100,7 +100,7 @@ def _bucket(buckets: list[bytearray | None], key: bytes) -> bytearray:
 
 
 def _find(bucket: bytearray, rest: bytes, start: int = 0, *, entry_bytes: int = _ENTRY_BYTES) -> int:
-    """Return where the entry of a digest begins, -1 when there is none; a match inside an entry is none."""
+    """Return the offset of a digest's entry, -1 if there is none; a match inside an entry does not count."""
     at = bucket.find(rest, start)
     while at > 0 and at % entry_bytes:
         at = bucket.find(rest, at + 1)
@@ -158,7 +158,7 @@ class Spill:
             RetriableError: the disk is full.
         """
         self._write()
-        # One read gets most rows whole; a longer one takes a second.
+        # One read returns most rows completely; a longer row takes a second read.
         self._read_bytes = self._written_bytes // max(self._rows, 1) * 5 // 4 + _HEAD.size
 
     def read(self, offset: int) -> Keyed:
@@ -193,9 +193,9 @@ class Spill:
         except OSError as error:
             needed = max(self._needed_bytes, self._written_bytes + len(content))
             raise RetriableError(
-                f"{self._folder}: no room for rows that wait for their partners ({error.strerror}): at least {needed} "
-                f"bytes are needed, {self._written_bytes} could be written; make room there, or give another folder or "
-                "more memory"
+                f"{self._folder}: no space for rows that wait for rows of other sources ({error.strerror}): at least "
+                f"{needed} bytes are needed, {self._written_bytes} could be written; free space there, or give another "
+                "folder or more memory"
             ) from error
 
     def __enter__(self) -> Self:

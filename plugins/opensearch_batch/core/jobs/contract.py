@@ -1,4 +1,4 @@
-"""The contract of an AI service: everything that differs between services is behind it, and nothing else is.
+"""The interfaces to an AI service: they contain everything that differs between services, and nothing else.
 
 A `ServiceAdapter` decides and does no I/O. A `ServiceClient` calls the service's API beside ML Commons: it uploads
 files that the service keeps itself, and finds and stops jobs that ML Commons does not know.
@@ -43,14 +43,14 @@ class Limits(msgspec.Struct, frozen=True):
     max_inputs: int | None = None
 
     def records_at_most(self, inputs: int) -> int:
-        """Return how many records, each with this number of inputs, a job takes."""
+        """Return the maximum number of records in a job if each has this number of inputs."""
         if self.max_inputs is None:
             return self.max_records
         return min(self.max_records, self.max_inputs // max(inputs, 1))
 
     def of_shard(self, max_records: int, max_bytes: int, *, inputs: int) -> ShardLimits:
-        """Return the limits of a shard: these, lowered to what a job takes."""
-        # The last shard may get the records of one that would be too small for a job.
+        """Return the limits of a shard: the given ones, lowered to the limits of a job."""
+        # The last shard also gets the rest of the records if they are too few for a job.
         room = self.min_records - 1
         return ShardLimits(
             min(max_records, self.records_at_most(inputs) - room),
@@ -69,8 +69,8 @@ class ErrorCodes(msgspec.Struct, frozen=True):
         throttle: the service throttles; so does status 429 with any code that is not in `refuse`.
         exists: the job's name is taken.
         refuse: no later attempt succeeds, although the status is 429.
-        words: phrases in an error's text, each with the code that it means, for a service that sends its codes in a
-            header: ML Commons does not pass headers on.
+        words: maps phrases in an error's text to codes, for a service that sends its codes in a header, because ML
+            Commons does not pass headers on.
     """
 
     throttle: frozenset[str]
@@ -85,7 +85,7 @@ class ErrorCodes(msgspec.Struct, frozen=True):
 
 
 class PredictionRow(msgspec.Struct, frozen=True):
-    """One output row: the id of its record (None: rows have the order of the records), and its error, if it is one."""
+    """One output row: the id of its record (None if rows are in the order of the records), and its error, if any."""
 
     record_id: str | None
     error: str | None = None
@@ -101,7 +101,7 @@ class ServiceAdapter(Protocol):
         output_members: names at the top of an output row; a path that starts with one reads the output.
         error_members: one of these is in each row that is an error, as in `RowErrors`.
         id_member: the member with the id of a row's record; None if rows have none.
-        example_parameters: make a valid job, for a check without the cluster that knows the model.
+        example_parameters: parameters of a valid job, for a check without a cluster.
     """
 
     name: str
@@ -129,13 +129,13 @@ class ServiceAdapter(Protocol):
         """
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
-        """Return the function that turns a record's bytes and id into its service-ready line, without a line end.
+        """Return the function that converts a record's bytes and id into its service-ready line, without a line end.
 
         The function raises RecordRejected for a record without the model's input.
         """
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return the form of the lines that `request_line` makes, for whole blocks; None if they have no such form."""
+        """Return the form of the lines of `request_line`, to convert whole blocks at once; None if there is none."""
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
@@ -147,7 +147,7 @@ class ServiceAdapter(Protocol):
         """
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:
-        """Return the job's name at the service: one for each submission of the job in this folder."""
+        """Return the job's name at the service, which differs for each submission of the job in this folder."""
 
     def batch_predict_parameters(
         self, record: JobRecord, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
@@ -155,15 +155,15 @@ class ServiceAdapter(Protocol):
         """Return the ``parameters`` of ``_batch_predict``: those of the connector that this job overrides."""
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
-        """Whether a `remote_job`, as ML Commons or the service describes it, is this job."""
+        """Return whether a `remote_job` from ML Commons or the service is this job."""
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
-        """Return the job's status; names of states are compared as a whole: ``incomplete`` is not complete."""
+        """Return the job's status. Compare whole state names: ``incomplete`` is not complete."""
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
-        """Return the locations of an ended job's rows, including those that are errors.
+        """Return the locations of an ended job's rows, including error rows.
 
-        An S3 URI that ends with ``/`` stands for the ``.out`` objects below it.
+        An S3 URI that ends with ``/`` means the ``.out`` objects below it.
         """
 
     def row(self, row: bytes) -> PredictionRow:
@@ -182,16 +182,16 @@ class ServiceClient(Protocol):
     """
 
     def stage(self, uri: str, name: str) -> dict[str, str]:
-        """Upload a shard's file, if the service keeps files; return what names it there, ``{}`` for nothing."""
+        """Upload a shard's file, if the service keeps files; return its identifiers there, ``{}`` for no upload."""
 
     def unstage(self, staged: Mapping[str, str]) -> None:
         """Delete what `stage` uploaded, if it is there."""
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
-        """Return the `remote_job` of an orphan: a job that was accepted, but whose answer was lost. None for none."""
+        """Return the `remote_job` of an orphan (an accepted job whose response was lost), None if there is none."""
 
     def describe(self, record: JobRecord) -> dict[str, Any]:
-        """Return the `remote_job` of a job, as the service describes it now.
+        """Return the current `remote_job` of a job from the service.
 
         Raises:
             NotFound: the service knows no such job.
@@ -210,7 +210,7 @@ def job_keys(
 
 
 def explain(adapter: ServiceAdapter, error: RemoteError) -> BatchError:
-    """Return the error that a service's error means: throttled, submitted before, temporary, or a mistake here."""
+    """Convert a service's error to ours: throttled, already submitted, temporary, or a wrong configuration."""
     codes = adapter.errors
     code = codes.code_of(error)
     if code in codes.throttle or (error.status == TOO_MANY and code not in codes.refuse):

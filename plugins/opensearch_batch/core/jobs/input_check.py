@@ -1,7 +1,7 @@
-"""Checks that a job's input, if it is the user's own object, is still what prepare read.
+"""Checks that a job's input, if it is the user's own object, has not changed since prepare read it.
 
 The job key is made of the content that prepare read, but the service reads the object when the job starts. So its ETag
-is compared before the paid call and again at the job's end: predictions of another version must not stay under the key.
+is compared before the paid call and at the job's end: predictions of another version must not be stored under the key.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def check_input(objects: Objects, record: JobRecord) -> None:
     if found is None or found.etag != record.input_etag:
         change = "was deleted" if found is None else "changed"
         raise FatalError(
-            f"{record.input} {change} since prepare read it; nothing was paid; clear prepare, or run again"
+            f"{record.input} {change} since prepare read it; no job was submitted; clear prepare, or run again"
         )
 
 
@@ -33,5 +33,5 @@ def checked_end(objects: Objects, record: JobRecord, end: End) -> End:
     found = objects.head(record.input)
     if found is None or found.etag == record.input_etag:
         return end
-    reason = f"{record.input} changed while the job could read it; run again to have what it holds now predicted"
+    reason = f"{record.input} changed while the job could read it; run again to predict its current content"
     return End("UNUSABLE", end.at, reason)

@@ -1,4 +1,4 @@
-"""Reads the output rows of a shard's jobs: finds the record of every row; of two rows for one record the later counts.
+"""Reads the output rows of a shard's jobs, and finds the record of each; the row of the latest job counts.
 
 A shard has one job, and further ones for the records that failed in it (`repair`).
 """
@@ -18,14 +18,14 @@ import msgspec
 from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.formats.reading import read_rows
 from opensearch_batch.core.jobs.contract import Answers, PredictionRow, ServiceAdapter
-from opensearch_batch.core.storage.json_document import JsonDocument
+from opensearch_batch.core.storage.json_document import UNDECODABLE, JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD_ID, position_of, record_id
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 
-# No shard has more records; an id of another system must not take memory.
+# No shard has more records; a larger position, from an id of another system, must not allocate memory.
 MAX_POSITION = 10_000_000
 
 
@@ -60,20 +60,15 @@ class RemovedOutputs(msgspec.Struct, frozen=True):
 
 
 class KnownOutputs(msgspec.Struct, frozen=True):
-    """Outputs that an ingest read and that may be deleted by now, and when retention removed them, if it did."""
+    """Outputs that an ingest read, which may be deleted by now, and when retention removed them (None: it did not)."""
 
     used: UsedJobs
     removed_at: float | None = None
 
 
 def removed_uri(folder: str) -> str:
-    """Return the location, beside the job's record, of which outputs retention removed."""
+    """Return the location of the record of outputs that retention removed, in the job's folder."""
     return f"{folder}/removed.json"
-
-
-def read_uri(folder: str) -> str:
-    """Return the location, beside the job's record, of which outputs an ingest read completely."""
-    return f"{folder}/read.json"
 
 
 def read_removed(objects: Objects, folder: str) -> RemovedOutputs | None:
@@ -82,37 +77,39 @@ def read_removed(objects: Objects, folder: str) -> RemovedOutputs | None:
 
 
 def read_known_outputs(objects: Objects, first: JobOutput) -> KnownOutputs | None:
-    """Return the outputs of a shard, given that of its own job, None if no ingest has read them.
+    """Return the recorded outputs of a shard, given that of its own job; None if no ingest has read them.
 
-    Pipelines that share the job may run different numbers of repairs; the record with the most jobs covers the others.
+    Pipelines that share the job may run different numbers of repairs; the record with the most jobs is returned.
     """
+    if not first.job:
+        return None
     found = []
     if removed := read_removed(objects, first.job):
         found.append(KnownOutputs(removed.used, removed.at))
-    if read := _load_read(objects, first.job):
+    if read := _read_outputs(objects, first.job).read():
         found.append(KnownOutputs(read))
-    # Those of another submission are other outputs.
+    # The record may be of another submission, which has other outputs.
     fits = [known for known in found if known.used.job_outputs[0].uris == first.uris]
     return max(fits, key=lambda known: len(known.used.job_outputs), default=None)
 
 
 def record_outputs_read(objects: Objects, used: UsedJobs) -> None:
     """Record that an ingest read these outputs completely: if they are deleted later, the work still counts as done."""
-    folder = used.job_outputs[0].job
-    if folder and not _covers(_load_read(objects, folder), used):
-        JsonDocument(objects, read_uri(folder), UsedJobs).write(used)
+    if not used.job_outputs[0].job:
+        return
+    document = _read_outputs(objects, used.job_outputs[0].job)
+    recorded = document.read()
+    if (
+        recorded is None
+        or recorded.job_outputs[: len(used.job_outputs)] != used.job_outputs
+        or recorded.objects[: len(used.objects)] != used.objects
+    ):
+        document.write(used)
 
 
-def _load_read(objects: Objects, folder: str) -> UsedJobs | None:
-    return JsonDocument(objects, read_uri(folder), UsedJobs).read() if folder else None
-
-
-def _covers(recorded: UsedJobs | None, used: UsedJobs) -> bool:
-    return (
-        recorded is not None
-        and recorded.job_outputs[: len(used.job_outputs)] == used.job_outputs
-        and recorded.objects[: len(used.objects)] == used.objects
-    )
+def _read_outputs(objects: Objects, folder: str) -> JsonDocument[UsedJobs]:
+    """Return the document, in the job's folder, of the outputs that an ingest read completely."""
+    return JsonDocument(objects, f"{folder}/read.json", UsedJobs)
 
 
 class OutputRow(msgspec.Struct, frozen=True):
@@ -128,7 +125,7 @@ class OutputRow(msgspec.Struct, frozen=True):
     repeated: bool = False
 
 
-class OutputRows:
+class OutputRows(msgspec.Struct, frozen=True):
     """Reads the output rows of a shard's jobs.
 
     Args:
@@ -137,10 +134,9 @@ class OutputRows:
         answers: how a row names its record.
     """
 
-    def __init__(self, objects: Objects, adapter: ServiceAdapter, answers: Answers) -> None:
-        self._objects = objects
-        self._adapter = adapter
-        self._answers = answers
+    objects: Objects
+    adapter: ServiceAdapter
+    answers: Answers
 
     def source(self, job_outputs: Sequence[JobOutput]) -> Source:
         """Return the objects of all outputs, the jobs in their order; a deleted one counts if an ingest has read it.
@@ -158,7 +154,7 @@ class OutputRows:
 
     def _known(self, first: JobOutput, uri: str) -> list[ObjectInfo]:
         """Return the objects of an output as an ingest read them; the shard's first job has the record of all."""
-        known = read_known_outputs(self._objects, first)
+        known = read_known_outputs(self.objects, first)
         return [item for item in known.used.objects if item.uri.startswith(uri)] if known else []
 
     def exist(self, job_outputs: Sequence[JobOutput]) -> bool:
@@ -171,8 +167,8 @@ class OutputRows:
 
     def _list(self, uri: str) -> list[ObjectInfo]:
         if uri.endswith("/"):
-            return [item for item in self._objects.list(uri) if item.uri != uri]
-        info = self._objects.head(uri)
+            return [item for item in self.objects.list(uri) if item.uri != uri]
+        info = self.objects.head(uri)
         return [] if info is None else [info]
 
     def of(
@@ -183,11 +179,11 @@ class OutputRows:
         Args:
             job_output: the output.
             number: the number of the source that the rows belong to.
-            first: the output of the shard's own job, if this is another's.
+            first: the output of the shard's own job, if `job_output` is that of a repair job.
 
         Raises:
             OutputUnusable: an object is deleted, and no ingest has read it.
-            FatalError: an ingest has read it; retention, its service or the bucket deleted it since.
+            FatalError: an object was deleted after an ingest had read it.
         """
         listed = [self._list(uri) for uri in job_output.uris]
         if not all(listed):
@@ -195,7 +191,7 @@ class OutputRows:
             raise job_output.unusable(f"{', '.join(job_output.uris)}: the job's output was deleted")
         source = Source("output", tuple(chain.from_iterable(listed)))
         at, seen = 0, bytearray()
-        for entry in read_rows(self._objects, number, source):
+        for entry in read_rows(self.objects, number, source):
             if isinstance(entry, Blank):
                 yield entry
                 continue
@@ -203,32 +199,32 @@ class OutputRows:
                 position = self._position(PredictionRow(None), at, job_output)
                 yield OutputRow(entry.rows[0], position, entry.reason, entry)
             else:
-                prediction = self._adapter.row(entry.content)
+                prediction = self.adapter.row(entry.content)
                 position = self._position(prediction, at, job_output)
                 yield OutputRow(entry, position, prediction.error, repeated=_add(seen, position))
             at += 1
 
     def _refuse_known(self, first: JobOutput) -> None:
-        known = read_known_outputs(self._objects, first)
+        known = read_known_outputs(self.objects, first)
         if known is None:
             return
         event = "was ingested and then deleted (by its service, or by a lifecycle rule of the bucket)"
         if known.removed_at is not None:
             event = f"was removed on {datetime.fromtimestamp(known.removed_at, UTC).date()} (retention_days)"
         raise FatalError(
-            f"{first.job}: the job's output {event}, and the index does not have all of it in the form that is "
-            "requested now; a run with force pays for the job once more"
+            f"{first.job}: the job's output {event}, but this run must read it again; a run with force pays for the "
+            "job again"
         )
 
     def check_count(self, job_output: JobOutput, rows: int, records: int) -> None:
-        """Raise OutputUnusable if rows that name no record are not as many as the records of the job."""
+        """Raise OutputUnusable if rows without ids are not as many as the records of the job."""
         expected = records if job_output.positions is None else len(job_output.positions)
-        if self._answers != "by_id" and rows != expected:
+        if self.answers != "by_id" and rows != expected:
             uris = ", ".join(job_output.uris)
             raise job_output.unusable(f"{uris}: {rows} rows for {expected} records, and no row names its record")
 
     def _position(self, prediction: PredictionRow, at: int, job_output: JobOutput) -> int | None:
-        if self._answers == "by_id":
+        if self.answers == "by_id":
             return position_of(prediction.record_id)
         if job_output.positions is None:
             return at
@@ -236,9 +232,9 @@ class OutputRows:
 
 
 class LatestRows:
-    """Reads the rows that count: those whose record has no row of a later job of the shard.
+    """Reads the rows that count: those whose record has no row in a later job of the shard.
 
-    It is the `Read` of an ingest. A row without its record is returned as ``{"record_id": …, "output": …}``, an error
+    A row that does not hold its record is returned as ``{"record_id": …, "output": …}``, an error
     as ``{"record_id": …, "error": …, "row": …}``, in which no path of a field map matches.
     """
 
@@ -267,7 +263,7 @@ class LatestRows:
     def position(self, row: Row) -> int | None:
         """Return the position of a row's record, None if it is unknown."""
         if not self._holds_record:
-            return position_of(_record_id(row.content))
+            return position_of(_decode_wrapped(row.content).record_id)
         shifts = self._shifts.get(row.uri, [])
         at = bisect_right(shifts, row.line, key=itemgetter(0)) - 1
         return row.line + shifts[at][1] if at >= 0 else None
@@ -291,7 +287,7 @@ class LatestRows:
         return msgspec.structs.replace(row, content=msgspec.json.encode(members))
 
     def _positions(self, job_output: JobOutput) -> set[int]:
-        """Return the positions that a repair job predicted; none for the first job, which no caller needs."""
+        """Return the positions that a repair job predicted; an empty set for the first job, which is never later."""
         if job_output.positions is None:
             return set()
         found = self._rows.of(job_output, first=self._job_outputs[0])
@@ -309,29 +305,24 @@ def _add(seen: bytearray, position: int | None) -> bool:
     return was_seen
 
 
-class _Named(msgspec.Struct):
-    record_id: str | None = None
+class _WrappedRow(msgspec.Struct):
+    """The members of a row that `LatestRows` wrapped which name its record and its error."""
 
-
-class _Failed(msgspec.Struct):
     record_id: str | None = None
     error: str | None = None
 
 
+def _decode_wrapped(row: bytes) -> _WrappedRow:
+    try:
+        return msgspec.json.decode(row, type=_WrappedRow)
+    except UNDECODABLE:
+        return _WrappedRow()
+
+
 def _joined_error(row: bytes) -> str | None:
     """Return the service's error in a row that `LatestRows` wrapped, None for any other row."""
-    try:
-        found = msgspec.json.decode(row, type=_Failed)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return None if found.record_id is None else found.error or None
+    wrapped = _decode_wrapped(row)
+    return None if wrapped.record_id is None else wrapped.error or None
 
 
 JOINED_ERRORS = RowErrors(_joined_error, frozenset({"error"}))
-
-
-def _record_id(row: bytes) -> str | None:
-    try:
-        return msgspec.json.decode(row, type=_Named).record_id
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None

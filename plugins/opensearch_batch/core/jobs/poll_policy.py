@@ -1,4 +1,4 @@
-"""Decides how a wait for a batch job continues, on plain values: the trigger only does I/O, and time is injected."""
+"""Decides how a wait for a batch job continues. Pure: the trigger does the I/O and passes the time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PollPolicy(msgspec.Struct, frozen=True):
     failing_since: float | None = None
 
     def on_status(self, status: JobStatus, *, now: float) -> Decision:
-        """Return how the wait continues, or how the job ended; an end that was seen counts after the deadline too."""
+        """Return how the wait continues, or how the job ended; an end that is seen after the deadline counts too."""
         if status.state != "RUNNING":
             return End(status.state, now, status.reason)
         if self.deadline_at is not None and now >= self.deadline_at:
@@ -59,7 +59,7 @@ class PollPolicy(msgspec.Struct, frozen=True):
         return min(self.poll_at_most_s, max(self.poll_every_s, (now - self.started_at) / 10))
 
     def next_poll_at(self, *, now: float, jitter: float) -> float:
-        """Return when the next poll is due: after the interval, give or take a tenth of it, but at the deadline.
+        """Return when the next poll is due: after the interval plus or minus a tenth, but not after the deadline.
 
         Args:
             now: epoch seconds.

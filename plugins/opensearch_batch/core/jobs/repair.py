@@ -1,6 +1,6 @@
 """Repair: submits the records that failed in a job again, in a smaller job, without paying for the others again.
 
-The smaller job is like any other: its key is made of its content, so a second run finds that it is paid for.
+The smaller job is like any other: its key is made of its content, so a second run finds it and does not pay again.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Repair:
         self, first: JobOutput, submit: Callable[[Shard], JobRecord | Pending]
     ) -> RepairAccount | JobRecord | Pending:
         if deleted := self._deleted(first):
-            # The rows of that repair are deleted too.
+            # The rows of repair jobs may be deleted too, so no failed record can be found.
             return RepairAccount(deleted, [each.ml_task_id for each in deleted])
         job_outputs, ml_task_ids = [first], [first.ml_task_id]
         failed, reason = find_failed(self._rows, self._shard, job_outputs), ""
@@ -123,9 +123,8 @@ class Repair:
                 return record
             ml_task_ids.append(record.ml_task_id)
             if record.end.state in BAD_ENDS:
-                reason = (
-                    f"repair job {record.name} ended {record.end.state}: {record.end.reason}; clear repair for another"
-                )
+                end = record.end
+                reason = f"repair job {record.name} ended {end.state}: {end.reason}; clear repair to submit another"
                 break
             outputs, folder = self._adapter.outputs(record, record.remote_job), self._layout.job(smaller.job)
             job_outputs.append(JobOutput(outputs, failed.positions, folder, record.ml_task_id))

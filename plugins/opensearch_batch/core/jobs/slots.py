@@ -14,7 +14,7 @@ from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 
 FREE = ""
-# How long a holder without a submitted job keeps its slot: it uploads and calls the service meanwhile.
+# How long a holder keeps its slot before its job is submitted: it uploads the input and calls the service.
 GRACE_S = 900.0
 
 

@@ -1,7 +1,7 @@
-"""Polls batch jobs for all waits of a process, a few at a time: thousands of waits must not flood an AI service.
+"""Polls batch jobs for all waits of a process, a few at a time, so that thousands of waits do not flood an AI service.
 
-Each poll asks for one job (docs/decisions/010). A poll that still queues at its deadline takes a lane of its own, so
-that a deadline is exact however many polls queue before it.
+Each poll requests the status of one job (docs/decisions/010). A poll that is still queued at its deadline uses a lane
+of its own, so a deadline is exact even if many polls are queued before it.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class StatusPoller:
         self._clock = clock
 
     async def poll(
-        self, ask: Callable[[], RemoteStatus], *, poll_at: float, deadline_at: float | None = None
+        self, fetch: Callable[[], RemoteStatus], *, poll_at: float, deadline_at: float | None = None
     ) -> RemoteStatus:
-        """Return, or raise, what `ask` does; it is called in a thread when the poll is due and its turn has come.
+        """Call `fetch` in a thread when the poll is due and a lane is free; return its result.
 
         Args:
-            ask: asks for the job.
+            fetch: requests the job's status.
             poll_at: when the poll is due, in epoch seconds.
             deadline_at: epoch seconds from which the poll does not queue behind others, None for never.
         """
@@ -55,12 +55,12 @@ class StatusPoller:
         try:
             async with self._start:
                 await asyncio.sleep(self._spacing_s)
-            return await asyncio.to_thread(ask)
+            return await asyncio.to_thread(fetch)
         finally:
             lane.release()
 
     async def _enter(self, deadline_at: float | None) -> asyncio.Semaphore:
-        """Wait for a turn; return the lane that it is in."""
+        """Wait for a free lane and return it."""
         try:
             async with asyncio.timeout(None if deadline_at is None else deadline_at - self._clock()):
                 await self._lane.acquire()
@@ -71,7 +71,7 @@ class StatusPoller:
 
 
 def remote_status(ml: MLCommons, ml_task_id: str, adapter: ServiceAdapter) -> RemoteStatus:
-    """Return what an AI service reports of a job; ML Commons calls the service for it.
+    """Return the status of a job, which ML Commons requests from the AI service.
 
     Raises:
         NotFound: ML Commons does not know the task, or cannot load its model.

@@ -37,10 +37,10 @@ RACE_POLL_S = 1.0
 
 
 class Submitter(Protocol):
-    """The calls of a submission."""
+    """The calls that `Submission` makes."""
 
     def stage(self, record: JobRecord) -> dict[str, str]:
-        """Upload the shard's file to where the job reads it; return its identifiers there. This is not paid."""
+        """Upload the shard's file, if the service keeps files; return its identifiers there. This is not paid for."""
 
     def unstage(self, record: JobRecord) -> None:
         """Delete what was staged."""
@@ -52,7 +52,7 @@ class Submitter(Protocol):
         """Find a job that was submitted but not recorded: its ML Commons task, else the job at the service."""
 
 
-class Submission:
+class Submission(msgspec.Struct, frozen=True):
     """Submits the job of one job key, or finds the one that was submitted, by at most one paid call.
 
     Args:
@@ -65,22 +65,12 @@ class Submission:
         check: raises if the job must not be paid for; called before anything is staged or written.
     """
 
-    def __init__(
-        self,
-        job_records: JobRecords,
-        submitter: Submitter,
-        *,
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
-        intent_grace_s: float = INTENT_GRACE_S,
-        check: Callable[[JobRecord], None] = lambda record: None,  # noqa: ARG005 - by default any job may be paid for
-    ) -> None:
-        self._job_records = job_records
-        self._submitter = submitter
-        self._clock = clock
-        self._sleep = sleep
-        self._grace_s = intent_grace_s
-        self._check = check
+    job_records: JobRecords
+    submitter: Submitter
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    intent_grace_s: float = INTENT_GRACE_S
+    check: Callable[[JobRecord], None] = lambda record: None  # noqa: ARG005 - by default any job may be paid for
 
     def run(self, draft: Callable[[int], JobRecord], request: ResubmitRequest) -> tuple[SubmitDecision, JobRecord]:
         """Submit once, or find what was submitted; return the decision and the record ("refuse" for a bad end).
@@ -94,7 +84,7 @@ class Submission:
             RetriableError: the cluster or the store did not respond; the intent stays, and a retry finds it.
         """
         while True:
-            found = self._job_records.load()
+            found = self.job_records.load()
             record = found.value if found else None
             decision = decide(record, request)
             if decision in {"reattach", "reuse", "refuse"} and record is not None:
@@ -129,24 +119,24 @@ class Submission:
 
     def _intend(self, record: JobRecord, *, over: str | None) -> JobRecord | None:
         """Stage, write the intent, pay. The intent names what is staged, because an orphan is found by that."""
-        self._check(record)
+        self.check(record)
         is_staged = bool(record.staged) and not record.restage
         if record.restage:
-            self._submitter.unstage(record)
-        staged = record.staged if is_staged else self._submitter.stage(record)
+            self.submitter.unstage(record)
+        staged = record.staged if is_staged else self.submitter.stage(record)
         # After the upload, which may be slow: the age of the intent counts from the paid call.
-        record = msgspec.structs.replace(record, staged=staged, restage=False, intended_at=self._clock())
-        if not self._job_records.write(record, over=over):
+        record = msgspec.structs.replace(record, staged=staged, restage=False, intended_at=self.clock())
+        if not self.job_records.write(record, over=over):
             if not is_staged:
-                self._submitter.unstage(record)
+                self.submitter.unstage(record)
             return None
         try:
-            return self._accept(record, self._submitter.submit(record))
+            return self._accept(record, self.submitter.submit(record))
         except Throttled as error:
             self._update(record, refused=str(error))
             raise
         except AlreadySubmitted as error:
-            orphan = self._submitter.find(record)
+            orphan = self.submitter.find(record)
             if orphan is None:
                 raise AlreadySubmitted(f"{error}; {CLEAR_TO_PAY}") from error
             return self._accept(record, orphan)
@@ -162,26 +152,26 @@ class Submission:
 
         Search for an orphan even after an error response: ML Commons submits before it stores its task.
         """
-        if record.refused is None and self._clock() < record.intended_at + self._grace_s:
-            self._sleep(RACE_POLL_S)
+        if record.refused is None and self.clock() < record.intended_at + self.intent_grace_s:
+            self.sleep(RACE_POLL_S)
             return None
-        if orphan := self._submitter.find(record):
+        if orphan := self.submitter.find(record):
             return self._accept(record, orphan)
         return self._intend(fresh, over=etag)
 
     def _update(self, record: JobRecord, **known: Any) -> JobRecord | None:  # noqa: ANN401 - fields of JobRecord
         """Record the result of the paid call; after a lost race the caller reads the record again."""
-        found = self._job_records.load()
+        found = self.job_records.load()
         if found is None or found.value.submission != record.submission:
-            raise RetriableError(f"{self._job_records.uri} was removed while its job {record.name} was being submitted")
+            raise RetriableError(f"{self.job_records.uri} was removed while its job {record.name} was being submitted")
         if found.value.status != "intent" or found.value.intended_at != record.intended_at:
-            # Another attempt took the intent over; the record is its own.
+            # Another attempt took over the intent, so this result must not overwrite its record.
             return None
         updated = msgspec.structs.replace(record, **known)
-        return updated if self._job_records.write(updated, over=found.etag) else None
+        return updated if self.job_records.write(updated, over=found.etag) else None
 
 
-class MLCommonsSubmitter:
+class MLCommonsSubmitter(msgspec.Struct, frozen=True):
     """Submits jobs through ML Commons, and uploads files that the service keeps itself.
 
     Args:
@@ -189,52 +179,42 @@ class MLCommonsSubmitter:
         adapter: the adapter of the AI service.
         client: calls the API of the service.
         model: the model, and its connector's parameters.
-        parameters: override the connector's.
+        overrides: parameters that override the connector's.
         inputs: the paths that the model reads.
     """
 
-    def __init__(
-        self,
-        ml: MLCommons,
-        adapter: ServiceAdapter,
-        client: ServiceClient,
-        *,
-        model: Model,
-        parameters: Mapping[str, Any],
-        inputs: tuple[str, ...] = (),
-    ) -> None:
-        self._ml = ml
-        self._adapter = adapter
-        self._client = client
-        self._model = model
-        self._overrides = dict(parameters)
-        self._inputs = inputs
+    ml: MLCommons
+    adapter: ServiceAdapter
+    client: ServiceClient
+    model: Model
+    overrides: Mapping[str, Any]
+    inputs: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The parameters of connector and pipeline together."""
-        return {**self._model.parameters, **self._overrides}
+        return {**self.model.parameters, **self.overrides}
 
     def stage(self, record: JobRecord) -> dict[str, str]:
         """Upload the shard's file, if the service keeps files itself."""
-        return self._client.stage(record.input, record.name)
+        return self.client.stage(record.input, record.name)
 
     def unstage(self, record: JobRecord) -> None:
         """Delete the uploaded file."""
-        self._client.unstage(record.staged)
+        self.client.unstage(record.staged)
 
     def submit(self, record: JobRecord) -> Accepted:
         """Submit the job: the paid call."""
-        own = self._adapter.batch_predict_parameters(record, self.parameters, self._inputs)
+        own = self.adapter.batch_predict_parameters(record, self.parameters, self.inputs)
         try:
-            return self._ml.batch_predict(record.model_id, self._overrides | own)
+            return self.ml.batch_predict(record.model_id, {**self.overrides, **own})
         except RemoteError as error:
-            raise explain(self._adapter, error) from error
+            raise explain(self.adapter, error) from error
 
     def find(self, record: JobRecord) -> Accepted | None:
-        """Find a job that was accepted without a record of it."""
-        for task in self._ml.tasks(record.model_id):
-            if self._adapter.is_job(record, task.get("remote_job") or {}):
+        """Find a job that was submitted but not recorded: its ML Commons task, else the job at the service."""
+        for task in self.ml.tasks(record.model_id):
+            if self.adapter.is_job(record, task.get("remote_job") or {}):
                 return Accepted(task["task_id"], task["remote_job"])
-        remote_job = self._client.find(record)
+        remote_job = self.client.find(record)
         return None if remote_job is None else Accepted(None, remote_job)

@@ -16,7 +16,7 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
 
 REFRESH_S = 600.0
-# Twice the longest pause between two refreshes, and some minutes.
+# Twice the longest pause between two refreshes, plus five minutes.
 EXPIRES_AFTER_S = 1800.0
 
 
@@ -39,7 +39,7 @@ class Waiter(msgspec.Struct, frozen=True):
         return self.dag_id, self.run_id, self.map_index
 
     def __str__(self) -> str:
-        """Name it as Airflow does."""
+        """Return the run and task in Airflow's notation."""
         mapped = "" if self.map_index < 0 else f"[{self.map_index}]"
         return f"{self.dag_id} {self.run_id} {self.task_id}{mapped}"
 

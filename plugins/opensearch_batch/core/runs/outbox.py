@@ -18,7 +18,7 @@ from opensearch_batch.core.types.identity import digest
 
 
 class PendingEvent(msgspec.Struct, frozen=True):
-    """The run that writes, and the index that it writes to."""
+    """An asset event that has not been emitted: the run that writes, and the index."""
 
     run_id: str
     index: str

@@ -14,7 +14,7 @@ from opensearch_batch.core.types.manifest import Manifest, PrepareCounts
 
 
 class RunPlan(msgspec.Struct, frozen=True):
-    """Shards and jobs of a source: `jobs` would be paid for; `done`, `running` and `failed` ones exist already."""
+    """Shards and jobs of a source: `jobs` must be paid for; `done`, `running` and `failed` ones exist already."""
 
     source: str
     counts: PrepareCounts

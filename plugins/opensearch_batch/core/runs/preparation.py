@@ -24,7 +24,7 @@ from opensearch_batch.core.types.vector_field import VectorField
 
 
 class CutOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How a source is cut into shards: `limit` records of it, or all; as `passthrough`, each object is a shard."""
+    """How a source is cut into shards: at most `limit` records (None: all); `passthrough`: each object is a shard."""
 
     source_format: Format | None
     passthrough: bool
@@ -42,11 +42,11 @@ def check_index(
     dimension: int | None,
     writes: bool = True,
 ) -> list[VectorField]:
-    """Check that what `ingest` will write fits the index, which is created if it is missing and there is a body.
+    """Check that the index fits what `ingest` will write; create a missing index if there is a body.
 
     Args:
         cluster: the cluster of the index.
-        request: what `ingest` will write, its paths those of `over_sources`.
+        request: what `ingest` will write, as returned by `over_sources`.
         fields: the fields that it writes.
         index_body: settings and mappings for a new index.
         dimension: length of the model's vectors, if known.
@@ -90,7 +90,7 @@ def cut_source(
     """Cut a source into shards and return the manifest, without model, vectors and version.
 
     Raises:
-        ConfigError: the service takes no such shard.
+        ConfigError: the service does not accept such shards.
         FatalError: the source holds no usable record (the dead letters are written).
     """
     limits = adapter.limits.of_shard(options.max_records, options.max_bytes, inputs=len(inputs))
@@ -98,7 +98,7 @@ def cut_source(
     with DeadLetters(objects, layout.dead_letters(run_key, "prepare")) as dead:
         if options.passthrough:
             if options.limit:
-                raise ConfigError("source.prepare is false: objects go as they are, so max_records cannot cut them")
+                raise ConfigError("source.prepare is false: objects are sent unchanged, so max_records cannot cut them")
             check_passthrough(adapter, parameters)
             shards, counts = passthrough_shards(objects, listing, limits=limits, job_key=job_key)
         else:

@@ -37,7 +37,7 @@ class RunUse(msgspec.Struct, frozen=True):
 
 
 def record_use(objects: Objects, layout: Layout, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:
-    """Record what a successful run used, from which its retention counts; or that it is kept for ever."""
+    """Record what a successful run used, and when, for its retention; `for_ever` keeps the files."""
     uris = [layout.used_jobs(manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
     jobs = [used for uri in uris if (used := JsonDocument(objects, uri, UsedJobs).read()) is not None]
     if not for_ever:
@@ -52,9 +52,9 @@ def record_use(objects: Objects, layout: Layout, manifest: Manifest, *, now: flo
 def delete_expired(
     objects: Objects, layout: Layout, *, keep_s: float, now: float, unstage: Callable[[JobRecord], None]
 ) -> int:
-    """Delete what no successful run has used for `keep_s`; return the number of jobs whose files were deleted.
+    """Delete files that no successful run has used for `keep_s`; return the number of jobs whose files were deleted.
 
-    The next run retries what fails or is in use.
+    The next run retries what failed or was in use.
 
     Args:
         objects: the store.
@@ -66,7 +66,7 @@ def delete_expired(
     deleted, since = 0, now - keep_s
     for document, use in read_all(objects, layout.retention(), RunUse):
         if use.at > since:
-            # They are listed by time.
+            # The documents are listed by time.
             break
         in_use = []
         for job in use.jobs:
@@ -86,7 +86,7 @@ def delete_expired(
 
 
 def _is_in_use(objects: Objects, folder: str, *, since: float) -> bool:
-    """Return whether a run that has not recorded its use may need a job's files: it marked them, or the job ran."""
+    """Return whether a run that has not ended may need a job's files: it marked them, or the job ran recently."""
     if _last_use(objects, folder, IN_USE) > since:
         return True
     record = JobRecords(objects, folder).read()
@@ -98,7 +98,7 @@ def _is_in_use(objects: Objects, folder: str, *, since: float) -> bool:
 def _delete(objects: Objects, used: UsedJobs, *, now: float, unstage: Callable[[JobRecord], None]) -> int:
     """Delete the files of a shard's jobs."""
     folders = list(_folders([used]))
-    # The record first: after a crash in between, the output must not look lost.
+    # Recorded first: after a crash in between, the output must count as removed, not as lost.
     save(objects, removed_uri(folders[0]), RemovedOutputs(now, used))
     for output in used.objects:
         objects.delete(output.uri)

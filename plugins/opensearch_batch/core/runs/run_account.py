@@ -15,7 +15,7 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.manifest import Manifest
 
-# An item of work is read once for each sink, so these are counted in the report of the first one only.
+# A work item is read once for each sink, so these counts are taken from the report of the first sink only.
 _READ = ("read", "unrouted", "dropped", "superseded")
 _WRITTEN = ("indexed", "unchanged", "dead_letters")
 
@@ -49,7 +49,7 @@ class ShardRunCounts(RunCounts, frozen=True):
 
 
 class RunAccount(msgspec.Struct, frozen=True):
-    """What became of a run, and the locations of its dead letters."""
+    """The counts of a run, and the locations of its dead letters."""
 
     pipeline: str
     run_key: str

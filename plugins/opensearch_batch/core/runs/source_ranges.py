@@ -1,12 +1,12 @@
-"""Detects source ranges that a source no longer has, because the records of its objects are in other ranges now.
+"""Fences off source ranges that a source no longer has, because shard boundaries moved or objects changed.
 
-Ingest records its progress by range. Without this check, a source that returns to an earlier state would find those
-ranges done, though the index has newer records of the same objects. So each run records its ranges, and the next
-`prepare` fences off the ranges that are missing now and repeats the ingest of those that share an object with them;
-no job is paid for again.
+Ingest records its progress by source range. If a source returns to an earlier state, the progress of its old ranges
+still says done, although the index has newer records of the same objects. So each run records its ranges, and the next
+`prepare` fences off the ranges that have disappeared, and repeats the ingest of the ranges that share an object with
+them. No job is paid for again.
 
-Ranges of an object that left the source are kept, with their documents and dead letters: an object may be deleted for
-good reasons.
+Ranges of an object that was removed from the source are kept, with their documents and dead letters, because the
+removal may be intended.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from opensearch_batch.core.types.counts import RunVersion
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.manifest import Manifest, SourceRange
 
-# Of the digest of an object's name: enough to distinguish a million objects of one source.
+# Length of an object's name digest: enough to distinguish a million objects of one source.
 NAME_HEX_DIGITS = 16
 
 
 class RunRanges(msgspec.Struct, frozen=True):
-    """The ranges of a run by their keys, each with the objects of its records (short digests of their names)."""
+    """The ranges of a run: maps each range key to its objects, as short digests of their names."""
 
     run_version: RunVersion
     ranges: dict[str, list[str]]
@@ -45,12 +45,12 @@ class RunRanges(msgspec.Struct, frozen=True):
         return cls(run_version, ranges)
 
     def missing_in(self, newer: RunRanges) -> list[str]:
-        """Return the ranges that a newer run does not have, though it has some of their objects."""
+        """Return the keys of ranges that a newer run does not have, although it has some of their objects."""
         objects = newer.objects
         return [key for key, names in self.ranges.items() if key not in newer.ranges and not objects.isdisjoint(names)]
 
     def affected_in(self, newer: RunRanges) -> list[str]:
-        """Return the ranges that a newer run has too and that share an object with a missing one."""
+        """Return the keys of ranges that both runs have, and that share an object with a missing range."""
         moved = {name for key in self.missing_in(newer) for name in self.ranges[key]}
         return [
             key
@@ -64,15 +64,15 @@ class RunRanges(msgspec.Struct, frozen=True):
         return {name for names in self.ranges.values() for name in names}
 
     def is_covered_by(self, newer: RunRanges, key: str) -> bool:
-        """Return whether a newer run has all objects of a range, and so all of its records that still exist."""
+        """Return whether a newer run has all objects of a range, and therefore all of its remaining records."""
         return newer.objects.issuperset(self.ranges[key])
 
 
 def record_source_ranges(objects: Objects, layout: Layout, manifest: Manifest, *, index: str) -> None:
-    """Record the ranges of a run, and fence off those of the last run that are missing now, with their dead letters.
+    """Record the ranges of a run; fence off the ranges of the last run that this one does not have.
 
-    `prepare` calls this after it wrote the manifest; it may be repeated as a whole. A run that a newer run overtook
-    fences off those of its own ranges that the newer run does not have. A run without a version does nothing.
+    `prepare` calls this after it wrote the manifest; a retry may repeat it. If a newer run has already recorded its
+    ranges, this run fences off its own ranges that the newer run does not have. A run without a version does nothing.
     """
     run_version = manifest.run_version
     if run_version is None:
@@ -95,19 +95,19 @@ def record_source_ranges(objects: Objects, layout: Layout, manifest: Manifest, *
 
 
 def _fence_off(objects: Objects, layout: Layout, older: RunRanges, newer: RunRanges) -> None:
-    """Fence off the missing ranges and delete their dead letters, which a replay would write over newer records."""
+    """Fence off the missing ranges, and delete their dead letters: a replay would overwrite newer records."""
     for key in older.missing_in(newer):
         fenced = fence_off(objects, layout.progress(key), newer.run_version)
         if fenced is None or not fenced.dead_letters or not older.is_covered_by(newer, key):
             continue
-        # After the progress, so that an attempt in progress withdraws the letters that it cannot count any more. An
-        # attempt that begins later sorts after this one, and its letters stay.
+        # Deleted after the progress was fenced off, so that an attempt in progress withdraws its own letters. Letters
+        # of an attempt that begins later sort after this one and are kept.
         with DeadLetters(objects, fenced.dead_letters, attempt=fenced.attempt) as dead:
             dead.clear()
 
 
 def _with_rows(objects: Objects, layout: Layout, manifest: Manifest, index: str) -> Iterator[str]:
-    """Yield the ranges whose output rows exist; after their retention, an ingest would need another paid job."""
+    """Yield the keys of ranges whose output rows still exist; the others could be ingested only with a new paid job."""
     for each in manifest.shards:
         folder = layout.job(each.shard.job)
         removed = read_removed(objects, folder)

@@ -18,11 +18,11 @@ from opensearch_batch.core.types.vector_field import VectorField
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
-    """One document on its way to a sink; `context` is whatever the caller needs to recognize it by.
+    """One document for a sink; the sink returns `context` unchanged, by which the caller recognizes the document.
 
-    For an index, `id` is the document's id (empty where the index makes one) and the pieces are its lines in a bulk
-    body. For objects, `id` is the folder of its object and the one piece its text. A vector is a piece of its own, so
-    it is copied once, from its row to the body.
+    For an index, `id` is the document's id (empty if the index makes one) and the pieces are its lines in a bulk body.
+    For S3, `id` is the folder of its object and the only piece is its text. A vector is a piece of its own, so it is
+    copied once, from its row to the body.
     """
 
     id: str
@@ -57,7 +57,7 @@ class Refused(NamedTuple):
 
 
 class Body:
-    """Items that are sent together, and entries that are no items and are settled with them (`passing`)."""
+    """Items that are sent together, and the other entries that are settled with them (`passing`)."""
 
     def __init__(self) -> None:
         self.items: list[Item] = []
@@ -89,9 +89,9 @@ class Attempt(msgspec.Struct, frozen=True):
         id: names the attempt; later ones sort later.
         work_prefix: the prefix of files that ingests share.
         prefix: the prefix of this ingest's own files.
-        content: digest of what is written; the same for the same sources and options.
+        content: digest of the sources and the options.
         sources: what is read.
-        resumes: whether an earlier attempt wrote a part, after which this one continues.
+        resumes: whether an earlier attempt wrote a part, and this one continues after it.
     """
 
     id: str
@@ -105,9 +105,9 @@ class Attempt(msgspec.Struct, frozen=True):
 class Sink(Protocol):
     """Where an ingest writes.
 
-    `name` is the target's name in reports. `request` is what a replay of dead letters needs to know. `can_resume` says
-    whether items with a verdict are durable, so that progress can be recorded before the end, and an interrupted
-    attempt be continued.
+    `name` is the target's name in reports. `request` is stored for a replay of dead letters. `can_resume` is True if
+    items with a verdict are durable, so that progress can be recorded before the end and an interrupted attempt can be
+    continued.
     """
 
     name: str
@@ -116,11 +116,11 @@ class Sink(Protocol):
 
     @property
     def identity(self) -> Sequence[str]:
-        """After `open`, what identifies the target; writing to another one is other work."""
+        """After `open`, what identifies the target; part of the work's fingerprint."""
 
     @property
     def vectors(self) -> Sequence[VectorField]:
-        """After `open`, the vector fields that documents have to fit."""
+        """After `open`, the vector fields that documents must fit."""
 
     def open(self, sample: Callable[[], Iterable[Entry]]) -> str | None:
         """Check the target, and create it if it is absent; return a remark for the user.
@@ -133,15 +133,15 @@ class Sink(Protocol):
         """
 
     def during(self, attempt: Attempt) -> AbstractContextManager[None]:
-        """Prepare the target for an attempt; at its end that is undone, and what is unfinished discarded."""
+        """Prepare the target for an attempt; at its end, undo that and discard what is unfinished."""
 
     def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:
         """Write items, yielding the verdicts of body after body, in the order of the entries.
 
         Raises:
-            ConfigError: the target is missing or does not let us write.
-            RetriableError: a server stayed away.
+            ConfigError: the target is missing or refuses writes.
+            RetriableError: a server did not respond.
         """
 
     def finish(self) -> None:
-        """Complete what was written: every entry has a verdict, and the work is about to be recorded as done."""
+        """Complete what was written; called when every entry has a verdict, before the work is recorded as done."""

@@ -1,7 +1,7 @@
 """Bulk writer: every document gets a verdict, in the order of the documents.
 
-Bodies are cut by bytes, several are in flight, and two bodies in flight never hold the same id. Documents that the
-index is too busy for are retried alone; those that it refuses are returned with its reason; none is dropped.
+Bodies are cut by bytes, several are in flight, and two bodies in flight never have the same id. Documents that a busy
+index rejects are retried without the others; those that it refuses are returned with its reason; none is dropped.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from opensearch_batch.core.opensearch.cluster import CONFLICT, RETRY_STATUSES, C
 from opensearch_batch.core.transform.json_path import Text
 
 RETRY_WINDOW_S = 300.0
-# The index does not let us write; no document is wrong, so none becomes a dead letter.
+# The index refuses all writes; no document is wrong, so none becomes a dead letter.
 FORBIDDEN = frozenset({401, 403})
 TOO_LARGE = 413
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
 # Only what a verdict needs is returned; the full response repeats index and id of every document.
 _ERROR = "items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 _VERDICT = f"errors,items.*.status,items.*.result,{_ERROR}"
-# An update that changes nothing, and a delete of what is not there.
+# Results of an update that changes nothing, and of a delete of a missing document.
 _NOOPS = frozenset({"noop", "not_found"})
 _ID = b'"_id":'
 # The bytes before and after the id and the routing, and after the document.
@@ -61,9 +61,9 @@ def lines_of(
     routing: str | None = None,
     index: str | None = None,
 ) -> tuple[Text, ...]:
-    """Return the lines of one document in a bulk body, in pieces, as its ``_source`` may be; a delete has one line.
+    """Return the lines of one document in a bulk body, in pieces like `source`; a delete has one line.
 
-    Without an id the index makes one. `index` overrides the index of the bulk request.
+    If `id` is empty, the index makes one. `index` overrides the index of the bulk request.
     """
     before, after, end = _AROUND[op_type]
     if not id:
@@ -79,7 +79,7 @@ def lines_of(
 
 
 def has_document(item: Item) -> bool:
-    """Say whether an item carries a document; a delete does not."""
+    """Return whether an item has a document; a delete has none."""
     return not bytes(item.pieces[0]).startswith(b'{"delete"')
 
 
@@ -91,10 +91,10 @@ def fields_of(item: Item) -> Any:  # noqa: ANN401 - a document
 
 
 def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iterator[Body]:
-    """Cut documents into bodies of at most so many bytes; a larger document travels alone, an id once in each.
+    """Cut documents into bodies of at most `max_body_bytes`; a larger document gets a body of its own.
 
-    Entries that are no `Item` are passed along and count with their `size_bytes`, so a source without documents makes
-    progress too.
+    No body has an id twice. Entries that are no `Item` are passed along and count with their `size_bytes`, so a source
+    without documents makes progress too.
     """
     body = Body()
     for entry in entries:
@@ -152,8 +152,8 @@ class BulkWriter:
         """Write documents, yielding the verdicts of body after body, in the order of the documents.
 
         Raises:
-            ConfigError: the index is missing, blocked, or we have no permission to write.
-            RetriableError: the cluster was away or busy for the whole retry window.
+            ConfigError: the index is missing or blocked, or the user has no permission to write.
+            RetriableError: the cluster was unreachable or busy for the whole retry window.
         """
         in_flight: deque[tuple[Body, Future[_Verdict]]] = deque()
         self._stopped.clear()
@@ -242,7 +242,7 @@ class BulkWriter:
             raise index_deleted(self._index) from error
         results = response["items"]
         if len(results) != len(items):
-            raise RetriableError(f"index {self._index}: {len(items)} documents were sent, {len(results)} answered for")
+            raise RetriableError(f"index {self._index}: {len(items)} documents were sent, {len(results)} returned")
         retried: list[Item] = []
         if response["errors"]:
             for item, result in zip(items, results, strict=True):
@@ -270,7 +270,7 @@ class BulkWriter:
             raise index_deleted(self._index)
         elif status in FORBIDDEN:
             raise ConfigError(
-                f"index {self._index} does not let us write ({status}): {_reason(result['error'])}; "
+                f"index {self._index} refuses writes ({status}): {_reason(result['error'])}; "
                 "lift its block, or give the connection's user this permission"
             )
         else:

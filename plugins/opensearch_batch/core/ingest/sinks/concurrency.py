@@ -6,7 +6,7 @@ FIRST_LIMIT = 2
 # The least speed-up for which a higher limit is kept; less is noise of merges and garbage collection.
 GAIN = 1.08
 BODIES_A_SAMPLE = 6
-# Samples for which a limit is kept before a higher one is tried again.
+# Number of samples after a decrease before a higher limit is tried again.
 SAMPLES_OF_REST = 12
 
 

@@ -14,7 +14,7 @@ _COMPARED = ("type", "dimension", "data_type", "space_type")
 
 
 def open_target(cluster: Cluster, request: IngestRequest) -> tuple[Index, str | None]:
-    """Return the index to write to, created if it is absent, and a remark when it was created without a body.
+    """Return the index to write to, created if it is absent, and a remark if it was created without a body.
 
     Raises:
         ConfigError: it cannot be created, or it exists with other mappings than `index_body`.
@@ -29,43 +29,39 @@ def open_target(cluster: Cluster, request: IngestRequest) -> tuple[Index, str | 
                 "there and cannot be searched; give index_body"
             )
     if index is None:
-        raise ConfigError(f"OpenSearch {cluster.name}: index {request.index} was created and is gone; run again")
+        raise ConfigError(f"OpenSearch {cluster.name}: index {request.index} was created and then deleted; run again")
     return index, remark
 
 
 def check_target(cluster: Cluster, request: IngestRequest) -> Index | None:
-    """Return the index to write to, None when it is absent; nothing is changed.
+    """Return the index to write to, None if it is absent; change nothing.
 
     Raises:
         ConfigError: it exists with other mappings than `index_body`.
     """
     index = cluster.index(request.index)
     if index is not None and request.index_body is not None:
-        _check_mappings(index, request.index_body.get("mappings", {}))
+        wrong = list(_differences(index.mappings, request.index_body.get("mappings", {})))
+        if wrong:
+            raise ConfigError(
+                f"index {index.name} exists with other mappings than index_body: {'; '.join(wrong)}. "
+                "Name another index, or correct index_body"
+            )
     return index
 
 
-def _check_mappings(index: Index, wanted: Mapping[str, Any]) -> None:
-    wrong = list(_differences(index.mappings, wanted))
-    if wrong:
-        raise ConfigError(
-            f"index {index.name} exists with other mappings than index_body: {'; '.join(wrong)}. "
-            "Name another index, or correct index_body"
-        )
-
-
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    there = stored.get("properties", {})
-    for name, field in wanted.get("properties", {}).items():
-        if name not in there:
+def _differences(stored: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    properties = stored.get("properties", {})
+    for name, field in expected.get("properties", {}).items():
+        if name not in properties:
             yield f"{prefix}{name} is not mapped"
             continue
         for member in _COMPARED:
-            expected = field.get(member)
-            actual = there[name].get(member)
-            if expected not in (None, "object") and str(expected) != str(actual):
-                yield f"{prefix}{name}.{member} is {actual}, not {expected}"
-        yield from _differences(there[name], field, f"{prefix}{name}.")
+            value = field.get(member)
+            actual = properties[name].get(member)
+            if value not in (None, "object") and str(value) != str(actual):
+                yield f"{prefix}{name}.{member} is {actual}, not {value}"
+        yield from _differences(properties[name], field, f"{prefix}{name}.")
 
 
 def refuse_plain_vectors(
@@ -73,12 +69,12 @@ def refuse_plain_vectors(
     fields: Sequence[str],
     remedy: str = "delete the index (it is created again with knn_vector), or name another",
 ) -> None:
-    """Raise ConfigError when a field that takes predictions is not mapped as a vector."""
-    there = {vector.name for vector in index.vectors}
+    """Raise ConfigError if a field for predictions is mapped, but not as a vector."""
+    vectors = {vector.name for vector in index.vectors}
     properties = index.mappings.get("properties", {})
     for name in fields:
         kind = properties.get(name, {}).get("type")
-        if kind is not None and name not in there:
+        if kind is not None and name not in vectors:
             raise ConfigError(
                 f"index {index.name}: field {name} is mapped as {kind}, so its vectors could not be searched; {remedy}"
             )

@@ -1,6 +1,6 @@
 """The OpenSearch sink: an index, or the indexes that documents name.
 
-An attempt that was interrupted is continued: what the index holds already is compared and not written again.
+An interrupted attempt is continued: documents that the index has already are compared and not written again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from opensearch_batch.core.types.vector_field import VectorField
 # An interrupted attempt may have sent larger bodies than the request asks for now.
 DEFAULT_IN_FLIGHT_BYTES = MAX_IN_FLIGHT * MAX_BODY_BYTES
 SAMPLED_ENTRIES = 100
-# A flat array of this many numbers is taken for a vector if no mapping says otherwise.
+# Without a mapping, a flat array of at least this many numbers counts as a vector.
 LEAST_DIMENSION = 16
 _NO_INDEX = Index("", "", (), {}, {})
 
@@ -67,7 +67,7 @@ class IndexSink:
 
     @property
     def identity(self) -> Sequence[str]:
-        """The index: one that was created anew under the same name is another."""
+        """Name and UUID of the index; an index that is created again has another UUID."""
         return self._index.name, self._index.uuid
 
     @property
@@ -115,7 +115,7 @@ class IndexSink:
             yield
 
     def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:
-        """Write documents by bulk requests; after an interruption, those that the index holds already are skipped."""
+        """Write documents by bulk requests; after an interruption, skip those that the index has already."""
         request = self.request
         rest: Iterable[Any] = entries
         if attempt.resumes:
@@ -127,7 +127,7 @@ class IndexSink:
         """Refresh what was written.
 
         Raises:
-            ConfigError: the index was deleted meanwhile; a bulk request would even have created another one.
+            ConfigError: the index was deleted during the ingest; a bulk request may have created another one.
         """
         if self._refreshes:
             for name in [self._index.name] if self._index.name else self._named:
@@ -147,14 +147,14 @@ def _dimensions(sample: Iterable[Entry]) -> dict[str, int]:
 
 
 def is_vector(value: object) -> bool:
-    """Say whether a value looks like a vector: a flat array of many numbers, not all of them whole."""
+    """Return whether a value looks like a vector: a flat array of many numbers, not all of them integers."""
     if not isinstance(value, list) or len(value) < LEAST_DIMENSION:
         return False
     return all(type(each) in (int, float) for each in value) and any(type(each) is float for each in value)
 
 
 def with_vectors(body: dict[str, Any], dimensions: dict[str, int]) -> dict[str, Any]:
-    """Return the body of an index with these vector fields in it, of the engine that every node has."""
+    """Return the body of an index with these vector fields added, for the engine that every node has."""
     method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
     fields = {name: {"type": "knn_vector", "dimension": size, "method": method} for name, size in dimensions.items()}
     return {**body, "settings": {**body.get("settings", {}), "index.knn": True}, "mappings": {"properties": fields}}

@@ -1,9 +1,9 @@
-"""Recovery after an interruption: documents that the index holds already are not written again.
+"""Recovery after an interruption: documents that the index has already are not written again.
 
-Only the documents after the last recorded progress are uncertain. They are fetched (`_mget`) and compared, until so
-many bytes in a row were absent that no body can have been in flight any more. A document whose id the index made cannot
-be fetched, so it is written again. So is any document that follows another one of the same id which is written again:
-that one would overwrite it, whatever the index holds now. docs/decisions/007 says why not versions.
+Only the documents after the last recorded progress are uncertain. They are fetched (`_mget`) and compared, until more
+bytes in a row are absent than can have been in flight. A document whose id the index made cannot be fetched, so it is
+written again. So is every document that follows another one with the same id that is written again, because that one
+overwrites it. docs/decisions/007 explains why versions are not used.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Address = tuple[tuple[str, str], ...]
 def skip_indexed(
     entries: Iterable[Entry], cluster: Cluster, index: Index, *, in_flight_bytes: int
 ) -> Iterator[Entry | AlreadyThere]:
-    """Yield the entries, with `AlreadyThere` for each document of which the index holds an equal one.
+    """Yield the entries, with `AlreadyThere` in place of each document that the index has already.
 
     Args:
         entries: what follows the recorded progress, in the order of the interrupted attempt.
         cluster: where the index is.
         index: the index, with its vectors.
-        in_flight_bytes: the most that can have been in flight at once.
+        in_flight_bytes: the maximum that the interrupted attempt can have had in flight.
     """
     stream = iter(entries)
     absent_bytes = 0
@@ -67,7 +67,7 @@ def _take(stream: Iterator[Entry]) -> list[Entry]:
 
 
 def _equal_ones(batch: list[Entry], cluster: Cluster, index: Index) -> set[int]:
-    """Return the positions of the documents of which the index holds an equal one."""
+    """Return the positions of the documents that the index has already."""
     items = {
         at: entry for at, entry in enumerate(batch) if isinstance(entry, Item) and entry.id and has_document(entry)
     }
@@ -87,11 +87,11 @@ def _equal_ones(batch: list[Entry], cluster: Cluster, index: Index) -> set[int]:
 
 
 def _unreadable(document: dict[str, Any], index: str) -> BatchError:
-    """Return the error for a document that cannot be read; taken as absent, it would silently be written again."""
-    cause = f"index {index}: what a crash left in doubt cannot be read: {reason_of(document)}"
+    """Return the error for a document that cannot be read; if it counted as absent, it would be written again."""
+    cause = f"index {index}: a document of the interrupted attempt cannot be read: {reason_of(document)}"
     if type_of(document) == FORBIDDEN_TYPE:
         return ConfigError(f"{cause}; give the connection's user this permission")
-    return RetriableError(f"{cause}; run again when the index is there and well")
+    return RetriableError(f"{cause}; run again when the index is available")
 
 
 def _sent(item: Item) -> Any:  # noqa: ANN401 - any JSON
@@ -99,14 +99,14 @@ def _sent(item: Item) -> Any:  # noqa: ANN401 - any JSON
 
 
 def _text(source: Any, index: Index) -> str:  # noqa: ANN401 - any JSON
-    """Return a text that is the same for equal documents only; to Python, true equals 1."""
+    """Return a text that is equal only for equal documents; in Python, True equals 1."""
     for vector in index.vectors:
         _round(source, vector.name.split("."))
     return json.dumps(source, sort_keys=True)
 
 
 def _round(node: Any, path: list[str]) -> None:  # noqa: ANN401 - any JSON
-    """Round the vectors at a path to 32 bits, as an index returns them that derives `_source` from its vectors."""
+    """Round the vectors at a path to 32 bits, like an index that derives `_source` from its stored vectors."""
     for each in node if isinstance(node, list) else [node]:
         if not isinstance(each, dict):
             continue
@@ -119,11 +119,11 @@ def _round(node: Any, path: list[str]) -> None:  # noqa: ANN401 - any JSON
 
 
 def _address_of(entry: Entry) -> Address | None:
-    """Return where an entry is written, or deleted; None where the index makes the id, or nothing is written."""
+    """Return the address of the document that an entry writes or deletes, None if it has no id or is no item."""
     return tuple(_address(entry).items()) if isinstance(entry, Item) and entry.id else None
 
 
 def _address(item: Item) -> dict[str, str]:
-    """Return what a document is fetched by."""
+    """Return the id, index and routing by which a document is fetched."""
     ((_, head),) = json.loads(bytes(item.pieces[0]).split(b"\n", 1)[0]).items()
     return {name: head[name] for name in ("_id", "_index", "routing") if name in head}

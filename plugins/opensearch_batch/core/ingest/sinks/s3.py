@@ -31,7 +31,7 @@ from opensearch_batch.core.types.vector_field import VectorField
 ENTRIES_A_BODY = 1_000
 MAX_OBJECT_BYTES = 50 << 20
 NAME = "events"
-# So much of each object is buffered in memory, for so many objects at once; with more, the largest one is written.
+# Buffered bytes of each object in memory, and the maximum of open objects; beyond it, the largest one is written.
 SPOOL_BYTES = 256 << 10
 MAX_OPEN = 128
 _DIGEST_BYTES = 16
@@ -77,7 +77,7 @@ class S3Writer:
     """Writes the events of one source.
 
     Args:
-        objects: where they go.
+        objects: the store.
         settings: how objects are named, encoded and cut.
         source: identifies what the events come from, and this writer among those of the same source.
         at: the time in the names.
@@ -116,7 +116,7 @@ class S3Writer:
             self._write(group)
 
     def finish(self) -> list[WrittenObject]:
-        """Write the open objects; return all that were written."""
+        """Write the open objects; return all written objects."""
         for group in list(self._open):
             self._write(group)
         return self.written
@@ -183,7 +183,7 @@ class ObjectSink:
     """Writes events to objects.
 
     Args:
-        objects: the store they go to.
+        objects: the store.
         settings: how objects are named, encoded and cut.
         name: the target's name in reports.
     """
@@ -234,6 +234,6 @@ class ObjectSink:
 
 
 def _newest(sources: Sequence[Source]) -> datetime:
-    """Return the time in object names: that of the newest source object, so that a retry has the same."""
+    """Return the time for object names: that of the newest source object, so that a retry uses the same names."""
     newest = max((item.modified for source in sources for item in source.objects), default=0.0)
     return datetime.fromtimestamp(newest, UTC)
