@@ -1,4 +1,4 @@
-"""The demo's own road: 2,000 passages from S3 to answers, on a real stack, and the second run that does nothing."""
+"""The demo's own flow: 2,000 passages from S3 to answers, on a real stack, and the second run that does nothing."""
 
 from __future__ import annotations
 

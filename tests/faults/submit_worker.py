@@ -16,7 +16,7 @@ from include.local_stack.stack import Stack
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter
 from opensearch_batch.core.types.manifest import Shard
-from tests.conformance.road import CompiledPipeline
+from tests.conformance.shard_flow import ShardFlow
 from tests.lab import Lab
 from tests.stored import present
 from tests.waiting import WAIT_S
@@ -53,13 +53,13 @@ def die() -> None:
 def work_prefix(task: Task) -> None:
     """Submit, until the moment comes."""
     lab = Lab(Stack.running(task.home), task.version)
-    road = CompiledPipeline(lab, task.service, task.bucket, task.index)
+    flow = ShardFlow(lab, task.service, task.bucket, task.index)
     if task.moment == PAYING:
         _before(MLCommonsSubmitter, "submit", lambda: threading.Timer(PAYING_S, die).start())
     else:
         owner, name, number = MOMENTS[task.moment]
         _after(owner, name, number)
-    road.submit(task.shard)
+    flow.submit(task.shard)
     # Only a call that was over before the timer rang comes here.
     die()
 

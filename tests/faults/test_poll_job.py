@@ -127,7 +127,7 @@ def test_a_job_that_ml_commons_does_not_know_is_asked_for_at_the_service(begin: 
     wait = begin(service, seconds=2.0)
     job_records = JobRecords(wait.lab.objects, wait.folder)
     found = present(job_records.load())
-    known: dict[str, Any] = wait.road.client.describe(wait.submitted)
+    known: dict[str, Any] = wait.flow.client.describe(wait.submitted)
     assert job_records.write(msgspec.structs.replace(found[0], ml_task_id=None, remote_job=known), over=found[1])
     succeeds, result = wait.end(ml_task_id="")
     assert (succeeds, result["state"], result["task_id"]) == (True, "COMPLETED", None)

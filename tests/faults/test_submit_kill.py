@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from opensearch_batch.core.jobs.submission import INTENT_GRACE_S
-from tests.conformance.road import CompiledPipeline
+from tests.conformance.shard_flow import ShardFlow
 from tests.faults.submit_worker import MOMENTS, PAYING, Task, submit_and_die
 from tests.lab import Lab
 from tests.waiting import WAIT_S
@@ -19,23 +19,23 @@ EVERY = [FULL, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 # What ML Commons has begun it ends, though nobody waits for the answer.
 CALL_S = 10.0
 DONE_BEFORE = {"recorded": "reattach", "paid": "recover"}
-Start = Callable[[str], CompiledPipeline]
+Start = Callable[[str], ShardFlow]
 
 
 @pytest.fixture
 def start(lab: Lab, index: str) -> Iterator[Start]:
-    """Lay out a road; Bedrock takes small jobs for once."""
+    """Prepare a shard for a service; Bedrock accepts small jobs in these tests."""
     quotas = f"{lab.stack.addresses.ai_services}/quotas"
     lab.http.put(quotas, json={"bedrock_min_records": 1}, timeout=WAIT_S).raise_for_status()
-    roads: list[CompiledPipeline] = []
+    flows: list[ShardFlow] = []
 
-    def lay_out(name: str) -> CompiledPipeline:
-        roads.append(CompiledPipeline(lab, name, lab.new_bucket(), index))
-        return roads[-1]
+    def lay_out(name: str) -> ShardFlow:
+        flows.append(ShardFlow(lab, name, lab.new_bucket(), index))
+        return flows[-1]
 
     yield lay_out
-    for road in roads:
-        road.close()
+    for flow in flows:
+        flow.close()
     lab.http.put(quotas, json={}, timeout=WAIT_S).raise_for_status()
 
 
@@ -44,18 +44,18 @@ def start(lab: Lab, index: str) -> Iterator[Start]:
 @pytest.mark.parametrize("moment", [*MOMENTS, PAYING])
 def test_killed_at_each_step(lab: Lab, start: Start, name: str, moment: str) -> None:
     """One job is paid in all, and it completes."""
-    road = start(name)
-    shard = road.prepare()
-    task = Task(lab.stack.home, lab.version, name, road.bucket, road.index, shard, moment)
+    flow = start(name)
+    shard = flow.prepare()
+    task = Task(lab.stack.home, lab.version, name, flow.bucket, flow.index, shard, moment)
     assert submit_and_die(task) == signal.SIGKILL
     if moment == PAYING:
         time.sleep(CALL_S)
-    paid_before = road.paid()
-    decision, record = road.submit(shard, later_s=INTENT_GRACE_S)
+    paid_before = flow.paid()
+    decision, record = flow.submit(shard, later_s=INTENT_GRACE_S)
     if moment in DONE_BEFORE:
         assert (decision, paid_before) == (DONE_BEFORE[moment], 1)
     elif moment != PAYING:
         assert paid_before == 0
-    ended = road.wait(shard, record) if record.end is None else record
+    ended = flow.wait(shard, record) if record.end is None else record
     assert ended.end is not None
-    assert (ended.end.state, road.paid()) == ("COMPLETED", 1)
+    assert (ended.end.state, flow.paid()) == ("COMPLETED", 1)

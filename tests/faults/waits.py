@@ -16,7 +16,7 @@ from include.local_stack.state import StateFile
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.triggers.ml_task import MLTaskTrigger
-from tests.conformance.road import CompiledPipeline
+from tests.conformance.shard_flow import ShardFlow
 from tests.lab import Lab
 from tests.stored import present
 
@@ -36,12 +36,12 @@ class Wait:
         for found in connections(state.ports, lab.stack.credentials):
             name = self._ids[found.pop("connection_id").removesuffix("_default")]
             patch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(found))
-        self.road = CompiledPipeline(lab, service, lab.new_bucket(), "none")
+        self.flow = ShardFlow(lab, service, lab.new_bucket(), "none")
         if delay:
-            self.road.fault("delay", **delay)
-        shard = self.road.prepare()
-        self.folder = self.road.work_prefix.job(shard.job)
-        self.submitted = self.road.submit(shard)[1]
+            self.flow.fault("delay", **delay)
+        shard = self.flow.prepare()
+        self.folder = self.flow.work_prefix.job(shard.job)
+        self.submitted = self.flow.submit(shard)[1]
 
     def trigger(self, **changes: Any) -> MLTaskTrigger:
         """Make a trigger that waits for it."""

@@ -24,7 +24,9 @@ from tests.waiting import WAIT_S
 
 MODEL = "all-MiniLM-L6-v2"
 DOCUMENT = REPOSITORY / "docs" / "reference" / "security.md"
-INGEST_ROLE, ROAD_ROLE, ML_MAPPING = map(json.loads, re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL))
+INGEST_ROLE, ALL_STAGES_ROLE, ML_MAPPING = map(
+    json.loads, re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+)
 BODY = {"mappings": {"properties": {"n": {"type": "integer"}}}}
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,11 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.formats.ndjson import Ndjson
-from opensearch_batch.core.formats.reading import read_rows, reader
-from opensearch_batch.core.storage.local_files import LocalFiles
-from opensearch_batch.core.types.rows import ROW_LIMIT, Rejected, Row, RowLimit, Source
+from opensearch_batch.core.types.rows import ROW_LIMIT, Rejected, Row, RowLimit
 from tests.core.formats.reading import BAD, Told, entries, told
-from tests.stored import present
 
 A, B = {"a": 1}, {"b": 2}
 
@@ -172,22 +167,3 @@ def test_objects_are_found_however_they_are_written(
     assert [entry[1] for entry in told(entries(text.encode(), Ndjson())) if entry] == objects
     array = json.dumps(objects, indent=indent)
     assert [entry[1] for entry in told(entries(array.encode(), Ndjson())) if entry] == objects
-
-
-@pytest.mark.slow
-def test_a_line_each_costs_about_as_much_as_lines(tmp_path: Path) -> None:
-    """The largest sources are read so."""
-    line = json.dumps({"_id": 1, "SageMakerOutput": [[0.123456789] * 620], "metadata": {"a": 1}}).encode() + b"\n"
-    files = LocalFiles(tmp_path)
-    files.write("a", line * 20_000)
-    source = Source("a", (present(files.head("a")),))
-
-    def seconds(read: Any) -> float:
-        start = time.process_time()
-        assert sum(1 for _ in read(files, 0, source)) == 20_000
-        return time.process_time() - start
-
-    readers = (read_rows, reader(Ndjson()))
-    lines, objects = (min(seconds(read) for _ in range(5)) for read in readers)
-    # A tenth is what it may cost; the rest is for machines that do other things too.
-    assert objects < lines * 1.5

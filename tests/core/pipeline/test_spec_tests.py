@@ -1,4 +1,4 @@
-"""A pipeline's own tests go its own road offline, whatever its service; the command line tells what differs."""
+"""A pipeline's own tests go its own flow offline, whatever its service; the command line tells what differs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The road of one shard without Airflow: prepare, submit, wait, repair, ingest; each step as the stages take it."""
+"""Takes one shard through its stages without Airflow: prepare, submit, wait, repair, ingest."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SUBMIT = {
 }
 
 
-class CompiledPipeline:
+class ShardFlow:
     """One shard of documents of their own on its way through one service."""
 
     def __init__(
@@ -87,7 +87,7 @@ class CompiledPipeline:
         self.adapter = adapter_of(name)
         self.inputs = tuple(inputs)
         self.field_map = field_map or FIELD_MAP
-        self.work_prefix = Layout(f"s3://{bucket}/kept", "road")
+        self.work_prefix = Layout(f"s3://{bucket}/kept", "flow")
         self.ids = [f"{uuid.uuid4().hex}" for _ in range(records)]
         self.bucket = bucket
         self._body = body or BODY
@@ -119,7 +119,7 @@ class CompiledPipeline:
                 dead=dead,
             ).run(find_documents(self.lab.objects, self.work_prefix, f"s3://{self.bucket}/in/"))
         self.manifest = Manifest(
-            "road", "run", "in", self.name, self.model.id, counts, [prepared], parameters=parameters, inputs=self.inputs
+            "flow", "run", "in", self.name, self.model.id, counts, [prepared], parameters=parameters, inputs=self.inputs
         )
         return prepared.shard
 
@@ -148,7 +148,7 @@ class CompiledPipeline:
         def draft(submission: int) -> JobRecord:
             return JobRecord(
                 shard.job,
-                self.adapter.job_name("road", folder, submission),
+                self.adapter.job_name("flow", folder, submission),
                 self.name,
                 self.model.id,
                 shard.input,
@@ -231,7 +231,7 @@ class CompiledPipeline:
         ).run(shard, account.job_outputs)
 
     def run(self, *, rounds: int = 2) -> IngestReport:
-        """Go the whole road."""
+        """Run all stages."""
         shard = self.prepare()
         record = self.wait(shard, self.submit(shard)[1])
         assert record.end is not None
@@ -244,7 +244,7 @@ class CompiledPipeline:
         return int(answer.json()[self.name])
 
     def paid(self) -> int:
-        """Count those of this road."""
+        """Count the jobs of this flow."""
         return self.jobs() - self.jobs_before
 
     def fault(self, kind: str, **more: Any) -> None:

@@ -1,4 +1,4 @@
-"""The document's role for the whole road: enough for all that the stages ask of ML Commons, and nothing in vain."""
+"""The documented role for all stages has every permission that the stages need at ML Commons, and no other."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from include.local_stack.opensearch_security import ROLE_FILE
 from opensearch_batch.core.opensearch.ml_commons import ML, MLCommons
 from tests.security.secured import (
+    ALL_STAGES_ROLE,
     INGEST_ROLE,
     ML_MAPPING,
-    ROAD_ROLE,
     Job,
     Secured,
     User,
@@ -23,7 +23,7 @@ from tests.security.secured import (
     without,
 )
 
-ML_PERMISSIONS = [name for name in permissions(ROAD_ROLE) if name not in permissions(INGEST_ROLE)]
+ML_PERMISSIONS = [name for name in permissions(ALL_STAGES_ROLE) if name not in permissions(INGEST_ROLE)]
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def job(secured: Secured) -> Job:
 @pytest.fixture(scope="module")
 def probed(secured: Secured) -> User:
     """A user whose role changes from test to test."""
-    return secured.user(ROAD_ROLE)
+    return secured.user(ALL_STAGES_ROLE)
 
 
-def road(secured: Secured, user: User, job: Job) -> Iterator[Callable[[], object]]:
+def flow(secured: Secured, user: User, job: Job) -> Iterator[Callable[[], object]]:
     """Yield every kind of call that the stages make of ML Commons."""
     cluster = secured.cluster(user)
     ml = MLCommons(cluster)
@@ -55,31 +55,31 @@ def road(secured: Secured, user: User, job: Job) -> Iterator[Callable[[], object
 
 def test_the_stack_gives_its_worker_the_role_of_the_document() -> None:
     """What the document says is what `make up SECURITY=on` does."""
-    assert json.loads(ROLE_FILE.read_text()) == ROAD_ROLE
+    assert json.loads(ROLE_FILE.read_text()) == ALL_STAGES_ROLE
 
 
-def test_the_role_for_the_whole_road_is_the_one_for_ingest_and_more() -> None:
+def test_the_role_for_all_stages_is_the_one_for_ingest_and_more() -> None:
     """Whoever may do all may ingest."""
-    assert set(permissions(INGEST_ROLE)) < set(permissions(ROAD_ROLE))
+    assert set(permissions(INGEST_ROLE)) < set(permissions(ALL_STAGES_ROLE))
 
 
-def test_the_role_for_the_whole_road_is_enough(secured: Secured, job: Job) -> None:
+def test_the_role_for_all_stages_is_enough(secured: Secured, job: Job) -> None:
     """No call is refused."""
-    assert refusals(road(secured, secured.user(ROAD_ROLE), job)) == ""
+    assert refusals(flow(secured, secured.user(ALL_STAGES_ROLE), job)) == ""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("permission", ML_PERMISSIONS)
-def test_the_role_for_the_whole_road_holds_nothing_in_vain(
+def test_the_role_for_all_stages_holds_nothing_in_vain(
     secured: Secured, probed: User, job: Job, permission: str
 ) -> None:
     """Without any one of its permissions some call is refused, and the error names that permission."""
-    user = secured.give(probed, without(ROAD_ROLE, permission))
-    assert f"[{permission}]" in refusals(road(secured, user, job))
+    user = secured.give(probed, without(ALL_STAGES_ROLE, permission))
+    assert f"[{permission}]" in refusals(flow(secured, user, job))
 
 
 def test_ml_full_access_goes_with_the_role_for_ingest(secured: Secured, job: Job) -> None:
     """Mapped by an ARN, as on Amazon OpenSearch Service, it stands for all permissions of ML Commons."""
     secured.admin("PUT", "_plugins/_security/api/rolesmapping/ml_full_access", ML_MAPPING)
     user = secured.user(INGEST_ROLE, backend_roles=ML_MAPPING["backend_roles"])
-    assert refusals(road(secured, user, job)) == ""
+    assert refusals(flow(secured, user, job)) == ""
