@@ -13,14 +13,6 @@ from tests.core.aws import aws
 from tests.scripted import Scripted
 
 
-@pytest.fixture(scope="session", autouse=True)
-def no_fsync() -> Iterator[None]:
-    """Leave out `os.fsync`, which costs milliseconds a file: no test of this folder cuts the power."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("os.fsync", lambda _: None)
-        yield
-
-
 @pytest.fixture(scope="session")
 def s3_client() -> Iterator[Any]:
     """A boto3 client of an S3 server of these tests' own."""

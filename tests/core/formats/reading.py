@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.formats.reading import RowFormat, reader
-from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.transform.events.event import Event
 from opensearch_batch.core.types.object_info import Compression
 from opensearch_batch.core.types.rows import ROW_LIMIT, Blank, Rejected, RowLimit, Source, SourceEntry
+from tests.core.memory_objects import MemoryObjects
 from tests.stored import present
 
 Told = tuple[int, Any]
@@ -28,10 +26,9 @@ def entries(
     name: str = "a",
 ) -> list[SourceEntry]:
     """Read an object."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / name).write_bytes(content)
-        files = LocalFiles(Path(folder))
-        return list(reader(row_format, compression, limit)(files, 3, Source(name, (present(files.head(name)),))))
+    store = MemoryObjects()
+    store.write(name, content)
+    return list(reader(row_format, compression, limit)(store, 3, Source(name, (present(store.head(name)),))))
 
 
 def told(read: list[SourceEntry]) -> list[Told | None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import io
 import json
-import tempfile
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,9 +29,11 @@ from opensearch_batch.core.formats.writing import Encoding
 from opensearch_batch.core.ingest.sinks import s3
 from opensearch_batch.core.ingest.sinks.s3 import ObjectSettings, S3Writer, WrittenObject
 from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.objects import CompressedObjects
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.object_info import OutputCompression
 from opensearch_batch.core.types.rows import Row, Source
+from tests.core.memory_objects import MemoryObjects
 from tests.stored import content, present
 
 AT = datetime(2026, 8, 21, 2, 11, 36, tzinfo=UTC)
@@ -55,7 +56,7 @@ def write(files: Any, events: list[Any], encoding: Encoding | None = None, **mor
         return made.finish()
 
 
-def rows(files: LocalFiles, uri: str, row_format: RowFormat) -> list[Any]:
+def rows(files: CompressedObjects, uri: str, row_format: RowFormat) -> list[Any]:
     """Return the rows of an object."""
     found = present(files.head(uri))
     read = list(reader(row_format, "automatic")(files, 0, Source(uri, (found,))))
@@ -213,13 +214,12 @@ def there_and_back(
     events: list[Any], encoding: Encoding, row_format: RowFormat, compression: OutputCompression, event_count: int
 ) -> list[Any]:
     """Write events and read them again."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = LocalFiles(Path(folder))
-        written = write(files, events, encoding, compression=compression, event_count=event_count)
-        assert [each.events for each in written] == [
-            min(event_count, len(events) - at) for at in range(0, len(events), event_count)
-        ]
-        return [row for each in written for row in rows(files, each.uri, row_format)]
+    store = MemoryObjects()
+    written = write(store, events, encoding, compression=compression, event_count=event_count)
+    assert [each.events for each in written] == [
+        min(event_count, len(events) - at) for at in range(0, len(events), event_count)
+    ]
+    return [row for each in written for row in rows(store, each.uri, row_format)]
 
 
 @settings(deadline=None)

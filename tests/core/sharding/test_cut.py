@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,21 +17,21 @@ from opensearch_batch.core.sharding.listing import NoDocuments, find_documents
 from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.manifest import PreparedShard
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.record_ids import record_id
 from opensearch_batch.services.registry import adapter_of
+from tests.core.memory_objects import MemoryObjects
 from tests.stored import content
 
 LIMITS = ShardLimits(max_records=100, max_bytes=1 << 20, max_record_bytes=1000)
 
 
 class Lake:
-    """A folder as a store of documents."""
+    """A store of documents."""
 
-    def __init__(self, folder: Path) -> None:
-        self.objects = LocalFiles(folder)
+    def __init__(self) -> None:
+        self.objects = MemoryObjects()
 
     def put(self, name: str, first: int, count: int) -> None:
         """Write documents."""
@@ -59,9 +58,9 @@ class Lake:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
+def lake() -> Lake:
     """An empty one."""
-    return Lake(tmp_path)
+    return Lake()
 
 
 @pytest.mark.parametrize("early", [1, 37, 99])
@@ -100,10 +99,10 @@ def test_one_object_is_cut_into_full_shards(lake: Lake) -> None:
     st.sampled_from(["sagemaker", "openai", "bedrock", "cohere"]),
 )
 def test_by_the_block_or_by_the_line_the_shards_are_the_same(
-    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], max_records: int, max_bytes: int, name: str
+    sizes: list[int], max_records: int, max_bytes: int, name: str
 ) -> None:
     """Every record once, in order, within the limits, whatever a service makes of it."""
-    lake = Lake(tmp_path_factory.mktemp("lake"))
+    lake = Lake()
     first = 0
     for number, size in enumerate([*sizes, 1]):
         lake.put(f"o{number}.jsonl", first, size)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.json_document import JsonDocument, load_manifest, read_all, save
 from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
+from tests.core.memory_objects import MemoryObjects
 from tests.stored import present
 
 
@@ -26,14 +28,14 @@ class Counter(msgspec.Struct, frozen=True):
     words: dict[str, float] = {}
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> LocalFiles:
+@pytest.fixture(params=["files", "memory"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
     """An empty store."""
-    return LocalFiles(tmp_path)
+    return LocalFiles(tmp_path) if request.param == "files" else MemoryObjects()
 
 
 @pytest.fixture
-def document(files: LocalFiles) -> JsonDocument[Counter]:
+def document(files: Objects) -> JsonDocument[Counter]:
     """A document that is not there yet."""
     return JsonDocument(files, "folder/counter.json", Counter)
 
@@ -63,7 +65,7 @@ def test_a_document_is_indented_unless_it_grows_with_the_source(tmp_path: Path) 
     assert (tmp_path / "b.json").read_text() == '{"count":1,"by":[],"words":{}}'
 
 
-def test_an_absent_document(files: LocalFiles, document: JsonDocument[Counter]) -> None:
+def test_an_absent_document(files: Objects, document: JsonDocument[Counter]) -> None:
     """It has no value; who needs one says which error its absence is."""
     assert (document.load(), document.read()) == (None, None)
     with pytest.raises(ConfigError, match=r"^nothing; begin$"):
@@ -78,7 +80,7 @@ def test_only_the_first_creates(document: JsonDocument[Counter]) -> None:
     assert [document.swap(Counter(3), etag=None), document.read()] == [False, Counter(1)]
 
 
-def test_a_swap_needs_the_version_that_was_read(files: LocalFiles, document: JsonDocument[Counter]) -> None:
+def test_a_swap_needs_the_version_that_was_read(files: Objects, document: JsonDocument[Counter]) -> None:
     """One that changed, or was removed, is left as it is."""
     document.write(Counter(1))
     found = present(document.load())

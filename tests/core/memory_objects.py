@@ -1,0 +1,73 @@
+"""Objects in memory, for tests that write thousands of them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.storage.compression import decompressed
+from opensearch_batch.core.storage.objects import Stored, is_selected
+from opensearch_batch.core.types.object_info import Compression, ObjectInfo
+
+
+class MemoryObjects:
+    """A store of one process; an ETag is the digest of the content. `test_json_document` runs over it, too."""
+
+    def __init__(self) -> None:
+        self._contents: dict[str, bytes] = {}
+
+    def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
+        """Yield the objects with a prefix in key order."""
+        below = uri.rfind("/") + 1
+        for key in sorted(self._contents):
+            if key.startswith(uri) and is_selected(key[below:], include, exclude) and (found := self.head(key)):
+                yield found
+
+    def head(self, uri: str) -> ObjectInfo | None:
+        """Return the metadata of an object, None if it is absent."""
+        stored = self.read(uri)
+        return None if stored is None else ObjectInfo(uri, len(stored.content), stored.etag)
+
+    def read(self, uri: str) -> Stored | None:
+        """Return an object, None if it is absent."""
+        content = self._contents.get(uri)
+        return None if content is None else Stored(content, hashlib.sha256(content).hexdigest())
+
+    def write(self, uri: str, content: bytes) -> None:
+        """Write an object."""
+        self._contents[uri] = content
+
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write an object if it is absent."""
+        if uri in self._contents:
+            return False
+        self.write(uri, content)
+        return True
+
+    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
+        """Write an object if it still has this ETag."""
+        stored = self.read(uri)
+        if stored is None or stored.etag != etag:
+            return False
+        self.write(uri, content)
+        return True
+
+    def upload(self, uri: str, content: IO[bytes]) -> None:
+        """Write an object from an open file."""
+        self.write(uri, content.read())
+
+    def delete(self, uri: str) -> None:
+        """Delete an object if it exists."""
+        self._contents.pop(uri, None)
+
+    def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
+        """Open an object, decompressed; with `etag` only that version."""
+        stored = self.read(uri)
+        if stored is None:
+            raise ConfigError(f"{uri}: no such object")
+        if etag not in (None, stored.etag):
+            raise FatalError(f"{uri} changed while it was being read; run again")
+        return decompressed(io.BufferedReader(io.BytesIO(stored.content)), uri, compression)
