@@ -119,5 +119,5 @@ def _count(number: int, thing: str) -> str:
 
 def _estimate_text(plan: Estimate) -> str:
     records = "" if plan.records is None else f", about {plan.records:,} records"
-    compressed = f" ({plan.compressed:,} objects are compressed, so expect more)" if plan.compressed else ""
+    compressed = f" (compressed objects: {plan.compressed:,}; expect more jobs)" if plan.compressed else ""
     return f"{plan.objects:,} objects, {plan.bytes:,} bytes{records}: {plan.shards:,} shards, one job each{compressed}"

@@ -132,11 +132,11 @@ def test_an_update_with_attempts_gives_up(document: JsonDocument[Counter]) -> No
 
 
 def test_racing_updates_lose_no_change(store: S3Objects, bucket: str) -> None:
-    """Eight writers on an S3 store add three each."""
+    """Eight writers on an S3 store add ten each."""
 
     def add(name: str) -> None:
         document = JsonDocument(store, f"s3://{bucket}/counter.json", Counter)
-        for _ in range(3):
+        for _ in range(10):
             document.update(lambda value: Counter(value.count + 1, [*value.by, name]) if value else Counter(1, [name]))
 
     threads = [threading.Thread(target=add, args=(str(number),)) for number in range(8)]
@@ -145,8 +145,8 @@ def test_racing_updates_lose_no_change(store: S3Objects, bucket: str) -> None:
     for thread in threads:
         thread.join()
     value = present(JsonDocument(store, f"s3://{bucket}/counter.json", Counter).read())
-    assert value.count == 24
-    assert {name: value.by.count(name) for name in value.by} == {str(number): 3 for number in range(8)}
+    assert value.count == 80
+    assert {name: value.by.count(name) for name in value.by} == {str(number): 10 for number in range(8)}
 
 
 @pytest.mark.parametrize(
