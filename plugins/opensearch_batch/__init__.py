@@ -16,8 +16,10 @@ def get_provider_info() -> dict[str, Any]:
     name = "OpenSearch Batch"
     stages = ["prepare", "batch_predict", "repair", "ingest", "reconcile", "publish", "batch_ingestion", "replay"]
 
-    def of(room: str, modules: list[str]) -> list[dict[str, Any]]:
-        return [{"integration-name": name, "python-modules": [f"opensearch_batch.{room}.{each}" for each in modules]}]
+    def of(package: str, modules: list[str]) -> list[dict[str, Any]]:
+        return [
+            {"integration-name": name, "python-modules": [f"opensearch_batch.{package}.{each}" for each in modules]}
+        ]
 
     return {
         "package-name": "airflow-provider-opensearch-batch",

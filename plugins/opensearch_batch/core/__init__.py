@@ -1,1 +1,1 @@
-"""The engine: everything that decides or moves data. It imports neither Airflow nor an AI service."""
+"""The engine: all decisions and data processing. It imports neither Airflow nor an AI service."""

@@ -1,1 +1,1 @@
-"""The DAG factory: DAGs built of pipeline files, ours and Data Prepper's."""
+"""The DAG factory: builds DAGs from pipeline files of this package and of Data Prepper."""

@@ -49,13 +49,13 @@ def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
         description=f"{file.path.name}: a Data Prepper pipeline",
         schedule="@once" if scheduling is None else timedelta(seconds=scheduling.interval),
         catchup=False,
-        # Scheduled runs cause costs, so a person has to unpause the DAG.
+        # Scheduled runs incur costs, so a user has to unpause the DAG.
         is_paused_upon_creation=True,
         max_active_runs=MAX_ACTIVE_RUNS,
         tags=["opensearch", "data-prepper", *([compiled.ml.service_name] if compiled.ml else []), *file.own.tags],
         params={
-            "dry_run": switch("Log which objects are new and what would be done with them; take none, submit nothing."),
-            "force": switch("Take every object, new or not: submit (and pay for) new jobs, write every row again."),
+            "dry_run": switch("Log the new objects and what a run would do with them; claim none, submit nothing."),
+            "force": switch("Process every object, new or not: submit (and pay for) new jobs, write every row again."),
         },
         default_args={"owner": file.own.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},
         on_failure_callback=failure_notifier(file.own.alerts),

@@ -79,7 +79,7 @@ def source_of(spec: PipelineSpec) -> str:
 def of_service(own: str, values: Mapping[str, T]) -> T | str:
     """Return the value for the service that the form names: the value itself if all are equal, else a template.
 
-    Objects become JSON texts in the template, which `operators.base.rendered` parses.
+    Objects become JSON strings in the template, which `operators.base.rendered` parses.
 
     Args:
         own: the pipeline's own service.
@@ -94,5 +94,5 @@ def of_service(own: str, values: Mapping[str, T]) -> T | str:
 
 
 def _quoted(text: str) -> str:
-    """Return a text as a Jinja string literal."""
+    """Return a string as a Jinja string literal."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -83,7 +83,7 @@ def _dags(path: Path) -> list[DAG]:
 
 
 def is_surely_ours(path: Path) -> bool:
-    """Whether a file cannot be a Data Prepper file; a file that cannot be read counts as ours."""
+    """Whether a file cannot be a Data Prepper file; an unreadable file counts as a pipeline file of this package."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -107,7 +107,7 @@ def pipeline_dag(path: Path) -> DAG:
         description=spec.description,
         schedule=schedule,
         catchup=False,
-        # Scheduled runs cause costs, so a person has to unpause the DAG.
+        # Scheduled runs incur costs, so a user has to unpause the DAG.
         is_paused_upon_creation=None if schedule is None else True,
         tags=["opensearch", *spec.batch_predict.models, *spec.tags],
         params=form_of(spec),

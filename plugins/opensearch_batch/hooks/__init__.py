@@ -1,1 +1,1 @@
-"""Hooks: clients made of Airflow connections, which nothing else resolves."""
+"""Hooks: create clients from Airflow connections. No other package resolves connections."""

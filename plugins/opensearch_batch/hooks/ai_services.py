@@ -38,7 +38,7 @@ def outputs_store(
 
 
 def ai_credential(service: str, ai_conn_id: str | None = None) -> dict[str, str] | None:
-    """Return the ``credential`` of a connector to a service with a key of its own, None for one of AWS's."""
+    """Return the connector's ``credential`` for a service with an API key, or None for an AWS service."""
     kind = service_of(service).connection
     if isinstance(kind, AwsConnection):
         return None

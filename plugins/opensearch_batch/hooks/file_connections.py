@@ -1,7 +1,7 @@
-"""Airflow connections made of the hosts, users and roles in a Data Prepper file, when a task needs them.
+"""Builds Airflow connections from the hosts, users and roles in a Data Prepper file, when a task needs them.
 
-The id of such a connection names a block of the file, ``<file>#<pipeline>/source``. So secrets of the file reach no
-template, no XCom and no log. Roles are assumed with the keys of a connection that Airflow stores.
+The id of such a connection names a block of the file, ``<file>#<pipeline>/source``. So no template, XCom or
+log contains secrets of the file. Roles are assumed with the keys of a connection that Airflow stores.
 """
 
 from __future__ import annotations

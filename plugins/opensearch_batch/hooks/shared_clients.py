@@ -1,4 +1,4 @@
-"""Clients that all triggers of a process share. A triggerer has thousands of waits: a client for each takes minutes."""
+"""Clients that all triggers of a process share. Creating one for each of thousands of triggers takes minutes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SharedClients:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         @cached(
             TTLCache[Hashable, object](math.inf, KEEP_S, timer=clock),
-            key=lambda key, make: key,  # noqa: ARG005 - the maker is no part of the key
+            key=lambda key, make: key,  # noqa: ARG005 - `make` is not part of the key
             condition=threading.Condition(),
         )
         def get(key: Hashable, make: Callable[[], object]) -> object:  # noqa: ARG001 - the cache's key

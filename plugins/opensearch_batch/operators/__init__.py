@@ -1,1 +1,1 @@
-"""Operators: one module for each stage, thin over core."""
+"""Operators: one module for each stage; the logic is in core."""

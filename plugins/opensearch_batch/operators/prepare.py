@@ -87,10 +87,10 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         index_body: settings and mappings to create the index with, if it is missing.
         include: globs; the name of an object below the prefix must match one of them.
         exclude: globs; it must match none of them.
-        source_format: ``jsonl``, ``json``, ``csv`` or ``parquet``; by the names' endings if None.
+        source_format: ``jsonl``, ``json``, ``csv`` or ``parquet``; by the file extensions if None.
         passthrough: the objects are service-ready inputs; each becomes a shard unchanged, where it is.
-        watched: for `new_objects`, the ``index`` and ``service`` of the runs it starts. A run with these values that
-            takes all records records which state of the source was prepared; a trial with others does not.
+        watched: for `new_objects`, the ``index`` and ``service`` of the runs it starts. A run with these values and
+            without a limit stores the state of the source that it prepared; any other run does not.
         on_empty: if there are no documents, ``skip`` returns no shards and ``fail`` fails.
         limit: maximum number of records, from the first object on; all if empty.
         max_records: records of a shard.
@@ -98,7 +98,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         kwargs: the arguments of `DocumentsOperator`, which are checked against the index, and of `PipelineOperator`.
 
     Raises:
-        AirflowFailException: something has to be corrected; nothing was paid.
+        AirflowFailException: something has to be corrected; nothing was paid for.
         RetriableError: a server did not respond.
     """
 

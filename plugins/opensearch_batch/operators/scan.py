@@ -81,11 +81,11 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
     """Scan the source of a Data Prepper pipeline.
 
     Returns a list of shards, one for each job, and pushes the XCom ``run``: ``{manifest, model_id, rows}``. `rows` are
-    the work items that need no job. A run with the param ``dry_run`` takes no work item.
+    the work items that need no job. A run with the param ``dry_run`` claims no work items.
     The arguments are those of `ScanOperator`.
 
     Raises:
-        AirflowFailException: something has to be corrected; nothing was paid.
+        AirflowFailException: something has to be corrected; nothing was paid for.
         RetriableError: a server did not respond.
     """
 

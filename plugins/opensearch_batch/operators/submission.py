@@ -30,14 +30,14 @@ from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
 
 class JobOperator(PipelineOperator):
-    """A stage that submits jobs: only `batch_predict` and `repair` do, so only they cause costs.
+    """A stage that submits jobs: only `batch_predict` and `repair` do, so only they incur costs.
 
     Args:
         shard: one of the shards `prepare` returned.
         model_id: the model registered with ML Commons.
         parameters: override the connector's parameters.
         inputs: the paths in a record that the model reads, as in `prepare`.
-        max_jobs_in_flight: limit for this pipeline and model, over all runs; None for no limit.
+        max_jobs_in_flight: limit for this pipeline and model, over all runs, or None for no limit.
         retry_time_window_s: how long to retry while the service throttles before the task fails.
         retry_interval_s: pause between two attempts, plus or minus a quarter.
         kwargs: the arguments of `PipelineOperator`.
@@ -71,7 +71,7 @@ class JobOperator(PipelineOperator):
     ) -> tuple[SubmitDecision, JobRecord] | SubmissionTrigger:
         """Submit the shard's job, or return the one that was submitted before, or the trigger that waits.
 
-        A job that ended badly and that nobody requested again is returned with the decision "refuse".
+        The decision is "refuse" for a job that ended badly, unless a user requested another submission.
 
         Args:
             shard: the shard.

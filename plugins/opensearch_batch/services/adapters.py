@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 
 class BaseAdapter(ABC):
-    """Base of a `ServiceAdapter`; by default models read texts, and each row contains the id of its record."""
+    """Base of a `ServiceAdapter`; by default models read strings, and each row contains the id of its record."""
 
     model_parameter: ClassVar[str] = "model"
     # A job in any other state is running.
@@ -34,7 +34,7 @@ class BaseAdapter(ABC):
         return "by_id"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
-        """Return the function that makes a record's line; it rejects records without a text for the model."""
+        """Return the function that makes a record's line; it rejects records without a string for the model."""
         form = self.line_form(parameters, inputs)
         if form is None:
             raise NotImplementedError
@@ -42,5 +42,5 @@ class BaseAdapter(ABC):
         return lambda record, record_id: form.line(record, record_id, read(record))
 
     def state_of(self, status: object) -> State:
-        """Return our state for a service's status."""
+        """Map a service's status to a job state of this package."""
         return self.states.get(str(status), "RUNNING")

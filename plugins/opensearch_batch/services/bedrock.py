@@ -73,7 +73,7 @@ class BedrockAdapter(BaseAdapter):
     }
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError unless a job can be made of the model, role and inputs."""
+        """Raise ConfigError unless the model, role and inputs make a valid job."""
         need_parameters(parameters, "modelId", "roleArn", job="CreateModelInvocationJob")
         model, extra = self.model(parameters), _extra(parameters)
         most = None if _family(model) == COHERE_EMBED and not _is_template(extra) else 1

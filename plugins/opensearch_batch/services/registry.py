@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "opensearch_batch.services"
-# Each is a sibling module or package with its entry as SERVICE. They are no entry points, because a copy of the package
-# in Airflow's plugins folder has none.
+# Each is a sibling module or package that defines SERVICE. They are not entry points, because a copy of the package in
+# Airflow's plugins folder has none.
 BUILT_IN = ("sagemaker", "bedrock", "openai", "cohere")
 
 

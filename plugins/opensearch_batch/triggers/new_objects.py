@@ -77,7 +77,7 @@ class NewObjectsTrigger(BaseEventTrigger):
         return TRIGGER, {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll for ever; an error is logged and retried at the next poll."""
+        """Poll forever; an error is logged and retried at the next poll."""
         fired, fired_at, is_first = "", 0.0, True
         while True:
             try:

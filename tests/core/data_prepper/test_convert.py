@@ -173,7 +173,7 @@ def test_each_sink_is_a_pipeline_and_the_job_is_theirs_together(tmp_path: Path) 
     specs = [spec_of(tmp_path, each) for each in (first, second)]
     assert len({(spec.work_prefix, spec.source.uri, spec.batch_predict.model_id) for spec in specs}) == 1
     assert specs[1].ingest.when == "not (/chapter != null and /title != null)"
-    assert "each job is paid once" in " ".join(second.text.split("\n# "))
+    assert "each job is paid for once" in " ".join(second.text.split("\n# "))
 
 
 def test_names_that_airflow_refuses_are_not_advised(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_no_finding_names_its_number() -> None:
             12,
             [(HOST, PLAIN_HOST)],
             "hosts:",
-            "tries TLS with this host and retries for ever. Here requests are signed and sent over http",
+            "tries TLS with this host and retries forever. Here requests are signed and sent over http",
         ),
     ],
 )

@@ -276,7 +276,7 @@ def test_a_document_that_is_not_json_is_an_error(name: str, content: bytes) -> N
 def test_a_document_that_is_too_large_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read whole."""
     monkeypatch.setattr(json_format, "MAX_JSON_BYTES", 5)
-    with pytest.raises(ConfigError, match=r"a JSON document is read whole, .* or write one object a line"):
+    with pytest.raises(ConfigError, match=r"a JSON document is read whole, .* or write one object per line"):
         entries(b'{"a":1}', CASES[name].format)
 
 
@@ -284,7 +284,7 @@ def test_a_document_that_is_too_large_is_refused(name: str, monkeypatch: pytest.
 @pytest.mark.parametrize("content", [b"", b"no parquet", b"PAR1 this is none PAR1", parquet_file(["x"])[:-9]])
 def test_damaged_parquet_is_an_error(name: str, content: bytes) -> None:
     """Nothing of it is read."""
-    with pytest.raises(FatalError, match="a: damaged, or no Parquet"):
+    with pytest.raises(FatalError, match="a: damaged, or not Parquet"):
         entries(content, CASES[name].format)
 
 

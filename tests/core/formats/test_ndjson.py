@@ -89,7 +89,7 @@ def test_a_value_that_cannot_go_on_does_not_wait_for_the_end() -> None:
     stream = io.BytesIO(b'{"x": ["a"\n' + b'{"b":2}\n' * 1000 + b"]")
     first = next(Ndjson().read(stream, 0, "a", ROW_LIMIT))
     assert isinstance(first, Rejected)
-    assert first.reason == "not JSON: what starts in this line is not continued in the next ones"
+    assert first.reason == "not JSON: the value that starts on this line does not continue on the next lines"
     assert stream.tell() < 50
 
 

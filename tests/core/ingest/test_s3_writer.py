@@ -254,10 +254,15 @@ def test_any_rows_come_back(events: list[Any], compression: OutputCompression, e
         (CsvEncoding(), None, b"{}", "has no members"),
         (CsvEncoding(), None, b"[1]", "not a JSON object"),
         (NdjsonEncoding(), None, b'{"a"\n}', "not JSON"),
-        (ParquetEncoding(), b'{"a":1}', b'{"a":"x"}', "event/a is text here and integer in events before"),
-        (ParquetEncoding(), b'{"a":[1]}', b'{"a":[[1]]}', "event/a is list here and integer in events before"),
-        (ParquetEncoding(), None, b'{"a":[1,"x"]}', "event/a is text here and integer"),
-        (ParquetEncoding(), b'{"a":1.5}', b'{"a":9007199254740993}', "event/a is long here and number"),
+        (ParquetEncoding(), b'{"a":1}', b'{"a":"x"}', "event/a is text in this event and integer in earlier events"),
+        (
+            ParquetEncoding(),
+            b'{"a":[1]}',
+            b'{"a":[[1]]}',
+            "event/a is list in this event and integer in earlier",
+        ),
+        (ParquetEncoding(), None, b'{"a":[1,"x"]}', "event/a is text in this event and integer"),
+        (ParquetEncoding(), b'{"a":1.5}', b'{"a":9007199254740993}', "event/a is long in this event and number"),
         (ParquetEncoding(), None, b'{"a":9223372036854775808}', "event/a is a number of more than 64 bits"),
         (ParquetEncoding(), None, b'{"a":{}}', "event/a is an object without members"),
         (ParquetEncoding(), None, b"[1]", "not a JSON object"),
@@ -306,8 +311,8 @@ def test_an_avro_schema_names_the_columns(files: LocalFiles) -> None:
 @pytest.mark.parametrize(
     ("event", "why"),
     [
-        ({"a": "x", "l": []}, "it does not fit the schema"),
-        ({"a": 1 << 40, "l": []}, "it does not fit the schema"),
+        ({"a": "x", "l": []}, "the event does not fit the schema"),
+        ({"a": 1 << 40, "l": []}, "the event does not fit the schema"),
         ({"l": []}, "the schema requires a value at /a"),
         ({"a": 1, "l": [{"b": None}]}, "the schema requires a value at /l/b"),
         ({"a": 1, "l": [None]}, "the schema allows no null in /l"),
@@ -323,9 +328,9 @@ def test_an_event_that_does_not_fit_its_schema_is_rejected(files: LocalFiles, ev
 @pytest.mark.parametrize(
     ("encoding", "why"),
     [
-        (ParquetEncoding("{"), "no Avro schema"),
+        (ParquetEncoding("{"), "not an Avro schema"),
         (ParquetEncoding('"string"'), "give an Avro schema of type record"),
-        (ParquetEncoding('{"type":"record"}'), "no Avro schema .*fields"),
+        (ParquetEncoding('{"type":"record"}'), "not an Avro schema .*fields"),
         (avro(("a", "bytes")), 'a has the type "bytes", which is not supported'),
         (avro(("a", ["int", "string"])), "a has the type"),
         (avro(("a", {"type": "map", "values": "int"})), "a has the type"),

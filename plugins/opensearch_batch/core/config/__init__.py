@@ -1,1 +1,1 @@
-"""YAML files read into typed options: every mistake has its file, line and remedy."""
+"""Reads YAML files into typed options; every error names file, line and remedy."""

@@ -22,7 +22,7 @@ _UP_TO_MINUTES = len("2026-01-31T00:00")
 
 
 def struct_at(annotation: Annotation, keys: Sequence[str | int] = ()) -> type[msgspec.Struct] | None:
-    """Follow keys through annotations to the struct there, None for no struct."""
+    """Return the struct that keys lead to, or None if they lead to another type."""
     origin, inner = origin_of(annotation), get_args(annotation)
     if origin is Annotated:
         return struct_at(inner[0], keys)
@@ -64,7 +64,7 @@ def bare_type(annotation: Annotation) -> tuple[Annotation, list[object]]:
 
 
 def plugin_of(annotation: Annotation) -> Plugin | None:
-    """Return the plugins that an option may name, None for an ordinary option."""
+    """Return the plugins that an option may name, or None for an ordinary option."""
     return next((meta for meta in bare_type(annotation)[1] if isinstance(meta, Plugin)), None)
 
 
@@ -82,12 +82,12 @@ def choices(annotation: Annotation) -> list[str]:
 
 
 def meaning_of(annotation: Annotation) -> str:
-    """Return the description of a key, empty for none."""
+    """Return the description of a key, or an empty string if it has none."""
     return next((meta.description for meta in _metas(annotation) if meta.description), "")
 
 
 def example_of(annotation: Annotation) -> object:
-    """Return the example of a value, None for none."""
+    """Return the example of a value, or None if it has none."""
     return next((example for meta in _metas(annotation) for example in meta.examples or ()), None)
 
 
@@ -118,7 +118,7 @@ def not_one_of(value: str, known: Sequence[str]) -> str:
 
 
 def normalized(text: str, annotation: Annotation) -> str:
-    """Return a text as msgspec reads it: Data Prepper accepts choices in any case, and a time without seconds."""
+    """Return a string as msgspec reads it: Data Prepper accepts choices in any case, and a time without seconds."""
     plain, _ = bare_type(annotation)
     words = choices(plain)
     if words and text not in words and text.lower() in words:
@@ -136,7 +136,7 @@ def has_options(annotation: Annotation) -> bool:
 
 
 def names_below(annotation: Annotation) -> tuple[set[str], str]:
-    """Return the names allowed below an option, none for a plain value, and a hint where a list item is needed."""
+    """Return the names allowed below an option (none for a plain value), and a hint if a list item is needed."""
     plain, _ = bare_type(annotation)
     plugin = plugin_of(annotation)
     if plugin is not None:
@@ -149,8 +149,8 @@ def names_below(annotation: Annotation) -> tuple[set[str], str]:
     return set(), ""
 
 
-def is_list_of_texts(annotation: Annotation) -> bool:
-    """Return whether a value is a list of texts that a message may quote."""
+def is_list_of_strings(annotation: Annotation) -> bool:
+    """Return whether a value is a list of strings that a message may quote."""
     plain, _ = bare_type(annotation)
     return origin_of(plain) in (list, tuple) and bare_type(get_args(plain)[0])[0] is str
 
@@ -169,7 +169,7 @@ def accepts_null(annotation: Annotation) -> bool:
 
 
 def sized_list(metas: Sequence[object]) -> Annotation:
-    """Return the type of a list of texts with the length limits of an option."""
+    """Return the type of a list of strings with the length limits of an option."""
     annotation: Annotation = list[str]
     for meta in metas:
         if isinstance(meta, Meta):

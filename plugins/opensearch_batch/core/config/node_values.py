@@ -1,7 +1,7 @@
 """Converts YAML nodes to values: the text as written, or JSON.
 
 Scalars resolve as in Data Prepper: hexadecimal, octal and binary numbers, underscores and exponents without a point are
-numbers, sexagesimals and dates are texts, `yes` is true. Where a text is wanted, an account id keeps leading zeros.
+numbers, sexagesimals and dates are strings, `yes` is true. An option of type string keeps leading zeros (account ids).
 Source: the Resolver of SnakeYAML (2.5) and the YAMLParser of Jackson (2.21).
 """
 
@@ -41,12 +41,12 @@ def is_bool(node: Node) -> bool:
 
 
 def texts_of(node: Node) -> Json:
-    """Return a value whose scalars are the texts of the file."""
+    """Return a value whose scalars are the strings of the file."""
     return _value(node, attrgetter("value"))
 
 
 def json_of(node: Node) -> Json:
-    """Return a value whose scalars are resolved to booleans, numbers and texts."""
+    """Return a value whose scalars are resolved to booleans, numbers and strings."""
     return _value(node, _scalar)
 
 
@@ -72,13 +72,13 @@ def _scalar(node: Node) -> Json:
 
 
 def _is_bare(node: Node) -> bool:
-    """Return whether a text has no quotes and no tag; a tag would make the node longer."""
+    """Return whether a scalar has no quotes and no tag; a tag would make the node longer."""
     length = node.end_mark.index - node.start_mark.index
     return bool(node.tag == _TEXT and not node.style and length == len(node.value))
 
 
 def _number(text: str) -> int | float | None:
-    """Return the number in a text, None for no number and for one that JSON cannot represent."""
+    """Return the number that a string contains, or None if it contains none that JSON can represent."""
     if len(text) > _MAX_DIGITS:
         return None
     for base, pattern in _INTS:

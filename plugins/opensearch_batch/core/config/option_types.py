@@ -32,7 +32,7 @@ BucketName = Annotated[str, Meta(min_length=3, max_length=500, examples=["my-buc
 class ValueCheck(msgspec.Struct, frozen=True, eq=False):
     """Marks a type whose values are checked beyond what msgspec can.
 
-    `check` raises ConfigError for an invalid value; `remark` returns a remark on a valid one, None for none.
+    `check` raises ConfigError for an invalid value; `remark` returns a remark on a valid one, or None.
     """
 
     check: Callable[[Any], object]

@@ -1,4 +1,4 @@
-"""Base class of plugin options, and durations. An unknown option is an error, as in Data Prepper.
+"""Base class for plugin options, and the type of durations. An unknown option is an error, as in Data Prepper.
 
 Names and formats are those of Data Prepper's plugin configurations (2.17), so its YAML needs no change.
 """
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import msgspec
 
-# The forms of java.time.Duration.parse, without a sign.
+# The syntax of java.time.Duration.parse, except signs.
 _ISO = re.compile(
     r"P(?=[\dT])(?:(?P<d>\d+)D)?(?:T(?=\d)(?:(?P<h>\d+)H)?(?:(?P<m>\d+)M)?(?:(?P<s>\d+(?:[.,]\d{0,9})?)S)?)?",
     re.ASCII | re.IGNORECASE,
@@ -22,8 +22,8 @@ _SIMPLE = re.compile(r"(0|[1-9]\d*)(s|ms)", re.ASCII)
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The options of one plugin, or of a part of it.
 
-    `NO_EFFECT` explains accepted options that change nothing here, `REFUSED` unsupported options of Data Prepper and
-    what to write instead; `ALIASES` maps deprecated names to current ones.
+    `NO_EFFECT` maps each option that is accepted but ignored to the reason. `REFUSED` maps each unsupported option of
+    Data Prepper to what to write instead. `ALIASES` maps deprecated names to current ones.
     """
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {}
@@ -41,7 +41,7 @@ class Duration(float):
         """Parse a duration: ISO-8601 up to days (`PT6M`, `P1DT12H`), or `60s`, or `1500ms`.
 
         Raises:
-            ValueError: the text has another form.
+            ValueError: the text is not a duration.
         """
         if (simple := _SIMPLE.fullmatch("".join(text.split()))) is not None:
             return cls(int(simple[1]) / (1 if simple[2] == "s" else 1000))
@@ -53,8 +53,8 @@ class Duration(float):
         )
 
 
-def dec_hook(wanted: type[object], given: object) -> object:
+def dec_hook(kind: type[object], value: object) -> object:
     """Decode a `Duration`, for msgspec."""
-    if wanted is Duration:
-        return Duration.parse(given if isinstance(given, str) else repr(given))
-    raise NotImplementedError(wanted.__name__)
+    if kind is Duration:
+        return Duration.parse(value if isinstance(value, str) else repr(value))
+    raise NotImplementedError(kind.__name__)

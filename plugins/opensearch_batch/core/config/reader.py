@@ -21,7 +21,7 @@ from opensearch_batch.core.config.annotations import (
     choices,
     example_of,
     has_options,
-    is_list_of_texts,
+    is_list_of_strings,
     missing_key,
     names_below,
     normalized,
@@ -45,7 +45,7 @@ _QUOTABLE = re.compile(r"Expected `(int|float|bool|datetime)`|Invalid RFC3339")
 
 
 class Reader:
-    """Reads the parts of one file; `remarks` are lines and texts of accepted options that have no effect."""
+    """Reads the parts of one file; `remarks` are line and message for each accepted option without effect."""
 
     def __init__(self, file: YamlFile) -> None:
         self._file = file
@@ -56,7 +56,7 @@ class Reader:
         self.remarks.append((self._file.line(keys), f"{dotted(keys)}: {text}"))
 
     def members(self, node: Node, keys: Keys) -> dict[str, Node]:
-        """Return the nodes of a mapping by key, none for null."""
+        """Return the nodes of a mapping by key; null has no nodes."""
         if is_null(node) or (node.id == "scalar" and not node.value):
             return {}
         if node.id != "mapping":
@@ -64,7 +64,7 @@ class Reader:
         return {name.value: value for name, value in node.value}
 
     def elements(self, node: Node, keys: Keys) -> list[Node]:
-        """Return the nodes of a list, none for null."""
+        """Return the nodes of a list; null has no nodes."""
         if is_null(node):
             return []
         if node.id != "sequence":
@@ -257,7 +257,7 @@ def _remedy(node: Node, annotation: Annotation, keys: Keys, cause: str) -> str:
         return f"; write {right}"
     # A host may contain a password before its @.
     is_short = 0 < len(text) <= _SHORT and "@" not in text
-    if cause.startswith("Expected `array") and is_list_of_texts(annotation) and is_short:
+    if cause.startswith("Expected `array") and is_list_of_strings(annotation) and is_short:
         parts = (part.strip() for part in text.split(",") if part.strip())
         texts = ", ".join(each if _PLAIN.fullmatch(each) else json.dumps(each) for each in parts)
         return f"; write {keys[-1]}: [{texts}]"

@@ -69,7 +69,7 @@ class YamlFile:
         return line
 
     def at(self, keys: Sequence[str | int]) -> Node:
-        """Return the node at keys, None for none."""
+        """Return the node at keys, or None if there is none."""
         return node_at(self.tree, keys)
 
     def value(self) -> object:
@@ -166,7 +166,7 @@ class YamlFile:
 
 
 def node_at(node: Node, keys: Sequence[str | int]) -> Node:
-    """Return the node at keys below a node, None for none."""
+    """Return the node at keys below a node, or None if there is none."""
     for key in keys:
         found = _child(node, key)
         if found is None:

@@ -75,7 +75,7 @@ class CompiledPipeline:
 
     @property
     def layout(self) -> Layout:
-        """Layout of our own files: below the configured prefix, else in the bucket of the outputs, else of the rows."""
+        """Layout of this package's files: below the configured prefix, else in the bucket of the outputs or rows."""
         prefix = self.file.own.work_prefix
         if prefix is None:
             bucket = split_uri(self.ml.output_path)[0] if self.ml else self.source.buckets[0].name
@@ -87,7 +87,7 @@ class CompiledPipeline:
         return [bucket.area(now) for bucket in self.source.buckets]
 
     def bucket_of_outputs(self) -> int | None:
-        """Return the number of the bucket that the outputs of jobs belong to at any time, None for none."""
+        """Return the number of the bucket that the outputs of jobs belong to at any time, or None."""
         if self.ml is None:
             return None
         buckets = self.source.buckets
@@ -158,7 +158,7 @@ class CompiledPipeline:
         return read
 
     def enrich(self) -> Enrich | None:
-        """Return the join with the inputs, None for none."""
+        """Return the join with the inputs, or None if there is none."""
         options = self.enrich_options
         if options is None:
             return None
@@ -180,7 +180,7 @@ class CompiledPipeline:
             work_item: the work item.
             items: the factory of what the sink writes for an event.
             reading: how rows are read.
-            records: for each object, the object with the records that its rows are joined with.
+            records: for each object, the object whose records its rows are joined with.
         """
         options = EventOptions(
             items,
@@ -205,7 +205,7 @@ class CompiledPipeline:
         return isinstance(sink, OpenSearchSink) and names_index(sink)
 
     def dlq(self, number: int) -> S3Dlq | None:
-        """Return the DLQ of a sink for copies of dead letters, None for none."""
+        """Return the DLQ of a sink for copies of dead letters, or None if it has none."""
         sink = self.pipeline.sinks[number][1]
         return sink.dlq if isinstance(sink, OpenSearchSink) else None
 

@@ -96,7 +96,7 @@ class KnownRow:
 
 
 def _given_keys(source: S3Source) -> Iterator[Key]:
-    """Yield the keys that rows have whatever the content of their objects."""
+    """Yield the keys that rows have regardless of the content of their objects."""
     yield from ((name,) for name in PREDICTION_MEMBERS)
     if any(bucket.selection == "data_and_metadata" for bucket in source.buckets):
         root = key_of(source.metadata_root_key)
@@ -167,7 +167,7 @@ def _of_nothing(node: grammar.Node) -> Outcomes:
 
 
 def _keys(part: object) -> Iterator[Key]:
-    """Yield the keys in a part of a condition; a quoted argument of a function is a text."""
+    """Yield the keys in a part of a condition; a quoted argument of a function is a string."""
     if isinstance(part, grammar.Pointer):
         key = key_or_none(part.text)
         if key is not None:

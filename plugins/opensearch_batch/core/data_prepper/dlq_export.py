@@ -1,7 +1,7 @@
 """Exports dead letters to the sink's DLQ in Data Prepper's format.
 
-These are copies: our own dead letters are replayed and counted. The same dead letters at the same time have the same
-key, so a repeated attempt replaces its object. Times are UTC; Data Prepper writes local time with a Z.
+These are copies: this package replays and counts its own dead letters. The object key depends only on the dead letters
+and their time, so a retry replaces the object. Times are UTC; Data Prepper writes local time with a Z.
 Source: DlqObject, S3DlqWriter, KeyPathGenerator, MLBatchJobFailedDlqData and FailedDlqData (2.17).
 """
 
@@ -40,7 +40,7 @@ class FailedInput(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class FailedDocument(msgspec.Struct, frozen=True, rename="camel"):
-    """A document that the opensearch sink could not write; one that is not valid JSON is included as a text."""
+    """A document that the opensearch sink could not write; one that is not valid JSON is included as a string."""
 
     index: str
     index_id: str | None
@@ -96,7 +96,7 @@ def _write(target: Objects, dlq: S3Dlq, letters: Sequence[DataPrepperLetter], at
 
 
 def json_or_text(document: bytes) -> msgspec.Raw | str:
-    """Return valid JSON unchanged, anything else as a text."""
+    """Return valid JSON unchanged, anything else as a string."""
     try:
         return msgspec.Raw(check_json(document))
     except RecordRejected:

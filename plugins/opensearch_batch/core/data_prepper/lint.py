@@ -1,6 +1,6 @@
 """Lint rules for Data Prepper files: what Data Prepper does without a message, and what happens here.
 
-A finding is no error, the file runs. docs/reference/data_prepper.md lists the rules by number.
+A finding is not an error: the file runs. docs/reference/data_prepper.md lists the rules by number.
 Source: Data Prepper's s3 source, ml_inference and opensearch sink (2.17), and the printed samples.
 """
 
@@ -140,7 +140,7 @@ class _Lint:
         codec = self._pipeline.source.codec
         name = next((name for name, kind in _BREAKABLE.items() if isinstance(codec, kind)), None)
         if name is not None and self._buckets_read_for("data_only", "data_and_metadata"):
-            text = "Data Prepper stops reading an object at an invalid row: the rest is lost, or read again for ever"
+            text = "Data Prepper stops reading an object at an invalid row: the rest is lost, or read again forever"
             here = (
                 "the task fails and names the row" if name == "json" else "the row is a dead letter, the rest is read"
             )
@@ -244,7 +244,7 @@ class _Lint:
             yield self._found(9, keys, f"{text}. Here too if events name the index; write template_content")
         else:
             here = "Here an absent index is created with knn_vector, with the dimension of the first document"
-            refused = "an index with another type of the field is refused before anything is paid"
+            refused = "an index with another type of the field is refused before anything is paid for"
             yield self._found(9, keys, f"{text}. {here}; {refused}")
 
     def _plain_http(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
@@ -258,7 +258,7 @@ class _Lint:
             yield self._found(
                 12,
                 (*keys, "hosts", 0),
-                f"Data Prepper signs requests, tries TLS with this host and retries for ever. Here {here}",
+                f"Data Prepper signs requests, tries TLS with this host and retries forever. Here {here}",
             )
 
 

@@ -24,7 +24,7 @@ MAX_BYTES, MAX_OBJECTS = 256 << 20, 200
 
 
 class Area(msgspec.Struct, frozen=True):
-    """Objects that a scan reads: prefixes of a bucket, none for all of it, and times of last modification."""
+    """Objects that a scan reads: prefixes of a bucket (all of it if there are none), and modification times."""
 
     bucket: str
     selection: Selection = "data_and_metadata"
@@ -104,7 +104,7 @@ def list_areas(objects: Objects, areas: Sequence[Area], *, own: Sequence[str]) -
     Args:
         objects: the store.
         areas: the areas to list.
-        own: prefixes of our own files, which are skipped.
+        own: prefixes of this package's files, which are skipped.
     """
     listed: dict[str, ObjectInfo] = {}
     for prefix in _roots(areas):
@@ -158,7 +158,7 @@ def plan_scan(
             not any((item.uri, item.etag) in existing for item in claim.work_item.objects),
         )
         if claim.done_for == done_for or is_done(work_item):
-            # Rows can be read again at no cost; a job would be paid again if its inputs come back.
+            # Rows can be read again at no cost; a job would be paid for again if its inputs come back.
             if work_item.kind == "job" or not gone:
                 kept.append(Claim(work_item, done_for=done_for))
         elif claim.run not in ("", run) and not is_over(claim.run):
@@ -189,7 +189,7 @@ def plan_scan(
 def _newest(state: ScanState, kept: Sequence[Claim], found: Sequence[ListedObject]) -> dict[str, str]:
     """Return the newest versions. A deleted object is forgotten, so it is new if it comes back.
 
-    Inputs of jobs are kept, because they would be paid again.
+    Inputs of jobs are kept, because their jobs would be paid for again.
     """
     inputs = {item.uri for claim in kept if claim.work_item.kind == "job" for item in claim.work_item.objects}
     kept_inputs = {uri: etag for uri, etag in state.newest.items() if uri in inputs}

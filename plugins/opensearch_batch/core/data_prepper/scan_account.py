@@ -1,4 +1,4 @@
-"""Account of a scan run: the sum of its ingest reports, and the work items that are not done, with reasons."""
+"""Account of a scan run: the sum of its ingest reports, and each work item that is not done with its reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from opensearch_batch.core.types.job import BAD_ENDS
 class Undone(msgspec.Struct, frozen=True):
     """A work item that is not done, with the reason from the record of its job.
 
-    `failed` means that its job ended badly or was refused, so a person must act.
+    `failed`: its job ended in a bad state or was refused, and only a user can resolve that.
     """
 
     work_item: WorkItem
@@ -30,7 +30,7 @@ class Undone(msgspec.Struct, frozen=True):
 
 
 class ScanAccount(RunAccount, frozen=True, kw_only=True):
-    """Account of a run; `gone` counts outputs of jobs that should have been read again and no longer exist."""
+    """Account of a run; `gone` counts job outputs that had to be read again but no longer exist."""
 
     objects: ScanCounts
     work_items: int
@@ -56,7 +56,7 @@ class ScanAccount(RunAccount, frozen=True, kw_only=True):
 
 
 def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, *, sinks: int) -> ScanAccount:
-    """Return the account of a run, with the sum of the reports of the work items that it has done."""
+    """Return the account of a run, with the sum of the reports of the work items that the run completed."""
     state_file, shards = ScanStateFile(objects, layout), {shard.id: shard for shard in manifest.shards}
     done, undone, gone = list[WorkItem](), list[Undone](), 0
     for work_item in manifest.work_items:
@@ -104,10 +104,10 @@ def _undone(objects: Objects, folder: str, work_item: WorkItem) -> Undone:
 
 
 def delete_read(objects: Objects, layout: Layout, manifest: ScanManifest) -> int:
-    """Delete the objects of the work items that this run has done, inputs and rows alike; return how many.
+    """Delete the inputs and rows of the work items that this run completed; return the number of deleted objects.
 
-    Work items of an earlier run are kept, because this run may write to other sinks. An object that changed in the
-    meantime is new, and is kept too.
+    Objects that an earlier run completed are kept, because this run may write to other sinks. An object that has
+    changed since the scan is kept, because the next scan must read it.
     """
     deleted, state_file = 0, ScanStateFile(objects, layout)
     for work_item in manifest.work_items:

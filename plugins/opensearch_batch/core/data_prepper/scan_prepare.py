@@ -1,6 +1,6 @@
 """prepare of a Data Prepper pipeline: turns a scan into work items, and writes the manifest of each job.
 
-The manifest is below our own prefix; Data Prepper writes it among the inputs, where the next scan finds it.
+The manifest is below the work prefix; Data Prepper writes it among the inputs, where the next scan finds it.
 Source: Data Prepper's SageMakerBatchJobCreator and BedrockBatchJobCreator (2.17).
 """
 

@@ -104,7 +104,7 @@ class ScanStateFile:
 
 
 class Writers:
-    """Finds the objects that our own jobs write."""
+    """Finds the objects that jobs of this package write."""
 
     def __init__(self, objects: Objects, layout: Layout) -> None:
         self._objects = objects

@@ -1,4 +1,4 @@
-"""Compiles options of sinks: index and index body, ids, actions and shape of documents, and settings of objects.
+"""Compiles the options of sinks: index, index body, document ids, actions, included keys, and S3 object settings.
 
 Source: Data Prepper's IndexConfiguration, IndexManager and EventActionResolver (2.17).
 """
@@ -27,12 +27,12 @@ from opensearch_batch.core.transform.expressions.format_string import compile_fo
 
 
 def is_dynamic(sink: OpenSearchSink) -> bool:
-    """Return whether each event names its index."""
+    """Return whether the index name contains values of the event."""
     return "${" in sink.index
 
 
 def index_name(sink: OpenSearchSink, text: str, at: datetime) -> str:
-    """Return the name of an index; dates in it are of the given time."""
+    """Return the name of an index; `at` is the time for its date patterns."""
     name = dated(text, at)
     return normal(name) if sink.normalize_index else name
 
@@ -44,7 +44,7 @@ def normal(name: str) -> str:
 
 
 def index_body(sink: OpenSearchSink, objects: Objects) -> dict[str, Any] | None:
-    """Return the body of an absent index, None if the file does not configure it.
+    """Return the body with which to create the index, or None if the file does not configure one.
 
     Raises:
         ConfigError: the template file does not exist, or is not a JSON object.
@@ -81,14 +81,14 @@ def _template(sink: OpenSearchSink, objects: Objects) -> dict[str, Any]:
 
 
 def index_sink(sink: OpenSearchSink, at: datetime, objects: Objects, cluster: Cluster) -> IndexSink:
-    """Return the sink that writes to a cluster; dates in an index's name are of the given time."""
+    """Return the sink that writes to a cluster; `at` is the time for date patterns in the index name."""
     request = IngestRequest(
         "" if is_dynamic(sink) else index_name(sink, sink.index, at),
         {},
         index_body=index_body(sink, objects),
         max_body_bytes=min(MAX_BODY_BYTES, sink.bulk_bytes or MAX_BODY_BYTES),
     )
-    # A sink whose events name their index is reported by the pattern of all of them.
+    # If events name the index, reports show a wildcard pattern that matches all of its indexes.
     name = request.index or f"{sink.index.partition('${')[0]}*"
     return IndexSink(objects, cluster, request, name=name, infers_vectors=True, refreshes=not sink.is_serverless)
 
@@ -105,9 +105,9 @@ def index_item_factory(
 
     Args:
         sink: the sink.
-        at: the time of dates in an index's name.
+        at: the time for date patterns in the index name.
         ensure_index: called with each index that an event names.
-        origin_of: returns the origin of a row, from which an id is derived if the row has no other.
+        origin_of: returns the origin of a row; the id is derived from it if the row has no other id.
     """
     index: OfEvent | None = None
     if is_dynamic(sink):
@@ -134,7 +134,10 @@ def index_item_factory(
 
 
 def _format(text: str | None) -> OfEvent | None:
-    """Return a format that is empty if a key is missing; the id is then derived from the location of the row."""
+    """Compile a format that renders an empty string if a key is missing.
+
+    An empty id is then replaced with one that is derived from the origin of the row.
+    """
     if text is None:
         return None
     compiled = compile_format(text)
@@ -149,7 +152,7 @@ def _format(text: str | None) -> OfEvent | None:
 
 
 def _action(sink: OpenSearchSink) -> OfEvent | Action:
-    """Return the action, or a function of the event: the first action whose condition holds, else the last."""
+    """Return the action, or a function that returns the first action whose condition holds, else the last one."""
     if not sink.actions:
         if "${" in sink.action:
             return compile_format(sink.action)
@@ -164,7 +167,7 @@ def _action(sink: OpenSearchSink) -> OfEvent | Action:
 
 
 def object_sink(sink: S3Sink, objects: Objects) -> ObjectSink:
-    """Return the sink that writes to a store."""
+    """Return the sink that writes to an object store."""
     settings = ObjectSettings(
         sink.codec.encoding(),
         sink.compression,
@@ -176,7 +179,7 @@ def object_sink(sink: S3Sink, objects: Objects) -> ObjectSink:
 
 
 def object_item_factory(sink: S3Sink, at: datetime) -> ObjectItemFactory:
-    """Return the factory of object entries for events; dates in the path are of the given time."""
+    """Return the factory of object items for events; `at` is the time for date patterns in the path."""
     return ObjectItemFactory(
         compile_format(sink.bucket),
         compile_format(dated(sink.object_key.path_prefix or "", at)),

@@ -1,6 +1,6 @@
-"""Ingest of a work item: its rows go to every sink, and the work item is done when all of them have its rows.
+"""Ingests a work item: writes its rows to every sink, then marks the work item as done.
 
-The outputs of a job are read after its end, by the ingest of its own work item, so no half-written output is read.
+The outputs of a job are ingested only after the job has ended, so no half-written output is read.
 """
 
 from __future__ import annotations
@@ -38,15 +38,16 @@ from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Row, Source
 
-# SageMaker and Bedrock write ``<input name>.out``, below the folder of the job and the folders of the input.
+# SageMaker and Bedrock write ``<job folder>/<input key>.out``.
 OUT = ".out"
 NONE: Mapping[str, str] = MappingProxyType({})
 UNREAD = "no bucket of the scan contains the outputs of the job; another pipeline reads them"
 GONE = (
-    "outputs of the job no longer exist and an earlier run has read them; only force, which pays again, rewrites them"
+    "an earlier run ingested outputs of the job that no longer exist; only a run with force writes them again, "
+    "and pays for a new job"
 )
 OUTDATED = "{left_out} of {all} inputs have changed since; their outputs are skipped, because newer jobs replace them"
-UNJOINED = "{missing} of {all} objects with records are missing or have changed: their rows are tagged, not joined"
+UNJOINED = "{missing} of {all} record objects are missing or have changed; their rows are tagged and not joined"
 
 
 class WorkItemResult(msgspec.Struct, frozen=True):
@@ -57,36 +58,36 @@ class WorkItemResult(msgspec.Struct, frozen=True):
 
 
 class Origins(msgspec.Struct, frozen=True):
-    """By the object of a row: the input of its job, and the object with the records for the join.
+    """Maps the object of a row to the input of its job, and to the object whose records the row is joined with.
 
-    Ids and joins use the input, because the paths of outputs contain the job.
+    Ids and joins use the input, because output paths contain the name of the job.
     """
 
     inputs: Mapping[str, str] = NONE
     records: Mapping[str, str] = NONE
 
     def origin_of(self, row: Row) -> tuple[str, int]:
-        """Return the input that a row belongs to and its line: the same whichever job wrote the row."""
+        """Return the input that a row belongs to, and its line. A new job for the same input does not change them."""
         return self.inputs.get(row.uri, row.uri), row.line
 
 
 def input_of(output: str, inputs: Sequence[str]) -> str | None:
-    """Return the input of an output, None if there is none or if it is ambiguous.
+    """Return the input of an output, or None if no input matches or several do.
 
     The output ends with the key of the input; the longest matching key wins.
     """
     if len(inputs) == 1:
         return inputs[0]
     name = output.removesuffix(OUT)
-    whole = [uri for uri in inputs if name.endswith(f"/{split_uri(uri)[1]}")]
-    if whole:
-        return max(whole, key=len)
-    named = [uri for uri in inputs if uri.rpartition("/")[2] == name.rpartition("/")[2]]
-    return named[0] if len(named) == 1 else None
+    by_key = [uri for uri in inputs if name.endswith(f"/{split_uri(uri)[1]}")]
+    if by_key:
+        return max(by_key, key=len)
+    by_name = [uri for uri in inputs if uri.rpartition("/")[2] == name.rpartition("/")[2]]
+    return by_name[0] if len(by_name) == 1 else None
 
 
 class _Selection(msgspec.Struct, frozen=True):
-    """The sources of a work item, the rows last; `gone` is the number of outputs that no longer exist."""
+    """The sources of a work item; the last one has the rows. `gone` is the number of outputs that no longer exist."""
 
     sources: list[Source] = []
     origins: Origins = Origins()
@@ -99,10 +100,10 @@ class WorkItemIngest:
 
     Args:
         compiled: the pipeline.
-        objects: the store of rows and of our own files.
-        cluster: returns the cluster of a sink by its number.
-        store: returns the store of a sink by its number and option: ``aws`` or ``dlq``.
-        row_errors: finds AI services' errors in rows.
+        objects: the store of rows and of this package's files.
+        cluster: returns the cluster of a sink, given the number of the sink.
+        store: returns the store of a sink, given its number and the option ``aws`` or ``dlq``.
+        row_errors: finds errors of AI services in rows.
         run_key: the run that writes the reports.
         at: the time of the run's scan.
     """
@@ -137,8 +138,8 @@ class WorkItemIngest:
             force: write everything again.
 
         Raises:
-            ConfigError: an index is wrong.
-            FatalError: an output is gone or lacks inputs, or an object changed since the scan.
+            ConfigError: an index is missing or does not fit.
+            FatalError: outputs are missing, or an object changed since the scan.
             RetriableError: a server is not available.
         """
         selection = self._rows(work_item) if job_output is None else self._outputs_of(work_item, job_output)
@@ -146,7 +147,7 @@ class WorkItemIngest:
         if selection.sources:
             for number in range(len(self._compiled.pipeline.sinks)):
                 reports.append(self._write(number, work_item, selection, force=force))
-                # Read directly after the write: an index that is recreated during later writes lacks these rows.
+                # Read directly after the write: an index recreated during later writes does not contain these rows.
                 indexes[number] = self._index(number, work_item.at)
         read = list(selection.sources[-1].objects) if selection.sources else []
         done = Done(work_item.at, self.processing_digest(indexes), self._run_key, read, selection.gone)
@@ -154,7 +155,7 @@ class WorkItemIngest:
         return WorkItemResult(reports, selection.remarks)
 
     def indexes(self, at: datetime) -> list[Index | None]:
-        """Return the index of each sink at a time, None if it is absent, or if events name it, or for objects."""
+        """Return the index of each sink at a time, or None: no such index, events name the index, or an S3 sink."""
         return [self._index(number, at) for number in range(len(self._compiled.pipeline.sinks))]
 
     def _index(self, number: int, at: datetime) -> Index | None:
@@ -164,7 +165,7 @@ class WorkItemIngest:
     def processing_digest(self, indexes: Sequence[Index | None]) -> str:
         """Return a digest of the processing of work items, given the index of each sink.
 
-        Indexes whose names depend on rows or on the time come and go, so their identity is omitted.
+        The UUIDs of indexes whose names depend on rows or on the time are omitted, because such indexes change often.
         """
         return self._compiled.processing_digest(
             [
@@ -174,7 +175,7 @@ class WorkItemIngest:
         )
 
     def _write(self, number: int, work_item: WorkItem, selection: _Selection, *, force: bool) -> IngestReport:
-        """Write the rows to one sink, and its report."""
+        """Write the rows to one sink; store and return the report."""
         sink, items = self._sink(number, work_item, selection.origins)
         reading = Reading(self._objects, self._compiled.read(), self._row_errors)
         report = Ingest(
@@ -182,7 +183,8 @@ class WorkItemIngest:
             sink,
             self._compiled.documents(number, work_item, items, reading, records=selection.origins.records),
             locations=Locations.of(self._layout.root, self._layout.sink(number, work_item.id)),
-            # If an object returns to an earlier version, its documents have been overwritten in the meantime.
+            # Without the time, an object that returns to an earlier version would count as written, although a later
+            # version has overwritten its documents.
             identity=(work_item.at.isoformat(),),
         ).run(selection.sources, force=force)
         dlq = self._compiled.dlq(number)
@@ -200,7 +202,7 @@ class WorkItemIngest:
         return report
 
     def _sink(self, number: int, work_item: WorkItem, origins: Origins) -> tuple[Sink, ItemFactory]:
-        """Return a sink, and the factory of its items."""
+        """Return a sink and the factory for its items."""
         options = self._compiled.pipeline.sinks[number][1]
         if isinstance(options, OpenSearchSink):
             sink = index_sink(options, work_item.at, self._objects, self._cluster(number))
@@ -208,10 +210,10 @@ class WorkItemIngest:
         return object_sink(options, self._store(number, "aws")), object_item_factory(options, work_item.at)
 
     def _rows(self, work_item: WorkItem) -> _Selection:
-        """Return the sources of a work item without a job: its objects, and the records that they are joined with.
+        """Return the sources of a work item without a job: its objects, and the record objects for the join.
 
         Raises:
-            ConfigError: no object with records exists under the names made of the objects' names.
+            ConfigError: none of the record objects exists.
         """
         rows = Source("objects", work_item.objects)
         if self._compiled.enrich_options is None:
@@ -221,7 +223,7 @@ class WorkItemIngest:
         inputs = [item for uri in names if (item := self._objects.head(uri)) is not None]
         if not inputs:
             raise ConfigError(
-                f"{names[0]}: no such object with records, nor any other for {len(work_item.objects)} objects like "
+                f"none of the record objects of {len(work_item.objects)} objects exists, such as {names[0]} for "
                 f"{work_item.objects[0].uri}; correct s3_object_name_pattern or include_prefix of s3_enrich"
             )
         return _Selection(
@@ -229,10 +231,10 @@ class WorkItemIngest:
         )
 
     def _outputs_of(self, work_item: WorkItem, job_output: JobOutput) -> _Selection:
-        """Return the sources of a job: its outputs that this pipeline reads, without those of inputs that changed.
+        """Return the job outputs that this pipeline reads, except those whose input has changed, and records to join.
 
         Raises:
-            OutputUnusable: there are fewer outputs than inputs; this is recorded with the job.
+            OutputUnusable: there are fewer outputs than inputs; the job record then says UNUSABLE.
         """
         outputs = self._outputs(work_item, job_output)
         gone = max(len(work_item.inputs) - len(outputs), 0)
@@ -259,7 +261,7 @@ class WorkItemIngest:
         return _Selection([Source("inputs", tuple(unchanged)), output], Origins(inputs, inputs), remarks, gone)
 
     def _unchanged_inputs(self, work_item: WorkItem, wanted: Sequence[str]) -> list[ObjectInfo]:
-        """Return the inputs that still exist as their job read them."""
+        """Return the inputs that have not changed since their job read them."""
         etags = {item.uri: item.etag for item in work_item.objects}
         inputs = (self._objects.head(uri) for uri in dict.fromkeys(wanted))
         return [item for item in inputs if item is not None and etags.get(item.uri, item.etag) == item.etag]
@@ -267,7 +269,7 @@ class WorkItemIngest:
     def _reads(self, output: ObjectInfo) -> bool:
         """Return whether the pipeline reads an output of a job.
 
-        Pipelines may share a job, so the same name below this pipeline's `output_path` counts as well.
+        Pipelines may share a job, so an output is also looked up by its name below this pipeline's `output_path`.
         """
         ml, areas = self._compiled.ml, self._compiled.areas(self.at)
         name = output.uri.rpartition("/")[2]
@@ -279,7 +281,7 @@ class WorkItemIngest:
         """Return the outputs of a job.
 
         Raises:
-            OutputUnusable: there are fewer than inputs; this is recorded with the job.
+            OutputUnusable: there are fewer outputs than inputs; the job record then says UNUSABLE.
         """
         outputs = [item for uri in job_output.uris for item in self._listed(uri) if item.uri.endswith(OUT)]
         # Outputs that an earlier run read may have been removed since.

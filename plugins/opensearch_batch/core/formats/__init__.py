@@ -1,1 +1,1 @@
-"""The formats of source and output objects: one module a format, for both front ends."""
+"""The formats of source and output objects: one module per format, for both front ends."""

@@ -1,6 +1,6 @@
-"""CSV, streamed; a broken row costs its own line only.
+"""CSV, streamed; a broken row loses only its own line.
 
-A quoted value may contain line breaks, so an open quote takes the lines after it. If they turn out to be no row, the
+A quoted value may contain line breaks, so an open quote takes the lines after it. If they turn out not to be a row, the
 first line is rejected and the others are read again. Source: Data Prepper's CsvInputCodec and CsvOutputCodec (2.17).
 """
 
@@ -28,7 +28,7 @@ _MAX_CHARACTER_BYTES = 4
 
 
 class Csv(msgspec.Struct, frozen=True):
-    """Rows of texts, whose columns the first row names.
+    """Rows of strings; the first row names the columns.
 
     Without `detect_header`, `header` names the first columns, and those after it are column1, column2 and so on. With
     `exact_width` a row has a value for each column: an empty line is blank, and a row of another width is rejected
@@ -47,7 +47,7 @@ class Csv(msgspec.Struct, frozen=True):
     header_remedy: str = "correct it, or write detect_header: false"
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the rows as objects of texts.
+        """Yield each row as an object of strings.
 
         Raises:
             FatalError: the header names no columns, or one twice.
@@ -101,7 +101,7 @@ class Csv(msgspec.Struct, frozen=True):
 
 
 class CsvEncoding(msgspec.Struct, frozen=True):
-    """A header, and one event a row; without a `header`, the members of an object's first event are the columns."""
+    """A header, then one row per event; without `header`, the members of an object's first event are the columns."""
 
     extension = "csv"
 
@@ -114,7 +114,7 @@ class CsvEncoding(msgspec.Struct, frozen=True):
 
 
 class CsvFile(StreamedFile):
-    """A header, and one event a row: texts as they are, null and absent members empty, other values as JSON."""
+    """A header, then one row per event: strings unquoted, null and absent members empty, other values as JSON."""
 
     def __init__(self, file: IO[bytes], compression: OutputCompression, encoding: CsvEncoding) -> None:
         super().__init__(file, compression)
@@ -125,11 +125,11 @@ class CsvFile(StreamedFile):
             self._row(self._names)
 
     def add(self, event: bytes) -> None:
-        """Add an event; one with members that are no columns is rejected."""
+        """Add an event; one with members that are not columns is rejected."""
         members = members_of(event)
         names = self._names or tuple(members)
         if not names:
-            raise RecordRejected("codec csv: the first event of an object has no members, which would be the columns")
+            raise RecordRejected("codec csv: the first event of an object has no members, so it defines no columns")
         if unknown := members.keys() - set(names):
             raise RecordRejected(
                 f"codec csv: no column {', '.join(sorted(unknown))}; name all columns in header, or exclude these "
@@ -208,7 +208,7 @@ class _Rows:
         return self._lines[self._first].rstrip("\r\n")
 
     def content(self) -> bytes:
-        """Return the current row as it is written."""
+        """Return the original text of the current row."""
         content = "".join(self._lines[self._first : self._end]).encode(errors="surrogateescape")
         content = content.removesuffix(b"\n").removesuffix(b"\r")
         return content[: self._max_bytes + 2]

@@ -24,7 +24,7 @@ class Json(msgspec.Struct, frozen=True):
     """The elements of an array, or one object.
 
     With `nested`, an object's rows are the elements of all arrays in it, or of those named `key_name`; each also gets
-    the values at `include_keys` outside of the arrays, texts and numbers as texts, like Data Prepper.
+    the values at `include_keys` outside of the arrays, strings and numbers as strings, like Data Prepper.
     """
 
     key_name: str | None = None
@@ -42,7 +42,7 @@ class Json(msgspec.Struct, frozen=True):
         if len(content) > MAX_JSON_BYTES:
             raise ConfigError(
                 f"{uri}: a JSON document is read whole, and this one has more than {MAX_JSON_BYTES >> 20} MiB; split "
-                "it, or write one object a line and read it as JSON Lines (ndjson)"
+                "it, or write one object per line and read it as JSON Lines (ndjson)"
             )
         at = 0
         try:
@@ -104,7 +104,7 @@ class _Document:
             self._walk(self._whole)
 
     def rows(self) -> Iterator[tuple[bytes, str | None]]:
-        """Yield the rows' texts, and why one is rejected."""
+        """Yield the JSON text of each row, or the reason why it is rejected."""
         if not self._arrays:
             # Data Prepper reads no records here.
             yield _row(self._whole, {})

@@ -1,6 +1,6 @@
 """Finds JSON objects in lines that are not one object each: several per line, one over lines, elements of arrays.
 
-A broken value costs its first line only; the lines after it are scanned again. Hand-written, because a decoder does not
+A broken value loses only its first line; the lines after it are scanned again. Hand-written, because a decoder does not
 distinguish an incomplete value from a broken one, and `JSONDecoder.raw_decode` takes 1.2 to 20 times as long
 on rows with vectors.
 """
@@ -63,7 +63,7 @@ class Scanner:
     def end(self) -> Iterator[SourceEntry]:
         """Yield the entries after the last line: a value that is still open is broken."""
         while self._lines:
-            rejected, again = self._reject("not JSON: what starts in this line does not end")
+            rejected, again = self._reject("not JSON: the value that starts on this line is not closed")
             yield rejected
             yield from self._take(deque(again))
         yield from self._unended_array()
@@ -102,7 +102,7 @@ class Scanner:
             self._array_before = self._array
         elif not _fits(self._lines[0], self._lines[-1], line):
             self._lines.append(line)
-            raise RecordRejected("not JSON: what starts in this line is not continued in the next ones")
+            raise RecordRejected("not JSON: the value that starts on this line does not continue on the next lines")
         self._lines.append(line)
         self._size_bytes += len(line.content)
         if line.cut or self._size_bytes > self._limit.max_bytes:

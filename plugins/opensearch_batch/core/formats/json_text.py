@@ -1,4 +1,4 @@
-"""Checks and edits JSON as text: values keep the bytes in which they were written."""
+"""Checks and edits JSON as text, so that values keep their original bytes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import msgspec
 from opensearch_batch.core.errors import RecordRejected
 
 TOO_DEEP = "the row is nested too deeply to be read"
-# The members of an object and the elements of an array, each as its text.
+# Decoders for the members of an object and the elements of an array; each value is its JSON text.
 members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
-# Decimals become numbers with all their digits.
+# Encodes a Decimal as a number with all its digits.
 encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -44,10 +44,10 @@ def members_of(event: bytes) -> dict[str, msgspec.Raw]:
 
 
 def on_one_line(value: bytes) -> bytes:
-    """Return a JSON value without line breaks, as a bulk request and JSON Lines require it.
+    """Return a JSON value without line breaks, as bulk requests and JSON Lines require.
 
     Raises:
-        RecordRejected: it has line breaks and is not JSON.
+        RecordRejected: the value has line breaks and is not JSON.
     """
     return compact(value) if b"\n" in value or b"\r" in value else value
 
@@ -56,7 +56,7 @@ def compact(value: bytes) -> bytes:
     """Return a JSON value without white space between its tokens.
 
     Raises:
-        RecordRejected: it is not JSON, or is nested too deeply.
+        RecordRejected: the value is not JSON, or is nested too deeply.
     """
     try:
         return msgspec.json.format(value, indent=-1)
@@ -67,12 +67,12 @@ def compact(value: bytes) -> bytes:
 
 
 def keep_number_text() -> msgspec.json.Decoder[Any]:
-    """Return a decoder to plain values whose floats keep the text in which they were written; see `encode_kept`."""
+    """Return a JSON decoder whose floats keep their original text; `encode_kept` writes it back."""
     return msgspec.json.Decoder(float_hook=_NumberText)
 
 
 def encode_kept(value: object) -> bytes:
-    """Return the JSON text of a value read by `keep_number_text`, each number as it was written."""
+    """Return the JSON text of a value decoded with `keep_number_text`, with the original text of each float."""
     return msgspec.json.encode(value, enc_hook=_NumberText.raw)
 
 
@@ -88,7 +88,7 @@ class _NumberText(float):
 
     @staticmethod
     def raw(value: object) -> msgspec.Raw:
-        """Encode a number as it was written."""
+        """Encode a float as its original text."""
         if isinstance(value, _NumberText):
             return msgspec.Raw(value.text.encode())
         raise NotImplementedError(type(value).__name__)

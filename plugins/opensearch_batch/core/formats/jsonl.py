@@ -17,7 +17,7 @@ class JsonLines(msgspec.Struct, frozen=True):
     """One JSON object per line; anything else is rejected."""
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the objects as they are written."""
+        """Yield each object with its original text."""
         for line in lines(stream, max_line_bytes=limit.max_bytes):
             yield entry_of(line, source, uri, limit)
 

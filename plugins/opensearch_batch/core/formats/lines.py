@@ -12,10 +12,10 @@ from opensearch_batch.core.types.rows import Blank, Row, RowLimit, SourceEntry
 
 
 class RawLines(msgspec.Struct, frozen=True):
-    """One row a line."""
+    """One row per line."""
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the lines as they are."""
+        """Yield the lines unchanged."""
         for line in lines(stream, max_line_bytes=limit.max_bytes):
             if not line.content or line.content.isspace():
                 yield Blank(source)

@@ -3,7 +3,7 @@
 A line that is exactly one object, or one broken value, is passed on without parsing; the code that decodes the row
 later rejects it. Such lines are recognized by their ends, by one search for a second object, and by the start of the
 next line: after a whole value JSON continues with ``,``, ``]`` or ``}`` only. All other lines are scanned. A broken
-value costs its first line only. Source: Data Prepper's NdjsonInputCodec, which stops reading the object there.
+value loses only its first line. Source: Data Prepper's NdjsonInputCodec, which stops reading the object there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads Parquet by pyarrow, a batch of rows at a time. Source: Data Prepper's ParquetInputCodec (2.17)."""
+"""Reads Parquet with pyarrow, a batch of rows at a time. Source: Data Prepper's ParquetInputCodec (2.17)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Parquet(msgspec.Struct, frozen=True):
     """The rows of a Parquet file.
 
     With `as_stored`, times are the numbers that are stored, as in Data Prepper, and maps are objects; without it, times
-    are texts, and maps are lists of pairs.
+    are strings, and maps are lists of pairs.
     """
 
     as_stored: bool = True
@@ -41,7 +41,7 @@ class Parquet(msgspec.Struct, frozen=True):
                 for at, row in enumerate(self._rows(file), 1):
                     yield _entry(row, source, uri, at, limit)
             except (pa.ArrowException, OSError, KeyError) as error:
-                raise FatalError(f"{uri}: damaged, or no Parquet ({error}); upload the object again") from error
+                raise FatalError(f"{uri}: damaged, or not Parquet ({error}); upload the object again") from error
 
     def _rows(self, file: IO[bytes]) -> Iterator[dict[str, Any]]:
         import pyarrow as pa
@@ -62,7 +62,7 @@ def _entry(row: dict[str, Any], source: int, uri: str, at: int, limit: RowLimit)
         return limit.check(Row(source, uri, at, 0, encode(row)))
     except (TypeError, UnicodeEncodeError) as error:
         shown = Row(source, uri, at, 0, repr(row).encode(errors="replace"))
-        return Rejected((shown,), f"the row is no JSON: {error}")
+        return Rejected((shown,), f"the row is not JSON: {error}")
 
 
 def _stored(kind: Any) -> Any:  # noqa: ANN401 - pyarrow ships no types

@@ -1,7 +1,8 @@
-"""Writes events as a Parquet file, by an Avro schema or by their own types; an event that does not fit is rejected.
+"""Writes events as a Parquet file. The schema is an Avro schema, or is inferred from the events.
 
-The events wait as JSON until all are known, so that the schema fits all of them. Data Prepper takes the types of the
-first event and fails at a null there. Source: its ParquetOutputCodec and AvroAutoSchemaGenerator (2.17).
+An event that does not fit is rejected. Events are buffered as JSON until the file is closed, so that an inferred schema
+covers all of them. Data Prepper infers the schema from the first event, and fails if that event contains a null.
+Source: Data Prepper's ParquetOutputCodec and AvroAutoSchemaGenerator (2.17).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _KIND_NAMES: Mapping[type, str | None] = {
     float: "number",
     str: "text",
 }
-# The ends of 64-bit integers, and of integers that a double represents exactly.
+# The bounds of 64-bit integers, and of integers that a double represents exactly.
 _LONG, _EXACT = 1 << 63, 1 << 53
 # The inferred type: a name, (the type of a list's elements,), or the types of an object's members; None for null.
 Kind = str | tuple[Any] | Mapping[str, Any] | None
@@ -43,7 +44,7 @@ _WIDER = {("integer", "long"): "long", ("integer", "number"): "number"}
 
 
 class ParquetEncoding(msgspec.Struct, frozen=True):
-    """A table. An Avro schema names its columns; without one, they are the members of all events of an object."""
+    """Writes objects as Parquet. Without an Avro schema, the columns are the members of all events of an object."""
 
     extension = "parquet"
 
@@ -55,7 +56,7 @@ class ParquetEncoding(msgspec.Struct, frozen=True):
 
 
 class ParquetFile:
-    """A table of events."""
+    """One Parquet file that events are added to."""
 
     def __init__(self, file: IO[bytes], compression: OutputCompression, encoding: ParquetEncoding) -> None:
         self._file, self._compression = file, compression
@@ -65,15 +66,15 @@ class ParquetFile:
 
     @property
     def waiting_bytes(self) -> int:
-        """The number of bytes that are not yet written."""
+        """The number of buffered bytes."""
         return self._events.tell()
 
     def add(self, event: bytes) -> None:
-        """Add an event; one whose types differ from those before is rejected."""
+        """Add an event; reject it if its types conflict with those of earlier events."""
         try:
             row = msgspec.json.decode(event, type=dict[str, Any])
             if self._schema is None:
-                self._kind = _joined(self._kind, _kind_of(row, "event"), "event")
+                self._kind = _common_kind(self._kind, _kind_of(row, "event"), "event")
             else:
                 _check_row(row, self._schema)
         except msgspec.DecodeError as error:
@@ -83,7 +84,7 @@ class ParquetFile:
         self._events.write(on_one_line(event) + b"\n")
 
     def close(self) -> None:
-        """Write the table."""
+        """Write the buffered events as a table."""
         import pyarrow as pa
         from pyarrow import parquet
 
@@ -95,15 +96,15 @@ class ParquetFile:
         self._events.close()
 
     def discard(self) -> None:
-        """Release the events that wait."""
+        """Discard the buffered events."""
         self._events.close()
 
 
 def avro_schema(text: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
-    """Return the columns that an Avro schema names.
+    """Return the columns of an Avro schema.
 
     Raises:
-        ConfigError: it is not an Avro schema, or has a type that is not supported.
+        ConfigError: the text is not an Avro schema, or contains an unsupported type.
     """
     import pyarrow as pa
 
@@ -113,7 +114,7 @@ def avro_schema(text: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
             raise ConfigError("codec parquet: schema: give an Avro schema of type record")
         return pa.schema(list(_avro_fields(record)))
     except (msgspec.DecodeError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"codec parquet: schema: no Avro schema ({type(error).__name__}: {error})") from error
+        raise ConfigError(f"codec parquet: schema: not an Avro schema ({type(error).__name__}: {error})") from error
 
 
 def _avro_fields(record: Mapping[str, Any]) -> Iterator[Any]:
@@ -140,13 +141,13 @@ def _avro_type(avro: Any, name: str) -> tuple[Any, bool]:  # noqa: ANN401 - JSON
 
 
 def _avro_value(avro: Any, name: str) -> Any:  # noqa: ANN401 - as above
-    """Return the type of a column that is no union, None where it is not known."""
+    """Return the type of a column that is not a union, or None if the type is not supported."""
     import pyarrow as pa
 
-    word, logical = (avro.get("type"), avro.get("logicalType")) if isinstance(avro, dict) else (avro, None)
-    match word, logical:
-        case str(), None if word in _PRIMITIVES:
-            return getattr(pa, _PRIMITIVES[word])()
+    type_name, logical = (avro.get("type"), avro.get("logicalType")) if isinstance(avro, dict) else (avro, None)
+    match type_name, logical:
+        case str(), None if type_name in _PRIMITIVES:
+            return getattr(pa, _PRIMITIVES[type_name])()
         case "array", None:
             kind, nullable = _avro_type(avro["items"], name)
             return pa.list_(pa.field("element", kind, nullable=nullable))
@@ -156,7 +157,7 @@ def _avro_value(avro: Any, name: str) -> Any:  # noqa: ANN401 - as above
             return pa.date32()
         case "long", str() if logical in _TIMESTAMPS:
             return pa.timestamp(_TIMESTAMPS[logical], tz="UTC")
-    return pa.string() if word == "enum" else None
+    return pa.string() if type_name == "enum" else None
 
 
 def _check_row(row: dict[str, Any], schema: Any) -> None:  # noqa: ANN401 - as above
@@ -166,7 +167,7 @@ def _check_row(row: dict[str, Any], schema: Any) -> None:  # noqa: ANN401 - as a
     try:
         pa.array([row], type=kind)
     except (pa.ArrowException, TypeError, OverflowError) as error:
-        raise RecordRejected(f"codec parquet: it does not fit the schema: {error}") from None
+        raise RecordRejected(f"codec parquet: the event does not fit the schema: {error}") from None
     _check_nulls(row, kind, "")
 
 
@@ -192,11 +193,11 @@ def _kind_of(value: Any, name: str) -> Kind:  # noqa: ANN401 - any JSON
     if isinstance(value, list):
         element: Kind = None
         for inner in value:
-            element = _joined(element, _kind_of(inner, name), name)
+            element = _common_kind(element, _kind_of(inner, name), name)
         return (element,)
     if isinstance(value, dict):
         if not value:
-            raise RecordRejected(f"codec parquet: {name} is an object without members, for which there is no column")
+            raise RecordRejected(f"codec parquet: {name} is an object without members, which Parquet cannot store")
         return {key: _kind_of(inner, f"{name}/{key}") for key, inner in value.items()}
     kind = _KIND_NAMES[type(value)]
     if kind == "integer" and not -_LONG <= value < _LONG:
@@ -204,21 +205,21 @@ def _kind_of(value: Any, name: str) -> Kind:  # noqa: ANN401 - any JSON
     return "long" if kind == "integer" and abs(value) > _EXACT else kind
 
 
-def _joined(one: Kind, other: Kind, name: str) -> Kind:
-    """Return the kind that holds values of both kinds."""
+def _common_kind(one: Kind, other: Kind, name: str) -> Kind:
+    """Return the kind that can represent values of both kinds."""
     if one is None or other is None or one == other:
         return other if one is None else one
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return {key: _joined(one.get(key), other.get(key), f"{name}/{key}") for key in {**one, **other}}
+        return {key: _common_kind(one.get(key), other.get(key), f"{name}/{key}") for key in {**one, **other}}
     if isinstance(one, tuple) and isinstance(other, tuple):
-        return (_joined(one[0], other[0], name),)
+        return (_common_kind(one[0], other[0], name),)
     if isinstance(one, str) and isinstance(other, str):
         wider = _WIDER.get((one, other)) or _WIDER.get((other, one))
         if wider is not None:
             return wider
     raise RecordRejected(
-        f"codec parquet: {name} is {_name_of(other)} here and {_name_of(one)} in events before; give them one type, or "
-        "exclude it with exclude_keys"
+        f"codec parquet: {name} is {_name_of(other)} in this event and {_name_of(one)} in earlier events; use one "
+        "type, or exclude it with exclude_keys"
     )
 
 

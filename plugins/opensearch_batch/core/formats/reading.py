@@ -1,4 +1,4 @@
-"""Opens objects and reads their rows by a format: the one reader of each, for both front ends."""
+"""Opens objects and reads their rows in a given format, for both front ends."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ class RowFormat(Protocol):
         """
 
 
-# The formats by their names in a pipeline file: rows are validated, as a paid job is made of them.
+# The formats by their names in a pipeline file: rows are validated, because paid jobs predict them.
 BY_NAME: dict[Format, RowFormat] = {
     "jsonl": JsonLines(),
     "json": Json(nested=False),
     "csv": Csv(exact_width=True, verbatim=True, row_numbers=True, header_remedy="correct it"),
     "parquet": Parquet(as_stored=False),
 }
-_ENDINGS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet"}
+_EXTENSIONS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet"}
 
 
 def format_of(uri: str, configured: Format | None) -> Format:
-    """Return the format of an object: the configured one, else the one of its name's ending, else JSON Lines."""
+    """Return the format of an object: the configured one, else by file extension, else JSON Lines."""
     if configured is not None:
         return configured
     name = uri
     while name.endswith(COMPRESSED):
         name = name.rpartition(".")[0]
-    return next((kind for ending, kind in _ENDINGS.items() if name.endswith(ending)), "jsonl")
+    return next((kind for extension, kind in _EXTENSIONS.items() if name.endswith(extension)), "jsonl")
 
 
 def reader(row_format: RowFormat, compression: Compression | None = None, limit: RowLimit = ROW_LIMIT) -> Read:
@@ -61,7 +61,7 @@ def reader(row_format: RowFormat, compression: Compression | None = None, limit:
 
     Args:
         row_format: the format.
-        compression: how the objects are compressed; by the endings of their names if None.
+        compression: how the objects are compressed; by file extension if None.
         limit: the longest row.
     """
     if compression is not None and isinstance(row_format, Parquet):

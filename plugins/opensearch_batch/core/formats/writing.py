@@ -1,4 +1,4 @@
-"""Writes events as the bytes of an object, one after the other; a rejected event leaves no trace in it.
+"""Writes events as the bytes of an object, one after the other; nothing of a rejected event is written.
 
 Source: the output codecs of Data Prepper (2.17). Where its csv drops an event, the event is rejected with the reason.
 """
@@ -19,7 +19,7 @@ class EventFile(Protocol):
 
     @property
     def waiting_bytes(self) -> int:
-        """How many of its bytes are not yet in the file."""
+        """The number of buffered bytes."""
 
     def add(self, event: bytes) -> None:
         """Add the text of one JSON object.
@@ -29,7 +29,7 @@ class EventFile(Protocol):
         """
 
     def close(self) -> None:
-        """Write what completes the file."""
+        """Write the rest of the file, such as a footer."""
 
     def discard(self) -> None:
         """Release resources without completing the file."""
@@ -40,14 +40,14 @@ class Encoding(Protocol):
 
     @property
     def extension(self) -> str:
-        """The ending of the object's name."""
+        """The file extension of the object."""
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> EventFile:
         """Begin an object in a file."""
 
 
 class StreamedFile:
-    """A file that is written and compressed as events come."""
+    """A file that is compressed and written event by event."""
 
     waiting_bytes = 0
 

@@ -20,7 +20,7 @@ from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
 from opensearch_batch.core.types.rows import AlreadyThere, Blank, Filtered, Mapped, Rejected, Row
 
 REPLAY_FILE = "request.json"
-# The counts that are no sum over the sources.
+# The counts that are not sums over the sources.
 _TOTALS = ("indexed", "unchanged", "joined", "nulls", "unmatched", "unrouted", "dropped", "elsewhere")
 
 

@@ -55,7 +55,7 @@ class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
 
 
 class BatchIngestion(msgspec.Struct, frozen=True):
-    """A whole request: what to write, from which sources, and where our own files go."""
+    """A whole request: what to write, from which sources, and where this package's files go."""
 
     ingest: IngestRequest
     type: SourceType
@@ -71,7 +71,7 @@ class _DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The request in its own form."""
+    """The request as a JSON object, in the documented form."""
 
     index_name: str
     data_source: _DataSource

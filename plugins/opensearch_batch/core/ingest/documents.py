@@ -39,7 +39,7 @@ class Reading(msgspec.Struct, frozen=True):
         read: yields the rows of a source.
         row_errors: finds AI services' errors in rows.
         origin_of: returns the URI and line of the user's document that a row comes from, for dead letters.
-        memory_bytes: at most this much waits in memory for rows of other sources.
+        memory_bytes: maximum size of rows in memory that wait for rows of other sources.
         folder: where rows beyond that are spilled; the system's temporary folder if None.
     """
 
@@ -86,7 +86,7 @@ class DocumentFactory(Protocol):
         """
 
     def remark(self, counts: IngestCounts) -> str | None:
-        """Return a remark about the result for the user, None for no remark."""
+        """Return a remark about the result for the user, or None."""
 
 
 class SourceRows:

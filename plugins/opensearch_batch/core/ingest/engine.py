@@ -56,13 +56,13 @@ class Ingest:
     """Writes sources to a sink.
 
     Args:
-        objects: the store of our own files.
+        objects: the store of this package's files.
         sink: where documents are written.
         documents: makes the documents.
-        locations: where our own files go.
+        locations: the locations of this package's files.
         check: raises if the counts cannot be right; called before the work is recorded as done.
         identity: further parts of the work's fingerprint, beside sources, documents and sink.
-        run_version: version of the run; documents of a newer run are not overwritten. None for no version.
+        run_version: version of the run; documents of a newer run are not overwritten. None without a version.
         records: number of records of the first source, for the report if a newer run has superseded this one.
         on_progress: called with the counts so far and the bytes read.
         clock: seconds; injected by tests.
@@ -98,7 +98,7 @@ class Ingest:
 
         Raises:
             ConfigError: the request, the target or the store is wrong.
-            RetriableError: a server did not respond, or another run took over; calling again continues or starts anew.
+            RetriableError: a server did not respond, or another run took over; calling again continues or starts again.
             FatalError: a source is damaged, or changed during the ingest.
         """
         refuse_duplicates(sources)

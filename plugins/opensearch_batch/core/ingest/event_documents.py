@@ -1,4 +1,4 @@
-"""Documents by events: rows become events, processors change them, and routes decide which sinks take them.
+"""Makes documents from events: rows become events, processors change them, and routes decide which sinks take them.
 
 Every row becomes a document or a dead letter, or is counted as filtered. The order of the entries depends only on the
 sources, so an interrupted ingest can be continued.
@@ -35,8 +35,8 @@ class EventOptions(msgspec.Struct, frozen=True):
     Args:
         items: creates what the sink writes for an event.
         sink: the index of the sink in the flow.
-        prepare: adds to an event what it needs to know about its row; None for nothing.
-        enrich: the join with the inputs of jobs, None for none.
+        prepare: adds to an event what it needs to know about its row, or None.
+        enrich: the join with the inputs of jobs, or None.
         records: output object -> the input object whose records its rows are joined with.
         passes_arrays: leave the validation of long arrays of numbers to the index.
     """

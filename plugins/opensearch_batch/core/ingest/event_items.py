@@ -1,4 +1,4 @@
-"""Makes the items that sinks write from events: for an index, a document, its id and action; for S3, a text and folder.
+"""Makes items for sinks from events: for an index, a document, its id and action; for S3, JSON text and a folder.
 
 A document's ``_id`` is the sink's `document_id`, else the ``_id`` in the event's own body (removed from there, because
 OpenSearch refuses it), else a digest of the row's origin, so reading the row again overwrites the document. If the
@@ -83,7 +83,7 @@ class IndexItemFactory:
     Args:
         id_of: the document's id; None: the event's own ``_id``, or the row's origin.
         sends_ids: whether documents are sent with an id; otherwise the index makes one.
-        routing: the document's routing value, None for none.
+        routing: the document's routing value, or None.
         action: what to do with the document.
         index: the index's name, made from the event; None for the index of the request.
         shape: which part of an event is the document.
@@ -127,7 +127,7 @@ class IndexItemFactory:
             if self._routing is not None:
                 routing = self._routing(event) or None
             action = self._action if self._is_fixed else self._action_of(event)
-            name = self._name(event, row) if self._sends_ids else _no_name(action)  # type: ignore[arg-type] # a fixed action is no format
+            name = self._name(event, row) if self._sends_ids else _no_name(action)  # type: ignore[arg-type] # a fixed action is not a format
         except EventError as error:
             raise RecordRejected(str(error)) from None
         if action == "delete":
@@ -135,7 +135,7 @@ class IndexItemFactory:
         fields = event.fields if self._shape is None else dict(self._shape.document(event))
         # OpenSearch refuses a document with an _id in its body.
         fields.pop(ID_FIELD, None)
-        lines = lines_of(name, *event.pieces(fields), op_type=action, routing=routing, index=index)  # type: ignore[arg-type] # a fixed action is no format
+        lines = lines_of(name, *event.pieces(fields), op_type=action, routing=routing, index=index)  # type: ignore[arg-type] # a fixed action is not a format
         return Item(name, lines, context)
 
     def _name(self, event: Event, row: Row) -> str:
@@ -143,7 +143,7 @@ class IndexItemFactory:
             if name := self._id_of(event):
                 return document_id(_encode(name))
         elif (own := event.fields.get(ID_FIELD)) is not None and (text := text_of(own)) is not None:
-            # Most ids are short plain texts, which need no decoding.
+            # Most ids are short plain strings, which need no decoding.
             if len(text) <= _SHORT_BYTES and _PLAIN.fullmatch(text):
                 return text[1:-1].decode()
             return document_id(text)
@@ -195,7 +195,7 @@ class ObjectItemFactory:
 
 
 def text_of(node: Node) -> bytes | None:
-    """Return a value's JSON text, None for a missing value and for null."""
+    """Return a value's JSON text, or None for a missing value and for null."""
     if node is None or node is MISSING:
         return None
     text = bytes(node) if type(node) is msgspec.Raw else _encode(node)

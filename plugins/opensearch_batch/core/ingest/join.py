@@ -39,14 +39,14 @@ class Stream(msgspec.Struct, Generic[T], frozen=True):
 
 
 def join(streams: Sequence[Stream[T]], *, folder: Path, memory_bytes: int = MEMORY_BYTES) -> Iterator[Group | T]:
-    """Yield each key's rows as one group as soon as every stream gave a row or ended; pass on what is no row.
+    """Yield the rows of a key as a group once every stream has yielded one or ended; pass on other entries.
 
     A key has one group that is not late. The same streams and the same bound give the same order.
 
     Args:
         streams: one for each source.
         folder: where a file is created when too much waits; nothing is left there.
-        memory_bytes: at most this much waits in memory; the table of keys needs some 25 bytes a key in addition.
+        memory_bytes: maximum size of waiting rows in memory; the table of keys needs another 25 bytes per key.
 
     Raises:
         ConfigError: a file is needed and cannot be made in `folder`.
@@ -185,7 +185,7 @@ class _Join(Generic[T]):
         return _group(key, waiting.rows)
 
     def _end(self, source: _Source[T]) -> Iterator[Group]:
-        """Record that a stream ended; yield the groups that waited for nothing else."""
+        """Record that a stream ended; yield the groups that waited only for it."""
         self.live.remove(source)
         self._ended |= source.bit
         complete = [key for key, waiting in self._waiting.items() if waiting.bits | self._ended == self._all]

@@ -1,4 +1,4 @@
-"""Documents by a field map: rows of all sources are joined by id and mapped, or rejected with a reason."""
+"""Makes documents with a field map: joins the rows of all sources by id, and maps or rejects them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class MappedDocuments(SourceRows):
         """Read a row's values and its id.
 
         Raises:
-            RecordRejected: the row is no JSON object, or has no id.
+            RecordRejected: the row is not a JSON object, or has no id.
         """
         values = self._map.read(row.source, row.content)
         return Keyed(self._map.key(row.source, values) or "", row, values)

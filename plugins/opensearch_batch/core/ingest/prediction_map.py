@@ -1,6 +1,6 @@
 """Compiles a pipeline's field map, which refers to records and predictions, to one over the sources of an ingest.
 
-``$.title`` reads the record, and ``prediction[0]`` the prediction for its first input, whatever the service. A path
+``$.title`` reads the record, and ``prediction[0]`` the prediction for its first input, with any service. A path
 that starts with a member of the service's rows (``$.SageMakerOutput[0]``, ``$.modelOutput.embedding``) reads those.
 
 If an output row holds its whole record, the output is the only source. Otherwise there are two, joined by the record's

@@ -2,8 +2,8 @@
 
 Each pair of target and sources has one document with one writer: the attempt that began last. An attempt that finds
 `done` writes nothing; one that follows a crash continues at `settled`. If the fingerprint differs (other bytes, another
-map, another index), the work starts anew, unless a run that listed its source later has written the document: older
-work never follows newer work.
+map, another index), the work starts again, unless a run that listed its source later has written the document: older
+work never overwrites newer work.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ProgressFile:
 def fence_off(objects: Objects, uri: str, run_version: RunVersion) -> Stamp | None:
     """Mark the work as not done, with the version of this run; return the new stamp, None if a newer run wrote it.
 
-    This fences off older runs, including one in progress; the run itself and newer ones start anew. The progress of a
+    This fences off older runs, including one in progress; the run itself and newer ones start again. The progress of a
     newer run is not changed. The stamp names the dead letters that became obsolete, if they belong to the run's scope.
     """
     return _fence_off(_document(objects, uri), run_version)

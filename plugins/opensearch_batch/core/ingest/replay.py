@@ -1,7 +1,7 @@
 """Replay: sends dead letters again after a fix. Those that succeed leave the queue; the others get their new reason.
 
-A letter holds its rows, and they are mapped again. So a corrected field map takes effect, and so does a row that was
-corrected by hand; processors stay those of the original run. A part of the queue is replaced only after all of its
+A dead letter contains its rows, which are mapped again with the current field map. Rows edited in the queue take effect
+too; processors are those of the original run. A part of the queue is replaced only after all of its
 letters have verdicts; a replay after a crash sends the same ids again.
 """
 
@@ -89,7 +89,7 @@ def replay(
     if request is not None and stored.request.processors is not None:
         raise ConfigError(
             f"{prefix}: these rows went through processors, which a field map cannot replace; replay them without "
-            "one, or correct processors in the pipeline's file and run it again: its jobs are not paid again"
+            "one, or correct processors in the pipeline's file and run it again: its jobs are not paid for again"
         )
     request = request or stored.request
     if not request.field_map and request.processors is None:

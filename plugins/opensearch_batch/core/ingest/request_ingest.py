@@ -40,7 +40,7 @@ def ingest_request(
         work_prefix: where progress and dead letters go; nothing else should be stored there.
         row_errors: finds AI services' errors in rows.
         force: write everything again, even if it was written before.
-        memory_bytes: at most this much waits in memory for rows of other sources.
+        memory_bytes: maximum size of rows in memory that wait for rows of other sources.
         folder: where rows beyond that are spilled; the system's temporary folder if None.
         on_progress: called with the counts so far and the bytes read.
 

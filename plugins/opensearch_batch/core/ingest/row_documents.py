@@ -80,7 +80,7 @@ def vector_fields_of(processors: Processors, members: Container[str]) -> list[st
 
 
 def member_at(path: str, what: str) -> OfEvent:
-    """Return a function that reads the text at a path of an event, ``""`` if it is absent or null.
+    """Return a function that reads the string at a path of an event, or ``""`` if it is absent or null.
 
     The function raises RecordRejected for an array or object. `what` names the text in errors.
 

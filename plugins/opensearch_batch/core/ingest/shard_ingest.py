@@ -142,7 +142,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
 
 
 def document_factory(request: IngestRequest, reading: Reading) -> DocumentFactory:
-    """Return the factory of documents by processors or by a field map."""
+    """Return the factory of documents, which applies processors or a field map."""
     if request.processors is None:
         return MappedDocumentFactory(request, reading)
     from opensearch_batch.core.ingest.row_documents import row_document_factory

@@ -1,4 +1,4 @@
-"""Spills rows that do not fit in memory to disk, as the bytes that were read; about twenty bytes a key stay in memory.
+"""Spills rows that do not fit in memory to disk, as the bytes that were read; about 20 bytes per key stay in memory.
 
 The file has no name: the system removes it when it is closed, even if the process is killed. SQLite would need a sixth
 more processor time for the same join (docs/decisions/006).
@@ -35,7 +35,7 @@ def digest(key: str) -> bytes:
 
 
 class KeyTable:
-    """The keys of spilled rows with the rows' offsets, and the keys that were claimed: 21 to 29 bytes a key.
+    """The keys of spilled rows with the rows' offsets, and the keys that were claimed: 21 to 29 bytes per key.
 
     The start of a digest selects a bucket, which holds the rest; one search in some hundred bytes finds it.
     """
@@ -74,7 +74,7 @@ class KeyTable:
 
 
 class SeenKeys:
-    """The keys seen so far in a source that is not joined: eight bytes a key, plus room to grow.
+    """The keys seen so far in a source that is not joined: eight bytes per key, plus room to grow.
 
     80 bits of its digest identify a key: with 10^9 keys, the chance of any collision is one in two million.
     """

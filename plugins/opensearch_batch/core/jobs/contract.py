@@ -194,7 +194,7 @@ class ServiceClient(Protocol):
         """Return the current `remote_job` of a job from the service.
 
         Raises:
-            NotFound: the service knows no such job.
+            NotFound: the service does not know the job.
         """
 
     def stop(self, record: JobRecord) -> None:
@@ -210,7 +210,7 @@ def job_keys(
 
 
 def explain(adapter: ServiceAdapter, error: RemoteError) -> BatchError:
-    """Convert a service's error to ours: throttled, already submitted, temporary, or a wrong configuration."""
+    """Convert a service's error to a `BatchError`: throttled, already submitted, temporary, or misconfigured."""
     codes = adapter.errors
     code = codes.code_of(error)
     if code in codes.throttle or (error.status == TOO_MANY and code not in codes.refuse):

@@ -1,7 +1,8 @@
 """Checks that a job's input, if it is the user's own object, has not changed since prepare read it.
 
-The job key is made of the content that prepare read, but the service reads the object when the job starts. So its ETag
-is compared before the paid call and at the job's end: predictions of another version must not be stored under the key.
+The job key is a digest of the content that prepare read, but the service reads the object when the job starts. So the
+ETag is compared before the paid call and at the job's end: predictions of another version must not be stored under
+the key.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Records of batch jobs: one shard content is paid for once, unless a person requests another submission.
 
-The job key is made of what decides the predictions and of nothing else, so a second run, a backfill, a changed field
-map or a retry finds the job that is already paid for. Its one record, ``<work_prefix>/jobs/<job_key>/job.json``, goes
-through three statuses by conditional writes, so of two attempts one wins and the other reattaches:
+The job key is a digest of everything that affects the predictions, and only that. So a second run, a backfill, another
+field map or a retry finds the job that is already paid for. The job has one record,
+``<work_prefix>/jobs/<job_key>/job.json``. Conditional writes move it through three statuses, so of two concurrent
+attempts one submits and the other reattaches:
 
-    intent      written before the paid call; alone it means that an attempt may have submitted
+    intent      written before the paid call; an attempt may have submitted the job
     submitted   written after it, with ML Commons' task id, or with the service's own response if ML Commons has no task
     ended       written when a poll saw the job's end
 
@@ -33,7 +34,7 @@ SubmitDecision = Literal["submit", "resubmit", "recover", "reattach", "reuse", "
 def decide(record: JobRecord | None, request: ResubmitRequest) -> SubmitDecision:
     """Decide what an attempt to submit does, given the stored record.
 
-    submit: there was no submission yet. resubmit: a person requested another. recover: an intent alone, so search for
+    submit: there was no submission yet. resubmit: a person requested another. recover: only an intent, so search for
     its orphan. reattach: the job runs. reuse: the job completed. refuse: it ended badly.
     """
     if record is None or record.refused is not None:

@@ -72,7 +72,7 @@ def removed_uri(folder: str) -> str:
 
 
 def read_removed(objects: Objects, folder: str) -> RemovedOutputs | None:
-    """Return what retention removed of a job's outputs, None for nothing."""
+    """Return the outputs of a job that retention removed, or None if it removed none."""
     return JsonDocument(objects, removed_uri(folder), RemovedOutputs).read() if folder else None
 
 
@@ -320,7 +320,7 @@ def _decode_wrapped(row: bytes) -> _WrappedRow:
 
 
 def _joined_error(row: bytes) -> str | None:
-    """Return the service's error in a row that `LatestRows` wrapped, None for any other row."""
+    """Return the service's error in a row that `LatestRows` wrapped, or None for any other row."""
     wrapped = _decode_wrapped(row)
     return None if wrapped.record_id is None else wrapped.error or None
 

@@ -1,6 +1,6 @@
 """Repair: submits the records that failed in a job again, in a smaller job, without paying for the others again.
 
-The smaller job is like any other: its key is made of its content, so a second run finds it and does not pay again.
+The smaller job is like any other: its key is a digest of its content, so a second run finds it and does not pay again.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from opensearch_batch.core.errors import RemoteError
 from opensearch_batch.core.jobs.contract import ServiceAdapter, explain
 from opensearch_batch.core.opensearch.ml_commons import MLCommons
 
-# An AI service throttles status calls at a few a second, and the process's threads are few.
+# An AI service throttles status calls above a few per second, and a process has few threads.
 MAX_POLLS, POLLS_PER_S = 4, 6.0
 
 RemoteStatus = dict[str, Any]
@@ -48,7 +48,7 @@ class StatusPoller:
         Args:
             fetch: requests the job's status.
             poll_at: when the poll is due, in epoch seconds.
-            deadline_at: epoch seconds from which the poll does not queue behind others, None for never.
+            deadline_at: epoch seconds from which the poll no longer queues behind others, or None.
         """
         await asyncio.sleep(max(0.0, poll_at - self._clock()))
         lane = await self._enter(deadline_at)

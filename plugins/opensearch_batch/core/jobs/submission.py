@@ -1,6 +1,6 @@
 """Submits a job by at most one paid call: intent, call, record, each a conditional write.
 
-An attempt that finds an intent alone searches for an orphan before it submits: among ML Commons' tasks, then at the
+An attempt that finds only an intent searches for an orphan before it submits: among ML Commons' tasks, then at the
 service.
 """
 

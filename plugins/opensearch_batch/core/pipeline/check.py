@@ -44,7 +44,7 @@ class PipelineSummary(msgspec.Struct, frozen=True):
 class Checked(msgspec.Struct, frozen=True):
     """Result of checking one file: `mistakes` name file and line; `plan` is the estimate for a listing, if given.
 
-    A Data Prepper file has `pipelines` instead of source, service and index. Its `remarks` and `findings` are no
+    A Data Prepper file has `pipelines` instead of source, service and index. Its `remarks` and `findings` are not
     mistakes.
     """
 

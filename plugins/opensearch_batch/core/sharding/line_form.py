@@ -1,4 +1,4 @@
-"""The form of a job's service-ready lines as a value, by which one line or many at once are made.
+"""Line template of a job: makes one service-ready line, or many at once.
 
 Either the record is the line, or a fixed text has its id and the model's inputs inserted.
 """

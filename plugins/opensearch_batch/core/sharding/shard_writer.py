@@ -1,6 +1,6 @@
 """Shard writer: cuts a source into shards, the same source into the same shards, byte for byte, in every run.
 
-A shard is stored under its job key, which is made of its content, so a shard that an earlier run uploaded (and paid
+A shard is stored under its job key, which is a digest of its content, so a shard that an earlier run uploaded (and paid
 for) is found and not written again. A line that is not a record becomes a dead letter; no line is dropped.
 """
 
@@ -35,7 +35,7 @@ class ShardWriter:
         layout: names the locations.
         limits: the limits of a shard.
         request_line: turns a record and its id in the shard into its service-ready line, or rejects it.
-        form: the same as a value, by which many lines are made at once, if the service has one.
+        form: the template of the same line, which makes many lines at once; None if the service has none.
         keeps_records: whether the records are stored beside the shard, because the service's rows will not have them.
         job_key: makes the job key of a shard's content digest.
         dead: the dead letters of lines that are not records.
@@ -143,7 +143,7 @@ class ShardWriter:
         self._records += 1
 
     def _add_block(self, block: Block, limit: int | None) -> Iterator[Draft]:
-        """Add a block, split into one piece a shard."""
+        """Add a block, split into one piece per shard."""
         while block.count:
             if self._records == limit:
                 return

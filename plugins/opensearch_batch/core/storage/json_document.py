@@ -90,7 +90,7 @@ class JsonDocument(Generic[T]):
         Args:
             change: gets the value (None if the document is absent) and returns the new one, or None to write nothing;
                 called again with the newer value when another process has changed the document.
-            attempts: the maximum number of attempts; None for no limit.
+            attempts: the maximum number of attempts, or None for no limit.
 
         Raises:
             RetriableError: other processes changed the document at every attempt.

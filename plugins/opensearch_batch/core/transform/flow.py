@@ -42,7 +42,7 @@ class Flow:
         self.failures: Counter[str] = Counter()
 
     def run(self, event: Event) -> int:
-        """Process the event; return its sinks as a bit set, `UNROUTED` for none, or `DROPPED`."""
+        """Process the event; return its sinks as a bit set, `UNROUTED` if no sink takes it, or `DROPPED`."""
         for name, processor in self._processors:
             try:
                 if not processor(event):

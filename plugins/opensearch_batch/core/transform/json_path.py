@@ -97,7 +97,7 @@ class RowReader:
         self._slow = [_by_cuts(steps) if steps else fast for steps, fast in zip(plain, self._fast, strict=True)]
 
     def values(self, row: bytes) -> Values:
-        """Return the JSON text of each value in the order of the paths, None for a missing value.
+        """Return the JSON text of each value in the order of the paths, or None for a missing value.
 
         Raises:
             RecordRejected: the row is not a JSON object (RFC 8259, UTF-8), or is nested too deeply.

@@ -1,1 +1,1 @@
-"""The frozen values that the other rooms exchange. Nothing here does I/O."""
+"""Frozen value types that the other packages exchange. Nothing here does I/O."""

@@ -1,4 +1,4 @@
-"""Stable keys and digests of texts."""
+"""Stable keys and digests of strings."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def run_key(dag_id: str, run: str) -> str:
 
 
 def digest(*parts: str) -> str:
-    """Return a short stable hash of texts; NUL separates them, so that it is unambiguous."""
+    """Return a short stable hash of strings; NUL separates them, so that it is unambiguous."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_HEX_DIGITS]

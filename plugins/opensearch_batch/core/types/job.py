@@ -58,7 +58,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The response to a submission: the task id of ML Commons, None for no task, and the response of the service."""
+    """The response to a submission: the task id of ML Commons (None without a task), and the service's response."""
 
     ml_task_id: str | None
     remote_job: dict[str, Any] = {}
@@ -67,7 +67,7 @@ class Accepted(msgspec.Struct, frozen=True):
 class ResubmitRequest(msgspec.Struct, frozen=True):
     """A person's request for another submission: a clear of the task, or a run with `force`.
 
-    Each is the key of one request, empty for none, so that a task that resumes or is retried does not repeat it.
+    Each field is the key of one request, or empty, so that a task that resumes or is retried does not repeat it.
     """
 
     clear: str = ""

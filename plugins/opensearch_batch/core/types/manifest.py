@@ -98,4 +98,4 @@ class Manifest(msgspec.Struct, frozen=True):
         for prepared in self.shards:
             if prepared.shard == shard:
                 return prepared.source_ranges
-        raise FatalError(f"shard {shard.id}: prepare has made other shards since; clear batch_predict for the new ones")
+        raise FatalError(f"shard {shard.id}: prepare has created different shards since; clear batch_predict for those")

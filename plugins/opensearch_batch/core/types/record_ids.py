@@ -1,4 +1,4 @@
-"""Ids of records: the position in the shard, by which service, repair and ingest identify a record."""
+"""Ids of records: the position in the shard, which identifies a record for service, repair and ingest."""
 
 from __future__ import annotations
 

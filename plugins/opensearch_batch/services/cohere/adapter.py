@@ -60,7 +60,7 @@ class CohereAdapter(BaseAdapter):
     }
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError unless a job can be made of the model and input."""
+        """Raise ConfigError unless the model and input make a valid job."""
         need_parameters(parameters, "model", job="an embed job")
         need_inputs("cohere", inputs, most=1)
         _embedding_type(parameters)

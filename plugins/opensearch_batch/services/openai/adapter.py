@@ -51,7 +51,7 @@ class OpenAIAdapter(BaseAdapter):
     }
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError unless a batch can be made of the model, endpoint and inputs."""
+        """Raise ConfigError unless the model, endpoint and inputs make a valid batch."""
         need_parameters(parameters, "model", job="a batch")
         endpoint = _endpoint(parameters)
         need_inputs(f"openai {endpoint}", inputs, most=None if endpoint == EMBEDDINGS else 1)

@@ -49,7 +49,7 @@ class OpenAIClient(JobClient):
         self._objects = objects
 
     def stage(self, uri: str, name: str) -> dict[str, str]:
-        """Upload a shard as a file for batches; each job has its own file, by which its batch is found."""
+        """Upload a shard as a file for batches; each job has its own file, which identifies its batch."""
         with openai_errors(f"upload of {uri} to OpenAI"), local_copy(self._objects, uri) as copy:
             return {FILE: self._api.files.create(file=(f"{name}.jsonl", copy), purpose="batch").id}
 

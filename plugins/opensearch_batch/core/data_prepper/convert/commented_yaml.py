@@ -1,4 +1,4 @@
-"""Writes YAML with comments above keys, in the given order."""
+"""Writes a mapping as YAML, in its own order, with comments above its keys."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from typing import Any, NamedTuple
 from opensearch_batch.core.config.yaml_file import Keys, Node
 
 WIDTH = 118
-# A comment with this prefix is a command; it is not wrapped, so that it can be copied.
+# A comment that starts with this is a command. It is not wrapped, so that it can be copied.
 COMMAND = "  "
-# Values are not folded.
-_ENDLESS = 1 << 20
+# A line width at which PyYAML folds no value.
+_NO_FOLDING = 1 << 20
 Notes = Mapping[Keys, Sequence[str]]
 
 
 class Verbatim(NamedTuple):
-    """A node of another file, written with its own quotes."""
+    """A YAML node from another file, written with its original quotes."""
 
     node: Node
 
 
 def commented(members: Mapping[str, Any], notes: Notes) -> str:
-    """Return members as YAML, each below its comments; those of ``()`` come first."""
+    """Return members as YAML, each below its comments. The comments at key ``()`` are the header of the file."""
     return "".join(f"{line}\n" for line in [*_comments(notes.get((), ()), ""), *_lines(members, notes, (), "")])
 
 
 def comment(notes: Sequence[str]) -> str:
-    """Return comments without members."""
+    """Return the text of a file that contains only comments."""
     return "".join(f"{line}\n" for line in _comments(notes, ""))
 
 
 def _lines(members: Mapping[str, Any], notes: Notes, keys: Keys, indent: str) -> Iterator[str]:
     for name, value in members.items():
-        here = (*keys, name)
-        yield from _comments(notes.get(here, ()), indent)
+        path = (*keys, name)
+        yield from _comments(notes.get(path, ()), indent)
         if isinstance(value, Mapping) and value:
             yield f"{indent}{name}:"
-            yield from _lines(value, notes, here, f"{indent}  ")
+            yield from _lines(value, notes, path, f"{indent}  ")
         else:
             yield from (f"{indent}{line}" for line in _value(name, value))
 
@@ -47,12 +47,12 @@ def _value(name: str, value: object) -> list[str]:
     import yaml
 
     if not isinstance(value, Verbatim):
-        text = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=_ENDLESS)
+        text = yaml.safe_dump({name: value}, sort_keys=False, allow_unicode=True, width=_NO_FOLDING)
         return str(text).splitlines()
     node = value.node
     if not node.value:
         return [f"{name}: []"]
-    text = yaml.serialize(node, Dumper=yaml.SafeDumper, allow_unicode=True, width=_ENDLESS)
+    text = yaml.serialize(node, Dumper=yaml.SafeDumper, allow_unicode=True, width=_NO_FOLDING)
     return [f"{name}:", *(f"  {line}" for line in text.splitlines())]
 
 

@@ -22,24 +22,26 @@ _INDEX, _PROCESSORS, _WHEN = ("ingest", "index"), ("ingest", "processors"), ("in
 _NOTES: dict[Keys, str] = {
     ("source", "uri"): "The bucket with data_selection: metadata_only.",
     ("source", "on_empty"): "As in Data Prepper, a scan without objects is not a failure.",
-    ("batch_predict", "model_id"): "prepare checks its connector before anything is paid: it needs "
+    ("batch_predict", "model_id"): "prepare checks its connector before anything is paid for: it needs "
     "TransformInput.SplitType Line, TransformOutput.AssembleWith Line, and DataProcessing.JoinSource Input.",
-    ("batch_predict", "repair_rounds"): "As in Data Prepper, failed records are not sent again. Without this line they "
-    "are, and paid again.",
+    ("batch_predict", "repair_rounds"): "As in Data Prepper, failed records are not sent again. Without this line "
+    "they are, and are paid for again.",
     _PROCESSORS: "Unchanged. They process the rows of the jobs, and never bucket, key, time and length of an input, "
     "which Data Prepper sends through them too.",
     (
         "id",
     ): "The document_id of the sink. A number is used as written in the row; Data Prepper uses Java's text of it.",
-    ("ingest", "dead_letters"): "The dlq of the sink. Dead letters are written in our own format, for replay, by the "
-    "AWS connection.",
+    (
+        "ingest",
+        "dead_letters",
+    ): "The dlq of the sink. Dead letters are written in this package's format, for replay, with the AWS connection.",
     ("retention_days",): "As in Data Prepper, nothing is removed. A number of days removes the outputs of older jobs.",
 }
 _SCANS = (
     "Data Prepper scans at this interval. Here the source is listed at this interval, and a change starts a run: an "
     "unchanged object costs nothing, a changed one is processed again."
 )
-_MANIFESTS = "Data Prepper writes manifests among the inputs. Here are none; the glob excludes those that it left."
+_MANIFESTS = "Data Prepper writes manifests among the inputs. Here there are none; the glob excludes existing ones."
 _IDS = (
     "Without document_id Data Prepper duplicates rows that it reads again, and OpenSearch rejects a row with an _id. "
     "Here the _id is the document's id; without it, the id is derived from the location of the record."
@@ -104,18 +106,18 @@ class ConversionNotes:
         if len(self._names) > 1:
             text = (
                 f"One of {len(self._names)} ({', '.join(self._names)}), because a pipeline file writes one index. "
-                "They share their jobs below the same work prefix, so each job is paid once."
+                "They share their jobs below the same work prefix, so each job is paid for once."
             )
             yield (), text
 
     def _source_notes(self) -> Iterator[Note]:
         scheduling = self._compiled.source.scheduling
         if scheduling is None:
-            yield ("source",), "Data Prepper scans once. This pipeline runs when a person triggers it."
+            yield ("source",), "Data Prepper scans once. This pipeline runs when a user triggers it."
         else:
             yield ("schedule",), _SCANS
             if scheduling.count is not None:
-                yield ("schedule",), f"Data Prepper ends after {scheduling.count} scans; here a person pauses the DAG."
+                yield ("schedule",), f"Data Prepper stops after {scheduling.count} scans; here a user pauses the DAG."
         if any(found.rule == MANIFESTS for found in self._found):
             yield ("source", "exclude"), _MANIFESTS
         text = (
@@ -125,8 +127,8 @@ class ConversionNotes:
         )
         yield ("source", "prepare"), text
         text = (
-            f"Our own files, and the outputs of jobs, which Data Prepper writes to {self._ml.output_path}. An output "
-            "is read after its job has ended, and nothing else is read there."
+            f"This package's files, and the outputs of jobs, which Data Prepper writes to {self._ml.output_path}. An "
+            "output is read only after its job has ended; other objects there are not read."
         )
         yield ("work_prefix",), text
 

@@ -126,7 +126,8 @@ def _input_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
             )
     inputs_root, own_root = f"{input_uri(compiled).rstrip('/')}/", f"{compiled.layout.root}/"
     if inputs_root.startswith(own_root) or own_root.startswith(inputs_root):
-        yield keys, f"inputs {inputs_root} and our own files {own_root} overlap; change include_prefix or work_prefix"
+        text = f"inputs {inputs_root} and this package's files {own_root} overlap"
+        yield keys, f"{text}; change include_prefix or work_prefix"
 
 
 def _output_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:

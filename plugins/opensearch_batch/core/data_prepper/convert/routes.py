@@ -20,7 +20,7 @@ _ARITHMETIC = frozenset("+-*/%")
 
 
 def one_condition(routes: Sequence[tuple[str, str]], wanted: Sequence[str]) -> str | None:
-    """Return the condition for the rows of a sink, None for all rows.
+    """Return the condition for the rows of a sink, or None if it receives all rows.
 
     Args:
         routes: names and conditions of the routes of the pipeline.
@@ -87,7 +87,7 @@ def path_of(text: str | None) -> str | None:
 
 
 def _key(text: str) -> Key | None:
-    """Return the key of a text, None for any other expression."""
+    """Return the key that an expression consists of, or None for any other expression."""
     try:
         key = key_of(text)
     except ConfigError:

@@ -1,4 +1,4 @@
-"""Our own settings in a Data Prepper file: ``extension.opensearch_batch``, which Data Prepper ignores."""
+"""This package's settings in a Data Prepper file: ``extension.opensearch_batch``, which Data Prepper ignores."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ class OwnConnections(Options, frozen=True, kw_only=True):
 
 
 class OwnOptions(Options, frozen=True, kw_only=True):
-    """Our own settings; all are optional."""
+    """This package's settings; all are optional."""
 
     work_prefix: (
-        Annotated[str, Meta(pattern=S3_PREFIX), about("The S3 prefix of our own files.", "s3://my-work-bucket")] | None
+        Annotated[str, Meta(pattern=S3_PREFIX), about("The S3 prefix of this package's files.", "s3://my-work-bucket")]
+        | None
     ) = None
     connections: OwnConnections = OwnConnections()
     alerts: Alerts = Alerts()

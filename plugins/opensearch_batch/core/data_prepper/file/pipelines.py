@@ -1,6 +1,6 @@
 """Reads a Data Prepper file. Every option is applied, reported as without effect, or an error with its line.
 
-``books.yaml:14 books.sink[0].opensearch.indx: unknown key. Did you mean 'index'?`` Our own settings are in
+``books.yaml:14 books.sink[0].opensearch.indx: unknown key. Did you mean 'index'?`` This package's settings are in
 ``extension.opensearch_batch``, because Data Prepper ignores unknown extensions.
 Source: Data Prepper's PipelinesDataFlowModel, PipelineModel and SinkModel (2.17).
 """
@@ -38,7 +38,7 @@ EXTENSION, OLD_EXTENSION, VERSION = "extension", "pipeline_configurations", "ver
 _VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
 # The supported version; as in Data Prepper, a later one is an error.
 _MAJOR, _MINOR = 2, 17
-# Top-level keys of our own pipeline files, and the required ones.
+# Top-level keys of this package's pipeline files, and the required ones.
 _OUR_KEYS = frozenset(field.name for field in msgspec.structs.fields(PipelineSpec))
 _OUR_REQUIRED_KEYS = frozenset({"work_prefix", "batch_predict", "ingest"})
 _SOURCE_AND_SINK = frozenset({"source", "sink"})
@@ -98,7 +98,7 @@ class DataPrepperPipeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DataPrepperFile:
-    """A file of pipelines; `remarks` are lines and texts of options without effect.
+    """A file of pipelines; `remarks` are line and message for each option without effect.
 
     Args:
         path: a YAML file for Data Prepper or OpenSearch Ingestion.
@@ -249,7 +249,7 @@ def is_data_prepper(path: Path) -> bool:
     """Return whether a file is for Data Prepper, by its content; False if it is not valid YAML.
 
     True for a top-level key of Data Prepper, or a name with source and sink below it. Else False for a required key of
-    our own files. Else it depends on whether the top-level keys resemble ours.
+    this package's files. Else it depends on whether the top-level keys resemble those of this package.
     """
     try:
         tree = YamlFile(path).tree
@@ -272,5 +272,5 @@ def is_data_prepper(path: Path) -> bool:
 
 
 def _keys_below(node: Node) -> frozenset[str]:
-    """Return the keys of a mapping, none for any other node."""
+    """Return the keys of a mapping; any other node has no keys."""
     return frozenset(name.value for name, _ in node.value) if node.id == "mapping" else frozenset()

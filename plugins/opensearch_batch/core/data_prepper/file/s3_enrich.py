@@ -70,7 +70,7 @@ class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):
     tags_on_failure: tuple[str, ...] = ()
 
     def records_of(self, item: ObjectInfo) -> str:
-        """Return the object with the records of a foreign job's rows; as in Data Prepper, its name is derived."""
+        """Return the record object for the output of another pipeline's job; its name is derived as in Data Prepper."""
         name = item.uri.rpartition("/")[2]
         match = re.fullmatch(self.s3_object_name_pattern, name)
         prefix = self.bucket.filter.include_prefix if self.bucket.filter else None

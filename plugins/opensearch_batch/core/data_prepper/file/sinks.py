@@ -52,7 +52,7 @@ _REFUSED_VALUES = {
 
 
 class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
-    """Options of every sink: its routes, none for all events, and the keys it writes."""
+    """Options of every sink: its routes (all events if there are none), and the keys it writes."""
 
     REFUSED: ClassVar[Mapping[str, str]] = NO_FORWARD
 
@@ -213,7 +213,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
 
     @property
     def bulk_bytes(self) -> int | None:
-        """The maximum size of a bulk request in bytes, None for no limit."""
+        """The maximum size of a bulk request in bytes, or None for no limit."""
         return None if self.bulk_size < 0 else self.bulk_size * MIB
 
     def rules(self) -> Iterator[Rule]:

@@ -162,7 +162,7 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
 
     @property
     def scheduling(self) -> Scheduling | None:
-        """The schedule of scans, None for one scan."""
+        """The schedule of scans, or None for a single scan."""
         return self.scan.scheduling
 
     @property

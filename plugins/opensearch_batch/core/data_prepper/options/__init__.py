@@ -1,1 +1,1 @@
-"""How options are read, of whatever part of a file: their types, and a mistake with its line."""
+"""Option types that sources, processors and sinks share."""

@@ -33,7 +33,7 @@ _NOT_WRITTEN = "use ndjson, json, csv or parquet"
 class NdjsonInput(Options, frozen=True, kw_only=True):
     """One JSON object per line."""
 
-    NO_EFFECT: ClassVar[Mapping[str, str]] = {"extension": "objects are read by codec, whatever their names"}
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {"extension": "the codec decides how objects are read, not their names"}
 
     include_empty_objects: bool = False
 
@@ -183,7 +183,7 @@ class RecordsOptions(Protocol):
 
     @property
     def extension(self) -> str:
-        """The extension of the objects with records, without a dot."""
+        """The extension of record objects, without a dot."""
 
     def format(self) -> RowFormat:
         """Return the format that reads them."""

@@ -20,7 +20,7 @@ def _check_key(text: str) -> None:
 
 
 def check_format(text: str) -> None:
-    """Raise ConfigError unless a text with ``${key}`` or ``%{date}`` is a valid format."""
+    """Raise ConfigError unless a string with ``${key}`` or ``%{date}`` is a valid format."""
     dated(text, datetime.now(UTC))
     compile_format(text)
 

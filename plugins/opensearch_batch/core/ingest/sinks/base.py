@@ -18,7 +18,7 @@ from opensearch_batch.core.types.vector_field import VectorField
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
-    """One document for a sink; the sink returns `context` unchanged, by which the caller recognizes the document.
+    """One document for a sink; the sink returns `context` unchanged, so the caller can identify the document.
 
     For an index, `id` is the document's id (empty if the index makes one) and the pieces are its lines in a bulk body.
     For S3, `id` is the folder of its object and the only piece is its text. A vector is a piece of its own, so it is

@@ -93,8 +93,8 @@ def fields_of(item: Item) -> Any:  # noqa: ANN401 - a document
 def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iterator[Body]:
     """Cut documents into bodies of at most `max_body_bytes`; a larger document gets a body of its own.
 
-    No body has an id twice. Entries that are no `Item` are passed along and count with their `size_bytes`, so a source
-    without documents makes progress too.
+    No body contains an id twice. Entries that are not an `Item` are passed along and count with their `size_bytes`, so
+    a source without documents makes progress too.
     """
     body = Body()
     for entry in entries:
@@ -119,8 +119,9 @@ class BulkWriter:
 
     Args:
         cluster: where the index is.
-        request: the index, the ingest pipeline, and how bodies are sent. `max_body_bytes` is lowered for good when the
-            server finds a body too large (413); within `max_in_flight`, `ConcurrencyLimit` finds the best number.
+        request: the index, the ingest pipeline, and how to send bodies. `max_body_bytes` is lowered permanently when
+            the server rejects a body as too large (413); `ConcurrencyLimit` finds the best number of bodies in flight,
+            at most `max_in_flight`.
         retry_window_s: how long to retry a body while the index is busy.
         clock, sleep: seconds; injected by tests.
     """
@@ -220,7 +221,7 @@ class BulkWriter:
 
     def _halve(self, items: Sequence[Item], verdict: _Verdict, error: BatchError) -> None:
         if len(items) == 1:
-            verdict.refused.append(Refused(items[0], TOO_LARGE, f"larger than the server takes: {error}"))
+            verdict.refused.append(Refused(items[0], TOO_LARGE, f"larger than the server accepts: {error}"))
             return
         half = len(items) // 2
         self._max_body_bytes = max(1, min(self._max_body_bytes, sum(item.size_bytes for item in items) // 2))
@@ -278,7 +279,7 @@ class BulkWriter:
 
 
 def index_deleted(name: str) -> ConfigError:
-    """Return the error for an index that was deleted, or created anew, between two bulk requests."""
+    """Return the error for an index that was deleted, or recreated, between two bulk requests."""
     return ConfigError(
         f"index {name} was deleted while it was being written; delete the index that replaced it, "
         "create it again, and run ingest again"

@@ -1,4 +1,4 @@
-"""Number of bodies in flight: raised while that gives more bytes a second, halved when the index is busy."""
+"""Number of bodies in flight: raised while that increases throughput, halved when the index is busy."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _sent(item: Item) -> Any:  # noqa: ANN401 - any JSON
 
 
 def _text(source: Any, index: Index) -> str:  # noqa: ANN401 - any JSON
-    """Return a text that is equal only for equal documents; in Python, True equals 1."""
+    """Return a string that is equal only for equal documents; in Python, True equals 1."""
     for vector in index.vectors:
         _round(source, vector.name.split("."))
     return json.dumps(source, sort_keys=True)
@@ -119,7 +119,7 @@ def _round(node: Any, path: list[str]) -> None:  # noqa: ANN401 - any JSON
 
 
 def _address_of(entry: Entry) -> Address | None:
-    """Return the address of the document that an entry writes or deletes, None if it has no id or is no item."""
+    """Return the address of the document that an entry writes or deletes, or None if it has no id or is not an item."""
     return tuple(_address(entry).items()) if isinstance(entry, Item) and entry.id else None
 
 

@@ -2,7 +2,7 @@
 
 An object's name is a digest of what its events came from and of its part number, so a retry writes the same objects
 and no others; Data Prepper's names have nanoseconds and a random number instead. Objects stay open until the last item,
-so there is nothing to continue after an interruption: an attempt starts anew.
+so there is nothing to continue after an interruption: an attempt starts again.
 Source: S3SinkService, ThresholdCheck, ObjectKey and KeyGenerator of Data Prepper's s3 sink (2.17).
 """
 
@@ -58,8 +58,8 @@ class ObjectSettings(msgspec.Struct, frozen=True):
             avro_schema(self.encoding.schema)
 
     @property
-    def ending(self) -> str:
-        """The ending of the objects' names."""
+    def extension(self) -> str:
+        """The file extension of the objects."""
         # Parquet is compressed inside.
         suffix = "" if isinstance(self.encoding, ParquetEncoding) else SUFFIX[self.compression]
         return f"{self.encoding.extension}{suffix}"
@@ -134,7 +134,7 @@ class S3Writer:
         parts = "\n".join((self._source, folder, name, str(number))).encode()
         digest = hashlib.blake2b(parts, digest_size=_DIGEST_BYTES).hexdigest()
         at = f"{self._at.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
-        return f"{folder}/{name}-{at}-{digest}.{self._settings.ending}"
+        return f"{folder}/{name}-{at}-{digest}.{self._settings.extension}"
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Formats times by patterns of Java's DateTimeFormatter; rejects unsupported letters.
+"""Formats times with patterns of Java's DateTimeFormatter; rejects unsupported letters.
 
 Hand-written because babel rounds fractions of a second (``SSS`` of 0.9995 s is 1000) where Java truncates them, and
 rejects no pattern.
@@ -67,7 +67,7 @@ def compile_date_pattern(text: str) -> Formatter:
 
 
 def check_date_placeholders(text: str) -> list[str]:
-    """Return the date patterns in a text like ``a/%{yyyy}``, for names of indexes and objects.
+    """Return the date patterns in a string like ``a/%{yyyy}``, for names of indexes and objects.
 
     Raises:
         ConfigError: a pattern is finer than an hour (which would name an index or object for each record), or has an

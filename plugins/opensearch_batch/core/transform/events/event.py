@@ -290,13 +290,13 @@ def frozen(node: Node) -> Node:
 
 
 def elements_of(node: Node) -> list[Node] | None:
-    """Return the elements of an array, None for another value."""
+    """Return the elements of an array, or None for any other value."""
     node = _open(node)
     return node if type(node) is list else None
 
 
 def members_of(node: Node) -> dict[str, Node] | None:
-    """Return the members of an object, None for another value."""
+    """Return the members of an object, or None for any other value."""
     node = _open(node)
     return node if type(node) is dict else None
 

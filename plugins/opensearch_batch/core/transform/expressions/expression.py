@@ -187,7 +187,7 @@ class _Compiler:
         return OPERATORS[sign], self.compile(operand, in_call=in_call)
 
     def _null_test(self, chain: grammar.Chain) -> Evaluate | None:
-        """Compile a comparison of a key with null, which decodes no value; return None for any other chain."""
+        """Compile a comparison of a key with null, without decoding the value; return None for any other chain."""
         sign, second = chain.rest[0]
         pointer, other = (chain.first, second) if isinstance(chain.first, grammar.Pointer) else (second, chain.first)
         if not isinstance(pointer, grammar.Pointer) or other != grammar.Literal(None) or sign not in ("==", "!="):

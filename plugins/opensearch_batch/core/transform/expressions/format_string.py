@@ -55,12 +55,12 @@ def compile_format(text: str) -> Format:
     keys: set[Key] = set()
     parts: list[str | Part] = []
     for constant, name in zip(constants, [*placeholders, None], strict=True):
-        parts += [constant] if name is None else [constant, _part(text, name, keys)]
+        parts += [constant] if name is None else [constant, _compile_part(text, name, keys)]
     return Format(text, frozenset(keys), tuple(part for part in parts if part != ""))
 
 
 def split_format(text: str) -> tuple[list[str], list[str]]:
-    """Return the constant parts of a format string and, between them, the contents of its placeholders.
+    """Split a format string into its constant parts and the contents of the placeholders between them.
 
     Raises:
         ConfigError: a brace is not closed.
@@ -72,7 +72,7 @@ def split_format(text: str) -> tuple[list[str], list[str]]:
 
 
 def dated(text: str, now: datetime) -> str:
-    """Replace each ``%{pattern}`` by the time in UTC.
+    """Replace each ``%{pattern}`` with the time in UTC.
 
     Raises:
         ConfigError: a pattern is not supported.
@@ -81,20 +81,20 @@ def dated(text: str, now: datetime) -> str:
     return DATE_PLACEHOLDER.sub(lambda match: compile_date_pattern(match[1])(moment), text)
 
 
-def _part(text: str, name: str, keys: set[Key]) -> Part:
+def _compile_part(text: str, name: str, keys: set[Key]) -> Part:
     key, expression = key_or_none(name), expression_or_none(name)
     if expression is not None:
         keys |= expression.keys
     if key is not None:
-        # A name that is also an expression, such as length(/a), is rarely meant as a key.
+        # Text that is both a key and an expression, such as length(/a), is usually meant as an expression.
         keys |= {key} if expression is None else set()
-        return _keyed(name, key, expression)
+        return _key_part(name, key, expression)
     if expression is None:
         raise ConfigError(f"{text!r}: {name!r} is neither a key nor an expression; write it like ${{/id}}")
-    return lambda event: _evaluated(expression, event)
+    return lambda event: _evaluate(expression, event)
 
 
-def _keyed(name: str, key: Key, expression: Expression | None) -> Part:
+def _key_part(name: str, key: Key, expression: Expression | None) -> Part:
     def part(event: Event) -> str:
         try:
             value = event.value(key)
@@ -104,12 +104,12 @@ def _keyed(name: str, key: Key, expression: Expression | None) -> Part:
             return text_of(value)
         if expression is None:
             raise EventError(f"the event has no value at {name!r}, which the format requires")
-        return _evaluated(expression, event)
+        return _evaluate(expression, event)
 
     return part
 
 
-def _evaluated(expression: Expression, event: Event) -> str:
+def _evaluate(expression: Expression, event: Event) -> str:
     try:
         value = expression(event)
     except EvaluationError as error:

@@ -41,7 +41,7 @@ def reader(key: Key) -> Evaluate:
 
 
 def type_at(event: Event, key: Key) -> str | None:
-    """Return the type of the value at a key, None for null; strings, arrays and objects are not decoded."""
+    """Return the type of the value at a key, or None for null; strings, arrays and objects are not decoded."""
     node = event.find(key)
     if type(node) is msgspec.Raw:
         name = _TYPES_BY_FIRST_BYTE.get(memoryview(node)[0])

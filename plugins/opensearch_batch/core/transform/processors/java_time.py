@@ -1,7 +1,7 @@
-"""Parses times by a pattern of Java's DateTimeFormatter, with Data Prepper's defaults for missing fields.
+"""Parses times with a pattern of Java's DateTimeFormatter, with Data Prepper's defaults for missing fields.
 
 Defaults: 0 for hour, minute and second, today's year, month and day, and UTC for the zone, as in the managed service.
-Hand-written because babel cannot parse a time by a pattern.
+Hand-written because babel cannot parse a time with a pattern.
 Source: java.time.format.DateTimeFormatter, and Data Prepper's ConvertEntryTypeProcessor (2.17).
 """
 
