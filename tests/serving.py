@@ -31,7 +31,8 @@ class Exchange(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data[:sent])
-        self.close_connection = self.close_connection or sent is not None
+        # A whole answer leaves the connection open: the client, which was told so, may use it again at once.
+        self.close_connection = self.close_connection or (sent is not None and sent < len(data))
 
     def log_message(self, *_: object) -> None:
         """Stay quiet."""
