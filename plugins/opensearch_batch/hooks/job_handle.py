@@ -14,7 +14,7 @@ import msgspec
 from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
 from opensearch_batch.core.jobs.contract import ServiceClient
 from opensearch_batch.core.jobs.input_check import checked_end
-from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.jobs.job_records import JobRecords, service_counts
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.jobs.status_poller import RemoteStatus, remote_status
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
@@ -128,7 +128,7 @@ class JobHandle(msgspec.Struct, frozen=True):
 
     def result(self, record: JobRecord, end: End) -> JobResult:
         """Return the result of an ended job."""
-        counts = {name: int(count) for name, count in (record.remote_job.get("request_counts") or {}).items()}
+        counts = service_counts(record.remote_job)
         return JobResult(record.ml_task_id, end.state, self._outputs(record, end), end.reason, counts)
 
     def register_waiter(self, waiter: Waiter) -> None:

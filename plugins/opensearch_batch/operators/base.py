@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
-from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.counts import IngestReport
@@ -21,16 +22,25 @@ from opensearch_batch.core.types.job import ResubmitRequest
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.job_handle import JobResult
 
+log = logging.getLogger(__name__)
+
 FINAL_STATES = frozenset({"success", "failed"})
 
 
 @contextmanager
 def final_errors_fail_the_task() -> Iterator[None]:
-    """Raise AirflowFailException for an error that a retry cannot fix."""
+    """Log an error of this package as one line, and raise it without its causes.
+
+    An error that a retry cannot fix is raised as AirflowFailException. Airflow logs the traceback of what is raised, of
+    each cause too, which would bury the message.
+    """
     try:
         yield
-    except (ConfigError, FatalError) as error:
-        raise AirflowFailException(str(error)) from error
+    except BatchError as error:
+        log.error("%s", error)  # noqa: TRY400 - the message is complete; the traceback is for debugging
+        log.debug("traceback of the error above", exc_info=error)
+        kind = AirflowFailException if isinstance(error, ConfigError | FatalError) else RetriableError
+        raise kind(str(error)) from None
 
 
 class PipelineOperator(BaseOperator):

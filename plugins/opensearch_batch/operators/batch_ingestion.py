@@ -22,6 +22,7 @@ from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import final_errors_fail_the_task, is_forced, layout_of, run_key_of, summary
+from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.services.openai import CONN_ID
 from opensearch_batch.services.registry import row_errors
 
@@ -99,7 +100,9 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         for remark in report.remarks:
             self.log.warning(remark)
         returned = summary(report, uri)
-        self.log.info("%s: %s, %s; report %s", report.index, report.state, returned["counts"], uri)
+        places = [report.dead_letters] if report.dead_letters else []
+        log_counts(self.log, f"into {report.index}", report.counts, store, places)
+        self.log.info("%s; report %s", report.state, uri)
         return returned
 
 

@@ -40,6 +40,7 @@ from opensearch_batch.operators.base import (
     run_key_of,
     summary,
 )
+from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.operators.scan import ScanOperator
 from opensearch_batch.services.registry import adapter_of
 
@@ -70,7 +71,8 @@ class IngestOperator(BaseOperator):
         for report in reports:
             for remark in report.remarks:
                 self.log.warning("%s", remark)
-            self.log.info("%s into %s: %s", what, report.index, report.counts)
+            places = [report.dead_letters] if report.dead_letters else []
+            log_counts(self.log, f"{what} into {report.index}", report.counts, store(), places)
 
 
 class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):

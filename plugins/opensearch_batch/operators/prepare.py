@@ -39,6 +39,7 @@ from opensearch_batch.operators.base import (
     rendered,
     run_key_of,
 )
+from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.services.registry import adapter_of
 
 if TYPE_CHECKING:
@@ -192,8 +193,13 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         if manifest.dead_letters:
             self.dead_letters_url = store.browse_url(manifest.dead_letters)
         self._push(context, uri, manifest)
-        self.log.info("%s in %d shards: %s; manifest %s", self.source, len(manifest.shards), manifest.counts, uri)
+        self._log_counts(manifest, store)
+        self.log.info("%d shards; manifest %s", len(manifest.shards), uri)
         return [prepared.shard for prepared in manifest.shards]
+
+    def _log_counts(self, manifest: Manifest, store: S3Objects) -> None:
+        places = [manifest.dead_letters] if manifest.dead_letters else []
+        log_counts(self.log, manifest.source, manifest.counts, store, places)
 
     def _list(self, store: S3Objects, layout: Layout) -> Listing | None:
         """Return the source's objects, None if there are none and `on_empty` allows that."""

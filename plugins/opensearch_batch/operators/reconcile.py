@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch.core.errors import BatchError
+from opensearch_batch.core.errors import BatchError, FatalError
 from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.runs.retention import delete_expired, record_use
 from opensearch_batch.core.runs.run_account import RunAccount, reconcile
@@ -24,6 +24,7 @@ from opensearch_batch.hooks.connections import AWS_CONN_ID
 from opensearch_batch.hooks.file_conn_ids import MODEL
 from opensearch_batch.notifications.alerts import Alert, send
 from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_key_of
+from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.operators.scan import ScanOperator
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class ReconcileOperator(BaseOperator):
     def _conclude(self, account: RunAccount, store: Objects, layout: Layout, context: Context) -> None:
         """Write the account, log it and send its alerts."""
         save(store, layout.run_account(run_key_of(context)), account)
-        self.log.info("%s", account)
+        log_counts(self.log, account.pipeline, account.counts, store, account.dead_letters)
         run = context["dag_run"]
         for event, text in account.alerts():
             self.log.warning("%s", text)
@@ -163,7 +164,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
 
         if prepared is None:
             # This stage runs even if others failed; a skip would hide the failure.
-            raise AirflowFailException("prepare failed; see its log")
+            raise FatalError("prepare failed; see its log")
         if not prepared["manifest"]:
             raise AirflowSkipException("the scan found nothing to do")
         compiled, store = self._compiled(), self._store()
@@ -175,9 +176,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
             self.log.info("deleted %d objects that are done", delete_read(store, compiled.layout, manifest))
         if account.undone:
             reasons = "; ".join(sorted({undone.reason for undone in account.undone}))
-            raise AirflowFailException(
-                f"{len(account.undone)} of {account.work_items} work items are not done: {reasons}"
-            )
+            raise FatalError(f"{len(account.undone)} of {account.work_items} work items are not done: {reasons}")
         return account
 
     def _copy_failed_inputs(self, compiled: CompiledPipeline, account: ScanAccount, manifest: ScanManifest) -> None:

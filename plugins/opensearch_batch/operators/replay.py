@@ -18,6 +18,7 @@ from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import final_errors_fail_the_task
+from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.services.registry import row_errors
 
 
@@ -65,9 +66,12 @@ class OpenSearchReplayOperator(BaseOperator):
             OpenSearchMLHook(self.opensearch_conn_id).cluster,
             request=_request_with(store, self.dead_letters, field_map) if field_map else None,
             row_errors=row_errors(),
-            on_progress=lambda counts: self.log.info("%s", counts),
+            on_progress=lambda report: self.log.info(
+                "%d read, %d indexed, %d dead letters", report.read, report.indexed, report.dead_letters
+            ),
         )
-        self.log.info("%s", report)
+        places = [report.queue] if report.dead_letters else []
+        log_counts(self.log, f"replay of {report.queue} into {report.index}", report, store, places)
         returned: dict[str, Any] = msgspec.to_builtins(report)
         return returned
 

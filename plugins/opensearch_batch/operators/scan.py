@@ -20,6 +20,7 @@ from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import is_dry_run, is_forced, refuse_too_many, run_is_over, run_key_of
+from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.operators.prepare import PrepareOperator
 from opensearch_batch.services.registry import adapter_of, row_errors
 
@@ -105,7 +106,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
             is_over=run_is_over(context),
         )
         work_items, counts = scan.plan(force=force, writes=not dry_run)
-        self.log.info("%s", counts)
+        log_counts(self.log, "objects of the scan", counts, store, [])
         if dry_run:
             for item in work_items:
                 self.log.info(

@@ -17,7 +17,7 @@ import msgspec
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
 from opensearch_batch.core.errors import BatchError, FatalError, NotFound, RetriableError
-from opensearch_batch.core.jobs.job_records import bad_end_message
+from opensearch_batch.core.jobs.job_records import bad_end_message, progress_message
 from opensearch_batch.core.jobs.poll_policy import Decision, PollPolicy
 from opensearch_batch.core.jobs.status_poller import RemoteStatus, StatusPoller
 from opensearch_batch.core.jobs.waiters import Waiter, pause_s
@@ -78,6 +78,7 @@ class MLTaskTrigger(BaseTrigger):
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
         self.ai_conn_id = ai_conn_id
+        self._polled: JobRecord | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
@@ -140,7 +141,7 @@ class MLTaskTrigger(BaseTrigger):
     async def _wait(self, record: JobRecord) -> JobRecord:
         """Wait for the end as a registered waiter; return the record with the end."""
         waiter = self._waiter(record.ml_task_id)
-        heartbeat = asyncio.create_task(self._refresh(waiter))
+        beside = [asyncio.create_task(self._refresh(waiter)), asyncio.create_task(self._log_progress(record))]
         try:
             record = await self._until_ended(record)
         except asyncio.CancelledError:
@@ -148,7 +149,8 @@ class MLTaskTrigger(BaseTrigger):
             waiter = None
             raise
         finally:
-            heartbeat.cancel()
+            for task in beside:
+                task.cancel()
             if waiter:
                 await asyncio.to_thread(self._handle().remove_waiter, waiter)
         return record
@@ -157,8 +159,7 @@ class MLTaskTrigger(BaseTrigger):
         """Poll, decide, pause, until the decision is an end; return the record with it."""
         adapter = adapter_of(self.service)
         policy, poll_at = self._poll_policy(record.intended_at), time.time()
-        # Nothing is logged here: Airflow's supervisor (3.3.2) does not read logs while it hands over triggers, and with
-        # two lines logged for each, supervisor and triggerer deadlocked after about 280 triggers.
+        # No line is logged here for each poll; see `StatusPoller.log_turn`.
         while True:
             is_running = False
             step: Decision
@@ -169,7 +170,7 @@ class MLTaskTrigger(BaseTrigger):
             except BatchError as error:
                 step = self._tolerate(policy, error)
             else:
-                record = msgspec.structs.replace(record, remote_job={**record.remote_job, **status})
+                self._polled = record = msgspec.structs.replace(record, remote_job={**record.remote_job, **status})
                 job_status = adapter.job_status(record.remote_job)
                 step, is_running = policy.on_status(job_status, now=time.time()), job_status.state == "RUNNING"
             if isinstance(step, End):
@@ -229,6 +230,14 @@ class MLTaskTrigger(BaseTrigger):
         if step is None:
             raise RetriableError(f"{error}; clear poll to continue waiting for the job") from error
         return step
+
+    async def _log_progress(self, record: JobRecord) -> None:
+        """Log a line a minute about the job until cancelled."""
+        while True:
+            await status_poller(self.opensearch_conn_id).log_turn()
+            record = self._polled or record
+            state = adapter_of(self.service).job_status(record.remote_job).state
+            self.log.info(progress_message(record, state, now=time.time()))
 
     async def _refresh(self, waiter: Waiter | None) -> None:
         """Refresh the waiter's registration until cancelled."""

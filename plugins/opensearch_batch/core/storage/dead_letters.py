@@ -7,9 +7,11 @@ progress that counts its letters, so a stage that is retried after a crash neith
 from __future__ import annotations
 
 import base64
+import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Self
 
@@ -20,6 +22,10 @@ from opensearch_batch.core.storage.objects import Objects, lines
 SPOOL_BYTES = 1 << 20
 PART = ".jsonl"
 MAX_LETTER_BYTES = 512 << 20
+# Reasons are counted in the first letters only, so that a log line does not cost a long read.
+MAX_COUNTED, SHOWN_REASONS, MAX_REASON = 10_000, 3, 300
+# Parts of a reason that differ between records: numbers, and quoted values.
+_VARYING = re.compile(r"""\d+|'[^']*'|"[^"]*\"""")
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -176,6 +182,21 @@ def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
             count += 1
             rows.update([letter.number, *(origin.number for origin in letter.joined)])
     return count, rows
+
+
+def commonest_reasons(objects: Objects, prefixes: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the three commonest reasons of the dead letters below prefixes, each with its count, the first in full.
+
+    Reasons that differ in numbers or quoted values only are one reason, of which the first text is returned.
+    """
+    parts = chain.from_iterable(list_parts(objects, prefix) for prefix in prefixes)
+    letters = chain.from_iterable(read_letters(objects, part) for part in parts)
+    counts, texts = Counter[str](), dict[str, str]()
+    for letter in islice(letters, MAX_COUNTED):
+        kind = _VARYING.sub("", letter.reason)
+        counts[kind] += 1
+        texts.setdefault(kind, letter.reason[:MAX_REASON])
+    return [(texts[kind], count) for kind, count in counts.most_common(SHOWN_REASONS)]
 
 
 def list_parts(objects: Objects, prefix: str) -> list[str]:
