@@ -16,13 +16,16 @@ halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&
 	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
 	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
 
-.PHONY: help demo backfill data-prepper up down test test-all check bench clean prerequisites constraints reference
+.PHONY: help demo run backfill data-prepper up down test test-all check bench clean prerequisites constraints reference
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: $(INSTALLED) ## start the stack, run the passages pipeline (SERVICE=sagemaker|openai|bedrock|cohere), ask
 	@$(BIN)/python -m include.local_stack.demo
+
+run: $(INSTALLED) ## start the stack, run the pipeline of a file of include/pipelines/ (PIPELINE=books) to its end
+	@$(BIN)/python -m include.local_stack run $(PIPELINE)
 
 backfill: $(INSTALLED) ## start the stack, run the daily pipeline backwards over DAYS=5 days, twice
 	@$(BIN)/python -m include.local_stack.backfill

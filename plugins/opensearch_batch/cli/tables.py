@@ -11,7 +11,7 @@ from rich.table import Table
 from opensearch_batch.cli.command import Account
 from opensearch_batch.core.types.counts import SourceCounts
 
-PROGRAM = ["python", "-m", "opensearch_batch"]
+PROGRAM = ["opensearch-batch"]
 
 
 class IndexAccount(Account, frozen=True, kw_only=True):

@@ -68,7 +68,7 @@ def _unexpected(path: Path, error: Exception) -> ConfigError:
     location = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
     return ConfigError(
         f"{path}:1 cannot build a DAG of this file ({location}); "
-        f"run python -m opensearch_batch check {path}, then correct or remove the file"
+        f"run opensearch-batch check {path}, then correct or remove the file"
     )
 
 

@@ -66,6 +66,15 @@ class MLCommons:
         model_id = self._find_model(name, connector_id) or self._register(name, connector_id)
         return Model(model_id, dict(connector.get("parameters", {})))
 
+    def deployed_model(self, name: str) -> str:
+        """Return the id of the newest deployed model of this name; raise ConfigError if there is none."""
+        query = {"size": SEARCH_SIZE, "query": {"match_phrase": {"name": name}}}
+        wanted = {"name": name, "model_state": "DEPLOYED"}
+        found = [hit for hit in self._search("models", query) if wanted.items() <= hit["_source"].items()]
+        if not found:
+            raise ConfigError(f"OpenSearch {self._cluster.name}: no deployed model {name!r}; run the pipeline first")
+        return str(max(found, key=lambda hit: hit["_source"].get("created_time", 0))["_id"])
+
     def batch_predict(self, model_id: str, parameters: Mapping[str, Any]) -> Accepted:
         """Submit a batch job: the paid call.
 

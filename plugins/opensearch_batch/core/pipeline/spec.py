@@ -265,7 +265,7 @@ class Alerts(SpecStruct, frozen=True):
 
 
 class SpecTest(SpecStruct, frozen=True):
-    """Sample records and predictions, and the documents expected of them; run by `python -m opensearch_batch check`."""
+    """Sample records and predictions, and the documents expected of them; run by `opensearch-batch check`."""
 
     name: Annotated[str, about("What the test shows.", "a passage with its vector")]
     records: Annotated[list[dict[str, Any]], about("Records as in the source.", [{"text": "a cat"}])]
