@@ -10,6 +10,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, XComArg, task_group
 
 from opensearch_batch.dag_factory.schedules import index_asset
+from opensearch_batch.operators.base import SHARD_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
@@ -59,7 +60,12 @@ with DAG(
     @task_group(group_id="shard", prefix_group_id=False)
     def shard(shard: XComArg) -> None:
         """Predict one shard, wait, ingest; other shards do not wait for this one."""
-        of_shard: dict[str, Any] = {"shard": shard, "work_prefix": WORK, "service": "sagemaker"}
+        of_shard: dict[str, Any] = {
+            "shard": shard,
+            "map_index_template": SHARD_NAME,
+            "work_prefix": WORK,
+            "service": "sagemaker",
+        }
         job: dict[str, Any] = {
             "model_id": "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}",
             "inputs": INPUTS,
@@ -73,7 +79,9 @@ with DAG(
         )
         batch_predict >> poll >> repair >> ingest
 
-    reconcile = OpenSearchReconcileOperator(task_id="reconcile", work_prefix=WORK, trigger_rule="none_failed")
+    reconcile = OpenSearchReconcileOperator(
+        task_id="reconcile", work_prefix=WORK, index=INDEX, trigger_rule="none_failed"
+    )
     publish = OpenSearchPublishOperator(
         task_id="publish", index=INDEX, outlets=[index_asset("opensearch_default", INDEX)]
     )

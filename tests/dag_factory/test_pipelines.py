@@ -6,11 +6,15 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import pytest
 import yaml
+from airflow.models.serialized_dag import SerializedDagModel
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, CronPartitionTimetable
+from airflow.serialization.serialized_objects import DagSerialization
 
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.dag_factory.forms import form_of, of_service, source_of
@@ -90,6 +94,32 @@ def test_owner_tags_and_description_come_from_the_file(make: Make) -> None:
     assert "`books.yaml`" in str(dag.doc_md)
 
 
+def test_the_docs_hold_the_file_and_a_change_of_it_is_a_new_version(make: Make) -> None:
+    """Airflow compares the hash of a serialized DAG; a changed retention is no argument of any operator's template."""
+    versions = set()
+    for days in (30, 31):
+        dag = make(retention_days=days)
+        assert f"retention_days: {days}" in str(dag.doc_md).partition("~~~~yaml")[2]
+        versions.add(SerializedDagModel.hash(DagSerialization.to_dict(dag)))
+    assert len(versions) == 2
+
+
+def test_mapped_tasks_are_named_after_their_shards(make: Make) -> None:
+    """In place of a number; `poll` never runs on a worker, so Airflow renders no name for it."""
+    tasks: Any = make().task_dict
+    shard = {"id": "00003", "records": 500}
+    for name in ("batch_predict", "repair", "ingest"):
+        template = jinja2.Template(tasks[name].map_index_template)
+        assert template.render(task=SimpleNamespace(shard=shard)) == "shard 00003, 500 records"
+
+
+def test_reconcile_links_to_the_index_and_the_dead_letters(make: Make) -> None:
+    """It is the last stage of most runs, where a person looks first."""
+    reconcile: Any = make().task_dict["reconcile"]
+    assert [link.name for link in reconcile.operator_extra_links] == ["Index", "Dead letters"]
+    assert (reconcile.index, reconcile.opensearch_conn_id) == ("{{ params.index }}", "opensearch_default")
+
+
 def test_the_options_of_ingest_reach_it(make: Make) -> None:
     """Every policy of the file reaches its operator."""
     ingest = yaml.safe_load((INCLUDE / "pipelines" / "passages.yaml").read_text())["ingest"]
@@ -137,8 +167,6 @@ def test_the_form_has_the_files_values(make: Make) -> None:
 
 def test_a_dated_source_is_rendered_unless_another_is_entered() -> None:
     """The form shows the template; a value that a person enters is not rendered and must not be a template."""
-    import jinja2
-
     spec = spec_with(source={"uri": "s3://d/dt={{ ds }}/"})
     template = jinja2.Template(source_of(spec))
     assert template.render(params={"source": spec.source.uri}, ds="2026-01-02") == "s3://d/dt=2026-01-02/"
@@ -151,8 +179,6 @@ def test_a_dated_source_is_rendered_unless_another_is_entered() -> None:
 
 def test_a_partitions_key_is_airflows_own() -> None:
     """A pipeline file is parsed without Airflow."""
-    import jinja2
-
     spec = spec_with(source={"uri": "s3://d/'{{partition_key}}'/"}, schedule={"partitions": "@daily"})
     run = {"partition_key": "2026-01"}
     rendered = jinja2.Template(source_of(spec)).render(params={"source": spec.source.uri}, dag_run=run)
@@ -161,8 +187,6 @@ def test_a_partitions_key_is_airflows_own() -> None:
 
 def test_what_depends_on_the_service_is_chosen_by_the_form() -> None:
     """Equal values stay as they are; others become a template by service, objects as JSON."""
-    import jinja2
-
     assert of_service("a", {"a": {"x": 1}}) == {"x": 1}
     values: dict[str, Any] = {"a": {"x": "it's {{ no }} \\ template"}, "b": None}
     template = jinja2.Template(of_service("a", values))

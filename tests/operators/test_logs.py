@@ -13,13 +13,15 @@ from structlog.tracebacks import ExceptionDictTransformer
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
 from opensearch_batch.core.jobs import status_poller
-from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
+from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter, list_parts, read_letters
+from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.operators.base import final_errors_fail_the_task
-from opensearch_batch.operators.log_tables import log_counts
+from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
 from opensearch_batch.triggers.ml_task import MLTaskTrigger
+from tests.core.aws import aws
 from tests.core.memory_objects import MemoryObjects
 
 REMEDY = "s3://b/in/: no objects; correct source.uri"
@@ -115,3 +117,21 @@ def test_poll_reports_a_running_job(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     assert progress
     assert progress[-1].startswith("job books-1 (task t): RUNNING (in_progress), submitted ")
     assert progress[-1].endswith("; 2 completed, 0 failed, 5 total")
+
+
+def test_the_link_to_dead_letters_opens_a_text() -> None:
+    """The parts are JSON Lines, which browsers download; the summary beside them is shown."""
+    prefix = "s3://books/dead/"
+    with aws("s3") as client:
+        client.create_bucket(Bucket="books")
+        store = S3Objects(client)
+        with DeadLetters(store, prefix) as letters:
+            letters.add(dead_letter(b'{"a": 1}', stage="ingest", reason="no text", source="s3://b/in", line=7))
+            letters.write()
+        url = dead_letters_url(store, prefix)
+        assert url.endswith("/books/dead/summary.txt")
+        found = client.get_object(Bucket="books", Key="dead/summary.txt")
+        assert found["ContentType"] == "text/plain; charset=utf-8"
+        text = found["Body"].read().decode()
+        assert all(part in text for part in ("1 x no text", "s3://b/in line 7", '{"a": 1}'))
+        assert [letter.line for part in list_parts(store, prefix) for letter in read_letters(store, part)] == [7]

@@ -20,6 +20,7 @@ from opensearch_batch.core.pipeline.spec import ModelOf
 from opensearch_batch.dag_factory.forms import form_of, of_service, source_of
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
 from opensearch_batch.notifications.alerts import failure_notifier
+from opensearch_batch.operators.base import SHARD_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import MODEL_ID, OpenSearchPrepareOperator, without_credential
@@ -125,6 +126,8 @@ def _doc(file: PipelineFile) -> str:
         spec.description,
         f"From `{spec.source.uri}` through {spec.batch_predict.service} into the index `{spec.ingest.index}`.",
         f"File: `{file.path.name}`. Files of its runs: `{spec.work_prefix.rstrip('/')}/{file.name}/`.",
+        # Airflow makes a new version of the DAG when its docs change, so every version shows the file it was made of.
+        f"~~~~yaml\n{file.path.read_text(encoding='utf-8').rstrip()}\n~~~~",
     ]
     return "\n\n".join(line for line in lines if line)
 
@@ -166,6 +169,8 @@ class _Stages:
         reconcile = OpenSearchReconcileOperator(
             task_id="reconcile",
             work_prefix=work_prefix,
+            index="{{ params.index }}",
+            opensearch_conn_id=connections.opensearch,
             retention_days=self._spec.retention_days,
             alerts=self._spec.alerts,
             aws_conn_id=connections.aws,
@@ -207,12 +212,13 @@ class _Stages:
         )
 
     def _shard_stages(self, shard: XComArg) -> None:
+        named = {"shard": shard, "map_index_template": SHARD_NAME}
         without_work = {name: value for name, value in self._shared.items() if name != "work_prefix"}
-        submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", shard=shard, **self._terms, **self._shared)
+        submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", **named, **self._terms, **self._shared)
         ended = OpenSearchMLTaskSensor(task_id="poll", **self._polling, **without_work)
         repaired = OpenSearchRepairOperator(
             task_id="repair",
-            shard=shard,
+            **named,
             rounds=self._spec.batch_predict.repair_rounds,
             **self._terms,
             **self._polling,
@@ -220,7 +226,7 @@ class _Stages:
         )
         ingested = OpenSearchBatchIngestOperator(
             task_id="ingest",
-            shard=shard,
+            **named,
             # repair may be skipped; a failed poll still ends the shard.
             trigger_rule="none_failed",
             on_missing=self._spec.on_missing,

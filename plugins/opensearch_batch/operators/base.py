@@ -24,6 +24,8 @@ from opensearch_batch.hooks.job_handle import JobResult
 
 log = logging.getLogger(__name__)
 
+# What Airflow shows in place of the number of a mapped task.
+SHARD_NAME = "shard {{ task.shard['id'] }}, {{ task.shard['records'] }} records"
 FINAL_STATES = frozenset({"success", "failed"})
 
 

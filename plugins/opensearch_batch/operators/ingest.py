@@ -40,7 +40,7 @@ from opensearch_batch.operators.base import (
     run_key_of,
     summary,
 )
-from opensearch_batch.operators.log_tables import log_counts
+from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
 from opensearch_batch.operators.scan import ScanOperator
 from opensearch_batch.services.registry import adapter_of
 
@@ -67,7 +67,7 @@ class IngestOperator(BaseOperator):
             self.index_url = cluster(number).search_url(reports[number].index)
         dead_letters = next((report.dead_letters for report in reports if report.dead_letters), None)
         if dead_letters:
-            self.dead_letters_url = store().browse_url(dead_letters)
+            self.dead_letters_url = dead_letters_url(store(), dead_letters)
         for report in reports:
             for remark in report.remarks:
                 self.log.warning("%s", remark)

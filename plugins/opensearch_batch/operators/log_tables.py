@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from logging import Logger
 
 import msgspec
 
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.storage.dead_letters import commonest_reasons
+from opensearch_batch.core.storage.dead_letters import MAX_REASON, commonest_reasons, write_summary
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.s3 import S3Objects
 
 # Shown even if 0; other counts are shown if they are not.
 ALWAYS = frozenset({"read", "indexed", "nulls", "filtered", "dead_letters"})
@@ -40,7 +42,16 @@ def log_counts(
     except BatchError as error:
         log.info("    reasons not read: %s", error)
     else:
-        for reason, count in reasons:
-            log.info("    %12s  %s", f"{count:,}", reason)
+        for letter, count in reasons:
+            log.info("    %12s  %s", f"{count:,}", letter.reason[:MAX_REASON])
     for location in dead_letters:
         log.info("  dead letters in %s", location)
+
+
+def dead_letters_url(store: S3Objects, location: str) -> str:
+    """Write the summary of dead letters; return the URL that shows it in a browser, empty if it cannot be written."""
+    try:
+        return store.browse_url(write_summary(store, location))
+    except BatchError as error:
+        logging.getLogger(__name__).warning("no link to the dead letters: %s", error)
+        return ""

@@ -39,7 +39,7 @@ from opensearch_batch.operators.base import (
     rendered,
     run_key_of,
 )
-from opensearch_batch.operators.log_tables import log_counts
+from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
 from opensearch_batch.services.registry import adapter_of
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         if is_recorded:
             record_source_state(store, layout, listing, done=True)
         if manifest.dead_letters:
-            self.dead_letters_url = store.browse_url(manifest.dead_letters)
+            self.dead_letters_url = dead_letters_url(store, manifest.dead_letters)
         self._push(context, uri, manifest)
         self._log_counts(manifest, store)
         self.log.info("%d shards; manifest %s", len(manifest.shards), uri)

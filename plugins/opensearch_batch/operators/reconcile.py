@@ -14,14 +14,18 @@ from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.runs.retention import delete_expired, record_use
 from opensearch_batch.core.runs.run_account import RunAccount, reconcile
 from opensearch_batch.core.storage.by_uri import Stores
+from opensearch_batch.core.storage.dead_letters import SUMMARY
 from opensearch_batch.core.storage.json_document import load_manifest, save
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Manifest
 from opensearch_batch.hooks.ai_services import client_of, outputs_store
-from opensearch_batch.hooks.connections import AWS_CONN_ID
+from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.file_conn_ids import MODEL
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook
+from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
 from opensearch_batch.notifications.alerts import Alert, send
 from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_key_of
 from opensearch_batch.operators.log_tables import log_counts
@@ -43,6 +47,7 @@ class ReconcileOperator(BaseOperator):
         prepare: the task id of that stage; its XCom ``run`` names the manifest.
     """
 
+    operator_extra_links = (IndexLink(), DeadLettersLink())
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -66,10 +71,12 @@ class ReconcileOperator(BaseOperator):
         """Implement in a subclass: return the account of a run, given the XCom ``run`` of `prepare`."""
         raise NotImplementedError
 
-    def _conclude(self, account: RunAccount, store: Objects, layout: Layout, context: Context) -> None:
-        """Write the account, log it and send its alerts."""
+    def _conclude(self, account: RunAccount, store: S3Objects, layout: Layout, context: Context) -> None:
+        """Write the account, log it, link the first dead letters, and send the alerts."""
         save(store, layout.run_account(run_key_of(context)), account)
         log_counts(self.log, account.pipeline, account.counts, store, account.dead_letters)
+        if account.dead_letters:
+            self.dead_letters_url = store.browse_url(f"{account.dead_letters[0].rstrip('/')}/{SUMMARY}")
         run = context["dag_run"]
         for event, text in account.alerts():
             self.log.warning("%s", text)
@@ -85,6 +92,8 @@ class OpenSearchReconcileOperator(ReconcileOperator):
 
     Args:
         work_prefix: the same as in `prepare`.
+        index: the index that `ingest` writes, for the link to it; no link if empty.
+        opensearch_conn_id: the cluster of the index.
         retention_days: how long files are kept; None keeps them forever.
         alerts: the recipients of alerts about dead letters, and about a run in which every record is unrouted.
         prepare: the task id of that stage.
@@ -96,12 +105,14 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         RetriableError: a server did not respond.
     """
 
-    template_fields = ("work_prefix",)
+    template_fields = ("work_prefix", "index")
 
     def __init__(
         self,
         *,
         work_prefix: str,
+        index: str = "",
+        opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         retention_days: int | None = 30,
         aws_conn_id: str = AWS_CONN_ID,
         ai_conn_id: str | None = None,
@@ -109,6 +120,8 @@ class OpenSearchReconcileOperator(ReconcileOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.work_prefix = work_prefix
+        self.index = index
+        self.opensearch_conn_id = opensearch_conn_id
         self.retention_days = retention_days
         self.aws_conn_id = aws_conn_id
         self.ai_conn_id = ai_conn_id
@@ -120,7 +133,9 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         manifest = load_manifest(store, prepared["manifest"], Manifest)
         account = reconcile(store, layout, manifest)
-        self._conclude(account, store, layout, context)
+        if self.index:
+            self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
+        self._conclude(account, object_storage(self.aws_conn_id), layout, context)
         record_use(store, layout, manifest, now=time.time(), for_ever=self.retention_days is None)
         if self.retention_days is not None:
             self._clean_up(store, layout, self.retention_days)

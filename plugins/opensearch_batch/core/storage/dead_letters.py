@@ -20,7 +20,7 @@ import msgspec
 from opensearch_batch.core.storage.objects import Objects, lines
 
 SPOOL_BYTES = 1 << 20
-PART = ".jsonl"
+PART, SUMMARY = ".jsonl", "summary.txt"
 MAX_LETTER_BYTES = 512 << 20
 # Reasons are counted in the first letters only, so that a log line does not cost a long read.
 MAX_COUNTED, SHOWN_REASONS, MAX_REASON = 10_000, 3, 300
@@ -184,19 +184,41 @@ def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
     return count, rows
 
 
-def commonest_reasons(objects: Objects, prefixes: Sequence[str]) -> list[tuple[str, int]]:
-    """Return the three commonest reasons of the dead letters below prefixes, each with its count, the first in full.
+def commonest_reasons(objects: Objects, prefixes: Sequence[str]) -> list[tuple[DeadLetter, int]]:
+    """Return the first dead letter of each of the three commonest reasons below prefixes, and their counts.
 
-    Reasons that differ in numbers or quoted values only are one reason, of which the first text is returned.
+    Reasons that differ in numbers or quoted values only are one reason.
     """
     parts = chain.from_iterable(list_parts(objects, prefix) for prefix in prefixes)
     letters = chain.from_iterable(read_letters(objects, part) for part in parts)
-    counts, texts = Counter[str](), dict[str, str]()
+    counts, first = Counter[str](), dict[str, DeadLetter]()
     for letter in islice(letters, MAX_COUNTED):
         kind = _VARYING.sub("", letter.reason)
         counts[kind] += 1
-        texts.setdefault(kind, letter.reason[:MAX_REASON])
-    return [(texts[kind], count) for kind, count in counts.most_common(SHOWN_REASONS)]
+        first.setdefault(kind, letter)
+    return [(first[kind], count) for kind, count in counts.most_common(SHOWN_REASONS)]
+
+
+def write_summary(objects: Objects, prefix: str) -> str:
+    """Write a text for people beside dead letters: their commonest reasons, each with an example; return its location.
+
+    The parts are JSON Lines with whole records, which a browser downloads.
+    """
+    lines = [
+        f"Dead letters in {prefix}",
+        f"The commonest reasons of the first {MAX_COUNTED:,}, each with its first record:",
+    ]
+    for letter, count in commonest_reasons(objects, [prefix]):
+        record = letter.record if letter.record is not None else f"base64 {letter.record_base64}"
+        lines += [
+            "",
+            f"{count:,} x {letter.reason[:MAX_REASON]}",
+            f"    {letter.source} line {letter.line}",
+            f"    {record[:MAX_REASON]}",
+        ]
+    uri = f"{prefix.rstrip('/')}/{SUMMARY}"
+    objects.write(uri, "\n".join([*lines, ""]).encode())
+    return uri
 
 
 def list_parts(objects: Objects, prefix: str) -> list[str]:

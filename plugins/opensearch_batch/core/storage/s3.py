@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # Gets an object from a byte on, optionally of one ETag; returns its body and its ETag.
 _Get = Callable[[str, int, str | None], tuple[Any, str]]
 _NONE: frozenset[str] = frozenset()
+TEXT = ".txt"
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 _LOST_RACE = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 _REFUSED = {
@@ -110,12 +111,12 @@ class S3Objects:
         return decompressed(io.BufferedReader(body, READ_BUFFER_BYTES), uri, compression)
 
     def browse_url(self, uri: str) -> str:
-        """Return the URL that shows a prefix in a browser: the AWS console, or the listing of another store."""
+        """Return the URL that shows an object in a browser: in the AWS console, or at another store."""
         bucket, key = split_uri(uri)
-        endpoint, prefix = str(self._client.meta.endpoint_url), quote(key)
+        endpoint, path = str(self._client.meta.endpoint_url), quote(key)
         if endpoint.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-            return f"https://console.aws.amazon.com/s3/buckets/{bucket}?prefix={prefix}"
-        return f"{endpoint}/{bucket}?list-type=2&prefix={prefix}"
+            return f"https://console.aws.amazon.com/s3/object/{bucket}?prefix={path}"
+        return f"{endpoint}/{bucket}/{path}"
 
     def _range(self, uri: str, first_byte: int, etag: str | None) -> tuple[Any, str]:
         """Get an object from `first_byte` on; return its body and its ETag.
@@ -138,8 +139,10 @@ class S3Objects:
 
     def _put(self, uri: str, content: bytes, **condition: str) -> bool:
         failed = _LOST_RACE | _ABSENT if condition else _NONE
+        # A browser shows a text, and downloads an object without a type.
+        shown = {"ContentType": "text/plain; charset=utf-8"} if uri.endswith(TEXT) else {}
         with self._errors(uri):
-            return self._call(self._client.put_object, uri, failed, Body=content, **condition) is not None
+            return self._call(self._client.put_object, uri, failed, Body=content, **shown, **condition) is not None
 
     def _call(self, operation: Any, uri: str, expected: frozenset[str] = _NONE, **arguments: Any) -> Any:  # noqa: ANN401 - botocore ships no types
         """Call an operation for one object; return None for an error whose code is `expected`."""
