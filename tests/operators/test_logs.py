@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from structlog.testing import capture_logs
 from structlog.tracebacks import ExceptionDictTransformer
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
@@ -68,7 +69,7 @@ def test_counts_are_a_short_table(caplog: pytest.LogCaptureFixture) -> None:
         letters.write()
     counts = IngestCounts(read=1234, indexed=1227, dead_letters=len(reasons), superseded=0, joined=2)
     with caplog.at_level(logging.INFO):
-        log_counts(logging.getLogger("test"), "shard 00000 into books", counts, objects, [prefix])
+        log_counts(logging.getLogger("test"), "shard 00000 into books", counts, objects, prefix)
     assert [" ".join(line.getMessage().split()) for line in caplog.records] == [
         "shard 00000 into books",
         "read 1,234",
@@ -83,7 +84,7 @@ def test_counts_are_a_short_table(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_poll_reports_a_running_job(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_poll_reports_a_running_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a job runs, its state, its age and the service's counts are logged again and again."""
     statuses = iter([{"status": "in_progress", "request_counts": {"completed": 2, "failed": 0, "total": 5}}] * 30)
     done = {"status": "completed", "output_file_id": "f"}
@@ -110,9 +111,9 @@ def test_poll_reports_a_running_job(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     async def wait() -> list[Any]:
         return [event async for event in trigger.run()]
 
-    with caplog.at_level(logging.INFO):
+    with capture_logs() as entries:
         asyncio.run(wait())
-    lines = [line.getMessage() for line in caplog.records]
+    lines = [str(entry["event"]) for entry in entries]
     progress = [line for line in lines if "RUNNING (in_progress)" in line]
     assert progress
     assert progress[-1].startswith("job books-1 (task t): RUNNING (in_progress), submitted ")

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from structlog.testing import capture_logs
 
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
@@ -119,6 +120,49 @@ def test_a_trial_does_not_record_the_source(
     assert len(shards) == (0 if dry_run else 1)
     found = list_source(store, f"s3://{bucket}/in/")
     assert source_change(store, Layout(f"s3://{bucket}/work", NAME), found) == news
+
+
+def prepares(bucket: str, **arguments: Any) -> OpenSearchPrepareOperator:
+    """Return a stage that reads two records, of which one lacks its lemma, and a line that is none."""
+    return OpenSearchPrepareOperator(
+        task_id="prepare",
+        source=f"s3://{bucket}/in/",
+        work_prefix=f"s3://{bucket}/work",
+        service="sagemaker",
+        index="books",
+        field_map={"text": "$.text", "lemma": "$.lemma"},
+        inputs=["$.text"],
+        **arguments,
+    )
+
+
+def test_a_dry_run_shows_samples_and_writes_nothing(bucket: str, store: S3Objects) -> None:
+    """The first dead letters with their reasons, and the fields that would be null."""
+    store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a", "lemma": "b"}\n{"text": "c"}\n{oops\n')
+    with capture_logs() as logs:
+        assert prepares(bucket).execute(context_of(dry_run=True)) == []
+    lines = [str(line["event"]).removeprefix("dry run: ") for line in logs]
+    (dead,) = (line for line in lines if line.startswith("dead letter: "))
+    assert f"s3://{bucket}/in/a.jsonl line 3: " in dead
+    assert dead.endswith(": {oops")
+    nothing = "1 of the first 2 records have nothing at $.lemma"
+    null = f"null: field lemma: {nothing}, the first is s3://{bucket}/in/a.jsonl line 2"
+    assert [line for line in lines if line.startswith("null: ")] == [null]
+    assert [item.uri for item in store.list(f"s3://{bucket}/")] == [f"s3://{bucket}/in/a.jsonl"]
+
+
+def test_a_refused_run_creates_no_index(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index is created last; and the refusal says what is wrong with the records."""
+    created = list[str]()
+    cluster = SimpleNamespace(index=lambda name: None, create_index=lambda name, body: created.append(name))  # noqa: ARG005 - there is none
+    monkeypatch.setattr(prepare, "OpenSearchMLHook", lambda conn_id: SimpleNamespace(cluster=cluster))  # noqa: ARG005 - one
+    store.write(f"s3://{bucket}/in/a.jsonl", b"{oops\n")
+    with pytest.raises(AirflowFailException, match=r"no usable record; first reasons: .*JSON"):
+        prepares(bucket, index_body={"mappings": {}}).execute(context_of())
+    assert created == []
+    store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a"}\n')
+    assert len(prepares(bucket, index_body={"mappings": {}}).execute(context_of())) == 1
+    assert created == ["books"]
 
 
 def asked(run_id: str, *, max_tries: int = 2, force: bool = False) -> ResubmitRequest:

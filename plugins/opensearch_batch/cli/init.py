@@ -15,7 +15,7 @@ from opensearch_batch.core.data_prepper.check import check_pipelines
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.reading import BY_NAME, format_of, reader
 from opensearch_batch.core.pipeline.dag_id import refusal_of
-from opensearch_batch.core.pipeline.from_sample import Draft, Settings, draft_pipeline
+from opensearch_batch.core.pipeline.from_sample import DraftSettings, PipelineDraft, draft_pipeline
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.counts import DONE
 from opensearch_batch.core.types.formats import Format
@@ -76,7 +76,7 @@ def init(
     Example: opensearch-batch init books --sample books.jsonl
     """
     values, known_dimension = EXAMPLES.get(service, ({}, 0))
-    settings = Settings(
+    settings = DraftSettings(
         name=name,
         source=source or f"s3://documents/{name}/",
         work_prefix=work_prefix,
@@ -93,7 +93,7 @@ class Init(Command[InitAccount]):
 
     when_stopped = "run the same command again"
 
-    def __init__(self, settings: Settings, sample: Path, folder: Path) -> None:
+    def __init__(self, settings: DraftSettings, sample: Path, folder: Path) -> None:
         super().__init__(InitAccount())
         self._settings = settings
         self._sample = sample
@@ -122,7 +122,7 @@ class Init(Command[InitAccount]):
         if checked.mistakes:
             raise ConfigError(f"wrote {pipeline} and {index_body}, to be corrected: {'; '.join(checked.mistakes)}")
 
-    def _account_for(self, draft: Draft, files: list[Path], records: int) -> None:
+    def _account_for(self, draft: PipelineDraft, files: list[Path], records: int) -> None:
         self.update(
             state=DONE,
             files=[str(file) for file in files],

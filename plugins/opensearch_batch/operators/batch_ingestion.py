@@ -100,8 +100,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         for remark in report.remarks:
             self.log.warning(remark)
         returned = summary(report, uri)
-        places = [report.dead_letters] if report.dead_letters else []
-        log_counts(self.log, f"into {report.index}", report.counts, store, places)
+        log_counts(self.log, f"into {report.index}", report.counts, store, report.dead_letters)
         self.log.info("%s; report %s", report.state, uri)
         return returned
 

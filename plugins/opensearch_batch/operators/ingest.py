@@ -71,8 +71,8 @@ class IngestOperator(BaseOperator):
         for report in reports:
             for remark in report.remarks:
                 self.log.warning("%s", remark)
-            places = [report.dead_letters] if report.dead_letters else []
-            log_counts(self.log, f"{what} into {report.index}", report.counts, store(), places)
+            objects = store() if report.dead_letters else None
+            log_counts(self.log, f"{what} into {report.index}", report.counts, objects, report.dead_letters)
 
 
 class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):

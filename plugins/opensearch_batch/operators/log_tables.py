@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from logging import Logger
 
 import msgspec
@@ -22,8 +21,8 @@ def log_counts(
     log: Logger,
     title: str,
     counts: msgspec.Struct,
-    objects: Objects,
-    dead_letters: Sequence[str],
+    objects: Objects | None = None,
+    *dead_letters: str | None,
 ) -> None:
     """Log counts as a table, below it the commonest reasons of the dead letters at these locations.
 
@@ -35,16 +34,17 @@ def log_counts(
     for name, count in rows.items():
         if count or name in ALWAYS:
             log.info("  %-14s%12s", name.replace("_", " "), f"{count:,}")
-    if not dead_letters:
+    locations = [location for location in dead_letters if location]
+    if objects is None or not locations:
         return
     try:
-        reasons = commonest_reasons(objects, dead_letters)
+        reasons = commonest_reasons(objects, locations)
     except BatchError as error:
         log.info("    reasons not read: %s", error)
     else:
         for letter, count in reasons:
             log.info("    %12s  %s", f"{count:,}", letter.reason[:MAX_REASON])
-    for location in dead_letters:
+    for location in locations:
         log.info("  dead letters in %s", location)
 
 

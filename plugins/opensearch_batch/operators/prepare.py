@@ -14,10 +14,11 @@ from opensearch_batch.core.ingest.prediction_map import over_sources, written_fi
 from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.opensearch.cloudformation import model_of_stack
 from opensearch_batch.core.opensearch.ml_commons import Model, fill
-from opensearch_batch.core.runs.plan import RunPlan
-from opensearch_batch.core.runs.preparation import CutOptions, check_index, cut_source
+from opensearch_batch.core.runs.plan import RunPlan, dead_letter_lines, null_lines
+from opensearch_batch.core.runs.preparation import CutOptions, check_index, create_missing_index, cut_source
 from opensearch_batch.core.runs.source_ranges import record_source_ranges
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
+from opensearch_batch.core.storage.dead_letters import DeadLetter
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -175,16 +176,20 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         is_recorded = self._is_watched_run(dry_run=dry_run)
         if is_recorded:
             record_source_state(store, layout, listing, done=False)
+        samples: list[DeadLetter] | None = [] if dry_run else None
         manifest = msgspec.structs.replace(
-            self._cut(store, layout, listing, context), run_version=self._run_version(listed_at)
+            self._cut(store, layout, listing, context, samples), run_version=self._run_version(listed_at)
         )
-        if dry_run:
+        if samples is not None:
             planned = RunPlan.of(store, layout, manifest)
-            for line in planned.lines():
+            nulls = null_lines(store, listing, self.field_map, source_format=self.source_format)
+            for line in (*planned.lines(), *dead_letter_lines(samples), *nulls):
                 self.log.info("dry run: %s", line)
             context["ti"].xcom_push(key="plan", value=msgspec.to_builtins(planned))
             return []
         refuse_too_many(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
+        if self.index_body is not None:
+            create_missing_index(OpenSearchMLHook(self.opensearch_conn_id).cluster, self.index, self.index_body)
         uri = layout.manifest(manifest.run_key)
         save(store, uri, manifest)
         record_source_ranges(store, layout, manifest, index=self.index)
@@ -193,13 +198,9 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         if manifest.dead_letters:
             self.dead_letters_url = dead_letters_url(store, manifest.dead_letters)
         self._push(context, uri, manifest)
-        self._log_counts(manifest, store)
+        log_counts(self.log, manifest.source, manifest.counts, store, manifest.dead_letters)
         self.log.info("%d shards; manifest %s", len(manifest.shards), uri)
         return [prepared.shard for prepared in manifest.shards]
-
-    def _log_counts(self, manifest: Manifest, store: S3Objects) -> None:
-        places = [manifest.dead_letters] if manifest.dead_letters else []
-        log_counts(self.log, manifest.source, manifest.counts, store, places)
 
     def _list(self, store: S3Objects, layout: Layout) -> Listing | None:
         """Return the source's objects, None if there are none and `on_empty` allows that."""
@@ -223,13 +224,20 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             return None
         return RunVersion(listed_at, digest(self.source, *self.include, "", *self.exclude))
 
-    def _cut(self, store: S3Objects, layout: Layout, listing: Listing, context: Context) -> Manifest:
-        """Check model and index, then cut the source."""
+    def _cut(
+        self,
+        store: S3Objects,
+        layout: Layout,
+        listing: Listing,
+        context: Context,
+        samples: list[DeadLetter] | None,
+    ) -> Manifest:
+        """Check model and index, then cut the source; see `cut_source` about `samples`."""
         dry_run, adapter = is_dry_run(context), adapter_of(self.service)
         model = self._model(dry_run=dry_run)
         parameters = {**model.parameters, **rendered(self.parameters)}
         adapter.check(parameters, self.inputs)
-        vectors = self._check_index(adapter, parameters, dry_run=dry_run)
+        vectors = self._check_index(adapter, parameters)
         manifest = cut_source(
             store,
             layout,
@@ -245,13 +253,11 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
                 max_records=self.max_records,
                 max_bytes=self.max_bytes,
             ),
-            writes=not dry_run,
+            samples=samples,
         )
         return msgspec.structs.replace(manifest, model_id=model.id, vectors=vectors)
 
-    def _check_index(
-        self, adapter: ServiceAdapter, parameters: Mapping[str, Any], *, dry_run: bool
-    ) -> list[VectorField]:
+    def _check_index(self, adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> list[VectorField]:
         """Check that what the job will predict fits the index; return the vector fields that are written."""
         mapped = over_sources(self.request(), adapter, parameters, self.inputs)
         return check_index(
@@ -260,7 +266,6 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             written_fields(mapped, adapter, parameters, self.inputs),
             index_body=self.index_body,
             dimension=self.dimension,
-            writes=not dry_run,
         )
 
     def _model(self, *, dry_run: bool) -> Model:

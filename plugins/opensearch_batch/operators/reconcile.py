@@ -74,7 +74,7 @@ class ReconcileOperator(BaseOperator):
     def _conclude(self, account: RunAccount, store: S3Objects, layout: Layout, context: Context) -> None:
         """Write the account, log it, link the first dead letters, and send the alerts."""
         save(store, layout.run_account(run_key_of(context)), account)
-        log_counts(self.log, account.pipeline, account.counts, store, account.dead_letters)
+        log_counts(self.log, account.pipeline, account.counts, store, *account.dead_letters)
         if account.dead_letters:
             self.dead_letters_url = store.browse_url(f"{account.dead_letters[0].rstrip('/')}/{SUMMARY}")
         run = context["dag_run"]

@@ -12,6 +12,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.account import REPLAY_FILE, ReplayRequest
 from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.storage.dead_letters import PART, write_summary
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.aws import object_storage
@@ -70,8 +71,10 @@ class OpenSearchReplayOperator(BaseOperator):
                 "%d read, %d indexed, %d dead letters", report.read, report.indexed, report.dead_letters
             ),
         )
-        places = [report.queue] if report.dead_letters else []
-        log_counts(self.log, f"replay of {report.queue} into {report.index}", report, store, places)
+        left = report.queue if report.dead_letters else None
+        log_counts(self.log, f"replay of {report.queue} into {report.index}", report, store, left)
+        if not report.queue.endswith(PART):
+            write_summary(store, report.queue)
         returned: dict[str, Any] = msgspec.to_builtins(report)
         return returned
 

@@ -106,7 +106,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
             is_over=run_is_over(context),
         )
         work_items, counts = scan.plan(force=force, writes=not dry_run)
-        log_counts(self.log, "objects of the scan", counts, store, [])
+        log_counts(self.log, "objects of the scan", counts)
         if dry_run:
             for item in work_items:
                 self.log.info(

@@ -172,8 +172,8 @@ def _fill(value: Any, values: Mapping[str, str], location: str) -> Any:  # noqa:
     for name, text in values.items():
         value = value.replace(f"<{name}>", text)
     if left := _PLACEHOLDER.search(value):
-        known = f"{', '.join(values)}.{did_you_mean(left[1], values)}"
-        raise ConfigError(f"{location}: no value for {left[0]}; known: {known}")
+        given = f" (given: {', '.join(values)}).{did_you_mean(left[1], values)}" if values else ""
+        raise ConfigError(f"{location}: no value for {left[0]}; add values: {{{left[1]}: ...}}{given}")
     return value
 
 

@@ -13,6 +13,7 @@ from opensearch_batch.core.ingest.prediction_map import check_passthrough
 from opensearch_batch.core.jobs.contract import AdapterOf, Limits, ServiceAdapter
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.opensearch.ml_commons import fill
+from opensearch_batch.core.pipeline import lint
 from opensearch_batch.core.pipeline.estimate import Estimate, estimate, read_listing
 from opensearch_batch.core.pipeline.file import PipelineFile
 from opensearch_batch.core.pipeline.spec import ModelOf
@@ -44,8 +45,8 @@ class PipelineSummary(msgspec.Struct, frozen=True):
 class Checked(msgspec.Struct, frozen=True):
     """Result of checking one file: `mistakes` name file and line; `plan` is the estimate for a listing, if given.
 
-    A Data Prepper file has `pipelines` instead of source, service and index. Its `remarks` and `findings` are not
-    mistakes.
+    A Data Prepper file has `pipelines` instead of source, service and index. `remarks`, and the `findings` on such a
+    file, are not mistakes.
     """
 
     file: str
@@ -65,19 +66,20 @@ def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None
     try:
         file = PipelineFile(path, adapter_of)
     except ConfigError as error:
-        return Checked(str(path), mistakes=[str(error)])
+        return Checked(str(path), mistakes=str(error).splitlines())
     spec = file.spec
     checked = Checked(str(path), spec.source.uri, spec.batch_predict.service, spec.ingest.index, len(spec.tests))
     try:
-        mistakes = [
-            mistake
-            for name, model in spec.batch_predict.models.items()
-            for mistake in _mistakes(file, adapter_of(name), model)
-        ]
+        adapter, index_body = adapter_of(spec.batch_predict.service), file.body("ingest", "index_body")
+        mistakes = [str(file.error(keys, text)) for keys, text in lint.mistakes(spec, adapter, index_body)]
+        for name, model in spec.batch_predict.models.items():
+            mistakes += _mistakes(file, adapter_of(name), model)
         plan = _plan(file, adapter_of(spec.batch_predict.service).limits, listing) if listing is not None else None
     except BatchError as error:
         return msgspec.structs.replace(checked, mistakes=[_placed(file, error)])
-    return msgspec.structs.replace(checked, mistakes=mistakes, plan=plan)
+    has_id = spec.ingest.processors is not None or "_id" in spec.field_map
+    remarks = [] if has_id else [str(file.error(("ingest", "field_map"), lint.NO_ID))]
+    return msgspec.structs.replace(checked, mistakes=mistakes, plan=plan, remarks=remarks)
 
 
 def _mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf) -> Iterator[str]:

@@ -24,7 +24,7 @@ VECTOR_METHOD = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"
 _NAME = re.compile(r"\w+")
 
 
-class Settings(msgspec.Struct, frozen=True):
+class DraftSettings(msgspec.Struct, frozen=True):
     """What the sample does not show: name, source, AI service, its values and the dimension of its vectors."""
 
     name: str
@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True):
     input: str | None = None
 
 
-class Draft(msgspec.Struct, frozen=True):
+class PipelineDraft(msgspec.Struct, frozen=True):
     """The files, and what was chosen; `skipped` are paths that became no field."""
 
     pipeline: str
@@ -55,8 +55,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def draft_pipeline(records: Sequence[Mapping[str, Any]], settings: Settings) -> Draft:
-    """Draft the files of a pipeline.
+def draft_pipeline(records: Sequence[Mapping[str, Any]], settings: DraftSettings) -> PipelineDraft:
+    """PipelineDraft the files of a pipeline.
 
     Raises:
         ConfigError: no record has a text, or not at the path that was given.
@@ -74,7 +74,7 @@ def draft_pipeline(records: Sequence[Mapping[str, Any]], settings: Settings) -> 
     types = {path: "text" if path == chosen else _type_of(found) for path, found in values.items() if path != id_path}
     names = _names([path for path, kind in types.items() if kind])
     field_map = {**({"_id": id_path} if id_path else {}), **{name: path for path, name in names.items()}}
-    return Draft(
+    return PipelineDraft(
         _pipeline(settings, chosen, {**field_map, VECTOR: "prediction"}, _test(records, field_map)),
         _index_body(settings.dimension, {name: str(types[path]) for path, name in names.items()}),
         chosen,
@@ -193,7 +193,7 @@ def _at(record: object, path: str) -> object:
     return value
 
 
-def _pipeline(settings: Settings, chosen: str, field_map: Mapping[str, str], test: Mapping[str, Any]) -> str:
+def _pipeline(settings: DraftSettings, chosen: str, field_map: Mapping[str, str], test: Mapping[str, Any]) -> str:
     """Return the YAML of the pipeline file."""
     source = {"uri": settings.source} | ({"format": settings.source_format} if settings.source_format else {})
     parts = {

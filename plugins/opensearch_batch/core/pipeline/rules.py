@@ -27,6 +27,11 @@ def is_template(uri: str) -> bool:
     return _TEMPLATE.search(uri) is not None
 
 
+def variables_of(uri: str) -> list[str]:
+    """Return the names of the variables of a source URI."""
+    return _TEMPLATE.findall(uri)
+
+
 def template_of(uri: str) -> str:
     """Return a source URI with its variables as Airflow expressions."""
     return _TEMPLATE.sub(lambda found: f"{{{{ {TEMPLATES[found[1]]} }}}}", uri)

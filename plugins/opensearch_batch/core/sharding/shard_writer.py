@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
 from opensearch_batch.core.formats.reading import BY_NAME, format_of, reader
@@ -16,7 +17,7 @@ from opensearch_batch.core.sharding.blocks import Block, Blocks
 from opensearch_batch.core.sharding.cut import Cutter, Draft, Lines, ShardLimits
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.sharding.listing import Listing
-from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
+from opensearch_batch.core.storage.dead_letters import SHOWN_REASONS, DeadLetters, dead_letter
 from opensearch_batch.core.storage.in_use import mark_in_use
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
@@ -83,6 +84,7 @@ class ShardWriter:
         """
         drafts = self._cut(listing.objects, source_format, limit)
         shards = [self._upload(number, draft) for number, draft in enumerate(drafts)]
+        reasons = [] if shards else [letter.reason for letter in islice(self._dead.unwritten(), SHOWN_REASONS)]
         if self._writes:
             self._dead.clear()
             self._dead.write()
@@ -91,7 +93,8 @@ class ShardWriter:
         if not shards:
             raise FatalError(
                 f"{listing.source}: {len(listing.objects)} objects, {counts.read} lines, no usable record; "
-                f"reasons: {self._dead.location or 'the objects are empty'}"
+                f"first reasons: {'; '.join(dict.fromkeys(reasons)) or 'the objects are empty'}"
+                f"{f' (all in {self._dead.location})' if self._writes and reasons else ''}"
             )
         return shards, counts
 

@@ -138,6 +138,12 @@ class DeadLetters:
         self.parts[self._attempt] = number
         return sum(self.parts.values())
 
+    def unwritten(self) -> Iterator[DeadLetter]:
+        """Yield the letters that were added since the last write; add none before all are read."""
+        self._spool.seek(0)
+        for line in self._spool:
+            yield msgspec.json.decode(line, type=DeadLetter)
+
     def withdraw(self) -> None:
         """Delete the last part, because another attempt counts its letters."""
         self._objects.delete(self._part(self._attempt, self.parts[self._attempt]))

@@ -63,6 +63,17 @@ class PlainPath(msgspec.Struct, frozen=True):
             offset = step.end()
         return cls(text, tuple(steps))
 
+    def look_up(self, record: object) -> object:
+        """Return the value in a decoded record, None if it is absent or null."""
+        for step in self.steps:
+            if isinstance(record, dict):
+                record = record.get(step)
+            elif isinstance(record, list) and isinstance(step, int) and -len(record) <= step < len(record):
+                record = record[step]
+            else:
+                return None
+        return record
+
     def reader(self) -> Cut:
         """Return a function that extracts the JSON text of the value at this path, None if it is missing.
 
@@ -74,6 +85,17 @@ class PlainPath(msgspec.Struct, frozen=True):
             return _follow(check_json(row) if not cuts else check_text(row), cuts)
 
         return read
+
+
+def is_plain(path: object) -> bool:
+    """Return whether a value of a field map is a plain path in a record."""
+    if not isinstance(path, str) or not path.startswith("$"):
+        return False
+    try:
+        PlainPath.parse(path)
+    except ConfigError:
+        return False
+    return True
 
 
 class RowReader:
