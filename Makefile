@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STACK := $(BIN)/python -m include.local_stack
 INSTALLED := $(VENV)/.installed
 REQUIREMENTS := requirements.txt include/local_stack/requirements.txt tests/requirements.txt
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate -q
 SOURCES := plugins include dags tests benchmarks
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
@@ -64,17 +65,18 @@ reference: $(INSTALLED) ## write docs/reference/pipeline_reference.md and docs/r
 	$(BIN)/python -m opensearch_batch schema >docs/reference/pipeline.schema.json
 	$(BIN)/python -m opensearch_batch schema --markdown >docs/reference/pipeline_reference.md
 
-constraints: $(VENV)/bin/uv ## resolve constraints.txt anew from the requirements files
-	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate -q $(REQUIREMENTS) -o constraints.txt
+constraints: $(VENV)/bin/uv ## resolve constraints.txt anew from the requirements files, and requirements.lock with its hashes
+	$(COMPILE) $(REQUIREMENTS) -o constraints.txt
+	$(COMPILE) --generate-hashes -c constraints.txt $(REQUIREMENTS) -o requirements.lock
 
 $(VENV)/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11+ is needed, $(PYTHON) is older: make PYTHON=python3.12 …"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' || { echo "the venv module is missing: apt-get install -y python3-venv"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.8
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r include/local_stack/uv.txt
 
-$(INSTALLED): $(VENV)/bin/uv $(REQUIREMENTS) constraints.txt pyproject.toml
+$(INSTALLED): $(VENV)/bin/uv $(REQUIREMENTS) requirements.lock pyproject.toml
 	@echo "installing the Python packages into $(VENV)"
-	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt $(REQUIREMENTS:%=-r %)
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
