@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from airflow.sdk import Asset, AssetWatcher, CronDataIntervalTimetable, CronPartitionTimetable
 
-from opensearch_batch.core.pipeline.spec import NewObjects, PipelineSpec
+from opensearch_batch.core.pipeline.spec import PipelineSpec
+from opensearch_batch.core.pipeline.spec_schedule import NewObjects
 from opensearch_batch.triggers.new_objects import NewObjectsTrigger
 
 # Partition and date of a run are those of the period that ends when it starts: a nightly run reads yesterday.

@@ -81,7 +81,7 @@ def test_the_printed_samples_are_said_as_our_own(tmp_path: Path, name: str, text
     assert each.text == (GOLDEN / f"{name}.yaml").read_text()
     assert each.name == NAME
     spec = spec_of(tmp_path, each)
-    assert (spec.source.uri, spec.source.prepare) == ("s3://documents/sagemaker/sagemaker_djl_batch_input", False)
+    assert (spec.source.uri, spec.source.prepare) == ("s3://documents/sagemaker/sagemaker_djl_batch_input**", False)
     assert (spec.when.new_objects and spec.when.new_objects.poll_every_s) == 360
 
 

@@ -10,12 +10,13 @@ import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.ingest.prediction_map import check_passthrough
-from opensearch_batch.core.jobs.contract import AdapterOf, Limits, ServiceAdapter
+from opensearch_batch.core.jobs.contract import AdapterOf, Limits, ServiceAdapter, check_connector
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.opensearch.ml_commons import fill
 from opensearch_batch.core.pipeline import lint
 from opensearch_batch.core.pipeline.estimate import Estimate, estimate, read_listing
 from opensearch_batch.core.pipeline.file import PipelineFile
+from opensearch_batch.core.pipeline.rules import any_date
 from opensearch_batch.core.pipeline.spec import ModelOf
 from opensearch_batch.core.pipeline.spec_tests import SpecRun, differences
 
@@ -115,13 +116,14 @@ def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf, key
     if connector is None:
         return {**adapter.example_parameters, **model.parameters}
     body = fill({name: value for name, value in connector.items() if name != "credential"}, model.values, "connector")
+    check_connector(adapter, body)
     return {**body.get("parameters", {}), **model.parameters}
 
 
 def _plan(file: PipelineFile, limits: Limits, listing: str) -> Estimate:
     spec = file.spec
-    # A dated prefix is listed from the part before its date.
-    uri = spec.source.uri.partition("{{")[0]
+    # A dated prefix stands for those of all dates.
+    uri = any_date(spec.source.uri)
     found = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
     sizes = limits.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))
     samples = [len(msgspec.json.encode(record)) + 1 for test in spec.tests for record in test.records]

@@ -15,7 +15,8 @@ from urllib.parse import quote
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.compression import decompressed
-from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored, is_selected, split_uri
+from opensearch_batch.core.storage.globs import is_selected
+from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored, split_uri
 from opensearch_batch.core.storage.raw_stream import RawStream
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
