@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,7 +16,7 @@ from airflow.sdk import DAG, XComArg, task_group
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
 from opensearch_batch.core.pipeline.spec import ModelOf
-from opensearch_batch.dag_factory.forms import form_of, of_service, source_of
+from opensearch_batch.dag_factory.forms import form_of, of_service, source_of, task_defaults
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
 from opensearch_batch.notifications.alerts import failure_notifier
 from opensearch_batch.operators.base import SHARD_NAME
@@ -33,6 +32,8 @@ from opensearch_batch.services.registry import adapter_of
 # Keys that no Data Prepper file has, and keys of which every Data Prepper file has one.
 _OURS = re.compile(rb"^(?:work_prefix|batch_predict|ingest)\s*:", re.MULTILINE)
 _MAYBE_DATA_PREPPER = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
+# DAGs of files beside the pipelines'.
+OWN_DAGS = ("batch_ingestion", "replay", "example_by_hand")
 T = TypeVar("T")
 
 
@@ -46,21 +47,33 @@ class Pipelines(NamedTuple):
 def pipelines(folder: Path) -> Pipelines:
     """Return the DAGs of all files in a folder; an error in one file does not affect the others."""
     result = Pipelines([], [])
-    files: dict[str, Path] = {}
-    for path in pipeline_files(folder):
+    files = pipeline_files(folder)
+    found: dict[str, list[tuple[Path, DAG]]] = {}
+    for path in files:
         try:
             for dag in _dags(path):
-                if (first := files.setdefault(dag.dag_id, path)) == path:
-                    result.dags.append(dag)
-                else:
-                    text = f"{path}:1 {dag.dag_id}: {first} has a pipeline of the same name; rename one"
-                    result.refused.append(ConfigError(text))
-                    break
+                found.setdefault(dag.dag_id, []).append((path, dag))
         except ConfigError as error:
             result.refused.append(error)
         except Exception as error:  # noqa: BLE001 - no error in one file may affect the others
             result.refused.append(_unexpected(path, error))
+    for dag_id, made in found.items():
+        # The DAG of a file's own name is that file's, even while the file has a mistake and makes none. Of other files
+        # none gets it: a DAG that runs would else become another one.
+        owners = [path for path in files if path.stem == dag_id] or [path for path, _ in made]
+        for path, dag in made:
+            others = [each for each in (*owners, *_own_dags(dag_id)) if each != path]
+            if not others:
+                result.dags.append(dag)
+                continue
+            text = f"{path}:1 {dag_id}: {others[0]} has a pipeline of the same name; rename one"
+            result.refused.append(ConfigError(text))
     return result
+
+
+def _own_dags(dag_id: str) -> list[Path]:
+    """Return the DAG file of this package with this DAG."""
+    return [Path("dags") / f"{dag_id}.py"] if dag_id in OWN_DAGS else []
 
 
 def _unexpected(path: Path, error: Exception) -> ConfigError:
@@ -112,7 +125,7 @@ def pipeline_dag(path: Path) -> DAG:
         is_paused_upon_creation=None if schedule is None else True,
         tags=["opensearch", *spec.batch_predict.models, *spec.tags],
         params=form_of(spec),
-        default_args={"owner": spec.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},
+        default_args=task_defaults(spec.owner, spec.task_timeout_s),
         on_failure_callback=failure_notifier(spec.alerts),
         doc_md=_doc(file),
     ) as dag:

@@ -470,7 +470,7 @@ def test_a_file_that_contains_itself_is_refused(tmp_path: Path) -> None:
     """Also where aliases may stand."""
     path = tmp_path / "a.yaml"
     path.write_text("a: &a [*a]")
-    with pytest.raises(ConfigError, match=r"a.yaml:1 nested too deep, or an alias contains itself"):
+    with pytest.raises(ConfigError, match=r"a.yaml:1 more than .* or an alias contains itself"):
         PipelineFile(path, adapter_of)
     with pytest.raises(ConfigError, match=r"a.yaml:1 an alias"):
         DataPrepperFile(path)

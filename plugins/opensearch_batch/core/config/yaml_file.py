@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Keys = tuple[str | int, ...]
 # A node of PyYAML, or None; its stubs do not declare the value of each kind of node.
 Node = Any
+# A file is read whenever Airflow parses its DAG files, which has to end in time for all files together.
+MAX_FILE_BYTES, MAX_VALUES = 1_000_000, 100_000
 NULL = "tag:yaml.org,2002:null"
 _SINCE = "; the block starts in line {}: check its hyphens, indentation and quotes"
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
@@ -50,9 +52,14 @@ class YamlFile:
         if not aliases:
             self._refuse_aliases()
         try:
+            if _size(self.tree, {}) > MAX_VALUES:
+                raise ConfigError(
+                    f"{path}:1 more than {MAX_VALUES} values, each alias (*name) counted as what it repeats, or an "
+                    "alias contains itself; split the file, or write fewer aliases"
+                )
             self._refuse_duplicates()
         except RecursionError:
-            raise ConfigError(f"{path}:1 nested too deep, or an alias contains itself") from None
+            raise ConfigError(f"{path}:1 nested too deep") from None
 
     def error(self, keys: Sequence[str | int], cause: str) -> ConfigError:
         """Return an error located at a key."""
@@ -95,6 +102,8 @@ class YamlFile:
         import yaml
 
         try:
+            if (size := self.path.stat().st_size) > MAX_FILE_BYTES:
+                raise ConfigError(f"{self.path}:1 has {size} bytes; a file has at most {MAX_FILE_BYTES}")
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.path}:1 cannot be read: {error}") from error
@@ -186,6 +195,22 @@ def split_message(message: str) -> tuple[str, Keys]:
     # msgspec writes [...] for the key of a dict.
     path = at["path"].replace("[...]", "") if at else ""
     return _AT.sub("", message), tuple(name or int(number) for name, number in _KEY.findall(path))
+
+
+def _size(node: Node, sizes: dict[int, int]) -> int:
+    """Return the number of values of a tree in which each alias is written out, or more than `MAX_VALUES`.
+
+    `sizes` keeps that of each node by identity: a node with a thousand aliases is counted once, not a thousand times.
+    """
+    known = sizes.get(id(node))
+    if known is not None:
+        return known
+    # An alias inside the node that it names finds this.
+    sizes[id(node)] = MAX_VALUES + 1
+    children = [each for pair in node.value for each in pair] if node.id == "mapping" else node.value
+    size = 1 if node.id == "scalar" else 1 + sum(_size(child, sizes) for child in children)
+    sizes[id(node)] = size
+    return size
 
 
 def _mappings(node: Node, keys: Keys = ()) -> Iterator[tuple[Keys, Node]]:
