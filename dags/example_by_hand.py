@@ -31,7 +31,7 @@ with DAG(
     schedule=None,
     catchup=False,
     tags=["opensearch", "sagemaker", "example"],
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10), "execution_timeout": timedelta(days=1)},
     params={
         "source": Param("s3://documents/passages/", type="string", description="S3 prefix of JSON Lines"),
         "force": Param(default=False, type="boolean", description="Submit (and pay for) new jobs"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from structlog.testing import capture_logs
 
@@ -30,6 +31,7 @@ from opensearch_batch.operators.base import resubmit_request, run_key_of
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
+from opensearch_batch.operators.replay import OpenSearchReplayOperator
 from opensearch_batch.services.registry import adapter_of
 from tests.core.aws import aws
 
@@ -58,7 +60,7 @@ class Ti:
 
 def context_of(run_id: str = "manual__1", ti: Any = None, **params: Any) -> Any:
     """Return the context of a task in a run of one partition."""
-    run = SimpleNamespace(dag_id=NAME, partition_key="2026-11-01", logical_date=None, run_id=run_id)
+    run = SimpleNamespace(dag_id=NAME, partition_key="2026-11-01", logical_date=None, run_id=run_id, conf={})
     return {"dag_run": run, "ti": ti or Ti(), "params": params}
 
 
@@ -313,3 +315,22 @@ def test_writes_of_an_attempt_that_died_update_the_asset(
     """The asset is updated if any attempt wrote, though the last one finds all documents unchanged."""
     ingest_of(bucket, store, monkeypatch, *attempts)
     assert publishes(bucket) == published
+
+
+@pytest.mark.parametrize(
+    ("conf", "hint"),
+    [({"sourc": "s3://my-secret/"}, "'source'"), ({"dry_rum": True}, "'dry_run'"), ({"x": 1}, "Its keys are source,")],
+)
+def test_a_misspelled_key_of_a_conf_starts_nothing(conf: dict[str, Any], hint: str) -> None:
+    """Airflow ignores a key that it does not know: the run would pay for the defaults. Its value is not quoted."""
+    with DAG(dag_id=NAME, schedule=None, params={"source": "s3://in/", "dry_run": False}):
+        task = OpenSearchPrepareOperator(
+            task_id="prepare", source="s3://in/", work_prefix="s3://w", index="i", service="sagemaker", field_map={}
+        )
+        replay = OpenSearchReplayOperator(task_id="replay", dead_letters="s3://letters/")
+    context = context_of()
+    context["dag_run"].conf = conf
+    for operator in (task, replay):
+        with pytest.raises(AirflowFailException, match=f"conf: this DAG has no parameter.*{hint}") as error:
+            operator.execute(context)
+        assert "my-secret" not in str(error.value)

@@ -15,7 +15,7 @@ from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipelin
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.opensearch.client import address_of
-from opensearch_batch.dag_factory.forms import switch
+from opensearch_batch.dag_factory.forms import switch, task_defaults
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.notifications.alerts import failure_notifier
@@ -59,7 +59,7 @@ def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
             "dry_run": switch("Log the new objects and what a run would do with them; claim none, submit nothing."),
             "force": switch("Process every object, new or not: submit (and pay for) new jobs, write every row again."),
         },
-        default_args={"owner": file.own.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},
+        default_args=task_defaults(file.own.owner, file.own.task_timeout_s),
         on_failure_callback=failure_notifier(file.own.alerts),
         doc_md=_doc(compiled),
     ) as dag:

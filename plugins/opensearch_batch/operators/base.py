@@ -13,7 +13,7 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
-from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, did_you_mean
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.counts import IngestReport
@@ -126,6 +126,18 @@ def run_key_of(context: Context) -> str:
 def layout_of(work_prefix: str, context: Context) -> Layout:
     """Return the locations of this DAG below a work prefix."""
     return Layout(work_prefix, context["dag_run"].dag_id)
+
+
+def refuse_unknown_conf(operator: BaseOperator, context: Context) -> None:
+    """Raise ConfigError for a key of the run's conf that no param of the DAG has; Airflow ignores it.
+
+    A misspelled key would start a run on the defaults, and pay for it. The error quotes the key, not its value.
+    """
+    known = list(operator.params)
+    for name in context["dag_run"].conf or {}:
+        if name not in known:
+            hint = did_you_mean(name, known) or f" Its keys are {', '.join(known)}."
+            raise ConfigError(f"conf: this DAG has no parameter {name!r}, so nothing was started.{hint}")
 
 
 def is_dry_run(context: Context) -> bool:

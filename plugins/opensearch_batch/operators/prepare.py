@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator, Context
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.prediction_map import over_sources, written_fields
-from opensearch_batch.core.jobs.contract import ServiceAdapter
+from opensearch_batch.core.jobs.contract import ServiceAdapter, check_connector
 from opensearch_batch.core.opensearch.cloudformation import model_of_stack
 from opensearch_batch.core.opensearch.ml_commons import Model, fill
 from opensearch_batch.core.runs.plan import RunPlan, dead_letter_lines, null_lines
@@ -37,6 +37,7 @@ from opensearch_batch.operators.base import (
     is_dry_run,
     layout_of,
     refuse_too_many,
+    refuse_unknown_conf,
     rendered,
     run_key_of,
 )
@@ -58,6 +59,7 @@ class PrepareOperator(BaseOperator):
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Check, and return the shards."""
+        refuse_unknown_conf(self, context)
         return [msgspec.to_builtins(shard) for shard in self._prepare(context)]
 
     def _prepare(self, context: Context) -> Sequence[Shard]:
@@ -77,7 +79,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     as the XCom ``plan``, and returns no shards.
 
     Args:
-        source: S3 prefix or object.
+        source: an S3 prefix that ends in ``/``, an object, or a glob.
         model_id: a model registered with ML Commons; without it, `stack` or `connector` is needed.
         stack: a CloudFormation stack whose outputs name the model.
         connector: the body of a connector, from which connector and model are created if missing. `values` replace its
@@ -280,6 +282,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         if not connector:
             raise ConfigError("no model; give model_id, the stack that made the model, or a connector")
         body = fill(connector, values, "connector")
+        check_connector(adapter_of(self.service), body)
         if dry_run:
             return Model("", dict(body.get("parameters", {})))
         credential = ai_credential(self.service, self.ai_conn_id) or connector_credential(

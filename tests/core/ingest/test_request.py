@@ -90,6 +90,25 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"index_body": "x"}, f"index_body: expected an object or null, got a text; {AN_INDEX_LIKE}"),
     ({"compress": "yes"}, "compress: expected true or false, got a text"),
     ({"max_in_flight": 1.5}, "max_in_flight: expected a whole number, got a number"),
+    # what would fill the memory, or never end
+    ({"max_body_bytes": 10**12}, "max_body_bytes: expected a whole number <= 100000000"),
+    ({"max_in_flight": 10**6}, "max_in_flight: expected a whole number <= 64"),
+    (
+        {"field_map": {"a": "$.a[?(@.b =~ '(x+)+$')]"}},
+        "field_map.a: \"$.a[?(@.b =~ '(x+)+$')]\": regular expressions and arithmetic are not supported in a path",
+    ),
+    (
+        {"field_map": {"a": "$.a.`sub(/(x+)+$/, y)`"}},
+        "field_map.a: '$.a.`sub(/(x+)+$/, y)`': regular expressions and arithmetic are not supported in a path",
+    ),
+    (
+        {"field_map": {"a": "$.a * 1000000000"}},
+        "field_map.a: '$.a * 1000000000': regular expressions and arithmetic are not supported in a path",
+    ),
+    (
+        {"field_map": {"a": "$..*..*..*"}},
+        "field_map.a: '$..*..*..*' has more than 2 '..'; name the members between them",
+    ),
     # a word that is none of those known
     ({"op_type": "update"}, "op_type: 'update' is not one of index, create, upsert. Did you mean 'upsert'?"),
     ({"on_missing": "nil"}, "on_missing: 'nil' is not one of null, omit, dead_letter. Did you mean 'null'?"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import msgspec
 
@@ -19,6 +19,8 @@ from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.request import (
     MAX_BODY_BYTES,
     MAX_IN_FLIGHT,
+    BodyBytes,
+    InFlight,
     IngestRequest,
     LoadSettings,
     OnUnmatched,
@@ -32,7 +34,6 @@ from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 SourceType = Literal["s3", "openai", "local"]
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]+")
-_Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"openai_key": "openAI_key"}):
@@ -87,8 +88,8 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load: LoadSettings | None = None
     dead_letters: str | None = None
     work_prefix: str | None = None
-    max_body_bytes: _Positive = MAX_BODY_BYTES
-    max_in_flight: _Positive = MAX_IN_FLIGHT
+    max_body_bytes: BodyBytes = MAX_BODY_BYTES
+    max_in_flight: InFlight = MAX_IN_FLIGHT
     compress: bool = False
 
 

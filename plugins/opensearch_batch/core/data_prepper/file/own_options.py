@@ -35,5 +35,6 @@ class OwnOptions(Options, frozen=True, kw_only=True):
     max_jobs_in_flight: Annotated[Count, about("Maximum number of concurrent jobs of the model.", 10)] | None = None
     poll_every_s: Annotated[Seconds, about("Poll interval of a new job; it grows with the age of the job.", 30)] = 30.0
     deadline_s: Annotated[Seconds, about("A job that takes longer is cancelled.", 86400)] | None = None
+    task_timeout_s: Annotated[Seconds, about("Longest time that a task works; it is then retried.", 86400)] = 86_400.0
     owner: Annotated[str, about("Shown in Airflow's UI.", "search-team")] = "airflow"
     tags: Annotated[tuple[str, ...], about("Tags of the DAGs.", ["books"])] = ()
