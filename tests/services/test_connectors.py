@@ -92,7 +92,7 @@ def test_a_connector_of_another_service_is_refused(tmp_path: Path, service: str,
     pipelines = CONNECTORS.parent / "pipelines"
     source = pipelines / ("passages.yaml" if service == "sagemaker" else f"passages_{service}.yaml")
     spec = yaml.safe_load(source.read_text())
-    values = {"region": "r", "endpoint_name": "e", "job_role_arn": "a", "model_name": "m"}
+    values = {"region": "r", "endpoint_name": "e", "job_role_arn": "a", "model_name": "amazon.titan-embed-text-v2:0"}
     spec["batch_predict"] |= {"connector": name, "values": values, "instead": {}}
     path = tmp_path / "pipelines" / "books.yaml"
     path.write_text(yaml.safe_dump(spec | {"tests": []}))

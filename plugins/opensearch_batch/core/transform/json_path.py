@@ -15,6 +15,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.formats.json_text import TOO_DEEP, check_json, check_text, encode_kept, keep_number_text
+from opensearch_batch.core.transform.path_limits import refuse_unbounded
 
 Step = str | int
 Cut = Callable[[bytes], bytes | None]
@@ -25,7 +26,6 @@ Values = list[Text | None]
 _NAME = r"[^'\"\\\x00-\x1f]*"
 _STEP = re.compile(rf"""\.([^.\[\]'"*?()@$,:\s\\\x00-\x1f]+)|\[(-?\d+)\]|\['({_NAME})'\]|\["({_NAME})"\]""")
 _FUNCTION = re.compile(r"\.(length|size|min|max|sum|avg)\(\)$")
-MAX_DESCENTS = 2
 _FUNCTIONS: Mapping[str, Callable[[list[Any]], int | float]] = {
     "length": len,
     "size": len,
@@ -301,7 +301,7 @@ def _general(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
         compiled = parse(path[: function.start()] if function else path)
     except JSONPathError as error:
         raise ConfigError(f"{name}: {path!r} is not a JSONPath ({error}); write it like $.content[0]") from error
-    _refuse_unbounded(name, path, compiled)
+    refuse_unbounded(name, path, compiled)
     decode, one = keep_number_text().decode, _matches_one(compiled)
 
     def value(tops: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
@@ -313,27 +313,6 @@ def _general(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
         return encode_kept(matches[0]) if matches else None
 
     return value
-
-
-def _refuse_unbounded(name: str, path: str, compiled: object) -> None:
-    """Raise ConfigError for a path whose time or memory does not follow the size of a row.
-
-    Python's regular expressions go back exponentially often for some texts, arithmetic multiplies strings, and each
-    ``..`` multiplies the matches by the depth of the row.
-    """
-    from jsonpath_ng import Descendants
-    from jsonpath_ng.ext.arithmetic import Operation
-    from jsonpath_ng.ext.string import Sub
-
-    parts, descents = [compiled], 0
-    while parts:
-        part = parts.pop()
-        if isinstance(part, Operation | Sub) or getattr(part, "op", None) == "=~":
-            raise ConfigError(f"{name}: {path!r}: regular expressions and arithmetic are not supported in a path")
-        descents += isinstance(part, Descendants)
-        if descents > MAX_DESCENTS:
-            raise ConfigError(f"{name}: {path!r} has more than {MAX_DESCENTS} '..'; name the members between them")
-        parts += part if isinstance(part, list | tuple) else vars(part).values() if hasattr(part, "__dict__") else ()
 
 
 def _apply(function: str, matches: list[Any]) -> bytes | None:
