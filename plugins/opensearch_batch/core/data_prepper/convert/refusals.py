@@ -126,9 +126,9 @@ def _input_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
                 (*keys, "filter", "exclude_suffix", at),
                 f"globs match the names of objects, and {suffix!r} contains a folder",
             )
-    inputs, own_root = input_uri(compiled), compiled.layout.root
-    if SourceUri(inputs).meets(own_root):
-        text = f"inputs {inputs} and this package's files {own_root}/ overlap"
+    uri, own_root = input_uri(compiled), compiled.layout.root
+    if SourceUri(uri).meets(own_root):
+        text = f"inputs {uri} and this package's files {own_root}/ overlap"
         yield keys, f"{text}; change include_prefix or work_prefix"
 
 
