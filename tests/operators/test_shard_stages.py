@@ -43,7 +43,7 @@ class Prepares:
             max_records=1,
             **how,
         )
-        dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run)
+        dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run, conf={})
         ti: Any = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
         operator.execute({"params": {}, "dag_run": dag_run, "ti": ti})
         return load_manifest(self.runs.objects, pushed["run"]["manifest"], Manifest)
@@ -65,7 +65,7 @@ class Prepares:
             "outputs": [f"{self.runs.work_prefix.job(shard.job)}/output/1/x.out"],
         }
         found = {"poll": polled, "repair": None}
-        dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run)
+        dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run, conf={})
         ti: Any = SimpleNamespace(map_index=0, xcom_pull=lambda task_ids, map_indexes: found[task_ids])  # noqa: ARG005 - one
         return operator.execute({"params": {}, "dag_run": dag_run, "ti": ti})
 
