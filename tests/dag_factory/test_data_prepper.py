@@ -176,7 +176,7 @@ def test_a_run_whose_scan_failed_is_no_success(sample: DAG) -> None:
     reconcile: Any = sample.task_dict["reconcile"]
     with pytest.raises(AirflowFailException, match="prepare failed"):
         reconcile.execute({"ti": OneXCom(None)})
-    with pytest.raises(AirflowSkipException):
+    with pytest.raises(AirflowSkipException, match="the scan found nothing to do"):
         reconcile.execute({"ti": OneXCom(NO_WORK)})
 
 

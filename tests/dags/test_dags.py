@@ -90,7 +90,7 @@ def test_a_file_with_a_mistake_affects_no_other_file(home: Path, tmp_path: Path)
     found = read(home, "pipelines", tmp_path)
     known = [path.stem for path in sorted((ROOT / "include" / "pipelines").glob("passages*.yaml"))]
     assert sorted(found["again"]) == sorted(known)
-    with pytest.raises(AssertionError) as refused:
+    with pytest.raises(AssertionError, match=r"mistaken\.yaml:3 source\.url") as refused:
         read(home, "refused_pipelines", tmp_path)
     said = str(refused.value)
     assert f"{pipelines}/mistaken.yaml:3 source.url: unknown key. Did you mean 'uri'?" in said

@@ -299,7 +299,7 @@ def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *a
     )
     for attempt in attempts:
         if isinstance(attempt, Exception):
-            with pytest.raises(type(attempt)):
+            with pytest.raises(type(attempt), match=str(attempt)):
                 task.execute(context_of(ti=Counted()))
         else:
             task.execute(context_of(ti=Counted()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -308,12 +309,9 @@ REFUSED = [
 @pytest.mark.parametrize(("changes", "told"), REFUSED, ids=[told for _, told in REFUSED])
 def test_what_ours_cannot_say_is_refused_by_its_name(tmp_path: Path, changes: list[tuple[str, str]], told: str) -> None:
     """With file, line, option, and what to do: leave the file as it is."""
-    with pytest.raises(ConfigError) as refused:
+    start, end = f"{tmp_path / 'sample.yaml'}:", "The file runs unchanged: leave it in include/pipelines/"
+    with pytest.raises(ConfigError, match=f"(?s)^{re.escape(start)}.*{re.escape(told)}.*{re.escape(end)}$"):
         converted(tmp_path, changed(*changes))
-    text = str(refused.value)
-    assert text.startswith(f"{tmp_path / 'sample.yaml'}:")
-    assert told in text
-    assert text.endswith("The file runs unchanged: leave it in include/pipelines/")
 
 
 ROWS_ONLY = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from typing import Any
 
@@ -52,7 +53,7 @@ def refusal(**members: Any) -> str:
     request = {name: value for name, value in {**REQUEST, **members}.items() if value is not None}
     messages = set()
     for content in (request, json.dumps(request).encode()):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(ConfigError, match=r"^books\.json: ") as error:
             parse_request(content, "books.json")
         messages.add(str(error.value))
     (message,) = messages
@@ -216,9 +217,8 @@ def test_each_mistake_has_its_one_error(members: dict[str, Any], message: str) -
 )
 def test_text_that_is_no_request_is_refused(content: bytes, message: str) -> None:
     """Text that is not JSON, or not an object."""
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         parse_request(content, "books.json")
-    assert str(error.value) == message
 
 
 def test_the_mistake_of_a_name_comes_before_what_is_missing_for_it() -> None:
@@ -239,9 +239,8 @@ def test_the_mistake_of_a_name_comes_before_what_is_missing_for_it() -> None:
 def test_a_wrong_credential_is_named_and_never_shown(credential: Any, message: str) -> None:
     """The value is neither in the message nor in the chain of errors."""
     for content in ({**REQUEST, "credential": credential}, json.dumps({**REQUEST, "credential": credential}).encode()):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(ConfigError, match=f"^{re.escape(f'request: {message}')}") as error:
             parse_request(content)
-        assert str(error.value).startswith(f"request: {message}")
         assert "s3cr3t-value" not in "".join(traceback.format_exception(error.value))
 
 
