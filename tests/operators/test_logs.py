@@ -54,7 +54,7 @@ def test_an_error_is_the_first_and_the_last_line(error: BatchError, caplog: pyte
 
 def test_an_error_of_no_one_keeps_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """An unexpected error is a defect of this package, and its traceback is needed."""
-    with pytest.raises(KeyError) as raised, final_errors_fail_the_task():
+    with pytest.raises(KeyError, match="missing") as raised, final_errors_fail_the_task():
         {}["missing"]
     assert (raised.value.__cause__, caplog.records) == (None, [])
 

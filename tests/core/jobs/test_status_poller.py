@@ -175,7 +175,7 @@ def test_what_the_service_reports_stands_in_the_task(node: Scripted) -> None:
     [
         ((404, {"error": {"type": "status_exception", "reason": "Failed to find task"}}), NotFound, "find task"),
         ((503, {"error": {"reason": "not today"}}), RetriableError, "not today"),
-        (None, RetriableError, "no answer"),
+        (None, RetriableError, "does not answer"),
         (refusal("ThrottlingException"), Throttled, "ThrottlingException"),
         (refusal("ValidationException"), ConfigError, "ValidationException"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,7 +20,7 @@ from tests.core.memory_objects import MemoryObjects
 LAYOUT = Layout("s3://work", "p")
 
 
-def report(*, read: int, dead_letters: str | None = None, **counts: int) -> IngestReport:
+def report(*, read: int, dead_letters: str | None = None, **counts: Any) -> IngestReport:
     """Return the report of a shard whose rows are in two files, of which the first has the records."""
     sources = [SourceCounts("records", read=read), SourceCounts("output", read=7)]
     return IngestReport("i", "DONE", IngestCounts(read=read + 7, sources=sources, **counts), dead_letters)
@@ -113,10 +114,11 @@ VERDICTS = ("indexed", "unchanged", "dead_letters", "joined", "unrouted", "dropp
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_each_verdict_of_a_row_counts_once(verdict: str) -> None:
     """A row with one verdict is accounted for; without, or with two, it is not."""
-    IngestCounts(read=2, **{verdict: 2}).reconcile("i")
+    counts = msgspec.structs.replace(IngestCounts(read=2), **{verdict: 2})
+    counts.reconcile("i")
     for read in (1, 3):
         with pytest.raises(FatalError, match=f"i: read {read} rows, but 2 have a verdict"):
-            IngestCounts(read=read, **{verdict: 2}).reconcile("i")
+            msgspec.structs.replace(counts, read=read).reconcile("i")
 
 
 @pytest.mark.parametrize(("read", "records", "letters"), [(5, 3, 1), (5, 3, 3), (3, 4, 1)])
