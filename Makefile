@@ -17,7 +17,7 @@ halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&
 	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
 	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
 
-.PHONY: help demo run backfill data-prepper up down test test-all check bench clean prerequisites constraints reference
+.PHONY: help demo run backfill data-prepper up down test test-all fuzz mutation check bench clean prerequisites constraints reference
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -45,6 +45,12 @@ test: $(INSTALLED) ## the tests of one OpenSearch version, at most 10 minutes
 
 test-all: $(INSTALLED) check ## all tests, those that are not slow on both OpenSearch versions, at most 60 minutes
 	@export OPENSEARCH_VERSIONS=2.19.1,3.6.0; $(call halves)
+
+fuzz: $(INSTALLED) ## new examples for each parser, SECONDS=60 long: only this package's errors, and no hang
+	@$(BIN)/python -m tests.fuzz $(or $(SECONDS),60)
+
+mutation: $(INSTALLED) ## break the core in a sample of places (SEED=1 SAMPLE=200), at most 20 minutes: a test must fail
+	@$(BIN)/python -m tests.mutation --seed $(or $(SEED),1) --sample $(or $(SAMPLE),200)
 
 check: $(INSTALLED) ## ruff, mypy, and that core/ knows no Airflow
 	@$(BIN)/ruff check $(SOURCES)

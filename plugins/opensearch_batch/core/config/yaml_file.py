@@ -93,8 +93,8 @@ class YamlFile:
             value: object = yaml.constructor.SafeConstructor().construct_document(self.tree)
         except yaml.MarkedYAMLError as error:
             raise self._yaml_error(error) from None
-        except ValueError as error:
-            # An invalid date or number.
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            # A date, number or tagged value that PyYAML cannot make.
             raise ConfigError(f"{self.path}:1 not valid YAML: {error}") from None
         return value
 

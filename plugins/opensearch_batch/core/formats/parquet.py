@@ -40,7 +40,7 @@ class Parquet(msgspec.Struct, frozen=True):
             try:
                 for at, row in enumerate(self._rows(file), 1):
                     yield _entry(row, source, uri, at, limit)
-            except (pa.ArrowException, OSError, KeyError) as error:
+            except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:
                 raise FatalError(f"{uri}: damaged, or not Parquet ({error}); upload the object again") from error
 
     def _rows(self, file: IO[bytes]) -> Iterator[dict[str, Any]]:

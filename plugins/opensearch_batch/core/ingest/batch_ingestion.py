@@ -29,6 +29,7 @@ from opensearch_batch.core.ingest.request import (
     check_on_missing,
     compile_map,
 )
+from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 
 SourceType = Literal["s3", "openai", "local"]
@@ -171,7 +172,7 @@ def _decode(content: bytes | Mapping[str, Any], location: str) -> dict[str, Any]
         return dict(content)
     try:
         raw = msgspec.json.decode(content)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise ConfigError(f"{location}: not JSON ({error})") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{location}: expected a JSON object with index_name, field_map and data_source")

@@ -131,6 +131,7 @@ class _LetterDocuments:
         # Every row that is read belongs to the current letter.
         reading = Reading(objects, row_errors=row_errors, origin_of=lambda row: self._origin)  # noqa: ARG005
         request, sources = replayed.request, [Source(name, ()) for name in replayed.sources]
+        self._sources = len(sources)
         self._documents: MappedDocuments | EventDocuments
         if request.processors is None:
             field_map = compile_map(request, sources=len(sources), vectors=vectors)
@@ -145,6 +146,8 @@ class _LetterDocuments:
         """Return the document of a letter's rows, or the reason why there is none."""
         self._origin = (letter.source, letter.line)
         rows = _rows(letter)
+        if unknown := [row.source for row in rows if not 0 <= row.source < self._sources]:
+            return Rejected(rows, f"the request has no source {unknown[0]}; correct `number` in this letter")
         if isinstance(self._documents, MappedDocuments):
             try:
                 keyed = tuple(map(self._documents.keyed, rows))

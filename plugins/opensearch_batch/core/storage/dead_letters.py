@@ -17,6 +17,8 @@ from typing import Self
 
 import msgspec
 
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.storage.objects import Objects, lines
 
 SPOOL_BYTES = 1 << 20
@@ -82,7 +84,12 @@ def as_text(content: bytes) -> tuple[str | None, str | None]:
 def as_bytes(letter: DeadLetter | Origin) -> bytes:
     """Return the record's bytes."""
     if letter.record_base64 is not None:
-        return base64.b64decode(letter.record_base64)
+        try:
+            return base64.b64decode(letter.record_base64)
+        except ValueError as error:
+            raise ConfigError(
+                f"{letter.source}:{letter.line}: record_base64 of this dead letter is not base64 ({error}); correct it"
+            ) from None
     return (letter.record or "").encode()
 
 
@@ -177,7 +184,12 @@ def read_letters(objects: Objects, uri: str) -> Iterator[DeadLetter]:
     with objects.open(uri) as stream:
         for line in lines(stream, max_line_bytes=MAX_LETTER_BYTES):
             if line.content.strip():
-                yield msgspec.json.decode(line.content, type=DeadLetter)
+                try:
+                    yield msgspec.json.decode(line.content, type=DeadLetter)
+                except UNDECODABLE as error:
+                    raise ConfigError(
+                        f"{uri}:{line.number}: not a dead letter ({error}); correct this line or delete it"
+                    ) from None
 
 
 def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:

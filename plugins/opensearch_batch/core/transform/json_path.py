@@ -278,6 +278,8 @@ def _cut(step: Step) -> Cut:
             return None
         except msgspec.DecodeError as error:
             raise RecordRejected(f"not JSON: {error}") from None
+        except RecursionError:
+            raise RecordRejected(TOO_DEEP) from None
 
     return cut
 
@@ -299,18 +301,25 @@ def _general(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
     function = _FUNCTION.search(path)
     try:
         compiled = parse(path[: function.start()] if function else path)
-    except JSONPathError as error:
+    except (JSONPathError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # The parser lets errors of its own code through.
         raise ConfigError(f"{name}: {path!r} is not a JSONPath ({error}); write it like $.content[0]") from error
     refuse_unbounded(name, path, compiled)
     decode, one = keep_number_text().decode, _matches_one(compiled)
 
-    def value(tops: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
+    def found(row: bytes) -> bytes | None:
         matches = [match.value for match in compiled.find(decode(row))]
         if function:
             return _apply(function[1], matches)
         if not one:
             return encode_kept(matches)
         return encode_kept(matches[0]) if matches else None
+
+    def value(tops: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
+        try:
+            return found(row)
+        except Exception as error:  # noqa: BLE001 - filters and sorts compare any two values; the row ends, not the run
+            raise RecordRejected(f"{name}: {path!r} cannot be evaluated ({error})") from None
 
     return value
 
