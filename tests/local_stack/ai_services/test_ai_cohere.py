@@ -307,9 +307,10 @@ def test_a_job_that_fails(ai_stand: Stand, client: cohere.Client) -> None:
     """Because it was told to, or because its dataset is gone; it has no output."""
     ai_stand.fault("fail", service="cohere", operation="CreateEmbedJob")
     told = ended(client, submit(client, texts(1)))
-    ai_stand.fault("delay", service="cohere", operation="CreateEmbedJob", seconds=3)
+    ai_stand.fault("delay", service="cohere", operation="CreateEmbedJob", seconds=3600)
     job_id = submit(client, texts(1))
     client.datasets.delete(client.embed_jobs.get(job_id).input_dataset_id)
+    ai_stand.end_delays()
     assert [(job.status, job.output_dataset_id) for job in (told, ended(client, job_id))] == [("failed", None)] * 2
 
 
