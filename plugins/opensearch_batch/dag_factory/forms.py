@@ -28,7 +28,7 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
         "source": Param(
             uri,
             type="string",
-            # Only the default is a template; what a person enters is not rendered.
+            # Only the default is a template; what a user enters is not rendered.
             pattern=rf"^(s3://[^/{{}}][^{{}}]*|{re.escape(uri)})$",
             description_md=f"An S3 prefix, or one object: `s3://bucket/prefix/`.{dated}",
         ),

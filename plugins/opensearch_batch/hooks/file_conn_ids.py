@@ -1,4 +1,4 @@
-"""Ids of connections that a Data Prepper file describes, ``<file>#<pipeline>/source``; using them loads no parser."""
+"""Ids of connections that a Data Prepper file describes: ``<file>#<pipeline>/source``. Loads no parser."""
 
 from __future__ import annotations
 

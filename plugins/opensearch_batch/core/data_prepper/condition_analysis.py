@@ -49,7 +49,7 @@ class KnownRow:
             if isinstance(options, ProcessorOptions):
                 with suppress(EventError):
                     options.compile()(self._event)
-                # Keys that it adds under a condition, too.
+                # Includes keys that it adds only under a condition.
                 self._put(options.makes())
 
     @property
@@ -120,7 +120,7 @@ def _may_have(event: Event, key: Key) -> bool:
 
 
 def missing_keys(text: str, has: Callable[[Key], bool]) -> list[Key]:
-    """Return the unknown keys because of which a condition never holds.
+    """Return the unknown keys that prevent a condition from ever holding.
 
     Args:
         text: the condition, known to compile.

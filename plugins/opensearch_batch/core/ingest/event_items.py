@@ -88,7 +88,7 @@ class IndexItemFactory:
         index: the index's name, made from the event; None for the index of the request.
         shape: which part of an event is the document.
         ensure_index: called with the index that an event names, before a document is written there.
-        origin_of: returns the origin of a row, from which the id of a document without any other id is made.
+        origin_of: returns the origin of a row; a document without any other id gets an id derived from it.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ def read_processors(file: YamlFile, keys: Keys) -> list[dict[str, Any]]:
     """Return the processors at a location in a file, their options as plain values with all defaults.
 
     Raises:
-        ConfigError: an unknown processor, or wrong options; with file, line and option.
+        ConfigError: a processor is unknown or has wrong options; the message names file, line and option.
     """
     reader = Reader(file)
     processors = []

@@ -76,7 +76,7 @@ def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None
         ]
         plan = _plan(file, adapter_of(spec.batch_predict.service).limits, listing) if listing is not None else None
     except BatchError as error:
-        return msgspec.structs.replace(checked, mistakes=[_placed(file, error)])
+        return msgspec.structs.replace(checked, mistakes=[_located(file, error)])
     return msgspec.structs.replace(checked, mistakes=mistakes, plan=plan)
 
 
@@ -91,7 +91,7 @@ def _mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf) -> It
             check_passthrough(adapter, parameters)
         run = SpecRun(spec, adapter, parameters, index_body)
     except ConfigError as error:
-        yield _placed(file, error, keys)
+        yield _located(file, error, keys)
         return
     for vector in vector_fields((index_body or {}).get("mappings", {})):
         wanted = spec.batch_predict.dimension
@@ -126,6 +126,6 @@ def _plan(file: PipelineFile, limits: Limits, listing: str) -> Estimate:
     return estimate(found, sizes, record_bytes=sum(samples) / len(samples) if samples else None)
 
 
-def _placed(file: PipelineFile, error: BatchError, keys: tuple[str, ...] = ()) -> str:
+def _located(file: PipelineFile, error: BatchError, keys: tuple[str, ...] = ()) -> str:
     text = str(error)
     return text if text.startswith(str(file.path)) else str(file.error(keys, text))

@@ -1,6 +1,6 @@
 """Reads JSON Lines in blocks: regular lines are decoded in C, digested and written together.
 
-A block with an irregular line is halved until only few lines around it are read one by one.
+A block with an irregular line is halved, so that only a few lines around it are read one by one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from opensearch_batch.core.types.record_ids import RECORD_LINE
 from opensearch_batch.core.types.rows import RowLimit, SourceEntry
 
 BLOCK_BYTES = 1 << 20
-# A block of at most so many lines is not halved.
+# Blocks of at most this many lines are not halved.
 MIN_LINES = 32
 _LF, _OPEN, _CLOSE = b"\n{}"
 

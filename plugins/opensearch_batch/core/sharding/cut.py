@@ -2,7 +2,7 @@
 
 A shard is paid for by its content. If shards ended only when full, one new object would shift every later cut, and all
 later shards would be paid for again. So a shard that is at least half full also ends after an object that is selected
-by its name and size; after an object as large as a shard, a tenth is enough. There the cuts realign.
+by its name and size; after an object as large as a shard, a tenth is enough. The cuts realign there.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Lines:
 class Draft:
     """A shard being filled: its input, its records if they are kept, and their source ranges.
 
-    `first` are the first records, as many as could be too few for a shard of their own.
+    `first` are the first records, at most as many as would be too few for a job.
     """
 
     def __init__(self, *, keep_first: int, keeps_records: bool) -> None:

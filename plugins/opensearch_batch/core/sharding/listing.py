@@ -71,8 +71,8 @@ def record_source_state(objects: Objects, layout: Layout, listing: Listing, *, d
 def source_change(objects: Objects, layout: Layout, listing: Listing) -> SourceChange:
     """Compare a listing with the state that the last run recorded.
 
-    unchanged: a run has prepared it, or it is empty. new: no run has started to. started: a run has started to, and has
-    not succeeded yet.
+    unchanged: a run has prepared this state, or the source is empty. new: no run has started to prepare it. started: a
+    run has started and has not succeeded yet.
     """
     if not listing.objects:
         return "unchanged"

@@ -1,6 +1,6 @@
-"""Passthrough: inputs that are service-ready are submitted unchanged, from where they are; each object is a shard.
+"""Passthrough: submits service-ready objects unchanged and in place; each object is a shard.
 
-An object that cannot be a job is an error, because nothing in it can be changed or left out.
+An object that is not a valid job input is an error, because nothing in it can be changed or left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def passthrough_shards(
     """Return each object of a source as a shard.
 
     Raises:
-        ConfigError: an object cannot be a job.
+        ConfigError: an object is not a valid job input.
     """
     for one, other in pairwise(sorted(item.uri for item in listing.objects)):
         if other.startswith(one):

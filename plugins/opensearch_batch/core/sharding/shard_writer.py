@@ -36,8 +36,8 @@ class ShardWriter:
         limits: the limits of a shard.
         request_line: turns a record and its id in the shard into its service-ready line, or rejects it.
         form: the template of the same line, which makes many lines at once; None if the service has none.
-        keeps_records: whether the records are stored beside the shard, because the service's rows will not have them.
-        job_key: makes the job key of a shard's content digest.
+        keeps_records: whether the records are stored beside the shard, because the service's rows do not contain them.
+        job_key: computes the job key from the content digest of a shard.
         dead: the dead letters of lines that are not records.
         writes: False for a dry run, which counts and names everything and writes nothing.
     """
@@ -152,7 +152,7 @@ class ShardWriter:
             if not fits.count and self._cutter.draft.records:
                 yield from self._cutter.cut()
                 continue
-            # A record that exceeds the limits of a shard gets one of its own.
+            # A record that exceeds the limits of a shard gets a shard of its own.
             taken = fits if fits.count else block.first(1, sys.maxsize)
             self._cutter.add_block(taken)
             self._read += taken.count

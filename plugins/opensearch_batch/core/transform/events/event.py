@@ -144,7 +144,7 @@ class Event:
             if node is ARRAY_NODE:
                 node = self._array_node()
             if type(node) is msgspec.Raw:
-                node = _opened(node)
+                node = _parse_level(node)
                 if holder is not None:
                     holder[at] = node
             if type(node) is dict:
@@ -301,7 +301,7 @@ def members_of(node: Node) -> dict[str, Node] | None:
     return node if type(node) is dict else None
 
 
-def _opened(node: msgspec.Raw) -> Node:
+def _parse_level(node: msgspec.Raw) -> Node:
     """Parse one level of an object or array; return other values unchanged."""
     first = memoryview(node)[0]
     if first == _OBJECT:
@@ -333,7 +333,7 @@ def _child(holder: dict[str, Node] | list[Node], name: str) -> Node:
 
 
 def _open(node: Node) -> Node:
-    return _opened(node) if type(node) is msgspec.Raw else node
+    return _parse_level(node) if type(node) is msgspec.Raw else node
 
 
 def _index(name: str) -> int | None:

@@ -35,7 +35,7 @@ class DeleteEntries(base.ProcessorOptions, DeleteEntry, frozen=True, kw_only=Tru
             raise ConfigError("with_keys, with_keys_regex and entries exclude each other; write one of them")
         if self.entries is None:
             return base.stop_on_failure([_step("", self)])
-        # As in Data Prepper, options beside `entries` are ignored, but the condition must be valid.
+        # As in Data Prepper, other options are ignored with `entries`, but the condition must be valid.
         base.condition_of("delete_when", self.delete_when)
         return base.stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(self.entries)])
 
