@@ -213,11 +213,13 @@ class Event:
         Raises:
             EventError: the key names an array element, which cannot be deleted.
         """
-        holder = self.find(key[:-1])
+        path = key[:-1]
+        holder = self.find(path)
         if type(holder) is msgspec.Raw:
-            # Reading a member parses the holder in place.
-            self.find(key)
-            holder = self.find(key[:-1])
+            holder = _parse_level(holder)
+            # Parsed in place: the parsed holder replaces its text.
+            outer: Node = self.fields if len(path) == 1 else self.find(path[:-1])
+            outer[int(path[-1]) if type(outer) is list else path[-1]] = holder
         if holder is MISSING:
             return
         if type(holder) is not dict:
