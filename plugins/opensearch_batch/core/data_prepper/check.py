@@ -13,7 +13,7 @@ from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, i
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.lint import lint
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.event_items import ACTIONS, NAMELESS
+from opensearch_batch.core.ingest.event_items import ACTIONS, ID_OPTIONAL
 from opensearch_batch.core.jobs.contract import AdapterOf
 from opensearch_batch.core.pipeline.check import Checked, PipelineSummary, check_pipeline
 
@@ -74,7 +74,7 @@ def _id_remarks(sink: OpenSearchSink) -> Iterator[tuple[Keys, str]]:
     yield ("aws", "serverless"), _NO_ID
     actions: list[tuple[Keys, str]] = [(("actions", at, "type"), each.type) for at, each in enumerate(sink.actions)]
     for inner, action in actions or [(("action",), sink.action)]:
-        if action in ACTIONS - NAMELESS:
+        if action in ACTIONS - ID_OPTIONAL:
             yield inner, f"{action} needs an id, so each such row becomes a dead letter; write document_id"
 
 

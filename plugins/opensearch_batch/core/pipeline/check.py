@@ -20,9 +20,9 @@ from opensearch_batch.core.pipeline.spec_tests import SpecRun, differences
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """A lint finding on a Data Prepper file: what Data Prepper does, and what happens here.
+    """A lint finding on a Data Prepper file: what Data Prepper does, and what this package does instead.
 
-    `rule` is the number in docs/reference/data_prepper.md; None is a mistake in the file that has no number.
+    `rule` is the number of the rule in docs/reference/data_prepper.md, None for a mistake that has no number.
     """
 
     line: int
@@ -32,7 +32,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class PipelineSummary(msgspec.Struct, frozen=True):
-    """Source, service and sinks of a pipeline in a Data Prepper file; `service` is empty if it runs no jobs."""
+    """Source, service and sinks of a pipeline in a Data Prepper file; `service` is empty if no jobs run."""
 
     pipeline: str
     line: int
@@ -42,7 +42,7 @@ class PipelineSummary(msgspec.Struct, frozen=True):
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """Result of checking one file: `mistakes` name file and line; `plan` is the estimate for a listing, if given.
+    """Result of checking one file: `mistakes` name file and line; `plan` is the estimate, if a listing was passed.
 
     A Data Prepper file has `pipelines` instead of source, service and index. Its `remarks` and `findings` are not
     mistakes.
@@ -94,21 +94,21 @@ def _mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf) -> It
         yield _located(file, error, keys)
         return
     for vector in vector_fields((index_body or {}).get("mappings", {})):
-        wanted = spec.batch_predict.dimension
-        if wanted is not None and vector.name in run.fields and vector.dimension != wanted:
-            cause = f"{wanted}, but field {vector.name} of {spec.ingest.index_body} has dimension {vector.dimension}"
+        dimension = spec.batch_predict.dimension
+        if dimension is not None and vector.name in run.fields and vector.dimension != dimension:
+            cause = f"{dimension}, but field {vector.name} of {spec.ingest.index_body} has dimension {vector.dimension}"
             yield str(file.error(("batch_predict", "dimension"), cause))
     for at, test in enumerate(spec.tests):
         try:
-            found = list(differences(spec, test, run.run(test)))
+            mismatches = list(differences(spec, test, run.run(test)))
         except BatchError as error:
-            found = [str(error)]
-        for difference in found:
-            yield str(file.error(("tests", at), f"{test.name} ({adapter.name}): {difference}"))
+            mismatches = [str(error)]
+        for mismatch in mismatches:
+            yield str(file.error(("tests", at), f"{test.name} ({adapter.name}): {mismatch}"))
 
 
 def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return the parameters of a job; example parameters for a model that only the cluster knows."""
+    """Return the parameters of a job; a model without a connector file gets example parameters."""
     connector = file.body(*keys, "connector")
     if connector is None:
         return {**adapter.example_parameters, **model.parameters}
@@ -118,12 +118,12 @@ def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf, key
 
 def _plan(file: PipelineFile, limits: Limits, listing: str) -> Estimate:
     spec = file.spec
-    # A dated prefix is listed from the part before its date.
+    # Objects are matched by the part of the URI before its first variable.
     uri = spec.source.uri.partition("{{")[0]
-    found = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
+    listed = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
     sizes = limits.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))
     samples = [len(msgspec.json.encode(record)) + 1 for test in spec.tests for record in test.records]
-    return estimate(found, sizes, record_bytes=sum(samples) / len(samples) if samples else None)
+    return estimate(listed, sizes, record_bytes=sum(samples) / len(samples) if samples else None)
 
 
 def _located(file: PipelineFile, error: BatchError, keys: tuple[str, ...] = ()) -> str:

@@ -40,7 +40,7 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     inputs: Sequence[msgspec.Raw | bytes] = ()
 
     def first(self, count: int, size_bytes: int) -> Block:
-        """Return its first records: at most `count`, with service-ready lines of at most `size_bytes`."""
+        """Return the first records of the block: at most `count`, with service-ready lines of at most `size_bytes`."""
         if self.inputs:
             sizes = list(accumulate(self.form.size_bytes(self.inputs)))
             return self._cut(max(0, min(count, bisect_right(sizes, size_bytes))))
@@ -62,7 +62,7 @@ class Block(msgspec.Struct, frozen=True, gc=False):
             inputs=self.inputs[first.count :],
         )
 
-    def written(self, first: int) -> bytes:
+    def service_lines(self, first: int) -> bytes:
         """Return the service-ready lines; the first record has the position `first`."""
         return self.form.lines(first, self.inputs) if self.inputs else self.content
 
@@ -82,7 +82,7 @@ class Blocks:
 
     Args:
         form: the form of the service-ready lines.
-        limit: the longest record.
+        limit: the maximum size of a record.
     """
 
     def __init__(self, form: LineForm, limit: RowLimit) -> None:
@@ -141,7 +141,7 @@ class Blocks:
 def _has_one_object_per_line(content: bytes, max_record_bytes: int) -> bool:
     """Return whether each line starts and ends like an object and none is too long.
 
-    The decoder reads values and ignores lines. If it finds as many values as there are such lines, each line has one.
+    The decoder reads values and ignores lines. If it finds as many values as lines, each line has one.
     """
     import numpy as np
 

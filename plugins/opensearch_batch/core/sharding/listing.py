@@ -1,4 +1,4 @@
-"""Lists a source, and compares its state with what runs have prepared."""
+"""Lists a source, and compares its state with the state that the last run prepared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Listing(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """The identity of this state of the source: it changes with every new, changed or deleted object."""
+        """Digest of the state of the source; every new, changed or deleted object changes it."""
         return digest(*(f"{item.uri} {item.etag}" for item in self.objects))
 
 
@@ -42,12 +42,12 @@ def find_documents(
     """Return the objects of a source.
 
     Raises:
-        ConfigError: it overlaps with the work prefix: each run would predict the files of the last one.
-        NoDocuments: there are none.
+        ConfigError: the source overlaps with the work prefix, so each run would read the files of the last one.
+        NoDocuments: the source has no objects.
     """
-    here, there = f"{source.rstrip('/')}/", f"{layout.root}/"
-    if here.startswith(there) or there.startswith(here):
-        raise ConfigError(f"source {source} and work {layout.root} overlap; use separate prefixes")
+    source_prefix, work_prefix = f"{source.rstrip('/')}/", f"{layout.root}/"
+    if source_prefix.startswith(work_prefix) or work_prefix.startswith(source_prefix):
+        raise ConfigError(f"source {source} and work prefix {layout.root} overlap; use separate prefixes")
     listing = list_source(objects, source, include=include, exclude=exclude)
     if not listing.objects:
         globs = f" (include {list(include)}, exclude {list(exclude)})" if include or exclude else ""
@@ -64,7 +64,7 @@ SourceChange = Literal["unchanged", "new", "started"]
 
 
 def record_source_state(objects: Objects, layout: Layout, listing: Listing, *, done: bool) -> None:
-    """Record the state of a source that a run prepares, or has prepared, so that no other run starts for it."""
+    """Record that a run prepares the listed state, or has prepared it, so that no other run starts for that state."""
     save(objects, layout.source_state(listing.source), _Prepared(listing.digest, done))
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import CheckedOptions, Rule, ValueCheck, between, when
+from opensearch_batch.core.config.option_types import CheckedOptions, Rule, ValueCheck, between, refuse_if
 from opensearch_batch.core.config.options import Duration
 from opensearch_batch.core.data_prepper.options.aws import Dlq, MlAws
 from opensearch_batch.core.data_prepper.options.texts import Condition, EventKey
@@ -54,13 +54,13 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "dlq", self.dlq.inheriting(self.aws))
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from when(
+        """Yield the checks, each with the option that its error names."""
+        yield from refuse_if(
             wrong=self.action_type == "predict",
             keys=("action_type",),
             cause="only batch_predict is supported; for online inference use an ingest pipeline of the index",
         )
-        yield from when(
+        yield from refuse_if(
             wrong=self.model_id in BUILT_IN,
             keys=("model_id",),
             cause="built-in models do not run through ML Commons; register a model with a Bedrock "

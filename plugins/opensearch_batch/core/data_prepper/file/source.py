@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import BucketName, CheckedOptions, Rule, between, bucket_name, when
+from opensearch_batch.core.config.option_types import BucketName, CheckedOptions, Rule, between, bucket_name, refuse_if
 from opensearch_batch.core.config.options import Duration, Options
 from opensearch_batch.core.data_prepper.options.aws import OwnedBuckets
 from opensearch_batch.core.data_prepper.options.codecs import InputCodec
@@ -44,7 +44,7 @@ class ProcessingCondition(Options, frozen=True, kw_only=True):
 
 
 class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
-    """When objects were last modified: from start to end, or a duration that ends now."""
+    """Which objects are read, by time of modification: from start to end, or a duration that ends now."""
 
     start_time: LocalTime | None = None
     end_time: LocalTime | None = None
@@ -52,12 +52,12 @@ class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
 
     @property
     def has_times(self) -> bool:
-        """Whether one of them is set."""
+        """Whether a time or the range is set."""
         return (self.start_time, self.end_time, self.range) != (None, None, None)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from when(
+        """Yield the checks, each with the option that its error names."""
+        yield from refuse_if(
             wrong=self.range is not None and (self.start_time, self.end_time) != (None, None),
             keys=("range",),
             cause="cannot be combined with start_time and end_time; keep the range or the times",
@@ -83,17 +83,17 @@ class ScanBucket(Options, frozen=True, kw_only=True):
 
 
 class Scheduling(Options, frozen=True, kw_only=True):
-    """The schedule of scans: every `interval` seconds, `count` times or without end."""
+    """The schedule of scans: every `interval` seconds, `count` times or indefinitely."""
 
     interval: Annotated[Duration, Meta(examples=["PT6M"]), between(1.0, 365 * _DAY)]
     count: Annotated[int, Meta(ge=2)] | None = None
 
 
 class ScanOptions(TimesOptions, frozen=True, kw_only=True):
-    """All buckets, and the default times."""
+    """The buckets, and the default times."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "acknowledgment_timeout": "a task ends when its objects are done, and Airflow retries it"
+        "acknowledgment_timeout": "a task ends when its objects are read, and Airflow retries failed tasks"
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
         "folder_partitions": "work is divided by objects, not by folders; remove it"
@@ -103,9 +103,9 @@ class ScanOptions(TimesOptions, frozen=True, kw_only=True):
     scheduling: Scheduling | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
+        """Yield the checks, each with the option that its error names."""
         yield from super().rules()
-        yield from when(
+        yield from refuse_if(
             wrong=self.scheduling is not None and self.end_time is not None,
             keys=("end_time",),
             cause="cannot be combined with scheduling, which has no end; remove end_time or scheduling",
@@ -125,7 +125,7 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
     processing_conditions: tuple[ProcessingCondition, ...] = ()
 
     def area(self, now: datetime) -> Area:
-        """Return the area of a scan at a time."""
+        """Return the area that a scan at this time reads."""
         since, until = self.start_time, self.end_time
         if self.range is not None:
             since = datetime.fromtimestamp(now.timestamp() - self.range, UTC)
@@ -171,23 +171,23 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
         return tuple(self._bucket(each.bucket) for each in self.scan.buckets)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from when(
+        """Yield the checks, each with the option that its error names."""
+        yield from refuse_if(
             wrong=self.delete_s3_objects_on_read and not self.acknowledgments,
             keys=("delete_s3_objects_on_read",),
             cause="deletion requires acknowledgments; write acknowledgments: true",
         )
         for at, each in enumerate(self.scan.buckets):
-            yield from when(
+            yield from refuse_if(
                 wrong=bool(self.filters) and each.bucket.filter is not None,
                 keys=("scan", "buckets", at, "bucket", "filter"),
                 cause="cannot be combined with filters of the source; keep one of them",
             )
         for bucket in self.filters:
-            yield from when(
+            yield from refuse_if(
                 wrong=bucket not in {each.bucket.name for each in self.scan.buckets},
                 keys=("filters", bucket),
-                cause="no bucket of the scan has this name; write one of them",
+                cause="no bucket of the scan has this name; write the name of one",
             )
 
     def _bucket(self, options: BucketOptions) -> Bucket:

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, Protocol
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import CheckedOptions, Plugin, Rule, when
+from opensearch_batch.core.config.option_types import CheckedOptions, Plugin, Rule, refuse_if
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.formats.csv import Csv, CsvEncoding
 from opensearch_batch.core.formats.json import Json, JsonEncoding
@@ -38,7 +38,7 @@ class NdjsonInput(Options, frozen=True, kw_only=True):
     include_empty_objects: bool = False
 
     def format(self) -> Ndjson:
-        """Return the format that reads it."""
+        """Return the format with these options."""
         return Ndjson(self.include_empty_objects)
 
 
@@ -49,7 +49,7 @@ class NewlineInput(Options, frozen=True, kw_only=True):
     header_destination: Annotated[str, Meta(min_length=1)] | None = None
 
     def format(self) -> Newline:
-        """Return the format that reads it."""
+        """Return the format with these options."""
         return Newline(self.skip_lines, self.header_destination)
 
 
@@ -65,7 +65,7 @@ class JsonInput(Options, frozen=True, kw_only=True):
     include_keys: tuple[str, ...] = ()
 
     def format(self) -> Json:
-        """Return the format that reads it."""
+        """Return the format with these options."""
         return Json(self.key_name, self.include_keys)
 
 
@@ -78,12 +78,12 @@ class CsvInput(CheckedOptions, frozen=True, kw_only=True):
     detect_header: bool = True
 
     def format(self) -> Csv:
-        """Return the format that reads it."""
+        """Return the format with these options."""
         return Csv(self.delimiter, self.quote_character, self.header or (), self.detect_header)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from when(
+        """Yield the checks, each with the option that its error names."""
+        yield from refuse_if(
             wrong=self.delimiter == self.quote_character,
             keys=("quote_character",),
             cause="the delimiter is the same character; choose another one",
@@ -94,7 +94,7 @@ class ParquetInput(Options, frozen=True, kw_only=True):
     """Rows of a parquet file."""
 
     def format(self) -> Parquet:
-        """Return the format that reads it."""
+        """Return the format with these options."""
         return Parquet()
 
 
@@ -117,7 +117,7 @@ class NdjsonOutput(Options, frozen=True, kw_only=True):
     extension: Literal["ndjson", "jsonl"] = "ndjson"
 
     def encoding(self) -> NdjsonEncoding:
-        """Return the encoding that writes it."""
+        """Return the encoding with these options."""
         return NdjsonEncoding(self.extension)
 
 
@@ -127,7 +127,7 @@ class JsonOutput(Options, frozen=True, kw_only=True):
     key_name: Name = "events"
 
     def encoding(self) -> JsonEncoding:
-        """Return the encoding that writes it."""
+        """Return the encoding with these options."""
         return JsonEncoding(self.key_name)
 
 
@@ -143,7 +143,7 @@ class CsvOutput(Options, frozen=True, kw_only=True):
     header: Header | None = None
 
     def encoding(self) -> CsvEncoding:
-        """Return the encoding that writes it."""
+        """Return the encoding with these options."""
         return CsvEncoding(self.delimiter, self.header or ())
 
 
@@ -154,14 +154,14 @@ class ParquetOutput(CheckedOptions, frozen=True, kw_only=True):
     auto_schema: bool = False
 
     def encoding(self) -> ParquetEncoding:
-        """Return the encoding that writes it."""
+        """Return the encoding with these options."""
         return ParquetEncoding(self.schema)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from when(
+        """Yield the checks, each with the option that its error names."""
+        yield from refuse_if(
             wrong=(self.schema is not None) == self.auto_schema,
-            cause="give exactly one of schema and auto_schema: true",
+            cause="set exactly one of schema and auto_schema: true",
         )
         if self.schema is not None:
             yield ("schema",), lambda: avro_schema(self.schema or "")
@@ -186,7 +186,7 @@ class RecordsOptions(Protocol):
         """The extension of record objects, without a dot."""
 
     def format(self) -> RowFormat:
-        """Return the format that reads them."""
+        """Return the format with these options."""
 
 
 InputCodec = Annotated[

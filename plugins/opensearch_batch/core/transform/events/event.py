@@ -18,13 +18,13 @@ from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.formats.json_text import TOO_DEEP, check_json, check_text
 
 Key = tuple[str, ...]
-# A value of an event: its unparsed text, or the value parsed or made from it.
+# A value of an event: unparsed JSON text, or a Python value.
 Node = Any
 MISSING: Any = object()
 MAX_KEY_CHARS = 2048
 _KEY = re.compile(r"[A-Za-z0-9._~@/\[\]()$ -]*")
 _NULL, _OBJECT, _ARRAY = ord("n"), ord("{"), ord("[")
-# Longer arrays are not parsed. They are found by the end of their name and the bracket, with or without a space.
+# Longer arrays are not parsed. Such an array starts with a mark: the quote that ends its name, and the bracket.
 LONG_BYTES = 512
 _MARKS, _ARRAYS_TRIED, _BACKSLASH = (b'":[', b'": ['), 4, ord("\\")
 # A random number, which no row contains, as the placeholder of the unparsed array; and the node of that array.
@@ -41,7 +41,7 @@ class EventError(Exception):
 
 
 def key_of(text: str, *, any_name: bool = False) -> Key:
-    """Parse a key to its names; `any_name` allows any characters, for keys to delete.
+    """Parse a key into its names; `any_name` allows any characters, for keys to delete.
 
     Raises:
         ConfigError: the key has invalid characters, or is too long.
@@ -108,10 +108,10 @@ class Event:
 
     @classmethod
     def around_array(cls, row: bytes) -> Event:
-        """Read an event without parsing a long array of numbers: a vector is nearly all of a row.
+        """Read an event without parsing a long array of numbers, because a vector is nearly all of a row.
 
-        The array is only checked for strings: the index refuses the document if it is invalid JSON, and reading it
-        later raises RecordRejected.
+        Of the array, only the absence of strings is checked. If it is invalid JSON, OpenSearch rejects the document,
+        and reading the array later raises RecordRejected.
 
         Raises:
             RecordRejected: the rest of the row is not a JSON object (RFC 8259, UTF-8).
@@ -258,7 +258,7 @@ class Event:
 def _long_array(row: bytes) -> tuple[int, int]:
     """Return start and end of the first long array of numbers, -1 and -1 if there is none or it is uncertain.
 
-    The mark is never inside a string, because a quote there follows a backslash. With nested arrays the remaining
+    A mark whose quote follows a backslash is inside a string, and is not used. With nested arrays the remaining
     closing bracket makes the rest invalid, so the caller parses the whole row.
     """
     for mark in _MARKS:
@@ -329,7 +329,7 @@ def _child(holder: dict[str, Node] | list[Node], name: str) -> Node:
         return holder[at]
     opened = _open(holder.get(name, {}))
     if type(opened) not in (dict, list):
-        raise EventError(f"{name} is not an object, so nothing can be put into it")
+        raise EventError(f"{name} is not an object, so it cannot contain a key")
     holder[name] = opened
     return opened
 
