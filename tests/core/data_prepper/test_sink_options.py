@@ -300,7 +300,7 @@ def test_an_option_of_s3_is_read(tmp_path: Path, options: str, path: str, value:
         ("codec: {parquet: {schema: a, auto_schema: true}}", 0, r"s3.codec.parquet: set exactly one of schema"),
         ("object_key: {path_prefix: 'a%{Q}'}", 0, r"object_key.path_prefix: "),
         ("object_key: {path_prefix: 'a${'}", 0, r"object_key.path_prefix: .*is not closed"),
-        ("object_key: {name_pattern_prefix: 'a%{yyyy}'}", 0, r"name_pattern_prefix: a time is always appended"),
+        ("object_key: {name_pattern_prefix: 'a%{yyyy}'}", 0, r"name_pattern_prefix: the sink always appends a time"),
         ("compression: zstd", 0, r"s3.compression: 'zstd' is not one of none, gzip, snappy"),
         (
             "threshold:",

@@ -29,7 +29,7 @@ _LF, _OPEN, _CLOSE = b"\n{}"
 class Block(msgspec.Struct, frozen=True, gc=False):
     """Complete lines of a source, each a record: `line` is the number of the first, `count` the number of lines.
 
-    `inputs` are the model's inputs of each record, empty if a record is its own service-ready line.
+    `inputs` are the model's inputs of each record; empty if the record itself is the service-ready line.
     """
 
     content: bytes
@@ -127,7 +127,7 @@ class Blocks:
             yield from self._block(content[end:], source, line + half, offset + end, count - half)
 
     def _read(self, content: bytes, count: int) -> Sequence[msgspec.Raw | bytes] | None:
-        """Return the inputs of the records, None if a line is irregular."""
+        """Return the inputs of the records, or None if a line is irregular."""
         if self._inputs is None or not _has_one_object_per_line(content, self._limit.max_bytes):
             return None
         inputs = self._inputs(content)

@@ -1,8 +1,9 @@
-"""Content-defined cutting: shards end when they are full, and after some objects, so a change moves few of the cuts.
+"""Cuts records into shards, which end when they are full and after selected objects, so a change moves few cuts.
 
 The job of an unchanged shard is reused. If shards ended only when full, one new object would shift every later cut, and
 all later jobs would be paid for again. So a shard that is at least half full also ends after an object that is selected
-by its name and size; after an object as large as a shard, a tenth is enough. At such a cut the shards realign.
+by its name and size; after an object as large as a shard, a shard ends if it is a tenth full. At such a cut the shards
+realign.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ def ends_with(uri: str, *, fill: float, share: float) -> bool:
     """
     if share >= 1:
         return fill >= TENTH
-    drawn = int.from_bytes(hashlib.sha256(uri.encode()).digest()[:4]) / (1 << 32)
-    return fill >= HALF and drawn < share / QUARTER
+    # A number in [0, 1) that depends only on the name.
+    number = int.from_bytes(hashlib.sha256(uri.encode()).digest()[:4]) / (1 << 32)
+    return fill >= HALF and number < share / QUARTER
 
 
 class Lines:
@@ -115,9 +117,9 @@ class Lines:
 
 
 class Draft:
-    """A shard being filled: its input, its records if they are kept, and their source ranges.
+    """A shard that is being filled: its input, its records if they are kept, and their source ranges.
 
-    `first` has the first records: they move to the previous shard if there are too few for a job.
+    `first` contains the first records, which move to the previous shard if this one has too few records for a job.
     """
 
     def __init__(self, *, keep_first: int, keeps_records: bool) -> None:
@@ -134,7 +136,7 @@ class Draft:
         return limits.max_records - self.records, limits.max_bytes - self.input.size_bytes
 
     def fits(self, line: bytes, limits: ShardLimits) -> bool:
-        """Return whether a line fits; the first one always does."""
+        """Return whether a line fits; the first line always fits."""
         records, size_bytes = self.room(limits)
         return self.records == 0 or (records > 0 and len(line) + 1 <= size_bytes)
 
@@ -223,7 +225,7 @@ class Cutter:
             yield from self.cut()
 
     def rest(self) -> tuple[Draft | None, Draft]:
-        """Return the last two drafts, which the caller closes."""
+        """Return the previous draft, if there is one, and the current draft; the caller closes both."""
         previous, self._previous = self._previous, None
         return previous, self.draft
 

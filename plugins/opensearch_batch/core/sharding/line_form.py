@@ -1,6 +1,6 @@
-"""Line template of a job: makes one service-ready line, or many at once.
+"""Template for the lines of a job; it creates one service-ready line, or many at once.
 
-Either the record itself is the line, or its id and the model's inputs are inserted into a fixed text.
+Either the record itself is the line, or the record's id and the model's inputs are inserted into a fixed text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class LineForm(msgspec.Struct, frozen=True):
 
     `paths` are the model's inputs in a record. `pieces` are the fixed text before, between and after the record's id
     and its inputs, with the id first if `id_first`; None if the record itself is the line. `texts`: the inputs must be
-    non-blank strings; otherwise they may be anything but null.
+    non-blank strings; otherwise they may be any value except null.
     """
 
     paths: tuple[str, ...]

@@ -22,14 +22,14 @@ from opensearch_batch.core.types.rows import Rejected, Row
 def passthrough_shards(
     objects: Objects, listing: Listing, *, limits: ShardLimits, job_key: Callable[[str], str]
 ) -> tuple[list[PreparedShard], PrepareCounts]:
-    """Return each object of a source as a shard.
+    """Return a shard for each object of a source.
 
     Raises:
         ConfigError: an object is not a valid job input.
     """
     for shorter, longer in pairwise(sorted(item.uri for item in listing.objects)):
         if longer.startswith(shorter):
-            cause = f"{longer} starts with this URI, and services read all objects that do; rename one"
+            cause = f"{longer} starts with this URI, and services read all objects with this prefix; rename one"
             raise ConfigError(f"{shorter}: {cause}")
     shards = [_shard(objects, number, item, limits, job_key) for number, item in enumerate(listing.objects)]
     records = sum(prepared.shard.records for prepared in shards)

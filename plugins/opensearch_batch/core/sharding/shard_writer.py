@@ -1,4 +1,4 @@
-"""Shard writer: cuts a source into shards. The same source gives the same shards, byte for byte, in every run.
+"""Cuts a source into shards and writes them. The same source gives the same shards, byte for byte, in every run.
 
 A shard is stored under its job key, which is derived from its content, so a shard that an earlier run uploaded (and
 paid for) is found and not written again. A line that is not a record becomes a dead letter; no line is dropped.
@@ -35,7 +35,7 @@ class ShardWriter:
         layout: the locations below the work prefix.
         limits: the limits of a shard.
         request_line: turns a record and its id in the shard into its service-ready line, or rejects it.
-        form: the template of the same line, which makes many lines at once; None if the service has none.
+        form: the template of the same lines, which creates many lines at once; None if the service has no template.
         keeps_records: whether the records are stored beside the shard, because the service's rows do not contain them.
         job_key: computes the job key from the content digest of a shard.
         dead: the dead letters of lines that are not records.
@@ -96,7 +96,7 @@ class ShardWriter:
         return shards, counts
 
     def _cut(self, items: Sequence[ObjectInfo], source_format: Format | None, limit: int | None) -> Iterator[Draft]:
-        """Yield shards. A last shard with too few records for the service is merged into the one before it."""
+        """Yield shards. A last shard with too few records for the service is merged into the previous shard."""
         self._cutter = Cutter(self._limits, keeps_records=self._keeps_records)
         try:
             for item in items:

@@ -24,12 +24,12 @@ BUILT_IN = (
     "amazon.titan-embed-image-v1",
     "amazon.nova-2-multimodal-embeddings-v1:0",
 )
-# Keys of predictions in the output rows of SageMaker and Bedrock.
+# The keys of the predictions in output rows of SageMaker and Bedrock.
 PREDICTION_MEMBERS = ("SageMakerOutput", "modelOutput")
 
 
 class MlInference(CheckedOptions, frozen=True, kw_only=True):
-    """Options of ml_inference; `dlq` inherits region and role of `aws`."""
+    """Options of ml_inference. If `dlq` has no region or role, it inherits them from `aws`."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "aws_sigv4": "Data Prepper ignores it and always signs; here the connection of the cluster decides",
@@ -69,6 +69,6 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
 
 
 def input_event(item: ObjectInfo) -> Event:
-    """Return the event of an object for ml_inference: bucket, key, time (seconds) and length (bytes)."""
+    """Return the event that ml_inference receives for an object: bucket, key, time (seconds) and length (bytes)."""
     bucket, key = split_uri(item.uri)
     return Event({"bucket": bucket, "key": key, "time": item.modified, "length": item.size_bytes})

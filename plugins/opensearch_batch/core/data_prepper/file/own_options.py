@@ -12,7 +12,7 @@ from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, Seconds, 
 
 
 class OwnConnections(Options, frozen=True, kw_only=True):
-    """Ids of Airflow connections. Without an id, the hosts and roles in the file are used."""
+    """Ids of Airflow connections. Without an id, tasks use the hosts and roles in the file."""
 
     aws: Annotated[str, Meta(min_length=1), about("S3, SageMaker and Bedrock.", "aws_default")] = "aws_default"
     opensearch: Annotated[str, Meta(min_length=1), about("The cluster of the sink.", "opensearch_default")] | None = (

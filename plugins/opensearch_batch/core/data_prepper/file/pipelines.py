@@ -1,7 +1,7 @@
-"""Reads a Data Prepper file. Every option is applied, reported as without effect, or an error with its line.
+"""Reads a Data Prepper file. Each option takes effect, is reported as having no effect, or raises an error.
 
-``books.yaml:14 books.sink[0].opensearch.indx: unknown key. Did you mean 'index'?`` This package's settings are in
-``extension.opensearch_batch``, because Data Prepper ignores unknown extensions.
+An error names file, line and key: ``books.yaml:14 books.sink[0].opensearch.indx: unknown key. Did you mean 'index'?``
+This package's settings are in ``extension.opensearch_batch``, because Data Prepper ignores unknown extensions.
 Source: Data Prepper's PipelinesDataFlowModel, PipelineModel and SinkModel (2.17).
 """
 
@@ -36,7 +36,7 @@ from opensearch_batch.core.transform.processors.unavailable import OTHER_PROCESS
 OWN = "opensearch_batch"
 EXTENSION, OLD_EXTENSION, VERSION = "extension", "pipeline_configurations", "version"
 _VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
-# The supported version; as in Data Prepper, a later one is an error.
+# The latest supported version; as in Data Prepper, a later version is an error.
 _MAJOR, _MINOR = 2, 17
 # Top-level keys of this package's pipeline files (`spec`), and the required ones.
 _SPEC_KEYS = frozenset(field.name for field in msgspec.structs.fields(PipelineSpec))
@@ -48,7 +48,7 @@ _AT_MOST_ONE = {
     "s3_enrich": "write all keys in its keys_to_merge",
 }
 _OWN_NAMES = frozenset(field.name for field in msgspec.structs.fields(OwnOptions))
-# Plugins of Data Prepper that are not supported, by the names of its DataPrepperPlugin annotations.
+# Unsupported plugins of Data Prepper, with the names in its DataPrepperPlugin annotations.
 _OTHER_SOURCES = dict.fromkeys(
     (
         *("cloudwatch", "documentdb", "dynamodb", "file", "http", "iceberg", "kafka", "kinesis"),
@@ -71,10 +71,10 @@ _SINK = Plugin("sink", {"opensearch": OpenSearchSink, "s3": S3Sink}, _OTHER_SINK
 
 
 class _Parts(Options, frozen=True, kw_only=True):
-    """The parts of a pipeline, each read separately."""
+    """The sections of a pipeline; each is read separately."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "workers": "Airflow tasks do the work, limited by pools",
+        "workers": "Airflow tasks do the work, and pools limit them",
         "delay": "rows are not collected before they are processed",
         "buffer": "rows are streamed without a buffer",
     }
@@ -87,7 +87,7 @@ class _Parts(Options, frozen=True, kw_only=True):
 
 
 class DataPrepperPipeline(msgspec.Struct, frozen=True, kw_only=True):
-    """One pipeline of a file; `keys` is its location, and each processor and sink has its own."""
+    """One pipeline of a file. `keys` is its location in the file; each processor and sink also has its location."""
 
     name: str
     keys: Keys
@@ -98,7 +98,7 @@ class DataPrepperPipeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DataPrepperFile:
-    """A file of pipelines; `remarks` are line and message for each option without effect.
+    """A Data Prepper file and its pipelines. `remarks` contains line and message for each option without effect.
 
     Args:
         path: a YAML file for Data Prepper or OpenSearch Ingestion.
@@ -182,30 +182,31 @@ class DataPrepperFile:
             source=source,
             processors=tuple(self._processors((*keys, processors[0]), processors[1])),
             routes=tuple(self._routes(keys, parts.get("routes", ("routes", None)))),
-            sinks=tuple((at, options) for at, _, options in sinks),
+            sinks=tuple((location, options) for location, _, options in sinks),
         )
         self._check(pipeline)
         return pipeline
 
     def _plugins(self, keys: Keys, nodes: Node, plugin: Plugin) -> Iterator[tuple[Keys, Node, Any]]:
-        for at, node in enumerate(self._reader.elements(nodes, keys)):
-            here, options = self._reader.plugin(node, plugin, (*keys, at))
-            yield here, node.value[0][1], options
+        for number, node in enumerate(self._reader.elements(nodes, keys)):
+            location, options = self._reader.plugin(node, plugin, (*keys, number))
+            yield location, node.value[0][1], options
 
     def _processors(self, keys: Keys, nodes: Node) -> Iterator[tuple[Keys, str, Any]]:
-        for here, node, options in self._plugins(keys, nodes, _PROCESSOR):
-            self._reader.check_compiles(node, here, options)
-            yield here, str(here[-1]), options
+        for location, node, options in self._plugins(keys, nodes, _PROCESSOR):
+            self._reader.check_compiles(node, location, options)
+            yield location, str(location[-1]), options
 
-    def _routes(self, keys: Keys, named: tuple[str, Node]) -> Iterator[tuple[str, str]]:
+    def _routes(self, keys: Keys, section: tuple[str, Node]) -> Iterator[tuple[str, str]]:
+        """Yield the name and condition of each route; `section` is ``route`` or ``routes`` with its node."""
         seen = set[str]()
-        here = (*keys, named[0])
-        for at, node in enumerate(self._reader.elements(named[1], here)):
-            members = self._reader.members(node, (*here, at))
+        routes = (*keys, section[0])
+        for number, node in enumerate(self._reader.elements(section[1], routes)):
+            members = self._reader.members(node, (*routes, number))
             if len(members) != 1:
-                raise self.error((*here, at), "expected one route, like - has-title: /title != null")
+                raise self.error((*routes, number), "expected one route, like - has-title: /title != null")
             ((name, inner),) = members.items()
-            route = (*here, at, name)
+            route = (*routes, number, name)
             if name in seen or name == DEFAULT_ROUTE:
                 raise self.error(route, "duplicate route; rename it")
             seen.add(name)
@@ -217,7 +218,7 @@ class DataPrepperFile:
             yield name, text
 
     def _check(self, pipeline: DataPrepperPipeline) -> None:
-        """Raise ConfigError if parts of a pipeline contradict each other."""
+        """Raise ConfigError if sections of a pipeline contradict each other."""
         first: dict[str, Keys] = {}
         for keys, kind, _ in pipeline.processors:
             if kind in _AT_MOST_ONE and kind in first:
@@ -250,8 +251,9 @@ class DataPrepperFile:
 def is_data_prepper(path: Path) -> bool:
     """Return whether a file is for Data Prepper, by its content; False if it is not valid YAML.
 
-    The first of these that applies decides. A top-level key of Data Prepper, or a key with source and sink below it:
-    True. A required key of this package's files: False. Otherwise: whether the other keys resemble own keys.
+    True if the file has a top-level key of Data Prepper, or a key with source and sink below it. Otherwise False if it
+    has a required key of this package's pipeline files. Otherwise the result depends on how similar its keys are to the
+    keys of those files.
     """
     try:
         tree = YamlFile(path).tree

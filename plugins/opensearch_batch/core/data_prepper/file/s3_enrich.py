@@ -33,13 +33,13 @@ def _check_pattern(text: str) -> None:
 
 
 class EnrichFilter(Options, frozen=True, kw_only=True):
-    """The prefix of the records in their bucket."""
+    """The prefix of the record objects in their bucket."""
 
     include_prefix: str | None = None
 
 
 class EnrichBucket(Options, frozen=True, kw_only=True):
-    """The bucket of the records, without ``s3://``."""
+    """The bucket of the record objects, without ``s3://``."""
 
     name: BucketName
     filter: EnrichFilter | None = None

@@ -32,11 +32,11 @@ _CLIENT = "the Airflow connection configures the S3 client"
 
 def _check_prefix(text: str) -> None:
     if "%{" in text:
-        refuse("a time is always appended; remove the %{...}")
+        refuse("the sink always appends a time; remove the %{...}")
 
 
 class ObjectKey(Options, frozen=True, kw_only=True):
-    """The name of an object."""
+    """Options for the names of objects."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {"name_pattern": "Data Prepper ignores it too; use name_pattern_prefix"}
 
@@ -48,7 +48,7 @@ class Threshold(Options, frozen=True, kw_only=True):
     """The maximum size of an object, in events (0 for no limit) and in bytes."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "event_collect_timeout": "a run ends, so objects do not wait for more events"
+        "event_collect_timeout": "a run ends, so it does not wait for more events"
     }
 
     event_count: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
@@ -57,7 +57,7 @@ class Threshold(Options, frozen=True, kw_only=True):
 
 
 class S3Sink(SinkOptions, frozen=True, kw_only=True):
-    """Options of the s3 sink; names of buckets have no ``s3://`` and may contain keys of the event."""
+    """Options of the s3 sink. Bucket names are stored without ``s3://`` and may contain keys of the event."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "buffer_type": "objects are streamed without a buffer",

@@ -40,7 +40,7 @@ ACTIONS = get_args(Action)
 MIB = 1 << 20
 NO_FORWARD = {"forward_to": "pipelines do not receive rows from sinks; add an s3 sink and read its objects"}
 _BY_CONNECTION = "name an Airflow connection in extension.opensearch_batch.connections.opensearch instead"
-_OLD = ("aws_sigv4", "aws_sts_role_arn", "aws_sts_external_id", "serverless")
+_DEPRECATED = ("aws_sigv4", "aws_sts_role_arn", "aws_sts_external_id", "serverless")
 
 _REFUSED_VALUES = {
     "distribution_version": "Elasticsearch 6 is not supported; remove it, and use an OpenSearch cluster",
@@ -52,7 +52,7 @@ _REFUSED_VALUES = {
 
 
 class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
-    """Options of every sink: its routes (all events if there are none), and the keys it writes."""
+    """Options of every sink: its routes (a sink without routes receives all events), and the keys that it writes."""
 
     REFUSED: ClassVar[Mapping[str, str]] = NO_FORWARD
 
@@ -100,7 +100,7 @@ class SinkAction(Options, frozen=True, kw_only=True):
 
 
 class Authentication(Options, frozen=True, kw_only=True):
-    """Credentials."""
+    """Credentials of requests that are not signed."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         "client_certificate": f"client certificates are not supported; {_BY_CONNECTION}",
@@ -122,7 +122,7 @@ def _check_template(text: str) -> None:
 
 
 class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
-    """Options of the opensearch sink; deprecated options are replaced by current ones."""
+    """Options of the opensearch sink; the values of deprecated options are moved to the current options."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "flush_timeout": "a bulk request is sent when it is full, and at the end of the rows",
@@ -200,7 +200,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
 
     @property
     def sends_ids(self) -> bool:
-        """Whether documents are sent with an id; without `document_id` a collection gets none, as in Data Prepper.
+        """Whether documents are sent with an id; without `document_id` a collection receives no id, as in Data Prepper.
 
         Source: DocumentIdResolver (2.17).
         """
@@ -246,12 +246,12 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
                 yield (name,), f"has no effect: {why}"
         for at in range(1, len(self.hosts)):
             yield ("hosts", at), "has no effect: only the first host is used"
-        for name in ("aws_region", *_OLD[1:]):
+        for name in ("aws_region", *_DEPRECATED[1:]):
             if self.aws is None and getattr(self, name):
                 yield (name,), "has no effect without aws_sigv4: true"
 
     def _replaced(self) -> dict[str, object]:
-        """Return the current options for deprecated ones; if both are present, a rule fails."""
+        """Return current options with the values of deprecated ones; a rule reports an error if both are present."""
         new: dict[str, object] = {}
         if self.aws is None and self.aws_sigv4:
             new["aws"] = OpenSearchAws(
@@ -269,7 +269,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         return new
 
     def _refused_values(self) -> Iterator[Rule]:
-        for name in ("aws_region", *_OLD):
+        for name in ("aws_region", *_DEPRECATED):
             both = self.aws is not None and getattr(self, name)
             yield from refuse_if(
                 wrong=bool(both), keys=(name,), cause="deprecated, and cannot be combined with aws; remove it"

@@ -1,4 +1,4 @@
-"""Options of the s3 source. Times of a bucket override those of the scan.
+"""Options of the s3 source. Times of a bucket override the times of the scan.
 
 Source: Data Prepper's S3SourceConfig, the classes of its configuration package, and ScanOptions (2.17).
 """
@@ -26,14 +26,14 @@ _QUEUE = "queues are not supported; write scan: {buckets: [...]}, which finds ne
 
 
 class KeyFilter(Options, frozen=True, kw_only=True):
-    """Which objects are read, by prefix and suffix."""
+    """Selects the objects to read by prefix and suffix."""
 
     include_prefix: tuple[str, ...] = ()
     exclude_suffix: tuple[str, ...] = ()
 
 
 class ProcessingCondition(Options, frozen=True, kw_only=True):
-    """A condition on another object of the folder; objects are not read before it holds."""
+    """A condition on another object in the same folder; objects are not read until the condition holds."""
 
     object_name: Annotated[str, Meta(min_length=1, examples=["manifest.json.out"])]
     when: Annotated[Condition, Meta(examples=["/processedRecordCount == /totalRecordCount"])]
@@ -44,7 +44,7 @@ class ProcessingCondition(Options, frozen=True, kw_only=True):
 
 
 class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
-    """Which objects are read, by time of modification: from start to end, or a duration that ends now."""
+    """Selects the objects to read by modification time: from start to end, or within a duration before the scan."""
 
     start_time: LocalTime | None = None
     end_time: LocalTime | None = None
@@ -65,7 +65,7 @@ class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
 
 
 class BucketOptions(TimesOptions, frozen=True, kw_only=True):
-    """A bucket as in the file; `name` has no ``s3://``."""
+    """A bucket as written in the file, but without ``s3://`` in `name`."""
 
     name: BucketName
     data_selection: Selection = "data_and_metadata"
@@ -90,7 +90,7 @@ class Scheduling(Options, frozen=True, kw_only=True):
 
 
 class ScanOptions(TimesOptions, frozen=True, kw_only=True):
-    """The buckets, and the default times."""
+    """The buckets of a scan, and their default modification times."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "acknowledgment_timeout": "a task ends when its objects are read, and Airflow retries failed tasks"
@@ -137,7 +137,7 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
     """Options of the s3 source."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "workers": "Airflow tasks read, limited by pools",
+        "workers": "Airflow tasks read the objects, and pools limit them",
         "records_to_accumulate": "rows are streamed",
         "buffer_timeout": "there is no buffer",
         "backoff_time": "a scan runs on schedule, and does not wait for objects",
@@ -187,7 +187,7 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
             yield from refuse_if(
                 wrong=bucket not in {each.bucket.name for each in self.scan.buckets},
                 keys=("filters", bucket),
-                cause="no bucket of the scan has this name; write the name of one",
+                cause="no bucket of the scan has this name; write the name of a bucket of the scan",
             )
 
     def _bucket(self, options: BucketOptions) -> Bucket:

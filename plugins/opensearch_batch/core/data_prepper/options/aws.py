@@ -1,4 +1,4 @@
-"""AWS options. Credentials come from an Airflow connection, or from the role that it assumes for an ``aws`` block.
+"""AWS options. Credentials come from an Airflow connection, or from a role that the connection assumes.
 
 Source: Data Prepper's AwsAuthenticationOptions of each plugin, and S3DlqWriterConfig (2.17).
 """
@@ -35,13 +35,13 @@ class Aws(Options, frozen=True, kw_only=True):
 
     @property
     def account(self) -> str | None:
-        """The account of the role."""
+        """The account of the role, or None without a role."""
         parts = (self.sts_role_arn or "").split(":")
         return parts[4] or None if len(parts) > 4 else None  # noqa: PLR2004 - arn:partition:iam::account:role/name
 
 
 class OwnedBuckets(CheckedOptions, frozen=True, kw_only=True):
-    """Options with the owners of the buckets that are read. S3 rejects a request for a bucket of another account.
+    """Options with the accounts that must own the buckets. S3 rejects a request for a bucket of another account.
 
     Source: Data Prepper's BucketOwnerProvider (2.17).
     """

@@ -25,7 +25,7 @@ Character = Annotated[str, Meta(min_length=1, max_length=1)]
 Header = Annotated[tuple[str, ...], Meta(min_length=1)]
 Name = Annotated[str, Meta(min_length=1, max_length=2048)]
 _NOT_READ = "write the objects with ndjson, newline, json, csv or parquet"
-_OTHERS = dict.fromkeys(("avro", "event_json", "multiline", "otel_logs", "otel_metrics", "otel_traces"), _NOT_READ)
+_UNSUPPORTED = dict.fromkeys(("avro", "event_json", "multiline", "otel_logs", "otel_metrics", "otel_traces"), _NOT_READ)
 RECORDS_EXTENSION = "jsonl"
 _NOT_WRITTEN = "use ndjson, json, csv or parquet"
 
@@ -43,7 +43,7 @@ class NdjsonInput(Options, frozen=True, kw_only=True):
 
 
 class NewlineInput(Options, frozen=True, kw_only=True):
-    """One text per line, at key ``message``."""
+    """One string per line, stored at the key ``message``."""
 
     skip_lines: Annotated[int, Meta(ge=0)] = 0
     header_destination: Annotated[str, Meta(min_length=1)] | None = None
@@ -99,7 +99,7 @@ class ParquetInput(Options, frozen=True, kw_only=True):
 
 
 def _with_extension(kind: type[Options]) -> type[Options]:
-    """Return the options of a codec of s3_enrich, which derives the name of an object and so needs its extension."""
+    """Return a codec's options for s3_enrich, which needs the extension to derive the names of record objects."""
     no_effect = {name: text for name, text in kind.NO_EFFECT.items() if name != "extension"}
     return msgspec.defstruct(  # type: ignore[return-value] # a subclass of `kind`
         f"{kind.__name__}WithExtension",
@@ -179,7 +179,7 @@ _EXAMPLE = Meta(examples=[{"ndjson": {}}])
 
 
 class RecordsOptions(Protocol):
-    """Options of a codec of s3_enrich."""
+    """Codec options of s3_enrich."""
 
     @property
     def extension(self) -> str:
@@ -190,10 +190,10 @@ class RecordsOptions(Protocol):
 
 
 InputCodec = Annotated[
-    NdjsonInput | NewlineInput | JsonInput | CsvInput | ParquetInput, Plugin("codec", _INPUTS, _OTHERS), _EXAMPLE
+    NdjsonInput | NewlineInput | JsonInput | CsvInput | ParquetInput, Plugin("codec", _INPUTS, _UNSUPPORTED), _EXAMPLE
 ]
 RECORDS_CODECS = {name: _with_extension(kind) for name, kind in _INPUTS.items()}
-RecordsCodec = Annotated[RecordsOptions, Plugin("codec", RECORDS_CODECS, _OTHERS), _EXAMPLE]
+RecordsCodec = Annotated[RecordsOptions, Plugin("codec", RECORDS_CODECS, _UNSUPPORTED), _EXAMPLE]
 OutputCodec = Annotated[
     NdjsonOutput | JsonOutput | CsvOutput | ParquetOutput,
     Plugin("codec", _OUTPUTS, dict.fromkeys(("avro", "event_json", "newline"), _NOT_WRITTEN)),
