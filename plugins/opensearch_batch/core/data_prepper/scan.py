@@ -153,10 +153,8 @@ def plan_scan(
     existing = {(each.item.uri, each.item.etag) for each in found}
     kept, resumed, dissolved = list[Claim](), list[WorkItem](), set[str]()
     for claim in state.claims:
-        work_item, gone = (
-            claim.work_item,
-            not any((item.uri, item.etag) in existing for item in claim.work_item.objects),
-        )
+        work_item = claim.work_item
+        gone = not any((item.uri, item.etag) in existing for item in work_item.objects)
         if claim.done_for == done_for or is_done(work_item):
             # Rows can be read again at no cost; a job would be paid for again if its inputs come back.
             if work_item.kind == "job" or not gone:
@@ -178,11 +176,11 @@ def plan_scan(
     ]
     new = [*_jobs(fresh, objects_per_job, at), *_data(fresh, at)]
     # An object that returns to an earlier version may produce the same work item again.
-    again = {work_item.id for work_item in new}
-    kept = [claim for claim in kept if claim.work_item.id not in again] + [
+    new_ids = {work_item.id for work_item in new}
+    kept = [claim for claim in kept if claim.work_item.id not in new_ids] + [
         Claim(work_item, run=run) for work_item in new
     ]
-    work_items = [work_item for work_item in resumed if work_item.id not in again] + new
+    work_items = [work_item for work_item in resumed if work_item.id not in new_ids] + new
     return ScanPlan(ScanState(state.scans + 1, tuple(kept), _newest(state, kept, found)), tuple(work_items))
 
 
@@ -203,7 +201,7 @@ def _jobs(found: Iterable[ListedObject], objects_per_job: int, at: datetime) -> 
         return len(batch) < objects_per_job and _bucket(batch[0].item) == _bucket(each.item)
 
     for batch in _batches((each for each in found if each.selection == "metadata_only"), fits):
-        # A job is identified by its inputs: the objects, unless input_key names others.
+        # The listed objects identify a job, together with its inputs if input_key names other objects.
         others = [each.input for each in batch if each.input != each.item.uri]
         id_ = digest("job", *(f"{each.item.uri} {each.item.etag}" for each in batch), *others)
         yield WorkItem(id_, "job", tuple(each.item for each in batch), at, inputs=tuple(each.input for each in batch))

@@ -214,7 +214,7 @@ class Cutter:
         self._count(block.count, self.draft.add_block(block))
 
     def end_object(self, uri: str) -> Iterator[Draft]:
-        """End the current object, and the draft too if the object is selected for that."""
+        """End the current object; also end the draft if a shard ends after this object."""
         records, size_bytes = self._object
         self._object = (0, 0)
         draft, limits = self.draft, self._limits

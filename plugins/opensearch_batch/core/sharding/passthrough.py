@@ -51,8 +51,8 @@ def _shard(
             records += 1
     if not limits.min_records <= records <= limits.max_records or size_bytes > limits.max_bytes:
         raise ConfigError(
-            f"{item.uri}: {records} records, {size_bytes} bytes; a job takes {limits.min_records} to "
-            f"{limits.max_records} and {limits.max_bytes} bytes; split it, or use prepare: true"
+            f"{item.uri}: {records} records, {size_bytes} bytes; a job accepts {limits.min_records} to "
+            f"{limits.max_records} records and at most {limits.max_bytes} bytes; split the object, or use prepare: true"
         )
     shard = Shard(f"{number:04d}", item.uri, job_key(content.hexdigest()), records, size_bytes, etag=item.etag)
     return PreparedShard(shard, [SourceRange(item.uri, 1, records)])

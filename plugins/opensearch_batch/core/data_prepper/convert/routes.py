@@ -23,8 +23,8 @@ def one_condition(routes: Sequence[tuple[str, str]], wanted: Sequence[str]) -> s
     """Return the condition for the rows of a sink, or None if it receives all rows.
 
     Args:
-        routes: names and conditions of the routes of the pipeline.
-        wanted: the names of the routes of the sink.
+        routes: the pipeline's routes, each with name and condition.
+        wanted: the names of the sink's routes.
 
     Raises:
         ConfigError: the routes cannot be combined.

@@ -25,7 +25,7 @@ NO_HEADERS = {
 
 
 class Aws(Options, frozen=True, kw_only=True):
-    """Region and role."""
+    """The region and the role of an ``aws`` block."""
 
     REFUSED: ClassVar[Mapping[str, str]] = NO_HEADERS
 
