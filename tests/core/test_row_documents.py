@@ -66,7 +66,7 @@ def test_the_tests_of_a_file_go_through_its_processors(tmp_path: Path) -> None:
     assert check_pipeline(path, adapter_of).mistakes == []
     path.write_text(GOOD.replace("title: d, v: [2]", "title: x, v: [2]"))
     (mistake,) = check_pipeline(path, adapter_of).mistakes
-    assert mistake == f'{path}:15 tests[0]: a (sagemaker): documents[1].title: "d", not "x"'
+    assert mistake == f'{path}:15 tests[0]: a (sagemaker): documents[1].title: "d", expected "x"'
 
 
 @pytest.mark.parametrize(

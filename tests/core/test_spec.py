@@ -57,7 +57,7 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ("uri: s3://documents/in/", "uri: /documents", r"books.yaml:2 source.uri: '/documents' is not an S3 location"),
         (
             "model_id: abc", "dimension: 4",
-            "books.yaml:4 batch_predict: give exactly one of model_id, stack and connector",
+            "books.yaml:4 batch_predict: set exactly one of model_id, stack and connector",
         ),
         ("work_prefix: s3://work", "work s3://work", r"books.yaml:\d not valid YAML"),
         (
@@ -81,7 +81,7 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ("model_id: abc", "model_id: abc\n  input: $.*", r"books.yaml:7 batch_predict.input: .* is not a plain path"),
         (
             "model_id: abc", "model_id: abc\n  instead: {openai: {}}",
-            r"books.yaml:7 batch_predict.instead.openai: give exactly one of model_id",
+            r"books.yaml:7 batch_predict.instead.openai: set exactly one of model_id",
         ),
         ("model_id: abc", "model_id: abc\n  instead: {gpt: {model_id: a}}", r"books.yaml:7 .*: no AI service 'gpt'"),
         (
@@ -98,11 +98,11 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ),
         (
             "work_prefix: s3", "schedule: {timezone: UTC}\nwork_prefix: s3",
-            r"give exactly one of cron, partitions, .*; found none",
+            r"set exactly one of cron, partitions, .*; found none",
         ),
         (
             "work_prefix: s3", "schedule: {cron: '@daily', assets: [a]}\nwork_prefix: s3",
-            r"give exactly one of cron, partitions, .*; found cron and assets",
+            r"set exactly one of cron, partitions, .*; found cron and assets",
         ),
         (
             "work_prefix: s3", "alerts: {email: a@b.c}\nwork_prefix: s3",
@@ -110,7 +110,7 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ),
         (
             "work_prefix: s3", "tests: [{name: a, records: [], documents: []}]\nwork_prefix: s3",
-            r"yaml:3 tests\[0\]: give exactly one of",
+            r"yaml:3 tests\[0\]: set exactly one of",
         ),
         (
             "work_prefix: s3", "tests:\n- name: 1\nwork_prefix: s3",

@@ -113,7 +113,7 @@ class ClientFactory(msgspec.Struct, frozen=True):
         return stores(schemes, lambda _: openai_api(own.openai_key, openai_url), services=["openai"])
 
     def as_arguments(self) -> list[str]:
-        """Return the options that make the same clients again; none is a secret."""
+        """Return the options that recreate the same clients; none of them is a secret."""
         arguments: list[str] = []
         for name, value in msgspec.structs.asdict(self).items():
             option = f"--{name.replace('_', '-')}"

@@ -43,7 +43,7 @@ def read_request(name: str) -> RequestFile:
 
 
 def default_work_prefix(batch: BatchIngestion) -> str:
-    """Return the default work prefix: beside the first source."""
+    """Return the default work prefix, which is next to the first source."""
     first = batch.sources[0]
     if batch.type == "s3":
         return f"s3://{split_uri(first)[0]}/_opensearch_batch"

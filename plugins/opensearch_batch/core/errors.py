@@ -1,7 +1,7 @@
 """Errors. The type decides what happens next; the text is for people and is never matched.
 
     BatchError
-    ├── ConfigError       the request, pipeline, connection or index is wrong: a person must fix it, a retry cannot help
+    ├── ConfigError       the request, pipeline, connection or index is wrong: a user must fix it, a retry cannot help
     ├── RetriableError    the same call may succeed later; a retry is safe
     │   └── Throttled     the server refused because it is busy: nothing was done
     ├── FatalError        a retry would fail again, or pay again

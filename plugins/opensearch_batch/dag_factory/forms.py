@@ -29,7 +29,7 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
         "source": Param(
             uri,
             type="string",
-            # Only the default is a template; what a person enters is not rendered.
+            # Only the default is a template; what a user enters is not rendered.
             pattern=rf"^(s3://[^/{{}}][^{{}}]*|{re.escape(uri)})$",
             description_md=f"An S3 prefix with its last slash, `s3://bucket/prefix/`, a glob, or one object.{dated}",
         ),

@@ -29,7 +29,7 @@ from opensearch_batch.operators.repair import OpenSearchRepairOperator
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 from opensearch_batch.services.registry import adapter_of
 
-# Keys that no Data Prepper file has, and keys of which every Data Prepper file has one.
+# Keys that no Data Prepper file has; and keys at least one of which every Data Prepper file has.
 _OURS = re.compile(rb"^(?:work_prefix|batch_predict|ingest)\s*:", re.MULTILINE)
 _MAYBE_DATA_PREPPER = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
 # DAGs of files beside the pipelines'.

@@ -8,7 +8,7 @@ from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.core.pipeline.spec_schedule import NewObjects
 from opensearch_batch.triggers.new_objects import NewObjectsTrigger
 
-# Partition and date of a run are those of the period that ends when it starts: a nightly run reads yesterday.
+# A run has the partition and date of the period that ends when the run starts: a nightly run reads yesterday.
 PERIOD_BEFORE = -1
 # For a scheme of a provider, Airflow would load all providers to find its normalizer, boto3 included.
 OWN_SCHEME = "x-"

@@ -31,7 +31,7 @@ def object_storage(aws_conn_id: str = AWS_CONN_ID) -> S3Objects:
 
 
 def aws_client(name: str, aws_conn_id: str = AWS_CONN_ID) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
-    """Return a client of one of AWS's services.
+    """Return a boto3 client for an AWS service.
 
     Raises:
         ConfigError: there is no such connection.

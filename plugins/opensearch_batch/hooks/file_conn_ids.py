@@ -1,7 +1,7 @@
-"""Ids of connections that a Data Prepper file describes, ``<file>#<pipeline>/source``; using them loads no parser.
+"""Ids of connections that a Data Prepper file describes: ``<file>#<pipeline>/source``. Loads no parser.
 
-Such an id opens a file, so it never comes from outside: only an id that this process has made, or that a trigger was
-given by a DAG's own code, is one. Any other text with this form is no connection id.
+Such an id opens a file, so it must not come from outside: only an id that this process made, or that a DAG's own code
+passed to a trigger, is accepted. Any other text of this form is refused.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class OpenSearchMLHook(BaseHook):
 
 
 def _flag(value: object) -> bool:
-    """Read a boolean an extra may hold as JSON or as text."""
+    """Read a boolean that an extra may contain as JSON or as text."""
     return value if isinstance(value, bool) else str(value).strip().lower() in {"1", "true", "yes", "on"}
 
 

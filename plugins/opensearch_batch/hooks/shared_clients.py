@@ -18,7 +18,7 @@ KEEP_S = 300.0
 
 
 class SharedClients:
-    """Clients by key. One thread makes the client of a key while others wait for it; an error is not kept.
+    """Clients by key. One thread creates the client of a key while others wait for it; errors are not cached.
 
     Args:
         clock: seconds.
@@ -36,7 +36,7 @@ class SharedClients:
         self._get = get
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Return the client of a key, made by `make` if it is missing or `KEEP_S` old."""
+        """Return the client of a key; call `make` if there is none, or if it is older than `KEEP_S`."""
         return self._get(key, make)  # type: ignore[return-value] # the cache holds clients of several types
 
 

@@ -46,7 +46,7 @@ def final_errors_fail_the_task() -> Iterator[None]:
 
 
 class PipelineOperator(BaseOperator):
-    """Base of the stages that know the AI service of a pipeline.
+    """Base of the stages that use the AI service of a pipeline.
 
     Args:
         work_prefix: S3 prefix for everything the pipeline writes.
@@ -75,7 +75,7 @@ class PipelineOperator(BaseOperator):
 
 
 class DocumentsOperator(PipelineOperator):
-    """Base of the stages that know which documents a pipeline makes.
+    """Base of the stages that need the document options of a pipeline.
 
     Args:
         index: the index that `ingest` writes.
@@ -141,19 +141,19 @@ def refuse_unknown_conf(operator: BaseOperator, context: Context) -> None:
 
 
 def is_dry_run(context: Context) -> bool:
-    """Whether a person started this run with ``dry_run``."""
+    """Whether a user started this run with ``dry_run``."""
     return bool(context["params"].get("dry_run"))
 
 
 def is_forced(context: Context) -> bool:
-    """Whether a person started this run with ``force``."""
+    """Whether a user started this run with ``force``."""
     return bool(context["params"].get("force", False))
 
 
 def resubmit_request(context: Context, retries: int | None) -> ResubmitRequest:
-    """Return which new submission a person requested: a clear raises the task's max_tries, a retry does not.
+    """Return which new submission a user requested: a clear raises the task's max_tries, a retry does not.
 
-    The run id identifies the request (Airflow 3.3): two runs that a person starts may share partition key or date.
+    The run id identifies the request (Airflow 3.3): two runs that a user starts may share partition key or date.
     """
     dag_run, max_tries = context["dag_run"], context["ti"].max_tries
     run = run_key(dag_run.dag_id, dag_run.run_id)
@@ -184,7 +184,7 @@ def job_result(context: Context, poll: str) -> JobResult:
         poll: the task id.
 
     Raises:
-        ConfigError: there is none, because a person marked `poll` as success, which cancels its job.
+        ConfigError: there is none, because a user marked `poll` as success, which cancels its job.
     """
     ti = context["ti"]
     value = ti.xcom_pull(task_ids=poll, map_indexes=ti.map_index)

@@ -19,7 +19,7 @@ class OpenSearchPublishOperator(BaseOperator):
     Args:
         index: the index that was written; no asset is updated if a run's form named another than the outlets.
         reconcile: the task id of that stage; its XCom counts what was written.
-        work_prefix: prefix of the outbox, in which `ingest` records writes whose asset event is not emitted yet; None
+        work_prefix: prefix of the outbox, where `ingest` records writes whose asset event is not emitted yet; None
             without an outbox.
         aws_conn_id: the object storage of the outbox.
 
@@ -63,7 +63,7 @@ class OpenSearchPublishOperator(BaseOperator):
             raise AirflowSkipException(f"no outlet is the asset of index {self.index}, so no asset is updated")
 
     def _notes(self, context: Context) -> list[str]:
-        """Return the outbox notes about the index; those of another run only if it is over."""
+        """Return the outbox entries for the index; entries of another run only if that run has ended."""
         if self.work_prefix is None:
             return []
         run_id, is_over = context["dag_run"].run_id, run_is_over(context)

@@ -69,14 +69,14 @@ class JobOperator(PipelineOperator):
     def submit(
         self, shard: Shard, layout: Layout, request: ResubmitRequest, *, since: float | None = None
     ) -> tuple[SubmitDecision, JobRecord] | SubmissionTrigger:
-        """Submit the shard's job, or return the one that was submitted before, or the trigger that waits.
+        """Submit the shard's job, or return the job that was submitted before, or the trigger to wait with.
 
         The decision is "refuse" for a job that ended badly, unless a user requested another submission.
 
         Args:
             shard: the shard.
             layout: names the locations.
-            request: which new submission a person requested.
+            request: which new submission a user requested.
             since: epoch seconds at which the service first throttled, from the trigger's event.
 
         Raises:

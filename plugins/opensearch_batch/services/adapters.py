@@ -25,7 +25,7 @@ class BaseAdapter(ABC):
 
     @abstractmethod
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return the form of a line; None if only `request_line` can make it."""
+        """Return the form of a line; or None if only `request_line` can create it."""
 
     def model(self, parameters: Mapping[str, Any]) -> str:
         """Return the model's name."""
@@ -36,7 +36,7 @@ class BaseAdapter(ABC):
         return "by_id"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
-        """Return the function that makes a record's line; it rejects records without a string for the model."""
+        """Return the function that creates a record's line; it rejects records without a string for the model."""
         form = self.line_form(parameters, inputs)
         if form is None:
             raise NotImplementedError

@@ -40,7 +40,7 @@ def row_error(row: bytes) -> str | None:
 
     Callers have many rows and do not know their service, so one pass recognizes the errors of all services here.
     SageMaker: ``SageMakerInferenceError``, or an ``error`` as its output. OpenAI: ``error``, or a response with status
-    400 or higher. Bedrock: ``error`` beside a ``recordId``. Shard rows joined with their records: ``error`` beside a
+    400 or higher. Bedrock: ``error`` next to a ``recordId``. Shard rows joined with their records: ``error`` next to a
     `record_id`.
     """
     found = _decoded(row, _Row)

@@ -35,7 +35,7 @@ class SageMakerAdapter(BaseAdapter):
     """The adapter for SageMaker transform jobs over JSON Lines."""
 
     name, model_parameter = "sagemaker", "ModelName"
-    # SageMaker itself has no limits for records and object size; these bound the duration of a job.
+    # SageMaker itself does not limit records or object size; these limits bound the duration of a job.
     limits = Limits(max_records=1_000_000, max_bytes=1024 * MIB, max_record_bytes=6 * MIB)
     errors = ErrorCodes(
         throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})

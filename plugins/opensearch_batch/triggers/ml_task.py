@@ -1,4 +1,4 @@
-"""Trigger that waits for a batch job. It cancels the job only when a person ends the wait and no other run waits.
+"""Trigger that waits for a batch job. It cancels the job only when a user ends the wait and no other run waits.
 
 All triggers of a process poll a cluster's jobs through one poller, which bounds how many polls run at once.
 """
@@ -40,7 +40,7 @@ SHARED_ARGUMENTS = (
     "aws_conn_id",
     "ai_conn_id",
 )
-# Airflow calls on_kill for a clear too; only these states mean that a person ended the wait.
+# Airflow calls on_kill for a clear too; only these states mean that a user ended the wait.
 ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed"})
 MAX_NAMES = 3
 # A poller belongs to an event loop; a triggerer has one loop, `dag.test` one for each trigger.
@@ -106,7 +106,7 @@ class MLTaskTrigger(BaseTrigger):
             yield TaskSuccessEvent(xcoms=xcoms)
 
     async def on_kill(self) -> None:
-        """Cancel the job if a person ended the wait and no other run waits for it; after a clear let it run.
+        """Cancel the job if a user ended the wait and no other run waits for it; after a clear, keep it running.
 
         The next attempt then reattaches. One thread does all of it: the triggerer (3.3.2) cancels this coroutine again
         a second later, and a thread continues.
@@ -147,7 +147,7 @@ class MLTaskTrigger(BaseTrigger):
         try:
             record = await self._until_ended(record)
         except asyncio.CancelledError:
-            # Another triggerer or attempt continues the wait, or a person ended it: then `on_kill` removes the waiter.
+            # Another triggerer or attempt continues the wait, or a user ended it: then `on_kill` removes the waiter.
             waiter = None
             raise
         finally:
@@ -224,7 +224,7 @@ class MLTaskTrigger(BaseTrigger):
         return PollPolicy(started_at, self.poll_every_s, self.poll_at_most_s, deadline_at)
 
     def _tolerate(self, policy: PollPolicy, error: BatchError) -> PollPolicy:
-        """Return the policy after an error that may pass; raise any other, and one that lasts too long."""
+        """Return the policy after a temporary error; raise a permanent error, or one that lasts too long."""
         if not isinstance(error, RetriableError):
             raise error
         self.log.warning("%s", error)

@@ -26,9 +26,9 @@ from opensearch_batch.hooks.job_handle import shared_object_storage
 from opensearch_batch.hooks.shared_clients import shared_client
 
 TRIGGER = "opensearch_batch.triggers.new_objects.NewObjectsTrigger"
-# When to fire again: soon if no run began, later if one is in progress or failed.
+# When to fire again: soon if no run has begun, later if a run is in progress or has failed.
 REPEAT_AFTER_S = {"new": 60.0, "started": 3600.0}
-# SQS returns at most so many messages in one response.
+# The maximum number of messages in one response of SQS.
 MAX_MESSAGES = 10
 MAX_RESPONSES = 100
 

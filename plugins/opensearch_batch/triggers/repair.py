@@ -20,7 +20,7 @@ class RepairTrigger(MLTaskTrigger):
         return TRIGGER, super().serialize()[1]
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for the end, which the job's record holds; the event says whether the wait was given up."""
+        """Wait for the end, which is stored in the job's record; the event says whether the wait was abandoned."""
         async for event in super().run():
             # A failure without a result ends the wait, not the job: the cluster did not respond for too long.
             given_up = isinstance(event, TaskFailedEvent) and not event.xcoms

@@ -1,4 +1,4 @@
-"""Trigger that waits until a job may be submitted: for a slot, which it takes, or for some seconds."""
+"""Trigger that waits until a job may be submitted: it acquires a slot, or waits for a number of seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from opensearch_batch.hooks.job_handle import shared_object_storage
 
 TRIGGER = "opensearch_batch.triggers.submission.SubmissionTrigger"
 SLOT_INTERVAL_S = 10.0
-# Of the tasks that wait for the same slots in one triggerer, one polls them and the others queue.
+# If several tasks of a triggerer wait for the same slots, one polls the slots and the others queue.
 _queues: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
 
@@ -32,14 +32,14 @@ def job_slots(store: Objects, folder: str, max_slots: int) -> Slots:
         if record is None or record.status == "intent":
             return None
         end = record.end
-        # A job that ended before it took the slot is about to be submitted again.
+        # A job that ended before it acquired the slot is about to be submitted again.
         return True if end is None else None if end.at < slot.at else False
 
     return Slots(store, folder, max_slots=max_slots, is_in_flight=is_in_flight, clock=time.time)
 
 
 class SubmissionTrigger(BaseTrigger):
-    """Waits for a slot and takes it, or for some seconds.
+    """Acquires a slot as soon as one is free, or waits for a number of seconds.
 
     The event carries `since`: epoch seconds at which the service first throttled.
 
@@ -90,7 +90,7 @@ class SubmissionTrigger(BaseTrigger):
         yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # Airflow's own
 
     async def _take_slot(self) -> None:
-        """Wait until a slot is taken, or until an error is final or lasts too long, which the task then reports."""
+        """Wait until a slot is acquired, or until an error is final or lasts too long; the task then reports it."""
         failing_since = None
         while True:
             try:

@@ -105,7 +105,7 @@ def test_an_input_that_changed_or_went_does_not_hold_up_the_others_of_its_job(wo
         if again.id != work_item.id:
             work_items.ingest().run(again, work_items.answer(again, "job-2"))
     brought = work_items.ingest().run(work_item, answered)
-    assert [remark[:12] for remark in brought.remarks] == ["1 of 3 input", "1 of 2 objec"]
+    assert [remark[:12] for remark in brought.remarks] == ["1 of 3 input", "1 of 2 recor"]
     # SageMaker's answer holds the whole row, so that a tagged one has its title all the same.
     assert work_items.documents(index) == {
         "a": {"id": "a", "title": "newer", "tags": []},

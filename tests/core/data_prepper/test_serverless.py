@@ -138,7 +138,7 @@ def test_a_document_that_the_collection_refuses_has_no_id(collection: Collection
 @pytest.mark.parametrize(
     ("options", "line", "remark"),
     [
-        (SERVERLESS, 0, "aws.serverless: without document_id no _id is sent"),
+        (SERVERLESS, 0, "aws.serverless: without document_id no id is sent"),
         ("document_id: ${/id}\n" + SERVERLESS, 0, "document_id: only search collections accept an id"),
         (f"{SERVERLESS}\naction: delete", 1, "action: delete needs an id"),
         (f"{SERVERLESS}\naction: delete\nactions: [{{type: upsert}}]", 2, "actions[0].type: upsert needs an id"),

@@ -72,32 +72,35 @@ def test_what_the_file_says_is_what_becomes_of_its_records(folder: Path, service
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"documents": TEST["documents"][:1]}, "2 documents, not 1"),
+        ({"documents": TEST["documents"][:1]}, "2 documents, expected 1"),
         (
             {"documents": [TEST["documents"][0], {**TEST["documents"][1], "text": "no cats"}]},
-            '"two cats", not "no cats"',
+            '"two cats", expected "no cats"',
         ),
         (
             {"documents": [TEST["documents"][0], {**TEST["documents"][1], "more": 1}]},
-            "documents[1].more: absent, not 1",
+            "documents[1].more: absent, expected 1",
         ),
-        ({"documents": [TEST["documents"][0], {"_id": "3", "text": "two cats"}]}, "embedding: [2.5,0.25], not absent"),
-        ({"documents": [{**TEST["documents"][0], "_id": "9"}, TEST["documents"][1]]}, '_id: "1", not "9"'),
-        ({"dead_letters": []}, "1 dead letters, not 0: nothing at $.text"),
-        ({"dead_letters": ["too long"]}, "not 'too long'"),
+        (
+            {"documents": [TEST["documents"][0], {"_id": "3", "text": "two cats"}]},
+            "embedding: [2.5,0.25], expected absent",
+        ),
+        ({"documents": [{**TEST["documents"][0], "_id": "9"}, TEST["documents"][1]]}, '_id: "1", expected "9"'),
+        ({"dead_letters": []}, "1 dead letters, expected 0: nothing at $.text"),
+        ({"dead_letters": ["too long"]}, "expected 'too long'"),
         ({"predictions": [[1]]}, "3 records, but 1 predictions"),
     ],
 )
-def test_what_differs_is_told_with_its_line(folder: Path, change: dict[str, Any], told: str) -> None:
+def test_each_difference_is_reported_with_its_line(folder: Path, change: dict[str, Any], message: str) -> None:
     """File, line, test and what was found."""
     path = write(folder, "sagemaker", {**TEST, "name": "whole"}, {**TEST, **change})
     found = check_pipeline(path, adapter_of).mistakes
     line = path.read_text().splitlines().index("- name: cats") + 1
     assert found
     assert all(f"{path}:{line} tests[1]: cats (sagemaker): " in mistake for mistake in found)
-    assert any(told in mistake for mistake in found), found
+    assert any(message in mistake for mistake in found), found
 
 
 @pytest.mark.parametrize(
@@ -136,7 +139,7 @@ def test_several_inputs_have_a_prediction_each(folder: Path, service: str) -> No
     assert check_pipeline(write(folder, service, test, **parts), adapter_of).mistakes == []
     wrong = {**test, "predictions": [[[1, 2]]]}
     (mistake,) = check_pipeline(write(folder, service, wrong, **parts), adapter_of).mistakes
-    assert "a record has 2 inputs; give a list of 2 predictions" in mistake
+    assert "a record has 2 inputs; write a list of 2 predictions" in mistake
 
 
 def test_a_document_without_an_id_of_its_own_is_compared_by_its_fields(folder: Path) -> None:

@@ -87,7 +87,7 @@ def made(content: bytes, form: LineForm) -> list[Any]:
     blocks = Blocks(form, RowLimit(LONGEST, "too long"))
     for entry in blocks.read(io.BufferedReader(io.BytesIO(content)), "s"):
         if isinstance(entry, Block):
-            lines, kept = entry.written(7).splitlines(), entry.records(7).splitlines()
+            lines, kept = entry.service_lines(7).splitlines(), entry.records(7).splitlines()
             assert len(lines) == len(kept) == entry.count
             for at, (line, record) in enumerate(zip(lines, kept, strict=True)):
                 row = entry.content.splitlines()[at]
@@ -124,10 +124,10 @@ def test_the_first_lines_of_a_block_and_the_rest_are_the_block(
     first = block.first(count, size_bytes)
     rest = block.after(first)
     assert first.content + rest.content == rows
-    assert first.written(0) + rest.written(first.count) == block.written(0)
+    assert first.service_lines(0) + rest.service_lines(first.count) == block.service_lines(0)
     assert (first.count, first.count + rest.count) == (first.content.count(b"\n"), block.count)
     assert (first.line, rest.line) == (7, 7 + first.count)
     assert first.count <= count
-    assert len(first.written(0)) <= size_bytes
+    assert len(first.service_lines(0)) <= size_bytes
     if first.count < min(count, len(texts)):
-        assert len(block.first(first.count + 1, 1 << 30).written(0)) > size_bytes
+        assert len(block.first(first.count + 1, 1 << 30).service_lines(0)) > size_bytes

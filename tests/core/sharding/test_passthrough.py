@@ -45,12 +45,12 @@ def test_each_object_is_a_shard_where_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"a.jsonl": b'{"a":1}\n{oops\n'}, r"a.jsonl line 2: not JSON.*let prepare make the input"),
+        ({"a.jsonl": b'{"a":1}\n{oops\n'}, r"a.jsonl line 2: not JSON.*use prepare: true"),
         ({"a.jsonl": b'{"a":1}\n\n{"a":2}\n'}, "a.jsonl line 2: the line is empty"),
-        ({"a.jsonl": b'{"a":1}\n'}, "1 records, .* a job takes 2 to 5"),
+        ({"a.jsonl": b'{"a":1}\n'}, "1 records, .* a job accepts 2 to 5 records"),
         ({"a.jsonl": b'{"a":1}\n' * 6}, "6 records"),
         ({"a.jsonl": b'{"a":"%b"}\n' % (b"x" * 40) * 3}, "3 records, 147 bytes"),
-        ({"a.jsonl": b'{"a":1}\n' * 2, "a.jsonl.bak": b'{"a":1}\n' * 2}, "a.jsonl.bak has this name as a prefix"),
+        ({"a.jsonl": b'{"a":1}\n' * 2, "a.jsonl.bak": b'{"a":1}\n' * 2}, "a.jsonl.bak starts with this URI"),
         ({}, "no objects below this prefix"),
     ],
 )

@@ -108,7 +108,7 @@ def test_bad_lines_are_dead_letters_and_the_rest_goes_on(store: S3Objects, bucke
     assert letters[0]["reason"].startswith("not JSON")
     assert letters[1]["reason"] == "nothing at $.text"
     assert letters[3]["record_base64"] == "/w=="
-    assert "longer than 200 bytes, which the service takes" in letters[4]["reason"]
+    assert "longer than 200 bytes, the limit of the service" in letters[4]["reason"]
 
 
 def test_an_empty_prefix_is_named(store: S3Objects, bucket: str) -> None:

@@ -96,7 +96,7 @@ def test_an_event_without_a_json_object_is_tagged(message: object) -> None:
         ({}, {"message": [1]}, "/message is an array, not a string"),
         ({}, {"message": '{"ü":1}'}, "'ü' is not a valid key at the top level of an event; set normalize_keys: true"),
         ({}, {"message": '{"":1}'}, "'' is not a valid key at the top level of an event; set normalize_keys: true"),
-        ({"destination": "n/x"}, {"message": "{}", "n": 1}, "n is not an object, so nothing can be put into it"),
+        ({"destination": "n/x"}, {"message": "{}", "n": 1}, "n is not an object, so it cannot contain a key"),
     ],
 )
 def test_other_failures_are_not_tagged(options: Fields, fields: Fields, failure: str) -> None:

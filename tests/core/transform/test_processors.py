@@ -106,7 +106,7 @@ def test_a_failed_entry_stops_the_copying() -> None:
     entries = [{"from_key": "n", "to_key": to} for to in ("a", "text/b", "c")]
     assert done("copy_values", {"entries": entries}, {"n": 1, "text": "t"})[:2] == (
         {"n": 1, "text": "t", "a": 1},
-        "text is not an object, so nothing can be put into it",
+        "text is not an object, so it cannot contain a key",
     )
 
 

@@ -38,7 +38,7 @@ def struct_at(annotation: Annotation, keys: Sequence[str | int] = ()) -> type[ms
 
 
 def field_at(root: type[msgspec.Struct], keys: Sequence[str | int]) -> FieldInfo | None:
-    """Return the field named by the last key that is a name, None where any key is allowed."""
+    """Return the field that the last string among the keys names, None where any key is allowed."""
     at = next((at for at in range(len(keys) - 1, -1, -1) if isinstance(keys[at], str)), None)
     struct = None if at is None else struct_at(root, keys[:at])
     if at is None or struct is None:
@@ -47,7 +47,7 @@ def field_at(root: type[msgspec.Struct], keys: Sequence[str | int]) -> FieldInfo
 
 
 def bare_type(annotation: Annotation) -> tuple[Annotation, list[object]]:
-    """Return a type without None and metadata, and the metadata."""
+    """Split a type into the type without None and metadata, and its metadata."""
     metas: list[object] = []
     while True:
         origin = origin_of(annotation)
@@ -69,7 +69,7 @@ def plugin_of(annotation: Annotation) -> Plugin | None:
 
 
 def origin_of(annotation: Annotation) -> object:
-    """Return the generic type of an annotation: list of list[str]."""
+    """Return the generic type of an annotation: `list` for `list[str]`."""
     origin: object = get_origin(annotation)
     return origin
 
@@ -108,7 +108,7 @@ def missing_key(field: FieldInfo) -> str:
 
 def unknown_key(name: str, known: Sequence[str]) -> str:
     """Return the message for a key that does not exist."""
-    hint = did_you_mean(name, known) or (f" The keys are {', '.join(known)}." if known else " It takes no keys.")
+    hint = did_you_mean(name, known) or (f" The keys are {', '.join(known)}." if known else " No key is allowed here.")
     return f"unknown key.{hint}"
 
 
@@ -156,7 +156,7 @@ def is_list_of_strings(annotation: Annotation) -> bool:
 
 
 def accepts_any(annotation: Annotation) -> bool:
-    """Return whether any JSON is allowed somewhere in a value."""
+    """Return whether a value, or a part of it, may be any JSON."""
     return annotation is Any or any(accepts_any(each) for each in get_args(annotation))
 
 

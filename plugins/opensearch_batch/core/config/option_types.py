@@ -40,10 +40,10 @@ class ValueCheck(msgspec.Struct, frozen=True, eq=False):
 
 
 class CheckedOptions(Options, frozen=True, kw_only=True):
-    """Options with rules about several options, beyond the types of each."""
+    """Options with rules that their types cannot express, such as options that exclude each other."""
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
+        """Yield the checks, each with the option that its error names."""
         return iter(())
 
     def notes(self) -> Iterator[tuple[Keys, str]]:
@@ -84,7 +84,7 @@ class ByteCount(int):
 
 
 class Secret:
-    """A text that no message or log shows."""
+    """A string that messages and logs do not show."""
 
     __slots__ = ("value",)
 
@@ -115,15 +115,15 @@ def is_variable(value: object) -> bool:
     return isinstance(value, str) and _VARIABLE.fullmatch(value) is not None
 
 
-def decode(wanted: type[object], given: object) -> object:
+def decode(kind: type[object], value: object) -> object:
     """Decode option types, for msgspec."""
-    if not isinstance(given, str):
+    if not isinstance(value, str):
         raise ValueError("Expected `str`")  # noqa: TRY004 - msgspec adds the path to a ValueError
-    if wanted is Secret:
-        return Secret(given)
-    if wanted is ByteCount:
-        return ByteCount.of(given)
-    return dec_hook(wanted, given)
+    if kind is Secret:
+        return Secret(value)
+    if kind is ByteCount:
+        return ByteCount.of(value)
+    return dec_hook(kind, value)
 
 
 def bucket_name(bucket: str) -> str:
@@ -132,22 +132,22 @@ def bucket_name(bucket: str) -> str:
 
 
 def refuse(cause: str) -> None:
-    """Raise ConfigError."""
+    """Raise ConfigError; a function, so that rules can raise in a lambda."""
     raise ConfigError(cause)
 
 
-def when(*, wrong: bool, cause: str, keys: Keys = ()) -> Iterator[Rule]:
-    """Yield a rule that fails, or none."""
+def refuse_if(*, wrong: bool, cause: str, keys: Keys = ()) -> Iterator[Rule]:
+    """Yield a rule that always fails if an option is wrong, else nothing."""
     if wrong:
         yield keys, lambda: refuse(cause)
 
 
-def between(least: float, most: float) -> ValueCheck:
-    """Return the check that a duration is in a range."""
+def between(minimum: float, maximum: float) -> ValueCheck:
+    """Return a check that a duration is in a range."""
 
     def check(span: Duration) -> None:
-        if not least <= span <= most:
-            refuse(f"{in_words(span)} is out of range; write {in_words(least)} to {in_words(most)}")
+        if not minimum <= span <= maximum:
+            refuse(f"{in_words(span)} is out of range; write {in_words(minimum)} to {in_words(maximum)}")
 
     return ValueCheck(check)
 

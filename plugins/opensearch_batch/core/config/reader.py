@@ -134,7 +134,7 @@ class Reader:
         return value
 
     def plugin(self, node: Node, plugin: Plugin, keys: Keys) -> tuple[Keys, Any]:
-        """Return the keys of a plugin's options, the last being its name, and the options."""
+        """Return the location of a plugin's options, whose last key is the plugin's name, and the options."""
         members: list[tuple[Node, Node]] = node.value if node.id == "mapping" else []
         if len(members) != 1:
             raise self._not_one_plugin(node, [name.value for name, _ in members], plugin, keys)
@@ -148,7 +148,7 @@ class Reader:
         return here, self.options(inner, plugin.known[name], here)
 
     def _not_one_plugin(self, node: Node, names: list[str], plugin: Plugin, keys: Keys) -> ConfigError:
-        """Return the error for a node that is not one plugin; often its options are not indented below it."""
+        """Return the error for a node that is not one plugin; often the options are not indented below its name."""
         plugins = [name for name in names if name in plugin.known or name in plugin.refused]
         if len(plugins) == 1:
             name = next(name for name in names if name != plugins[0])
@@ -161,7 +161,7 @@ class Reader:
         return self._file.error(keys, f"expected one {plugin.kind} with its options, like {name}: {{}}")
 
     def located(self, node: Node, keys: Keys, error: ConfigError) -> ConfigError:
-        """Return an error located at the option that its text starts with, else at `keys`."""
+        """Return an error located at the option that begins its message, else at `keys`."""
         text = str(error)
         if found := _OPTION.match(text):
             path: Keys = tuple(name or int(number) for name, number in _STEP.findall(found["path"]))
@@ -227,14 +227,14 @@ class Reader:
         if wrong := NOT_ONE_OF.search(cause):
             cause = not_one_of(wrong["value"], choices(annotation))
         else:
-            # Any other text may be a secret.
+            # Other strings are not quoted, because they may be secrets.
             quoted = f": {node.value!r}" if node.id == "scalar" and _QUOTABLE.match(cause) else ""
             cause = f"{cause}{quoted}{_remedy(node, annotation, keys, cause)}"
         return self._file.error((*keys, *inner), cause)
 
 
 def _misplaced(name: str, kind: type[msgspec.Struct], members: Mapping[str, Node]) -> str:
-    """Return the message for an option that belongs below another one, empty if there is none.
+    """Return the message for an option that belongs below another one, empty if it does not.
 
     An option that is present without a value is the most likely parent.
     """
@@ -250,11 +250,11 @@ def _misplaced(name: str, kind: type[msgspec.Struct], members: Mapping[str, Node
 
 
 def _remedy(node: Node, annotation: Annotation, keys: Keys, cause: str) -> str:
-    """Return what to write, if it is known."""
+    """Return what to write instead, empty if unknown."""
     text = node.value if node.id == "scalar" else ""
     if cause.startswith("Expected `bool"):
-        right = next((right for right, words in _BOOLEANS.items() if text.lower() in words), "true or false")
-        return f"; write {right}"
+        correct = next((correct for correct, words in _BOOLEANS.items() if text.lower() in words), "true or false")
+        return f"; write {correct}"
     # A host may contain a password before its @.
     is_short = 0 < len(text) <= _SHORT and "@" not in text
     if cause.startswith("Expected `array") and is_list_of_strings(annotation) and is_short:

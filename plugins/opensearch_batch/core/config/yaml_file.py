@@ -1,6 +1,6 @@
 """Reads a YAML file as nodes with line numbers, and locates errors: ``books.yaml:14 ingest.index: …``.
 
-A duplicate key is an error; YAML itself keeps the last one. Hand-written over the nodes of PyYAML, because its loader
+A duplicate key is an error; PyYAML would keep the last one. Hand-written on the nodes of PyYAML, because its loader
 drops their line numbers.
 """
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import yaml
 
 Keys = tuple[str | int, ...]
-# A node of PyYAML, or None; its stubs do not declare the value of each kind of node.
+# A node of PyYAML, or None. The stubs of PyYAML do not declare the type of a node's value.
 Node = Any
 # A file is read whenever Airflow parses its DAG files, which has to end in time for all files together.
 MAX_FILE_BYTES, MAX_VALUES = 1_000_000, 100_000
 NULL = "tag:yaml.org,2002:null"
-_SINCE = "; the block starts in line {}: check its hyphens, indentation and quotes"
+_BLOCK_START = "; the block starts in line {}: check its hyphens, indentation and quotes"
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
 _KEY = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 # Messages of msgspec.
@@ -59,14 +59,14 @@ class YamlFile:
                 )
             self._refuse_duplicates()
         except RecursionError:
-            raise ConfigError(f"{path}:1 nested too deep") from None
+            raise ConfigError(f"{path}:1 nested too deeply") from None
 
     def error(self, keys: Sequence[str | int], cause: str) -> ConfigError:
         """Return an error located at a key."""
         return ConfigError(f"{self.path}:{self.line(keys)} {dotted(keys) or self._root}: {cause}")
 
     def line(self, keys: Sequence[str | int]) -> int:
-        """Return the line, from 1, of the deepest of these keys that exists."""
+        """Return the line (from 1) of the deepest of these keys that exists."""
         line, node = 1, self.tree
         for key in keys:
             found = _child(node, key)
@@ -120,7 +120,7 @@ class YamlFile:
             # The text of the error quotes the file, which may contain a password.
             raise self._yaml_error(error) from None
         except RecursionError:
-            raise ConfigError(f"{self.path}:1 nested too deep") from None
+            raise ConfigError(f"{self.path}:1 nested too deeply") from None
         finally:
             loader.dispose()
 
@@ -139,8 +139,8 @@ class YamlFile:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         start = error.context_mark.line + 1 if error.context_mark else line
         # The parser notices wrong indentation at the end of a block; the cause is often at its start.
-        since = "" if start == line else _SINCE.format(start)
-        return ConfigError(f"{self.path}:{line} not valid YAML: {error.problem}{since}")
+        origin = "" if start == line else _BLOCK_START.format(start)
+        return ConfigError(f"{self.path}:{line} not valid YAML: {error.problem}{origin}")
 
     def _character_error(self, text: str, error: yaml.reader.ReaderError) -> ConfigError:
         line = text.count("\n", 0, error.position) + 1
@@ -148,18 +148,18 @@ class YamlFile:
 
     def _refuse_aliases(self) -> None:
         seen: set[int] = set()
-        waiting = [self.tree]
-        while waiting:
-            node = waiting.pop()
+        pending = [self.tree]
+        while pending:
+            node = pending.pop()
             if id(node) in seen:
                 line = node.start_mark.line + 1
                 cause = "an alias (*name) refers to this value; aliases are not supported, so repeat the value"
                 raise ConfigError(f"{self.path}:{line} {cause}")
             seen.add(id(node))
             if node.id == "mapping":
-                waiting.extend(each for pair in node.value for each in pair)
+                pending.extend(each for pair in node.value for each in pair)
             elif node.id == "sequence":
-                waiting.extend(node.value)
+                pending.extend(node.value)
 
     def _refuse_duplicates(self) -> None:
         for keys, node in _mappings(self.tree):
@@ -227,7 +227,7 @@ def _mappings(node: Node, keys: Keys = ()) -> Iterator[tuple[Keys, Node]]:
 
 
 def _child(node: Node, key: str | int) -> tuple[Node, Node] | None:
-    """Return the node of a key, and of its value."""
+    """Return the nodes of a key and of its value."""
     kind = getattr(node, "id", None)
     if kind == "mapping":
         return next(((name, value) for name, value in node.value if name.value == key), None)

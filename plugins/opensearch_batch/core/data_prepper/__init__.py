@@ -1,1 +1,1 @@
-"""The front end for Data Prepper (OpenSearch Ingestion) files: read, lint, compile, convert."""
+"""Front end for Data Prepper (OpenSearch Ingestion) files: reads, lints, compiles and converts them."""

@@ -13,21 +13,21 @@ from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, i
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.lint import lint
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.event_items import ACTIONS, NAMELESS
+from opensearch_batch.core.ingest.event_items import ACTIONS, ID_OPTIONAL
 from opensearch_batch.core.jobs.contract import AdapterOf
 from opensearch_batch.core.pipeline.check import Checked, PipelineSummary, check_pipeline
 
-_SEARCH_ONLY = "only search collections accept an id, others reject every document with one; remove it for those"
+_SEARCH_ONLY = "only search collections accept an id; remove document_id if this is another type of collection"
 _NO_ID = (
-    "without document_id no _id is sent, not even that of the row, because collections for vector search and time "
-    "series accept none; so a retry after an interruption, and rows that are read again, create duplicates. Write "
-    "document_id if it is a search collection"
+    "without document_id no id is sent, not even the row's _id, because collections for vector search and time "
+    "series accept no id; so a retry after an interruption, and rows that are read again, create duplicates. Write "
+    "document_id if this is a search collection"
 )
 
 
 def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str | None = None) -> list[Checked]:
-    """Check files. It is a mistake if a Data Prepper file and another file have a pipeline of the same name."""
-    found = list[Checked]()
+    """Check files. A pipeline name in a Data Prepper file must not be the name of a pipeline in another file."""
+    results = list[Checked]()
     first: dict[str, Checked] = {}
     for path in paths:
         checked = check_data_prepper(path) if is_data_prepper(path) else check_pipeline(path, adapter_of, listing)
@@ -37,9 +37,9 @@ def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str |
             f"{path}:{lines[name]} {name}: {first[name].file} has a pipeline with this name; rename one"
             for name in shared
         ]
-        found.append(msgspec.structs.replace(checked, mistakes=[*checked.mistakes, *mistakes]))
+        results.append(msgspec.structs.replace(checked, mistakes=[*checked.mistakes, *mistakes]))
         first = dict.fromkeys(lines, checked) | first
-    return found
+    return results
 
 
 def check_data_prepper(path: Path) -> Checked:
@@ -59,7 +59,7 @@ def check_data_prepper(path: Path) -> Checked:
 
 
 def _serverless_remarks(file: DataPrepperFile) -> Iterator[tuple[int, str]]:
-    """Yield remarks on ids of documents in collections of Amazon OpenSearch Serverless, by line."""
+    """Yield line and text of remarks on document ids in collections of Amazon OpenSearch Serverless."""
     for pipeline in file.pipelines:
         for keys, sink in pipeline.sinks:
             if isinstance(sink, OpenSearchSink) and sink.is_serverless:
@@ -74,12 +74,12 @@ def _id_remarks(sink: OpenSearchSink) -> Iterator[tuple[Keys, str]]:
     yield ("aws", "serverless"), _NO_ID
     actions: list[tuple[Keys, str]] = [(("actions", at, "type"), each.type) for at, each in enumerate(sink.actions)]
     for inner, action in actions or [(("action",), sink.action)]:
-        if action in ACTIONS - NAMELESS:
+        if action in ACTIONS - ID_OPTIONAL:
             yield inner, f"{action} needs an id, so each such row becomes a dead letter; write document_id"
 
 
 def _summary(compiled: CompiledPipeline) -> PipelineSummary:
-    """Return the summary of a pipeline: inputs of jobs, else rows; and all sinks."""
+    """Return the summary of a pipeline. Its sources are the inputs of jobs, or the rows if there are no jobs."""
     buckets = [bucket for bucket in compiled.source.buckets if compiled.ml and bucket.selection == "metadata_only"]
     sources = [
         f"s3://{bucket.name}/{prefix}"

@@ -1,6 +1,6 @@
-"""Compiles a pipeline of a Data Prepper file to values of the engine: areas, flows, joins, documents and indexes.
+"""Compiles a pipeline of a Data Prepper file for the engine: areas, flows, joins, documents and indexes.
 
-Each task compiles the file again, so nothing of it travels between tasks.
+Each task compiles the file again, so tasks do not exchange any part of the file.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OWN_FOLDER = "opensearch-batch"
 
 
 class CompiledPipeline:
-    """One pipeline of a file.
+    """A compiled pipeline of a Data Prepper file.
 
     Args:
         file: the file.
@@ -87,7 +87,7 @@ class CompiledPipeline:
         return [bucket.area(now) for bucket in self.source.buckets]
 
     def bucket_of_outputs(self) -> int | None:
-        """Return the number of the bucket that the outputs of jobs belong to at any time, or None."""
+        """Return the number of the bucket that contains the outputs of jobs, regardless of times; None if none does."""
         if self.ml is None:
             return None
         buckets = self.source.buckets
@@ -110,7 +110,7 @@ class CompiledPipeline:
         return f"s3://{bucket}/{key}"
 
     def flow(self) -> Flow:
-        """Return the processors after the join, or all of them, with routes and sinks."""
+        """Return the flow of rows: the processors after the join (all without a join), the routes and the sinks."""
         steps = self._steps()
         at = next((at for at, (_, options) in enumerate(steps) if isinstance(options, S3Enrich)), -1)
         routes = [(name, compile_condition(text)) for name, text in self.pipeline.routes]
@@ -119,14 +119,14 @@ class CompiledPipeline:
 
     @property
     def identity(self) -> list[Any]:
-        """Everything in the pipeline that decides what is written for a row."""
+        """All options of the pipeline that affect the document of a row."""
         steps = [[name, options] for name, options in self._steps()]
         routes, source = self.pipeline.routes, self.source
         read = [source.codec, source.compression, source.metadata_root_key, source.disable_s3_metadata_in_event]
         return msgspec.to_builtins([steps, routes, read], enc_hook=str)  # type: ignore[no-any-return] # a list, as given
 
     def sink_identity(self, number: int) -> list[Any]:
-        """Return everything in pipeline and sink that decides what the sink writes."""
+        """Return all options of the pipeline and of a sink that affect the documents of the sink."""
         sink = self.pipeline.sinks[number][1]
         options = {name: getattr(sink, name, None) for name in _IDENTITY_OPTIONS}
         return [*self.identity, number, msgspec.to_builtins(options, enc_hook=str)]
@@ -178,7 +178,7 @@ class CompiledPipeline:
         Args:
             number: the number of the sink.
             work_item: the work item.
-            items: the factory of what the sink writes for an event.
+            items: creates the item that the sink writes for an event.
             reading: how rows are read.
             records: for each object, the object whose records its rows are joined with.
         """
@@ -193,7 +193,7 @@ class CompiledPipeline:
         return EventDocumentFactory(self.flow, options, identity=self.sink_identity(number), reading=reading)
 
     def index(self, number: int, at: datetime) -> str:
-        """Return the index of an opensearch sink, empty where each event names its own."""
+        """Return the index of an opensearch sink; empty if events name the index, or for an s3 sink."""
         sink = self.pipeline.sinks[number][1]
         if not isinstance(sink, OpenSearchSink) or is_dynamic(sink):
             return ""
@@ -210,7 +210,7 @@ class CompiledPipeline:
         return sink.dlq if isinstance(sink, OpenSearchSink) else None
 
     def prediction_fields(self) -> list[str]:
-        """Return the fields that processors copy predictions to."""
+        """Return the fields to which processors copy predictions."""
         processors = ((name, options) for _, name, options in self.pipeline.processors)
         return prediction_fields(processors, PREDICTION_MEMBERS)
 
@@ -233,13 +233,13 @@ class CompiledPipeline:
         return write
 
     def _steps(self) -> list[tuple[str, Any]]:
-        """Return the processors of rows; ml_inference processes inputs of jobs only."""
+        """Return the processors of rows: all except ml_inference, which processes the inputs of jobs."""
         return [
             (name, options) for _, name, options in self.pipeline.processors if not isinstance(options, MlInference)
         ]
 
     def _before(self, kind: type) -> Flow:
-        """Return the processors before the first of a kind."""
+        """Return the flow of the processors before the first one with a type of options."""
         before = takewhile(lambda processor: not isinstance(processor[2], kind), self.pipeline.processors)
         return Flow([(name, options.compile()) for _, name, options in before if hasattr(options, "compile")])
 
@@ -274,5 +274,5 @@ _IDENTITY_OPTIONS = (
 
 
 def now() -> datetime:
-    """Return the time, in UTC."""
+    """Return the current time in UTC."""
     return datetime.fromtimestamp(time.time(), UTC)

@@ -1,4 +1,4 @@
-"""Finds keys that nothing produces, and conditions that can never hold without them.
+"""Finds keys that no codec, service or processor produces, and conditions that can never hold without them.
 
 A key is known if a processor reads or adds it, or if the codec or the AI service adds it. A condition is evaluated with
 null for unknown keys, as Data Prepper's expressions do (2.17), and with any value for known ones.
@@ -43,13 +43,13 @@ class KnownRow:
         self._processors = [
             options for _, _, options in pipeline.processors if isinstance(options, (ProcessorOptions, S3Enrich))
         ]
-        self._event, self._ever = Event({}), Event({})
+        self._final, self._at_any_time = Event({}), Event({})
         self._put({*also, *_given_keys(pipeline.source), *self._read_keys()})
         for options in self._processors:
             if isinstance(options, ProcessorOptions):
                 with suppress(EventError):
-                    options.compile()(self._event)
-                # Keys that it adds under a condition, too.
+                    options.compile()(self._final)
+                # Includes keys that the processor adds only under a condition.
                 self._put(options.makes())
 
     @property
@@ -69,11 +69,11 @@ class KnownRow:
 
     def has(self, key: Key) -> bool:
         """Return whether a key may exist after the processors."""
-        return _may_have(self._event, key)
+        return _may_have(self._final, key)
 
     def existed(self, key: Key) -> bool:
         """Return whether a key may exist before a processor removes it."""
-        return _may_have(self._ever, key)
+        return _may_have(self._at_any_time, key)
 
     def _read_keys(self) -> Iterator[Key]:
         """Yield the keys that a processor reads and no earlier one adds."""
@@ -86,7 +86,7 @@ class KnownRow:
                 made |= options.makes()
 
     def _put(self, keys: Iterable[Key]) -> None:
-        for event in (self._event, self._ever):
+        for event in (self._final, self._at_any_time):
             for key in sorted(keys, key=len, reverse=True):
                 # The key of an element implies its array.
                 names = tuple(takewhile(lambda name: not name.isdecimal(), key))
@@ -120,7 +120,7 @@ def _may_have(event: Event, key: Key) -> bool:
 
 
 def missing_keys(text: str, has: Callable[[Key], bool]) -> list[Key]:
-    """Return the unknown keys because of which a condition never holds.
+    """Return the unknown keys that prevent a condition from ever holding.
 
     Args:
         text: the condition, known to compile.
@@ -147,10 +147,10 @@ def _outcomes(node: grammar.Node, absent: set[Key]) -> Outcomes:
             found = {result is True for result in results}
         return found
     keys = set(_keys(node))
-    return _of_nothing(node) if keys and keys <= absent else _ANY
+    return _outcomes_without_keys(node) if keys and keys <= absent else _ANY
 
 
-def _of_nothing(node: grammar.Node) -> Outcomes:
+def _outcomes_without_keys(node: grammar.Node) -> Outcomes:
     """Return the results of a comparison if none of its keys exists."""
     if isinstance(node, grammar.Pointer):
         return {None}

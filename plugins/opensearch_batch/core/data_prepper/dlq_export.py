@@ -30,7 +30,7 @@ _MILLISECOND = 1000
 
 
 class FailedInput(msgspec.Struct, frozen=True, rename="camel"):
-    """An input that ml_inference could not submit; `data` is the text of its event."""
+    """An input that ml_inference could not submit; `data` is the JSON of its event."""
 
     s3_bucket: str
     s3_key: str
@@ -40,7 +40,7 @@ class FailedInput(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class FailedDocument(msgspec.Struct, frozen=True, rename="camel"):
-    """A document that the opensearch sink could not write; one that is not valid JSON is included as a string."""
+    """A document that the opensearch sink could not write; a document that is not valid JSON is stored as a string."""
 
     index: str
     index_id: str | None
@@ -50,7 +50,7 @@ class FailedDocument(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class DataPrepperLetter(msgspec.Struct, frozen=True, rename="camel"):
-    """One dead letter of Data Prepper."""
+    """A dead letter in Data Prepper's format."""
 
     plugin_id: str
     plugin_name: str
@@ -96,7 +96,7 @@ def _write(target: Objects, dlq: S3Dlq, letters: Sequence[DataPrepperLetter], at
 
 
 def json_or_text(document: bytes) -> msgspec.Raw | str:
-    """Return valid JSON unchanged, anything else as a string."""
+    """Return valid JSON unchanged, and any other document as a string."""
     try:
         return msgspec.Raw(check_json(document))
     except RecordRejected:
@@ -115,7 +115,7 @@ def dlq_key(letters: Sequence[DataPrepperLetter], *, key_path_prefix: str | None
         ConfigError: the prefix contains an invalid date pattern.
     """
     first, failed = letters[0], msgspec.json.encode([letter.failed_data for letter in letters])
-    # The identifier depends on the content of the dead letters only.
+    # The identifier depends only on the content of the dead letters.
     identifier = uuid.uuid5(uuid.NAMESPACE_OID, failed.decode())
     name = f"dlq-v{VERSION}-{first.pipeline_name}-{first.plugin_id}-{_instant(at)}-{identifier}.json"
     if not key_path_prefix:
@@ -125,7 +125,7 @@ def dlq_key(letters: Sequence[DataPrepperLetter], *, key_path_prefix: str | None
 
 
 def _instant(at: datetime) -> str:
-    """Return a time as Java's Instant.toString: no fraction, or three or six digits."""
+    """Format a time like Java's Instant.toString: without a fraction, or with three or six digits."""
     time = at.astimezone(UTC)
     fraction = f".{time.microsecond:06}" if time.microsecond else ""
     return f"{time:%Y-%m-%dT%H:%M:%S}{fraction.removesuffix('000')}Z"

@@ -1,7 +1,7 @@
-"""Lint rules for Data Prepper files: what Data Prepper does without a message, and what happens here.
+"""Lints Data Prepper files: finds problems that Data Prepper does not report, and describes the behaviour here.
 
 A finding is not an error: the file runs. docs/reference/data_prepper.md lists the rules by number.
-Source: Data Prepper's s3 source, ml_inference and opensearch sink (2.17), and the printed samples.
+Source: Data Prepper's s3 source, ml_inference and opensearch sink (2.17), and the samples in its documentation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from opensearch_batch.core.transform.processors.drop_events import DropEvents
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 MANIFEST = ".manifest"
-# Codecs with which one invalid row ends the reading of an object.
+# Codecs with which Data Prepper stops reading an object at an invalid row.
 _BREAKABLE = {"ndjson": NdjsonInput, "json": JsonInput, "csv": CsvInput}
 _BUCKET = ("bucket",)
 _KEY = re.compile(r"/?\w[\w/]*")
@@ -37,7 +37,7 @@ _ROLE = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+")
 
 
 def lint(file: DataPrepperFile) -> list[Finding]:
-    """Return the findings on a file, by line."""
+    """Return the findings in a file, sorted by line."""
     tree = YamlFile(file.path, aliases=False).tree
     found = [each for pipeline in file.pipelines for each in _Lint(file, pipeline, tree).findings()]
     return sorted(found, key=lambda each: (each.line, each.rule or 0))
@@ -55,7 +55,7 @@ class _Lint:
         self._buckets = list(enumerate(pipeline.source.buckets))
 
     def findings(self) -> Iterator[Finding]:
-        """Yield findings in no order."""
+        """Yield the findings, unsorted."""
         yield from self._no_jobs()
         yield from self._unmatched_routes()
         yield from self._broken_rows()
@@ -116,13 +116,13 @@ class _Lint:
         for keys, missing in routes if all(missing for _, missing in routes) else ():
             why = "; ".join(_why_missing(key, removed=row.existed(key)) for key in missing)
             text = (
-                f"{why}. A row without it matches no route: Data Prepper drops it silently, here it is counted as "
-                "unrouted and logged; correct the condition if rows have no such key"
+                f"{why}. A row without this key matches no route: Data Prepper drops it silently; here it is counted "
+                "as unrouted and logged. Correct the condition if rows do not have the key"
             )
             yield self._found(1, keys, text)
 
     def _metadata(self) -> Iterator[Finding]:
-        """Find sinks that Data Prepper writes metadata to, and sinks that only their routes protect from it."""
+        """Find sinks to which Data Prepper writes input metadata, or would write it without their routes."""
         bucket = next(bucket for _, bucket in self._buckets if bucket.selection == "metadata_only")
         prefix = next(iter(bucket.include_prefix), "")
         taken = self._compiled.flow().run(input_event(ObjectInfo(f"s3://{bucket.name}/{prefix}input", 1, "", 1.0)))
@@ -148,7 +148,7 @@ class _Lint:
         ml = self._compiled.ml
         if ml is not None and ml.service_name == "sagemaker":
             for keys in self._buckets_read_for("metadata_only"):
-                text = "one row that the model cannot read fails the whole SageMaker job, in Data Prepper silently"
+                text = "one row that the model cannot read fails the whole SageMaker job; Data Prepper reports nothing"
                 yield self._found(4, keys, f"{text}. Here the task that polls the job fails with the reason")
 
     def _manifests(self) -> Iterator[Finding]:
@@ -244,7 +244,7 @@ class _Lint:
             yield self._found(9, keys, f"{text}. Here too if events name the index; write template_content")
         else:
             here = "Here an absent index is created with knn_vector, with the dimension of the first document"
-            refused = "an index with another type of the field is refused before anything is paid for"
+            refused = "an index with another type of the field is refused before a job is paid for"
             yield self._found(9, keys, f"{text}. {here}; {refused}")
 
     def _plain_http(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
@@ -263,7 +263,7 @@ class _Lint:
 
 
 def _never_holds(condition: str, buckets: list[str]) -> str | None:
-    """Return why ml_when holds for no object of these buckets; None if it may."""
+    """Return the reason why ml_when holds for no object of these buckets, or None if it may hold for one."""
     events = [input_event(ObjectInfo(f"s3://{bucket}/input", 1, "", 1.0)) for bucket in buckets]
     if missing := missing_keys(condition, events[0].has):
         names = ", ".join(f"/{'/'.join(key)}" for key in missing)

@@ -1,8 +1,8 @@
-"""A scan assigns each new version of an object to one work item, permanently, before any work starts.
+"""Plans a scan, which permanently assigns each new version of an object to one work item before any work starts.
 
 So a repeated or concurrent run submits the same jobs for the same objects. The scan state is one object, changed by
-conditional writes. An object that changed under its key is new, even if it returns to an earlier version; Data Prepper
-never reads it again.
+conditional writes. An object whose content changes is new, even if it returns to an earlier version; Data Prepper never
+reads it again.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ListedObject(msgspec.Struct, frozen=True):
 class WorkItem(msgspec.Struct, frozen=True):
     """Objects that are processed together: the inputs of one job, or rows that one task ingests.
 
-    `at` is the time of the scan that claimed them, and of dates in names. `inputs` are the objects that the job sends
+    `at` is the time of the scan that claimed them; dates in names use it. `inputs` are the objects that the job sends
     to its model, one for each object; usually the object itself.
     """
 
@@ -77,7 +77,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class ScanState(msgspec.Struct, frozen=True):
-    """Result of all scans of a pipeline so far.
+    """The result of all previous scans of a pipeline.
 
     `newest` maps each object to its latest ETag; a work item with another ETag has an outdated version of the object.
     """
@@ -99,7 +99,7 @@ class ScanPlan(msgspec.Struct, frozen=True):
 
 
 def list_areas(objects: Objects, areas: Sequence[Area], *, own: Sequence[str]) -> list[ListedObject]:
-    """Return the objects that a scan reads, by key; if two areas match, the longer prefix decides.
+    """Return the objects that a scan reads, sorted by key; if two areas match, the longer prefix decides.
 
     Args:
         objects: the store.
@@ -114,7 +114,7 @@ def list_areas(objects: Objects, areas: Sequence[Area], *, own: Sequence[str]) -
 
 
 def area_of(areas: Sequence[Area], item: ObjectInfo) -> Area | None:
-    """Return the area that decides about an object, None if it is not read."""
+    """Return the area that reads an object, None if no area reads it; the longest matching prefix decides."""
     fits = [
         (len(prefix), -at)
         for at, area in enumerate(areas)
@@ -147,16 +147,14 @@ def plan_scan(
         at: the time.
         done_for: digest of the processing: routes, processors, sinks and their indexes.
         objects_per_job: maximum number of inputs of a job.
-        is_done: whether a work item is done for `done_for`; called only if the state does not say so.
+        is_done: whether a work item is done for `done_for`; called only if the state does not record it as done.
         is_over: whether another run has ended.
     """
     existing = {(each.item.uri, each.item.etag) for each in found}
     kept, resumed, dissolved = list[Claim](), list[WorkItem](), set[str]()
     for claim in state.claims:
-        work_item, gone = (
-            claim.work_item,
-            not any((item.uri, item.etag) in existing for item in claim.work_item.objects),
-        )
+        work_item = claim.work_item
+        gone = not any((item.uri, item.etag) in existing for item in work_item.objects)
         if claim.done_for == done_for or is_done(work_item):
             # Rows can be read again at no cost; a job would be paid for again if its inputs come back.
             if work_item.kind == "job" or not gone:
@@ -178,11 +176,11 @@ def plan_scan(
     ]
     new = [*_jobs(fresh, objects_per_job, at), *_data(fresh, at)]
     # An object that returns to an earlier version may produce the same work item again.
-    again = {work_item.id for work_item in new}
-    kept = [claim for claim in kept if claim.work_item.id not in again] + [
+    new_ids = {work_item.id for work_item in new}
+    kept = [claim for claim in kept if claim.work_item.id not in new_ids] + [
         Claim(work_item, run=run) for work_item in new
     ]
-    work_items = [work_item for work_item in resumed if work_item.id not in again] + new
+    work_items = [work_item for work_item in resumed if work_item.id not in new_ids] + new
     return ScanPlan(ScanState(state.scans + 1, tuple(kept), _newest(state, kept, found)), tuple(work_items))
 
 
@@ -203,7 +201,7 @@ def _jobs(found: Iterable[ListedObject], objects_per_job: int, at: datetime) -> 
         return len(batch) < objects_per_job and _bucket(batch[0].item) == _bucket(each.item)
 
     for batch in _batches((each for each in found if each.selection == "metadata_only"), fits):
-        # A job is identified by its inputs: the objects, unless input_key names others.
+        # The listed objects identify a job, together with its inputs if input_key names other objects.
         others = [each.input for each in batch if each.input != each.item.uri]
         id_ = digest("job", *(f"{each.item.uri} {each.item.etag}" for each in batch), *others)
         yield WorkItem(id_, "job", tuple(each.item for each in batch), at, inputs=tuple(each.input for each in batch))
@@ -235,7 +233,7 @@ def _batches(items: Iterable[T], fits: Callable[[Sequence[T], T], bool]) -> Iter
 
 
 def _roots(areas: Sequence[Area]) -> list[str]:
-    """Return the prefixes to list, without those below another one."""
+    """Return the prefixes to list, except prefixes below another prefix."""
     prefixes = sorted({f"s3://{area.bucket}/{prefix}" for area in areas for prefix in area.prefixes or ("",)})
     return [each for each in prefixes if not any(each != other and each.startswith(other) for other in prefixes)]
 

@@ -1,4 +1,4 @@
-"""Account of a scan run: the sum of its ingest reports, and each work item that is not done with its reason."""
+"""Creates the account of a scan run: the sum of its ingest reports, and the unfinished work items with reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""prepare of a Data Prepper pipeline: turns a scan into work items, and writes the manifest of each job.
+"""Prepares a run of a Data Prepper pipeline: turns a scan into work items, and writes the manifest of each job.
 
 The manifest is below the work prefix; Data Prepper writes it among the inputs, where the next scan finds it.
 Source: Data Prepper's SageMakerBatchJobCreator and BedrockBatchJobCreator (2.17).
@@ -31,7 +31,8 @@ MANIFEST_INDENT = 4
 class ScanCounts(msgspec.Struct, frozen=True):
     """Counts of the objects of a scan: `found` in total, `new` ones claimed by this run.
 
-    `not_for_jobs` are excluded by `ml_when`; `held_back` are read by a later scan, or with the job that writes them.
+    `not_for_jobs` counts objects that `ml_when` excludes. `held_back` counts objects that a later scan reads, or that
+    are read after the job that writes them.
     """
 
     found: int = 0
@@ -41,7 +42,7 @@ class ScanCounts(msgspec.Struct, frozen=True):
 
 
 class ScanManifest(msgspec.Struct, frozen=True):
-    """The work items of one run; `at` is the time of the scan, `shards` are the jobs by work item id."""
+    """The work items of one run. `at` is the time of the scan; `shards` has a shard for each work item with a job."""
 
     pipeline: str
     run_key: str
@@ -91,7 +92,7 @@ class Scan:
     def plan(self, *, force: bool = False, writes: bool = True) -> tuple[list[WorkItem], ScanCounts]:
         """Return the work items of this run; with `force` also those that are done.
 
-        With `writes` the claims are recorded, so that no other run claims the same.
+        With `writes` the claims are recorded, so that no other run claims the same objects.
         """
         found, not_for_jobs, held_back = self._found()
 
@@ -131,7 +132,7 @@ class Scan:
 
     def _shard(self, work_item: WorkItem, job: str) -> Shard:
         ml = self._compiled.ml
-        assert ml is not None  # noqa: S101 - only ml_inference makes jobs
+        assert ml is not None  # noqa: S101 - only pipelines with ml_inference have jobs
         output = ml.output_path.rstrip("/")
         if ml.service_name == "bedrock":
             return Shard(work_item.id, work_item.inputs[0], job, 0, work_item.size_bytes, output=ml.output_path)
@@ -180,7 +181,7 @@ class _Conditions:
         self._results: dict[tuple[str, str], bool] = {}
 
     def hold_back(self, found: ListedObject) -> bool:
-        """Return whether the scan must skip an object: it waits for another one, or is itself the one waited for."""
+        """Return whether the scan must skip an object, because it waits for another object or others wait for it."""
         bucket, key = split_uri(found.item.uri)
         folder, _, name = found.item.uri.rpartition("/")
         for condition in self._by_bucket.get(bucket, ()):
@@ -211,7 +212,7 @@ class _Conditions:
 
 
 def manifest_of(inputs: Sequence[str]) -> bytes:
-    """Return the manifest of objects of one bucket, in Data Prepper's form."""
+    """Return the manifest of inputs in one bucket, in Data Prepper's format."""
     split = [split_uri(uri) for uri in inputs]
     body: list[Any] = [{"prefix": f"s3://{split[0][0]}/"}, *(key for _, key in split)]
     return json.dumps(body, indent=MANIFEST_INDENT).encode()

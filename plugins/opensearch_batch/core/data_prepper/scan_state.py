@@ -1,6 +1,6 @@
-"""Scan state on object storage: work items and their claims, which are done, and which job writes to which folder.
+"""Stores the state of scans: claims of work items, marks of completed work items, and the job that writes to a folder.
 
-Claims change by conditional writes of one object, so of two concurrent scans one reads the claims of the other.
+Claims change by conditional writes of one object, so if two scans are concurrent, one reads the claims of the other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ATTEMPTS = 20
 
 
 class Done(msgspec.Struct, frozen=True):
-    """Marks a work item as done; `at` is the time of the work item, so a new claim of it is not done.
+    """Marks a work item as done. `at` is the time of the work item, so a work item that is claimed again is not done.
 
     `done_for` is the digest of the processing, `run` the run that did it, `read` the objects whose rows were read, and
     `gone` the number of job outputs that no longer existed.
@@ -80,7 +80,7 @@ class ScanStateFile:
         return done is not None and done.done_for == done_for
 
     def done(self, work_item: WorkItem) -> Done | None:
-        """Return the mark of a work item, None unless it was done since it was claimed, by any processing."""
+        """Return the mark of a work item that was done by any processing since its claim, else None."""
         done = JsonDocument(self._objects, self._layout.done(work_item.id), Done).read()
         return done if done is not None and done.at == work_item.at else None
 

@@ -15,7 +15,7 @@ from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.documents import OriginOf
-from opensearch_batch.core.ingest.event_items import IndexItemFactory, ObjectItemFactory, OfEvent, Shape
+from opensearch_batch.core.ingest.event_items import EventFormatter, IndexItemFactory, ObjectItemFactory, Shape
 from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, Action, IngestRequest
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.ingest.sinks.s3 import ObjectSettings, ObjectSink
@@ -109,7 +109,7 @@ def index_item_factory(
         ensure_index: called with each index that an event names.
         origin_of: returns the origin of a row; the id is derived from it if the row has no other id.
     """
-    index: OfEvent | None = None
+    index: EventFormatter | None = None
     if is_dynamic(sink):
         name = compile_format(sink.index)
 
@@ -133,7 +133,7 @@ def index_item_factory(
     )
 
 
-def _format(text: str | None) -> OfEvent | None:
+def _format(text: str | None) -> EventFormatter | None:
     """Compile a format that renders an empty string if a key is missing.
 
     An empty id is then replaced with one that is derived from the origin of the row.
@@ -151,7 +151,7 @@ def _format(text: str | None) -> OfEvent | None:
     return format_
 
 
-def _action(sink: OpenSearchSink) -> OfEvent | Action:
+def _action(sink: OpenSearchSink) -> EventFormatter | Action:
     """Return the action, or a function that returns the first action whose condition holds, else the last one."""
     if not sink.actions:
         if "${" in sink.action:

@@ -40,7 +40,7 @@ from opensearch_batch.core.types.rows import Row, Source
 
 # SageMaker and Bedrock write ``<job folder>/<input key>.out``.
 OUT = ".out"
-NONE: Mapping[str, str] = MappingProxyType({})
+_EMPTY: Mapping[str, str] = MappingProxyType({})
 UNREAD = "no bucket of the scan contains the outputs of the job; another pipeline reads them"
 GONE = (
     "an earlier run ingested outputs of the job that no longer exist; only a run with force writes them again, "
@@ -51,7 +51,7 @@ UNJOINED = "{missing} of {all} record objects are missing or have changed; their
 
 
 class WorkItemResult(msgspec.Struct, frozen=True):
-    """Result of a work item: one report per sink (none if nothing was read), and remarks for the user."""
+    """Result of a work item: one report per sink (no reports if no rows were read), and remarks for the user."""
 
     reports: list[IngestReport] = []
     remarks: list[str] = []
@@ -63,11 +63,11 @@ class Origins(msgspec.Struct, frozen=True):
     Ids and joins use the input, because output paths contain the name of the job.
     """
 
-    inputs: Mapping[str, str] = NONE
-    records: Mapping[str, str] = NONE
+    inputs: Mapping[str, str] = _EMPTY
+    records: Mapping[str, str] = _EMPTY
 
     def origin_of(self, row: Row) -> tuple[str, int]:
-        """Return the input that a row belongs to, and its line. A new job for the same input does not change them."""
+        """Return the input and the line from which a row was computed; a new job for the input does not change them."""
         return self.inputs.get(row.uri, row.uri), row.line
 
 
@@ -155,7 +155,7 @@ class WorkItemIngest:
         return WorkItemResult(reports, selection.remarks)
 
     def indexes(self, at: datetime) -> list[Index | None]:
-        """Return the index of each sink at a time, or None: no such index, events name the index, or an S3 sink."""
+        """Return the index of each sink at a time; None if it does not exist, events name it, or the sink is s3."""
         return [self._index(number, at) for number in range(len(self._compiled.pipeline.sinks))]
 
     def _index(self, number: int, at: datetime) -> Index | None:
@@ -223,8 +223,8 @@ class WorkItemIngest:
         inputs = [item for uri in names if (item := self._objects.head(uri)) is not None]
         if not inputs:
             raise ConfigError(
-                f"none of the record objects of {len(work_item.objects)} objects exists, such as {names[0]} for "
-                f"{work_item.objects[0].uri}; correct s3_object_name_pattern or include_prefix of s3_enrich"
+                f"no record object exists for any of {len(work_item.objects)} objects; {work_item.objects[0].uri} "
+                f"needs {names[0]}; correct s3_object_name_pattern or include_prefix of s3_enrich"
             )
         return _Selection(
             [Source("inputs", tuple(inputs)), rows], Origins(records=records), _unjoined(len(inputs), len(names))
@@ -234,7 +234,7 @@ class WorkItemIngest:
         """Return the job outputs that this pipeline reads, except those whose input has changed, and records to join.
 
         Raises:
-            OutputUnusable: there are fewer outputs than inputs; the job record then says UNUSABLE.
+            OutputUnusable: there are fewer outputs than inputs; the job record then has the state UNUSABLE.
         """
         outputs = self._outputs(work_item, job_output)
         gone = max(len(work_item.inputs) - len(outputs), 0)
@@ -281,7 +281,7 @@ class WorkItemIngest:
         """Return the outputs of a job.
 
         Raises:
-            OutputUnusable: there are fewer outputs than inputs; the job record then says UNUSABLE.
+            OutputUnusable: there are fewer outputs than inputs; the job record then has the state UNUSABLE.
         """
         outputs = [item for uri in job_output.uris for item in self._listed(uri) if item.uri.endswith(OUT)]
         # Outputs that an earlier run read may have been removed since.

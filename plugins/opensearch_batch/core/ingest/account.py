@@ -40,7 +40,7 @@ class RowAccount:
         queue: where the dead letters go.
         fingerprint: identifies the work.
         before: the progress of an earlier attempt that this one continues.
-        origin_of: returns the user's document that a row comes from.
+        origin_of: returns the URI and line of the source document of a row.
         replay: stored beside the dead letters.
     """
 
@@ -215,7 +215,7 @@ class RowAccount:
 
 
 class _SourceTally:
-    """Counts the rows of each source as they get their verdicts."""
+    """Counts the rows of each source by verdict."""
 
     def __init__(self, names: Sequence[str], before: Sequence[SourceCounts] = ()) -> None:
         self._sources = [{"read": 0, "blank": 0, "dead_letters": 0, "duplicates": 0, "unmatched": 0} for _ in names]
@@ -240,7 +240,7 @@ class _SourceTally:
 
     @property
     def alone(self) -> bool:
-        """Whether there is one source, so that each document has one row."""
+        """Whether there is only one source, so each document has one row."""
         return len(self._names) == 1
 
     def rows_alone(self, *, read: int, late: int, dead: int) -> None:

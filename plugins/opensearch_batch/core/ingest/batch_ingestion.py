@@ -57,7 +57,7 @@ class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
 
 
 class BatchIngestion(msgspec.Struct, frozen=True):
-    """A whole request: what to write, from which sources, and where this package's files go."""
+    """A whole request: what to write, the sources, and where this package's files go."""
 
     ingest: IngestRequest
     type: SourceType

@@ -58,10 +58,10 @@ class Ingest:
     Args:
         objects: the store of this package's files.
         sink: where documents are written.
-        documents: makes the documents.
+        documents: creates the documents.
         locations: the locations of this package's files.
-        check: raises if the counts cannot be right; called before the work is recorded as done.
-        identity: further parts of the work's fingerprint, beside sources, documents and sink.
+        check: raises if the counts are inconsistent; called before the work is recorded as done.
+        identity: further parts of the work's fingerprint, in addition to sources, documents and sink.
         run_version: version of the run; documents of a newer run are not overwritten. None without a version.
         records: number of records of the first source, for the report if a newer run has superseded this one.
         on_progress: called with the counts so far and the bytes read.
@@ -234,7 +234,7 @@ def refuse_duplicates(sources: Iterable[Source]) -> None:
 
 @contextmanager
 def fewer_collections() -> Iterator[None]:
-    """Run the garbage collector less often: rows form no cycles, and it would scan the whole program."""
+    """Run the garbage collector less often: rows form no reference cycles, and a full collection is slow."""
     before = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, *before[1:])

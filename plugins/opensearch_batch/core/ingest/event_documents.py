@@ -168,7 +168,7 @@ class EventDocumentFactory:
     """Makes documents of one sink for an ingest.
 
     Args:
-        flow: makes a new flow, which counts the failures of one ingest.
+        flow: creates a new flow, which counts the failures of one ingest.
         options: how documents are made.
         identity: everything in the pipeline and the sink that affects the documents.
         reading: how rows are read.

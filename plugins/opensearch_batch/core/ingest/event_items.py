@@ -1,8 +1,8 @@
-"""Makes items for sinks from events: for an index, a document, its id and action; for S3, JSON text and a folder.
+"""Converts events to items of sinks: for an index, a document with its id and action; for S3, JSON text and a folder.
 
-A document's ``_id`` is the sink's `document_id`, else the ``_id`` in the event's own body (removed from there, because
-OpenSearch refuses it), else a digest of the row's origin, so reading the row again overwrites the document. If the
-index accepts no ids, documents have none, and a row that is read again becomes a second document.
+A document's ``_id`` is the sink's `document_id`, else the ``_id`` of the event (removed from the body, because
+OpenSearch rejects it there), else a digest of the row's origin, so reading the row again overwrites the document. If
+the index accepts no ids, documents have none, and a row that is read again becomes a second document.
 Source: Data Prepper's BulkIngester and JsonStringBuilder (2.17).
 """
 
@@ -26,10 +26,10 @@ from opensearch_batch.core.transform.map_paths import ID_FIELD
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.rows import Row
 
-OfEvent = Callable[[Event], str]
+EventFormatter = Callable[[Event], str]
 ACTIONS = frozenset(get_args(Action))
 # Actions that can write a document without an id.
-NAMELESS = frozenset({"index", "create"})
+ID_OPTIONAL = frozenset({"index", "create"})
 _SHORT_BYTES, _PLAIN = 64, re.compile(rb'"[!#-\[\]-~]+"')
 _encode = msgspec.json.Encoder().encode
 
@@ -44,7 +44,7 @@ class Shape(msgspec.Struct, frozen=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is the whole event."""
+        """Whether the document is the whole event."""
         return self == Shape()
 
     def document(self, event: Event) -> dict[str, Node]:
@@ -67,10 +67,10 @@ class Shape(msgspec.Struct, frozen=True):
 
 
 class ItemFactory(Protocol):
-    """Makes the item that a sink writes from an event."""
+    """Converts an event to the item that a sink writes."""
 
-    def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401 - whatever the caller recognizes it by
-        """Return the item of an event that was made from `row`; the event is not used afterwards.
+    def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401 - identifies the item for the caller
+        """Return the item of an event that was made from `row`; the caller does not use the event afterwards.
 
         Raises:
             RecordRejected: the sink cannot write it.
@@ -81,26 +81,26 @@ class IndexItemFactory:
     """Makes the items of an index.
 
     Args:
-        id_of: the document's id; None: the event's own ``_id``, or the row's origin.
-        sends_ids: whether documents are sent with an id; otherwise the index makes one.
-        routing: the document's routing value, or None.
+        id_of: returns the document's id; None for the event's own ``_id``, or a digest of the row's origin.
+        sends_ids: whether documents are sent with an id; otherwise OpenSearch generates one.
+        routing: returns the document's routing value; None for documents without routing.
         action: what to do with the document.
-        index: the index's name, made from the event; None for the index of the request.
+        index: returns the name of the index; None for the index of the request.
         shape: which part of an event is the document.
         ensure_index: called with the index that an event names, before a document is written there.
-        origin_of: returns the origin of a row, from which the id of a document without any other id is made.
+        origin_of: returns the origin of a row; a document without any other id gets an id derived from it.
     """
 
     def __init__(
         self,
         *,
-        id_of: OfEvent | None = None,
+        id_of: EventFormatter | None = None,
         sends_ids: bool = True,
-        routing: OfEvent | None = None,
-        action: OfEvent | Action = "index",
-        index: OfEvent | None = None,
+        routing: EventFormatter | None = None,
+        action: EventFormatter | Action = "index",
+        index: EventFormatter | None = None,
         shape: Shape | None = None,
-        ensure_index: Callable[[str], None] = lambda name: None,  # noqa: ARG005 - it exists
+        ensure_index: Callable[[str], None] = lambda name: None,  # noqa: ARG005 - the index exists
         origin_of: OriginOf = own_position,
     ) -> None:
         self._id_of = id_of
@@ -117,7 +117,7 @@ class IndexItemFactory:
         """Return the item of an event.
 
         Raises:
-            RecordRejected: an unknown action, a wrong vector, a value that cannot be an id.
+            RecordRejected: the action is unknown, a vector is invalid, or a value cannot be an id.
         """
         index = routing = None
         try:
@@ -127,13 +127,13 @@ class IndexItemFactory:
             if self._routing is not None:
                 routing = self._routing(event) or None
             action = self._action if self._is_fixed else self._action_of(event)
-            name = self._name(event, row) if self._sends_ids else _no_name(action)  # type: ignore[arg-type] # a fixed action is not a format
+            name = self._name(event, row) if self._sends_ids else _empty_id(action)  # type: ignore[arg-type] # a fixed action is not a format
         except EventError as error:
             raise RecordRejected(str(error)) from None
         if action == "delete":
             return Item(name, lines_of(name, op_type="delete", routing=routing, index=index), context)
         fields = event.fields if self._shape is None else dict(self._shape.document(event))
-        # OpenSearch refuses a document with an _id in its body.
+        # OpenSearch rejects a document with an _id in its body.
         fields.pop(ID_FIELD, None)
         lines = lines_of(name, *event.pieces(fields), op_type=action, routing=routing, index=index)  # type: ignore[arg-type] # a fixed action is not a format
         return Item(name, lines, context)
@@ -143,7 +143,7 @@ class IndexItemFactory:
             if name := self._id_of(event):
                 return document_id(_encode(name))
         elif (own := event.fields.get(ID_FIELD)) is not None and (text := text_of(own)) is not None:
-            # Most ids are short plain strings, which need no decoding.
+            # Fast path: most ids are short ASCII strings without escapes, which need no decoding.
             if len(text) <= _SHORT_BYTES and _PLAIN.fullmatch(text):
                 return text[1:-1].decode()
             return document_id(text)
@@ -157,7 +157,7 @@ class IndexItemFactory:
 
 
 class ObjectItemFactory:
-    """Makes the items of an S3 sink: an item's id is the folder of its object, and its only piece the event's text.
+    """Makes the items of an S3 sink: the id is the folder of the object, and the only piece is the event as JSON.
 
     Args:
         bucket: the bucket.
@@ -182,7 +182,7 @@ class ObjectItemFactory:
             bucket = self._bucket(event)
         except EventError as error:
             if self._default_bucket is None:
-                raise RecordRejected(f"{error}; give default_bucket") from None
+                raise RecordRejected(f"{error}; set default_bucket") from None
             bucket = self._default_bucket
         return Item(f"s3://{bucket}/{self._folder(event)}", (_encode(self._shape.document(event)),), context)
 
@@ -202,19 +202,19 @@ def text_of(node: Node) -> bytes | None:
     return None if text == b"null" else text
 
 
-def _no_name(action: Action) -> str:
-    """Return the empty id of a document without one.
+def _empty_id(action: Action) -> str:
+    """Return the empty id, for a document that is sent without one.
 
     Raises:
-        RecordRejected: the action changes a document that exists.
+        RecordRejected: the action needs an id, because it changes an existing document.
     """
-    if action in NAMELESS:
+    if action in ID_OPTIONAL:
         return ""
-    raise RecordRejected(f"action {action} needs an id; for a serverless collection, give document_id")
+    raise RecordRejected(f"action {action} needs an id; for a serverless collection, set document_id")
 
 
 def _filtered(fields: dict[str, Node], path: str, keys: Sequence[str], *, retain: bool) -> dict[str, Node]:
-    """Return the members that keys name (`retain`), or all others; members of nested objects and arrays too."""
+    """Return the members that keys name (`retain`), or all others, also in nested objects and arrays."""
     kept: dict[str, Node] = {}
     for name, node in fields.items():
         here = f"{path}/{name}" if path else name

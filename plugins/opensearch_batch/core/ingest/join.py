@@ -1,4 +1,4 @@
-"""Join of rows by key: every row is yielded exactly once, in an order that the rows and the memory bound decide.
+"""Join of rows by key: every row is yielded once, in an order that depends only on the rows and the memory bound.
 
 Sources in about the same order are read side by side. When more rows wait than the bound allows, all sources but the
 biggest are spilled to disk, and the biggest is read against them.
@@ -17,7 +17,7 @@ from opensearch_batch.core.ingest.spill import KeyTable, Spill, digest
 from opensearch_batch.core.types.rows import Keyed
 
 MEMORY_BYTES = 64 << 20
-ROW_BYTES = 512  # memory of a waiting row beside its content: objects, key, entry in the table
+ROW_BYTES = 512  # memory of a waiting row in addition to its content: objects, key, entry in the table
 FIRST_SHARE = 4  # sources that fit into this part of the bound together are read whole first
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ def join(streams: Sequence[Stream[T]], *, folder: Path, memory_bytes: int = MEMO
 
     Args:
         streams: one for each source.
-        folder: where a file is created when too much waits; nothing is left there.
+        folder: where a temporary file is created when the waiting rows exceed the memory bound.
         memory_bytes: maximum size of waiting rows in memory; the table of keys needs another 25 bytes per key.
 
     Raises:
@@ -60,7 +60,7 @@ def join(streams: Sequence[Stream[T]], *, folder: Path, memory_bytes: int = MEMO
 
 
 class _Source(Generic[T]):
-    """One stream and its progress: `front` is the youngest waiting key that it reached."""
+    """One stream and its progress: `front` is the newest waiting key that the stream has reached."""
 
     def __init__(self, position: int, stream: Stream[T]) -> None:
         self.bit = 1 << position
@@ -100,7 +100,7 @@ class _Join(Generic[T]):
         self._keys = KeyTable()
 
     def side_by_side(self) -> Iterator[Group | T]:
-        """Read the streams side by side until all have ended, or too much waits: then some are still live."""
+        """Read the streams side by side until all have ended, or until the waiting rows exceed the memory bound."""
         first = self._small()
         # Rows wait for a stream: with one stream left, no more can wait.
         while self.live and self._waiting_bytes <= self._memory_bytes:
@@ -155,7 +155,7 @@ class _Join(Generic[T]):
         return min(self.live, key=_front)
 
     def _take(self, source: _Source[T], keyed: Keyed) -> Group | None:
-        """Return the group that a row completes, or let it wait."""
+        """Return the group that a row completes; otherwise keep the row waiting."""
         content_bytes = len(keyed.row.content)
         source.seen_rows += 1
         source.seen_bytes += content_bytes

@@ -160,7 +160,7 @@ def _came_before(key: str) -> RecordRejected:
 
 
 class MappedDocumentFactory:
-    """Makes documents by a request's field map.
+    """Makes documents with the field map of a request.
 
     Args:
         request: what to write.

@@ -132,7 +132,7 @@ def _in_output(path: str, *, joins: bool) -> str:
 
 
 def _below(member: str, path: str) -> str:
-    """Return a path that starts at the root as one that starts at a member."""
+    """Convert a path that starts at the root to a path that starts at a member."""
     path = path.strip()
     if path.startswith("$"):
         return f"$.{member}{path[1:]}"

@@ -44,8 +44,9 @@ class Progress(Stamp, frozen=True, kw_only=True):
 class ProgressFile:
     """The progress of one ingest; one attempt at a time may write it.
 
-    `attempt` is this attempt's id: a number that grows, and a random part, as two may begin at once. `run_version` is
-    that of the run, None for work without one. After `load`, `superseded` is True if a newer run wrote the progress.
+    `attempt` is the id of this attempt: an increasing number and a random part, because two attempts may begin at once.
+    `run_version` is the version of the run, or None if it has none. After `load`, `superseded` is True if a newer run
+    wrote the progress.
     """
 
     def __init__(self, objects: Objects, uri: str, *, run_version: RunVersion | None = None) -> None:
@@ -64,7 +65,7 @@ class ProgressFile:
         stamp, stored = found.value, found.value.run_version
         self._etag, self.attempt = found.etag, _after(stamp.attempt)
         if stamp.fingerprint == fingerprint and stored is not None and not stored.is_before(self._run_version):
-            # The same work for both runs, so it is as new as the newer of them.
+            # Both runs did the same work, so it counts as work of the newer run.
             self._run_version = stored
         self.superseded = self._is_older_than(stored)
         return stamp if isinstance(stamp, Progress) and stamp.fingerprint == fingerprint else None
@@ -129,7 +130,7 @@ def _fence_off(document: JsonDocument[Stamp], run_version: RunVersion) -> Stamp 
 
 
 def _document(objects: Objects, uri: str) -> JsonDocument[Stamp]:
-    """Return the document; of one that another version of this package wrote, only the stamp is read."""
+    """Return the document. If another version of this package wrote it, only the stamp is read."""
     return JsonDocument(objects, uri, Progress, fallback=_stamp_in)
 
 

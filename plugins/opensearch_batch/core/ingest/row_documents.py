@@ -17,7 +17,7 @@ from opensearch_batch.core.config.yaml_file import Keys, YamlFile
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.event_documents import EventDocumentFactory, EventDocuments, EventOptions
-from opensearch_batch.core.ingest.event_items import IndexItemFactory, OfEvent, text_of
+from opensearch_batch.core.ingest.event_items import EventFormatter, IndexItemFactory, text_of
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.transform.events.event import Event, Key
 from opensearch_batch.core.transform.expressions.expression import compile_condition
@@ -44,7 +44,7 @@ def read_processors(file: YamlFile, keys: Keys) -> list[dict[str, Any]]:
     """Return the processors at a location in a file, their options as plain values with all defaults.
 
     Raises:
-        ConfigError: an unknown processor, or wrong options; with file, line and option.
+        ConfigError: a processor is unknown or has wrong options; the message names file, line and option.
     """
     reader = Reader(file)
     processors = []
@@ -79,7 +79,7 @@ def vector_fields_of(processors: Processors, members: Container[str]) -> list[st
     return prediction_fields(options_of(processors), members)
 
 
-def member_at(path: str, what: str) -> OfEvent:
+def member_at(path: str, what: str) -> EventFormatter:
     """Return a function that reads the string at a path of an event, or ``""`` if it is absent or null.
 
     The function raises RecordRejected for an array or object. `what` names the text in errors.

@@ -73,7 +73,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
 
         Raises:
             ConfigError: the index is missing, or its vectors have another dimension than all predictions.
-            FatalError: an output is missing, or lacks rows although rows hold their records.
+            FatalError: an output is missing, or has fewer rows than records although rows contain their records.
             RetriableError: a server did not respond.
         """
         request = self._checked_request()
@@ -123,7 +123,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
         )
 
     def _checked_request(self) -> IngestRequest:
-        """Check the index again; return the request that makes a row without its vector a dead letter.
+        """Check the index again; return the request that turns a row without its vector into a dead letter.
 
         Raises:
             ConfigError: the index was deleted, or lacks a vector field that it had when prepare checked it.
@@ -151,7 +151,7 @@ def document_factory(request: IngestRequest, reading: Reading) -> DocumentFactor
 
 
 def strict_about(vectors: Sequence[VectorField], request: IngestRequest) -> IngestRequest:
-    """Return a request that makes a row without a vector a dead letter, unless `on_missing` says otherwise.
+    """Return a request that turns a row without a vector into a dead letter, unless `on_missing` says otherwise.
 
     A request with processors is returned as it is.
     """
@@ -162,7 +162,7 @@ def strict_about(vectors: Sequence[VectorField], request: IngestRequest) -> Inge
 
 
 class ShardRows:
-    """The rows of one shard: the output of its jobs, and its records where output rows do not hold them.
+    """The rows of one shard: the output of its jobs, and its records if output rows do not contain them.
 
     Args:
         objects: the store of both.

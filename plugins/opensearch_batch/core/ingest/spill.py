@@ -30,7 +30,7 @@ _HEAD = struct.Struct("<IIIQQQ")  # source, number of the URI, bytes of the key,
 
 
 def digest(key: str) -> bytes:
-    """Return 104 bits that identify the key: no two keys have the same ones in practice."""
+    """Return a 104-bit digest of the key; in practice, no two keys share one."""
     return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
 
 

@@ -1,7 +1,7 @@
-"""The interfaces to an AI service: they contain everything that differs between services, and nothing else.
+"""The interfaces to an AI service: everything that differs between services.
 
-A `ServiceAdapter` decides and does no I/O. A `ServiceClient` calls the service's API beside ML Commons: it uploads
-files that the service keeps itself, and finds and stops jobs that ML Commons does not know.
+A `ServiceAdapter` contains the rules of a service and does no I/O. A `ServiceClient` calls the service's API directly:
+it uploads files to services that store their own input, and finds and stops jobs that ML Commons does not know.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Answers = Literal["beside_record", "by_id", "by_position"]
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Limits of one batch job; the service refuses a job with fewer than `min_records`.
+    """Limits of one batch job; the service rejects a job with fewer than `min_records`.
 
     `max_inputs` limits the inputs of all records of the job together.
     """
@@ -99,7 +99,7 @@ class ServiceAdapter(Protocol):
 
     Attributes:
         output_members: names at the top of an output row; a path that starts with one reads the output.
-        error_members: one of these is in each row that is an error, as in `RowErrors`.
+        error_members: each error row has at least one of these members, as in `RowErrors`.
         id_member: the member with the id of a row's record; None if rows have none.
         example_parameters: parameters of a valid job, for a check without a cluster.
         batch_path: end of the URL that a connector calls to submit a job.
@@ -115,7 +115,7 @@ class ServiceAdapter(Protocol):
     batch_path: str
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
-        """Raise ConfigError when these parameters and inputs cannot make a job whose output can be ingested."""
+        """Raise ConfigError unless the output of a job with these parameters and inputs can be ingested."""
 
     def model(self, parameters: Mapping[str, Any]) -> str:
         """Return the model's name, for the job key."""

@@ -1,4 +1,4 @@
-"""Records of batch jobs: one shard content is paid for once, unless a person requests another submission.
+"""Records of batch jobs: one shard content is paid for once, unless a user requests another submission.
 
 The job key is a digest of everything that affects the predictions, and only that. So a second run, a backfill, another
 field map or a retry finds the job that is already paid for. The job has one record,
@@ -9,7 +9,7 @@ attempts one submits and the other reattaches:
     submitted   written after it, with ML Commons' task id, or with the service's own response if ML Commons has no task
     ended       written when a poll saw the job's end
 
-A bad end stays until a person clears batch_predict or runs with `force`; each such request adds one submission.
+A bad end stays until a user clears batch_predict or runs with `force`; each such request adds one submission.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SubmitDecision = Literal["submit", "resubmit", "recover", "reattach", "reuse", "
 def decide(record: JobRecord | None, request: ResubmitRequest) -> SubmitDecision:
     """Decide what an attempt to submit does, given the stored record.
 
-    submit: there was no submission yet. resubmit: a person requested another. recover: only an intent, so search for
+    submit: there was no submission yet. resubmit: a user requested another. recover: only an intent, so search for
     its orphan. reattach: the job runs. reuse: the job completed. refuse: it ended badly.
     """
     if record is None or record.refused is not None:

@@ -139,10 +139,10 @@ class OutputRows(msgspec.Struct, frozen=True):
     answers: Answers
 
     def source(self, job_outputs: Sequence[JobOutput]) -> Source:
-        """Return the objects of all outputs, the jobs in their order; a deleted one counts if an ingest has read it.
+        """Return the objects of all outputs, in the order of the jobs; deleted ones count if an ingest has read them.
 
         Raises:
-            OutputUnusable: one is deleted, and no ingest has read it.
+            OutputUnusable: an output is deleted, and no ingest has read it.
         """
         found: list[ObjectInfo] = []
         for job_output, uri in ((each, uri) for each in job_outputs for uri in each.uris):
@@ -217,7 +217,7 @@ class OutputRows(msgspec.Struct, frozen=True):
         )
 
     def check_count(self, job_output: JobOutput, rows: int, records: int) -> None:
-        """Raise OutputUnusable if rows without ids are not as many as the records of the job."""
+        """Raise OutputUnusable if rows have no ids and their number differs from the number of records of the job."""
         expected = records if job_output.positions is None else len(job_output.positions)
         if self.answers != "by_id" and rows != expected:
             uris = ", ".join(job_output.uris)
@@ -235,7 +235,7 @@ class LatestRows:
     """Reads the rows that count: those whose record has no row in a later job of the shard.
 
     A row that does not hold its record is returned as ``{"record_id": …, "output": …}``, an error
-    as ``{"record_id": …, "error": …, "row": …}``, in which no path of a field map matches.
+    as ``{"record_id": …, "error": …, "row": …}``, which no path of a field map matches.
     """
 
     def __init__(self, rows: OutputRows, job_outputs: Sequence[JobOutput], *, holds_record: bool) -> None:
@@ -246,7 +246,7 @@ class LatestRows:
         self._shifts: dict[str, list[tuple[int, int]]] = {}
 
     def read(self, number: int) -> Iterator[Row | Blank | Rejected]:
-        """Yield the rows, the jobs in their order."""
+        """Yield the rows in the order of the jobs."""
         for job, job_output in enumerate(self._job_outputs):
             later = set[int]().union(*self._repaired[job + 1 :])
             for entry in self._rows.of(job_output, number, first=self._job_outputs[0]):

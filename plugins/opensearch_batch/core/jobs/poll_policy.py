@@ -28,7 +28,7 @@ class PollPolicy(msgspec.Struct, frozen=True):
         poll_every_s: the first interval; it grows with the job's age, to at most `poll_at_most_s`.
         deadline_at: epoch seconds after which the wait fails, or None for no deadline.
         patience_s: how long polls may fail in a row, so that a restart of the cluster does not end the wait.
-        failing_since: epoch seconds of the first of the polls that failed in a row, None after one that succeeded.
+        failing_since: epoch seconds of the first poll of an uninterrupted series of failures, or None.
     """
 
     started_at: float

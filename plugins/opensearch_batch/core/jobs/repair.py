@@ -81,7 +81,7 @@ class Repair:
     def run(
         self, first: JobOutput, submit: Callable[[Shard], JobRecord | Pending]
     ) -> RepairAccount | JobRecord | Pending:
-        """Run as many rounds as are possible without a wait.
+        """Run rounds until one has to wait.
 
         Args:
             first: the output of the shard's own job.
@@ -132,7 +132,7 @@ class Repair:
         return RepairAccount(job_outputs, ml_task_ids, len(failed.positions), reason)
 
     def _deleted(self, first: JobOutput) -> list[JobOutput]:
-        """Return the outputs that an ingest read, if some were deleted since; else nothing."""
+        """Return the outputs that an ingest read if some of them have been deleted since, else an empty list."""
         known = read_known_outputs(self._objects, first)
         if known is None:
             return []
@@ -192,7 +192,7 @@ def repair_shard(
         layout: names the locations.
         shard: the shard.
         failed: the records to submit again.
-        job_key: makes the job key of a content digest.
+        job_key: computes the job key from a content digest.
         number: the round, counted from 1.
 
     Raises:
@@ -213,7 +213,7 @@ def repair_shard(
                 position = next(positions)
         if position != -1 or at + 1 != shard.records:
             raise OutputUnusable(f"{shard.input}: its {at + 1} lines are not the {shard.records} that were prepared")
-        # Job and round belong to the key, else it would be the key of the job that failed.
+        # The key includes job and round; otherwise it could equal the key of the job that failed.
         key = job_key(f"{digest.hexdigest()} {shard.job} {number}")
         uri = f"{layout.job(key)}/input.jsonl"
         present = objects.head(uri)

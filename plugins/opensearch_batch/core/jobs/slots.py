@@ -1,7 +1,7 @@
 """Limits the jobs in flight across runs and restarts: a job acquires a slot before it is submitted.
 
 Slots are objects below ``<work_prefix>/<pipeline>/slots/<service and model>/``, acquired by conditional writes. A slot
-whose job is not in flight any more is taken over, so a process or a run that dies needs no cleanup.
+whose job is no longer in flight is taken over, so nothing has to be cleaned up after a process dies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Submits a job by at most one paid call: intent, call, record, each a conditional write.
+"""Submits a job with at most one paid call: intent, call, record, each a conditional write.
 
 An attempt that finds only an intent searches for an orphan before it submits: among ML Commons' tasks, then at the
 service.
@@ -53,7 +53,7 @@ class Submitter(Protocol):
 
 
 class Submission(msgspec.Struct, frozen=True):
-    """Submits the job of one job key, or finds the one that was submitted, by at most one paid call.
+    """Submits the job of one job key, or finds the submitted job, with at most one paid call.
 
     Args:
         job_records: the job's record.
@@ -76,8 +76,8 @@ class Submission(msgspec.Struct, frozen=True):
         """Submit once, or find what was submitted; return the decision and the record ("refuse" for a bad end).
 
         Args:
-            draft: makes the record of a submission.
-            request: what a person requested of this run.
+            draft: creates the record of a submission.
+            request: what a user requested of this run.
 
         Raises:
             Throttled: the service throttles; nothing was submitted.
@@ -118,7 +118,7 @@ class Submission(msgspec.Struct, frozen=True):
         return self._recover(old, fresh, etag)
 
     def _intend(self, record: JobRecord, *, over: str | None) -> JobRecord | None:
-        """Stage, write the intent, pay. The intent names what is staged, because an orphan is found by that."""
+        """Stage, write the intent, submit. The intent names the staged file, which identifies an orphan."""
         self.check(record)
         is_staged = bool(record.staged) and not record.restage
         if record.restage:

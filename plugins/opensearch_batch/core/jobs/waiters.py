@@ -2,7 +2,7 @@
 
 Each waiter is an object below ``<job folder>/waiters/``, written when the wait begins and refreshed while it continues;
 one that is not refreshed belongs to a process that died. A run first removes its own object and then lists the others,
-so of two runs that end their waits at the same time at least one sees no other.
+so if two runs end their waits at the same time, at least one of them finds no other waiter and cancels the job.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from opensearch_batch.core.types.job import Accepted
 ML = "/_plugins/_ml"
 SEARCH_SIZE = 100
 _PLACEHOLDER = re.compile(r"<([\w-]+)>")
-# The call waits for the AI service, for which ML Commons has a timeout of 30 s.
+# The call waits for the AI service; ML Commons stops waiting after 30 s.
 SUBMIT_TIMEOUT_S = 45.0
 LIVE_STATES = frozenset({"CREATED", "RUNNING"})
 COMPARED = ("name", "version", "protocol", "parameters", "actions", "description")

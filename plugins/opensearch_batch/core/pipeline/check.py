@@ -22,9 +22,9 @@ from opensearch_batch.core.pipeline.spec_tests import SpecRun, differences
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """A lint finding on a Data Prepper file: what Data Prepper does, and what happens here.
+    """A lint finding on a Data Prepper file: what Data Prepper does, and what this package does instead.
 
-    `rule` is the number in docs/reference/data_prepper.md; None is a mistake in the file that has no number.
+    `rule` is the number of the rule in docs/reference/data_prepper.md, None for a mistake that has no number.
     """
 
     line: int
@@ -34,7 +34,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class PipelineSummary(msgspec.Struct, frozen=True):
-    """Source, service and sinks of a pipeline in a Data Prepper file; `service` is empty if it runs no jobs."""
+    """Source, service and sinks of a pipeline in a Data Prepper file; `service` is empty if no jobs run."""
 
     pipeline: str
     line: int
@@ -44,7 +44,7 @@ class PipelineSummary(msgspec.Struct, frozen=True):
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """Result of checking one file: `mistakes` name file and line; `plan` is the estimate for a listing, if given.
+    """Result of checking one file: `mistakes` name file and line; `plan` is the estimate, if a listing was passed.
 
     A Data Prepper file has `pipelines` instead of source, service and index. `remarks`, and the `findings` on such a
     file, are not mistakes.
@@ -77,7 +77,7 @@ def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None
             mistakes += _mistakes(file, adapter_of(name), model)
         plan = _plan(file, adapter_of(spec.batch_predict.service).limits, listing) if listing is not None else None
     except BatchError as error:
-        return msgspec.structs.replace(checked, mistakes=[_placed(file, error)])
+        return msgspec.structs.replace(checked, mistakes=[_located(file, error)])
     has_id = spec.ingest.processors is not None or "_id" in spec.field_map
     remarks = [] if has_id else [str(file.error(("ingest", "field_map"), lint.NO_ID))]
     return msgspec.structs.replace(checked, mistakes=mistakes, plan=plan, remarks=remarks)
@@ -94,24 +94,24 @@ def _mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf) -> It
             check_passthrough(adapter, parameters)
         run = SpecRun(spec, adapter, parameters, index_body)
     except ConfigError as error:
-        yield _placed(file, error, keys)
+        yield _located(file, error, keys)
         return
     for vector in vector_fields((index_body or {}).get("mappings", {})):
-        wanted = spec.batch_predict.dimension
-        if wanted is not None and vector.name in run.fields and vector.dimension != wanted:
-            cause = f"{wanted}, but field {vector.name} of {spec.ingest.index_body} has dimension {vector.dimension}"
+        dimension = spec.batch_predict.dimension
+        if dimension is not None and vector.name in run.fields and vector.dimension != dimension:
+            cause = f"{dimension}, but field {vector.name} of {spec.ingest.index_body} has dimension {vector.dimension}"
             yield str(file.error(("batch_predict", "dimension"), cause))
     for at, test in enumerate(spec.tests):
         try:
-            found = list(differences(spec, test, run.run(test)))
+            mismatches = list(differences(spec, test, run.run(test)))
         except BatchError as error:
-            found = [str(error)]
-        for difference in found:
-            yield str(file.error(("tests", at), f"{test.name} ({adapter.name}): {difference}"))
+            mismatches = [str(error)]
+        for mismatch in mismatches:
+            yield str(file.error(("tests", at), f"{test.name} ({adapter.name}): {mismatch}"))
 
 
 def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Return the parameters of a job; example parameters for a model that only the cluster knows."""
+    """Return the parameters of a job; a model without a connector file gets example parameters."""
     connector = file.body(*keys, "connector")
     if connector is None:
         return {**adapter.example_parameters, **model.parameters}
@@ -122,14 +122,14 @@ def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf, key
 
 def _plan(file: PipelineFile, limits: Limits, listing: str) -> Estimate:
     spec = file.spec
-    # A dated prefix stands for those of all dates.
+    # A prefix with a date matches the objects of all dates.
     uri = any_date(spec.source.uri)
-    found = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
+    listed = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
     sizes = limits.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))
     samples = [len(msgspec.json.encode(record)) + 1 for test in spec.tests for record in test.records]
-    return estimate(found, sizes, record_bytes=sum(samples) / len(samples) if samples else None)
+    return estimate(listed, sizes, record_bytes=sum(samples) / len(samples) if samples else None)
 
 
-def _placed(file: PipelineFile, error: BatchError, keys: tuple[str, ...] = ()) -> str:
+def _located(file: PipelineFile, error: BatchError, keys: tuple[str, ...] = ()) -> str:
     text = str(error)
     return text if text.startswith(str(file.path)) else str(file.error(keys, text))

@@ -1,4 +1,4 @@
-"""Checks that a pipeline name is a valid DAG id, before Airflow refuses it.
+"""Checks whether a pipeline name is a valid DAG id, so that the error names file and remedy.
 
 Source: `validate_key` of Airflow's Task SDK (3.x), which accepts letters of any alphabet.
 """
@@ -17,10 +17,10 @@ def is_dag_id(name: str) -> bool:
     return _ID.fullmatch(name) is not None
 
 
-def refusal_of(name: str) -> str | None:
-    """Return why a name is not a valid DAG id, with the remedy; None if it is valid."""
+def invalid_reason(name: str) -> str | None:
+    """Return why a name is not a valid DAG id, and a remedy; None if the name is valid."""
     if is_dag_id(name):
         return None
-    near = _FORBIDDEN.sub("-", name).strip("-")
-    instead = f"write {near}" if is_dag_id(near) else "choose a shorter name"
-    return f"a DAG id has at most {MAX_LENGTH} letters, digits, _, - and .; {instead}"
+    suggestion = _FORBIDDEN.sub("-", name).strip("-")
+    remedy = f"write {suggestion}" if is_dag_id(suggestion) else "choose a shorter name"
+    return f"a DAG id has at most {MAX_LENGTH} letters, digits, _, - and .; {remedy}"

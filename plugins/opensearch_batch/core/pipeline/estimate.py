@@ -1,6 +1,6 @@
-"""Estimates shards and jobs from a listing: object names and sizes alone.
+"""Estimates the shards and jobs of a source from the names and sizes of its objects.
 
-Cuts are computed as in `cut`; records per object are estimated from the size of the sample records.
+Shards are cut as in `cut`; the number of records per object is estimated from the size of the sample records.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LISTED = re.compile(r"\s*\d{4}-\d{2}-\d{2}\s+\d{2}:\d{2}:\d{2}\s+(?P<size>\d+)\
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """Estimated size of a run; `records` is None without sample records."""
+    """Estimated size of a run; `records` is None without sample records, `compressed` counts compressed objects."""
 
     objects: int
     bytes: int
@@ -38,7 +38,7 @@ def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequen
         ConfigError: a line cannot be parsed, or no listed object belongs to the source.
     """
     bucket, source = split_uri(uri)[0], SourceUri(uri, include, exclude)
-    found = []
+    objects = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
@@ -47,38 +47,40 @@ def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequen
             raise ConfigError(f"line {number} is not a line of `aws s3 ls --recursive`: {line!r}")
         listed_uri = f"s3://{bucket}/{listed['key']}"
         if not listed_uri.endswith("/") and source.names(listed_uri):
-            found.append(ObjectInfo(listed_uri, int(listed["size"]), ""))
-    if not found:
+            objects.append(ObjectInfo(listed_uri, int(listed["size"]), ""))
+    if not objects:
         raise ConfigError(f"the listing has no object of {uri}; list that bucket with --recursive")
-    return sorted(found, key=lambda item: item.uri)
+    return sorted(objects, key=lambda item: item.uri)
 
 
-def estimate(found: Sequence[ObjectInfo], limits: ShardLimits, *, record_bytes: float | None) -> Estimate:
+def estimate(objects: Sequence[ObjectInfo], limits: ShardLimits, *, record_bytes: float | None) -> Estimate:
     """Return the estimate for these objects.
 
     Args:
-        found: the objects, in key order.
+        objects: the objects, in key order.
         limits: maximum size of a shard.
         record_bytes: average size of a record; None if unknown.
     """
     shards, records, size_bytes, all_records = 0, 0.0, 0.0, 0.0
-    for item in found:
-        of_item = item.size_bytes / record_bytes if record_bytes else 0.0
-        all_records += of_item
-        share = limits.fill(of_item, item.size_bytes)
+    for item in objects:
+        item_records = item.size_bytes / record_bytes if record_bytes else 0.0
+        all_records += item_records
+        share = limits.fill(item_records, item.size_bytes)
         fill = limits.fill(records, size_bytes) + share
-        whole = int(fill)
-        shards += whole
-        left = (fill - whole) / share if share else 0.0
+        full = int(fill)
+        shards += full
+        rest = (fill - full) / share if share else 0.0
         records, size_bytes = (
-            (records + of_item, size_bytes + item.size_bytes) if not whole else (left * of_item, left * item.size_bytes)
+            (records + item_records, size_bytes + item.size_bytes)
+            if not full
+            else (rest * item_records, rest * item.size_bytes)
         )
         if ends_with(item.uri, fill=limits.fill(records, size_bytes), share=share) and size_bytes:
             shards, records, size_bytes = shards + 1, 0.0, 0.0
     return Estimate(
-        len(found),
-        sum(item.size_bytes for item in found),
+        len(objects),
+        sum(item.size_bytes for item in objects),
         shards + bool(size_bytes),
         round(all_records) if record_bytes else None,
-        sum(item.uri.endswith(COMPRESSED) for item in found),
+        sum(item.uri.endswith(COMPRESSED) for item in objects),
     )

@@ -25,7 +25,7 @@ from opensearch_batch.core.config.annotations import (
 from opensearch_batch.core.config.yaml_file import MISSING_KEY, NOT_ONE_OF, UNKNOWN_KEY, Keys, YamlFile, split_message
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.jobs.contract import AdapterOf
-from opensearch_batch.core.pipeline.dag_id import refusal_of
+from opensearch_batch.core.pipeline.dag_id import invalid_reason
 from opensearch_batch.core.pipeline.rules import rules
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 
@@ -46,15 +46,15 @@ class PipelineFile:
         adapter_of: returns the adapter of a service by name.
 
     Raises:
-        ConfigError: the file cannot be read, is not valid YAML, or breaks the schema or a rule; or its name is not a
+        ConfigError: the file cannot be read, is not valid YAML, or violates the schema or a rule; or its name is not a
             valid DAG id.
     """
 
     def __init__(self, path: Path, adapter_of: AdapterOf) -> None:
         self.path = path
         self._file = YamlFile(path)
-        if (why := refusal_of(self.name)) is not None:
-            raise self.error((), f"the file name is the DAG id, and it is not valid: {why}")
+        if (reason := invalid_reason(self.name)) is not None:
+            raise self.error((), f"the file name is the DAG id, and it is not valid: {reason}")
         self.spec = self._read()
         wrong: dict[str, ConfigError] = {}
         for keys, check in rules(self.spec, adapter_of):
@@ -72,7 +72,7 @@ class PipelineFile:
         return self.path.stem
 
     def body(self, *keys: str) -> dict[str, Any] | None:
-        """Return the content of the connector or index body named at `keys`, None if the value is not set.
+        """Return the connector or index body that the value at `keys` names, None if the value is not set.
 
         Raises:
             ConfigError: the file does not exist, or is not valid JSON.
@@ -99,7 +99,7 @@ class PipelineFile:
         return self._file.error(keys, cause)
 
     def _read(self) -> PipelineSpec:
-        """Return the spec; its processors are read as in a Data Prepper file, whose scalars differ from YAML 1.1."""
+        """Return the spec. Scalars of its processors are resolved as in a Data Prepper file, unlike in YAML 1.1."""
         spec = self._converted()
         if spec.ingest.processors is None:
             return spec
@@ -116,7 +116,7 @@ class PipelineFile:
                 spec = msgspec.convert(value, PipelineSpec)
             except msgspec.ValidationError as error:
                 keys, located = self._located(str(error))
-                # What was removed is missing now, which is no further mistake.
+                # What was removed is missing now, which is not another mistake.
                 is_new = wrong.setdefault(keys, located) is located
                 if not is_new or not _remove(value, keys):
                     raise _all(wrong.values()) from error

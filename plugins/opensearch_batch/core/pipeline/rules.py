@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from opensearch_batch.core.config.option_types import Rule, refuse, when
+from opensearch_batch.core.config.option_types import Rule, refuse, refuse_if
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.request import check_index_name, check_on_missing
@@ -51,28 +51,28 @@ def any_date(uri: str) -> str:
 
 
 def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
-    """Yield each check with the key that its error is about."""
+    """Yield the checks, each with the key that its error names."""
     yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
     if not is_template(spec.source.uri):
         yield ("source", "uri"), lambda: refuse_overlap(spec.source.uri, spec.work_prefix)
     yield ("schedule",), lambda: _check_schedule(spec)
     yield ("work_prefix",), lambda: split_uri(spec.work_prefix)
     both_ids = spec.id is not None and "_id" in spec.ingest.field_map
-    yield from when(wrong=both_ids, keys=("id",), cause="ingest.field_map also maps _id; keep one of them")
+    yield from refuse_if(wrong=both_ids, keys=("id",), cause="ingest.field_map also maps _id; keep one of them")
     yield ("batch_predict", "service"), lambda: adapter_of(spec.batch_predict.service)
     for name, model in spec.batch_predict.models.items():
         keys: Keys = ("batch_predict",) if model is spec.batch_predict else ("batch_predict", "instead", name)
-        yield keys, lambda name=name, model=model: _check_model(name, model, adapter_of)  # type: ignore[misc] # bound now, not later
+        yield keys, lambda name=name, model=model: _check_model(name, model, adapter_of)  # type: ignore[misc] # binds the current value
     for path in spec.batch_predict.inputs:
         yield ("batch_predict", "input"), lambda path=path: PlainPath.parse(path)  # type: ignore[misc] # as above
     yield ("ingest", "index"), lambda: check_index_name(spec.ingest.index)
-    yield from _of_documents(spec)
+    yield from _document_rules(spec)
     for at, test in enumerate(spec.tests):
         both_or_none = (test.predictions is None) == (test.outputs is None)
-        yield from when(wrong=both_or_none, keys=("tests", at), cause="give exactly one of predictions and outputs")
+        yield from refuse_if(wrong=both_or_none, keys=("tests", at), cause="set exactly one of predictions and outputs")
 
 
-def _of_documents(spec: PipelineSpec) -> Iterator[Rule]:
+def _document_rules(spec: PipelineSpec) -> Iterator[Rule]:
     ingest = spec.ingest
     if ingest.processors is None:
         if not (ingest.field_map or ingest.ingest_fields):
@@ -98,11 +98,11 @@ def _check_condition(text: str | None) -> None:
     compile_condition(text)
 
 
-def _check_member(path: str | None, what: str) -> None:
+def _check_member(path: str | None, option: str) -> None:
     from opensearch_batch.core.ingest.row_documents import member_at
 
     if path is not None:
-        member_at(path, what)
+        member_at(path, option)
 
 
 def _fields(spec: PipelineSpec) -> list[str]:
@@ -128,10 +128,10 @@ def _check_uri(uri: str) -> None:
 
 def _check_schedule(spec: PipelineSpec) -> None:
     schedule, variables = spec.when, set(_TEMPLATE.findall(spec.source.uri))
-    given = [name for name in ("cron", "partitions", "assets", "new_objects") if getattr(schedule, name)]
-    if len(given) > 1 or (isinstance(spec.schedule, Schedule) and not given):
+    configured = [name for name in ("cron", "partitions", "assets", "new_objects") if getattr(schedule, name)]
+    if len(configured) > 1 or (isinstance(spec.schedule, Schedule) and not configured):
         raise ConfigError(
-            f"give exactly one of cron, partitions, assets and new_objects; found {' and '.join(given) or 'none'}"
+            f"set exactly one of cron, partitions, assets and new_objects; found {' and '.join(configured) or 'none'}"
         )
     if cron := schedule.cron or schedule.partitions:
         _check_cron(cron)
@@ -167,5 +167,5 @@ def _check_timezone(name: str) -> None:
 
 def _check_model(name: str, model: ModelOf, adapter_of: AdapterOf) -> None:
     adapter_of(name)
-    if sum(given is not None for given in (model.model_id, model.stack, model.connector)) != 1:
-        raise ConfigError("give exactly one of model_id, stack and connector")
+    if sum(value is not None for value in (model.model_id, model.stack, model.connector)) != 1:
+        raise ConfigError("set exactly one of model_id, stack and connector")

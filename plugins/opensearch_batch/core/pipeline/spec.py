@@ -1,7 +1,7 @@
 """The schema of a pipeline file.
 
 The reader, its hints, the JSON Schema and the reference page are generated from these types: `description` states what
-a value means, `examples` how to write one.
+a value means, and `examples` show how to write it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SpecStruct(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SourceSpec(SpecStruct, frozen=True):
-    """Where the documents are."""
+    """Location and format of the documents."""
 
     uri: Annotated[
         str,
@@ -43,8 +43,8 @@ class SourceSpec(SpecStruct, frozen=True):
     include: Annotated[
         list[str],
         about(
-            "Globs; only objects whose name below the prefix matches one are read. `*` and `?` do not match `/`, `**` "
-            "does; a glob without `/` matches in every folder.",
+            "Globs; an object is read only if its name below the prefix matches one. `*` and `?` do not match `/`, "
+            "`**` does; a glob without `/` matches in every folder.",
             ["*.jsonl", "*.jsonl.gz"],
         ),
     ] = []
@@ -60,7 +60,7 @@ class SourceSpec(SpecStruct, frozen=True):
     ] = None
     prepare: Annotated[
         bool,
-        about("`false`: the objects are service-ready input; each becomes one job, unchanged and in place."),
+        about("`false`: each object is service-ready input and is submitted as one job, unchanged and not copied."),
     ] = True
     on_empty: Annotated[
         Literal["fail", "skip"],
@@ -94,7 +94,7 @@ class BatchPredict(ModelOf, frozen=True, kw_only=True):
     service: Annotated[str, about("The AI service: {services}.", "sagemaker")]
     input: Annotated[
         Path | list[Path] | None,
-        about("JSON path of the model input in a record; a list of paths gives one prediction for each.", "$.text"),
+        about("JSON path of the model input in a record; with a list of paths, one prediction for each.", "$.text"),
     ] = None
     instead: Annotated[
         dict[str, ModelOf],
@@ -120,7 +120,7 @@ class BatchPredict(ModelOf, frozen=True, kw_only=True):
     poll_every_s: Annotated[Seconds, about("First polling interval of a job; it grows with the job's age.")] = 30.0
     poll_at_most_s: Annotated[Seconds, about("Longest polling interval.")] = 300.0
     deadline_s: Annotated[
-        Seconds | None, about("A job that runs longer is cancelled; measured from its submission.", 86400)
+        Seconds | None, about("Time after its submission when an unfinished job is cancelled.", 86400)
     ] = None
 
     @property
@@ -175,12 +175,13 @@ class IngestSpec(SpecStruct, frozen=True):
     index_body: Annotated[
         str | None,
         about(
-            "File in `include/indexes/` (without `.json`): body to create the index with if it is absent.", "passages"
+            "File in `include/indexes/` (without `.json`) with the body of the index, which is created if absent.",
+            "passages",
         ),
     ] = None
     op_type: Annotated[
         OpType,
-        about("An existing document is replaced by `index`, kept by `create`, merged into by `upsert`."),
+        about("If the document exists, `index` replaces it, `create` keeps it, and `upsert` merges into it."),
     ] = "index"
     on_missing: Annotated[
         OnMissing | dict[str, OnMissing | None] | None,
@@ -192,7 +193,7 @@ class IngestSpec(SpecStruct, frozen=True):
     ] = None
     on_unmatched: Annotated[
         OnUnmatched,
-        about("What to do with a record without a prediction: dead letter, or document without the prediction."),
+        about("What to do with a record without a prediction: `index_partial` indexes its other fields."),
     ] = "dead_letter"
     ingest_pipeline: Annotated[str | None, about("Name of an OpenSearch ingest pipeline.", "add-date")] = None
     routing: Annotated[str | None, about("JSON path of the routing value.", "$.tenant")] = None
@@ -217,14 +218,14 @@ class Connections(SpecStruct, frozen=True):
     ai: Annotated[
         str | None,
         about(
-            "API key of the AI service, if it has one. Default: `cohere_default` for `cohere`, and so on.",
+            "API key of the AI service, if it needs one. Default: `cohere_default` for `cohere`, and so on.",
             "openai_default",
         ),
     ] = None
 
 
 class Alerts(SpecStruct, frozen=True):
-    """Who is notified when a run fails, produces dead letters, or filters out every record."""
+    """Notifications when a run fails, produces dead letters, or filters out every record."""
 
     email: Annotated[
         list[str], about("Email addresses; sent through the connection `smtp_default`.", ["search@example.com"])
@@ -235,9 +236,9 @@ class Alerts(SpecStruct, frozen=True):
 
 
 class SpecTest(SpecStruct, frozen=True):
-    """Sample records and predictions, and the documents expected of them; run by `opensearch-batch check`."""
+    """Sample records and predictions, and the expected documents; run by `opensearch-batch check`."""
 
-    name: Annotated[str, about("What the test shows.", "a passage with its vector")]
+    name: Annotated[str, about("Name of the test in messages.", "a passage with its vector")]
     records: Annotated[list[dict[str, Any]], about("Records as in the source.", [{"text": "a cat"}])]
     documents: Annotated[
         list[dict[str, Any]],
@@ -259,7 +260,7 @@ class SpecTest(SpecStruct, frozen=True):
 
 
 class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
-    """A pipeline: `source` -> `batch_predict` -> `ingest`; its own files are stored below `work_prefix`."""
+    """A pipeline: `source` -> `batch_predict` -> `ingest`; its working files are stored below `work_prefix`."""
 
     description: Annotated[str, about("Shown in Airflow's UI.", "Passages with their vectors, every night.")] = ""
     schedule: Annotated[
@@ -270,8 +271,8 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
     id: Annotated[
         Path | None,
         about(
-            "JSON path of the document id in a record: short for `_id` in the field map. With `processors`, the path "
-            "in their result; documents without an id get one made of the record's origin.",
+            "JSON path of the document id in a record; shorthand for `_id` in the field map. With `processors`, the "
+            "path in their result; a document without an id gets one derived from the record's origin.",
             "$.id",
         ),
     ] = None
@@ -285,8 +286,8 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
     retention_days: Annotated[
         Count | None,
         about(
-            "Days after the last successful run that used them when inputs, outputs and uploaded files are deleted; "
-            "`null`: never."
+            "Inputs, outputs and uploaded files are deleted this many days after the last successful run that used "
+            "them; `null`: never."
         ),
     ] = 30
     task_timeout_s: Annotated[Seconds, about("Longest time that a task works; it is then retried.", 86400)] = 86_400.0

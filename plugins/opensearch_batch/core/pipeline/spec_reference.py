@@ -29,8 +29,8 @@ _WORDS = {str: "string", int: "integer", float: "number", bool: "boolean", type(
 
 def schema(services: Sequence[str]) -> dict[str, Any]:
     """Return the JSON Schema of a pipeline file, with the names of the AI services."""
-    found = json.loads(_with_services(json.dumps(msgspec.json.schema(PipelineSpec)), services))
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Pipeline", **found}
+    generated = json.loads(_with_services(json.dumps(msgspec.json.schema(PipelineSpec)), services))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Pipeline", **generated}
 
 
 def page(services: Sequence[str]) -> str:
@@ -70,12 +70,12 @@ def _structs(struct: type[msgspec.Struct], keys: str) -> Iterator[tuple[str, typ
 
 
 def _struct_of(kind: Annotation) -> type[msgspec.Struct] | None:
-    """Return the struct that this type is, or that the elements of this list or object are."""
+    """Return the struct of a type, or of the elements of a list or object."""
     return struct_at(kind, ()) or struct_at(kind, (0,))
 
 
 def _type(kind: Annotation) -> str:
-    """Return the name of a type for readers."""
+    """Return a type as the reference page shows it."""
     origin, inner = origin_of(kind), get_args(kind)
     if origin is Annotated:
         return _type(inner[0])

@@ -13,7 +13,7 @@ class NewObjects(Struct, frozen=True, forbid_unknown_fields=True):
     """Starts a run when objects are added to the source or change."""
 
     poll_every_s: Annotated[
-        Seconds, about("Interval between listings of the source; a change is noticed at most that late.", 60)
+        Seconds, about("Interval between listings of the source, and so the maximum delay of a run.", 60)
     ] = 60.0
     sqs: Annotated[
         str | None,
@@ -39,7 +39,7 @@ class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
     assets: Annotated[
         list[str],
         about(
-            "URIs of assets that other DAGs update; a run starts when all of them were updated.",
+            "URIs of assets that other DAGs update; a run starts when all of them have been updated.",
             ["x-opensearch://opensearch_default/books"],
         ),
     ] = []

@@ -1,6 +1,6 @@
 """Runs the tests in a pipeline file offline: prepare, simulated output rows, field map or processors.
 
-No cluster and no service is called. The resulting documents are compared with the expected ones.
+No cluster or service is called. The resulting documents are compared with the expected ones.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ class Outcome(msgspec.Struct, frozen=True):
 
 def differences(spec: PipelineSpec, test: SpecTest, outcome: Outcome) -> Iterator[str]:
     """Yield the differences between a test's outcome and its expectation."""
-    found = outcome.documents
-    if len(found) != len(test.documents):
-        yield f"{len(found)} documents, not {len(test.documents)}"
-    for at, (wanted, document) in enumerate(zip(test.documents, found, strict=False)):
+    documents = outcome.documents
+    if len(documents) != len(test.documents):
+        yield f"{len(documents)} documents, expected {len(test.documents)}"
+    for at, (expected, document) in enumerate(zip(test.documents, documents, strict=False)):
         # Generated ids are not compared; after processors a document may or may not have an id.
         named = "_id" in spec.field_map and spec.ingest.processors is None
-        ignored = set() if named or "_id" in wanted else {"_id"}
-        for name in sorted({*wanted, *document} - ignored):
-            if wanted.get(name, ...) != document.get(name, ...):
-                yield f"documents[{at}].{name}: {_shown(document, name)}, not {_shown(wanted, name)}"
+        ignored = set() if named or "_id" in expected else {"_id"}
+        for name in sorted({*expected, *document} - ignored):
+            if expected.get(name, ...) != document.get(name, ...):
+                yield f"documents[{at}].{name}: {_shown(document, name)}, expected {_shown(expected, name)}"
     if len(outcome.reasons) != len(test.dead_letters):
-        yield f"{len(outcome.reasons)} dead letters, not {len(test.dead_letters)}: {'; '.join(outcome.reasons)}"
-    for at, (wanted_reason, reason) in enumerate(zip(test.dead_letters, outcome.reasons, strict=False)):
-        if wanted_reason not in reason:
-            yield f"dead_letters[{at}]: {reason!r}, not {wanted_reason!r}"
+        yield f"{len(outcome.reasons)} dead letters, expected {len(test.dead_letters)}: {'; '.join(outcome.reasons)}"
+    for at, (expected_reason, reason) in enumerate(zip(test.dead_letters, outcome.reasons, strict=False)):
+        if expected_reason not in reason:
+            yield f"dead_letters[{at}]: {reason!r}, expected {expected_reason!r}"
 
 
 class SpecRun:
@@ -70,8 +70,8 @@ class SpecRun:
 
     Args:
         spec: the pipeline.
-        adapter: that of its AI service.
-        parameters: those of the connector, overridden by the pipeline.
+        adapter: the adapter of its AI service.
+        parameters: the parameters of the connector, overridden by those of the pipeline.
         index_body: the body of the index, if known.
     """
 
@@ -108,7 +108,7 @@ class SpecRun:
         """Run a test.
 
         Raises:
-            BatchError: the records make no shard, or the predictions do not fit the records.
+            BatchError: the records do not form a shard, or the number of predictions is wrong.
         """
         with tempfile.TemporaryDirectory() as folder:
             objects = LocalFiles(Path(folder))
@@ -122,12 +122,12 @@ class SpecRun:
 
     def _prepare(self, objects: LocalFiles) -> tuple[list[PreparedShard], list[str]]:
         adapter, inputs = self._adapter, self._spec.batch_predict.inputs
-        of = adapter.limits
+        limits = adapter.limits
         with DeadLetters(objects, f"{WORK}/dead_letters/") as dead:
             stage = ShardWriter(
                 objects,
                 Layout(WORK, "tests"),
-                limits=ShardLimits(of.max_records, of.max_bytes, of.max_record_bytes),
+                limits=ShardLimits(limits.max_records, limits.max_bytes, limits.max_record_bytes),
                 request_line=adapter.request_line(self._parameters, inputs),
                 keeps_records=not holds_record(adapter, self._parameters),
                 job_key=job_keys(adapter, self._parameters, inputs),
@@ -147,14 +147,14 @@ class SpecRun:
         positions = [one.first_line + at for one in prepared.source_ranges for at in range(one.records)]
         answers = test.outputs if test.outputs is not None else test.predictions or []
         if len(answers) != len(test.records):
-            raise FatalError(f"{len(test.records)} records, but {len(answers)} predictions; give one for each record")
-        kept = [answers[line - 1] for line in positions]
+            raise FatalError(f"{len(test.records)} records, but {len(answers)} predictions; write one for each record")
+        selected = [answers[line - 1] for line in positions]
         with objects.open(prepared.shard.input) as stream:
             inputs = [msgspec.json.decode(line) for line in stream]
         if test.outputs is None:
-            rows = [self._row(*pair) for pair in zip(inputs, kept, strict=True)]
+            rows = [self._row(*pair) for pair in zip(inputs, selected, strict=True)]
         else:
-            rows = [{**row, **self._id(line)} for row, line in zip(kept, inputs, strict=True)]
+            rows = [{**row, **self._id(line)} for row, line in zip(selected, inputs, strict=True)]
         uri = f"{WORK}/output.out"
         objects.write(uri, b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
         return uri
@@ -165,7 +165,7 @@ class SpecRun:
         numbers: Sequence[int | None] = [None] if len(inputs) <= 1 else range(len(inputs))
         values = [prediction] if len(inputs) <= 1 else prediction
         if not (isinstance(values, list) and len(values) == len(numbers)):
-            raise FatalError(f"a record has {len(inputs)} inputs; give a list of {len(inputs)} predictions")
+            raise FatalError(f"a record has {len(inputs)} inputs; write a list of {len(inputs)} predictions")
         row: Any = dict(line) if holds_record(self._adapter, self._parameters) else {}
         for number, value in zip(numbers, values, strict=True):
             path = self._adapter.prediction_path(self._parameters, inputs, number)
@@ -180,15 +180,15 @@ class SpecRun:
         answers = self._adapter.answers(self._parameters)
         rows = ShardRows(objects, self._adapter, answers, prepared, [JobOutput([output])])
         entries = list(self._documents(rows.sources(), rows.reading))
-        made = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
-        return Outcome(made, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])
+        documents = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
+        return Outcome(documents, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])
 
     def _documents(self, sources: Sequence[Source], reading: Reading) -> DocumentStream:
         if self._request.processors is not None:
             from opensearch_batch.core.ingest.row_documents import row_documents
 
             return row_documents(self._request, sources, reading)
-        # Sample vectors may be short: dimensions are checked elsewhere.
+        # Dimensions are checked elsewhere, so that sample vectors may be short.
         return MappedDocuments(self._request, compile_map(self._request, sources=len(sources)), sources, reading)
 
 

@@ -1,8 +1,8 @@
 """Outbox of index writes whose asset event has not been emitted yet.
 
-A count of what one attempt wrote is not enough: an attempt that dies after its last document is followed by one that
-finds all documents indexed, and a run that fails after its ingest by one that finds nothing to do. So ingest adds an
-entry before it writes, and `publish` deletes it after it emitted the event. An event may be emitted twice, never lost.
+A count of what one attempt wrote is not enough. If an attempt dies after its last document, the retry finds all
+documents indexed. If a run fails after its ingest, the next run finds nothing to do. So ingest adds an entry before it
+writes, and `publish` deletes it after it has emitted the event. An event may be emitted twice, but is never lost.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from opensearch_batch.core.types.manifest import Manifest
 
 USED = "used.json"
 KEPT_NAMES = ("job.json", "read.json", "removed.json", IN_USE, USED)
-# The time of use of files that a pipeline without retention used: the last second that has a date.
+# The time of use for a pipeline without retention: the last second that datetime can represent.
 FOR_EVER = 253_402_300_799.0
 _STAMP = "%Y%m%dT%H%M%S"
 
@@ -72,7 +72,7 @@ def delete_expired(
         for job in use.jobs:
             folders = list(_folders([job]))
             if any(_last_use(objects, folder, USED) > since for folder in folders):
-                # The record of the later use decides.
+                # The latest use decides when the files expire.
                 continue
             if any(_is_in_use(objects, folder, since=since) for folder in folders):
                 in_use.append(job)

@@ -78,7 +78,7 @@ class ShardRunAccount(RunAccount, frozen=True, kw_only=True):
     def alerts(self) -> Iterator[tuple[str, str]]:
         """Yield the alerts about a run that ended well: event and text."""
         yield from super().alerts()
-        # A few unrouted records are what `when` is for.
+        # Some unrouted records are normal: `when` excludes them on purpose.
         if self.all_unrouted:
             unrouted = self.counts.unrouted
             yield "unrouted", f"{unrouted} records unrouted, all of them: ingest.when holds for none; correct it"

@@ -1,1 +1,1 @@
-"""Sharding: the records of source objects become service-ready shards."""
+"""Cuts the records of source objects into service-ready shards."""

@@ -1,6 +1,6 @@
 """Reads JSON Lines in blocks: regular lines are decoded in C, digested and written together.
 
-A block with an irregular line is halved until only few lines around it are read one by one.
+A block with an irregular line is halved, so that only a few lines around it are read one by one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from opensearch_batch.core.types.record_ids import RECORD_LINE
 from opensearch_batch.core.types.rows import RowLimit, SourceEntry
 
 BLOCK_BYTES = 1 << 20
-# A block of at most so many lines is not halved.
+# Blocks of at most this many lines are not halved.
 MIN_LINES = 32
 _LF, _OPEN, _CLOSE = b"\n{}"
 
@@ -29,7 +29,7 @@ _LF, _OPEN, _CLOSE = b"\n{}"
 class Block(msgspec.Struct, frozen=True, gc=False):
     """Complete lines of a source, each a record: `line` is the number of the first, `count` the number of lines.
 
-    `inputs` are the model's inputs of each record, empty if a record is its own service-ready line.
+    `inputs` are the model's inputs of each record; empty if the record itself is the service-ready line.
     """
 
     content: bytes
@@ -40,7 +40,7 @@ class Block(msgspec.Struct, frozen=True, gc=False):
     inputs: Sequence[msgspec.Raw | bytes] = ()
 
     def first(self, count: int, size_bytes: int) -> Block:
-        """Return its first records: at most `count`, with service-ready lines of at most `size_bytes`."""
+        """Return the first records of the block: at most `count`, with service-ready lines of at most `size_bytes`."""
         if self.inputs:
             sizes = list(accumulate(self.form.size_bytes(self.inputs)))
             return self._cut(max(0, min(count, bisect_right(sizes, size_bytes))))
@@ -62,7 +62,7 @@ class Block(msgspec.Struct, frozen=True, gc=False):
             inputs=self.inputs[first.count :],
         )
 
-    def written(self, first: int) -> bytes:
+    def service_lines(self, first: int) -> bytes:
         """Return the service-ready lines; the first record has the position `first`."""
         return self.form.lines(first, self.inputs) if self.inputs else self.content
 
@@ -82,7 +82,7 @@ class Blocks:
 
     Args:
         form: the form of the service-ready lines.
-        limit: the longest record.
+        limit: the maximum size of a record.
     """
 
     def __init__(self, form: LineForm, limit: RowLimit) -> None:
@@ -127,7 +127,7 @@ class Blocks:
             yield from self._block(content[end:], source, line + half, offset + end, count - half)
 
     def _read(self, content: bytes, count: int) -> Sequence[msgspec.Raw | bytes] | None:
-        """Return the inputs of the records, None if a line is irregular."""
+        """Return the inputs of the records, or None if a line is irregular."""
         if self._inputs is None or not _has_one_object_per_line(content, self._limit.max_bytes):
             return None
         inputs = self._inputs(content)
@@ -141,7 +141,7 @@ class Blocks:
 def _has_one_object_per_line(content: bytes, max_record_bytes: int) -> bool:
     """Return whether each line starts and ends like an object and none is too long.
 
-    The decoder reads values and ignores lines. If it finds as many values as there are such lines, each line has one.
+    The decoder reads values and ignores lines. If it finds as many values as lines, each line has one.
     """
     import numpy as np
 

@@ -1,8 +1,9 @@
-"""Content-defined cutting: shards end when they are full, and after some objects, so a change moves few of the cuts.
+"""Cuts records into shards, which end when they are full and after selected objects, so a change moves few cuts.
 
-A shard is paid for by its content. If shards ended only when full, one new object would shift every later cut, and all
-later shards would be paid for again. So a shard that is at least half full also ends after an object that is selected
-by its name and size; after an object as large as a shard, a tenth is enough. There the cuts realign.
+The job of an unchanged shard is reused. If shards ended only when full, one new object would shift every later cut, and
+all later jobs would be paid for again. So a shard that is at least half full also ends after an object that is selected
+by its name and size; after an object as large as a shard, a shard ends if it is a tenth full. At such a cut the shards
+realign.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from opensearch_batch.core.types.rows import Row, RowLimit
 
 IN_MEMORY_BYTES = 32 << 20
 BLOCK_BYTES = 256 << 10
-# A shard may end after an object once it is half full; on average it is a quarter fuller then.
+# A shard that is half full may end after an object; on average it gains another quarter before it ends.
 HALF, QUARTER = 0.5, 0.25
 TENTH = 0.1
 
@@ -37,8 +38,8 @@ class ShardLimits(msgspec.Struct, frozen=True):
 
     @property
     def row_limit(self) -> RowLimit:
-        """The longest record, and why a longer one is rejected."""
-        return RowLimit(self.max_record_bytes, f"longer than {self.max_record_bytes} bytes, which the service takes")
+        """The maximum size of a record, and the reason for rejecting a longer one."""
+        return RowLimit(self.max_record_bytes, f"longer than {self.max_record_bytes} bytes, the limit of the service")
 
     def fill(self, records: float, size_bytes: float) -> float:
         """Return the fill level of a shard, 1 if it is full."""
@@ -55,8 +56,9 @@ def ends_with(uri: str, *, fill: float, share: float) -> bool:
     """
     if share >= 1:
         return fill >= TENTH
-    drawn = int.from_bytes(hashlib.sha256(uri.encode()).digest()[:4]) / (1 << 32)
-    return fill >= HALF and drawn < share / QUARTER
+    # A number in [0, 1) that depends only on the name.
+    number = int.from_bytes(hashlib.sha256(uri.encode()).digest()[:4]) / (1 << 32)
+    return fill >= HALF and number < share / QUARTER
 
 
 class Lines:
@@ -115,9 +117,9 @@ class Lines:
 
 
 class Draft:
-    """A shard being filled: its input, its records if they are kept, and their source ranges.
+    """A shard that is being filled: its input, its records if they are kept, and their source ranges.
 
-    `first` are the first records, as many as could be too few for a shard of their own.
+    `first` contains the first records, which move to the previous shard if this one has too few records for a job.
     """
 
     def __init__(self, *, keep_first: int, keeps_records: bool) -> None:
@@ -134,7 +136,7 @@ class Draft:
         return limits.max_records - self.records, limits.max_bytes - self.input.size_bytes
 
     def fits(self, line: bytes, limits: ShardLimits) -> bool:
-        """Return whether a line fits; the first one always does."""
+        """Return whether a line fits; the first line always fits."""
         records, size_bytes = self.room(limits)
         return self.records == 0 or (records > 0 and len(line) + 1 <= size_bytes)
 
@@ -150,13 +152,13 @@ class Draft:
 
     def add_block(self, block: Block) -> int:
         """Add a block's records; return the bytes of their lines."""
-        written = block.written(self.records)
-        self.input.add(written)
+        lines = block.service_lines(self.records)
+        self.input.add(lines)
         if self.source is not None:
             self.source.add(block.records(self.records))
         self.records += block.count
         self._extend_ranges(block.source, block.line, block.count)
-        return len(written)
+        return len(lines)
 
     def source_ranges(self) -> list[SourceRange]:
         """Return the source ranges of the records."""
@@ -164,55 +166,55 @@ class Draft:
         return [*self._ranges, SourceRange(source, first, count)] if count else self._ranges
 
     def close(self) -> None:
-        """Close its files."""
+        """Close the temporary files."""
         for lines in (self.input, self.source):
             if lines is not None:
                 lines.close()
 
     def _extend_ranges(self, source: str, line: int, count: int) -> None:
-        before, first, known = self._range
-        if before == source and first + known == line:
-            self._range = (source, first, known + count)
+        previous, first, length = self._range
+        if previous == source and first + length == line:
+            self._range = (source, first, length + count)
             return
         self._ranges = self.source_ranges()
         self._range = (source, line, count)
 
 
 class Cutter:
-    """Cuts a stream of records into drafts; the caller closes the drafts that it gets.
+    """Cuts a stream of records into drafts; the caller closes the drafts that it receives.
 
     Args:
         limits: the limits of a shard.
-        keeps_records: whether a draft keeps its records beside its lines.
+        keeps_records: whether a draft stores the records beside the service-ready lines.
     """
 
     def __init__(self, limits: ShardLimits, *, keeps_records: bool) -> None:
         self._limits = limits
         self._keeps_records = keeps_records
-        self._before: Draft | None = None
+        self._previous: Draft | None = None
         self.draft = self._new()
         self._object = (0, 0)
 
     def cut(self) -> Iterator[Draft]:
-        """End the current draft and begin another; yield the one before it.
+        """End the current draft and start the next; yield the previous one.
 
-        The current draft is held back, because the next may be the last and too small for a shard of its own.
+        The ended draft is held back, because the next may be the last one and have too few records for a job.
         """
-        if self._before is not None:
-            yield self._before
-        self._before, self.draft = self.draft, self._new()
+        if self._previous is not None:
+            yield self._previous
+        self._previous, self.draft = self.draft, self._new()
 
     def add(self, record: Row, line: bytes) -> None:
-        """Add a record that fits."""
+        """Add a record that fits into the current draft."""
         self.draft.add(record, line)
         self._count(1, len(line) + 1)
 
     def add_block(self, block: Block) -> None:
-        """Add records that fit."""
+        """Add records that fit into the current draft."""
         self._count(block.count, self.draft.add_block(block))
 
     def end_object(self, uri: str) -> Iterator[Draft]:
-        """End the draft if the object that ended is selected for it."""
+        """End the current object; also end the draft if a shard ends after this object."""
         records, size_bytes = self._object
         self._object = (0, 0)
         draft, limits = self.draft, self._limits
@@ -223,15 +225,15 @@ class Cutter:
             yield from self.cut()
 
     def rest(self) -> tuple[Draft | None, Draft]:
-        """Return the last two drafts, which the caller closes."""
-        before, self._before = self._before, None
-        return before, self.draft
+        """Return the previous draft, if there is one, and the current draft; the caller closes both."""
+        previous, self._previous = self._previous, None
+        return previous, self.draft
 
     def close(self) -> None:
         """Close the drafts that were not returned."""
         self.draft.close()
-        if self._before is not None:
-            self._before.close()
+        if self._previous is not None:
+            self._previous.close()
 
     def _new(self) -> Draft:
         return Draft(keep_first=self._limits.min_records, keeps_records=self._keeps_records)

@@ -1,6 +1,6 @@
-"""Line template of a job: makes one service-ready line, or many at once.
+"""Template for the lines of a job; it creates one service-ready line, or many at once.
 
-Either the record is the line, or a fixed text has its id and the model's inputs inserted.
+Either the record itself is the line, or the record's id and the model's inputs are inserted into a fixed text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from opensearch_batch.core.formats.json_text import check_text
 from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.core.types.record_ids import ID_FORMAT, record_id
 
-# No template of a user contains these: JSON escapes control characters in strings and has none outside of them.
+# No template of a user contains these placeholders: JSON escapes control characters in strings and has none elsewhere.
 ID, INPUTS = "\x01id\x01", b"\x01inputs\x01"
 _ID = msgspec.json.encode(ID)
 
@@ -26,7 +26,7 @@ class LineForm(msgspec.Struct, frozen=True):
 
     `paths` are the model's inputs in a record. `pieces` are the fixed text before, between and after the record's id
     and its inputs, with the id first if `id_first`; None if the record itself is the line. `texts`: the inputs must be
-    non-blank strings; otherwise they may be anything but null.
+    non-blank strings; otherwise they may be any value except null.
     """
 
     paths: tuple[str, ...]
@@ -53,7 +53,7 @@ class LineForm(msgspec.Struct, frozen=True):
         return b"".join((before, first, between, second, after))
 
     def lines(self, first: int, inputs: Sequence[msgspec.Raw | bytes]) -> bytes:
-        """Return lines with line ends, the first of the record at `first`; `inputs` are joined per record."""
+        """Return the lines of records, with line ends, from position `first`; the inputs of each are joined."""
         before, between, after = (piece.replace(b"%", b"%%") for piece in self.pieces or (b"", b"", b""))
         name = b'"%b"' % ID_FORMAT
         if self.id_first:
@@ -70,14 +70,14 @@ class LineForm(msgspec.Struct, frozen=True):
     def reader(self) -> Callable[[bytes], list[msgspec.Raw | bytes] | None] | None:
         """Return a function from complete lines to the inputs of their records; None if a path has several steps.
 
-        The function returns None if a record lacks an input, or if that is not certain.
+        The function returns None unless it is certain that every record has its inputs.
         """
         names = [PlainPath.parse(path).steps for path in self.paths]
         if not names or any(len(steps) != 1 or not isinstance(steps[0], str) for steps in names):
             return None
         keys = [str(steps[0]) for steps in names]
         read, texts = _columns(keys, msgspec.Raw), _columns(keys, str) if self.texts else None
-        lacking = (msgspec.Raw(), msgspec.Raw(b"null"))
+        absent = (msgspec.Raw(), msgspec.Raw(b"null"))
 
         def inputs(block: bytes) -> list[msgspec.Raw | bytes] | None:
             try:
@@ -86,7 +86,7 @@ class LineForm(msgspec.Struct, frozen=True):
                     return None
             except (RecordRejected, msgspec.DecodeError):
                 return None
-            if any(each in column for column in values for each in lacking):
+            if any(each in column for column in values for each in absent):
                 return None
             return values[0] if len(values) == 1 else [b",".join(row) for row in zip(*values, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Lists a source, and compares its state with what runs have prepared."""
+"""Lists a source, and compares its state with the state that the last run prepared."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Listing(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """The identity of this state of the source: it changes with every new, changed or deleted object."""
+        """Digest of the state of the source; every new, changed or deleted object changes it."""
         return digest(*(f"{item.uri} {item.etag}" for item in self.objects))
 
 
@@ -43,8 +43,8 @@ def find_documents(
     """Return the objects of a source.
 
     Raises:
-        ConfigError: it overlaps with the work prefix: each run would predict the files of the last one.
-        NoDocuments: there are none.
+        ConfigError: the source overlaps with the work prefix, so each run would read the files of the last one.
+        NoDocuments: the source has no objects.
     """
     refuse_overlap(source, layout.root)
     listing = list_source(objects, source, include=include, exclude=exclude)
@@ -74,15 +74,15 @@ SourceChange = Literal["unchanged", "new", "started"]
 
 
 def record_source_state(objects: Objects, layout: Layout, listing: Listing, *, done: bool) -> None:
-    """Record the state of a source that a run prepares, or has prepared, so that no other run starts for it."""
+    """Record that a run prepares the listed state, or has prepared it, so that no other run starts for that state."""
     save(objects, layout.source_state(listing.source), _Prepared(listing.digest, done))
 
 
 def source_change(objects: Objects, layout: Layout, listing: Listing) -> SourceChange:
     """Compare a listing with the state that the last run recorded.
 
-    unchanged: a run has prepared it, or it is empty. new: no run has started to. started: a run has started to, and has
-    not succeeded yet.
+    unchanged: a run has prepared this state, or the source is empty. new: no run has started to prepare it. started: a
+    run has started and has not succeeded yet.
     """
     if not listing.objects:
         return "unchanged"

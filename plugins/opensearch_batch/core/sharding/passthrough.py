@@ -1,6 +1,6 @@
-"""Passthrough: inputs that are service-ready are submitted unchanged, from where they are; each object is a shard.
+"""Passthrough: source objects that are service-ready are submitted unchanged; each object is a shard.
 
-An object that cannot be a job is an error, because nothing in it can be changed or left out.
+An object that is not a valid job input is an error, because its lines cannot be changed or left out.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from opensearch_batch.core.types.rows import Rejected, Row
 def passthrough_shards(
     objects: Objects, listing: Listing, *, limits: ShardLimits, job_key: Callable[[str], str]
 ) -> tuple[list[PreparedShard], PrepareCounts]:
-    """Return each object of a source as a shard.
+    """Return a shard for each object of a source.
 
     Raises:
-        ConfigError: an object cannot be a job.
+        ConfigError: an object is not a valid job input.
     """
-    for one, other in pairwise(sorted(item.uri for item in listing.objects)):
-        if other.startswith(one):
-            raise ConfigError(f"{one}: {other} has this name as a prefix, and services read by prefix; rename one")
+    for shorter, longer in pairwise(sorted(item.uri for item in listing.objects)):
+        if longer.startswith(shorter):
+            cause = f"{longer} starts with this URI, and services read all objects with this prefix; rename one"
+            raise ConfigError(f"{shorter}: {cause}")
     shards = [_shard(objects, number, item, limits, job_key) for number, item in enumerate(listing.objects)]
     records = sum(prepared.shard.records for prepared in shards)
     return shards, PrepareCounts(records, records)
@@ -44,14 +45,14 @@ def _shard(
             entry = entry_of(line, 0, item.uri, limit)
             if not isinstance(entry, Row):
                 reason = entry.reason if isinstance(entry, Rejected) else "the line is empty"
-                raise ConfigError(f"{item.uri} line {line.number}: {reason}; correct it, or let prepare make the input")
+                raise ConfigError(f"{item.uri} line {line.number}: {reason}; correct the line, or use prepare: true")
             content.update(line.content + b"\n")
             size_bytes += len(line.content) + 1
             records += 1
     if not limits.min_records <= records <= limits.max_records or size_bytes > limits.max_bytes:
         raise ConfigError(
-            f"{item.uri}: {records} records, {size_bytes} bytes; a job takes {limits.min_records} to "
-            f"{limits.max_records} and {limits.max_bytes} bytes; let prepare cut it"
+            f"{item.uri}: {records} records, {size_bytes} bytes; a job accepts {limits.min_records} to "
+            f"{limits.max_records} records and at most {limits.max_bytes} bytes; split the object, or use prepare: true"
         )
     shard = Shard(f"{number:04d}", item.uri, job_key(content.hexdigest()), records, size_bytes, etag=item.etag)
     return PreparedShard(shard, [SourceRange(item.uri, 1, records)])

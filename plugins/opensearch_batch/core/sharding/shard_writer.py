@@ -1,7 +1,7 @@
-"""Shard writer: cuts a source into shards, the same source into the same shards, byte for byte, in every run.
+"""Cuts a source into shards and writes them. The same source gives the same shards, byte for byte, in every run.
 
-A shard is stored under its job key, which is a digest of its content, so a shard that an earlier run uploaded (and paid
-for) is found and not written again. A line that is not a record becomes a dead letter; no line is dropped.
+A shard is stored under its job key, which is derived from its content, so a shard that an earlier run uploaded (and
+paid for) is found and not written again. A line that is not a record becomes a dead letter; no line is dropped.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class ShardWriter:
 
     Args:
         objects: the store of the source and the work prefix.
-        layout: names the locations.
+        layout: the locations below the work prefix.
         limits: the limits of a shard.
         request_line: turns a record and its id in the shard into its service-ready line, or rejects it.
-        form: the template of the same line, which makes many lines at once; None if the service has none.
-        keeps_records: whether the records are stored beside the shard, because the service's rows will not have them.
-        job_key: makes the job key of a shard's content digest.
+        form: the template of the same lines, which creates many lines at once; None if the service has no template.
+        keeps_records: whether the records are stored beside the shard, because the service's rows do not contain them.
+        job_key: computes the job key from the content digest of a shard.
         dead: the dead letters of lines that are not records.
         writes: False for a dry run, which counts and names everything and writes nothing.
     """
@@ -60,7 +60,7 @@ class ShardWriter:
         self._layout = layout
         self._limits = limits
         self._request_line = request_line
-        # A shard that may be too small keeps its first records one by one.
+        # If a job has a minimum of records, `Draft.first` needs the first records one by one.
         self._blocks = None if form is None or limits.min_records > 1 else Blocks(form, limits.row_limit)
         self._job_key = job_key
         self._dead = dead
@@ -98,11 +98,11 @@ class ShardWriter:
             )
         return shards, counts
 
-    def _cut(self, listed: Sequence[ObjectInfo], source_format: Format | None, limit: int | None) -> Iterator[Draft]:
-        """Yield shards. A last shard with too few records for the service is merged into the one before it."""
+    def _cut(self, items: Sequence[ObjectInfo], source_format: Format | None, limit: int | None) -> Iterator[Draft]:
+        """Yield shards. A last shard with too few records for the service is merged into the previous shard."""
         self._cutter = Cutter(self._limits, keeps_records=self._keeps_records)
         try:
-            for item in listed:
+            for item in items:
                 for entry in self._entries(item, source_format):
                     if self._records == limit:
                         break
@@ -155,12 +155,12 @@ class ShardWriter:
             if not fits.count and self._cutter.draft.records:
                 yield from self._cutter.cut()
                 continue
-            # A record that exceeds the limits of a shard gets one of its own.
-            taken = fits if fits.count else block.first(1, sys.maxsize)
-            self._cutter.add_block(taken)
-            self._read += taken.count
-            self._records += taken.count
-            block = block.after(taken)
+            # A record that exceeds the limits of a shard gets its own shard.
+            part = fits if fits.count else block.first(1, sys.maxsize)
+            self._cutter.add_block(part)
+            self._read += part.count
+            self._records += part.count
+            block = block.after(part)
 
     def _last(self) -> Iterator[Draft]:
         full, draft = self._cutter.rest()
@@ -190,12 +190,12 @@ class ShardWriter:
         folder = self._layout.job(key)
         uri = f"{folder}/input.jsonl"
         if self._writes:
-            # First, because the retention of another run must not remove what this run finds here.
+            # Before the upload, so that the retention of another run does not delete a shard that this run reuses.
             mark_in_use(self._objects, folder, now=time.time())
         self._put(uri, draft.input)
         source = ""
         if draft.source is not None:
-            # Named by its content: another run may have other records for the same input, and read them now.
+            # The digest in the name prevents overwriting the records of another run that has the same input.
             source = f"{folder}/source-{draft.source.digest()[:16]}.jsonl"
             self._put(source, draft.source)
         draft.close()
@@ -205,6 +205,6 @@ class ShardWriter:
     def _put(self, uri: str, lines: Lines) -> None:
         if not self._writes:
             return
-        present = self._objects.head(uri)
-        if present is None or present.size_bytes != lines.size_bytes:
+        stored = self._objects.head(uri)
+        if stored is None or stored.size_bytes != lines.size_bytes:
             self._objects.upload(uri, lines.open())

@@ -27,7 +27,7 @@ class Layout:
         return f"{self._folder}/slots/{digest(service, model_id)}"
 
     def source_state(self, source: str) -> str:
-        """Return the path of the last state of a watched source for which `prepare` ran."""
+        """Return the path of the state of a watched source that `prepare` last processed."""
         return f"{self._folder}/source_states/{digest(source)}.json"
 
     def scan_state(self) -> str:

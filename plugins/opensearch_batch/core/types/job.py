@@ -65,7 +65,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class ResubmitRequest(msgspec.Struct, frozen=True):
-    """A person's request for another submission: a clear of the task, or a run with `force`.
+    """A user's request for another submission: a clear of the task, or a run with `force`.
 
     Each field is the key of one request, or empty, so that a task that resumes or is retried does not repeat it.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 RECORD_ID = "record_id"
-# The member beside the id: the record itself, or the service's output for it.
+# The member next to the id: the record itself, or the service's output for it.
 RECORD, OUTPUT = "record", "output"
 # Amazon Bedrock requires record ids of eleven letters and digits.
 _DIGITS = 10

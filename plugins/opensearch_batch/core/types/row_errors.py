@@ -12,7 +12,7 @@ class RowErrors(msgspec.Struct, frozen=True):
 
     Args:
         find: returns the service's reason when a row is an error in place of a prediction, None for any other row.
-        members: top-level members of which an error row has at least one, with a value that is not an array of
+        members: top-level members. An error row has at least one of them, with a value that is not an array of
             numbers. Rows without them are not decoded.
     """
 

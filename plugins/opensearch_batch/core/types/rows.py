@@ -71,7 +71,7 @@ SourceEntry = Row | Blank | Rejected
 
 
 class RowLimit(msgspec.Struct, frozen=True):
-    """The maximum size of a row, and the reason for which a longer one is rejected."""
+    """The maximum size of a row, and the reason why a longer one is rejected."""
 
     max_bytes: int
     reason: str

@@ -1,6 +1,6 @@
-"""Converts a Data Prepper pipeline to a pipeline file that makes the same documents, with a comment on each change.
+"""Converts a Data Prepper pipeline to a pipeline file that creates the same documents, with a comment on each change.
 
-Nothing is guessed: what a pipeline file cannot express is refused by its name.
+If a pipeline file cannot express an option, the error names the option; the conversion guesses nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from opensearch_batch.core.pipeline.spec import BatchPredict
 
 
 class Converted(msgspec.Struct, frozen=True):
-    """A pipeline file: its name, which must be the stem of the file, and its text."""
+    """A pipeline file; it must be saved with `name` as its file name, plus ``.yaml``."""
 
     name: str
     text: str
@@ -39,7 +39,7 @@ def convert(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> list[Conver
     """Return the pipeline files for a pipeline, one for each index.
 
     Raises:
-        ConfigError: a pipeline file cannot express it.
+        ConfigError: a pipeline file cannot express the pipeline.
     """
     compiled = CompiledPipeline(file, pipeline)
     refuse(compiled)
@@ -83,7 +83,7 @@ class _Conversion:
                 **self._airflow_settings(),
             }
         )
-        # Null is a value here: nothing is removed.
+        # None is a setting here: no files are removed.
         members["retention_days"] = None
         notes = ConversionNotes(self._compiled, self._sink, self._number, self._names)
         return Converted(self._names[self._number], commented(members, notes.by_key()) + notes.omitted_options())
@@ -98,7 +98,7 @@ class _Conversion:
 
     def _batch_predict(self) -> dict[str, Any]:
         ml, own = self._ml, self._own
-        found: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "max_jobs_in_flight": own.max_jobs_in_flight,
             "retry_time_window_s": _number(ml.retry_time_window),
             "retry_interval_s": _number(ml.retry_interval),
@@ -106,7 +106,7 @@ class _Conversion:
             "poll_every_s": _number(own.poll_every_s),
             "deadline_s": own.deadline_s and _number(own.deadline_s),
         }
-        return {"service": ml.service_name, "model_id": ml.model_id, **_changed(BatchPredict, found)}
+        return {"service": ml.service_name, "model_id": ml.model_id, **_changed(BatchPredict, settings)}
 
     def _ingest(self) -> dict[str, Any]:
         sink = self._sink
@@ -141,21 +141,21 @@ class _Conversion:
 
 
 def dead_letters_of(sink: OpenSearchSink) -> str | None:
-    """Return the prefix of a dlq, None without a dlq or if the prefix contains a date."""
+    """Return the prefix of the sink's dlq, or None if there is no dlq or the prefix contains a date."""
     if sink.dlq is None or "{" in (sink.dlq.key_path_prefix or ""):
         return None
     prefix = (sink.dlq.key_path_prefix or "").strip("/")
     return f"s3://{sink.dlq.bucket}/{prefix}/" if prefix else f"s3://{sink.dlq.bucket}/"
 
 
-def _changed(kind: type[msgspec.Struct], found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that differ from the defaults."""
+def _changed(kind: type[msgspec.Struct], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that differ from the defaults."""
     defaults = {field.name: field.default for field in msgspec.structs.fields(kind)}
-    return {name: value for name, value in found.items() if value != defaults[name]}
+    return {name: value for name, value in settings.items() if value != defaults[name]}
 
 
 def _without_empty(members: Mapping[str, Any]) -> dict[str, Any]:
-    """Return members without those that are None or empty."""
+    """Return a mapping without the members that are None or empty."""
     inner = {name: _without_empty(value) if isinstance(value, Mapping) else value for name, value in members.items()}
     return {name: value for name, value in inner.items() if value is not None and value not in ({}, [])}
 

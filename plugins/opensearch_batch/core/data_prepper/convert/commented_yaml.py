@@ -1,4 +1,4 @@
-"""Writes a mapping as YAML, in its own order, with comments above its keys."""
+"""Writes a mapping as YAML in the order of its keys, with comments above the keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Verbatim(NamedTuple):
 
 
 def commented(members: Mapping[str, Any], notes: Notes) -> str:
-    """Return members as YAML, each below its comments. The comments at key ``()`` are the header of the file."""
+    """Return a mapping as YAML, each key below its comments. The comments at ``()`` are the header of the file."""
     return "".join(f"{line}\n" for line in [*_comments(notes.get((), ()), ""), *_lines(members, notes, (), "")])
 
 

@@ -1,4 +1,4 @@
-"""Commands that create Airflow connections for the hosts and roles of a file; they contain no secrets."""
+"""Creates the commands that add Airflow connections for the hosts and roles of a file; they contain no secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def connection_notes(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterat
     """Yield comments with the commands that create the connections."""
     named = compiled.file.own.connections.opensearch
     if named:
-        yield f"Airflow connections provide hosts and roles; the file names {named}. Create the other one:"
+        yield f"Airflow connections provide hosts and roles; the file names {named}. Create the other connection:"
     else:
         yield "Airflow connections provide hosts, users and roles. Create them once:"
     aws = connections_of(compiled)["aws"]
@@ -73,7 +73,7 @@ def _signer(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> tuple
     notes = [_command(SIGNER, "aws", _aws_extra(first))]
     if len(roles) > 1:
         both = f"The file uses different roles for model and index ({' and '.join(map(str, roles))})"
-        notes.insert(0, f"{both}; here one connection does both, so its role needs the permissions of both.")
+        notes.insert(0, f"{both}; here one connection uses both, so its role needs the permissions of both roles.")
     return SIGNER, notes
 
 

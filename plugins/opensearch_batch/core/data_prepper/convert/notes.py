@@ -1,4 +1,4 @@
-"""Comments of a converted pipeline: what Data Prepper does, and what happens here instead."""
+"""Creates the comments in a converted pipeline file; they compare its behaviour with Data Prepper."""
 
 from __future__ import annotations
 
@@ -22,31 +22,35 @@ _INDEX, _PROCESSORS, _WHEN = ("ingest", "index"), ("ingest", "processors"), ("in
 _NOTES: dict[Keys, str] = {
     ("source", "uri"): "The bucket with data_selection: metadata_only.",
     ("source", "on_empty"): "As in Data Prepper, a scan without objects is not a failure.",
-    ("batch_predict", "model_id"): "prepare checks its connector before anything is paid for: it needs "
-    "TransformInput.SplitType Line, TransformOutput.AssembleWith Line, and DataProcessing.JoinSource Input.",
-    ("batch_predict", "repair_rounds"): "As in Data Prepper, failed records are not sent again. Without this line "
-    "they are, and are paid for again.",
-    _PROCESSORS: "Unchanged. They process the rows of the jobs, and never bucket, key, time and length of an input, "
-    "which Data Prepper sends through them too.",
+    ("batch_predict", "model_id"): "prepare checks the model's connector before a job is paid for. The "
+    "connector needs TransformInput.SplitType Line, TransformOutput.AssembleWith Line, and DataProcessing.JoinSource "
+    "Input.",
+    ("batch_predict", "repair_rounds"): "As in Data Prepper, failed records are not sent again. Without this line, "
+    "failed records are sent again and paid for again.",
+    _PROCESSORS: "Unchanged. They process only output rows of jobs; Data Prepper also sends bucket, key, time and "
+    "length of each input through them.",
     (
         "id",
-    ): "The document_id of the sink. A number is used as written in the row; Data Prepper uses Java's text of it.",
+    ): "The document_id of the sink. A number is used as the row writes it; Data Prepper formats it as Java does.",
     (
         "ingest",
         "dead_letters",
     ): "The dlq of the sink. Dead letters are written in this package's format, for replay, with the AWS connection.",
-    ("retention_days",): "As in Data Prepper, nothing is removed. A number of days removes the outputs of older jobs.",
+    ("retention_days",): "As in Data Prepper, no files are removed. With a number of days, outputs of older jobs are "
+    "removed.",
 }
 _SCANS = (
     "Data Prepper scans at this interval. Here the source is listed at this interval, and a change starts a run: an "
     "unchanged object costs nothing, a changed one is processed again."
 )
-_MANIFESTS = "Data Prepper writes manifests among the inputs. Here there are none; the glob excludes existing ones."
+_MANIFESTS = (
+    "Data Prepper writes manifests among the inputs. This pipeline does not; the glob excludes existing manifests."
+)
 _IDS = (
     "Without document_id Data Prepper duplicates rows that it reads again, and OpenSearch rejects a row with an _id. "
     "Here the _id is the document's id; without it, the id is derived from the location of the record."
 )
-_ROUTES = "The routes of the sink. A row that matches none is counted as unrouted; Data Prepper drops it silently."
+_ROUTES = "The routes of the sink. A row that matches no route is counted as unrouted; Data Prepper drops it silently."
 
 
 class ConversionNotes:
@@ -72,12 +76,12 @@ class ConversionNotes:
 
     def by_key(self) -> dict[Keys, list[str]]:
         """Return the comments by key."""
-        found: dict[Keys, list[str]] = {}
+        notes: dict[Keys, list[str]] = {}
         parts = (self._file_notes(), self._source_notes(), self._job_notes(), _NOTES.items(), self._ingest_notes())
         for keys, text in itertools.chain(*parts):
-            found.setdefault(keys, []).append(text)
-        found["connections",] = [*connection_notes(self._compiled, self._sink), *self._finding_notes(ROLE)]
-        return found
+            notes.setdefault(keys, []).append(text)
+        notes["connections",] = [*connection_notes(self._compiled, self._sink), *self._finding_notes(ROLE)]
+        return notes
 
     def omitted_options(self) -> str:
         """Return the remarks on options without effect, as comments."""
@@ -100,13 +104,13 @@ class ConversionNotes:
         text = (
             f"Converted from {self._compiled.pipeline.name} in {file.path.name}:{line}. Save it as "
             f"include/pipelines/{name}.yaml, because the file name is the DAG id, and remove {file.path.name} "
-            "there: both would do the same work."
+            "there, because both DAGs would do the same work."
         )
         yield (), text
         if len(self._names) > 1:
             text = (
-                f"One of {len(self._names)} ({', '.join(self._names)}), because a pipeline file writes one index. "
-                "They share their jobs below the same work prefix, so each job is paid for once."
+                f"One of {len(self._names)} files ({', '.join(self._names)}), because a pipeline file writes to one "
+                "index. The pipelines share their jobs below the same work prefix, so each job is paid for once."
             )
             yield (), text
 
@@ -121,9 +125,9 @@ class ConversionNotes:
         if any(found.rule == MANIFESTS for found in self._found):
             yield ("source", "exclude"), _MANIFESTS
         text = (
-            f"Each object is the unchanged input of its own job. Data Prepper puts up to {self._ml.max_batch_size} "
-            "objects in one job, and does not read them. Here their lines are checked first, because one that is not "
-            "a JSON object fails the whole job."
+            f"Each object is submitted unchanged as the input of one job. Data Prepper submits up to "
+            f"{self._ml.max_batch_size} objects in one job and does not read them. Here the lines are checked first, "
+            "because a line that is not a JSON object fails the whole job."
         )
         yield ("source", "prepare"), text
         text = (
@@ -157,8 +161,8 @@ class ConversionNotes:
         fields, sink = self._compiled.prediction_fields(), self._sink
         vectors = f", with {', '.join(fields)} as knn_vector" if fields else ""
         yield (
-            f"It must exist{vectors}; or write index_body, the name of a file in include/indexes/ that creates it. "
-            "Data Prepper creates an absent index, without a template a plain one where no search finds vectors."
+            f"The index must exist{vectors}, unless index_body names a file in include/indexes/ with which the first "
+            "run creates it. Data Prepper creates an absent index; without a template, no search finds its vectors."
         )
         if sink.template_content:
             yield "Put the template_content in that file:"

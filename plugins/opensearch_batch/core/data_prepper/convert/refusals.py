@@ -1,4 +1,4 @@
-"""Refuses to convert what a pipeline file cannot express; the Data Prepper file itself runs unchanged."""
+"""Finds options that a pipeline file cannot express, and refuses to convert them; the Data Prepper file still runs."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def _processor_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     (keys, ml), before = jobs[0], processors[: processors.index(jobs[0])]
     for inner, options in processors:
         if isinstance(options, S3Enrich):
-            yield inner, "the output rows of a job contain their records, so they are not joined with anything"
+            yield inner, "the output rows of a job contain their records, so no join is needed; remove it"
     if ml.service_name != "sagemaker":
         yield (
             (*keys, "service_name"),
             f"output rows of {ml.service_name} do not contain their records, which the processors need",
         )
     if before:
-        yield before[0][0], "processors before ml_inference select the inputs of jobs; write it after ml_inference"
+        yield before[0][0], "processors before ml_inference select the inputs of jobs; move this one after it"
     if ml.input_key not in (None, "key", "/key"):
         yield (*keys, "input_key"), "the listed objects are the inputs of the jobs"
     if ml.retry_time_window <= 0:
@@ -81,7 +81,7 @@ def _processor_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
 
 
 def _condition_refusals(compiled: CompiledPipeline, text: str) -> Iterator[str]:
-    """Yield why a condition does not hold for all objects of the input bucket."""
+    """Yield the reasons why a condition may not hold for all objects of the input buckets."""
     if not compile_expression(text).keys <= {("bucket",)}:
         yield "a pipeline file selects objects by prefix and name; ml_when may use /bucket only"
         return
@@ -133,7 +133,7 @@ def _input_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
 
 
 def _output_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
-    """Yield why the outputs of jobs are not the rows that the pipeline reads."""
+    """Yield the refusals of a pipeline whose rows are not exactly the outputs of its jobs."""
     ml, buckets = compiled.ml, ("source", "s3", "scan", "buckets")
     if ml is None:
         return
@@ -166,7 +166,7 @@ def _sink_refusals(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator
     except ConfigError as error:
         yield ("routes",), str(error)
     if not _is_one_cluster(compiled, sink):
-        yield ("hosts", 0), "a pipeline file uses the model of the cluster it writes to, and this is another one"
+        yield ("hosts", 0), "a pipeline file uses the model of the cluster it writes to, and this is another cluster"
 
 
 def _is_one_cluster(compiled: CompiledPipeline, sink: OpenSearchSink) -> bool:

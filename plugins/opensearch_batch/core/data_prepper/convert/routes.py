@@ -1,7 +1,7 @@
-"""Combines the routes of a sink into one condition, only if it holds for exactly the same rows.
+"""Combines the routes of a sink into one condition, if that condition holds for exactly the same rows.
 
-An error in a condition counts as false for a route, but makes a whole combined condition fail. So only conditions that
-are true or false for every row are combined.
+If a route's condition raises an error, the route does not match; a combined condition would fail as a whole. So only
+conditions that are true or false for every row are combined.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def one_condition(routes: Sequence[tuple[str, str]], wanted: Sequence[str]) -> s
     """Return the condition for the rows of a sink, or None if it receives all rows.
 
     Args:
-        routes: names and conditions of the routes of the pipeline.
-        wanted: the names of the routes of the sink.
+        routes: the pipeline's routes, each with name and condition.
+        wanted: the names of the sink's routes.
 
     Raises:
         ConfigError: the routes cannot be combined.
@@ -70,10 +70,10 @@ def _has_value(node: grammar.Node) -> bool:
 
 
 def path_of(text: str | None) -> str | None:
-    """Return the JSONPath of a format that is one key, None for None.
+    """Return the JSONPath of a format that consists of one key; None if there is no format.
 
     Raises:
-        ConfigError: the format is more than one key.
+        ConfigError: the format does not consist of one key.
     """
     if text is None:
         return None
@@ -87,7 +87,7 @@ def path_of(text: str | None) -> str | None:
 
 
 def _key(text: str) -> Key | None:
-    """Return the key that an expression consists of, or None for any other expression."""
+    """Return the key if an expression consists of one key, else None."""
     try:
         key = key_of(text)
     except ConfigError:

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import CheckedOptions, Rule, ValueCheck, between, when
+from opensearch_batch.core.config.option_types import CheckedOptions, Rule, ValueCheck, between, refuse_if
 from opensearch_batch.core.config.options import Duration
 from opensearch_batch.core.data_prepper.options.aws import Dlq, MlAws
 from opensearch_batch.core.data_prepper.options.texts import Condition, EventKey
@@ -24,12 +24,12 @@ BUILT_IN = (
     "amazon.titan-embed-image-v1",
     "amazon.nova-2-multimodal-embeddings-v1:0",
 )
-# Keys of predictions in the output rows of SageMaker and Bedrock.
+# The keys of the predictions in output rows of SageMaker and Bedrock.
 PREDICTION_MEMBERS = ("SageMakerOutput", "modelOutput")
 
 
 class MlInference(CheckedOptions, frozen=True, kw_only=True):
-    """Options of ml_inference; `dlq` inherits region and role of `aws`."""
+    """Options of ml_inference. If `dlq` has no region or role, it inherits them from `aws`."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "aws_sigv4": "Data Prepper ignores it and always signs; here the connection of the cluster decides",
@@ -54,13 +54,13 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "dlq", self.dlq.inheriting(self.aws))
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from when(
+        """Yield the checks, each with the option that its error names."""
+        yield from refuse_if(
             wrong=self.action_type == "predict",
             keys=("action_type",),
             cause="only batch_predict is supported; for online inference use an ingest pipeline of the index",
         )
-        yield from when(
+        yield from refuse_if(
             wrong=self.model_id in BUILT_IN,
             keys=("model_id",),
             cause="built-in models do not run through ML Commons; register a model with a Bedrock "
@@ -69,6 +69,6 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
 
 
 def input_event(item: ObjectInfo) -> Event:
-    """Return the event of an object for ml_inference: bucket, key, time (seconds) and length (bytes)."""
+    """Return the event that ml_inference receives for an object: bucket, key, time (seconds) and length (bytes)."""
     bucket, key = split_uri(item.uri)
     return Event({"bucket": bucket, "key": key, "time": item.modified, "length": item.size_bytes})

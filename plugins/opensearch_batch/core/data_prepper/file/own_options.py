@@ -12,7 +12,7 @@ from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, Seconds, 
 
 
 class OwnConnections(Options, frozen=True, kw_only=True):
-    """Ids of Airflow connections. Without an id, hosts and roles of the file are used."""
+    """Ids of Airflow connections. Without an id, tasks use the hosts and roles in the file."""
 
     aws: Annotated[str, Meta(min_length=1), about("S3, SageMaker and Bedrock.", "aws_default")] = "aws_default"
     opensearch: Annotated[str, Meta(min_length=1), about("The cluster of the sink.", "opensearch_default")] | None = (
@@ -34,7 +34,7 @@ class OwnOptions(Options, frozen=True, kw_only=True):
     alerts: Alerts = Alerts()
     max_jobs_in_flight: Annotated[Count, about("Maximum number of concurrent jobs of the model.", 10)] | None = None
     poll_every_s: Annotated[Seconds, about("Poll interval of a new job; it grows with the age of the job.", 30)] = 30.0
-    deadline_s: Annotated[Seconds, about("A job that takes longer is cancelled.", 86400)] | None = None
-    task_timeout_s: Annotated[Seconds, about("Longest time that a task works; it is then retried.", 86400)] = 86_400.0
+    deadline_s: Annotated[Seconds, about("Time after which an unfinished job is cancelled.", 86400)] | None = None
+    task_timeout_s: Annotated[Seconds, about("Maximum run time of a task; Airflow then retries it.", 86400)] = 86_400.0
     owner: Annotated[str, about("Shown in Airflow's UI.", "search-team")] = "airflow"
     tags: Annotated[tuple[str, ...], about("Tags of the DAGs.", ["books"])] = ()

@@ -1,7 +1,7 @@
-"""Reads a Data Prepper file. Every option is applied, reported as without effect, or an error with its line.
+"""Reads a Data Prepper file. Each option takes effect, is reported as having no effect, or raises an error.
 
-``books.yaml:14 books.sink[0].opensearch.indx: unknown key. Did you mean 'index'?`` This package's settings are in
-``extension.opensearch_batch``, because Data Prepper ignores unknown extensions.
+An error names file, line and key: ``books.yaml:14 books.sink[0].opensearch.indx: unknown key. Did you mean 'index'?``
+This package's settings are in ``extension.opensearch_batch``, because Data Prepper ignores unknown extensions.
 Source: Data Prepper's PipelinesDataFlowModel, PipelineModel and SinkModel (2.17).
 """
 
@@ -26,7 +26,7 @@ from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.file.source import S3Source
 from opensearch_batch.core.errors import ConfigError, did_you_mean
-from opensearch_batch.core.pipeline.dag_id import refusal_of
+from opensearch_batch.core.pipeline.dag_id import invalid_reason
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.core.transform.expressions.expression import compile_condition
 from opensearch_batch.core.transform.flow import DEFAULT_ROUTE
@@ -36,19 +36,19 @@ from opensearch_batch.core.transform.processors.unavailable import OTHER_PROCESS
 OWN = "opensearch_batch"
 EXTENSION, OLD_EXTENSION, VERSION = "extension", "pipeline_configurations", "version"
 _VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
-# The supported version; as in Data Prepper, a later one is an error.
+# The latest supported version; as in Data Prepper, a later version is an error.
 _MAJOR, _MINOR = 2, 17
-# Top-level keys of this package's pipeline files, and the required ones.
-_OUR_KEYS = frozenset(field.name for field in msgspec.structs.fields(PipelineSpec))
-_OUR_REQUIRED_KEYS = frozenset({"work_prefix", "batch_predict", "ingest"})
+# Top-level keys of this package's pipeline files (`spec`), and the required ones.
+_SPEC_KEYS = frozenset(field.name for field in msgspec.structs.fields(PipelineSpec))
+_REQUIRED_SPEC_KEYS = frozenset({"work_prefix", "batch_predict", "ingest"})
 _SOURCE_AND_SINK = frozenset({"source", "sink"})
 _PARTS = _SOURCE_AND_SINK | {"processor", "route", "routes"}
 _AT_MOST_ONE = {
     "ml_inference": "write a pipeline for each model, with the same source",
-    "s3_enrich": "write all keys in keys_to_merge of one",
+    "s3_enrich": "write all keys in its keys_to_merge",
 }
 _OWN_NAMES = frozenset(field.name for field in msgspec.structs.fields(OwnOptions))
-# Plugins of Data Prepper that are not supported, by the names of its DataPrepperPlugin annotations.
+# Unsupported plugins of Data Prepper, with the names in its DataPrepperPlugin annotations.
 _OTHER_SOURCES = dict.fromkeys(
     (
         *("cloudwatch", "documentdb", "dynamodb", "file", "http", "iceberg", "kafka", "kinesis"),
@@ -71,10 +71,10 @@ _SINK = Plugin("sink", {"opensearch": OpenSearchSink, "s3": S3Sink}, _OTHER_SINK
 
 
 class _Parts(Options, frozen=True, kw_only=True):
-    """The parts of a pipeline, each read separately."""
+    """The sections of a pipeline; each is read separately."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "workers": "Airflow tasks do the work, limited by pools",
+        "workers": "Airflow tasks do the work, and pools limit them",
         "delay": "rows are not collected before they are processed",
         "buffer": "rows are streamed without a buffer",
     }
@@ -87,7 +87,7 @@ class _Parts(Options, frozen=True, kw_only=True):
 
 
 class DataPrepperPipeline(msgspec.Struct, frozen=True, kw_only=True):
-    """One pipeline of a file; `keys` locate it in the file, as they do each processor and sink."""
+    """One pipeline of a file. `keys` is its location in the file; each processor and sink also has its location."""
 
     name: str
     keys: Keys
@@ -98,7 +98,7 @@ class DataPrepperPipeline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DataPrepperFile:
-    """A file of pipelines; `remarks` are line and message for each option without effect.
+    """A Data Prepper file and its pipelines. `remarks` contains line and message for each option without effect.
 
     Args:
         path: a YAML file for Data Prepper or OpenSearch Ingestion.
@@ -137,7 +137,7 @@ class DataPrepperFile:
         if (found := _VERSION.fullmatch(text)) is None:
             raise self.error((VERSION,), "not a version of Data Prepper; write version: '2'")
         if (int(found[1]), int(found[2] or 0)) > (_MAJOR, _MINOR):
-            cause = f"{text} is later than {_MAJOR}.{_MINOR}, the supported version; write version: '2'"
+            cause = f"{text} is later than {_MAJOR}.{_MINOR}, the latest supported version; write version: '2'"
             raise self.error((VERSION,), cause)
         return text
 
@@ -165,14 +165,14 @@ class DataPrepperFile:
 
     def _pipeline(self, name: str, node: Node) -> DataPrepperPipeline:
         keys: Keys = (name,)
-        if (why := refusal_of(name)) is not None:
-            raise self.error(keys, f"the pipeline name is the DAG id, and it is not valid: {why}")
+        if (reason := invalid_reason(name)) is not None:
+            raise self.error(keys, f"the pipeline name is the DAG id, and it is not valid: {reason}")
         parts = self._reader.option_nodes(node, _Parts, keys)
         for part in ("source", "sink"):
             if part not in parts:
                 raise self.error(keys, f"{part} is missing; a pipeline has source and sink below its name")
         processors = parts.get("processor", ("processor", None))
-        sinks = tuple(self._each((*keys, parts["sink"][0]), parts["sink"][1], _SINK))
+        sinks = tuple(self._plugins((*keys, parts["sink"][0]), parts["sink"][1], _SINK))
         if not sinks:
             raise self.error((*keys, "sink"), "there is no sink; write - opensearch: {...}")
         _, source = self._reader.plugin(parts["source"][1], _SOURCE, (*keys, parts["source"][0]))
@@ -182,32 +182,33 @@ class DataPrepperFile:
             source=source,
             processors=tuple(self._processors((*keys, processors[0]), processors[1])),
             routes=tuple(self._routes(keys, parts.get("routes", ("routes", None)))),
-            sinks=tuple((at, options) for at, _, options in sinks),
+            sinks=tuple((location, options) for location, _, options in sinks),
         )
         self._check(pipeline)
         return pipeline
 
-    def _each(self, keys: Keys, nodes: Node, plugin: Plugin) -> Iterator[tuple[Keys, Node, Any]]:
-        for at, node in enumerate(self._reader.elements(nodes, keys)):
-            here, options = self._reader.plugin(node, plugin, (*keys, at))
-            yield here, node.value[0][1], options
+    def _plugins(self, keys: Keys, nodes: Node, plugin: Plugin) -> Iterator[tuple[Keys, Node, Any]]:
+        for number, node in enumerate(self._reader.elements(nodes, keys)):
+            location, options = self._reader.plugin(node, plugin, (*keys, number))
+            yield location, node.value[0][1], options
 
     def _processors(self, keys: Keys, nodes: Node) -> Iterator[tuple[Keys, str, Any]]:
-        for here, node, options in self._each(keys, nodes, _PROCESSOR):
-            self._reader.check_compiles(node, here, options)
-            yield here, str(here[-1]), options
+        for location, node, options in self._plugins(keys, nodes, _PROCESSOR):
+            self._reader.check_compiles(node, location, options)
+            yield location, str(location[-1]), options
 
-    def _routes(self, keys: Keys, named: tuple[str, Node]) -> Iterator[tuple[str, str]]:
+    def _routes(self, keys: Keys, section: tuple[str, Node]) -> Iterator[tuple[str, str]]:
+        """Yield the name and condition of each route; `section` is ``route`` or ``routes`` with its node."""
         seen = set[str]()
-        here = (*keys, named[0])
-        for at, node in enumerate(self._reader.elements(named[1], here)):
-            members = self._reader.members(node, (*here, at))
+        routes = (*keys, section[0])
+        for number, node in enumerate(self._reader.elements(section[1], routes)):
+            members = self._reader.members(node, (*routes, number))
             if len(members) != 1:
-                raise self.error((*here, at), "expected one route, like - has-title: /title != null")
+                raise self.error((*routes, number), "expected one route, like - has-title: /title != null")
             ((name, inner),) = members.items()
-            route = (*here, at, name)
+            route = (*routes, number, name)
             if name in seen or name == DEFAULT_ROUTE:
-                raise self.error(route, "duplicate route; give it another name")
+                raise self.error(route, "duplicate route; rename it")
             seen.add(name)
             text: str = self._reader.value(inner, str, route)
             try:
@@ -217,12 +218,14 @@ class DataPrepperFile:
             yield name, text
 
     def _check(self, pipeline: DataPrepperPipeline) -> None:
-        """Raise ConfigError if parts of a pipeline contradict each other."""
+        """Raise ConfigError if sections of a pipeline contradict each other."""
         first: dict[str, Keys] = {}
         for keys, kind, _ in pipeline.processors:
             if kind in _AT_MOST_ONE and kind in first:
                 line = self.line(first[kind])
-                raise self.error(keys, f"a pipeline has one {kind}, here already in line {line}; {_AT_MOST_ONE[kind]}")
+                raise self.error(
+                    keys, f"a pipeline has at most one {kind}; the first is in line {line}; {_AT_MOST_ONE[kind]}"
+                )
             first[kind] = keys
         known = [*(name for name, _ in pipeline.routes), DEFAULT_ROUTE]
         for keys, sink in pipeline.sinks:
@@ -248,8 +251,9 @@ class DataPrepperFile:
 def is_data_prepper(path: Path) -> bool:
     """Return whether a file is for Data Prepper, by its content; False if it is not valid YAML.
 
-    True for a top-level key of Data Prepper, or a name with source and sink below it. Else False for a required key of
-    this package's files. Else it depends on whether the top-level keys resemble those of this package.
+    True if the file has a top-level key of Data Prepper, or a key with source and sink below it. Otherwise False if it
+    has a required key of this package's pipeline files. Otherwise the result depends on how similar its keys are to the
+    keys of those files.
     """
     try:
         tree = YamlFile(path).tree
@@ -262,13 +266,13 @@ def is_data_prepper(path: Path) -> bool:
         _keys_below(node) >= _SOURCE_AND_SINK for node in nodes.values()
     ):
         return True
-    if nodes.keys() & _OUR_REQUIRED_KEYS:
+    if nodes.keys() & _REQUIRED_SPEC_KEYS:
         return False
-    others = [node for name, node in nodes.items() if name not in _OUR_KEYS]
+    others = [node for name, node in nodes.items() if name not in _SPEC_KEYS]
     if "sink" in nodes or any(_keys_below(node) & _SOURCE_AND_SINK for node in others):
         return True
-    like_ours = len(others) < len(nodes) or any(did_you_mean(name, _OUR_KEYS) for name in nodes)
-    return bool(nodes) and not like_ours and all(is_null(node) or node.id == "mapping" for node in others)
+    like_spec = len(others) < len(nodes) or any(did_you_mean(name, _SPEC_KEYS) for name in nodes)
+    return bool(nodes) and not like_spec and all(is_null(node) or node.id == "mapping" for node in others)
 
 
 def _keys_below(node: Node) -> frozenset[str]:

@@ -1,6 +1,6 @@
 """Options of s3_enrich, which copies members of an input record to its output row.
 
-Source: Data Prepper's S3EnrichProcessorConfig (2.17); its README names ``correlation_key``, its code does not.
+Source: Data Prepper's S3EnrichProcessorConfig (2.17); only its README mentions ``correlation_key``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from opensearch_batch.core.data_prepper.options.texts import Condition, EventKey
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
-_STREAMED = "the join is streamed, so no size limits it"
+_STREAMED = "the join is streamed and needs no size limit"
 
 
 def _check_pattern(text: str) -> None:
@@ -33,13 +33,13 @@ def _check_pattern(text: str) -> None:
 
 
 class EnrichFilter(Options, frozen=True, kw_only=True):
-    """The prefix of the records in their bucket."""
+    """The prefix of the record objects in their bucket."""
 
     include_prefix: str | None = None
 
 
 class EnrichBucket(Options, frozen=True, kw_only=True):
-    """The bucket of the records, without ``s3://``."""
+    """The bucket of the record objects, without ``s3://``."""
 
     name: BucketName
     filter: EnrichFilter | None = None

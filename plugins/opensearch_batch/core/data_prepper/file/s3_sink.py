@@ -32,11 +32,11 @@ _CLIENT = "the Airflow connection configures the S3 client"
 
 def _check_prefix(text: str) -> None:
     if "%{" in text:
-        refuse("a time is always appended; remove the %{...}")
+        refuse("the sink always appends a time; remove the %{...}")
 
 
 class ObjectKey(Options, frozen=True, kw_only=True):
-    """The name of an object."""
+    """Options for the names of objects."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {"name_pattern": "Data Prepper ignores it too; use name_pattern_prefix"}
 
@@ -45,10 +45,10 @@ class ObjectKey(Options, frozen=True, kw_only=True):
 
 
 class Threshold(Options, frozen=True, kw_only=True):
-    """The maximum size of an object: a number of events, 0 for no limit, and of bytes."""
+    """The maximum size of an object, in events (0 for no limit) and in bytes."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "event_collect_timeout": "a run ends, so objects do not wait for more events"
+        "event_collect_timeout": "a run ends, so it does not wait for more events"
     }
 
     event_count: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
@@ -57,7 +57,7 @@ class Threshold(Options, frozen=True, kw_only=True):
 
 
 class S3Sink(SinkOptions, frozen=True, kw_only=True):
-    """Options of the s3 sink; buckets have no ``s3://`` and may contain keys of the event."""
+    """Options of the s3 sink. Bucket names are stored without ``s3://`` and may contain keys of the event."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "buffer_type": "objects are streamed without a buffer",
@@ -90,5 +90,5 @@ class S3Sink(SinkOptions, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "default_bucket", bucket_name(self.default_bucket))
 
     def owner_of(self, bucket: str) -> str | None:
-        """Return the account that must own a bucket, None if any may."""
+        """Return the account that must own a bucket, None if any account may."""
         return self.bucket_owners.get(bucket) or self.default_bucket_owner or self.aws.account

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from opensearch_batch.core.config.annotations import not_one_of
-from opensearch_batch.core.config.option_types import CheckedOptions, Rule, Secret, ValueCheck, refuse, when
+from opensearch_batch.core.config.option_types import CheckedOptions, Rule, Secret, ValueCheck, refuse, refuse_if
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.data_prepper.options.aws import Dlq, ExternalId, OpenSearchAws, Region, RoleArn
@@ -40,19 +40,19 @@ ACTIONS = get_args(Action)
 MIB = 1 << 20
 NO_FORWARD = {"forward_to": "pipelines do not receive rows from sinks; add an s3 sink and read its objects"}
 _BY_CONNECTION = "name an Airflow connection in extension.opensearch_batch.connections.opensearch instead"
-_OLD = ("aws_sigv4", "aws_sts_role_arn", "aws_sts_external_id", "serverless")
+_DEPRECATED = ("aws_sigv4", "aws_sts_role_arn", "aws_sts_external_id", "serverless")
 
 _REFUSED_VALUES = {
     "distribution_version": "Elasticsearch 6 is not supported; remove it, and use an OpenSearch cluster",
     "index_type": "index types of traces, logs and metrics are not supported; write custom, or management_disabled if "
     "the index exists",
-    "bulk_size": "0 leaves no room for a document; write MiB, or -1 for no limit",
+    "bulk_size": "0 allows no document; write a number of MiB, or -1 for no limit",
     "authentication": "cannot be combined with username and password; keep one",
 }
 
 
 class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
-    """Options of every sink: its routes (all events if there are none), and the keys it writes."""
+    """Options of every sink: its routes (a sink without routes receives all events), and the keys that it writes."""
 
     REFUSED: ClassVar[Mapping[str, str]] = NO_FORWARD
 
@@ -62,15 +62,15 @@ class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
     tags_target_key: EventKey | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from when(
+        """Yield the checks, each with the option that its error names."""
+        yield from refuse_if(
             wrong=bool(self.include_keys and self.exclude_keys),
             keys=("exclude_keys",),
             cause="cannot be combined with include_keys; keep one of them",
         )
         for name in ("include_keys", "exclude_keys"):
             for at, key in enumerate(getattr(self, name)):
-                yield from when(
+                yield from refuse_if(
                     wrong="/" in key, keys=(name, at), cause=f"{key!r} contains a /; only top-level keys are supported"
                 )
 
@@ -100,7 +100,7 @@ class SinkAction(Options, frozen=True, kw_only=True):
 
 
 class Authentication(Options, frozen=True, kw_only=True):
-    """Credentials."""
+    """Credentials of requests that are not signed."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         "client_certificate": f"client certificates are not supported; {_BY_CONNECTION}",
@@ -122,7 +122,7 @@ def _check_template(text: str) -> None:
 
 
 class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
-    """Options of the opensearch sink; deprecated options are replaced by current ones."""
+    """Options of the opensearch sink; the values of deprecated options are moved to the current options."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "flush_timeout": "a bulk request is sent when it is full, and at the end of the rows",
@@ -130,7 +130,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         "max_local_compressions_for_estimation": "the size of a request is exact, not estimated",
         "socket_timeout": "timeouts are fixed, and failed requests are retried",
         "connect_timeout": "timeouts are fixed, and failed requests are retried",
-        "enable_request_compression": "requests are not compressed, which takes longer than it saves",
+        "enable_request_compression": "requests are not compressed, because that takes longer than it saves",
         "max_retries": "rejections by a busy cluster are retried, then Airflow retries the task; no row is dropped",
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
@@ -138,8 +138,8 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         "proxy": f"proxies are not supported; {_BY_CONNECTION}",
         "script": "use an ingest pipeline of the index",
         "ism_policy_file": "create the policy with an ism_template that matches the index",
-        "query_lookup": "documents are not looked up; write document_id, so that each is written once",
-        "pull_indexing": "remove it, and documents are written by bulk requests",
+        "query_lookup": "documents are not looked up; write document_id, which prevents duplicates",
+        "pull_indexing": "documents are written by bulk requests; remove it",
         "document_version": "external versions are not supported; write document_id and action: index",
         "document_version_type": "external versions are not supported; remove it",
         "dlq_file": "a local file is lost with its worker; write dlq: {s3: {bucket: my-bucket}}",
@@ -200,7 +200,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
 
     @property
     def sends_ids(self) -> bool:
-        """Whether documents are sent with an id; without `document_id` a collection gets none, as in Data Prepper.
+        """Whether documents are sent with an id; without `document_id` a collection receives no id, as in Data Prepper.
 
         Source: DocumentIdResolver (2.17).
         """
@@ -217,11 +217,11 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         return None if self.bulk_size < 0 else self.bulk_size * MIB
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
+        """Yield the checks, each with the option that its error names."""
         yield from super().rules()
         yield from self._refused_values()
         for at, host in enumerate(self.hosts):
-            yield from when(
+            yield from refuse_if(
                 wrong="@" in host,
                 keys=("hosts", at),
                 cause="a host must not contain credentials; write username and password",
@@ -229,10 +229,10 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         yield ("index",), self._check_index
         for name in ("document_id", "routing"):
             if (text := getattr(self, name)) is not None:
-                yield (name,), lambda text=text: compile_format(text)  # type: ignore[misc] # bound now, not later
+                yield (name,), lambda text=text: compile_format(text)  # type: ignore[misc] # binds the current value
 
     def notes(self) -> Iterator[tuple[Keys, str]]:
-        """Yield remarks on options that another one overrides."""
+        """Yield remarks on options that another option overrides."""
         no_effect = {
             "template_file": (self.template_content, "template_content overrides it"),
             "cert": (self.insecure or None, "insecure: true disables certificate checks"),
@@ -246,12 +246,12 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
                 yield (name,), f"has no effect: {why}"
         for at in range(1, len(self.hosts)):
             yield ("hosts", at), "has no effect: only the first host is used"
-        for name in ("aws_region", *_OLD[1:]):
+        for name in ("aws_region", *_DEPRECATED[1:]):
             if self.aws is None and getattr(self, name):
                 yield (name,), "has no effect without aws_sigv4: true"
 
     def _replaced(self) -> dict[str, object]:
-        """Return the current options for deprecated ones; if both are present, `rules` refuses them."""
+        """Return current options with the values of deprecated ones; a rule reports an error if both are present."""
         new: dict[str, object] = {}
         if self.aws is None and self.aws_sigv4:
             new["aws"] = OpenSearchAws(
@@ -269,14 +269,14 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         return new
 
     def _refused_values(self) -> Iterator[Rule]:
-        for name in ("aws_region", *_OLD):
+        for name in ("aws_region", *_DEPRECATED):
             both = self.aws is not None and getattr(self, name)
-            yield from when(
+            yield from refuse_if(
                 wrong=bool(both), keys=(name,), cause="deprecated, and cannot be combined with aws; remove it"
             )
         for name in ("document_id", "routing"):
             both = getattr(self, f"{name}_field") is not None
-            yield from when(
+            yield from refuse_if(
                 wrong=both, keys=(f"{name}_field",), cause=f"deprecated, and cannot be combined with {name}; remove it"
             )
         both = self.authentication is not None and (self.username or self.password) is not None
@@ -287,7 +287,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
             "authentication": both,
         }
         for name, wrong in refused.items():
-            yield from when(wrong=wrong, keys=(name,), cause=_REFUSED_VALUES[name])
+            yield from refuse_if(wrong=wrong, keys=(name,), cause=_REFUSED_VALUES[name])
 
     def _check_index(self) -> None:
         compile_format(self.index)

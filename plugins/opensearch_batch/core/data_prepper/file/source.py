@@ -1,4 +1,4 @@
-"""Options of the s3 source. Times of a bucket override those of the scan.
+"""Options of the s3 source. Times of a bucket override the times of the scan.
 
 Source: Data Prepper's S3SourceConfig, the classes of its configuration package, and ScanOptions (2.17).
 """
@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import BucketName, CheckedOptions, Rule, between, bucket_name, when
+from opensearch_batch.core.config.option_types import BucketName, CheckedOptions, Rule, between, bucket_name, refuse_if
 from opensearch_batch.core.config.options import Duration, Options
 from opensearch_batch.core.data_prepper.options.aws import OwnedBuckets
 from opensearch_batch.core.data_prepper.options.codecs import InputCodec
@@ -26,14 +26,14 @@ _QUEUE = "queues are not supported; write scan: {buckets: [...]}, which finds ne
 
 
 class KeyFilter(Options, frozen=True, kw_only=True):
-    """Which objects are read, by prefix and suffix."""
+    """Selects the objects to read by prefix and suffix."""
 
     include_prefix: tuple[str, ...] = ()
     exclude_suffix: tuple[str, ...] = ()
 
 
 class ProcessingCondition(Options, frozen=True, kw_only=True):
-    """A condition on another object of the folder; objects are not read before it holds."""
+    """A condition on another object in the same folder; objects are not read until the condition holds."""
 
     object_name: Annotated[str, Meta(min_length=1, examples=["manifest.json.out"])]
     when: Annotated[Condition, Meta(examples=["/processedRecordCount == /totalRecordCount"])]
@@ -44,7 +44,7 @@ class ProcessingCondition(Options, frozen=True, kw_only=True):
 
 
 class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
-    """When objects were last modified: from start to end, or a duration that ends now."""
+    """Selects the objects to read by modification time: from start to end, or within a duration before the scan."""
 
     start_time: LocalTime | None = None
     end_time: LocalTime | None = None
@@ -52,12 +52,12 @@ class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
 
     @property
     def has_times(self) -> bool:
-        """Whether one of them is set."""
+        """Whether a time or the range is set."""
         return (self.start_time, self.end_time, self.range) != (None, None, None)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from when(
+        """Yield the checks, each with the option that its error names."""
+        yield from refuse_if(
             wrong=self.range is not None and (self.start_time, self.end_time) != (None, None),
             keys=("range",),
             cause="cannot be combined with start_time and end_time; keep the range or the times",
@@ -65,7 +65,7 @@ class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
 
 
 class BucketOptions(TimesOptions, frozen=True, kw_only=True):
-    """A bucket as in the file; `name` has no ``s3://``."""
+    """A bucket as written in the file, but without ``s3://`` in `name`."""
 
     name: BucketName
     data_selection: Selection = "data_and_metadata"
@@ -83,17 +83,17 @@ class ScanBucket(Options, frozen=True, kw_only=True):
 
 
 class Scheduling(Options, frozen=True, kw_only=True):
-    """The schedule of scans: every `interval` seconds, `count` times or without end."""
+    """The schedule of scans: every `interval` seconds, `count` times or indefinitely."""
 
     interval: Annotated[Duration, Meta(examples=["PT6M"]), between(1.0, 365 * _DAY)]
     count: Annotated[int, Meta(ge=2)] | None = None
 
 
 class ScanOptions(TimesOptions, frozen=True, kw_only=True):
-    """All buckets, and the default times."""
+    """The buckets of a scan, and their default modification times."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "acknowledgment_timeout": "a task ends when its objects are done, and Airflow retries it"
+        "acknowledgment_timeout": "a task ends when its objects are read, and Airflow retries failed tasks"
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
         "folder_partitions": "work is divided by objects, not by folders; remove it"
@@ -103,9 +103,9 @@ class ScanOptions(TimesOptions, frozen=True, kw_only=True):
     scheduling: Scheduling | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
+        """Yield the checks, each with the option that its error names."""
         yield from super().rules()
-        yield from when(
+        yield from refuse_if(
             wrong=self.scheduling is not None and self.end_time is not None,
             keys=("end_time",),
             cause="cannot be combined with scheduling, which has no end; remove end_time or scheduling",
@@ -125,7 +125,7 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
     processing_conditions: tuple[ProcessingCondition, ...] = ()
 
     def area(self, now: datetime) -> Area:
-        """Return the area of a scan at a time."""
+        """Return the area that a scan at this time reads."""
         since, until = self.start_time, self.end_time
         if self.range is not None:
             since = datetime.fromtimestamp(now.timestamp() - self.range, UTC)
@@ -137,7 +137,7 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
     """Options of the s3 source."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "workers": "Airflow tasks read, limited by pools",
+        "workers": "Airflow tasks read the objects, and pools limit them",
         "records_to_accumulate": "rows are streamed",
         "buffer_timeout": "there is no buffer",
         "backoff_time": "a scan runs on schedule, and does not wait for objects",
@@ -171,23 +171,23 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
         return tuple(self._bucket(each.bucket) for each in self.scan.buckets)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from when(
+        """Yield the checks, each with the option that its error names."""
+        yield from refuse_if(
             wrong=self.delete_s3_objects_on_read and not self.acknowledgments,
             keys=("delete_s3_objects_on_read",),
             cause="deletion requires acknowledgments; write acknowledgments: true",
         )
         for at, each in enumerate(self.scan.buckets):
-            yield from when(
+            yield from refuse_if(
                 wrong=bool(self.filters) and each.bucket.filter is not None,
                 keys=("scan", "buckets", at, "bucket", "filter"),
                 cause="cannot be combined with filters of the source; keep one of them",
             )
         for bucket in self.filters:
-            yield from when(
+            yield from refuse_if(
                 wrong=bucket not in {each.bucket.name for each in self.scan.buckets},
                 keys=("filters", bucket),
-                cause="no bucket of the scan has this name; write one of them",
+                cause="no bucket of the scan has this name; write the name of a bucket of the scan",
             )
 
     def _bucket(self, options: BucketOptions) -> Bucket:

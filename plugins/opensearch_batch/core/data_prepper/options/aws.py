@@ -1,4 +1,4 @@
-"""AWS options. Requests are signed by an Airflow connection, or by the role that it assumes for an ``aws`` block.
+"""AWS options. Credentials come from an Airflow connection, or from a role that the connection assumes.
 
 Source: Data Prepper's AwsAuthenticationOptions of each plugin, and S3DlqWriterConfig (2.17).
 """
@@ -25,7 +25,7 @@ NO_HEADERS = {
 
 
 class Aws(Options, frozen=True, kw_only=True):
-    """Region and role."""
+    """The region and the role of an ``aws`` block."""
 
     REFUSED: ClassVar[Mapping[str, str]] = NO_HEADERS
 
@@ -35,13 +35,13 @@ class Aws(Options, frozen=True, kw_only=True):
 
     @property
     def account(self) -> str | None:
-        """The account of the role."""
+        """The account of the role, or None without a role."""
         parts = (self.sts_role_arn or "").split(":")
         return parts[4] or None if len(parts) > 4 else None  # noqa: PLR2004 - arn:partition:iam::account:role/name
 
 
 class OwnedBuckets(CheckedOptions, frozen=True, kw_only=True):
-    """Options with the owners of the buckets that are read. S3 rejects a request for a bucket of another account.
+    """Options with the accounts that must own the buckets. S3 rejects a request for a bucket of another account.
 
     Source: Data Prepper's BucketOwnerProvider (2.17).
     """
@@ -52,7 +52,7 @@ class OwnedBuckets(CheckedOptions, frozen=True, kw_only=True):
     aws: Annotated[Aws, Meta(examples=[{"region": "us-east-1"}])]
 
     def owner_of(self, bucket: str) -> str | None:
-        """Return the account that must own a bucket, None if any may."""
+        """Return the account that must own a bucket, None if any account may."""
         if self.disable_bucket_ownership_validation:
             return None
         return self.bucket_owners.get(bucket) or self.default_bucket_owner or self.aws.account
@@ -74,7 +74,7 @@ class OpenSearchAws(Aws, frozen=True, kw_only=True):
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
         **NO_HEADERS,
-        "serverless_options": "network policies are not changed; admit this network in the policy of the collection",
+        "serverless_options": "network policies are not changed; allow this network in the policy of the collection",
         "semantic_enrichment": "it creates the index through the AWS control plane; create the index "
         "beforehand, or with template_content",
     }
@@ -103,7 +103,7 @@ class S3Dlq(Options, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "bucket", bucket_name(self.bucket))
 
     def inheriting(self, aws: Aws) -> S3Dlq:
-        """Return a copy with region and role of an ``aws`` block where it has none."""
+        """Return a copy that takes a missing region or role from an ``aws`` block."""
         return msgspec.structs.replace(
             self, region=self.region or aws.region, sts_role_arn=self.sts_role_arn or aws.sts_role_arn
         )

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, Protocol
 import msgspec
 from msgspec import Meta
 
-from opensearch_batch.core.config.option_types import CheckedOptions, Plugin, Rule, when
+from opensearch_batch.core.config.option_types import CheckedOptions, Plugin, Rule, refuse_if
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.formats.csv import Csv, CsvEncoding
 from opensearch_batch.core.formats.json import Json, JsonEncoding
@@ -25,7 +25,7 @@ Character = Annotated[str, Meta(min_length=1, max_length=1)]
 Header = Annotated[tuple[str, ...], Meta(min_length=1)]
 Name = Annotated[str, Meta(min_length=1, max_length=2048)]
 _NOT_READ = "write the objects with ndjson, newline, json, csv or parquet"
-_OTHERS = dict.fromkeys(("avro", "event_json", "multiline", "otel_logs", "otel_metrics", "otel_traces"), _NOT_READ)
+_UNSUPPORTED = dict.fromkeys(("avro", "event_json", "multiline", "otel_logs", "otel_metrics", "otel_traces"), _NOT_READ)
 RECORDS_EXTENSION = "jsonl"
 _NOT_WRITTEN = "use ndjson, json, csv or parquet"
 
@@ -38,18 +38,18 @@ class NdjsonInput(Options, frozen=True, kw_only=True):
     include_empty_objects: bool = False
 
     def format(self) -> Ndjson:
-        """Return the format that reads it."""
+        """Return the format with these options."""
         return Ndjson(self.include_empty_objects)
 
 
 class NewlineInput(Options, frozen=True, kw_only=True):
-    """One text per line, at key ``message``."""
+    """One string per line, stored at the key ``message``."""
 
     skip_lines: Annotated[int, Meta(ge=0)] = 0
     header_destination: Annotated[str, Meta(min_length=1)] | None = None
 
     def format(self) -> Newline:
-        """Return the format that reads it."""
+        """Return the format with these options."""
         return Newline(self.skip_lines, self.header_destination)
 
 
@@ -65,7 +65,7 @@ class JsonInput(Options, frozen=True, kw_only=True):
     include_keys: tuple[str, ...] = ()
 
     def format(self) -> Json:
-        """Return the format that reads it."""
+        """Return the format with these options."""
         return Json(self.key_name, self.include_keys)
 
 
@@ -78,12 +78,12 @@ class CsvInput(CheckedOptions, frozen=True, kw_only=True):
     detect_header: bool = True
 
     def format(self) -> Csv:
-        """Return the format that reads it."""
+        """Return the format with these options."""
         return Csv(self.delimiter, self.quote_character, self.header or (), self.detect_header)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from when(
+        """Yield the checks, each with the option that its error names."""
+        yield from refuse_if(
             wrong=self.delimiter == self.quote_character,
             keys=("quote_character",),
             cause="the delimiter is the same character; choose another one",
@@ -94,12 +94,12 @@ class ParquetInput(Options, frozen=True, kw_only=True):
     """Rows of a parquet file."""
 
     def format(self) -> Parquet:
-        """Return the format that reads it."""
+        """Return the format with these options."""
         return Parquet()
 
 
 def _with_extension(kind: type[Options]) -> type[Options]:
-    """Return the options of a codec of s3_enrich, which derives the name of an object and so needs its extension."""
+    """Return a codec's options for s3_enrich, which needs the extension to derive the names of record objects."""
     no_effect = {name: text for name, text in kind.NO_EFFECT.items() if name != "extension"}
     return msgspec.defstruct(  # type: ignore[return-value] # a subclass of `kind`
         f"{kind.__name__}WithExtension",
@@ -117,7 +117,7 @@ class NdjsonOutput(Options, frozen=True, kw_only=True):
     extension: Literal["ndjson", "jsonl"] = "ndjson"
 
     def encoding(self) -> NdjsonEncoding:
-        """Return the encoding that writes it."""
+        """Return the encoding with these options."""
         return NdjsonEncoding(self.extension)
 
 
@@ -127,7 +127,7 @@ class JsonOutput(Options, frozen=True, kw_only=True):
     key_name: Name = "events"
 
     def encoding(self) -> JsonEncoding:
-        """Return the encoding that writes it."""
+        """Return the encoding with these options."""
         return JsonEncoding(self.key_name)
 
 
@@ -143,7 +143,7 @@ class CsvOutput(Options, frozen=True, kw_only=True):
     header: Header | None = None
 
     def encoding(self) -> CsvEncoding:
-        """Return the encoding that writes it."""
+        """Return the encoding with these options."""
         return CsvEncoding(self.delimiter, self.header or ())
 
 
@@ -154,14 +154,14 @@ class ParquetOutput(CheckedOptions, frozen=True, kw_only=True):
     auto_schema: bool = False
 
     def encoding(self) -> ParquetEncoding:
-        """Return the encoding that writes it."""
+        """Return the encoding with these options."""
         return ParquetEncoding(self.schema)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield checks, each with the option it is about."""
-        yield from when(
+        """Yield the checks, each with the option that its error names."""
+        yield from refuse_if(
             wrong=(self.schema is not None) == self.auto_schema,
-            cause="give exactly one of schema and auto_schema: true",
+            cause="set exactly one of schema and auto_schema: true",
         )
         if self.schema is not None:
             yield ("schema",), lambda: avro_schema(self.schema or "")
@@ -179,21 +179,21 @@ _EXAMPLE = Meta(examples=[{"ndjson": {}}])
 
 
 class RecordsOptions(Protocol):
-    """Options of a codec of s3_enrich."""
+    """Codec options of s3_enrich."""
 
     @property
     def extension(self) -> str:
         """The extension of record objects, without a dot."""
 
     def format(self) -> RowFormat:
-        """Return the format that reads them."""
+        """Return the format with these options."""
 
 
 InputCodec = Annotated[
-    NdjsonInput | NewlineInput | JsonInput | CsvInput | ParquetInput, Plugin("codec", _INPUTS, _OTHERS), _EXAMPLE
+    NdjsonInput | NewlineInput | JsonInput | CsvInput | ParquetInput, Plugin("codec", _INPUTS, _UNSUPPORTED), _EXAMPLE
 ]
 RECORDS_CODECS = {name: _with_extension(kind) for name, kind in _INPUTS.items()}
-RecordsCodec = Annotated[RecordsOptions, Plugin("codec", RECORDS_CODECS, _OTHERS), _EXAMPLE]
+RecordsCodec = Annotated[RecordsOptions, Plugin("codec", RECORDS_CODECS, _UNSUPPORTED), _EXAMPLE]
 OutputCodec = Annotated[
     NdjsonOutput | JsonOutput | CsvOutput | ParquetOutput,
     Plugin("codec", _OUTPUTS, dict.fromkeys(("avro", "event_json", "newline"), _NOT_WRITTEN)),

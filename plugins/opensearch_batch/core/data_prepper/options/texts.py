@@ -1,4 +1,4 @@
-"""Types of options that contain expressions of events: conditions, keys, formats and dates."""
+"""Types of options that refer to events: conditions, keys, formats, and prefixes with date patterns."""
 
 from __future__ import annotations
 

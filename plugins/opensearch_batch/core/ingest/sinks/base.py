@@ -44,7 +44,7 @@ Entry = Item | Rejected | Blank | Filtered
 
 
 class Refused(NamedTuple):
-    """An item that the sink cannot write, and why; `status` is the index's HTTP status, 0 if no server refused it."""
+    """An item that the sink cannot write, and why; `status` is the HTTP status of the index, or 0 without one."""
 
     item: Item
     status: int
@@ -126,14 +126,14 @@ class Sink(Protocol):
         """Check the target, and create it if it is absent; return a remark for the user.
 
         Args:
-            sample: makes the first documents, for a target that is created to fit them.
+            sample: creates the first documents, so that a new target is created to fit them.
 
         Raises:
             ConfigError: the target cannot be created, or does not fit.
         """
 
     def during(self, attempt: Attempt) -> AbstractContextManager[None]:
-        """Prepare the target for an attempt; at its end, undo that and discard what is unfinished."""
+        """Prepare the target for an attempt; at its end, restore the target and discard unfinished objects."""
 
     def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:
         """Write items, yielding the verdicts of body after body, in the order of the entries.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FIRST_LIMIT = 2
-# The least speed-up for which a higher limit is kept; less is noise of merges and garbage collection.
+# The minimum speed-up that justifies a higher limit; smaller ones are noise from merges and garbage collection.
 GAIN = 1.08
 BODIES_A_SAMPLE = 6
 # Number of samples after a decrease before a higher limit is tried again.

@@ -17,7 +17,7 @@ from opensearch_batch.core.types.identity import digest
 
 
 class Load(msgspec.Struct, frozen=True):
-    """The settings of an index `before` its current loads, and who holds it: attempts by the prefix of their ingest."""
+    """The settings of an index `before` its current loads, and the attempts that load it, by ingest prefix."""
 
     before: dict[str, Any] = {}
     holders: dict[str, str] = {}
@@ -45,7 +45,7 @@ def during_load(
 
     def enter(load: Load | None) -> Load:
         load = load or Load()
-        # Read for each conditional write, so that no load takes the settings of another one for those before.
+        # Read for each conditional write, so that no load mistakes the settings of another load for the original ones.
         stored = (cluster.index(index.name) or index).settings
         before = {name: stored.get(name) for name in wanted} | load.before
         return Load(before, {**load.holders, attempt.prefix: attempt.id})
@@ -64,7 +64,7 @@ def during_load(
         left = document.update(leave)
         if left and left.before and not left.holders:
             _put(cluster, index, left.before)
-            # Emptied only if no other load began meanwhile.
+            # Emptied only if no other load has begun since.
             stored = document.load()
             if stored and not stored.value.holders:
                 document.swap(Load(), etag=stored.etag)
@@ -72,6 +72,6 @@ def during_load(
 
 def _put(cluster: Cluster, index: Index, settings: Mapping[str, Any]) -> None:
     now = cluster.index(index.name)
-    # An index that was deleted is reported by the writer; one that replaced it keeps its own settings.
+    # The writer reports a deleted index; an index that replaced it keeps its own settings.
     if now is not None and now.uuid == index.uuid:
         cluster.call("PUT", f"/{index.name}/_settings", {"index": dict(settings)})

@@ -2,8 +2,8 @@
 
 Only the documents after the last recorded progress are uncertain. They are fetched (`_mget`) and compared, until more
 bytes in a row are absent than can have been in flight. A document whose id the index made cannot be fetched, so it is
-written again. So is every document that follows another one with the same id that is written again, because that one
-overwrites it. docs/decisions/007 explains why versions are not used.
+written again. A document that follows a rewritten document with the same id is written again too, because the rewritten
+one would overwrite it. docs/decisions/007 explains why versions are not used.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _equal_ones(batch: list[Entry], cluster: Cluster, index: Index) -> set[int]:
 
 
 def _unreadable(document: dict[str, Any], index: str) -> BatchError:
-    """Return the error for a document that cannot be read; if it counted as absent, it would be written again."""
+    """Return the error for an unreadable document; treating it as absent would write it again."""
     cause = f"index {index}: a document of the interrupted attempt cannot be read: {reason_of(document)}"
     if type_of(document) == FORBIDDEN_TYPE:
         return ConfigError(f"{cause}; give the connection's user this permission")

@@ -1,7 +1,7 @@
 """Formats times with patterns of Java's DateTimeFormatter; rejects unsupported letters.
 
 Hand-written because babel rounds fractions of a second (``SSS`` of 0.9995 s is 1000) where Java truncates them, and
-rejects no pattern.
+accepts invalid patterns.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from opensearch_batch.core.errors import ConfigError
 
 Formatter = Callable[[datetime], str]
 PLACEHOLDER = re.compile(r"%\{(.*?)\}")
-_NO_PART_OF_A_NAME = frozenset('#\\/*?"<>|,:')
+_NOT_IN_NAMES = frozenset('#\\/*?"<>|,:')
 _TOO_FINE = frozenset("msSAnN")
 _PART = re.compile(r"'((?:[^']|'')*)'|(([A-Za-z])\3*)|[^A-Za-z'\[\]{}#]")
 MONTHS = (
@@ -25,7 +25,7 @@ MONTHS = (
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 SHORT = 3
 _MAX_FRACTION = 9
-# For each letter: how often it may be repeated, and its value.
+# For each letter: the maximum number of repetitions, and its value.
 _NUMBERS: Mapping[str, tuple[int, Callable[[datetime], int]]] = {
     "y": (19, lambda time: time.year),
     "u": (19, lambda time: time.year),
@@ -60,7 +60,7 @@ def compile_date_pattern(text: str) -> Formatter:
     while at < len(text):
         part = _PART.match(text, at)
         if part is None:
-            raise _refusal(text, text[at:])
+            raise _unsupported(text, text[at:])
         parts.append(_letters(text, part[2]) if part[2] else _quoted(part))
         at = part.end()
     return lambda time: "".join(part(time) for part in parts)
@@ -75,7 +75,7 @@ def check_date_placeholders(text: str) -> list[str]:
     """
     patterns = PLACEHOLDER.findall(text)
     for pattern in patterns:
-        if wrong := sorted(_NO_PART_OF_A_NAME.union(_TOO_FINE).intersection(pattern)):
+        if wrong := sorted(_NOT_IN_NAMES.union(_TOO_FINE).intersection(pattern)):
             raise ConfigError(
                 f"%{{{pattern}}} must not contain {' '.join(wrong)}; use years to hours, like %{{yyyy.MM.dd}}"
             )
@@ -94,13 +94,13 @@ def _letters(text: str, letters: str) -> Formatter:
     letter, width = letters[0], len(letters)
     if letter == "S" and width <= _MAX_FRACTION:
         return lambda time: f"{time.microsecond:06}000"[:width]
-    most, number = _NUMBERS.get(letter, (0, None))
-    if number is None or width > most:
-        raise _refusal(text, letters)
+    max_width, number = _NUMBERS.get(letter, (0, None))
+    if number is None or width > max_width:
+        raise _unsupported(text, letters)
     return lambda time: f"{number(time):0{width}}"
 
 
-def _refusal(text: str, part: str) -> ConfigError:
+def _unsupported(text: str, part: str) -> ConfigError:
     return ConfigError(
         f"{part!r} in the date pattern {text!r} is not supported; use y, u, M, d, D, E, H, h, m, s, S and a, "
         "and put other text in single quotes"

@@ -18,13 +18,13 @@ from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.formats.json_text import TOO_DEEP, check_json, check_text
 
 Key = tuple[str, ...]
-# A value of an event: its unparsed text, or the value parsed or made from it.
+# A value of an event: unparsed JSON text, or a Python value.
 Node = Any
 MISSING: Any = object()
 MAX_KEY_CHARS = 2048
 _KEY = re.compile(r"[A-Za-z0-9._~@/\[\]()$ -]*")
 _NULL, _OBJECT, _ARRAY = ord("n"), ord("{"), ord("[")
-# Longer arrays are not parsed. They are found by the end of their name and the bracket, with or without a space.
+# Longer arrays are not parsed. Such an array starts with a mark: the quote that ends its name, and the bracket.
 LONG_BYTES = 512
 _MARKS, _ARRAYS_TRIED, _BACKSLASH = (b'":[', b'": ['), 4, ord("\\")
 # A random number, which no row contains, as the placeholder of the unparsed array; and the node of that array.
@@ -41,7 +41,7 @@ class EventError(Exception):
 
 
 def key_of(text: str, *, any_name: bool = False) -> Key:
-    """Parse a key to its names; `any_name` allows any characters, for keys to delete.
+    """Parse a key into its names; `any_name` allows any characters, for keys to delete.
 
     Raises:
         ConfigError: the key has invalid characters, or is too long.
@@ -108,10 +108,10 @@ class Event:
 
     @classmethod
     def around_array(cls, row: bytes) -> Event:
-        """Read an event without parsing a long array of numbers: a vector is nearly all of a row.
+        """Read an event without parsing a long array of numbers, because a vector is nearly all of a row.
 
-        The array is only checked for strings: the index refuses the document if it is invalid JSON, and reading it
-        later raises RecordRejected.
+        Of the array, only the absence of strings is checked. If it is invalid JSON, OpenSearch rejects the document,
+        and reading the array later raises RecordRejected.
 
         Raises:
             RecordRejected: the rest of the row is not a JSON object (RFC 8259, UTF-8).
@@ -144,7 +144,7 @@ class Event:
             if node is ARRAY_NODE:
                 node = self._array_node()
             if type(node) is msgspec.Raw:
-                node = _opened(node)
+                node = _parse_level(node)
                 if holder is not None:
                     holder[at] = node
             if type(node) is dict:
@@ -213,11 +213,13 @@ class Event:
         Raises:
             EventError: the key names an array element, which cannot be deleted.
         """
-        holder = self.find(key[:-1])
+        path = key[:-1]
+        holder = self.find(path)
         if type(holder) is msgspec.Raw:
-            # Reading a member parses the holder in place.
-            self.find(key)
-            holder = self.find(key[:-1])
+            holder = _parse_level(holder)
+            # Parsed in place: the parsed holder replaces its text.
+            outer: Node = self.fields if len(path) == 1 else self.find(path[:-1])
+            outer[int(path[-1]) if type(outer) is list else path[-1]] = holder
         if holder is MISSING:
             return
         if type(holder) is not dict:
@@ -256,7 +258,7 @@ class Event:
 def _long_array(row: bytes) -> tuple[int, int]:
     """Return start and end of the first long array of numbers, -1 and -1 if there is none or it is uncertain.
 
-    The mark is never inside a string, because a quote there follows a backslash. With nested arrays the remaining
+    A mark whose quote follows a backslash is inside a string, and is not used. With nested arrays the remaining
     closing bracket makes the rest invalid, so the caller parses the whole row.
     """
     for mark in _MARKS:
@@ -301,7 +303,7 @@ def members_of(node: Node) -> dict[str, Node] | None:
     return node if type(node) is dict else None
 
 
-def _opened(node: msgspec.Raw) -> Node:
+def _parse_level(node: msgspec.Raw) -> Node:
     """Parse one level of an object or array; return other values unchanged."""
     first = memoryview(node)[0]
     if first == _OBJECT:
@@ -327,13 +329,13 @@ def _child(holder: dict[str, Node] | list[Node], name: str) -> Node:
         return holder[at]
     opened = _open(holder.get(name, {}))
     if type(opened) not in (dict, list):
-        raise EventError(f"{name} is not an object, so nothing can be put into it")
+        raise EventError(f"{name} is not an object, so it cannot contain a key")
     holder[name] = opened
     return opened
 
 
 def _open(node: Node) -> Node:
-    return _opened(node) if type(node) is msgspec.Raw else node
+    return _parse_level(node) if type(node) is msgspec.Raw else node
 
 
 def _index(name: str) -> int | None:

@@ -1,6 +1,6 @@
-"""Compiles java.util.regex patterns for Python's re; refuses patterns that would match differently.
+"""Compiles java.util.regex patterns for Python's re; rejects patterns that would match differently.
 
-Hand-written: no library was found that translates one into the other.
+Hand-written, because no library was found that translates them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def compile_java_pattern(text: str) -> re.Pattern[str]:
 
 
 def _check_class(text: str, found: str) -> None:
-    # Python warns about these and reads them differently from Java.
+    # Python warns about these characters and interprets them differently from Java.
     for part in _IN_CLASS.finditer(found, 1):
         if part[0][0] != "\\":
             raise ConfigError(

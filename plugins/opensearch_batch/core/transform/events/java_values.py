@@ -1,4 +1,4 @@
-"""Arithmetic, comparison and text of values as in the JVM: 32-bit integers wrap, and fractions have 32 bits.
+"""Arithmetic, comparison and conversion to strings as in the JVM: 32-bit integers wrap, and fractions have 32 bits.
 
 There are four number types: Integer (32 bits), Long (64 bits), Float (32 bits: literals, and every fraction of an
 event) and Double (the result of dividing integers). Source: OperatorConfiguration and
@@ -14,7 +14,7 @@ from ctypes import c_float
 from decimal import Decimal
 from typing import Any
 
-# Number, text or set; its Java type decides what happens, and mypy cannot follow that.
+# A number, string or set. Operations depend on its Java type, which mypy cannot express.
 Operand = Any
 INT_BITS, LONG_BITS = 32, 64
 INT_MIN, INT_MAX = -(2**31), 2**31 - 1
@@ -117,7 +117,7 @@ def ordering(compare: Callable[[Operand, Operand], object], *, inclusive: bool) 
 
 
 def arithmetic(operation: Callable[[Operand, Operand], Operand]) -> Callable[[Operand, Operand], Operand]:
-    """Return an operation on numbers, whose result has the wider type of both."""
+    """Return an operation on numbers, whose result has the wider of their types."""
 
     def calculate(left: Operand, right: Operand) -> Operand:
         kinds = _kinds(left, right)
@@ -139,7 +139,7 @@ def add(left: Operand, right: Operand) -> Operand:
 
 
 def divide(left: Operand, right: Operand) -> Operand:
-    """Return a quotient; division by zero is infinite."""
+    """Return a quotient; division by zero gives infinity, or NaN for 0 / 0."""
     kinds = _kinds(left, right)
     if _FLOAT in kinds and _DOUBLE not in kinds:
         return single(_quotient(single(left), single(right)))

@@ -222,7 +222,15 @@ def _to_json_string(event: Event, arguments: Arguments) -> str:
 
 def _substring(cut: Cut) -> Function:
     def substring(event: Event, arguments: Arguments) -> str | None:
-        source, delimiter = [_text_of(event, argument) for argument in _exactly(arguments, 2)]
+        texts: list[str | None] = []
+        # `_text_of` is inlined, because its calls would take a fifth of the time.
+        for argument in _exactly(arguments, 2):
+            if type(argument) is KeyArgument:
+                value = event.value(argument.key)
+                texts.append(None if value is None else _text(value))
+            else:
+                texts.append(_text(argument))
+        source, delimiter = texts
         return cut(source, delimiter) if source is not None and delimiter else source
 
     return substring

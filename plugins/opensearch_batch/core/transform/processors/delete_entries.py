@@ -35,7 +35,7 @@ class DeleteEntries(base.ProcessorOptions, DeleteEntry, frozen=True, kw_only=Tru
             raise ConfigError("with_keys, with_keys_regex and entries exclude each other; write one of them")
         if self.entries is None:
             return base.stop_on_failure([_step("", self)])
-        # As in Data Prepper, options beside `entries` are ignored, but the condition must be valid.
+        # As in Data Prepper, other options are ignored with `entries`, but the condition must be valid.
         base.condition_of("delete_when", self.delete_when)
         return base.stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(self.entries)])
 
@@ -64,21 +64,29 @@ def _delete(location: str, entry: DeleteEntry) -> base.Step:
     keys = [key_of(text, any_name=True) for text in entry.with_keys or ()]
     patterns = base.patterns_of(f"{location}with_keys_regex", entry.with_keys_regex or ())
     kept = frozenset(entry.exclude_from_delete or ())
-    names = [key[0] for key in keys] if all(len(key) == 1 for key in keys) else []
-    nested = [] if names else keys
+    names = [key[0] for key in keys if len(key) == 1]
 
-    def delete(event: Event) -> None:
+    def delete_names(event: Event) -> None:
         fields = event.fields
         for name in names:
             fields.pop(name, None)
-        for key in nested:
-            event.delete(key)
-        if patterns:
-            for name in list(fields):
-                if name not in kept and any(pattern.fullmatch(name) for pattern in patterns):
-                    del fields[name]
 
-    return delete
+    def delete_keys(event: Event) -> None:
+        for key in keys:
+            event.delete(key)
+
+    delete = delete_names if len(names) == len(keys) else delete_keys
+    if not patterns:
+        return delete
+
+    def delete_matches(event: Event) -> None:
+        delete(event)
+        fields = event.fields
+        for name in list(fields):
+            if name not in kept and any(pattern.fullmatch(name) for pattern in patterns):
+                del fields[name]
+
+    return delete_matches
 
 
 def _in_elements(location: str, entry: DeleteEntry, iterate_on: str, delete: base.Step) -> base.Step:
