@@ -32,7 +32,7 @@ def fail_with(error: BatchError) -> None:
     """Raise an error as the rooms of core/ do: with the errors of libraries as its causes."""
     try:
         try:
-            {}["missing"]
+            dict[str, str]()["missing"]
         except KeyError as cause:
             raise ConnectionError("a library's own text") from cause
     except ConnectionError as cause:
@@ -55,7 +55,7 @@ def test_an_error_is_the_first_and_the_last_line(error: BatchError, caplog: pyte
 def test_an_error_of_no_one_keeps_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
     """An unexpected error is a defect of this package, and its traceback is needed."""
     with pytest.raises(KeyError, match="missing") as raised, final_errors_fail_the_task():
-        {}["missing"]
+        dict[str, str]()["missing"]
     assert (raised.value.__cause__, caplog.records) == (None, [])
 
 

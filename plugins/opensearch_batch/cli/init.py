@@ -14,7 +14,7 @@ from opensearch_batch.cli.command import Account, Command, runs
 from opensearch_batch.core.data_prepper.check import check_pipelines
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.reading import BY_NAME, format_of, reader
-from opensearch_batch.core.pipeline.dag_id import refusal_of
+from opensearch_batch.core.pipeline.dag_id import invalid_reason
 from opensearch_batch.core.pipeline.from_sample import DraftSettings, PipelineDraft, draft_pipeline
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.counts import DONE
@@ -102,7 +102,7 @@ class Init(Command[InitAccount]):
     def execute(self) -> None:
         """Read the sample, draft the files, check them, write them."""
         settings = self._settings
-        if (why := refusal_of(settings.name)) is not None:
+        if (why := invalid_reason(settings.name)) is not None:
             raise ConfigError(f"NAME: {settings.name!r} is the DAG id, and it is not valid: {why}")
         if settings.service not in names():
             raise ConfigError(f"--service: no service {settings.service!r}; known: {', '.join(names())}")

@@ -225,7 +225,7 @@ class _Stages:
         )
 
     def _shard_stages(self, shard: XComArg) -> None:
-        named = {"shard": shard, "map_index_template": SHARD_NAME}
+        named: dict[str, Any] = {"shard": shard, "map_index_template": SHARD_NAME}
         without_work = {name: value for name, value in self._shared.items() if name != "work_prefix"}
         submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", **named, **self._terms, **self._shared)
         ended = OpenSearchMLTaskSensor(task_id="poll", **self._polling, **without_work)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from logging import Logger
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -11,6 +11,9 @@ from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.storage.dead_letters import MAX_REASON, commonest_reasons, write_summary
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
+
+if TYPE_CHECKING:
+    from airflow.sdk.types import Logger
 
 # Shown even if 0; other counts are shown if they are not.
 ALWAYS = frozenset({"read", "indexed", "nulls", "filtered", "dead_letters"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -31,7 +31,7 @@ class Answer(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-class Question(NamedTuple):
+class Question(msgspec.Struct, frozen=True):
     """A question to an index: its vector and text fields, and the model that embeds the question."""
 
     index: str
