@@ -69,7 +69,7 @@ def test_counts_are_a_short_table(caplog: pytest.LogCaptureFixture) -> None:
         letters.write()
     counts = IngestCounts(read=1234, indexed=1227, dead_letters=len(reasons), superseded=0, joined=2)
     with caplog.at_level(logging.INFO):
-        log_counts(logging.getLogger("test"), "shard 00000 into books", counts, objects, prefix)
+        log_counts(logging.getLogger("test"), "shard 00000 into books", counts, objects, prefix)  # type: ignore[arg-type] # it has the methods that are called
     assert [" ".join(line.getMessage().split()) for line in caplog.records] == [
         "shard 00000 into books",
         "read 1,234",
