@@ -169,7 +169,7 @@ class Demo:
         done = _total([report.counts for report in reports])
         done.reconcile("all shards")
         # Rows that were joined to a record, or came late to its document, are no records of their own.
-        settled = done.indexed + done.unchanged + done.dead_letters
+        settled = done.indexed + done.unchanged + done.filtered + done.dead_letters
         lost = manifest.counts.read - settled - manifest.counts.dead_letters
         console.print(
             f"{manifest.counts.read:,} read, {done.indexed:,} indexed, {done.unchanged:,} unchanged, "

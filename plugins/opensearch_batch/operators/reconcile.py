@@ -86,7 +86,8 @@ class ReconcileOperator(BaseOperator):
 class OpenSearchReconcileOperator(ReconcileOperator):
     """Account for a whole run. Skipped if `prepare` returned no shards.
 
-    Returns ``{counts: {read, indexed, unchanged, dead_letters, shards, unrouted, dropped, superseded},
+    Returns ``{counts: {read, indexed, unchanged, filtered, dead_letters, shards, unrouted, dropped,
+    superseded},
     dead_letters}``, the latter a list of locations. Inputs, outputs and uploaded files are removed `retention_days`
     after the last run that used them.
 
@@ -162,7 +163,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
 class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
     """Account for the run of a scan, also if work items failed. Skipped if the scan found nothing to do.
 
-    Returns ``{counts: {read, indexed, unchanged, dead_letters, unrouted, dropped}, dead_letters}``.
+    Returns ``{counts: {read, indexed, unchanged, filtered, dead_letters, unrouted, dropped}, dead_letters}``.
 
     Args:
         alerts: the recipients of alerts about dead letters, rows that no sink takes, and deleted outputs.

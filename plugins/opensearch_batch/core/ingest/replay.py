@@ -41,13 +41,14 @@ if TYPE_CHECKING:
 
 
 class ReplayReport(msgspec.Struct, frozen=True):
-    """The result of a replay: ``read == indexed + unchanged + dead_letters``."""
+    """The result of a replay: ``read == indexed + unchanged + filtered + dead_letters``."""
 
     queue: str
     index: str
     read: int = 0
     indexed: int = 0
     unchanged: int = 0
+    filtered: int = 0
     dead_letters: int = 0
 
 
@@ -172,12 +173,13 @@ def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocu
             else:
                 yield Kept(_with(letter, entry.reason, 0), entry.size_bytes)
 
-    read = indexed = unchanged = kept = 0
+    read = indexed = unchanged = filtered = kept = 0
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as left:
         for written in writer.write(entries()):
             read += len(written.body.items) + len(written.body.passing)
             indexed += written.indexed
             unchanged += written.unchanged
+            filtered += written.filtered
             letters = [entry.letter for entry in written.body.passing]
             letters += [_with(each.item.context, each.cause, each.status) for each in written.refused]
             kept += len(letters)
@@ -187,7 +189,7 @@ def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocu
             objects.upload(uri, left)
         else:
             objects.delete(uri)
-    return {"read": read, "indexed": indexed, "unchanged": unchanged, "dead_letters": kept}
+    return {"read": read, "indexed": indexed, "unchanged": unchanged, "filtered": filtered, "dead_letters": kept}
 
 
 def _rows(letter: DeadLetter) -> tuple[Row, ...]:

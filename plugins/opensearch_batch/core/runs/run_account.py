@@ -17,15 +17,15 @@ from opensearch_batch.core.types.manifest import Manifest
 
 # A work item is read once for each sink, so these counts are taken from the report of the first sink only.
 _READ = ("read", "unrouted", "dropped", "superseded")
-_WRITTEN = ("indexed", "unchanged", "nulls", "dead_letters")
+_WRITTEN = ("indexed", "unchanged", "filtered", "nulls", "dead_letters")
 
 
 class RunCounts(msgspec.Struct, frozen=True):
     """Records `read`, documents `indexed` and `unchanged`, their absent fields (`nulls`), `dead_letters` of all stages.
 
-    Records with the same id become one document; a record that goes to several sinks is written to each. Of the records
-    that a pipeline's own rules keep out of its sinks, `unrouted` ones matched no route or `when`, and `dropped` ones
-    were dropped by a processor.
+    Records with the same id become one document; a record that goes to several sinks is written to each. `filtered`
+    documents were dropped by an ingest pipeline of the index. Of the records that a pipeline's own rules keep out of
+    its sinks, `unrouted` ones matched no route or `when`, and `dropped` ones were dropped by a processor.
     """
 
     read: int = 0
@@ -33,6 +33,7 @@ class RunCounts(msgspec.Struct, frozen=True):
     unchanged: int = 0
     nulls: int = 0
     dead_letters: int = 0
+    filtered: int = 0
     unrouted: int = 0
     dropped: int = 0
 
