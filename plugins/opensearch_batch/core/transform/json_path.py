@@ -318,8 +318,10 @@ def _general(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
     def value(tops: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
         try:
             return found(row)
-        except Exception as error:  # noqa: BLE001 - filters and sorts compare any two values; the row ends, not the run
-            raise RecordRejected(f"{name}: {path!r} cannot be evaluated ({error})") from None
+        except RecursionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the library lets any error of comparing or computing values through
+            raise RecordRejected(f"{name}: {path} cannot be evaluated on this row: {error}") from None
 
     return value
 
