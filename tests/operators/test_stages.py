@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from opensearch_batch.core.errors import RetriableError
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
-from opensearch_batch.core.jobs.job_records import consumed_requests, decide
+from opensearch_batch.core.jobs.job_records import JobRecords, consumed_requests, decide
 from opensearch_batch.core.opensearch.ml_commons import Model
 from opensearch_batch.core.runs.outbox import PendingEvent, add_event
 from opensearch_batch.core.sharding.listing import list_source, source_change
@@ -277,6 +277,8 @@ def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *a
     found = Layout(f"s3://{bucket}/work", NAME)
     manifest = Manifest(NAME, "r", "s", "sagemaker", "m", PrepareCounts(), [], None, parameters=PARAMETERS)
     save(store, found.manifest(run_key_of(context_of())), manifest)
+    job = JobRecord("j", "j", "sagemaker", "m", "i", "o", intended_at=0.0, ml_task_id="t")
+    JobRecords(store, found.job("j")).write(job, over=None)
     done = iter(attempts)
 
     def run(*_: Any, **__: Any) -> IngestReport:

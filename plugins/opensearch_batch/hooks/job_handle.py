@@ -44,9 +44,28 @@ class JobResult(msgspec.Struct, frozen=True):
     reason: str = ""
     counts: dict[str, int] = {}
 
-    def job_output(self, folder: str) -> JobOutput:
-        """Return the answers of the job whose record is in this folder."""
+    def job_output(self, objects: Objects, folder: str, service: str) -> JobOutput:
+        """Return the answers of the job whose record is in this folder.
+
+        Raises:
+            ConfigError: this is the result of another job. A task that starts from its trigger keeps the XCom of its
+                last run until it ends, so `poll` has an old one if a person clears it and then marks it as success.
+        """
+        record = JobRecords(objects, folder).read()
+        if record is None or not self._is_of(record, service):
+            raise ConfigError(
+                f"the result of poll (task {self.ml_task_id}) is not of this shard's job {folder}: poll was marked as "
+                "success by hand after a clear; clear batch_predict"
+            )
         return JobOutput(self.outputs, None, folder, self.ml_task_id)
+
+    def _is_of(self, record: JobRecord, service: str) -> bool:
+        if self.ml_task_id == record.ml_task_id:
+            return set(self.outputs) <= set(adapter_of(service).outputs(record, record.remote_job))
+        # Another run with force submitted the job again, after this run's wait for it.
+        past = [each for each in record.history if self.ml_task_id and each["ml_task_id"] == self.ml_task_id]
+        ends = {self.state, *((each["end"] or {}).get("state") for each in past)}
+        return bool(past) and ends.isdisjoint(BAD_ENDS)
 
 
 class JobHandle(msgspec.Struct, frozen=True):

@@ -15,7 +15,9 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, did_you_mean
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import run_key
 from opensearch_batch.core.types.job import ResubmitRequest
@@ -176,21 +178,26 @@ def run_is_over(context: Context) -> Callable[[str], bool]:
     return is_over
 
 
-def job_result(context: Context, poll: str) -> JobResult:
+def polled_output(context: Context, poll: str, *, objects: Objects, folder: str, service: str) -> JobOutput:
     """Read the XCom of `poll`; one that a trigger pushed is JSON-encoded a second time (Airflow 3.3.2).
 
     Args:
         context: of a task with the same map index.
         poll: the task id.
+        objects: the store of the work prefix.
+        folder: the folder of the record of the shard's job.
+        service: its AI service.
 
     Raises:
-        ConfigError: there is none, because a user marked `poll` as success, which cancels its job.
+        ConfigError: there is none, or it is of another job, because a user marked `poll` as success, which cancels
+            its job.
     """
     ti = context["ti"]
     value = ti.xcom_pull(task_ids=poll, map_indexes=ti.map_index)
     if value is None:
         raise ConfigError(f"{poll} has no result, because it was marked as success by hand; clear batch_predict")
-    return msgspec.convert(json.loads(value) if isinstance(value, str) else value, JobResult)
+    result = msgspec.convert(json.loads(value) if isinstance(value, str) else value, JobResult)
+    return result.job_output(objects, folder, service)
 
 
 def refuse_too_many(count: int, what: str, things: str, setting: str) -> None:
