@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import IO, Protocol, cast
 
+from opensearch_batch.core.formats.any_json import AnyJson
 from opensearch_batch.core.formats.csv import Csv
 from opensearch_batch.core.formats.json import Json
 from opensearch_batch.core.formats.jsonl import JsonLines
@@ -43,14 +44,17 @@ BY_NAME: dict[Format, RowFormat] = {
 _EXTENSIONS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet"}
 
 
-def format_of(uri: str, configured: Format | None) -> Format:
-    """Return the format of an object: the configured one, else by file extension, else JSON Lines."""
+ANY_JSON = AnyJson(JsonLines())
+
+
+def format_of(uri: str, configured: Format | None) -> RowFormat:
+    """Return the format of an object: the configured one, else by file extension, else JSON by its first bytes."""
     if configured is not None:
-        return configured
+        return BY_NAME[configured]
     name = uri
     while name.endswith(COMPRESSED):
         name = name.rpartition(".")[0]
-    return next((kind for extension, kind in _EXTENSIONS.items() if name.endswith(extension)), "jsonl")
+    return next((BY_NAME[kind] for extension, kind in _EXTENSIONS.items() if name.endswith(extension)), ANY_JSON)
 
 
 def reader(row_format: RowFormat, compression: Compression | None = None, limit: RowLimit = ROW_LIMIT) -> Read:
@@ -81,3 +85,5 @@ def reader(row_format: RowFormat, compression: Compression | None = None, limit:
 
 
 read_rows = reader(RawLines())
+# The same for a user's own objects, which may have another layout.
+read_any_rows = reader(AnyJson(RawLines()))

@@ -53,8 +53,8 @@ class SourceSpec(SpecStruct, frozen=True):
         Format | None,
         about(
             "`jsonl`: one JSON object per line. `json`: one JSON object, or an array of objects. `csv`: with a header; "
-            "all values are strings. `parquet`. Default: by file extension, else `jsonl`. Objects may be compressed "
-            "(`.gz`, `.zst`).",
+            "all values are strings. `parquet`. Default: by file extension, else JSON in the layout of the object's "
+            "first bytes, so one prefix may mix formats. Objects may be compressed (`.gz`, `.zst`).",
             "csv",
         ),
     ] = None

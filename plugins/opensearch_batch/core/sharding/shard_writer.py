@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
-from opensearch_batch.core.formats.reading import BY_NAME, format_of, reader
+from opensearch_batch.core.formats.any_json import AnyJson, layout_of
+from opensearch_batch.core.formats.jsonl import JsonLines
+from opensearch_batch.core.formats.reading import format_of, reader
 from opensearch_batch.core.sharding.blocks import Block, Blocks
 from opensearch_batch.core.sharding.cut import Cutter, Draft, Lines, ShardLimits
 from opensearch_batch.core.sharding.line_form import LineForm
@@ -115,13 +117,15 @@ class ShardWriter:
             self._cutter.close()
 
     def _entries(self, item: ObjectInfo, source_format: Format | None) -> Iterator[SourceEntry | Block]:
-        name = format_of(item.uri, source_format)
-        if self._blocks is None or name != "jsonl":
-            read = reader(BY_NAME[name], limit=self._limits.row_limit)
-            yield from read(self._objects, 0, Source(item.uri, (item,)))
+        row_format, limit = format_of(item.uri, source_format), self._limits.row_limit
+        if self._blocks is None or not isinstance(row_format, AnyJson | JsonLines):
+            yield from reader(row_format, limit=limit)(self._objects, 0, Source(item.uri, (item,)))
             return
         with self._objects.open(item.uri, etag=item.etag) as stream:
-            yield from self._blocks.read(stream, item.uri)
+            if isinstance(row_format, JsonLines) or layout_of(stream) == "lines":
+                yield from self._blocks.read(stream, item.uri)
+            else:
+                yield from row_format.read(stream, 0, item.uri, limit)
 
     def _add(self, entry: SourceEntry | Block, limit: int | None) -> Iterator[Draft]:
         if isinstance(entry, Block):
