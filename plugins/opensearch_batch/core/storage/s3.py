@@ -7,6 +7,7 @@ where it stopped.
 from __future__ import annotations
 
 import io
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ _REFUSED = {
 }
 _BUSY = {"SlowDown", "Throttling", "RequestTimeout"}
 SERVER_ERROR = 500
+# Metadata of objects that were written conditionally: which write made them.
+WRITE_MARK = "opensearch-batch-write"
 # Pauses between consecutive attempts that receive no data; after the last one the download fails.
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -79,15 +82,18 @@ class S3Objects:
 
     def write(self, uri: str, content: bytes) -> None:
         """Write an object, over an existing one too."""
-        self._put(uri, content)
+        # A browser shows a text, and downloads an object without a type.
+        shown = {"ContentType": "text/plain; charset=utf-8"} if uri.endswith(TEXT) else {}
+        with self._errors(uri):
+            self._call(self._client.put_object, uri, Body=content, **shown)
 
     def create(self, uri: str, content: bytes) -> bool:
         """Write an object if it is absent (``If-None-Match: *``); False if it exists."""
-        return self._put(uri, content, IfNoneMatch="*")
+        return self._put_if(uri, content, IfNoneMatch="*")
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
         """Write an object if it still has this ETag (``If-Match``); False if it changed."""
-        return self._put(uri, content, IfMatch=etag)
+        return self._put_if(uri, content, IfMatch=etag)
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
         """Write an object of any size from an open file; boto3 uploads it in parts."""
@@ -138,12 +144,21 @@ class S3Objects:
             )
         return found["Body"], found["ETag"].strip('"')
 
-    def _put(self, uri: str, content: bytes, **condition: str) -> bool:
-        failed = _LOST_RACE | _ABSENT if condition else _NONE
-        # A browser shows a text, and downloads an object without a type.
-        shown = {"ContentType": "text/plain; charset=utf-8"} if uri.endswith(TEXT) else {}
+    def _put_if(self, uri: str, content: bytes, **condition: str) -> bool:
+        """Write an object under a condition; False if another writer's object is there.
+
+        The client sends a write again whose answer was lost, and the store then refuses it because of its own first
+        write. So each write is marked, and the mark of the stored object decides. Equal content would not be enough:
+        two writers may write the same.
+        """
+        mark = secrets.token_hex(16)
         with self._errors(uri):
-            return self._call(self._client.put_object, uri, failed, Body=content, **shown, **condition) is not None
+            refused = _LOST_RACE | _ABSENT
+            write = {"Body": content, "Metadata": {WRITE_MARK: mark}, **condition}
+            if self._call(self._client.put_object, uri, refused, **write) is not None:
+                return True
+            stored = self._call(self._client.head_object, uri, _ABSENT)
+        return stored is not None and stored["Metadata"].get(WRITE_MARK) == mark
 
     def _call(self, operation: Any, uri: str, expected: frozenset[str] = _NONE, **arguments: Any) -> Any:  # noqa: ANN401 - botocore ships no types
         """Call an operation for one object; return None for an error whose code is `expected`."""
