@@ -91,3 +91,19 @@ def test_a_reused_job_is_marked_as_taken(submits: tuple[OpenSearchBatchPredictOp
     assert isinstance(done, tuple)
     assert done[0] == "reuse"
     assert store.head("s3://work/jobs/k/in_use.json") is not None
+
+
+def test_nothing_is_submitted_to_a_store_that_ignores_conditions(
+    submits: tuple[OpenSearchBatchPredictOperator, LocalFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs would both write the intent, and both pay."""
+    stage, store = submits
+
+    def create(uri: str, content: bytes) -> bool:
+        store.write(uri, content)
+        return True
+
+    monkeypatch.setattr(store, "create", create)
+    with pytest.raises(ConfigError, match="the store ignores If-None-Match"):
+        stage.submit(Shard("0000", "in", "k", 1, 1), Layout("s3://work", "p"), ResubmitRequest())
+    assert JobRecords(store, "s3://work/jobs/k").read() is None

@@ -18,6 +18,7 @@ from opensearch_batch.core.runs.plan import RunPlan, dead_letter_lines, null_lin
 from opensearch_batch.core.runs.preparation import CutOptions, check_index, create_missing_index, cut_source
 from opensearch_batch.core.runs.source_ranges import record_source_ranges
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
+from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.dead_letters import DeadLetter
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
@@ -170,6 +171,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     def _prepare(self, context: Context) -> Sequence[Shard]:
         dry_run, layout = is_dry_run(context), layout_of(self.work_prefix, context)
         store = object_storage(self.aws_conn_id)
+        if not dry_run:
+            require_conditional_writes(store, layout.conditional_writes())
         # Before the listing: a run that lists later sees at least what this run sees.
         listed_at = time.time()
         listing = self._list(store, layout)

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.jobs.contract import job_keys
 from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import Shard
@@ -97,6 +98,8 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         compiled, at = self._compiled(), now()
         dry_run, force, run_key, store = is_dry_run(context), is_forced(context), run_key_of(context), self._store()
         self._skip_beyond_count(compiled, store, context)
+        if not dry_run:
+            require_conditional_writes(store, compiled.layout.conditional_writes())
         scan = Scan(
             compiled,
             store,

@@ -17,6 +17,7 @@ from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.input_check import check_input
 from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, decide
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
+from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.in_use import mark_in_use
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import JobRecord, ResubmitRequest
@@ -84,6 +85,7 @@ class JobOperator(PipelineOperator):
             BatchError: the service refuses the job, or a server did not respond.
         """
         store, folder, submitter = object_storage(self.aws_conn_id), layout.job(shard.job), self._submitter()
+        require_conditional_writes(store, layout.conditional_writes())
         slots_folder, limit = layout.slots(self.service, self.model_id), self.max_jobs_in_flight
         slots = None if limit is None else job_slots(store, slots_folder, limit)
         mark_in_use(store, folder, now=time.time())

@@ -8,10 +8,13 @@ from typing import Any
 import boto3
 import pytest
 
+from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
+from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
 from tests.core.jobs.test_submission import Service, attempt
-from tests.faults.proxy import Proxy, first, resets, resets_after
+from tests.faults.proxy import Proxy, answers, first, ignores, resets, resets_after
 from tests.stored import content, present
 
 
@@ -89,3 +92,31 @@ def test_an_intent_whose_answer_was_lost_keeps_its_upload(behind: S3Objects, pro
     decision, record = attempt(JobRecords(behind, f"s3://{bucket}/jobs/k"), service)
     assert (decision, record.staged, service.files) == ("submit", {"file": "job-1-1"}, {"job-1-1"})
     assert service.accepted == ["job-1"]
+
+
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
+def test_a_store_that_ignores_conditions_is_refused(
+    behind: S3Objects, store: S3Objects, proxy: Proxy, bucket: str, header: str
+) -> None:
+    """The error names the remedy, and nothing says that the store passed."""
+    proxy.on("PUT ", 1, ignores(header), times=100)
+    uri = Layout(f"s3://{bucket}/work", "p").conditional_writes()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=f"{uri}: the store ignores {header}, .*pay for.* Give a work_prefix on"):
+            require_conditional_writes(behind, uri)
+    assert store.head(uri) is None
+
+
+def test_a_store_is_tested_once_for_a_work_prefix(behind: S3Objects, proxy: Proxy, bucket: str) -> None:
+    """Later runs, of any pipeline, send one request."""
+    for pipeline in ("one", "two"):
+        before = proxy.count(".*")
+        require_conditional_writes(behind, Layout(f"s3://{bucket}/work", pipeline).conditional_writes())
+    assert proxy.count(".*") - before == 1
+
+
+def test_a_store_that_refuses_conditions_is_named(behind: S3Objects, proxy: Proxy, bucket: str) -> None:
+    """A store that answers "not implemented" is not one that is away."""
+    proxy.on("PUT ", 1, answers(501, b"<Error><Code>NotImplemented</Code></Error>"), times=100)
+    with pytest.raises(ConfigError, match=r"does not implement .* conditional writes"):
+        behind.create(f"s3://{bucket}/job.json", b"1")

@@ -18,6 +18,10 @@ class Layout:
         self.pipeline = pipeline
         self._folder = f"{self.root}/{pipeline}"
 
+    def conditional_writes(self) -> str:
+        """Return the path of the object that proves that the store implements conditional writes."""
+        return f"{self.root}/conditional_writes.json"
+
     def job(self, job_key: str) -> str:
         """Return the folder of a batch job; jobs are shared by all pipelines of the work prefix."""
         return f"{self.root}/jobs/{job_key}"

@@ -35,7 +35,7 @@ _REFUSED = {
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
 }
 _BUSY = {"SlowDown", "Throttling", "RequestTimeout"}
-SERVER_ERROR = 500
+NOT_IMPLEMENTED, SERVER_ERROR = 501, 500
 # Metadata of objects that were written conditionally: which write made them.
 WRITE_MARK = "opensearch-batch-write"
 # Pauses between consecutive attempts that receive no data; after the last one the download fails.
@@ -199,6 +199,11 @@ def _explain(error: Any, uri: str, endpoint: str) -> Exception:  # noqa: ANN401 
     if code == "NoSuchBucket":
         return ConfigError(
             f"{uri}: there is no bucket {split_uri(uri)[0]!r} at {endpoint}; create it or correct the name"
+        )
+    if status == NOT_IMPLEMENTED:
+        return ConfigError(
+            f"{uri}: S3 at {endpoint} does not implement this request ({code}); "
+            "use a store that implements Amazon S3's conditional writes"
         )
     if code in _ABSENT:
         return ConfigError(f"{uri}: no such object at {endpoint}")
