@@ -13,12 +13,11 @@ from rich.console import Console
 from opensearch_batch.cli.command import Account, Command, runs
 from opensearch_batch.core.data_prepper.check import check_pipelines
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.formats.reading import BY_NAME, format_of, reader
+from opensearch_batch.core.formats.reading import format_of, reader
 from opensearch_batch.core.pipeline.dag_id import invalid_reason
 from opensearch_batch.core.pipeline.from_sample import DraftSettings, PipelineDraft, draft_pipeline
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.counts import DONE
-from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.rows import Rejected, Row, Source
 from opensearch_batch.services.registry import adapter_of, names
 
@@ -113,8 +112,8 @@ class Init(Command[InitAccount]):
         for path in (pipeline, index_body):
             if path.exists():
                 raise ConfigError(f"{path} exists already; remove it, or choose another name")
-        records, source_format = _records(self._sample)
-        draft = draft_pipeline(records, msgspec.structs.replace(settings, source_format=source_format))
+        records = _records(self._sample)
+        draft = draft_pipeline(records, settings)
         _write(pipeline, draft.pipeline)
         _write(index_body, draft.index_body)
         self._account_for(draft, [pipeline, index_body], len(records))
@@ -149,8 +148,8 @@ class Init(Command[InitAccount]):
         console.print(f'  opensearch-batch search {pipeline} "a question"')
 
 
-def _records(sample: Path) -> tuple[list[dict[str, Any]], Format | None]:
-    """Return the first records of a sample, and the format if the file extension does not tell it.
+def _records(sample: Path) -> list[dict[str, Any]]:
+    """Return the first records of a sample.
 
     Raises:
         ConfigError: none of its rows is an object.
@@ -159,15 +158,11 @@ def _records(sample: Path) -> tuple[list[dict[str, Any]], Format | None]:
     item = objects.head(uri)
     if item is None:
         raise ConfigError(f"{uri}: no such file")
-    formats: list[Format | None] = [None, "json"] if format_of(uri, None) == "jsonl" else [None]
-    reason = "it is empty"
-    for row_format in formats:
-        read = reader(BY_NAME[format_of(uri, row_format)])
-        rows = list(islice(read(objects, 0, Source(uri, (item,))), SAMPLE_ROWS))
-        decoded = [msgspec.json.decode(row.content) for row in rows if isinstance(row, Row)]
-        if records := [record for record in decoded if isinstance(record, dict)]:
-            return records, row_format
-        reason = next((row.reason for row in rows if isinstance(row, Rejected)), reason)
+    rows = list(islice(reader(format_of(uri, None))(objects, 0, Source(uri, (item,))), SAMPLE_ROWS))
+    decoded = [msgspec.json.decode(row.content) for row in rows if isinstance(row, Row)]
+    if records := [record for record in decoded if isinstance(record, dict)]:
+        return records
+    reason = next((row.reason for row in rows if isinstance(row, Rejected)), "it is empty")
     raise ConfigError(f"{uri}: no record in the sample ({reason}); give JSON Lines, JSON, CSV or Parquet")
 
 

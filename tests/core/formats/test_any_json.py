@@ -12,7 +12,7 @@ from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.formats.any_json import AnyJson, layout_of
 from opensearch_batch.core.formats.jsonl import JsonLines
 from opensearch_batch.core.formats.lines import RawLines
-from opensearch_batch.core.types.rows import Blank
+from opensearch_batch.core.types.rows import Blank, SourceEntry
 from tests.core.formats.reading import BAD, entries, reasons, told
 
 ROWS: list[dict[str, Any]] = [{"a": 1, "b": {"c": [1, "x y"]}}, {"a": 2}, {"a": {}}]
@@ -33,7 +33,9 @@ LAYOUTS = {
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_the_same_rows_in_any_layout(name: str, lines: Any) -> None:
     """Whatever reads the lines."""
-    read = [entry for entry in entries(LAYOUTS[name].encode(), AnyJson(lines)) if not isinstance(entry, Blank)]
+    read: list[SourceEntry] = [
+        entry for entry in entries(LAYOUTS[name].encode(), AnyJson(lines)) if not isinstance(entry, Blank)
+    ]
     assert [row[1] for row in told(read) if row] == ROWS
 
 
@@ -58,7 +60,7 @@ def test_the_same_rows_in_any_layout(name: str, lines: Any) -> None:
 )
 def test_the_first_bytes_decide(start: bytes, layout: str) -> None:
     """A broken first line of JSON Lines is not taken for a value over several lines."""
-    assert layout_of(io.BufferedReader(io.BytesIO(start))) == layout  # type: ignore[arg-type] # a raw stream as well
+    assert layout_of(io.BufferedReader(io.BytesIO(start))) == layout
 
 
 def test_a_broken_value_among_indented_objects_is_rejected() -> None:

@@ -33,7 +33,6 @@ class DraftSettings(msgspec.Struct, frozen=True):
     service: str
     values: Mapping[str, str]
     dimension: int
-    source_format: str | None = None
     input: str | None = None
 
 
@@ -195,7 +194,7 @@ def _at(record: object, path: str) -> object:
 
 def _pipeline(settings: DraftSettings, chosen: str, field_map: Mapping[str, str], test: Mapping[str, Any]) -> str:
     """Return the YAML of the pipeline file."""
-    source = {"uri": settings.source} | ({"format": settings.source_format} if settings.source_format else {})
+    source = {"uri": settings.source}
     parts = {
         "source": source,
         "work_prefix": settings.work_prefix,

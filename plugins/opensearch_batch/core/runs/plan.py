@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from opensearch_batch.core.formats.reading import BY_NAME, format_of, reader
+from opensearch_batch.core.formats.reading import format_of, reader
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.storage.dead_letters import DeadLetter
@@ -93,7 +93,7 @@ def null_lines(
 def _rows(objects: Objects, listing: Listing, source_format: Format | None) -> Iterator[Row]:
     """Yield the records of a listing; what is broken is a dead letter, and shown as one."""
     for item in listing.objects:
-        read = reader(BY_NAME[format_of(item.uri, source_format)])
+        read = reader(format_of(item.uri, source_format))
         for row in read(objects, 0, Source(item.uri, (item,))):
             if isinstance(row, Row):
                 yield row

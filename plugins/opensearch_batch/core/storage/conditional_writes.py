@@ -8,8 +8,8 @@ from opensearch_batch.core.storage.objects import Objects
 OTHER_ETAG = "0" * 32
 _PROVEN = b"This store implements If-None-Match and If-Match; opensearch-batch tested it with this object.\n"
 REMEDY = (
-    "so two runs could both submit, and pay for, the same job. Give a work_prefix on Amazon S3, or on another store that "
-    "implements conditional writes; a newer version of yours may"
+    "so two runs could both submit, and pay for, the same job. Give a work_prefix on Amazon S3, or on another store "
+    "that implements conditional writes; a newer version of yours may"
 )
 
 

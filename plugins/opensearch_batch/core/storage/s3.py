@@ -83,7 +83,7 @@ class S3Objects:
     def write(self, uri: str, content: bytes) -> None:
         """Write an object, over an existing one too."""
         # A browser shows a text, and downloads an object without a type.
-        shown = {"ContentType": "text/plain; charset=utf-8"} if uri.endswith(TEXT) else {}
+        shown: dict[str, Any] = {"ContentType": "text/plain; charset=utf-8"} if uri.endswith(TEXT) else {}
         with self._errors(uri):
             self._call(self._client.put_object, uri, Body=content, **shown)
 
