@@ -196,7 +196,10 @@ def test_what_is_no_command_is_refused(tmp_path: Path) -> None:
     """The help is named, and shown where nothing was asked for."""
     wrong = command("inject")
     assert (wrong.returncode, wrong.stdout) == (2, "")
-    assert wrong.stderr == "refused: No such command 'inject'. Did you mean 'ingest'?; see opensearch-batch --help\n"
+    assert (
+        wrong.stderr
+        == "refused: No such command 'inject'. Did you mean 'ingest', 'init'?; see opensearch-batch --help\n"
+    )
     assert command().returncode == 2
     gone = command("ingest", str(tmp_path / "no.json"))
     assert (gone.returncode, "no.json: cannot read the request" in gone.stderr) == (2, True)

@@ -120,7 +120,7 @@ def test_an_empty_prefix_is_named(store: S3Objects, bucket: str) -> None:
 def test_a_source_without_a_usable_record_fails_and_keeps_its_dead_letters(store: S3Objects, bucket: str) -> None:
     """The error says where the reasons stand."""
     put(store, bucket, "a.jsonl", b"{oops")
-    with pytest.raises(FatalError, match=r"no usable record; reasons: s3://.*/prepare/"):
+    with pytest.raises(FatalError, match=r"no usable record; first reasons: .*not JSON.*s3://.*/prepare/"):
         prepare(store, bucket)
     assert store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare/00001.jsonl") is not None
 
