@@ -30,7 +30,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     `staged` identifies the uploaded file of the shard, for services that require an upload. `restage` means that this
     file may have caused the refusal, so the next attempt uploads it again. `consumed_requests` are the keys of the
     resubmit requests that led to this submission or an earlier one. `input_etag` is the ETag of the input if the input
-    is the user's own object.
+    is the user's own object. `region` is the region of the connector, empty for a service without regions.
     """
 
     job: str
@@ -50,6 +50,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     end: End | None = None
     history: list[dict[str, Any]] = []
     input_etag: str = ""
+    region: str = ""
 
     @property
     def status(self) -> Literal["intent", "submitted", "ended"]:
