@@ -190,6 +190,22 @@ def test_aliases_that_repeat_each_other_are_refused_at_once(tmp_path: Path) -> N
         load(spec_file(tmp_path, "#" * 1_000_001), adapter_of)
 
 
+@pytest.mark.parametrize(
+    "text", ["a: " + "[" * 50_000, "- " * 50_000, "a:\n" + "".join(f"{' ' * n}- \n" for n in range(1, 400))]
+)
+def test_deep_nesting_is_refused(tmp_path: Path, text: str) -> None:
+    """Libyaml ends the process that makes such nodes, and with it the DAGs of all other files."""
+    with pytest.raises(ConfigError, match=r"books.yaml:\d+ nested too deeply; at most 100 levels"):
+        load(spec_file(tmp_path, text), adapter_of)
+
+
+def test_aliases_may_nest_only_so_deep(tmp_path: Path) -> None:
+    """Each alias adds the levels of what it repeats."""
+    chain = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 5000))
+    with pytest.raises(ConfigError, match=r"books.yaml:1 (nested too deeply|more than 100000 values)"):
+        load(spec_file(tmp_path, chain), adapter_of)
+
+
 def test_an_alias_repeats_a_value(tmp_path: Path) -> None:
     """Few aliases are what YAML has them for."""
     text = GOOD.replace("text: $.text", "text: &path $.text\n    body: *path")

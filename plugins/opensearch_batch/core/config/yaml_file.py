@@ -20,7 +20,7 @@ Keys = tuple[str | int, ...]
 # A PyYAML node, or None. PyYAML's type stubs do not declare the type of a node's value.
 Node = Any
 # A file is read whenever Airflow parses its DAG files, which has to end in time for all files together.
-MAX_FILE_BYTES, MAX_VALUES = 1_000_000, 100_000
+MAX_FILE_BYTES, MAX_VALUES, MAX_DEPTH = 1_000_000, 100_000, 100
 NULL = "tag:yaml.org,2002:null"
 _BLOCK_START = "; the block starts in line {}: check its hyphens, indentation and quotes"
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
@@ -59,7 +59,7 @@ class YamlFile:
                 )
             self._refuse_duplicates()
         except RecursionError:
-            raise ConfigError(f"{path}:1 nested too deeply") from None
+            raise ConfigError(f"{path}:1 nested too deeply by its aliases (*name)") from None
 
     def error(self, keys: Sequence[str | int], cause: str) -> ConfigError:
         """Return an error with the location of the value at a path of keys."""
@@ -107,22 +107,32 @@ class YamlFile:
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.path}:1 cannot be read: {error}") from error
+        # libyaml is five times as fast, but PyYAML may be installed without it.
+        kind = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            # libyaml is five times as fast, but PyYAML may be installed without it.
-            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
-        except yaml.reader.ReaderError as error:
-            raise self._character_error(text, error) from None
-        try:
-            return self._document(loader)
+            self._refuse_deep(yaml.parse(text, Loader=kind))
+            loader = kind(text)
+            try:
+                return self._document(loader)
+            finally:
+                loader.dispose()
         except yaml.reader.ReaderError as error:
             raise self._character_error(text, error) from None
         except yaml.MarkedYAMLError as error:
             # The original error message quotes the file, which may contain a password.
             raise self._yaml_error(error) from None
-        except RecursionError:
-            raise ConfigError(f"{self.path}:1 nested too deeply") from None
-        finally:
-            loader.dispose()
+
+    def _refuse_deep(self, events: Iterator[yaml.Event]) -> None:
+        """Raise ConfigError for deep nesting, at which libyaml ends the whole process when it makes nodes."""
+        import yaml
+
+        depth = 0
+        for event in events:
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ConfigError(
+                    f"{self.path}:{event.start_mark.line + 1} nested too deeply; at most {MAX_DEPTH} levels"
+                )
 
     def _document(self, loader: yaml.SafeLoader) -> Node:
         """Return the root node of the only document; empty documents may follow it."""
