@@ -157,6 +157,7 @@ def test_a_runs_timeout_cancels_the_job(run: Run) -> None:
     run.start()
     run.until("poll", "deferred")
     assert run.job_status() == "InProgress"
+    eventually(lambda: "starting" in run.log("poll"), "the trigger's start")
     run.began_two_days_ago()
     eventually(lambda: run.job_status() in {"Stopping", "Stopped"}, "the cancelled job")
     end = eventually(lambda: run.record().get("end"), "the recorded end")
