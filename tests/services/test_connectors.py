@@ -103,3 +103,9 @@ def test_a_connector_of_another_service_is_refused(tmp_path: Path, service: str,
         (mistake,) = mistakes
         assert "batch_predict: connector" in mistake
         assert f"is not {service}" in mistake
+
+
+def test_a_bedrock_job_has_a_token() -> None:
+    """Bedrock returns the first job to a second call with its token; a name is free again when its job has ended."""
+    (action,) = (action for action in connector("bedrock")["actions"] if action["action_type"] == "batch_predict")
+    assert '"clientRequestToken": "${parameters.jobName}"' in action["request_body"]

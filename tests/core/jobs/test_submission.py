@@ -19,7 +19,10 @@ from tests.stored import present
 
 
 class Service:
-    """Counts the jobs it accepted and the files it holds; loses its answer or dies on demand."""
+    """Counts the jobs it accepted and the files it holds; loses its answer or dies on demand.
+
+    It has no idempotency, as OpenAI and Cohere have none: each call over a file that is there is a job.
+    """
 
     def __init__(self, *, lose_answers: int = 0, refuse: BatchError | None = None) -> None:
         self.accepted: list[str] = []
@@ -45,7 +48,8 @@ class Service:
 
     def submit(self, record: JobRecord) -> Accepted:
         """Accept a job over a file that is there."""
-        assert record.staged["file"] in self.files
+        if record.staged["file"] not in self.files:
+            raise ConfigError(f"no such file {record.staged['file']}")
         if self.refuse is not None:
             self.accepted += [record.name] if self.pays_before_it_refuses else []
             raise self.refuse
@@ -290,6 +294,90 @@ def test_a_record_that_is_deleted_during_the_paid_call_is_named(job_records: Job
     service.submit = deleting  # type: ignore[method-assign] # the same, later
     with pytest.raises(RetriableError, match="was removed while its job job-1 was being submitted"):
         attempt(job_records, service)
+    assert service.accepted == ["job-1"]
+
+
+class Stalled(Service):
+    """A service whose first caller stalls at one point, until another attempt has submitted the job.
+
+    `at` is "intent", just after the intent was written, or "call", just before the service gets the call (which may be
+    queued in ML Commons).
+    """
+
+    def __init__(self, job_records: JobRecords, at: str, *, as_drafted_by: Callable[[int], JobRecord]) -> None:
+        super().__init__()
+        self.at = at
+        self.other: tuple[str, JobRecord] | None = None
+        self._job_records = job_records
+        self._draft = as_drafted_by
+        self._write = job_records.write
+
+    def attempt(self) -> tuple[str, JobRecord]:
+        """Submit, and stall."""
+        clock = Clock()
+        if self.at == "intent":
+            self._job_records.write = self._write_and_stall  # type: ignore[method-assign] # the same, slower
+        return Submission(self._job_records, self, clock=clock, sleep=clock.sleep).run(draft, ResubmitRequest())
+
+    def submit(self, record: JobRecord) -> Accepted:
+        """Accept a job, late."""
+        if self.at == "call":
+            self._stall()
+        return super().submit(record)
+
+    def _write_and_stall(self, record: JobRecord, *, over: str | None) -> bool:
+        is_written = self._write(record, over=over)
+        self._stall()
+        return is_written
+
+    def _stall(self) -> None:
+        if self.other is None:
+            self.other = ("", draft(0))
+            clock = Clock()
+            clock.now += INTENT_GRACE_S
+            run = Submission(self._job_records, self, clock=clock, sleep=clock.sleep).run
+            self.other = run(self._draft, ResubmitRequest())
+
+
+@pytest.mark.parametrize("at", ["intent", "call"])
+def test_an_attempt_that_stalls_pays_nothing_once_its_intent_was_taken_over(job_records: JobRecords, at: str) -> None:
+    """The grace is no fence: before the call the intent is read again, and a call that is late finds its file gone."""
+    service = Stalled(job_records, at, as_drafted_by=draft)
+    decision, record = service.attempt()
+    assert (service.accepted, service.files) == (["job-1"], {"job-1-2"})
+    assert (decision, record) == ("reattach", present(service.other)[1])
+
+
+def test_an_intent_that_is_taken_over_keeps_its_name(job_records: JobRecords) -> None:
+    """A pipeline that shares the job would name it otherwise; a service that knows a job by its name refuses a second.
+
+    The name, input and output are those of the call that may still arrive.
+    """
+
+    def of_another_pipeline(submission: int) -> JobRecord:
+        theirs = draft(submission)
+        return msgspec.structs.replace(theirs, name=f"their-{theirs.name}", output="s3://b/theirs", model_id="theirs")
+
+    service = Stalled(job_records, "call", as_drafted_by=of_another_pipeline)
+    service.attempt()
+    record = present(service.other)[1]
+    assert (service.accepted, record.name, record.output, record.model_id) == (
+        ["job-1"], "job-1", "s3://b/out", "theirs",
+    )  # fmt: skip
+
+
+def test_a_job_that_was_accepted_while_its_intent_is_taken_over_is_recorded(job_records: JobRecords) -> None:
+    """Its file was deleted to refuse a late call, but the call had just arrived: nothing more is paid."""
+    job_records.write(msgspec.structs.replace(draft(1), staged={"file": "job-1-0"}), over=None)
+    service = Service()
+    unstage = service.unstage
+
+    def arrives(record: JobRecord) -> None:
+        service.accepted.append(record.name)
+        unstage(record)
+
+    service.unstage = arrives  # type: ignore[method-assign] # the same, and a call that arrives
+    assert attempt(job_records, service)[1].ml_task_id == "task-job-1"
     assert service.accepted == ["job-1"]
 
 
