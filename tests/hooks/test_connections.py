@@ -14,8 +14,8 @@ import structlog
 
 from include.local_stack import opensearch_security
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.hooks.ai_services import ai_credential
-from opensearch_batch.hooks.aws import connector_credential, object_storage
+from opensearch_batch.hooks.ai_services import connector_credential
+from opensearch_batch.hooks.aws import aws_credential, object_storage
 from opensearch_batch.hooks.connections import requested_conn_ids
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from tests.serving import Exchange, Server
@@ -116,8 +116,8 @@ def test_a_connector_gets_a_role_or_the_connections_keys(monkeypatch: pytest.Mon
     monkeypatch.setenv(
         "AIRFLOW_CONN_KEYS", json.dumps({"conn_type": "aws", "login": "key-id", "password": "secret-key"})
     )
-    assert connector_credential("keys", role_arn="arn:r") == {"roleArn": "arn:r"}
-    assert connector_credential("keys") == {"access_key": "key-id", "secret_key": "secret-key"}
+    assert aws_credential("keys", role_arn="arn:r") == {"roleArn": "arn:r"}
+    assert aws_credential("keys") == {"access_key": "key-id", "secret_key": "secret-key"}
 
 
 @pytest.mark.parametrize("conn_id", ["{file}#p/sink/0", "{file}#p/source", "../x", "a b", ""])
@@ -138,7 +138,7 @@ def test_a_connection_of_another_type_is_refused(monkeypatch: pytest.MonkeyPatch
     for connect_to, wanted in (
         (lambda: OpenSearchMLHook("other").get_conn(), "opensearch"),
         (lambda: object_storage("other"), "aws"),
-        (lambda: ai_credential("openai", "other"), "http or generic"),
+        (lambda: connector_credential("openai", ai_conn_id="other"), "http or generic"),
     ):
         with pytest.raises(ConfigError, match=f"connection other: its type is ssh, not {wanted}"):
             connect_to()

@@ -11,6 +11,7 @@ import pytest
 
 from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
 from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.opensearch.ml_commons import Model
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -73,7 +74,7 @@ def test_an_error_ends_the_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch, erro
 @pytest.fixture
 def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[OpenSearchBatchPredictOperator, LocalFiles]:
     """A stage that submits, with a folder as store, and a cluster that is not called."""
-    store, ml = LocalFiles(tmp_path), SimpleNamespace(model=lambda _: None)
+    store, ml = LocalFiles(tmp_path), SimpleNamespace(model=lambda _: Model("m", {}))
     monkeypatch.setattr(submission, "object_storage", lambda _: store)
     monkeypatch.setattr(submission, "OpenSearchMLHook", lambda _: SimpleNamespace(ml=ml))
     monkeypatch.setattr(submission, "client_of", lambda *_, **__: None)

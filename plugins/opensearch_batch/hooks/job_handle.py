@@ -11,7 +11,7 @@ from functools import partial
 
 import msgspec
 
-from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
 from opensearch_batch.core.jobs.contract import ServiceClient
 from opensearch_batch.core.jobs.input_check import checked_end
 from opensearch_batch.core.jobs.job_records import JobRecords, service_counts
@@ -103,7 +103,7 @@ class JobHandle(msgspec.Struct, frozen=True):
         Raises:
             NotFound: the service does not know the job.
         """
-        client = self._client()
+        client = self._client(record)
         try:
             return client.describe(record)
         except NotFound:
@@ -139,11 +139,11 @@ class JobHandle(msgspec.Struct, frozen=True):
         if record.ml_task_id is not None:
             try:
                 self.cancel(record.ml_task_id)
-            except NotFound:
-                log.warning("ML Commons does not know task %s; stopping the job at its service", record.ml_task_id)
+            except (ConfigError, FatalError) as error:
+                log.warning("%s; stopping the job at its service", error)
             else:
                 return
-        self._client().stop(record)
+        self._client(record).stop(record)
 
     def result(self, record: JobRecord, end: End) -> JobResult:
         """Return the result of an ended job."""
@@ -188,9 +188,12 @@ class JobHandle(msgspec.Struct, frozen=True):
     def _objects(self) -> Objects:
         return shared_object_storage(self.aws_conn_id)
 
-    def _client(self) -> ServiceClient:
-        make = partial(client_of, self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-        return shared_client(self.service, f"{self.aws_conn_id} {self.ai_conn_id or ''}".rstrip(), make)
+    def _client(self, record: JobRecord) -> ServiceClient:
+        make = partial(
+            client_of, self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id, region=record.region
+        )
+        kind = f"{self.service} {record.region}".rstrip()
+        return shared_client(kind, f"{self.aws_conn_id} {self.ai_conn_id or ''}".rstrip(), make)
 
 
 def shared_ml_commons(opensearch_conn_id: str) -> MLCommons:

@@ -28,8 +28,8 @@ from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.core.types.vector_field import VectorField
-from opensearch_batch.hooks.ai_services import ai_credential
-from opensearch_batch.hooks.aws import aws_client, connector_credential, object_storage
+from opensearch_batch.hooks.ai_services import connector_credential
+from opensearch_batch.hooks.aws import aws_client, object_storage
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink
 from opensearch_batch.operators.base import (
@@ -288,10 +288,10 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         check_connector(adapter_of(self.service), body)
         if dry_run:
             return Model("", dict(body.get("parameters", {})))
-        credential = ai_credential(self.service, self.ai_conn_id) or connector_credential(
-            self.aws_conn_id, role_arn=values.get("role_arn")
+        conn_id, credential = connector_credential(
+            self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id, role_arn=values.get("role_arn")
         )
-        return ml.ensure_model(str(body["name"]), {**body, "credential": credential})
+        return ml.ensure_model(str(body["name"]), {**body, "credential": credential}, conn_id=conn_id)
 
 
 def without_credential(connector: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -104,7 +104,7 @@ class JobOperator(PipelineOperator):
             check=lambda record: check_input(store, record),
         )
         try:
-            return submission.run(lambda number: self._draft(shard, layout, number), request)
+            return submission.run(lambda number: self._draft(shard, layout, number, submitter.model.region), request)
         except Throttled as error:
             since = since or time.time()
             if time.time() - since < self.retry_time_window_s:
@@ -127,16 +127,17 @@ class JobOperator(PipelineOperator):
 
     def _submitter(self) -> MLCommonsSubmitter:
         ml = OpenSearchMLHook(self.opensearch_conn_id).ml
+        model = ml.model(self.model_id)
         return MLCommonsSubmitter(
             ml,
             adapter_of(self.service),
-            client_of(self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id),
-            model=ml.model(self.model_id),
+            client_of(self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id, region=model.region),
+            model=model,
             overrides=rendered(self.parameters),
             inputs=tuple(self.inputs),
         )
 
-    def _draft(self, shard: Shard, layout: Layout, number: int) -> JobRecord:
+    def _draft(self, shard: Shard, layout: Layout, number: int, region: str) -> JobRecord:
         folder, adapter = layout.job(shard.job), adapter_of(self.service)
         name = adapter.job_name(layout.pipeline, folder, number)
         return JobRecord(
@@ -149,4 +150,5 @@ class JobOperator(PipelineOperator):
             intended_at=time.time(),
             submission=number,
             input_etag=shard.etag,
+            region=region,
         )

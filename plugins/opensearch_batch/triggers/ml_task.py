@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import msgspec
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
-from opensearch_batch.core.errors import BatchError, FatalError, NotFound, RetriableError
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
 from opensearch_batch.core.jobs.job_records import bad_end_message, progress_message
 from opensearch_batch.core.jobs.poll_policy import Decision, PollPolicy
 from opensearch_batch.core.jobs.status_poller import RemoteStatus, StatusPoller
@@ -81,6 +81,7 @@ class MLTaskTrigger(BaseTrigger):
         accept(opensearch_conn_id, aws_conn_id, ai_conn_id)
         self.ai_conn_id = ai_conn_id
         self._polled: JobRecord | None = None
+        self._is_warned = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
@@ -204,20 +205,33 @@ class MLTaskTrigger(BaseTrigger):
     async def _poll(self, record: JobRecord, policy: PollPolicy, poll_at: float) -> RemoteStatus:
         """Return the job's status at `poll_at`.
 
-        Without an ML Commons task, or if ML Commons does not find it, the service itself is polled: ML Commons also
-        answers "not found" when it cannot load the model.
+        Without an ML Commons task, or if ML Commons refuses to return its status, the service itself is polled with the
+        connection's own key: the connector may have an old key, or a status action that ML Commons cannot execute, and
+        ML Commons answers "not found" when it cannot load the model.
 
         Raises:
             NotFound: neither ML Commons nor the service knows the job.
+            RetriableError: the service refuses too. A client has the connection's old key for minutes after a change.
         """
-        handle = self._handle()
+        handle, refused = self._handle(), None
         poll = partial(status_poller(self.opensearch_conn_id).poll, poll_at=poll_at, deadline_at=policy.deadline_at)
         if record.ml_task_id is not None:
             try:
                 return await poll(partial(handle.task_status, record.ml_task_id))
-            except NotFound as error:
-                self.log.warning("%s; polling the service itself", error)
-        return await poll(partial(handle.status, record))
+            except (ConfigError, FatalError) as error:
+                refused = error
+                # Once: a log that fills up while Airflow hands over triggers stops the triggerer.
+                if not self._is_warned:
+                    self.log.warning("%s; polling the service itself", error)
+                self._is_warned = True
+        try:
+            return await poll(partial(handle.status, record))
+        except NotFound as error:
+            if refused is None or isinstance(refused, NotFound):
+                raise
+            raise RetriableError(f"{refused}; and with the connection's key: {error}") from error
+        except ConfigError as error:
+            raise RetriableError(f"{error}" if refused is None else f"{refused}; {error}") from error
 
     def _poll_policy(self, started_at: float) -> PollPolicy:
         deadline_at = None if self.deadline_s is None else started_at + self.deadline_s
