@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param
 
+from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, PERCENT
 from opensearch_batch.operators.batch_ingestion import WORK, OpenSearchBatchIngestionOperator
 
 NO_CREDENTIAL = (
@@ -108,6 +109,13 @@ with DAG(
             pattern=S3_PREFIX,
             section=WRITING,
             description="S3 prefix for dead letters; below work if empty.",
+        ),
+        "max_dead_letters": Param(
+            MAX_DEAD_LETTERS,
+            type="string",
+            pattern=PERCENT,
+            section=WRITING,
+            description="Share of rows that may become dead letters; with more, the run fails.",
         ),
         "work_prefix": Param(
             WORK,

@@ -35,6 +35,7 @@ with DAG(
     params={
         "source": Param("s3://documents/passages/", type="string", description="S3 prefix of JSON Lines"),
         "force": Param(default=False, type="boolean", description="Submit (and pay for) new jobs"),
+        "max_dead_letters": Param("5%", type="string", description="Share of records that may become dead letters"),
     },
     doc_md=__doc__,
 ) as dag:
@@ -55,6 +56,7 @@ with DAG(
         index_body=json.loads((INCLUDE / "indexes" / "passages.json").read_text()),
         field_map=FIELD_MAP,
         max_records=500,
+        max_dead_letters="{{ params.max_dead_letters }}",
     )
 
     @task_group(group_id="shard", prefix_group_id=False)
@@ -80,7 +82,11 @@ with DAG(
         batch_predict >> poll >> repair >> ingest
 
     reconcile = OpenSearchReconcileOperator(
-        task_id="reconcile", work_prefix=WORK, index=INDEX, trigger_rule="none_failed"
+        task_id="reconcile",
+        work_prefix=WORK,
+        index=INDEX,
+        max_dead_letters="{{ params.max_dead_letters }}",
+        trigger_rule="none_failed",
     )
     publish = OpenSearchPublishOperator(
         task_id="publish", index=INDEX, outlets=[index_asset("opensearch_default", INDEX)]

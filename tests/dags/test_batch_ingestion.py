@@ -82,6 +82,7 @@ def test_the_form_asks_for_what_its_fields_say() -> None:
         "op_type": "index",
         "on_missing": "null",
         "on_unmatched": "index_partial",
+        "max_dead_letters": "5%",
         "data_source": {"type": "openAI", "source": ["file-1"]},
     }
 

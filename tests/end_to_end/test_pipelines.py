@@ -295,7 +295,7 @@ def test_a_broken_file_is_an_import_error_and_the_others_run(own: OwnPipelines) 
 @pytest.mark.slow
 def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
     """The account of the run holds the sums and where the dead letters lie."""
-    name = own.add(ingest={"dead_letters": f"s3://{own.work_prefix}/letters"})
+    name = own.add(ingest={"dead_letters": f"s3://{own.work_prefix}/letters"}, max_dead_letters="50%")
     own.put(f"{name}/a.jsonl", 0, 6)
     own.lab.s3.put_object(Bucket=own.documents, Key=f"{name}/b.jsonl", Body=b'{"_id": "x"}\n{broken\n')
     run = own.run(name)

@@ -39,7 +39,7 @@ class Run:
     def start(self, **conf: Any) -> None:
         """Trigger the DAG."""
         self.airflow.wait_for_dag(self.dag_id)
-        self.run_id = self.airflow.trigger(self.dag_id, {"source": self.folder, **conf})
+        self.run_id = self.airflow.trigger(self.dag_id, {"source": self.folder, "max_dead_letters": "99%", **conf})
 
     def began_two_days_ago(self) -> None:
         """Move the run's start in Airflow's database, so that its timeout is over now."""

@@ -76,6 +76,7 @@ def test_counts_are_a_short_table(caplog: pytest.LogCaptureFixture) -> None:
         "indexed 1,227",
         "joined 2",
         "nulls 0",
+        "filtered 0",
         "dead letters 7",
         "3 no text",
         "2 line 1: not JSON",

@@ -108,7 +108,7 @@ def test_a_source_range_that_is_gone_is_written_again_when_it_returns(prepares: 
     runs.put("a.jsonl", record(1, "good"))
     runs.ingest(prepares("1"))
     runs.objects.write(f"{runs.source}a.jsonl", b'{"broken\n' + json.dumps(record(1, "bad")).encode())
-    runs.ingest(prepares("2"))
+    runs.ingest(prepares("2", max_dead_letters="50%"))
     assert runs.cluster.texts == {"1": "bad"}
     runs.put("a.jsonl", record(1, "good"))
     runs.ingest(prepares("3"))

@@ -31,7 +31,10 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
             type="string",
             # Only the default is a template; what a user enters is not rendered.
             pattern=rf"^(s3://[^/{{}}][^{{}}]*|{re.escape(uri)})$",
-            description_md=f"An S3 prefix with its last slash, `s3://bucket/prefix/`, a glob, or one object.{dated}",
+            description_md=(
+                "An S3 prefix with its last slash, `s3://bucket/prefix/`, a glob, or one object; or the location of "
+                f"dead letters of `prepare`, to replay them.{dated}"
+            ),
         ),
         "index": Param(
             spec.ingest.index,

@@ -186,6 +186,7 @@ class _Stages:
             opensearch_conn_id=connections.opensearch,
             retention_days=self._spec.retention_days,
             alerts=self._spec.alerts,
+            max_dead_letters=self._spec.max_dead_letters,
             aws_conn_id=connections.aws,
             ai_conn_id=connections.ai,
             # repair and ingest may be skipped.
@@ -218,6 +219,7 @@ class _Stages:
             parameters=self._of_model(lambda model: model.parameters),
             inputs=spec.batch_predict.inputs,
             dimension=spec.batch_predict.dimension,
+            max_dead_letters=spec.max_dead_letters,
             **_fields(spec.source, "include", "exclude", "on_empty"),
             **_fields(spec.shard, "max_records", "max_bytes"),
             **self._documents,

@@ -15,6 +15,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.batch_ingestion import BatchIngestion, parse_request
 from opensearch_batch.core.ingest.request_ingest import ingest_request
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
+from opensearch_batch.core.storage.dead_letters import refuse_dead_letters
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import split_uri
@@ -56,7 +57,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
 
     Raises:
         ConfigError: `request` holds a credential; raised when the DAG is parsed.
-        AirflowFailException: the request is invalid, or a source is damaged.
+        AirflowFailException: the request is invalid, a source is damaged, or too many rows are dead letters.
         RetriableError: a server did not respond; the retry continues where this attempt stopped.
     """
 
@@ -107,6 +108,8 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         returned = summary(report, uri)
         log_counts(self.log, f"into {report.index}", report.counts, store, report.dead_letters)
         self.log.info("%s; report %s", report.state, uri)
+        counts, most = report.counts, batch.max_dead_letters
+        refuse_dead_letters(store, counts.dead_letters, read=counts.read, most=most, locations=[report.dead_letters])
         return returned
 
 

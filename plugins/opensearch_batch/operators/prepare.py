@@ -19,11 +19,11 @@ from opensearch_batch.core.runs.preparation import CutOptions, check_index, crea
 from opensearch_batch.core.runs.source_ranges import record_source_ranges
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
-from opensearch_batch.core.storage.dead_letters import DeadLetter
+from opensearch_batch.core.storage.dead_letters import DeadLetter, refuse_dead_letters
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import RunVersion
+from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS, RunVersion
 from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.manifest import Manifest, Shard
@@ -97,6 +97,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         watched: for `new_objects`, the ``index`` and ``service`` of the runs it starts. A run with these values and
             without a limit stores the state of the source that it prepared; any other run does not.
         on_empty: if there are no documents, ``skip`` returns no shards and ``fail`` fails.
+        max_dead_letters: the share of records that may be dead letters, such as ``5%``; with more, nothing is paid for.
         limit: maximum number of records, from the first object on; all if empty.
         max_records: records of a shard.
         max_bytes: bytes of a shard.
@@ -121,6 +122,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         "include",
         "exclude",
         "limit",
+        "max_dead_letters",
     )
     operator_extra_links = (DeadLettersLink(),)
 
@@ -142,6 +144,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         passthrough: bool = False,
         watched: Mapping[str, str] | None = None,
         on_empty: Literal["fail", "skip"] = "fail",
+        max_dead_letters: str = MAX_DEAD_LETTERS,
         limit: int | str | None = None,
         max_records: int = 10_000,
         max_bytes: int = 100_000_000,
@@ -164,6 +167,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self.passthrough = passthrough
         self.watched = watched
         self.on_empty = on_empty
+        self.max_dead_letters = max_dead_letters
         self.limit = limit
         self.max_records = max_records
         self.max_bytes = max_bytes
@@ -175,6 +179,9 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             require_conditional_writes(store, layout.conditional_writes())
         # Before the listing: a run that lists later sees at least what this run sees.
         listed_at = time.time()
+        self._replays = layout.has_letters_of_prepare(self.source)
+        if self._replays:
+            self._read_letters()
         listing = self._list(store, layout)
         if listing is None:
             return []
@@ -192,6 +199,11 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
                 self.log.info("dry run: %s", line)
             context["ti"].xcom_push(key="plan", value=msgspec.to_builtins(planned))
             return []
+        if manifest.dead_letters:
+            self.dead_letters_url = dead_letters_url(store, manifest.dead_letters)
+        log_counts(self.log, manifest.source, manifest.counts, store, manifest.dead_letters)
+        counts, most = manifest.counts, ALL if self._replays else self.max_dead_letters
+        refuse_dead_letters(store, counts.dead_letters, read=counts.read, most=most, locations=[manifest.dead_letters])
         refuse_too_many(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
         if self.index_body is not None:
             create_missing_index(OpenSearchMLHook(self.opensearch_conn_id).cluster, self.index, self.index_body)
@@ -200,12 +212,19 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         record_source_ranges(store, layout, manifest, index=self.index)
         if is_recorded:
             record_source_state(store, layout, listing, done=True)
-        if manifest.dead_letters:
-            self.dead_letters_url = dead_letters_url(store, manifest.dead_letters)
         self._push(context, uri, manifest)
-        log_counts(self.log, manifest.source, manifest.counts, store, manifest.dead_letters)
         self.log.info("%d shards; manifest %s", len(manifest.shards), uri)
         return [prepared.shard for prepared in manifest.shards]
+
+    def _read_letters(self) -> None:
+        """Read dead letters of an earlier run instead of a source's objects.
+
+        Raises:
+            ConfigError: the pipeline submits objects as they are, so none of them became a dead letter.
+        """
+        if self.passthrough:
+            raise ConfigError(f"{self.source}: a pipeline with prepare: false has no dead letters to replay")
+        self.source_format = "dead_letters"
 
     def _list(self, store: S3Objects, layout: Layout) -> Listing | None:
         """Return the source's objects, None if there are none and `on_empty` allows that."""
@@ -219,13 +238,13 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
 
     def _is_watched_run(self, *, dry_run: bool) -> bool:
         """Whether this run has the values of the runs that `new_objects` starts."""
-        if self.watched is None or dry_run or self.limit:
+        if self.watched is None or dry_run or self.limit or self._replays:
             return False
         return (self.index, self.service) == (self.watched["index"], self.watched["service"])
 
     def _run_version(self, listed_at: float) -> RunVersion | None:
-        """Return the version of the run; None with a limit, because such a run does not read all records."""
-        if self.limit:
+        """Return the version of the run; None for one that does not read all records: with a limit, or a replay."""
+        if self.limit or self._replays:
             return None
         return RunVersion(listed_at, digest(self.source, *self.include, "", *self.exclude))
 

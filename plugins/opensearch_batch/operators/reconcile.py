@@ -14,10 +14,12 @@ from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.runs.retention import delete_expired, record_use
 from opensearch_batch.core.runs.run_account import RunAccount, reconcile
 from opensearch_batch.core.storage.by_uri import Stores
-from opensearch_batch.core.storage.dead_letters import SUMMARY
+from opensearch_batch.core.storage.dead_letters import SUMMARY, refuse_dead_letters
 from opensearch_batch.core.storage.json_document import load_manifest, save
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Manifest
 from opensearch_batch.hooks.ai_services import client_of, outputs_store
@@ -45,6 +47,7 @@ class ReconcileOperator(BaseOperator):
     Args:
         alerts: the recipients.
         prepare: the task id of that stage; its XCom ``run`` names the manifest.
+        max_dead_letters: the share of records that may be dead letters, such as ``5%``; with more, the run fails.
     """
 
     operator_extra_links = (IndexLink(), DeadLettersLink())
@@ -55,11 +58,13 @@ class ReconcileOperator(BaseOperator):
         *,
         alerts: Alerts | None = None,
         prepare: str = "prepare",
+        max_dead_letters: str = MAX_DEAD_LETTERS,
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
         self.alerts = alerts or Alerts()
         self.prepare = prepare
+        self.max_dead_letters = max_dead_letters
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
@@ -82,6 +87,11 @@ class ReconcileOperator(BaseOperator):
             self.log.warning("%s", text)
             send(self.alerts, Alert(run.dag_id, run.run_id, event, text))
 
+    def _refuse_dead_letters(self, account: RunAccount, store: Objects, most: str | None) -> None:
+        """Fail a run with too many dead letters, when everything else is done: a replay continues from there."""
+        counts, most = account.counts, most or self.max_dead_letters
+        refuse_dead_letters(store, counts.dead_letters, read=counts.read, most=most, locations=account.dead_letters)
+
 
 class OpenSearchReconcileOperator(ReconcileOperator):
     """Account for a whole run. Skipped if `prepare` returned no shards.
@@ -102,11 +112,11 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         ai_conn_id: the connection with the AI service's key; the service's default connection if None.
 
     Raises:
-        AirflowFailException: a record is not accounted for.
+        AirflowFailException: a record is not accounted for, or too many are dead letters.
         RetriableError: a server did not respond.
     """
 
-    template_fields = ("work_prefix", "index")
+    template_fields = ("work_prefix", "index", "max_dead_letters")
 
     def __init__(
         self,
@@ -140,6 +150,8 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         record_use(store, layout, manifest, now=time.time(), for_ever=self.retention_days is None)
         if self.retention_days is not None:
             self._clean_up(store, layout, self.retention_days)
+        # Some records of a replay may fail again; those that are written count.
+        self._refuse_dead_letters(account, store, ALL if layout.has_letters_of_prepare(manifest.source) else None)
         return account
 
     def _clean_up(self, store: Stores, layout: Layout, retention_days: int) -> None:
@@ -193,6 +205,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
         if account.undone:
             reasons = "; ".join(sorted({undone.reason for undone in account.undone}))
             raise FatalError(f"{len(account.undone)} of {account.work_items} work items are not done: {reasons}")
+        self._refuse_dead_letters(account, store, compiled.file.own.max_dead_letters)
         return account
 
     def _copy_failed_inputs(self, compiled: CompiledPipeline, account: ScanAccount, manifest: ScanManifest) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 from airflow.sdk import BaseOperator, Context
 
-from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ingest.account import REPLAY_FILE, ReplayRequest
 from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.storage.dead_letters import PART, write_summary
+from opensearch_batch.core.storage.dead_letters import PART, commonest_reasons, write_summary
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.aws import object_storage
@@ -36,7 +36,7 @@ class OpenSearchReplayOperator(BaseOperator):
         aws_conn_id: the object storage of the queue.
 
     Raises:
-        AirflowFailException: the queue does not exist, or field map or index are wrong.
+        AirflowFailException: the queue does not exist, field map or index are wrong, or no letter could be written.
         RetriableError: a server did not respond; the retry writes the same ids.
     """
 
@@ -78,6 +78,12 @@ class OpenSearchReplayOperator(BaseOperator):
         log_counts(self.log, f"replay of {report.queue} into {report.index}", report, store, left)
         if not report.queue.endswith(PART):
             write_summary(store, report.queue)
+        if report.read and report.dead_letters == report.read:
+            (first, *_) = commonest_reasons(store, [self.dead_letters])
+            raise FatalError(
+                f"{self.dead_letters}: the replay wrote none of {report.read:,} dead letters: {first[0].reason}; "
+                "correct the index, the field map or the letters, and replay again"
+            )
         returned: dict[str, Any] = msgspec.to_builtins(report)
         return returned
 

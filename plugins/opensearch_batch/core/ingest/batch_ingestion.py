@@ -2,7 +2,7 @@
 
 Every error names its location in the request and the remedy. Members beyond the documented ones: `op_type`,
 `on_missing`, `on_unmatched`, `index_body`, `ingest_pipeline`, `routing`, `load`, `dead_letters`,
-`work_prefix` and bulk sizes.
+`max_dead_letters`, `work_prefix` and bulk sizes.
 Source: OpenSearch documentation, "Asynchronous batch ingestion".
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 
@@ -31,6 +31,7 @@ from opensearch_batch.core.ingest.request import (
 )
 from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
+from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, PERCENT
 
 SourceType = Literal["s3", "openai", "local"]
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
@@ -65,6 +66,7 @@ class BatchIngestion(msgspec.Struct, frozen=True):
     credential: Credential | None = None
     dead_letters: str | None = None
     work_prefix: str | None = None
+    max_dead_letters: str = MAX_DEAD_LETTERS
 
 
 class _DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -89,6 +91,7 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load: LoadSettings | None = None
     dead_letters: str | None = None
     work_prefix: str | None = None
+    max_dead_letters: Annotated[str, msgspec.Meta(pattern=PERCENT)] = MAX_DEAD_LETTERS
     max_body_bytes: BodyBytes = MAX_BODY_BYTES
     max_in_flight: InFlight = MAX_IN_FLIGHT
     compress: bool = False
@@ -108,6 +111,7 @@ _EXAMPLES: Mapping[str, str] = MappingProxyType(
         "credential": '{"region": "…", "access_key": "…", "secret_key": "…"} or {"openAI_key": "…"}',
         "on_missing": '"null", or {"title": "omit", "*": "null"}',
         "index_body": '{"mappings": {"properties": {"title": {"type": "text"}}}}',
+        "max_dead_letters": '"5%"',
         "load": '{"refresh_interval": "-1", "number_of_replicas": 0}',
         "load.refresh_interval": '"-1", or a time like "30s"',
     }
@@ -164,7 +168,15 @@ def parse_request(content: bytes | Mapping[str, Any], location: str = "request")
     except ConfigError as error:
         raise ConfigError(f"{location}: on_missing.{error}") from error
     credential = body.credential and _as_documented(body.credential)
-    return BatchIngestion(ingest, kind, body.data_source.source, credential, body.dead_letters, body.work_prefix)
+    return BatchIngestion(
+        ingest,
+        kind,
+        body.data_source.source,
+        credential,
+        body.dead_letters,
+        body.work_prefix,
+        body.max_dead_letters,
+    )
 
 
 def _decode(content: bytes | Mapping[str, Any], location: str) -> dict[str, Any]:

@@ -117,7 +117,8 @@ def _stored_request(objects: Objects, prefix: str, part: str) -> ReplayRequest:
     letter = next(read_letters(objects, part), None)
     if letter is not None and letter.stage != "ingest":
         raise ConfigError(
-            f"{prefix}: these are dead letters of {letter.stage}: correct {letter.source} and run the pipeline again"
+            f"{prefix}: these are dead letters of {letter.stage}: correct the letters, and start a run of the pipeline "
+            "with this location as its source"
         )
     raise ConfigError(f"{prefix}{REPLAY_FILE} was deleted: instead of a replay, run the request again with force")
 

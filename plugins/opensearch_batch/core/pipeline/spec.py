@@ -19,9 +19,10 @@ from opensearch_batch.core.ingest.request import (
     OnUnmatched,
     OpType,
 )
-from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, Path, Seconds, about
+from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, Path, Percent, Seconds, about
 from opensearch_batch.core.pipeline.spec_schedule import Schedule
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
+from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS
 from opensearch_batch.core.types.formats import Format
 
 
@@ -290,6 +291,10 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
             "them; `null`: never."
         ),
     ] = 30
+    max_dead_letters: Annotated[
+        Percent,
+        about("Share of records that may become dead letters. With more, a run fails: before jobs, if possible.", "5%"),
+    ] = MAX_DEAD_LETTERS
     task_timeout_s: Annotated[Seconds, about("Longest time that a task works; it is then retried.", 86400)] = 86_400.0
     connections: Connections = Connections()
     owner: Annotated[str, about("Shown in Airflow's UI.", "search-team")] = "airflow"

@@ -59,15 +59,16 @@ def check_index(
     Raises:
         ConfigError: the index is missing and has no body, or does not fit.
     """
+    from opensearch_batch.core.ingest.sinks.index_target import refuse_plain_vectors, refuse_unwritable
+
     index = cluster.index(request.index)
     if index is None and index_body is not None:
         mappings = index_body.get("mappings", {})
         index = Index(request.index, "", vector_fields(mappings), mappings)
     if index is None:
         raise ConfigError(f"OpenSearch {cluster.name}: no index {request.index!r}; create it, or give index_body")
+    refuse_unwritable(cluster, request, index)
     if request.processors is not None:
-        from opensearch_batch.core.ingest.sinks.index_target import refuse_plain_vectors
-
         refuse_plain_vectors(index, fields, "delete the index and give index_body, or name another")
     if dimension is not None:
         check_dimension(index, fields, dimension)

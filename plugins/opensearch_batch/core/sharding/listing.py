@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.storage.dead_letters import PART
 from opensearch_batch.core.storage.globs import SourceUri
 from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
@@ -40,14 +41,18 @@ def list_source(objects: Objects, source: str, *, include: Sequence[str] = (), e
 def find_documents(
     objects: Objects, layout: Layout, source: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> Listing:
-    """Return the objects of a source.
+    """Return the objects of a source, which may be dead letters of `prepare`.
 
     Raises:
         ConfigError: the source overlaps with the work prefix, so each run would read the files of the last one.
         NoDocuments: the source has no objects.
     """
-    refuse_overlap(source, layout.root)
-    listing = list_source(objects, source, include=include, exclude=exclude)
+    if layout.has_letters_of_prepare(source):
+        prefix = f"{source.rstrip('/')}/"
+        listing = Listing(prefix, tuple(item for item in objects.list(prefix) if item.uri.endswith(PART)))
+    else:
+        refuse_overlap(source, layout.root)
+        listing = list_source(objects, source, include=include, exclude=exclude)
     if not listing.objects:
         globs = f" (include {list(include)}, exclude {list(exclude)})" if include or exclude else ""
         raise NoDocuments(f"{source}: no objects {_match(source)}{globs}; upload documents, or correct source")

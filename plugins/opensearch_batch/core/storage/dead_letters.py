@@ -17,9 +17,10 @@ from typing import Self
 
 import msgspec
 
-from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.storage.objects import Objects, lines
+from opensearch_batch.core.types.counts import are_too_many
 
 SPOOL_BYTES = 1 << 20
 PART, SUMMARY = ".jsonl", "summary.txt"
@@ -215,6 +216,20 @@ def commonest_reasons(objects: Objects, prefixes: Sequence[str]) -> list[tuple[D
         counts[kind] += 1
         first.setdefault(kind, letter)
     return [(first[kind], count) for kind, count in counts.most_common(SHOWN_REASONS)]
+
+
+def refuse_dead_letters(
+    objects: Objects, dead_letters: int, *, read: int, most: str, locations: Sequence[str | None]
+) -> None:
+    """Raise FatalError if more than `most` of the records that were read, such as ``5%``, became dead letters."""
+    if not are_too_many(dead_letters, read=read, most=most):
+        return
+    prefixes = [location for location in locations if location]
+    reasons = [f"{count:,} x {letter.reason[:MAX_REASON]}" for letter, count in commonest_reasons(objects, prefixes)]
+    raise FatalError(
+        f"{dead_letters:,} of {read:,} records are dead letters, and max_dead_letters is {most}: {'; '.join(reasons)}. "
+        f"Correct their cause and replay them, or raise max_dead_letters; they are in {', '.join(prefixes)}"
+    )
 
 
 def write_summary(objects: Objects, prefix: str) -> str:

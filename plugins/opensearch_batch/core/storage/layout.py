@@ -79,6 +79,11 @@ class Layout:
         name = stage if shard_id is None else f"{stage}-{shard_id}"
         return f"{self.run(run_key)}/dead_letters/{name}/"
 
+    def has_letters_of_prepare(self, source: str) -> bool:
+        """Return whether a source is the folder of the dead letters of `prepare`, of any run of this pipeline."""
+        own = f"{self.root}/{self.pipeline}/"
+        return source.startswith(own) and f"{source.rstrip('/')}/".endswith("/dead_letters/prepare/")
+
     def ingest_report(self, run_key: str, shard_id: str) -> str:
         """Return the path of the report of `ingest` for one shard of a run."""
         return f"{self.run(run_key)}/ingest/{shard_id}.json"

@@ -7,6 +7,14 @@ import msgspec
 from opensearch_batch.core.errors import FatalError
 
 DONE, DONE_WITH_DEAD_LETTERS = "DONE", "DONE_WITH_DEAD_LETTERS"
+# The share of dead letters above which a run fails, unless it is configured, and how it is written.
+MAX_DEAD_LETTERS, ALL = "5%", "100%"
+PERCENT = r"^\d{1,3}(\.\d+)?%$"
+
+
+def are_too_many(dead_letters: int, *, read: int, most: str) -> bool:
+    """Return whether dead letters exceed a share of the records, such as ``5%``; all records are always too many."""
+    return dead_letters > 0 and (dead_letters >= read or dead_letters * 100 > read * float(most.removesuffix("%")))
 
 
 class SourceCounts(msgspec.Struct, frozen=True):
