@@ -156,12 +156,12 @@ def test_what_an_ingest_pipeline_drops_is_filtered(lake: Lake) -> None:
     """The rows are counted as filtered, and the same request again writes nothing."""
     drop = {"processors": [{"drop": {"if": "ctx.n == 2"}}]}
     lake.lab.node("PUT", f"_ingest/pipeline/{lake.index}", drop)
-    lake.put("a.jsonl", row(1), row(2), row(2), row(3))
+    lake.put("a.jsonl", row(1), row(2), row(3))
     counts = lake.run(ingest_pipeline=lake.index).counts
-    assert (counts.read, counts.indexed, counts.unchanged, counts.filtered) == (4, 2, 0, 2)
+    assert (counts.read, counts.indexed, counts.unchanged, counts.filtered) == (3, 2, 0, 1)
     assert sorted(lake.documents()) == ["1", "3"]
     again = lake.run(ingest_pipeline=lake.index).counts
-    assert (again.indexed, again.unchanged, again.filtered) == (0, 2, 2)
+    assert (again.indexed, again.unchanged, again.filtered) == (0, 2, 1)
     lake.lab.node("DELETE", f"_ingest/pipeline/{lake.index}")
 
 
