@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from opensearch_batch.core.runs.retention import delete_expired
+from opensearch_batch.core.runs.run_account import ShardRunCounts
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import JobRecord
 from tests.end_to_end.own_pipelines import OwnPipelines
@@ -28,8 +29,7 @@ def own(lab: Lab) -> OwnPipelines:
 
 def counted(**counts: int) -> dict[str, int]:
     """Return a run's counts; those not given are zero."""
-    names = ("read", "indexed", "unchanged", "dead_letters", "shards", "unrouted", "dropped", "superseded")
-    return dict.fromkeys(names, 0) | counts
+    return dict.fromkeys(ShardRunCounts.__struct_fields__, 0) | counts
 
 
 def yesterday() -> str:
