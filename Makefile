@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STACK := $(BIN)/python -m include.local_stack
 INSTALLED := $(VENV)/.installed
 REQUIREMENTS := requirements.txt include/local_stack/requirements.txt tests/requirements.txt
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate -q
 SOURCES := plugins include dags tests benchmarks
 
 export PYTHONPATH := $(CURDIR):$(CURDIR)/plugins
@@ -16,13 +17,16 @@ halves = apart=$$(mktemp); $(BIN)/python -m pytest -m "$(1)not lab" >$$apart 2>&
 	$(BIN)/python -m pytest -m "$(1)lab"; lab=$$?; \
 	wait $$half; half=$$?; cat $$apart; rm $$apart; exit $$((lab | half))
 
-.PHONY: help demo backfill data-prepper up down test test-all check bench clean prerequisites constraints reference
+.PHONY: help demo run backfill data-prepper up down test test-all fuzz mutation check bench clean prerequisites constraints reference
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: $(INSTALLED) ## start the stack, run the passages pipeline (SERVICE=sagemaker|openai|bedrock|cohere), ask
 	@$(BIN)/python -m include.local_stack.demo
+
+run: $(INSTALLED) ## start the stack, run the pipeline of a file of include/pipelines/ (PIPELINE=books) to its end
+	@$(BIN)/python -m include.local_stack run $(PIPELINE)
 
 backfill: $(INSTALLED) ## start the stack, run the daily pipeline backwards over DAYS=5 days, twice
 	@$(BIN)/python -m include.local_stack.backfill
@@ -41,6 +45,12 @@ test: $(INSTALLED) ## the tests of one OpenSearch version, at most 10 minutes
 
 test-all: $(INSTALLED) check ## all tests, those that are not slow on both OpenSearch versions, at most 60 minutes
 	@export OPENSEARCH_VERSIONS=2.19.1,3.6.0; $(call halves)
+
+fuzz: $(INSTALLED) ## new examples for each parser, SECONDS=60 long: only this package's errors, and no hang
+	@$(BIN)/python -m tests.fuzz $(or $(SECONDS),60)
+
+mutation: $(INSTALLED) ## break the core in a sample of places (SEED=1 SAMPLE=200), at most 20 minutes: a test must fail
+	@$(BIN)/python -m tests.mutation --seed $(or $(SEED),1) --sample $(or $(SAMPLE),200)
 
 check: $(INSTALLED) ## ruff, mypy, and that core/ knows no Airflow
 	@$(BIN)/ruff check $(SOURCES)
@@ -61,17 +71,18 @@ reference: $(INSTALLED) ## write docs/reference/pipeline_reference.md and docs/r
 	$(BIN)/python -m opensearch_batch schema >docs/reference/pipeline.schema.json
 	$(BIN)/python -m opensearch_batch schema --markdown >docs/reference/pipeline_reference.md
 
-constraints: $(VENV)/bin/uv ## resolve constraints.txt anew from the requirements files
-	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate -q $(REQUIREMENTS) -o constraints.txt
+constraints: $(VENV)/bin/uv ## resolve constraints.txt anew from the requirements files, and requirements.lock with its hashes
+	$(COMPILE) $(REQUIREMENTS) -o constraints.txt
+	$(COMPILE) --generate-hashes -c constraints.txt $(REQUIREMENTS) -o requirements.lock
 
 $(VENV)/bin/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11+ is needed, $(PYTHON) is older: make PYTHON=python3.12 …"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' || { echo "the venv module is missing: apt-get install -y python3-venv"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check uv==0.13.8
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r include/local_stack/uv.txt
 
-$(INSTALLED): $(VENV)/bin/uv $(REQUIREMENTS) constraints.txt pyproject.toml
+$(INSTALLED): $(VENV)/bin/uv $(REQUIREMENTS) requirements.lock pyproject.toml
 	@echo "installing the Python packages into $(VENV)"
-	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt $(REQUIREMENTS:%=-r %)
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@

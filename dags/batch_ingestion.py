@@ -1,7 +1,8 @@
 """Runs a `_batch_ingestion` request, entered in the form or given as a run's conf.
 
 The body of `POST /_plugins/_ml/_batch_ingestion` is a valid conf, except for its `credential`: keys come from Airflow
-connections. Airflow validates a request against the schemas below before it creates the run.
+connections. Do not pass a key to `airflow dags trigger --conf` either: Airflow's audit log keeps the command line, and
+`ps` shows it. Airflow validates a request against the schemas below before it creates the run.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param
 
+from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, PERCENT
 from opensearch_batch.operators.batch_ingestion import WORK, OpenSearchBatchIngestionOperator
 
 NO_CREDENTIAL = (
@@ -20,6 +22,7 @@ NO_CREDENTIAL = (
 REMOTE = "A DAG reads from S3 and from OpenAI; files of the worker's own machine are not read."
 SOURCE = {"type": "string", "pattern": "^(s3://.+|[^/\\\\]+)$", "description": REMOTE}
 S3_PREFIX = "^s3://[^/]+"
+CONN_ID = r"^[\w.-]+$"
 PATHS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 ON_MISSING = ["null", "omit", "dead_letter"]
 INDEX, WRITING, RUN = "Index", "Rows that do not fit, and locations", "Connections and run"
@@ -32,7 +35,7 @@ with DAG(
     schedule=None,
     catchup=False,
     tags=["opensearch", "ingest"],
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10), "execution_timeout": timedelta(days=1)},
     params={
         "index_name": Param("passages-text", type="string", minLength=1, description="The index to write to."),
         "type": Param(
@@ -107,6 +110,13 @@ with DAG(
             section=WRITING,
             description="S3 prefix for dead letters; below work if empty.",
         ),
+        "max_dead_letters": Param(
+            MAX_DEAD_LETTERS,
+            type="string",
+            pattern=PERCENT,
+            section=WRITING,
+            description="Share of rows that may become dead letters; with more, the run fails.",
+        ),
         "work_prefix": Param(
             WORK,
             type="string",
@@ -114,11 +124,16 @@ with DAG(
             section=WRITING,
             description="S3 prefix for progress, reports and dead letters.",
         ),
-        "opensearch_conn_id": Param("opensearch_default", type="string", section=RUN, description="The cluster."),
-        "aws_conn_id": Param("aws_default", type="string", section=RUN, description="Keys and endpoint of S3."),
+        "opensearch_conn_id": Param(
+            "opensearch_default", type="string", pattern=CONN_ID, section=RUN, description="The cluster."
+        ),
+        "aws_conn_id": Param(
+            "aws_default", type="string", pattern=CONN_ID, section=RUN, description="Keys and endpoint of S3."
+        ),
         "openai_conn_id": Param(
             "openai_default",
             type="string",
+            pattern=CONN_ID,
             section=RUN,
             description="Type http or generic; its password is the OpenAI key. Used for openAI sources only.",
         ),

@@ -10,6 +10,7 @@ from typing import Any
 from airflow.sdk import DAG, Param, XComArg, task_group
 
 from opensearch_batch.dag_factory.schedules import index_asset
+from opensearch_batch.operators.base import SHARD_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
@@ -30,10 +31,11 @@ with DAG(
     schedule=None,
     catchup=False,
     tags=["opensearch", "sagemaker", "example"],
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10), "execution_timeout": timedelta(days=1)},
     params={
         "source": Param("s3://documents/passages/", type="string", description="S3 prefix of JSON Lines"),
         "force": Param(default=False, type="boolean", description="Submit (and pay for) new jobs"),
+        "max_dead_letters": Param("5%", type="string", description="Share of records that may become dead letters"),
     },
     doc_md=__doc__,
 ) as dag:
@@ -54,12 +56,18 @@ with DAG(
         index_body=json.loads((INCLUDE / "indexes" / "passages.json").read_text()),
         field_map=FIELD_MAP,
         max_records=500,
+        max_dead_letters="{{ params.max_dead_letters }}",
     )
 
     @task_group(group_id="shard", prefix_group_id=False)
     def shard(shard: XComArg) -> None:
         """Predict one shard, wait, ingest; other shards do not wait for this one."""
-        of_shard: dict[str, Any] = {"shard": shard, "work_prefix": WORK, "service": "sagemaker"}
+        of_shard: dict[str, Any] = {
+            "shard": shard,
+            "map_index_template": SHARD_NAME,
+            "work_prefix": WORK,
+            "service": "sagemaker",
+        }
         job: dict[str, Any] = {
             "model_id": "{{ ti.xcom_pull(task_ids='prepare', key='run')['model_id'] }}",
             "inputs": INPUTS,
@@ -73,7 +81,13 @@ with DAG(
         )
         batch_predict >> poll >> repair >> ingest
 
-    reconcile = OpenSearchReconcileOperator(task_id="reconcile", work_prefix=WORK, trigger_rule="none_failed")
+    reconcile = OpenSearchReconcileOperator(
+        task_id="reconcile",
+        work_prefix=WORK,
+        index=INDEX,
+        max_dead_letters="{{ params.max_dead_letters }}",
+        trigger_rule="none_failed",
+    )
     publish = OpenSearchPublishOperator(
         task_id="publish", index=INDEX, outlets=[index_asset("opensearch_default", INDEX)]
     )

@@ -11,13 +11,15 @@ from airflow.sdk import DAG, Param
 
 from opensearch_batch.operators.replay import OpenSearchReplayOperator
 
+CONN_ID = r"^[\w.-]+$"
+
 with DAG(
     dag_id="replay",
     description="Ingests dead letters again after a fix.",
     schedule=None,
     catchup=False,
     tags=["opensearch", "ingest"],
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10), "execution_timeout": timedelta(days=1)},
     params={
         "queue": Param(
             type="string",
@@ -30,8 +32,8 @@ with DAG(
             additionalProperties={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
             description="A corrected field map; if empty, the original one.",
         ),
-        "opensearch_conn_id": Param("opensearch_default", type="string", description="The cluster."),
-        "aws_conn_id": Param("aws_default", type="string", description="Keys and endpoint of S3."),
+        "opensearch_conn_id": Param("opensearch_default", type="string", pattern=CONN_ID, description="The cluster."),
+        "aws_conn_id": Param("aws_default", type="string", pattern=CONN_ID, description="Keys and endpoint of S3."),
     },
     doc_md=__doc__,
 ) as dag:

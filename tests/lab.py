@@ -138,6 +138,10 @@ class Lab:
         url = f"{self.stack.addresses.ai_services}/faults"
         self.http.post(url, json={"service": "sagemaker", **fault}, timeout=WAIT_S).raise_for_status()
 
+    def end_delays(self) -> None:
+        """Let the jobs that a fault delays go on now."""
+        self.http.delete(f"{self.stack.addresses.ai_services}/delays", timeout=WAIT_S).raise_for_status()
+
     def no_faults(self) -> None:
         """Take back the faults that were not used up."""
         self.http.delete(f"{self.stack.addresses.ai_services}/faults", timeout=WAIT_S).raise_for_status()

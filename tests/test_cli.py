@@ -97,7 +97,7 @@ def test_dead_letters_are_said_and_replayed(lab: Lab, request_file: Path) -> Non
     url = lab.stack.addresses.opensearch
     done = command("ingest", str(request_file), "--opensearch-url", url)
     assert done.returncode == 1, done.stderr
-    (hint,) = re.findall(r"python -m opensearch_batch (replay .+)", done.stdout)
+    (hint,) = re.findall(r"opensearch-batch (replay .+)", done.stdout)
     queue = Path(hint.split()[1])
     (part,) = queue.glob("*.jsonl")
     letter = json.loads(part.read_text())
@@ -170,7 +170,7 @@ def test_a_dry_run_looks_at_the_first_rows_only(request_file: Path) -> None:
         ({}, ["--user", "me", "--aws-region", "r", "--opensearch-url", "http://127.0.0.1:1"], "use one of them"),
         ({"credential": {"openAI_key": "<you openAI key>"}}, [], "credential.openai_key is a placeholder"),
         ({"data_source": {"type": "openAI", "source": ["file-<your file>"]}}, [], "replace it, or remove it"),
-        ({}, ["--memory-mb", "no"], "see python -m opensearch_batch ingest --help"),
+        ({}, ["--memory-mb", "no"], "see opensearch-batch ingest --help"),
         ({"data_source": {"type": "s3", "source": ["s3://b/k"]}, "credential": {"access_key": "a", "sekret": SECRET}},
          [], "credential.sekret: no such member"),
     ],
@@ -198,7 +198,7 @@ def test_what_is_no_command_is_refused(tmp_path: Path) -> None:
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert (
         wrong.stderr
-        == "refused: No such command 'inject'. Did you mean 'ingest'?; see python -m opensearch_batch --help\n"
+        == "refused: No such command 'inject'. Did you mean 'ingest', 'init'?; see opensearch-batch --help\n"
     )
     assert command().returncode == 2
     gone = command("ingest", str(tmp_path / "no.json"))
@@ -271,7 +271,7 @@ def test_the_offline_commands_in_the_documents_run() -> None:
 
 def shown_commands() -> list[str]:
     """Return the commands behind a `$` in README and docs/."""
-    prefix = "$ python -m opensearch_batch "
+    prefix = "$ opensearch-batch "
     pages = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
     lines = [line for page in pages for line in page.read_text().splitlines()]
     return [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
@@ -282,4 +282,4 @@ def test_version_and_help() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", command("--version").stdout)
     assert {"ingest", "replay"} <= set(command("--help").stdout.split())
     for name in ("ingest", "replay"):
-        assert f"Example: python -m opensearch_batch {name}" in re.sub(r"\s+", " ", command(name, "--help").stdout)
+        assert f"Example: opensearch-batch {name}" in re.sub(r"\s+", " ", command(name, "--help").stdout)

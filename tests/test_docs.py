@@ -20,7 +20,8 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 SOURCES = [
     path for folder in ("plugins", "dags", "include", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 ]
-COMMANDS = ("ingest", "replay", "check", "convert", "schema")
+COMMANDS = ("ingest", "replay", "check", "convert", "schema", "init", "search")
+PROGRAM = r"(?:(?<=\.venv/bin/)|(?<![/\w-]))opensearch-batch"
 # Names that a page mentions of libraries which were not chosen, and of AWS.
 FOREIGN = {"DescribeTransformJob", "SqsSensorTrigger"}
 # Files that a how-to writes.
@@ -108,7 +109,7 @@ def test_every_command_in_a_document_has_its_options() -> None:
     """Also the commands with placeholders, which no test can run."""
     helps = {name: command(name, "--help").stdout for name in COMMANDS}
     for document in DOCUMENTS:
-        for name, arguments in re.findall(r"python -m opensearch_batch (\w+)([^`\n]*)", document.read_text()):
+        for name, arguments in re.findall(rf"{PROGRAM} (\w+)([^`\n]*)", document.read_text()):
             assert name in helps, (document, name)
             for option in re.findall(r"--[a-z0-9-]+", arguments):
                 assert option in helps[name], (document, name, option)

@@ -194,6 +194,10 @@ class Airflow:
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+            # The default, and two that only tests name.
+            "AIRFLOW__OPENSEARCH_BATCH__REQUEST_CONNECTIONS": (
+                "opensearch_default, aws_default, openai_default, openai_of_the_test, nowhere"
+            ),
             "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         }
 

@@ -172,7 +172,7 @@ class DataPrepperDemo(Demo):
     def _show_lint(self) -> None:
         """Show what a person should know of the file before it runs, here and in the original."""
         findings = check_data_prepper(self._file).findings
-        console.print(f"\npython -m opensearch_batch check {_shown(self._file)}: {len(findings)} findings, by line")
+        console.print(f"\nopensearch-batch check {_shown(self._file)}: {len(findings)} findings, by line")
         for finding in findings:
             console.print(f"  {finding.line:2}  {finding.text}")
 

@@ -77,10 +77,19 @@ class Demo:
         self._show_addresses()
         return True
 
-    def provide(self) -> None:
-        """Put the passages into the bucket and the model into SageMaker, where that is still to be done."""
+    def run_once(self) -> bool:
+        """Run the pipeline over what is in its source; False when it failed."""
+        self._provide_buckets()
+        self._airflow.wait_for_dag(self._dag_id)
+        return self._follow(self._airflow.trigger(self._dag_id)) is not None
+
+    def _provide_buckets(self) -> None:
         for bucket in (DOCUMENTS, WORK):
             self._s3.create_bucket(Bucket=bucket)
+
+    def provide(self) -> None:
+        """Put the passages into the bucket and the model into SageMaker, where that is still to be done."""
+        self._provide_buckets()
         key = f"passages/{SAMPLE.name}"
         if self._objects.head(f"s3://{DOCUMENTS}/{key}") is None:
             self._s3.upload_file(str(SAMPLE), DOCUMENTS, key)
@@ -160,7 +169,7 @@ class Demo:
         done = _total([report.counts for report in reports])
         done.reconcile("all shards")
         # Rows that were joined to a record, or came late to its document, are no records of their own.
-        settled = done.indexed + done.unchanged + done.dead_letters
+        settled = done.indexed + done.unchanged + done.filtered + done.dead_letters
         lost = manifest.counts.read - settled - manifest.counts.dead_letters
         console.print(
             f"{manifest.counts.read:,} read, {done.indexed:,} indexed, {done.unchanged:,} unchanged, "

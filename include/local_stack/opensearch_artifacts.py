@@ -15,6 +15,8 @@ from include.local_stack.prerequisites import install_line, missing_prerequisite
 from include.local_stack.settings import StackError
 
 FOLDER = Path(__file__).parent / "artifacts"
+# With its version: Maven would else take whichever its own release names.
+MAVEN_GOAL = "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy-dependencies"
 
 
 class Artifact(msgspec.Struct, frozen=True):
@@ -125,7 +127,7 @@ def _run_maven(version: str, cache: Path) -> None:
         raise StackError(
             f"mvn is missing: it fetches OpenSearch. Install with: {install_line(missing_prerequisites())}"
         )
-    goal = ["dependency:copy-dependencies", f"-DoutputDirectory={cache}"]
+    goal = [MAVEN_GOAL, f"-DoutputDirectory={cache}"]
     answer = subprocess.run(
         [mvn, "-q", "-B", "-f", str(pom_of(version)), *goal],
         capture_output=True,

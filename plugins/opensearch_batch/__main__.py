@@ -1,4 +1,4 @@
-"""Runs the command line: `python -m opensearch_batch`."""
+"""Runs the command line: `opensearch-batch`, or `python -m opensearch_batch`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import sys
 
 from opensearch_batch.cli import main
 
-if __name__ == "__main__":
+
+def run() -> int:
+    """Run the command of this process's arguments and return its exit code."""
     # Loaded modules live as long as the process, so full collections need not traverse them.
     gc.freeze()
-    sys.exit(main(sys.argv[1:]))
+    return main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(run())

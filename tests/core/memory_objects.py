@@ -9,7 +9,8 @@ from typing import IO
 
 from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.storage.compression import decompressed
-from opensearch_batch.core.storage.objects import Stored, is_selected
+from opensearch_batch.core.storage.globs import is_selected
+from opensearch_batch.core.storage.objects import Stored
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 

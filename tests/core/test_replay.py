@@ -133,7 +133,7 @@ def test_what_cannot_be_replayed_is_named(lake: Lake, report: IngestReport) -> N
     with DeadLetters(lake.objects, nowhere) as dead:
         dead.add(dead_letter(b"{}", stage="prepare", reason="too long", source="s3://docs/a.jsonl", line=1))
         dead.write()
-    with pytest.raises(ConfigError, match=r"letters of prepare: correct s3://docs/a.jsonl and run the pipeline again"):
+    with pytest.raises(ConfigError, match=r"letters of prepare: correct the letters, and start a run of the pipeline"):
         replay(nowhere, lake.objects, lake.lab.cluster(), row_errors=row_errors())
     lake.lab.node("DELETE", lake.index)
     with pytest.raises(ConfigError, match=f"no index '{lake.index}'; create it, then replay"):

@@ -50,6 +50,10 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ("sagemaker", "sagemakr", r"books.yaml:5 batch_predict.service: no AI service 'sagemakr'.*'sagemaker'\?"),
         ("index: passages", "index: 5", r"books.yaml:8 ingest.index: Expected `str`, got `int`"),
         ("text: $.text", "text: source[1].$.text", r"books.yaml:9 ingest.field_map: field_map.text: no source\[1\]"),
+        ("documents/in/", "documents/in", r"books.yaml:2 source.uri: .* ends in a slash: write s3://documents/in/;"),
+        ("documents/in/", "documents/dt={{ ds }}", r"books.yaml:2 source.uri: .* a prefix ends in a slash"),
+        ("s3://documents/in/", "s3://documents", r"yaml:2 source.uri: .* write s3://documents/ to read all"),
+        ("s3://documents/in/", "s3://work/in/", r"yaml:2 source.uri: source s3://work/in/ and work s3://work over"),
         ("uri: s3://documents/in/", "uri: /documents", r"books.yaml:2 source.uri: '/documents' is not an S3 location"),
         (
             "model_id: abc", "dimension: 4",
@@ -172,3 +176,37 @@ def test_every_key_is_explained() -> None:
     rows = [line for line in page(names()).splitlines() if line.startswith("| `")]
     assert len(rows) > 60
     assert not [row for row in rows if row.endswith("|  |")]
+
+
+def test_aliases_that_repeat_each_other_are_refused_at_once(tmp_path: Path) -> None:
+    """Written out, this file of a few hundred bytes has a billion values: a walk through it would never end."""
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
+    with pytest.raises(ConfigError, match=r"books.yaml:1 more than 100000 values, each alias .* counted"):
+        load(spec_file(tmp_path, bomb + GOOD), adapter_of)
+    with pytest.raises(ConfigError, match="an alias contains itself"):
+        load(spec_file(tmp_path, "source: &s {uri: *s}\n"), adapter_of)
+    with pytest.raises(ConfigError, match="a file has at most 1000000"):
+        load(spec_file(tmp_path, "#" * 1_000_001), adapter_of)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: " + "[" * 50_000, "- " * 50_000, "a:\n" + "".join(f"{' ' * n}- \n" for n in range(1, 400))]
+)
+def test_deep_nesting_is_refused(tmp_path: Path, text: str) -> None:
+    """Libyaml ends the process that makes such nodes, and with it the DAGs of all other files."""
+    with pytest.raises(ConfigError, match=r"books.yaml:\d+ nested too deeply; at most 100 levels"):
+        load(spec_file(tmp_path, text), adapter_of)
+
+
+def test_aliases_may_nest_only_so_deep(tmp_path: Path) -> None:
+    """Each alias adds the levels of what it repeats."""
+    chain = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 5000))
+    with pytest.raises(ConfigError, match=r"books.yaml:1 (nested too deeply|more than 100000 values)"):
+        load(spec_file(tmp_path, chain), adapter_of)
+
+
+def test_an_alias_repeats_a_value(tmp_path: Path) -> None:
+    """Few aliases are what YAML has them for."""
+    text = GOOD.replace("text: $.text", "text: &path $.text\n    body: *path")
+    assert load(spec_file(tmp_path, text), adapter_of).field_map == {"text": "$.text", "body": "$.text"}

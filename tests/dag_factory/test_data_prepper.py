@@ -17,6 +17,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 from opensearch_batch.dag_factory.pipelines import is_surely_ours, pipelines
 from opensearch_batch.hooks import file_connections
 from opensearch_batch.hooks.connections import connection
+from opensearch_batch.hooks.file_conn_ids import file_conn_id
 from opensearch_batch.hooks.file_connections import connection_at
 from opensearch_batch.operators.scan import NO_WORK
 
@@ -59,7 +60,7 @@ def test_a_pipeline_without_a_schedule_scans_once(tmp_path: Path) -> None:
 
 
 def test_both_kinds_of_pipelines_share_a_folder_and_names_are_unique(tmp_path: Path) -> None:
-    """A second pipeline of the same name is refused; the others have their DAGs."""
+    """Of two pipelines of one name neither is taken, because one would replace the other; the rest have their DAGs."""
     folder = tmp_path / "include" / "pipelines"
     for name in ("connectors", "indexes"):
         shutil.copytree(INCLUDE / name, tmp_path / "include" / name)
@@ -68,9 +69,9 @@ def test_both_kinds_of_pipelines_share_a_folder_and_names_are_unique(tmp_path: P
     for name in ("a.yaml", "b.yml"):
         shutil.copy(SAMPLE, folder / name)
     found = pipelines(folder)
-    assert [dag.dag_id for dag in found.dags] == [NAME, "passages"]
-    (error,) = found.refused
-    assert str(error).startswith(f"{folder / 'b.yml'}:1 {NAME}: {folder / 'a.yaml'} has a pipeline of the same name")
+    assert [dag.dag_id for dag in found.dags] == ["passages"]
+    for error, one, other in zip(found.refused, ("a.yaml", "b.yml"), ("b.yml", "a.yaml"), strict=True):
+        assert str(error).startswith(f"{folder / one}:1 {NAME}: {folder / other} has a pipeline of the same name")
 
 
 def test_both_endings_of_yaml_are_read(tmp_path: Path) -> None:
@@ -80,7 +81,9 @@ def test_both_endings_of_yaml_are_read(tmp_path: Path) -> None:
     (dag,) = pipelines(tmp_path).dags
     task: Any = dag.task_dict["prepare"]
     assert task.file == str(tmp_path / "books.yml")
-    found: Any = connection(f"{tmp_path / 'books.yml'}#{NAME}/sink/0", "opensearch")
+    conn_id = file_conn_id(tmp_path / "books.yml", NAME, "sink", 0)
+    assert conn_id == f"{tmp_path / 'books.yml'}#{NAME}/sink/0"
+    found: Any = connection(conn_id, "opensearch")
     assert found.extra_dejson["aws_conn_id"] == f"{tmp_path / 'books.yml'}#{NAME}/sink/0/aws"
 
 
@@ -173,7 +176,7 @@ def test_a_run_whose_scan_failed_is_no_success(sample: DAG) -> None:
     reconcile: Any = sample.task_dict["reconcile"]
     with pytest.raises(AirflowFailException, match="prepare failed"):
         reconcile.execute({"ti": OneXCom(None)})
-    with pytest.raises(AirflowSkipException):
+    with pytest.raises(AirflowSkipException, match="the scan found nothing to do"):
         reconcile.execute({"ti": OneXCom(NO_WORK)})
 
 
@@ -205,7 +208,7 @@ def test_a_role_is_assumed_with_the_keys_of_the_airflow_connection(
     base = Connection(
         conn_id="a", conn_type="aws", login="key", password="secret", extra='{"service_config": {"s3": 1}}'
     )
-    monkeypatch.setattr(file_connections, "find_stored_connection", lambda conn_id: base)  # noqa: ARG005 - the one there is
+    monkeypatch.setattr(file_connections, "find_stored_connection", lambda *_: base)
     found: Any = connection_at(f"{tmp_path / 'books.yaml'}#{NAME}/source")
     assert (found.login, found.password) == ("key", "secret")
     assert found.extra_dejson == {

@@ -6,18 +6,25 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jinja2
+import pendulum
 import pytest
 import yaml
+from airflow.models.serialized_dag import SerializedDagModel
 from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, CronPartitionTimetable
+from airflow.serialization.serialized_objects import DagSerialization
 
 from opensearch_batch.core.pipeline.spec import PipelineSpec
+from opensearch_batch.dag_factory import pipelines as pipelines_module
 from opensearch_batch.dag_factory.forms import form_of, of_service, source_of
 from opensearch_batch.dag_factory.pipelines import pipeline_dag
 from opensearch_batch.triggers.new_objects import NewObjectsTrigger, uris_of
 
-INCLUDE = Path(__file__).resolve().parents[2] / "include"
+ROOT = Path(__file__).resolve().parents[2]
+INCLUDE = ROOT / "include"
 Make = Callable[..., DAG]
 
 
@@ -81,6 +88,32 @@ def test_a_run_may_follow_an_index_or_the_objects(make: Make) -> None:
     assert prepare.watched == {"index": "passages", "service": "sagemaker"}
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_file_takes_no_dag_of_another(make: Make, tmp_path: Path, monkeypatch: Any, broken: bool) -> None:  # noqa: FBT001 - pytest gives it
+    """A DAG that runs would become another one: the file that has its name keeps it, even with a mistake in it."""
+    make()
+    folder = tmp_path / "pipelines"
+    if broken:
+        (folder / "books.yaml").write_text("source: [")
+    shutil.copy(ROOT / "include" / "pipelines" / "passages.yaml", folder / "replay.yaml")
+    others = {"a.yaml": ["books", "own"], "b.yaml": ["shared"], "c.yaml": ["shared"]}
+    for name in others:
+        (folder / name).write_text("taken over")
+
+    def dags(path: Path) -> list[DAG]:
+        names = others.get(path.name)
+        return [pipeline_dag(path)] if names is None else [DAG(name, schedule=None) for name in names]
+
+    monkeypatch.setattr(pipelines_module, "_dags", dags)
+    found = pipelines_module.pipelines(folder)
+    assert sorted(dag.dag_id for dag in found.dags) == (["own"] if broken else ["books", "own"])
+    refused = "\n".join(map(str, found.refused))
+    assert f"{folder}/a.yaml:1 books: {folder}/books.yaml has a pipeline of the same name; rename one" in refused
+    assert f"{folder}/b.yaml:1 shared: {folder}/c.yaml has" in refused
+    assert f"{folder}/c.yaml:1 shared: {folder}/b.yaml has" in refused
+    assert f"{folder}/replay.yaml:1 replay: dags/replay.py has" in refused
+
+
 def test_owner_tags_and_description_come_from_the_file(make: Make) -> None:
     """Owner, tags and description are shown by Airflow."""
     dag = make(owner="search-team", tags=["books"], description="All books.")
@@ -88,6 +121,32 @@ def test_owner_tags_and_description_come_from_the_file(make: Make) -> None:
     assert {task.owner for task in dag.tasks} == {"search-team"}
     assert "All books." in str(dag.doc_md)
     assert "`books.yaml`" in str(dag.doc_md)
+
+
+def test_the_docs_hold_the_file_and_a_change_of_it_is_a_new_version(make: Make) -> None:
+    """Airflow compares the hash of a serialized DAG; a changed retention is no argument of any operator's template."""
+    versions = set()
+    for days in (30, 31):
+        dag = make(retention_days=days)
+        assert f"retention_days: {days}" in str(dag.doc_md).partition("~~~~yaml")[2]
+        versions.add(SerializedDagModel.hash(DagSerialization.to_dict(dag)))  # type: ignore[no-untyped-call] # Airflow's
+    assert len(versions) == 2
+
+
+def test_mapped_tasks_are_named_after_their_shards(make: Make) -> None:
+    """In place of a number; `poll` never runs on a worker, so Airflow renders no name for it."""
+    tasks: Any = make().task_dict
+    shard = {"id": "00003", "records": 500}
+    for name in ("batch_predict", "repair", "ingest"):
+        template = jinja2.Template(tasks[name].map_index_template)
+        assert template.render(task=SimpleNamespace(shard=shard)) == "shard 00003, 500 records"
+
+
+def test_reconcile_links_to_the_index_and_the_dead_letters(make: Make) -> None:
+    """It is the last stage of most runs, where a person looks first."""
+    reconcile: Any = make().task_dict["reconcile"]
+    assert [link.name for link in reconcile.operator_extra_links] == ["Index", "Dead letters"]
+    assert (reconcile.index, reconcile.opensearch_conn_id) == ("{{ params.index }}", "opensearch_default")
 
 
 def test_the_options_of_ingest_reach_it(make: Make) -> None:
@@ -137,22 +196,38 @@ def test_the_form_has_the_files_values(make: Make) -> None:
 
 def test_a_dated_source_is_rendered_unless_another_is_entered() -> None:
     """The form shows the template; a value that a person enters is not rendered and must not be a template."""
-    import jinja2
-
     spec = spec_with(source={"uri": "s3://d/dt={{ ds }}/"})
     template = jinja2.Template(source_of(spec))
-    assert template.render(params={"source": spec.source.uri}, ds="2026-01-02") == "s3://d/dt=2026-01-02/"
-    assert template.render(params={"source": "s3://other/"}, ds="2026-01-02") == "s3://other/"
+    day = pendulum.datetime(2026, 1, 2)
+    assert template.render(params={"source": spec.source.uri}, logical_date=day) == "s3://d/dt=2026-01-02/"
+    assert template.render(params={"source": "s3://other/"}, logical_date=day) == "s3://other/"
     param = form_of(spec)["source"]
     assert param.resolve(value="s3://other/prefix/") == "s3://other/prefix/"
     with pytest.raises(Exception, match="does not match"):
         param.resolve(value="s3://other/{{ ds }}/")
 
 
+@pytest.mark.parametrize(
+    ("timezone", "starts_at", "date"),
+    [
+        ("Europe/Vienna", "2026-01-04T23:00Z", "2026-01-05"),
+        ("Asia/Tokyo", "2026-01-04T17:00Z", "2026-01-05"),
+        ("America/New_York", "2026-01-05T03:00Z", "2026-01-04"),
+        ("UTC", "2026-01-05T00:00Z", "2026-01-05"),
+    ],
+)
+def test_a_date_is_that_of_the_schedules_time_zone(timezone: str, starts_at: str, date: str) -> None:
+    """Airflow's own `ds` is a date in UTC: at midnight in Vienna and at two in Tokyo it is the day before."""
+    schedule = {"cron": "0 2 * * *", "timezone": timezone}
+    spec = spec_with(source={"uri": "s3://d/{{ ds }}/{{ds_nodash}}/"}, schedule=schedule)
+    template = jinja2.Template(source_of(spec), undefined=jinja2.StrictUndefined)
+    moment = pendulum.parse(starts_at)
+    rendered = template.render(params={"source": spec.source.uri}, logical_date=moment, ds=starts_at[:10])
+    assert rendered == f"s3://d/{date}/{date.replace('-', '')}/"
+
+
 def test_a_partitions_key_is_airflows_own() -> None:
     """A pipeline file is parsed without Airflow."""
-    import jinja2
-
     spec = spec_with(source={"uri": "s3://d/'{{partition_key}}'/"}, schedule={"partitions": "@daily"})
     run = {"partition_key": "2026-01"}
     rendered = jinja2.Template(source_of(spec)).render(params={"source": spec.source.uri}, dag_run=run)
@@ -161,8 +236,6 @@ def test_a_partitions_key_is_airflows_own() -> None:
 
 def test_what_depends_on_the_service_is_chosen_by_the_form() -> None:
     """Equal values stay as they are; others become a template by service, objects as JSON."""
-    import jinja2
-
     assert of_service("a", {"a": {"x": 1}}) == {"x": 1}
     values: dict[str, Any] = {"a": {"x": "it's {{ no }} \\ template"}, "b": None}
     template = jinja2.Template(of_service("a", values))

@@ -28,7 +28,8 @@ heavy = [name for name in {heavy} if name in set(sys.modules) - before]
 encoded = {{dag.dag_id: DagSerialization.to_dict(dag) for dag in dags}}
 again = [DagSerialization.from_dict(value).dag_id for value in encoded.values()]
 tasks = {{dag.dag_id: {{task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks}} for dag in dags}}
-print(json.dumps({{"heavy": heavy, "again": again, "tasks": tasks}}))
+endless = [task.task_id for dag in dags for task in dag.tasks if task.execution_timeout is None]
+print(json.dumps({{"endless": endless, "heavy": heavy, "again": again, "tasks": tasks}}))
 """
 
 
@@ -53,6 +54,12 @@ def test_a_dag_file_is_light_and_its_stages_are_in_order(home: Path, module: str
         "reconcile": ["publish"],
         "publish": [],
     }
+
+
+@pytest.mark.parametrize("module", ["pipelines", "example_by_hand", "batch_ingestion", "replay"])
+def test_each_task_has_an_end(home: Path, module: str) -> None:
+    """A task that hangs is stopped at its `execution_timeout`."""
+    assert read(home, module)["endless"] == []
 
 
 def test_the_operators_load_no_data_prepper_module(home: Path) -> None:
@@ -83,7 +90,7 @@ def test_a_file_with_a_mistake_affects_no_other_file(home: Path, tmp_path: Path)
     found = read(home, "pipelines", tmp_path)
     known = [path.stem for path in sorted((ROOT / "include" / "pipelines").glob("passages*.yaml"))]
     assert sorted(found["again"]) == sorted(known)
-    with pytest.raises(AssertionError) as refused:
+    with pytest.raises(AssertionError, match=r"mistaken\.yaml:3 source\.url") as refused:
         read(home, "refused_pipelines", tmp_path)
     said = str(refused.value)
     assert f"{pipelines}/mistaken.yaml:3 source.url: unknown key. Did you mean 'uri'?" in said

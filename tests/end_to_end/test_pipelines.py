@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from opensearch_batch.core.runs.retention import delete_expired
+from opensearch_batch.core.runs.run_account import ShardRunCounts
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import JobRecord
 from tests.end_to_end.own_pipelines import OwnPipelines
@@ -28,8 +29,7 @@ def own(lab: Lab) -> OwnPipelines:
 
 def counted(**counts: int) -> dict[str, int]:
     """Return a run's counts; those not given are zero."""
-    names = ("read", "indexed", "unchanged", "dead_letters", "shards", "unrouted", "dropped", "superseded")
-    return dict.fromkeys(names, 0) | counts
+    return dict.fromkeys(ShardRunCounts.__struct_fields__, 0) | counts
 
 
 def yesterday() -> str:
@@ -295,7 +295,7 @@ def test_a_broken_file_is_an_import_error_and_the_others_run(own: OwnPipelines) 
 @pytest.mark.slow
 def test_a_run_accounts_for_its_records(own: OwnPipelines) -> None:
     """The account of the run holds the sums and where the dead letters lie."""
-    name = own.add(ingest={"dead_letters": f"s3://{own.work_prefix}/letters"})
+    name = own.add(ingest={"dead_letters": f"s3://{own.work_prefix}/letters"}, max_dead_letters="50%")
     own.put(f"{name}/a.jsonl", 0, 6)
     own.lab.s3.put_object(Bucket=own.documents, Key=f"{name}/b.jsonl", Body=b'{"_id": "x"}\n{broken\n')
     run = own.run(name)

@@ -32,6 +32,11 @@ class Exchange:
         self._server = server
         self.body = body
 
+    def drop(self, *headers: str) -> None:
+        """Take headers off the request."""
+        for name in headers:
+            del self._handler.headers[name]
+
     def forward(self) -> JobOutput:
         """Let the server do it; nobody is told yet."""
         connection = http.client.HTTPConnection(self._server, timeout=WAIT_S)
@@ -200,6 +205,16 @@ def answers(status: int, content: bytes = b"{}") -> Fault:
     """The server answers this and does nothing."""
     headers = [("Content-Type", "application/xml" if content.startswith(b"<") else "application/json")]
     return lambda exchange: exchange.answer(JobOutput(status, headers, content))
+
+
+def ignores(header: str) -> Fault:
+    """The server acts as if it did not know a header."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.drop(header)
+        passes(exchange)
+
+    return fault
 
 
 def first(act: Callable[[], object], then: Fault = passes) -> Fault:

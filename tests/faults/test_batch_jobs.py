@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, TypeVar
 
 import pytest
@@ -37,7 +39,16 @@ class Run:
     def start(self, **conf: Any) -> None:
         """Trigger the DAG."""
         self.airflow.wait_for_dag(self.dag_id)
-        self.run_id = self.airflow.trigger(self.dag_id, {"source": self.folder, **conf})
+        self.run_id = self.airflow.trigger(self.dag_id, {"source": self.folder, "max_dead_letters": "99%", **conf})
+
+    def began_two_days_ago(self) -> None:
+        """Move the run's start in Airflow's database, so that its timeout is over now."""
+        database = self.lab.stack.home / "airflow" / "airflow.db"
+        with closing(sqlite3.connect(database, timeout=WAIT_S)) as connection, connection:
+            moved = connection.execute(
+                "UPDATE dag_run SET start_date = datetime('now', '-2 days') WHERE run_id = ?", (self.run_id,)
+            )
+        assert moved.rowcount == 1
 
     def end(self) -> str:
         """Wait for the run's end."""
@@ -136,7 +147,7 @@ def test_a_runs_timeout_cancels_the_job(run: Run) -> None:
     run.dag_id = "with_a_timeout"
     text = (REPOSITORY / "dags" / f"{DAG_ID}.py").read_text()
     for old, new in {
-        f'dag_id="{DAG_ID}",': f'dag_id="{run.dag_id}", dagrun_timeout=timedelta(seconds=60),',
+        f'dag_id="{DAG_ID}",': f'dag_id="{run.dag_id}", dagrun_timeout=timedelta(days=1),',
         "Path(__file__).resolve().parent.parent": f"Path({str(REPOSITORY)!r})",
     }.items():
         assert old in text
@@ -146,6 +157,8 @@ def test_a_runs_timeout_cancels_the_job(run: Run) -> None:
     run.start()
     run.until("poll", "deferred")
     assert run.job_status() == "InProgress"
+    eventually(lambda: "starting" in run.log("poll"), "the trigger's start")
+    run.began_two_days_ago()
     eventually(lambda: run.job_status() in {"Stopping", "Stopped"}, "the cancelled job")
     end = eventually(lambda: run.record().get("end"), "the recorded end")
     assert (end["state"], end["reason"]) == ("CANCELLED", "cancelled, because the task was marked skipped")
@@ -156,11 +169,15 @@ def test_a_runs_timeout_cancels_the_job(run: Run) -> None:
 @pytest.mark.slow
 def test_clearing_poll_reattaches_to_the_running_job(run: Run) -> None:
     """Airflow calls on_kill for a clear as for a mark; the job runs on all the same."""
-    run.lab.fault(fault="delay", times=1, seconds=8)
+    run.lab.fault(fault="delay", times=1, seconds=3600)
     run.start()
     run.until("poll", "deferred")
     eventually(lambda: "starting" in run.log("poll"), "the trigger's start")
     run.clear("poll")
+    eventually(lambda: run.task("poll")["try_number"] == 2, "the second try")
+    run.until("poll", "deferred")
+    assert run.job_status() == "InProgress"
+    run.lab.end_delays()
     assert run.end() == "success"
     assert (run.jobs(), run.record()["end"]["state"], run.task("poll")["try_number"]) == (1, "COMPLETED", 2)
 

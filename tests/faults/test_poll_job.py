@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import pytest
 
+from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.jobs.status_poller import remote_status
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from tests.faults.waits import TASK_INDEX, Wait
 from tests.lab import Lab
@@ -87,6 +90,45 @@ def test_a_task_that_ml_commons_does_not_find_is_looked_for_at_the_service(begin
     lab.node("DELETE", f"{TASK_INDEX}/_doc/{wait.submitted.ml_task_id}?refresh=true")
     succeeds, result = wait.end()
     assert (succeeds, result["state"], len(result["outputs"])) == (True, "COMPLETED", 1)
+
+
+@contextmanager
+def changed_connector(wait: Wait, **change: Any) -> Iterator[None]:
+    """Change the connector of a job, and change it back; a model that is deployed keeps the connector it had."""
+    node, model = wait.lab.node, f"_plugins/_ml/models/{wait.submitted.model_id}"
+    connector = f"_plugins/_ml/connectors/{node('GET', model)['connector_id']}"
+    key = wait.lab.stack.credentials.secret_key
+    before = {"actions": node("GET", connector)["actions"], "credential": {"openAI_key": key}}
+    for values in (change, {name: before[name] for name in change}):
+        node("POST", f"{model}/_undeploy")
+        node("PUT", connector, values)
+        node("POST", f"{model}/_deploy")
+        if values is change:
+            yield
+
+
+def test_a_key_that_changes_while_the_job_runs(begin: Begin) -> None:
+    """The connector's key is revoked, the connection has the new one."""
+    wait = begin("openai", seconds=2.0)
+    with changed_connector(wait, credential={"openAI_key": "revoked"}):
+        with pytest.raises(ConfigError, match="401"):
+            remote_status(wait.flow.ml, present(wait.submitted.ml_task_id), wait.flow.adapter)
+        succeeds, result = wait.end()
+    assert (succeeds, result["state"]) == (True, "COMPLETED")
+
+
+def test_the_connector_of_the_aws_document_is_polled_at_the_service(begin: Begin, lab: Lab) -> None:
+    """Its status action is a GET: ML Commons before 3.5 sends that without its body."""
+    wait = begin(seconds=2.0)
+    model = lab.node("GET", f"_plugins/_ml/models/{wait.submitted.model_id}")
+    actions = lab.node("GET", f"_plugins/_ml/connectors/{model['connector_id']}")["actions"]
+    published = [
+        {**action, "method": "GET"} if action["action_type"] == "BATCH_PREDICT_STATUS" else action for action in actions
+    ]
+    assert published != actions
+    with changed_connector(wait, actions=published):
+        succeeds, result = wait.end()
+    assert (succeeds, result["state"]) == (True, "COMPLETED")
 
 
 def test_a_job_that_nobody_knows_is_lost(begin: Begin, lab: Lab) -> None:

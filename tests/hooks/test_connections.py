@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from include.local_stack import opensearch_security
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.hooks.aws import connector_credential, object_storage
+from opensearch_batch.hooks.ai_services import connector_credential
+from opensearch_batch.hooks.aws import aws_credential, object_storage
+from opensearch_batch.hooks.connections import requested_conn_ids
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from tests.serving import Exchange, Server
 
@@ -113,5 +116,53 @@ def test_a_connector_gets_a_role_or_the_connections_keys(monkeypatch: pytest.Mon
     monkeypatch.setenv(
         "AIRFLOW_CONN_KEYS", json.dumps({"conn_type": "aws", "login": "key-id", "password": "secret-key"})
     )
-    assert connector_credential("keys", role_arn="arn:r") == {"roleArn": "arn:r"}
-    assert connector_credential("keys") == {"access_key": "key-id", "secret_key": "secret-key"}
+    assert aws_credential("keys", role_arn="arn:r") == {"roleArn": "arn:r"}
+    assert aws_credential("keys") == {"access_key": "key-id", "secret_key": "secret-key"}
+
+
+@pytest.mark.parametrize("conn_id", ["{file}#p/sink/0", "{file}#p/source", "../x", "a b", ""])
+def test_a_text_that_is_no_connection_id_opens_no_file(tmp_path: Path, conn_id: str) -> None:
+    """A file describes a connection only if this process made the id of it; a request cannot name a file."""
+    file = tmp_path / "secret.yaml"
+    file.write_text("p: {source: {s3: {}}, sink: [{opensearch: {hosts: [https://attacker]}}]}")
+    named = conn_id.format(file=file)
+    for connect_to in (lambda: OpenSearchMLHook(named).get_conn(), lambda: object_storage(named)):
+        with pytest.raises(ConfigError, match="is not a connection id") as error:
+            connect_to()
+        assert "attacker" not in str(error.value)
+
+
+def test_a_connection_of_another_type_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of one service are not sent to another."""
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps({"conn_type": "ssh", "host": "h", "password": PASSWORD}))
+    for connect_to, wanted in (
+        (lambda: OpenSearchMLHook("other").get_conn(), "opensearch"),
+        (lambda: object_storage("other"), "aws"),
+        (lambda: connector_credential("openai", ai_conn_id="other"), "http or generic"),
+    ):
+        with pytest.raises(ConfigError, match=f"connection other: its type is ssh, not {wanted}"):
+            connect_to()
+
+
+def test_a_request_names_only_connections_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may start a run does not get the keys of every connection; Airflow's configuration has the list."""
+    requested_conn_ids("opensearch_default", "aws_default", "openai_default")
+    with pytest.raises(ConfigError, match=r"'admin_cluster' may not be named by a request; allowed are opensearch_def"):
+        requested_conn_ids("aws_default", "admin_cluster")
+    monkeypatch.setenv("AIRFLOW__OPENSEARCH_BATCH__REQUEST_CONNECTIONS", "admin_cluster")
+    requested_conn_ids("admin_cluster")
+    with pytest.raises(ConfigError, match="'aws_default' may not be named"):
+        requested_conn_ids("aws_default")
+
+
+def test_a_password_is_not_sent_unencrypted_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow's default is no TLS; whoever wants that with a password has to write it."""
+    plain = {"conn_type": "opensearch", "host": "h", "login": USER, "password": PASSWORD}
+    monkeypatch.setenv("AIRFLOW_CONN_PLAIN", json.dumps(plain))
+    with pytest.raises(ConfigError, match=r'connection plain: .*"use_ssl": true') as error:
+        OpenSearchMLHook("plain").get_conn()
+    assert PASSWORD not in str(error.value)
+    monkeypatch.setenv("AIRFLOW_CONN_PLAIN", json.dumps({**plain, "extra": {"use_ssl": False}}))
+    with structlog.testing.capture_logs() as logs:
+        OpenSearchMLHook("plain").get_conn()
+    assert "unencrypted" in str(logs)

@@ -63,7 +63,7 @@ def test_an_error_is_not_cached() -> None:
     def refuse() -> int:
         raise ConfigError("no such connection")
 
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="no such connection"):
         made.clients.get("a", refuse)
     assert made.clients.get("a", made.make) == 1
 
@@ -80,7 +80,7 @@ def test_a_connection_that_cannot_be_resolved_now_is_retriable() -> None:
     def wrong() -> int:
         raise ConfigError("no Airflow connection 'c'")
 
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"^no Airflow connection 'c'$"):
         shared_client("aws", "c", wrong)
 
 

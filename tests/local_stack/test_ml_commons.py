@@ -13,6 +13,8 @@ import pytest
 import requests
 
 from include.local_stack.settings import REPOSITORY
+from opensearch_batch.core.errors import RemoteError
+from opensearch_batch.core.opensearch.ml_commons import MLCommons
 from tests.lab import Lab
 from tests.waiting import WAIT_S
 
@@ -85,3 +87,27 @@ def test_a_batch_job_is_submitted_seen_and_cancelled(lab: Lab, service: str) -> 
     )
     assert lab.node("POST", f"_plugins/_ml/tasks/{task}/_cancel") == {"status": "OK"}
     assert lab.node("GET", f"_plugins/_ml/tasks/{task}")["state"] in {"CANCELLING", "CANCELLED"}
+
+
+@pytest.mark.usefixtures("one_hour")
+def test_a_key_that_changed_is_replaced_in_the_connector(lab: Lab) -> None:
+    """The node refuses an update while a model is deployed, and a deployed model keeps the key of its deployment."""
+    text = (REPOSITORY / "include" / "connectors" / "openai.json").read_text()
+    connector = json.loads(text.replace("<model_name>", MODEL_OF["openai"]))
+    connector["name"] = f"connector {uuid.uuid4().hex}"
+    ml, job = MLCommons(lab.cluster()), parameters(lab, "openai")
+    keys = ("revoked", lab.stack.credentials.secret_key)
+
+    def ensured(key: str) -> str:
+        return ml.ensure_model("model", {**connector, "credential": {"openAI_key": key}}, conn_id="openai_default").id
+
+    model_id = ensured(keys[0])
+    with pytest.raises(RemoteError, match="401"):
+        ml.batch_predict(model_id, job)
+    assert [ensured(keys[1]) for _ in range(2)] == [model_id, model_id]
+    task = ml.batch_predict(model_id, job).ml_task_id
+    assert ensured(keys[0]) == model_id
+    with pytest.raises(RemoteError, match="401"):
+        ml.task(str(task))
+    assert ensured(keys[1]) == model_id
+    assert ml.task(str(task))["remote_job"]["status"] == "validating"

@@ -10,6 +10,7 @@ import pytest
 
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.job_records import JobRecords, bad_end_message
+from opensearch_batch.core.opensearch.ml_commons import Model
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.types.job import Accepted, End, JobRecord, ResubmitRequest
@@ -45,7 +46,7 @@ class Job:
             self.paid.append(parameters)
             return Accepted("t")
 
-        model = SimpleNamespace(parameters=adapter_of("sagemaker").example_parameters)
+        model = Model("m", dict(adapter_of("sagemaker").example_parameters))
         return SimpleNamespace(ml=SimpleNamespace(model=lambda _: model, batch_predict=pay))
 
     def submit(self, asked: ResubmitRequest = ResubmitRequest()) -> JobRecord:  # noqa: B008 - frozen

@@ -11,9 +11,11 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.opensearch.ml_commons import Model
 from opensearch_batch.core.storage.json_document import load_manifest
 from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Manifest
 from opensearch_batch.operators import ingest, prepare
 from tests.core.aws import aws
@@ -43,7 +45,7 @@ class Prepares:
             max_records=1,
             **how,
         )
-        dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run)
+        dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run, conf={})
         ti: Any = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
         operator.execute({"params": {}, "dag_run": dag_run, "ti": ti})
         return load_manifest(self.runs.objects, pushed["run"]["manifest"], Manifest)
@@ -59,13 +61,13 @@ class Prepares:
             index=INDEX,
             field_map={"_id": "$.id", "text": "$.text"},
         )
-        polled = {
-            "task_id": "t",
-            "state": "COMPLETED",
-            "outputs": [f"{self.runs.work_prefix.job(shard.job)}/output/1/x.out"],
-        }
+        folder = self.runs.work_prefix.job(shard.job)
+        output = f"{folder}/output/1/"
+        job = JobRecord(shard.job, "j", "sagemaker", "m", "s3://in/x", output, intended_at=0.0, ml_task_id="t")
+        JobRecords(self.runs.objects, folder).write(job, over=None)
+        polled = {"task_id": "t", "state": "COMPLETED", "outputs": [f"{output}x.out"]}
         found = {"poll": polled, "repair": None}
-        dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run)
+        dag_run = SimpleNamespace(dag_id="p", partition_key=None, logical_date=None, run_id=run, conf={})
         ti: Any = SimpleNamespace(map_index=0, xcom_pull=lambda task_ids, map_indexes: found[task_ids])  # noqa: ARG005 - one
         return operator.execute({"params": {}, "dag_run": dag_run, "ti": ti})
 
@@ -106,7 +108,7 @@ def test_a_source_range_that_is_gone_is_written_again_when_it_returns(prepares: 
     runs.put("a.jsonl", record(1, "good"))
     runs.ingest(prepares("1"))
     runs.objects.write(f"{runs.source}a.jsonl", b'{"broken\n' + json.dumps(record(1, "bad")).encode())
-    runs.ingest(prepares("2"))
+    runs.ingest(prepares("2", max_dead_letters="50%"))
     assert runs.cluster.texts == {"1": "bad"}
     runs.put("a.jsonl", record(1, "good"))
     runs.ingest(prepares("3"))

@@ -9,28 +9,34 @@ from typing import Any
 
 import msgspec
 import pytest
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from structlog.testing import capture_logs
 
 from opensearch_batch.core.errors import RetriableError
+from opensearch_batch.core.ingest.replay import ReplayReport
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
-from opensearch_batch.core.jobs.job_records import consumed_requests, decide
+from opensearch_batch.core.jobs.job_records import JobRecords, consumed_requests, decide
 from opensearch_batch.core.opensearch.ml_commons import Model
 from opensearch_batch.core.runs.outbox import PendingEvent, add_event
 from opensearch_batch.core.sharding.listing import list_source, source_change
-from opensearch_batch.core.storage.json_document import save
+from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter, list_parts
+from opensearch_batch.core.storage.json_document import load_manifest, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import IngestCounts, IngestReport
+from opensearch_batch.core.types.counts import IngestCounts, IngestReport, SourceCounts
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
-from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, Shard
+from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.dag_factory.schedules import index_asset
-from opensearch_batch.operators import ingest, prepare, publish
+from opensearch_batch.operators import ingest, prepare, publish, reconcile, replay
 from opensearch_batch.operators.base import resubmit_request, run_key_of
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import OpenSearchPrepareOperator
 from opensearch_batch.operators.publish import OpenSearchPublishOperator
+from opensearch_batch.operators.replay import OpenSearchReplayOperator
 from opensearch_batch.services.registry import adapter_of
 from tests.core.aws import aws
+from tests.stored import content, present
 
 NAME = "books"
 PARAMETERS = {
@@ -57,7 +63,7 @@ class Ti:
 
 def context_of(run_id: str = "manual__1", ti: Any = None, **params: Any) -> Any:
     """Return the context of a task in a run of one partition."""
-    run = SimpleNamespace(dag_id=NAME, partition_key="2026-11-01", logical_date=None, run_id=run_id)
+    run = SimpleNamespace(dag_id=NAME, partition_key="2026-11-01", logical_date=None, run_id=run_id, conf={})
     return {"dag_run": run, "ti": ti or Ti(), "params": params}
 
 
@@ -119,6 +125,149 @@ def test_a_trial_does_not_record_the_source(
     assert len(shards) == (0 if dry_run else 1)
     found = list_source(store, f"s3://{bucket}/in/")
     assert source_change(store, Layout(f"s3://{bucket}/work", NAME), found) == news
+
+
+def prepares(bucket: str, **arguments: Any) -> OpenSearchPrepareOperator:
+    """Return a stage that reads two records, of which one lacks its lemma, and a line that is none."""
+    return OpenSearchPrepareOperator(
+        task_id="prepare",
+        work_prefix=f"s3://{bucket}/work",
+        service="sagemaker",
+        index="books",
+        field_map={"text": "$.text", "lemma": "$.lemma"},
+        inputs=["$.text"],
+        **{"source": f"s3://{bucket}/in/", **arguments},
+    )
+
+
+def test_a_dry_run_shows_samples_and_writes_nothing(bucket: str, store: S3Objects) -> None:
+    """The first dead letters with their reasons, and the fields that would be null."""
+    store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a", "lemma": "b"}\n{"text": "c"}\n{oops\n')
+    with capture_logs() as logs:
+        assert prepares(bucket).execute(context_of(dry_run=True)) == []
+    lines = [str(line["event"]).removeprefix("dry run: ") for line in logs]
+    (dead,) = (line for line in lines if line.startswith("dead letter: "))
+    assert f"s3://{bucket}/in/a.jsonl line 3: " in dead
+    assert dead.endswith(": {oops")
+    nothing = "1 of the first 2 records have nothing at $.lemma"
+    null = f"null: field lemma: {nothing}, the first is s3://{bucket}/in/a.jsonl line 2"
+    assert [line for line in lines if line.startswith("null: ")] == [null]
+    assert [item.uri for item in store.list(f"s3://{bucket}/")] == [f"s3://{bucket}/in/a.jsonl"]
+
+
+def test_a_refused_run_creates_no_index(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index is created last; and the refusal says what is wrong with the records."""
+    created = list[str]()
+    cluster = SimpleNamespace(index=lambda name: None, create_index=lambda name, body: created.append(name))  # noqa: ARG005 - there is none
+    monkeypatch.setattr(prepare, "OpenSearchMLHook", lambda conn_id: SimpleNamespace(cluster=cluster))  # noqa: ARG005 - one
+    store.write(f"s3://{bucket}/in/a.jsonl", b"{oops\n")
+    with pytest.raises(AirflowFailException, match=r"no usable record; first reasons: .*JSON"):
+        prepares(bucket, index_body={"mappings": {}}).execute(context_of())
+    assert created == []
+    store.write(f"s3://{bucket}/in/a.jsonl", b'{"text": "a"}\n')
+    assert len(prepares(bucket, index_body={"mappings": {}}).execute(context_of())) == 1
+    assert created == ["books"]
+
+
+ONE_BAD = b'{"text": "a"}\n' * 9 + b"{oops\n"
+
+
+def test_prepare_pays_nothing_for_a_source_of_dead_letters(bucket: str, store: S3Objects) -> None:
+    """With more dead letters than allowed there is no manifest and no shard; the error names the reason."""
+    store.write(f"s3://{bucket}/in/a.jsonl", ONE_BAD)
+    reason = r"1 of 10 records are dead letters, and max_dead_letters is 5%: 1 x not JSON: .*; they are in s3://"
+    with pytest.raises(AirflowFailException, match=reason):
+        prepares(bucket).execute(context_of())
+    assert store.read(Layout(f"s3://{bucket}/work", NAME).manifest(run_key_of(context_of()))) is None
+    assert len(prepares(bucket, max_dead_letters="10%").execute(context_of())) == 1
+
+
+def test_dead_letters_of_prepare_are_replayed(bucket: str, store: S3Objects) -> None:
+    """A run with their location as its source submits the corrected records only, at their old origins."""
+    work_prefix = Layout(f"s3://{bucket}/work", NAME)
+    uri = f"s3://{bucket}/in/a.jsonl"
+    store.write(uri, ONE_BAD + b"{again\n")
+    prepares(bucket, max_dead_letters="50%").execute(context_of())
+    first = load_manifest(store, work_prefix.manifest(run_key_of(context_of())), Manifest)
+    (part,) = list_parts(store, present(first.dead_letters))
+    store.write(part, content(store, part).replace(b'"{oops"', b'"{\\"text\\": \\"mended\\"}"'))
+
+    later = context_of()
+    later["dag_run"].partition_key = "replay"
+    (shard,) = prepares(bucket, source=first.dead_letters).execute(later)
+    again = load_manifest(store, work_prefix.manifest(run_key_of(later)), Manifest)
+    assert content(store, shard["input"]) == b'{"text": "mended"}\n'
+    assert again.shards[0].source_ranges == [SourceRange(uri, 10, 1)]
+    assert (again.counts.read, again.counts.records, again.counts.dead_letters) == (2, 1, 1)
+    assert again.run_version is None
+
+    store.write(part, b'{"stage": "prepare"}\n')
+    with pytest.raises(AirflowFailException, match="no usable record; first reasons: not a dead letter"):
+        prepares(bucket, source=first.dead_letters).execute(later)
+
+
+def reconciled(
+    bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *, read: int, dead: int, most: str
+) -> Any:
+    """Run reconcile over a run of these counts."""
+    work_prefix, key = Layout(f"s3://{bucket}/work", NAME), run_key_of(context_of())
+    with DeadLetters(store, work_prefix.dead_letters(key, "prepare")) as letters:
+        for line in range(dead):
+            letters.add(dead_letter(b"{", stage="prepare", reason="not JSON", source="s3://in", line=line))
+        letters.write()
+    counts = PrepareCounts(read, read - dead, dead)
+    shard = PreparedShard(Shard("0000", "i", "j", read - dead, 1), [])
+    manifest = Manifest(NAME, key, "s3://in/", "sagemaker", "m", counts, [shard], letters.location)
+    uri = work_prefix.manifest(key)
+    save(store, uri, manifest)
+    done = IngestCounts(read=read - dead, indexed=read - dead, sources=[SourceCounts("output", read=read - dead)])
+    save(store, work_prefix.ingest_report(key, "0000"), IngestReport(NAME, "DONE", done))
+    monkeypatch.setattr(reconcile, "outputs_store", lambda **_: store)
+    monkeypatch.setattr(reconcile, "object_storage", lambda _: store)
+    task = reconcile.OpenSearchReconcileOperator(
+        task_id="reconcile", work_prefix=f"s3://{bucket}/work", retention_days=None, max_dead_letters=most
+    )
+    ti = SimpleNamespace(xcom_pull=lambda task_ids, key: {"manifest": uri})  # noqa: ARG005 - the XCom of prepare
+    return task.execute(context_of(ti=ti))
+
+
+@pytest.mark.parametrize(("dead", "most", "is_green"), [(5, "5%", True), (6, "5%", False), (6, "6%", True)])
+def test_too_many_dead_letters_fail_the_run(
+    bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *, dead: int, most: str, is_green: bool
+) -> None:
+    """The share counts the dead letters of all stages; the account is written in any case."""
+    if is_green:
+        assert reconciled(bucket, store, monkeypatch, read=100, dead=dead, most=most)["counts"]["dead_letters"] == dead
+    else:
+        with pytest.raises(AirflowFailException, match="6 of 100 records are dead letters, and max_dead_letters is 5%"):
+            reconciled(bucket, store, monkeypatch, read=100, dead=dead, most=most)
+    assert store.read(Layout(f"s3://{bucket}/work", NAME).run_account(run_key_of(context_of()))) is not None
+
+
+def test_a_run_of_dead_letters_only_is_never_a_success(
+    bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even with max_dead_letters 100%."""
+    with pytest.raises(AirflowFailException, match="3 of 3 records are dead letters, and max_dead_letters is 100%"):
+        reconciled(bucket, store, monkeypatch, read=3, dead=3, most="100%")
+
+
+def test_a_replay_that_helps_nothing_fails(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the first reason; one that writes some letters succeeds."""
+    with DeadLetters(store, f"s3://{bucket}/queue") as letters:
+        letters.add(dead_letter(b"{}", stage="ingest", reason="no field x", source="s3://in", line=1))
+        letters.write()
+    monkeypatch.setattr(replay, "object_storage", lambda _: store)
+    monkeypatch.setattr(replay, "OpenSearchMLHook", lambda _: SimpleNamespace(cluster=None))
+    task = replay.OpenSearchReplayOperator(task_id="replay", dead_letters=f"s3://{bucket}/queue/")
+    for indexed, dead in ((0, 2), (1, 1)):
+        report = ReplayReport(f"s3://{bucket}/queue/", NAME, read=2, indexed=indexed, dead_letters=dead)
+        monkeypatch.setattr(replay, "replay", lambda *_, report=report, **__: report)
+        if indexed:
+            assert task.execute(context_of())["indexed"] == 1
+        else:
+            with pytest.raises(AirflowFailException, match="the replay wrote none of 2 dead letters: no field x"):
+                task.execute(context_of())
 
 
 def asked(run_id: str, *, max_tries: int = 2, force: bool = False) -> ResubmitRequest:
@@ -231,6 +380,8 @@ def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *a
     found = Layout(f"s3://{bucket}/work", NAME)
     manifest = Manifest(NAME, "r", "s", "sagemaker", "m", PrepareCounts(), [], None, parameters=PARAMETERS)
     save(store, found.manifest(run_key_of(context_of())), manifest)
+    job = JobRecord("j", "j", "sagemaker", "m", "i", "o", intended_at=0.0, ml_task_id="t")
+    JobRecords(store, found.job("j")).write(job, over=None)
     done = iter(attempts)
 
     def run(*_: Any, **__: Any) -> IngestReport:
@@ -253,7 +404,7 @@ def ingest_of(bucket: str, store: S3Objects, monkeypatch: pytest.MonkeyPatch, *a
     )
     for attempt in attempts:
         if isinstance(attempt, Exception):
-            with pytest.raises(type(attempt)):
+            with pytest.raises(type(attempt), match=str(attempt)):
                 task.execute(context_of(ti=Counted()))
         else:
             task.execute(context_of(ti=Counted()))
@@ -269,3 +420,22 @@ def test_writes_of_an_attempt_that_died_update_the_asset(
     """The asset is updated if any attempt wrote, though the last one finds all documents unchanged."""
     ingest_of(bucket, store, monkeypatch, *attempts)
     assert publishes(bucket) == published
+
+
+@pytest.mark.parametrize(
+    ("conf", "hint"),
+    [({"sourc": "s3://my-secret/"}, "'source'"), ({"dry_rum": True}, "'dry_run'"), ({"x": 1}, "Its keys are source,")],
+)
+def test_a_misspelled_key_of_a_conf_starts_nothing(conf: dict[str, Any], hint: str) -> None:
+    """Airflow ignores a key that it does not know: the run would pay for the defaults. Its value is not quoted."""
+    with DAG(dag_id=NAME, schedule=None, params={"source": "s3://in/", "dry_run": False}):
+        task = OpenSearchPrepareOperator(
+            task_id="prepare", source="s3://in/", work_prefix="s3://w", index="i", service="sagemaker", field_map={}
+        )
+        replay = OpenSearchReplayOperator(task_id="replay", dead_letters="s3://letters/")
+    context = context_of()
+    context["dag_run"].conf = conf
+    for operator in (task, replay):
+        with pytest.raises(AirflowFailException, match=f"conf: this DAG has no parameter.*{hint}") as error:
+            operator.execute(context)
+        assert "my-secret" not in str(error.value)

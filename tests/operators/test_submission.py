@@ -11,6 +11,7 @@ import pytest
 
 from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
 from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.opensearch.ml_commons import Model
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -73,7 +74,7 @@ def test_an_error_ends_the_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch, erro
 @pytest.fixture
 def submits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[OpenSearchBatchPredictOperator, LocalFiles]:
     """A stage that submits, with a folder as store, and a cluster that is not called."""
-    store, ml = LocalFiles(tmp_path), SimpleNamespace(model=lambda _: None)
+    store, ml = LocalFiles(tmp_path), SimpleNamespace(model=lambda _: Model("m", {}))
     monkeypatch.setattr(submission, "object_storage", lambda _: store)
     monkeypatch.setattr(submission, "OpenSearchMLHook", lambda _: SimpleNamespace(ml=ml))
     monkeypatch.setattr(submission, "client_of", lambda *_, **__: None)
@@ -91,3 +92,19 @@ def test_a_reused_job_is_marked_as_taken(submits: tuple[OpenSearchBatchPredictOp
     assert isinstance(done, tuple)
     assert done[0] == "reuse"
     assert store.head("s3://work/jobs/k/in_use.json") is not None
+
+
+def test_nothing_is_submitted_to_a_store_that_ignores_conditions(
+    submits: tuple[OpenSearchBatchPredictOperator, LocalFiles], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs would both write the intent, and both pay."""
+    stage, store = submits
+
+    def create(uri: str, content: bytes) -> bool:
+        store.write(uri, content)
+        return True
+
+    monkeypatch.setattr(store, "create", create)
+    with pytest.raises(ConfigError, match="the store ignores If-None-Match"):
+        stage.submit(Shard("0000", "in", "k", 1, 1), Layout("s3://work", "p"), ResubmitRequest())
+    assert JobRecords(store, "s3://work/jobs/k").read() is None

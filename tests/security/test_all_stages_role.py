@@ -45,7 +45,10 @@ def flow(secured: Secured, user: User, job: Job) -> Iterator[Callable[[], object
     """Yield every kind of call that the stages make of ML Commons."""
     cluster = secured.cluster(user)
     ml = MLCommons(cluster)
-    yield lambda: ml.ensure_model(f"model {uuid.uuid4().hex}", secured.connector())
+    name, connector = f"model {uuid.uuid4().hex}", secured.connector()
+    # The second time its key has changed.
+    yield lambda: ml.ensure_model(name, connector)
+    yield lambda: ml.ensure_model(name, {**connector, "credential": {**connector["credential"], "secret_key": "new"}})
     yield lambda: ml.model(job.model_id)
     yield lambda: submit(ml, job.model_id)
     yield lambda: list(ml.tasks(job.model_id))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from opensearch_batch.core.pipeline.check import check_pipeline
+from opensearch_batch.services.registry import adapter_of
 
 PUBLISHED = json.loads(Path(__file__).with_name("published_connectors.json").read_text())
 CONNECTORS = Path(__file__).resolve().parents[2] / "include" / "connectors"
@@ -75,3 +80,32 @@ def test_a_connector_submits_looks_and_cancels(name: str) -> None:
     actions = {action["action_type"]: action for action in connector(name)["actions"]}
     assert set(actions) == {"predict", "batch_predict", "batch_predict_status", "cancel_batch_predict"}
     assert all(action["request_body"] for action in actions.values())
+
+
+@pytest.mark.parametrize("service", ["sagemaker", "bedrock", "openai", "cohere"])
+@pytest.mark.parametrize("name", ["sagemaker", "bedrock", "openai", "cohere"])
+def test_a_connector_of_another_service_is_refused(tmp_path: Path, service: str, name: str) -> None:
+    """`check` compares the URL to which the connector submits jobs with the service's own."""
+    for folder in ("connectors", "indexes"):
+        shutil.copytree(CONNECTORS.parent / folder, tmp_path / folder)
+    (tmp_path / "pipelines").mkdir()
+    pipelines = CONNECTORS.parent / "pipelines"
+    source = pipelines / ("passages.yaml" if service == "sagemaker" else f"passages_{service}.yaml")
+    spec = yaml.safe_load(source.read_text())
+    values = {"region": "r", "endpoint_name": "e", "job_role_arn": "a", "model_name": "amazon.titan-embed-text-v2:0"}
+    spec["batch_predict"] |= {"connector": name, "values": values, "instead": {}}
+    path = tmp_path / "pipelines" / "books.yaml"
+    path.write_text(yaml.safe_dump(spec | {"tests": []}))
+    mistakes = check_pipeline(path, adapter_of).mistakes
+    if service == name:
+        assert mistakes == []
+    else:
+        (mistake,) = mistakes
+        assert "batch_predict: connector" in mistake
+        assert f"is not {service}" in mistake
+
+
+def test_a_bedrock_job_has_a_token() -> None:
+    """Bedrock returns the first job to a second call with its token; a name is free again when its job has ended."""
+    (action,) = (action for action in connector("bedrock")["actions"] if action["action_type"] == "batch_predict")
+    assert '"clientRequestToken": "${parameters.jobName}"' in action["request_body"]

@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from include.local_stack.ai_services.faults import Fault
 from include.local_stack.ai_services.quotas import Quotas
-from include.local_stack.ai_services.service import Context, Service
+from include.local_stack.ai_services.service import Context, Service, datasets_of
 
 Body = TypeVar("Body")
 
@@ -36,6 +36,16 @@ def control_router(context: Context, services: Sequence[Service]) -> APIRouter:
     async def clear_faults() -> dict[str, list[str]]:
         context.faults.clear()
         return {"faults": []}
+
+    @router.delete("/delays")
+    def end_delays() -> dict[str, str]:
+        # So that a test decides when a job goes on, not the speed of the machine.
+        context.jobs.end_delays()
+        datasets = datasets_of(context.state_dir)
+        for dataset in datasets.all():
+            if dataset.valid_from_s > dataset.created_at_s:
+                datasets.add(msgspec.structs.replace(dataset, valid_from_s=dataset.created_at_s), [])
+        return {"delays": "ended"}
 
     @router.get("/quotas")
     async def quotas() -> Response:

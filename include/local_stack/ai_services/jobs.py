@@ -151,6 +151,13 @@ class JobStore:
                 self._ended[job.service, job.name] = job
         return ended or job
 
+    def end_delays(self) -> None:
+        """Let every job that was told to wait be computed now."""
+        for path in self._jobs_dir.glob("*/*.json"):
+            job = self._read(path)
+            if job.state not in ENDED and job.fault(FaultKind.DELAY):
+                self.update(job.service, job.name, _without_delay)
+
     def next_due(self, now_s: float) -> Job | None:
         """The job to compute now: of those due or asked to stop the one accepted first."""
         with os.scandir(self._pending_dir) as found:
@@ -203,6 +210,10 @@ class JobStore:
         with self._lock_file.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _without_delay(job: Job) -> Job:
+    return msgspec.structs.replace(job, faults=tuple(each for each in job.faults if each.fault is not FaultKind.DELAY))
 
 
 def _by_acceptance(job: Job) -> tuple[float, str]:

@@ -15,25 +15,29 @@ from opensearch_batch.cli.check import CheckAccount, check
 from opensearch_batch.cli.command import Account, usage_error
 from opensearch_batch.cli.convert import ConvertAccount, convert
 from opensearch_batch.cli.ingest import IngestAccount, ingest
+from opensearch_batch.cli.init import InitAccount, init
 from opensearch_batch.cli.replay import ReplayAccount, replay
 from opensearch_batch.cli.schema import schema
+from opensearch_batch.cli.search import SearchAccount, search
 
-PROGRAM = "python -m opensearch_batch"
+PROGRAM = "opensearch-batch"
 # The account of each command, which invalid arguments print too, with the same members.
 ACCOUNTS: dict[str, type[Account]] = {
     "ingest": IngestAccount,
     "replay": ReplayAccount,
     "check": CheckAccount,
     "convert": ConvertAccount,
+    "init": InitAccount,
+    "search": SearchAccount,
 }
 
 app = typer.Typer(
-    help="Batch ingestion without Airflow. Exit codes: 0 done, 1 done with dead letters, 2 refused, 3 failed.",
+    help="Pipelines and ingestion without Airflow. Exit codes: 0 done, 1 done with dead letters, 2 refused, 3 failed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for function in (ingest, replay, check, convert, schema):
+for function in (init, check, search, ingest, replay, convert, schema):
     app.command()(function)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.cli.command import DRY_RUN, Account
-from opensearch_batch.core.formats.reading import read_rows
+from opensearch_batch.core.formats.reading import read_any_rows
 from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
@@ -65,7 +65,7 @@ class FirstRows:
     def __call__(self, objects: Objects, number: int, source: Source) -> Iterator[Row | Blank | Rejected]:
         """Yield the first rows of one source."""
         read_bytes = 0
-        for rows, entry in enumerate(read_rows(objects, number, source)):
+        for rows, entry in enumerate(read_any_rows(objects, number, source)):
             if rows >= MAX_ROWS or read_bytes >= MAX_BYTES:
                 self.whole = False
                 return

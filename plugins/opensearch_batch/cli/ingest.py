@@ -65,7 +65,7 @@ def ingest(
 ) -> Command[Any]:
     """Run a _batch_ingestion request: index the rows of its sources.
 
-    Example: python -m opensearch_batch ingest request.json --opensearch-url https://localhost:9200 --user worker
+    Example: opensearch-batch ingest request.json --opensearch-url https://localhost:9200 --user worker
     """
     return Preview(request, clients) if settings.dry_run else Ingestion(request, clients, settings)
 

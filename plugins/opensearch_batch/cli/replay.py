@@ -36,7 +36,7 @@ def replay(
 ) -> Command[ReplayAccount]:
     """Send dead letters again, after their cause was fixed.
 
-    Example: python -m opensearch_batch replay s3://bucket/_opensearch_batch/4f0c/dead_letters/
+    Example: opensearch-batch replay s3://bucket/_opensearch_batch/4f0c/dead_letters/
     """
     return Replay(queue, request, clients)
 

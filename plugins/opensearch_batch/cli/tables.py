@@ -11,7 +11,8 @@ from rich.table import Table
 from opensearch_batch.cli.command import Account
 from opensearch_batch.core.types.counts import SourceCounts
 
-PROGRAM = ["python", "-m", "opensearch_batch"]
+_COUNTS = ("read", "indexed", "unchanged", "dead_letters")
+PROGRAM = ["opensearch-batch"]
 
 
 class IndexAccount(Account, frozen=True, kw_only=True):
@@ -21,6 +22,7 @@ class IndexAccount(Account, frozen=True, kw_only=True):
     read: int = 0
     indexed: int = 0
     unchanged: int = 0
+    filtered: int = 0
     dead_letters: int = 0
     dead_letters_location: str | None = None
 
@@ -30,7 +32,7 @@ class IndexAccount(Account, frozen=True, kw_only=True):
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column()
         table.add_column(justify="right")
-        for name in ("read", "indexed", "unchanged", "dead_letters", *(name for name in more if getattr(self, name))):
+        for name in (*_COUNTS, *(name for name in (*more, "filtered") if getattr(self, name))):
             table.add_row(name.replace("_", " "), f"{getattr(self, name):,}")
         console.print(table)
 

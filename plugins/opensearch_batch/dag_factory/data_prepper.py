@@ -15,10 +15,11 @@ from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipelin
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.opensearch.client import address_of
-from opensearch_batch.dag_factory.forms import switch
+from opensearch_batch.dag_factory.forms import switch, task_defaults
 from opensearch_batch.dag_factory.schedules import index_asset
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.notifications.alerts import failure_notifier
+from opensearch_batch.operators.base import SHARD_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchScanBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchScanIngestOperator
 from opensearch_batch.operators.prepare import MODEL_ID
@@ -28,6 +29,7 @@ from opensearch_batch.operators.scan import OpenSearchScanPrepareOperator, OpenS
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 
 MAX_ACTIVE_RUNS = 16
+WORK_ITEM_NAME = SHARD_NAME.replace("task.shard", "task.work_item")
 
 
 def data_prepper_dags(path: Path) -> list[DAG]:
@@ -57,7 +59,7 @@ def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
             "dry_run": switch("Log the new objects and what a run would do with them; claim none, submit nothing."),
             "force": switch("Process every object, new or not: submit (and pay for) new jobs, write every row again."),
         },
-        default_args={"owner": file.own.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},
+        default_args=task_defaults(file.own.owner, file.own.task_timeout_s),
         on_failure_callback=failure_notifier(file.own.alerts),
         doc_md=_doc(compiled),
     ) as dag:
@@ -103,7 +105,10 @@ def _lay_out(compiled: CompiledPipeline) -> None:
         shard.expand(shard=prepare.output) >> reconcile
     rows = OpenSearchScanRowsOperator(task_id="rows")
     prepare >> rows
-    OpenSearchScanIngestOperator.partial(task_id="ingest_rows", **origin).expand(work_item=rows.output) >> reconcile
+    ingest_rows = OpenSearchScanIngestOperator.partial(
+        task_id="ingest_rows", map_index_template="{{ task.work_item }}", **origin
+    )
+    ingest_rows.expand(work_item=rows.output) >> reconcile
 
 
 def _assets(compiled: CompiledPipeline) -> list[tuple[str, Asset]]:
@@ -124,6 +129,7 @@ def _shard_stages(compiled: CompiledPipeline, shard: XComArg, origin: dict[str, 
     submitted = OpenSearchScanBatchPredictOperator(
         task_id="batch_predict",
         shard=shard,
+        map_index_template=SHARD_NAME,
         work_prefix=compiled.layout.root,
         model_id=MODEL_ID,
         max_jobs_in_flight=compiled.file.own.max_jobs_in_flight,
@@ -133,4 +139,10 @@ def _shard_stages(compiled: CompiledPipeline, shard: XComArg, origin: dict[str, 
     )
     own = compiled.file.own
     ended = OpenSearchMLTaskSensor(task_id="poll", poll_every_s=own.poll_every_s, deadline_s=own.deadline_s, **shared)
-    submitted >> ended >> OpenSearchScanIngestOperator(task_id="ingest", work_item=shard, poll="poll", **origin)
+    (
+        submitted
+        >> ended
+        >> OpenSearchScanIngestOperator(
+            task_id="ingest", work_item=shard, poll="poll", map_index_template=WORK_ITEM_NAME, **origin
+        )
+    )

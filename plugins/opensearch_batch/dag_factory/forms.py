@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from airflow.sdk import Param
@@ -30,7 +31,10 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
             type="string",
             # Only the default is a template; what a user enters is not rendered.
             pattern=rf"^(s3://[^/{{}}][^{{}}]*|{re.escape(uri)})$",
-            description_md=f"An S3 prefix, or one object: `s3://bucket/prefix/`.{dated}",
+            description_md=(
+                "An S3 prefix with its last slash, `s3://bucket/prefix/`, a glob, or one object; or the location of "
+                f"dead letters of `prepare`, to replay them.{dated}"
+            ),
         ),
         "index": Param(
             spec.ingest.index,
@@ -61,6 +65,16 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
     }
 
 
+def task_defaults(owner: str, task_timeout_s: float) -> dict[str, Any]:
+    """Return the default arguments of the tasks; one that hangs is stopped, and continues in its retry."""
+    return {
+        "owner": owner,
+        "retries": 2,
+        "retry_delay": timedelta(seconds=10),
+        "execution_timeout": timedelta(seconds=task_timeout_s),
+    }
+
+
 def switch(description: str, section: str | None = None) -> Param:
     """Return a field that is off by default."""
     more: dict[str, Any] = {"section": section} if section else {}
@@ -72,7 +86,7 @@ def source_of(spec: PipelineSpec) -> str:
     uri = spec.source.uri
     if not is_template(uri):
         return "{{ params.source }}"
-    own, entered = template_of(uri), "{{ params.source }}"
+    own, entered = template_of(uri, spec.when.timezone), "{{ params.source }}"
     return f"{{% if params.source == {_quoted(uri)} %}}{own}{{% else %}}{entered}{{% endif %}}"
 
 

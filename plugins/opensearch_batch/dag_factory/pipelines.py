@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,9 +16,10 @@ from airflow.sdk import DAG, XComArg, task_group
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
 from opensearch_batch.core.pipeline.spec import ModelOf
-from opensearch_batch.dag_factory.forms import form_of, of_service, source_of
+from opensearch_batch.dag_factory.forms import form_of, of_service, source_of, task_defaults
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
 from opensearch_batch.notifications.alerts import failure_notifier
+from opensearch_batch.operators.base import SHARD_NAME
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.operators.ingest import OpenSearchBatchIngestOperator
 from opensearch_batch.operators.prepare import MODEL_ID, OpenSearchPrepareOperator, without_credential
@@ -32,6 +32,8 @@ from opensearch_batch.services.registry import adapter_of
 # Keys that no Data Prepper file has; and keys at least one of which every Data Prepper file has.
 _OURS = re.compile(rb"^(?:work_prefix|batch_predict|ingest)\s*:", re.MULTILINE)
 _MAYBE_DATA_PREPPER = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
+# DAGs of files beside the pipelines'.
+OWN_DAGS = ("batch_ingestion", "replay", "example_by_hand")
 T = TypeVar("T")
 
 
@@ -45,21 +47,33 @@ class Pipelines(NamedTuple):
 def pipelines(folder: Path) -> Pipelines:
     """Return the DAGs of all files in a folder; an error in one file does not affect the others."""
     result = Pipelines([], [])
-    files: dict[str, Path] = {}
-    for path in pipeline_files(folder):
+    files = pipeline_files(folder)
+    found: dict[str, list[tuple[Path, DAG]]] = {}
+    for path in files:
         try:
             for dag in _dags(path):
-                if (first := files.setdefault(dag.dag_id, path)) == path:
-                    result.dags.append(dag)
-                else:
-                    text = f"{path}:1 {dag.dag_id}: {first} has a pipeline of the same name; rename one"
-                    result.refused.append(ConfigError(text))
-                    break
+                found.setdefault(dag.dag_id, []).append((path, dag))
         except ConfigError as error:
             result.refused.append(error)
         except Exception as error:  # noqa: BLE001 - no error in one file may affect the others
             result.refused.append(_unexpected(path, error))
+    for dag_id, made in found.items():
+        # The DAG of a file's own name is that file's, even while the file has a mistake and makes none. Of other files
+        # none gets it: a DAG that runs would else become another one.
+        owners = [path for path in files if path.stem == dag_id] or [path for path, _ in made]
+        for path, dag in made:
+            others = [each for each in (*owners, *_own_dags(dag_id)) if each != path]
+            if not others:
+                result.dags.append(dag)
+                continue
+            text = f"{path}:1 {dag_id}: {others[0]} has a pipeline of the same name; rename one"
+            result.refused.append(ConfigError(text))
     return result
+
+
+def _own_dags(dag_id: str) -> list[Path]:
+    """Return the DAG file of this package with this DAG."""
+    return [Path("dags") / f"{dag_id}.py"] if dag_id in OWN_DAGS else []
 
 
 def _unexpected(path: Path, error: Exception) -> ConfigError:
@@ -68,7 +82,7 @@ def _unexpected(path: Path, error: Exception) -> ConfigError:
     location = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
     return ConfigError(
         f"{path}:1 cannot build a DAG of this file ({location}); "
-        f"run python -m opensearch_batch check {path}, then correct or remove the file"
+        f"run opensearch-batch check {path}, then correct or remove the file"
     )
 
 
@@ -111,7 +125,7 @@ def pipeline_dag(path: Path) -> DAG:
         is_paused_upon_creation=None if schedule is None else True,
         tags=["opensearch", *spec.batch_predict.models, *spec.tags],
         params=form_of(spec),
-        default_args={"owner": spec.owner, "retries": 2, "retry_delay": timedelta(seconds=10)},
+        default_args=task_defaults(spec.owner, spec.task_timeout_s),
         on_failure_callback=failure_notifier(spec.alerts),
         doc_md=_doc(file),
     ) as dag:
@@ -125,6 +139,8 @@ def _doc(file: PipelineFile) -> str:
         spec.description,
         f"From `{spec.source.uri}` through {spec.batch_predict.service} into the index `{spec.ingest.index}`.",
         f"File: `{file.path.name}`. Files of its runs: `{spec.work_prefix.rstrip('/')}/{file.name}/`.",
+        # Airflow makes a new version of the DAG when its docs change, so every version shows the file it was made of.
+        f"~~~~yaml\n{file.path.read_text(encoding='utf-8').rstrip()}\n~~~~",
     ]
     return "\n\n".join(line for line in lines if line)
 
@@ -166,8 +182,11 @@ class _Stages:
         reconcile = OpenSearchReconcileOperator(
             task_id="reconcile",
             work_prefix=work_prefix,
+            index="{{ params.index }}",
+            opensearch_conn_id=connections.opensearch,
             retention_days=self._spec.retention_days,
             alerts=self._spec.alerts,
+            max_dead_letters=self._spec.max_dead_letters,
             aws_conn_id=connections.aws,
             ai_conn_id=connections.ai,
             # repair and ingest may be skipped.
@@ -200,6 +219,7 @@ class _Stages:
             parameters=self._of_model(lambda model: model.parameters),
             inputs=spec.batch_predict.inputs,
             dimension=spec.batch_predict.dimension,
+            max_dead_letters=spec.max_dead_letters,
             **_fields(spec.source, "include", "exclude", "on_empty"),
             **_fields(spec.shard, "max_records", "max_bytes"),
             **self._documents,
@@ -207,12 +227,13 @@ class _Stages:
         )
 
     def _shard_stages(self, shard: XComArg) -> None:
+        named: dict[str, Any] = {"shard": shard, "map_index_template": SHARD_NAME}
         without_work = {name: value for name, value in self._shared.items() if name != "work_prefix"}
-        submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", shard=shard, **self._terms, **self._shared)
+        submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", **named, **self._terms, **self._shared)
         ended = OpenSearchMLTaskSensor(task_id="poll", **self._polling, **without_work)
         repaired = OpenSearchRepairOperator(
             task_id="repair",
-            shard=shard,
+            **named,
             rounds=self._spec.batch_predict.repair_rounds,
             **self._terms,
             **self._polling,
@@ -220,7 +241,7 @@ class _Stages:
         )
         ingested = OpenSearchBatchIngestOperator(
             task_id="ingest",
-            shard=shard,
+            **named,
             # repair may be skipped; a failed poll still ends the shard.
             trigger_rule="none_failed",
             on_missing=self._spec.on_missing,

@@ -30,17 +30,17 @@ def object_storage(aws_conn_id: str = AWS_CONN_ID) -> S3Objects:
     return S3Objects(client)
 
 
-def aws_client(name: str, aws_conn_id: str = AWS_CONN_ID) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
-    """Return a boto3 client for an AWS service.
+def aws_client(name: str, aws_conn_id: str = AWS_CONN_ID, *, region: str = "") -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
+    """Return a boto3 client for an AWS service, in the connection's region if none is given.
 
     Raises:
         ConfigError: there is no such connection.
     """
     connection(aws_conn_id, "aws")
-    return aws_hook(aws_conn_id, name).get_conn()
+    return aws_hook(aws_conn_id, name, region=region).get_conn()
 
 
-def connector_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None = None) -> Mapping[str, str | None]:
+def aws_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None = None) -> Mapping[str, str | None]:
     """Return the ``credential`` of an ML Commons connector.
 
     Amazon OpenSearch Service takes a role; open-source ML Commons requires keys and gets the AWS connection's.
@@ -57,7 +57,7 @@ def connector_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None
     return keys | ({"session_token": credentials.token} if credentials.token else {})
 
 
-def aws_hook(aws_conn_id: str, client_type: str = "sts") -> AwsBaseHook:
+def aws_hook(aws_conn_id: str, client_type: str = "sts", *, region: str = "") -> AwsBaseHook:
     """Return the hook of Airflow's Amazon provider, which resolves connections of a Data Prepper file too."""
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
@@ -66,7 +66,7 @@ def aws_hook(aws_conn_id: str, client_type: str = "sts") -> AwsBaseHook:
         def get_connection(cls, conn_id: str) -> Connection:
             return connection(conn_id, "aws") if is_in_file(conn_id) else super().get_connection(conn_id)
 
-    return Hook(aws_conn_id=aws_conn_id, client_type=client_type)
+    return Hook(aws_conn_id=aws_conn_id, client_type=client_type, region_name=region or None)
 
 
 def _expect_owners(client: BaseClient, owners: dict[str, str | None]) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airflow.sdk.configuration import conf
+
+from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.hooks.file_conn_ids import is_in_file
 from opensearch_batch.hooks.stored_connections import stored_connection
 
@@ -12,19 +15,37 @@ if TYPE_CHECKING:
 
 OPENSEARCH_CONN_ID = "opensearch_default"
 AWS_CONN_ID = "aws_default"
+# The connections that a request may name unless Airflow's configuration lists others.
+REQUEST_CONNECTIONS = "opensearch_default, aws_default, openai_default"
 
 
 def connection(conn_id: str, conn_type: str) -> Connection:
     """Return the connection of an id.
 
     Raises:
-        ConfigError: Airflow stores none of this id, or the file does not describe it.
+        ConfigError: it is no id, Airflow stores none of this id and type, or the file does not describe it.
     """
     if is_in_file(conn_id):
         from opensearch_batch.hooks.file_connections import connection_at
 
         return connection_at(conn_id)
     return stored_connection(conn_id, conn_type)
+
+
+def requested_conn_ids(*conn_ids: str) -> None:
+    """Raise ConfigError unless a request may name these connections.
+
+    Whoever may start a run would else use the keys of every connection that Airflow stores. The list is the option
+    ``request_connections`` in the section ``opensearch_batch`` of Airflow's configuration.
+    """
+    listed = conf.get("opensearch_batch", "request_connections", fallback=REQUEST_CONNECTIONS)
+    allowed = [conn_id.strip() for conn_id in (listed or "").split(",")]
+    for conn_id in conn_ids:
+        if conn_id not in allowed:
+            raise ConfigError(
+                f"connection {conn_id!r} may not be named by a request; allowed are {', '.join(allowed)} (option "
+                "request_connections of [opensearch_batch] in Airflow's configuration)"
+            )
 
 
 def base_url(conn: Connection) -> str | None:

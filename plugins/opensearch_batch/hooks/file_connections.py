@@ -102,7 +102,7 @@ class _Connections:
     def _aws(self, aws: Aws | S3Dlq | None) -> Connection:
         """Return the stored AWS connection with region and role of a block."""
         # Without a stored connection, boto3 searches its usual credential sources.
-        base = find_stored_connection(self._file.own.connections.aws)
+        base = find_stored_connection(self._file.own.connections.aws, "aws")
         extra = {} if base is None else dict(base.extra_dejson)
         if aws is not None:
             if aws.region:

@@ -11,10 +11,10 @@ from functools import partial
 
 import msgspec
 
-from opensearch_batch.core.errors import BatchError, ConfigError, NotFound, RetriableError
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
 from opensearch_batch.core.jobs.contract import ServiceClient
 from opensearch_batch.core.jobs.input_check import checked_end
-from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.jobs.job_records import JobRecords, service_counts
 from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.jobs.status_poller import RemoteStatus, remote_status
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
@@ -44,9 +44,28 @@ class JobResult(msgspec.Struct, frozen=True):
     reason: str = ""
     counts: dict[str, int] = {}
 
-    def job_output(self, folder: str) -> JobOutput:
-        """Return the answers of the job whose record is in this folder."""
+    def job_output(self, objects: Objects, folder: str, service: str) -> JobOutput:
+        """Return the answers of the job whose record is in this folder.
+
+        Raises:
+            ConfigError: this is the result of another job. A task that starts from its trigger keeps the XCom of its
+                last run until it ends, so `poll` has an old one if a person clears it and then marks it as success.
+        """
+        record = JobRecords(objects, folder).read()
+        if record is None or not self._is_of(record, service):
+            raise ConfigError(
+                f"the result of poll (task {self.ml_task_id}) is not of this shard's job {folder}: poll was marked as "
+                "success by hand after a clear; clear batch_predict"
+            )
         return JobOutput(self.outputs, None, folder, self.ml_task_id)
+
+    def _is_of(self, record: JobRecord, service: str) -> bool:
+        if self.ml_task_id == record.ml_task_id:
+            return set(self.outputs) <= set(adapter_of(service).outputs(record, record.remote_job))
+        # Another run with force submitted the job again, after this run's wait for it.
+        past = [each for each in record.history if self.ml_task_id and each["ml_task_id"] == self.ml_task_id]
+        ends = {self.state, *((each["end"] or {}).get("state") for each in past)}
+        return bool(past) and ends.isdisjoint(BAD_ENDS)
 
 
 class JobHandle(msgspec.Struct, frozen=True):
@@ -84,7 +103,7 @@ class JobHandle(msgspec.Struct, frozen=True):
         Raises:
             NotFound: the service does not know the job.
         """
-        client = self._client()
+        client = self._client(record)
         try:
             return client.describe(record)
         except NotFound:
@@ -120,15 +139,15 @@ class JobHandle(msgspec.Struct, frozen=True):
         if record.ml_task_id is not None:
             try:
                 self.cancel(record.ml_task_id)
-            except NotFound:
-                log.warning("ML Commons does not know task %s; stopping the job at its service", record.ml_task_id)
+            except (ConfigError, FatalError) as error:
+                log.warning("%s; stopping the job at its service", error)
             else:
                 return
-        self._client().stop(record)
+        self._client(record).stop(record)
 
     def result(self, record: JobRecord, end: End) -> JobResult:
         """Return the result of an ended job."""
-        counts = {name: int(count) for name, count in (record.remote_job.get("request_counts") or {}).items()}
+        counts = service_counts(record.remote_job)
         return JobResult(record.ml_task_id, end.state, self._outputs(record, end), end.reason, counts)
 
     def register_waiter(self, waiter: Waiter) -> None:
@@ -169,9 +188,12 @@ class JobHandle(msgspec.Struct, frozen=True):
     def _objects(self) -> Objects:
         return shared_object_storage(self.aws_conn_id)
 
-    def _client(self) -> ServiceClient:
-        make = partial(client_of, self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
-        return shared_client(self.service, f"{self.aws_conn_id} {self.ai_conn_id or ''}".rstrip(), make)
+    def _client(self, record: JobRecord) -> ServiceClient:
+        make = partial(
+            client_of, self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id, region=record.region
+        )
+        kind = f"{self.service} {record.region}".rstrip()
+        return shared_client(kind, f"{self.aws_conn_id} {self.ai_conn_id or ''}".rstrip(), make)
 
 
 def shared_ml_commons(opensearch_conn_id: str) -> MLCommons:

@@ -55,6 +55,13 @@ class OpenSearchMLHook(BaseHook):
         if not conn.host:
             raise ConfigError(f"connection {self.opensearch_conn_id}: no host; give the cluster's host name")
         use_ssl = _flag(extra.get("use_ssl", conn.schema == "https"))
+        if conn.password and not use_ssl:
+            if "use_ssl" not in extra:
+                raise ConfigError(
+                    f"connection {self.opensearch_conn_id}: the password would be sent unencrypted; write "
+                    '{"use_ssl": true} in the extra, or {"use_ssl": false} if that is meant'
+                )
+            self.log.warning("connection %s sends its password unencrypted (use_ssl is false)", self.opensearch_conn_id)
         try:
             return opensearch_client(
                 Address(conn.host, conn.port, use_ssl, extra.get("url_prefix") or ""),

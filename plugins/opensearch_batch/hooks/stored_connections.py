@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from airflow.sdk import BaseHook
@@ -13,21 +14,36 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
 
-def find_stored_connection(conn_id: str) -> Connection | None:
-    """Return a connection, None if Airflow stores none of this id."""
+CONN_ID = re.compile(r"[\w.-]+")
+# Types of connections that hold what another type holds.
+ALIKE = {"http": ("http", "generic")}
+
+
+def find_stored_connection(conn_id: str, conn_type: str) -> Connection | None:
+    """Return a connection, None if Airflow stores none of this id.
+
+    Raises:
+        ConfigError: it is no id, or its connection has another type.
+    """
+    if not CONN_ID.fullmatch(conn_id):
+        raise ConfigError(f"{conn_id!r} is not a connection id; it has only letters, digits, _, . and -")
     try:
-        return BaseHook.get_connection(conn_id)
+        conn = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         return None
+    types = ALIKE.get(conn_type, (conn_type,))
+    if conn.conn_type not in types:
+        raise ConfigError(f"connection {conn_id}: its type is {conn.conn_type}, not {' or '.join(types)}")
+    return conn
 
 
 def stored_connection(conn_id: str, conn_type: str) -> Connection:
     """Return a connection.
 
     Raises:
-        ConfigError: Airflow stores none of this id.
+        ConfigError: it is no id, or Airflow stores none of this id and type.
     """
-    conn = find_stored_connection(conn_id)
+    conn = find_stored_connection(conn_id, conn_type)
     if conn is None:
         raise ConfigError(f"no Airflow connection {conn_id!r}; create one of type {conn_type} under Admin, Connections")
     return conn

@@ -37,7 +37,7 @@ class IndexLink(_Link):
 
 
 class DeadLettersLink(_Link):
-    """The dead letters: in Amazon's console, or the listing of another store."""
+    """The summary of the dead letters, a text: in Amazon's console, or at another store."""
 
     name = "Dead letters"
     attribute = "dead_letters_url"

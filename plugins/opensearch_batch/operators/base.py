@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,25 +13,38 @@ from airflow.sdk import BaseOperator, Context
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowFailException
 
-from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, RetriableError, did_you_mean
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.jobs.output_rows import JobOutput
 from opensearch_batch.core.storage.layout import Layout
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.identity import run_key
 from opensearch_batch.core.types.job import ResubmitRequest
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.job_handle import JobResult
 
+log = logging.getLogger(__name__)
+
+# What Airflow shows in place of the number of a mapped task.
+SHARD_NAME = "shard {{ task.shard['id'] }}, {{ task.shard['records'] }} records"
 FINAL_STATES = frozenset({"success", "failed"})
 
 
 @contextmanager
 def final_errors_fail_the_task() -> Iterator[None]:
-    """Raise AirflowFailException for an error that a retry cannot fix."""
+    """Log an error of this package as one line, and raise it without its causes.
+
+    An error that a retry cannot fix is raised as AirflowFailException. Airflow logs the traceback of what is raised, of
+    each cause too, which would bury the message.
+    """
     try:
         yield
-    except (ConfigError, FatalError) as error:
-        raise AirflowFailException(str(error)) from error
+    except BatchError as error:
+        log.error("%s", error)  # noqa: TRY400 - the message is complete; the traceback is for debugging
+        log.debug("traceback of the error above", exc_info=error)
+        kind = AirflowFailException if isinstance(error, ConfigError | FatalError) else RetriableError
+        raise kind(str(error)) from None
 
 
 class PipelineOperator(BaseOperator):
@@ -116,6 +130,18 @@ def layout_of(work_prefix: str, context: Context) -> Layout:
     return Layout(work_prefix, context["dag_run"].dag_id)
 
 
+def refuse_unknown_conf(operator: BaseOperator, context: Context) -> None:
+    """Raise ConfigError for a key of the run's conf that no param of the DAG has; Airflow ignores it.
+
+    A misspelled key would start a run on the defaults, and pay for it. The error quotes the key, not its value.
+    """
+    known = list(operator.params)
+    for name in context["dag_run"].conf or {}:
+        if name not in known:
+            hint = did_you_mean(name, known) or f" Its keys are {', '.join(known)}."
+            raise ConfigError(f"conf: this DAG has no parameter {name!r}, so nothing was started.{hint}")
+
+
 def is_dry_run(context: Context) -> bool:
     """Whether a user started this run with ``dry_run``."""
     return bool(context["params"].get("dry_run"))
@@ -152,21 +178,26 @@ def run_is_over(context: Context) -> Callable[[str], bool]:
     return is_over
 
 
-def job_result(context: Context, poll: str) -> JobResult:
+def polled_output(context: Context, poll: str, *, objects: Objects, folder: str, service: str) -> JobOutput:
     """Read the XCom of `poll`; one that a trigger pushed is JSON-encoded a second time (Airflow 3.3.2).
 
     Args:
         context: of a task with the same map index.
         poll: the task id.
+        objects: the store of the work prefix.
+        folder: the folder of the record of the shard's job.
+        service: its AI service.
 
     Raises:
-        ConfigError: there is none, because a user marked `poll` as success, which cancels its job.
+        ConfigError: there is none, or it is of another job, because a user marked `poll` as success, which cancels
+            its job.
     """
     ti = context["ti"]
     value = ti.xcom_pull(task_ids=poll, map_indexes=ti.map_index)
     if value is None:
         raise ConfigError(f"{poll} has no result, because it was marked as success by hand; clear batch_predict")
-    return msgspec.convert(json.loads(value) if isinstance(value, str) else value, JobResult)
+    result = msgspec.convert(json.loads(value) if isinstance(value, str) else value, JobResult)
+    return result.job_output(objects, folder, service)
 
 
 def refuse_too_many(count: int, what: str, things: str, setting: str) -> None:

@@ -14,14 +14,17 @@ from airflow.sdk import BaseOperator, Context
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.batch_ingestion import BatchIngestion, parse_request
 from opensearch_batch.core.ingest.request_ingest import ingest_request
+from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
+from opensearch_batch.core.storage.dead_letters import refuse_dead_letters
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.hooks.ai_services import outputs_store
-from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID, requested_conn_ids
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import final_errors_fail_the_task, is_forced, layout_of, run_key_of, summary
+from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.services.openai import CONN_ID
 from opensearch_batch.services.registry import row_errors
 
@@ -43,6 +46,8 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
     last two are locations. A retried or cleared task does not write again what it had finished, and repeating
     the request writes nothing.
 
+    The connections must be among those that a request may name (`requested_conn_ids`).
+
     Args:
         request: the body of a request; the run's own conf, or its params, if None.
         work_prefix: S3 prefix for everything this task writes.
@@ -52,7 +57,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
 
     Raises:
         ConfigError: `request` holds a credential; raised when the DAG is parsed.
-        AirflowFailException: the request is invalid, or a source is damaged.
+        AirflowFailException: the request is invalid, a source is damaged, or too many rows are dead letters.
         RetriableError: a server did not respond; the retry continues where this attempt stopped.
     """
 
@@ -81,10 +86,12 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the request."""
+        requested_conn_ids(self.opensearch_conn_id, self.aws_conn_id, self.openai_conn_id)
         body = self.request or request_of(context["dag_run"].conf or {}, context["params"])
         batch = remote_only(body)
         layout = layout_of(batch.work_prefix or self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.openai_conn_id, services=["openai"])
+        require_conditional_writes(store, layout.conditional_writes())
         report = ingest_request(
             batch,
             store,
@@ -99,7 +106,10 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         for remark in report.remarks:
             self.log.warning(remark)
         returned = summary(report, uri)
-        self.log.info("%s: %s, %s; report %s", report.index, report.state, returned["counts"], uri)
+        log_counts(self.log, f"into {report.index}", report.counts, store, report.dead_letters)
+        self.log.info("%s; report %s", report.state, uri)
+        counts, most = report.counts, batch.max_dead_letters
+        refuse_dead_letters(store, counts.dead_letters, read=counts.read, most=most, locations=[report.dead_letters])
         return returned
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowFailException
 
+from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.job_records import bad_end_message
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Shard
@@ -54,7 +54,7 @@ class OpenSearchBatchPredictOperator(JobOperator):
             self.defer(trigger=result, method_name="execute_complete")
         decision, record = result
         if decision == "refuse":
-            raise AirflowFailException(bad_end_message(record))
+            raise FatalError(bad_end_message(record))
         folder = layout.job(shard.job)
         self._register_waiter(record, folder, context)
         if record.ml_task_id:

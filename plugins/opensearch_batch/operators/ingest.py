@@ -23,6 +23,7 @@ from opensearch_batch.core.jobs.repair import job_outputs_of
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.runs.outbox import PendingEvent, add_event
 from opensearch_batch.core.storage.json_document import load_manifest
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.transform.field_map import OnMissing
 from opensearch_batch.core.types.counts import IngestReport
@@ -35,11 +36,12 @@ from opensearch_batch.operators.base import (
     DocumentsOperator,
     final_errors_fail_the_task,
     is_forced,
-    job_result,
     layout_of,
+    polled_output,
     run_key_of,
     summary,
 )
+from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
 from opensearch_batch.operators.scan import ScanOperator
 from opensearch_batch.services.registry import adapter_of
 
@@ -66,11 +68,12 @@ class IngestOperator(BaseOperator):
             self.index_url = cluster(number).search_url(reports[number].index)
         dead_letters = next((report.dead_letters for report in reports if report.dead_letters), None)
         if dead_letters:
-            self.dead_letters_url = store().browse_url(dead_letters)
+            self.dead_letters_url = dead_letters_url(store(), dead_letters)
         for report in reports:
             for remark in report.remarks:
                 self.log.warning("%s", remark)
-            self.log.info("%s into %s: %s", what, report.index, report.counts)
+            objects = store() if report.dead_letters else None
+            log_counts(self.log, f"{what} into {report.index}", report.counts, objects, report.dead_letters)
 
 
 class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
@@ -141,11 +144,12 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
         """Ingest the outputs that `poll` returned."""
-        polled, run_key = job_result(context, self.poll), run_key_of(context)
+        run_key = run_key_of(context)
         repaired = context["ti"].xcom_pull(task_ids=self.repair, map_indexes=context["ti"].map_index)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         layout, adapter = layout_of(self.work_prefix, context), adapter_of(self.service)
         shard = msgspec.convert(self.shard, Shard)
+        polled = polled_output(context, self.poll, objects=store, folder=layout.job(shard.job), service=self.service)
         cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
         manifest = load_manifest(store, layout.manifest(run_key), Manifest)
         # Before the ingest: if this attempt dies after its writes, the next one counts their documents as unchanged.
@@ -159,9 +163,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
             answers=adapter.answers(manifest.parameters),
             request=over_sources(self.request(), adapter, manifest.parameters, manifest.inputs),
             dead_letters=self.dead_letters,
-        ).run(
-            shard, job_outputs_of(store, repaired, polled.job_output(layout.job(shard.job))), force=is_forced(context)
-        )
+        ).run(shard, job_outputs_of(store, repaired, polled), force=is_forced(context))
         if note is not None and not report.counts.indexed:
             store.delete(note)
         self._show(f"shard {shard.id}", [report], lambda _: cluster, lambda: object_storage(self.aws_conn_id))
@@ -208,7 +210,7 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
         item = self.work_item
         work_item = manifest.work_item(item if isinstance(item, str) else msgspec.convert(item, Shard).id)
         result = self._work_item_ingest(compiled, run_key, manifest.at).run(
-            work_item, self._job_output(compiled, context), force=is_forced(context)
+            work_item, self._job_output(compiled, store, context), force=is_forced(context)
         )
         for remark in result.remarks:
             self.log.warning("work item %s: %s", work_item.id, remark)
@@ -222,9 +224,9 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
             ]
         }
 
-    def _job_output(self, compiled: CompiledPipeline, context: Context) -> JobOutput | None:
+    def _job_output(self, compiled: CompiledPipeline, store: Objects, context: Context) -> JobOutput | None:
         """Return the outputs of the work item's job, None if there is no job."""
-        if self.poll is None:
+        if self.poll is None or compiled.ml is None:
             return None
-        shard = msgspec.convert(self.work_item, Shard)
-        return job_result(context, self.poll).job_output(compiled.layout.job(shard.job))
+        folder = compiled.layout.job(msgspec.convert(self.work_item, Shard).job)
+        return polled_output(context, self.poll, objects=store, folder=folder, service=compiled.ml.service_name)

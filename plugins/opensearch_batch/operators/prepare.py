@@ -11,23 +11,25 @@ from airflow.sdk import BaseOperator, Context
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.prediction_map import over_sources, written_fields
-from opensearch_batch.core.jobs.contract import ServiceAdapter
+from opensearch_batch.core.jobs.contract import ServiceAdapter, check_connector
 from opensearch_batch.core.opensearch.cloudformation import model_of_stack
 from opensearch_batch.core.opensearch.ml_commons import Model, fill
-from opensearch_batch.core.runs.plan import RunPlan
-from opensearch_batch.core.runs.preparation import CutOptions, check_index, cut_source
+from opensearch_batch.core.runs.plan import RunPlan, dead_letter_lines, null_lines
+from opensearch_batch.core.runs.preparation import CutOptions, check_index, create_missing_index, cut_source
 from opensearch_batch.core.runs.source_ranges import record_source_ranges
 from opensearch_batch.core.sharding.listing import Listing, NoDocuments, find_documents, record_source_state
+from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
+from opensearch_batch.core.storage.dead_letters import DeadLetter, refuse_dead_letters
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.s3 import S3Objects
-from opensearch_batch.core.types.counts import RunVersion
+from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS, RunVersion
 from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.core.types.vector_field import VectorField
-from opensearch_batch.hooks.ai_services import ai_credential
-from opensearch_batch.hooks.aws import aws_client, connector_credential, object_storage
+from opensearch_batch.hooks.ai_services import connector_credential
+from opensearch_batch.hooks.aws import aws_client, object_storage
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.links.opensearch import DeadLettersLink
 from opensearch_batch.operators.base import (
@@ -36,9 +38,11 @@ from opensearch_batch.operators.base import (
     is_dry_run,
     layout_of,
     refuse_too_many,
+    refuse_unknown_conf,
     rendered,
     run_key_of,
 )
+from opensearch_batch.operators.log_tables import dead_letters_url, log_counts
 from opensearch_batch.services.registry import adapter_of
 
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ class PrepareOperator(BaseOperator):
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Check, and return the shards."""
+        refuse_unknown_conf(self, context)
         return [msgspec.to_builtins(shard) for shard in self._prepare(context)]
 
     def _prepare(self, context: Context) -> Sequence[Shard]:
@@ -75,7 +80,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     as the XCom ``plan``, and returns no shards.
 
     Args:
-        source: S3 prefix or object.
+        source: an S3 prefix that ends in ``/``, an object, or a glob.
         model_id: a model registered with ML Commons; without it, `stack` or `connector` is needed.
         stack: a CloudFormation stack whose outputs name the model.
         connector: the body of a connector, from which connector and model are created if missing. `values` replace its
@@ -92,6 +97,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         watched: for `new_objects`, the ``index`` and ``service`` of the runs it starts. A run with these values and
             without a limit stores the state of the source that it prepared; any other run does not.
         on_empty: if there are no documents, ``skip`` returns no shards and ``fail`` fails.
+        max_dead_letters: the share of records that may be dead letters, such as ``5%``; with more, nothing is paid for.
         limit: maximum number of records, from the first object on; all if empty.
         max_records: records of a shard.
         max_bytes: bytes of a shard.
@@ -116,6 +122,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         "include",
         "exclude",
         "limit",
+        "max_dead_letters",
     )
     operator_extra_links = (DeadLettersLink(),)
 
@@ -137,6 +144,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         passthrough: bool = False,
         watched: Mapping[str, str] | None = None,
         on_empty: Literal["fail", "skip"] = "fail",
+        max_dead_letters: str = MAX_DEAD_LETTERS,
         limit: int | str | None = None,
         max_records: int = 10_000,
         max_bytes: int = 100_000_000,
@@ -159,6 +167,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self.passthrough = passthrough
         self.watched = watched
         self.on_empty = on_empty
+        self.max_dead_letters = max_dead_letters
         self.limit = limit
         self.max_records = max_records
         self.max_bytes = max_bytes
@@ -166,34 +175,56 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     def _prepare(self, context: Context) -> Sequence[Shard]:
         dry_run, layout = is_dry_run(context), layout_of(self.work_prefix, context)
         store = object_storage(self.aws_conn_id)
+        if not dry_run:
+            require_conditional_writes(store, layout.conditional_writes())
         # Before the listing: a run that lists later sees at least what this run sees.
         listed_at = time.time()
+        self._replays = layout.has_letters_of_prepare(self.source)
+        if self._replays:
+            self._read_letters()
         listing = self._list(store, layout)
         if listing is None:
             return []
         is_recorded = self._is_watched_run(dry_run=dry_run)
         if is_recorded:
             record_source_state(store, layout, listing, done=False)
+        samples: list[DeadLetter] | None = [] if dry_run else None
         manifest = msgspec.structs.replace(
-            self._cut(store, layout, listing, context), run_version=self._run_version(listed_at)
+            self._cut(store, layout, listing, context, samples), run_version=self._run_version(listed_at)
         )
-        if dry_run:
+        if samples is not None:
             planned = RunPlan.of(store, layout, manifest)
-            for line in planned.lines():
+            nulls = null_lines(store, listing, self.field_map, source_format=self.source_format)
+            for line in (*planned.lines(), *dead_letter_lines(samples), *nulls):
                 self.log.info("dry run: %s", line)
             context["ti"].xcom_push(key="plan", value=msgspec.to_builtins(planned))
             return []
+        if manifest.dead_letters:
+            self.dead_letters_url = dead_letters_url(store, manifest.dead_letters)
+        log_counts(self.log, manifest.source, manifest.counts, store, manifest.dead_letters)
+        counts, most = manifest.counts, ALL if self._replays else self.max_dead_letters
+        refuse_dead_letters(store, counts.dead_letters, read=counts.read, most=most, locations=[manifest.dead_letters])
         refuse_too_many(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
+        if self.index_body is not None:
+            create_missing_index(OpenSearchMLHook(self.opensearch_conn_id).cluster, self.index, self.index_body)
         uri = layout.manifest(manifest.run_key)
         save(store, uri, manifest)
         record_source_ranges(store, layout, manifest, index=self.index)
         if is_recorded:
             record_source_state(store, layout, listing, done=True)
-        if manifest.dead_letters:
-            self.dead_letters_url = store.browse_url(manifest.dead_letters)
         self._push(context, uri, manifest)
-        self.log.info("%s in %d shards: %s; manifest %s", self.source, len(manifest.shards), manifest.counts, uri)
+        self.log.info("%d shards; manifest %s", len(manifest.shards), uri)
         return [prepared.shard for prepared in manifest.shards]
+
+    def _read_letters(self) -> None:
+        """Read dead letters of an earlier run instead of a source's objects.
+
+        Raises:
+            ConfigError: the pipeline submits objects as they are, so none of them became a dead letter.
+        """
+        if self.passthrough:
+            raise ConfigError(f"{self.source}: a pipeline with prepare: false has no dead letters to replay")
+        self.source_format = "dead_letters"
 
     def _list(self, store: S3Objects, layout: Layout) -> Listing | None:
         """Return the source's objects, None if there are none and `on_empty` allows that."""
@@ -207,23 +238,30 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
 
     def _is_watched_run(self, *, dry_run: bool) -> bool:
         """Whether this run has the values of the runs that `new_objects` starts."""
-        if self.watched is None or dry_run or self.limit:
+        if self.watched is None or dry_run or self.limit or self._replays:
             return False
         return (self.index, self.service) == (self.watched["index"], self.watched["service"])
 
     def _run_version(self, listed_at: float) -> RunVersion | None:
-        """Return the version of the run; None with a limit, because such a run does not read all records."""
-        if self.limit:
+        """Return the version of the run; None for one that does not read all records: with a limit, or a replay."""
+        if self.limit or self._replays:
             return None
         return RunVersion(listed_at, digest(self.source, *self.include, "", *self.exclude))
 
-    def _cut(self, store: S3Objects, layout: Layout, listing: Listing, context: Context) -> Manifest:
-        """Check model and index, then cut the source."""
+    def _cut(
+        self,
+        store: S3Objects,
+        layout: Layout,
+        listing: Listing,
+        context: Context,
+        samples: list[DeadLetter] | None,
+    ) -> Manifest:
+        """Check model and index, then cut the source; see `cut_source` about `samples`."""
         dry_run, adapter = is_dry_run(context), adapter_of(self.service)
         model = self._model(dry_run=dry_run)
         parameters = {**model.parameters, **rendered(self.parameters)}
         adapter.check(parameters, self.inputs)
-        vectors = self._check_index(adapter, parameters, dry_run=dry_run)
+        vectors = self._check_index(adapter, parameters)
         manifest = cut_source(
             store,
             layout,
@@ -239,13 +277,11 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
                 max_records=self.max_records,
                 max_bytes=self.max_bytes,
             ),
-            writes=not dry_run,
+            samples=samples,
         )
         return msgspec.structs.replace(manifest, model_id=model.id, vectors=vectors)
 
-    def _check_index(
-        self, adapter: ServiceAdapter, parameters: Mapping[str, Any], *, dry_run: bool
-    ) -> list[VectorField]:
+    def _check_index(self, adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> list[VectorField]:
         """Check that what the job will predict fits the index; return the vector fields that are written."""
         mapped = over_sources(self.request(), adapter, parameters, self.inputs)
         return check_index(
@@ -254,7 +290,6 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             written_fields(mapped, adapter, parameters, self.inputs),
             index_body=self.index_body,
             dimension=self.dimension,
-            writes=not dry_run,
         )
 
     def _model(self, *, dry_run: bool) -> Model:
@@ -269,12 +304,13 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         if not connector:
             raise ConfigError("no model; give model_id, the stack that made the model, or a connector")
         body = fill(connector, values, "connector")
+        check_connector(adapter_of(self.service), body)
         if dry_run:
             return Model("", dict(body.get("parameters", {})))
-        credential = ai_credential(self.service, self.ai_conn_id) or connector_credential(
-            self.aws_conn_id, role_arn=values.get("role_arn")
+        conn_id, credential = connector_credential(
+            self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id, role_arn=values.get("role_arn")
         )
-        return ml.ensure_model(str(body["name"]), {**body, "credential": credential})
+        return ml.ensure_model(str(body["name"]), {**body, "credential": credential}, conn_id=conn_id)
 
 
 def without_credential(connector: Mapping[str, Any] | None) -> dict[str, Any] | None:

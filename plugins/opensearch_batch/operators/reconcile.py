@@ -7,23 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from airflow.sdk import BaseOperator, Context
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch.core.errors import BatchError
+from opensearch_batch.core.errors import BatchError, FatalError
 from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.runs.retention import delete_expired, record_use
 from opensearch_batch.core.runs.run_account import RunAccount, reconcile
 from opensearch_batch.core.storage.by_uri import Stores
+from opensearch_batch.core.storage.dead_letters import SUMMARY, refuse_dead_letters
 from opensearch_batch.core.storage.json_document import load_manifest, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.types.counts import ALL, MAX_DEAD_LETTERS
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Manifest
 from opensearch_batch.hooks.ai_services import client_of, outputs_store
-from opensearch_batch.hooks.connections import AWS_CONN_ID
+from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.hooks.file_conn_ids import MODEL
+from opensearch_batch.hooks.opensearch import OpenSearchMLHook
+from opensearch_batch.links.opensearch import DeadLettersLink, IndexLink
 from opensearch_batch.notifications.alerts import Alert, send
 from opensearch_batch.operators.base import final_errors_fail_the_task, layout_of, run_key_of
+from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.operators.scan import ScanOperator
 
 if TYPE_CHECKING:
@@ -40,8 +47,10 @@ class ReconcileOperator(BaseOperator):
     Args:
         alerts: the recipients.
         prepare: the task id of that stage; its XCom ``run`` names the manifest.
+        max_dead_letters: the share of records that may be dead letters, such as ``5%``; with more, the run fails.
     """
 
+    operator_extra_links = (IndexLink(), DeadLettersLink())
     ui_color = "#e8f0fe"
 
     def __init__(
@@ -49,11 +58,13 @@ class ReconcileOperator(BaseOperator):
         *,
         alerts: Alerts | None = None,
         prepare: str = "prepare",
+        max_dead_letters: str = MAX_DEAD_LETTERS,
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         super().__init__(**kwargs)
         self.alerts = alerts or Alerts()
         self.prepare = prepare
+        self.max_dead_letters = max_dead_letters
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
@@ -65,25 +76,35 @@ class ReconcileOperator(BaseOperator):
         """Implement in a subclass: return the account of a run, given the XCom ``run`` of `prepare`."""
         raise NotImplementedError
 
-    def _conclude(self, account: RunAccount, store: Objects, layout: Layout, context: Context) -> None:
-        """Write the account, log it and send its alerts."""
+    def _conclude(self, account: RunAccount, store: S3Objects, layout: Layout, context: Context) -> None:
+        """Write the account, log it, link the first dead letters, and send the alerts."""
         save(store, layout.run_account(run_key_of(context)), account)
-        self.log.info("%s", account)
+        log_counts(self.log, account.pipeline, account.counts, store, *account.dead_letters)
+        if account.dead_letters:
+            self.dead_letters_url = store.browse_url(f"{account.dead_letters[0].rstrip('/')}/{SUMMARY}")
         run = context["dag_run"]
         for event, text in account.alerts():
             self.log.warning("%s", text)
             send(self.alerts, Alert(run.dag_id, run.run_id, event, text))
 
+    def _refuse_dead_letters(self, account: RunAccount, store: Objects, most: str | None) -> None:
+        """Fail a run with too many dead letters, when everything else is done: a replay continues from there."""
+        counts, most = account.counts, most or self.max_dead_letters
+        refuse_dead_letters(store, counts.dead_letters, read=counts.read, most=most, locations=account.dead_letters)
+
 
 class OpenSearchReconcileOperator(ReconcileOperator):
     """Account for a whole run. Skipped if `prepare` returned no shards.
 
-    Returns ``{counts: {read, indexed, unchanged, dead_letters, shards, unrouted, dropped, superseded},
+    Returns ``{counts: {read, indexed, unchanged, filtered, dead_letters, shards, unrouted, dropped,
+    superseded},
     dead_letters}``, the latter a list of locations. Inputs, outputs and uploaded files are removed `retention_days`
     after the last run that used them.
 
     Args:
         work_prefix: the same as in `prepare`.
+        index: the index that `ingest` writes, for the link to it; no link if empty.
+        opensearch_conn_id: the cluster of the index.
         retention_days: how long files are kept; None keeps them forever.
         alerts: the recipients of alerts about dead letters, and about a run in which every record is unrouted.
         prepare: the task id of that stage.
@@ -91,16 +112,18 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         ai_conn_id: the connection with the AI service's key; the service's default connection if None.
 
     Raises:
-        AirflowFailException: a record is not accounted for.
+        AirflowFailException: a record is not accounted for, or too many are dead letters.
         RetriableError: a server did not respond.
     """
 
-    template_fields = ("work_prefix",)
+    template_fields = ("work_prefix", "index", "max_dead_letters")
 
     def __init__(
         self,
         *,
         work_prefix: str,
+        index: str = "",
+        opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         retention_days: int | None = 30,
         aws_conn_id: str = AWS_CONN_ID,
         ai_conn_id: str | None = None,
@@ -108,6 +131,8 @@ class OpenSearchReconcileOperator(ReconcileOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.work_prefix = work_prefix
+        self.index = index
+        self.opensearch_conn_id = opensearch_conn_id
         self.retention_days = retention_days
         self.aws_conn_id = aws_conn_id
         self.ai_conn_id = ai_conn_id
@@ -119,10 +144,14 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         manifest = load_manifest(store, prepared["manifest"], Manifest)
         account = reconcile(store, layout, manifest)
-        self._conclude(account, store, layout, context)
+        if self.index:
+            self.index_url = OpenSearchMLHook(self.opensearch_conn_id).cluster.search_url(self.index)
+        self._conclude(account, object_storage(self.aws_conn_id), layout, context)
         record_use(store, layout, manifest, now=time.time(), for_ever=self.retention_days is None)
         if self.retention_days is not None:
             self._clean_up(store, layout, self.retention_days)
+        # Some records of a replay may fail again; those that are written count.
+        self._refuse_dead_letters(account, store, ALL if layout.has_letters_of_prepare(manifest.source) else None)
         return account
 
     def _clean_up(self, store: Stores, layout: Layout, retention_days: int) -> None:
@@ -146,7 +175,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
 class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
     """Account for the run of a scan, also if work items failed. Skipped if the scan found nothing to do.
 
-    Returns ``{counts: {read, indexed, unchanged, dead_letters, unrouted, dropped}, dead_letters}``.
+    Returns ``{counts: {read, indexed, unchanged, filtered, dead_letters, unrouted, dropped}, dead_letters}``.
 
     Args:
         alerts: the recipients of alerts about dead letters, rows that no sink takes, and deleted outputs.
@@ -163,7 +192,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
 
         if prepared is None:
             # This stage runs even if others failed; a skip would hide the failure.
-            raise AirflowFailException("prepare failed; see its log")
+            raise FatalError("prepare failed; see its log")
         if not prepared["manifest"]:
             raise AirflowSkipException("the scan found nothing to do")
         compiled, store = self._compiled(), self._store()
@@ -175,9 +204,8 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
             self.log.info("deleted %d objects that are done", delete_read(store, compiled.layout, manifest))
         if account.undone:
             reasons = "; ".join(sorted({undone.reason for undone in account.undone}))
-            raise AirflowFailException(
-                f"{len(account.undone)} of {account.work_items} work items are not done: {reasons}"
-            )
+            raise FatalError(f"{len(account.undone)} of {account.work_items} work items are not done: {reasons}")
+        self._refuse_dead_letters(account, store, compiled.file.own.max_dead_letters)
         return account
 
     def _copy_failed_inputs(self, compiled: CompiledPipeline, account: ScanAccount, manifest: ScanManifest) -> None:

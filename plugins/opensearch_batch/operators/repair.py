@@ -21,8 +21,8 @@ from opensearch_batch.core.types.manifest import Manifest, Shard
 from opensearch_batch.hooks.ai_services import outputs_store
 from opensearch_batch.operators.base import (
     final_errors_fail_the_task,
-    job_result,
     layout_of,
+    polled_output,
     resubmit_request,
     run_key_of,
 )
@@ -78,7 +78,7 @@ class OpenSearchRepairOperator(JobOperator):
         layout = layout_of(self.work_prefix, context)
         store: Objects = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         shard, run_key = msgspec.convert(self.shard, Shard), run_key_of(context)
-        first = job_result(context, self.poll).job_output(layout.job(shard.job))
+        first = polled_output(context, self.poll, objects=store, folder=layout.job(shard.job), service=self.service)
 
         def submit(part: Shard) -> JobRecord | SubmissionTrigger:
             request = resubmit_request(context, self.retries)

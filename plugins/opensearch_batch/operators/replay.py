@@ -8,23 +8,26 @@ from typing import Any
 import msgspec
 from airflow.sdk import BaseOperator, Context
 
-from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ingest.account import REPLAY_FILE, ReplayRequest
 from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
+from opensearch_batch.core.storage.dead_letters import PART, commonest_reasons, write_summary
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.aws import object_storage
-from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID, requested_conn_ids
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
-from opensearch_batch.operators.base import final_errors_fail_the_task
+from opensearch_batch.operators.base import final_errors_fail_the_task, refuse_unknown_conf
+from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.services.registry import row_errors
 
 
 class OpenSearchReplayOperator(BaseOperator):
     """Ingest the dead letters of a queue again.
 
-    Returns ``{queue, index, read, indexed, unchanged, dead_letters}``; the last is the number of those that remain.
+    Returns ``{queue, index, read, indexed, unchanged, filtered, dead_letters}``; the last is the number of those
+    that remain.
 
     Args:
         dead_letters: location of the queue, as `dead_letters` of a report.
@@ -33,7 +36,7 @@ class OpenSearchReplayOperator(BaseOperator):
         aws_conn_id: the object storage of the queue.
 
     Raises:
-        AirflowFailException: the queue does not exist, or field map or index are wrong.
+        AirflowFailException: the queue does not exist, field map or index are wrong, or no letter could be written.
         RetriableError: a server did not respond; the retry writes the same ids.
     """
 
@@ -58,6 +61,8 @@ class OpenSearchReplayOperator(BaseOperator):
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
         """Ingest the dead letters."""
+        refuse_unknown_conf(self, context)
+        requested_conn_ids(self.opensearch_conn_id, self.aws_conn_id)
         field_map, store = self.field_map or context["params"].get("field_map"), object_storage(self.aws_conn_id)
         report = replay(
             self.dead_letters,
@@ -65,9 +70,20 @@ class OpenSearchReplayOperator(BaseOperator):
             OpenSearchMLHook(self.opensearch_conn_id).cluster,
             request=_request_with(store, self.dead_letters, field_map) if field_map else None,
             row_errors=row_errors(),
-            on_progress=lambda counts: self.log.info("%s", counts),
+            on_progress=lambda report: self.log.info(
+                "%d read, %d indexed, %d dead letters", report.read, report.indexed, report.dead_letters
+            ),
         )
-        self.log.info("%s", report)
+        left = report.queue if report.dead_letters else None
+        log_counts(self.log, f"replay of {report.queue} into {report.index}", report, store, left)
+        if not report.queue.endswith(PART):
+            write_summary(store, report.queue)
+        if report.read and report.dead_letters == report.read:
+            (first, *_) = commonest_reasons(store, [self.dead_letters])
+            raise FatalError(
+                f"{self.dead_letters}: the replay wrote none of {report.read:,} dead letters: {first[0].reason}; "
+                "correct the index, the field map or the letters, and replay again"
+            )
         returned: dict[str, Any] = msgspec.to_builtins(report)
         return returned
 

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from opensearch_batch.core.jobs.contract import job_keys
 from opensearch_batch.core.opensearch.cluster import Cluster
+from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.manifest import Shard
@@ -20,6 +21,7 @@ from opensearch_batch.hooks.aws import object_storage
 from opensearch_batch.hooks.file_conn_ids import MODEL, SOURCE, file_conn_id
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import is_dry_run, is_forced, refuse_too_many, run_is_over, run_key_of
+from opensearch_batch.operators.log_tables import log_counts
 from opensearch_batch.operators.prepare import PrepareOperator
 from opensearch_batch.services.registry import adapter_of, row_errors
 
@@ -96,6 +98,8 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         compiled, at = self._compiled(), now()
         dry_run, force, run_key, store = is_dry_run(context), is_forced(context), run_key_of(context), self._store()
         self._skip_beyond_count(compiled, store, context)
+        if not dry_run:
+            require_conditional_writes(store, compiled.layout.conditional_writes())
         scan = Scan(
             compiled,
             store,
@@ -105,7 +109,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
             is_over=run_is_over(context),
         )
         work_items, counts = scan.plan(force=force, writes=not dry_run)
-        self.log.info("%s", counts)
+        log_counts(self.log, "objects of the scan", counts)
         if dry_run:
             for item in work_items:
                 self.log.info(

@@ -17,6 +17,7 @@ from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.input_check import check_input
 from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, decide
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
+from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.in_use import mark_in_use
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.types.job import JobRecord, ResubmitRequest
@@ -84,6 +85,7 @@ class JobOperator(PipelineOperator):
             BatchError: the service refuses the job, or a server did not respond.
         """
         store, folder, submitter = object_storage(self.aws_conn_id), layout.job(shard.job), self._submitter()
+        require_conditional_writes(store, layout.conditional_writes())
         slots_folder, limit = layout.slots(self.service, self.model_id), self.max_jobs_in_flight
         slots = None if limit is None else job_slots(store, slots_folder, limit)
         mark_in_use(store, folder, now=time.time())
@@ -102,7 +104,7 @@ class JobOperator(PipelineOperator):
             check=lambda record: check_input(store, record),
         )
         try:
-            return submission.run(lambda number: self._draft(shard, layout, number), request)
+            return submission.run(lambda number: self._draft(shard, layout, number, submitter.model.region), request)
         except Throttled as error:
             since = since or time.time()
             if time.time() - since < self.retry_time_window_s:
@@ -125,16 +127,17 @@ class JobOperator(PipelineOperator):
 
     def _submitter(self) -> MLCommonsSubmitter:
         ml = OpenSearchMLHook(self.opensearch_conn_id).ml
+        model = ml.model(self.model_id)
         return MLCommonsSubmitter(
             ml,
             adapter_of(self.service),
-            client_of(self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id),
-            model=ml.model(self.model_id),
+            client_of(self.service, aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id, region=model.region),
+            model=model,
             overrides=rendered(self.parameters),
             inputs=tuple(self.inputs),
         )
 
-    def _draft(self, shard: Shard, layout: Layout, number: int) -> JobRecord:
+    def _draft(self, shard: Shard, layout: Layout, number: int, region: str) -> JobRecord:
         folder, adapter = layout.job(shard.job), adapter_of(self.service)
         name = adapter.job_name(layout.pipeline, folder, number)
         return JobRecord(
@@ -147,4 +150,5 @@ class JobOperator(PipelineOperator):
             intended_at=time.time(),
             submission=number,
             input_etag=shard.etag,
+            region=region,
         )

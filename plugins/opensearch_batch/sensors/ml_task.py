@@ -6,6 +6,7 @@ template for each trigger argument).
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, Context
@@ -13,6 +14,8 @@ from airflow.triggers.base import StartTriggerArgs
 
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.triggers.ml_task import TRIGGER, MLTaskTrigger
+
+LONGEST_WAIT, GRACE = timedelta(days=30), timedelta(hours=1)
 
 
 class OpenSearchMLTaskSensor(BaseSensorOperator):
@@ -51,7 +54,9 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
         # A TaskFailedEvent with retries left loses its XCom and polls an ended job again; the trigger retries itself.
-        super().__init__(**{**kwargs, "retries": 0})
+        # At its execution_timeout Airflow fails a wait without cancelling its job, so the job's deadline comes first.
+        ends = LONGEST_WAIT if deadline_s is None else timedelta(seconds=deadline_s) + GRACE
+        super().__init__(**{**kwargs, "retries": 0, "execution_timeout": ends})
         self.service = service
         self.batch_predict = batch_predict
         submitted = f"ti.xcom_pull(task_ids='{batch_predict}', map_indexes=ti.map_index)"

@@ -18,6 +18,8 @@ class BaseAdapter(ABC):
     """Base of a `ServiceAdapter`; by default models read strings, and each row contains the id of its record."""
 
     model_parameter: ClassVar[str] = "model"
+    # Any connector, unless the service has a URL of its own.
+    batch_path: str = ""
     # A job in any other state is running.
     states: ClassVar[Mapping[str, State]]
 

@@ -56,6 +56,7 @@ class BedrockAdapter(BaseAdapter):
             "already": "ConflictException",
         },
     )
+    batch_path = "/model-invocation-job"
     output_members = frozenset({"recordId", "modelInput", "modelOutput", "error"})
     error_members = frozenset({"error"})
     id_member: str | None = "recordId"

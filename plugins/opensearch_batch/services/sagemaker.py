@@ -40,6 +40,7 @@ class SageMakerAdapter(BaseAdapter):
     errors = ErrorCodes(
         throttle=frozenset({"ThrottlingException", "ResourceLimitExceeded"}), exists=frozenset({"ResourceInUse"})
     )
+    batch_path = "CreateTransformJob"
     output_members = error_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
     id_member: str | None = None
     job_name = staticmethod(aws_job_name)

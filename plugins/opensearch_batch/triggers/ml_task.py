@@ -16,12 +16,13 @@ from weakref import WeakKeyDictionary
 import msgspec
 from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
 
-from opensearch_batch.core.errors import BatchError, FatalError, NotFound, RetriableError
-from opensearch_batch.core.jobs.job_records import bad_end_message
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
+from opensearch_batch.core.jobs.job_records import bad_end_message, progress_message
 from opensearch_batch.core.jobs.poll_policy import Decision, PollPolicy
 from opensearch_batch.core.jobs.status_poller import RemoteStatus, StatusPoller
 from opensearch_batch.core.jobs.waiters import Waiter, pause_s
 from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord
+from opensearch_batch.hooks.file_conn_ids import accept
 from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.services.registry import adapter_of
 
@@ -77,7 +78,10 @@ class MLTaskTrigger(BaseTrigger):
         self.deadline_s = deadline_s
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
+        accept(opensearch_conn_id, aws_conn_id, ai_conn_id)
         self.ai_conn_id = ai_conn_id
+        self._polled: JobRecord | None = None
+        self._is_warned = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
@@ -140,7 +144,7 @@ class MLTaskTrigger(BaseTrigger):
     async def _wait(self, record: JobRecord) -> JobRecord:
         """Wait for the end as a registered waiter; return the record with the end."""
         waiter = self._waiter(record.ml_task_id)
-        heartbeat = asyncio.create_task(self._refresh(waiter))
+        beside = [asyncio.create_task(self._refresh(waiter)), asyncio.create_task(self._log_progress(record))]
         try:
             record = await self._until_ended(record)
         except asyncio.CancelledError:
@@ -148,7 +152,8 @@ class MLTaskTrigger(BaseTrigger):
             waiter = None
             raise
         finally:
-            heartbeat.cancel()
+            for task in beside:
+                task.cancel()
             if waiter:
                 await asyncio.to_thread(self._handle().remove_waiter, waiter)
         return record
@@ -157,8 +162,7 @@ class MLTaskTrigger(BaseTrigger):
         """Poll, decide, pause, until the decision is an end; return the record with it."""
         adapter = adapter_of(self.service)
         policy, poll_at = self._poll_policy(record.intended_at), time.time()
-        # Do not log here: Airflow's supervisor (3.3.2) does not read logs while it hands over triggers, and with
-        # two lines logged for each, supervisor and triggerer deadlocked after about 280 triggers.
+        # No line is logged here for each poll; see `StatusPoller.log_turn`.
         while True:
             is_running = False
             step: Decision
@@ -169,7 +173,7 @@ class MLTaskTrigger(BaseTrigger):
             except BatchError as error:
                 step = self._tolerate(policy, error)
             else:
-                record = msgspec.structs.replace(record, remote_job={**record.remote_job, **status})
+                self._polled = record = msgspec.structs.replace(record, remote_job={**record.remote_job, **status})
                 job_status = adapter.job_status(record.remote_job)
                 step, is_running = policy.on_status(job_status, now=time.time()), job_status.state == "RUNNING"
             if isinstance(step, End):
@@ -201,20 +205,33 @@ class MLTaskTrigger(BaseTrigger):
     async def _poll(self, record: JobRecord, policy: PollPolicy, poll_at: float) -> RemoteStatus:
         """Return the job's status at `poll_at`.
 
-        Without an ML Commons task, or if ML Commons does not find it, the service itself is polled: ML Commons also
-        answers "not found" when it cannot load the model.
+        Without an ML Commons task, or if ML Commons refuses to return its status, the service itself is polled with the
+        connection's own key: the connector may have an old key, or a status action that ML Commons cannot execute, and
+        ML Commons answers "not found" when it cannot load the model.
 
         Raises:
             NotFound: neither ML Commons nor the service knows the job.
+            RetriableError: the service refuses too. A client has the connection's old key for minutes after a change.
         """
-        handle = self._handle()
+        handle, refused = self._handle(), None
         poll = partial(status_poller(self.opensearch_conn_id).poll, poll_at=poll_at, deadline_at=policy.deadline_at)
         if record.ml_task_id is not None:
             try:
                 return await poll(partial(handle.task_status, record.ml_task_id))
-            except NotFound as error:
-                self.log.warning("%s; polling the service itself", error)
-        return await poll(partial(handle.status, record))
+            except (ConfigError, FatalError) as error:
+                refused = error
+                # Once: a log that fills up while Airflow hands over triggers stops the triggerer.
+                if not self._is_warned:
+                    self.log.warning("%s; polling the service itself", error)
+                self._is_warned = True
+        try:
+            return await poll(partial(handle.status, record))
+        except NotFound as error:
+            if refused is None or isinstance(refused, NotFound):
+                raise
+            raise RetriableError(f"{refused}; and with the connection's key: {error}") from error
+        except ConfigError as error:
+            raise RetriableError(f"{error}" if refused is None else f"{refused}; {error}") from error
 
     def _poll_policy(self, started_at: float) -> PollPolicy:
         deadline_at = None if self.deadline_s is None else started_at + self.deadline_s
@@ -229,6 +246,14 @@ class MLTaskTrigger(BaseTrigger):
         if step is None:
             raise RetriableError(f"{error}; clear poll to continue waiting for the job") from error
         return step
+
+    async def _log_progress(self, record: JobRecord) -> None:
+        """Log a line a minute about the job until cancelled."""
+        while True:
+            await status_poller(self.opensearch_conn_id).log_turn()
+            record = self._polled or record
+            state = adapter_of(self.service).job_status(record.remote_job).state
+            self.log.info(progress_message(record, state, now=time.time()))
 
     async def _refresh(self, waiter: Waiter | None) -> None:
         """Refresh the waiter's registration until cancelled."""

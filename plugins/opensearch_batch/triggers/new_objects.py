@@ -18,8 +18,8 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from opensearch_batch.core.errors import BatchError
 from opensearch_batch.core.sharding.listing import SourceChange, list_source, source_change
+from opensearch_batch.core.storage.globs import SourceUri
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.objects import is_selected
 from opensearch_batch.hooks.aws import aws_client
 from opensearch_batch.hooks.connections import AWS_CONN_ID
 from opensearch_batch.hooks.job_handle import shared_object_storage
@@ -39,7 +39,7 @@ class NewObjectsTrigger(BaseEventTrigger):
     The event names the source. The run prepares all of its objects; those that are done cost nothing.
 
     Args:
-        uri: S3 prefix, or an object.
+        uri: an S3 prefix that ends in ``/``, an object, or a glob.
         work_prefix: the pipeline's work prefix.
         pipeline: its name.
         include: globs, as in `prepare`.
@@ -129,8 +129,7 @@ class NewObjectsTrigger(BaseEventTrigger):
         return shared_client("sqs", self.aws_conn_id, lambda: aws_client("sqs", self.aws_conn_id))
 
     def _is_ours(self, uri: str) -> bool:
-        folder = self.uri[: self.uri.rfind("/") + 1]
-        return uri.startswith(self.uri) and is_selected(uri[len(folder) :], self.include, self.exclude)
+        return SourceUri(self.uri, self.include, self.exclude).names(uri)
 
 
 def uris_of(message: str) -> Iterator[str]:

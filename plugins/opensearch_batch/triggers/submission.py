@@ -15,6 +15,7 @@ from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.poll_policy import PATIENCE_S
 from opensearch_batch.core.jobs.slots import Slot, Slots
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.hooks.file_conn_ids import accept
 from opensearch_batch.hooks.job_handle import shared_object_storage
 
 TRIGGER = "opensearch_batch.triggers.submission.SubmissionTrigger"
@@ -71,6 +72,7 @@ class SubmissionTrigger(BaseTrigger):
         self.since = since
         self.reason = reason
         self.aws_conn_id = aws_conn_id
+        accept(aws_conn_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_the_printed_samples_are_said_as_our_own(tmp_path: Path, name: str, text
     assert each.text == (GOLDEN / f"{name}.yaml").read_text()
     assert each.name == NAME
     spec = spec_of(tmp_path, each)
-    assert (spec.source.uri, spec.source.prepare) == ("s3://documents/sagemaker/sagemaker_djl_batch_input", False)
+    assert (spec.source.uri, spec.source.prepare) == ("s3://documents/sagemaker/sagemaker_djl_batch_input**", False)
     assert (spec.when.new_objects and spec.when.new_objects.poll_every_s) == 360
 
 
@@ -308,12 +309,9 @@ REFUSED = [
 @pytest.mark.parametrize(("changes", "told"), REFUSED, ids=[told for _, told in REFUSED])
 def test_what_ours_cannot_say_is_refused_by_its_name(tmp_path: Path, changes: list[tuple[str, str]], told: str) -> None:
     """With file, line, option, and what to do: leave the file as it is."""
-    with pytest.raises(ConfigError) as refused:
+    start, end = f"{tmp_path / 'sample.yaml'}:", "The file runs unchanged: leave it in include/pipelines/"
+    with pytest.raises(ConfigError, match=f"(?s)^{re.escape(start)}.*{re.escape(told)}.*{re.escape(end)}$"):
         converted(tmp_path, changed(*changes))
-    text = str(refused.value)
-    assert text.startswith(f"{tmp_path / 'sample.yaml'}:")
-    assert told in text
-    assert text.endswith("The file runs unchanged: leave it in include/pipelines/")
 
 
 ROWS_ONLY = """\

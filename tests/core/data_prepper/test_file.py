@@ -229,9 +229,8 @@ def test_an_option_is_told_once(tmp_path: Path, processor: str, line: int, messa
     """By its place alone, unless the sentence is about it."""
     text = SHORT.replace("  sink:\n", f"    - {processor}\n  sink:\n")
     at = SHORT.splitlines().index("  sink:") + line
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'{tmp_path}/books.yaml:{at} books.processor[2].{message}')}"):
         read(tmp_path, text)
-    assert str(found.value).startswith(f"{tmp_path}/books.yaml:{at} books.processor[2].{message}")
 
 
 # What Jackson's YAMLParser (2.21.2) over SnakeYAML (2.5) was seen to make of them.
@@ -470,7 +469,7 @@ def test_a_file_that_contains_itself_is_refused(tmp_path: Path) -> None:
     """Also where aliases may stand."""
     path = tmp_path / "a.yaml"
     path.write_text("a: &a [*a]")
-    with pytest.raises(ConfigError, match=r"a.yaml:1 nested too deeply, or an alias contains itself"):
+    with pytest.raises(ConfigError, match=r"a.yaml:1 more than .* or an alias contains itself"):
         PipelineFile(path, adapter_of)
     with pytest.raises(ConfigError, match=r"a.yaml:1 an alias"):
         DataPrepperFile(path)

@@ -166,7 +166,7 @@ def test_what_fails_after_it_was_asked_again_is_not_done(work_items: Units, inde
     deletes = "codec: {ndjson: {}}\ndelete_s3_objects_on_read: true\nacknowledgments: true"
     work_items.write(work_items.opensearch(f"index: {others}"), source=deletes)
     (work_item,) = work_items.work_items()
-    with pytest.raises(RetriableError):
+    with pytest.raises(RetriableError, match="sink 0 is away"):
         work_items.ingest(away).run(work_item)
     manifest, work_prefix = manifest_of(work_items, work_item), work_items.compiled().layout
     assert len(account_of(work_items.lab.objects, work_prefix, manifest, sinks=1).undone) == 1

@@ -25,7 +25,7 @@ from opensearch_batch.core.formats.lines import RawLines
 from opensearch_batch.core.formats.ndjson import Ndjson
 from opensearch_batch.core.formats.newline import Newline
 from opensearch_batch.core.formats.parquet import Parquet
-from opensearch_batch.core.formats.reading import BY_NAME, RowFormat, format_of, reader
+from opensearch_batch.core.formats.reading import ANY_JSON, BY_NAME, RowFormat, format_of, reader
 from opensearch_batch.core.storage.by_uri import Scheme, Stores
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.s3 import S3Objects
@@ -299,9 +299,10 @@ def test_a_header_that_names_no_columns_is_an_error(name: str, content: bytes, w
 @pytest.mark.parametrize(
     ("name", "configured", "found"),
     [
-        ("a.jsonl", None, "jsonl"),
-        ("a", None, "jsonl"),
-        ("a.json", None, "jsonl"),
+        ("a.jsonl", None, ""),
+        ("a", None, ""),
+        ("a.json", None, ""),
+        ("a.json", "jsonl", "jsonl"),
         ("a.csv", None, "csv"),
         ("a.csv.gz", None, "csv"),
         ("a.parquet.zst", None, "parquet"),
@@ -309,8 +310,8 @@ def test_a_header_that_names_no_columns_is_an_error(name: str, content: bytes, w
     ],
 )
 def test_the_format_is_the_configured_one_or_the_names(name: str, configured: Any, found: str) -> None:
-    """JSON Lines if neither is known."""
-    assert format_of(f"s3://b/{name}", configured) == found
+    """JSON in any layout if neither is known."""
+    assert format_of(f"s3://b/{name}", configured) == (BY_NAME[found] if found else ANY_JSON)  # type: ignore[index]
 
 
 def snappy(content: bytes) -> bytes:

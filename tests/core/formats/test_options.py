@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -224,6 +225,47 @@ def test_parquet() -> None:
     first = {"text": "x", "time": seconds * 1000, "day": 1, "deep": deep, "map": {"k": 1}, "decimal": 1.5}
     second: dict[str, Any] = {"text": None, "time": None, "day": 2, "deep": [], "map": {}, "decimal": None}
     assert told(entries(content, Parquet())) == [(1, first), (2, second)]
+
+
+def not_utf8(values: list[bytes]) -> pa.Array:
+    """Return a column of text that is not checked."""
+    column = pa.array(values, pa.binary())
+    return pa.StringArray.from_buffers(len(values), *column.buffers()[1:])
+
+
+BAD_CELLS = {
+    "nanoseconds": (pa.array([1_000, 1, 2_000], pa.timestamp("ns")), "Nanosecond"),
+    "a year": (pa.array([0, (20_000 - 1970) * 366 * 86_400, 0], pa.timestamp("s")), "year|date value out of range"),
+    "a day": (pa.array([0, (20_000 - 1970) * 366, 0], pa.date32()), "date value out of range"),
+    "text": (not_utf8([b"a", b"\xff", b"b"]), "utf-8"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CELLS)
+def test_a_parquet_cell_that_json_cannot_hold_loses_only_its_row(name: str) -> None:
+    """The row is rejected with its other cells, and the rows around it are read."""
+    column, reason = BAD_CELLS[name]
+    first, bad, last = entries(table({"id": [1, 2, 3], "c": column}), BY_NAME["parquet"])
+    assert isinstance(first, Row)
+    assert isinstance(last, Row)
+    assert isinstance(bad, Rejected)
+    assert (bad.rows[0].line, bad.rows[0].content) == (2, b'{"id":2}')
+    assert re.search(f"column c cannot be written as JSON: .*({reason})", bad.reason), bad.reason
+
+
+def test_a_map_with_a_repeated_key_loses_only_its_row() -> None:
+    """As stored, a map is an object."""
+    maps = pa.array([[("k", 1)], [("k", 1), ("k", 2)]], pa.map_(pa.string(), pa.int64()))
+    assert told(entries(table({"m": maps}), Parquet())) == [(1, {"m": {"k": 1}}), (2, BAD)]
+
+
+def test_parquet_columns_of_the_same_name_are_refused() -> None:
+    """One of them would be lost."""
+    file = io.BytesIO()
+    parquet.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), file)
+    for read in (Parquet(), BY_NAME["parquet"]):
+        with pytest.raises(FatalError, match="a: it has several columns named a; rename them"):
+            entries(file.getvalue(), read)
 
 
 def test_parquet_of_a_pipeline() -> None:

@@ -252,6 +252,37 @@ def test_an_answer_that_always_leaves_one_out_ends_the_writing(scripted: Scripte
         list(BulkWriter(scripted.cluster, REQUEST, retry_window_s=0.0).write(map(item, range(2))))
 
 
+@pytest.mark.parametrize("errors", [False, True])
+def test_a_document_that_an_ingest_pipeline_drops_is_filtered(scripted: Scripted, *, errors: bool) -> None:
+    """A dropped document is `noop` without a sequence number; an update that changes nothing has one."""
+    answers = [
+        {"index": {"status": 201, "result": "created"}},
+        {"index": {"status": 200, "result": "noop"}},
+        {"update": {"status": 200, "result": "noop", "_seq_no": 0}},
+        {"update": {"status": 200, "result": "noop"}},
+    ]
+    scripted.answers = [(200, {"errors": errors, "items": answers})]
+    items = [item(at, op_type="index" if at < 2 else "upsert") for at in range(4)]
+    (written,) = BulkWriter(scripted.cluster, REQUEST).write(items)
+    assert (written.indexed, written.unchanged, written.filtered, written.refused) == (1, 1, 2, [])
+
+
+@pytest.mark.parametrize("op_type", ["index", "create", "upsert"])
+def test_an_ingest_pipeline_drops_documents(lab: Lab, index: str, *, op_type: OpType) -> None:
+    """The node drops what its pipeline drops, and an equal update stays unchanged."""
+    cluster = lab.cluster()
+    drop = {"processors": [{"drop": {"if": "ctx.n == 1"}}]}
+    lab.node("PUT", f"_ingest/pipeline/{index}", drop)
+    # The pipeline of a bulk request is not applied to an update; that of the index is.
+    cluster.create_index(index, {"settings": {"index.default_pipeline": index}})
+    request = IngestRequest(index, {})
+    items = [item(at, at % 2, op_type=op_type) for at in range(4)]
+    (written,) = BulkWriter(cluster, request).write(items)
+    assert (written.indexed, written.unchanged, written.filtered) == (2, 0, 2)
+    (again,) = BulkWriter(cluster, request).write(items)
+    assert (again.indexed, again.unchanged, again.filtered) == ((2, 0, 2) if op_type == "index" else (0, 2, 2))
+
+
 def test_the_limit_grows_while_throughput_does() -> None:
     """A higher limit is kept if it raises the throughput, and reverted if not."""
     limit = ConcurrencyLimit(maximum=8)

@@ -152,6 +152,19 @@ def test_documents_are_routed_and_go_through_a_pipeline(lake: Lake) -> None:
     lake.lab.node("DELETE", f"_ingest/pipeline/{lake.index}")
 
 
+def test_what_an_ingest_pipeline_drops_is_filtered(lake: Lake) -> None:
+    """The rows are counted as filtered, and the same request again writes nothing."""
+    drop = {"processors": [{"drop": {"if": "ctx.n == 2"}}]}
+    lake.lab.node("PUT", f"_ingest/pipeline/{lake.index}", drop)
+    lake.put("a.jsonl", row(1), row(2), row(3))
+    counts = lake.run(ingest_pipeline=lake.index).counts
+    assert (counts.read, counts.indexed, counts.unchanged, counts.filtered) == (3, 2, 0, 1)
+    assert sorted(lake.documents()) == ["1", "3"]
+    again = lake.run(ingest_pipeline=lake.index).counts
+    assert (again.indexed, again.unchanged, again.filtered) == (0, 2, 1)
+    lake.lab.node("DELETE", f"_ingest/pipeline/{lake.index}")
+
+
 def test_the_same_request_again_writes_nothing(lake: Lake) -> None:
     """All rows are counted as unchanged except the dead letters."""
     lake.put("a.jsonl", row(1), row(2, n="no number"), b"", b"{oops", row(3))

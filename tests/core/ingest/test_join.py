@@ -275,7 +275,7 @@ def test_extracted_values_count_as_waiting() -> None:
     assert len(list(found)) == 1
     with_values: list[Stream[Other]] = [Stream(iter(items(n, ["a"], 1_000)), None) for n in (0, 1)]
     sliced = join(with_values, folder=NOWHERE, memory_bytes=2_000)
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=f"^{NOWHERE}: cannot create a file"):
         list(sliced)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from typing import Any
 
@@ -52,7 +53,7 @@ def refusal(**members: Any) -> str:
     request = {name: value for name, value in {**REQUEST, **members}.items() if value is not None}
     messages = set()
     for content in (request, json.dumps(request).encode()):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(ConfigError, match=r"^books\.json: ") as error:
             parse_request(content, "books.json")
         messages.add(str(error.value))
     (message,) = messages
@@ -90,6 +91,25 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"index_body": "x"}, f"index_body: expected an object or null, got a text; {AN_INDEX_LIKE}"),
     ({"compress": "yes"}, "compress: expected true or false, got a text"),
     ({"max_in_flight": 1.5}, "max_in_flight: expected a whole number, got a number"),
+    # what would fill the memory, or never end
+    ({"max_body_bytes": 10**12}, "max_body_bytes: expected a whole number <= 100000000"),
+    ({"max_in_flight": 10**6}, "max_in_flight: expected a whole number <= 64"),
+    (
+        {"field_map": {"a": "$.a[?(@.b =~ '(x+)+$')]"}},
+        "field_map.a: \"$.a[?(@.b =~ '(x+)+$')]\": regular expressions and arithmetic are not supported in a path",
+    ),
+    (
+        {"field_map": {"a": "$.a.`sub(/(x+)+$/, y)`"}},
+        "field_map.a: '$.a.`sub(/(x+)+$/, y)`': regular expressions and arithmetic are not supported in a path",
+    ),
+    (
+        {"field_map": {"a": "$.a * 1000000000"}},
+        "field_map.a: '$.a * 1000000000': regular expressions and arithmetic are not supported in a path",
+    ),
+    (
+        {"field_map": {"a": "$..*..*..*"}},
+        "field_map.a: '$..*..*..*' has more than 2 '..'; name the members between them",
+    ),
     # a word that is none of those known
     ({"op_type": "update"}, "op_type: 'update' is not one of index, create, upsert. Did you mean 'upsert'?"),
     ({"on_missing": "nil"}, "on_missing: 'nil' is not one of null, omit, dead_letter. Did you mean 'null'?"),
@@ -197,9 +217,8 @@ def test_each_mistake_has_its_one_error(members: dict[str, Any], message: str) -
 )
 def test_text_that_is_no_request_is_refused(content: bytes, message: str) -> None:
     """Text that is not JSON, or not an object."""
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         parse_request(content, "books.json")
-    assert str(error.value) == message
 
 
 def test_the_mistake_of_a_name_comes_before_what_is_missing_for_it() -> None:
@@ -220,9 +239,8 @@ def test_the_mistake_of_a_name_comes_before_what_is_missing_for_it() -> None:
 def test_a_wrong_credential_is_named_and_never_shown(credential: Any, message: str) -> None:
     """The value is neither in the message nor in the chain of errors."""
     for content in ({**REQUEST, "credential": credential}, json.dumps({**REQUEST, "credential": credential}).encode()):
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(ConfigError, match=f"^{re.escape(f'request: {message}')}") as error:
             parse_request(content)
-        assert str(error.value).startswith(f"request: {message}")
         assert "s3cr3t-value" not in "".join(traceback.format_exception(error.value))
 
 

@@ -185,7 +185,7 @@ def test_what_an_interrupted_attempt_settled_is_skipped_by_a_sink_that_can_resum
     """Its progress counts the settled entries; a sink that cannot resume records none before the end."""
     ingestion.put(*ROWS)
     ingestion.fails_at = 3
-    with pytest.raises(RetriableError):
+    with pytest.raises(RetriableError, match="the store is away"):
         ingestion.run()
     settled = msgspec.json.decode(content(ingestion.files, "s3://work/own/progress.json"))["settled"]
     assert settled == (3 if ingestion.target.sink.can_resume else 0)

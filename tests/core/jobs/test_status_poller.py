@@ -171,20 +171,20 @@ def test_what_the_service_reports_stands_in_the_task(node: Scripted) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind"),
+    ("answer", "kind", "message"),
     [
-        ((404, {"error": {"type": "status_exception", "reason": "Failed to find task"}}), NotFound),
-        ((503, {"error": {"reason": "not today"}}), RetriableError),
-        (None, RetriableError),
-        (refusal("ThrottlingException"), Throttled),
-        (refusal("ValidationException"), ConfigError),
+        ((404, {"error": {"type": "status_exception", "reason": "Failed to find task"}}), NotFound, "find task"),
+        ((503, {"error": {"reason": "not today"}}), RetriableError, "not today"),
+        (None, RetriableError, "does not answer"),
+        (refusal("ThrottlingException"), Throttled, "ThrottlingException"),
+        (refusal("ValidationException"), ConfigError, "ValidationException"),
     ],
 )
 def test_an_error_is_explained_by_the_codes_of_the_service(
-    node: Scripted, answer: Answer, kind: type[BatchError]
+    node: Scripted, answer: Answer, kind: type[BatchError], message: str
 ) -> None:
     """A task that is gone, a cluster that is away, and a service that throttles or refuses are told apart."""
     node.answers = [answer]
-    with pytest.raises(BatchError) as caught:
+    with pytest.raises(BatchError, match=message) as caught:
         remote_status(MLCommons(node.cluster), "t", adapter_of("sagemaker"))
     assert type(caught.value) is kind

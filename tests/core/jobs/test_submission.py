@@ -12,14 +12,17 @@ import pytest
 from opensearch_batch.core.errors import AlreadySubmitted, BatchError, ConfigError, NotFound, RetriableError, Throttled
 from opensearch_batch.core.jobs.job_records import JobRecords, bad_end_message, decide, job_key
 from opensearch_batch.core.jobs.poll_policy import JobStatus, PollPolicy
-from opensearch_batch.core.jobs.submission import Submission
+from opensearch_batch.core.jobs.submission import INTENT_GRACE_S, Submission
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import Accepted, End, JobRecord, ResubmitRequest, State
 from tests.stored import present
 
 
 class Service:
-    """Counts the jobs it accepted and the files it holds; loses its answer or dies on demand."""
+    """Counts the jobs it accepted and the files it holds; loses its answer or dies on demand.
+
+    It has no idempotency, as OpenAI and Cohere have none: each call over a file that is there is a job.
+    """
 
     def __init__(self, *, lose_answers: int = 0, refuse: BatchError | None = None) -> None:
         self.accepted: list[str] = []
@@ -45,7 +48,8 @@ class Service:
 
     def submit(self, record: JobRecord) -> Accepted:
         """Accept a job over a file that is there."""
-        assert record.staged["file"] in self.files
+        if record.staged["file"] not in self.files:
+            raise ConfigError(f"no such file {record.staged['file']}")
         if self.refuse is not None:
             self.accepted += [record.name] if self.pays_before_it_refuses else []
             raise self.refuse
@@ -126,7 +130,7 @@ def test_of_racing_attempts_one_pays(job_records: JobRecords) -> None:
 def test_a_lost_answer_is_found_again_and_not_paid_twice(job_records: JobRecords) -> None:
     """The service accepted, the answer was lost: the next attempt finds the orphan."""
     service = Service(lose_answers=1)
-    with pytest.raises(RetriableError):
+    with pytest.raises(RetriableError, match="the answer was lost"):
         attempt(job_records, service)
     decision, record = attempt(job_records, service)
     assert (decision, record.ml_task_id, service.accepted) == ("recover", "task-job-1", ["job-1"])
@@ -136,7 +140,7 @@ def test_a_job_that_ml_commons_does_not_know_is_known_by_the_services_own_words(
     """Lost before ML Commons stored a task: the job is found at the service, and nobody pays again."""
     service = Service(lose_answers=1)
     service.has_task = False
-    with pytest.raises(RetriableError):
+    with pytest.raises(RetriableError, match="the answer was lost"):
         attempt(job_records, service)
     decision, record = attempt(job_records, service)
     assert (decision, record.ml_task_id, record.remote_job) == ("recover", None, {"id": "job-1"})
@@ -161,7 +165,7 @@ def test_while_the_service_says_not_now_the_file_is_uploaded_once(job_records: J
     clock = Clock()
     submission = Submission(job_records, service, clock=clock, sleep=clock.sleep)
     for _ in range(2):
-        with pytest.raises(Throttled):
+        with pytest.raises(Throttled, match="not now"):
             submission.run(draft, ResubmitRequest())
         clock.now += 60
     assert service.files == {"job-1-1"}
@@ -175,7 +179,7 @@ def test_a_refusal_that_came_after_the_payment_is_looked_behind(job_records: Job
     """ML Commons asks the service first and stores its task then; that it could not says nothing of the job."""
     service = Service(refuse=refusal)
     service.pays_before_it_refuses = True
-    with pytest.raises(type(refusal)):
+    with pytest.raises(type(refusal), match=str(refusal)):
         attempt(job_records, service)
     assert attempt(job_records, service)[1].ml_task_id == "task-job-1"
     assert service.accepted == ["job-1"]
@@ -191,7 +195,7 @@ def test_an_intent_is_as_old_as_its_paid_call(job_records: JobRecords) -> None:
         return stage(record)
 
     service.stage = slow  # type: ignore[method-assign] # the same, slower
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="no such model"):
         Submission(job_records, service, clock=clock, sleep=clock.sleep).run(draft, ResubmitRequest())
     assert present(job_records.load())[0].intended_at == 1500.0
 
@@ -213,10 +217,11 @@ def test_who_lost_an_intent_leaves_the_record_alone(job_records: JobRecords) -> 
 def test_a_refused_job_is_staged_anew(job_records: JobRecords) -> None:
     """What was staged may be what the service refused."""
     service = Service(refuse=ConfigError("no such file"))
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="no such file"):
         attempt(job_records, service)
     service.refuse = None
     assert attempt(job_records, service)[1].staged == {"file": "job-1-2"}
+    assert service.files == {"job-1-2"}
 
 
 def test_an_intent_that_never_reached_the_service_is_taken_over(job_records: JobRecords) -> None:
@@ -227,11 +232,160 @@ def test_an_intent_that_never_reached_the_service_is_taken_over(job_records: Job
     assert (record.ml_task_id, service.accepted) == ("task-job-1", ["job-1"])
 
 
+def test_a_live_intent_is_waited_for(job_records: JobRecords) -> None:
+    """Its owner may be in the paid call: nobody searches or submits until the intent is old."""
+    clock, service, searches = Clock(), Service(), list[float]()
+    find = service.find
+
+    def timed(record: JobRecord) -> Accepted | None:
+        searches.append(clock.now)
+        return find(record)
+
+    service.find = timed  # type: ignore[method-assign] # the same, with its time
+    intent = msgspec.structs.replace(draft(1), intended_at=clock.now)
+    job_records.write(intent, over=None)
+    Submission(job_records, service, clock=clock, sleep=clock.sleep).run(draft, ResubmitRequest())
+    assert searches[0] == intent.intended_at + INTENT_GRACE_S
+    assert service.accepted == ["job-1"]
+
+
+def test_who_waits_for_a_live_intent_reattaches_to_its_job(job_records: JobRecords) -> None:
+    """The owner submits a moment before its intent is old: one job."""
+    clock, service = Clock(), Service()
+    intent = msgspec.structs.replace(draft(1), intended_at=clock.now)
+    job_records.write(intent, over=None)
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if clock.now == intent.intended_at + INTENT_GRACE_S - 1:
+            found = present(job_records.load())
+            job_records.write(msgspec.structs.replace(found.value, ml_task_id="theirs"), over=found.etag)
+
+    decision, record = Submission(job_records, service, clock=clock, sleep=sleep).run(draft, ResubmitRequest())
+    assert (decision, record.ml_task_id, service.accepted) == ("reattach", "theirs", [])
+
+
+def test_an_intent_that_is_taken_over_keeps_what_was_before_it(job_records: JobRecords) -> None:
+    """Earlier submissions stay in its history, and a request that was consumed is not paid for again."""
+    service, cleared = Service(), ResubmitRequest(clear="run 3")
+    attempt(job_records, service)
+    job_records.end(1, End("FAILED", 2000.0, "out of memory"))
+    service.refuse = RetriableError("the worker lost its network before the call")
+    with pytest.raises(RetriableError, match="before the call"):
+        attempt(job_records, service, cleared)
+    service.refuse = None
+    _, record = attempt(job_records, service, cleared)
+    assert [(past["submission"], past["end"]["state"]) for past in record.history] == [(1, "FAILED")]
+    job_records.end(2, End("FAILED", 3000.0))
+    assert attempt(job_records, service, cleared)[0] == "refuse"
+    assert service.accepted == ["job-1", "job-2"]
+
+
+def test_a_record_that_is_deleted_during_the_paid_call_is_named(job_records: JobRecords, store: S3Objects) -> None:
+    """The attempt fails, rather than submit again without a record of what it has paid for."""
+    service = Service()
+    submit = service.submit
+
+    def deleting(record: JobRecord) -> Accepted:
+        if not service.accepted:
+            store.delete(job_records.uri)
+        return submit(record)
+
+    service.submit = deleting  # type: ignore[method-assign] # the same, later
+    with pytest.raises(RetriableError, match="was removed while its job job-1 was being submitted"):
+        attempt(job_records, service)
+    assert service.accepted == ["job-1"]
+
+
+class Stalled(Service):
+    """A service whose first caller stalls at one point, until another attempt has submitted the job.
+
+    `at` is "intent", just after the intent was written, or "call", just before the service gets the call (which may be
+    queued in ML Commons).
+    """
+
+    def __init__(self, job_records: JobRecords, at: str, *, as_drafted_by: Callable[[int], JobRecord]) -> None:
+        super().__init__()
+        self.at = at
+        self.other: tuple[str, JobRecord] | None = None
+        self._job_records = job_records
+        self._draft = as_drafted_by
+        self._write = job_records.write
+
+    def attempt(self) -> tuple[str, JobRecord]:
+        """Submit, and stall."""
+        clock = Clock()
+        if self.at == "intent":
+            self._job_records.write = self._write_and_stall  # type: ignore[method-assign] # the same, slower
+        return Submission(self._job_records, self, clock=clock, sleep=clock.sleep).run(draft, ResubmitRequest())
+
+    def submit(self, record: JobRecord) -> Accepted:
+        """Accept a job, late."""
+        if self.at == "call":
+            self._stall()
+        return super().submit(record)
+
+    def _write_and_stall(self, record: JobRecord, *, over: str | None) -> bool:
+        is_written = self._write(record, over=over)
+        self._stall()
+        return is_written
+
+    def _stall(self) -> None:
+        if self.other is None:
+            self.other = ("", draft(0))
+            clock = Clock()
+            clock.now += INTENT_GRACE_S
+            run = Submission(self._job_records, self, clock=clock, sleep=clock.sleep).run
+            self.other = run(self._draft, ResubmitRequest())
+
+
+@pytest.mark.parametrize("at", ["intent", "call"])
+def test_an_attempt_that_stalls_pays_nothing_once_its_intent_was_taken_over(job_records: JobRecords, at: str) -> None:
+    """The grace is no fence: before the call the intent is read again, and a call that is late finds its file gone."""
+    service = Stalled(job_records, at, as_drafted_by=draft)
+    decision, record = service.attempt()
+    assert (service.accepted, service.files) == (["job-1"], {"job-1-2"})
+    assert (decision, record) == ("reattach", present(service.other)[1])
+
+
+def test_an_intent_that_is_taken_over_keeps_its_name(job_records: JobRecords) -> None:
+    """A pipeline that shares the job would name it otherwise; a service that knows a job by its name refuses a second.
+
+    The name, input and output are those of the call that may still arrive.
+    """
+
+    def of_another_pipeline(submission: int) -> JobRecord:
+        theirs = draft(submission)
+        return msgspec.structs.replace(theirs, name=f"their-{theirs.name}", output="s3://b/theirs", model_id="theirs")
+
+    service = Stalled(job_records, "call", as_drafted_by=of_another_pipeline)
+    service.attempt()
+    record = present(service.other)[1]
+    assert (service.accepted, record.name, record.output, record.model_id) == (
+        ["job-1"], "job-1", "s3://b/out", "theirs",
+    )  # fmt: skip
+
+
+def test_a_job_that_was_accepted_while_its_intent_is_taken_over_is_recorded(job_records: JobRecords) -> None:
+    """Its file was deleted to refuse a late call, but the call had just arrived: nothing more is paid."""
+    job_records.write(msgspec.structs.replace(draft(1), staged={"file": "job-1-0"}), over=None)
+    service = Service()
+    unstage = service.unstage
+
+    def arrives(record: JobRecord) -> None:
+        service.accepted.append(record.name)
+        unstage(record)
+
+    service.unstage = arrives  # type: ignore[method-assign] # the same, and a call that arrives
+    assert attempt(job_records, service)[1].ml_task_id == "task-job-1"
+    assert service.accepted == ["job-1"]
+
+
 @pytest.mark.parametrize("refusal", [Throttled("rate exceeded"), ConfigError("no such model")])
 def test_a_refused_call_leaves_the_next_attempt_free_to_submit(job_records: JobRecords, refusal: BatchError) -> None:
     """The service did nothing, so nobody waits for an orphan; the refusal is on record until then."""
     service = Service(refuse=refusal)
-    with pytest.raises(type(refusal)):
+    with pytest.raises(type(refusal), match=str(refusal)):
         attempt(job_records, service)
     found = present(job_records.load())
     assert (found[0].refused, found[0].ml_task_id) == (str(refusal), None)
@@ -298,7 +452,7 @@ def test_runs_that_force_pay_once_each_however_they_alternate(job_records: JobRe
 def test_force_after_a_refusal_pays_once(job_records: JobRecords) -> None:
     """The forced run that submits in place of a refused one is answered by it."""
     service, forced = Service(refuse=ConfigError("no such model")), ResubmitRequest(force="run-1")
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="no such model"):
         attempt(job_records, service)
     service.refuse = None
     assert [attempt(job_records, service, forced)[0] for _ in range(2)] == ["submit", "reattach"]
@@ -308,7 +462,7 @@ def test_force_after_a_refusal_pays_once(job_records: JobRecords) -> None:
 def test_a_mended_model_is_the_one_that_is_submitted(job_records: JobRecords) -> None:
     """A refused or abandoned submission is drafted anew, so that what was mended since is used."""
     service = Service(refuse=NotFound("no such model"))
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="no such model"):
         attempt(job_records, service)
     service.refuse = None
     clock = Clock()

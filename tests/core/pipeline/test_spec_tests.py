@@ -204,9 +204,9 @@ def test_the_command_fails_for_a_mistake_and_goes_on(folder: Path) -> None:
     write(folder, "sagemaker", {**TEST, "dead_letters": []})
     (folder / "pipelines" / "other.yaml").write_text("sourc: {}\n")
     done = check(folder, str(folder / "pipelines"))
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (2, "2 files, 1 test, 2 mistakes")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (2, "2 files, 1 test, 3 mistakes")
     told = json.loads(check(folder, str(folder / "pipelines"), "--json").stdout)
-    assert (told["state"], told["mistakes"]) == ("REFUSED", 2)
+    assert (told["state"], told["mistakes"]) == ("REFUSED", 3)
     assert "Did you mean 'source'?" in told["pipelines"][1]["mistakes"][0]
 
 

@@ -16,9 +16,11 @@ from opensearch_batch.core.storage.in_use import mark_in_use
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
+from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import End, JobRecord
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
 from opensearch_batch.services.registry import adapter_of
+from tests.core.memory_objects import MemoryObjects
 from tests.stored import present
 
 DAY_S = 86_400.0
@@ -31,7 +33,7 @@ class Runs:
     """Runs of pipelines that share one work prefix."""
 
     def __init__(self, folder: Path) -> None:
-        self.objects = LocalFiles(folder)
+        self.objects: Objects = LocalFiles(folder)
         self.unstaged: list[str] = []
 
     def work_prefix(self, pipeline: str) -> Layout:
@@ -102,6 +104,30 @@ def test_files_go_after_their_time_and_the_job_stays_known(runs: Runs) -> None:
     assert runs.clean("p", now=NOW + KEEP_S + 1) == 1
     assert (runs.names("a"), runs.unstaged) == (LEFT, ["a"])
     assert runs.clean("p", now=NOW + 2 * KEEP_S) == 0
+
+
+@pytest.mark.parametrize("uri", ["openai://file-1", "cohere://dataset-1", "s3://elsewhere/out/input.jsonl.out"])
+def test_outputs_outside_the_folder_of_their_job_go_too(runs: Runs, uri: str) -> None:
+    """The service keeps them, or the user has chosen their place; what lies beside them stays."""
+    runs.objects = objects = MemoryObjects()
+    answered = msgspec.structs.replace(runs.job("a"), uris=[uri])
+    for name in (uri, f"{uri}-of-another-job"):
+        objects.write(name, b'{"custom_id":"r0000000000"}\n')
+    runs.use("p", "r", [answered], at=NOW)
+    assert runs.clean("p", now=NOW + KEEP_S - 1) == 0
+    assert objects.head(uri) is not None
+    assert runs.clean("p", now=NOW + KEEP_S + 1) == 1
+    assert objects.head(uri) is None
+    assert objects.head(f"{uri}-of-another-job") is not None
+
+
+def test_files_of_a_job_whose_record_is_gone_go_too(runs: Runs) -> None:
+    """Nobody can be waiting for such a job, and nothing names what it uploaded."""
+    answered = runs.job("a")
+    runs.use("p", "r", [answered], at=NOW)
+    runs.objects.delete(f"{answered.job}/job.json")
+    assert runs.clean("p", now=NOW + KEEP_S + 1) == 1
+    assert (runs.names("a"), runs.unstaged) == (LEFT - {"job.json"}, [])
 
 
 def test_a_job_that_another_run_uses_is_kept_for_that_one(runs: Runs) -> None:
@@ -183,7 +209,7 @@ def test_a_cleaning_that_was_killed_goes_on(runs: Runs) -> None:
         if record.job == "b":
             raise killed
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="killed"):
         delete_expired(runs.objects, runs.work_prefix("p"), keep_s=KEEP_S, now=NOW + KEEP_S + 1, unstage=dies)
     removed = present(read_removed(runs.objects, runs.work_prefix("p").job("a")))
     assert len(removed.used.objects) == 2

@@ -79,7 +79,7 @@ def test_a_run_at_work_loses_the_place_that_is_gone(runs: Runs) -> None:
     runs.put("a.jsonl", *(record(number, "new") for number in (5, 6, 7)))
     new: list[Manifest] = []
     runs.cluster.meanwhile = lambda: new.append(runs.prepare("new", size=4))
-    with pytest.raises(RetriableError):
+    with pytest.raises(RetriableError, match="another run of this request took over"):
         runs.ingest_shard(old, old.shards[1])
     runs.ingest(new[0])
     assert [report.counts.superseded for report in runs.ingest(old)] == [4, 4]
@@ -165,7 +165,7 @@ def test_a_prepare_that_broke_off_is_finished_by_its_repetition(runs: Runs) -> N
 
     class Breaking(S3Objects):
         def delete(self, uri: str) -> None:
-            raise RetriableError(uri)
+            raise RetriableError(f"{uri} cannot be deleted now")
 
     runs.cluster.refuses = "refused"
     runs.put("a.jsonl", *GOOD[:4], record(5, "refused"))
@@ -173,7 +173,7 @@ def test_a_prepare_that_broke_off_is_finished_by_its_repetition(runs: Runs) -> N
     runs.ingest(first)
     runs.put("a.jsonl", *GOOD[:4])
     whole, runs.objects = runs.objects, Breaking(runs.objects._client)  # noqa: SLF001 - a store that fails half-way
-    with pytest.raises(RetriableError):
+    with pytest.raises(RetriableError, match="cannot be deleted now"):
         runs.prepare("second", size=4)
     runs.objects = whole
     assert [len(letters) for letters in runs.letters(first)] == [0, 1]

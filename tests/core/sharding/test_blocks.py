@@ -69,6 +69,17 @@ def test_blocks_hold_what_the_lines_hold(lines: list[bytes], ends: bool, block_b
     assert fast == careful
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("size", [LONGEST, LONGEST + 1])
+def test_a_line_is_too_long_wherever_it_is(at: int, size: int) -> None:
+    """By one byte, and also as the first line of a block."""
+    lines = [b'{"text":1}'] * 3
+    lines[at] = b'{"text":"' + b"x" * (size - len('{"text":""}')) + b'"}'
+    found = made(b"".join(line + b"\n" for line in lines), FORMS["as it is"])
+    assert [number for number, verdict in found if verdict == "too long"] == ([at + 1] if size > LONGEST else [])
+    assert len(found) == 3
+
+
 def made(content: bytes, form: LineForm) -> list[Any]:
     """Return every line's number with what the service would get, or why it would not."""
     found: list[Any] = []

@@ -168,7 +168,7 @@ def test_a_listing_says_how_many_shards_it_makes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("hello\n", "line 1 is not a line of"), ("", "the listing has no object below s3://b/docs/")]
+    ("text", "message"), [("hello\n", "line 1 is not a line of"), ("", "the listing has no object of s3://b/docs/")]
 )
 def test_what_is_no_listing_is_refused(text: str, message: str) -> None:
     """With its line."""

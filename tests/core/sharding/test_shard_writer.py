@@ -55,6 +55,19 @@ def prepare(
         return stage.run(find_documents(store, work_prefix, f"s3://{bucket}/{source}"))
 
 
+def test_one_prefix_may_mix_formats(store: S3Objects, bucket: str) -> None:
+    """Arrays, indented objects, JSON Lines and CSV give the same records; none becomes a dead letter."""
+    rows = [{"text": "a"}, {"text": "b"}]
+    put(store, bucket, "in/a.json", json.dumps(rows, indent=2).encode())
+    put(store, bucket, "in/b.json", *(json.dumps(row, indent=2).encode() for row in rows))
+    put(store, bucket, "in/c.jsonl", *(json.dumps(row).encode() for row in rows))
+    put(store, bucket, "in/d.csv", b"text", b"a", b"b")
+    shards, counts = prepare(store, bucket)
+    assert counts == PrepareCounts(8, 8)
+    lines = b"".join(content(store, each.shard.input) for each in shards).splitlines()
+    assert [json.loads(line) for line in lines] == rows * 4
+
+
 def put(store: S3Objects, bucket: str, name: str, *lines: bytes) -> None:
     """Write a source."""
     content = b"\n".join(lines)
@@ -120,7 +133,7 @@ def test_an_empty_prefix_is_named(store: S3Objects, bucket: str) -> None:
 def test_a_source_without_a_usable_record_fails_and_keeps_its_dead_letters(store: S3Objects, bucket: str) -> None:
     """The error says where the reasons stand."""
     put(store, bucket, "a.jsonl", b"{oops")
-    with pytest.raises(FatalError, match=r"no usable record; reasons: s3://.*/prepare/"):
+    with pytest.raises(FatalError, match=r"no usable record; first reasons: .*not JSON.*s3://.*/prepare/"):
         prepare(store, bucket)
     assert store.read(f"s3://{bucket}/kept/p/run/dead_letters/prepare/00001.jsonl") is not None
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.storage.objects import Line, find_objects, is_selected, lines, split_uri
+from opensearch_batch.core.storage.globs import Glob, is_selected
+from opensearch_batch.core.storage.objects import Line, find_objects, lines, split_uri
 from opensearch_batch.core.storage.s3 import S3Objects
 
 
@@ -117,6 +118,32 @@ def test_include_and_exclude_are_the_globs_of_sources(glob: str, matched: list[s
     names = ["a.jsonl", "b.json", "deep/c.jsonl", "deep/er/[d].jsonl"]
     assert [name for name in names if is_selected(name, [glob], [])] == matched
     assert [name for name in names if not is_selected(name, [], [glob])] == matched
+
+
+def test_a_glob_of_many_stars_is_matched_in_one_pass() -> None:
+    """A matcher that goes back would try all ways to divide the name among the stars, for hours."""
+    assert not is_selected("a" * 200, ["*a" * 50 + "b"], [])
+    assert not is_selected("a/" * 100, ["**a" * 50 + "b"], [])
+    assert is_selected("a/" * 100 + "b", ["**/" * 50 + "*b"], [])
+    with pytest.raises(ConfigError, match="a glob has at most 1024 characters"):
+        is_selected("a", ["*" * 2000], [])
+
+
+@pytest.mark.parametrize(
+    ("glob", "name", "matches"),
+    [
+        ("**a*b", "a/ab", True),
+        ("**a*b", "a/a/b", False),
+        ("a/**/b", "a/b", True),
+        ("a/**/b", "a/x/y/b", True),
+        ("a/**/b", "a/xb", False),
+        ("**", "", True),
+        ("a?c", "a/c", False),
+    ],
+)
+def test_stars_of_two_kinds(glob: str, name: str, matches: bool) -> None:  # noqa: FBT001 - pytest gives it
+    """`**` may have to take more than the shortest name that fits."""
+    assert Glob(glob).matches(name) is matches
 
 
 def test_a_source_that_is_not_there_is_named_with_its_nearest(store: S3Objects, bucket: str) -> None:

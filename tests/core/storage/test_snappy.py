@@ -49,24 +49,24 @@ def test_bytes_made_by_hand_are_read(packed: bytes, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "packed",
+    ("packed", "message"),
     [
-        b"",
-        b"no snappy",
-        HEADER[:12],
-        HEADER[:8] + struct.pack(">ii", 2, 2),
-        HEADER + b"\x00\x00",
-        HEADER + framed(BLOCK)[:-1],
-        HEADER + framed(BLOCK[:-1]),
-        HEADER + framed(BLOCK) + HEADER[:10],
-        HEADER + struct.pack(">i", -1) + BLOCK,
-        HEADER + framed(b"\xff\xff\xff\xff\x0f" + BLOCK),
-        HEADER + framed(b"\xff\xff\xff\xff\xff\xff"),
+        (b"", "declares no content size"),
+        (b"no snappy", "Corrupt snappy"),
+        (HEADER[:12], "header is incomplete"),
+        (HEADER[:8] + struct.pack(">ii", 2, 2), "needs a reader of version 2"),
+        (HEADER + b"\x00\x00", "length of a block is incomplete"),
+        (HEADER + framed(BLOCK)[:-1], "a block is incomplete"),
+        (HEADER + framed(BLOCK[:-1]), "Corrupt snappy"),
+        (HEADER + framed(BLOCK) + HEADER[:10], "header is incomplete"),
+        (HEADER + struct.pack(">i", -1) + BLOCK, "is larger than the limit"),
+        (HEADER + framed(b"\xff\xff\xff\xff\x0f" + BLOCK), "claims 4294967295 bytes"),
+        (HEADER + framed(b"\xff\xff\xff\xff\xff\xff"), "declares no content size"),
     ],
 )
-def test_damage_is_an_error_that_names_the_object(packed: bytes) -> None:
+def test_damage_is_an_error_that_names_the_object(packed: bytes, message: str) -> None:
     """Whatever is cut off, wrong, or says that it is large."""
-    with pytest.raises(DamagedError):
+    with pytest.raises(DamagedError, match=message):
         read(packed)
     stream = decompressed(io.BytesIO(packed), "s3://b/a.snappy", "automatic")
     with stream, pytest.raises(FatalError, match=r"s3://b/a\.snappy: damaged or truncated compressed data"):

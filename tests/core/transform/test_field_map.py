@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from jsonpath_ng.ext.parser import parse
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.transform.field_map import Document, FieldMap, OnMissing, Part, document_id
+from opensearch_batch.core.transform.field_map import Document, FieldMap, OnMissing, Part, document_id, merge
 from opensearch_batch.core.transform.json_path import PlainPath, RowReader
 from opensearch_batch.core.transform.vectors import VectorRejected
 from opensearch_batch.core.types.vector_field import VectorField
@@ -66,6 +66,31 @@ def test_a_row_that_is_nested_too_deeply_is_rejected(shape: bytes) -> None:
         FieldMap({"text": "$.content[0]"}).read(0, row)
 
 
+POISON = [
+    ("$.a.max()", b'{"a":[%s,1]}' % (b"9" * 400)),
+    ("$.a.sum()", b'{"a":[%s,1]}' % (b"9" * 400)),
+    ("$.a[*]", b'{"a":[%s]}' % (b"1" * 5_000)),
+    ("$..x", b'{"a":[{"x":%s}]}' % (b"1" * 5_000)),
+    (r"$.a[\x]", b'{"a":[{"x":1},{"x":"s"}]}'),
+    (r"$.a[\x]", b'{"a":"text"}'),
+]
+
+
+@pytest.mark.parametrize(("path", "row"), POISON)
+def test_a_row_on_which_a_path_cannot_be_evaluated_is_rejected(path: str, row: bytes) -> None:
+    """The library's own error is the reason; a row after it is read."""
+    field_map = FieldMap({"f": path})
+    with pytest.raises(RecordRejected, match=r"field_map\.f: .* cannot be evaluated on this row: "):
+        field_map.read(0, row)
+    field_map.read(0, b'{"b":1}')
+
+
+def test_values_that_cannot_be_merged_reject_their_rows() -> None:
+    """A number of thousands of digits is copied, but not decoded."""
+    with pytest.raises(RecordRejected, match="the values of several rows cannot be merged: Integer value out of range"):
+        merge(b'{"a":%s}' % (b"1" * 5_000), b'{"b":1}')
+
+
 def test_numbers_keep_their_text_through_jsonpath_too() -> None:
     """Wildcards go through jsonpath-ng and still do not print a float again."""
     row = b'{"a":[{"e":1.10,"k":1},{"e":1e-7,"k":2}]}'
@@ -88,7 +113,7 @@ def test_a_mapped_path_that_is_absent_is_null_and_counted() -> None:
 )  # fmt: skip
 def test_only_json_objects_are_rows(row: bytes) -> None:
     """RFC 8259 and UTF-8, also in the parts that no path reads."""
-    with pytest.raises(RecordRejected):
+    with pytest.raises(RecordRejected, match=r"^not (UTF-8|JSON)|^the row is JSON, but not an object"):
         mapped(FieldMap({"a": "$.a"}), row)
 
 

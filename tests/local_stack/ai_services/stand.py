@@ -120,6 +120,10 @@ class Stand:
         body = {"service": service, "fault": fault, **members}
         requests.post(f"{self.app_url}/faults", json=body, timeout=WAIT_S).raise_for_status()
 
+    def end_delays(self) -> None:
+        """Let what was delayed go on now."""
+        requests.delete(f"{self.app_url}/delays", timeout=WAIT_S).raise_for_status()
+
     def quotas(self, **quotas: int) -> None:
         """Set limits of the services; those not named are production's."""
         requests.put(f"{self.app_url}/quotas", json=quotas, timeout=WAIT_S).raise_for_status()

@@ -29,7 +29,7 @@ def few(ai_stand: Stand) -> Stand:
 
 def refused(call: Callable[..., object], **arguments: object) -> tuple[int, str, str]:
     """Status, code and message of a boto3 call that must fail."""
-    with pytest.raises(ClientError) as caught:
+    with pytest.raises(ClientError, match=r"^An error occurred") as caught:
         call(**arguments)
     response = caught.value.response
     return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"], response["Error"]["Message"]
@@ -318,7 +318,7 @@ def test_faults_within_rows(few: Stand) -> None:
     assert ended(few, arn)["status"] == "Completed"
     *whole, cut = few.read(f"{output}a.jsonl.out").splitlines()
     assert [len(json.loads(row)["modelOutput"]["embedding"]) for row in whole] == [384, 383]
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(json.JSONDecodeError, match=r"Expecting|Unterminated"):
         json.loads(cut)
 
 

@@ -70,7 +70,7 @@ def texts(count: int) -> list[dict[str, Any]]:
 
 def refused(call: Any, **arguments: Any) -> tuple[int | None, str]:
     """Status and message of a call that must fail."""
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(ApiError, match="status_code: 4") as caught:
         call(**arguments)
     return caught.value.status_code, caught.value.body["message"]
 
@@ -290,7 +290,7 @@ def test_faults_within_rows(ai_stand: Stand, client: cohere.Client, tmp_path: Pa
     (part,) = client.datasets.get(job.output_dataset_id).dataset.dataset_parts or []
     content = requests.get(str(part.url), timeout=WAIT_S).content
     assert len(content) == (part.size_bytes or 0) - 24
-    with pytest.raises(EOFError):
+    with pytest.raises(EOFError, match="EOF"):
         list(fastavro.reader(io.BytesIO(content)))
 
 
@@ -298,7 +298,7 @@ def test_a_download_that_breaks_off(ai_stand: Stand, client: cohere.Client) -> N
     """The connection ends in the middle, and the next download is whole."""
     url = dataset(client, texts(1000)).dataset_parts[0].url
     ai_stand.fault("truncate", service="cohere", operation="DownloadDatasetPart")
-    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+    with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
         requests.get(url, timeout=WAIT_S)
     assert len(list(fastavro.reader(io.BytesIO(requests.get(url, timeout=WAIT_S).content)))) == 1000
 
@@ -307,9 +307,10 @@ def test_a_job_that_fails(ai_stand: Stand, client: cohere.Client) -> None:
     """Because it was told to, or because its dataset is gone; it has no output."""
     ai_stand.fault("fail", service="cohere", operation="CreateEmbedJob")
     told = ended(client, submit(client, texts(1)))
-    ai_stand.fault("delay", service="cohere", operation="CreateEmbedJob", seconds=3)
+    ai_stand.fault("delay", service="cohere", operation="CreateEmbedJob", seconds=3600)
     job_id = submit(client, texts(1))
     client.datasets.delete(client.embed_jobs.get(job_id).input_dataset_id)
+    ai_stand.end_delays()
     assert [(job.status, job.output_dataset_id) for job in (told, ended(client, job_id))] == [("failed", None)] * 2
 
 

@@ -98,7 +98,7 @@ def test_waiting_jobs_cost_no_file_read(tmp_path: Path) -> None:
     for path in (tmp_path / "jobs" / "sagemaker").iterdir():
         path.write_bytes(b"unreadable")
     assert store.next_due(50.0) is None
-    with pytest.raises(msgspec.DecodeError):
+    with pytest.raises(msgspec.DecodeError, match="JSON is malformed"):
         store.next_due(150.0)
 
 
@@ -135,7 +135,7 @@ def test_what_a_kill_leaves_beside_a_job_is_harmless(tmp_path: Path, cut_off_at:
 
 def test_an_unknown_job(tmp_path: Path) -> None:
     """A job that was never accepted is told apart from a broken file."""
-    with pytest.raises(UnknownJobError):
+    with pytest.raises(UnknownJobError, match="nobody"):
         JobStore(tmp_path).get("sagemaker", "nobody")
 
 

@@ -197,7 +197,7 @@ def test_batches_are_listed_the_newest_first_page_by_page(ai_stand: Stand, clien
     assert walked[:3] == made[::-1]
     assert len(walked) == len(set(walked)) == ai_stand.job_count("openai")
     for bad in ({"limit": 0}, {"limit": 101}, {"after": "batch_none"}):
-        with pytest.raises(openai.BadRequestError):
+        with pytest.raises(openai.BadRequestError, match="Error code: 400"):
             client.batches.list(**bad)
 
 
@@ -267,7 +267,7 @@ def test_calls_fail_as_often_as_asked(ai_stand: Stand, client: openai.OpenAI) ->
     kinds = {"throttle": (429, "rate_limit_exceeded"), "quota": (429, "insufficient_quota"), "error": (500, None)}
     for fault, expected in kinds.items():
         ai_stand.fault(fault, service="openai", operation="ListBatches")
-        with pytest.raises(openai.APIStatusError) as caught:
+        with pytest.raises(openai.APIStatusError, match=f"Error code: {expected[0]}") as caught:
             client.batches.list()
         assert (caught.value.status_code, caught.value.code) == expected
         client.batches.list()
@@ -277,7 +277,7 @@ def test_a_lost_response_hides_an_accepted_batch(ai_stand: Stand, client: openai
     """The list has it, by its input file."""
     file = client.files.create(file=("in.jsonl", json.dumps(line(1)).encode()), purpose="batch")
     ai_stand.fault("lost_response", service="openai", operation="CreateBatch")
-    with pytest.raises(openai.InternalServerError):
+    with pytest.raises(openai.InternalServerError, match="Error code: 50"):
         client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
     (found,) = [batch for batch in client.batches.list(limit=5).data if batch.input_file_id == file.id]
     assert ended(client, found.id).status == "completed"
@@ -311,7 +311,7 @@ def test_faults_within_rows(ai_stand: Stand, client: openai.OpenAI) -> None:
     *whole, cut = client.files.content(batch.output_file_id).text.splitlines()
     vectors = [json.loads(row)["response"]["body"]["data"][0]["embedding"] for row in whole]
     assert [len(vector) for vector in vectors] == [384, 384, 383]
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(json.JSONDecodeError, match=r"Expecting|Unterminated"):
         json.loads(cut)
 
 
@@ -339,6 +339,6 @@ def test_without_the_key_nothing_is_answered(ai_stand: Stand) -> None:
     """A wrong key is a 401 for each operation, and stands in no answer."""
     with ai_stand.openai(key="sk-wrong-key-1234") as wrong:
         for call in (wrong.batches.list, lambda: wrong.embeddings.create(model=MODEL, input="x")):
-            with pytest.raises(openai.AuthenticationError) as caught:
+            with pytest.raises(openai.AuthenticationError, match="Error code: 401") as caught:
                 call()
             assert "wrong-key" not in str(caught.value)

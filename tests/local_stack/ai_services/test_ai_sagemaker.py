@@ -17,7 +17,7 @@ ARN = "arn:aws:sagemaker:us-east-1:123456789012"
 
 def refused(call: Callable[..., object], **arguments: object) -> tuple[int, str, str]:
     """Status, code and message of a boto3 call that must fail."""
-    with pytest.raises(ClientError) as caught:
+    with pytest.raises(ClientError, match=r"^An error occurred") as caught:
         call(**arguments)
     response = caught.value.response
     return response["ResponseMetadata"]["HTTPStatusCode"], response["Error"]["Code"], response["Error"]["Message"]

@@ -36,7 +36,7 @@ def signed(
 
 def refused(request: ReceivedRequest, *, now: datetime | None = None) -> AwsError:
     """The error of a request that must not pass."""
-    with pytest.raises(AwsError) as caught:
+    with pytest.raises(AwsError, match=r"^403 ") as caught:
         verify(request, keys=KEYS, service="sagemaker", now=now or datetime.now(UTC))
     assert caught.value.status == 403
     return caught.value

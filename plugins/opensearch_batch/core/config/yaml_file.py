@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Keys = tuple[str | int, ...]
 # A node of PyYAML, or None. The stubs of PyYAML do not declare the type of a node's value.
 Node = Any
+# A file is read whenever Airflow parses its DAG files, which has to end in time for all files together.
+MAX_FILE_BYTES, MAX_VALUES, MAX_DEPTH = 1_000_000, 100_000, 100
 NULL = "tag:yaml.org,2002:null"
 _BLOCK_START = "; the block starts in line {}: check its hyphens, indentation and quotes"
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
@@ -50,9 +52,14 @@ class YamlFile:
         if not aliases:
             self._refuse_aliases()
         try:
+            if _size(self.tree, {}) > MAX_VALUES:
+                raise ConfigError(
+                    f"{path}:1 more than {MAX_VALUES} values, each alias (*name) counted as what it repeats, or an "
+                    "alias contains itself; split the file, or write fewer aliases"
+                )
             self._refuse_duplicates()
         except RecursionError:
-            raise ConfigError(f"{path}:1 nested too deeply, or an alias contains itself") from None
+            raise ConfigError(f"{path}:1 nested too deeply by its aliases (*name)") from None
 
     def error(self, keys: Sequence[str | int], cause: str) -> ConfigError:
         """Return an error located at a key."""
@@ -86,8 +93,8 @@ class YamlFile:
             value: object = yaml.constructor.SafeConstructor().construct_document(self.tree)
         except yaml.MarkedYAMLError as error:
             raise self._yaml_error(error) from None
-        except ValueError as error:
-            # An invalid date or number.
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+            # A date, number or tagged value that PyYAML cannot make.
             raise ConfigError(f"{self.path}:1 not valid YAML: {error}") from None
         return value
 
@@ -95,25 +102,37 @@ class YamlFile:
         import yaml
 
         try:
+            if (size := self.path.stat().st_size) > MAX_FILE_BYTES:
+                raise ConfigError(f"{self.path}:1 has {size} bytes; a file has at most {MAX_FILE_BYTES}")
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.path}:1 cannot be read: {error}") from error
+        # libyaml is five times as fast, but PyYAML may be installed without it.
+        kind = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         try:
-            # libyaml is five times as fast, but PyYAML may be installed without it.
-            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
-        except yaml.reader.ReaderError as error:
-            raise self._character_error(text, error) from None
-        try:
-            return self._document(loader)
+            self._refuse_deep(yaml.parse(text, Loader=kind))
+            loader = kind(text)
+            try:
+                return self._document(loader)
+            finally:
+                loader.dispose()
         except yaml.reader.ReaderError as error:
             raise self._character_error(text, error) from None
         except yaml.MarkedYAMLError as error:
             # The text of the error quotes the file, which may contain a password.
             raise self._yaml_error(error) from None
-        except RecursionError:
-            raise ConfigError(f"{self.path}:1 nested too deeply") from None
-        finally:
-            loader.dispose()
+
+    def _refuse_deep(self, events: Iterator[yaml.Event]) -> None:
+        """Raise ConfigError for deep nesting, at which libyaml ends the whole process when it makes nodes."""
+        import yaml
+
+        depth = 0
+        for event in events:
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ConfigError(
+                    f"{self.path}:{event.start_mark.line + 1} nested too deeply; at most {MAX_DEPTH} levels"
+                )
 
     def _document(self, loader: yaml.SafeLoader) -> Node:
         """Return the only document; empty documents may follow it."""
@@ -186,6 +205,22 @@ def split_message(message: str) -> tuple[str, Keys]:
     # msgspec writes [...] for the key of a dict.
     path = at["path"].replace("[...]", "") if at else ""
     return _AT.sub("", message), tuple(name or int(number) for name, number in _KEY.findall(path))
+
+
+def _size(node: Node, sizes: dict[int, int]) -> int:
+    """Return the number of values of a tree in which each alias is written out, or more than `MAX_VALUES`.
+
+    `sizes` keeps that of each node by identity: a node with a thousand aliases is counted once, not a thousand times.
+    """
+    known = sizes.get(id(node))
+    if known is not None:
+        return known
+    # An alias inside the node that it names finds this.
+    sizes[id(node)] = MAX_VALUES + 1
+    children = [each for pair in node.value for each in pair] if node.id == "mapping" else node.value
+    size = 1 if node.id == "scalar" else 1 + sum(_size(child, sizes) for child in children)
+    sizes[id(node)] = size
+    return size
 
 
 def _mappings(node: Node, keys: Keys = ()) -> Iterator[tuple[Keys, Node]]:

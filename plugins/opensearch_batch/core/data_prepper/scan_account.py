@@ -38,9 +38,6 @@ class ScanAccount(RunAccount, frozen=True, kw_only=True):
     undone: list[Undone] = msgspec.field(default_factory=list)
     gone: int = 0
 
-    def __str__(self) -> str:
-        return f"{self.counts}; objects: {self.objects}"
-
     def alerts(self) -> Iterator[tuple[str, str]]:
         """Yield the alerts about a run: event and text."""
         yield from super().alerts()

@@ -32,6 +32,8 @@ def check_json(row: bytes) -> bytes:
         msgspec.json.decode(check_text(row), type=msgspec.Raw)
     except msgspec.DecodeError as error:
         raise RecordRejected(f"not JSON: {error}") from None
+    except RecursionError:
+        raise RecordRejected(TOO_DEEP) from None
     return row
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import IO, Protocol, cast
 
+from opensearch_batch.core.formats.any_json import AnyJson
 from opensearch_batch.core.formats.csv import Csv
 from opensearch_batch.core.formats.json import Json
 from opensearch_batch.core.formats.jsonl import JsonLines
+from opensearch_batch.core.formats.letter_rows import LetterRows
 from opensearch_batch.core.formats.lines import RawLines
 from opensearch_batch.core.formats.parquet import Parquet
 from opensearch_batch.core.storage.compression import COMPRESSED
@@ -39,18 +41,22 @@ BY_NAME: dict[Format, RowFormat] = {
     "json": Json(nested=False),
     "csv": Csv(exact_width=True, verbatim=True, row_numbers=True, header_remedy="correct it"),
     "parquet": Parquet(as_stored=False),
+    "dead_letters": LetterRows(),
 }
 _EXTENSIONS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet"}
 
 
-def format_of(uri: str, configured: Format | None) -> Format:
-    """Return the format of an object: the configured one, else by file extension, else JSON Lines."""
+ANY_JSON = AnyJson(JsonLines())
+
+
+def format_of(uri: str, configured: Format | None) -> RowFormat:
+    """Return the format of an object: the configured one, else by file extension, else JSON by its first bytes."""
     if configured is not None:
-        return configured
+        return BY_NAME[configured]
     name = uri
     while name.endswith(COMPRESSED):
         name = name.rpartition(".")[0]
-    return next((kind for extension, kind in _EXTENSIONS.items() if name.endswith(extension)), "jsonl")
+    return next((BY_NAME[kind] for extension, kind in _EXTENSIONS.items() if name.endswith(extension)), ANY_JSON)
 
 
 def reader(row_format: RowFormat, compression: Compression | None = None, limit: RowLimit = ROW_LIMIT) -> Read:
@@ -81,3 +87,5 @@ def reader(row_format: RowFormat, compression: Compression | None = None, limit:
 
 
 read_rows = reader(RawLines())
+# The same for a user's own objects, which may have another layout.
+read_any_rows = reader(AnyJson(RawLines()))

@@ -21,7 +21,7 @@ from opensearch_batch.core.types.rows import AlreadyThere, Blank, Filtered, Mapp
 
 REPLAY_FILE = "request.json"
 # The counts that are not sums over the sources.
-_TOTALS = ("indexed", "unchanged", "joined", "nulls", "unmatched", "unrouted", "dropped", "elsewhere")
+_TOTALS = ("indexed", "unchanged", "joined", "nulls", "unmatched", "filtered", "unrouted", "dropped", "elsewhere")
 
 
 class ReplayRequest(msgspec.Struct, frozen=True):
@@ -96,7 +96,12 @@ class RowAccount:
             mapped = each.item.context
             self._keep(mapped.rows, each.cause, id=each.item.id or None, status=each.status, late=mapped.late)
         self._totals.update(
-            indexed=written.indexed, unchanged=written.unchanged, joined=joined, nulls=nulls, unmatched=unmatched
+            indexed=written.indexed,
+            unchanged=written.unchanged,
+            filtered=written.filtered,
+            joined=joined,
+            nulls=nulls,
+            unmatched=unmatched,
         )
         for entry in written.body.passing:
             self._pass(entry)

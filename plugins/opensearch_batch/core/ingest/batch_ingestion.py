@@ -2,7 +2,7 @@
 
 Every error names its location in the request and the remedy. Members beyond the documented ones: `op_type`,
 `on_missing`, `on_unmatched`, `index_body`, `ingest_pipeline`, `routing`, `load`, `dead_letters`,
-`work_prefix` and bulk sizes.
+`max_dead_letters`, `work_prefix` and bulk sizes.
 Source: OpenSearch documentation, "Asynchronous batch ingestion".
 """
 
@@ -19,6 +19,8 @@ from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.request import (
     MAX_BODY_BYTES,
     MAX_IN_FLIGHT,
+    BodyBytes,
+    InFlight,
     IngestRequest,
     LoadSettings,
     OnUnmatched,
@@ -27,12 +29,13 @@ from opensearch_batch.core.ingest.request import (
     check_on_missing,
     compile_map,
 )
+from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
+from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, PERCENT
 
 SourceType = Literal["s3", "openai", "local"]
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]+")
-_Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"openai_key": "openAI_key"}):
@@ -63,6 +66,7 @@ class BatchIngestion(msgspec.Struct, frozen=True):
     credential: Credential | None = None
     dead_letters: str | None = None
     work_prefix: str | None = None
+    max_dead_letters: str = MAX_DEAD_LETTERS
 
 
 class _DataSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,8 +91,9 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     load: LoadSettings | None = None
     dead_letters: str | None = None
     work_prefix: str | None = None
-    max_body_bytes: _Positive = MAX_BODY_BYTES
-    max_in_flight: _Positive = MAX_IN_FLIGHT
+    max_dead_letters: Annotated[str, msgspec.Meta(pattern=PERCENT)] = MAX_DEAD_LETTERS
+    max_body_bytes: BodyBytes = MAX_BODY_BYTES
+    max_in_flight: InFlight = MAX_IN_FLIGHT
     compress: bool = False
 
 
@@ -106,6 +111,7 @@ _EXAMPLES: Mapping[str, str] = MappingProxyType(
         "credential": '{"region": "…", "access_key": "…", "secret_key": "…"} or {"openAI_key": "…"}',
         "on_missing": '"null", or {"title": "omit", "*": "null"}',
         "index_body": '{"mappings": {"properties": {"title": {"type": "text"}}}}',
+        "max_dead_letters": '"5%"',
         "load": '{"refresh_interval": "-1", "number_of_replicas": 0}',
         "load.refresh_interval": '"-1", or a time like "30s"',
     }
@@ -162,7 +168,15 @@ def parse_request(content: bytes | Mapping[str, Any], location: str = "request")
     except ConfigError as error:
         raise ConfigError(f"{location}: on_missing.{error}") from error
     credential = body.credential and _as_documented(body.credential)
-    return BatchIngestion(ingest, kind, body.data_source.source, credential, body.dead_letters, body.work_prefix)
+    return BatchIngestion(
+        ingest,
+        kind,
+        body.data_source.source,
+        credential,
+        body.dead_letters,
+        body.work_prefix,
+        body.max_dead_letters,
+    )
 
 
 def _decode(content: bytes | Mapping[str, Any], location: str) -> dict[str, Any]:
@@ -170,7 +184,7 @@ def _decode(content: bytes | Mapping[str, Any], location: str) -> dict[str, Any]
         return dict(content)
     try:
         raw = msgspec.json.decode(content)
-    except msgspec.DecodeError as error:
+    except UNDECODABLE as error:
         raise ConfigError(f"{location}: not JSON ({error})") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{location}: expected a JSON object with index_name, field_map and data_source")

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
+from opensearch_batch.core.formats.json_text import TOO_DEEP
 from opensearch_batch.core.ingest.documents import Reading, SourceRows
 from opensearch_batch.core.ingest.event_items import ItemFactory
 from opensearch_batch.core.ingest.join import Group
@@ -108,9 +109,12 @@ class EventDocuments(SourceRows):
         return event
 
     def _routed(self, event: Event, rows: tuple[Row, ...]) -> Entry:
-        taken = self._flow.run(event)
-        if taken > 0 and taken & self._bit:
-            return self._item(event, rows[0], Mapped(rows))
+        try:
+            taken = self._flow.run(event)
+            if taken > 0 and taken & self._bit:
+                return self._item(event, rows[0], Mapped(rows))
+        except RecursionError:
+            raise RecordRejected(TOO_DEEP) from None
         size_bytes = sum(len(row.content) for row in rows)
         sources = tuple(row.source for row in rows)
         if taken == DROPPED:

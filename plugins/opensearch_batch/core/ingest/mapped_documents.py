@@ -202,7 +202,7 @@ class MappedDocumentFactory:
 
     def remark(self, counts: IngestCounts) -> str | None:
         """Return a remark when no row has a value at any mapped path."""
-        documents = counts.indexed + counts.unchanged
+        documents = counts.indexed + counts.unchanged + counts.filtered
         if documents and counts.nulls == documents * self._fields:
             return "no row has a value at any mapped path: all fields are null; check the paths and the sources"
         return None

@@ -49,6 +49,11 @@ def check_processors(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> 
         )
 
 
+def reads_prediction(path: str, adapter: ServiceAdapter) -> bool:
+    """Return whether a path of a field map reads a prediction, not the record."""
+    return _PREDICTION.fullmatch(path) is not None or _first_name(path) in adapter.output_members
+
+
 def over_sources(
     request: IngestRequest, adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> IngestRequest:

@@ -41,13 +41,14 @@ if TYPE_CHECKING:
 
 
 class ReplayReport(msgspec.Struct, frozen=True):
-    """The result of a replay: ``read == indexed + unchanged + dead_letters``."""
+    """The result of a replay: ``read == indexed + unchanged + filtered + dead_letters``."""
 
     queue: str
     index: str
     read: int = 0
     indexed: int = 0
     unchanged: int = 0
+    filtered: int = 0
     dead_letters: int = 0
 
 
@@ -116,7 +117,8 @@ def _stored_request(objects: Objects, prefix: str, part: str) -> ReplayRequest:
     letter = next(read_letters(objects, part), None)
     if letter is not None and letter.stage != "ingest":
         raise ConfigError(
-            f"{prefix}: these are dead letters of {letter.stage}: correct {letter.source} and run the pipeline again"
+            f"{prefix}: these are dead letters of {letter.stage}: correct the letters, and start a run of the pipeline "
+            "with this location as its source"
         )
     raise ConfigError(f"{prefix}{REPLAY_FILE} was deleted: instead of a replay, run the request again with force")
 
@@ -131,6 +133,7 @@ class _LetterDocuments:
         # Every row that is read belongs to the current letter.
         reading = Reading(objects, row_errors=row_errors, origin_of=lambda row: self._origin)  # noqa: ARG005
         request, sources = replayed.request, [Source(name, ()) for name in replayed.sources]
+        self._sources = len(sources)
         self._documents: MappedDocuments | EventDocuments
         if request.processors is None:
             field_map = compile_map(request, sources=len(sources), vectors=vectors)
@@ -145,6 +148,8 @@ class _LetterDocuments:
         """Return the document of a letter's rows, or the reason why there is none."""
         self._origin = (letter.source, letter.line)
         rows = _rows(letter)
+        if unknown := [row.source for row in rows if not 0 <= row.source < self._sources]:
+            return Rejected(rows, f"the request has no source {unknown[0]}; correct `number` in this letter")
         if isinstance(self._documents, MappedDocuments):
             try:
                 keyed = tuple(map(self._documents.keyed, rows))
@@ -169,12 +174,13 @@ def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocu
             else:
                 yield Kept(_with(letter, entry.reason, 0), entry.size_bytes)
 
-    read = indexed = unchanged = kept = 0
+    read = indexed = unchanged = filtered = kept = 0
     with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as left:
         for written in writer.write(entries()):
             read += len(written.body.items) + len(written.body.passing)
             indexed += written.indexed
             unchanged += written.unchanged
+            filtered += written.filtered
             letters = [entry.letter for entry in written.body.passing]
             letters += [_with(each.item.context, each.cause, each.status) for each in written.refused]
             kept += len(letters)
@@ -184,7 +190,7 @@ def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocu
             objects.upload(uri, left)
         else:
             objects.delete(uri)
-    return {"read": read, "indexed": indexed, "unchanged": unchanged, "dead_letters": kept}
+    return {"read": read, "indexed": indexed, "unchanged": unchanged, "filtered": filtered, "dead_letters": kept}
 
 
 def _rows(letter: DeadLetter) -> tuple[Row, ...]:

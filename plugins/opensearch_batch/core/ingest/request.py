@@ -19,6 +19,9 @@ OnUnmatched = Literal["index_partial", "dead_letter", "fail"]
 # The size of bodies that a node indexes fastest from few connections, by `python -m benchmarks body_sizes`.
 MAX_BODY_BYTES = 2_000_000
 MAX_IN_FLIGHT = 8
+# A node accepts bodies of 100 MB by default, and a worker keeps all bodies in flight in memory.
+BodyBytes = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
+InFlight = Annotated[int, msgspec.Meta(ge=1, le=64)]
 _INDEX_NAME = re.compile(r"[^-_+\s\\/*?\"<>|,#:][^\s\\/*?\"<>|,#:]*")
 MAX_INDEX_NAME_BYTES = 255
 # The same rule for the JSON schema of a form, which counts characters and recognizes only the capitals A to Z.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from opensearch_batch.core.formats.reading import read_any_rows
 from opensearch_batch.core.ingest.batch_ingestion import BatchIngestion
 from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.engine import Ingest, Locations
@@ -55,7 +56,8 @@ def ingest_request(
         objects,
         IndexSink(objects, cluster, batch.ingest),
         MappedDocumentFactory(
-            batch.ingest, Reading(objects, row_errors=row_errors, memory_bytes=memory_bytes, folder=folder)
+            batch.ingest,
+            Reading(objects, read_any_rows, row_errors, memory_bytes=memory_bytes, folder=folder),
         ),
         # Requests may share a location for dead letters; each clears only its own.
         locations=Locations.of(

@@ -102,6 +102,7 @@ class ServiceAdapter(Protocol):
         error_members: each error row has at least one of these members, as in `RowErrors`.
         id_member: the member with the id of a row's record; None if rows have none.
         example_parameters: parameters of a valid job, for a check without a cluster.
+        batch_path: end of the URL that a connector calls to submit a job.
     """
 
     name: str
@@ -111,6 +112,7 @@ class ServiceAdapter(Protocol):
     error_members: frozenset[str]
     id_member: str | None
     example_parameters: Mapping[str, Any]
+    batch_path: str
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:
         """Raise ConfigError unless the output of a job with these parameters and inputs can be ingested."""
@@ -207,6 +209,17 @@ def job_keys(
     """Return the function from a shard's content digest to its job key."""
     identity, model = {**adapter.identity(parameters), "inputs": list(inputs)}, adapter.model(parameters)
     return lambda content: job_key(adapter.name, model, identity, content)
+
+
+def check_connector(adapter: ServiceAdapter, connector: Mapping[str, Any]) -> None:
+    """Raise ConfigError if a connector submits its jobs to another service."""
+    for action in connector.get("actions", ()):
+        url = str(action.get("url", "")).partition("?")[0]
+        if action.get("action_type") == "batch_predict" and not url.endswith(adapter.batch_path):
+            raise ConfigError(
+                f"connector {connector.get('name', '')!r} submits jobs to {url}, which is not {adapter.name}: its URL "
+                f"ends in {adapter.batch_path}; change service or connector"
+            )
 
 
 def explain(adapter: ServiceAdapter, error: RemoteError) -> BatchError:

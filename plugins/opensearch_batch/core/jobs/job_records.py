@@ -23,7 +23,7 @@ from opensearch_batch.core.errors import OutputUnusable
 from opensearch_batch.core.storage.json_document import JsonDocument, Version
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
-from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord, ResubmitRequest
+from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord, ResubmitRequest, State
 
 CLEAR_TO_PAY = "clear batch_predict to submit (and pay for) a new job"
 _RESTORE = "restore its previous version; without it the job is submitted and paid for again"
@@ -111,6 +111,21 @@ def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) ->
         return False
     JobRecords(objects, error.job).end(record.submission, End("UNUSABLE", now, str(error)))
     return True
+
+
+def progress_message(record: JobRecord, state: State, *, now: float) -> str:
+    """Return a log line about a running job: its state, the service's own word for it, its age and counts."""
+    words = [str(value) for name, value in record.remote_job.items() if name.lower().endswith("status")]
+    own = f" ({words[0]})" if words else ""
+    minutes, seconds = divmod(int(now - record.intended_at), 60)
+    counts = ", ".join(f"{count:,} {name}" for name, count in service_counts(record.remote_job).items())
+    submitted = f"submitted {minutes:,} min {seconds} s ago{counts and '; '}{counts}"
+    return f"job {record.name} (task {record.ml_task_id}): {state}{own}, {submitted}"
+
+
+def service_counts(remote_job: Mapping[str, Any]) -> dict[str, int]:
+    """Return the service's own counts of records, empty if it does not count."""
+    return {name: int(count) for name, count in (remote_job.get("request_counts") or {}).items()}
 
 
 def bad_end_message(record: JobRecord) -> str:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from opensearch_batch.core.errors import OutputUnusable
+from opensearch_batch.core.errors import ConfigError, OutputUnusable
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRow, OutputRows, read_known_outputs
@@ -228,8 +228,12 @@ def job_outputs_of(objects: Objects, account: str | None, first: JobOutput) -> l
 
     Raises:
         OutputUnusable: the account was deleted.
+        ConfigError: it is that of another job, because a person cleared repair and then marked it as success.
     """
     if account is None:
         return [first]
     absent = OutputUnusable(f"{account}: the account of repair was deleted; clear repair")
-    return JsonDocument(objects, account, RepairAccount).require(absent).job_outputs
+    job_outputs = JsonDocument(objects, account, RepairAccount).require(absent).job_outputs
+    if (job_outputs[0].job, job_outputs[0].uris) != (first.job, first.uris):
+        raise ConfigError(f"{account}: the account of repair is of another job of this shard; clear repair")
+    return job_outputs

@@ -17,6 +17,9 @@ from opensearch_batch.core.opensearch.ml_commons import MLCommons
 
 # An AI service throttles status calls above a few per second, and a process has few threads.
 MAX_POLLS, POLLS_PER_S = 4, 6.0
+# Airflow's supervisor (3.3.2) does not read logs while it hands over triggers: when they logged two lines each, and at
+# once, it and the triggerer deadlocked after about 280 triggers. At this rate it takes minutes to fill the socket.
+LOG_EVERY_S, LINES_PER_S = 60.0, 5.0
 
 RemoteStatus = dict[str, Any]
 
@@ -36,7 +39,7 @@ class StatusPoller:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._lane, self._deadline_lane = asyncio.Semaphore(max_polls), asyncio.Semaphore(1)
-        self._start = asyncio.Lock()
+        self._start, self._log = asyncio.Lock(), asyncio.Lock()
         self._spacing_s = 1 / polls_per_s
         self._clock = clock
 
@@ -58,6 +61,12 @@ class StatusPoller:
             return await asyncio.to_thread(fetch)
         finally:
             lane.release()
+
+    async def log_turn(self) -> None:
+        """Return when a wait may log a line: a minute later, or later still if many waits log."""
+        await asyncio.sleep(LOG_EVERY_S)
+        async with self._log:
+            await asyncio.sleep(1 / LINES_PER_S)
 
     async def _enter(self, deadline_at: float | None) -> asyncio.Semaphore:
         """Wait for a free lane and return it."""

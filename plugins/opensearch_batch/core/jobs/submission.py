@@ -1,7 +1,9 @@
 """Submits a job with at most one paid call: intent, call, record, each a conditional write.
 
 An attempt that finds only an intent searches for an orphan before it submits: among ML Commons' tasks, then at the
-service.
+service. Its author may be stalled and not dead, so the grace is no fence. What fences the late call off: the job's name
+stays, so that a service that knows a job by its name or token refuses a second one; a file that was uploaded for the
+late call is deleted, without which the service refuses it.
 """
 
 from __future__ import annotations
@@ -107,9 +109,10 @@ class Submission(msgspec.Struct, frozen=True):
         old, etag = found
         if decision == "resubmit":
             return self._intend(next_submission(old, draft(old.submission + 1), request), over=etag)
-        # A new draft, so that a corrected model or connector is used; the name stays that of the submission.
+        # A new draft, so that a corrected model or connector is used; the name stays, even if another pipeline drafts.
         fresh = msgspec.structs.replace(
             draft(old.submission),
+            name=old.name,
             consumed_requests=consumed_requests(old.consumed_requests, request),
             history=old.history,
             staged=old.staged,
@@ -130,6 +133,9 @@ class Submission(msgspec.Struct, frozen=True):
             if not is_staged:
                 self.submitter.unstage(record)
             return None
+        # This process may have stalled since the write.
+        if self._own_intent(record) is None:
+            return None
         try:
             return self._accept(record, self.submitter.submit(record))
         except Throttled as error:
@@ -141,7 +147,9 @@ class Submission(msgspec.Struct, frozen=True):
                 raise AlreadySubmitted(f"{error}; {CLEAR_TO_PAY}") from error
             return self._accept(record, orphan)
         except (ConfigError, NotFound) as error:
-            self._update(record, refused=str(error), restage=True)
+            if self._update(record, refused=str(error), restage=True) is None:
+                # Another attempt took over the intent and deleted the file of this call.
+                return None
             raise
 
     def _accept(self, record: JobRecord, accepted: Accepted) -> JobRecord | None:
@@ -152,23 +160,41 @@ class Submission(msgspec.Struct, frozen=True):
 
         Search for an orphan even after an error response: ML Commons submits before it stores its task.
         """
-        if record.refused is None and self.clock() < record.intended_at + self.intent_grace_s:
+        if record.refused is not None:
+            orphan = self.submitter.find(record)
+        elif self.clock() < record.intended_at + self.intent_grace_s:
             self.sleep(RACE_POLL_S)
             return None
-        if orphan := self.submitter.find(record):
-            return self._accept(record, orphan)
-        return self._intend(fresh, over=etag)
+        else:
+            orphan = self.submitter.find(record) or self._fence(record)
+            # The late call may win by its name: then the job reads and writes what the call named.
+            fresh = msgspec.structs.replace(
+                fresh, input=record.input, output=record.output, input_etag=record.input_etag, staged={}
+            )
+        return self._accept(record, orphan) if orphan else self._intend(fresh, over=etag)
+
+    def _fence(self, record: JobRecord) -> Accepted | None:
+        """Delete the file of a call that may still arrive; return the job if the call arrived before."""
+        if not record.staged:
+            return None
+        self.submitter.unstage(record)
+        return self.submitter.find(record)
 
     def _update(self, record: JobRecord, **known: Any) -> JobRecord | None:  # noqa: ANN401 - fields of JobRecord
         """Record the result of the paid call; after a lost race the caller reads the record again."""
-        found = self.job_records.load()
-        if found is None or found.value.submission != record.submission:
-            raise RetriableError(f"{self.job_records.uri} was removed while its job {record.name} was being submitted")
-        if found.value.status != "intent" or found.value.intended_at != record.intended_at:
-            # Another attempt took over the intent, so this result must not overwrite its record.
+        found = self._own_intent(record)
+        if found is None:
             return None
         updated = msgspec.structs.replace(record, **known)
         return updated if self.job_records.write(updated, over=found.etag) else None
+
+    def _own_intent(self, record: JobRecord) -> Version[JobRecord] | None:
+        """Return the stored intent of this record, None if another attempt took it over."""
+        found = self.job_records.load()
+        if found is None or found.value.submission != record.submission:
+            raise RetriableError(f"{self.job_records.uri} was removed while its job {record.name} was being submitted")
+        is_own = found.value.status == "intent" and found.value.intended_at == record.intended_at
+        return found if is_own else None
 
 
 class MLCommonsSubmitter(msgspec.Struct, frozen=True):

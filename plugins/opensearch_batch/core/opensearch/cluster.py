@@ -50,6 +50,7 @@ class Index(msgspec.Struct, frozen=True):
     vectors: tuple[VectorField, ...] = ()
     mappings: dict[str, Any] = {}
     settings: dict[str, Any] = {}
+    is_data_stream: bool = False
 
 
 class Cluster:
@@ -153,7 +154,7 @@ class Cluster:
             raise ConfigError(f"OpenSearch {self.name}: {name} is an alias of {len(found)} indexes; give one of them")
         (body,) = found.values()
         settings, mappings = body["settings"]["index"], body.get("mappings", {})
-        return Index(name, settings["uuid"], vector_fields(mappings), mappings, settings)
+        return Index(name, settings["uuid"], vector_fields(mappings), mappings, settings, "data_stream" in body)
 
     def create_index(self, name: str, body: Mapping[str, Any]) -> None:
         """Create an index if it does not exist."""

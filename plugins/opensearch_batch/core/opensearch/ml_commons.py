@@ -7,7 +7,9 @@ responses as observed on 2.19.1 and 3.6.0.
 from __future__ import annotations
 
 import hashlib
+import random
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,7 +25,12 @@ _PLACEHOLDER = re.compile(r"<([\w-]+)>")
 # The call waits for the AI service; ML Commons stops waiting after 30 s.
 SUBMIT_TIMEOUT_S = 45.0
 LIVE_STATES = frozenset({"CREATED", "RUNNING"})
-COMPARED = ("name", "version", "protocol", "parameters", "actions", "description")
+DEPLOYED_STATES = frozenset({"DEPLOYING", "DEPLOYED", "PARTIALLY_DEPLOYED"})
+COMPARED = ("name", "version", "protocol", "parameters", "actions")
+# A query that comes between the undeployment of a model and the update of its connector deploys the model again.
+UPDATE_ATTEMPTS, UPDATE_PAUSE_S = 10, 0.5
+KEY_MARK = " (key "
+HASH_ROUNDS, HASH_BYTES = 100_000, 8
 
 
 class Model(msgspec.Struct, frozen=True):
@@ -31,6 +38,11 @@ class Model(msgspec.Struct, frozen=True):
 
     id: str
     parameters: dict[str, Any]
+
+    @property
+    def region(self) -> str:
+        """The region of the connector's AWS service, ``""`` if it has none."""
+        return str(self.parameters.get("region") or "")
 
 
 class MLCommons:
@@ -53,18 +65,40 @@ class MLCommons:
             raise ConfigError(f"model {model_id!r} is not remote; batch jobs need a model with a connector")
         return Model(model_id, connector.get("parameters", {}))
 
-    def ensure_model(self, name: str, connector: Mapping[str, Any]) -> Model:
+    def ensure_model(self, name: str, connector: Mapping[str, Any], *, conn_id: str = "") -> Model:
         """Return the deployed model of a connector body; create connector and model if they are missing.
 
-        A stored connector is used if its name and content are equal. Its credential cannot be read back, so a hash of
-        the access key id is part of the description: a changed key needs a new connector.
+        A stored connector is used if its name, its content and the connection of its credential are equal. The
+        credential cannot be read back, so its hash is part of the description: a changed one is replaced in place, and
+        the tasks of jobs that run can still be polled. A second connector would strand them.
+
+        Args:
+            name: the model's name.
+            connector: the connector's body with its credential.
+            conn_id: the connection of the credential.
         """
-        body = {**connector, "description": _description(connector)}
+        body = {**connector, "description": _description(connector, conn_id)}
         connector_id = self._find_connector(body)
         if connector_id is None:
             connector_id = str(self._cluster.call("POST", f"{ML}/connectors/_create", body)["connector_id"])
-        model_id = self._find_model(name, connector_id) or self._register(name, connector_id)
+        elif self._cluster.call("GET", f"{ML}/connectors/{connector_id}").get("description") != body["description"]:
+            self._replace_credential(connector_id, body)
+        # A deployed one first: ML Commons may hold several of a name.
+        models = [model for model in self._models(connector_id) if model["name"] == name]
+        found = min(models, key=lambda model: (model["model_state"] not in DEPLOYED_STATES, model["id"]), default=None)
+        model_id = found["id"] if found else self._register(name, connector_id)
+        if found and found["model_state"] not in DEPLOYED_STATES:
+            self._deploy(model_id)
         return Model(model_id, dict(connector.get("parameters", {})))
+
+    def deployed_model(self, name: str) -> str:
+        """Return the id of the newest deployed model of this name; raise ConfigError if there is none."""
+        query = {"size": SEARCH_SIZE, "query": {"match_phrase": {"name": name}}}
+        wanted = {"name": name, "model_state": "DEPLOYED"}
+        found = [hit for hit in self._search("models", query) if wanted.items() <= hit["_source"].items()]
+        if not found:
+            raise ConfigError(f"OpenSearch {self._cluster.name}: no deployed model {name!r}; run the pipeline first")
+        return str(max(found, key=lambda hit: hit["_source"].get("created_time", 0))["_id"])
 
     def batch_predict(self, model_id: str, parameters: Mapping[str, Any]) -> Accepted:
         """Submit a batch job: the paid call.
@@ -119,18 +153,51 @@ class MLCommons:
             raise refused
 
     def _find_connector(self, body: Mapping[str, Any]) -> str | None:
+        """Return the stored connector that equals `body` but for the values of its credential."""
         query = {"size": SEARCH_SIZE, "query": {"match_phrase": {"name": body["name"]}}}
-        for hit in self._search("connectors", query):
-            if all(_normalized(hit["_source"].get(key)) == _normalized(body.get(key)) for key in COMPARED):
-                return str(hit["_id"])
-        return None
+        hits = [
+            hit
+            for hit in self._search("connectors", query)
+            if all(_normalized(hit["_source"].get(key)) == _normalized(body.get(key)) for key in COMPARED)
+            and _without_key(hit["_source"].get("description")) == _without_key(body["description"])
+        ]
+        return min((str(hit["_id"]) for hit in hits), default=None)
 
-    def _find_model(self, name: str, connector_id: str) -> str | None:
+    def _replace_credential(self, connector_id: str, body: Mapping[str, Any]) -> None:
+        """Replace a connector's credential; ML Commons refuses that while a model of the connector is deployed.
+
+        A deployed model keeps the connector that it was deployed with.
+        """
+        models = self._models(connector_id)
+        change = {key: body[key] for key in ("credential", "description")}
+        try:
+            for attempt in range(1, UPDATE_ATTEMPTS + 1):
+                for model in models:
+                    self._cluster.call("POST", f"{ML}/models/{model['id']}/_undeploy")
+                try:
+                    self._cluster.call("PUT", f"{ML}/connectors/{connector_id}", change)
+                except ConfigError:
+                    if attempt == UPDATE_ATTEMPTS:
+                        raise
+                    time.sleep(UPDATE_PAUSE_S * random.random())  # noqa: S311 - jitter, no secret
+                else:
+                    return
+        finally:
+            for model in models:
+                if model["model_state"] in DEPLOYED_STATES:
+                    self._deploy(model["id"])
+
+    def _models(self, connector_id: str) -> list[dict[str, str]]:
+        """Return ``{id, name, model_state}`` of a connector's models."""
         # connector_id is mapped as text, so the search can return other connectors' models.
         query = {"size": SEARCH_SIZE, "query": {"match": {"connector_id": connector_id}}}
-        wanted = {"name": name, "connector_id": connector_id, "model_state": "DEPLOYED"}
-        found = [hit["_id"] for hit in self._search("models", query) if wanted.items() <= hit["_source"].items()]
-        return str(min(found)) if found else None
+        hits = [hit for hit in self._search("models", query) if hit["_source"].get("connector_id") == connector_id]
+        return [
+            {"id": hit["_id"], **{key: hit["_source"].get(key, "") for key in ("name", "model_state")}} for hit in hits
+        ]
+
+    def _deploy(self, model_id: str) -> None:
+        self._cluster.call("POST", f"{ML}/models/{model_id}/_deploy")
 
     def _register(self, name: str, connector_id: str) -> str:
         body = {"name": name, "function_name": "remote", "connector_id": connector_id}
@@ -163,15 +230,28 @@ def _fill(value: Any, values: Mapping[str, str], location: str) -> Any:  # noqa:
     for name, text in values.items():
         value = value.replace(f"<{name}>", text)
     if left := _PLACEHOLDER.search(value):
-        known = f"{', '.join(values)}.{did_you_mean(left[1], values)}"
-        raise ConfigError(f"{location}: no value for {left[0]}; known: {known}")
+        given = f" (given: {', '.join(values)}).{did_you_mean(left[1], values)}" if values else ""
+        raise ConfigError(f"{location}: no value for {left[0]}; add values: {{{left[1]}: ...}}{given}")
     return value
 
 
-def _description(connector: Mapping[str, Any]) -> str:
-    key_id = str(connector.get("credential", {}).get("access_key", ""))
-    mark = f" (key {hashlib.sha256(key_id.encode()).hexdigest()[:8]})" if key_id else ""
-    return f"{connector.get('description', '')}{mark}"
+def _description(connector: Mapping[str, Any], conn_id: str) -> str:
+    """Return a connector's description, with the connection of its credential, and a hash of that.
+
+    The members of the credential are named too: an update merges them with those that are stored, so a session token
+    would stay beside a new key.
+    """
+    credential = connector.get("credential", {})
+    values = msgspec.json.encode(credential, order="deterministic")
+    # Slow, because whoever may read connectors sees it, and a key may be short.
+    hashed = hashlib.pbkdf2_hmac("sha256", values, str(connector["name"]).encode(), HASH_ROUNDS, HASH_BYTES).hex()
+    of_connection = f"{conn_id}: " if conn_id else ""
+    return f"{connector.get('description', '')} ({of_connection}{', '.join(sorted(credential))}){KEY_MARK}{hashed})"
+
+
+def _without_key(description: object) -> str:
+    """Return a stored description without the hash of the credential, ``""`` for one without a hash."""
+    return str(description or "").rpartition(KEY_MARK)[0]
 
 
 def _normalized(value: object) -> object:

@@ -10,11 +10,13 @@ import msgspec
 
 from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.ingest.prediction_map import check_passthrough
-from opensearch_batch.core.jobs.contract import AdapterOf, Limits, ServiceAdapter
+from opensearch_batch.core.jobs.contract import AdapterOf, Limits, ServiceAdapter, check_connector
 from opensearch_batch.core.opensearch.cluster import vector_fields
 from opensearch_batch.core.opensearch.ml_commons import fill
+from opensearch_batch.core.pipeline import lint
 from opensearch_batch.core.pipeline.estimate import Estimate, estimate, read_listing
 from opensearch_batch.core.pipeline.file import PipelineFile
+from opensearch_batch.core.pipeline.rules import any_date
 from opensearch_batch.core.pipeline.spec import ModelOf
 from opensearch_batch.core.pipeline.spec_tests import SpecRun, differences
 
@@ -44,8 +46,8 @@ class PipelineSummary(msgspec.Struct, frozen=True):
 class Checked(msgspec.Struct, frozen=True):
     """Result of checking one file: `mistakes` name file and line; `plan` is the estimate, if a listing was passed.
 
-    A Data Prepper file has `pipelines` instead of source, service and index. Its `remarks` and `findings` are not
-    mistakes.
+    A Data Prepper file has `pipelines` instead of source, service and index. `remarks`, and the `findings` on such a
+    file, are not mistakes.
     """
 
     file: str
@@ -65,19 +67,20 @@ def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None
     try:
         file = PipelineFile(path, adapter_of)
     except ConfigError as error:
-        return Checked(str(path), mistakes=[str(error)])
+        return Checked(str(path), mistakes=str(error).splitlines())
     spec = file.spec
     checked = Checked(str(path), spec.source.uri, spec.batch_predict.service, spec.ingest.index, len(spec.tests))
     try:
-        mistakes = [
-            mistake
-            for name, model in spec.batch_predict.models.items()
-            for mistake in _mistakes(file, adapter_of(name), model)
-        ]
+        adapter, index_body = adapter_of(spec.batch_predict.service), file.body("ingest", "index_body")
+        mistakes = [str(file.error(keys, text)) for keys, text in lint.mistakes(spec, adapter, index_body)]
+        for name, model in spec.batch_predict.models.items():
+            mistakes += _mistakes(file, adapter_of(name), model)
         plan = _plan(file, adapter_of(spec.batch_predict.service).limits, listing) if listing is not None else None
     except BatchError as error:
         return msgspec.structs.replace(checked, mistakes=[_located(file, error)])
-    return msgspec.structs.replace(checked, mistakes=mistakes, plan=plan)
+    has_id = spec.ingest.processors is not None or "_id" in spec.field_map
+    remarks = [] if has_id else [str(file.error(("ingest", "field_map"), lint.NO_ID))]
+    return msgspec.structs.replace(checked, mistakes=mistakes, plan=plan, remarks=remarks)
 
 
 def _mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf) -> Iterator[str]:
@@ -113,13 +116,14 @@ def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf, key
     if connector is None:
         return {**adapter.example_parameters, **model.parameters}
     body = fill({name: value for name, value in connector.items() if name != "credential"}, model.values, "connector")
+    check_connector(adapter, body)
     return {**body.get("parameters", {}), **model.parameters}
 
 
 def _plan(file: PipelineFile, limits: Limits, listing: str) -> Estimate:
     spec = file.spec
-    # Objects are matched by the part of the URI before its first variable.
-    uri = spec.source.uri.partition("{{")[0]
+    # A prefix with a date matches the objects of all dates.
+    uri = any_date(spec.source.uri)
     listed = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
     sizes = limits.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))
     samples = [len(msgspec.json.encode(record)) + 1 for test in spec.tests for record in test.records]

@@ -13,7 +13,8 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.sharding.cut import ShardLimits, ends_with
 from opensearch_batch.core.storage.compression import COMPRESSED
-from opensearch_batch.core.storage.objects import is_selected, split_uri
+from opensearch_batch.core.storage.globs import SourceUri
+from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.types.object_info import ObjectInfo
 
 # A line of `aws s3 ls --recursive`: date, time, size, key.
@@ -36,8 +37,7 @@ def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequen
     Raises:
         ConfigError: a line cannot be parsed, or no listed object belongs to the source.
     """
-    bucket, prefix = split_uri(uri)
-    folder = prefix.rpartition("/")[0]
+    bucket, source = split_uri(uri)[0], SourceUri(uri, include, exclude)
     objects = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -45,15 +45,11 @@ def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequen
         listed = _LISTED.fullmatch(line)
         if listed is None:
             raise ConfigError(f"line {number} is not a line of `aws s3 ls --recursive`: {line!r}")
-        key = listed["key"]
-        if (
-            key.startswith(prefix)
-            and not key.endswith("/")
-            and is_selected(key[len(folder) :].lstrip("/"), include, exclude)
-        ):
-            objects.append(ObjectInfo(f"s3://{bucket}/{key}", int(listed["size"]), ""))
+        listed_uri = f"s3://{bucket}/{listed['key']}"
+        if not listed_uri.endswith("/") and source.names(listed_uri):
+            objects.append(ObjectInfo(listed_uri, int(listed["size"]), ""))
     if not objects:
-        raise ConfigError(f"the listing has no object below {uri}; list that bucket with --recursive")
+        raise ConfigError(f"the listing has no object of {uri}; list that bucket with --recursive")
     return sorted(objects, key=lambda item: item.uri)
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from opensearch_batch.core.config.annotations import (
     struct_at,
     unknown_key,
 )
-from opensearch_batch.core.config.yaml_file import MISSING_KEY, NOT_ONE_OF, UNKNOWN_KEY, YamlFile, split_message
+from opensearch_batch.core.config.yaml_file import MISSING_KEY, NOT_ONE_OF, UNKNOWN_KEY, Keys, YamlFile, split_message
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.jobs.contract import AdapterOf
 from opensearch_batch.core.pipeline.dag_id import invalid_reason
@@ -30,6 +30,7 @@ from opensearch_batch.core.pipeline.rules import rules
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 
 SUFFIXES = (".yaml", ".yml")
+_ABSENT = object()
 
 
 def pipeline_files(folder: Path) -> list[Path]:
@@ -55,11 +56,15 @@ class PipelineFile:
         if (reason := invalid_reason(self.name)) is not None:
             raise self.error((), f"the file name is the DAG id, and it is not valid: {reason}")
         self.spec = self._read()
+        wrong: dict[str, ConfigError] = {}
         for keys, check in rules(self.spec, adapter_of):
             try:
                 check()
             except ConfigError as error:
-                raise self.error(keys, str(error)) from error
+                # Two rules may find one mistake.
+                wrong.setdefault(str(error), self.error(keys, str(error)))
+        if wrong:
+            raise _all(wrong.values())
 
     @property
     def name(self) -> str:
@@ -95,10 +100,7 @@ class PipelineFile:
 
     def _read(self) -> PipelineSpec:
         """Return the spec. Scalars of its processors are resolved as in a Data Prepper file, unlike in YAML 1.1."""
-        try:
-            spec = msgspec.convert(self._file.value(), PipelineSpec)
-        except msgspec.ValidationError as error:
-            raise self._located(str(error)) from error
+        spec = self._converted()
         if spec.ingest.processors is None:
             return spec
         from opensearch_batch.core.ingest.row_documents import read_processors
@@ -106,21 +108,61 @@ class PipelineFile:
         processors = read_processors(self._file, ("ingest", "processors"))
         return replace(spec, ingest=replace(spec.ingest, processors=processors))
 
-    def _located(self, message: str) -> ConfigError:
-        """Return the error for a message of msgspec, with line and remedy."""
+    def _converted(self) -> PipelineSpec:
+        """Return the spec; raise all mistakes at once: msgspec stops at one, so its value is removed for the next."""
+        value, wrong = self._file.value(), dict[Keys, ConfigError]()
+        while True:
+            try:
+                spec = msgspec.convert(value, PipelineSpec)
+            except msgspec.ValidationError as error:
+                keys, located = self._located(str(error))
+                # What was removed is missing now, which is not another mistake.
+                is_new = wrong.setdefault(keys, located) is located
+                if not is_new or not _remove(value, keys):
+                    raise _all(wrong.values()) from error
+            else:
+                if wrong:
+                    raise _all(wrong.values())
+                return spec
+
+    def _located(self, message: str) -> tuple[Keys, ConfigError]:
+        """Return the keys of the value that is wrong or missing, and an error with line and remedy, for msgspec's."""
         cause, keys = split_message(message)
         field = field_at(PipelineSpec, keys)
+        line = keys
         if unknown := UNKNOWN_KEY.search(cause):
             struct = struct_at(PipelineSpec, keys)
-            keys = (*keys, unknown["key"])
+            line = keys = (*keys, unknown["key"])
             cause = unknown_key(unknown["key"], struct.__struct_fields__ if struct else ())
         elif (missing := MISSING_KEY.search(cause)) and (field := field_at(PipelineSpec, (*keys, missing["key"]))):
+            keys = (*keys, missing["key"])
             cause = missing_key(field)
         elif (wrong := NOT_ONE_OF.search(cause)) and field:
             cause = not_one_of(wrong["value"], choices(field.type))
-        elif field and (line := example_line(field)):
-            cause = f"{cause}; write {line}"
-        return self.error(keys, cause)
+        elif field and (example := example_line(field)):
+            cause = f"{cause}; write {example}"
+        return keys, self.error(line, cause)
+
+
+def _all(errors: Iterable[ConfigError]) -> ConfigError:
+    """Return one error with a line for each."""
+    return ConfigError("\n".join(map(str, errors)))
+
+
+def _remove(value: object, keys: Keys) -> bool:
+    """Remove the value at keys; return False if there is none."""
+    for key in keys[:-1]:
+        value = _member(value, key)
+    if not keys or _member(value, keys[-1]) is _ABSENT:
+        return False
+    del value[keys[-1]]  # type: ignore[attr-defined] # a dict or a list: it has the member
+    return True
+
+
+def _member(value: object, key: str | int) -> object:
+    if isinstance(value, dict):
+        return value.get(key, _ABSENT)
+    return value[key] if isinstance(value, list) and isinstance(key, int) and key < len(value) else _ABSENT
 
 
 def load(path: Path, adapter_of: AdapterOf) -> PipelineSpec:

@@ -10,13 +10,20 @@ from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.request import check_index_name, check_on_missing
 from opensearch_batch.core.jobs.contract import AdapterOf
-from opensearch_batch.core.pipeline.spec import ModelOf, PipelineSpec, Schedule
+from opensearch_batch.core.pipeline.spec import ModelOf, PipelineSpec
+from opensearch_batch.core.pipeline.spec_schedule import Schedule
+from opensearch_batch.core.sharding.listing import refuse_overlap
+from opensearch_batch.core.storage.globs import SourceUri
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.transform.field_map import FieldMap
 from opensearch_batch.core.transform.json_path import PlainPath
 
-# Template variables allowed in `source.uri`, and the Airflow expression of each.
-TEMPLATES = {"ds": "ds", "ds_nodash": "ds_nodash", "partition_key": "dag_run.partition_key"}
+# Template variables allowed in `source.uri`, and the Airflow expression of each; Airflow's own `ds` is a date in UTC.
+TEMPLATES = {
+    "ds": "logical_date.in_timezone('{timezone}').strftime('%Y-%m-%d')",
+    "ds_nodash": "logical_date.in_timezone('{timezone}').strftime('%Y%m%d')",
+    "partition_key": "dag_run.partition_key",
+}
 PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
 _FIELD_MAP = 'field_map: {"title": "$.title", "embedding": "prediction"}'
 _TEMPLATE = re.compile(r"\{\{\s*(.*?)\s*\}\}")
@@ -27,14 +34,27 @@ def is_template(uri: str) -> bool:
     return _TEMPLATE.search(uri) is not None
 
 
-def template_of(uri: str) -> str:
-    """Return a source URI with its variables replaced by Airflow expressions."""
-    return _TEMPLATE.sub(lambda found: f"{{{{ {TEMPLATES[found[1]]} }}}}", uri)
+def variables_of(uri: str) -> list[str]:
+    """Return the names of the variables of a source URI."""
+    return _TEMPLATE.findall(uri)
+
+
+def template_of(uri: str, timezone: str) -> str:
+    """Return a source URI with its variables as Airflow expressions; dates are those of the schedule's time zone."""
+    return _TEMPLATE.sub(lambda found: f"{{{{ {TEMPLATES[found[1]].format(timezone=timezone)} }}}}", uri)
+
+
+def any_date(uri: str) -> str:
+    """Return a glob for the sources of all runs."""
+    dated = _TEMPLATE.sub("*", uri)
+    return f"{dated}**" if dated != uri and dated.endswith("/") else dated
 
 
 def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
     """Yield the checks, each with the key that its error names."""
     yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
+    if not is_template(spec.source.uri):
+        yield ("source", "uri"), lambda: refuse_overlap(spec.source.uri, spec.work_prefix)
     yield ("schedule",), lambda: _check_schedule(spec)
     yield ("work_prefix",), lambda: split_uri(spec.work_prefix)
     both_ids = spec.id is not None and "_id" in spec.ingest.field_map
@@ -90,13 +110,20 @@ def _fields(spec: PipelineSpec) -> list[str]:
 
 
 def _check_uri(uri: str) -> None:
-    split_uri(uri)
+    bucket, key = split_uri(uri)
+    if not key:
+        raise ConfigError(f"{uri!r} names only a bucket; write s3://{bucket}/ to read all of it")
     for name in _TEMPLATE.findall(uri):
         if name not in TEMPLATES:
             known = ", ".join(f"{{{{ {each} }}}}" for each in TEMPLATES)
             raise ConfigError(f"unknown variable {{{{ {name} }}}}; known: {known}.{did_you_mean(name, TEMPLATES)}")
     if "{{" in _TEMPLATE.sub("", uri) or "{%" in uri:
         raise ConfigError(f"{uri!r}: invalid template; write variables as {{{{ ds }}}}")
+    if SourceUri(uri).is_object and "." not in _TEMPLATE.sub("", uri.rpartition("/")[2]):
+        raise ConfigError(
+            f"{uri!r}: a prefix ends in a slash: write {uri}/; an object without an extension is read by its prefix "
+            "and include"
+        )
 
 
 def _check_schedule(spec: PipelineSpec) -> None:

@@ -10,53 +10,24 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
-from opensearch_batch.core.ingest.request import MAX_BODY_BYTES, MAX_IN_FLIGHT, LoadSettings, OnUnmatched, OpType
-from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, Path, Seconds, about
+from opensearch_batch.core.ingest.request import (
+    MAX_BODY_BYTES,
+    MAX_IN_FLIGHT,
+    BodyBytes,
+    InFlight,
+    LoadSettings,
+    OnUnmatched,
+    OpType,
+)
+from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, Path, Percent, Seconds, about
+from opensearch_batch.core.pipeline.spec_schedule import Schedule
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
+from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS
 from opensearch_batch.core.types.formats import Format
 
 
 class SpecStruct(Struct, frozen=True, forbid_unknown_fields=True):
     """A part of a pipeline file."""
-
-
-class NewObjects(SpecStruct, frozen=True):
-    """Starts a run when objects are added to the source or change."""
-
-    poll_every_s: Annotated[
-        Seconds, about("Interval between listings of the source, and so the maximum delay of a run.", 60)
-    ] = 60.0
-    sqs: Annotated[
-        str | None,
-        about(
-            "URL of the SQS queue that receives the bucket's event notifications; replaces listing.",
-            "https://sqs.us-east-1.amazonaws.com/123456789012/documents",
-        ),
-    ] = None
-
-
-class Schedule(SpecStruct, frozen=True):
-    """When runs are scheduled; exactly one of `cron`, `partitions`, `assets` and `new_objects`."""
-
-    cron: Annotated[str | None, about("Cron expression or preset; each run has a date, `{{ ds }}`.", "@daily")] = None
-    partitions: Annotated[
-        str | None,
-        about("Cron expression; each run has a partition, `{{ partition_key }}`.", "0 2 * * *"),
-    ] = None
-    key_format: Annotated[str, about("Format of the partition key (strftime).", "%Y-%m-%d")] = "%Y-%m-%d"
-    timezone: Annotated[str, about("Time zone in which `cron` and `partitions` are evaluated.", "Europe/Vienna")] = (
-        "UTC"
-    )
-    assets: Annotated[
-        list[str],
-        about(
-            "URIs of assets that other DAGs update; a run starts when all of them have been updated.",
-            ["x-opensearch://opensearch_default/books"],
-        ),
-    ] = []
-    new_objects: Annotated[
-        NewObjects | None, about("Starts a run when objects are added to the source or change.", {"poll_every_s": 60})
-    ] = None
 
 
 class SourceSpec(SpecStruct, frozen=True):
@@ -65,8 +36,8 @@ class SourceSpec(SpecStruct, frozen=True):
     uri: Annotated[
         str,
         about(
-            "S3 prefix, or one object. `{{ ds }}` is the date of the run, `{{ ds_nodash }}` the same without "
-            "hyphens, `{{ partition_key }}` its partition.",
+            "S3 prefix that ends in `/`, a glob, or one object. `{{ ds }}` is the date of the run, `{{ ds_nodash }}` "
+            "the same without hyphens, `{{ partition_key }}` its partition.",
             "s3://documents/dt={{ ds }}/",
         ),
     ]
@@ -83,8 +54,8 @@ class SourceSpec(SpecStruct, frozen=True):
         Format | None,
         about(
             "`jsonl`: one JSON object per line. `json`: one JSON object, or an array of objects. `csv`: with a header; "
-            "all values are strings. `parquet`. Default: by file extension, else `jsonl`. Objects may be compressed "
-            "(`.gz`, `.zst`).",
+            "all values are strings. `parquet`. Default: by file extension, else JSON in the layout of the object's "
+            "first bytes, so one prefix may mix formats. Objects may be compressed (`.gz`, `.zst`).",
             "csv",
         ),
     ] = None
@@ -235,8 +206,8 @@ class IngestSpec(SpecStruct, frozen=True):
         Annotated[str, Meta(pattern=S3_PREFIX)] | None,
         about("S3 prefix for dead letters. Default: below `work_prefix`.", "s3://dead-letters/passages/"),
     ] = None
-    max_body_bytes: Annotated[Count, about("Maximum bytes per bulk request.")] = MAX_BODY_BYTES
-    max_in_flight: Annotated[Count, about("Maximum concurrent bulk requests.")] = MAX_IN_FLIGHT
+    max_body_bytes: Annotated[BodyBytes, about("Maximum bytes per bulk request.")] = MAX_BODY_BYTES
+    max_in_flight: Annotated[InFlight, about("Maximum concurrent bulk requests.")] = MAX_IN_FLIGHT
     compress: Annotated[bool, about("Compress bulk requests (for slow networks).")] = False
 
 
@@ -266,7 +237,7 @@ class Alerts(SpecStruct, frozen=True):
 
 
 class SpecTest(SpecStruct, frozen=True):
-    """Sample records and predictions, and the expected documents; run by `python -m opensearch_batch check`."""
+    """Sample records and predictions, and the expected documents; run by `opensearch-batch check`."""
 
     name: Annotated[str, about("Name of the test in messages.", "a passage with its vector")]
     records: Annotated[list[dict[str, Any]], about("Records as in the source.", [{"text": "a cat"}])]
@@ -320,6 +291,11 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
             "them; `null`: never."
         ),
     ] = 30
+    max_dead_letters: Annotated[
+        Percent,
+        about("Share of records that may become dead letters. With more, a run fails: before jobs, if possible.", "5%"),
+    ] = MAX_DEAD_LETTERS
+    task_timeout_s: Annotated[Seconds, about("Longest time that a task works; it is then retried.", 86400)] = 86_400.0
     connections: Connections = Connections()
     owner: Annotated[str, about("Shown in Airflow's UI.", "search-team")] = "airflow"
     tags: Annotated[list[str], about("Tags of the DAG, in addition to `opensearch` and the service.", ["books"])] = []

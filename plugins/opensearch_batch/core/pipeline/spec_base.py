@@ -6,9 +6,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from opensearch_batch.core.types.counts import PERCENT
+
 Path = Annotated[str, Meta(min_length=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
+Percent = Annotated[str, Meta(pattern=PERCENT)]
 S3_PREFIX = "^s3://[^/]"
 
 

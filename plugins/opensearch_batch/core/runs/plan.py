@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
 
 import msgspec
 
+from opensearch_batch.core.formats.reading import format_of, reader
 from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.sharding.listing import Listing
+from opensearch_batch.core.storage.dead_letters import DeadLetter
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.transform.json_path import PlainPath, is_plain
+from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.job import BAD_ENDS
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts
+from opensearch_batch.core.types.rows import Row, Source
+
+SAMPLE_ROWS, SHOWN_CHARS = 1_000, 200
 
 
 class RunPlan(msgspec.Struct, frozen=True):
@@ -51,3 +61,39 @@ class RunPlan(msgspec.Struct, frozen=True):
             f"{self.jobs:,} jobs to pay for; {self.done:,} done, {self.running:,} running, {self.failed:,} failed; "
             "for those that failed, clear batch_predict"
         )
+
+
+def dead_letter_lines(letters: Sequence[DeadLetter]) -> Iterator[str]:
+    """Yield a line for each dead letter that a run would write: its origin, reason and first characters."""
+    for letter in letters:
+        record = letter.record if letter.record is not None else "not UTF-8"
+        yield f"dead letter: {letter.source} line {letter.line}: {letter.reason}: {record[:SHOWN_CHARS]}"
+
+
+def null_lines(
+    objects: Objects, listing: Listing, field_map: Mapping[str, Any], *, source_format: Format | None
+) -> Iterator[str]:
+    """Yield a line for each field of a field map that is null in some of the first records, with the first of those.
+
+    Only plain paths in a record are looked up; a path that is not one, and a prediction, has no line.
+    """
+    paths = {name: PlainPath.parse(path) for name, path in field_map.items() if is_plain(path)}
+    read, nulls = 0, dict[str, list[str]]()
+    for row in islice(_rows(objects, listing, source_format), SAMPLE_ROWS):
+        read += 1
+        record = msgspec.json.decode(row.content)
+        for name, path in paths.items():
+            if path.look_up(record) is None:
+                nulls.setdefault(name, []).append(f"{row.uri} line {row.line}")
+    for name, origins in nulls.items():
+        nothing = f"{len(origins):,} of the first {read:,} records have nothing at {paths[name].text}"
+        yield f"null: field {name}: {nothing}, the first is {origins[0]}"
+
+
+def _rows(objects: Objects, listing: Listing, source_format: Format | None) -> Iterator[Row]:
+    """Yield the records of a listing; what is broken is a dead letter, and shown as one."""
+    for item in listing.objects:
+        read = reader(format_of(item.uri, source_format))
+        for row in read(objects, 0, Source(item.uri, (item,))):
+            if isinstance(row, Row):
+                yield row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -11,16 +12,18 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.prediction_map import check_passthrough, holds_record
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
-from opensearch_batch.core.opensearch.cluster import Cluster, check_dimension, vector_fields
+from opensearch_batch.core.opensearch.cluster import Cluster, Index, check_dimension, vector_fields
 from opensearch_batch.core.sharding.listing import Listing
 from opensearch_batch.core.sharding.passthrough import passthrough_shards
 from opensearch_batch.core.sharding.shard_writer import ShardWriter
-from opensearch_batch.core.storage.dead_letters import DeadLetters
+from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.formats import Format
 from opensearch_batch.core.types.manifest import Manifest
 from opensearch_batch.core.types.vector_field import VectorField
+
+SHOWN_SAMPLES = 3
 
 
 class CutOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,9 +43,8 @@ def check_index(
     *,
     index_body: Mapping[str, Any] | None,
     dimension: int | None,
-    writes: bool = True,
 ) -> list[VectorField]:
-    """Check that the index fits what `ingest` will write; create a missing index if there is a body.
+    """Check that the index, or the body that it will be created with, fits what `ingest` will write; change nothing.
 
     Args:
         cluster: the cluster of the index.
@@ -50,29 +52,33 @@ def check_index(
         fields: the fields that it writes.
         index_body: settings and mappings for a new index.
         dimension: length of the model's vectors, if known.
-        writes: False for a dry run, which creates no index.
 
     Returns:
         The vector fields that `ingest` will write.
 
     Raises:
-        ConfigError: the index is missing or does not fit.
+        ConfigError: the index is missing and has no body, or does not fit.
     """
+    from opensearch_batch.core.ingest.sinks.index_target import refuse_plain_vectors, refuse_unwritable
+
     index = cluster.index(request.index)
     if index is None and index_body is not None:
-        if not writes:
-            return [vector for vector in vector_fields(index_body.get("mappings", {})) if vector.name in fields]
-        cluster.create_index(request.index, index_body)
-        index = cluster.index(request.index)
+        mappings = index_body.get("mappings", {})
+        index = Index(request.index, "", vector_fields(mappings), mappings)
     if index is None:
         raise ConfigError(f"OpenSearch {cluster.name}: no index {request.index!r}; create it, or give index_body")
+    refuse_unwritable(cluster, request, index)
     if request.processors is not None:
-        from opensearch_batch.core.ingest.sinks.index_target import refuse_plain_vectors
-
         refuse_plain_vectors(index, fields, "delete the index and give index_body, or name another")
     if dimension is not None:
         check_dimension(index, fields, dimension)
     return [vector for vector in index.vectors if vector.name in fields]
+
+
+def create_missing_index(cluster: Cluster, name: str, index_body: Mapping[str, Any]) -> None:
+    """Create an index of a body if it is missing: the last step of `prepare`, so that a refused run leaves none."""
+    if cluster.index(name) is None:
+        cluster.create_index(name, index_body)
 
 
 def cut_source(
@@ -85,9 +91,11 @@ def cut_source(
     parameters: dict[str, Any],
     inputs: Sequence[str],
     options: CutOptions,
-    writes: bool = True,
+    samples: list[DeadLetter] | None = None,
 ) -> Manifest:
     """Cut a source into shards and return the manifest, without model, vectors and version.
+
+    With `samples` it is a dry run: nothing is written, and the first dead letters are appended to `samples`.
 
     Raises:
         ConfigError: the service does not accept such shards.
@@ -111,8 +119,10 @@ def cut_source(
                 keeps_records=not holds_record(adapter, parameters),
                 job_key=job_key,
                 dead=dead,
-                writes=writes,
+                writes=samples is None,
             ).run(listing, source_format=options.source_format, limit=options.limit)
+        if samples is not None:
+            samples += islice(dead.unwritten(), SHOWN_SAMPLES)
         return Manifest(
             layout.pipeline,
             run_key,

@@ -17,21 +17,23 @@ from opensearch_batch.core.types.manifest import Manifest
 
 # A work item is read once for each sink, so these counts are taken from the report of the first sink only.
 _READ = ("read", "unrouted", "dropped", "superseded")
-_WRITTEN = ("indexed", "unchanged", "dead_letters")
+_WRITTEN = ("indexed", "unchanged", "filtered", "nulls", "dead_letters")
 
 
 class RunCounts(msgspec.Struct, frozen=True):
-    """Records `read`, documents `indexed` and `unchanged`, `dead_letters` of all stages.
+    """Records `read`, documents `indexed` and `unchanged`, their absent fields (`nulls`), `dead_letters` of all stages.
 
-    Records with the same id become one document; a record that goes to several sinks is written to each. Of the records
-    that a pipeline's own rules keep out of its sinks, `unrouted` ones matched no route or `when`, and `dropped` ones
-    were dropped by a processor.
+    Records with the same id become one document; a record that goes to several sinks is written to each. `filtered`
+    documents were dropped by an ingest pipeline of the index. Of the records that a pipeline's own rules keep out of
+    its sinks, `unrouted` ones matched no route or `when`, and `dropped` ones were dropped by a processor.
     """
 
     read: int = 0
     indexed: int = 0
     unchanged: int = 0
+    nulls: int = 0
     dead_letters: int = 0
+    filtered: int = 0
     unrouted: int = 0
     dropped: int = 0
 
@@ -73,9 +75,6 @@ class ShardRunAccount(RunAccount, frozen=True, kw_only=True):
 
     source: str
     counts: ShardRunCounts
-
-    def __str__(self) -> str:
-        return f"{self.source}: {self.counts}"
 
     def alerts(self) -> Iterator[tuple[str, str]]:
         """Yield the alerts about a run that ended well: event and text."""

@@ -8,9 +8,11 @@ from typing import Literal
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.storage.dead_letters import PART
+from opensearch_batch.core.storage.globs import SourceUri
 from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.objects import Objects, list_objects
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
 
@@ -33,26 +35,39 @@ class NoDocuments(ConfigError):
 
 def list_source(objects: Objects, source: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Listing:
     """Return the objects of a source; it may be empty."""
-    return Listing(source, tuple(objects.list(source, include=include, exclude=exclude)))
+    return Listing(source, tuple(list_objects(objects, source, include=include, exclude=exclude)))
 
 
 def find_documents(
     objects: Objects, layout: Layout, source: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
 ) -> Listing:
-    """Return the objects of a source.
+    """Return the objects of a source, which may be dead letters of `prepare`.
 
     Raises:
         ConfigError: the source overlaps with the work prefix, so each run would read the files of the last one.
         NoDocuments: the source has no objects.
     """
-    source_prefix, work_prefix = f"{source.rstrip('/')}/", f"{layout.root}/"
-    if source_prefix.startswith(work_prefix) or work_prefix.startswith(source_prefix):
-        raise ConfigError(f"source {source} and work prefix {layout.root} overlap; use separate prefixes")
-    listing = list_source(objects, source, include=include, exclude=exclude)
+    if layout.has_letters_of_prepare(source):
+        prefix = f"{source.rstrip('/')}/"
+        listing = Listing(prefix, tuple(item for item in objects.list(prefix) if item.uri.endswith(PART)))
+    else:
+        refuse_overlap(source, layout.root)
+        listing = list_source(objects, source, include=include, exclude=exclude)
     if not listing.objects:
         globs = f" (include {list(include)}, exclude {list(exclude)})" if include or exclude else ""
-        raise NoDocuments(f"{source}: no objects below this prefix{globs}; upload documents, or correct source")
+        raise NoDocuments(f"{source}: no objects {_match(source)}{globs}; upload documents, or correct source")
     return listing
+
+
+def refuse_overlap(source: str, work_prefix: str) -> None:
+    """Raise ConfigError if a source may read what is written below the work prefix."""
+    if SourceUri(source).meets(work_prefix):
+        raise ConfigError(f"source {source} and work {work_prefix} overlap; use separate prefixes")
+
+
+def _match(source: str) -> str:
+    named = SourceUri(source)
+    return "match this glob" if named.is_glob else "of this name" if named.is_object else "below this prefix"
 
 
 class _Prepared(msgspec.Struct, frozen=True):

@@ -9,14 +9,17 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RecordRejected
-from opensearch_batch.core.formats.reading import BY_NAME, format_of, reader
+from opensearch_batch.core.formats.any_json import AnyJson, layout_of
+from opensearch_batch.core.formats.jsonl import JsonLines
+from opensearch_batch.core.formats.reading import format_of, reader
 from opensearch_batch.core.sharding.blocks import Block, Blocks
 from opensearch_batch.core.sharding.cut import Cutter, Draft, Lines, ShardLimits
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.sharding.listing import Listing
-from opensearch_batch.core.storage.dead_letters import DeadLetters, dead_letter
+from opensearch_batch.core.storage.dead_letters import SHOWN_REASONS, DeadLetters, dead_letter
 from opensearch_batch.core.storage.in_use import mark_in_use
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
@@ -83,6 +86,7 @@ class ShardWriter:
         """
         drafts = self._cut(listing.objects, source_format, limit)
         shards = [self._upload(number, draft) for number, draft in enumerate(drafts)]
+        reasons = [] if shards else [letter.reason for letter in islice(self._dead.unwritten(), SHOWN_REASONS)]
         if self._writes:
             self._dead.clear()
             self._dead.write()
@@ -91,7 +95,8 @@ class ShardWriter:
         if not shards:
             raise FatalError(
                 f"{listing.source}: {len(listing.objects)} objects, {counts.read} lines, no usable record; "
-                f"reasons: {self._dead.location or 'the objects are empty'}"
+                f"first reasons: {'; '.join(dict.fromkeys(reasons)) or 'the objects are empty'}"
+                f"{f' (all in {self._dead.location})' if self._writes and reasons else ''}"
             )
         return shards, counts
 
@@ -112,13 +117,15 @@ class ShardWriter:
             self._cutter.close()
 
     def _entries(self, item: ObjectInfo, source_format: Format | None) -> Iterator[SourceEntry | Block]:
-        name = format_of(item.uri, source_format)
-        if self._blocks is None or name != "jsonl":
-            read = reader(BY_NAME[name], limit=self._limits.row_limit)
-            yield from read(self._objects, 0, Source(item.uri, (item,)))
+        row_format, limit = format_of(item.uri, source_format), self._limits.row_limit
+        if self._blocks is None or not isinstance(row_format, AnyJson | JsonLines):
+            yield from reader(row_format, limit=limit)(self._objects, 0, Source(item.uri, (item,)))
             return
         with self._objects.open(item.uri, etag=item.etag) as stream:
-            yield from self._blocks.read(stream, item.uri)
+            if isinstance(row_format, JsonLines) or layout_of(stream) == "lines":
+                yield from self._blocks.read(stream, item.uri)
+            else:
+                yield from row_format.read(stream, 0, item.uri, limit)
 
     def _add(self, entry: SourceEntry | Block, limit: int | None) -> Iterator[Draft]:
         if isinstance(entry, Block):

@@ -7,19 +7,28 @@ progress that counts its letters, so a stage that is retried after a crash neith
 from __future__ import annotations
 
 import base64
+import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Self
 
 import msgspec
 
+from opensearch_batch.core.errors import ConfigError, FatalError
+from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.storage.objects import Objects, lines
+from opensearch_batch.core.types.counts import are_too_many
 
 SPOOL_BYTES = 1 << 20
-PART = ".jsonl"
+PART, SUMMARY = ".jsonl", "summary.txt"
 MAX_LETTER_BYTES = 512 << 20
+# Reasons are counted in the first letters only, so that a log line does not cost a long read.
+MAX_COUNTED, SHOWN_REASONS, MAX_REASON = 10_000, 3, 300
+# Parts of a reason that differ between records: numbers, and quoted values.
+_VARYING = re.compile(r"""\d+|'[^']*'|"[^"]*\"""")
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -76,7 +85,12 @@ def as_text(content: bytes) -> tuple[str | None, str | None]:
 def as_bytes(letter: DeadLetter | Origin) -> bytes:
     """Return the record's bytes."""
     if letter.record_base64 is not None:
-        return base64.b64decode(letter.record_base64)
+        try:
+            return base64.b64decode(letter.record_base64)
+        except ValueError as error:
+            raise ConfigError(
+                f"{letter.source}:{letter.line}: record_base64 of this dead letter is not base64 ({error}); correct it"
+            ) from None
     return (letter.record or "").encode()
 
 
@@ -132,6 +146,12 @@ class DeadLetters:
         self.parts[self._attempt] = number
         return sum(self.parts.values())
 
+    def unwritten(self) -> Iterator[DeadLetter]:
+        """Yield the letters that were added since the last write; add none before all are read."""
+        self._spool.seek(0)
+        for line in self._spool:
+            yield msgspec.json.decode(line, type=DeadLetter)
+
     def withdraw(self) -> None:
         """Delete the last part, because another attempt counts its letters."""
         self._objects.delete(self._part(self._attempt, self.parts[self._attempt]))
@@ -165,7 +185,12 @@ def read_letters(objects: Objects, uri: str) -> Iterator[DeadLetter]:
     with objects.open(uri) as stream:
         for line in lines(stream, max_line_bytes=MAX_LETTER_BYTES):
             if line.content.strip():
-                yield msgspec.json.decode(line.content, type=DeadLetter)
+                try:
+                    yield msgspec.json.decode(line.content, type=DeadLetter)
+                except UNDECODABLE as error:
+                    raise ConfigError(
+                        f"{uri}:{line.number}: not a dead letter ({error}); correct this line or delete it"
+                    ) from None
 
 
 def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
@@ -176,6 +201,57 @@ def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
             count += 1
             rows.update([letter.number, *(origin.number for origin in letter.joined)])
     return count, rows
+
+
+def commonest_reasons(objects: Objects, prefixes: Sequence[str]) -> list[tuple[DeadLetter, int]]:
+    """Return the first dead letter of each of the three commonest reasons below prefixes, and their counts.
+
+    Reasons that differ in numbers or quoted values only are one reason.
+    """
+    parts = chain.from_iterable(list_parts(objects, prefix) for prefix in prefixes)
+    letters = chain.from_iterable(read_letters(objects, part) for part in parts)
+    counts, first = Counter[str](), dict[str, DeadLetter]()
+    for letter in islice(letters, MAX_COUNTED):
+        kind = _VARYING.sub("", letter.reason)
+        counts[kind] += 1
+        first.setdefault(kind, letter)
+    return [(first[kind], count) for kind, count in counts.most_common(SHOWN_REASONS)]
+
+
+def refuse_dead_letters(
+    objects: Objects, dead_letters: int, *, read: int, most: str, locations: Sequence[str | None]
+) -> None:
+    """Raise FatalError if more than `most` of the records that were read, such as ``5%``, became dead letters."""
+    if not are_too_many(dead_letters, read=read, most=most):
+        return
+    prefixes = [location for location in locations if location]
+    reasons = [f"{count:,} x {letter.reason[:MAX_REASON]}" for letter, count in commonest_reasons(objects, prefixes)]
+    raise FatalError(
+        f"{dead_letters:,} of {read:,} records are dead letters, and max_dead_letters is {most}: {'; '.join(reasons)}. "
+        f"Correct their cause and replay them, or raise max_dead_letters; they are in {', '.join(prefixes)}"
+    )
+
+
+def write_summary(objects: Objects, prefix: str) -> str:
+    """Write a text for people beside dead letters: their commonest reasons, each with an example; return its location.
+
+    The parts are JSON Lines with whole records, which a browser downloads.
+    """
+    lines = [
+        f"Dead letters in {prefix}",
+        f"The commonest reasons of the first {MAX_COUNTED:,}, each with its first record:",
+    ]
+    for letter, count in commonest_reasons(objects, [prefix]):
+        record = letter.record if letter.record is not None else f"base64 {letter.record_base64}"
+        lines += [
+            "",
+            f"{count:,} x {letter.reason[:MAX_REASON]}",
+            f"    {letter.source} line {letter.line}",
+            f"    {record[:MAX_REASON]}",
+        ]
+    uri = f"{prefix.rstrip('/')}/{SUMMARY}"
+    objects.write(uri, "\n".join([*lines, ""]).encode())
+    return uri
 
 
 def list_parts(objects: Objects, prefix: str) -> list[str]:

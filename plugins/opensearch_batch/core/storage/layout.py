@@ -18,6 +18,10 @@ class Layout:
         self.pipeline = pipeline
         self._folder = f"{self.root}/{pipeline}"
 
+    def conditional_writes(self) -> str:
+        """Return the path of the object that proves that the store implements conditional writes."""
+        return f"{self.root}/conditional_writes.json"
+
     def job(self, job_key: str) -> str:
         """Return the folder of a batch job; jobs are shared by all pipelines of the work prefix."""
         return f"{self.root}/jobs/{job_key}"
@@ -74,6 +78,11 @@ class Layout:
         """Return the folder of a stage's dead letters."""
         name = stage if shard_id is None else f"{stage}-{shard_id}"
         return f"{self.run(run_key)}/dead_letters/{name}/"
+
+    def has_letters_of_prepare(self, source: str) -> bool:
+        """Return whether a source is the folder of the dead letters of `prepare`, of any run of this pipeline."""
+        own = f"{self.root}/{self.pipeline}/"
+        return source.startswith(own) and f"{source.rstrip('/')}/".endswith("/dead_letters/prepare/")
 
     def ingest_report(self, run_key: str, shard_id: str) -> str:
         """Return the path of the report of `ingest` for one shard of a run."""

@@ -15,7 +15,8 @@ from typing import IO
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.compression import decompressed
-from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored, is_selected
+from opensearch_batch.core.storage.globs import is_selected
+from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 SCHEME = "file://"

@@ -1,4 +1,4 @@
-"""The interface of an object store, globs, and the lines of a stream.
+"""The interface of an object store, the objects of a source, and the lines of a stream.
 
 A write that must happen once is a conditional write (`create`, `replace`), never a check followed by a write.
 `by_uri` chooses the store for a URI; `s3`, `local_files` and some AI services implement one.
@@ -6,22 +6,20 @@ A write that must happen once is a conditional write (`create`, `replace`), neve
 
 from __future__ import annotations
 
-import functools
 import io
-import re
 from collections.abc import Iterator, Sequence
 from typing import IO, Protocol
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, did_you_mean
+from opensearch_batch.core.storage.globs import SourceUri
 from opensearch_batch.core.storage.raw_stream import RawStream
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 READ_BUFFER_BYTES = 1 << 20
-# Folders where this package keeps its files next to the user's; `find_objects` skips them.
+# Folders where this package keeps its files next to the user's; `list_objects` skips them.
 OWN_FOLDERS = ("_opensearch_batch/", ".opensearch_batch/")
-_GLOB = re.compile(r"[*?]")
 NAMES_TO_COMPARE = 1_000
 
 
@@ -91,38 +89,37 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def find_objects(objects: Objects, uri: str) -> list[ObjectInfo]:
-    """Return the objects of a source in key order: one object, a prefix ending in ``/``, or a glob.
+def list_objects(
+    objects: Objects, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+) -> list[ObjectInfo]:
+    """Return the objects of a source in key order, as `SourceUri` selects them; there may be none.
 
-    ``*`` and ``?`` do not match a ``/``, ``**`` does; brackets are literal. This package's own folders are skipped,
-    unless they are part of the prefix. Raises ConfigError if nothing matches.
+    This package's own folders are skipped, unless they are part of the prefix. Raises ConfigError for a prefix without
+    its ``/``.
     """
-    start = _GLOB.search(uri)
-    if start is None and not uri.endswith("/"):
+    source = SourceUri(uri, include, exclude)
+    if source.is_object:
         found = objects.head(uri)
-        if found is None:
-            raise ConfigError(f"{uri}: no such object.{_nearest(objects, uri)}")
-        return [found]
-    prefix = uri[: start.start()] if start else uri
-    below = len(prefix[: prefix.rfind("/") + 1])
-    pattern = _pattern(uri) if start else re.compile(".*", re.DOTALL)
+        if found is None and next(iter(objects.list(f"{uri}/")), None):
+            raise ConfigError(f"{uri}: no such object; a prefix ends in a slash: write {uri}/")
+        return [found] if found and source.names(uri) else []
     own = [f"/{folder}" for folder in OWN_FOLDERS]
-    listed = [
+    return [
         item
-        for item in objects.list(prefix)
-        if not any(folder in f"/{item.uri[below:]}" for folder in own) and pattern.fullmatch(item.uri)
+        for item in objects.list(source.prefix)
+        if not any(folder in f"/{item.uri[source.below :]}" for folder in own) and source.names(item.uri)
     ]
-    if not listed:
-        raise ConfigError(f"{uri}: no objects match; upload some, or correct the {'glob' if start else 'prefix'}")
-    return listed
 
 
-@functools.lru_cache(maxsize=256)
-def _pattern(glob: str) -> re.Pattern[str]:
-    """Compile a glob; `fnmatch` matches across ``/``, and ``glob.translate`` needs Python 3.13."""
-    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
-    meaning = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(meaning.get(part, re.escape(part)) for part in parts), re.DOTALL)
+def find_objects(objects: Objects, uri: str) -> list[ObjectInfo]:
+    """Return the objects of a source as `list_objects`; raise ConfigError if there are none."""
+    listed = list_objects(objects, uri)
+    if listed:
+        return listed
+    source = SourceUri(uri)
+    if source.is_object:
+        raise ConfigError(f"{uri}: no such object.{_nearest(objects, uri)}")
+    raise ConfigError(f"{uri}: no objects match; upload some, or correct the {'glob' if source.is_glob else 'prefix'}")
 
 
 def _nearest(objects: Objects, uri: str) -> str:
@@ -134,15 +131,6 @@ def _nearest(objects: Objects, uri: str) -> str:
         if len(names) >= NAMES_TO_COMPARE:
             break
     return did_you_mean(name, names)
-
-
-def is_selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Return whether a name below a prefix matches a source's globs; a glob without ``/`` applies in every folder."""
-    return (not include or _matches(name, include)) and not _matches(name, exclude)
-
-
-def _matches(name: str, globs: Sequence[str]) -> bool:
-    return any(_pattern(glob if "/" in glob else f"**/{glob}").fullmatch(name) for glob in globs)
 
 
 def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:

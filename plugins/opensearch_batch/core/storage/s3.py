@@ -7,6 +7,7 @@ where it stopped.
 from __future__ import annotations
 
 import io
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from urllib.parse import quote
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.compression import decompressed
-from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored, is_selected, split_uri
+from opensearch_batch.core.storage.globs import is_selected
+from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored, split_uri
 from opensearch_batch.core.storage.raw_stream import RawStream
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 # Gets an object from a byte on, optionally of one ETag; returns its body and its ETag.
 _Get = Callable[[str, int, str | None], tuple[Any, str]]
 _NONE: frozenset[str] = frozenset()
+TEXT = ".txt"
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
 _LOST_RACE = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
 _REFUSED = {
@@ -32,7 +35,9 @@ _REFUSED = {
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
 }
 _BUSY = {"SlowDown", "Throttling", "RequestTimeout"}
-SERVER_ERROR = 500
+NOT_IMPLEMENTED, SERVER_ERROR = 501, 500
+# Metadata of objects that were written conditionally: which write made them.
+WRITE_MARK = "opensearch-batch-write"
 # Pauses between consecutive attempts that receive no data; after the last one the download fails.
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -77,15 +82,18 @@ class S3Objects:
 
     def write(self, uri: str, content: bytes) -> None:
         """Write an object, over an existing one too."""
-        self._put(uri, content)
+        # A browser shows a text, and downloads an object without a type.
+        shown: dict[str, Any] = {"ContentType": "text/plain; charset=utf-8"} if uri.endswith(TEXT) else {}
+        with self._errors(uri):
+            self._call(self._client.put_object, uri, Body=content, **shown)
 
     def create(self, uri: str, content: bytes) -> bool:
         """Write an object if it is absent (``If-None-Match: *``); False if it exists."""
-        return self._put(uri, content, IfNoneMatch="*")
+        return self._put_if(uri, content, IfNoneMatch="*")
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
         """Write an object if it still has this ETag (``If-Match``); False if it changed."""
-        return self._put(uri, content, IfMatch=etag)
+        return self._put_if(uri, content, IfMatch=etag)
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
         """Write an object of any size from an open file; boto3 uploads it in parts."""
@@ -110,12 +118,12 @@ class S3Objects:
         return decompressed(io.BufferedReader(body, READ_BUFFER_BYTES), uri, compression)
 
     def browse_url(self, uri: str) -> str:
-        """Return the URL that shows a prefix in a browser: the AWS console, or the listing of another store."""
+        """Return the URL that shows an object in a browser: in the AWS console, or at another store."""
         bucket, key = split_uri(uri)
-        endpoint, prefix = str(self._client.meta.endpoint_url), quote(key)
+        endpoint, path = str(self._client.meta.endpoint_url), quote(key)
         if endpoint.endswith((".amazonaws.com", ".amazonaws.com.cn")):
-            return f"https://console.aws.amazon.com/s3/buckets/{bucket}?prefix={prefix}"
-        return f"{endpoint}/{bucket}?list-type=2&prefix={prefix}"
+            return f"https://console.aws.amazon.com/s3/object/{bucket}?prefix={path}"
+        return f"{endpoint}/{bucket}/{path}"
 
     def _range(self, uri: str, first_byte: int, etag: str | None) -> tuple[Any, str]:
         """Get an object from `first_byte` on; return its body and its ETag.
@@ -136,10 +144,21 @@ class S3Objects:
             )
         return found["Body"], found["ETag"].strip('"')
 
-    def _put(self, uri: str, content: bytes, **condition: str) -> bool:
-        failed = _LOST_RACE | _ABSENT if condition else _NONE
+    def _put_if(self, uri: str, content: bytes, **condition: str) -> bool:
+        """Write an object under a condition; False if another writer's object is there.
+
+        The client sends a write again whose answer was lost, and the store then refuses it because of its own first
+        write. So each write is marked, and the mark of the stored object decides. Equal content would not be enough:
+        two writers may write the same.
+        """
+        mark = secrets.token_hex(16)
         with self._errors(uri):
-            return self._call(self._client.put_object, uri, failed, Body=content, **condition) is not None
+            refused = _LOST_RACE | _ABSENT
+            write = {"Body": content, "Metadata": {WRITE_MARK: mark}, **condition}
+            if self._call(self._client.put_object, uri, refused, **write) is not None:
+                return True
+            stored = self._call(self._client.head_object, uri, _ABSENT)
+        return stored is not None and stored["Metadata"].get(WRITE_MARK) == mark
 
     def _call(self, operation: Any, uri: str, expected: frozenset[str] = _NONE, **arguments: Any) -> Any:  # noqa: ANN401 - botocore ships no types
         """Call an operation for one object; return None for an error whose code is `expected`."""
@@ -180,6 +199,11 @@ def _explain(error: Any, uri: str, endpoint: str) -> Exception:  # noqa: ANN401 
     if code == "NoSuchBucket":
         return ConfigError(
             f"{uri}: there is no bucket {split_uri(uri)[0]!r} at {endpoint}; create it or correct the name"
+        )
+    if status == NOT_IMPLEMENTED:
+        return ConfigError(
+            f"{uri}: S3 at {endpoint} does not implement this request ({code}); "
+            "use a store that implements Amazon S3's conditional writes"
         )
     if code in _ABSENT:
         return ConfigError(f"{uri}: no such object at {endpoint}")

@@ -284,7 +284,7 @@ def merge(older: bytes, newer: bytes) -> bytes:
     """Merge two JSON texts as OpenSearch merges a partial document: objects by member, else the newer value.
 
     Raises:
-        RecordRejected: the values are nested too deeply.
+        RecordRejected: the values are nested too deeply, or have a number of thousands of digits.
     """
     if older.lstrip()[:1] != b"{" or newer.lstrip()[:1] != b"{":
         return newer
@@ -293,6 +293,8 @@ def merge(older: bytes, newer: bytes) -> bytes:
         return encode_kept(_merge_members(decode(older), decode(newer)))
     except RecursionError:
         raise RecordRejected(TOO_DEEP) from None
+    except msgspec.DecodeError as error:
+        raise RecordRejected(f"the values of several rows cannot be merged: {error}") from None
 
 
 def _merge_members(older: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:

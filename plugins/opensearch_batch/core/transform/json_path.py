@@ -15,6 +15,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.formats.json_text import TOO_DEEP, check_json, check_text, encode_kept, keep_number_text
+from opensearch_batch.core.transform.path_limits import refuse_unbounded
 
 Step = str | int
 Cut = Callable[[bytes], bytes | None]
@@ -63,6 +64,17 @@ class PlainPath(msgspec.Struct, frozen=True):
             offset = step.end()
         return cls(text, tuple(steps))
 
+    def look_up(self, record: object) -> object:
+        """Return the value in a decoded record, None if it is absent or null."""
+        for step in self.steps:
+            if isinstance(record, dict):
+                record = record.get(step)
+            elif isinstance(record, list) and isinstance(step, int) and -len(record) <= step < len(record):
+                record = record[step]
+            else:
+                return None
+        return record
+
     def reader(self) -> Cut:
         """Return a function that extracts the JSON text of the value at this path, None if it is missing.
 
@@ -74,6 +86,17 @@ class PlainPath(msgspec.Struct, frozen=True):
             return _follow(check_json(row) if not cuts else check_text(row), cuts)
 
         return read
+
+
+def is_plain(path: object) -> bool:
+    """Return whether a value of a field map is a plain path in a record."""
+    if not isinstance(path, str) or not path.startswith("$"):
+        return False
+    try:
+        PlainPath.parse(path)
+    except ConfigError:
+        return False
+    return True
 
 
 class RowReader:
@@ -255,6 +278,8 @@ def _cut(step: Step) -> Cut:
             return None
         except msgspec.DecodeError as error:
             raise RecordRejected(f"not JSON: {error}") from None
+        except RecursionError:
+            raise RecordRejected(TOO_DEEP) from None
 
     return cut
 
@@ -276,17 +301,27 @@ def _general(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
     function = _FUNCTION.search(path)
     try:
         compiled = parse(path[: function.start()] if function else path)
-    except JSONPathError as error:
+    except (JSONPathError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # The parser lets errors of its own code through.
         raise ConfigError(f"{name}: {path!r} is not a JSONPath ({error}); write it like $.content[0]") from error
+    refuse_unbounded(name, path, compiled)
     decode, one = keep_number_text().decode, _matches_one(compiled)
 
-    def value(tops: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
+    def found(row: bytes) -> bytes | None:
         matches = [match.value for match in compiled.find(decode(row))]
         if function:
             return _apply(function[1], matches)
         if not one:
             return encode_kept(matches)
         return encode_kept(matches[0]) if matches else None
+
+    def value(tops: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
+        try:
+            return found(row)
+        except RecursionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the library lets any error of comparing or computing values through
+            raise RecordRejected(f"{name}: {path} cannot be evaluated on this row: {error}") from None
 
     return value
 

@@ -7,6 +7,14 @@ import msgspec
 from opensearch_batch.core.errors import FatalError
 
 DONE, DONE_WITH_DEAD_LETTERS = "DONE", "DONE_WITH_DEAD_LETTERS"
+# The share of dead letters above which a run fails, unless it is configured, and how it is written.
+MAX_DEAD_LETTERS, ALL = "5%", "100%"
+PERCENT = r"^\d{1,3}(\.\d+)?%$"
+
+
+def are_too_many(dead_letters: int, *, read: int, most: str) -> bool:
+    """Return whether dead letters exceed a share of the records, such as ``5%``; all records are always too many."""
+    return dead_letters > 0 and (dead_letters >= read or dead_letters * 100 > read * float(most.removesuffix("%")))
 
 
 class SourceCounts(msgspec.Struct, frozen=True):
@@ -25,11 +33,12 @@ class SourceCounts(msgspec.Struct, frozen=True):
 
 
 class IngestCounts(msgspec.Struct, frozen=True):
-    """Rows of all sources: ``read == indexed + unchanged + dead_letters + joined + unrouted + dropped + elsewhere``.
+    """Rows of all sources; ``read`` is the sum of all verdicts (`reconcile`).
 
-    `joined` rows became part of another row's document or dead letter. `unrouted` rows match no sink, `elsewhere` rows
-    match other sinks only, `dropped` rows were dropped by a processor. `superseded` rows were skipped, because a newer
-    run has written their documents. `blank` lines are not rows; `nulls` counts absent fields.
+    `joined` rows became part of another row's document or dead letter. `filtered` ones were dropped by an ingest
+    pipeline of the index. `unrouted` rows match no sink, `elsewhere` rows match other sinks only, `dropped` rows were
+    dropped by a processor. `superseded` rows were skipped, because a newer run has written their documents. `blank`
+    lines are not rows; `nulls` counts absent fields.
     """
 
     read: int = 0
@@ -40,6 +49,7 @@ class IngestCounts(msgspec.Struct, frozen=True):
     blank: int = 0
     nulls: int = 0
     unmatched: int = 0
+    filtered: int = 0
     unrouted: int = 0
     dropped: int = 0
     elsewhere: int = 0
@@ -48,7 +58,7 @@ class IngestCounts(msgspec.Struct, frozen=True):
 
     def reconcile(self, location: str) -> None:
         """Raise FatalError unless every row that was read has a verdict."""
-        verdicts = self.indexed + self.unchanged + self.dead_letters + self.joined
+        verdicts = self.indexed + self.unchanged + self.dead_letters + self.joined + self.filtered
         verdicts += self.unrouted + self.dropped + self.elsewhere + self.superseded
         if self.read != verdicts:
             raise FatalError(f"{location}: read {self.read} rows, but {verdicts} have a verdict")

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from typing import Literal
 
-Format = Literal["jsonl", "json", "csv", "parquet"]
+Format = Literal["jsonl", "json", "csv", "parquet", "dead_letters"]

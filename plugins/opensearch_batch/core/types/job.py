@@ -28,7 +28,8 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     `staged` identifies the shard's file at a service that stores files; `restage` means that the file may have caused
     the refusal. `refused` is the error of a refused paid call; the next attempt may submit if it finds no job.
     `consumed_requests` are the clears and forces (`ResubmitRequest`) that led to this submission or an earlier one.
-    `input_etag` is the ETag of an input that is the user's own object.
+    `input_etag` is the ETag of an input that is the user's own object. `region` is the connector's, empty for a service
+    without regions.
     """
 
     job: str
@@ -48,6 +49,7 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     end: End | None = None
     history: list[dict[str, Any]] = []
     input_etag: str = ""
+    region: str = ""
 
     @property
     def status(self) -> Literal["intent", "submitted", "ended"]:

@@ -39,6 +39,7 @@ class OpenAIAdapter(BaseAdapter):
         throttle=frozenset({"rate_limit_exceeded", "token_limit_exceeded", "batch_limit_exceeded"}),
         refuse=frozenset({"insufficient_quota"}),
     )
+    batch_path = "/batches"
     output_members = frozenset({"custom_id", "response", "error"})
     error_members = frozenset({"response", "error"})
     id_member: str | None = "custom_id"

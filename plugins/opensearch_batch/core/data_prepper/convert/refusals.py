@@ -14,6 +14,7 @@ from opensearch_batch.core.data_prepper.file.source import Bucket
 from opensearch_batch.core.data_prepper.options.codecs import NdjsonInput
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.opensearch.client import HTTPS_PORT, NODE_PORT, address_of
+from opensearch_batch.core.storage.globs import SourceUri
 from opensearch_batch.core.transform.events.event import Event
 from opensearch_batch.core.transform.expressions.expression import compile_condition, compile_expression
 
@@ -35,9 +36,10 @@ def input_bucket(compiled: CompiledPipeline) -> Bucket:
 
 
 def input_uri(compiled: CompiledPipeline) -> str:
-    """Return the prefix of the inputs of jobs."""
+    """Return the source with the inputs of jobs; Data Prepper's prefixes may end within a name."""
     bucket = input_bucket(compiled)
-    return f"s3://{bucket.name}/{next(iter(bucket.include_prefix), '')}"
+    uri = f"s3://{bucket.name}/{next(iter(bucket.include_prefix), '')}"
+    return uri if uri.endswith("/") else f"{uri}**"
 
 
 def _refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
@@ -124,9 +126,9 @@ def _input_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
                 (*keys, "filter", "exclude_suffix", at),
                 f"globs match the names of objects, and {suffix!r} contains a folder",
             )
-    inputs_root, own_root = f"{input_uri(compiled).rstrip('/')}/", f"{compiled.layout.root}/"
-    if inputs_root.startswith(own_root) or own_root.startswith(inputs_root):
-        text = f"inputs {inputs_root} and this package's files {own_root} overlap"
+    uri, own_root = input_uri(compiled), compiled.layout.root
+    if SourceUri(uri).meets(own_root):
+        text = f"inputs {uri} and this package's files {own_root}/ overlap"
         yield keys, f"{text}; change include_prefix or work_prefix"
 
 

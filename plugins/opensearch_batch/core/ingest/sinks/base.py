@@ -1,6 +1,6 @@
 """The interface between the engine and a sink: items go in, verdicts come out in the order of the items.
 
-A sink never drops an item: each one is written, found unchanged, or refused with a reason.
+A sink never drops an item: each one is written, found unchanged, filtered, or refused with a reason.
 """
 
 from __future__ import annotations
@@ -74,12 +74,16 @@ class Body:
 
 
 class WrittenBody(NamedTuple):
-    """The verdicts of one body: ``len(body.items) == indexed + unchanged + len(refused)``."""
+    """The verdicts of one body: ``len(body.items) == indexed + unchanged + filtered + len(refused)``.
+
+    An ingest pipeline of the index dropped the `filtered` items.
+    """
 
     body: Body
     indexed: int
     unchanged: int
     refused: list[Refused]
+    filtered: int = 0
 
 
 class Attempt(msgspec.Struct, frozen=True):

@@ -31,9 +31,10 @@ TOO_LARGE = 413
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
 # Only what a verdict needs is returned; the full response repeats index and id of every document.
 _ERROR = "items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
-_VERDICT = f"errors,items.*.status,items.*.result,{_ERROR}"
-# Results of an update that changes nothing, and of a delete of a missing document.
-_NOOPS = frozenset({"noop", "not_found"})
+# An update that changes nothing and one that an ingest pipeline dropped differ only by the sequence number.
+_VERDICT = f"errors,items.*.status,items.*.result,items.update._seq_no,{_ERROR}"
+# A document that an ingest pipeline dropped, or an update that changes nothing; a delete of a missing document.
+_NOOP, _NOT_FOUND = "noop", "not_found"
 _ID = b'"_id":'
 # The bytes before and after the id and the routing, and after the document.
 _AROUND: dict[Action, tuple[bytes, bytes, bytes]] = {
@@ -49,7 +50,7 @@ class _Verdict:
     """The verdicts of a body so far."""
 
     def __init__(self) -> None:
-        self.indexed = self.unchanged = 0
+        self.indexed = self.unchanged = self.filtered = 0
         self.refused: list[Refused] = []
         self.was_busy = False
 
@@ -187,7 +188,7 @@ class BulkWriter:
                     self.concurrency.on_busy()
                 elif body.items:
                     self.concurrency.on_done(body.size_bytes, self._clock())
-                yield WrittenBody(body, verdict.indexed, verdict.unchanged, verdict.refused)
+                yield WrittenBody(body, verdict.indexed, verdict.unchanged, verdict.refused, verdict.filtered)
             if until():
                 return
             wait([future for _, future in in_flight if not future.done()], return_when=FIRST_COMPLETED)
@@ -245,21 +246,22 @@ class BulkWriter:
         if len(results) != len(items):
             raise RetriableError(f"index {self._index}: {len(items)} documents were sent, {len(results)} returned")
         retried: list[Item] = []
-        if response["errors"]:
-            for item, result in zip(items, results, strict=True):
-                self._record(item, result, verdict, retried)
-        else:
-            words = [each.get("result") for result in results for each in result.values()]
-            unchanged = sum(map(words.count, _NOOPS))
-            verdict.unchanged += unchanged
-            verdict.indexed += len(items) - unchanged
+        words = {each.get("result") for result in results for each in result.values()}
+        if not response["errors"] and words.isdisjoint((_NOOP, _NOT_FOUND)):
+            verdict.indexed += len(items)
+            return retried
+        for item, result in zip(items, results, strict=True):
+            self._record(item, result, verdict, retried)
         return retried
 
     def _record(self, item: Item, response: dict[str, Any], verdict: _Verdict, retried: list[Item]) -> None:
         ((action, result),) = response.items()
         status = result["status"]
         if "error" not in result:
-            if result.get("result") in _NOOPS:
+            word = result.get("result")
+            if word == _NOOP and "_seq_no" not in result:
+                verdict.filtered += 1
+            elif word in (_NOOP, _NOT_FOUND):
                 verdict.unchanged += 1
             else:
                 verdict.indexed += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.errors import ConfigError, NotFound
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 
@@ -40,6 +40,7 @@ def check_target(cluster: Cluster, request: IngestRequest) -> Index | None:
         ConfigError: it exists with other mappings than `index_body`.
     """
     index = cluster.index(request.index)
+    refuse_unwritable(cluster, request, index)
     if index is not None and request.index_body is not None:
         wrong = list(_differences(index.mappings, request.index_body.get("mappings", {})))
         if wrong:
@@ -48,6 +49,29 @@ def check_target(cluster: Cluster, request: IngestRequest) -> Index | None:
                 "Name another index, or correct index_body"
             )
     return index
+
+
+def refuse_unwritable(cluster: Cluster, request: IngestRequest, index: Index | None) -> None:
+    """Raise ConfigError for what would refuse every document: an absent ingest pipeline, or a data stream.
+
+    A user who may not read ingest pipelines writes without this check.
+    """
+    settings = {} if index is None else index.settings
+    for name in (request.ingest_pipeline, settings.get("default_pipeline"), settings.get("final_pipeline")):
+        if name not in (None, "", "_none"):
+            try:
+                cluster.call("GET", f"/_ingest/pipeline/{name}")
+            except NotFound:
+                raise ConfigError(
+                    f"OpenSearch {cluster.name}: no ingest pipeline {name!r}, through which index {request.index} is "
+                    "written; create it, or name another"
+                ) from None
+            except ConfigError:
+                pass
+    if index is not None and index.is_data_stream and request.op_type != "create":
+        raise ConfigError(
+            f"{request.index} is a data stream, which takes op_type create only; give op_type create, or an index"
+        )
 
 
 def _differences(stored: Mapping[str, Any], expected: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -1,0 +1,94 @@
+"""search: asks a pipeline's index a question, by a neural, a text and a hybrid query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from opensearch_batch.cli.clients import ClientCommand, ClientFactory
+from opensearch_batch.cli.command import Account, Command, runs
+from opensearch_batch.core.errors import ConfigError
+from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
+from opensearch_batch.core.opensearch.questions import Answer, Question, ask, fields_to_ask
+from opensearch_batch.core.pipeline.file import PipelineFile
+from opensearch_batch.core.types.counts import DONE
+from opensearch_batch.services.registry import adapter_of
+
+FOLDER = Path("include/pipelines")
+SHOWN_CHARS = 100
+
+
+class SearchAccount(Account, frozen=True, kw_only=True):
+    """What each kind of query found."""
+
+    index: str = ""
+    model_id: str = ""
+    answers: list[Answer] = msgspec.field(default_factory=list)
+
+
+@runs
+def search(
+    *,
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help=f"Pipeline file, or its name in {FOLDER}/.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
+    index: Annotated[str | None, typer.Option(help="Another index than the pipeline's.")] = None,
+    size: Annotated[int, typer.Option(min=1, max=1000, help="Number of documents for each query.")] = 3,
+    clients: ClientFactory,
+) -> Command[SearchAccount]:
+    """Ask a pipeline's index a question: neural, text and hybrid.
+
+    Example: opensearch-batch search books "who rules the waves" --opensearch-url http://127.0.0.1:9200
+    """
+    return Search(pipeline, question, index, size, clients)
+
+
+class Search(ClientCommand[SearchAccount]):
+    """The search command."""
+
+    when_stopped = "nothing was changed"
+
+    def __init__(self, pipeline: str, question: str, index: str | None, size: int, clients: ClientFactory) -> None:
+        super().__init__(SearchAccount(), clients)
+        self._pipeline = pipeline
+        self._question = question
+        self._index = index
+        self._size = size
+
+    def execute(self) -> None:
+        """Find the index's fields and the model, then ask."""
+        path = Path(self._pipeline)
+        if not path.suffix:
+            path = FOLDER / f"{path.name}.yaml"
+        if not path.is_file():
+            raise ConfigError(f"{path}: no such pipeline file")
+        file = PipelineFile(path, adapter_of)
+        spec, cluster = file.spec, self._cluster()
+        index = self._index or spec.ingest.index
+        vector, text = fields_to_ask(cluster, index, spec.field_map, next(iter(spec.batch_predict.inputs), None))
+        model_id = spec.batch_predict.model_id or self._model_of(file, MLCommons(cluster))
+        answers = ask(cluster, Question(index, self._question, vector, text, model_id), size=self._size)
+        self.update(state=DONE, index=index, model_id=model_id, answers=answers)
+        if failed := [answer.error for answer in answers if answer.error]:
+            raise ConfigError("; ".join(dict.fromkeys(failed)))
+
+    def _model_of(self, file: PipelineFile, ml_commons: MLCommons) -> str:
+        """Return the model that `prepare` made of the pipeline's connector."""
+        connector = file.body("batch_predict", "connector")
+        if connector is None:
+            raise ConfigError("the pipeline's model is named by a stack; ask with a pipeline that has its model_id")
+        name = str(fill({"name": connector["name"]}, file.spec.batch_predict.values, "connector")["name"])
+        return ml_commons.deployed_model(name)
+
+    def show(self, console: Console) -> None:
+        """Print the documents that each query found."""
+        for answer in self.account.answers:
+            console.print(f"{answer.query}: {self._question}")
+            for hit in answer.hits:
+                text = " ".join(hit.text.split())[:SHOWN_CHARS]
+                console.print(f"  {hit.score:.3f}  {hit.id}  {text}")
+            if not answer.hits:
+                console.print("  nothing found")

@@ -1,0 +1,34 @@
+"""Dead letters of `prepare` as rows: the record of each letter, which a person may have corrected, at its origin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO
+
+import msgspec
+
+from opensearch_batch.core.formats.jsonl import entry_of
+from opensearch_batch.core.storage.dead_letters import MAX_LETTER_BYTES, DeadLetter, as_bytes
+from opensearch_batch.core.storage.json_document import UNDECODABLE
+from opensearch_batch.core.storage.objects import Line, lines
+from opensearch_batch.core.types.rows import Blank, Rejected, Row, RowLimit, SourceEntry
+
+
+class LetterRows(msgspec.Struct, frozen=True):
+    """The record of each dead letter, which must be one JSON object."""
+
+    def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
+        """Yield the records, each at the position of the source object that it came from."""
+        for line in lines(stream, max_line_bytes=MAX_LETTER_BYTES):
+            if not line.content.strip():
+                yield Blank(source)
+                continue
+            try:
+                letter = msgspec.json.decode(line.content, type=DeadLetter)
+                record = as_bytes(letter)
+            except (*UNDECODABLE, ValueError) as error:
+                row = Row(source, uri, line.number, line.offset, line.content)
+                yield Rejected((row,), f"not a dead letter: {error}")
+                continue
+            cut = len(record) > limit.max_bytes
+            yield entry_of(Line(letter.line, record, cut, letter.offset), source, letter.source, limit)

@@ -1,0 +1,98 @@
+"""Asks an index a question: by vectors (neural), by words (text), and by both (hybrid)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import BatchError, ConfigError
+from opensearch_batch.core.opensearch.cluster import Cluster
+
+# Lucene looks at k candidates in each segment; with as few as are shown, near ones would be missed.
+CANDIDATES = 50
+NORMALIZE = {"normalization-processor": {"normalization": {"technique": "min_max"}}}
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """One document that was found; `text` is its text field."""
+
+    id: str
+    score: float
+    text: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The hits of one kind of query, or why it failed."""
+
+    query: str
+    hits: list[Hit] = []
+    error: str = ""
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A question to an index: its vector and text fields, and the model that embeds the question."""
+
+    index: str
+    text: str
+    vector_field: str
+    text_field: str
+    model_id: str
+
+    def queries(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each kind of query with the members of its search request."""
+        embedded = {"query_text": self.text, "model_id": self.model_id, "k": CANDIDATES}
+        neural, text = {"neural": {self.vector_field: embedded}}, {"match": {self.text_field: self.text}}
+        yield "neural", {"query": neural}
+        yield "text", {"query": text}
+        # Scores of vectors and of words differ in scale, so both are normalized before they are added.
+        pipeline = {"phase_results_processors": [NORMALIZE]}
+        yield "hybrid", {"query": {"hybrid": {"queries": [neural, text]}}, "search_pipeline": pipeline}
+
+
+def ask(cluster: Cluster, question: Question, *, size: int) -> list[Answer]:
+    """Send the three queries; one that fails does not affect the others."""
+    answers = []
+    for kind, members in question.queries():
+        body = {"size": size, "_source": [question.text_field], **members}
+        try:
+            found = cluster.call("POST", f"/{question.index}/_search", body)
+        except BatchError as error:
+            answers.append(Answer(kind, error=str(error)))
+        else:
+            answers.append(Answer(kind, [_hit(hit, question.text_field) for hit in found["hits"]["hits"]]))
+    return answers
+
+
+def fields_to_ask(cluster: Cluster, index: str, written: Mapping[str, Any], text_path: str | None) -> tuple[str, str]:
+    """Return the vector field and the text field of an index that a pipeline writes.
+
+    Args:
+        cluster: the cluster of the index.
+        index: its name.
+        written: the pipeline's field map, empty if it has none.
+        text_path: the path of the model's input in a record.
+
+    Raises:
+        ConfigError: there is no such index, or it has no vector or no text.
+    """
+    stored = cluster.index(index)
+    if stored is None:
+        raise ConfigError(f"no index {index!r}; run the pipeline first")
+    vectors = [vector.name for vector in stored.vectors]
+    vector = next((name for name in vectors if name in written), next(iter(vectors), None))
+    types = {name: field.get("type") for name, field in stored.mappings.get("properties", {}).items()}
+    texts = [name for name, kind in types.items() if kind == "text"]
+    source = [name for name in texts if text_path is not None and written.get(name) == text_path]
+    text = next(iter(source + texts), None)
+    if vector is None or text is None:
+        raise ConfigError(f"index {index!r} has no {'knn_vector' if vector is None else 'text'} field")
+    return vector, text
+
+
+def _hit(hit: Mapping[str, Any], text_field: str) -> Hit:
+    text: Any = hit.get("_source", {})
+    for name in text_field.split("."):
+        text = text.get(name, "") if isinstance(text, dict) else ""
+    return Hit(str(hit["_id"]), float(hit["_score"] or 0.0), str(text))

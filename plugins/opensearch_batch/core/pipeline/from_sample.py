@@ -1,0 +1,217 @@
+"""Drafts a pipeline file, an index body and a test from sample records: a start that passes `check`, to be edited.
+
+The model's input is the longest text, the id is the first field whose name says so and whose values differ, and every
+other value becomes a field of the index.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import yaml
+
+from opensearch_batch.core.errors import ConfigError, did_you_mean
+
+VECTOR = "embedding"
+ID_NAMES = ("_id", "id", "uuid", "guid", "key", "doc_id", "document_id")
+# A string with more words than this is searched as text, not compared as a keyword.
+KEYWORD_WORDS, TEST_RECORDS, TEST_CHARS = 4, 2, 200
+VECTOR_METHOD = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
+_NAME = re.compile(r"\w+")
+
+
+class DraftSettings(msgspec.Struct, frozen=True):
+    """What the sample does not show: name, source, AI service, its values and the dimension of its vectors."""
+
+    name: str
+    source: str
+    work_prefix: str
+    service: str
+    values: Mapping[str, str]
+    dimension: int
+    input: str | None = None
+
+
+class PipelineDraft(msgspec.Struct, frozen=True):
+    """The files, and what was chosen; `skipped` are paths that became no field."""
+
+    pipeline: str
+    index_body: str
+    input: str
+    id: str | None
+    fields: dict[str, str]
+    skipped: list[str]
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes each value in full: a person reads the file, and anchors would puzzle."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's signature
+        return True
+
+
+def draft_pipeline(records: Sequence[Mapping[str, Any]], settings: DraftSettings) -> PipelineDraft:
+    """PipelineDraft the files of a pipeline.
+
+    Raises:
+        ConfigError: no record has a text, or not at the path that was given.
+    """
+    values = _values_by_path(records)
+    texts = [path for path, found in values.items() if all(isinstance(value, str) for value in found)]
+    given = settings.input
+    if given is not None and given not in texts:
+        known = ", ".join(texts) or "none"
+        raise ConfigError(f"--input: no text at {given} in the sample; texts: {known}.{did_you_mean(given, texts)}")
+    if not texts:
+        raise ConfigError(f"no field of the sample holds a text; fields: {', '.join(values) or 'none'}")
+    chosen = given or max(texts, key=lambda path: sum(map(len, values[path])))
+    id_path = _id_of(values, len(records))
+    types = {path: "text" if path == chosen else _type_of(found) for path, found in values.items() if path != id_path}
+    names = _names([path for path, kind in types.items() if kind])
+    field_map = {**({"_id": id_path} if id_path else {}), **{name: path for path, name in names.items()}}
+    return PipelineDraft(
+        _pipeline(settings, chosen, {**field_map, VECTOR: "prediction"}, _test(records, field_map)),
+        _index_body(settings.dimension, {name: str(types[path]) for path, name in names.items()}),
+        chosen,
+        id_path,
+        field_map,
+        [path for path, kind in types.items() if not kind],
+    )
+
+
+def _values_by_path(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the values that are not null, by path, in the order of their first appearance."""
+    values: dict[str, list[Any]] = {}
+    for record in records:
+        for path, value in _walk(record, "$"):
+            values.setdefault(path, [])
+            if value is not None:
+                values[path].append(value)
+    return {path: found for path, found in values.items() if found}
+
+
+def _walk(record: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
+    """Yield each value with its path; members of objects one by one."""
+    for name, value in record.items():
+        path = f"{above}.{name}"
+        if not _NAME.fullmatch(name):
+            continue
+        if isinstance(value, dict):
+            yield from _walk(value, path)
+        else:
+            yield path, value
+
+
+def _id_of(values: Mapping[str, list[Any]], records: int) -> str | None:
+    """Return the path of the id: present in all records, a string or a whole number, and different in each."""
+    fitting = [
+        path
+        for path, found in values.items()
+        if path.count(".") == 1
+        and len(found) == records
+        and all(isinstance(value, str | int) and not isinstance(value, bool) for value in found)
+        and len(set(found)) == records
+    ]
+    named = [f"$.{name}" for name in ID_NAMES if f"$.{name}" in fitting]
+    named += [path for path in fitting if path.lower().endswith("id")]
+    return named[0] if named else None
+
+
+def _type_of(found: Sequence[Any]) -> str | None:
+    """Return the type of an index field for values; None if they have no common one."""
+    if all(isinstance(value, list) for value in found):
+        members = [member for value in found for member in value]
+        return _type_of(members) if members and not any(isinstance(each, list | dict) for each in members) else None
+    kinds = {type(value) for value in found}
+    if kinds == {str}:
+        return "text" if max(len(value.split()) for value in found) > KEYWORD_WORDS else "keyword"
+    if kinds == {bool}:
+        return "boolean"
+    if kinds == {int}:
+        return "long"
+    return "double" if kinds <= {int, float} else None
+
+
+def _names(paths: Sequence[str]) -> dict[str, str]:
+    """Return a field name for each path: its last name, or all its names if that one is taken."""
+    names: dict[str, str] = {}
+    for path in paths:
+        name = path.rpartition(".")[2]
+        if name in names.values() or name in {VECTOR, "_id"}:
+            name = path.removeprefix("$.").replace(".", "_").lstrip("_")
+        while name in names.values() or name == VECTOR:
+            name = f"{name}_"
+        names[path] = name
+    return names
+
+
+def _index_body(dimension: int, types: Mapping[str, str]) -> str:
+    properties: dict[str, Any] = {name: {"type": kind} for name, kind in types.items()}
+    properties[VECTOR] = {"type": "knn_vector", "dimension": dimension, "method": VECTOR_METHOD}
+    body = {"settings": {"index.knn": True}, "mappings": {"properties": properties}}
+    return json.dumps(body, indent=2, ensure_ascii=False) + "\n"
+
+
+def _test(records: Sequence[Mapping[str, Any]], field_map: Mapping[str, str]) -> dict[str, Any]:
+    """Return a test with the shortest of the records that have the most fields."""
+
+    def rank(record: object) -> tuple[int, int]:
+        return -sum(_at(record, path) is not None for path in field_map.values()), len(str(record))
+
+    chosen = sorted((_shortened(record) for record in records), key=rank)[:TEST_RECORDS]
+    documents = []
+    for record in chosen:
+        document = {name: _at(record, path) for name, path in field_map.items()}
+        if "_id" in document:
+            document["_id"] = str(document["_id"])
+        documents.append({**document, VECTOR: [0.6, 0.8]})
+    return {
+        "name": "each record becomes a document with its vector",
+        "records": chosen,
+        "predictions": [[0.6, 0.8]] * len(chosen),
+        "documents": documents,
+    }
+
+
+def _shortened(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _shortened(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_shortened(member) for member in value]
+    return value[:TEST_CHARS] if isinstance(value, str) else value
+
+
+def _at(record: object, path: str) -> object:
+    value = record
+    for name in path.split(".")[1:]:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _pipeline(settings: DraftSettings, chosen: str, field_map: Mapping[str, str], test: Mapping[str, Any]) -> str:
+    """Return the YAML of the pipeline file."""
+    source = {"uri": settings.source}
+    parts = {
+        "source": source,
+        "work_prefix": settings.work_prefix,
+        "batch_predict": {
+            "service": settings.service,
+            "connector": settings.service,
+            "values": dict(settings.values),
+            "input": chosen,
+            "dimension": settings.dimension,
+        },
+        "ingest": {
+            "index": settings.name.lower().replace("_", "-"),
+            "index_body": settings.name,
+            "field_map": dict(field_map),
+        },
+        "tests": [dict(test)],
+    }
+    text = yaml.dump(parts, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+    hint = f"# Drafted from a sample. Correct `values`, which are those of an example for {settings.service}.\n"
+    return f"{hint}description: {settings.name}, drafted from a sample.\n{text}"

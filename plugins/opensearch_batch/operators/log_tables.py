@@ -1,0 +1,60 @@
+"""Tables of counts in a task's log, one line a row, so that a log viewer needs no wide lines."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from opensearch_batch.core.errors import BatchError
+from opensearch_batch.core.storage.dead_letters import MAX_REASON, commonest_reasons, write_summary
+from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.s3 import S3Objects
+
+if TYPE_CHECKING:
+    from airflow.sdk.types import Logger
+
+# Shown even if 0; other counts are shown if they are not.
+ALWAYS = frozenset({"read", "indexed", "nulls", "filtered", "dead_letters"})
+LAST = "dead_letters"
+
+
+def log_counts(
+    log: Logger,
+    title: str,
+    counts: msgspec.Struct,
+    objects: Objects | None = None,
+    *dead_letters: str | None,
+) -> None:
+    """Log counts as a table, below it the commonest reasons of the dead letters at these locations.
+
+    The table is no part of the work: an error of the store becomes a line of it.
+    """
+    log.info("%s", title)
+    rows = {name: count for name, count in msgspec.structs.asdict(counts).items() if isinstance(count, int)}
+    rows |= {LAST: rows.pop(LAST)} if LAST in rows else {}
+    for name, count in rows.items():
+        if count or name in ALWAYS:
+            log.info("  %-14s%12s", name.replace("_", " "), f"{count:,}")
+    locations = [location for location in dead_letters if location]
+    if objects is None or not locations:
+        return
+    try:
+        reasons = commonest_reasons(objects, locations)
+    except BatchError as error:
+        log.info("    reasons not read: %s", error)
+    else:
+        for letter, count in reasons:
+            log.info("    %12s  %s", f"{count:,}", letter.reason[:MAX_REASON])
+    for location in locations:
+        log.info("  dead letters in %s", location)
+
+
+def dead_letters_url(store: S3Objects, location: str) -> str:
+    """Write the summary of dead letters; return the URL that shows it in a browser, empty if it cannot be written."""
+    try:
+        return store.browse_url(write_summary(store, location))
+    except BatchError as error:
+        logging.getLogger(__name__).warning("no link to the dead letters: %s", error)
+        return ""

@@ -1,0 +1,92 @@
+"""Of two attempts at the same work one writes its progress; which one, each of them knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from opensearch_batch.core.ingest.progress import Progress, ProgressFile
+from opensearch_batch.core.types.counts import IngestCounts, RunVersion
+from tests.core.memory_objects import MemoryObjects
+
+URI = "s3://w/progress.json"
+
+
+class AnswerLost(MemoryObjects):
+    """A store whose client retries a write that was applied, and then finds its own version in the way."""
+
+    def create(self, uri: str, content: bytes) -> bool:
+        """Write, and return the answer to the second request."""
+        super().create(uri, content)
+        return False
+
+    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
+        """Write, and return the answer to the second request."""
+        super().replace(uri, content, etag=etag)
+        return False
+
+
+def progress(of: ProgressFile, *, settled: int = 0, done: bool = False) -> Progress:
+    """Return the progress of an attempt."""
+    return Progress("f", "s3://w/dead/", of.attempt, done=done, settled=settled, counts=IngestCounts())
+
+
+def opened(objects: MemoryObjects, *, at: float | None = None) -> ProgressFile:
+    """Return the progress as an attempt finds it."""
+    file = ProgressFile(objects, URI, run_version=None if at is None else RunVersion(at, "s"))
+    file.load("f")
+    return file
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_of_two_attempts_that_begin_one_goes_on(*, is_new: bool) -> None:
+    """Both found the same state: the second write is refused, and is not taken for a write of one's own."""
+    objects = MemoryObjects()
+    if not is_new:
+        earlier = opened(objects)
+        assert earlier.begin(progress(earlier, settled=3))
+    one, two = opened(objects), opened(objects)
+    assert one.begin(progress(one))
+    assert not two.begin(progress(two))
+    assert opened(objects).load("f") == progress(one)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_write_whose_answer_was_lost_is_ones_own(*, is_new: bool) -> None:
+    """Otherwise an attempt would give up for a rival that does not exist."""
+    objects = AnswerLost()
+    if not is_new:
+        earlier = opened(objects)
+        assert earlier.begin(progress(earlier))
+    mine = opened(objects)
+    assert mine.begin(progress(mine))
+    assert mine.save(progress(mine, settled=1))
+    assert opened(objects).load("f") == progress(mine, settled=1)
+
+
+def test_who_was_taken_over_saves_nothing() -> None:
+    """The later attempt has the progress; a progress that was deleted is written anew."""
+    objects = MemoryObjects()
+    one = opened(objects)
+    assert one.begin(progress(one))
+    two = opened(objects)
+    assert two.begin(progress(two))
+    assert not one.save(progress(one, settled=5))
+    assert two.save(progress(two, settled=2))
+    objects.delete(URI)
+    assert two.save(progress(two, settled=4, done=True))
+    assert opened(objects).load("f") == progress(two, settled=4, done=True)
+
+
+def test_finished_work_is_confirmed_for_a_newer_run_unless_another_began() -> None:
+    """Whoever wrote in between is the newer one."""
+    objects = MemoryObjects()
+    first = opened(objects, at=1.0)
+    assert first.begin(progress(first, done=True))
+    newer, rival = opened(objects, at=2.0), opened(objects, at=3.0)
+    found = newer.load("f")
+    assert found is not None
+    assert rival.begin(progress(rival))
+    assert not newer.confirm(found)
+    stored = opened(objects).load("f")
+    assert stored is not None
+    assert (stored.attempt, stored.run_version) == (rival.attempt, RunVersion(3.0, "s"))
