@@ -8,17 +8,18 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
-from opensearch_batch.core.jobs.job_records import JobRecords
-from opensearch_batch.core.jobs.output_rows import JobOutput, LatestRows, OutputRows, read_removed
+from opensearch_batch.core.jobs.job_records import JobRecords, next_submission
+from opensearch_batch.core.jobs.output_rows import JobOutput, LatestRows, OutputRows, UsedJobs, read_removed
 from opensearch_batch.core.jobs.repair import Repair, RepairAccount
-from opensearch_batch.core.runs.retention import delete_expired, record_use
+from opensearch_batch.core.runs.retention import RunUse, delete_expired, record_use
 from opensearch_batch.core.storage.in_use import mark_in_use
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.objects import Objects
-from opensearch_batch.core.types.job import End, JobRecord
+from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Manifest, PrepareCounts, PreparedShard, Shard, SourceRange
+from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.services.registry import adapter_of
 from tests.core.memory_objects import MemoryObjects
 from tests.stored import present
@@ -262,3 +263,55 @@ def test_repair_finds_its_rounds_again_when_the_rows_are_gone(runs: Runs) -> Non
     found = repair.run(answered[0], lambda smaller: smaller)
     assert isinstance(found, RepairAccount)
     assert found.job_outputs == answered
+
+
+def test_a_note_that_names_other_folders_deletes_nothing(runs: Runs) -> None:
+    """Whoever can write a note below the work prefix cannot have another prefix emptied; later notes are obeyed."""
+    for uri in ("s3://other/data/a", "s3://work/jobsX/a", "s3://work/p/run.json"):
+        runs.objects.write(f"{uri}/input.jsonl", b"x")
+        crafted = UsedJobs([JobOutput([], None, uri, "t")], [])
+        note = f"{runs.work_prefix('p').retention()}20000101T000000-{uri.replace('/', '')}.json"
+        save(runs.objects, note, RunUse(NOW - KEEP_S, [crafted]))
+    runs.use("p", "r", [runs.job("a")], at=NOW)
+    assert runs.clean("p", now=NOW + KEEP_S + 1) == 1
+    assert runs.names("a") == LEFT
+    for uri in ("s3://other/data/a", "s3://work/jobsX/a", "s3://work/p/run.json"):
+        assert runs.objects.head(f"{uri}/input.jsonl") is not None
+
+
+@pytest.mark.parametrize(
+    ("uri", "goes"),
+    [
+        ("s3://other/data/a.jsonl", False),
+        ("s3://work/jobs/a/../../p/run.json", False),
+        ("openai://file-of-another", False),
+        ("openai://file-now", True),
+        ("openai://file-before", True),
+    ],
+)
+def test_only_recorded_outputs_are_deleted(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, uri: str, *, goes: bool
+) -> None:
+    """Files of the job's folder, and files of the service that the job's record names, also of earlier submissions."""
+    answered, deleted = runs.job("a"), list[str]()
+    record, etag = present(JobRecords(runs.objects, answered.job).load())
+    before = msgspec.structs.replace(record, remote_job={"output_file_id": "file-before"})
+    record = msgspec.structs.replace(
+        next_submission(before, record, ResubmitRequest()), remote_job={"output_file_id": "file-now"}
+    )
+    assert JobRecords(runs.objects, answered.job).write(record, over=etag)
+    used = UsedJobs([answered], [ObjectInfo(uri, 1, "e")])
+    save(runs.objects, f"{runs.work_prefix('p').retention()}20000101T000000-r.json", RunUse(NOW, [used]))
+    delete = runs.objects.delete
+    monkeypatch.setattr(runs.objects, "delete", lambda uri: (deleted.append(uri), delete(uri)))
+    assert runs.clean("p", now=NOW + KEEP_S + 1) == 1
+    assert (uri in deleted) == goes
+
+
+def test_a_note_that_cannot_be_read_is_skipped(runs: Runs) -> None:
+    """The notes after it are obeyed, and it stays for whoever looks into it."""
+    note = f"{runs.work_prefix('p').retention()}20000101T000000-r.json"
+    runs.objects.write(note, b"{not json")
+    runs.use("p", "r", [runs.job("a")], at=NOW)
+    assert runs.clean("p", now=NOW + KEEP_S + 1) == 1
+    assert (runs.names("a"), runs.objects.head(note) is not None) == (LEFT, True)

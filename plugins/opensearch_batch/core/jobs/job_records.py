@@ -57,6 +57,8 @@ def job_key(service: str, model: str, parameters: Mapping[str, Any], content_dig
 def next_submission(old: JobRecord, new: JobRecord, request: ResubmitRequest) -> JobRecord:
     """Return `new` as the submission after `old`; earlier submissions stay in its history."""
     past = {"submission": old.submission, "name": old.name, "ml_task_id": old.ml_task_id, "end": old.end}
+    # The files of its output, which retention deletes.
+    past["remote_job"] = old.remote_job
     history = [*old.history, msgspec.to_builtins(past)]
     consumed = consumed_requests(old.consumed_requests, request)
     return msgspec.structs.replace(new, consumed_requests=consumed, history=history)

@@ -4,24 +4,30 @@ Files are deleted `keep_s` after the last successful run that used them, but not
 (``in_use.json``) or their job is in flight. The job's record is kept, so the job is not paid for again. The record of
 its outputs is kept too (``removed.json``), so that a later run recognises its work as done. A run that needs the rows
 again must pay for the job again, with `force`.
+
+Only files below the work prefix's own ``jobs/``, and files of a service that a job's record names, are deleted: a note
+that names anything else was not written by this package.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
+from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.output_rows import RemovedOutputs, UsedJobs, removed_uri
 from opensearch_batch.core.storage.in_use import IN_USE, LastUse
-from opensearch_batch.core.storage.json_document import JsonDocument, read_all, save
+from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import JobRecord
 from opensearch_batch.core.types.manifest import Manifest
 
+log = logging.getLogger(__name__)
 USED = "used.json"
 KEPT_NAMES = ("job.json", "read.json", "removed.json", IN_USE, USED)
 # The time of use for a pipeline without retention: the last second that datetime can represent.
@@ -64,7 +70,7 @@ def delete_expired(
         unstage: deletes what was uploaded to a job's service.
     """
     deleted, since = 0, now - keep_s
-    for document, use in read_all(objects, layout.retention(), RunUse):
+    for document, use in _notes(objects, layout):
         if use.at > since:
             # The documents are listed by time.
             break
@@ -85,6 +91,38 @@ def delete_expired(
     return deleted
 
 
+def _notes(objects: Objects, layout: Layout) -> Iterator[tuple[JsonDocument[RunUse], RunUse]]:
+    """Yield the notes of runs, by time; one that cannot be read, or that names foreign folders, is skipped."""
+    for item in list(objects.list(layout.retention())):
+        document = JsonDocument(objects, item.uri, RunUse)
+        try:
+            use = document.read()
+        except FatalError as error:
+            log.warning("skipped: %s", error)
+            continue
+        if use is None:
+            continue
+        if foreign := [folder for folder in _folders(use.jobs) if not _is_own(layout, folder)]:
+            log.warning("skipped %s: %s is no job of this work prefix", item.uri, foreign[0])
+        else:
+            yield document, use
+
+
+def _is_own(layout: Layout, folder: str) -> bool:
+    key = folder.rpartition("/")[2]
+    return key not in {"", ".", ".."} and folder == layout.job(key)
+
+
+def _is_recorded(uri: str, folders: Sequence[str], records: Sequence[JobRecord]) -> bool:
+    """Return whether an output is in a folder of its jobs, or is a service's file that a job's record names."""
+    if any(uri.startswith(f"{folder}/") for folder in folders):
+        return "/../" not in uri
+    responses = [record.remote_job for record in records]
+    responses += [past.get("remote_job") or {} for record in records for past in record.history]
+    scheme, _, name = uri.partition("://")
+    return scheme != "s3" and any(name in response.values() for response in responses)
+
+
 def _is_in_use(objects: Objects, folder: str, *, since: float) -> bool:
     """Return whether a run that has not ended may need a job's files: it marked them, or the job ran recently."""
     if _last_use(objects, folder, IN_USE) > since:
@@ -100,11 +138,15 @@ def _delete(objects: Objects, used: UsedJobs, *, now: float, unstage: Callable[[
     folders = list(_folders([used]))
     # Recorded first: after a crash in between, the output must count as removed, not as lost.
     save(objects, removed_uri(folders[0]), RemovedOutputs(now, used))
+    records = [record for folder in folders if (record := JobRecords(objects, folder).read())]
     for output in used.objects:
-        objects.delete(output.uri)
+        if _is_recorded(output.uri, folders, records):
+            objects.delete(output.uri)
+        else:
+            log.warning("kept %s: no record of its job names it", output.uri)
+    for record in records:
+        unstage(record)
     for folder in folders:
-        if record := JobRecords(objects, folder).read():
-            unstage(record)
         for item in list(objects.list(f"{folder}/")):
             if item.uri.removeprefix(f"{folder}/") not in KEPT_NAMES:
                 objects.delete(item.uri)
