@@ -16,8 +16,9 @@ from botocore.config import Config
 
 from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError, Throttled
 from opensearch_batch.core.storage.s3 import S3Objects
+from opensearch_batch.core.storage.temporary import SPOOL_BYTES
 from opensearch_batch.core.types.job import JobRecord
-from opensearch_batch.services.clients import SPOOL_BYTES, JobClient
+from opensearch_batch.services.clients import JobClient
 from opensearch_batch.services.cohere.client import VALIDATION_TIMEOUT_S, CohereClient
 from opensearch_batch.services.cohere.datasets import CohereDatasets
 from opensearch_batch.services.openai.files import OpenAIFiles

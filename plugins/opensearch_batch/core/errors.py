@@ -42,7 +42,9 @@ class FatalError(BatchError):
 
 
 class NotFound(FatalError):
-    """The requested object does not exist (404)."""
+    """The requested object does not exist (404); `type` is OpenSearch's type of the error, if the answer has one."""
+
+    type = ""
 
 
 class TooLarge(FatalError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +10,8 @@ from typing import IO, Any, ClassVar
 
 from opensearch_batch.core.errors import ConfigError, FatalError, NotFound
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.job import JobRecord
-
-SPOOL_BYTES = 16 << 20
 
 
 class JobClient(ABC):
@@ -61,8 +59,8 @@ def remote_id(record: JobRecord, member: str) -> str:
 
 @contextmanager
 def local_copy(objects: Objects, uri: str) -> Iterator[IO[bytes]]:
-    """Open a copy of an object for an upload: in memory up to SPOOL_BYTES, else in a temporary file."""
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool:
+    """Open a copy of an object for an upload: small ones in memory."""
+    with Spool() as spool:
         with objects.open(uri) as stream:
             shutil.copyfileobj(stream, spool, 1 << 20)
         spool.seek(0)

@@ -283,6 +283,51 @@ def test_an_ingest_pipeline_drops_documents(lab: Lab, index: str, *, op_type: Op
     assert (again.indexed, again.unchanged, again.filtered) == ((2, 0, 2) if op_type == "index" else (0, 2, 2))
 
 
+HTML = b"<html>502 Bad Gateway</html>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [
+        ((404, HTML), "not found .404.: <html>502"),
+        ((404, {"error": "no route"}), "no route"),
+        ((200, HTML), "<html>502"),
+        ((200, {"message": "welcome"}), "missing required field `errors`.*welcome"),
+        ((200, {"errors": False}), "missing required field `items`"),
+        ((200, {"errors": True, "items": ["x", "y"]}), "Expected `object`"),
+        ((200, {"errors": True, "items": [{"index": {}}, {"index": {"status": 201}}]}), "`status`"),
+        ((200, [1, 2]), "Expected `object`, got `array`"),
+    ],
+)
+def test_an_answer_that_is_not_the_index_s_is_tried_again(scripted: Scripted, answer: Answer, shown: str) -> None:
+    """A proxy's page or other JSON is no verdict and no reason to delete an index; the error shows what was seen."""
+    scripted.answers = [answer]
+    (written,) = BulkWriter(scripted.cluster, REQUEST, sleep=lambda _: None).write(map(item, range(2)))
+    assert (written.indexed, len(scripted.bodies)) == (2, 2)
+    scripted.answers, scripted.answer = [], lambda _: answer
+    with pytest.raises(RetriableError, match=shown) as caught:
+        list(BulkWriter(scripted.cluster, REQUEST, retry_window_s=0.0).write(map(item, range(2))))
+    assert "delete" not in str(caught.value)
+
+
+def test_an_index_that_is_gone_is_named(scripted: Scripted) -> None:
+    """Only OpenSearch's own answer says so."""
+    gone = {"error": {"type": "index_not_found_exception", "reason": "no such index [i]"}, "status": 404}
+    scripted.answers = [(404, gone)]
+    with pytest.raises(ConfigError, match="index i was deleted while it was being written"):
+        list(BulkWriter(scripted.cluster, REQUEST).write([item(0)]))
+
+
+@pytest.mark.parametrize(("status", "error"), [(429, RetriableError), (403, ConfigError)])
+def test_a_full_disk_of_the_cluster_is_named(scripted: Scripted, status: int, error: type[Exception]) -> None:
+    """OpenSearch blocks the index at the flood stage; it is not just busy."""
+    reason = "index [i] blocked by: [TOO_MANY_REQUESTS/12/disk usage exceeded flood-stage watermark]"
+    blocked = {"status": status, "error": {"type": "cluster_block_exception", "reason": reason}}
+    scripted.answer = lambda _: (200, {"errors": True, "items": [{"index": blocked}]})
+    with pytest.raises(error, match=r"flood-stage watermark.*cluster is full \(flood stage\): free space"):
+        list(BulkWriter(scripted.cluster, REQUEST, retry_window_s=0.0).write([item(0)]))
+
+
 def test_the_limit_grows_while_throughput_does() -> None:
     """A higher limit is kept if it raises the throughput, and reverted if not."""
     limit = ConcurrencyLimit(maximum=8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import gzip
 import hashlib
+import io
 import socket
 import struct
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from botocore.config import Config
 
 from opensearch_batch.core.errors import ConfigError, FatalError, RetriableError
 from opensearch_batch.core.storage.s3 import PAUSES_S, S3Objects
+from tests.faults.proxy import Proxy, answers
 from tests.serving import Exchange, Server
 from tests.stored import content, present
 
@@ -200,7 +202,7 @@ def test_compressed_data_go_on_too(flaky: Flaky, objects: S3Objects) -> None:
         assert stream.read() == CONTENT
 
 
-@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("status", [500])
 def test_a_store_that_does_not_come_back_is_given_up(
     flaky: Flaky, objects: S3Objects, pauses: list[float], status: int
 ) -> None:
@@ -244,3 +246,105 @@ def test_a_store_that_knows_no_conditions_is_caught_by_the_etag(flaky: Flaky, ob
         flaky.content = CONTENT[::-1]
         with pytest.raises(FatalError, match="s3://b/k changed while it was being read; run again"):
             stream.read()
+
+
+class Busy:
+    """An S3 server behind a proxy that is busy for a while, and time that passes only by sleeping."""
+
+    def __init__(self, s3_client: Any) -> None:
+        self.proxy = Proxy(s3_client.meta.endpoint_url)
+        self.slept = 0.0
+        client: Any = boto3.client(
+            "s3",
+            endpoint_url=self.proxy.url,
+            region_name="us-east-1",
+            aws_access_key_id="tests",
+            aws_secret_access_key="tests",
+            config=Config(retries={"max_attempts": 0}),
+        )
+        self.objects = S3Objects(client, sleep=self.sleep, clock=lambda: self.slept)
+        self._client = client
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.slept += seconds
+
+    def close(self) -> None:
+        """End the server."""
+        self._client.close()
+        self.proxy.close()
+
+
+@pytest.fixture
+def busy(s3_client: Any) -> Iterator[Busy]:
+    """The server."""
+    server = Busy(s3_client)
+    yield server
+    server.close()
+
+
+def refusal(code: str) -> bytes:
+    """Return an error of S3."""
+    return f"<Error><Code>{code}</Code></Error>".encode()
+
+
+BUSY = [
+    (429, "TooManyRequests"),
+    (503, "SlowDown"),
+    (400, "ThrottlingException"),
+    (400, "KMS.ThrottlingException"),
+    (409, "OperationAborted"),
+    (409, "ConditionalRequestConflict"),
+    (403, "RequestTimeTooSkewed"),
+]
+
+
+@pytest.mark.parametrize(("status", "code"), BUSY)
+def test_a_busy_store_is_retried_for_minutes(busy: Busy, bucket: str, status: int, code: str) -> None:
+    """As long as the cluster is, whatever the request; then the error is retriable."""
+    uri, fault = f"s3://{bucket}/a.jsonl", answers(status, refusal(code))
+    for request, act in (
+        ("PUT", lambda: busy.objects.create(uri, b"1")),
+        ("GET", lambda: busy.objects.read(uri)),
+        ("GET", lambda: list(busy.objects.list(uri))),
+        ("PUT", lambda: busy.objects.upload(uri, io.BytesIO(b"2"))),
+    ):
+        busy.proxy.on(f"{request} ", 1, fault, times=12)
+        before = busy.slept
+        assert act() is not False
+        assert busy.slept - before > 60
+    busy.proxy.on(".*", 1, fault, times=1000)
+    before = busy.slept
+    with pytest.raises(RetriableError, match=code):
+        busy.objects.write(uri, b"3")
+    assert 250 < busy.slept - before <= 300
+
+
+def test_a_head_that_fails_without_a_reason_is_retried_for_minutes(busy: Busy, bucket: str) -> None:
+    """Its answer has no body, so KMS throttling looks like a wrong request."""
+    uri = f"s3://{bucket}/a.jsonl"
+    busy.proxy.on("HEAD ", 1, answers(400, b""), times=12)
+    assert busy.objects.head(uri) is None
+    assert busy.slept > 60
+    busy.proxy.on("HEAD ", 1, answers(400, b""), times=1000)
+    with pytest.raises(RetriableError, match="answered 400 400 to a HEAD request, without a reason; it may be KMS"):
+        busy.objects.head(uri)
+
+
+def test_a_download_from_a_store_that_stays_busy_ends_after_one_window(flaky: Flaky) -> None:
+    """A download that broke off is not continued for one window after another."""
+    slept = [0.0]
+    client: Any = boto3.client(
+        "s3",
+        endpoint_url=flaky.url,
+        region_name="us-east-1",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+        config=Config(retries={"max_attempts": 0}, s3={"addressing_style": "path"}),
+    )
+    objects = S3Objects(client, sleep=slept.append, clock=lambda: sum(slept))
+    flaky.faults, flaky.status = 1, 503
+    with objects.open("s3://b/k") as stream, pytest.raises(RetriableError, match="answered 503"):
+        stream.read()
+    assert 250 < sum(slept) <= 301
+    client.close()

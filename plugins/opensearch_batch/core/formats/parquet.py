@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -12,6 +11,7 @@ import msgspec
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.formats.json_text import encode
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES
+from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.rows import Rejected, Row, RowLimit, SourceEntry
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Parquet(msgspec.Struct, frozen=True):
         """
         import pyarrow as pa
 
-        with tempfile.TemporaryFile() as file:
+        with Spool() as file:
             # A Parquet file is read from its end.
             while chunk := stream.read(READ_BUFFER_BYTES):
                 file.write(chunk)

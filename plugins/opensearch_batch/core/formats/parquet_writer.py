@@ -7,7 +7,6 @@ Source: Data Prepper's ParquetOutputCodec and AvroAutoSchemaGenerator (2.17).
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import IO, Any
@@ -17,6 +16,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError, RecordRejected
 from opensearch_batch.core.formats.json_text import TOO_DEEP, on_one_line
 from opensearch_batch.core.formats.parquet import PARQUET_ROWS
+from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.object_info import OutputCompression
 
 SPOOL_BYTES = 256 << 10
@@ -62,7 +62,7 @@ class ParquetFile:
         self._file, self._compression = file, compression
         self._schema = None if encoding.schema is None else avro_schema(encoding.schema)
         self._kind: Kind = None
-        self._events = tempfile.SpooledTemporaryFile[bytes](max_size=SPOOL_BYTES)
+        self._events = Spool(SPOOL_BYTES)
 
     @property
     def waiting_bytes(self) -> int:

@@ -7,7 +7,6 @@ letters have verdicts; a replay after a crash sends the same ids again.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -32,6 +31,7 @@ from opensearch_batch.core.storage.dead_letters import (
 )
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.row_errors import NO_ERRORS, RowErrors
 from opensearch_batch.core.types.rows import Filtered, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
@@ -175,7 +175,7 @@ def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocu
                 yield Kept(_with(letter, entry.reason, 0), entry.size_bytes)
 
     read = indexed = unchanged = filtered = kept = 0
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as left:
+    with Spool(SPOOL_BYTES) as left:
         for written in writer.write(entries()):
             read += len(written.body.items) + len(written.body.passing)
             indexed += written.indexed

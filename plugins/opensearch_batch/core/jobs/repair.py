@@ -6,7 +6,6 @@ The smaller job is like any other: its key is a digest of its content, so a seco
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -20,10 +19,10 @@ from opensearch_batch.core.jobs.output_rows import JobOutput, OutputRow, OutputR
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import Objects, lines
+from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.job import BAD_ENDS, JobRecord
 from opensearch_batch.core.types.manifest import Shard
 
-SPOOL_BYTES = 16 << 20
 MAX_LINE_BYTES = 512 << 20
 
 
@@ -201,7 +200,7 @@ def repair_shard(
     """
     positions, digest, size_bytes, at = iter([*failed.positions, -1]), hashlib.sha256(), 0, 0
     with (
-        tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as spool,
+        Spool() as spool,
         objects.open(shard.input, etag=shard.etag or None) as stream,
     ):
         position = next(positions)

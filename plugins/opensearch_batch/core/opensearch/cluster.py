@@ -140,7 +140,10 @@ class Cluster:
             return RemoteError(f"{location}: {reason} ({status})", status=status, code=remote_code(reason))
         if status in _MEANINGS:
             kind, meaning = _MEANINGS[status]
-            return kind(f"{location}: {meaning.format(reason=reason)}")
+            meant = kind(f"{location}: {meaning.format(reason=reason)}")
+            if isinstance(meant, NotFound):
+                meant.type = type_of(error.info)
+            return meant
         kind = RetriableError if status >= SERVER_ERROR or status == REQUEST_TIMEOUT else ConfigError
         return kind(f"{location}: answered {status}: {reason}")
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Iterator
 from typing import IO
 
 import msgspec
 
 from opensearch_batch.core.sharding.blocks import Block
+from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.manifest import SourceRange
 from opensearch_batch.core.types.record_ids import RECORD_LINE
 from opensearch_batch.core.types.rows import Row, RowLimit
@@ -107,7 +107,7 @@ class Lines:
         self._buffer_bytes = 0
         self._digest.update(block)
         if self._file is None and self.size_bytes > IN_MEMORY_BYTES:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the draft
+            self._file = Spool(memory_bytes=1)
             self._file.writelines(self._blocks)
             self._blocks.clear()
         if self._file is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
@@ -20,6 +19,7 @@ import msgspec
 from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.storage.objects import Objects, lines
+from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.counts import are_too_many
 
 SPOOL_BYTES = 1 << 20
@@ -117,7 +117,7 @@ class DeadLetters:
         self.parts = dict(parts)
         self._attempt = attempt
         self._objects = objects
-        self._spool = self._new_spool()
+        self._spool = Spool(SPOOL_BYTES)
         self._spooled = 0
 
     def add(self, letter: DeadLetter) -> None:
@@ -142,7 +142,7 @@ class DeadLetters:
         self._spool.seek(0)
         self._objects.upload(self._part(self._attempt, number), self._spool)
         self._spool.close()
-        self._spool, self._spooled = self._new_spool(), 0
+        self._spool, self._spooled = Spool(SPOOL_BYTES), 0
         self.parts[self._attempt] = number
         return sum(self.parts.values())
 
@@ -165,9 +165,6 @@ class DeadLetters:
 
     def _part(self, attempt: str, number: int) -> str:
         return f"{self.prefix}{attempt and f'{attempt}-'}{number:05d}{PART}"
-
-    def _new_spool(self) -> tempfile.SpooledTemporaryFile[bytes]:
-        return tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)
 
     def close(self) -> None:
         """Discard the letters that were not written."""

@@ -19,6 +19,7 @@ from opensearch_batch.core.storage.compression import decompressed
 from opensearch_batch.core.storage.globs import is_selected
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, Stored, split_uri
 from opensearch_batch.core.storage.raw_stream import RawStream
+from opensearch_batch.core.storage.s3_retries import BusyRetries, is_busy
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
 if TYPE_CHECKING:
@@ -29,25 +30,41 @@ _Get = Callable[[str, int, str | None], tuple[Any, str]]
 _NONE: frozenset[str] = frozenset()
 TEXT = ".txt"
 _ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
-_LOST_RACE = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+_LOST_RACE = frozenset({"PreconditionFailed", "412"})
 _REFUSED = {
     *("AccessDenied", "403", "Forbidden"),
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
 }
-_BUSY = {"SlowDown", "Throttling", "RequestTimeout"}
 NOT_IMPLEMENTED, SERVER_ERROR = 501, 500
+_BUSY = {
+    "400": "to a HEAD request, without a reason; it may be KMS that throttles, or a skewed clock",
+    "RequestTimeTooSkewed": "because the clock of this machine is wrong; correct it",
+}
 # Metadata of objects that were written conditionally: which write made them.
 WRITE_MARK = "opensearch-batch-write"
 # Pauses between consecutive attempts that receive no data; after the last one the download fails.
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 
-class S3Objects:
-    """Objects in S3, through a boto3 S3 client; tests replace `sleep`."""
+class _Busy(RetriableError):
+    """The store was busy for the whole retry window."""
 
-    def __init__(self, client: BaseClient, *, sleep: Callable[[float], None] = time.sleep) -> None:
+
+class S3Objects:
+    """Objects in S3, through a boto3 S3 client; tests replace `sleep` and `clock`."""
+
+    def __init__(
+        self,
+        client: BaseClient,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client: Any = client
         self._sleep = sleep
+        retries = BusyRetries(clock, sleep)
+        # By its id the client gets one handler, however many stores share it.
+        self._client.meta.events.register("needs-retry.s3", retries, unique_id="opensearch-batch")
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix in key order; globs apply to the part of the key after the prefix.
@@ -209,9 +226,10 @@ def _explain(error: Any, uri: str, endpoint: str) -> Exception:  # noqa: ANN401 
         return ConfigError(f"{uri}: no such object at {endpoint}")
     if code in _REFUSED:
         return ConfigError(f"{uri}: {endpoint} refuses the credentials of the AWS connection ({code})")
-    if status >= SERVER_ERROR or code in _BUSY:
-        return RetriableError(f"{uri}: S3 at {endpoint} answered {status} {code}")
-    return FatalError(f"{uri}: S3 at {endpoint} answered {status} {code}")
+    if is_busy(code, status, "HEAD" if error.operation_name == "HeadObject" else ""):
+        return _Busy(f"{uri}: S3 at {endpoint} answered {status} {code} {_BUSY.get(code, '')}".rstrip())
+    kind = RetriableError if status >= SERVER_ERROR else FatalError
+    return kind(f"{uri}: S3 at {endpoint} answered {status} {code}")
 
 
 class _Body(RawStream):
@@ -251,6 +269,8 @@ class _Body(RawStream):
             self._failures += 1
             try:
                 self._body, _ = self._get(self._uri, self._at, self._etag)
+            except _Busy:
+                raise
             except RetriableError:
                 continue
             return

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -28,6 +28,10 @@ RETRY_WINDOW_S = 300.0
 # The index refuses all writes; no document is wrong, so none becomes a dead letter.
 FORBIDDEN = frozenset({401, 403})
 TOO_LARGE = 413
+INDEX_MISSING, BLOCKED = "index_not_found_exception", "cluster_block_exception"
+DISK_FULL = "; a disk of the cluster is full (flood stage): free space there, and OpenSearch lifts the block by itself"
+# How much of an unexpected answer a message shows.
+SHOWN_BYTES = 200
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
 # Only what a verdict needs is returned; the full response repeats index and id of every document.
 _ERROR = "items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
@@ -46,6 +50,20 @@ _AROUND: dict[Action, tuple[bytes, bytes, bytes]] = {
 }
 
 
+class _ItemError(msgspec.Struct):
+    type: str = ""
+
+
+class _Result(msgspec.Struct):
+    status: int
+    error: _ItemError | None = None
+
+
+class _Response(msgspec.Struct):
+    errors: bool
+    items: list[dict[str, _Result]]
+
+
 class _Verdict:
     """The verdicts of a body so far."""
 
@@ -53,6 +71,7 @@ class _Verdict:
         self.indexed = self.unchanged = self.filtered = 0
         self.refused: list[Refused] = []
         self.was_busy = False
+        self.busy_reason = ""
 
 
 def lines_of(
@@ -214,7 +233,9 @@ class BulkWriter:
             if items:
                 verdict.was_busy = True
                 if self._clock() >= give_up_at:
-                    raise RetriableError(f"index {self._index} stayed busy for {self._retry_window_s:.0f} s")
+                    raise RetriableError(
+                        f"index {self._index} stayed busy for {self._retry_window_s:.0f} s: {verdict.busy_reason}"
+                    )
                 if self._stopped.is_set():
                     raise RetriableError(f"index {self._index}: writing was stopped")
                 self._sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
@@ -241,18 +262,34 @@ class BulkWriter:
                 compress=self._compress,
             )
         except NotFound as error:
-            raise index_deleted(self._index) from error
-        results = response["items"]
-        if len(results) != len(items):
-            raise RetriableError(f"index {self._index}: {len(items)} documents were sent, {len(results)} returned")
+            if error.type == INDEX_MISSING:
+                raise index_deleted(self._index) from error
+            raise RetriableError(f"{error}; a bulk request has no such answer: check the proxy before it") from error
+        results, has_errors = self._results(response, len(items))
         retried: list[Item] = []
         words = {each.get("result") for result in results for each in result.values()}
-        if not response["errors"] and words.isdisjoint((_NOOP, _NOT_FOUND)):
+        if not has_errors and words.isdisjoint((_NOOP, _NOT_FOUND)):
             verdict.indexed += len(items)
             return retried
         for item, result in zip(items, results, strict=True):
             self._record(item, result, verdict, retried)
         return retried
+
+    def _results(self, response: object, sent: int) -> tuple[list[dict[str, Any]], bool]:
+        """Return the items of a response and whether some are errors; raise RetriableError for any other JSON.
+
+        A proxy may answer in place of the index: then nothing is known of the documents, so all are sent again.
+        """
+        try:
+            found = msgspec.convert(response, _Response)
+        except msgspec.ValidationError as error:
+            shown = msgspec.json.encode(response)[:SHOWN_BYTES].decode(errors="replace")
+            raise RetriableError(
+                f"index {self._index}: the answer to a bulk request is not one of OpenSearch ({error}): {shown}"
+            ) from error
+        if len(found.items) != sent:
+            raise RetriableError(f"index {self._index}: {sent} documents were sent, {len(found.items)} returned")
+        return cast("dict[str, Any]", response)["items"], found.errors
 
     def _record(self, item: Item, response: dict[str, Any], verdict: _Verdict, retried: list[Item]) -> None:
         ((action, result),) = response.items()
@@ -269,7 +306,8 @@ class BulkWriter:
             verdict.unchanged += 1
         elif status in RETRY_STATUSES or status == CONFLICT:
             retried.append(item)
-        elif result["error"].get("type") == "index_not_found_exception":
+            verdict.busy_reason = _reason(result["error"])
+        elif result["error"].get("type") == INDEX_MISSING:
             raise index_deleted(self._index)
         elif status in FORBIDDEN:
             raise ConfigError(
@@ -290,4 +328,5 @@ def index_deleted(name: str) -> ConfigError:
 
 def _reason(error: dict[str, Any]) -> str:
     cause = reason_of(error.get("caused_by"))
-    return f"{error.get('type')}: {error.get('reason')}" + (f" ({cause})" if cause else "")
+    is_full = error.get("type") == BLOCKED and "flood" in str(error.get("reason"))
+    return f"{error.get('type')}: {error.get('reason')}" + (f" ({cause})" if cause else "") + (DISK_FULL * is_full)

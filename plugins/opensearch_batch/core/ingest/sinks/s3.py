@@ -9,7 +9,6 @@ Source: S3SinkService, ThresholdCheck, ObjectKey and KeyGenerator of Data Preppe
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from opensearch_batch.core.formats.writing import SUFFIX, Encoding
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.base import Attempt, Body, Entry, Item, Refused, WrittenBody
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.object_info import OutputCompression
 from opensearch_batch.core.types.rows import Source
 from opensearch_batch.core.types.vector_field import VectorField
@@ -152,7 +152,7 @@ class _Part:
     """An object that is still being written: in memory while it is small, then on disk."""
 
     def __init__(self, settings: ObjectSettings) -> None:
-        self._spool = tempfile.SpooledTemporaryFile[bytes](max_size=SPOOL_BYTES)
+        self._spool = Spool(SPOOL_BYTES)
         self._file = settings.encoding.open(self._spool, settings.compression)
         self.events = 0
 

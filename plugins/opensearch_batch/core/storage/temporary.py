@@ -1,0 +1,54 @@
+"""Temporary files: in memory while they are small, then on disk; a full disk is a named error that can be retried."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from opensearch_batch.core.errors import RetriableError
+
+SPOOL_BYTES = 16 << 20
+# EFBIG: the process may not write files so large (ulimit -f).
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Spool(tempfile.SpooledTemporaryFile[bytes]):
+    """A temporary file without a name, so that the system removes it even if this process is killed."""
+
+    def __init__(self, memory_bytes: int = SPOOL_BYTES) -> None:
+        super().__init__(max_size=memory_bytes)
+
+    def write(self, content: bytes | bytearray | memoryview) -> int:  # type: ignore[override] # of these only
+        """Write bytes."""
+        with _full_disk_named():
+            return super().write(content)
+
+    def writelines(self, lines: Iterable[bytes]) -> None:  # type: ignore[override] # as above
+        """Write several pieces."""
+        for line in lines:
+            self.write(line)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move; this writes what is still buffered."""
+        with _full_disk_named():
+            return super().seek(offset, whence)
+
+    def flush(self) -> None:
+        """Write what is still buffered."""
+        with _full_disk_named():
+            super().flush()
+
+
+@contextmanager
+def _full_disk_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise RetriableError(
+            f"{tempfile.gettempdir()}: no space for temporary files ({error.strerror}); free some there, or set TMPDIR "
+            "to a folder on a larger disk, and run again"
+        ) from error
