@@ -93,7 +93,7 @@ class AcmeAdapter(BaseAdapter):
     error_members = frozenset({"failure"})
     id_member: str | None = "ref"
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "m"})
-    states: ClassVar[Mapping[str, State]] = {"done": "COMPLETED", "stopped": "CANCELLED"}
+    states: ClassVar[Mapping[str, State]] = {"running": "RUNNING", "done": "COMPLETED", "stopped": "CANCELLED"}
 
     def check(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> None:  # noqa: ARG002 - any will do
         """One text a record."""
@@ -136,7 +136,7 @@ class AcmeAdapter(BaseAdapter):
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read the state."""
-        return JobStatus(self.state_of(remote_job.get("state")))
+        return self.status_of(remote_job.get("state"))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - named by the job
         """Return the output file."""

@@ -6,21 +6,34 @@ import asyncio
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import pytest
+from airflow.triggers.base import TaskFailedEvent
 
-from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
+from opensearch_batch.core.errors import BatchError, ConfigError, FatalError, NotFound, RetriableError
 from opensearch_batch.core.jobs.job_records import JobRecords
+from opensearch_batch.core.jobs.poll_policy import PollPolicy
+from opensearch_batch.core.jobs.slots import Slot
+from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from opensearch_batch.core.opensearch.ml_commons import Model
+from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.local_files import LocalFiles
 from opensearch_batch.core.storage.s3 import S3Objects
 from opensearch_batch.core.types.job import End, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import Shard
+from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.operators import submission
 from opensearch_batch.operators.batch_predict import OpenSearchBatchPredictOperator
 from opensearch_batch.triggers import submission as trigger
+from opensearch_batch.triggers.ml_task import MLTaskTrigger
 from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
+from tests.stored import present
+from tests.waiting import WAIT_S
+
+HANDLE: dict[str, Any] = {"service": "openai", "opensearch_conn_id": "o", "aws_conn_id": "a", "ai_conn_id": None}
 
 
 def record(end: End | None = None, *, ml_task_id: str | None = "t", intended_at: float = 0.0) -> JobRecord:
@@ -61,7 +74,7 @@ def test_an_error_ends_the_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch, erro
     monkeypatch.setattr(trigger, "SLOT_INTERVAL_S", 0.01)
     monkeypatch.setattr(trigger, "PATIENCE_S", 0.1)
     waiting = SubmissionTrigger(
-        holder="s3://b/k", slots=f"s3://b/{error}", max_slots=1, pause_s=0.0, since=7.0, aws_conn_id="aws_default"
+        holder="s3://b/k", slots=f"s3://b/{error}", max_slots=1, pause_s=0.0, since=7.0, **HANDLE
     )
 
     async def events() -> list[object]:
@@ -108,3 +121,113 @@ def test_nothing_is_submitted_to_a_store_that_ignores_conditions(
     with pytest.raises(ConfigError, match="the store ignores If-None-Match"):
         stage.submit(Shard("0000", "in", "k", 1, 1), Layout("s3://work", "p"), ResubmitRequest())
     assert JobRecords(store, "s3://work/jobs/k").read() is None
+
+
+OTHER = "s3://work/jobs/other"
+
+
+class Leaked:
+    """One slot, held by a job that was submitted long ago and whose `poll` was stopped; the service knows its state."""
+
+    def __init__(self, store: LocalFiles, *, held_for_s: float) -> None:
+        self.store = store
+        self.status: dict[str, str] | None = {"status": "in_progress"}
+        self.folder = Layout("s3://work", "p").slots("openai", "m")
+        self.records = JobRecords(store, OTHER)
+        known = msgspec.structs.replace(record(ml_task_id=None), remote_job={"id": "batch"})
+        assert self.records.write(known, over=None)
+        save(store, f"{self.folder}/0000.json", Slot(OTHER, time.time() - held_for_s))
+
+    def describe(self, record: JobRecord) -> dict[str, str]:
+        """Answer as the service."""
+        if self.status is None:
+            raise NotFound(f"no job {record.name}")
+        return self.status
+
+    find = staticmethod(lambda _: None)
+
+    def takes(self) -> bool:
+        """Whether the wait of another job ends."""
+        waiting = SubmissionTrigger(
+            holder="s3://work/jobs/k", slots=self.folder, max_slots=1, stalled_after_s=7 * 86_400, **HANDLE
+        )
+        return waiting._take()  # noqa: SLF001 - what the trigger repeats
+
+
+@pytest.fixture
+def leaked(submits: tuple[OpenSearchBatchPredictOperator, LocalFiles], monkeypatch: pytest.MonkeyPatch) -> Leaked:
+    """It is not older than its deadline."""
+    made = Leaked(submits[1], held_for_s=1000.0)
+    monkeypatch.setattr(trigger, "shared_object_storage", lambda _: made.store)
+    monkeypatch.setattr(JobHandle, "_objects", lambda _: made.store)
+    monkeypatch.setattr(JobHandle, "_client", lambda _: made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("status", "end"),
+    [
+        ({"status": "completed", "output_file_id": "f"}, "COMPLETED"),
+        ({"status": "failed"}, "FAILED"),
+        (None, "LOST"),
+        ({"status": "in_progress"}, None),
+        ({"status": "a new state"}, None),
+    ],
+)
+def test_the_service_is_asked_for_a_job_that_nobody_waits_for(
+    leaked: Leaked, status: dict[str, str] | None, end: str | None
+) -> None:
+    """Its end is recorded, which frees its slot; a job that runs keeps it."""
+    leaked.status = status
+    assert leaked.takes() == (end is not None)
+    found = present(leaked.records.read()).end
+    assert (found and found.state) == end
+
+
+def test_a_job_that_a_run_waits_for_is_left_to_that_run(leaked: Leaked) -> None:
+    """Its `poll` asks, at its own pace."""
+    leaked.status = {"status": "failed"}
+    Waiters(leaked.store, OTHER, clock=time.time).register(Waiter("d", "r", "poll", -1, None))
+    assert not leaked.takes()
+    assert present(leaked.records.read()).end is None
+
+
+def test_slots_that_are_never_freed_fail_the_task(
+    leaked: Leaked, submits: tuple[OpenSearchBatchPredictOperator, LocalFiles]
+) -> None:
+    """After deadline_s and an hour, with the holders' names; before that the task waits."""
+    stage, store = submits
+    stage.max_jobs_in_flight = 1
+    shard, layout = Shard("0000", "in", "k", 1, 1), Layout("s3://work", "p")
+    assert isinstance(stage.submit(shard, layout, ResubmitRequest()), SubmissionTrigger)
+    save(store, f"{leaked.folder}/0000.json", Slot(OTHER, time.time() - 7 * 86_400 - 3601))
+    assert leaked.takes()
+    with pytest.raises(
+        FatalError, match=f"no slot .* became free for 169 h; {leaked.folder}/0000.json is held by {OTHER}"
+    ):
+        stage.submit(shard, layout, ResubmitRequest())
+    leaked.status = {"status": "failed"}
+    with pytest.raises(AttributeError, match="stage"):
+        # It has the slot and goes on to the service, which is no part of this test.
+        stage.submit(shard, layout, ResubmitRequest())
+
+
+def test_a_state_that_nobody_knows_ends_the_wait(leaked: Leaked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the patience for failed polls; the job keeps running, and clearing poll waits again."""
+    leaked.status = {"status": "a new state"}
+    waiting = MLTaskTrigger(
+        job=OTHER, ml_task_id=None, poll_every_s=0.01, poll_at_most_s=0.01, deadline_s=7 * 86_400, **HANDLE
+    )
+    monkeypatch.setattr(MLTaskTrigger, "_poll_policy", lambda *_: PollPolicy(time.time(), 0.01, 0.01, patience_s=0.2))
+    errors = list[str]()
+    monkeypatch.setattr(
+        MLTaskTrigger, "log", SimpleNamespace(error=lambda *of: errors.append(str(of[-1])), warning=print)
+    )
+
+    async def events() -> list[object]:
+        return [event async for event in waiting.run()]
+
+    (event,) = asyncio.run(asyncio.wait_for(events(), WAIT_S))
+    assert isinstance(event, TaskFailedEvent)
+    assert "openai reports the state 'a new state', which this version does not know; clear poll" in errors[0]
+    assert present(leaked.records.read()).end is None

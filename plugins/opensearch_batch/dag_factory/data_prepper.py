@@ -119,7 +119,7 @@ def _assets(compiled: CompiledPipeline) -> list[tuple[str, Asset]]:
 
 
 def _shard_stages(compiled: CompiledPipeline, shard: XComArg, origin: dict[str, Any]) -> None:
-    ml, path, name = compiled.ml, compiled.file.path, compiled.pipeline.name
+    ml, path, name, own = compiled.ml, compiled.file.path, compiled.pipeline.name, compiled.file.own
     assert ml is not None  # noqa: S101 - only ml_inference makes jobs
     shared: dict[str, Any] = {
         "service": ml.service_name,
@@ -132,12 +132,12 @@ def _shard_stages(compiled: CompiledPipeline, shard: XComArg, origin: dict[str, 
         map_index_template=SHARD_NAME,
         work_prefix=compiled.layout.root,
         model_id=MODEL_ID,
-        max_jobs_in_flight=compiled.file.own.max_jobs_in_flight,
+        max_jobs_in_flight=own.max_jobs_in_flight,
         retry_time_window_s=ml.retry_time_window,
         retry_interval_s=ml.retry_interval,
+        deadline_s=own.deadline_s,
         **shared,
     )
-    own = compiled.file.own
     ended = OpenSearchMLTaskSensor(task_id="poll", poll_every_s=own.poll_every_s, deadline_s=own.deadline_s, **shared)
     (
         submitted

@@ -162,8 +162,9 @@ class _Stages:
             "model_id": MODEL_ID,
             "parameters": self._of_model(lambda model: model.parameters),
             **_fields(predict, "inputs", "max_jobs_in_flight", "retry_time_window_s", "retry_interval_s"),
+            "deadline_s": predict.deadline_s,
         }
-        self._polling = _fields(predict, "poll_every_s", "poll_at_most_s", "deadline_s")
+        self._polling = _fields(predict, "poll_every_s", "poll_at_most_s")
         self._documents: dict[str, Any] = {
             "index": "{{ params.index }}",
             "field_map": spec.field_map,
@@ -230,7 +231,8 @@ class _Stages:
         named: dict[str, Any] = {"shard": shard, "map_index_template": SHARD_NAME}
         without_work = {name: value for name, value in self._shared.items() if name != "work_prefix"}
         submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", **named, **self._terms, **self._shared)
-        ended = OpenSearchMLTaskSensor(task_id="poll", **self._polling, **without_work)
+        deadline_s = self._spec.batch_predict.deadline_s
+        ended = OpenSearchMLTaskSensor(task_id="poll", deadline_s=deadline_s, **self._polling, **without_work)
         repaired = OpenSearchRepairOperator(
             task_id="repair",
             **named,

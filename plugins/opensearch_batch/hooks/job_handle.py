@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -16,6 +18,7 @@ from opensearch_batch.core.jobs.contract import ServiceClient
 from opensearch_batch.core.jobs.input_check import checked_end
 from opensearch_batch.core.jobs.job_records import JobRecords, service_counts
 from opensearch_batch.core.jobs.output_rows import JobOutput
+from opensearch_batch.core.jobs.slots import GRACE_S, Slots
 from opensearch_batch.core.jobs.status_poller import RemoteStatus, remote_status
 from opensearch_batch.core.jobs.waiters import Waiter, Waiters
 from opensearch_batch.core.opensearch.ml_commons import MLCommons
@@ -28,6 +31,8 @@ from opensearch_batch.hooks.shared_clients import shared_client
 from opensearch_batch.services.registry import adapter_of
 
 log = logging.getLogger(__name__)
+# The arguments of a `JobHandle` that all jobs of a stage share; operators and triggers have them under these names.
+HANDLE_ARGUMENTS = ("service", "opensearch_conn_id", "aws_conn_id", "ai_conn_id")
 
 
 class JobResult(msgspec.Struct, frozen=True):
@@ -126,6 +131,34 @@ class JobHandle(msgspec.Struct, frozen=True):
             log.warning("could not record the job's end; the next run asks the service again: %s", error)
         return end
 
+    def conclude_if_unattended(self) -> End | None:
+        """Ask for the status of a job for which no run waits, and record its end, if it has ended; return that.
+
+        Without this, a job whose `poll` was stopped would never get an end, and hold its slot forever.
+        """
+        record = JobRecords(self._objects(), self.folder).read()
+        if record is None or record.status != "submitted" or self._waiters().is_awaited():
+            return None
+        try:
+            record = msgspec.structs.replace(record, remote_job={**record.remote_job, **self._any_status(record)})
+        except NotFound as error:
+            end = End("LOST", time.time(), f"neither ML Commons nor the service knows the job ({error})")
+        else:
+            status = adapter_of(self.service).job_status(record.remote_job)
+            if status.state in {"RUNNING", "UNKNOWN"}:
+                return None
+            end = End(status.state, time.time(), status.reason)
+        return self.conclude(record, end, cancel=False)
+
+    def _any_status(self, record: JobRecord) -> RemoteStatus:
+        """Return the job's status from ML Commons, else from the service."""
+        if record.ml_task_id is not None:
+            try:
+                return self.task_status(record.ml_task_id)
+            except NotFound as error:
+                log.warning("%s; asking the service itself", error)
+        return self.status(record)
+
     def _end_of(self, record: JobRecord, end: End) -> End:
         if end.state != "COMPLETED" or not record.input_etag:
             return end
@@ -194,6 +227,25 @@ class JobHandle(msgspec.Struct, frozen=True):
         )
         kind = f"{self.service} {record.region}".rstrip()
         return shared_client(kind, f"{self.aws_conn_id} {self.ai_conn_id or ''}".rstrip(), make)
+
+
+def conclude_unattended(slots: Slots, arguments: Mapping[str, Any]) -> None:
+    """Record the ends of the jobs that hold slots although no run waits for them any more; that frees the slots.
+
+    Args:
+        slots: the slots.
+        arguments: the HANDLE_ARGUMENTS of their jobs.
+    """
+    for uri, slot in slots.held():
+        if time.time() < slot.at + GRACE_S:
+            continue
+        try:
+            end = JobHandle(slot.holder, **arguments).conclude_if_unattended()
+        except BatchError as error:
+            log.warning("%s is held by %s, whose status is unknown: %s", uri, slot.holder, error)
+        else:
+            if end is not None:
+                log.info("%s is free: its job %s ended %s", uri, slot.holder, end.state)
 
 
 def shared_ml_commons(opensearch_conn_id: str) -> MLCommons:

@@ -41,7 +41,7 @@ class OpenSearchRepairOperator(JobOperator):
     Args:
         rounds: maximum number of further jobs; 0 for none.
         poll: the task id of that stage; its XCom (of the same map index) names the outputs.
-        poll_every_s, poll_at_most_s, deadline_s: as in `poll`.
+        poll_every_s, poll_at_most_s: as in `poll`.
         kwargs: the arguments of `JobOperator`.
 
     Raises:
@@ -58,7 +58,6 @@ class OpenSearchRepairOperator(JobOperator):
         poll: str = "poll",
         poll_every_s: float = 30.0,
         poll_at_most_s: float = 300.0,
-        deadline_s: float | None = None,
         **kwargs: Any,  # noqa: ANN401 - the arguments of JobOperator
     ) -> None:
         super().__init__(**kwargs)
@@ -66,7 +65,6 @@ class OpenSearchRepairOperator(JobOperator):
         self.poll = poll
         self.poll_every_s = poll_every_s
         self.poll_at_most_s = poll_at_most_s
-        self.deadline_s = deadline_s
 
     def execute(self, context: Context) -> str:
         """Find the failed records; submit, wait, repeat."""

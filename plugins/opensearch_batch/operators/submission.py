@@ -16,14 +16,16 @@ from airflow.sdk import XComArg
 from opensearch_batch.core.errors import ConfigError, FatalError, Throttled
 from opensearch_batch.core.jobs.input_check import check_input
 from opensearch_batch.core.jobs.job_records import JobRecords, SubmitDecision, decide
+from opensearch_batch.core.jobs.slots import STALL_MARGIN_S, Slots
 from opensearch_batch.core.jobs.submission import MLCommonsSubmitter, Submission
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.in_use import mark_in_use
 from opensearch_batch.core.storage.layout import Layout
-from opensearch_batch.core.types.job import JobRecord, ResubmitRequest
+from opensearch_batch.core.types.job import DEADLINE_S, JobRecord, ResubmitRequest
 from opensearch_batch.core.types.manifest import JOB_NAME, Shard
 from opensearch_batch.hooks.ai_services import client_of
 from opensearch_batch.hooks.aws import object_storage
+from opensearch_batch.hooks.job_handle import HANDLE_ARGUMENTS, conclude_unattended
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import PipelineOperator, rendered
 from opensearch_batch.services.registry import adapter_of
@@ -41,6 +43,7 @@ class JobOperator(PipelineOperator):
         max_jobs_in_flight: limit for this pipeline and model, over all runs, or None for no limit.
         retry_time_window_s: how long to retry while the service throttles before the task fails.
         retry_interval_s: pause between two attempts, plus or minus a quarter.
+        deadline_s: as in `poll`; if no slot becomes free for an hour longer, the task fails.
         kwargs: the arguments of `PipelineOperator`.
     """
 
@@ -56,6 +59,7 @@ class JobOperator(PipelineOperator):
         max_jobs_in_flight: int | None = None,
         retry_time_window_s: float = 600.0,
         retry_interval_s: float = 60.0,
+        deadline_s: float = DEADLINE_S,
         **kwargs: Any,  # noqa: ANN401 - the arguments of PipelineOperator
     ) -> None:
         super().__init__(**kwargs)
@@ -66,6 +70,7 @@ class JobOperator(PipelineOperator):
         self.max_jobs_in_flight = max_jobs_in_flight
         self.retry_time_window_s = retry_time_window_s
         self.retry_interval_s = retry_interval_s
+        self.deadline_s = deadline_s
 
     def submit(
         self, shard: Shard, layout: Layout, request: ResubmitRequest, *, since: float | None = None
@@ -88,13 +93,17 @@ class JobOperator(PipelineOperator):
         require_conditional_writes(store, layout.conditional_writes())
         slots_folder, limit = layout.slots(self.service, self.model_id), self.max_jobs_in_flight
         slots = None if limit is None else job_slots(store, slots_folder, limit)
+        shared: dict[str, Any] = {"holder": folder} | {name: getattr(self, name) for name in HANDLE_ARGUMENTS}
         mark_in_use(store, folder, now=time.time())
         job_records = JobRecords(store, folder)
         pays = decide(job_records.read(), request) in {"submit", "resubmit", "recover"}
-        if pays and slots and not slots.acquire(folder):
-            reason = f"{limit} jobs are in flight (max_jobs_in_flight)"
+        if pays and slots and not self._acquire(slots, folder):
             return SubmissionTrigger(
-                holder=folder, slots=slots_folder, max_slots=limit or 0, reason=reason, aws_conn_id=self.aws_conn_id
+                slots=slots_folder,
+                max_slots=limit or 0,
+                stalled_after_s=self.deadline_s + STALL_MARGIN_S,
+                reason=f"{limit} jobs are in flight (max_jobs_in_flight)",
+                **shared,
             )
         submission = Submission(
             job_records,
@@ -109,9 +118,7 @@ class JobOperator(PipelineOperator):
             since = since or time.time()
             if time.time() - since < self.retry_time_window_s:
                 pause_s = self.retry_interval_s * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
-                return SubmissionTrigger(
-                    holder=folder, pause_s=pause_s, since=since, reason=str(error), aws_conn_id=self.aws_conn_id
-                )
+                return SubmissionTrigger(pause_s=pause_s, since=since, reason=str(error), **shared)
             if slots:
                 slots.release(folder)
             raise FatalError(
@@ -124,6 +131,21 @@ class JobOperator(PipelineOperator):
             if slots:
                 slots.release(folder)
             raise
+
+    def _acquire(self, slots: Slots, folder: str) -> bool:
+        """Acquire a slot; return False if the task must wait for one, raise FatalError if waiting is hopeless."""
+        stalled_after_s = self.deadline_s + STALL_MARGIN_S
+        if slots.acquire(folder):
+            return True
+        if not slots.are_stalled(stalled_after_s):
+            return False
+        conclude_unattended(slots, {name: getattr(self, name) for name in HANDLE_ARGUMENTS})
+        if slots.acquire(folder):
+            return True
+        raise FatalError(
+            f"no slot (max_jobs_in_flight) became free for {stalled_after_s / 3600:.0f} h; {slots.holders()}. Stop "
+            "these jobs at the service and delete their slots, then clear batch_predict"
+        )
 
     def _submitter(self) -> MLCommonsSubmitter:
         ml = OpenSearchMLHook(self.opensearch_conn_id).ml

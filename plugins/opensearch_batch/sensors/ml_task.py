@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from airflow.sdk import BaseSensorOperator, Context
 from airflow.triggers.base import StartTriggerArgs
 
+from opensearch_batch.core.types.job import DEADLINE_S
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.triggers.ml_task import TRIGGER, MLTaskTrigger
 
@@ -47,7 +48,7 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         batch_predict: str = "batch_predict",
         poll_every_s: float = 30.0,
         poll_at_most_s: float = 300.0,
-        deadline_s: float | None = None,
+        deadline_s: float = DEADLINE_S,
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         aws_conn_id: str = AWS_CONN_ID,
         ai_conn_id: str | None = None,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from opensearch_batch.core.jobs.contract import Answers, RequestLine
+from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.types.job import State
 from opensearch_batch.services.inputs import texts_reader
@@ -20,7 +21,8 @@ class BaseAdapter(ABC):
     model_parameter: ClassVar[str] = "model"
     # Any connector, unless the service has a URL of its own.
     batch_path: str = ""
-    # A job in any other state is running.
+    name: str
+    # All states that the service documents.
     states: ClassVar[Mapping[str, State]]
 
     @abstractmethod
@@ -43,6 +45,10 @@ class BaseAdapter(ABC):
         read = texts_reader(form.paths)
         return lambda record, record_id: form.line(record, record_id, read(record))
 
-    def state_of(self, status: object) -> State:
-        """Map a service's status to a job state of this package."""
-        return self.states.get(str(status), "RUNNING")
+    def status_of(self, status: object, reason: str = "") -> JobStatus:
+        """Map a service's status to a job status; a job without one runs, because ML Commons has not asked yet."""
+        if status is None:
+            return JobStatus("RUNNING", reason)
+        if (state := self.states.get(str(status))) is None:
+            return JobStatus("UNKNOWN", f"{self.name} reports the state {status!r}, which this version does not know")
+        return JobStatus(state, reason)

@@ -65,6 +65,11 @@ class BedrockAdapter(BaseAdapter):
     )
     job_name = staticmethod(aws_job_name)
     states: ClassVar[Mapping[str, State]] = {
+        "Submitted": "RUNNING",
+        "Validating": "RUNNING",
+        "Scheduled": "RUNNING",
+        "InProgress": "RUNNING",
+        "Stopping": "RUNNING",
         "Completed": "COMPLETED",
         # The rows of failed records contain an error.
         "PartiallyCompleted": "COMPLETED",
@@ -139,7 +144,7 @@ class BedrockAdapter(BaseAdapter):
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read status; a task that ML Commons has not refreshed yet has none and is running."""
-        return JobStatus(self.state_of(remote_job.get("status")), str(remote_job.get("message") or ""))
+        return self.status_of(remote_job.get("status"), str(remote_job.get("message") or ""))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
         """Return the object that Bedrock writes for the shard, in a folder named by the job's id."""

@@ -44,7 +44,13 @@ class SageMakerAdapter(BaseAdapter):
     output_members = error_members = frozenset({"SageMakerOutput", "SageMakerInferenceError"})
     id_member: str | None = None
     job_name = staticmethod(aws_job_name)
-    states: ClassVar[Mapping[str, State]] = {"Completed": "COMPLETED", "Failed": "FAILED", "Stopped": "CANCELLED"}
+    states: ClassVar[Mapping[str, State]] = {
+        "InProgress": "RUNNING",
+        "Stopping": "RUNNING",
+        "Completed": "COMPLETED",
+        "Failed": "FAILED",
+        "Stopped": "CANCELLED",
+    }
     example_parameters: Mapping[str, Any] = MappingProxyType(
         {
             "ModelName": "model",
@@ -140,8 +146,7 @@ class SageMakerAdapter(BaseAdapter):
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read TransformJobStatus; a task that ML Commons has not refreshed yet has none and is running."""
-        state = self.state_of(remote_job.get("TransformJobStatus"))
-        return JobStatus(state, str(remote_job.get("FailureReason") or ""))
+        return self.status_of(remote_job.get("TransformJobStatus"), str(remote_job.get("FailureReason") or ""))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - the names are known
         """Return the object that SageMaker writes for the shard, or for a manifest the prefix of all its objects."""

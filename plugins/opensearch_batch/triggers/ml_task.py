@@ -175,7 +175,11 @@ class MLTaskTrigger(BaseTrigger):
             else:
                 self._polled = record = msgspec.structs.replace(record, remote_job={**record.remote_job, **status})
                 job_status = adapter.job_status(record.remote_job)
-                step, is_running = policy.on_status(job_status, now=time.time()), job_status.state == "RUNNING"
+                is_running = job_status.state == "RUNNING"
+                if job_status.state == "UNKNOWN":
+                    step = self._tolerate(policy, RetriableError(f"job {record.name}: {job_status.reason}"))
+                else:
+                    step = policy.on_status(job_status, now=time.time())
             if isinstance(step, End):
                 return await self._conclude(record, policy, step, cancel=is_running)
             policy = step

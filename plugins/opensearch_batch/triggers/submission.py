@@ -15,11 +15,14 @@ from opensearch_batch.core.jobs.job_records import JobRecords
 from opensearch_batch.core.jobs.poll_policy import PATIENCE_S
 from opensearch_batch.core.jobs.slots import Slot, Slots
 from opensearch_batch.core.storage.objects import Objects
+from opensearch_batch.core.types.job import DEADLINE_S
 from opensearch_batch.hooks.file_conn_ids import accept
-from opensearch_batch.hooks.job_handle import shared_object_storage
+from opensearch_batch.hooks.job_handle import HANDLE_ARGUMENTS, conclude_unattended, shared_object_storage
 
 TRIGGER = "opensearch_batch.triggers.submission.SubmissionTrigger"
 SLOT_INTERVAL_S = 10.0
+# How often the trigger asks for the jobs of old holders, and logs who they are.
+HOLDERS_INTERVAL_S = 600.0
 # If several tasks of a triggerer wait for the same slots, one polls the slots and the others queue.
 _queues: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -49,8 +52,9 @@ class SubmissionTrigger(BaseTrigger):
         max_slots: how many there are.
         pause_s: seconds to wait.
         since: epoch seconds at which the service first throttled.
+        stalled_after_s: end the wait when no slot was acquired for so long; the task then fails.
         reason: why the task waits, for the log.
-        aws_conn_id: the object storage.
+        service, opensearch_conn_id, aws_conn_id, ai_conn_id: ask for the jobs of other holders.
     """
 
     def __init__(
@@ -61,8 +65,12 @@ class SubmissionTrigger(BaseTrigger):
         max_slots: int = 0,
         pause_s: float = 0.0,
         since: float | None = None,
+        stalled_after_s: float = DEADLINE_S,
         reason: str = "",
+        service: str,
+        opensearch_conn_id: str,
         aws_conn_id: str,
+        ai_conn_id: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's own
         self.holder = holder
@@ -70,14 +78,19 @@ class SubmissionTrigger(BaseTrigger):
         self.max_slots = max_slots
         self.pause_s = pause_s
         self.since = since
+        self.stalled_after_s = stalled_after_s
         self.reason = reason
+        self.service = service
+        self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
-        accept(aws_conn_id)
+        self.ai_conn_id = ai_conn_id
+        self._ask_at = 0.0
+        accept(opensearch_conn_id, aws_conn_id, ai_conn_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
-        names = ("holder", "slots", "max_slots", "pause_s", "since", "reason", "aws_conn_id")
-        return TRIGGER, {name: getattr(self, name) for name in names}
+        names = ("holder", "slots", "max_slots", "pause_s", "since", "stalled_after_s", "reason")
+        return TRIGGER, {name: getattr(self, name) for name in (*names, *HANDLE_ARGUMENTS)}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then yield the event."""
@@ -90,7 +103,7 @@ class SubmissionTrigger(BaseTrigger):
         yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # Airflow's own
 
     async def _take_slot(self) -> None:
-        """Wait until a slot is acquired, or until an error is final or lasts too long; the task then reports it."""
+        """Wait for a slot; return early if all are stalled, or on a final or lasting error, which the task reports."""
         failing_since = None
         while True:
             try:
@@ -105,5 +118,13 @@ class SubmissionTrigger(BaseTrigger):
             await asyncio.sleep(SLOT_INTERVAL_S)
 
     def _take(self) -> bool:
-        store = shared_object_storage(self.aws_conn_id)
-        return job_slots(store, str(self.slots), self.max_slots).acquire(self.holder)
+        """Take a slot; return whether the wait is over."""
+        slots = job_slots(shared_object_storage(self.aws_conn_id), str(self.slots), self.max_slots)
+        if slots.acquire(self.holder):
+            return True
+        if time.monotonic() < self._ask_at:
+            return False
+        self._ask_at = time.monotonic() + HOLDERS_INTERVAL_S
+        conclude_unattended(slots, {name: getattr(self, name) for name in HANDLE_ARGUMENTS})
+        self.log.info("still waiting: %s", slots.holders())
+        return slots.acquire(self.holder) or slots.are_stalled(self.stalled_after_s)

@@ -19,6 +19,7 @@ from opensearch_batch.core.pipeline.dag_id import is_dag_id
 from opensearch_batch.core.pipeline.file import PipelineFile
 from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.transform.processors.copy_values import CopyValues
+from opensearch_batch.core.types.job import DEADLINE_S
 from opensearch_batch.services.registry import adapter_of
 from tests.core.data_prepper.data_prepper_files import PARTS, SHORT, option, read, with_options
 from tests.core.data_prepper.samples import SAMPLES
@@ -123,7 +124,7 @@ def test_a_file_without_settings_of_ours_has_their_defaults(tmp_path: Path) -> N
         "airflow",
         (),
     )
-    assert (own.max_jobs_in_flight, own.poll_every_s, own.deadline_s) == (None, 30.0, None)
+    assert (own.max_jobs_in_flight, own.poll_every_s, own.deadline_s) == (None, 30.0, DEADLINE_S)
 
 
 @pytest.mark.parametrize("key", ["extension", "pipeline_configurations"])

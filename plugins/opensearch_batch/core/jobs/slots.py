@@ -16,6 +16,8 @@ from opensearch_batch.core.storage.objects import Objects
 FREE = ""
 # How long a holder keeps its slot before its job is submitted: it uploads the input and calls the service.
 GRACE_S = 900.0
+# How much longer than its deadline a job may hold its slot: for the upload, the throttling, and the polls after it.
+STALL_MARGIN_S = 3600.0
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -71,6 +73,20 @@ class Slots:
             found = slot.load()
             if found and found.value.holder == holder:
                 slot.swap(Slot(), etag=found.etag)
+
+    def held(self) -> list[tuple[str, Slot]]:
+        """Return the slots that are held: their locations and holders."""
+        found = ((slot.uri, slot.read()) for slot in self._slots)
+        return [(uri, slot) for uri, slot in found if slot is not None and self._is_held(slot)]
+
+    def are_stalled(self, after_s: float) -> bool:
+        """Return whether all slots are held, and none was acquired within the last `after_s` seconds."""
+        held = self.held()
+        return len(held) == len(self._slots) and max(slot.at for _, slot in held) <= self._clock() - after_s
+
+    def holders(self) -> str:
+        """Name the slots that are held, with their holders, for a message."""
+        return "; ".join(f"{uri} is held by {slot.holder}" for uri, slot in self.held())
 
     def _is_held(self, slot: Slot) -> bool:
         if slot.holder == FREE:

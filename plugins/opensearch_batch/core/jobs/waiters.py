@@ -88,5 +88,10 @@ class Waiters:
         waiters = (other for _, other in read_all(self._objects, f"{self._folder}/", Waiter))
         return others(waiters, waiter, now=self._clock())
 
+    def is_awaited(self) -> bool:
+        """Return whether any run waits for a task of the job."""
+        waiters = (waiter for _, waiter in read_all(self._objects, f"{self._folder}/", Waiter))
+        return any(self._clock() - waiter.refreshed_at <= EXPIRES_AFTER_S for waiter in waiters)
+
     def _uri(self, waiter: Waiter) -> str:
         return f"{self._folder}/{digest(*map(str, waiter.key))}.json"

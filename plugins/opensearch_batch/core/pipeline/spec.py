@@ -24,6 +24,7 @@ from opensearch_batch.core.pipeline.spec_schedule import Schedule
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS
 from opensearch_batch.core.types.formats import Format
+from opensearch_batch.core.types.job import DEADLINE_S
 
 
 class SpecStruct(Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,9 +121,9 @@ class BatchPredict(ModelOf, frozen=True, kw_only=True):
     ] = 2
     poll_every_s: Annotated[Seconds, about("First polling interval of a job; it grows with the job's age.")] = 30.0
     poll_at_most_s: Annotated[Seconds, about("Longest polling interval.")] = 300.0
-    deadline_s: Annotated[
-        Seconds | None, about("Time after its submission when an unfinished job is cancelled.", 86400)
-    ] = None
+    deadline_s: Annotated[Seconds, about("Time after its submission when an unfinished job is cancelled.", 86400)] = (
+        DEADLINE_S
+    )
 
     @property
     def inputs(self) -> list[str]:

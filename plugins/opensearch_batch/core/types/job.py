@@ -6,7 +6,10 @@ from typing import Any, Literal
 
 import msgspec
 
-State = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED", "EXPIRED", "LOST", "UNUSABLE"]
+# UNKNOWN: the service reports a state that this version does not know; no job ends so.
+State = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED", "EXPIRED", "LOST", "UNUSABLE", "UNKNOWN"]
+# A job that runs longer is cancelled: the longest time for which a service (Bedrock) can be told to let a job run.
+DEADLINE_S = 7 * 86_400.0
 BAD_ENDS = frozenset({"FAILED", "CANCELLED", "EXPIRED", "LOST", "UNUSABLE"})
 
 

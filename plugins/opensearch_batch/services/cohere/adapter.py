@@ -55,6 +55,8 @@ class CohereAdapter(BaseAdapter):
     id_member: str | None = RECORD_ID
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
     states: ClassVar[Mapping[str, State]] = {
+        "processing": "RUNNING",
+        "cancelling": "RUNNING",
         "complete": "COMPLETED",
         "cancelled": "CANCELLED",
         "failed": "FAILED",
@@ -104,10 +106,10 @@ class CohereAdapter(BaseAdapter):
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read the status; a complete job without an output dataset has failed."""
-        state = self.state_of(remote_job.get("status"))
-        if state == "COMPLETED" and not remote_job.get("output_dataset_id"):
+        status = self.status_of(remote_job.get("status"), str(remote_job.get("error") or ""))
+        if status.state == "COMPLETED" and not remote_job.get("output_dataset_id"):
             return JobStatus("FAILED", "complete, but without an output dataset")
-        return JobStatus(state, str(remote_job.get("error") or ""))
+        return status
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - the job contains it
         """Return the output dataset."""

@@ -45,6 +45,10 @@ class OpenAIAdapter(BaseAdapter):
     id_member: str | None = "custom_id"
     example_parameters: Mapping[str, Any] = MappingProxyType({"model": "model"})
     states: ClassVar[Mapping[str, State]] = {
+        "validating": "RUNNING",
+        "in_progress": "RUNNING",
+        "finalizing": "RUNNING",
+        "cancelling": "RUNNING",
         "completed": "COMPLETED",
         "failed": "FAILED",
         "expired": "EXPIRED",
@@ -97,13 +101,12 @@ class OpenAIAdapter(BaseAdapter):
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read status; an expired batch with an output file counts as completed."""
-        status = str(remote_job.get("status"))
-        state = self.state_of(status)
-        if state == "EXPIRED" and remote_job.get("output_file_id"):
-            return JobStatus("COMPLETED", f"{status}, with {_counts(remote_job)}")
-        if state == "COMPLETED" and not (remote_job.get("output_file_id") or remote_job.get("error_file_id")):
+        status = self.status_of(remote_job.get("status"), _reason(remote_job))
+        if status.state == "EXPIRED" and remote_job.get("output_file_id"):
+            return JobStatus("COMPLETED", f"expired, with {_counts(remote_job)}")
+        if status.state == "COMPLETED" and not (remote_job.get("output_file_id") or remote_job.get("error_file_id")):
             return JobStatus("FAILED", "completed, but without an output file")
-        return JobStatus(state, _reason(remote_job))
+        return status
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - the job contains them
         """Return the files of responses and of errors."""

@@ -104,7 +104,7 @@ class _Conversion:
             "retry_interval_s": _number(ml.retry_interval),
             "repair_rounds": 0,
             "poll_every_s": _number(own.poll_every_s),
-            "deadline_s": own.deadline_s and _number(own.deadline_s),
+            "deadline_s": _number(own.deadline_s),
         }
         return {"service": ml.service_name, "model_id": ml.model_id, **_changed(BatchPredict, settings)}
 

@@ -10,6 +10,7 @@ from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.pipeline.spec import Alerts
 from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, Percent, Seconds, about
 from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS
+from opensearch_batch.core.types.job import DEADLINE_S
 
 
 class OwnConnections(Options, frozen=True, kw_only=True):
@@ -35,7 +36,7 @@ class OwnOptions(Options, frozen=True, kw_only=True):
     alerts: Alerts = Alerts()
     max_jobs_in_flight: Annotated[Count, about("Maximum number of concurrent jobs of the model.", 10)] | None = None
     poll_every_s: Annotated[Seconds, about("Poll interval of a new job; it grows with the age of the job.", 30)] = 30.0
-    deadline_s: Annotated[Seconds, about("Time after which an unfinished job is cancelled.", 86400)] | None = None
+    deadline_s: Annotated[Seconds, about("Time after which an unfinished job is cancelled.", 86400)] = DEADLINE_S
     max_dead_letters: Annotated[Percent, about("Share of rows that may become dead letters.", "5%")] = MAX_DEAD_LETTERS
     task_timeout_s: Annotated[Seconds, about("Maximum run time of a task; Airflow then retries it.", 86400)] = 86_400.0
     owner: Annotated[str, about("Shown in Airflow's UI.", "search-team")] = "airflow"
