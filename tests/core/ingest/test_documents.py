@@ -359,5 +359,5 @@ def test_fail_names_the_first_id_that_a_source_lacks(tmp_path: Path) -> None:
 def test_counts_that_lose_a_row_stop_the_work() -> None:
     """A wrong number of verdicts is a FatalError."""
     IngestCounts(read=6, indexed=2, unchanged=1, dead_letters=1, joined=2).reconcile("i")
-    with pytest.raises(FatalError, match=r"^i: read 7 rows, but 6 have a verdict$"):
+    with pytest.raises(FatalError, match=r"^i: read 7 rows, but the outcomes of 6 rows were counted$"):
         IngestCounts(read=7, indexed=2, unchanged=1, dead_letters=1, joined=2).reconcile("i")

@@ -1,1 +1,1 @@
-"""Frozen value types that the other packages exchange. Nothing here does I/O."""
+"""Immutable value types that the other packages exchange. This package performs no I/O."""

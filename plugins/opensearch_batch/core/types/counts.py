@@ -1,4 +1,4 @@
-"""Counts of an ingest's rows by verdict, its report, and the version of the run that wrote them."""
+"""Row counts of an ingest, the ingest report, and the version of a run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def are_too_many(dead_letters: int, *, read: int, most: str) -> bool:
 
 
 class SourceCounts(msgspec.Struct, frozen=True):
-    """Rows of one source.
+    """Counts of the rows of one source.
 
-    `dead_letters` were rejected by the ingest or the index. `duplicates` have the id of an earlier row of the same
-    source and were merged over it. `unmatched` have an id that another source does not have.
+    The ingest or the index rejected the `dead_letters`. The `duplicates` have the id of an earlier row of the same
+    source and override its values. The `unmatched` rows have an id that is missing in another source.
     """
 
     source: str
@@ -33,12 +33,14 @@ class SourceCounts(msgspec.Struct, frozen=True):
 
 
 class IngestCounts(msgspec.Struct, frozen=True):
-    """Rows of all sources; ``read`` is the sum of all verdicts (`reconcile`).
+    """Counts of the rows of all sources.
 
-    `joined` rows became part of another row's document or dead letter. `filtered` ones were dropped by an ingest
-    pipeline of the index. `unrouted` rows match no sink, `elsewhere` rows match other sinks only, `dropped` rows were
-    dropped by a processor. `superseded` rows were skipped, because a newer run has written their documents. `blank`
-    lines are not rows; `nulls` counts absent fields.
+    `read` is the sum of `indexed`, `unchanged`, `dead_letters`, `joined`, `filtered`, `unrouted`, `dropped`, `elsewhere` and
+    `superseded`. The `joined` rows are part of another row's document or dead letter. The `unrouted` rows match no
+    sink, and the `elsewhere` rows match only other sinks. An ingest pipeline of
+    the index dropped the documents of the `filtered` rows. A processor dropped the `dropped` rows. The ingest skipped
+    the `superseded` rows, because a newer run has written their documents. `blank` counts empty lines, which are not
+    rows, and `nulls` counts absent fields.
     """
 
     read: int = 0
@@ -57,17 +59,25 @@ class IngestCounts(msgspec.Struct, frozen=True):
     sources: list[SourceCounts] = []
 
     def reconcile(self, location: str) -> None:
-        """Raise FatalError unless every row that was read has a verdict."""
-        verdicts = self.indexed + self.unchanged + self.dead_letters + self.joined + self.filtered
-        verdicts += self.unrouted + self.dropped + self.elsewhere + self.superseded
-        if self.read != verdicts:
-            raise FatalError(f"{location}: read {self.read} rows, but {verdicts} have a verdict")
+        """Check that every row that was read is counted exactly once.
+
+        Args:
+            location: the beginning of the error message.
+
+        Raises:
+            FatalError: `read` differs from the sum of the other counts.
+        """
+        counted = self.indexed + self.unchanged + self.dead_letters + self.joined + self.filtered
+        counted += self.unrouted + self.dropped + self.elsewhere + self.superseded
+        if self.read != counted:
+            raise FatalError(f"{location}: read {self.read} rows, but the outcomes of {counted} rows were counted")
 
 
 class IngestReport(msgspec.Struct, frozen=True):
-    """The result of an ingest: `state` is DONE or DONE_WITH_DEAD_LETTERS, `dead_letters` their location.
+    """The result of an ingest.
 
-    `index` is the index, or the prefix of the objects, that was written to.
+    `index` is the name of the index, or the prefix of the objects, to which documents were written. `state` is DONE or
+    DONE_WITH_DEAD_LETTERS. `dead_letters` is the location of the dead letters. `remarks` are messages for the user.
     """
 
     index: str
@@ -78,11 +88,14 @@ class IngestReport(msgspec.Struct, frozen=True):
 
 
 class RunVersion(msgspec.Struct, frozen=True):
-    """When a run listed its source (epoch seconds). Only listings of the same `scope` are ordered."""
+    """The version of a run: the time `at` which the run listed its source (epoch seconds).
+
+    Only versions of the same `scope` can be compared.
+    """
 
     at: float
     scope: str
 
     def is_before(self, other: RunVersion | None) -> bool:
-        """Return whether the other is known to be newer."""
+        """Return whether the other version is known to be newer."""
         return other is not None and other.scope == self.scope and other.at > self.at

@@ -1,4 +1,4 @@
-"""Names of the formats of source objects."""
+"""Names of the supported source formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stable keys and digests of strings."""
+"""Creates stable keys of runs and digests of strings."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ KEY_HEX_DIGITS = 32
 
 
 def run_key(dag_id: str, run: str) -> str:
-    """Return the key of a run; `run` is its partition key, else its logical date, else its run id."""
+    """Return the key of a run.
+
+    Args:
+        dag_id: the DAG of the run.
+        run: the partition key of the run, else its logical date, else its run id.
+    """
     return digest(dag_id, run)
 
 
 def digest(*parts: str) -> str:
-    """Return a short stable hash of strings; NUL separates them, so that it is unambiguous."""
+    """Return a short stable hash of strings.
+
+    The strings are joined with NUL, so that different lists of strings do not have the same hash.
+    """
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:KEY_HEX_DIGITS]

@@ -1,4 +1,4 @@
-"""The stored record of a batch job: its identity, submission and end."""
+"""The stored record of a batch job: its identity, its submissions and its outcome."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ BAD_ENDS = frozenset({"FAILED", "CANCELLED", "EXPIRED", "LOST", "UNUSABLE"})
 
 
 class End(msgspec.Struct, frozen=True):
-    """How a job ended, when (epoch seconds), and the service's own reason.
+    """The outcome of a job: its final state, the time it ended (epoch seconds), and the service's reason.
 
-    LOST: ML Commons no longer knows its task. UNUSABLE: it completed, but its output was deleted before it was
-    ingested, or lacks rows, or its input changed while it ran.
+    LOST means that ML Commons no longer has the task of the job. UNUSABLE means that the job completed, but its output
+    cannot be ingested: the output was deleted or lacks rows, or the input changed while the job ran.
     """
 
     state: State
@@ -28,11 +28,12 @@ class End(msgspec.Struct, frozen=True):
 class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The newest submission of one job key; earlier submissions stay in `history`.
 
-    `staged` identifies the shard's file at a service that stores files; `restage` means that the file may have caused
-    the refusal. `refused` is the error of a refused paid call; the next attempt may submit if it finds no job.
-    `consumed_requests` are the clears and forces (`ResubmitRequest`) that led to this submission or an earlier one.
-    `input_etag` is the ETag of an input that is the user's own object. `region` is the connector's, empty for a service
-    without regions.
+    `intended_at` is the time at which the record was written, before the job was submitted (epoch seconds). `refused`
+    is the error with which the service refused the submission; the next attempt submits again if it finds no job.
+    `staged` identifies the uploaded file of the shard, for services that require an upload. `restage` means that this
+    file may have caused the refusal, so the next attempt uploads it again. `consumed_requests` are the keys of the
+    resubmit requests that led to this submission or an earlier one. `input_etag` is the ETag of the input if the input
+    is the user's own object. `region` is the region of the connector, empty for a service without regions.
     """
 
     job: str
@@ -56,28 +57,29 @@ class JobRecord(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def status(self) -> Literal["intent", "submitted", "ended"]:
-        """The status of the record."""
+        """The status: `intent` until the job is known to be submitted, `ended` once it has an outcome."""
         if self.end is not None:
             return "ended"
         return "submitted" if self.ml_task_id or self.remote_job else "intent"
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """The response to a submission: the task id of ML Commons (None without a task), and the service's response."""
+    """The response to an accepted submission: the id of the ML Commons task, if there is one, and the remote job."""
 
     ml_task_id: str | None
     remote_job: dict[str, Any] = {}
 
 
 class ResubmitRequest(msgspec.Struct, frozen=True):
-    """A user's request for another submission: a clear of the task, or a run with `force`.
+    """A user's request to submit a job again: the user cleared the task, or started a run with `force`.
 
-    Each field is the key of one request, or empty, so that a task that resumes or is retried does not repeat it.
+    Each field is the key of one request, or empty if there is none. Records store the keys of consumed requests, so
+    that a resumed or retried task does not submit twice for the same request.
     """
 
     clear: str = ""
     force: str = ""
 
     def is_new_to(self, record: JobRecord, key: str) -> bool:
-        """Return whether the request of this key exists and was not consumed yet."""
+        """Return whether a request with this key exists and the record has not consumed it yet."""
         return bool(key) and key not in record.consumed_requests

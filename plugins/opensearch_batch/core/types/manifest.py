@@ -1,8 +1,8 @@
-"""The manifest of a run: its sources, shards and counts. Counts reconcile or the run fails.
+"""The manifest of a run: its source, shards and counts. A run fails if its counts do not reconcile.
 
-Files of a run are below ``<work_prefix>/<pipeline>/<run_key>/``: `manifest.json` (by prepare), ``ingest/<shard>.json``
-(by ingest) and ``dead_letters/``. Runs share what is below ``<work_prefix>/jobs/`` (`core.jobs.job_records`),
-``<work_prefix>/<pipeline>/ingested/`` and ``source_ranges/``.
+The files of a run have the prefix ``<work_prefix>/<pipeline>/<run_key>/``: prepare writes `manifest.json`, ingest
+writes ``ingest/<shard>.json``, and both write to ``dead_letters/``. All runs share the files below
+``<work_prefix>/jobs/`` (`core.jobs.job_records`), ``<work_prefix>/<pipeline>/ingested/`` and ``source_ranges/``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ JOB_NAME = "<job>"
 
 
 class SourceRange(msgspec.Struct, frozen=True, array_like=True):
-    """A run of consecutive lines of one source object, in a shard: where each record of the shard came from."""
+    """A range of consecutive lines of one source object, which became consecutive records of a shard."""
 
     source: str
     first_line: int
@@ -28,12 +28,13 @@ class SourceRange(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Shard(msgspec.Struct, frozen=True):
-    """One service-ready input file: the unit of one batch job and of one ingest task.
+    """One input file in the format of the AI service. Each shard has one batch job and one ingest task.
 
-    `id` is its position in the run, `job` its job key, `bytes` the size of `input`. `source` holds the records as
-    ``{"record_id": …, "record": …}``, where the service's rows will not (else empty). `output` is where the user wants
-    the job's output, with `JOB_NAME` for its name; below the job's own folder if empty. `etag` is that of an input
-    that is the user's own object, which may change (else empty). This is what XCom carries.
+    `id` is the position of the shard in the run, `job` is the key of its job, and `bytes` is the size of `input`.
+    `source` is a file with the records as ``{"record_id": …, "record": …}``; it is empty if the service's output rows
+    contain the records. `output` is the configured location of the job's output, with `JOB_NAME` for the name of the
+    job; if it is empty, the output is written to the folder of the job. `etag` is the ETag of `input` if that is the
+    user's own object, which may change (else empty). Tasks pass shards to each other through XCom.
     """
 
     id: str
@@ -47,7 +48,7 @@ class Shard(msgspec.Struct, frozen=True):
 
 
 class PrepareCounts(msgspec.Struct, frozen=True):
-    """Lines of the sources: ``read == records + dead_letters``; blank lines are counted apart."""
+    """Counts of the source lines: ``read == records + dead_letters``. `read` does not include `blank` lines."""
 
     read: int = 0
     records: int = 0
@@ -55,10 +56,17 @@ class PrepareCounts(msgspec.Struct, frozen=True):
     blank: int = 0
 
     def reconcile(self, location: str) -> None:
-        """Raise FatalError unless every line that was read is a record of a shard or a dead letter."""
-        if self.read != self.records + self.dead_letters:
-            verdicts = self.records + self.dead_letters
-            raise FatalError(f"{location}: read {self.read} lines, but {verdicts} are a record or a dead letter")
+        """Check that every line that was read is a record of a shard or a dead letter.
+
+        Args:
+            location: the beginning of the error message.
+
+        Raises:
+            FatalError: `read` differs from the sum of `records` and `dead_letters`.
+        """
+        counted = self.records + self.dead_letters
+        if self.read != counted:
+            raise FatalError(f"{location}: read {self.read} lines, but counted {counted} records and dead letters")
 
 
 class PreparedShard(msgspec.Struct, frozen=True):
@@ -71,9 +79,9 @@ class PreparedShard(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """The shards and counts of one run of prepare.
 
-    `vectors` are the mapped vector fields of the index. `parameters` are those of the connector, overridden by the
-    pipeline. `inputs` are the paths of the model's inputs. `run_version` is when the source was listed; None for a run
-    that read a part of it only, which is neither newer nor older than others.
+    `vectors` are the mapped vector fields of the index. `parameters` are the connector's parameters, overridden by
+    those of the pipeline. `inputs` are the paths of the model's inputs. `run_version` is None if the run read only a
+    part of the source; such a run is neither newer nor older than other runs.
     """
 
     pipeline: str
@@ -93,9 +101,11 @@ class Manifest(msgspec.Struct, frozen=True):
         """Return the source ranges of one shard.
 
         Raises:
-            FatalError: the manifest has no such shard, because prepare ran again after the source changed.
+            FatalError: prepare ran again after the source changed, so the manifest no longer contains the shard.
         """
         for prepared in self.shards:
             if prepared.shard == shard:
                 return prepared.source_ranges
-        raise FatalError(f"shard {shard.id}: prepare has created different shards since; clear batch_predict for those")
+        raise FatalError(
+            f"shard {shard.id}: prepare ran again and created different shards; clear batch_predict to process them"
+        )

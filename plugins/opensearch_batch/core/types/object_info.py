@@ -1,4 +1,4 @@
-"""One listed object, and how its bytes are compressed."""
+"""An object of a listing, and the names of compressions."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from typing import Literal
 
 import msgspec
 
-# ``automatic``: by the extension of the object's name.
+# ``automatic`` selects the compression by the file extension of the object.
 Compression = Literal["none", "gzip", "snappy", "zstd", "automatic"]
 OutputCompression = Literal["none", "gzip", "snappy"]
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One listed object: `etag` changes with its bytes, `modified` is when they last changed (epoch seconds)."""
+    """One object of a listing.
+
+    `etag` changes when the content of the object changes. `modified` is the time of the last change (epoch seconds).
+    """
 
     uri: str
     size_bytes: int

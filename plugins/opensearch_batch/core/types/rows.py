@@ -1,4 +1,4 @@
-"""Rows of sources, and the values that they become on the way to a document."""
+"""Rows of sources, and the results of reading, joining and mapping them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from opensearch_batch.core.types.object_info import ObjectInfo
 class Row(msgspec.Struct, frozen=True, gc=False):
     """One row of a source.
 
-    `source` is the position of the source in the request. `line` (from 1) and `offset` (in bytes) are where the row
-    starts in the object `uri`. `content` is its text.
+    `source` is the position of the source in the request. The row starts at `line` (from 1) and at `offset` (in bytes)
+    of the object `uri`. `content` is the text of the row.
     """
 
     source: int
@@ -24,7 +24,10 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 
 class Keyed(msgspec.Struct, frozen=True, gc=False):
-    """A row with its join key, and the values that the caller extracted; None if the row was spilled to disk."""
+    """A row with its join key.
+
+    `values` are the values that the caller extracted from the row, or None if the row was spilled to disk.
+    """
 
     key: str
     row: Row
@@ -32,46 +35,49 @@ class Keyed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """One source of a request: its name there, and its objects in reading order."""
+    """One source of a request: its name in the request, and its objects in reading order."""
 
     name: str
     objects: tuple[ObjectInfo, ...]
 
     @property
     def size_bytes(self) -> int:
-        """The total size of the objects as they are stored."""
+        """The total size of the stored objects, which may be compressed."""
         return sum(item.size_bytes for item in self.objects)
 
 
 class Blank(msgspec.Struct, frozen=True):
-    """An empty line; it is counted, but is not a row."""
+    """An empty line, which is counted but is not a row."""
 
     source: int
     size_bytes: int = 1
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """Rows that cannot become a document, and the reason."""
+    """Rows that cannot become a document, and the reason.
+
+    `late` means that the rows were read after the document with their id was written.
+    """
 
     rows: tuple[Row, ...]
     reason: str
     id: str | None = None
     late: bool = False
-    # The vector does not fit the index. If that holds for all rows, the request is wrong, not the rows.
+    # Whether a vector does not fit the index. If this rejects all rows, the request is wrong, not the rows.
     vector: bool = False
 
     @property
     def size_bytes(self) -> int:
-        """The bytes of the rows."""
+        """The total size of the rows."""
         return sum(len(row.content) for row in self.rows)
 
 
-# What the reader of a format yields.
+# The entries that the reader of a format yields.
 SourceEntry = Row | Blank | Rejected
 
 
 class RowLimit(msgspec.Struct, frozen=True):
-    """The maximum size of a row, and the reason why a longer one is rejected."""
+    """The maximum size of a row, and the reason for the rejection of a longer row."""
 
     max_bytes: int
     reason: str
@@ -90,7 +96,7 @@ ROW_LIMIT = RowLimit(MAX_ROW_BYTES, f"the row is longer than {MAX_ROW_BYTES} byt
 
 
 class Mapped(msgspec.Struct, frozen=True, gc=False):
-    """The rows that a document was made of, and how many of its fields are null."""
+    """The rows of one document, and the number of its null fields; `late` as in `Rejected`."""
 
     rows: tuple[Row, ...]
     nulls: int = 0
@@ -98,14 +104,17 @@ class Mapped(msgspec.Struct, frozen=True, gc=False):
 
 
 class AlreadyThere(msgspec.Struct, frozen=True):
-    """A document that is not sent, because the index already has an equal one."""
+    """A document that is not sent, because the index already contains an equal document."""
 
     mapped: Mapped
     size_bytes: int = 1
 
 
 class Filtered(msgspec.Struct, frozen=True, gc=False):
-    """Rows of one event that a pipeline's rules keep out of an index; `why` is the count that they belong to."""
+    """Rows of one event that routes or processors exclude from an index.
+
+    `why` is the field of `IngestCounts` that counts the rows.
+    """
 
     sources: tuple[int, ...]
     why: Literal["unrouted", "dropped", "elsewhere"]

@@ -15,5 +15,5 @@ class VectorField(msgspec.Struct, frozen=True):
 
     @property
     def values(self) -> int:
-        """The number of values of a vector of this field; a binary vector has eight bits in each."""
+        """The number of array elements in a vector of this field; in a binary vector each element holds eight bits."""
         return self.dimension // 8 if self.data_type == "binary" else self.dimension
