@@ -1,1 +1,1 @@
-"""Reads YAML files into typed options; every error names file, line and remedy."""
+"""Reads YAML files into typed options. Every error contains the file, the line and a remedy."""

@@ -1,4 +1,4 @@
-"""Reads type annotations of config structs: the keys, choices, description and example of a field."""
+"""Reads the keys, choices, descriptions and examples of options from the type annotations of structs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from opensearch_batch.core.errors import did_you_mean
 
 # mypy has no type for a type annotation.
 Annotation = Any
-_UP_TO_MINUTES = len("2026-01-31T00:00")
+_LENGTH_WITHOUT_SECONDS = len("2026-01-31T00:00")
 
 
 def struct_at(annotation: Annotation, keys: Sequence[str | int] = ()) -> type[msgspec.Struct] | None:
-    """Return the struct that keys lead to, or None if they lead to another type."""
+    """Return the struct type at a path of keys below an annotation, or None for any other type."""
     origin, inner = origin_of(annotation), get_args(annotation)
     if origin is Annotated:
         return struct_at(inner[0], keys)
@@ -38,7 +38,7 @@ def struct_at(annotation: Annotation, keys: Sequence[str | int] = ()) -> type[ms
 
 
 def field_at(root: type[msgspec.Struct], keys: Sequence[str | int]) -> FieldInfo | None:
-    """Return the field that the last string among the keys names, None where any key is allowed."""
+    """Return the field named by the last string in a path of keys, or None where any key is allowed."""
     at = next((at for at in range(len(keys) - 1, -1, -1) if isinstance(keys[at], str)), None)
     struct = None if at is None else struct_at(root, keys[:at])
     if at is None or struct is None:
@@ -47,7 +47,7 @@ def field_at(root: type[msgspec.Struct], keys: Sequence[str | int]) -> FieldInfo
 
 
 def bare_type(annotation: Annotation) -> tuple[Annotation, list[object]]:
-    """Split a type into the type without None and metadata, and its metadata."""
+    """Return a type without None and metadata, and the metadata as a list."""
     metas: list[object] = []
     while True:
         origin = origin_of(annotation)
@@ -64,7 +64,7 @@ def bare_type(annotation: Annotation) -> tuple[Annotation, list[object]]:
 
 
 def plugin_of(annotation: Annotation) -> Plugin | None:
-    """Return the plugins that an option may name, or None for an ordinary option."""
+    """Return the `Plugin` metadata of an option that names a plugin, or None for any other option."""
     return next((meta for meta in bare_type(annotation)[1] if isinstance(meta, Plugin)), None)
 
 
@@ -75,24 +75,24 @@ def origin_of(annotation: Annotation) -> object:
 
 
 def choices(annotation: Annotation) -> list[str]:
-    """Return the values of the literals in a type."""
+    """Return the values of all `Literal` types in a type."""
     if origin_of(annotation) is Literal:
         return list(get_args(annotation))
     return list(dict.fromkeys(word for each in get_args(annotation) for word in choices(each)))
 
 
 def meaning_of(annotation: Annotation) -> str:
-    """Return the description of a key, or an empty string if it has none."""
+    """Return the description of an option, or an empty string if it has none."""
     return next((meta.description for meta in _metas(annotation) if meta.description), "")
 
 
 def example_of(annotation: Annotation) -> object:
-    """Return the example of a value, or None if it has none."""
+    """Return the first example of an option, or None if it has none."""
     return next((example for meta in _metas(annotation) for example in meta.examples or ()), None)
 
 
 def example_line(field: FieldInfo) -> str:
-    """Return how to write a key, from its example or its required keys; empty if neither exists."""
+    """Return a YAML line for an option, made from its example or required keys; empty if it has neither."""
     example, struct = example_of(field.type), struct_at(field.type)
     if example is not None:
         return f"{field.encode_name}: {json.dumps(example, ensure_ascii=False)}"
@@ -118,25 +118,31 @@ def not_one_of(value: str, known: Sequence[str]) -> str:
 
 
 def normalized(text: str, annotation: Annotation) -> str:
-    """Return a string as msgspec reads it: Data Prepper accepts choices in any case, and a time without seconds."""
+    """Return a string in the form that msgspec requires.
+
+    Data Prepper also accepts choices in any case, and times without seconds.
+    """
     plain, _ = bare_type(annotation)
     words = choices(plain)
     if words and text not in words and text.lower() in words:
         return text.lower()
     if plain is datetime:
         text = text.removesuffix("Z")
-        return f"{text}:00" if len(text) == _UP_TO_MINUTES else text
+        return f"{text}:00" if len(text) == _LENGTH_WITHOUT_SECONDS else text
     return text
 
 
 def has_options(annotation: Annotation) -> bool:
-    """Return whether a value is a struct or names a plugin."""
+    """Return whether a type is a struct or names a plugin."""
     plain, metas = bare_type(annotation)
     return any(isinstance(meta, Plugin) for meta in metas) or _struct(plain) is not None
 
 
 def names_below(annotation: Annotation) -> tuple[set[str], str]:
-    """Return the names allowed below an option (none for a plain value), and a hint if a list item is needed."""
+    """Return the option names allowed below an option, and a hint if they belong in a list item.
+
+    Names are not allowed below a plain value.
+    """
     plain, _ = bare_type(annotation)
     plugin = plugin_of(annotation)
     if plugin is not None:
@@ -150,18 +156,18 @@ def names_below(annotation: Annotation) -> tuple[set[str], str]:
 
 
 def is_list_of_strings(annotation: Annotation) -> bool:
-    """Return whether a value is a list of strings that a message may quote."""
+    """Return whether a type is a list of plain strings, which error messages may quote, unlike secrets."""
     plain, _ = bare_type(annotation)
     return origin_of(plain) in (list, tuple) and bare_type(get_args(plain)[0])[0] is str
 
 
 def accepts_any(annotation: Annotation) -> bool:
-    """Return whether a value, or a part of it, may be any JSON."""
+    """Return whether a type, or a part of it, accepts any JSON value."""
     return annotation is Any or any(accepts_any(each) for each in get_args(annotation))
 
 
 def accepts_null(annotation: Annotation) -> bool:
-    """Return whether null is a value of a type."""
+    """Return whether a type accepts null."""
     origin = origin_of(annotation)
     if origin is Annotated:
         return accepts_null(get_args(annotation)[0])
@@ -169,7 +175,7 @@ def accepts_null(annotation: Annotation) -> bool:
 
 
 def sized_list(metas: Sequence[object]) -> Annotation:
-    """Return the type of a list of strings with the length limits of an option."""
+    """Return the type of a list of strings with the length limits in the metadata of an option."""
     annotation: Annotation = list[str]
     for meta in metas:
         if isinstance(meta, Meta):

@@ -1,7 +1,8 @@
-"""Converts YAML nodes to values: the text as written, or JSON.
+"""Converts YAML nodes to strings as written in the file, or to JSON values.
 
-Scalars resolve as in Data Prepper: hexadecimal, octal and binary numbers, underscores and exponents without a point are
-numbers, sexagesimals and dates are strings, `yes` is true. An option of type string keeps leading zeros (account ids).
+Scalars are resolved as in Data Prepper: hexadecimal, octal and binary integers, digits with underscores, and exponents
+without a decimal point are numbers; sexagesimals and dates are strings; `yes` is true. A value of a string option keeps
+its leading zeros, as in an account id.
 Source: the Resolver of SnakeYAML (2.5) and the YAMLParser of Jackson (2.21).
 """
 
@@ -40,13 +41,13 @@ def is_bool(node: Node) -> bool:
     return bool(node.id == "scalar" and node.tag == _BOOL)
 
 
-def texts_of(node: Node) -> Json:
-    """Return a value whose scalars are the strings of the file."""
+def strings_of(node: Node) -> Json:
+    """Return the value of a node; its scalars are strings, exactly as in the file."""
     return _value(node, attrgetter("value"))
 
 
 def json_of(node: Node) -> Json:
-    """Return a value whose scalars are resolved to booleans, numbers and strings."""
+    """Return the value of a node; its scalars are resolved to booleans, numbers and strings."""
     return _value(node, _scalar)
 
 
@@ -72,13 +73,13 @@ def _scalar(node: Node) -> Json:
 
 
 def _is_bare(node: Node) -> bool:
-    """Return whether a scalar has no quotes and no tag; a tag would make the node longer."""
+    """Return whether a scalar has no quotes and no tag; a tagged node is longer than its value."""
     length = node.end_mark.index - node.start_mark.index
     return bool(node.tag == _TEXT and not node.style and length == len(node.value))
 
 
 def _number(text: str) -> int | float | None:
-    """Return the number that a string contains, or None if it contains none that JSON can represent."""
+    """Parse a number; return None if the string is not a number that JSON can represent."""
     if len(text) > _MAX_DIGITS:
         return None
     for base, pattern in _INTS:

@@ -1,4 +1,4 @@
-"""Types and rules of option values: sizes, secrets, plugins, AWS accounts.
+"""Types and checks of option values: sizes, secrets, plugins, AWS account ids.
 
 Source: Data Prepper's ByteCount, PluginModel, AwsAccountId and VariableExpander (2.17).
 """
@@ -19,20 +19,20 @@ from opensearch_batch.core.errors import ConfigError
 
 Rule = tuple[Keys, Callable[[], object]]
 S3_SCHEME = "s3://"
-# A value that Data Prepper resolves from an environment variable or a secret store at start.
+# When Data Prepper starts, it replaces such a value with an environment variable or a secret.
 _VARIABLE = re.compile(r"\$\{\{\w+:.*\}\}", re.DOTALL)
 _BYTES = re.compile(r"(?P<value>\d+\.?\d*)(?P<unit>[a-z]*)", re.ASCII)
 _UNITS = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
-_SPANS = {"day": 86_400, "hour": 3600, "minute": 60, "second": 1}
+_SECONDS_PER = {"day": 86_400, "hour": 3600, "minute": 60, "second": 1}
 ACCOUNT_DIGITS = 12
 
 BucketName = Annotated[str, Meta(min_length=3, max_length=500, examples=["my-bucket"])]
 
 
 class ValueCheck(msgspec.Struct, frozen=True, eq=False):
-    """Marks a type whose values are checked beyond what msgspec can.
+    """Adds a check that msgspec cannot perform to a type.
 
-    `check` raises ConfigError for an invalid value; `remark` returns a remark on a valid one, or None.
+    `check` raises ConfigError for an invalid value. `remark` returns a remark on a valid value, or None.
     """
 
     check: Callable[[Any], object]
@@ -43,18 +43,19 @@ class CheckedOptions(Options, frozen=True, kw_only=True):
     """Options with rules that their types cannot express, such as options that exclude each other."""
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the option that its error names."""
+        """Yield the checks, each with the keys of the option that its error refers to."""
         return iter(())
 
     def notes(self) -> Iterator[tuple[Keys, str]]:
-        """Yield remarks on accepted options."""
+        """Yield remarks on valid options, each with the keys of the option."""
         return iter(())
 
 
 class Plugin(msgspec.Struct, frozen=True, eq=False):
     """Marks an option whose value names a plugin: ``codec: {ndjson: {}}``.
 
-    `known` maps names to option types, `refused` names of unsupported Data Prepper plugins to the reason.
+    `known` maps the name of each supported plugin to the type of its options. `refused` maps the name of each
+    unsupported Data Prepper plugin to the reason.
     """
 
     kind: str
@@ -72,7 +73,7 @@ class ByteCount(int):
         """Parse a size, like ``50mb``.
 
         Raises:
-            ValueError: the text is not a size, or has no unit.
+            ValueError: the string is not a size, or has no unit.
         """
         found = _BYTES.fullmatch(text)
         if found is None or found["unit"] not in _UNITS:
@@ -102,12 +103,12 @@ class Secret:
 
     @property
     def is_variable(self) -> bool:
-        """Whether Data Prepper would resolve it from a secret store."""
+        """Whether the value is a variable, which Data Prepper would replace with a secret."""
         return is_variable(self.value)
 
 
 def is_variable(value: object) -> bool:
-    """Return whether a value, or one nested in it, is a variable that Data Prepper would resolve."""
+    """Return whether a value, or a value nested in it, is a variable that Data Prepper would replace."""
     if isinstance(value, list):
         return any(is_variable(each) for each in value)
     if isinstance(value, dict):
@@ -116,7 +117,7 @@ def is_variable(value: object) -> bool:
 
 
 def decode(kind: type[object], value: object) -> object:
-    """Decode option types, for msgspec."""
+    """Convert a string to an option type, as `dec_hook` of msgspec."""
     if not isinstance(value, str):
         raise ValueError("Expected `str`")  # noqa: TRY004 - msgspec adds the path to a ValueError
     if kind is Secret:
@@ -127,23 +128,29 @@ def decode(kind: type[object], value: object) -> object:
 
 
 def bucket_name(bucket: str) -> str:
-    """Return the name of a bucket that may be written as a URI."""
+    """Return the name of a bucket, without ``s3://`` if it is written as a URI."""
     return bucket.removeprefix(S3_SCHEME)
 
 
 def refuse(cause: str) -> None:
-    """Raise ConfigError; a function, so that rules can raise in a lambda."""
+    """Raise ConfigError. Rules call this function in a lambda, which cannot contain a raise statement."""
     raise ConfigError(cause)
 
 
 def refuse_if(*, wrong: bool, cause: str, keys: Keys = ()) -> Iterator[Rule]:
-    """Yield a rule that always fails if an option is wrong, else nothing."""
+    """Yield a rule that always fails if `wrong` is true, else yield nothing.
+
+    Args:
+        wrong: whether an option is invalid.
+        cause: the message of the error.
+        keys: the keys of the option.
+    """
     if wrong:
         yield keys, lambda: refuse(cause)
 
 
 def between(minimum: float, maximum: float) -> ValueCheck:
-    """Return a check that a duration is in a range."""
+    """Return a check that a duration is within a range, in seconds."""
 
     def check(span: Duration) -> None:
         if not minimum <= span <= maximum:
@@ -153,10 +160,10 @@ def between(minimum: float, maximum: float) -> ValueCheck:
 
 
 def in_words(seconds: float) -> str:
-    """Return a duration in the largest unit that divides it: ``36 hours``."""
+    """Format a duration in the largest unit that divides it evenly, like ``36 hours``."""
     if not seconds % 1:
         name, unit = next(
-            (name, unit) for name, unit in _SPANS.items() if not seconds % unit and (seconds or unit == 1)
+            (name, unit) for name, unit in _SECONDS_PER.items() if not seconds % unit and (seconds or unit == 1)
         )
         number = f"{int(seconds) // unit:,}"
     else:
@@ -169,11 +176,11 @@ def _check_account(account: str) -> None:
         refuse(f"an AWS account id has {ACCOUNT_DIGITS} digits, including leading zeros")
 
 
-def _placeholder(account: str) -> str | None:
-    """Return a remark on a placeholder instead of an account id."""
+def _placeholder_remark(account: str) -> str | None:
+    """Return a remark if the value is a placeholder instead of an account id, else None."""
     if account.isdigit():
         return None
     return f"{account!r} is not an AWS account id ({ACCOUNT_DIGITS} digits); S3 rejects every request with it"
 
 
-AccountId = Annotated[str, Meta(examples=["123456789012"]), ValueCheck(_check_account, _placeholder)]
+AccountId = Annotated[str, Meta(examples=["123456789012"]), ValueCheck(_check_account, _placeholder_remark)]

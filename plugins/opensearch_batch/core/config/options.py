@@ -1,6 +1,6 @@
-"""Base class for plugin options, and the type of durations. An unknown option is an error, as in Data Prepper.
+"""Base class of plugin options, and the type of durations. An unknown option is an error, as in Data Prepper.
 
-Names and formats are those of Data Prepper's plugin configurations (2.17), so its YAML needs no change.
+Names and formats are those of Data Prepper's plugin configurations (2.17), so that its YAML files need no change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SIMPLE = re.compile(r"(0|[1-9]\d*)(s|ms)", re.ASCII)
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The options of one plugin, or of a part of it.
+    """Base class of the options of a plugin, or of a group of options inside them.
 
     `NO_EFFECT` maps each option that is accepted but ignored to the reason. `REFUSED` maps each unsupported option of
     Data Prepper to what to write instead. `ALIASES` maps deprecated names to current ones.
@@ -41,7 +41,7 @@ class Duration(float):
         """Parse a duration: ISO-8601 up to days (`PT6M`, `P1DT12H`), or `60s`, or `1500ms`.
 
         Raises:
-            ValueError: the text is not a duration.
+            ValueError: the string is not a duration.
         """
         if (simple := _SIMPLE.fullmatch("".join(text.split()))) is not None:
             return cls(int(simple[1]) / (1 if simple[2] == "s" else 1000))
@@ -54,7 +54,7 @@ class Duration(float):
 
 
 def dec_hook(kind: type[object], value: object) -> object:
-    """Decode a `Duration`, for msgspec."""
+    """Convert a value to a `Duration`, as `dec_hook` of msgspec."""
     if kind is Duration:
         return Duration.parse(value if isinstance(value, str) else repr(value))
     raise NotImplementedError(kind.__name__)

@@ -1,6 +1,7 @@
-"""Reads plugin options from YAML nodes. Errors name line and remedy; nothing in the file is ignored silently.
+"""Reads plugin options from YAML nodes.
 
-An absent option and null are the same, as in Data Prepper.
+Every error contains the line and a remedy, and no option is ignored silently. An option whose value is null counts as
+absent, as in Data Prepper.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from opensearch_batch.core.config.annotations import (
     sized_list,
     unknown_key,
 )
-from opensearch_batch.core.config.node_values import is_bool, is_null, json_of, texts_of
+from opensearch_batch.core.config.node_values import is_bool, is_null, json_of, strings_of
 from opensearch_batch.core.config.option_types import CheckedOptions, Plugin, Secret, ValueCheck, decode, is_variable
 from opensearch_batch.core.config.yaml_file import NOT_ONE_OF, Keys, Node, YamlFile, dotted, node_at, split_message
 from opensearch_batch.core.errors import ConfigError, did_you_mean
@@ -39,20 +40,23 @@ S = TypeVar("S", bound=msgspec.Struct)
 _OPTION = re.compile(r"(?P<path>[a-z_]+(?:\[\d+\])?(?:\.[a-z_]+(?:\[\d+\])?)*):? ")
 _STEP = re.compile(r"([a-z_]+)|\[(\d+)\]")
 _BOOLEANS = {"true": ("yes", "y", "on", "1"), "false": ("no", "n", "off", "0")}
-# Texts that need no quotes in a YAML list.
-_PLAIN, _SHORT = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*", re.ASCII), 80
+# Strings that need no quotes in a YAML list.
+_NEEDS_NO_QUOTES = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*", re.ASCII)
+# The maximum length of a value that a remedy repeats.
+_MAX_REPEATED_CHARS = 80
+# Messages of msgspec after which the error quotes the value.
 _QUOTABLE = re.compile(r"Expected `(int|float|bool|datetime)`|Invalid RFC3339")
 
 
 class Reader:
-    """Reads the parts of one file; `remarks` are line and message for each accepted option without effect."""
+    """Reads the options in one file; `remarks` are lines and messages about valid options without effect."""
 
     def __init__(self, file: YamlFile) -> None:
         self._file = file
         self.remarks: list[tuple[int, str]] = []
 
     def remark(self, keys: Keys, text: str) -> None:
-        """Add a remark on a key."""
+        """Add a remark on the option at a path of keys."""
         self.remarks.append((self._file.line(keys), f"{dotted(keys)}: {text}"))
 
     def members(self, node: Node, keys: Keys) -> dict[str, Node]:
@@ -72,7 +76,7 @@ class Reader:
         return list(node.value)
 
     def options(self, node: Node, kind: type[S], keys: Keys) -> S:
-        """Return the options of one plugin, or of a part of it."""
+        """Read the options of a plugin, or a group of options inside them."""
         nodes = self.option_nodes(node, kind, keys)
         values = {}
         for field in msgspec.structs.fields(kind):
@@ -87,7 +91,7 @@ class Reader:
         return options
 
     def option_nodes(self, node: Node, kind: type[msgspec.Struct], keys: Keys) -> dict[str, tuple[str, Node]]:
-        """Return the nodes of options by current name, each with the name in the file."""
+        """Return the name in the file and the node of each option, by the current name of the option."""
         refused, no_effect, aliases = (getattr(kind, name, {}) for name in ("REFUSED", "NO_EFFECT", "ALIASES"))
         fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
         nodes: dict[str, tuple[str, Node]] = {}
@@ -111,7 +115,7 @@ class Reader:
         return nodes
 
     def value(self, node: Node, annotation: Annotation, keys: Keys) -> Any:  # noqa: ANN401 - of the annotated type
-        """Return a value of an annotated type."""
+        """Read a value of an annotated type."""
         if is_null(node) and accepts_null(annotation):
             return None
         plain, metas = bare_type(annotation)
@@ -129,12 +133,12 @@ class Reader:
             members = self.members(node, keys)
             return {name: self.value(each, inner, (*keys, name)) for name, each in members.items()}
         as_json = accepts_any(plain) or (plain is bool and is_bool(node))
-        value = self._convert(node, json_of(node) if as_json else texts_of(node), annotation, keys)
+        value = self._convert(node, json_of(node) if as_json else strings_of(node), annotation, keys)
         self._check_value(value, annotation, keys)
         return value
 
     def plugin(self, node: Node, plugin: Plugin, keys: Keys) -> tuple[Keys, Any]:
-        """Return the location of a plugin's options, whose last key is the plugin's name, and the options."""
+        """Read a plugin; return the keys of its options, which end with the name of the plugin, and the options."""
         members: list[tuple[Node, Node]] = node.value if node.id == "mapping" else []
         if len(members) != 1:
             raise self._not_one_plugin(node, [name.value for name, _ in members], plugin, keys)
@@ -148,7 +152,10 @@ class Reader:
         return here, self.options(inner, plugin.known[name], here)
 
     def _not_one_plugin(self, node: Node, names: list[str], plugin: Plugin, keys: Keys) -> ConfigError:
-        """Return the error for a node that is not one plugin; often the options are not indented below its name."""
+        """Return the error for a node that does not contain exactly one plugin.
+
+        A common cause is options that are not indented below the name of the plugin.
+        """
         plugins = [name for name in names if name in plugin.known or name in plugin.refused]
         if len(plugins) == 1:
             name = next(name for name in names if name != plugins[0])
@@ -161,7 +168,7 @@ class Reader:
         return self._file.error(keys, f"expected one {plugin.kind} with its options, like {name}: {{}}")
 
     def located(self, node: Node, keys: Keys, error: ConfigError) -> ConfigError:
-        """Return an error located at the option that begins its message, else at `keys`."""
+        """Return an error with the location of the option that its message begins with, else of `keys`."""
         text = str(error)
         if found := _OPTION.match(text):
             path: Keys = tuple(name or int(number) for name, number in _STEP.findall(found["path"]))
@@ -172,7 +179,11 @@ class Reader:
         return self._file.error(keys, text)
 
     def check_compiles(self, node: Node, keys: Keys, options: object) -> None:
-        """Compile the options of a processor; raise ConfigError, located at the option, if that fails."""
+        """Check that the options of a processor compile.
+
+        Raises:
+            ConfigError: an option is invalid; the error has the location of the option.
+        """
         if hasattr(options, "compile"):
             try:
                 options.compile()
@@ -186,7 +197,7 @@ class Reader:
             self.remark((*keys, *inner), note)
 
     def _check_value(self, value: Any, annotation: Annotation, keys: Keys) -> None:  # noqa: ANN401 - of the annotated type
-        """Run the checks of a type on a value, and those of its elements."""
+        """Run the checks of a type on a value and on its elements."""
         plain, metas = bare_type(annotation)
         for meta in metas:
             if isinstance(meta, ValueCheck):
@@ -222,21 +233,21 @@ class Reader:
         return converted
 
     def _conversion_error(self, node: Node, annotation: Annotation, keys: Keys, message: str) -> ConfigError:
-        """Return an error with location and remedy for a message of msgspec."""
+        """Convert a message of msgspec to an error with location and remedy."""
         cause, inner = split_message(message)
         if wrong := NOT_ONE_OF.search(cause):
             cause = not_one_of(wrong["value"], choices(annotation))
         else:
-            # Other strings are not quoted, because they may be secrets.
+            # Values of other types are not quoted, because they may be secrets.
             quoted = f": {node.value!r}" if node.id == "scalar" and _QUOTABLE.match(cause) else ""
             cause = f"{cause}{quoted}{_remedy(node, annotation, keys, cause)}"
         return self._file.error((*keys, *inner), cause)
 
 
 def _misplaced(name: str, kind: type[msgspec.Struct], members: Mapping[str, Node]) -> str:
-    """Return the message for an option that belongs below another one, empty if it does not.
+    """Return the message for an option that belongs below another option, or an empty string for any other option.
 
-    An option that is present without a value is the most likely parent.
+    The most likely parent is an option that the file contains without a value.
     """
     parents = dict[str, str]()
     for field in msgspec.structs.fields(kind):
@@ -250,16 +261,16 @@ def _misplaced(name: str, kind: type[msgspec.Struct], members: Mapping[str, Node
 
 
 def _remedy(node: Node, annotation: Annotation, keys: Keys, cause: str) -> str:
-    """Return what to write instead, empty if unknown."""
+    """Return the end of a message, which shows a valid value; empty if no valid value is known."""
     text = node.value if node.id == "scalar" else ""
     if cause.startswith("Expected `bool"):
         correct = next((correct for correct, words in _BOOLEANS.items() if text.lower() in words), "true or false")
         return f"; write {correct}"
-    # A host may contain a password before its @.
-    is_short = 0 < len(text) <= _SHORT and "@" not in text
+    # A URL may contain a password before its @.
+    is_short = 0 < len(text) <= _MAX_REPEATED_CHARS and "@" not in text
     if cause.startswith("Expected `array") and is_list_of_strings(annotation) and is_short:
         parts = (part.strip() for part in text.split(",") if part.strip())
-        texts = ", ".join(each if _PLAIN.fullmatch(each) else json.dumps(each) for each in parts)
+        texts = ", ".join(each if _NEEDS_NO_QUOTES.fullmatch(each) else json.dumps(each) for each in parts)
         return f"; write {keys[-1]}: [{texts}]"
     example = example_of(annotation)
     return "" if example is None else f"; write {keys[-1]}: {json.dumps(example)}"

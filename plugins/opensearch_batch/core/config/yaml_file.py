@@ -1,7 +1,7 @@
 """Reads a YAML file as nodes with line numbers, and locates errors: ``books.yaml:14 ingest.index: …``.
 
-A duplicate key is an error; PyYAML would keep the last one. Hand-written on the nodes of PyYAML, because its loader
-drops their line numbers.
+A duplicate key is an error; PyYAML would keep its last value. Hand-written on top of PyYAML's nodes, because PyYAML's
+loader drops the line numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import yaml
 
 Keys = tuple[str | int, ...]
-# A node of PyYAML, or None. The stubs of PyYAML do not declare the type of a node's value.
+# A PyYAML node, or None. PyYAML's type stubs do not declare the type of a node's value.
 Node = Any
 # A file is read whenever Airflow parses its DAG files, which has to end in time for all files together.
 MAX_FILE_BYTES, MAX_VALUES, MAX_DEPTH = 1_000_000, 100_000, 100
@@ -25,7 +25,7 @@ NULL = "tag:yaml.org,2002:null"
 _BLOCK_START = "; the block starts in line {}: check its hyphens, indentation and quotes"
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
 _KEY = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
-# Messages of msgspec.
+# Error messages of msgspec.
 UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>[^`]+)`")
 MISSING_KEY = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
 NOT_ONE_OF = re.compile(r"Invalid enum value '(?P<value>.*)'", re.DOTALL)
@@ -62,11 +62,11 @@ class YamlFile:
             raise ConfigError(f"{path}:1 nested too deeply by its aliases (*name)") from None
 
     def error(self, keys: Sequence[str | int], cause: str) -> ConfigError:
-        """Return an error located at a key."""
+        """Return an error with the location of the value at a path of keys."""
         return ConfigError(f"{self.path}:{self.line(keys)} {dotted(keys) or self._root}: {cause}")
 
     def line(self, keys: Sequence[str | int]) -> int:
-        """Return the line (from 1) of the deepest of these keys that exists."""
+        """Return the line (from 1) of the deepest key of a path that exists in the file."""
         line, node = 1, self.tree
         for key in keys:
             found = _child(node, key)
@@ -76,11 +76,11 @@ class YamlFile:
         return line
 
     def at(self, keys: Sequence[str | int]) -> Node:
-        """Return the node at keys, or None if there is none."""
+        """Return the node at a path of keys, or None if the path does not exist."""
         return node_at(self.tree, keys)
 
     def value(self) -> object:
-        """Return the content as Python values, with YAML 1.1 scalars.
+        """Return the content as Python values; scalars are resolved as in YAML 1.1.
 
         Raises:
             ConfigError: a value has an unknown tag.
@@ -119,7 +119,7 @@ class YamlFile:
         except yaml.reader.ReaderError as error:
             raise self._character_error(text, error) from None
         except yaml.MarkedYAMLError as error:
-            # The text of the error quotes the file, which may contain a password.
+            # The original error message quotes the file, which may contain a password.
             raise self._yaml_error(error) from None
 
     def _refuse_deep(self, events: Iterator[yaml.Event]) -> None:
@@ -135,7 +135,7 @@ class YamlFile:
                 )
 
     def _document(self, loader: yaml.SafeLoader) -> Node:
-        """Return the only document; empty documents may follow it."""
+        """Return the root node of the only document; empty documents may follow it."""
         node = loader.get_node() if loader.check_node() else None
         while loader.check_node():
             other: Node = loader.get_node()
@@ -185,7 +185,7 @@ class YamlFile:
 
 
 def node_at(node: Node, keys: Sequence[str | int]) -> Node:
-    """Return the node at keys below a node, or None if there is none."""
+    """Return the node at a path of keys below a node, or None if the path does not exist."""
     for key in keys:
         found = _child(node, key)
         if found is None:
@@ -195,12 +195,12 @@ def node_at(node: Node, keys: Sequence[str | int]) -> Node:
 
 
 def dotted(keys: Sequence[str | int]) -> str:
-    """Return keys in the notation of messages: ``sink[0].opensearch``."""
+    """Format a path of keys for messages, like ``sink[0].opensearch``."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).removeprefix(".")
 
 
 def split_message(message: str) -> tuple[str, Keys]:
-    """Split a message of msgspec, which ends with a path, into cause and keys."""
+    """Split a message of msgspec into the cause and the path of keys at its end."""
     at = _AT.search(message)
     # msgspec writes [...] for the key of a dict.
     path = at["path"].replace("[...]", "") if at else ""
@@ -224,7 +224,7 @@ def _size(node: Node, sizes: dict[int, int]) -> int:
 
 
 def _mappings(node: Node, keys: Keys = ()) -> Iterator[tuple[Keys, Node]]:
-    """Yield the mappings of a tree."""
+    """Yield each mapping in a tree with its path of keys."""
     if node.id == "scalar":
         return
     if node.id == "mapping":
@@ -237,7 +237,7 @@ def _mappings(node: Node, keys: Keys = ()) -> Iterator[tuple[Keys, Node]]:
 
 
 def _child(node: Node, key: str | int) -> tuple[Node, Node] | None:
-    """Return the nodes of a key and of its value."""
+    """Return the node of a key and the node of its value, or None if the key does not exist."""
     kind = getattr(node, "id", None)
     if kind == "mapping":
         return next(((name, value) for name, value in node.value if name.value == key), None)
