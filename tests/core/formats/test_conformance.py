@@ -276,7 +276,7 @@ def test_a_document_that_is_not_json_is_an_error(name: str, content: bytes) -> N
 def test_a_document_that_is_too_large_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is read whole."""
     monkeypatch.setattr(json_format, "MAX_JSON_BYTES", 5)
-    with pytest.raises(ConfigError, match=r"a JSON document is read whole, .* or write one object per line"):
+    with pytest.raises(ConfigError, match=r"the JSON document is larger than .* or write one object per line"):
         entries(b'{"a":1}', CASES[name].format)
 
 
@@ -289,10 +289,10 @@ def test_damaged_parquet_is_an_error(name: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["pipeline, CSV", "Data Prepper, csv"])
-@pytest.mark.parametrize(("content", "why"), [(b"a,a\n1,2\n", "it names a column twice: a, a"), (b'"a', "no CSV: .*")])
+@pytest.mark.parametrize(("content", "why"), [(b"a,a\n1,2\n", "it names a column twice: a, a"), (b'"a', "not CSV: .*")])
 def test_a_header_that_names_no_columns_is_an_error(name: str, content: bytes, why: str) -> None:
     """Without it no row has names."""
-    with pytest.raises(FatalError, match=rf"a: the header, its first line: {why}; correct it"):
+    with pytest.raises(FatalError, match=rf"a: the header \(the first line\): {why}; correct it"):
         entries(content, CASES[name].format)
 
 

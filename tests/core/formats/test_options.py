@@ -126,7 +126,9 @@ def test_csv(codec: Csv, content: bytes, expected: list[tuple[int, Any] | None])
 
 def test_an_empty_header_is_an_error() -> None:
     """It names no columns; a pipeline's CSV may begin with blank lines."""
-    with pytest.raises(FatalError, match="a: the header, its first line: it is empty; correct it, or write detect_he"):
+    with pytest.raises(
+        FatalError, match=r"a: the header \(the first line\): it is empty; correct it, or write detect_he"
+    ):
         entries(b"\na\n", Csv())
     assert told(entries(b"\na\nx\n", PIPELINE_CSV)) == [None, (3, {"a": "x"})]
 
@@ -155,7 +157,7 @@ def test_rejected_rows_of_a_pipelines_csv_keep_reasons_and_bytes() -> None:
     read = entries(b'a,b\n1\n1,"x"y\n\xff,2\n3,4\n"x\ny",1,2\n', PIPELINE_CSV)
     assert reasons(read) == [
         (2, "1 values for the 2 columns of the header"),
-        (3, "no CSV: ',' expected after '\"'"),
+        (3, "not CSV: ',' expected after '\"'"),
         (4, "not UTF-8"),
         (6, "3 values for the 2 columns of the header"),
     ]

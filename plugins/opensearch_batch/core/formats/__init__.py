@@ -1,1 +1,1 @@
-"""The formats of source and output objects: one module per format, for both front ends."""
+"""Formats of source and output objects, one module per format."""

@@ -1,7 +1,8 @@
-"""CSV, streamed; a broken row loses only its own line.
+"""Reads and writes CSV as a stream. If a row is invalid, only its first line is rejected.
 
-A quoted value may contain line breaks, so an open quote takes the lines after it. If they turn out not to be a row, the
-first line is rejected and the others are read again. Source: Data Prepper's CsvInputCodec and CsvOutputCodec (2.17).
+A quoted value may contain line breaks, so a row with an unclosed quote continues on the next lines. If these lines are
+not a valid row, the first line is rejected and the other lines are read again.
+Source: Data Prepper's CsvInputCodec and CsvOutputCodec (2.17).
 """
 
 from __future__ import annotations
@@ -28,13 +29,20 @@ _MAX_CHARACTER_BYTES = 4
 
 
 class Csv(msgspec.Struct, frozen=True):
-    """Rows of strings; the first row names the columns.
+    """Reads rows of strings. By default, the first row contains the column names.
 
-    Without `detect_header`, `header` names the first columns, and those after it are column1, column2 and so on. With
-    `exact_width` a row has a value for each column: an empty line is blank, and a row of another width is rejected
-    whole. Without it the last columns may be absent, and a row with too many values is taken for an open quote. With
-    `verbatim` names keep their spaces and values their line breaks. With `row_numbers` a row's line is its number among
-    the rows, the header's being 1.
+    Args:
+        delimiter: the character between values.
+        quote_character: the character around a value that contains delimiters or line breaks.
+        header: without `detect_header`, the names of the first columns; each other column is named ``column`` and its
+            number.
+        detect_header: whether the first row contains the column names.
+        exact_width: whether each row must have a value for every column. If so, an empty line is blank, and all lines
+            of a row with more or fewer values are rejected. If not, a row may lack the last columns, and a row with
+            too many values is treated like a row with an unclosed quote.
+        verbatim: whether column names keep surrounding spaces, and values keep their kind of line breaks.
+        row_numbers: whether the line of a row is the number of the row (the header is row 1).
+        header_remedy: the remedy in the error for an invalid header.
     """
 
     delimiter: str = ","
@@ -47,10 +55,10 @@ class Csv(msgspec.Struct, frozen=True):
     header_remedy: str = "correct it, or write detect_header: false"
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield each row as an object of strings.
+        """Yield each row as a JSON object whose values are strings.
 
         Raises:
-            FatalError: the header names no columns, or one twice.
+            FatalError: the header is empty, or has the same column name twice.
         """
         newline, raw = ("", stream) if self.verbatim else ("\n", with_lf(stream))
         with io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline) as text:
@@ -81,11 +89,11 @@ class Csv(msgspec.Struct, frozen=True):
         if reason is None and not any(names):
             reason = "it is empty"
         if reason is not None:
-            raise FatalError(f"{uri}: the header, its first line: {reason}; {self.header_remedy}")
+            raise FatalError(f"{uri}: the header (the first line): {reason}; {self.header_remedy}")
         return names
 
     def _columns(self, first: str) -> list[str]:
-        """Return the names of the columns of an object without a header."""
+        """Return the column names of an object without a header."""
         count = first.count(self.delimiter) + 1
         return [*self.header[:count], *(f"column{at}" for at in range(len(self.header) + 1, count + 1))]
 
@@ -101,7 +109,7 @@ class Csv(msgspec.Struct, frozen=True):
 
 
 class CsvEncoding(msgspec.Struct, frozen=True):
-    """A header, then one row per event; without `header`, the members of an object's first event are the columns."""
+    """Writes a header, then one row per event. Without `header`, the columns are the members of the first event."""
 
     extension = "csv"
 
@@ -109,12 +117,15 @@ class CsvEncoding(msgspec.Struct, frozen=True):
     header: tuple[str, ...] = ()
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> CsvFile:
-        """Begin an object."""
+        """Return a writer for the events of one object."""
         return CsvFile(file, compression, self)
 
 
 class CsvFile(StreamedFile):
-    """A header, then one row per event: strings unquoted, null and absent members empty, other values as JSON."""
+    """Writes the events of one object.
+
+    Strings are written without JSON quotes, null and absent members as empty values, and other values as JSON.
+    """
 
     def __init__(self, file: IO[bytes], compression: OutputCompression, encoding: CsvEncoding) -> None:
         super().__init__(file, compression)
@@ -125,15 +136,19 @@ class CsvFile(StreamedFile):
             self._row(self._names)
 
     def add(self, event: bytes) -> None:
-        """Add an event; one with members that are not columns is rejected."""
+        """Add an event.
+
+        Raises:
+            RecordRejected: the event has a member that is not a column, or is the first event and has no members.
+        """
         members = members_of(event)
         names = self._names or tuple(members)
         if not names:
             raise RecordRejected("codec csv: the first event of an object has no members, so it defines no columns")
         if unknown := members.keys() - set(names):
             raise RecordRejected(
-                f"codec csv: no column {', '.join(sorted(unknown))}; name all columns in header, or exclude these "
-                "members with include_keys"
+                f"codec csv: there is no column {', '.join(sorted(unknown))}; list all columns in header, or exclude "
+                "these members with include_keys"
             )
         row = [_value(members[name]) if name in members else "" for name in names]
         if not self._names:
@@ -156,20 +171,20 @@ def _value(value: msgspec.Raw) -> str:
 
 
 class _Rows:
-    """Iterates over rows: the values of each, or the reason why it is rejected.
+    """Iterates over the rows; yields the values of a row, or the reason for its rejection.
 
-    `line` and `offset` are where the current row starts. The parser gets a window of lines at a time, so that no Python
-    code runs for a line; a row that is open at the end of a window is parsed again in a larger one.
+    The current row starts at `line` and `offset`. The csv parser receives a window of several lines, so that no Python
+    code runs for each line. A row that is incomplete at the end of a window is parsed again in a larger window.
     """
 
     def __init__(self, options: Csv, text: TextIO, limit: RowLimit) -> None:
         self._options, self._text, self._limit = options, text, limit
         self._newline = "" if options.verbatim else "\n"
         self._max_bytes = max(MAX_ROW_BYTES, limit.max_bytes)
-        # The lines of a row bound it.
+        # `_window` limits the size of a row, so the field limit of the csv module must not be lower.
         csv.field_size_limit(max(csv.field_size_limit(), self._max_bytes))
         self.line, self.offset = 1, 0
-        # The lines in memory; the current row has those from `_first` up to `_end`.
+        # The lines in memory; the current row consists of the lines from `_first` up to `_end`.
         self._lines: list[str] = []
         self._first = self._end = 0
 
@@ -186,7 +201,7 @@ class _Rows:
                     if self._first < end:
                         break
             except csv.Error as error:
-                reason = f"no CSV: {error}"
+                reason = f"not CSV: {error}"
             if reason is not None and reader.line_num == len(window):
                 # The row may continue after the window.
                 if self._first > start:
@@ -214,7 +229,7 @@ class _Rows:
         return content[: self._max_bytes + 2]
 
     def keep_first_line(self) -> None:
-        """Reduce the current row to its first line, so that the others are read again."""
+        """Reduce the current row to its first line, so that the other lines are read again."""
         self._end = self._first + 1
 
     def _next_row(self, skipped_bytes: int = 0) -> None:
@@ -226,7 +241,7 @@ class _Rows:
         self._first = self._end
 
     def _read(self) -> bool:
-        """Read more lines, at least as much text as is in memory; return whether there were any."""
+        """Read more lines, at least doubling the text in memory; return False at the end of the object."""
         self._lines = self._lines[self._first :]
         self._first = 0
         block = self._text.read(max(BLOCK_CHARACTERS, sum(map(len, self._lines))))
@@ -236,7 +251,7 @@ class _Rows:
         return bool(block)
 
     def _window(self, count: int) -> list[str]:
-        """Return the next lines for the parser: up to one that is too long, or until a row has too many bytes."""
+        """Return the next lines for the parser, until a line is too long or the lines have too many bytes for a row."""
         window = self._lines[self._first : self._first + count]
         if sum(map(len, window)) * _MAX_CHARACTER_BYTES > self._max_bytes:
             total_bytes = 0
@@ -252,7 +267,7 @@ class _Rows:
         return [f"{line[:-2]}\n" if line.endswith("\r\n") else line for line in window]
 
     def _skip_line(self) -> int:
-        """Skip what is not in memory of a line that is too long; return the number of bytes."""
+        """Skip the rest of a line that is too long; return the number of skipped bytes."""
         skipped_bytes, rest = 0, self._lines[self._first]
         while rest and not rest.endswith(("\n", "\r") if self._options.verbatim else "\n"):
             rest = self._text.readline(READ_BUFFER_BYTES)

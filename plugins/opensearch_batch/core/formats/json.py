@@ -1,4 +1,4 @@
-"""A JSON document read whole: the document itself, or the elements of the arrays in it.
+"""Reads and writes objects that contain one JSON document, which is read as a whole.
 
 Source: Data Prepper's JsonInputCodec and JsonOutputCodec (2.17).
 """
@@ -21,10 +21,11 @@ _OBJECT, _ARRAY, _QUOTE, _NULL = b'{["n'
 
 
 class Json(msgspec.Struct, frozen=True):
-    """The elements of an array, or one object.
+    """Reads the elements of an array, or one object, as rows.
 
-    With `nested`, an object's rows are the elements of all arrays in it, or of those named `key_name`; each also gets
-    the values at `include_keys` outside of the arrays, strings and numbers as strings, like Data Prepper.
+    With `nested`, the rows are the elements of all arrays in an object, or only of arrays with the name `key_name`.
+    As in Data Prepper, each row also contains the values of `include_keys` from outside the arrays, with numbers and
+    booleans as strings.
     """
 
     key_name: str | None = None
@@ -32,17 +33,17 @@ class Json(msgspec.Struct, frozen=True):
     nested: bool = True
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the objects, each on one line; a row's line is its position in the arrays.
+        """Yield the rows without line breaks; the line of a row is its position among the rows.
 
         Raises:
-            ConfigError: the document is too large to be read whole.
-            FatalError: it is not one JSON document.
+            ConfigError: the document is too large to be read into memory.
+            FatalError: the object is not one JSON document.
         """
         content = stream.read(MAX_JSON_BYTES + 1)
         if len(content) > MAX_JSON_BYTES:
             raise ConfigError(
-                f"{uri}: a JSON document is read whole, and this one has more than {MAX_JSON_BYTES >> 20} MiB; split "
-                "it, or write one object per line and read it as JSON Lines (ndjson)"
+                f"{uri}: the JSON document is larger than {MAX_JSON_BYTES >> 20} MiB, the maximum that is read into "
+                "memory; split it, or write one object per line and read it as JSON Lines (ndjson)"
             )
         at = 0
         try:
@@ -57,19 +58,19 @@ class Json(msgspec.Struct, frozen=True):
 
 
 class JsonEncoding(msgspec.Struct, frozen=True):
-    """One object with one member, the array of the events."""
+    """Writes a JSON object with one member, `key_name`, which is the array of the events."""
 
     extension = "json"
 
     key_name: str = "events"
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> JsonFile:
-        """Begin an object."""
+        """Return a writer for the events of one object."""
         return JsonFile(file, compression, self)
 
 
 class JsonFile(StreamedFile):
-    """One object with the events in an array."""
+    """Writes the events of one object as a JSON array."""
 
     def __init__(self, file: IO[bytes], compression: OutputCompression, encoding: JsonEncoding) -> None:
         super().__init__(file, compression)
@@ -81,7 +82,7 @@ class JsonFile(StreamedFile):
         self._before = b","
 
     def close(self) -> None:
-        """Close the array."""
+        """Close the array and the object."""
         self._write(b"]}")
         super().close()
 
@@ -90,7 +91,7 @@ class _Document:
     """The rows of a JSON document.
 
     Raises:
-        RecordRejected, msgspec.DecodeError, RecursionError: it is not JSON.
+        RecordRejected, msgspec.DecodeError, RecursionError: the content is not JSON.
     """
 
     def __init__(self, options: Json, content: bytes) -> None:
@@ -104,16 +105,16 @@ class _Document:
             self._walk(self._whole)
 
     def rows(self) -> Iterator[tuple[bytes, str | None]]:
-        """Yield the JSON text of each row, or the reason why it is rejected."""
+        """Yield the JSON text of each row, with the reason if the row is rejected."""
         if not self._arrays:
-            # Data Prepper reads no records here.
+            # Without an array, Data Prepper reads no records.
             yield _row(self._whole, {})
         for array in self._arrays:
             for element in elements(array):
                 yield _row(element, self._included)
 
     def _walk(self, node: msgspec.Raw) -> None:
-        """Find the arrays in an object, or in the objects of an array; arrays that were found are not searched."""
+        """Collect the arrays in an object, or in the objects of an array, without searching the collected arrays."""
         if memoryview(node)[0] == _ARRAY:
             for element in elements(node):
                 self._walk(element)

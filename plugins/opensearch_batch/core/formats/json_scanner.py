@@ -1,8 +1,8 @@
-"""Finds JSON objects in lines that are not one object each: several per line, one over lines, elements of arrays.
+"""Finds JSON objects in lines: several objects on a line, one object on several lines, or elements of an array.
 
-A broken value loses only its first line; the lines after it are scanned again. Hand-written, because a decoder does not
-distinguish an incomplete value from a broken one, and `JSONDecoder.raw_decode` takes 1.2 to 20 times as long
-on rows with vectors.
+If a value is invalid, only its first line is rejected, and the lines after it are scanned again. Hand-written, because
+a decoder does not distinguish an incomplete value from an invalid value, and `JSONDecoder.raw_decode` takes 1.2 to 20
+times as long for rows with vectors.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _BOM = b"\xef\xbb\xbf"
 _OPEN, _QUOTE = b'{"'
 _OPENING = b"{["
 _VALUE_ENDS = (b"}", b"]", b'"')
-_GOES_ON = (b",", b"}", b"]", b":")
+_CONTINUATIONS = (b",", b"}", b"]", b":")
 _SPACES = re.compile(rb"[ \t\r\n]*")
-# A whole string, or a bracket, or the quote of a string that does not end.
+# A complete string, a bracket, or the opening quote of a string that is not closed.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\]]')
 
 
 class Scanner:
-    """Finds the objects of lines that are not one object each.
+    """Finds the JSON objects in lines.
 
-    Lines are held while a value that starts in the first of them is open. If the value is broken, the first line is
-    rejected, and so are the lines after it with more indentation, as parts of the same value; the others are scanned
-    again.
+    The scanner keeps the lines in memory while the value that starts on the first line is not closed. If this value is
+    invalid, the scanner rejects the first line, and the following lines with more indentation, which are parts of the
+    same value. It scans the other lines again.
     """
 
     def __init__(self, source: int, uri: str, limit: RowLimit, *, include_empty_objects: bool) -> None:
@@ -40,28 +40,28 @@ class Scanner:
         self._lines: list[Line] = []
         self._size_bytes = 0
         self._found: list[SourceEntry] = []
-        # The open value: its line and offset, its text so far, and how many brackets are open.
+        # The value that is not closed yet: its line and offset, its text so far, and the number of open brackets.
         self._start: tuple[int, int] | None = None
         self._parts: list[bytes] = []
         self._depth = 0
-        # The array at the root: the line it starts in, and whether an element was the last token.
+        # The open array at the root: the line where it starts, and whether the last token was an element.
         self._array: tuple[Row | None, bool] = (None, False)
         self._array_before: tuple[Row | None, bool] = self._array
-        self._broken: Line | None = None
+        self._invalid: Line | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether the next line may be part of a value or an array that started before."""
-        return self._start is not None or self._array[0] is not None or self._broken is not None
+        """Whether the next line may be part of a value or array that started on an earlier line."""
+        return self._start is not None or self._array[0] is not None or self._invalid is not None
 
     def take(self, line: Line) -> Iterator[SourceEntry]:
-        """Yield the entries that a line completes."""
+        """Scan a line; yield the entries that end on it."""
         if line.number == 1 and line.content.startswith(_BOM):
             line = Line(1, line.content.removeprefix(_BOM), line.cut, len(_BOM))
         yield from self._take(deque([line]))
 
     def end(self) -> Iterator[SourceEntry]:
-        """Yield the entries after the last line: a value that is still open is broken."""
+        """Yield the remaining entries after the last line; a value that is not closed is rejected."""
         while self._lines:
             rejected, again = self._reject("not JSON: the value that starts on this line is not closed")
             yield rejected
@@ -71,11 +71,11 @@ class Scanner:
     def _take(self, waiting: deque[Line]) -> Iterator[SourceEntry]:
         while waiting:
             line = waiting.popleft()
-            if self._broken is not None and _indent(line) > _indent(self._broken):
-                reason = f"part of the broken value that starts in line {self._broken.number}"
+            if self._invalid is not None and _indent(line) > _indent(self._invalid):
+                reason = f"part of the invalid value that starts in line {self._invalid.number}"
                 yield Rejected((self._row(line),), reason)
                 continue
-            self._broken = None
+            self._invalid = None
             try:
                 entries = self._feed(line)
             except RecordRejected as error:
@@ -85,22 +85,22 @@ class Scanner:
             yield from entries
 
     def _reject(self, reason: str) -> tuple[Rejected, list[Line]]:
-        """Reject the first waiting line; return the others."""
+        """Reject the first line in memory; return the rejection and the other lines."""
         first, *again = self._lines
-        self._broken = first if self._start is not None else None
+        self._invalid = first if self._start is not None else None
         self._array = self._array_before
         self._start, self._parts, self._depth = None, [], 0
-        self._forget()
+        self._clear()
         return Rejected((self._row(first),), reason), again
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._lines, self._size_bytes, self._found = [], 0, []
 
     def _feed(self, line: Line) -> list[SourceEntry]:
-        """Return the entries that a line completes, none while a value is open."""
+        """Return the entries that end on a line; there are none while a value is not closed."""
         if not self._lines:
             self._array_before = self._array
-        elif not _fits(self._lines[0], self._lines[-1], line):
+        elif not _may_continue(self._lines[0], self._lines[-1], line):
             self._lines.append(line)
             raise RecordRejected("not JSON: the value that starts on this line does not continue on the next lines")
         self._lines.append(line)
@@ -111,7 +111,7 @@ class Scanner:
         if self._start is not None:
             return []
         found = self._found or [Blank(self._source)]
-        self._forget()
+        self._clear()
         return found
 
     def _scan(self, line: Line) -> None:
@@ -144,21 +144,21 @@ class Scanner:
         elif mark == b"]" and array is not None:
             self._array = (None, False)
         else:
-            raise RecordRejected("neither a JSON object nor an array of them")
+            raise RecordRejected("neither a JSON object nor an array of objects")
 
     def _unended_array(self) -> Iterator[Rejected]:
         array, _ = self._array
         self._array = (None, False)
         if array is not None:
-            yield Rejected((array,), "the array that starts in this line does not end; its objects were read")
+            yield Rejected((array,), "the array that starts on this line is not closed; its objects were read")
 
     def _close(self, content: bytes, at: int) -> int:
-        """Return the position in a line after the open value, or the length of the line."""
+        """Return the position after the end of the current value in a line, or the length of the line."""
         for token in _TOKEN.finditer(content, at):
             mark = content[token.start()]
             if mark == _QUOTE:
                 if token.end() - token.start() == 1:
-                    raise RecordRejected("not JSON: a string does not end in its line")
+                    raise RecordRejected("not JSON: a string is not closed on its line")
             elif mark in _OPENING:
                 self._depth += 1
             else:
@@ -180,10 +180,10 @@ class Scanner:
         return Row(self._source, self._uri, line.number, line.offset, line.content)
 
 
-def _fits(first: Line, last: Line, line: Line) -> bool:
-    """Return whether a line may continue the last one; a line with more indentation always may."""
+def _may_continue(first: Line, last: Line, line: Line) -> bool:
+    """Return whether a line may continue the value; a line with more indentation than the first always may."""
     ends_value = last.content.rstrip()[-1:] in _VALUE_ENDS
-    return not ends_value or line.content.lstrip()[:1] in _GOES_ON or _indent(line) > _indent(first)
+    return not ends_value or line.content.lstrip()[:1] in _CONTINUATIONS or _indent(line) > _indent(first)
 
 
 def _indent(line: Line) -> int:

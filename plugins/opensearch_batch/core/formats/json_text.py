@@ -1,4 +1,4 @@
-"""Checks and edits JSON as text, so that values keep their original bytes."""
+"""Checks and edits JSON text without decoding its values, so that they keep their original bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from opensearch_batch.core.errors import RecordRejected
 
 TOO_DEEP = "the row is nested too deeply to be read"
-# Decoders for the members of an object and the elements of an array; each value is its JSON text.
+# Decoders for the members of an object and the elements of an array; each value remains JSON text.
 members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 # Encodes a Decimal as a number with all its digits.
@@ -17,7 +17,11 @@ encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def check_text(row: bytes) -> bytes:
-    """Return the row; raise RecordRejected unless it is UTF-8, which msgspec does not check in values it skips."""
+    """Return the row if it is UTF-8. This check is needed because msgspec does not check the values that it skips.
+
+    Raises:
+        RecordRejected: the row is not UTF-8.
+    """
     if not row.isascii():
         try:
             row.decode()
@@ -27,7 +31,11 @@ def check_text(row: bytes) -> bytes:
 
 
 def check_json(row: bytes) -> bytes:
-    """Return the row; raise RecordRejected unless it is one JSON value (RFC 8259)."""
+    """Return the row if it is one JSON value (RFC 8259).
+
+    Raises:
+        RecordRejected: the row is not JSON.
+    """
     try:
         msgspec.json.decode(check_text(row), type=msgspec.Raw)
     except msgspec.DecodeError as error:
@@ -38,7 +46,11 @@ def check_json(row: bytes) -> bytes:
 
 
 def members_of(event: bytes) -> dict[str, msgspec.Raw]:
-    """Return the members of a JSON object; raise RecordRejected if the text is not one."""
+    """Return the members of a JSON object.
+
+    Raises:
+        RecordRejected: the event is not a JSON object.
+    """
     try:
         return members(event)
     except msgspec.DecodeError as error:
@@ -79,7 +91,7 @@ def encode_kept(value: object) -> bytes:
 
 
 class _NumberText(float):
-    """A float that keeps its text: filters compare the number, the index receives the text."""
+    """A float that keeps its original text: filters compare the number, and the index receives the text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

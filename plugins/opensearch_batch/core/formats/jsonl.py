@@ -1,4 +1,4 @@
-"""JSON Lines: exactly one JSON object per line, validated when it is read."""
+"""Reads JSON Lines: exactly one JSON object per line. Each line is validated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opensearch_batch.core.types.rows import Blank, Rejected, Row, RowLimit, Sou
 
 
 class JsonLines(msgspec.Struct, frozen=True):
-    """One JSON object per line; anything else is rejected."""
+    """Reads one JSON object per line and rejects any other line."""
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
         """Yield each object with its original text."""
@@ -23,7 +23,7 @@ class JsonLines(msgspec.Struct, frozen=True):
 
 
 def entry_of(line: Line, source: int, uri: str, limit: RowLimit) -> SourceEntry:
-    """Return the row of a line, or its rejection."""
+    """Return the entry of a line: a row, a blank line, or a rejection."""
     if not line.content or line.content.isspace():
         return Blank(source)
     row = Row(source, uri, line.number, line.offset, line.content)

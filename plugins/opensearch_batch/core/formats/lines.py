@@ -1,4 +1,4 @@
-"""Lines of unknown format: each is a row; the code that decodes a row later rejects invalid ones."""
+"""Reads lines without validation: each line is a row, and the code that later decodes it rejects invalid rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from opensearch_batch.core.types.rows import Blank, Row, RowLimit, SourceEntry
 
 
 class RawLines(msgspec.Struct, frozen=True):
-    """One row per line."""
+    """Reads one row per line."""
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
         """Yield the lines unchanged."""

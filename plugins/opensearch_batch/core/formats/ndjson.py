@@ -1,9 +1,10 @@
-"""NDJSON in any layout: one object on a line, several, one over several lines, or elements of an array.
+"""Reads and writes NDJSON. Several objects on a line, objects on several lines, and arrays of objects are accepted.
 
-A line that is exactly one object, or one broken value, is passed on without parsing; the code that decodes the row
-later rejects it. Such lines are recognized by their ends, by one search for a second object, and by the start of the
-next line: after a whole value JSON continues with ``,``, ``]`` or ``}`` only. All other lines are scanned. A broken
-value loses only its first line. Source: Data Prepper's NdjsonInputCodec, which stops reading the object there.
+A line that looks like exactly one object becomes a row without being parsed; if it is not valid JSON, the code that
+later decodes the row rejects it. The reader recognizes such a line by its first and last characters, by a search for a
+second object, and by the start of the next line, because JSON continues after a complete value only with ``,``, ``]``
+or ``}``. All other lines are scanned. If a value is invalid, only its first line is rejected.
+Source: Data Prepper's NdjsonInputCodec, which stops reading the object at an invalid value.
 """
 
 from __future__ import annotations
@@ -24,18 +25,19 @@ from opensearch_batch.core.types.rows import Blank, Row, RowLimit, SourceEntry
 _OPEN, _CLOSE, _SPACE = b"{} "
 _ENDS = (b"}\n", b"}\r\n")
 _SEVERAL = re.compile(rb"\}[ \t\r]*\{")
-# The shortest text after the first object of a line with two, line end included: no search begins in it.
-_SHORTEST = len(b"{}\n")
-_SEARCHES = 8
+# A second object on a line, with the line end, has at least this length. Searches for the end of the first object
+# therefore skip as many bytes at the end of the line.
+_MIN_OBJECT_BYTES = len(b"{}\n")
+_MAX_SEARCHES = 8
 
 
 class Ndjson(msgspec.Struct, frozen=True):
-    """JSON objects in sequence or in arrays; objects without members are blank unless they are included."""
+    """Reads JSON objects in sequence or in arrays; without `include_empty_objects`, empty objects are blank."""
 
     include_empty_objects: bool = False
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the objects, each on one line."""
+        """Yield the objects without line breaks."""
         scanner = Scanner(source, uri, limit, include_empty_objects=self.include_empty_objects)
         if ends_in_cr(stream):
             for line in lines(stream, max_line_bytes=limit.max_bytes):
@@ -46,17 +48,17 @@ class Ndjson(msgspec.Struct, frozen=True):
 
 
 class NdjsonEncoding(msgspec.Struct, frozen=True):
-    """One event per line."""
+    """Writes one event per line."""
 
     extension: Literal["ndjson", "jsonl"] = "ndjson"
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> NdjsonFile:
-        """Begin an object."""
+        """Return a writer for the events of one object."""
         return NdjsonFile(file, compression)
 
 
 class NdjsonFile(StreamedFile):
-    """One event per line."""
+    """Writes the events of one object, one per line."""
 
     def add(self, event: bytes) -> None:
         """Add an event."""
@@ -64,16 +66,16 @@ class NdjsonFile(StreamedFile):
 
 
 def _by_line(stream: IO[bytes], source: int, uri: str, scanner: Scanner, max_bytes: int) -> Iterator[SourceEntry]:
-    """Yield lines of one object each as they are; pass the others to the scanner.
+    """Yield a line that is one object as a row, and pass every other line to the scanner.
 
-    It reads the stream itself and inlines what it can: the largest sources are read here.
+    The largest sources are read here, so this function reads the stream itself and inlines function calls.
     """
     readline, busy, held, at, offset = stream.readline, False, None, 0, 0
     while raw := readline(max_bytes + len(b"\r\n")):
         at += 1
-        # The quote means that the object is not empty.
+        # The quote shows that the object is not empty.
         if raw.startswith(b'{"') and raw.endswith(_ENDS) and not busy:
-            end = raw.find(b"}", 2, -_SHORTEST)
+            end = raw.find(b"}", 2, -_MIN_OBJECT_BYTES)
             if end < 0 or not _several(raw, end):
                 if held is not None:
                     yield held
@@ -102,12 +104,17 @@ def _line(raw: bytes, at: int, offset: int, max_bytes: int) -> Line:
 
 
 def _several(raw: bytes, at: int) -> bool:
-    """Return whether a line may have a second root object; `at` is the position of its first closing bracket."""
-    for _ in range(_SEARCHES):
-        # White space may come before the start of an object.
+    """Return whether a line may contain a second root object.
+
+    Args:
+        raw: the line.
+        at: the position of the first closing bracket in the line.
+    """
+    for _ in range(_MAX_SEARCHES):
+        # White space may precede a second object.
         if raw[at + 1] == _OPEN or raw[at + 1] <= _SPACE:
             return True
-        at = raw.find(b"}", at + 1, -_SHORTEST)
+        at = raw.find(b"}", at + 1, -_MIN_OBJECT_BYTES)
         if at < 0:
             return False
     return _SEVERAL.search(raw, at) is not None

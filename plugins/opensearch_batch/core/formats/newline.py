@@ -1,4 +1,4 @@
-"""Text lines: each line, even an empty one, becomes an object with its text in ``message``."""
+"""Reads text lines: each line, even an empty line, becomes an object with its text in ``message``."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from opensearch_batch.core.types.rows import Rejected, Row, RowLimit, SourceEntr
 
 
 class Newline(msgspec.Struct, frozen=True):
-    """One text per line.
+    """Reads each line as a string.
 
-    The first `skip_lines` are skipped. The line after them is copied to the key `header_destination` of each object.
+    The first `skip_lines` lines are skipped. With `header_destination`, the next line is the header: each object has a
+    copy of the header at this key.
     """
 
     skip_lines: int = 0
@@ -26,7 +27,7 @@ class Newline(msgspec.Struct, frozen=True):
         """Yield the lines as objects.
 
         Raises:
-            FatalError: the header is not UTF-8, or too long.
+            FatalError: the header is not UTF-8, or is too long.
         """
         header = dict[str, str]()
         for line in lines(stream, max_line_bytes=limit.max_bytes):

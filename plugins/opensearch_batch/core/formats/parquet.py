@@ -1,4 +1,4 @@
-"""Reads Parquet with pyarrow, a batch of rows at a time. Source: Data Prepper's ParquetInputCodec (2.17)."""
+"""Reads Parquet files in batches of rows. Source: Data Prepper's ParquetInputCodec (2.17)."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ _BAD_CELL = (ValueError, OverflowError, KeyError, TypeError)
 
 
 class Parquet(msgspec.Struct, frozen=True):
-    """The rows of a Parquet file.
+    """Reads the rows of a Parquet file.
 
-    With `as_stored`, times are the numbers that are stored, as in Data Prepper, and maps are objects; without it, times
-    are strings, and maps are lists of pairs.
+    With `as_stored`, times are the stored numbers, as in Data Prepper, and maps are objects. Without it, times are
+    strings, and maps are lists of pairs.
     """
 
     as_stored: bool = True
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the rows as objects; a row's line is its position. A row with a cell that JSON cannot hold is rejected.
+        """Yield the rows as JSON objects; the line of a row is its position in the file.
+
+        A row with a cell that JSON cannot hold is rejected.
 
         Raises:
             FatalError: the file is damaged or not Parquet, or two columns have one name.
@@ -41,7 +43,7 @@ class Parquet(msgspec.Struct, frozen=True):
         import pyarrow as pa
 
         with Spool() as file:
-            # A Parquet file is read from its end.
+            # Parquet readers start at the end of the file, so it is copied to disk.
             while chunk := stream.read(READ_BUFFER_BYTES):
                 file.write(chunk)
             try:
@@ -98,7 +100,7 @@ def _refuse_duplicates(schema: pa.Schema, uri: str) -> None:
 
 
 def _stored(kind: pa.DataType) -> pa.DataType:
-    """Return the type a column is read as: times are the stored numbers."""
+    """Return the type to which a column is cast, so that times become the stored numbers."""
     import pyarrow as pa
 
     is_a = pa.types

@@ -1,7 +1,8 @@
-"""Writes events as a Parquet file. The schema is an Avro schema, or is inferred from the events.
+"""Writes events as a Parquet file, with an Avro schema or a schema that is inferred from the events.
 
-An event that does not fit is rejected. Events are buffered as JSON until the file is closed, so that an inferred schema
-covers all of them. Data Prepper infers the schema from the first event, and fails if that event contains a null.
+An event that does not fit the schema is rejected. Events are buffered as JSON until the file is closed, so that an
+inferred schema covers all events. Data Prepper infers the schema from the first event, and fails if that event contains
+a null.
 Source: Data Prepper's ParquetOutputCodec and AvroAutoSchemaGenerator (2.17).
 """
 
@@ -34,29 +35,30 @@ _KIND_NAMES: Mapping[type, str | None] = {
     bool: "boolean",
     int: "integer",
     float: "number",
-    str: "text",
+    str: "string",
 }
 # The bounds of 64-bit integers, and of integers that a double represents exactly.
 _LONG, _EXACT = 1 << 63, 1 << 53
-# The inferred type: a name, (the type of a list's elements,), or the types of an object's members; None for null.
+# An inferred type: the name of a scalar type, a tuple with the element type of a list, a mapping with the member types
+# of an object, or None for null.
 Kind = str | tuple[Any] | Mapping[str, Any] | None
 _WIDER = {("integer", "long"): "long", ("integer", "number"): "number"}
 
 
 class ParquetEncoding(msgspec.Struct, frozen=True):
-    """Writes objects as Parquet. Without an Avro schema, the columns are the members of all events of an object."""
+    """Writes Parquet. Without an Avro schema, the columns of an object are the members of all its events."""
 
     extension = "parquet"
 
     schema: str | None = None
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> ParquetFile:
-        """Begin an object."""
+        """Return a writer for the events of one object."""
         return ParquetFile(file, compression, self)
 
 
 class ParquetFile:
-    """One Parquet file that events are added to."""
+    """Writes the events of one object as a Parquet file."""
 
     def __init__(self, file: IO[bytes], compression: OutputCompression, encoding: ParquetEncoding) -> None:
         self._file, self._compression = file, compression
@@ -70,7 +72,11 @@ class ParquetFile:
         return self._events.tell()
 
     def add(self, event: bytes) -> None:
-        """Add an event; reject it if its types conflict with those of earlier events."""
+        """Add an event.
+
+        Raises:
+            RecordRejected: the event does not fit the schema, or its types conflict with those of earlier events.
+        """
         try:
             row = msgspec.json.decode(event, type=dict[str, Any])
             if self._schema is None:
@@ -104,7 +110,7 @@ def avro_schema(text: str) -> Any:  # noqa: ANN401 - pyarrow ships no types
     """Return the columns of an Avro schema.
 
     Raises:
-        ConfigError: the text is not an Avro schema, or contains an unsupported type.
+        ConfigError: the string is not an Avro schema, or contains an unsupported type.
     """
     import pyarrow as pa
 
@@ -125,7 +131,7 @@ def _avro_fields(record: Mapping[str, Any]) -> Iterator[Any]:
         yield pa.field(field["name"], kind, nullable=nullable)
 
 
-def _avro_type(avro: Any, name: str) -> tuple[Any, bool]:  # noqa: ANN401 - JSON, and a type of pyarrow's
+def _avro_type(avro: Any, name: str) -> tuple[Any, bool]:  # noqa: ANN401 - JSON, and a pyarrow type
     """Return the type of a column, and whether it may be null."""
     if isinstance(avro, list):
         others = [kind for kind in avro if kind != "null"]
@@ -136,7 +142,8 @@ def _avro_type(avro: Any, name: str) -> tuple[Any, bool]:  # noqa: ANN401 - JSON
         return kind, False
     raise ConfigError(
         f"codec parquet: schema: {name} has the type {msgspec.json.encode(avro).decode()}, which is not supported; "
-        "use records, arrays, texts, numbers, booleans, date, timestamp-millis or timestamp-micros, or null with one"
+        "use a record, array, enum, string, number, boolean, date, timestamp-millis or timestamp-micros, or a union of "
+        "one of these with null"
     )
 
 
@@ -201,12 +208,16 @@ def _kind_of(value: Any, name: str) -> Kind:  # noqa: ANN401 - any JSON
         return {key: _kind_of(inner, f"{name}/{key}") for key, inner in value.items()}
     kind = _KIND_NAMES[type(value)]
     if kind == "integer" and not -_LONG <= value < _LONG:
-        raise RecordRejected(f"codec parquet: {name} is a number of more than 64 bits")
+        raise RecordRejected(f"codec parquet: {name} is an integer of more than 64 bits")
     return "long" if kind == "integer" and abs(value) > _EXACT else kind
 
 
 def _common_kind(one: Kind, other: Kind, name: str) -> Kind:
-    """Return the kind that can represent values of both kinds."""
+    """Return the kind that can represent the values of both kinds.
+
+    Raises:
+        RecordRejected: there is no such kind.
+    """
     if one is None or other is None or one == other:
         return other if one is None else one
     if isinstance(one, Mapping) and isinstance(other, Mapping):

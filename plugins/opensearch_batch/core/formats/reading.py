@@ -1,4 +1,4 @@
-"""Opens objects and reads their rows in a given format, for both front ends."""
+"""Opens objects and reads their rows in a given format."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ Read = Callable[[Objects, int, Source], Iterator[SourceEntry]]
 
 
 class RowFormat(Protocol):
-    """How the rows of an object are read: the options of one format."""
+    """Reads the rows of objects in one format; the fields of an implementation are the options of the format."""
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the rows of a stream; one that is broken is rejected, and the next one is read.
+        """Yield the rows of an object. An invalid row is rejected, and reading continues with the next row.
 
         Args:
-            stream: the object, decompressed.
-            source: the position of its source in the request.
-            uri: its name.
-            limit: the longest row.
+            stream: the decompressed object.
+            source: the position of the source in the request.
+            uri: the URI of the object.
+            limit: the maximum size of a row.
         """
 
 
-# The formats by their names in a pipeline file: rows are validated, because paid jobs predict them.
+# The formats by their names in a pipeline file. These formats validate every row, because batch jobs are paid per row.
 BY_NAME: dict[Format, RowFormat] = {
     "jsonl": JsonLines(),
     "json": Json(nested=False),
@@ -60,18 +60,18 @@ def format_of(uri: str, configured: Format | None) -> RowFormat:
 
 
 def reader(row_format: RowFormat, compression: Compression | None = None, limit: RowLimit = ROW_LIMIT) -> Read:
-    """Return a function that reads the rows of a source, object after object.
+    """Return a function that reads the rows of all objects of a source in order.
 
-    It raises ConfigError for an object that cannot be read in this format, FatalError for one that is damaged or
-    changed since it was listed, RetriableError when the store is not available.
+    The function raises ConfigError if an object cannot be read in this format, FatalError if an object is damaged or
+    has changed since it was listed, and RetriableError if the object store is not available.
 
     Args:
-        row_format: the format.
-        compression: how the objects are compressed; by file extension if None.
-        limit: the longest row.
+        row_format: the format of the objects.
+        compression: the compression of the objects; None selects it by file extension.
+        limit: the maximum size of a row.
     """
     if compression is not None and isinstance(row_format, Parquet):
-        # A Parquet file names its own compression; Data Prepper ignores the source's.
+        # A Parquet file records its own compression, so Data Prepper ignores the option of the source.
         compression = "none"
 
     def read(objects: Objects, number: int, source: Source) -> Iterator[SourceEntry]:

@@ -1,6 +1,7 @@
-"""Writes events as the bytes of an object, one after the other; nothing of a rejected event is written.
+"""Writes events to objects in an output format. No part of a rejected event is written.
 
-Source: the output codecs of Data Prepper (2.17). Where its csv drops an event, the event is rejected with the reason.
+Source: the output codecs of Data Prepper (2.17). Difference: Data Prepper's csv codec drops an event that does not fit;
+here the event is rejected with the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ SUFFIX: dict[OutputCompression, str] = {"none": "", "gzip": ".gz", "snappy": ".s
 
 
 class EventFile(Protocol):
-    """An object that events are added to."""
+    """Writes the events of one object."""
 
     @property
     def waiting_bytes(self) -> int:
@@ -25,7 +26,7 @@ class EventFile(Protocol):
         """Add the text of one JSON object.
 
         Raises:
-            RecordRejected: the format cannot hold it; the file is unchanged.
+            RecordRejected: the format cannot represent the event; the file is unchanged.
         """
 
     def close(self) -> None:
@@ -36,35 +37,35 @@ class EventFile(Protocol):
 
 
 class Encoding(Protocol):
-    """How events are written as an object of one format."""
+    """Creates the writers of one output format."""
 
     @property
     def extension(self) -> str:
         """The file extension of the object."""
 
     def open(self, file: IO[bytes], compression: OutputCompression) -> EventFile:
-        """Begin an object in a file."""
+        """Return a writer for the events of one object."""
 
 
 class StreamedFile:
-    """A file that is compressed and written event by event."""
+    """Base class of writers that compress and write each event without buffering it."""
 
     waiting_bytes = 0
 
     def __init__(self, file: IO[bytes], compression: OutputCompression) -> None:
-        self._packer: Any = None
+        self._compressor: Any = None
         if compression == "gzip":
-            # Without a time, the same events give the same bytes.
-            self._packer = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
+            # With a fixed time, the same events produce the same bytes.
+            self._compressor = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0)
         elif compression == "snappy":
-            self._packer = SnappyWriter(file)
-        self._write = self._packer.write if self._packer is not None else file.write
+            self._compressor = SnappyWriter(file)
+        self._write = self._compressor.write if self._compressor is not None else file.write
 
     def close(self) -> None:
-        """End the file."""
-        if self._packer is not None:
-            self._packer.close()
+        """Complete the compressed data."""
+        if self._compressor is not None:
+            self._compressor.close()
 
     def discard(self) -> None:
-        """Close the packer, which would otherwise write to a closed file when it is garbage-collected."""
+        """Close the compressor, which would otherwise write to a closed file during garbage collection."""
         StreamedFile.close(self)

@@ -35,10 +35,10 @@ class SourceCounts(msgspec.Struct, frozen=True):
 class IngestCounts(msgspec.Struct, frozen=True):
     """Counts of the rows of all sources.
 
-    `read` is the sum of `indexed`, `unchanged`, `dead_letters`, `joined`, `filtered`, `unrouted`, `dropped`, `elsewhere` and
-    `superseded`. The `joined` rows are part of another row's document or dead letter. The `unrouted` rows match no
-    sink, and the `elsewhere` rows match only other sinks. An ingest pipeline of
-    the index dropped the documents of the `filtered` rows. A processor dropped the `dropped` rows. The ingest skipped
+    `read` is the sum of `indexed`, `unchanged`, `dead_letters`, `joined`, `filtered`, `unrouted`, `dropped`,
+    `elsewhere` and `superseded`. The `joined` rows are part of another row's document or dead letter. The `unrouted`
+    rows match no sink, and the `elsewhere` rows match only other sinks. An ingest pipeline of the index dropped the
+    documents of the `filtered` rows. A processor dropped the `dropped` rows. The ingest skipped
     the `superseded` rows, because a newer run has written their documents. `blank` counts empty lines, which are not
     rows, and `nulls` counts absent fields.
     """
