@@ -168,7 +168,10 @@ def test_a_list_of_non_objects_is_unchanged(given: object) -> None:
         (ADD | {"metadata_key": "m"}, "write one of key and metadata_key"),
         ({"key": "new"}, "write one of value, format and value_expression"),
         (ADD | {"format": "x"}, "write one of value, format and value_expression"),
-        ({"key": "new", "value": None}, "write one of value, format and value_expression, and no null"),
+        (
+            {"key": "new", "value": None},
+            "write one of value, format and value_expression, with a value that is not null",
+        ),
         ({"key": "new", "value": None, "format": None}, "write one of value, format and value_expression"),
         (ADD | OVER | APPEND, "exclude each other"),
         ({"metadata_key": "m", "value": 1, "iterate_on": "list"}, "metadata_key and iterate_on exclude each other"),

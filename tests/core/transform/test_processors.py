@@ -242,7 +242,7 @@ def test_transform_key(transform: str, fields: Fields, expected: Fields) -> None
         ({"drop_when": "/a == 1"}, {"a": 2}, True, ""),
         ({"drop_when": "true"}, {}, False, ""),
         ({"drop_when": "/a + 1 == 2"}, {"a": "text"}, True, ""),
-        ({"drop_when": "/a"}, {"a": "text"}, True, "drop_when must give a boolean, not str"),
+        ({"drop_when": "/a"}, {"a": "text"}, True, "drop_when must return a boolean, not str"),
         ({"drop_when": "/a", "handle_failed_events": "skip_silently"}, {"a": "text"}, True, ""),
         ({"drop_when": "/a", "handle_failed_events": "drop"}, {"a": "text"}, False, ""),
     ],

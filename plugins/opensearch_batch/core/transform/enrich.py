@@ -1,6 +1,7 @@
-"""s3_enrich: joins an output row with its record in the inputs of its job, by one key.
+"""The s3_enrich processor: joins each output row of a job with the input record that has the same key value.
 
-Data Prepper derives the input's name from the output's and holds the input in memory; here both stream through a join.
+Data Prepper derives the name of the input from the name of the output and keeps the input in memory. This module
+streams both through a join.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.transform.events.event import MISSING, Event, EventError, Key, frozen, value_of
 from opensearch_batch.core.transform.flow import Flow
 
+# Position of the input records among the joined sources.
 INPUT = 0
 
 
@@ -21,10 +23,10 @@ class Enrich:
 
     Args:
         before: the processors before s3_enrich.
-        correlation: the key that row and record share.
-        merged: the keys copied from the record.
-        condition: which events are enriched.
-        tags_on_failure: tags for an event without a record.
+        correlation: the key whose value a row and its record have in common.
+        merged: the keys to copy from the record.
+        condition: a function that returns whether to enrich an event.
+        tags_on_failure: tags for an event that has no record, or to which the members cannot be copied.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class Enrich:
         *,
         correlation: Key,
         merged: Sequence[Key],
-        condition: Callable[[Event], bool] = lambda event: True,  # noqa: ARG005 - all of them
+        condition: Callable[[Event], bool] = lambda event: True,  # noqa: ARG005 - all events
         tags_on_failure: Sequence[str] = (),
     ) -> None:
         self.before = before
@@ -46,7 +48,7 @@ class Enrich:
         """Return the correlation value of an event.
 
         Raises:
-            RecordRejected: the event has none.
+            RecordRejected: the event has no string, number or boolean at the key.
         """
         node = event.find(self._correlation)
         try:

@@ -1,7 +1,8 @@
-"""Maps values of source rows to fields of a document. A field map is compiled once; values are copied as bytes.
+"""Maps values of source rows to fields of a document. A field map is compiled once, and values are copied as bytes.
 
-The language is that of ML Commons' asynchronous batch ingestion: ``{"field": "$.path", "_id": "$.path"}``; with several
-sources ``source[N].$.path`` and a list of paths for ``_id``; and ``ingest_fields``, kept under their last name.
+The syntax is that of ML Commons' asynchronous batch ingestion: ``{"field": "$.path", "_id": "$.path"}``. With several
+sources, paths have the form ``source[N].$.path``, and ``_id`` is a list of paths. Each path in ``ingest_fields`` is
+mapped to a field with the last name of the path.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def source(self) -> bytes:
-        """The ``_source`` in one piece. Writers join the pieces themselves, so a vector is copied once."""
+        """The ``_source`` as one string. Writers join the pieces themselves, so that a vector is copied only once."""
         return b"".join(self.pieces)
 
 
@@ -49,14 +50,15 @@ class FieldMap:
     """A compiled field map.
 
     Args:
-        field_map: field name -> path; ``_id`` gives the document id (one path, or one for each source).
-        ingest_fields: paths kept under their own last name; they override `field_map`, as in ML Commons.
-        sources: number of sources of the request. Several are joined by ``_id``.
-        vectors: vector fields of the index; values that do not fit are rejected before they are sent.
-        on_missing: policy for an absent mapped path, by field name and ``*``; default ``null``.
-        routing: path of the routing value.
-        joined_by: path of the join key in each source, if that is not the document id; ``_id`` may then be read from
-            any source.
+        field_map: the path of each field by field name; ``_id`` is the document id (one path, or one for each source).
+        ingest_fields: paths that are mapped to fields with the last name of the path; as in ML Commons, they override
+            `field_map`.
+        sources: the number of sources of the request; rows of several sources are joined by ``_id``.
+        vectors: the vector fields of the index; documents with values that do not fit are rejected before sending.
+        on_missing: the policy for a missing value by field name; the name ``*`` sets the default (``null`` if not set).
+        routing: the path of the routing value.
+        joined_by: the path of the join key in each source, if the join key is not the document id; ``_id`` may then be
+            read from any source.
 
     Raises:
         ConfigError: a path is invalid or names a source that does not exist, or no field is mapped.
@@ -98,7 +100,7 @@ class FieldMap:
         self._heads = [(b"{%b:" % name, b",%b:" % name) for name in names]
         self._slot_of = [slots[0][1] for slots in self._slots]
         self._checked = [(at, check) for at, check in enumerate(self._checks) if check]
-        # The text around the values of a document without absent fields; every second element is a value.
+        # The text of a document without absent fields; the values replace every second element.
         self._frame: list[Text] = [text for first, further in self._heads for text in (further, b"")] + [b"}"]
         self._frame[0] = self._heads[0][0]
         for source, paths in enumerate(self._paths_of):
@@ -130,18 +132,19 @@ class FieldMap:
         return None if at is None else document_id(values[at])
 
     def document(self, parts: Sequence[Part], *, partial: bool = False) -> Document:
-        """Make the document of all rows of one key (or of one row).
+        """Return the document that consists of the values of one row, or of all rows with the same key.
 
-        Values of one field from several sources are merged in source order: objects deeply, others are overwritten.
+        If several sources have a value for a field, the values are merged in source order: objects are merged
+        recursively, and any other value is overwritten.
 
         Args:
             parts: the values of the rows.
-            partial: the document is merged into an existing one; absent fields are left unchanged.
+            partial: whether the document updates an existing document, whose other fields remain unchanged.
 
         Raises:
             RecordRejected: a vector does not fit the index, or a required field is missing.
         """
-        if self.sources == 1 and len(parts) == 1 and (whole := self._whole(parts[0].values)):
+        if self.sources == 1 and len(parts) == 1 and (whole := self._complete(parts[0].values)):
             return Document(whole, 0, self._routing(parts))
         nulls = 0
         pieces: list[Text] = []
@@ -151,7 +154,7 @@ class FieldMap:
             if value is None or text == b"null":
                 if given or value is not None:
                     nulls += value is None
-                    value = None if partial and value is None else self._of_missing(at, value)
+                    value = None if partial and value is None else self._replacement(at, value)
                 if value is None:
                     continue
             elif check and text is not None:
@@ -161,19 +164,19 @@ class FieldMap:
         return Document(tuple(pieces), nulls, self._routing(parts))
 
     def id_of(self, parts: Sequence[Part], key: str) -> str | None:
-        """Return the document id: `key`, or with `joined_by` the mapped ``_id``; None if it is not mapped.
+        """Return the document id: `key`, or with `joined_by` the mapped ``_id``, or None without a mapped ``_id``.
 
         Raises:
             RecordRejected: the id is missing or invalid.
         """
-        if not self._name_slots:
+        if not self._document_id_slots:
             return None if self._joined_by else key
-        return document_id(_first(parts, self._name_slots))
+        return document_id(_first(parts, self._document_id_slots))
 
-    def _whole(self, values: Values) -> tuple[Text, ...] | None:
+    def _complete(self, values: Values) -> tuple[Text, ...] | None:
         """Return the pieces of a document if one row has every field, else None.
 
-        This is the fast path: nearly all rows of a single source have every field.
+        Nearly all rows of a single source have every field, so this is the fast path.
 
         Raises:
             RecordRejected: a vector does not fit the index.
@@ -182,12 +185,12 @@ class FieldMap:
         if None in given:
             return None
         for at, check in self._checked:
-            text = bytes(given[at])  # type: ignore[arg-type] # none of them is None
+            text = bytes(given[at])  # type: ignore[arg-type] # no value is None
             if text == b"null":
                 return None
             check(text)
         pieces = self._frame.copy()
-        pieces[1::2] = given  # type: ignore[assignment] # none of them is None
+        pieces[1::2] = given  # type: ignore[assignment] # no value is None
         return tuple(pieces)
 
     def reads(self, source: int, name: str) -> bool:
@@ -198,7 +201,7 @@ class FieldMap:
     def _compile(
         self, fields: Sequence[tuple[str, list[SourcePath]]], ids: list[SourcePath], routes: list[SourcePath]
     ) -> None:
-        """Make one reader of all paths per source, and assign each path a slot of its source's values."""
+        """Create one reader per source, and assign each path a slot in the values of its source."""
         named: list[list[tuple[str, str]]] = [[] for _ in range(self.sources)]
 
         def slots_of(location: str, paths: list[SourcePath]) -> list[tuple[int, int]]:
@@ -213,11 +216,11 @@ class FieldMap:
         keys = [SourcePath(source, path) for source, path in enumerate(self.id_paths) if path is not None]
         self._id_at = dict(slots_of(f"field_map.{ID_FIELD}", keys))
         self._route_slots = slots_of("routing", routes)
-        self._name_slots = slots_of(f"field_map.{ID_FIELD}", ids)
+        self._document_id_slots = slots_of(f"field_map.{ID_FIELD}", ids)
         self._readers = [RowReader(paths) for paths in named]
 
     def _value(self, at: int, parts: Sequence[Part]) -> tuple[Text | None, bool]:
-        """Return the value of a field, and whether a row of one of its sources was present."""
+        """Return the value of a field, and whether there is a row from one of the sources of the field."""
         found: Text | None = None
         given = False
         for part in parts:
@@ -229,8 +232,12 @@ class FieldMap:
                         found = value if found is None else merge(bytes(found), bytes(value))
         return found, given
 
-    def _of_missing(self, at: int, value: Text | None) -> bytes | None:
-        """Return the replacement for a missing value, None to omit the field."""
+    def _replacement(self, at: int, value: Text | None) -> bytes | None:
+        """Return the value to index for a missing value, or None to omit the field.
+
+        Raises:
+            RecordRejected: the field is required.
+        """
         policy = self._missing[at]
         if policy == "dead_letter":
             if self._checks[at]:
@@ -250,7 +257,7 @@ class FieldMap:
 
 
 def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> Text | None:
-    """Return the first value found in one of the slots."""
+    """Return the first value in one of the slots, or None if all slots are empty."""
     for part in parts:
         for source, slot in slots:
             if source == part.source and part.values[slot] is not None:
@@ -259,7 +266,7 @@ def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> Text | No
 
 
 def document_id(given: Text | None, *, what: str = "id") -> str:
-    """Return the document id for a JSON value: the characters of a string, the text of another scalar.
+    """Convert a JSON value to a document id: the characters of a string, or the JSON text of another scalar.
 
     Raises:
         RecordRejected: the value is absent, null, empty, too long for OpenSearch, or an array or object.
@@ -281,7 +288,9 @@ def document_id(given: Text | None, *, what: str = "id") -> str:
 
 
 def merge(older: bytes, newer: bytes) -> bytes:
-    """Merge two JSON texts as OpenSearch merges a partial document: objects by member, else the newer value.
+    """Merge two JSON values as OpenSearch merges a partial document.
+
+    Objects are merged member by member; any other newer value replaces the older value.
 
     Raises:
         RecordRejected: the values are nested too deeply, or have a number of thousands of digits.

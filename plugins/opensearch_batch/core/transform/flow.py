@@ -1,7 +1,8 @@
-"""Runs an event through the processors in order, then selects its sinks by routes.
+"""Runs the processors on an event in order, then selects the sinks of the event by routes.
 
-An event goes to every sink that has no routes, that names a route the event matches, or that names ``_default`` when it
-matches none. An event without a sink is counted as unrouted; Data Prepper drops it silently.
+Every event is sent to the sinks without routes. If an event meets the conditions of routes, it is also sent to the
+sinks that list these routes, otherwise to the sinks that list ``_default``. An event without a sink is counted as
+unrouted; Data Prepper drops it silently.
 Source: Data Prepper's Router and RouteEventEvaluator (2.17).
 """
 
@@ -24,9 +25,9 @@ class Flow:
     """The processors and routes of one pipeline.
 
     Args:
-        processors: name and function of each, in order; one that returns False drops the event.
-        routes: names and conditions.
-        sinks: route names of each sink; a sink without routes receives all events.
+        processors: the name and function of each processor, in order; a function drops the event by returning False.
+        routes: the name and condition of each route.
+        sinks: the route names of each sink; a sink without route names receives all events.
     """
 
     def __init__(
@@ -42,14 +43,14 @@ class Flow:
         self.failures: Counter[str] = Counter()
 
     def run(self, event: Event) -> int:
-        """Process the event; return its sinks as a bit set, `UNROUTED` if no sink takes it, or `DROPPED`."""
+        """Process an event; return its sinks as a bit set, `UNROUTED` if it has none, or `DROPPED`."""
         for name, processor in self._processors:
             try:
                 if not processor(event):
                     return DROPPED
             except EventError as error:
-                # As in Data Prepper, the event continues with what the processor changed before the error.
-                self._fail(f"{name}: {error}")
+                # As in Data Prepper, the event keeps the changes that the processor made before the error.
+                self._count_failure(f"{name}: {error}")
         matched = False
         taken = self._always
         for condition, sinks in self._routes:
@@ -58,7 +59,7 @@ class Flow:
                 taken |= sinks
         return taken if matched else taken | self._default
 
-    def _fail(self, reason: str) -> None:
+    def _count_failure(self, reason: str) -> None:
         if reason in self.failures or len(self.failures) < MAX_REASONS:
             self.failures[reason] += 1
         else:

@@ -1,7 +1,8 @@
-"""JSONPath readers that return the JSON text of values, byte for byte, without parsing the values.
+"""Reads values at JSONPaths as their original JSON text, without parsing the values.
 
-All plain paths of a row (names, indexes, bracket names) are read in one pass: they are compiled to one nested msgspec
-type whose leaves are `msgspec.Raw`. Any other JSONPath is evaluated by jsonpath-ng on a tree that keeps number texts.
+All plain paths (names, indexes, bracket names) are read from a row in one pass: they are compiled to one nested msgspec
+type whose leaves are `msgspec.Raw`. Any other JSONPath is evaluated with jsonpath-ng on the decoded row, whose numbers
+keep their original text.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from opensearch_batch.core.formats.json_text import TOO_DEEP, check_json, check_
 from opensearch_batch.core.transform.path_limits import refuse_unbounded
 
 Step = str | int
-Cut = Callable[[bytes], bytes | None]
-# The JSON text of a value, if possible as a view of the row, without a copy.
+# Returns the JSON text of one value in a JSON text, or None if the value is missing.
+Extractor = Callable[[bytes], bytes | None]
+# The JSON text of a value, if possible as a view of the row instead of a copy.
 Text = bytes | msgspec.Raw
 Values = list[Text | None]
 # Paths with other characters in names are evaluated by jsonpath-ng.
@@ -38,7 +40,7 @@ _FUNCTIONS: Mapping[str, Callable[[list[Any]], int | float]] = {
 
 
 class PlainPath(msgspec.Struct, frozen=True):
-    """A path of names and indexes, as text and as steps."""
+    """A JSONPath that consists only of names and indexes, as text and as steps."""
 
     text: str
     steps: tuple[Step, ...]
@@ -48,7 +50,7 @@ class PlainPath(msgspec.Struct, frozen=True):
         """Parse a plain JSONPath such as ``$.content[0]``, ``$['a b'].c`` or ``$``; ``a.b`` is read as ``$.a.b``.
 
         Raises:
-            ConfigError: the text is not a JSONPath, or has wildcards, slices or filters.
+            ConfigError: the string is not a JSONPath, or has wildcards, slices or filters.
         """
         path = text if text.startswith("$") else f"$.{text}"
         steps: list[Step] = []
@@ -75,15 +77,15 @@ class PlainPath(msgspec.Struct, frozen=True):
                 return None
         return record
 
-    def reader(self) -> Cut:
+    def reader(self) -> Extractor:
         """Return a function that extracts the JSON text of the value at this path, None if it is missing.
 
         The function raises RecordRejected if the JSON is malformed.
         """
-        cuts = [_cut(step) for step in self.steps]
+        extractors = [_extractor(step) for step in self.steps]
 
         def read(row: bytes) -> bytes | None:
-            return _follow(check_json(row) if not cuts else check_text(row), cuts)
+            return _extract(check_text(row) if extractors else check_json(row), extractors)
 
         return read
 
@@ -113,11 +115,14 @@ class RowReader:
         plain = [_plain_steps(path) for _, path in paths]
         tree = _Node.of(steps for steps in plain if steps)
         self._decode = msgspec.json.Decoder(tree.struct()).decode
-        self._fast = [
-            tree.getter(steps) if steps else _general(name, path)
+        self._from_decoded = [
+            tree.getter(steps) if steps else _jsonpath_reader(name, path)
             for (name, path), steps in zip(paths, plain, strict=True)
         ]
-        self._slow = [_by_cuts(steps) if steps else fast for steps, fast in zip(plain, self._fast, strict=True)]
+        # If the types in a row differ from the types in the paths, plain paths are read from the row itself.
+        self._from_row = [
+            _row_reader(steps) if steps else read for steps, read in zip(plain, self._from_decoded, strict=True)
+        ]
 
     def values(self, row: bytes) -> Values:
         """Return the JSON text of each value in the order of the paths, or None for a missing value.
@@ -133,22 +138,22 @@ class RowReader:
     def _values(self, row: bytes) -> Values:
         check_text(row)
         try:
-            tops = self._decode(row)
+            decoded = self._decode(row)
         except msgspec.ValidationError:
-            # A value has another type than the paths expect, as in an error row.
+            # The type of a value differs from the type in the paths, as in an error row.
             return self._values_one_by_one(row)
         except msgspec.DecodeError as error:
             raise RecordRejected(f"not JSON: {error}") from None
-        return [read(tops, row) for read in self._fast]
+        return [read(decoded, row) for read in self._from_decoded]
 
     def _values_one_by_one(self, row: bytes) -> Values:
         if check_json(row).lstrip()[:1] != b"{":
             raise RecordRejected("the row is JSON, but not an object")
-        return [read(None, row) for read in self._slow]
+        return [read(None, row) for read in self._from_row]
 
 
 class _Node:
-    """Node of the tree of all paths; with `wanted`, a path ends here."""
+    """A node in the tree of all paths; `wanted` is true if a path ends here."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -173,7 +178,7 @@ class _Node:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether the value is read whole: a path ends here, or paths disagree on list or object."""
+        """Whether the value is not decoded: a path ends here, or the paths expect both a list and an object."""
         return self.wanted or bool(self.names and self.element)
 
     def struct(self) -> type[msgspec.Struct]:
@@ -195,7 +200,7 @@ class _Node:
         return list.__class_getitem__(element)
 
     def getter(self, steps: tuple[Step, ...]) -> Callable[[object, bytes], Text | None]:
-        """Return a function that gets the text of a value from the decoded row."""
+        """Return a function that reads the text of the value at a path from the decoded row."""
         node, taken = self, list[Step]()
         for step in steps:
             if node.is_leaf and node is not self:
@@ -206,20 +211,21 @@ class _Node:
             else:
                 taken.append(step)
                 node = node.element or node
-        cuts = [_cut(step) for step in steps[len(taken) :]]
-        return _taker(tuple(taken), cuts)
+        extractors = [_extractor(step) for step in steps[len(taken) :]]
+        return _decoded_reader(tuple(taken), extractors)
 
 
-def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[object, bytes], Text | None]:
+def _decoded_reader(taken: tuple[Step, ...], extractors: list[Extractor]) -> Callable[[object, bytes], Text | None]:
+    """Return a function that follows steps in the decoded row, and then applies extractors to the text there."""
     first, rest = taken[0], taken[1:]
-    if not rest and not cuts:
-        return lambda tops, row: getattr(tops, first) or None  # type: ignore[arg-type] # noqa: ARG005
+    if not rest and not extractors:
+        return lambda decoded, row: getattr(decoded, first) or None  # type: ignore[arg-type] # noqa: ARG005
 
-    if len(rest) == 1 and isinstance(rest[0], int) and not cuts:
-        return _element(first, rest[0])
+    if len(rest) == 1 and isinstance(rest[0], int) and not extractors:
+        return _element_reader(first, rest[0])
 
-    def take(tops: object, row: bytes) -> Text | None:  # noqa: ARG001 - one signature
-        value = getattr(tops, first)  # type: ignore[arg-type]
+    def take(decoded: object, row: bytes) -> Text | None:  # noqa: ARG001 - one signature
+        value = getattr(decoded, first)  # type: ignore[arg-type]
         for step in rest:
             if value is None:
                 return None
@@ -229,16 +235,16 @@ def _taker(taken: tuple[Step, ...], cuts: list[Cut]) -> Callable[[object, bytes]
                 value = value[step]
             else:
                 return None
-        return _follow(bytes(value), cuts) if cuts and value else value or None
+        return _extract(bytes(value), extractors) if extractors and value else value or None
 
     return take
 
 
-def _element(first: Step, index: int) -> Callable[[object, bytes], Text | None]:
-    """Return a getter of one element of a top-level list, the most frequent path."""
+def _element_reader(first: Step, index: int) -> Callable[[object, bytes], Text | None]:
+    """Return a function that reads one element of a top-level list, the most frequent kind of path."""
 
-    def take(tops: object, row: bytes) -> Text | None:  # noqa: ARG001 - one signature
-        values = getattr(tops, first)  # type: ignore[arg-type]
+    def take(decoded: object, row: bytes) -> Text | None:  # noqa: ARG001 - one signature
+        values = getattr(decoded, first)  # type: ignore[arg-type]
         try:
             value: msgspec.Raw = values[index]
         except (TypeError, IndexError):
@@ -249,21 +255,23 @@ def _element(first: Step, index: int) -> Callable[[object, bytes], Text | None]:
     return take
 
 
-def _by_cuts(steps: tuple[Step, ...]) -> Callable[[object, bytes], bytes | None]:
-    cuts = [_cut(step) for step in steps]
-    return lambda tops, row: _follow(row, cuts)  # noqa: ARG005 - the signature of `_taker`
+def _row_reader(steps: tuple[Step, ...]) -> Callable[[object, bytes], bytes | None]:
+    """Return a function that reads the value at a path from the row itself, one step at a time."""
+    extractors = [_extractor(step) for step in steps]
+    return lambda decoded, row: _extract(row, extractors)  # noqa: ARG005 - the signature of `_decoded_reader`
 
 
-def _follow(value: bytes | None, cuts: Sequence[Cut]) -> bytes | None:
-    for cut in cuts:
+def _extract(value: bytes | None, extractors: Sequence[Extractor]) -> bytes | None:
+    """Apply extractors one after the other, each to the result of the previous one."""
+    for extractor in extractors:
         if value is None:
             return None
-        value = cut(value)
+        value = extractor(value)
     return value
 
 
-def _cut(step: Step) -> Cut:
-    """Return a function that extracts the text of a member or element, None if it is missing."""
+def _extractor(step: Step) -> Extractor:
+    """Return a function that extracts the text of a member or element, or None if it is missing."""
     container: Any = list[msgspec.Raw]
     value_in: Callable[[Any], msgspec.Raw] = itemgetter(step)
     if isinstance(step, str):
@@ -271,7 +279,7 @@ def _cut(step: Step) -> Cut:
         value_in = attrgetter("value")
     decode = msgspec.json.Decoder(container).decode
 
-    def cut(text: bytes) -> bytes | None:
+    def extract(text: bytes) -> bytes | None:
         try:
             return bytes(value_in(decode(text))) or None
         except (msgspec.ValidationError, IndexError):
@@ -281,11 +289,11 @@ def _cut(step: Step) -> Cut:
         except RecursionError:
             raise RecordRejected(TOO_DEEP) from None
 
-    return cut
+    return extract
 
 
 def _plain_steps(path: str) -> tuple[Step, ...] | None:
-    """Return the steps of a path that starts with a name, None if the path requires jsonpath-ng."""
+    """Return the steps of a plain path that starts with a name, or None if the path requires jsonpath-ng."""
     try:
         steps = PlainPath.parse(path).steps
     except ConfigError:
@@ -293,8 +301,14 @@ def _plain_steps(path: str) -> tuple[Step, ...] | None:
     return steps if steps and isinstance(steps[0], str) else None
 
 
-def _general(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
-    """Return a reader of any other path: a list of matches, or one value if the path can match only one."""
+def _jsonpath_reader(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
+    """Return a function that evaluates a path with jsonpath-ng.
+
+    The result is a list of matches, or one value if the path can match only one.
+
+    Raises:
+        ConfigError: the path is not a JSONPath.
+    """
     from jsonpath_ng.exceptions import JSONPathError
     from jsonpath_ng.ext.parser import parse
 
@@ -327,6 +341,7 @@ def _general(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
 
 
 def _apply(function: str, matches: list[Any]) -> bytes | None:
+    """Return the result of a function on the matches of a path, or None if the function does not support them."""
     if not matches:
         return None
     values = matches[0] if len(matches) == 1 and isinstance(matches[0], list) else matches
@@ -337,7 +352,7 @@ def _apply(function: str, matches: list[Any]) -> bytes | None:
 
 
 def _matches_one(path: object) -> bool:
-    """Return whether a compiled path can match only one value: it has only names and single indexes."""
+    """Return whether a compiled path consists only of names and single indexes, so it matches at most one value."""
     from jsonpath_ng import Child, Fields, Index, Root
 
     if isinstance(path, Child):

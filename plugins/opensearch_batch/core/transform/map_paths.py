@@ -1,4 +1,4 @@
-"""Reads the paths of a field map: ``$.path`` and ``source[N].$.path``."""
+"""Parses the paths of a field map: ``$.path`` and ``source[N].$.path``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from opensearch_batch.core.errors import ConfigError
 ID_FIELD = "_id"
 _SOURCE = re.compile(r"\s*source\[(\d+)\]\.?(?=[$])")
 _SOURCE_WITHOUT_ROOT = re.compile(r"\s*source\[(\d+)\]\.?(?P<rest>.+)")
-# Text before the root of a path, outside quotes and filters: a misspelled source[N].
+# Text before the $ of a path, outside quotes and filters, which is probably a misspelled source[N].
 _BEFORE_ROOT = re.compile(r"[^$'\"(?]+(?=\$[.\[])")
 
 
 class SourcePath(msgspec.Struct, frozen=True):
-    """A path and the source it reads."""
+    """A path, and the position of the source from which it reads."""
 
     source: int
     path: str
@@ -28,7 +28,7 @@ def last_name(path: str) -> str:
 
 
 def paths_of(location: str, paths: object, sources: int) -> list[SourcePath]:
-    """Return the paths of a field; if several read one source, the last one is used, as in ML Commons."""
+    """Return the paths of a field; of several paths for the same source, the last is used, as in ML Commons."""
     listed = paths if isinstance(paths, list) and paths else [paths]
     last = {path.source: path for path in (_path(location, path, sources) for path in listed)}
     return [last[source] for source in sorted(last)]
@@ -38,7 +38,8 @@ def _path(location: str, path: object, sources: int) -> SourcePath:
     """Return a path and its source.
 
     Raises:
-        ConfigError: the path is not a string, names a source that does not exist, or none although there are several.
+        ConfigError: the path is not a string, or names a source that does not exist, or names no source although the
+            request has several sources.
     """
     if not isinstance(path, str) or not path.strip():
         raise ConfigError(f"{location}: expected a path like $.text, got {path!r}")
@@ -63,10 +64,10 @@ def _path(location: str, path: object, sources: int) -> SourcePath:
 
 
 def id_path_of_each_source(ids: list[SourcePath], sources: int) -> list[str | None]:
-    """Return the id path of each source; a source without one uses the path that all others share.
+    """Return the id path of each source; a source without an id path uses the path of all other sources.
 
     Raises:
-        ConfigError: there are several sources, and one of them has no id path to join by.
+        ConfigError: a source has no id path, and the id paths of the other sources are missing or differ.
     """
     by_source = {path.source: path.path for path in ids}
     if sources == 1:

@@ -1,4 +1,4 @@
-"""Finds the fields that processors copy predictions to, from the options alone; they must be vector fields."""
+"""Finds the fields to which processors copy predictions. These fields must be vector fields of the index."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def prediction_fields(processors: Iterable[tuple[str, Any]], members: Container[str]) -> list[str]:
-    """Return the fields that processors (name, options) copy predictions to.
+    """Return the fields to which processors copy predictions.
 
     Args:
-        processors: the processors.
+        processors: the name and options of each processor.
         members: the members of output rows that hold predictions.
     """
     fields = set[str]()

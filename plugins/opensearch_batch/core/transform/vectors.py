@@ -1,4 +1,4 @@
-"""Rejects vectors that the index would refuse before they are sent; most checks read only the text."""
+"""Rejects vectors that the index would refuse, before they are sent. Most checks do not parse the vector."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from opensearch_batch.core.errors import RecordRejected
 from opensearch_batch.core.types.vector_field import VectorField
 
 SHORT_BYTES = 64
-# A number without exponent and without dozens of leading zeros is not zero as a 32-bit float.
+# A nonzero number without exponent and with at most 30 zeros after the point, which is not zero as a 32-bit float.
 _SURELY_NOT_ZERO = re.compile(rb"[\[,\s]-?(?:0\.0{0,30})?[1-9][0-9.]*\s*[,\]]")
 
 
 class VectorRejected(RecordRejected):
-    """A value does not fit the vector field it is mapped to."""
+    """A value does not fit the vector field to which it is mapped."""
 
 
 def vector_check(field: VectorField) -> Callable[[bytes], None]:
-    """Return the check of a vector field, called for each value.
+    """Return a function that checks a value of a vector field.
 
-    The check raises VectorRejected unless the value is a flat array of finite numbers of the field's dimension. Under
-    cosine similarity k-NN refuses zero vectors (lucene and faiss, `space_type: cosinesimil`).
+    The function raises VectorRejected unless the value is a flat array of finite numbers with the dimension of the
+    field. With cosine similarity, k-NN also refuses zero vectors (lucene and faiss, `space_type: cosinesimil`).
     """
-    # Imported here, not when a DAG file is parsed; numpy counts commas fastest (docs/decisions/008).
+    # Imported here, so that parsing a DAG file does not import it. numpy counts commas fastest (docs/decisions/008).
     import numpy as np
 
     comma, of_bytes, one_byte, nonzero = np.uint8(ord(",")), np.frombuffer, np.uint8, np.count_nonzero
@@ -49,7 +49,10 @@ def vector_check(field: VectorField) -> Callable[[bytes], None]:
 
 
 def _has_positive_exponent(value: bytes) -> bool:
-    """Return whether a number may exceed a 32-bit float; numbers of 39 digits and more are left to the index."""
+    """Return whether a number may exceed the range of a 32-bit float because of its exponent.
+
+    The index checks numbers of 39 or more digits without exponent.
+    """
     for letter in (b"e", b"E"):
         at = value.find(letter)
         while at >= 0:

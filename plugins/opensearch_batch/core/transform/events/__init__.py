@@ -1,1 +1,1 @@
-"""Events, and their values with the semantics of the JVM."""
+"""Events, and operations on their values with the semantics of the JVM."""

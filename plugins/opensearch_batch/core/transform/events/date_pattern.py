@@ -16,7 +16,7 @@ from opensearch_batch.core.errors import ConfigError
 Formatter = Callable[[datetime], str]
 PLACEHOLDER = re.compile(r"%\{(.*?)\}")
 _NOT_IN_NAMES = frozenset('#\\/*?"<>|,:')
-_TOO_FINE = frozenset("msSAnN")
+_UNITS_BELOW_HOURS = frozenset("msSAnN")
 _PART = re.compile(r"'((?:[^']|'')*)'|(([A-Za-z])\3*)|[^A-Za-z'\[\]{}#]")
 MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
@@ -25,7 +25,7 @@ MONTHS = (
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 SHORT = 3
 _MAX_FRACTION = 9
-# For each letter: the maximum number of repetitions, and its value.
+# For each pattern letter: the maximum number of repetitions, and the function that returns the value.
 _NUMBERS: Mapping[str, tuple[int, Callable[[datetime], int]]] = {
     "y": (19, lambda time: time.year),
     "u": (19, lambda time: time.year),
@@ -70,12 +70,12 @@ def check_date_placeholders(text: str) -> list[str]:
     """Return the date patterns in a string like ``a/%{yyyy}``, for names of indexes and objects.
 
     Raises:
-        ConfigError: a pattern is finer than an hour (which would name an index or object for each record), or has an
-            unsupported letter or a character that names may not contain.
+        ConfigError: a pattern has units smaller than an hour, which could create an index or object for each record,
+            or has an unsupported letter or a character that is invalid in names.
     """
     patterns = PLACEHOLDER.findall(text)
     for pattern in patterns:
-        if wrong := sorted(_NOT_IN_NAMES.union(_TOO_FINE).intersection(pattern)):
+        if wrong := sorted(_NOT_IN_NAMES.union(_UNITS_BELOW_HOURS).intersection(pattern)):
             raise ConfigError(
                 f"%{{{pattern}}} must not contain {' '.join(wrong)}; use years to hours, like %{{yyyy.MM.dd}}"
             )
@@ -84,11 +84,13 @@ def check_date_placeholders(text: str) -> list[str]:
 
 
 def _quoted(part: re.Match[str]) -> Formatter:
+    """Return a formatter for quoted text or a character that is not a letter."""
     written = part[0] if part[1] is None else part[1].replace("''", "'") or "'"
     return lambda time: written  # noqa: ARG005 - one signature
 
 
 def _letters(text: str, letters: str) -> Formatter:
+    """Return a formatter for a repeated pattern letter."""
     if letters in _WORDS:
         return _WORDS[letters]
     letter, width = letters[0], len(letters)

@@ -1,7 +1,7 @@
 """Events, parsed lazily: values that no processor reads keep their original text.
 
-A key is a path of names; a number is the index of an array element: ``a/b`` and ``/a/b`` are the same,
-``/content/0`` is the first element. Source: Data Prepper's JacksonEvent and JacksonEventKey (2.17).
+A key is a path of names, and a number in a key is an array index: ``a/b`` and ``/a/b`` are the same key, and
+``/content/0`` is the first element of an array. Source: Data Prepper's JacksonEvent and JacksonEventKey (2.17).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MISSING: Any = object()
 MAX_KEY_CHARS = 2048
 _KEY = re.compile(r"[A-Za-z0-9._~@/\[\]()$ -]*")
 _NULL, _OBJECT, _ARRAY = ord("n"), ord("{"), ord("[")
-# Longer arrays are not parsed. Such an array starts with a mark: the quote that ends its name, and the bracket.
+# `Event.around_array` does not parse longer arrays. It finds them by a mark: the end of a name and the bracket.
 LONG_BYTES = 512
 _MARKS, _ARRAYS_TRIED, _BACKSLASH = (b'":[', b'": ['), 4, ord("\\")
-# A random number, which no row contains, as the placeholder of the unparsed array; and the node of that array.
+# The placeholder of the unparsed array, a random number that no row contains; and the node of this array.
 PLACEHOLDER = b"-0.%018de-00" % secrets.randbelow(10**18)
 ARRAY_NODE = msgspec.Raw(PLACEHOLDER)
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -41,7 +41,7 @@ class EventError(Exception):
 
 
 def key_of(text: str, *, any_name: bool = False) -> Key:
-    """Parse a key into its names; `any_name` allows any characters, for keys to delete.
+    """Parse a key into its names; `any_name` allows any characters, which keys to delete may contain.
 
     Raises:
         ConfigError: the key has invalid characters, or is too long.
@@ -56,7 +56,7 @@ def key_of(text: str, *, any_name: bool = False) -> Key:
 
 @functools.lru_cache(maxsize=4096)
 def key_or_none(text: str) -> Key | None:
-    """Return the names of a key, None if `key_of` rejects it."""
+    """Return the names of a key, or None if `key_of` rejects the key."""
     try:
         return key_of(text)
     except ConfigError:
@@ -66,26 +66,26 @@ def key_or_none(text: str) -> Key | None:
 class Event:
     """One event: `fields`, `tags`, and `metadata`, which processors can read and sinks do not write."""
 
-    # Events are created per row, and most have neither tags nor metadata: both are created on first use.
+    # Most events have neither tags nor metadata, so both are created on first use.
     __slots__ = ("_metadata", "_tags", "array", "fields")
 
     def __init__(self, fields: dict[str, Node], metadata: dict[str, Any] | None = None) -> None:
         self.fields = fields
         self._metadata = metadata
         self._tags: set[str] | None = None
-        # The row, and start and end of its unparsed array.
+        # The row, and the start and end of its unparsed array; None if the event has no unparsed array.
         self.array: tuple[bytes, int, int] | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Metadata, which processors can read and sinks do not write."""
+        """The metadata, which processors can read and sinks do not write."""
         if self._metadata is None:
             self._metadata = {}
         return self._metadata
 
     @property
     def tags(self) -> set[str]:
-        """Tags set by processors."""
+        """The tags that processors have added."""
         if self._tags is None:
             self._tags = set()
         return self._tags
@@ -108,10 +108,10 @@ class Event:
 
     @classmethod
     def around_array(cls, row: bytes) -> Event:
-        """Read an event without parsing a long array of numbers, because a vector is nearly all of a row.
+        """Read an event without parsing a long array of numbers, such as a vector, which is most of a row.
 
-        Of the array, only the absence of strings is checked. If it is invalid JSON, OpenSearch rejects the document,
-        and reading the array later raises RecordRejected.
+        The array is only checked not to contain strings. If it is invalid JSON, OpenSearch rejects the document, and
+        a processor that reads the array raises RecordRejected.
 
         Raises:
             RecordRejected: the rest of the row is not a JSON object (RFC 8259, UTF-8).
@@ -125,7 +125,7 @@ class Event:
             fields = _members(check_text(b"%b%b%b" % (row[:start], PLACEHOLDER, row[end:])))
         except (msgspec.DecodeError, UnicodeDecodeError, RecordRejected, RecursionError):
             return cls.of(row)
-        # The array must be a top-level member of this name, else the whole row is parsed.
+        # If the array is not a top-level member of this name, the whole row is parsed.
         if bytes(fields.get(name, b"")) != PLACEHOLDER:
             return cls.of(row)
         fields[name] = ARRAY_NODE
@@ -134,7 +134,7 @@ class Event:
         return event
 
     def find(self, key: Key) -> Node:
-        """Return the node at a key, `MISSING` if there is none; the empty key is the whole event."""
+        """Return the node at a key, or `MISSING` if it does not exist; the empty key is the whole event."""
         if not key:
             self._read_array()
         node: Node = self.fields
@@ -163,7 +163,7 @@ class Event:
         return self._array_node() if node is ARRAY_NODE else node
 
     def within(self, members: dict[str, Node]) -> Event:
-        """Return members of this event as an event that shares its metadata and tags."""
+        """Return the members of a nested object as an event with the metadata and tags of this event."""
         inner = Event(members, self.metadata)
         inner._tags, inner.array = self.tags, self.array
         return inner
@@ -180,18 +180,18 @@ class Event:
         return node is None or node is MISSING
 
     def value(self, key: Key) -> object:
-        """Return the value at a key, None if absent."""
+        """Return the value at a key, or None if it is absent."""
         node = self.find(key)
         return None if node is MISSING else value_of(node)
 
     def put(self, key: Key, node: Node) -> None:
-        """Put a value at a key. Missing objects on the path are created; array elements are replaced.
+        """Put a value at a key. Missing objects on the path are created, and array elements are replaced.
 
         Raises:
-            EventError: a value on the path is neither object nor array, or the array has no such element.
+            EventError: a value on the path is neither an object nor an array, or an array element does not exist.
         """
         if node is ARRAY_NODE and len(key) > 1:
-            # The unparsed array is supported at top level only.
+            # Unparsed arrays are supported only at the top level.
             node = self._array_node()
         holder: Any = self.fields
         for name in key[:-1]:
@@ -217,7 +217,7 @@ class Event:
         holder = self.find(path)
         if type(holder) is msgspec.Raw:
             holder = _parse_level(holder)
-            # Parsed in place: the parsed holder replaces its text.
+            # The parsed holder replaces its text, so that the deletion changes the event.
             outer: Node = self.fields if len(path) == 1 else self.find(path[:-1])
             outer[int(path[-1]) if type(outer) is list else path[-1]] = holder
         if holder is MISSING:
@@ -231,7 +231,7 @@ class Event:
         return b"".join(self.pieces(self.fields))
 
     def pieces(self, fields: dict[str, Node]) -> tuple[bytes, ...]:
-        """Return fields of this event as JSON, in pieces, so that the unparsed array is copied once."""
+        """Return fields of this event as JSON, in pieces, so that the unparsed array is copied only once."""
         text = _encode(fields)
         if self.array is None:
             return (text,)
@@ -243,7 +243,7 @@ class Event:
         return before, array, after.replace(PLACEHOLDER, array)
 
     def _read_array(self) -> None:
-        """Put the unparsed array into the fields."""
+        """Put the text of the unparsed array into the fields."""
         if self.array is not None:
             node = self._array_node()
             self.fields.update({name: node for name, each in self.fields.items() if each is ARRAY_NODE})
@@ -256,10 +256,10 @@ class Event:
 
 
 def _long_array(row: bytes) -> tuple[int, int]:
-    """Return start and end of the first long array of numbers, -1 and -1 if there is none or it is uncertain.
+    """Return the start and end of the first long array of numbers, or -1 and -1 if none is found with certainty.
 
-    A mark whose quote follows a backslash is inside a string, and is not used. With nested arrays the remaining
-    closing bracket makes the rest invalid, so the caller parses the whole row.
+    If a backslash precedes the quote of a mark, the mark is inside a string and is not used. After nested arrays, a
+    closing bracket remains, which makes the rest of the row invalid, so the caller parses the whole row.
     """
     for mark in _MARKS:
         at = row.find(mark)
@@ -276,7 +276,7 @@ def _long_array(row: bytes) -> tuple[int, int]:
 
 
 def value_of(node: Node) -> object:
-    """Return a node as a plain value."""
+    """Return the decoded value of a node."""
     if type(node) is msgspec.Raw:
         return _decode(node)
     if type(node) is dict:
@@ -287,7 +287,7 @@ def value_of(node: Node) -> object:
 
 
 def frozen(node: Node) -> Node:
-    """Return an immutable copy of a node: parsed values become text again."""
+    """Return an immutable copy of a node: the JSON text of objects and arrays."""
     return msgspec.Raw(_encode(node)) if type(node) in (dict, list) else node
 
 
@@ -314,9 +314,9 @@ def _parse_level(node: msgspec.Raw) -> Node:
 
 
 def _child(holder: dict[str, Node] | list[Node], name: str) -> Node:
-    """Return the object or array at a name, created if absent.
+    """Return the object or array at a name; create an object if it is absent.
 
-    An array grows by one element at most; an element that is not an object is replaced by one.
+    An array grows by at most one element. An element that is not an object is replaced with an object.
     """
     if isinstance(holder, list):
         at = _index(name)

@@ -1,6 +1,6 @@
 """Compiles java.util.regex patterns for Python's re; rejects patterns that would match differently.
 
-Hand-written, because no library was found that translates them.
+Hand-written, because no library is known that translates these patterns.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 
 from opensearch_batch.core.errors import ConfigError
 
-# The syntax that differs: escaped characters, classes, the start of named groups, and the dot.
+# Tokens to translate or check: escaped characters, classes, the start of a named group, and the dot.
 _PART = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*(?:\]|\Z)|\(\?<(?=[A-Za-z])|\.", re.DOTALL)
 _IN_CLASS = re.compile(r"\\.|\[|&&|--|~~|\|\|", re.DOTALL)
 _ANY_OF_LINE = r"[^\n\r\u0085\u2028\u2029]"
@@ -19,7 +19,7 @@ _DOT_IS_ANY = re.compile(r"\(\?[a-z]*s")
 
 @functools.lru_cache(maxsize=256)
 def compile_java_pattern(text: str) -> re.Pattern[str]:
-    """Return a pattern for `fullmatch`.
+    """Compile a pattern, which matches like Java's if it is used with `fullmatch`.
 
     Raises:
         ConfigError: the pattern is invalid, or Python cannot match it as Java does.
@@ -46,6 +46,6 @@ def _check_class(text: str, found: str) -> None:
     for part in _IN_CLASS.finditer(found, 1):
         if part[0][0] != "\\":
             raise ConfigError(
-                f"the class {found!r} of the pattern {text!r} contains {part[0]!r}, which nests sets; "
-                "write one plain class, with a backslash before that character"
+                f"the class {found!r} in the pattern {text!r} contains {part[0]!r}, which Python and Java interpret "
+                "differently; write one simple class, with a backslash before this character"
             )

@@ -1,7 +1,7 @@
-"""Arithmetic, comparison and conversion to strings as in the JVM: 32-bit integers wrap, and fractions have 32 bits.
+"""Arithmetic, comparison and string conversion as in the JVM: 32-bit integers overflow, and fractions have 32 bits.
 
-There are four number types: Integer (32 bits), Long (64 bits), Float (32 bits: literals, and every fraction of an
-event) and Double (the result of dividing integers). Source: OperatorConfiguration and
+There are four number types: Integer (32 bits), Long (64 bits), Float (32 bits; all fractions in events and in
+expressions) and Double (64 bits; the quotient of two integers). Source: OperatorConfiguration and
 LiteralTypeConversionsConfiguration of Data Prepper (2.17).
 """
 
@@ -27,17 +27,17 @@ _NONE, _INTEGER, _LONG, _FLOAT, _DOUBLE = range(5)
 
 
 class EvaluationError(Exception):
-    """An expression has no value for this event; conditions treat that as false."""
+    """An expression has no value for an event. A condition without a value is false."""
 
 
 class Long(int):
-    """A Long whose value fits an Integer; the type of other integers follows from their size."""
+    """A Java Long with a value that fits an Integer. The type of any other integer follows from its size."""
 
     __slots__ = ()
 
 
 class Double(float):
-    """A 64-bit float; a plain float represents a 32-bit one."""
+    """A Java Double (64 bits). A plain Python float represents a Java Float (32 bits)."""
 
     __slots__ = ()
 
@@ -51,7 +51,7 @@ def single(number: float) -> float:
 
 
 def operand(value: object) -> object:
-    """Return a value of an event as an operand.
+    """Convert a value of an event to an operand.
 
     Raises:
         EvaluationError: the value is an integer of more than 64 bits.
@@ -64,7 +64,7 @@ def operand(value: object) -> object:
 
 
 def plain(value: Operand) -> object:
-    """Return a result as a JSON value; a 32-bit float gets its shortest decimal form."""
+    """Convert the result of an expression to a JSON value; a 32-bit float gets its shortest decimal form."""
     kind = type(value)
     if kind is float:
         return _shortest(value)
@@ -76,13 +76,13 @@ def plain(value: Operand) -> object:
 
 
 def tagged(value: Operand) -> tuple[object, object]:
-    """Return a set member that keeps values of different types apart."""
+    """Return a value with its type, as a set member that differs from equal values of other types."""
     kind = _kind(value)
     return (kind or type(value), value)
 
 
 def equal(left: Operand, right: Operand) -> bool:
-    """Return whether two values are equal; values of different types are not."""
+    """Return whether two values are equal; values of different types are unequal, except numbers."""
     if left is None or right is None:
         return left is right
     one, other = _kind(left), _kind(right)
@@ -101,7 +101,7 @@ def unequal(left: object, right: object) -> bool:
 
 
 def ordering(compare: Callable[[Operand, Operand], object], *, inclusive: bool) -> Callable[[Operand, Operand], bool]:
-    """Return a comparison of numbers; it is false if an operand is not a number."""
+    """Return a comparison of two numbers; the comparison is false if an operand is not a number."""
 
     def ordered(left: Operand, right: Operand) -> bool:
         one, other = _kind(left), _kind(right)
@@ -117,7 +117,7 @@ def ordering(compare: Callable[[Operand, Operand], object], *, inclusive: bool) 
 
 
 def arithmetic(operation: Callable[[Operand, Operand], Operand]) -> Callable[[Operand, Operand], Operand]:
-    """Return an operation on numbers, whose result has the wider of their types."""
+    """Return an operation on two numbers; its result has the wider type of the two."""
 
     def calculate(left: Operand, right: Operand) -> Operand:
         kinds = _kinds(left, right)
@@ -134,12 +134,12 @@ _sum = arithmetic(operator.add)
 
 
 def add(left: Operand, right: Operand) -> Operand:
-    """Return a sum, or two concatenated strings."""
+    """Add two numbers, or concatenate two strings."""
     return left + right if type(left) is str and type(right) is str else _sum(left, right)
 
 
 def divide(left: Operand, right: Operand) -> Operand:
-    """Return a quotient; division by zero gives infinity, or NaN for 0 / 0."""
+    """Divide two numbers; division by zero returns infinity, or NaN for 0 / 0."""
     kinds = _kinds(left, right)
     if _FLOAT in kinds and _DOUBLE not in kinds:
         return single(_quotient(single(left), single(right)))
@@ -147,14 +147,22 @@ def divide(left: Operand, right: Operand) -> Operand:
 
 
 def remainder(left: Operand, right: Operand) -> Operand:
-    """Return the remainder of two Integers, with the sign of the first."""
+    """Return the remainder of two Integers, with the sign of the dividend.
+
+    Raises:
+        EvaluationError: an operand is not an Integer, or the divisor is zero.
+    """
     if _kinds(left, right) != (_INTEGER, _INTEGER) or right == 0:
         raise EvaluationError("% requires two 32-bit integers, the second not zero")
     return int(math.fmod(left, right))
 
 
 def negate(value: Operand) -> Operand:
-    """Return a number negated."""
+    """Negate a number.
+
+    Raises:
+        EvaluationError: the value is not a number, or is a Double.
+    """
     kind = _kind(value)
     if kind in (_NONE, _DOUBLE):
         raise EvaluationError("- requires an integer or a 32-bit float")
@@ -162,7 +170,7 @@ def negate(value: Operand) -> Operand:
 
 
 def text_of(value: object) -> str:
-    """Return the text of a value as Java's toString prints it."""
+    """Convert a value to a string, as Java's toString does."""
     if value is None or value is True or value is False:
         return _CONSTANTS[value]
     if isinstance(value, float):
@@ -200,6 +208,7 @@ def _same(left: Operand, right: Operand) -> bool:
 
 
 def _wrapped(number: int, bits: int) -> int:
+    """Return an integer after overflow to 32 or 64 bits."""
     half = 1 << (bits - 1)
     inside = (number + half) % (2 * half) - half
     return Long(inside) if bits == LONG_BITS and INT_MIN <= inside <= INT_MAX else inside
@@ -212,7 +221,10 @@ def _quotient(left: float, right: float) -> float:
 
 
 def _shortest(number: float) -> float:
-    """Return the shortest decimal that rounds to this 32-bit float; numpy prints some powers of two differently."""
+    """Return the shortest decimal number that rounds to a 32-bit float.
+
+    Hand-written, because numpy returns other numbers for some powers of two.
+    """
     for digits in _FLOAT_DIGITS:
         short = float(f"{number:.{digits}g}")
         if single(short) == number:

@@ -1,1 +1,1 @@
-"""The expression language of conditions, routes and format strings with ``${}``."""
+"""The expression language of conditions, routes, and format strings with ``${}``."""

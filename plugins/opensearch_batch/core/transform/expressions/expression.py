@@ -1,7 +1,7 @@
-"""Compiles expressions to nested functions that give the same value for an event as Data Prepper.
+"""Compiles expressions to nested functions, which return the same values as Data Prepper.
 
-As in Data Prepper, all operands are evaluated: ``true or /s + 1`` has no value if ``/s`` is a string. Only the keys of
-the expression are read from an event.
+As in Data Prepper, all operands are evaluated: ``true or /s + 1`` has no value if ``/s`` is a string. An expression
+reads only its own keys from an event.
 Source: ParseTreeEvaluatorListener and OperatorConfiguration of data-prepper-expression (2.17).
 """
 
@@ -29,7 +29,7 @@ _WithOperands = grammar.Pointer | grammar.TypeOf | grammar.Chain | grammar.Negat
 
 
 class Expression(msgspec.Struct, frozen=True):
-    """A compiled expression: its `text`, the `keys` it reads, and `evaluate`, which returns numbers as in Java."""
+    """A compiled expression: its `text`, the `keys` that it reads, and `evaluate`, which returns Java numbers."""
 
     text: str
     keys: frozenset[Key]
@@ -48,7 +48,7 @@ def compile_expression(text: str) -> Expression:
     """Compile an expression.
 
     Raises:
-        ConfigError: the text is not a valid expression.
+        ConfigError: the string is not a valid expression.
     """
     tree = grammar.parse(text)
     compiler = _Compiler(text)
@@ -68,12 +68,12 @@ def expression_or_none(text: str) -> Expression | None:
 
 
 def compile_condition(text: str | None) -> Condition:
-    """Compile the condition of an option such as ``add_when``; None is always true.
+    """Compile the condition of an option such as ``add_when``. Without a condition, the function returns True.
 
-    The condition is false for an event if the expression has no value or its value is not a boolean.
+    The condition is false for an event if the expression has no value, or if its value is not a boolean.
 
     Raises:
-        ConfigError: the text is not a valid expression.
+        ConfigError: the string is not a valid expression.
     """
     if text is None:
         return lambda event: True  # noqa: ARG005 - one signature
@@ -89,7 +89,7 @@ def compile_condition(text: str | None) -> Condition:
 
 
 class _Compiler:
-    """Compiles a syntax tree and collects its keys; with `in_call`, a key is a function argument."""
+    """Compiles a syntax tree and collects its keys; with `in_call`, the node is an argument of a function."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -114,11 +114,11 @@ class _Compiler:
         of = self.compile(node.of, in_call=in_call)
         if isinstance(node, grammar.Negative):
             return lambda event: java.negate(of(event))
-        # As in Data Prepper, `not` of a value that is not a boolean is false.
+        # As in Data Prepper, `not` returns false for a value that is not a boolean.
         return lambda event: of(event) is False
 
     def _with_key(self, pointer: grammar.Pointer, function_of: Callable[[Key], Evaluate]) -> Evaluate:
-        """Return the function made for a key; for an invalid key, return a function that fails."""
+        """Return `function_of(key)`, or a function that raises EvaluationError if the key is invalid."""
         try:
             key = key_of(pointer.text)
         except ConfigError as error:
@@ -149,7 +149,11 @@ class _Compiler:
         return call
 
     def _check_pattern(self, call: grammar.Call) -> None:
-        """Raise ConfigError for an unsupported constant date pattern, which would fail for every event."""
+        """Check a constant date pattern, because an unsupported pattern would fail for every event.
+
+        Raises:
+            ConfigError: the pattern is not supported.
+        """
         if call.name == "formatDateTime" and len(call.arguments) > 1:
             pattern = call.arguments[1]
             if isinstance(pattern, grammar.Literal) and isinstance(pattern.value, str):
@@ -157,7 +161,7 @@ class _Compiler:
 
     def _type_of(self, node: grammar.TypeOf, *, in_call: bool) -> Evaluate:
         if in_call:
-            # The operand is the key itself, which has none of these types.
+            # In a function argument the operand is the key instead of its value, so the test is always false.
             return _constant(value=False)
         return self._with_key(node.pointer, partial(_type_test, wanted=node.type))
 
@@ -182,7 +186,7 @@ class _Compiler:
 
     def _step(self, sign: str, operand: grammar.Node, *, in_call: bool) -> tuple[Binary, Evaluate]:
         if isinstance(operand, grammar.Literal) and sign in ("=~", "!~"):
-            # Reports an invalid pattern at compile time, and caches the compiled one.
+            # Reports an invalid pattern when the expression is compiled, and caches the compiled pattern.
             compile_java_pattern(operand.value)
         return OPERATORS[sign], self.compile(operand, in_call=in_call)
 
@@ -208,6 +212,8 @@ def _constant(value: object) -> Evaluate:
 
 
 def _fails(reason: str) -> Evaluate:
+    """Return a function that raises EvaluationError for every event."""
+
     def fail(event: Event) -> object:  # noqa: ARG001 - one signature
         raise EvaluationError(reason)
 

@@ -1,6 +1,6 @@
 """Format strings with ``${}``, which render an index name, document id or S3 key for each event.
 
-As in Data Prepper, the content of ``${}`` is used as a key if the event has a value there, else as an expression.
+As in Data Prepper, the content of ``${}`` is a key if the event has a value at this key, else an expression.
 Source: JacksonEvent of Data Prepper (2.17).
 """
 
@@ -25,7 +25,7 @@ Part = Callable[[Event], str]
 
 
 class Format(msgspec.Struct, frozen=True):
-    """A compiled format string: its `text`, the `keys` it reads, and its `parts`: strings and functions."""
+    """A compiled format string: its `text`, the `keys` that it reads, and its `parts` (strings and functions)."""
 
     text: str
     keys: frozenset[Key]
@@ -40,7 +40,7 @@ class Format(msgspec.Struct, frozen=True):
         """Render the format string for an event.
 
         Raises:
-            EventError: the event lacks a key, or an expression has no value for it.
+            EventError: the event does not have a key, or an expression has no value for the event.
         """
         return "".join([part if isinstance(part, str) else part(event) for part in self.parts])
 
@@ -72,7 +72,7 @@ def split_format(text: str) -> tuple[list[str], list[str]]:
 
 
 def dated(text: str, now: datetime) -> str:
-    """Replace each ``%{pattern}`` with the time in UTC.
+    """Replace each ``%{pattern}`` in a string with the formatted time in UTC.
 
     Raises:
         ConfigError: a pattern is not supported.
@@ -86,7 +86,7 @@ def _compile_part(text: str, name: str, keys: set[Key]) -> Part:
     if expression is not None:
         keys |= expression.keys
     if key is not None:
-        # Text that is both a key and an expression, such as length(/a), is usually meant as an expression.
+        # A string that is both a valid key and an expression, like length(/a), is probably an expression.
         keys |= {key} if expression is None else set()
         return _key_part(name, key, expression)
     if expression is None:

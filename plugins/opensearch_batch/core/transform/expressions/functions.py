@@ -1,6 +1,6 @@
-"""Functions of the expression language, with the arguments and failures of Data Prepper's functions.
+"""Functions of the expression language. They accept the same arguments and fail in the same cases as in Data Prepper.
 
-An argument is a value, or a `KeyArgument` for a key without quotes, whose value the function reads.
+An argument is a value or a `KeyArgument`. A `KeyArgument` is a key without quotes, whose value the function reads.
 Source: the ExpressionFunction classes of data-prepper-expression (2.17).
 """
 
@@ -23,7 +23,7 @@ from opensearch_batch.core.transform.events.date_pattern import compile_date_pat
 from opensearch_batch.core.transform.events.event import MISSING, Event, Key, elements_of, members_of, value_of
 from opensearch_batch.core.transform.events.java_values import EvaluationError, operand, text_of
 
-# Metadata key of the event type; getMetadata cannot read it, because it strips a leading slash.
+# Metadata key of the event type. getMetadata cannot read this key, because it removes a leading slash.
 EVENT_TYPE = "/eventType"
 DEFAULT_EVENT_TYPE = "LOG"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -36,7 +36,8 @@ _ISO = re.compile(
 _OFFSET = re.compile(r"(?:UTC|GMT|UT)?([+-])(\d{1,2})(?::?(\d\d)(?::?(\d\d))?)?", re.ASCII)
 Arguments = list[object]
 Function = Callable[[Event, Arguments], object]
-Cut = Callable[[str, str], str]
+# Returns a part of a string, before or after a delimiter.
+PartOf = Callable[[str, str], str]
 
 
 class KeyArgument(msgspec.Struct, frozen=True):
@@ -54,7 +55,7 @@ def zone_of(text: str) -> tzinfo:
     """Return the time zone of a region or offset, such as ``America/New_York``, ``Z``, ``+05:30`` or ``UTC-8``.
 
     Raises:
-        EvaluationError: the text is not a time zone.
+        EvaluationError: the string is not a time zone.
     """
     offset = _OFFSET.fullmatch(text)
     if offset and int(offset[2]) <= _MAX_OFFSET_HOURS:
@@ -77,7 +78,7 @@ def _length(event: Event, arguments: Arguments) -> int | None:
         return utf16_length(argument)
     node = event.find(_key(argument))
     members = members_of(node)
-    # Decodes one level only: the value may be a long vector.
+    # Only one level is decoded, because the value may be a long vector.
     container = elements_of(node) if members is None else members
     if container is not None:
         return len(container)
@@ -104,9 +105,11 @@ def _get_metadata(event: Event, arguments: Arguments) -> object:
 
 
 def _test(holds: Callable[[str, str], bool]) -> Function:
+    """Return a function that tests two strings; the test is false if a key has no value."""
+
     def test(event: Event, arguments: Arguments) -> bool:
         first, second = _exactly(arguments, 2)
-        # The second argument is not read if the first one has no value.
+        # If the first argument has no value, the second argument is not read.
         text = _text_of(event, first)
         part = None if text is None else _text_of(event, second)
         return text is not None and part is not None and holds(text, part)
@@ -115,7 +118,7 @@ def _test(holds: Callable[[str, str], bool]) -> Function:
 
 
 def _text_of(event: Event, argument: object) -> str | None:
-    """Return a string, or the string at a key; None if the event has no value there."""
+    """Return a string argument, or the string at a key (None if the event has no value at the key)."""
     if type(argument) is not KeyArgument:
         return _text(argument)
     value = event.value(argument.key)
@@ -141,7 +144,7 @@ def _cidr_contains(event: Event, arguments: Arguments) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _block(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
-    """Parse a CIDR block; a block with host bits set is a single address, as in Data Prepper."""
+    """Parse a CIDR block; as in Data Prepper, a block with host bits is a single address."""
     try:
         block = ipaddress.ip_interface(text)
     except ValueError:
@@ -190,7 +193,7 @@ def _format_date_time(event: Event, arguments: Arguments) -> str:
 def _moment(value: object, source_zone: tzinfo, target_zone: tzinfo) -> datetime:
     """Parse milliseconds since the epoch or an ISO 8601 time; `source_zone` applies to a time without a zone.
 
-    As in Data Prepper, a time with an offset but no region keeps its offset if both zones are the same.
+    As in Data Prepper, a time with an offset and without a region keeps its offset if both zones are the same.
     """
     if type(value) is int or type(value) is float:
         return (_EPOCH + timedelta(milliseconds=int(value))).astimezone(target_zone)
@@ -220,7 +223,9 @@ def _to_json_string(event: Event, arguments: Arguments) -> str:
     return msgspec.json.format(event.to_json(), indent=-1).decode()
 
 
-def _substring(cut: Cut) -> Function:
+def _substring(part_of: PartOf) -> Function:
+    """Return a function that returns a part of a string; without a delimiter, it returns the whole string."""
+
     def substring(event: Event, arguments: Arguments) -> str | None:
         texts: list[str | None] = []
         # `_text_of` is inlined, because its calls would take a fifth of the time.
@@ -231,7 +236,7 @@ def _substring(cut: Cut) -> Function:
             else:
                 texts.append(_text(argument))
         source, delimiter = texts
-        return cut(source, delimiter) if source is not None and delimiter else source
+        return part_of(source, delimiter) if source is not None and delimiter else source
 
     return substring
 

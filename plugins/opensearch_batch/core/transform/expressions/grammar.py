@@ -1,8 +1,8 @@
-"""Parser of expressions, with exactly the grammar of Data Prepper (DataPrepperExpression.g4, 2.17).
+"""Parses expressions with exactly the grammar of Data Prepper (DataPrepperExpression.g4, 2.17).
 
-Its peculiarities are kept: ``and`` and ``or`` have equal precedence and require single spaces around; a quoted string
-that starts with ``/`` is a key; a division requires a space after ``/``; ``+`` joins strings only without other
-operators.
+Peculiarities of this grammar: ``and`` and ``or`` have equal precedence and require a single space on each side; a
+quoted string that starts with ``/`` is a key; a division requires a space after ``/``; ``+`` concatenates strings only
+in an expression without other operators.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pyparsing import ParserElement, ParseResults
 
 MAX_LONG_DIGITS = 19
-_SHOWN = 40
+_QUOTED_CHARS = 40
 _NAME = "[A-Za-z0-9_.@]"
 _END = f"(?!{_NAME})"
 _WHOLE = "(?:0|[1-9][0-9]*)"
@@ -39,22 +39,22 @@ _HINTS = {
     "[": "write an array element like /list/0",
 }
 _MISPLACED_STRING = 'a string that starts with / is a key; for a string, as in a set, write """ around it'
-# For hints: the valid start of a string, and a key with special characters that lacks quotes.
+# Patterns for hints: the valid start of a string, and a key with special characters but without quotes.
 _VALID_STRING = re.compile(rf'"(?:"")?{_CHARS}')
 _WORD = re.compile(r"""/[^\s"'(){}\[\],;=<>!*%+&|$\\]+""")
 _PLAIN_WORD = re.compile(rf"(?:{_NAME}|/)+")
 _IN_CALL = re.compile(rf"{_NAME}\s*\([^()]*\Z")
 _MATCHED = re.compile(r"[=!]~\s*\Z")
-# The grammar rejects a backslash before these letters, and keeps two backslashes as two.
+# Replacements for predefined classes, because the grammar rejects a backslash before these letters.
 _CLASSES = {"d": "[0-9]", "D": "[^0-9]", "w": "[A-Za-z0-9_]", "W": "[^A-Za-z0-9_]", "s": r"[ \t]", "S": r"[^ \t]"}
 _REMEDY = (
     "write it like /status == 200 and /name != null, with single spaces around and, or, in and typeof, "
-    "and one after not"
+    "and one space after not"
 )
 
 
 class Literal(msgspec.Struct, frozen=True):
-    """A constant; with `too_large`, an integer beyond 64 bits, which has no value."""
+    """A constant; `too_large` marks an integer of more than 64 bits, whose evaluation fails."""
 
     value: Any
     too_large: bool = False
@@ -74,7 +74,7 @@ class Members(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A function and its arguments."""
+    """A function call with its arguments."""
 
     name: str
     arguments: tuple[Node, ...]
@@ -93,14 +93,14 @@ class Inverted(msgspec.Struct, frozen=True):
 
 
 class TypeOf(msgspec.Struct, frozen=True):
-    """A test of the type of the value at a key."""
+    """A type test of the value at a key."""
 
     pointer: Pointer
     type: str
 
 
 class Chain(msgspec.Struct, frozen=True):
-    """Operators of equal precedence, evaluated from left to right; with `joins`, they concatenate strings."""
+    """Operands and operators of equal precedence, evaluated from left to right; with `joins`, a concatenation."""
 
     first: Node
     rest: tuple[tuple[str, Node], ...]
@@ -120,7 +120,7 @@ def parse(text: str) -> Node:
     """Parse an expression to its syntax tree.
 
     Raises:
-        ConfigError: the text is not a valid expression.
+        ConfigError: the string is not a valid expression.
     """
     from pyparsing import ParseBaseException
 
@@ -129,18 +129,20 @@ def parse(text: str) -> Node:
     except ParseBaseException as error:
         raise _syntax_error(text, error.loc) from None
     except RecursionError:
-        raise ConfigError(f"the expression {text[:_SHOWN]!r}... is nested too deeply; use fewer parentheses") from None
+        raise ConfigError(
+            f"the expression {text[:_QUOTED_CHARS]!r}... is nested too deeply; use fewer parentheses"
+        ) from None
     return tree
 
 
 def _syntax_error(text: str, offset: int) -> ConfigError:
     offset += len(text[offset:]) - len(text[offset:].lstrip())
-    got = repr(text[offset : offset + _SHOWN]) if offset < len(text) else "end"
+    got = repr(text[offset : offset + _QUOTED_CHARS]) if offset < len(text) else "end"
     return ConfigError(f"{text!r} is not an expression: unexpected {got} at column {offset + 1}; {_hint(text, offset)}")
 
 
 def _hint(text: str, offset: int) -> str:
-    """Return the remedy for unexpected text at an offset."""
+    """Return the remedy for unexpected characters at an offset."""
     if text[offset : offset + 1] == '"':
         return _string_hint(text, offset)
     for word in _WORD.finditer(text):
@@ -171,8 +173,8 @@ def _string_hint(text: str, offset: int) -> str:
 def _grammar() -> ParserElement:
     """Build the grammar, from the highest precedence to the lowest.
 
-    Whether parentheses hold a number or a condition is decided after they are parsed: trying both would double the
-    time for each nested pair.
+    The parse actions check whether parentheses contain a number or a condition. Two alternatives in the grammar would
+    double the parse time for each nested pair of parentheses.
     """
     import pyparsing as pp
 
@@ -180,7 +182,7 @@ def _grammar() -> ParserElement:
     pointer = pp.Regex(f"/{_NAME}+(?:/{_NAME}+)*").add_parse_action(lambda tokens: Pointer(tokens[0]))
     key = pointer | pp.Regex(_QUOTED_KEY).add_parse_action(lambda tokens: Pointer(tokens[0][1:-1], quoted=True))
     literal = _literals()
-    text = _texts()
+    string = _strings()
     members = ("{" - literal + ("," - literal)[...] + "}").add_parse_action(_members)
     argument = expression + ("," - expression)[...]
     name = pp.Regex(rf"{_NAME}+(?=[ \t\r\n]*\()")
@@ -199,35 +201,35 @@ def _grammar() -> ParserElement:
     type_of = (pointer + _spaced("typeof").suppress() - type_name).add_parse_action(lambda tokens: TypeOf(*tokens))
     comparable = type_of | in_set
     ordered = _chain(comparable, pp.Regex("[<>]=?"), comparable).add_parse_action(_condition)
-    pattern = key | text
+    pattern = key | string
     matched = (pattern + pp.Regex("[=!]~") - pattern).add_parse_action(_condition) | ordered
     equality = _chain(matched, pp.one_of("== !="), matched).add_parse_action(_condition)
     expression <<= _chain(equality, _spaced("and|or"), equality).add_parse_action(_condition)
     whole: ParserElement = pp.StringStart() + expression + pp.StringEnd()
     whole.parse_with_tabs()
-    # Done here, because the first parse would do it, and two threads may parse at once.
+    # Otherwise the first parse would do this, but two threads may parse concurrently.
     whole.streamline()
     return whole
 
 
 def _chain(first: ParserElement, operators: ParserElement, other: ParserElement) -> ParserElement:
-    # The repetition must not skip whitespace: it would consume a space that belongs to an operator.
+    # The repetition must not skip whitespace, because a space may belong to an operator.
     chain: ParserElement = first + (operators - other)[...].leave_whitespace(recursive=False)
     return chain
 
 
 def _spaced(words: str) -> ParserElement:
-    """Return a token of words and the spaces around them, which are required."""
+    """Return a token that consists of an operator word and a required space on each side."""
     import pyparsing as pp
 
     token = pp.Regex(rf"[ \t\r\n]* ({words}) ").leave_whitespace()
     return token.add_parse_action(lambda tokens: tokens[0].strip())
 
 
-def _texts() -> ParserElement:
+def _strings() -> ParserElement:
     import pyparsing as pp
 
-    # A string that could be a quoted key is a key; backslashes are kept, as in Data Prepper.
+    # As in Data Prepper, a string in the form of a quoted key is a key, and backslashes are not removed.
     text = pp.Regex(f'(?!{_QUOTED_KEY})(?:"""{_CHARS}"""|"{_CHARS}")')
     return text.add_parse_action(lambda tokens: Literal(_unquoted(tokens[0])))
 
@@ -240,12 +242,12 @@ def _literals() -> ParserElement:
         pp.Regex(_FLOAT).add_parse_action(lambda tokens: Literal(single(float(tokens[0]))))
         | pp.Regex(_WHOLE + _END).add_parse_action(lambda tokens: _whole(tokens[0]))
         | pp.Regex(f"(?:true|false|null){_END}").add_parse_action(lambda tokens: constants[tokens[0]])
-        | _texts()
+        | _strings()
     )
 
 
 def _unquoted(text: str) -> str:
-    """Strip up to three quotes from each end, including an escaped one, as Data Prepper does."""
+    """Remove up to three quotes from each end, also an escaped quote, as Data Prepper does."""
     return re.sub(r'^"{1,3}|"{1,3}\Z', "", text)
 
 

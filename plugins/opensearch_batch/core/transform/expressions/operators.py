@@ -1,4 +1,4 @@
-"""Operators of the expression language; for unsupported types, a comparison is false and arithmetic fails.
+"""Operators of the expression language. For unsupported types, comparisons are false and arithmetic fails.
 
 Source: OperatorConfiguration and the Operator classes of data-prepper-expression (2.17).
 """
@@ -29,7 +29,7 @@ _TYPES = {list: "array", dict: "map", str: "string", bool: "boolean"}
 
 
 def reader(key: Key) -> Evaluate:
-    """Return a function that reads the value at a key, None if it is missing."""
+    """Return a function that reads the value at a key, or None if it is missing."""
 
     def read(event: Event) -> object:
         try:
@@ -41,7 +41,7 @@ def reader(key: Key) -> Evaluate:
 
 
 def type_at(event: Event, key: Key) -> str | None:
-    """Return the type of the value at a key, or None for null; strings, arrays and objects are not decoded."""
+    """Return the type of the value at a key, or None for null, without decoding strings, arrays and objects."""
     node = event.find(key)
     if type(node) is msgspec.Raw:
         name = _TYPES_BY_FIRST_BYTE.get(memoryview(node)[0])
@@ -51,7 +51,7 @@ def type_at(event: Event, key: Key) -> str | None:
     if value is None or type(value) in _TYPES:
         return None if value is None else _TYPES[type(value)]
     if type(value) is float:
-        # A 32-bit float, which is neither "double" nor "big_decimal".
+        # The value is a 32-bit float, which is neither a "double" nor a "big_decimal".
         return "float"
     return "integer" if type(value) is int and java.INT_MIN <= value <= java.INT_MAX else "long"
 
@@ -65,7 +65,7 @@ def _either(left: object, right: object) -> bool:
 
 
 def _matches(left: object, right: object) -> bool | None:
-    """Return whether a pattern matches a whole string; None if a type is wrong or the pattern is invalid."""
+    """Return whether a pattern matches a whole string, or None if a type is wrong or the pattern is invalid."""
     if type(left) is not str or type(right) is not str:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Registry of the processors; a pipeline with any other processor is rejected before any event is read.
+"""Registry of the supported processors. A pipeline with any other processor is rejected before it reads events.
 
 Source: the plugin names of Data Prepper (2.17).
 """

@@ -1,7 +1,7 @@
-"""The add_entries processor: adds, overwrites or appends values; a failed entry does not stop the next one.
+"""The add_entries processor: adds, overwrites or appends values; an entry that fails does not stop the next entry.
 
-Source: Data Prepper's AddEntryProcessor and AddEntryProcessorConfig (2.17). As in Data Prepper, a missing key renders
-as an empty string in `format`, and is an error only in the `key` of an entry.
+Source: Data Prepper's AddEntryProcessor and AddEntryProcessorConfig (2.17). As in Data Prepper, a missing key in
+`format` is rendered as an empty string, and a missing key in `key` is an error.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Value = Callable[[Event], Node]
 
 
 class AddEntry(Options, frozen=True, kw_only=True):
-    """One value and the key it is written to."""
+    """A value, and the event key or metadata key to which it is written."""
 
     key: base.Name | None = None
     metadata_key: base.Name | None = None
@@ -41,7 +41,14 @@ class AddEntry(Options, frozen=True, kw_only=True):
     evaluate_when_on_element: bool = False
 
     def check(self, location: str) -> None:
-        """Raise ConfigError when options contradict each other."""
+        """Check that the options do not contradict each other.
+
+        Args:
+            location: the beginning of the error message.
+
+        Raises:
+            ConfigError: options exclude or require each other.
+        """
         causes = [cause for wrong, cause in self._rules() if wrong]
         if causes:
             raise ConfigError(f"{location}: {causes[0]}")
@@ -51,7 +58,7 @@ class AddEntry(Options, frozen=True, kw_only=True):
         values = [self.value not in (None, UNSET), self.format is not None, self.value_expression is not None]
         in_list = self.iterate_on is not None
         yield (self.key is None) == (self.metadata_key is None), "write one of key and metadata_key"
-        yield sum(values) != 1, "write one of value, format and value_expression, and no null"
+        yield sum(values) != 1, "write one of value, format and value_expression, with a value that is not null"
         yield (
             self.overwrite_if_key_exists and self.append_if_key_exists,
             "overwrite_if_key_exists and append_if_key_exists exclude each other; write one of them",
@@ -79,7 +86,7 @@ class AddEntries(base.ProcessorOptions, frozen=True, kw_only=True):
         return base.continue_on_failure([_step(f"entries[{index}]", entry) for index, entry in enumerate(self.entries)])
 
     def reads(self) -> set[Key]:
-        """Return the event keys that formats, expressions and conditions read; keys of list elements are left out."""
+        """Return the event keys that formats, expressions and conditions read, except keys of list elements."""
         keys = set[Key]()
         for entry in self.entries:
             keys |= base.keys_read([entry.iterate_on, *PLACEHOLDER.findall(entry.key or "")], entry.add_when)
@@ -90,7 +97,7 @@ class AddEntries(base.ProcessorOptions, frozen=True, kw_only=True):
         return keys
 
     def makes(self) -> set[Key]:
-        """Return the keys written to the event; keys of list elements are left out."""
+        """Return the keys that are written to the event, except keys of list elements."""
         return base.keys_named(entry.key for entry in self.entries if entry.iterate_on is None)
 
 
@@ -141,7 +148,7 @@ def _formatted(option: str, text: str) -> Value:
 
 
 def _key(location: str, text: str) -> Callable[[Event], str]:
-    """Compile the `key` of an entry, which may contain ${}."""
+    """Compile the `key` of an entry, which may be a format string with ``${}``."""
     option = f"{location}.key"
     if "${" not in text:
         base.target_key(option, text)
@@ -151,6 +158,7 @@ def _key(location: str, text: str) -> Callable[[Event], str]:
 
 
 def _put(event: Event, text: str, entry: AddEntry, node: Node, *, exists: bool | None = None) -> None:
+    """Write a value to a key, or append it; keep an existing value if the entry allows neither."""
     key = key_or_none(text)
     if not key:
         raise EventError(f"{text[:80]!r} is not a valid key")

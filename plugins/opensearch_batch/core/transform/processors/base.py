@@ -1,4 +1,4 @@
-"""Base class and helpers of processors: they validate options at compile time, and errors name the option.
+"""Base class and helpers of processors. They validate options when a processor is compiled; errors name the option.
 
 Source: the checks in the constructors of Data Prepper's processors (2.17).
 """
@@ -38,7 +38,7 @@ Condition = Callable[[Event], bool]
 
 
 class ProcessorOptions(Options, frozen=True, kw_only=True):
-    """Options of one processor; `compile` turns them into a function that is called for each event."""
+    """Options of one processor; `compile` returns the function that processes events."""
 
     def compile(self) -> Processor:
         """Return the processor.
@@ -49,11 +49,11 @@ class ProcessorOptions(Options, frozen=True, kw_only=True):
         raise NotImplementedError(type(self).__name__)
 
     def reads(self) -> set[Key]:
-        """Return the keys the processor reads, as far as they are known without an event."""
+        """Return the keys that the processor reads, except keys that depend on the event."""
         return set()
 
     def makes(self) -> set[Key]:
-        """Return the keys the processor may add."""
+        """Return the keys that the processor may add, except keys that depend on the event."""
         return set()
 
 
@@ -108,13 +108,17 @@ def guarded(option: str, condition: str | None, step: Step) -> Step:
 
 
 def condition_of(option: str, text: str | None) -> Condition:
-    """Compile a condition; None is always true."""
+    """Compile a condition; without a condition, the function always returns True."""
     with errors_at(option):
         return compile_condition(text)
 
 
 def source_key(option: str, text: str) -> Key:
-    """Parse a key that the processor reads."""
+    """Parse a key that the processor reads.
+
+    Raises:
+        ConfigError: the key is empty or invalid.
+    """
     with errors_at(option):
         key = key_of(text)
     if not key:
@@ -123,7 +127,11 @@ def source_key(option: str, text: str) -> Key:
 
 
 def target_key(option: str, text: str) -> Key:
-    """Parse a key that the processor writes; a top-level name must not be a number."""
+    """Parse a key that the processor writes.
+
+    Raises:
+        ConfigError: the key is empty or invalid, or starts with a number.
+    """
     key = source_key(option, text)
     if key[0].isdecimal():
         raise ConfigError(f"{option}: {text!r} starts with a number; start a top-level key with a name")
@@ -142,18 +150,18 @@ def pattern_of(option: str, text: str) -> re.Pattern[str]:
 
 
 def keys_named(texts: Iterable[str | None]) -> set[Key]:
-    """Parse keys; `compile` reports the invalid ones, which are skipped here."""
+    """Parse keys and skip invalid keys, which `compile` reports."""
     return {key for text in texts if text is not None and (key := key_or_none(text))}
 
 
 def keys_read(texts: Iterable[str | None], *expressions: str | None) -> set[Key]:
-    """Return keys and the keys that expressions read; `compile` reports the invalid ones, which are skipped here."""
+    """Return keys and the keys that expressions read; skip invalid ones, which `compile` reports."""
     compiled = [expression_or_none(text) for text in expressions if text is not None]
     return keys_named(texts).union(*(expression.keys for expression in compiled if expression is not None))
 
 
 def plain(node: Node) -> object:
-    """Return the plain value of a node, None if the node is missing.
+    """Return the decoded value of a node, or None if the node is missing.
 
     Raises:
         EventError: a number is beyond the range of a double.
@@ -165,7 +173,7 @@ def plain(node: Node) -> object:
 
 
 def list_at(event: Event, key: Key, option: str) -> list[Node] | None:
-    """Return the list at a key, None if the key is missing or null.
+    """Return the list at a key, or None if the key is missing or its value is null.
 
     Raises:
         EventError: the value is not a list.

@@ -1,4 +1,4 @@
-"""Type conversions of convert_type, with the rules of Java: the same string gives the same number, or fails.
+"""Type conversions of convert_type, with Java's rules for the strings that are numbers.
 
 Source: Data Prepper's typeconverter package (2.17), and the parse methods of Java's number classes.
 """
@@ -17,26 +17,34 @@ from opensearch_batch.core.transform.events.java_values import INT_BITS, LONG_BI
 
 Type = Literal["integer", "long", "double", "string", "boolean", "big_decimal"]
 Convert = Callable[[Any], Any]
-# Limits the memory of a big_decimal; no index accepts more digits.
+# Limits the memory that a big_decimal requires. No index accepts more digits.
 MAX_DIGITS = 10_000
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 def converter(wanted: Type, scale: int = 0) -> Convert:
-    """Return the conversion to a type; it raises ValueError for a value that cannot be converted."""
+    """Return a function that converts a value to a type; it raises ValueError if the conversion is not possible."""
     return (lambda value: _to_big_decimal(value, scale)) if wanted == "big_decimal" else _CONVERTERS[wanted]
 
 
 def whole(text: str, bits: int) -> int:
-    """Parse a signed integer of at most `bits` bits."""
+    """Parse a signed integer of at most `bits` bits.
+
+    Raises:
+        ValueError: the string is not such an integer.
+    """
     if _WHOLE.fullmatch(text) is None or len(text) > bits or not _fits(number := int(text), bits):
         raise ValueError(f"{text[:40]!r} is not an integer of {bits} bits")
     return number
 
 
 def double(text: str) -> float:
-    """Parse a double; surrounding whitespace and Java's suffix f or d are allowed."""
+    """Parse a double; as in Java, surrounding whitespace and a suffix f or d are allowed.
+
+    Raises:
+        ValueError: the string is not a finite number.
+    """
     trimmed = text.strip()
     number = trimmed[:-1] if trimmed[-1:] in ("f", "F", "d", "D") else trimmed
     if _DECIMAL.fullmatch(number) is None or not isfinite(value := float(number)):
@@ -93,7 +101,7 @@ def _to_boolean(value: object) -> bool:
 
 
 def _to_big_decimal(value: object, scale: int) -> msgspec.Raw:
-    """Return a decimal with `scale` fraction digits; a scale of 0 keeps the digits as they are."""
+    """Return a decimal number with `scale` fraction digits; a scale of 0 leaves the digits unchanged."""
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         number = Decimal(value)
     elif isinstance(value, float):

@@ -1,4 +1,4 @@
-"""The convert_type processor: converts values to a type; a failed value is kept and the event is tagged.
+"""The convert_type processor: converts values to a type; if that fails, the value is kept and the event is tagged.
 
 Source: Data Prepper's ConvertEntryTypeProcessor and ConvertEntryTypeProcessorConfig (2.17).
 """
@@ -52,8 +52,8 @@ class ConvertType(base.ProcessorOptions, frozen=True, kw_only=True):
     keys: list[base.Name] | None = None
     type: Type = "integer"
     null_conversion_values: list[str] | None = None
-    # `CoerceStrings`. The key without a value (null) selects the defaults; only a field of type Any can distinguish
-    # null from an absent key.
+    # `CoerceStrings`. If the option has no value (null), the defaults apply. The type is Any, because only such a field
+    # can distinguish null from an absent option.
     coerce_strings: Any = UNSET
     scale: int = 0
     tags_on_failure: list[str] | None = None
@@ -75,7 +75,7 @@ class ConvertType(base.ProcessorOptions, frozen=True, kw_only=True):
         return lambda event: not holds(event) or process(event)
 
     def reads(self) -> set[Key]:
-        """Return the converted keys and the keys of the condition."""
+        """Return the keys to convert and the keys of the condition."""
         named = self._keys if self.iterate_on is None else [self.iterate_on]
         return base.keys_read(named, self.convert_when)
 
@@ -100,7 +100,7 @@ class ConvertType(base.ProcessorOptions, frozen=True, kw_only=True):
 
 
 def _convert_at(event: Event, key: Key, convert: Convert, nulls: frozenset[str]) -> None:
-    """Convert a value, or every element of a list; a list is left unchanged if one element fails."""
+    """Convert a value, or every element of a list; if one element fails, the list remains unchanged."""
     value = base.plain(event.find(key))
     if value is None:
         return
@@ -113,7 +113,7 @@ def _convert_at(event: Event, key: Key, convert: Convert, nulls: frozenset[str])
 def _in_elements(key: Key, name: str, convert: Convert, tags: frozenset[str]) -> base.Step:
     """Return a step that converts one member of each list element.
 
-    As in Data Prepper, a failed member adds no tags, and `null_conversion_values` does not apply.
+    As in Data Prepper, tags are not added if a conversion fails, and `null_conversion_values` has no effect.
     """
 
     def process(event: Event) -> None:
@@ -133,7 +133,7 @@ def _in_elements(key: Key, name: str, convert: Convert, tags: frozenset[str]) ->
 
 
 def _convert_member(members: dict[str, Node], name: str, convert: Convert) -> str:
-    """Convert a member; return the cause of a failure, or an empty string."""
+    """Convert a member; return the cause of the failure, or an empty string."""
     try:
         value = base.plain(members.get(name))
         if value is not None:
@@ -144,6 +144,7 @@ def _convert_member(members: dict[str, Node], name: str, convert: Convert) -> st
 
 
 def _coercion(configured: object) -> base.Step:
+    """Return a step that converts all strings in an event that look like booleans, numbers or times."""
     try:
         options = msgspec.convert({} if configured is None else configured, CoerceStrings)
     except msgspec.ValidationError as error:
@@ -156,7 +157,7 @@ def _coercion(configured: object) -> base.Step:
 
 
 def _coerce_members(members: dict[str, Node], times: Sequence[ReadTime]) -> None:
-    """Coerce the members of an object; members with invalid names and malformed numbers are kept."""
+    """Convert the members of an object; keep members with invalid names and malformed numbers unchanged."""
     for name, node in members.items():
         if key_or_none(name) == (name,):
             with suppress(ValueError):
@@ -170,7 +171,7 @@ def _coerced(node: Node, times: Sequence[ReadTime]) -> Node:
         _coerce_members(members, times)
         return members
     if (elements := elements_of(node)) is not None:
-        # As in Data Prepper, a malformed number ends the coercion of the list.
+        # As in Data Prepper, the elements after a malformed number are not converted.
         with suppress(ValueError):
             for index, element in enumerate(elements):
                 elements[index] = _coerced(element, times)
@@ -180,7 +181,11 @@ def _coerced(node: Node, times: Sequence[ReadTime]) -> Node:
 
 
 def _coerced_text(text: str, times: Sequence[ReadTime]) -> Node:
-    """Return the value a string represents; raise ValueError for a malformed number."""
+    """Return the value that a string represents.
+
+    Raises:
+        ValueError: the string looks like a number, but is malformed.
+    """
     lowered = text.lower()
     if lowered in ("true", "false"):
         return lowered == "true"

@@ -1,4 +1,4 @@
-"""The copy_values processor: copies are independent of their source, and values are copied without decoding.
+"""The copy_values processor: copies values without decoding them; later changes of the source do not affect copies.
 
 Source: Data Prepper's CopyValueProcessor (2.17).
 """
@@ -16,7 +16,7 @@ from opensearch_batch.core.transform.processors import base
 
 
 class CopyEntry(Options, frozen=True, kw_only=True):
-    """One copy; with `from_list`, the keys are member names of the list elements."""
+    """Copies one value; with `from_list`, the keys are member names of the list elements."""
 
     from_key: base.Name
     to_key: base.Name
@@ -77,7 +77,7 @@ class CopyValues(base.ProcessorOptions, frozen=True, kw_only=True):
 
 
 def _copy(location: str, entry: CopyEntry) -> base.Step:
-    """Return the step of one entry."""
+    """Return a step that copies the value of one entry."""
     source = base.source_key(f"{location}.from_key", entry.from_key)
     target = base.target_key(f"{location}.to_key", entry.to_key)
     overwrite = entry.overwrite_if_to_key_exists
@@ -93,7 +93,7 @@ def _copy(location: str, entry: CopyEntry) -> base.Step:
 
 
 def _copy_at_top(name: str, to: str, *, overwrite: bool) -> base.Step:
-    """Return a step for top-level keys, the most frequent case."""
+    """Return a step that copies between top-level keys, the most frequent case."""
 
     def copy(event: Event) -> None:
         fields = event.fields

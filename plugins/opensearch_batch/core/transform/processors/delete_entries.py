@@ -1,4 +1,4 @@
-"""The delete_entries processor: missing keys are ignored; regular expressions match whole top-level names.
+"""The delete_entries processor: deletes keys, and top-level keys whose whole name matches a regular expression.
 
 Source: Data Prepper's DeleteEntryProcessor and DeleteEntryProcessorConfig (2.17).
 """
@@ -14,7 +14,7 @@ from opensearch_batch.core.transform.processors import base
 
 
 class DeleteEntry(Options, frozen=True, kw_only=True):
-    """Keys to delete and the condition; with `iterate_on`, keys of each element of a list."""
+    """The keys to delete, and the condition; with `iterate_on`, the keys are deleted from each element of a list."""
 
     with_keys: list[base.Name] | None = None
     with_keys_regex: list[str] | None = None
@@ -25,7 +25,7 @@ class DeleteEntry(Options, frozen=True, kw_only=True):
 
 
 class DeleteEntries(base.ProcessorOptions, DeleteEntry, frozen=True, kw_only=True):
-    """Deletes keys of an event, configured here or by entries."""
+    """Deletes keys of an event. The keys are configured directly or in `entries`."""
 
     entries: list[DeleteEntry] | None = None
 
@@ -35,7 +35,7 @@ class DeleteEntries(base.ProcessorOptions, DeleteEntry, frozen=True, kw_only=Tru
             raise ConfigError("with_keys, with_keys_regex and entries exclude each other; write one of them")
         if self.entries is None:
             return base.stop_on_failure([_step("", self)])
-        # As in Data Prepper, other options are ignored with `entries`, but the condition must be valid.
+        # As in Data Prepper, `entries` overrides the other options, but the condition must be valid.
         base.condition_of("delete_when", self.delete_when)
         return base.stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(self.entries)])
 
@@ -59,8 +59,8 @@ def _step(location: str, entry: DeleteEntry) -> base.Step:
 
 
 def _delete(location: str, entry: DeleteEntry) -> base.Step:
-    """Return a step that deletes keys and names that match a pattern."""
-    # As in Data Prepper, names with characters that other keys must not have can be deleted.
+    """Return a step that deletes keys, and top-level keys that match a pattern; missing keys are ignored."""
+    # As in Data Prepper, keys to delete may contain characters that are invalid in other keys.
     keys = [key_of(text, any_name=True) for text in entry.with_keys or ()]
     patterns = base.patterns_of(f"{location}with_keys_regex", entry.with_keys_regex or ())
     kept = frozenset(entry.exclude_from_delete or ())

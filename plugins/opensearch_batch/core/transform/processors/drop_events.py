@@ -1,7 +1,8 @@
 """The drop_events processor: drops the events that meet a condition.
 
-Source: Data Prepper's DropEventsProcessor and DropEventsWhenCondition (2.17). Difference: Data Prepper, contrary to
-its documentation, drops an event whose condition is not a boolean with `skip`, and keeps it with `drop`.
+Source: Data Prepper's DropEventsProcessor and DropEventsWhenCondition (2.17). Difference: if the value of
+the condition is not a boolean, Data Prepper drops the event with `skip` and keeps it with `drop`, contrary to its
+documentation.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Failing = Literal["drop", "drop_silently", "skip", "skip_silently"]
 
 
 class DropEvents(base.ProcessorOptions, frozen=True, kw_only=True):
-    """Drops events; `handle_failed_events` applies if the condition is not a boolean."""
+    """Drops events; `handle_failed_events` applies if the value of the condition is not a boolean."""
 
     drop_when: Annotated[str, Meta(min_length=1)]
     handle_failed_events: Failing = "skip"
@@ -34,12 +35,12 @@ class DropEvents(base.ProcessorOptions, frozen=True, kw_only=True):
             try:
                 result = expression(event)
             except EvaluationError:
-                # As everywhere, a condition that cannot be evaluated is false.
+                # As in other options, a condition that cannot be evaluated is false.
                 return True
             if isinstance(result, bool):
                 return not result
             if keeps and not silent:
-                raise EventError(f"drop_when must give a boolean, not {type(result).__name__}")
+                raise EventError(f"drop_when must return a boolean, not {type(result).__name__}")
             return keeps
 
         return process

@@ -1,7 +1,8 @@
-"""Parses times with a pattern of Java's DateTimeFormatter, with Data Prepper's defaults for missing fields.
+"""Parses times with patterns of Java's DateTimeFormatter.
 
-Defaults: 0 for hour, minute and second, today's year, month and day, and UTC for the zone, as in the managed service.
-Hand-written because babel cannot parse a time with a pattern.
+As in Data Prepper, a missing hour, minute or second is 0, and a missing year, month or day is the current one. The
+default time zone is UTC, as in Amazon OpenSearch Ingestion. Hand-written, because babel cannot parse a time with a
+pattern.
 Source: java.time.format.DateTimeFormatter, and Data Prepper's ConvertEntryTypeProcessor (2.17).
 """
 
@@ -22,7 +23,7 @@ _MAX_DAY = 31
 _PART = re.compile(r"([A-Za-z])\1*|'(?:[^']|'')*'|.", re.DOTALL)
 _HOURS_ONLY, _FOUR, _COLON = r"[+-]\d\d(?:\d\d)?", r"[+-]\d{4}", r"[+-]\d\d:\d\d"
 _NUMBERS = {"M": "month", "d": "day", "H": "hour", "k": "hour24", "h": "hour12", "m": "minute", "s": "second"}
-# Pattern part -> regular expression of its text.
+# The regular expression for each part of a pattern.
 _PARTS: Mapping[str, str] = {
     **dict.fromkeys(("yy", "uu"), r"(?P<year2>\d\d)"),
     **dict.fromkeys(("y", "u", "yyyy", "uuuu"), r"(?P<year>\d{4})"),
@@ -54,7 +55,7 @@ _PARTS: Mapping[str, str] = {
 
 
 def time_reader(pattern: str) -> ReadTime:
-    """Compile a pattern to a function that parses times.
+    """Return a function that parses times with a pattern.
 
     Raises:
         ConfigError: the pattern is invalid or has unsupported letters.
@@ -75,7 +76,7 @@ def time_reader(pattern: str) -> ReadTime:
 
 
 def _expression(part: str) -> str:
-    """Return the regular expression of one part of a pattern."""
+    """Return the regular expression for one part of a pattern."""
     if part in _PARTS:
         return _PARTS[part]
     if part.isalpha() or part in "#{}'":
@@ -86,7 +87,7 @@ def _expression(part: str) -> str:
 
 
 def _milliseconds(parts: dict[str, str], today: datetime) -> int:
-    """Return milliseconds since the epoch; as in Java, a day past the end of the month becomes its last day."""
+    """Return milliseconds since the epoch; as in Java, a day after the end of the month becomes the last day."""
     year = int(parts["year"]) if "year" in parts else 2000 + int(parts["year2"]) if "year2" in parts else today.year
     month = int(parts["month"]) if "month" in parts else _named_month(parts, today)
     day = int(parts.get("day", today.day))

@@ -1,4 +1,4 @@
-"""The parse_json processor: parses JSON objects in strings; events with other strings are kept and tagged.
+"""The parse_json processor: parses a JSON object in a string; an event with an invalid string is kept and tagged.
 
 Source: Data Prepper's AbstractParseProcessor and ParseJsonProcessor (2.17). Difference: in Data Prepper,
 `normalize_keys` does not apply to names written to the top level of the event.
@@ -28,13 +28,13 @@ from opensearch_batch.core.transform.events.java_values import text_of
 from opensearch_batch.core.transform.processors import base
 
 Members = dict[str, Node]
-_NO_NAME = re.compile(r"[^A-Za-z0-9._~@/\[\]()-]")
+_INVALID_IN_NAMES = re.compile(r"[^A-Za-z0-9._~@/\[\]()-]")
 _encode = msgspec.json.Encoder().encode
 _scan = json.JSONDecoder().raw_decode
 
 
 class ParseJson(base.ProcessorOptions, frozen=True, kw_only=True):
-    """Parses a string that holds a JSON object and adds its members to the event."""
+    """Parses a string that contains a JSON object, and adds the members of the object to the event."""
 
     source: str = "message"
     destination: str | None = None
@@ -118,7 +118,7 @@ def _text_at(event: Event, key: Key) -> str | None:
 
 
 def _parsed(text: str) -> Members:
-    """Return the members of the object; as in Data Prepper, text after the object is ignored."""
+    """Parse a JSON object; as in Data Prepper, text after the object is ignored."""
     try:
         return Event.of(text.encode()).fields
     except RecordRejected:
@@ -131,7 +131,7 @@ def _parsed(text: str) -> Members:
 
 
 def _shallow(members: Members, depth: int) -> Members:
-    """Return a copy with objects below `depth` encoded as JSON strings; objects in lists are kept."""
+    """Return a copy in which objects below `depth` are JSON strings; objects in lists are unchanged."""
     shallow = dict(members)
     for name, node in members.items():
         if (inner := members_of(node)) is not None:
@@ -140,26 +140,30 @@ def _shallow(members: Members, depth: int) -> Members:
 
 
 def _normalized(members: Members) -> Members:
-    """Return a copy with invalid characters in names replaced by underscores, in nested objects too."""
+    """Return a copy in which underscores replace the invalid characters in names, also in nested objects."""
     normalized = Members()
     for name, node in members.items():
         inner = members_of(node)
-        key = name if key_or_none(name) is not None else _NO_NAME.sub("_", name)
+        key = name if key_or_none(name) is not None else _INVALID_IN_NAMES.sub("_", name)
         normalized[key] = node if inner is None else _normalized(inner)
     return normalized
 
 
 def _pointer(text: str) -> tuple[Key, str, str]:
-    """Return a pointer as a key, as a string, and its last name; an index is prefixed with the name of its list."""
+    """Parse a pointer; return its key, its text and its last name.
+
+    If the last part of the pointer is an index, the last name also contains the name of the list.
+    """
     trimmed = text.removeprefix("/").removesuffix("/")
     key, names = base.source_key("pointer", trimmed), trimmed.split("/")
     return key, trimmed, "/".join(names[-2:] if names[-1].isdecimal() else names[-1:])
 
 
 def _at_pointer(event: Event, members: Members, key: Key, text: str, end: str, *, at_top: bool) -> Members:
-    """Return the value at the pointer under its last name; return all members if the pointer matches nothing.
+    """Return the value at a pointer, by the last name of the pointer; return all members if there is no value.
 
-    At the top level of the event, the name is the whole pointer if the event already has a key of the last name.
+    If the value is written to the top level of the event, and the event already has a key with the last name, the name
+    is the whole pointer.
     """
     node = Event(members).find(key)
     if node is MISSING:

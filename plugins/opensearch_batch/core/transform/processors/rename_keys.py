@@ -1,7 +1,7 @@
-"""The rename_keys processor: renames keys without decoding values; existing keys are kept unless overwritten.
+"""The rename_keys processor: renames keys without decoding their values; overwriting existing keys is optional.
 
-Source: Data Prepper's RenameKeyProcessor and TransformOption (2.17). Difference: in Data Prepper, an entry that
-overwrites a key with itself deletes it.
+Source: Data Prepper's RenameKeyProcessor and TransformOption (2.17). Difference: in Data Prepper, an entry with
+the same key as source and target deletes the key if it may overwrite keys.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHANGES: Mapping[Transform, Callable[[str], str]] = {
 
 
 class RenameEntry(Options, frozen=True, kw_only=True):
-    """Renames one key, or top-level members whose whole name matches."""
+    """Renames one key, or the top-level keys whose whole name matches a regular expression."""
 
     to_key: str
     from_key: str | None = None
@@ -34,7 +34,7 @@ class RenameEntry(Options, frozen=True, kw_only=True):
 
 
 class RenameKeys(base.ProcessorOptions, frozen=True, kw_only=True):
-    """Renames keys by entries, or changes the case of all names."""
+    """Renames keys as configured in `entries`, or changes the case of all keys."""
 
     entries: list[RenameEntry] | None = None
     transform_key: Transform = "none"
@@ -49,7 +49,7 @@ class RenameKeys(base.ProcessorOptions, frozen=True, kw_only=True):
         return base.stop_on_failure([_step(f"entries[{index}].", entry) for index, entry in enumerate(entries)])
 
     def reads(self) -> set[Key]:
-        """Return the renamed keys and the keys of the conditions."""
+        """Return the keys to rename and the keys of the conditions."""
         entries = self.entries or ()
         return base.keys_read((entry.from_key for entry in entries), *(entry.rename_when for entry in entries))
 
@@ -75,7 +75,7 @@ def _rename(source: Key, target: Key, *, overwrite: bool) -> base.Step:
         node = event.find(source)
         if node is MISSING or source == target or (event.has(target) and not overwrite):
             return
-        # One key may be inside the other.
+        # The value is copied before the deletion, because one key may be inside the other.
         event.put(target, frozen(node))
         event.delete(source)
 
@@ -83,7 +83,7 @@ def _rename(source: Key, target: Key, *, overwrite: bool) -> base.Step:
 
 
 def _rename_matches(pattern: re.Pattern[str], target: Key, *, overwrite: bool) -> base.Step:
-    """Return a step that renames the first match, or with `overwrite` every match, so the last value remains."""
+    """Return a step that renames the first matching key, or with `overwrite` every match; the last value remains."""
 
     def rename(event: Event) -> None:
         if event.has(target) and not overwrite:
@@ -98,7 +98,7 @@ def _rename_matches(pattern: re.Pattern[str], target: Key, *, overwrite: bool) -
 
 
 def _rename_all(members: dict[str, Node], change: Callable[[str], str]) -> None:
-    """Rename the members of an object and of nested objects; lists and names that are not valid keys are kept."""
+    """Rename the members of an object and of nested objects; lists and invalid keys remain unchanged."""
     for name in list(members):
         inner = members_of(members[name])
         if inner is not None:

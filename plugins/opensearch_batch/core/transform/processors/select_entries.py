@@ -1,4 +1,4 @@
-"""The select_entries processor: removes all keys except the selected ones; a null at a selected key is removed.
+"""The select_entries processor: removes all keys that are not selected, and selected keys with a null value.
 
 Source: Data Prepper's SelectEntriesProcessor (2.17).
 """
@@ -11,7 +11,7 @@ from opensearch_batch.core.transform.processors import base
 
 
 class SelectEntries(base.ProcessorOptions, frozen=True, kw_only=True):
-    """Keeps the listed keys and the members whose whole name matches; removes all others."""
+    """Keeps the listed keys, and the top-level keys whose whole name matches a regular expression."""
 
     include_keys: list[str] | None = None
     include_keys_regex: list[str] | None = None
@@ -26,7 +26,7 @@ class SelectEntries(base.ProcessorOptions, frozen=True, kw_only=True):
         named = frozenset(self.include_keys or ())
 
         def select(event: Event) -> None:
-            # Selects into a new event, so that a failure leaves the original event unchanged.
+            # The selected keys are put into a new event, so that the original event is unchanged after a failure.
             kept = Event({})
             for key in keys:
                 if not event.is_null(key):

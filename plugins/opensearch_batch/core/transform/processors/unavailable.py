@@ -1,11 +1,11 @@
-"""Data Prepper processors that are not supported, each with an alternative.
+"""Data Prepper's processors that are not supported, each with an alternative.
 
 Source: the names of the DataPrepperPlugin annotations (2.17).
 """
 
 from __future__ import annotations
 
-_PROCESSOR = "do this before the rows are written to S3, or in an ingest pipeline of the cluster"
+_ALTERNATIVE = "do this before the rows are written to S3, or in an ingest pipeline of the cluster"
 
 
 OTHER_PROCESSORS = dict.fromkeys(
@@ -18,5 +18,5 @@ OTHER_PROCESSORS = dict.fromkeys(
         *("split_string", "string_converter", "substitute_string", "trace_peer_forwarder", "translate"),
         *("trim_string", "truncate", "uppercase_string", "user_agent", "wrap_entries", "write_json"),
     ),
-    _PROCESSOR,
+    _ALTERNATIVE,
 )
