@@ -8,15 +8,15 @@ keep their original text.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any
 
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.formats.json_text import TOO_DEEP, check_json, check_text, encode_kept, keep_number_text
-from opensearch_batch.core.transform.path_limits import refuse_unbounded
+from opensearch_batch.core.formats.json_text import TOO_DEEP, check_json, check_text
+from opensearch_batch.core.transform.general_path import jsonpath_reader
 
 Step = str | int
 # Returns the JSON text of one value in a JSON text, or None if the value is missing.
@@ -27,16 +27,6 @@ Values = list[Text | None]
 # Paths with other characters in names are evaluated by jsonpath-ng.
 _NAME = r"[^'\"\\\x00-\x1f]*"
 _STEP = re.compile(rf"""\.([^.\[\]'"*?()@$,:\s\\\x00-\x1f]+)|\[(-?\d+)\]|\['({_NAME})'\]|\["({_NAME})"\]""")
-_FUNCTION = re.compile(r"\.(length|size|min|max|sum|avg)\(\)$")
-_FUNCTIONS: Mapping[str, Callable[[list[Any]], int | float]] = {
-    "length": len,
-    "size": len,
-    # As in ML Commons, these functions return doubles.
-    "min": lambda values: float(min(values)),
-    "max": lambda values: float(max(values)),
-    "sum": lambda values: float(sum(values)),
-    "avg": lambda values: float(sum(values)) / len(values),
-}
 
 
 class PlainPath(msgspec.Struct, frozen=True):
@@ -116,7 +106,7 @@ class RowReader:
         tree = _Node.of(steps for steps in plain if steps)
         self._decode = msgspec.json.Decoder(tree.struct()).decode
         self._from_decoded = [
-            tree.getter(steps) if steps else _jsonpath_reader(name, path)
+            tree.getter(steps) if steps else jsonpath_reader(name, path)
             for (name, path), steps in zip(paths, plain, strict=True)
         ]
         # If the types in a row differ from the types in the paths, plain paths are read from the row itself.
@@ -299,66 +289,3 @@ def _plain_steps(path: str) -> tuple[Step, ...] | None:
     except ConfigError:
         return None
     return steps if steps and isinstance(steps[0], str) else None
-
-
-def _jsonpath_reader(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
-    """Return a function that evaluates a path with jsonpath-ng.
-
-    The result is a list of matches, or one value if the path can match only one.
-
-    Raises:
-        ConfigError: the path is not a JSONPath.
-    """
-    from jsonpath_ng.exceptions import JSONPathError
-    from jsonpath_ng.ext.parser import parse
-
-    function = _FUNCTION.search(path)
-    try:
-        compiled = parse(path[: function.start()] if function else path)
-    except (JSONPathError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        # The parser lets errors of its own code through.
-        raise ConfigError(f"{name}: {path!r} is not a JSONPath ({error}); write it like $.content[0]") from error
-    refuse_unbounded(name, path, compiled)
-    decode, one = keep_number_text().decode, _matches_one(compiled)
-
-    def found(row: bytes) -> bytes | None:
-        matches = [match.value for match in compiled.find(decode(row))]
-        if function:
-            return _apply(function[1], matches)
-        if not one:
-            return encode_kept(matches)
-        return encode_kept(matches[0]) if matches else None
-
-    def value(tops: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
-        try:
-            return found(row)
-        except RecursionError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the library lets any error of comparing or computing values through
-            raise RecordRejected(f"{name}: {path} cannot be evaluated on this row: {error}") from None
-
-    return value
-
-
-def _apply(function: str, matches: list[Any]) -> bytes | None:
-    """Return the result of a function on the matches of a path, or None if the function does not support them."""
-    if not matches:
-        return None
-    values = matches[0] if len(matches) == 1 and isinstance(matches[0], list) else matches
-    try:
-        return msgspec.json.encode(_FUNCTIONS[function](values))
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-
-
-def _matches_one(path: object) -> bool:
-    """Return whether a compiled path consists only of names and single indexes, so it matches at most one value."""
-    from jsonpath_ng import Child, Fields, Index, Root
-
-    if isinstance(path, Child):
-        return _matches_one(path.left) and _matches_one(path.right)
-    if isinstance(path, Fields):
-        return len(path.fields) == 1 and path.fields[0] != "*"
-    if isinstance(path, Index):
-        return len(path.indices) == 1
-    return isinstance(path, Root)

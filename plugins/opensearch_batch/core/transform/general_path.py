@@ -1,0 +1,111 @@
+"""Evaluates JSONPaths with wildcards, slices, filters, ``..`` or functions, with jsonpath-ng.
+
+Paths whose time or memory is not bounded by the size of a row are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from opensearch_batch.core.errors import ConfigError, RecordRejected
+from opensearch_batch.core.formats.json_text import encode_kept, keep_number_text
+
+MAX_DESCENTS = 2
+_FUNCTION = re.compile(r"\.(length|size|min|max|sum|avg)\(\)$")
+_FUNCTIONS: Mapping[str, Callable[[list[Any]], int | float]] = {
+    "length": len,
+    "size": len,
+    # As in ML Commons, these functions return doubles.
+    "min": lambda values: float(min(values)),
+    "max": lambda values: float(max(values)),
+    "sum": lambda values: float(sum(values)),
+    "avg": lambda values: float(sum(values)) / len(values),
+}
+
+
+def jsonpath_reader(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
+    """Return a function that evaluates a path with jsonpath-ng.
+
+    The result is a list of matches, or one value if the path can match only one.
+
+    Raises:
+        ConfigError: the path is not a JSONPath.
+    """
+    from jsonpath_ng.exceptions import JSONPathError
+    from jsonpath_ng.ext.parser import parse
+
+    function = _FUNCTION.search(path)
+    try:
+        compiled = parse(path[: function.start()] if function else path)
+    except (JSONPathError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        # The parser lets errors of its own code through.
+        raise ConfigError(f"{name}: {path!r} is not a JSONPath ({error}); write it like $.content[0]") from error
+    _refuse_unbounded(name, path, compiled)
+    decode, one = keep_number_text().decode, _matches_one(compiled)
+
+    def found(row: bytes) -> bytes | None:
+        matches = [match.value for match in compiled.find(decode(row))]
+        if function:
+            return _apply(function[1], matches)
+        if not one:
+            return encode_kept(matches)
+        return encode_kept(matches[0]) if matches else None
+
+    def value(tops: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
+        try:
+            return found(row)
+        except RecursionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the library lets any error of comparing or computing values through
+            raise RecordRejected(f"{name}: {path} cannot be evaluated on this row: {error}") from None
+
+    return value
+
+
+def _apply(function: str, matches: list[Any]) -> bytes | None:
+    """Return the result of a function on the matches of a path, or None if the function does not support them."""
+    if not matches:
+        return None
+    values = matches[0] if len(matches) == 1 and isinstance(matches[0], list) else matches
+    try:
+        return msgspec.json.encode(_FUNCTIONS[function](values))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _matches_one(path: object) -> bool:
+    """Return whether a compiled path consists only of names and single indexes, so it matches at most one value."""
+    from jsonpath_ng import Child, Fields, Index, Root
+
+    if isinstance(path, Child):
+        return _matches_one(path.left) and _matches_one(path.right)
+    if isinstance(path, Fields):
+        return len(path.fields) == 1 and path.fields[0] != "*"
+    if isinstance(path, Index):
+        return len(path.indices) == 1
+    return isinstance(path, Root)
+
+
+def _refuse_unbounded(name: str, path: str, compiled: object) -> None:
+    """Raise ConfigError for a path whose time or memory does not follow the size of a row.
+
+    Python's regular expressions go back exponentially often for some texts, arithmetic multiplies strings, and each
+    ``..`` multiplies the matches by the depth of the row.
+    """
+    from jsonpath_ng import Descendants
+    from jsonpath_ng.ext.arithmetic import Operation
+    from jsonpath_ng.ext.string import Sub
+
+    parts, descents = [compiled], 0
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Operation | Sub) or getattr(part, "op", None) == "=~":
+            raise ConfigError(f"{name}: {path!r}: regular expressions and arithmetic are not supported in a path")
+        descents += isinstance(part, Descendants)
+        if descents > MAX_DESCENTS:
+            raise ConfigError(f"{name}: {path!r} has more than {MAX_DESCENTS} '..'; name the members between them")
+        parts += part if isinstance(part, list | tuple) else vars(part).values() if hasattr(part, "__dict__") else ()
