@@ -95,7 +95,7 @@ class Runs:
 
     def refused(self, dag_id: str, conf: dict[str, Any]) -> str:
         """Return what Airflow answers to a conf that it refuses."""
-        with pytest.raises(requests.HTTPError, match=r"^400 ") as error:
+        with pytest.raises(requests.HTTPError, match=r": 400 ") as error:
             self.airflow.trigger(dag_id, conf)
         assert error.value.response.status_code == requests.codes.bad_request
         return str(error.value.response.json()["detail"])
