@@ -303,7 +303,12 @@ def test_only_recorded_outputs_are_deleted(
     used = UsedJobs([answered], [ObjectInfo(uri, 1, "e")])
     save(runs.objects, f"{runs.work_prefix('p').retention()}20000101T000000-r.json", RunUse(NOW, [used]))
     delete = runs.objects.delete
-    monkeypatch.setattr(runs.objects, "delete", lambda uri: (deleted.append(uri), delete(uri)))
+
+    def delete_and_note(uri: str) -> None:
+        deleted.append(uri)
+        delete(uri)
+
+    monkeypatch.setattr(runs.objects, "delete", delete_and_note)
     assert runs.clean("p", now=NOW + KEEP_S + 1) == 1
     assert (uri in deleted) == goes
 

@@ -130,9 +130,8 @@ class YamlFile:
         for event in events:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
-                raise ConfigError(
-                    f"{self.path}:{event.start_mark.line + 1} nested too deeply; at most {MAX_DEPTH} levels"
-                )
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise ConfigError(f"{self.path}:{line} nested too deeply; at most {MAX_DEPTH} levels")
 
     def _document(self, loader: yaml.SafeLoader) -> Node:
         """Return the root node of the only document; empty documents may follow it."""

@@ -62,7 +62,8 @@ class S3Objects:
     ) -> None:
         self._client: Any = client
         self._sleep = sleep
-        retries = BusyRetries(clock, sleep)
+        # botocore's types know only handlers that return nothing; this one returns a pause.
+        retries: Any = BusyRetries(clock, sleep)
         # By its id the client gets one handler, however many stores share it.
         self._client.meta.events.register("needs-retry.s3", retries, unique_id="opensearch-batch")
 
