@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Literal, TypeVar
+from itertools import groupby
+from math import inf
+from typing import Literal
 
 import msgspec
 
@@ -17,7 +19,6 @@ from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
 
-T = TypeVar("T")
 Selection = Literal["metadata_only", "data_only", "data_and_metadata"]
 Kind = Literal["job", "data"]
 MAX_BYTES, MAX_OBJECTS = 256 << 20, 200
@@ -196,38 +197,35 @@ def _newest(state: ScanState, kept: Sequence[Claim], found: Sequence[ListedObjec
 
 def _jobs(found: Iterable[ListedObject], objects_per_job: int, at: datetime) -> Iterator[WorkItem]:
     """Group inputs in listing order; a manifest names one bucket."""
-
-    def fits(batch: Sequence[ListedObject], each: ListedObject) -> bool:
-        return len(batch) < objects_per_job and _bucket(batch[0].item) == _bucket(each.item)
-
-    for batch in _batches((each for each in found if each.selection == "metadata_only"), fits):
-        # The listed objects identify a job, together with its inputs if input_key names other objects.
-        others = [each.input for each in batch if each.input != each.item.uri]
-        id_ = digest("job", *(f"{each.item.uri} {each.item.etag}" for each in batch), *others)
-        yield WorkItem(id_, "job", tuple(each.item for each in batch), at, inputs=tuple(each.input for each in batch))
+    inputs = (each for each in found if each.selection == "metadata_only")
+    for _, of_bucket in groupby(inputs, key=lambda each: each.item.uri.split("/", 3)[2]):
+        for batch in _batches(of_bucket, objects_per_job):
+            # The listed objects identify a job, together with its inputs if input_key names other objects.
+            others = [each.input for each in batch if each.input != each.item.uri]
+            id_ = digest("job", *(f"{each.item.uri} {each.item.etag}" for each in batch), *others)
+            yield WorkItem(
+                id_, "job", tuple(each.item for each in batch), at, inputs=tuple(each.input for each in batch)
+            )
 
 
 def _data(found: Sequence[ListedObject], at: datetime) -> Iterator[WorkItem]:
     """Group objects with rows in listing order, up to a size that one task can ingest."""
-
-    def fits(batch: Sequence[ObjectInfo], item: ObjectInfo) -> bool:
-        size_bytes = sum(each.size_bytes for each in batch) + item.size_bytes
-        return len(batch) < MAX_OBJECTS and size_bytes <= MAX_BYTES
-
     for selection in ("data_only", "data_and_metadata"):
-        for batch in _batches((each.item for each in found if each.selection == selection), fits):
-            id_ = digest("data", *(f"{item.uri} {item.etag}" for item in batch))
-            yield WorkItem(id_, "data", tuple(batch), at, with_metadata=selection == "data_and_metadata")
+        for batch in _batches((each for each in found if each.selection == selection), MAX_OBJECTS, MAX_BYTES):
+            items = tuple(each.item for each in batch)
+            id_ = digest("data", *(f"{item.uri} {item.etag}" for item in items))
+            yield WorkItem(id_, "data", items, at, with_metadata=selection == "data_and_metadata")
 
 
-def _batches(items: Iterable[T], fits: Callable[[Sequence[T], T], bool]) -> Iterator[list[T]]:
-    """Yield batches in order; an item that does not fit into a batch starts the next one."""
-    batch = list[T]()
-    for item in items:
-        if batch and not fits(batch, item):
+def _batches(found: Iterable[ListedObject], most: int, most_bytes: float = inf) -> Iterator[list[ListedObject]]:
+    """Yield batches in order; an object that does not fit into a batch starts the next one."""
+    batch, size_bytes = list[ListedObject](), 0
+    for each in found:
+        size_bytes += each.item.size_bytes
+        if batch and (len(batch) == most or size_bytes > most_bytes):
             yield batch
-            batch = []
-        batch.append(item)
+            batch, size_bytes = [], each.item.size_bytes
+        batch.append(each)
     if batch:
         yield batch
 
@@ -236,7 +234,3 @@ def _roots(areas: Sequence[Area]) -> list[str]:
     """Return the prefixes to list, except prefixes below another prefix."""
     prefixes = sorted({f"s3://{area.bucket}/{prefix}" for area in areas for prefix in area.prefixes or ("",)})
     return [each for each in prefixes if not any(each != other and each.startswith(other) for other in prefixes)]
-
-
-def _bucket(item: ObjectInfo) -> str:
-    return item.uri.split("/", 3)[2]

@@ -29,7 +29,7 @@ from opensearch_batch.core.ingest.engine import Ingest, Locations
 from opensearch_batch.core.ingest.event_items import ItemFactory
 from opensearch_batch.core.ingest.sinks.base import Sink
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
-from opensearch_batch.core.jobs.output_rows import JobOutput
+from opensearch_batch.core.jobs.output_rows import JobOutput, list_output
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects, split_uri
@@ -283,7 +283,9 @@ class WorkItemIngest:
         Raises:
             OutputUnusable: there are fewer outputs than inputs; the job record then has the state UNUSABLE.
         """
-        outputs = [item for uri in job_output.uris for item in self._listed(uri) if item.uri.endswith(OUT)]
+        outputs = [
+            item for uri in job_output.uris for item in list_output(self._objects, uri) if item.uri.endswith(OUT)
+        ]
         # Outputs that an earlier run read may have been removed since.
         if len(outputs) >= len(work_item.inputs) or self._state_file.done(work_item):
             return outputs
@@ -293,12 +295,6 @@ class WorkItemIngest:
         )
         invalidate_output(self._objects, error, now=time.time())
         raise OutputUnusable(str(error)) from error
-
-    def _listed(self, uri: str) -> list[ObjectInfo]:
-        if uri.endswith("/"):
-            return list(self._objects.list(uri))
-        item = self._objects.head(uri)
-        return [] if item is None else [item]
 
 
 def _unjoined(existing: int, names: int) -> list[str]:

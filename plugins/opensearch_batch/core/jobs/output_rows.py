@@ -66,6 +66,14 @@ class KnownOutputs(msgspec.Struct, frozen=True):
     removed_at: float | None = None
 
 
+def list_output(objects: Objects, uri: str) -> list[ObjectInfo]:
+    """Return the objects of an output, which is one object or a folder; none if it was deleted."""
+    if uri.endswith("/"):
+        return list(objects.list(uri))
+    found = objects.head(uri)
+    return [] if found is None else [found]
+
+
 def removed_uri(folder: str) -> str:
     """Return the location of the record of outputs that retention removed, in the job's folder."""
     return f"{folder}/removed.json"
@@ -146,7 +154,7 @@ class OutputRows(msgspec.Struct, frozen=True):
         """
         found: list[ObjectInfo] = []
         for job_output, uri in ((each, uri) for each in job_outputs for uri in each.uris):
-            listed = self._list(uri) or self._known(job_outputs[0], uri)
+            listed = list_output(self.objects, uri) or self._known(job_outputs[0], uri)
             if not listed:
                 raise job_output.unusable(f"{uri}: the job's output was deleted")
             found += listed
@@ -159,17 +167,11 @@ class OutputRows(msgspec.Struct, frozen=True):
 
     def exist(self, job_outputs: Sequence[JobOutput]) -> bool:
         """Return whether all outputs exist."""
-        return all(self._list(uri) for each in job_outputs for uri in each.uris)
+        return all(list_output(self.objects, uri) for each in job_outputs for uri in each.uris)
 
     def used(self, job_outputs: Sequence[JobOutput]) -> UsedJobs:
         """Return what an ingest of all outputs uses."""
         return UsedJobs(list(job_outputs), list(self.source(job_outputs).objects))
-
-    def _list(self, uri: str) -> list[ObjectInfo]:
-        if uri.endswith("/"):
-            return [item for item in self.objects.list(uri) if item.uri != uri]
-        info = self.objects.head(uri)
-        return [] if info is None else [info]
 
     def of(
         self, job_output: JobOutput, number: int = 0, *, first: JobOutput | None = None
@@ -185,7 +187,7 @@ class OutputRows(msgspec.Struct, frozen=True):
             OutputUnusable: an object is deleted, and no ingest has read it.
             FatalError: an object was deleted after an ingest had read it.
         """
-        listed = [self._list(uri) for uri in job_output.uris]
+        listed = [list_output(self.objects, uri) for uri in job_output.uris]
         if not all(listed):
             self._refuse_known(first or job_output)
             raise job_output.unusable(f"{', '.join(job_output.uris)}: the job's output was deleted")
