@@ -29,7 +29,7 @@ from opensearch_batch.core.formats.json_text import check_text
 from opensearch_batch.core.ingest.join import Group, Stream, join
 from opensearch_batch.core.storage.objects import READ_BUFFER_BYTES, lines
 from opensearch_batch.core.transform.field_map import document_id
-from opensearch_batch.core.types.rows import Keyed, Row
+from opensearch_batch.core.types.rows import KeyedRow, Row
 
 ROWS, DIMENSION, WORDS, VECTORS = 100_000, 384, 60, 256
 INPUT_BYTES, VECTOR_BYTES = 420, 8_200
@@ -69,12 +69,12 @@ def key_of(content: bytes) -> str:
     return document_id(bytes(_decode(check_text(content)).id))
 
 
-def keyed(path: Path, source: int) -> Iterator[Keyed]:
+def keyed(path: Path, source: int) -> Iterator[KeyedRow]:
     """Yield the rows of a file with their keys."""
     offset = 0
     with path.open("rb", buffering=READ_BUFFER_BYTES) as file:
         for line in lines(file, max_line_bytes=MAX_ROW_BYTES):
-            yield Keyed(key_of(line.content), Row(source, path.name, line.number, offset, line.content))
+            yield KeyedRow(key_of(line.content), Row(source, path.name, line.number, offset, line.content))
             offset += len(line.content) + 1
 
 
@@ -146,7 +146,7 @@ def duckdb_join(paths: list[Path], folder: Path) -> int:
     return size
 
 
-def _store(rows: Iterable[Keyed], stored: BinaryIO) -> Iterator[tuple[Keyed, int]]:
+def _store(rows: Iterable[KeyedRow], stored: BinaryIO) -> Iterator[tuple[KeyedRow, int]]:
     """Append rows to a file; yield each with its place."""
     at = 0
     for row in rows:

@@ -21,7 +21,7 @@ from opensearch_batch.core.ingest.sinks.base import Item
 from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies, lines_of
 from opensearch_batch.core.ingest.sinks.recovery import skip_indexed
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
-from opensearch_batch.core.types.rows import Mapped
+from opensearch_batch.core.types.rows import MappedRows
 from opensearch_batch.core.types.vector_field import VectorField
 
 DOCUMENTS, DIMENSION, RUNS = 5_000, 384, 5
@@ -117,7 +117,7 @@ def _source(number: int) -> bytes:
 
 
 def _item(number: int, source: bytes) -> Item:
-    return Item(f"d{number}", lines_of(f"d{number}", source), Mapped(()))
+    return Item(f"d{number}", lines_of(f"d{number}", source), MappedRows(()))
 
 
 def _versioned(number: int, source: bytes) -> Item:

@@ -1,4 +1,4 @@
-"""Errors. The type decides what happens next; the text is for people and is never matched.
+"""Errors. The type of an error decides whether the caller retries; code never matches the text of an error.
 
     BatchError
     ├── ConfigError       the request, pipeline, connection or index is wrong: a user must fix it, a retry cannot help
@@ -6,10 +6,11 @@
     │   └── Throttled     the server refused because it is busy: nothing was done
     ├── FatalError        a retry would fail again, or pay again
     │   ├── NotFound      the requested object does not exist
-    │   ├── TooLarge          the request is too large for the server (413); a smaller one may succeed
-    │   ├── RemoteError   the AI service's own error, passed on by ML Commons; its adapter maps it to one of these
+    │   ├── TooLarge      the request is too large for the server (413); a smaller one may succeed
+    │   ├── RemoteError   an error response of an AI service, passed on by ML Commons; the adapter of the service
+    │   │                 converts it to another type
     │   ├── OutputUnusable    the output of a completed job is missing or incomplete
-    │   └── AlreadySubmitted  the service already has a job of this name
+    │   └── AlreadySubmitted  the service already has a job with this name
     └── RecordRejected    one record cannot be processed: it becomes a dead letter, the others continue
 
 Every message names cause, location and remedy.
@@ -42,7 +43,7 @@ class FatalError(BatchError):
 
 
 class NotFound(FatalError):
-    """The requested object does not exist (404); `type` is OpenSearch's type of the error, if the answer has one."""
+    """The requested object does not exist (404); `type` is the error type in OpenSearch's response, or empty."""
 
     type = ""
 
@@ -64,7 +65,7 @@ class OutputUnusable(FatalError):
 
 
 class AlreadySubmitted(FatalError):
-    """The AI service has a job of this name, so the paid call was made before."""
+    """The AI service already has a job with this name, so an earlier attempt submitted it."""
 
 
 class RemoteError(FatalError):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.ingest.join import MEMORY_BYTES, Group, Stream, join
 from opensearch_batch.core.ingest.spill import KeyTable, SeenKeys
-from opensearch_batch.core.types.rows import Keyed, Row
+from opensearch_batch.core.types.rows import KeyedRow, Row
 
 
 class Other(NamedTuple):
@@ -28,7 +28,7 @@ class Other(NamedTuple):
     line: int
 
 
-Item = Keyed | Other
+Item = KeyedRow | Other
 NOWHERE = Path("there/is/no/such/folder")
 KEYS = st.sampled_from(["a", "b", "c", "d", "é", "\ud800", ""])
 SOURCES = st.lists(st.lists(st.none() | KEYS, max_size=12), max_size=4)
@@ -42,7 +42,7 @@ def items(source: int, keys: Sequence[str | None], content_bytes: int = 9) -> li
     for line, key in enumerate(keys, 1):
         content = f"{source}:{line}".encode().ljust(content_bytes, b".")
         row = Row(source, f"{source}-{line // 5}.jsonl", line, line * 100, content)
-        made.append(Other(source, line) if key is None else Keyed(key, row, values=b"sliced"))
+        made.append(Other(source, line) if key is None else KeyedRow(key, row, values=b"sliced"))
     return made
 
 
@@ -98,7 +98,7 @@ def test_every_row_comes_out_once_and_every_key_has_one_group(
     expected: dict[str, list[tuple[Row, str]]] = {}
     for number, keys in enumerate(sources):
         for item in items(number, keys):
-            if isinstance(item, Keyed):
+            if isinstance(item, KeyedRow):
                 expected.setdefault(item.key, []).append((item.row, item.key))
     with TemporaryDirectory() as name:
         found = joined(sources, sizes, memory_bytes=memory_bytes, folder=Path(name))
@@ -238,7 +238,7 @@ def test_all_but_the_biggest_are_stored(sizes: list[int | None], stored: list[in
     """The spilled sources are read whole first; without sizes the source with the longest rows is the biggest."""
     order: list[int] = []
 
-    def noted(source: int) -> Iterator[Keyed | Other]:
+    def noted(source: int) -> Iterator[KeyedRow | Other]:
         for item in items(source, [f"{source}{n}" for n in range(3)], content_bytes=9 + source):
             order.append(source)
             yield item
@@ -269,7 +269,9 @@ def test_extracted_values_are_kept_in_memory_only(tmp_path: Path) -> None:
 
 def test_extracted_values_count_as_waiting() -> None:
     """A row with extracted values counts with twice its length."""
-    bare = [[Keyed("a", keyed.row)] for n in (0, 1) for keyed in items(n, ["a"], 1_000) if isinstance(keyed, Keyed)]
+    bare = [
+        [KeyedRow("a", keyed.row)] for n in (0, 1) for keyed in items(n, ["a"], 1_000) if isinstance(keyed, KeyedRow)
+    ]
     without: list[Stream[Other]] = [Stream(iter(rows), None) for rows in bare]
     found = join(without, folder=NOWHERE, memory_bytes=2_000)
     assert len(list(found)) == 1

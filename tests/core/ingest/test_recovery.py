@@ -15,7 +15,7 @@ from opensearch_batch.core.ingest.sinks.base import Entry, Item
 from opensearch_batch.core.ingest.sinks.bulk import lines_of
 from opensearch_batch.core.ingest.sinks.recovery import BATCH_BYTES, skip_indexed
 from opensearch_batch.core.opensearch.cluster import Index
-from opensearch_batch.core.types.rows import AlreadyThere, Blank, Mapped
+from opensearch_batch.core.types.rows import Blank, MappedRows, Unchanged
 from opensearch_batch.core.types.vector_field import VectorField
 from tests.lab import Lab
 from tests.scripted import Answer, Scripted
@@ -23,13 +23,13 @@ from tests.scripted import Answer, Scripted
 
 def item(name: str, source: Any, *, op_type: OpType = "index", routing: str | None = None) -> Item:
     """Return the item of a document."""
-    return Item(name, lines_of(name, msgspec.json.encode(source), op_type=op_type, routing=routing), Mapped(()))
+    return Item(name, lines_of(name, msgspec.json.encode(source), op_type=op_type, routing=routing), MappedRows(()))
 
 
 def settled(lab: Lab, index: str, entries: Sequence[Any], *vectors: VectorField) -> list[str]:
     """Return for each entry whether it is there or sent."""
     found = skip_indexed(entries, lab.cluster(), Index(index, "", vectors), in_flight_bytes=1 << 20)
-    return ["there" if isinstance(entry, AlreadyThere) else "sent" for entry in found]
+    return ["there" if isinstance(entry, Unchanged) else "sent" for entry in found]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def settled_with(scripted: Scripted, held: dict[str, Any], entries: Sequence[Ite
 
     scripted.answer = mget
     found = skip_indexed(entries, scripted.cluster, Index("i", "", vectors), in_flight_bytes=8 * BATCH_BYTES)
-    return ["there" if isinstance(entry, AlreadyThere) else "sent" for entry in found]
+    return ["there" if isinstance(entry, Unchanged) else "sent" for entry in found]
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,6 @@ def test_only_what_can_have_been_in_flight_is_fetched(scripted: Scripted) -> Non
 
     scripted.answer = mget
     found = skip_indexed(half, scripted.cluster, Index("i", ""), in_flight_bytes=2 * BATCH_BYTES)
-    assert [number for number, entry in enumerate(found) if isinstance(entry, AlreadyThere)] == [3]
+    assert [number for number, entry in enumerate(found) if isinstance(entry, Unchanged)] == [3]
     asked = [[wanted["_id"] for wanted in json.loads(body)["docs"]] for body in scripted.bodies]
     assert asked == [[f"d{number}", f"d{number + 1}"] for number in range(0, 8, 2)]

@@ -39,11 +39,11 @@ def struct_at(annotation: Annotation, keys: Sequence[str | int] = ()) -> type[ms
 
 def field_at(root: type[msgspec.Struct], keys: Sequence[str | int]) -> FieldInfo | None:
     """Return the field named by the last string in a path of keys, or None where any key is allowed."""
-    at = next((at for at in range(len(keys) - 1, -1, -1) if isinstance(keys[at], str)), None)
-    struct = None if at is None else struct_at(root, keys[:at])
-    if at is None or struct is None:
+    last = next((position for position in range(len(keys) - 1, -1, -1) if isinstance(keys[position], str)), None)
+    struct = None if last is None else struct_at(root, keys[:last])
+    if last is None or struct is None:
         return None
-    return next((field for field in msgspec.structs.fields(struct) if field.name == keys[at]), None)
+    return next((field for field in msgspec.structs.fields(struct) if field.name == keys[last]), None)
 
 
 def bare_type(annotation: Annotation) -> tuple[Annotation, list[object]]:
@@ -52,8 +52,8 @@ def bare_type(annotation: Annotation) -> tuple[Annotation, list[object]]:
     while True:
         origin = origin_of(annotation)
         if origin is Annotated:
-            annotation, *more = get_args(annotation)
-            metas += more
+            annotation, *outer = get_args(annotation)
+            metas += outer
         elif origin in (Union, types.UnionType):
             others = [each for each in get_args(annotation) if each is not type(None)]
             if len(others) != 1:
@@ -81,7 +81,7 @@ def choices(annotation: Annotation) -> list[str]:
     return list(dict.fromkeys(word for each in get_args(annotation) for word in choices(each)))
 
 
-def meaning_of(annotation: Annotation) -> str:
+def description_of(annotation: Annotation) -> str:
     """Return the description of an option, or an empty string if it has none."""
     return next((meta.description for meta in _metas(annotation) if meta.description), "")
 

@@ -16,7 +16,7 @@ from operator import attrgetter
 from opensearch_batch.core.config.yaml_file import NULL, Node
 from opensearch_batch.core.types.json_value import Json
 
-_TEXT = "tag:yaml.org,2002:str"
+_STR = "tag:yaml.org,2002:str"
 _BOOL = "tag:yaml.org,2002:bool"
 _MAX_DIGITS = 300
 _INTS = (
@@ -66,16 +66,16 @@ def _scalar(node: Node) -> Json:
     tag = node.tag.rpartition(":")[2]
     if tag == "bool":
         return text.lower() in ("true", "yes", "on")
-    if tag in ("int", "float") or _is_bare(node):
+    if tag in ("int", "float") or _is_plain(node):
         number = _number(text)
         return text if number is None else number
     return text
 
 
-def _is_bare(node: Node) -> bool:
-    """Return whether a scalar has no quotes and no tag; a tagged node is longer than its value."""
+def _is_plain(node: Node) -> bool:
+    """Return whether a scalar has no quotes and no tag. The text of a tagged node is longer than its value."""
     length = node.end_mark.index - node.start_mark.index
-    return bool(node.tag == _TEXT and not node.style and length == len(node.value))
+    return bool(node.tag == _STR and not node.style and length == len(node.value))
 
 
 def _number(text: str) -> int | float | None:
@@ -83,8 +83,8 @@ def _number(text: str) -> int | float | None:
     if len(text) > _MAX_DIGITS:
         return None
     for base, pattern in _INTS:
-        if found := pattern.fullmatch(text):
-            return int(found[1] + found[2].replace("_", ""), base)
+        if match := pattern.fullmatch(text):
+            return int(match[1] + match[2].replace("_", ""), base)
     if _FLOAT.fullmatch(text) is None:
         return None
     number = float(text.replace("_", ""))

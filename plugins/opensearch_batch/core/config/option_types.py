@@ -19,7 +19,7 @@ from opensearch_batch.core.errors import ConfigError
 
 Rule = tuple[Keys, Callable[[], object]]
 S3_SCHEME = "s3://"
-# When Data Prepper starts, it replaces such a value with an environment variable or a secret.
+# A variable, which Data Prepper replaces with an environment variable or a secret when it starts.
 _VARIABLE = re.compile(r"\$\{\{\w+:.*\}\}", re.DOTALL)
 _BYTES = re.compile(r"(?P<value>\d+\.?\d*)(?P<unit>[a-z]*)", re.ASCII)
 _UNITS = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
@@ -46,7 +46,7 @@ class CheckedOptions(Options, frozen=True, kw_only=True):
         """Yield the checks, each with the keys of the option that its error refers to."""
         return iter(())
 
-    def notes(self) -> Iterator[tuple[Keys, str]]:
+    def remarks(self) -> Iterator[tuple[Keys, str]]:
         """Yield remarks on valid options, each with the keys of the option."""
         return iter(())
 
@@ -75,11 +75,11 @@ class ByteCount(int):
         Raises:
             ValueError: the string is not a size, or has no unit.
         """
-        found = _BYTES.fullmatch(text)
-        if found is None or found["unit"] not in _UNITS:
+        match = _BYTES.fullmatch(text)
+        if match is None or match["unit"] not in _UNITS:
             raise ValueError(f"{text!r} is not a size; write a number with b, kb, mb or gb, like 50mb")
-        count = Decimal(found["value"]) * _UNITS[found["unit"]]
-        if found["unit"] == "b" and count % 1:
+        count = Decimal(match["value"]) * _UNITS[match["unit"]]
+        if match["unit"] == "b" and count % 1:
             raise ValueError(f"{text!r} is not a whole number of bytes")
         return cls(count)
 
@@ -154,12 +154,13 @@ def between(minimum: float, maximum: float) -> ValueCheck:
 
     def check(span: Duration) -> None:
         if not minimum <= span <= maximum:
-            refuse(f"{in_words(span)} is out of range; write {in_words(minimum)} to {in_words(maximum)}")
+            allowed = f"{format_duration(minimum)} to {format_duration(maximum)}"
+            refuse(f"{format_duration(span)} is out of range; write {allowed}")
 
     return ValueCheck(check)
 
 
-def in_words(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format a duration in the largest unit that divides it evenly, like ``36 hours``."""
     if not seconds % 1:
         name, unit = next(

@@ -37,8 +37,8 @@ from opensearch_batch.core.config.yaml_file import NOT_ONE_OF, Keys, Node, YamlF
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 
 S = TypeVar("S", bound=msgspec.Struct)
-_OPTION = re.compile(r"(?P<path>[a-z_]+(?:\[\d+\])?(?:\.[a-z_]+(?:\[\d+\])?)*):? ")
-_STEP = re.compile(r"([a-z_]+)|\[(\d+)\]")
+_OPTION_PREFIX = re.compile(r"(?P<path>[a-z_]+(?:\[\d+\])?(?:\.[a-z_]+(?:\[\d+\])?)*):? ")
+_PATH_STEP = re.compile(r"([a-z_]+)|\[(\d+)\]")
 _BOOLEANS = {"true": ("yes", "y", "on", "1"), "false": ("no", "n", "off", "0")}
 # Strings that need no quotes in a YAML list.
 _NEEDS_NO_QUOTES = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*", re.ASCII)
@@ -49,7 +49,7 @@ _QUOTABLE = re.compile(r"Expected `(int|float|bool|datetime)`|Invalid RFC3339")
 
 
 class Reader:
-    """Reads the options in one file; `remarks` are lines and messages about valid options without effect."""
+    """Reads the options in one file. `remarks` has the line and the text of each remark on a valid option."""
 
     def __init__(self, file: YamlFile) -> None:
         self._file = file
@@ -60,7 +60,7 @@ class Reader:
         self.remarks.append((self._file.line(keys), f"{dotted(keys)}: {text}"))
 
     def members(self, node: Node, keys: Keys) -> dict[str, Node]:
-        """Return the nodes of a mapping by key; null has no nodes."""
+        """Return the nodes of a mapping by key; an empty dict for null."""
         if is_null(node) or (node.id == "scalar" and not node.value):
             return {}
         if node.id != "mapping":
@@ -68,7 +68,7 @@ class Reader:
         return {name.value: value for name, value in node.value}
 
     def elements(self, node: Node, keys: Keys) -> list[Node]:
-        """Return the nodes of a list; null has no nodes."""
+        """Return the nodes of a list; an empty list for null."""
         if is_null(node):
             return []
         if node.id != "sequence":
@@ -97,19 +97,19 @@ class Reader:
         nodes: dict[str, tuple[str, Node]] = {}
         members = self.members(node, keys)
         for name, value in members.items():
-            here = (*keys, name)
+            option_keys = (*keys, name)
             current = aliases.get(name, name)
             if current not in fields and name not in refused and name not in no_effect:
                 known = [*fields, *aliases, *no_effect, *refused]
-                raise self._file.error(here, _misplaced(name, kind, members) or unknown_key(name, known))
+                raise self._file.error(option_keys, _misplaced(name, kind, members) or unknown_key(name, known))
             if is_null(value) and not (current in fields and accepts_null(fields[current].type)):
                 continue
             if name in refused:
-                raise self._file.error(here, f"this option is not supported: {refused[name]}")
+                raise self._file.error(option_keys, f"this option is not supported: {refused[name]}")
             if name in no_effect:
-                self.remark(here, f"has no effect: {no_effect[name]}")
+                self.remark(option_keys, f"has no effect: {no_effect[name]}")
             if current in nodes:
-                raise self._file.error(here, f"{nodes[current][0]} sets the same option; keep one of them")
+                raise self._file.error(option_keys, f"{nodes[current][0]} sets the same option; keep one of them")
             if current in fields:
                 nodes[current] = (name, value)
         return nodes
@@ -126,12 +126,13 @@ class Reader:
             return self.options(node, plain, keys)
         origin: Any = get_origin(plain)
         if origin in (list, tuple) and has_options(inner := get_args(plain)[0]):
-            values = [self.value(each, inner, (*keys, at)) for at, each in enumerate(self.elements(node, keys))]
+            elements = self.elements(node, keys)
+            values = [self.value(element, inner, (*keys, number)) for number, element in enumerate(elements)]
             self._convert(node, [""] * len(values), sized_list(metas), keys)
             return origin(values)
         if origin in (dict, Mapping) and has_options(inner := get_args(plain)[1]):
             members = self.members(node, keys)
-            return {name: self.value(each, inner, (*keys, name)) for name, each in members.items()}
+            return {name: self.value(member, inner, (*keys, name)) for name, member in members.items()}
         as_json = accepts_any(plain) or (plain is bool and is_bool(node))
         value = self._convert(node, json_of(node) if as_json else strings_of(node), annotation, keys)
         self._check_value(value, annotation, keys)
@@ -143,13 +144,15 @@ class Reader:
         if len(members) != 1:
             raise self._not_one_plugin(node, [name.value for name, _ in members], plugin, keys)
         name, inner = members[0][0].value, members[0][1]
-        here = (*keys, name)
+        plugin_keys = (*keys, name)
         if name in plugin.refused:
-            raise self._file.error(here, f"this {plugin.kind} is not supported: {plugin.refused[name]}")
+            raise self._file.error(plugin_keys, f"this {plugin.kind} is not supported: {plugin.refused[name]}")
         if name not in plugin.known:
             known = ", ".join(plugin.known)
-            raise self._file.error(here, f"unknown {plugin.kind}; known: {known}.{did_you_mean(name, plugin.known)}")
-        return here, self.options(inner, plugin.known[name], here)
+            raise self._file.error(
+                plugin_keys, f"unknown {plugin.kind}; known: {known}.{did_you_mean(name, plugin.known)}"
+            )
+        return plugin_keys, self.options(inner, plugin.known[name], plugin_keys)
 
     def _not_one_plugin(self, node: Node, names: list[str], plugin: Plugin, keys: Keys) -> ConfigError:
         """Return the error for a node that does not contain exactly one plugin.
@@ -168,13 +171,13 @@ class Reader:
         return self._file.error(keys, f"expected one {plugin.kind} with its options, like {name}: {{}}")
 
     def located(self, node: Node, keys: Keys, error: ConfigError) -> ConfigError:
-        """Return an error with the location of the option that its message begins with, else of `keys`."""
+        """Return an error with the location of the option that its message begins with, or else with that of `keys`."""
         text = str(error)
-        if found := _OPTION.match(text):
-            path: Keys = tuple(name or int(number) for name, number in _STEP.findall(found["path"]))
+        if match := _OPTION_PREFIX.match(text):
+            path: Keys = tuple(name or int(number) for name, number in _PATH_STEP.findall(match["path"]))
             if node_at(node, path) is not None:
                 # The location replaces an `option: ` prefix; otherwise the name is part of the sentence.
-                cause = text[found.end() :] if found[0].endswith(": ") else text
+                cause = text[match.end() :] if match[0].endswith(": ") else text
                 return self._file.error((*keys, *path), cause)
         return self._file.error(keys, text)
 
@@ -192,28 +195,28 @@ class Reader:
 
     def _check(self, options: CheckedOptions, keys: Keys) -> None:
         for inner, check in options.rules():
-            self._run((*keys, *inner), check)
-        for inner, note in options.notes():
-            self.remark((*keys, *inner), note)
+            self._run_check((*keys, *inner), check)
+        for inner, text in options.remarks():
+            self.remark((*keys, *inner), text)
 
     def _check_value(self, value: Any, annotation: Annotation, keys: Keys) -> None:  # noqa: ANN401 - of the annotated type
         """Run the checks of a type on a value and on its elements."""
         plain, metas = bare_type(annotation)
         for meta in metas:
             if isinstance(meta, ValueCheck):
-                self._run(keys, partial(meta.check, value))
+                self._run_check(keys, partial(meta.check, value))
                 if meta.remark is not None and (text := meta.remark(value)) is not None:
                     self.remark(keys, text)
         inner = get_args(plain)
         origin: Any = get_origin(plain)
         if origin in (list, tuple):
-            for at, each in enumerate(value):
-                self._check_value(each, inner[0], (*keys, at))
+            for number, element in enumerate(value):
+                self._check_value(element, inner[0], (*keys, number))
         elif origin in (dict, Mapping):
-            for name, each in value.items():
-                self._check_value(each, inner[1], (*keys, name))
+            for name, member in value.items():
+                self._check_value(member, inner[1], (*keys, name))
 
-    def _run(self, keys: Keys, check: Callable[[], object]) -> None:
+    def _run_check(self, keys: Keys, check: Callable[[], object]) -> None:
         try:
             check()
         except ConfigError as error:

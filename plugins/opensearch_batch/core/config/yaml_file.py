@@ -1,7 +1,7 @@
 """Reads a YAML file as nodes with line numbers, and locates errors: ``books.yaml:14 ingest.index: …``.
 
-A duplicate key is an error; PyYAML would keep its last value. Hand-written on top of PyYAML's nodes, because PyYAML's
-loader drops the line numbers.
+A duplicate key is an error; PyYAML would keep its last value. The module works on PyYAML's nodes, because the values
+that PyYAML's loader returns have no line numbers.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 Keys = tuple[str | int, ...]
 # A PyYAML node, or None. PyYAML's type stubs do not declare the type of a node's value.
 Node = Any
-# A file is read whenever Airflow parses its DAG files, which has to end in time for all files together.
+# Airflow reads the file each time it parses DAG files, and limits the time of a parse.
 MAX_FILE_BYTES, MAX_VALUES, MAX_DEPTH = 1_000_000, 100_000, 100
 NULL = "tag:yaml.org,2002:null"
 _BLOCK_START = "; the block starts in line {}: check its hyphens, indentation and quotes"
-_AT = re.compile(r" - at `(?P<path>[^`]+)`$")
-_KEY = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
+_PATH_SUFFIX = re.compile(r" - at `(?P<path>[^`]+)`$")
+_PATH_STEP = re.compile(r"\.([^.\[]+)|\[(\d+)\]")
 # Error messages of msgspec.
 UNKNOWN_KEY = re.compile(r"Object contains unknown field `(?P<key>[^`]+)`")
 MISSING_KEY = re.compile(r"Object missing required field `(?P<key>[^`]+)`")
@@ -54,7 +54,7 @@ class YamlFile:
         try:
             if _size(self.tree, {}) > MAX_VALUES:
                 raise ConfigError(
-                    f"{path}:1 more than {MAX_VALUES} values, each alias (*name) counted as what it repeats, or an "
+                    f"{path}:1 more than {MAX_VALUES} values, counting the values that aliases (*name) repeat, or an "
                     "alias contains itself; split the file, or write fewer aliases"
                 )
             self._refuse_duplicates()
@@ -69,13 +69,13 @@ class YamlFile:
         """Return the line (from 1) of the deepest key of a path that exists in the file."""
         line, node = 1, self.tree
         for key in keys:
-            found = _child(node, key)
-            if found is None:
+            child = _child(node, key)
+            if child is None:
                 break
-            line, node = found[0].start_mark.line + 1, found[1]
+            line, node = child[0].start_mark.line + 1, child[1]
         return line
 
-    def at(self, keys: Sequence[str | int]) -> Node:
+    def node(self, keys: Sequence[str | int]) -> Node:
         """Return the node at a path of keys, or None if the path does not exist."""
         return node_at(self.tree, keys)
 
@@ -94,7 +94,7 @@ class YamlFile:
         except yaml.MarkedYAMLError as error:
             raise self._yaml_error(error) from None
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-            # A date, number or tagged value that PyYAML cannot make.
+            # A date, number or tagged value that PyYAML cannot construct.
             raise ConfigError(f"{self.path}:1 not valid YAML: {error}") from None
         return value
 
@@ -123,7 +123,7 @@ class YamlFile:
             raise self._yaml_error(error) from None
 
     def _refuse_deep(self, events: Iterator[yaml.Event]) -> None:
-        """Raise ConfigError for deep nesting, at which libyaml ends the whole process when it makes nodes."""
+        """Raise ConfigError if the file is nested so deeply that libyaml would crash the process."""
         import yaml
 
         depth = 0
@@ -147,7 +147,7 @@ class YamlFile:
     def _yaml_error(self, error: yaml.MarkedYAMLError) -> ConfigError:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         start = error.context_mark.line + 1 if error.context_mark else line
-        # The parser notices wrong indentation at the end of a block; the cause is often at its start.
+        # The parser reports wrong indentation at the end of a block; the mistake is often at the start of the block.
         origin = "" if start == line else _BLOCK_START.format(start)
         return ConfigError(f"{self.path}:{line} not valid YAML: {error.problem}{origin}")
 
@@ -166,7 +166,7 @@ class YamlFile:
                 raise ConfigError(f"{self.path}:{line} {cause}")
             seen.add(id(node))
             if node.id == "mapping":
-                pending.extend(each for pair in node.value for each in pair)
+                pending.extend(part for pair in node.value for part in pair)
             elif node.id == "sequence":
                 pending.extend(node.value)
 
@@ -186,10 +186,10 @@ class YamlFile:
 def node_at(node: Node, keys: Sequence[str | int]) -> Node:
     """Return the node at a path of keys below a node, or None if the path does not exist."""
     for key in keys:
-        found = _child(node, key)
-        if found is None:
+        child = _child(node, key)
+        if child is None:
             return None
-        node = found[1]
+        node = child[1]
     return node
 
 
@@ -200,23 +200,23 @@ def dotted(keys: Sequence[str | int]) -> str:
 
 def split_message(message: str) -> tuple[str, Keys]:
     """Split a message of msgspec into the cause and the path of keys at its end."""
-    at = _AT.search(message)
+    match = _PATH_SUFFIX.search(message)
     # msgspec writes [...] for the key of a dict.
-    path = at["path"].replace("[...]", "") if at else ""
-    return _AT.sub("", message), tuple(name or int(number) for name, number in _KEY.findall(path))
+    path = match["path"].replace("[...]", "") if match else ""
+    return _PATH_SUFFIX.sub("", message), tuple(name or int(number) for name, number in _PATH_STEP.findall(path))
 
 
 def _size(node: Node, sizes: dict[int, int]) -> int:
     """Return the number of values of a tree in which each alias is written out, or more than `MAX_VALUES`.
 
-    `sizes` keeps that of each node by identity: a node with a thousand aliases is counted once, not a thousand times.
+    `sizes` stores the size of each node by identity, so that a node with a thousand aliases is visited only once.
     """
-    known = sizes.get(id(node))
-    if known is not None:
-        return known
-    # An alias inside the node that it names finds this.
+    stored = sizes.get(id(node))
+    if stored is not None:
+        return stored
+    # The size that an alias has if it is inside the node that it repeats.
     sizes[id(node)] = MAX_VALUES + 1
-    children = [each for pair in node.value for each in pair] if node.id == "mapping" else node.value
+    children = [part for pair in node.value for part in pair] if node.id == "mapping" else node.value
     size = 1 if node.id == "scalar" else 1 + sum(_size(child, sizes) for child in children)
     sizes[id(node)] = size
     return size
@@ -231,8 +231,8 @@ def _mappings(node: Node, keys: Keys = ()) -> Iterator[tuple[Keys, Node]]:
         for name, value in node.value:
             yield from _mappings(value, (*keys, str(name.value)))
     else:
-        for at, value in enumerate(node.value):
-            yield from _mappings(value, (*keys, at))
+        for number, value in enumerate(node.value):
+            yield from _mappings(value, (*keys, number))
 
 
 def _child(node: Node, key: str | int) -> tuple[Node, Node] | None:

@@ -17,7 +17,7 @@ from opensearch_batch.core.storage.dead_letters import DeadLetter, DeadLetters, 
 from opensearch_batch.core.storage.json_document import save
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
-from opensearch_batch.core.types.rows import AlreadyThere, Blank, Filtered, Mapped, Rejected, Row
+from opensearch_batch.core.types.rows import Blank, Filtered, MappedRows, Rejected, Row, Unchanged
 
 REPLAY_FILE = "request.json"
 # The counts that are not sums over the sources.
@@ -81,7 +81,7 @@ class RowAccount:
 
     def settle(self, written: WrittenBody) -> None:
         """Count the verdicts of one body."""
-        items: list[Mapped] = [item.context for item in written.body.items]
+        items: list[MappedRows] = [item.context for item in written.body.items]
         nulls = sum([mapped.nulls for mapped in items])
         unmatched = joined = 0
         if self._tally.alone:
@@ -158,7 +158,7 @@ class RowAccount:
             vector_reason=self._vector_reason,
         )
 
-    def _pass(self, entry: Rejected | Blank | AlreadyThere | Filtered) -> None:
+    def _pass(self, entry: Rejected | Blank | Unchanged | Filtered) -> None:
         if isinstance(entry, Blank):
             self._tally.blank(entry.source)
             return
@@ -167,7 +167,7 @@ class RowAccount:
             self._totals[entry.why] += 1
             self._totals["joined"] += len(entry.sources) - 1
             return
-        if isinstance(entry, AlreadyThere):
+        if isinstance(entry, Unchanged):
             rows, late, has_id = entry.mapped.rows, entry.mapped.late, True
             self._totals["unchanged"] += 1
             self._totals["nulls"] += entry.mapped.nulls

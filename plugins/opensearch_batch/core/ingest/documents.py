@@ -18,7 +18,7 @@ from opensearch_batch.core.ingest.sinks.base import Entry
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.row_errors import NO_ERRORS, RowErrors
-from opensearch_batch.core.types.rows import Blank, Keyed, Rejected, Row, Source
+from opensearch_batch.core.types.rows import Blank, KeyedRow, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
 OriginOf = Callable[[Row], tuple[str, int]]
@@ -103,7 +103,7 @@ class SourceRows:
                 self.read_bytes += len(row.content)
             yield row
 
-    def _joined(self, keyed: Callable[[int], Iterator[Keyed | T]]) -> Iterator[Group | T]:
+    def _joined(self, keyed: Callable[[int], Iterator[KeyedRow | T]]) -> Iterator[Group | T]:
         """Yield the rows of all sources in groups by key; `keyed` reads a source by its number."""
         streams = [Stream(keyed(number), source.size_bytes) for number, source in enumerate(self._sources)]
         # A spill file has no name, so the system removes it even if this process is killed.

@@ -22,7 +22,7 @@ from opensearch_batch.core.transform.events.event import Event, EventError
 from opensearch_batch.core.transform.flow import DROPPED, UNROUTED, Flow
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.row_errors import RowErrors
-from opensearch_batch.core.types.rows import Blank, Filtered, Keyed, Mapped, Rejected, Row, Source
+from opensearch_batch.core.types.rows import Blank, Filtered, KeyedRow, MappedRows, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
 # An array, or the placeholder of a long one.
@@ -112,7 +112,7 @@ class EventDocuments(SourceRows):
         try:
             taken = self._flow.run(event)
             if taken > 0 and taken & self._bit:
-                return self._item(event, rows[0], Mapped(rows))
+                return self._item(event, rows[0], MappedRows(rows))
         except RecursionError:
             raise RecordRejected(TOO_DEEP) from None
         size_bytes = sum(len(row.content) for row in rows)
@@ -122,7 +122,7 @@ class EventDocuments(SourceRows):
         return Filtered(sources, "unrouted" if taken == UNROUTED else "elsewhere", size_bytes)
 
     def _enriched(self, enrich: Enrich) -> Iterator[Entry]:
-        def keyed(number: int) -> Iterator[Keyed | Rejected | Blank | Filtered]:
+        def keyed(number: int) -> Iterator[KeyedRow | Rejected | Blank | Filtered]:
             return self._keyed(number, enrich)
 
         entries: Iterator[Group | Rejected | Blank | Filtered] = self._joined(keyed)
@@ -132,7 +132,7 @@ class EventDocuments(SourceRows):
             else:
                 yield entry
 
-    def _keyed(self, number: int, enrich: Enrich) -> Iterator[Keyed | Rejected | Blank | Filtered]:
+    def _keyed(self, number: int, enrich: Enrich) -> Iterator[KeyedRow | Rejected | Blank | Filtered]:
         for row in self._rows(number):
             if not isinstance(row, Row):
                 yield row
@@ -143,7 +143,7 @@ class EventDocuments(SourceRows):
                     yield Filtered((number,), "dropped", len(row.content))
                     continue
                 record = row.uri if number == INPUT else self._records.get(row.uri, "")
-                yield Keyed(f"{enrich.key(event)}\n{self._numbers.get(record, '')}", row, None)
+                yield KeyedRow(f"{enrich.key(event)}\n{self._numbers.get(record, '')}", row, None)
             except RecordRejected as error:
                 yield Rejected((row,), str(error))
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from opensearch_batch.core.ingest.spill import KeyTable, Spill, digest
-from opensearch_batch.core.types.rows import Keyed
+from opensearch_batch.core.types.rows import KeyedRow
 
 MEMORY_BYTES = 64 << 20
 ROW_BYTES = 512  # memory of a waiting row in addition to its content: objects, key, entry in the table
@@ -27,14 +27,14 @@ class Group(msgspec.Struct, frozen=True, gc=False):
     """The rows of one key, by source and then in reading order; `late` ones came after the key's group was yielded."""
 
     key: str
-    rows: tuple[Keyed, ...]
+    rows: tuple[KeyedRow, ...]
     late: bool = False
 
 
 class Stream(msgspec.Struct, Generic[T], frozen=True):
     """The rows of one source, once; `size_bytes` is about their size, None if unknown."""
 
-    rows: Iterator[Keyed | T]
+    rows: Iterator[KeyedRow | T]
     size_bytes: int | None
 
 
@@ -84,7 +84,7 @@ class _Waiting:
         self.number = number
         self.key = key
         self.bits = self.size_bytes = 0
-        self.rows: list[Keyed] = []
+        self.rows: list[KeyedRow] = []
 
 
 class _Join(Generic[T]):
@@ -110,7 +110,7 @@ class _Join(Generic[T]):
             except StopIteration:
                 yield from self._end(source)
                 continue
-            if not isinstance(item, Keyed):
+            if not isinstance(item, KeyedRow):
                 yield item
             elif group := self._take(source, item):
                 yield group
@@ -124,7 +124,7 @@ class _Join(Generic[T]):
                 yield from self._spill_stream(source, spill)
         spill.finish()
         for item in biggest.rows:
-            yield self._look_up(item, spill) if isinstance(item, Keyed) else item
+            yield self._look_up(item, spill) if isinstance(item, KeyedRow) else item
         yield from self._rest(spill)
 
     def needed_bytes(self) -> int:
@@ -154,7 +154,7 @@ class _Join(Generic[T]):
             first.pop(0)
         return min(self.live, key=_front)
 
-    def _take(self, source: _Source[T], keyed: Keyed) -> Group | None:
+    def _take(self, source: _Source[T], keyed: KeyedRow) -> Group | None:
         """Return the group that a row completes; otherwise keep the row waiting."""
         content_bytes = len(keyed.row.content)
         source.seen_rows += 1
@@ -209,7 +209,7 @@ class _Join(Generic[T]):
     def _spill_stream(self, source: _Source[T], spill: Spill) -> Iterator[Group | T]:
         keys = self._keys
         for item in source.rows:
-            if not isinstance(item, Keyed):
+            if not isinstance(item, KeyedRow):
                 yield item
                 continue
             key = digest(item.key)
@@ -219,7 +219,7 @@ class _Join(Generic[T]):
                 keys.add(key, spill.add(item))
                 self._stored += 1
 
-    def _look_up(self, keyed: Keyed, spill: Spill) -> Group:
+    def _look_up(self, keyed: KeyedRow, spill: Spill) -> Group:
         offsets = self._keys.claim(digest(keyed.key))
         if offsets is None:
             return Group(keyed.key, (keyed,), late=True)
@@ -238,8 +238,8 @@ class _Join(Generic[T]):
 
 
 _front: Callable[[_Source[Any]], int] = attrgetter("front")
-_source: Callable[[Keyed], int] = attrgetter("row.source")
+_source: Callable[[KeyedRow], int] = attrgetter("row.source")
 
 
-def _group(key: str, rows: list[Keyed]) -> Group:
+def _group(key: str, rows: list[KeyedRow]) -> Group:
     return Group(key, tuple(sorted(rows, key=_source)))

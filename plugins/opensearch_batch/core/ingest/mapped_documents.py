@@ -17,7 +17,7 @@ from opensearch_batch.core.transform.field_map import FieldMap, Part
 from opensearch_batch.core.transform.vectors import VectorRejected
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.core.types.identity import digest
-from opensearch_batch.core.types.rows import Blank, Keyed, Mapped, Rejected, Row, Source
+from opensearch_batch.core.types.rows import Blank, KeyedRow, MappedRows, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
 
@@ -50,14 +50,14 @@ class MappedDocuments(SourceRows):
         for entry in self._groups():
             yield self.entry(entry) if isinstance(entry, Group) else entry
 
-    def keyed(self, row: Row) -> Keyed:
+    def keyed(self, row: Row) -> KeyedRow:
         """Read a row's values and its id.
 
         Raises:
             RecordRejected: the row is not a JSON object, or has no id.
         """
         values = self._map.read(row.source, row.content)
-        return Keyed(self._map.key(row.source, values) or "", row, values)
+        return KeyedRow(self._map.key(row.source, values) or "", row, values)
 
     def refuse_unmatched(self) -> None:
         """Raise ConfigError for the first id that some source lacks, before anything is written."""
@@ -88,7 +88,7 @@ class MappedDocuments(SourceRows):
         name = self._map.id_of(parts, key) or digest(*map(str, self._origin_of(rows[0])))
         op_type = "upsert" if late else self._request.op_type
         lines = lines_of(name, *document.pieces, op_type=op_type, routing=document.routing)
-        return Item(name, lines, Mapped(rows, document.nulls, late))
+        return Item(name, lines, MappedRows(rows, document.nulls, late))
 
     def _rejected(self, key: str, rows: tuple[Row, ...], error: RecordRejected, *, late: bool) -> Rejected:
         cause = self._error_in(rows) or str(error)
@@ -116,7 +116,7 @@ class MappedDocuments(SourceRows):
     def _groups(self) -> Iterator[Group | Rejected | Blank]:
         return self._joined(self._keyed)
 
-    def _keyed(self, number: int) -> Iterator[Keyed | Rejected | Blank]:
+    def _keyed(self, number: int) -> Iterator[KeyedRow | Rejected | Blank]:
         for row in self._rows(number):
             if not isinstance(row, Row):
                 yield row
@@ -126,7 +126,7 @@ class MappedDocuments(SourceRows):
             except RecordRejected as error:
                 yield Rejected((row,), self._error_in((row,)) or str(error))
 
-    def _part(self, keyed: Keyed) -> Part:
+    def _part(self, keyed: KeyedRow) -> Part:
         row = keyed.row
         return Part(row.source, keyed.values if keyed.values is not None else self._map.read(row.source, row.content))
 

@@ -48,7 +48,7 @@ def read_processors(file: YamlFile, keys: Keys) -> list[dict[str, Any]]:
     """
     reader = Reader(file)
     processors = []
-    for at, node in enumerate(reader.elements(file.at(keys), keys)):
+    for at, node in enumerate(reader.elements(file.node(keys), keys)):
         location, options = reader.plugin(node, _PROCESSOR, (*keys, at))
         reader.check_compiles(node.value[0][1], location, options)
         processors.append({str(location[-1]): msgspec.to_builtins(options)})

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from opensearch_batch.core.errors import ConfigError, RetriableError
-from opensearch_batch.core.types.rows import Keyed, Row
+from opensearch_batch.core.types.rows import KeyedRow, Row
 
 OFFSET_BYTES = 5
 WRITE_BYTES = 1 << 20
@@ -132,7 +132,7 @@ class Spill:
         self._uris: dict[str, int] = {}
         self._uri_of: list[str] = []
 
-    def add(self, keyed: Keyed) -> int:
+    def add(self, keyed: KeyedRow) -> int:
         """Append a row; return its offset.
 
         Raises:
@@ -161,7 +161,7 @@ class Spill:
         # One read returns most rows completely; a longer row takes a second read.
         self._read_bytes = self._written_bytes // max(self._rows, 1) * 5 // 4 + _HEAD.size
 
-    def read(self, offset: int) -> Keyed:
+    def read(self, offset: int) -> KeyedRow:
         """Return the row at an offset."""
         piece = os.pread(self._file.fileno(), self._read_bytes, offset)
         source, uri, key_bytes, line, row_offset, content_bytes = _HEAD.unpack_from(piece)
@@ -170,7 +170,7 @@ class Spill:
         while len(piece) < end:
             piece += os.pread(self._file.fileno(), end - len(piece), offset + len(piece))
         key = piece[_HEAD.size : start].decode("utf-8", "surrogatepass")
-        return Keyed(key, Row(source, self._uri_of[uri], line, row_offset, piece[start:end]))
+        return KeyedRow(key, Row(source, self._uri_of[uri], line, row_offset, piece[start:end]))
 
     def walk(self) -> Iterator[str]:
         """Yield the keys of all rows in the order they were added."""

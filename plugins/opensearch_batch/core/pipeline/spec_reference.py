@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args
 
 import msgspec
 
-from opensearch_batch.core.config.annotations import Annotation, example_of, meaning_of, origin_of, struct_at
+from opensearch_batch.core.config.annotations import Annotation, description_of, example_of, origin_of, struct_at
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 
 HEAD = """\
@@ -52,7 +52,7 @@ def _section(keys: str, struct: type[msgspec.Struct]) -> str:
 
 
 def _row(field: msgspec.structs.FieldInfo) -> str:
-    meaning, example = meaning_of(field.type), example_of(field.type)
+    meaning, example = description_of(field.type), example_of(field.type)
     if not meaning and (struct := _struct_of(field.type)):
         meaning = " ".join((struct.__doc__ or "").split())
     if example is not None:

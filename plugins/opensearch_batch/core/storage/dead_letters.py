@@ -20,7 +20,7 @@ from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.storage.json_document import UNDECODABLE
 from opensearch_batch.core.storage.objects import Objects, lines
 from opensearch_batch.core.storage.temporary import Spool
-from opensearch_batch.core.types.counts import are_too_many
+from opensearch_batch.core.types.counts import too_many_dead_letters
 
 SPOOL_BYTES = 1 << 20
 PART, SUMMARY = ".jsonl", "summary.txt"
@@ -219,7 +219,7 @@ def refuse_dead_letters(
     objects: Objects, dead_letters: int, *, read: int, most: str, locations: Sequence[str | None]
 ) -> None:
     """Raise FatalError if more than `most` of the records that were read, such as ``5%``, became dead letters."""
-    if not are_too_many(dead_letters, read=read, most=most):
+    if not too_many_dead_letters(dead_letters, read=read, max_share=most):
         return
     prefixes = [location for location in locations if location]
     reasons = [f"{count:,} x {letter.reason[:MAX_REASON]}" for letter, count in commonest_reasons(objects, prefixes)]

@@ -7,14 +7,14 @@ import msgspec
 from opensearch_batch.core.errors import FatalError
 
 DONE, DONE_WITH_DEAD_LETTERS = "DONE", "DONE_WITH_DEAD_LETTERS"
-# The share of dead letters above which a run fails, unless it is configured, and how it is written.
+# The default of `max_dead_letters`, and the value with which a run fails only if all records are dead letters.
 MAX_DEAD_LETTERS, ALL = "5%", "100%"
 PERCENT = r"^\d{1,3}(\.\d+)?%$"
 
 
-def are_too_many(dead_letters: int, *, read: int, most: str) -> bool:
-    """Return whether dead letters exceed a share of the records, such as ``5%``; all records are always too many."""
-    return dead_letters > 0 and (dead_letters >= read or dead_letters * 100 > read * float(most.removesuffix("%")))
+def too_many_dead_letters(dead_letters: int, *, read: int, max_share: str) -> bool:
+    """Return whether dead letters exceed a share of the records, such as ``5%``, or are all of the records."""
+    return dead_letters > 0 and (dead_letters >= read or dead_letters * 100 > read * float(max_share.removesuffix("%")))
 
 
 class SourceCounts(msgspec.Struct, frozen=True):
@@ -88,7 +88,7 @@ class IngestReport(msgspec.Struct, frozen=True):
 
 
 class RunVersion(msgspec.Struct, frozen=True):
-    """The version of a run: the time `at` which the run listed its source (epoch seconds).
+    """The version of a run. `at` is the time at which the run listed its source (epoch seconds).
 
     Only versions of the same `scope` can be compared.
     """

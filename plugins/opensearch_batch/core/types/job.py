@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
-# UNKNOWN: the service reports a state that this version does not know; no job ends so.
+# UNKNOWN: the service reports a state that this version does not know; no job ends in this state.
 State = Literal["RUNNING", "COMPLETED", "FAILED", "CANCELLED", "EXPIRED", "LOST", "UNUSABLE", "UNKNOWN"]
-# A job that runs longer is cancelled: the longest time for which a service (Bedrock) can be told to let a job run.
+# A job that runs longer is cancelled. The value is the longest timeout that a Bedrock job can have.
 DEADLINE_S = 7 * 86_400.0
 BAD_ENDS = frozenset({"FAILED", "CANCELLED", "EXPIRED", "LOST", "UNUSABLE"})
 

@@ -23,7 +23,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     content: bytes
 
 
-class Keyed(msgspec.Struct, frozen=True, gc=False):
+class KeyedRow(msgspec.Struct, frozen=True, gc=False):
     """A row with its join key.
 
     `values` are the values that the caller extracted from the row, or None if the row was spilled to disk.
@@ -63,7 +63,7 @@ class Rejected(msgspec.Struct, frozen=True):
     reason: str
     id: str | None = None
     late: bool = False
-    # Whether a vector does not fit the index. If this rejects all rows, the request is wrong, not the rows.
+    # Whether a vector does not fit the index. If all rows are rejected for this reason, the request is wrong.
     vector: bool = False
 
     @property
@@ -95,7 +95,7 @@ MAX_ROW_BYTES = 64 << 20
 ROW_LIMIT = RowLimit(MAX_ROW_BYTES, f"the row is longer than {MAX_ROW_BYTES} bytes")
 
 
-class Mapped(msgspec.Struct, frozen=True, gc=False):
+class MappedRows(msgspec.Struct, frozen=True, gc=False):
     """The rows of one document, and the number of its null fields; `late` as in `Rejected`."""
 
     rows: tuple[Row, ...]
@@ -103,17 +103,17 @@ class Mapped(msgspec.Struct, frozen=True, gc=False):
     late: bool = False
 
 
-class AlreadyThere(msgspec.Struct, frozen=True):
+class Unchanged(msgspec.Struct, frozen=True):
     """A document that is not sent, because the index already contains an equal document."""
 
-    mapped: Mapped
+    mapped: MappedRows
     size_bytes: int = 1
 
 
 class Filtered(msgspec.Struct, frozen=True, gc=False):
     """Rows of one event that routes or processors exclude from an index.
 
-    `why` is the field of `IngestCounts` that counts the rows.
+    `sources` has the source of each row. `why` is the field of `IngestCounts` that counts the rows.
     """
 
     sources: tuple[int, ...]

@@ -135,7 +135,7 @@ class _Conversion:
     def _processors(self) -> Node:
         """The node of the processors without ml_inference."""
         *keys, _ = self._compiled.pipeline.processors[0][0][:-1]
-        node = YamlFile(self._compiled.file.path, aliases=False).at(keys)
+        node = YamlFile(self._compiled.file.path, aliases=False).node(keys)
         node.value = [each for each in node.value if each.value[0][0].value != "ml_inference"]
         return node
 

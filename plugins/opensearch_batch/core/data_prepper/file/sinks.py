@@ -231,7 +231,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
             if (text := getattr(self, name)) is not None:
                 yield (name,), lambda text=text: compile_format(text)  # type: ignore[misc] # binds the current value
 
-    def notes(self) -> Iterator[tuple[Keys, str]]:
+    def remarks(self) -> Iterator[tuple[Keys, str]]:
         """Yield remarks on options that another option overrides."""
         no_effect = {
             "template_file": (self.template_content, "template_content overrides it"),

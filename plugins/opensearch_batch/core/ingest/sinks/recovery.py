@@ -17,7 +17,7 @@ from opensearch_batch.core.errors import BatchError, ConfigError, RetriableError
 from opensearch_batch.core.ingest.sinks.base import Entry, Item
 from opensearch_batch.core.ingest.sinks.bulk import has_document
 from opensearch_batch.core.opensearch.cluster import Cluster, Index, reason_of, type_of
-from opensearch_batch.core.types.rows import AlreadyThere
+from opensearch_batch.core.types.rows import Unchanged
 
 BATCH_BYTES = 2_000_000
 FORBIDDEN_TYPE = "security_exception"
@@ -26,8 +26,8 @@ Address = tuple[tuple[str, str], ...]
 
 def skip_indexed(
     entries: Iterable[Entry], cluster: Cluster, index: Index, *, in_flight_bytes: int
-) -> Iterator[Entry | AlreadyThere]:
-    """Yield the entries, with `AlreadyThere` in place of each document that the index has already.
+) -> Iterator[Entry | Unchanged]:
+    """Yield the entries, with `Unchanged` in place of each document that the index has already.
 
     Args:
         entries: what follows the recorded progress, in the order of the interrupted attempt.
@@ -46,7 +46,7 @@ def skip_indexed(
         for at, entry in enumerate(batch):
             address = _address_of(entry)
             if at in equal and isinstance(entry, Item) and address not in sent:
-                yield AlreadyThere(entry.context)
+                yield Unchanged(entry.context)
             else:
                 if address is not None:
                     sent.add(address)
