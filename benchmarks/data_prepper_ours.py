@@ -59,13 +59,13 @@ def prepare(job: Job) -> Callable[[], int]:
 
     def write() -> int:
         compiled = CompiledPipeline.load(Path(file.name), "bulk-ingestion")
-        found = list_areas(objects, compiled.areas(at), own=[compiled.layout.root])
+        found = list_areas(objects, compiled.areas(at), excluded_prefixes=[compiled.layout.root])
         plan = plan_scan(
             ScanState(),
             found,
             run="run",
             at=at,
-            done_for="",
+            processing_digest="",
             objects_per_job=1,
             is_done=lambda unit: False,  # noqa: ARG005 - nothing is
             is_over=lambda run: True,  # noqa: ARG005 - none is at work

@@ -54,13 +54,13 @@ def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
         # Scheduled runs incur costs, so a user has to unpause the DAG.
         is_paused_upon_creation=True,
         max_active_runs=MAX_ACTIVE_RUNS,
-        tags=["opensearch", "data-prepper", *([compiled.ml.service_name] if compiled.ml else []), *file.own.tags],
+        tags=["opensearch", "data-prepper", *([compiled.ml.service_name] if compiled.ml else []), *file.settings.tags],
         params={
             "dry_run": switch("Log the new objects and what a run would do with them; claim none, submit nothing."),
             "force": switch("Process every object, new or not: submit (and pay for) new jobs, write every row again."),
         },
-        default_args=task_defaults(file.own.owner, file.own.task_timeout_s),
-        on_failure_callback=failure_notifier(file.own.alerts),
+        default_args=task_defaults(file.settings.owner, file.settings.task_timeout_s),
+        on_failure_callback=failure_notifier(file.settings.alerts),
         doc_md=_doc(compiled),
     ) as dag:
         _lay_out(compiled)
@@ -87,7 +87,7 @@ def _lay_out(compiled: CompiledPipeline) -> None:
     prepare = OpenSearchScanPrepareOperator(task_id="prepare", **origin)
     reconcile = OpenSearchScanReconcileOperator(
         task_id="reconcile",
-        alerts=compiled.file.own.alerts,
+        alerts=compiled.file.settings.alerts,
         # Runs after a failed job too, because the other work items are done.
         trigger_rule="all_done",
         **origin,
@@ -114,12 +114,12 @@ def _lay_out(compiled: CompiledPipeline) -> None:
 def _assets(compiled: CompiledPipeline) -> list[tuple[str, Asset]]:
     """Return the indexes with a fixed name, and their assets, which other DAGs can follow."""
     fixed = [sink for _, sink in compiled.pipeline.sinks if isinstance(sink, OpenSearchSink) and "{" not in sink.index]
-    own = compiled.file.own.connections.opensearch
-    return [(sink.index, index_asset(own or address_of(sink.hosts[0]).host, sink.index)) for sink in fixed]
+    conn_id = compiled.file.settings.connections.opensearch
+    return [(sink.index, index_asset(conn_id or address_of(sink.hosts[0]).host, sink.index)) for sink in fixed]
 
 
 def _shard_stages(compiled: CompiledPipeline, shard: XComArg, origin: dict[str, Any]) -> None:
-    ml, path, name, own = compiled.ml, compiled.file.path, compiled.pipeline.name, compiled.file.own
+    ml, path, name, settings = compiled.ml, compiled.file.path, compiled.pipeline.name, compiled.file.settings
     assert ml is not None  # noqa: S101 - only ml_inference makes jobs
     shared: dict[str, Any] = {
         "service": ml.service_name,
@@ -132,13 +132,15 @@ def _shard_stages(compiled: CompiledPipeline, shard: XComArg, origin: dict[str, 
         map_index_template=SHARD_NAME,
         work_prefix=compiled.layout.root,
         model_id=MODEL_ID,
-        max_jobs_in_flight=own.max_jobs_in_flight,
+        max_jobs_in_flight=settings.max_jobs_in_flight,
         retry_time_window_s=ml.retry_time_window,
         retry_interval_s=ml.retry_interval,
-        deadline_s=own.deadline_s,
+        deadline_s=settings.deadline_s,
         **shared,
     )
-    ended = OpenSearchMLTaskSensor(task_id="poll", poll_every_s=own.poll_every_s, deadline_s=own.deadline_s, **shared)
+    ended = OpenSearchMLTaskSensor(
+        task_id="poll", poll_every_s=settings.poll_every_s, deadline_s=settings.deadline_s, **shared
+    )
     (
         submitted
         >> ended

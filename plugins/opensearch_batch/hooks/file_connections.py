@@ -102,7 +102,7 @@ class _Connections:
     def _aws(self, aws: Aws | S3Dlq | None) -> Connection:
         """Return the stored AWS connection with region and role of a block."""
         # Without a stored connection, boto3 searches its usual credential sources.
-        base = find_stored_connection(self._file.own.connections.aws, "aws")
+        base = find_stored_connection(self._file.settings.connections.aws, "aws")
         extra = {} if base is None else dict(base.extra_dejson)
         if aws is not None:
             if aws.region:
@@ -117,13 +117,13 @@ class _Connections:
         return conn
 
     def _model(self) -> Connection:
-        named = self._file.own.connections.model_opensearch or self._file.own.connections.opensearch
+        named = self._file.settings.connections.model_opensearch or self._file.settings.connections.opensearch
         if named:
             return stored_connection(named, "opensearch")
         return self._signed(self._ml.host, self._ml.aws, (MODEL, "aws"), "es")
 
     def _opensearch(self, sink: OpenSearchSink, number: str) -> Connection:
-        if named := self._file.own.connections.opensearch:
+        if named := self._file.settings.connections.opensearch:
             return stored_connection(named, "opensearch")
         if sink.aws is not None:
             service = "aoss" if sink.aws.serverless else "es"

@@ -205,7 +205,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
         if account.undone:
             reasons = "; ".join(sorted({undone.reason for undone in account.undone}))
             raise FatalError(f"{len(account.undone)} of {account.work_items} work items are not done: {reasons}")
-        self._refuse_dead_letters(account, store, compiled.file.own.max_dead_letters)
+        self._refuse_dead_letters(account, store, compiled.file.settings.max_dead_letters)
         return account
 
     def _copy_failed_inputs(self, compiled: CompiledPipeline, account: ScanAccount, manifest: ScanManifest) -> None:

@@ -105,7 +105,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
             store,
             run=context["dag_run"].run_id,
             at=at,
-            done_for=self._check_indexes(compiled, run_key, at),
+            processing_digest=self._check_indexes(compiled, run_key, at),
             is_over=run_is_over(context),
         )
         work_items, counts = scan.plan(force=force, writes=not dry_run)

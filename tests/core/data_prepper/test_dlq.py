@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from opensearch_batch.core.data_prepper.dlq_export import (
-    DataPrepperLetter,
+    DlqEntry,
     FailedDocument,
     FailedInput,
     dlq_body,
@@ -22,16 +22,16 @@ from opensearch_batch.core.transform.events.date_pattern import check_date_place
 AT = datetime(2026, 8, 21, 4, 11, 36, 459_382, tzinfo=timezone(timedelta(hours=2)))
 
 
-def document(content: bytes = b'{"a": 1.50}', *, index_id: str | None = "7", message: str = "no") -> DataPrepperLetter:
+def document(content: bytes = b'{"a": 1.50}', *, index_id: str | None = "7", message: str = "no") -> DlqEntry:
     """Return a dead letter of the sink."""
     failed = FailedDocument("i", index_id, 400, message, json_or_text(content))
-    return DataPrepperLetter.of(failed, pipeline="pipe", at=AT)
+    return DlqEntry.of(failed, pipeline="pipe", at=AT)
 
 
 def test_the_letter_of_ml_inference() -> None:
     """Its event is a text; the plugin is s3; the time is UTC."""
     failed = FailedInput("b", "k", 429, "slow", '{"bucket":"b","key":"k"}')
-    letter = DataPrepperLetter.of(failed, pipeline="pipe", at=AT)
+    letter = DlqEntry.of(failed, pipeline="pipe", at=AT)
     assert json.loads(dlq_body([letter])) == {
         "dlqObjects": [
             {

@@ -116,7 +116,7 @@ def test_what_the_printed_sample_says_without_effect_is_told() -> None:
 
 def test_a_file_without_settings_of_ours_has_their_defaults(tmp_path: Path) -> None:
     """So it runs unchanged."""
-    own = read(tmp_path, SHORT).own
+    own = read(tmp_path, SHORT).settings
     assert (own.work_prefix, own.connections.aws, own.connections.opensearch, own.owner, own.tags) == (
         None,
         "aws_default",
@@ -130,7 +130,7 @@ def test_a_file_without_settings_of_ours_has_their_defaults(tmp_path: Path) -> N
 @pytest.mark.parametrize("key", ["extension", "pipeline_configurations"])
 def test_our_settings_are_an_extension(tmp_path: Path, key: str) -> None:
     """By either name."""
-    own = read(tmp_path, OWN.replace("extension:", f"{key}:") + SHORT).own
+    own = read(tmp_path, OWN.replace("extension:", f"{key}:") + SHORT).settings
     assert (own.work_prefix, own.connections.aws, own.connections.model_opensearch) == (
         "s3://work/books",
         "aws_books",

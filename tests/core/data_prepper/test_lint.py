@@ -108,7 +108,7 @@ def test_no_finding_names_its_number() -> None:
             6,
             [],
             "- opensearch:",
-            "duplicates rows that it reads again. Here the id is the row's _id, else derived from the location",
+            "duplicates rows that it reads again. Here the id is the row's _id, else derived from its location",
         ),
         (
             7,
@@ -135,7 +135,12 @@ def test_no_finding_names_its_number() -> None:
             "- opensearch:",
             "no vector search finds chapter_embedding. Here an absent index is created with knn_vector",
         ),
-        (9, [("index: test", "index: ${/lang}-test")], "- opensearch:", "Here too if events name the index"),
+        (
+            9,
+            [("index: test", "index: ${/lang}-test")],
+            "- opensearch:",
+            "Here too, because the index name contains keys",
+        ),
         (
             10,
             [("123456789012:role/Admin", "role/Admin-of-account")],
@@ -328,15 +333,15 @@ def test_a_plain_host_of_a_named_connection_is_not_asked(tmp_path: Path) -> None
         ('/bucket == "others" and /key != null', None),
         (
             '/bucket == "others"',
-            "this holds for no bucket with data_selection: metadata_only (documents), so no job is",
+            "the condition holds for no bucket with data_selection: metadata_only (documents), so no job is",
         ),
         ('/bucket in {"a", "b"}', 'correct it, like /bucket == "documents"'),
-        ("false", "this holds for no bucket"),
-        ('/s3/bucket == "documents"', "/key, /time and /length, and no /s3/bucket, so this never holds and no job"),
+        ("false", "the condition holds for no bucket"),
+        ('/s3/bucket == "documents"', "/key, /time and /length, and no /s3/bucket, so the condition never holds and"),
         ('/s3/bucket == "documents" and /key != null', "and no /s3/bucket"),
         ('/bucket == "documents" and /text != null', "and no /text"),
         ('/bucket == "documents" or /text != null', None),
-        ('/bucket == "others" or /s3/bucket == "documents"', "this holds for no bucket"),
+        ('/bucket == "others" or /s3/bucket == "documents"', "the condition holds for no bucket"),
         ("/text == null", None),
     ],
 )

@@ -129,7 +129,7 @@ def test_the_extension_of_s3_enrich_leads_to_the_records(tmp_path: Path, codec: 
     file = read(tmp_path, with_options("enrich", said))
     enrich = CompiledPipeline(file, file.pipelines[0]).enrich_options
     assert enrich is not None
-    assert enrich.records_of(ObjectInfo("s3://documents/output/a.out", 1, "")) == f"s3://documents/{key}"
+    assert enrich.record_object_of(ObjectInfo("s3://documents/output/a.out", 1, "")) == f"s3://documents/{key}"
     assert [text for _, text in file.remarks if "extension" in text] == []
 
 

@@ -63,7 +63,7 @@ class Scans:
             self.store,
             run=run,
             at=self.at,
-            done_for="now",
+            processing_digest="now",
             is_over=lambda other: True,  # noqa: ARG005 - one after the other
         )
 

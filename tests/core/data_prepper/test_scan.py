@@ -42,7 +42,7 @@ def plan(
     done: Iterable[WorkItem] = (),
     running: Iterable[str] = (),
     per_job: int = 2,
-    done_for: str = "now",
+    processing_digest: str = "now",
     at: datetime = AT,
 ) -> ScanPlan:
     """Plan a scan."""
@@ -52,7 +52,7 @@ def plan(
         there,
         run=run,
         at=at,
-        done_for=done_for,
+        processing_digest=processing_digest,
         objects_per_job=per_job,
         is_done=lambda work_item: work_item in finished,
         is_over=lambda other: other not in set(running),
@@ -133,7 +133,7 @@ def test_a_changed_pipeline_does_everything_anew() -> None:
     first = plan(ScanState(), found(item("a"), item("b")))
     done = plan(first.state, found(item("a"), item("b")), run="two", done=first.work_items)
     assert done.work_items == ()
-    again = plan(done.state, found(item("a"), item("b")), run="three", done_for="other")
+    again = plan(done.state, found(item("a"), item("b")), run="three", processing_digest="other")
     assert again.work_items == first.work_items
 
 
@@ -150,7 +150,7 @@ def test_a_done_unit_is_not_asked_about_again() -> None:
         found(item("a")),
         run="three",
         at=AT,
-        done_for="now",
+        processing_digest="now",
         objects_per_job=2,
         is_done=never,
         is_over=lambda run: True,  # noqa: ARG005 - none is at work

@@ -245,7 +245,7 @@ def test_a_connection_takes_the_place_of_a_secret_store(tmp_path: Path) -> None:
     text = with_options("opensearch", "password: ${{aws_secrets:a:b}}").replace(
         "# file\n", "extension: {opensearch_batch: {connections: {opensearch: opensearch_default}}}\n"
     )
-    assert read(tmp_path, text).own.connections.opensearch == "opensearch_default"
+    assert read(tmp_path, text).settings.connections.opensearch == "opensearch_default"
 
 
 @pytest.mark.parametrize(

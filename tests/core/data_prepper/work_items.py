@@ -130,7 +130,7 @@ books:
             self.lab.objects,
             run=str(self.runs),
             at=at,
-            done_for=ingest.processing_digest(ingest.indexes(at)),
+            processing_digest=ingest.processing_digest(ingest.indexes(at)),
             is_over=lambda run: True,  # noqa: ARG005 - one after the other
         )
         return self.scan.plan(force=force)[0]

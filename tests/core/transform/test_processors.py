@@ -341,7 +341,7 @@ def test_invalid_options_are_rejected(name: str, options: Fields, part: str) -> 
 def test_keys_are_known_without_an_event(name: str, options: Fields, expected: tuple[Any, Any]) -> None:
     """The keys that a processor reads and adds can be checked against the rest of the pipeline."""
     known = options_of(name, options)
-    assert (known.reads(), known.makes()) == expected
+    assert (known.reads(), known.adds()) == expected
 
 
 def test_the_former_name_is_supported() -> None:

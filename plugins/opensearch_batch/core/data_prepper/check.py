@@ -28,17 +28,19 @@ _NO_ID = (
 def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str | None = None) -> list[Checked]:
     """Check files. A pipeline name in a Data Prepper file must not be the name of a pipeline in another file."""
     results = list[Checked]()
-    first: dict[str, Checked] = {}
+    checked_by_name: dict[str, Checked] = {}
     for path in paths:
         checked = check_data_prepper(path) if is_data_prepper(path) else check_pipeline(path, adapter_of, listing)
-        lines = {pipeline.pipeline: pipeline.line for pipeline in checked.pipelines} or {path.stem: 1}
-        shared = [name for name in lines if (other := first.get(name)) and (other.pipelines or checked.pipelines)]
+        line_of = {pipeline.pipeline: pipeline.line for pipeline in checked.pipelines} or {path.stem: 1}
+        duplicates = [
+            name for name in line_of if (other := checked_by_name.get(name)) and (other.pipelines or checked.pipelines)
+        ]
         mistakes = [
-            f"{path}:{lines[name]} {name}: {first[name].file} has a pipeline with this name; rename one"
-            for name in shared
+            f"{path}:{line_of[name]} {name}: {checked_by_name[name].file} has a pipeline with this name; rename one"
+            for name in duplicates
         ]
         results.append(msgspec.structs.replace(checked, mistakes=[*checked.mistakes, *mistakes]))
-        first = dict.fromkeys(lines, checked) | first
+        checked_by_name = dict.fromkeys(line_of, checked) | checked_by_name
     return results
 
 
@@ -59,7 +61,7 @@ def check_data_prepper(path: Path) -> Checked:
 
 
 def _serverless_remarks(file: DataPrepperFile) -> Iterator[tuple[int, str]]:
-    """Yield line and text of remarks on document ids in collections of Amazon OpenSearch Serverless."""
+    """Yield the line and the text of each remark on document ids in collections of Amazon OpenSearch Serverless."""
     for pipeline in file.pipelines:
         for keys, sink in pipeline.sinks:
             if isinstance(sink, OpenSearchSink) and sink.is_serverless:
@@ -79,7 +81,7 @@ def _id_remarks(sink: OpenSearchSink) -> Iterator[tuple[Keys, str]]:
 
 
 def _summary(compiled: CompiledPipeline) -> PipelineSummary:
-    """Return the summary of a pipeline. Its sources are the inputs of jobs, or the rows if there are no jobs."""
+    """Return the summary of a pipeline. Its sources are the inputs of jobs, or the objects with rows if no job runs."""
     buckets = [bucket for bucket in compiled.source.buckets if compiled.ml and bucket.selection == "metadata_only"]
     sources = [
         f"s3://{bucket.name}/{prefix}"

@@ -22,7 +22,7 @@ from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.options.aws import S3Dlq
 from opensearch_batch.core.data_prepper.scan import Area, ListedObject, WorkItem, area_of
-from opensearch_batch.core.data_prepper.sink_settings import index_name, is_dynamic, names_index
+from opensearch_batch.core.data_prepper.sink_settings import index_depends_on_event, index_name, index_varies
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.reading import Read, reader
 from opensearch_batch.core.ingest.documents import Reading
@@ -43,7 +43,7 @@ OWN_FOLDER = "opensearch-batch"
 
 
 class CompiledPipeline:
-    """A compiled pipeline of a Data Prepper file.
+    """A compiled pipeline of a Data Prepper file. Sinks and buckets are numbered from 0, in the order of the file.
 
     Args:
         file: the file.
@@ -75,19 +75,19 @@ class CompiledPipeline:
 
     @property
     def layout(self) -> Layout:
-        """Layout of this package's files: below the configured prefix, else in the bucket of the outputs or rows."""
-        prefix = self.file.own.work_prefix
+        """Layout of this package's files: below `work_prefix`, else in the bucket of the job outputs or rows."""
+        prefix = self.file.settings.work_prefix
         if prefix is None:
             bucket = split_uri(self.ml.output_path)[0] if self.ml else self.source.buckets[0].name
             prefix = f"s3://{bucket}/{OWN_FOLDER}"
         return Layout(prefix, self.pipeline.name)
 
     def areas(self, now: datetime) -> list[Area]:
-        """Return the areas of a scan at this time."""
+        """Return the areas that a scan reads at the time `now`."""
         return [bucket.area(now) for bucket in self.source.buckets]
 
-    def bucket_of_outputs(self) -> int | None:
-        """Return the number of the bucket that contains the outputs of jobs, regardless of times; None if none does."""
+    def output_bucket_number(self) -> int | None:
+        """Return the number of the bucket that reads job outputs, whatever their times; None if no bucket does."""
         if self.ml is None:
             return None
         buckets = self.source.buckets
@@ -95,35 +95,35 @@ class CompiledPipeline:
         area = area_of(areas, ObjectInfo(f"{self.ml.output_path.rstrip('/')}/job/input.out", 1, ""))
         return None if area is None else areas.index(area)
 
-    def job_input(self, found: ListedObject) -> str | None:
-        """Return the object that a job sends to its model for a listed object, None if `ml_when` excludes it.
+    def job_input(self, listed: ListedObject) -> str | None:
+        """Return the URI that a job reads for a listed object, or None if ml_inference does not receive the object.
 
         Raises:
-            ConfigError: ``input_key`` is not a key of the event, or not an object's key.
+            ConfigError: the event has no object key at ``input_key``.
         """
-        ml, event = self.ml, input_event(found.item)
-        if ml is None or self._before_jobs.run(event) == DROPPED or not self._ml_when(event):
+        ml, event = self.ml, input_event(listed.item)
+        if ml is None or self._flow_before_ml.run(event) == DROPPED or not self._ml_when(event):
             return None
         bucket, key = event.value(("bucket",)), event.value(key_of(ml.input_key or "key"))
         if not isinstance(key, str) or not key:
-            raise ConfigError(f"{found.item.uri}: input_key {ml.input_key} is not the key of an object; correct it")
+            raise ConfigError(f"{listed.item.uri}: input_key {ml.input_key} is not the key of an object; correct it")
         return f"s3://{bucket}/{key}"
 
     def flow(self) -> Flow:
-        """Return the flow of rows: the processors after the join (all without a join), the routes and the sinks."""
-        steps = self._steps()
-        at = next((at for at, (_, options) in enumerate(steps) if isinstance(options, S3Enrich)), -1)
+        """Return the flow of rows: the processors after the join (without a join, all), the routes and the sinks."""
+        processors = self._row_processors()
+        join = next((at for at, (_, options) in enumerate(processors) if isinstance(options, S3Enrich)), -1)
         routes = [(name, compile_condition(text)) for name, text in self.pipeline.routes]
         sinks = [sink.routes for _, sink in self.pipeline.sinks]
-        return Flow([(name, options.compile()) for name, options in steps[at + 1 :]], routes, sinks)
+        return Flow([(name, options.compile()) for name, options in processors[join + 1 :]], routes, sinks)
 
     @property
     def identity(self) -> list[Any]:
         """All options of the pipeline that affect the document of a row."""
-        steps = [[name, options] for name, options in self._steps()]
+        processors = [[name, options] for name, options in self._row_processors()]
         routes, source = self.pipeline.routes, self.source
         read = [source.codec, source.compression, source.metadata_root_key, source.disable_s3_metadata_in_event]
-        return msgspec.to_builtins([steps, routes, read], enc_hook=str)  # type: ignore[no-any-return] # a list, as given
+        return msgspec.to_builtins([processors, routes, read], enc_hook=str)  # type: ignore[no-any-return] # a list, like the argument
 
     def sink_identity(self, number: int) -> list[Any]:
         """Return all options of the pipeline and of a sink that affect the documents of the sink."""
@@ -132,7 +132,7 @@ class CompiledPipeline:
         return [*self.identity, number, msgspec.to_builtins(options, enc_hook=str)]
 
     def processing_digest(self, uuids: Sequence[str]) -> str:
-        """Return a digest of the processing. If an index or the pipeline changes, work items are processed again.
+        """Return a digest of the options and indexes. If the digest changes, a scan processes work items again.
 
         Args:
             uuids: the UUID of each sink's index.
@@ -163,7 +163,7 @@ class CompiledPipeline:
         if options is None:
             return None
         return Enrich(
-            self._before(S3Enrich),
+            self._flow_before(S3Enrich),
             correlation=key_of(options.correlation_keys[0]),
             merged=[key_of(key) for key in options.keys_to_merge],
             condition=compile_condition(options.enrich_when),
@@ -179,8 +179,8 @@ class CompiledPipeline:
             number: the number of the sink.
             work_item: the work item.
             items: creates the item that the sink writes for an event.
-            reading: how rows are read.
-            records: for each object, the object whose records its rows are joined with.
+            reading: reads the rows.
+            records: the URI of the record object for each object with rows, for s3_enrich.
         """
         options = EventOptions(
             items,
@@ -193,19 +193,19 @@ class CompiledPipeline:
         return EventDocumentFactory(self.flow, options, identity=self.sink_identity(number), reading=reading)
 
     def index(self, number: int, at: datetime) -> str:
-        """Return the index of an opensearch sink; empty if events name the index, or for an s3 sink."""
+        """Return the index name of an opensearch sink; empty if it contains keys of the event, or for an s3 sink."""
         sink = self.pipeline.sinks[number][1]
-        if not isinstance(sink, OpenSearchSink) or is_dynamic(sink):
+        if not isinstance(sink, OpenSearchSink) or index_depends_on_event(sink):
             return ""
         return index_name(sink, sink.index, at)
 
-    def names_index(self, number: int) -> bool:
-        """Return whether rows or the time name the index of a sink."""
+    def index_varies(self, number: int) -> bool:
+        """Return whether the index name of a sink contains keys of the event or a date."""
         sink = self.pipeline.sinks[number][1]
-        return isinstance(sink, OpenSearchSink) and names_index(sink)
+        return isinstance(sink, OpenSearchSink) and index_varies(sink)
 
     def dlq(self, number: int) -> S3Dlq | None:
-        """Return the DLQ of a sink for copies of dead letters, or None if it has none."""
+        """Return the DLQ to which dead letters of a sink are exported, or None if the sink has no DLQ."""
         sink = self.pipeline.sinks[number][1]
         return sink.dlq if isinstance(sink, OpenSearchSink) else None
 
@@ -217,7 +217,7 @@ class CompiledPipeline:
     @cached_property
     def enrich_options(self) -> S3Enrich | None:
         """The options of s3_enrich, None if rows are not joined."""
-        return next((options for _, options in self._steps() if isinstance(options, S3Enrich)), None)
+        return next((options for _, options in self._row_processors() if isinstance(options, S3Enrich)), None)
 
     def _metadata_writer(self) -> Callable[[Event, Row], None] | None:
         """Return the function that adds the S3 bucket and key to an event, None if the source disables it."""
@@ -232,21 +232,21 @@ class CompiledPipeline:
 
         return write
 
-    def _steps(self) -> list[tuple[str, Any]]:
+    def _row_processors(self) -> list[tuple[str, Any]]:
         """Return the processors of rows: all except ml_inference, which processes the inputs of jobs."""
         return [
             (name, options) for _, name, options in self.pipeline.processors if not isinstance(options, MlInference)
         ]
 
-    def _before(self, kind: type) -> Flow:
-        """Return the flow of the processors before the first one with a type of options."""
+    def _flow_before(self, kind: type) -> Flow:
+        """Return the flow of the processors before the first processor whose options are of this type."""
         before = takewhile(lambda processor: not isinstance(processor[2], kind), self.pipeline.processors)
         return Flow([(name, options.compile()) for _, name, options in before if hasattr(options, "compile")])
 
     @cached_property
-    def _before_jobs(self) -> Flow:
+    def _flow_before_ml(self) -> Flow:
         """The processors before ml_inference, compiled once; a scan runs them for each object."""
-        return self._before(MlInference)
+        return self._flow_before(MlInference)
 
     @cached_property
     def _ml_when(self) -> Callable[[Event], bool]:

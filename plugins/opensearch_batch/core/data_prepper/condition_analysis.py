@@ -36,24 +36,24 @@ class KnownRow:
 
     Args:
         pipeline: the pipeline.
-        also: further keys of the row.
+        extra_keys: further keys of the row.
     """
 
-    def __init__(self, pipeline: DataPrepperPipeline, *also: Key) -> None:
+    def __init__(self, pipeline: DataPrepperPipeline, *extra_keys: Key) -> None:
         self._processors = [
             options for _, _, options in pipeline.processors if isinstance(options, (ProcessorOptions, S3Enrich))
         ]
         self._final, self._at_any_time = Event({}), Event({})
-        self._put({*also, *_given_keys(pipeline.source), *self._read_keys()})
+        self._put({*extra_keys, *_static_keys(pipeline.source), *self._read_keys()})
         for options in self._processors:
             if isinstance(options, ProcessorOptions):
                 with suppress(EventError):
                     options.compile()(self._final)
                 # Includes keys that the processor adds only under a condition.
-                self._put(options.makes())
+                self._put(options.adds())
 
     @property
-    def may_have_any(self) -> bool:
+    def has_dynamic_keys(self) -> bool:
         """Whether a processor adds keys whose names depend on the row."""
         return any(
             (isinstance(options, ParseJson) and options.destination is None)
@@ -63,7 +63,7 @@ class KnownRow:
         )
 
     @property
-    def predictions_are_read(self) -> bool:
+    def reads_predictions(self) -> bool:
         """Whether a processor reads predictions."""
         return any(key[0] in PREDICTION_MEMBERS for key in self._read_keys())
 
@@ -76,14 +76,14 @@ class KnownRow:
         return _may_have(self._at_any_time, key)
 
     def _read_keys(self) -> Iterator[Key]:
-        """Yield the keys that a processor reads and no earlier one adds."""
-        made = set[Key]()
+        """Yield the keys that a processor reads and no earlier processor adds."""
+        added = set[Key]()
         for options in self._processors:
             if isinstance(options, S3Enrich):
                 yield from keys_named([*options.correlation_keys, *options.keys_to_merge])
             else:
-                yield from options.reads() - made
-                made |= options.makes()
+                yield from options.reads() - added
+                added |= options.adds()
 
     def _put(self, keys: Iterable[Key]) -> None:
         for event in (self._final, self._at_any_time):
@@ -95,8 +95,8 @@ class KnownRow:
                         event.put(names, "known")
 
 
-def _given_keys(source: S3Source) -> Iterator[Key]:
-    """Yield the keys that rows have regardless of the content of their objects."""
+def _static_keys(source: S3Source) -> Iterator[Key]:
+    """Yield the keys that are known whatever the objects contain: predictions, metadata, and keys of the codec."""
     yield from ((name,) for name in PREDICTION_MEMBERS)
     if any(bucket.selection == "data_and_metadata" for bucket in source.buckets):
         root = key_of(source.metadata_root_key)
@@ -111,7 +111,7 @@ def _given_keys(source: S3Source) -> Iterator[Key]:
 
 
 def _may_have(event: Event, key: Key) -> bool:
-    """Return whether a key exists, or may exist below a value that is not a known object."""
+    """Return whether a key exists, or may exist inside a value whose members are unknown."""
     for end in range(1, len(key) + 1):
         node = event.find(key[:end])
         if not isinstance(node, dict):
@@ -130,28 +130,29 @@ def missing_keys(text: str, has: Callable[[Key], bool]) -> list[Key]:
     absent = {key for key in _keys(tree) if not has(key)}
     if True in _outcomes(tree, absent):
         return []
-    alone = [key for key in sorted(absent) if True not in _outcomes(tree, {key})]
-    return alone or sorted(absent)
+    sufficient = [key for key in sorted(absent) if True not in _outcomes(tree, {key})]
+    return sufficient or sorted(absent)
 
 
 def _outcomes(node: grammar.Node, absent: set[Key]) -> Outcomes:
+    """Return the possible results of a condition for rows without the absent keys."""
     if isinstance(node, grammar.Parenthesized):
         return _outcomes(node.of, absent)
     if isinstance(node, grammar.Inverted):
         return {each is False for each in _outcomes(node.of, absent)}
     if isinstance(node, grammar.Chain) and node.rest[0][0] in _JOINS:
-        found = _outcomes(node.first, absent)
+        outcomes = _outcomes(node.first, absent)
         for sign, operand in node.rest:
             others = _outcomes(operand, absent)
-            results = (OPERATORS[sign](left, right) for left in found for right in others)
-            found = {result is True for result in results}
-        return found
+            results = (OPERATORS[sign](left, right) for left in outcomes for right in others)
+            outcomes = {result is True for result in results}
+        return outcomes
     keys = set(_keys(node))
     return _outcomes_without_keys(node) if keys and keys <= absent else _ANY
 
 
 def _outcomes_without_keys(node: grammar.Node) -> Outcomes:
-    """Return the results of a comparison if none of its keys exists."""
+    """Return the possible results of a comparison if none of its keys exists."""
     if isinstance(node, grammar.Pointer):
         return {None}
     if isinstance(node, grammar.TypeOf):
@@ -161,8 +162,10 @@ def _outcomes_without_keys(node: grammar.Node) -> Outcomes:
         return {False, None} if isinstance(node, grammar.Call) else _ANY
     sign, second = node.rest[0]
     if sign in ("==", "!="):
-        same = all(isinstance(each, grammar.Pointer) or each == grammar.Literal(None) for each in (node.first, second))
-        return {same == (sign == "==")}
+        all_null = all(
+            isinstance(operand, grammar.Pointer) or operand == grammar.Literal(None) for operand in (node.first, second)
+        )
+        return {all_null == (sign == "==")}
     return {sign == "not in"}
 
 

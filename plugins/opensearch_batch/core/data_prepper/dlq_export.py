@@ -1,7 +1,8 @@
 """Exports dead letters to the sink's DLQ in Data Prepper's format.
 
-These are copies: this package replays and counts its own dead letters. The object key depends only on the dead letters
-and their time, so a retry replaces the object. Times are UTC; Data Prepper writes local time with a Z.
+The exported objects are copies: replays and counts use this package's dead letter files. The key of an exported object
+depends only on the dead letters and their time, so a retry replaces the object. Times are UTC; Data Prepper writes
+local time with a Z.
 Source: DlqObject, S3DlqWriter, KeyPathGenerator, MLBatchJobFailedDlqData and FailedDlqData (2.17).
 """
 
@@ -49,8 +50,8 @@ class FailedDocument(msgspec.Struct, frozen=True, rename="camel"):
     document: msgspec.Raw | str
 
 
-class DataPrepperLetter(msgspec.Struct, frozen=True, rename="camel"):
-    """A dead letter in Data Prepper's format."""
+class DlqEntry(msgspec.Struct, frozen=True, rename="camel"):
+    """A dead letter in Data Prepper's format (DlqObject)."""
 
     plugin_id: str
     plugin_name: str
@@ -59,8 +60,8 @@ class DataPrepperLetter(msgspec.Struct, frozen=True, rename="camel"):
     timestamp: str
 
     @classmethod
-    def of(cls, failed: FailedInput | FailedDocument, *, pipeline: str, at: datetime) -> DataPrepperLetter:
-        """Return the dead letter of an input or a document."""
+    def of(cls, failed: FailedInput | FailedDocument, *, pipeline: str, at: datetime) -> DlqEntry:
+        """Return the dead letter for a failed input or document."""
         plugin, time = "s3" if isinstance(failed, FailedInput) else "opensearch", at.astimezone(UTC)
         timestamp = f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // _MILLISECOND:03}Z"
         return cls(plugin, plugin, pipeline, failed, timestamp)
@@ -75,7 +76,7 @@ def write_dlq(
             FailedDocument(index, letter.id, letter.status or NO_STATUS, letter.reason, json_or_text(as_bytes(letter)))
             for letter in read_letters(objects, part)
         ]
-        _write(target, dlq, [DataPrepperLetter.of(each, pipeline=pipeline, at=at) for each in failed], at)
+        _write(target, dlq, [DlqEntry.of(each, pipeline=pipeline, at=at) for each in failed], at)
 
 
 def write_failed_inputs(
@@ -86,13 +87,13 @@ def write_failed_inputs(
         FailedInput(*split_uri(item.uri), NO_STATUS, reason, input_event(item).to_json().decode(errors="replace"))
         for item in inputs
     ]
-    _write(target, dlq, [DataPrepperLetter.of(each, pipeline=pipeline, at=at) for each in failed], at)
+    _write(target, dlq, [DlqEntry.of(each, pipeline=pipeline, at=at) for each in failed], at)
 
 
-def _write(target: Objects, dlq: S3Dlq, letters: Sequence[DataPrepperLetter], at: datetime) -> None:
-    if letters:
-        key = dlq_key(letters, key_path_prefix=dlq.key_path_prefix, at=at)
-        target.write(f"s3://{dlq.bucket}/{key}", msgspec.json.format(dlq_body(letters), indent=-1))
+def _write(target: Objects, dlq: S3Dlq, entries: Sequence[DlqEntry], at: datetime) -> None:
+    if entries:
+        key = dlq_key(entries, key_path_prefix=dlq.key_path_prefix, at=at)
+        target.write(f"s3://{dlq.bucket}/{key}", msgspec.json.format(dlq_body(entries), indent=-1))
 
 
 def json_or_text(document: bytes) -> msgspec.Raw | str:
@@ -103,18 +104,18 @@ def json_or_text(document: bytes) -> msgspec.Raw | str:
         return document.decode(errors="replace")
 
 
-def dlq_body(letters: Sequence[DataPrepperLetter]) -> bytes:
+def dlq_body(entries: Sequence[DlqEntry]) -> bytes:
     """Return the body of a DLQ object."""
-    return msgspec.json.encode({"dlqObjects": letters})
+    return msgspec.json.encode({"dlqObjects": entries})
 
 
-def dlq_key(letters: Sequence[DataPrepperLetter], *, key_path_prefix: str | None, at: datetime) -> str:
-    """Return the key of a DLQ object, for dead letters of one plugin and pipeline.
+def dlq_key(entries: Sequence[DlqEntry], *, key_path_prefix: str | None, at: datetime) -> str:
+    """Return the key of the DLQ object that contains dead letters of one plugin and pipeline.
 
     Raises:
         ConfigError: the prefix contains an invalid date pattern.
     """
-    first, failed = letters[0], msgspec.json.encode([letter.failed_data for letter in letters])
+    first, failed = entries[0], msgspec.json.encode([entry.failed_data for entry in entries])
     # The identifier depends only on the content of the dead letters.
     identifier = uuid.uuid5(uuid.NAMESPACE_OID, failed.decode())
     name = f"dlq-v{VERSION}-{first.pipeline_name}-{first.plugin_id}-{_instant(at)}-{identifier}.json"

@@ -1,4 +1,4 @@
-"""Lints Data Prepper files: finds problems that Data Prepper does not report, and describes the behaviour here.
+"""Lints Data Prepper files for problems that Data Prepper does not report, and describes this package's behaviour.
 
 A finding is not an error: the file runs. docs/reference/data_prepper.md lists the rules by number.
 Source: Data Prepper's s3 source, ml_inference and opensearch sink (2.17), and the samples in its documentation.
@@ -18,7 +18,7 @@ from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, D
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.options.codecs import CsvInput, JsonInput, NdjsonInput
 from opensearch_batch.core.data_prepper.scan import Selection
-from opensearch_batch.core.data_prepper.sink_settings import is_dynamic
+from opensearch_batch.core.data_prepper.sink_settings import index_depends_on_event
 from opensearch_batch.core.pipeline.check import Finding
 from opensearch_batch.core.transform.events.event import Key
 from opensearch_batch.core.transform.expressions.expression import compile_condition, compile_expression
@@ -30,7 +30,7 @@ from opensearch_batch.core.types.object_info import ObjectInfo
 
 MANIFEST = ".manifest"
 # Codecs with which Data Prepper stops reading an object at an invalid row.
-_BREAKABLE = {"ndjson": NdjsonInput, "json": JsonInput, "csv": CsvInput}
+_STOPPING_CODECS = {"ndjson": NdjsonInput, "json": JsonInput, "csv": CsvInput}
 _BUCKET = ("bucket",)
 _KEY = re.compile(r"/?\w[\w/]*")
 _ROLE = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+")
@@ -39,8 +39,8 @@ _ROLE = re.compile(r"arn:aws[a-z-]*:iam::[0-9]{12}:role/\S+")
 def lint(file: DataPrepperFile) -> list[Finding]:
     """Return the findings in a file, sorted by line."""
     tree = YamlFile(file.path, aliases=False).tree
-    found = [each for pipeline in file.pipelines for each in _Lint(file, pipeline, tree).findings()]
-    return sorted(found, key=lambda each: (each.line, each.rule or 0))
+    findings = [finding for pipeline in file.pipelines for finding in _Lint(file, pipeline, tree).findings()]
+    return sorted(findings, key=lambda finding: (finding.line, finding.rule or 0))
 
 
 class _Lint:
@@ -71,15 +71,15 @@ class _Lint:
                 yield from self._vectors(keys, sink)
                 yield from self._plain_http(keys, sink)
 
-    def _found(self, rule: int | None, keys: Keys, text: str) -> Finding:
+    def _finding(self, rule: int | None, keys: Keys, text: str) -> Finding:
         return Finding(self._file.line(keys), dotted(keys), rule, text)
 
     def _buckets_read_for(self, *selections: Selection) -> list[Keys]:
         """Return the keys of the buckets with one of these selections."""
         return [self._bucket(at) for at, bucket in self._buckets if bucket.selection in selections]
 
-    def _bucket(self, at: int) -> Keys:
-        return (*self._source, "scan", "buckets", at, "bucket")
+    def _bucket(self, number: int) -> Keys:
+        return (*self._source, "scan", "buckets", number, "bucket")
 
     def _no_jobs(self) -> Iterator[Finding]:
         """Find an ml_inference that receives no object, and an ml_when that never holds."""
@@ -90,28 +90,26 @@ class _Lint:
             (at, keys) for at, (keys, name, _) in enumerate(self._pipeline.processors) if name == "ml_inference"
         )
         if not buckets:
-            text = (
-                "no bucket has data_selection: metadata_only, so no object is an input and no job is submitted; write"
-            )
-            yield self._found(None, keys, f"{text} it at the bucket of the inputs")
+            text = "no bucket has data_selection: metadata_only, so no object is an input and no job is submitted"
+            yield self._finding(None, keys, f"{text}; write this option at the bucket of the inputs")
         elif ml.ml_when is not None and all(
             isinstance(options, DropEvents) for _, _, options in self._pipeline.processors[:at]
         ):
             cause = _never_holds(ml.ml_when, list(dict.fromkeys(bucket.name for bucket in buckets)))
             if cause is not None:
-                yield self._found(None, (*keys, "ml_when"), cause)
+                yield self._finding(None, (*keys, "ml_when"), cause)
 
     def _unmatched_routes(self) -> Iterator[Finding]:
         """Find routes that no row with known keys can match."""
-        wanted = [sink.routes for _, sink in self._pipeline.sinks]
+        sink_routes = [sink.routes for _, sink in self._pipeline.sinks]
         row = KnownRow(self._pipeline)
-        if row.may_have_any or any(not routes or DEFAULT_ROUTE in routes for routes in wanted):
+        if row.has_dynamic_keys or any(not routes or DEFAULT_ROUTE in routes for routes in sink_routes):
             return
         name = "route" if node_at(self._tree, (*self._pipeline.keys, "route")) is not None else "routes"
         routes = [
             ((*self._pipeline.keys, name, at, route), missing_keys(text, row.has))
             for at, (route, text) in enumerate(self._pipeline.routes)
-            if any(route in routes for routes in wanted)
+            if any(route in routes for routes in sink_routes)
         ]
         for keys, missing in routes if all(missing for _, missing in routes) else ():
             why = "; ".join(_why_missing(key, removed=row.existed(key)) for key in missing)
@@ -119,37 +117,39 @@ class _Lint:
                 f"{why}. A row without this key matches no route: Data Prepper drops it silently; here it is counted "
                 "as unrouted and logged. Correct the condition if rows do not have the key"
             )
-            yield self._found(1, keys, text)
+            yield self._finding(1, keys, text)
 
     def _metadata(self) -> Iterator[Finding]:
         """Find sinks to which Data Prepper writes input metadata, or would write it without their routes."""
         bucket = next(bucket for _, bucket in self._buckets if bucket.selection == "metadata_only")
         prefix = next(iter(bucket.include_prefix), "")
-        taken = self._compiled.flow().run(input_event(ObjectInfo(f"s3://{bucket.name}/{prefix}input", 1, "", 1.0)))
-        for number, (keys, _) in enumerate(self._pipeline.sinks if taken != DROPPED else ()):
-            if taken >> number & 1:
+        sinks = self._compiled.flow().run(input_event(ObjectInfo(f"s3://{bucket.name}/{prefix}input", 1, "", 1.0)))
+        for number, (keys, _) in enumerate(self._pipeline.sinks if sinks != DROPPED else ()):
+            if sinks >> number & 1:
                 text = "Data Prepper writes bucket, key, time and length of each input to this sink, as a document"
-                yield self._found(2, keys, f"{text}. Here they are never written")
+                yield self._finding(2, keys, f"{text}. Here they are never written")
             else:
                 text = (
                     "in Data Prepper only the routes keep bucket, key, time and length of each input out of this sink"
                 )
-                yield self._found(2, (*keys, "routes"), f"{text}. Here they are never written, whatever the routes are")
+                yield self._finding(
+                    2, (*keys, "routes"), f"{text}. Here they are never written, whatever the routes are"
+                )
 
     def _broken_rows(self) -> Iterator[Finding]:
         codec = self._pipeline.source.codec
-        name = next((name for name, kind in _BREAKABLE.items() if isinstance(codec, kind)), None)
+        name = next((name for name, kind in _STOPPING_CODECS.items() if isinstance(codec, kind)), None)
         if name is not None and self._buckets_read_for("data_only", "data_and_metadata"):
             text = "Data Prepper stops reading an object at an invalid row: the rest is lost, or read again forever"
             here = (
                 "the task fails and names the row" if name == "json" else "the row is a dead letter, the rest is read"
             )
-            yield self._found(4, (*self._source, "codec", name), f"{text}. Here {here}")
+            yield self._finding(4, (*self._source, "codec", name), f"{text}. Here {here}")
         ml = self._compiled.ml
         if ml is not None and ml.service_name == "sagemaker":
             for keys in self._buckets_read_for("metadata_only"):
                 text = "one row that the model cannot read fails the whole SageMaker job; Data Prepper reports nothing"
-                yield self._found(4, keys, f"{text}. Here the task that polls the job fails with the reason")
+                yield self._finding(4, keys, f"{text}. Here the task that polls the job fails with the reason")
 
     def _manifests(self) -> Iterator[Finding]:
         ml, root = self._compiled.ml, self._compiled.layout.root
@@ -160,34 +160,34 @@ class _Lint:
                 keys = (*keys, "filter") if filtered else (*self._source, "filters", bucket.name)
                 text = f"Data Prepper writes manifests among the inputs. Here they are below {root}"
                 number = bucket.exclude_suffix.index(MANIFEST)
-                yield self._found(
+                yield self._finding(
                     5, (*keys, "exclude_suffix", number), f"{text}, so this suffix is not needed; it may stay"
                 )
             elif bucket.selection == "metadata_only" and ml is not None and ml.service_name == "sagemaker":
                 text = "Data Prepper writes manifests among the inputs, and its next scan reads them as inputs"
-                yield self._found(5, self._bucket(at), f"{text}. Here they are below {root}, which no scan reads")
+                yield self._finding(5, self._bucket(at), f"{text}. Here they are below {root}, which no scan reads")
 
     def _outputs(self) -> Iterator[Finding]:
         """Find outputs of jobs that no bucket reads, and buckets that read outputs without conditions."""
         ml, reading = self._compiled.ml, list[int]()
         if ml is not None:
-            number = self._compiled.bucket_of_outputs()
+            number = self._compiled.output_bucket_number()
             if number is None or self._pipeline.source.buckets[number].selection == "metadata_only":
-                yield self._not_read(ml.output_path, among_inputs=number is not None)
+                yield self._unread_outputs(ml.output_path, among_inputs=number is not None)
             else:
                 reading = [number]
-        if not reading and KnownRow(self._pipeline).predictions_are_read:
+        if not reading and KnownRow(self._pipeline).reads_predictions:
             reading = [at for at, bucket in self._buckets if bucket.selection != "metadata_only"]
         for at, bucket in self._buckets:
             if at in reading and not bucket.processing_conditions:
                 text = (
-                    "Data Prepper reads an output as soon as it exists, perhaps before its job has ended. Here outputs "
-                    "are read after the end of their job, also those of other pipelines with the same work prefix; for "
-                    "jobs of other programs write processing_conditions"
+                    "Data Prepper reads an output as soon as it exists, perhaps before its job has ended. Here an "
+                    "output is read after its job has ended, also if another pipeline with the same work prefix "
+                    "submitted the job; for jobs that other programs submit, write processing_conditions"
                 )
-                yield self._found(7, self._bucket(at), text)
+                yield self._finding(7, self._bucket(at), text)
 
-    def _not_read(self, path: str, *, among_inputs: bool) -> Finding:
+    def _unread_outputs(self, path: str, *, among_inputs: bool) -> Finding:
         keys = next(keys for keys, name, _ in self._pipeline.processors if name == "ml_inference")
         if among_inputs:
             text = f"{path} is among the inputs, so each output becomes the input of a new job; write another path"
@@ -196,10 +196,10 @@ class _Lint:
                 f"no bucket of this pipeline reads the outputs of its jobs in {path}, so they are not ingested, as in "
                 "Data Prepper; let another pipeline read them, or correct name and include_prefix of a bucket"
             )
-        return self._found(8, (*keys, "output_path"), text)
+        return self._finding(8, (*keys, "output_path"), text)
 
     def _roles(self) -> Iterator[Finding]:
-        """Find invalid role ARNs, and a dlq without a role."""
+        """Find invalid role ARNs, and a dlq of ml_inference without a role."""
         parts: list[tuple[Keys, Any]] = [(self._source, self._pipeline.source)]
         parts += [(keys, options) for keys, _, options in self._pipeline.processors]
         for keys, options in [*parts, *self._pipeline.sinks]:
@@ -209,11 +209,11 @@ class _Lint:
                 where = next((each for each in written if node_at(self._tree, each) is not None), None)
                 if role is not None and where is not None and _ROLE.fullmatch(role) is None:
                     text = "is not a role, so it cannot be assumed, here as in Data Prepper; write"
-                    yield self._found(10, where, f"{role!r} {text} arn:aws:iam::<12 digits>:role/<name>")
+                    yield self._finding(10, where, f"{role!r} {text} arn:aws:iam::<12 digits>:role/<name>")
             if isinstance(options, MlInference) and options.dlq and options.dlq.sts_role_arn is None:
                 text = "Data Prepper does not start without a role for this dlq. Here the Airflow connection"
-                conn = self._file.own.connections.aws
-                yield self._found(11, (*keys, "dlq", "s3"), f"{text} {conn} writes with its own credentials")
+                conn = self._file.settings.connections.aws
+                yield self._finding(11, (*keys, "dlq", "s3"), f"{text} {conn} writes with its own credentials")
 
     def _ids(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
         if sink.document_id is not None:
@@ -224,15 +224,15 @@ class _Lint:
         in_body = ID_FIELD in sink.include_keys if sink.include_keys else ID_FIELD not in sink.exclude_keys
         if in_body and sink.document_root_key is None and KnownRow(self._pipeline, (ID_FIELD,)).has((ID_FIELD,)):
             text = f"Data Prepper sends the {ID_FIELD} of a row in the body of its document, which OpenSearch rejects"
-            yield self._found(3, keys, f"{text}. Here it becomes the id of the document")
+            yield self._finding(3, keys, f"{text}. Here it becomes the id of the document")
         text = "without document_id OpenSearch generates ids, so Data Prepper duplicates rows that it reads again"
-        yield self._found(6, keys, f"{text}. Here the id is the row's {ID_FIELD}, else derived from the location")
+        yield self._finding(6, keys, f"{text}. Here the id is the row's {ID_FIELD}, else derived from its location")
 
     def _constant_id(self, keys: Keys, text: str) -> Iterator[Finding]:
         if text and compile_format(text).is_constant:
             key = text.strip("/") if _KEY.fullmatch(text) else "id"
             cause = f"{text!r} is the same for each row, so all rows become one document, here as in Data Prepper"
-            yield self._found(None, (*keys, "document_id"), f"{cause}; write ${{/{key}}}, with the key of a row's id")
+            yield self._finding(None, (*keys, "document_id"), f"{cause}; write ${{/{key}}}, with the key of a row's id")
 
     def _vectors(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
         kept = [name for name in self._compiled.prediction_fields() if name not in sink.exclude_keys]
@@ -240,22 +240,24 @@ class _Lint:
         if not fields or sink.template_content or sink.template_file:
             return
         text = f"Data Prepper creates an index without vector fields, so no vector search finds {fields}"
-        if is_dynamic(sink):
-            yield self._found(9, keys, f"{text}. Here too if events name the index; write template_content")
+        if index_depends_on_event(sink):
+            yield self._finding(
+                9, keys, f"{text}. Here too, because the index name contains keys of the event; write template_content"
+            )
         else:
             here = "Here an absent index is created with knn_vector, with the dimension of the first document"
             refused = "an index with another type of the field is refused before a job is paid for"
-            yield self._found(9, keys, f"{text}. {here}; {refused}")
+            yield self._finding(9, keys, f"{text}. {here}; {refused}")
 
     def _plain_http(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
         if sink.aws is not None and sink.hosts[0].lower().startswith("http://"):
-            conn = self._file.own.connections.opensearch
+            conn = self._file.settings.connections.opensearch
             here = (
                 f"the Airflow connection {conn} is used"
                 if conn
                 else "requests are signed and sent over http, as written"
             )
-            yield self._found(
+            yield self._finding(
                 12,
                 (*keys, "hosts", 0),
                 f"Data Prepper signs requests, tries TLS with this host and retries forever. Here {here}",
@@ -268,15 +270,15 @@ def _never_holds(condition: str, buckets: list[str]) -> str | None:
     if missing := missing_keys(condition, events[0].has):
         names = ", ".join(f"/{'/'.join(key)}" for key in missing)
         return (
-            f"an object has the keys /bucket, /key, /time and /length, and no {names}, so this never holds and no job "
-            "is submitted; use those keys"
+            f"an object has the keys /bucket, /key, /time and /length, and no {names}, so the condition never holds "
+            "and no job is submitted; use these keys"
         )
-    unknown = {key for key in compile_expression(condition).keys if key != _BUCKET and events[0].has(key)}
-    if unknown or any(map(compile_condition(condition), events)):
+    varying = {key for key in compile_expression(condition).keys if key != _BUCKET and events[0].has(key)}
+    if varying or any(map(compile_condition(condition), events)):
         return None
     return (
-        f"this holds for no bucket with data_selection: metadata_only ({', '.join(buckets)}), so no job is submitted; "
-        f'correct it, like /bucket == "{buckets[0]}"'
+        f"the condition holds for no bucket with data_selection: metadata_only ({', '.join(buckets)}), so no job is "
+        f'submitted; correct it, like /bucket == "{buckets[0]}"'
     )
 
 

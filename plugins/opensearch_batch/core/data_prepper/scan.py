@@ -42,7 +42,7 @@ class Area(msgspec.Struct, frozen=True):
 
 
 class ListedObject(msgspec.Struct, frozen=True):
-    """A listed object and its selection; `input` is the object that a job sends to its model."""
+    """A listed object and its selection; `input` is the URI that a job reads for this object."""
 
     item: ObjectInfo
     selection: Selection
@@ -52,8 +52,8 @@ class ListedObject(msgspec.Struct, frozen=True):
 class WorkItem(msgspec.Struct, frozen=True):
     """Objects that are processed together: the inputs of one job, or rows that one task ingests.
 
-    `at` is the time of the scan that claimed them; dates in names use it. `inputs` are the objects that the job sends
-    to its model, one for each object; usually the object itself.
+    `at` is the time of the scan that claimed the objects, and the time for date patterns in names. `inputs` are the
+    URIs that the job reads, one for each object; they differ from `objects` only if `input_key` names other objects.
     """
 
     id: str
@@ -87,7 +87,7 @@ class ScanState(msgspec.Struct, frozen=True):
     claims: tuple[Claim, ...] = ()
     newest: dict[str, str] = {}
 
-    def outdates(self, item: ObjectInfo) -> bool:
+    def is_outdated(self, item: ObjectInfo) -> bool:
         """Return whether there is a newer version of an object."""
         return self.newest.get(item.uri, item.etag) != item.etag
 
@@ -99,42 +99,42 @@ class ScanPlan(msgspec.Struct, frozen=True):
     work_items: tuple[WorkItem, ...]
 
 
-def list_areas(objects: Objects, areas: Sequence[Area], *, own: Sequence[str]) -> list[ListedObject]:
+def list_areas(objects: Objects, areas: Sequence[Area], *, excluded_prefixes: Sequence[str]) -> list[ListedObject]:
     """Return the objects that a scan reads, sorted by key; if two areas match, the longer prefix decides.
 
     Args:
         objects: the store.
         areas: the areas to list.
-        own: prefixes of this package's files, which are skipped.
+        excluded_prefixes: prefixes whose objects are skipped, because they contain this package's files.
     """
     listed: dict[str, ObjectInfo] = {}
     for prefix in _roots(areas):
-        listed |= {item.uri: item for item in objects.list(prefix) if not item.uri.startswith(tuple(own))}
-    found = ((item, area_of(areas, item)) for _, item in sorted(listed.items()))
-    return [ListedObject(item, area.selection) for item, area in found if area is not None]
+        listed |= {item.uri: item for item in objects.list(prefix) if not item.uri.startswith(tuple(excluded_prefixes))}
+    with_areas = ((item, area_of(areas, item)) for _, item in sorted(listed.items()))
+    return [ListedObject(item, area.selection) for item, area in with_areas if area is not None]
 
 
 def area_of(areas: Sequence[Area], item: ObjectInfo) -> Area | None:
     """Return the area that reads an object, None if no area reads it; the longest matching prefix decides."""
-    fits = [
+    matches = [
         (len(prefix), -at)
         for at, area in enumerate(areas)
         for prefix in area.prefixes or ("",)
         if item.uri.startswith(f"s3://{area.bucket}/{prefix}")
     ]
-    if not fits:
+    if not matches:
         return None
-    area = areas[-max(fits)[1]]
+    area = areas[-max(matches)[1]]
     return area if area.reads(item) else None
 
 
 def plan_scan(
     state: ScanState,
-    found: Sequence[ListedObject],
+    listed: Sequence[ListedObject],
     *,
     run: str,
     at: datetime,
-    done_for: str,
+    processing_digest: str,
     objects_per_job: int,
     is_done: Callable[[WorkItem], bool],
     is_over: Callable[[str], bool],
@@ -143,23 +143,23 @@ def plan_scan(
 
     Args:
         state: the state after earlier scans.
-        found: the listed objects, without outputs of running jobs.
+        listed: the listed objects, without outputs of running jobs.
         run: this run.
-        at: the time.
-        done_for: digest of the processing: routes, processors, sinks and their indexes.
+        at: the time of the scan.
+        processing_digest: digest of the routes, processors and sinks, and of the indexes of the sinks.
         objects_per_job: maximum number of inputs of a job.
-        is_done: whether a work item is done for `done_for`; called only if the state does not record it as done.
+        is_done: whether a work item is done for this digest; called only if the state does not record the item as done.
         is_over: whether another run has ended.
     """
-    existing = {(each.item.uri, each.item.etag) for each in found}
+    existing = {(each.item.uri, each.item.etag) for each in listed}
     kept, resumed, dissolved = list[Claim](), list[WorkItem](), set[str]()
     for claim in state.claims:
         work_item = claim.work_item
         gone = not any((item.uri, item.etag) in existing for item in work_item.objects)
-        if claim.done_for == done_for or is_done(work_item):
+        if claim.done_for == processing_digest or is_done(work_item):
             # Rows can be read again at no cost; a job would be paid for again if its inputs come back.
             if work_item.kind == "job" or not gone:
-                kept.append(Claim(work_item, done_for=done_for))
+                kept.append(Claim(work_item, done_for=processing_digest))
         elif claim.run not in ("", run) and not is_over(claim.run):
             kept.append(claim)
         elif work_item.kind == "job" or all((item.uri, item.etag) in existing for item in work_item.objects):
@@ -170,34 +170,34 @@ def plan_scan(
     claimed = {(item.uri, item.etag) for claim in kept for item in claim.work_item.objects}
     fresh = [
         each
-        for each in found
+        for each in listed
         if each.item.uri in dissolved
         or state.newest.get(each.item.uri) != each.item.etag
         or (each.item.uri, each.item.etag) not in claimed
     ]
-    new = [*_jobs(fresh, objects_per_job, at), *_data(fresh, at)]
+    new = [*_job_items(fresh, objects_per_job, at), *_data_items(fresh, at)]
     # An object that returns to an earlier version may produce the same work item again.
     new_ids = {work_item.id for work_item in new}
     kept = [claim for claim in kept if claim.work_item.id not in new_ids] + [
         Claim(work_item, run=run) for work_item in new
     ]
     work_items = [work_item for work_item in resumed if work_item.id not in new_ids] + new
-    return ScanPlan(ScanState(state.scans + 1, tuple(kept), _newest(state, kept, found)), tuple(work_items))
+    return ScanPlan(ScanState(state.scans + 1, tuple(kept), _newest(state, kept, listed)), tuple(work_items))
 
 
-def _newest(state: ScanState, kept: Sequence[Claim], found: Sequence[ListedObject]) -> dict[str, str]:
-    """Return the newest versions. A deleted object is forgotten, so it is new if it comes back.
+def _newest(state: ScanState, kept: Sequence[Claim], listed: Sequence[ListedObject]) -> dict[str, str]:
+    """Return the newest versions. A deleted object is omitted, so that the object is new if it is created again.
 
-    Inputs of jobs are kept, because their jobs would be paid for again.
+    Deleted inputs of jobs are kept, because their jobs would be paid for again.
     """
     inputs = {item.uri for claim in kept if claim.work_item.kind == "job" for item in claim.work_item.objects}
     kept_inputs = {uri: etag for uri, etag in state.newest.items() if uri in inputs}
-    return kept_inputs | {each.item.uri: each.item.etag for each in found}
+    return kept_inputs | {each.item.uri: each.item.etag for each in listed}
 
 
-def _jobs(found: Iterable[ListedObject], objects_per_job: int, at: datetime) -> Iterator[WorkItem]:
-    """Group inputs in listing order; a manifest names one bucket."""
-    inputs = (each for each in found if each.selection == "metadata_only")
+def _job_items(listed: Iterable[ListedObject], objects_per_job: int, at: datetime) -> Iterator[WorkItem]:
+    """Group inputs in listing order. Each job has inputs of one bucket, because its manifest names one bucket."""
+    inputs = (each for each in listed if each.selection == "metadata_only")
     for _, of_bucket in groupby(inputs, key=lambda each: each.item.uri.split("/", 3)[2]):
         for batch in _batches(of_bucket, objects_per_job):
             # The listed objects identify a job, together with its inputs if input_key names other objects.
@@ -208,21 +208,21 @@ def _jobs(found: Iterable[ListedObject], objects_per_job: int, at: datetime) -> 
             )
 
 
-def _data(found: Sequence[ListedObject], at: datetime) -> Iterator[WorkItem]:
-    """Group objects with rows in listing order, up to a size that one task can ingest."""
+def _data_items(listed: Sequence[ListedObject], at: datetime) -> Iterator[WorkItem]:
+    """Group objects with rows in listing order, up to the size that one task ingests."""
     for selection in ("data_only", "data_and_metadata"):
-        for batch in _batches((each for each in found if each.selection == selection), MAX_OBJECTS, MAX_BYTES):
+        for batch in _batches((each for each in listed if each.selection == selection), MAX_OBJECTS, MAX_BYTES):
             items = tuple(each.item for each in batch)
             id_ = digest("data", *(f"{item.uri} {item.etag}" for item in items))
             yield WorkItem(id_, "data", items, at, with_metadata=selection == "data_and_metadata")
 
 
-def _batches(found: Iterable[ListedObject], most: int, most_bytes: float = inf) -> Iterator[list[ListedObject]]:
+def _batches(listed: Iterable[ListedObject], max_objects: int, max_bytes: float = inf) -> Iterator[list[ListedObject]]:
     """Yield batches in order; an object that does not fit into a batch starts the next one."""
     batch, size_bytes = list[ListedObject](), 0
-    for each in found:
+    for each in listed:
         size_bytes += each.item.size_bytes
-        if batch and (len(batch) == most or size_bytes > most_bytes):
+        if batch and (len(batch) == max_objects or size_bytes > max_bytes):
             yield batch
             batch, size_bytes = [], each.item.size_bytes
         batch.append(each)

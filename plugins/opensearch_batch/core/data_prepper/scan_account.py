@@ -18,7 +18,7 @@ from opensearch_batch.core.types.counts import IngestReport
 from opensearch_batch.core.types.job import BAD_ENDS
 
 
-class Undone(msgspec.Struct, frozen=True):
+class UnfinishedWorkItem(msgspec.Struct, frozen=True):
     """A work item that is not done, with the reason from the record of its job.
 
     `failed`: its job ended in a bad state or was refused, and only a user can resolve that.
@@ -35,7 +35,7 @@ class ScanAccount(RunAccount, frozen=True, kw_only=True):
     objects: ScanCounts
     work_items: int
     jobs: int
-    undone: list[Undone] = msgspec.field(default_factory=list)
+    undone: list[UnfinishedWorkItem] = msgspec.field(default_factory=list)
     gone: int = 0
 
     def alerts(self) -> Iterator[tuple[str, str]]:
@@ -44,27 +44,25 @@ class ScanAccount(RunAccount, frozen=True, kw_only=True):
         counts = self.counts
         if counts.unrouted:
             share = "all of them, so the pipeline writes nothing" if self.all_unrouted else f"of {counts.read}"
-            yield (
-                "unrouted",
-                f"{counts.unrouted} rows unrouted, {share}: no sink takes them; correct routes, or route _default",
-            )
+            text = f"{counts.unrouted} rows unrouted, {share}: no sink receives them"
+            yield "unrouted", f"{text}; correct the routes, or add the route _default"
         if self.gone:
             yield "gone", f"{self.gone} outputs of jobs no longer exist and are not read again; the index is unchanged"
 
 
 def account_of(objects: Objects, layout: Layout, manifest: ScanManifest, *, sinks: int) -> ScanAccount:
-    """Return the account of a run, with the sum of the reports of the work items that the run completed."""
+    """Return the account of a run: the sum of the reports of completed work items, and the unfinished work items."""
     state_file, shards = ScanStateFile(objects, layout), {shard.id: shard for shard in manifest.shards}
-    done, undone, gone = list[WorkItem](), list[Undone](), 0
+    done, undone, gone = list[WorkItem](), list[UnfinishedWorkItem](), 0
     for work_item in manifest.work_items:
         mark = state_file.done(work_item)
         if mark is not None and mark.run == manifest.run_key:
             done.append(work_item)
             gone += mark.gone
         elif shard := shards.get(work_item.id):
-            undone.append(_undone(objects, layout.job(shard.job), work_item))
+            undone.append(_unfinished(objects, layout.job(shard.job), work_item))
         else:
-            undone.append(Undone(work_item, "its ingest failed"))
+            undone.append(UnfinishedWorkItem(work_item, "its ingest failed"))
     total, dead_letters = add_up(_reports(objects, layout, manifest.run_key, work_item, sinks) for work_item in done)
     return ScanAccount(
         manifest.pipeline,
@@ -86,16 +84,16 @@ def _reports(objects: Objects, layout: Layout, run_key: str, work_item: WorkItem
             yield report
 
 
-def _undone(objects: Objects, folder: str, work_item: WorkItem) -> Undone:
+def _unfinished(objects: Objects, folder: str, work_item: WorkItem) -> UnfinishedWorkItem:
     record = JobRecords(objects, folder).read()
     if record is None:
-        return Undone(work_item, "no job was submitted for it")
+        return UnfinishedWorkItem(work_item, "no job was submitted for it")
     if record.refused is not None:
-        return Undone(work_item, f"its job was refused: {record.refused}", failed=True)
+        return UnfinishedWorkItem(work_item, f"its job was refused: {record.refused}", failed=True)
     if record.end is None:
-        return Undone(work_item, f"its job {record.name} has not ended")
+        return UnfinishedWorkItem(work_item, f"its job {record.name} has not ended")
     reason = f": {record.end.reason}" if record.end.reason else ""
-    return Undone(
+    return UnfinishedWorkItem(
         work_item, f"its job {record.name} ended {record.end.state}{reason}", failed=record.end.state in BAD_ENDS
     )
 

@@ -31,8 +31,8 @@ MANIFEST_INDENT = 4
 class ScanCounts(msgspec.Struct, frozen=True):
     """Counts of the objects of a scan: `found` in total, `new` ones claimed by this run.
 
-    `not_for_jobs` counts objects that `ml_when` excludes. `held_back` counts objects that a later scan reads, or that
-    are read after the job that writes them.
+    `not_for_jobs` counts objects that ml_inference does not receive. `held_back` counts objects that a later scan
+    reads, or that the run of the job that writes them ingests.
     """
 
     found: int = 0
@@ -42,7 +42,11 @@ class ScanCounts(msgspec.Struct, frozen=True):
 
 
 class ScanManifest(msgspec.Struct, frozen=True):
-    """The work items of one run. `at` is the time of the scan; `shards` has a shard for each work item with a job."""
+    """The work items of one run.
+
+    `at` is the time of the scan. `shards` has a shard for each work item with a job. `ended_badly` has the record
+    folders of the jobs that ended in a bad state and are not repeated.
+    """
 
     pipeline: str
     run_key: str
@@ -53,7 +57,7 @@ class ScanManifest(msgspec.Struct, frozen=True):
     model_id: str = ""
     ended_badly: list[str] = []
 
-    def work_item(self, id: str) -> WorkItem:  # noqa: A002 - the field's own name
+    def work_item(self, id: str) -> WorkItem:  # noqa: A002 - the name of the field
         """Return a work item by its id."""
         return next(work_item for work_item in self.work_items if work_item.id == id)
 
@@ -65,8 +69,8 @@ class Scan:
         compiled: the pipeline.
         objects: the store.
         run: the key of the run.
-        at: the time.
-        done_for: digest of the processing.
+        at: the time of the scan.
+        processing_digest: digest of the routes, processors, sinks and indexes.
         is_over: whether another run has ended.
     """
 
@@ -77,40 +81,40 @@ class Scan:
         *,
         run: str,
         at: datetime,
-        done_for: str,
+        processing_digest: str,
         is_over: Callable[[str], bool],
     ) -> None:
         self._compiled = compiled
         self._objects = objects
         self._run = run
         self._at = at
-        self._done_for = done_for
+        self._processing_digest = processing_digest
         self._is_over = is_over
         self._layout = compiled.layout
         self._state_file = ScanStateFile(objects, compiled.layout)
 
     def plan(self, *, force: bool = False, writes: bool = True) -> tuple[list[WorkItem], ScanCounts]:
-        """Return the work items of this run; with `force` also those that are done.
+        """Return the work items of this run; with `force` also the work items that are done.
 
         With `writes` the claims are recorded, so that no other run claims the same objects.
         """
-        found, not_for_jobs, held_back = self._found()
+        claimable, not_for_jobs, held_back = self._claimable()
 
         def plan(state: ScanState) -> ScanPlan:
             return plan_scan(
                 ScanState(state.scans) if force else state,
-                found,
+                claimable,
                 run=self._run,
                 at=self._at,
-                done_for=self._done_for,
+                processing_digest=self._processing_digest,
                 objects_per_job=self._objects_per_job,
-                is_done=lambda work_item: not force and self._state_file.is_done(work_item, self._done_for),
+                is_done=lambda work_item: not force and self._state_file.is_done(work_item, self._processing_digest),
                 is_over=self._is_over,
             )
 
         planned = self._state_file.claim(plan) if writes else plan(self._state_file.read())
         new = sum(len(work_item.objects) for work_item in planned.work_items)
-        counts = ScanCounts(len(found) + not_for_jobs + held_back, new, not_for_jobs, held_back)
+        counts = ScanCounts(len(claimable) + not_for_jobs + held_back, new, not_for_jobs, held_back)
         return list(planned.work_items), counts
 
     def shards(
@@ -149,9 +153,9 @@ class Scan:
         ml = self._compiled.ml
         return ml.max_batch_size if ml is not None and ml.service_name == "sagemaker" else 1
 
-    def _found(self) -> tuple[list[ListedObject], int, int]:
-        """Return the objects that may be claimed, and the counts of the others."""
-        listed = list_areas(self._objects, self._compiled.areas(self._at), own=[f"{self._layout.root}/"])
+    def _claimable(self) -> tuple[list[ListedObject], int, int]:
+        """Return the objects that may be claimed, and the counts `not_for_jobs` and `held_back`."""
+        listed = list_areas(self._objects, self._compiled.areas(self._at), excluded_prefixes=[f"{self._layout.root}/"])
         writers = Writers(self._objects, self._layout)
         conditions = _Conditions(self._objects, self._compiled, self._at)
         claimable, not_for_jobs, held_back = list[ListedObject](), 0, 0
@@ -162,7 +166,7 @@ class Scan:
                     not_for_jobs += 1
                 else:
                     claimable.append(msgspec.structs.replace(each, input=job_input))
-            elif writers.hold_back(each.item.uri) or conditions.hold_back(each):
+            elif writers.must_skip(each.item.uri) or conditions.must_skip(each):
                 held_back += 1
             else:
                 claimable.append(each)
@@ -170,7 +174,7 @@ class Scan:
 
 
 class _Conditions:
-    """Evaluates processing conditions: objects wait until a condition holds for another object of their folder."""
+    """Evaluates processing conditions: an object waits until a condition holds for another object in its folder."""
 
     def __init__(self, objects: Objects, compiled: CompiledPipeline, at: datetime) -> None:
         self._objects = objects
@@ -180,28 +184,28 @@ class _Conditions:
             self._by_bucket.setdefault(bucket.name, []).extend(bucket.processing_conditions)
         self._results: dict[tuple[str, str], bool] = {}
 
-    def hold_back(self, found: ListedObject) -> bool:
-        """Return whether the scan must skip an object, because it waits for another object or others wait for it."""
-        bucket, key = split_uri(found.item.uri)
-        folder, _, name = found.item.uri.rpartition("/")
+    def must_skip(self, listed: ListedObject) -> bool:
+        """Return whether the scan must skip an object: a condition does not hold yet, or evaluates this object."""
+        bucket, key = split_uri(listed.item.uri)
+        folder, _, name = listed.item.uri.rpartition("/")
         for condition in self._by_bucket.get(bucket, ()):
             if condition.applicable_prefix and not key.startswith(condition.applicable_prefix):
                 continue
             if name == condition.object_name:
                 return True
             # As in Data Prepper, the wait is limited.
-            waits_s = condition.max_retry * condition.retry_delay
-            if self._at.timestamp() - found.item.modified < waits_s and not self._holds(folder, condition):
+            max_wait_s = condition.max_retry * condition.retry_delay
+            if self._at.timestamp() - listed.item.modified < max_wait_s and not self._holds(folder, condition):
                 return True
         return False
 
     def _holds(self, folder: str, condition: ProcessingCondition) -> bool:
         key = (folder, condition.when)
         if key not in self._results:
-            self._results[key] = self._read(f"{folder}/{condition.object_name}", condition.when)
+            self._results[key] = self._evaluate(f"{folder}/{condition.object_name}", condition.when)
         return self._results[key]
 
-    def _read(self, uri: str, when: str) -> bool:
+    def _evaluate(self, uri: str, when: str) -> bool:
         stored = self._objects.read(uri)
         if stored is None:
             return False

@@ -22,7 +22,7 @@ ATTEMPTS = 20
 
 
 class Done(msgspec.Struct, frozen=True):
-    """Marks a work item as done. `at` is the time of the work item, so a work item that is claimed again is not done.
+    """Marks a work item as done. `at` is the time of the work item, so the mark does not apply after a later claim.
 
     `done_for` is the digest of the processing, `run` the run that did it, `read` the objects whose rows were read, and
     `gone` the number of job outputs that no longer existed.
@@ -36,7 +36,7 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Writer(msgspec.Struct, frozen=True):
-    """The job that writes to a folder, by the folder of its record, and the pipelines that share the job."""
+    """The job that writes to a folder, as the folder of the job record, and the pipelines that share the job."""
 
     job: str
     pipelines: list[str]
@@ -47,7 +47,7 @@ class ScanStateFile:
 
     Args:
         objects: the store.
-        layout: the locations.
+        layout: the locations of this package's files.
     """
 
     def __init__(self, objects: Objects, layout: Layout) -> None:
@@ -74,18 +74,18 @@ class ScanStateFile:
         """Return the current state."""
         return self._document.read() or ScanState()
 
-    def is_done(self, work_item: WorkItem, done_for: str) -> bool:
-        """Return whether a work item is done for this processing."""
+    def is_done(self, work_item: WorkItem, processing_digest: str) -> bool:
+        """Return whether a work item is done for this digest of the processing."""
         done = self.done(work_item)
-        return done is not None and done.done_for == done_for
+        return done is not None and done.done_for == processing_digest
 
     def done(self, work_item: WorkItem) -> Done | None:
-        """Return the mark of a work item that was done by any processing since its claim, else None."""
+        """Return the mark of a work item that is done since its claim, for any digest; None if it is not done."""
         done = JsonDocument(self._objects, self._layout.done(work_item.id), Done).read()
         return done if done is not None and done.at == work_item.at else None
 
     def mark_done(self, work_item: WorkItem, done: Done) -> None:
-        """Mark a work item as done: every row is indexed, a dead letter, or counted."""
+        """Mark a work item as done: every row was written, became a dead letter, or was counted as not written."""
         save(self._objects, self._layout.done(work_item.id), done)
 
     def record_writer(self, folder: str, job: str) -> None:
@@ -97,8 +97,8 @@ class ScanStateFile:
 
         def recorded(writer: Writer | None) -> Writer | None:
             # Pipelines with the same inputs and model share a job.
-            others = writer.pipelines if writer else []
-            return None if self._layout.pipeline in others else Writer(job, [*others, self._layout.pipeline])
+            pipelines = writer.pipelines if writer else []
+            return None if self._layout.pipeline in pipelines else Writer(job, [*pipelines, self._layout.pipeline])
 
         JsonDocument(self._objects, self._layout.output_writer(folder), Writer).update(recorded, attempts=ATTEMPTS)
 
@@ -115,7 +115,7 @@ class Writers:
         }
         self._results: dict[str, bool] = {}
 
-    def hold_back(self, uri: str) -> bool:
+    def must_skip(self, uri: str) -> bool:
         """Return whether the scan must skip an object: its own job ingests it, or another job may still write it."""
         folder = uri.removeprefix("s3://")
         while folder := folder.rpartition("/")[0]:

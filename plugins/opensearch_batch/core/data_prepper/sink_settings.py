@@ -26,20 +26,20 @@ from opensearch_batch.core.transform.expressions.expression import compile_condi
 from opensearch_batch.core.transform.expressions.format_string import compile_format, dated
 
 
-def is_dynamic(sink: OpenSearchSink) -> bool:
-    """Return whether the index name contains values of the event."""
+def index_depends_on_event(sink: OpenSearchSink) -> bool:
+    """Return whether the index name contains keys of the event."""
     return "${" in sink.index
 
 
 def index_name(sink: OpenSearchSink, text: str, at: datetime) -> str:
     """Return the name of an index; `at` is the time for its date patterns."""
     name = dated(text, at)
-    return normal(name) if sink.normalize_index else name
+    return normalized_name(name) if sink.normalize_index else name
 
 
-def normal(name: str) -> str:
+def normalized_name(name: str) -> str:
     """Return a valid index name: lower case, without forbidden characters."""
-    kept = "".join(each for each in name.lower() if each not in '[]"*\\<>|,/? #')
+    kept = "".join(character for character in name.lower() if character not in '[]"*\\<>|,/? #')
     return kept.lstrip("-_+")
 
 
@@ -83,19 +83,19 @@ def _template(sink: OpenSearchSink, objects: Objects) -> dict[str, Any]:
 def index_sink(sink: OpenSearchSink, at: datetime, objects: Objects, cluster: Cluster) -> IndexSink:
     """Return the sink that writes to a cluster; `at` is the time for date patterns in the index name."""
     request = IngestRequest(
-        "" if is_dynamic(sink) else index_name(sink, sink.index, at),
+        "" if index_depends_on_event(sink) else index_name(sink, sink.index, at),
         {},
         index_body=index_body(sink, objects),
         max_body_bytes=min(MAX_BODY_BYTES, sink.bulk_bytes or MAX_BODY_BYTES),
     )
-    # If events name the index, reports show a wildcard pattern that matches all of its indexes.
+    # If the index name contains keys of the event, reports show a wildcard pattern that matches all indexes.
     name = request.index or f"{sink.index.partition('${')[0]}*"
     return IndexSink(objects, cluster, request, name=name, infers_vectors=True, refreshes=not sink.is_serverless)
 
 
-def names_index(sink: OpenSearchSink) -> bool:
-    """Return whether events or dates name the index, so that one sink writes to several indexes."""
-    return is_dynamic(sink) or "%{" in sink.index
+def index_varies(sink: OpenSearchSink) -> bool:
+    """Return whether the index name contains keys of the event or a date, so that a sink writes to several indexes."""
+    return index_depends_on_event(sink) or "%{" in sink.index
 
 
 def index_item_factory(
@@ -106,11 +106,11 @@ def index_item_factory(
     Args:
         sink: the sink.
         at: the time for date patterns in the index name.
-        ensure_index: called with each index that an event names.
+        ensure_index: called with each index name that an event produces.
         origin_of: returns the origin of a row; the id is derived from it if the row has no other id.
     """
     index: EventFormatter | None = None
-    if is_dynamic(sink):
+    if index_depends_on_event(sink):
         name = compile_format(sink.index)
 
         def index(event: Event) -> str:
@@ -160,8 +160,8 @@ def _action(sink: OpenSearchSink) -> EventFormatter | Action:
     actions = [(compile_condition(each.when), compile_format(each.type)) for each in sink.actions]
 
     def action(event: Event) -> str:
-        found = next((kind for when, kind in actions if when(event)), actions[-1][1])
-        return found(event).lower()
+        action_type = next((action_type for holds, action_type in actions if holds(event)), actions[-1][1])
+        return action_type(event).lower()
 
     return action
 

@@ -102,7 +102,7 @@ class WorkItemIngest:
         compiled: the pipeline.
         objects: the store of rows and of this package's files.
         cluster: returns the cluster of a sink, given the number of the sink.
-        store: returns the store of a sink, given its number and the option ``aws`` or ``dlq``.
+        store: returns the store for the option ``aws`` or ``dlq`` of a sink, given the number of the sink.
         row_errors: finds errors of AI services in rows.
         run_key: the run that writes the reports.
         at: the time of the run's scan.
@@ -134,7 +134,7 @@ class WorkItemIngest:
 
         Args:
             work_item: the work item.
-            job_output: the outputs of its job, if it has one.
+            job_output: the outputs of the job of the work item, if it has a job.
             force: write everything again.
 
         Raises:
@@ -142,7 +142,7 @@ class WorkItemIngest:
             FatalError: outputs are missing, or an object changed since the scan.
             RetriableError: a server is not available.
         """
-        selection = self._rows(work_item) if job_output is None else self._outputs_of(work_item, job_output)
+        selection = self._select_rows(work_item) if job_output is None else self._select_outputs(work_item, job_output)
         reports, indexes = list[IngestReport](), self.indexes(work_item.at)
         if selection.sources:
             for number in range(len(self._compiled.pipeline.sinks)):
@@ -155,7 +155,7 @@ class WorkItemIngest:
         return WorkItemResult(reports, selection.remarks)
 
     def indexes(self, at: datetime) -> list[Index | None]:
-        """Return the index of each sink at a time; None if it does not exist, events name it, or the sink is s3."""
+        """Return the index of each sink at a time; None for an absent index, a name with keys, or an s3 sink."""
         return [self._index(number, at) for number in range(len(self._compiled.pipeline.sinks))]
 
     def _index(self, number: int, at: datetime) -> Index | None:
@@ -169,7 +169,7 @@ class WorkItemIngest:
         """
         return self._compiled.processing_digest(
             [
-                "" if index is None or self._compiled.names_index(number) else index.uuid
+                "" if index is None or self._compiled.index_varies(number) else index.uuid
                 for number, index in enumerate(indexes)
             ]
         )
@@ -209,7 +209,7 @@ class WorkItemIngest:
             return sink, index_item_factory(options, work_item.at, sink.ensure_index, origins.origin_of)
         return object_sink(options, self._store(number, "aws")), object_item_factory(options, work_item.at)
 
-    def _rows(self, work_item: WorkItem) -> _Selection:
+    def _select_rows(self, work_item: WorkItem) -> _Selection:
         """Return the sources of a work item without a job: its objects, and the record objects for the join.
 
         Raises:
@@ -218,7 +218,7 @@ class WorkItemIngest:
         rows = Source("objects", work_item.objects)
         if self._compiled.enrich_options is None:
             return _Selection([rows])
-        records = {item.uri: self._compiled.enrich_options.records_of(item) for item in work_item.objects}
+        records = {item.uri: self._compiled.enrich_options.record_object_of(item) for item in work_item.objects}
         names = list(dict.fromkeys(records.values()))
         inputs = [item for uri in names if (item := self._objects.head(uri)) is not None]
         if not inputs:
@@ -230,13 +230,13 @@ class WorkItemIngest:
             [Source("inputs", tuple(inputs)), rows], Origins(records=records), _unjoined(len(inputs), len(names))
         )
 
-    def _outputs_of(self, work_item: WorkItem, job_output: JobOutput) -> _Selection:
+    def _select_outputs(self, work_item: WorkItem, job_output: JobOutput) -> _Selection:
         """Return the job outputs that this pipeline reads, except those whose input has changed, and records to join.
 
         Raises:
             OutputUnusable: there are fewer outputs than inputs; the job record then has the state UNUSABLE.
         """
-        outputs = self._outputs(work_item, job_output)
+        outputs = self._list_outputs(work_item, job_output)
         gone = max(len(work_item.inputs) - len(outputs), 0)
         if not outputs:
             return _Selection(remarks=[GONE], gone=gone)
@@ -245,7 +245,9 @@ class WorkItemIngest:
             return _Selection(remarks=[UNREAD])
         inputs = {item.uri: uri for item in read if (uri := input_of(item.uri, work_item.inputs))}
         state = self._state_file.read()
-        outdated = {uri for item, uri in zip(work_item.objects, work_item.inputs, strict=True) if state.outdates(item)}
+        outdated = {
+            uri for item, uri in zip(work_item.objects, work_item.inputs, strict=True) if state.is_outdated(item)
+        }
         current = tuple(item for item in read if inputs.get(item.uri) not in outdated)
         remarks = [OUTDATED.format(left_out=len(outdated), all=len(work_item.inputs))] if outdated else []
         if gone:
@@ -277,7 +279,7 @@ class WorkItemIngest:
         covering = (area_of(areas, msgspec.structs.replace(output, uri=uri)) for uri in locations)
         return any(area is not None and area.selection != "metadata_only" for area in covering)
 
-    def _outputs(self, work_item: WorkItem, job_output: JobOutput) -> list[ObjectInfo]:
+    def _list_outputs(self, work_item: WorkItem, job_output: JobOutput) -> list[ObjectInfo]:
         """Return the outputs of a job.
 
         Raises:

@@ -80,13 +80,13 @@ def compact(value: bytes) -> bytes:
         raise RecordRejected(TOO_DEEP) from None
 
 
-def keep_number_text() -> msgspec.json.Decoder[Any]:
-    """Return a JSON decoder whose floats keep their original text; `encode_kept` writes it back."""
+def number_text_decoder() -> msgspec.json.Decoder[Any]:
+    """Return a JSON decoder whose floats keep their original text; `encode_number_text` writes it back."""
     return msgspec.json.Decoder(float_hook=_NumberText)
 
 
-def encode_kept(value: object) -> bytes:
-    """Return the JSON text of a value decoded with `keep_number_text`, with the original text of each float."""
+def encode_number_text(value: object) -> bytes:
+    """Return the JSON text of a value decoded with `number_text_decoder`, with the original text of each float."""
     return msgspec.json.encode(value, enc_hook=_NumberText.raw)
 
 

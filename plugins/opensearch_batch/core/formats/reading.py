@@ -7,9 +7,9 @@ from typing import IO, Protocol, cast
 
 from opensearch_batch.core.formats.any_json import AnyJson
 from opensearch_batch.core.formats.csv import Csv
+from opensearch_batch.core.formats.dead_letter_rows import DeadLetterRows
 from opensearch_batch.core.formats.json import Json
 from opensearch_batch.core.formats.jsonl import JsonLines
-from opensearch_batch.core.formats.letter_rows import LetterRows
 from opensearch_batch.core.formats.lines import RawLines
 from opensearch_batch.core.formats.parquet import Parquet
 from opensearch_batch.core.storage.compression import COMPRESSED
@@ -41,7 +41,7 @@ BY_NAME: dict[Format, RowFormat] = {
     "json": Json(nested=False),
     "csv": Csv(exact_width=True, verbatim=True, row_numbers=True, header_remedy="correct it"),
     "parquet": Parquet(as_stored=False),
-    "dead_letters": LetterRows(),
+    "dead_letters": DeadLetterRows(),
 }
 _EXTENSIONS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet"}
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.formats.json_text import TOO_DEEP, encode_kept, keep_number_text
+from opensearch_batch.core.formats.json_text import TOO_DEEP, encode_number_text, number_text_decoder
 from opensearch_batch.core.transform.json_path import RowReader, Text, Values
 from opensearch_batch.core.transform.map_paths import ID_FIELD, SourcePath, id_path_of_each_source, last_name, paths_of
 from opensearch_batch.core.transform.vectors import VectorRejected, vector_check
@@ -297,9 +297,9 @@ def merge(older: bytes, newer: bytes) -> bytes:
     """
     if older.lstrip()[:1] != b"{" or newer.lstrip()[:1] != b"{":
         return newer
-    decode = keep_number_text().decode
+    decode = number_text_decoder().decode
     try:
-        return encode_kept(_merge_members(decode(older), decode(newer)))
+        return encode_number_text(_merge_members(decode(older), decode(newer)))
     except RecursionError:
         raise RecordRejected(TOO_DEEP) from None
     except msgspec.DecodeError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.formats.json_text import encode_kept, keep_number_text
+from opensearch_batch.core.formats.json_text import encode_number_text, number_text_decoder
 
 MAX_DESCENTS = 2
 _FUNCTION = re.compile(r"\.(length|size|min|max|sum|avg)\(\)$")
@@ -45,15 +45,15 @@ def jsonpath_reader(name: str, path: str) -> Callable[[object, bytes], bytes | N
         # The parser lets errors of its own code through.
         raise ConfigError(f"{name}: {path!r} is not a JSONPath ({error}); write it like $.content[0]") from error
     _refuse_unbounded(name, path, compiled)
-    decode, one = keep_number_text().decode, _matches_one(compiled)
+    decode, one = number_text_decoder().decode, _matches_one(compiled)
 
     def found(row: bytes) -> bytes | None:
         matches = [match.value for match in compiled.find(decode(row))]
         if function:
             return _apply(function[1], matches)
         if not one:
-            return encode_kept(matches)
-        return encode_kept(matches[0]) if matches else None
+            return encode_number_text(matches)
+        return encode_number_text(matches[0]) if matches else None
 
     def value(tops: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
         try:

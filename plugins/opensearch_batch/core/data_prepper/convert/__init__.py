@@ -22,7 +22,7 @@ from opensearch_batch.core.data_prepper.convert.routes import one_condition, pat
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, DataPrepperPipeline
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
-from opensearch_batch.core.data_prepper.sink_settings import normal
+from opensearch_batch.core.data_prepper.sink_settings import normalized_name
 from opensearch_batch.core.ingest.request import MAX_BODY_BYTES
 from opensearch_batch.core.pipeline.dag_id import MAX_LENGTH, is_dag_id
 from opensearch_batch.core.pipeline.spec import BatchPredict
@@ -60,7 +60,7 @@ def _names(name: str, sinks: list[OpenSearchSink]) -> list[str]:
 
 def index_of(sink: OpenSearchSink) -> str:
     """Return the name of the index of a sink."""
-    return normal(sink.index) if sink.normalize_index else sink.index
+    return normalized_name(sink.index) if sink.normalize_index else sink.index
 
 
 class _Conversion:
@@ -68,7 +68,7 @@ class _Conversion:
 
     def __init__(self, compiled: CompiledPipeline, sink: OpenSearchSink, number: int, names: list[str]) -> None:
         self._compiled, self._sink, self._number, self._names = compiled, sink, number, names
-        self._own = compiled.file.own
+        self._own = compiled.file.settings
 
     def converted(self) -> Converted:
         members = _without_empty(

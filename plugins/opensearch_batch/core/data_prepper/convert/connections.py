@@ -20,13 +20,13 @@ OPENSEARCH, SIGNER = "opensearch_default", "aws_opensearch"
 
 def connections_of(compiled: CompiledPipeline) -> dict[str, str]:
     """Return the connection ids of a converted pipeline."""
-    own = compiled.file.own.connections
+    own = compiled.file.settings.connections
     return {"opensearch": own.opensearch or OPENSEARCH, "aws": own.aws}
 
 
 def connection_notes(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator[str]:
     """Yield comments with the commands that create the connections."""
-    named = compiled.file.own.connections.opensearch
+    named = compiled.file.settings.connections.opensearch
     if named:
         yield f"Airflow connections provide hosts and roles; the file names {named}. Create the other connection:"
     else:

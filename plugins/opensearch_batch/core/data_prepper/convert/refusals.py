@@ -137,7 +137,7 @@ def _output_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     ml, buckets = compiled.ml, ("source", "s3", "scan", "buckets")
     if ml is None:
         return
-    output, number = f"{ml.output_path.rstrip('/')}/", compiled.bucket_of_outputs()
+    output, number = f"{ml.output_path.rstrip('/')}/", compiled.output_bucket_number()
     if number is None or compiled.source.buckets[number].selection == "metadata_only":
         yield buckets, f"no bucket reads the outputs of jobs in {ml.output_path}, so nothing is ingested"
     for at, bucket in enumerate(compiled.source.buckets):
@@ -170,7 +170,7 @@ def _sink_refusals(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator
 
 
 def _is_one_cluster(compiled: CompiledPipeline, sink: OpenSearchSink) -> bool:
-    own, ml = compiled.file.own.connections, compiled.ml
+    own, ml = compiled.file.settings.connections, compiled.ml
     sink_cluster = own.opensearch or _address(sink.hosts[0], sink.path_prefix)
     model_cluster = own.model_opensearch or own.opensearch or (ml and _address(ml.host, None))
     return sink_cluster == model_cluster

@@ -19,8 +19,8 @@ from opensearch_batch.core.config.option_types import Plugin
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.config.reader import Reader
 from opensearch_batch.core.config.yaml_file import Keys, Node, YamlFile
+from opensearch_batch.core.data_prepper.file.extension_settings import ExtensionSettings
 from opensearch_batch.core.data_prepper.file.ml_inference import MlInference
-from opensearch_batch.core.data_prepper.file.own_options import OwnOptions
 from opensearch_batch.core.data_prepper.file.s3_enrich import S3Enrich
 from opensearch_batch.core.data_prepper.file.s3_sink import S3Sink
 from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
@@ -47,7 +47,7 @@ _AT_MOST_ONE = {
     "ml_inference": "write a pipeline for each model, with the same source",
     "s3_enrich": "write all keys in its keys_to_merge",
 }
-_OWN_NAMES = frozenset(field.name for field in msgspec.structs.fields(OwnOptions))
+_OWN_NAMES = frozenset(field.name for field in msgspec.structs.fields(ExtensionSettings))
 # Unsupported plugins of Data Prepper, with the names in its DataPrepperPlugin annotations.
 _OTHER_SOURCES = dict.fromkeys(
     (
@@ -113,7 +113,7 @@ class DataPrepperFile:
         self._reader = Reader(self._file)
         nodes = self._reader.members(self._file.tree, ())
         self.version = self._version(nodes.pop(VERSION, None))
-        self.own = OwnOptions()
+        self.settings = ExtensionSettings()
         for key in (EXTENSION, OLD_EXTENSION):
             self._extension(key, nodes.pop(key, None))
         self._refuse_misplaced(nodes)
@@ -144,7 +144,7 @@ class DataPrepperFile:
     def _extension(self, key: str, node: Node) -> None:
         for name, inner in self._reader.members(node, (key,)).items():
             if name == OWN:
-                self.own = self._reader.options(inner, OwnOptions, (key, name))
+                self.settings = self._reader.options(inner, ExtensionSettings, (key, name))
             else:
                 self._reader.remark(
                     (key, name), "has no effect: this extension is for Data Prepper or OpenSearch Ingestion"
@@ -233,7 +233,7 @@ class DataPrepperFile:
                 if name not in known:
                     hint = did_you_mean(name, known)
                     raise self.error((*keys, "routes", at), f"unknown route; known: {', '.join(known)}.{hint}")
-            if isinstance(sink, OpenSearchSink) and self.own.connections.opensearch is None:
+            if isinstance(sink, OpenSearchSink) and self.settings.connections.opensearch is None:
                 self._check_credentials(keys, sink)
 
     def _check_credentials(self, keys: Keys, sink: OpenSearchSink) -> None:

@@ -69,7 +69,7 @@ class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):
     enrich_when: Condition | None = None
     tags_on_failure: tuple[str, ...] = ()
 
-    def records_of(self, item: ObjectInfo) -> str:
+    def record_object_of(self, item: ObjectInfo) -> str:
         """Return the record object for the output of another pipeline's job; its name is derived as in Data Prepper."""
         name = item.uri.rpartition("/")[2]
         match = re.fullmatch(self.s3_object_name_pattern, name)

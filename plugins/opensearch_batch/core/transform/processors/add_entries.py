@@ -96,7 +96,7 @@ class AddEntries(base.ProcessorOptions, frozen=True, kw_only=True):
                 keys |= base.keys_read((), entry.add_to_element_when)
         return keys
 
-    def makes(self) -> set[Key]:
+    def adds(self) -> set[Key]:
         """Return the keys that are written to the event, except keys of list elements."""
         return base.keys_named(entry.key for entry in self.entries if entry.iterate_on is None)
 

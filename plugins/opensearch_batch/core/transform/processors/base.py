@@ -52,7 +52,7 @@ class ProcessorOptions(Options, frozen=True, kw_only=True):
         """Return the keys that the processor reads, except keys that depend on the event."""
         return set()
 
-    def makes(self) -> set[Key]:
+    def adds(self) -> set[Key]:
         """Return the keys that the processor may add, except keys that depend on the event."""
         return set()
 

@@ -50,7 +50,7 @@ class CopyValues(base.ProcessorOptions, frozen=True, kw_only=True):
         sources = [entry.from_key for entry in self.entries] if self.from_list is None else [self.from_list]
         return base.keys_read(sources, *(entry.copy_when for entry in self.entries))
 
-    def makes(self) -> set[Key]:
+    def adds(self) -> set[Key]:
         """Return the target keys."""
         return base.keys_named([entry.to_key for entry in self.entries] if self.to_list is None else [self.to_list])
 

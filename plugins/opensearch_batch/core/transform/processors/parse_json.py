@@ -80,7 +80,7 @@ class ParseJson(base.ProcessorOptions, frozen=True, kw_only=True):
         """Return the source key and the keys of the condition."""
         return base.keys_read([self.source], self.parse_when)
 
-    def makes(self) -> set[Key]:
+    def adds(self) -> set[Key]:
         """Return the destination; without one, the keys depend on the event."""
         return base.keys_named([self.destination])
 

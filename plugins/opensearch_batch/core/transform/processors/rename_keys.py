@@ -53,7 +53,7 @@ class RenameKeys(base.ProcessorOptions, frozen=True, kw_only=True):
         entries = self.entries or ()
         return base.keys_read((entry.from_key for entry in entries), *(entry.rename_when for entry in entries))
 
-    def makes(self) -> set[Key]:
+    def adds(self) -> set[Key]:
         """Return the new keys."""
         return base.keys_named(entry.to_key for entry in self.entries or ())
 

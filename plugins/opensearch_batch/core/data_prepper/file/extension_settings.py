@@ -13,7 +13,7 @@ from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS
 from opensearch_batch.core.types.job import DEADLINE_S
 
 
-class OwnConnections(Options, frozen=True, kw_only=True):
+class ExtensionConnections(Options, frozen=True, kw_only=True):
     """Ids of Airflow connections. Without an id, tasks use the hosts and roles in the file."""
 
     aws: Annotated[str, Meta(min_length=1), about("S3, SageMaker and Bedrock.", "aws_default")] = "aws_default"
@@ -25,14 +25,14 @@ class OwnConnections(Options, frozen=True, kw_only=True):
     ) = None
 
 
-class OwnOptions(Options, frozen=True, kw_only=True):
+class ExtensionSettings(Options, frozen=True, kw_only=True):
     """This package's settings; all are optional."""
 
     work_prefix: (
         Annotated[str, Meta(pattern=S3_PREFIX), about("The S3 prefix of this package's files.", "s3://my-work-bucket")]
         | None
     ) = None
-    connections: OwnConnections = OwnConnections()
+    connections: ExtensionConnections = ExtensionConnections()
     alerts: Alerts = Alerts()
     max_jobs_in_flight: Annotated[Count, about("Maximum number of concurrent jobs of the model.", 10)] | None = None
     poll_every_s: Annotated[Seconds, about("Poll interval of a new job; it grows with the age of the job.", 30)] = 30.0

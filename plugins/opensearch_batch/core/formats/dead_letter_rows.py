@@ -14,7 +14,7 @@ from opensearch_batch.core.storage.objects import Line, lines
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, RowLimit, SourceEntry
 
 
-class LetterRows(msgspec.Struct, frozen=True):
+class DeadLetterRows(msgspec.Struct, frozen=True):
     """The record of each dead letter, which must be one JSON object."""
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
