@@ -60,7 +60,7 @@ def test_an_error_of_no_one_keeps_its_traceback(caplog: pytest.LogCaptureFixture
 
 
 def test_counts_are_a_short_table(caplog: pytest.LogCaptureFixture) -> None:
-    """The table has the usual counts, the others if they are not 0, and the three commonest reasons."""
+    """The table has the usual counts, the others if they are not 0, and the three most common reasons."""
     objects, prefix = MemoryObjects(), "s3://b/dead/"
     reasons = ["line 1: not JSON", "line 22: not JSON", "no text", "no text", "no text", "no id", "'a' is too long"]
     with DeadLetters(objects, prefix) as letters:

@@ -108,8 +108,10 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         returned = summary(report, uri)
         log_counts(self.log, f"into {report.index}", report.counts, store, report.dead_letters)
         self.log.info("%s; report %s", report.state, uri)
-        counts, most = report.counts, batch.max_dead_letters
-        refuse_dead_letters(store, counts.dead_letters, read=counts.read, most=most, locations=[report.dead_letters])
+        counts, max_share = report.counts, batch.max_dead_letters
+        refuse_dead_letters(
+            store, counts.dead_letters, read=counts.read, max_share=max_share, locations=[report.dead_letters]
+        )
         return returned
 
 

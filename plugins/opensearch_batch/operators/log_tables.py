@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from opensearch_batch.core.errors import BatchError
-from opensearch_batch.core.storage.dead_letters import MAX_REASON, commonest_reasons, write_summary
+from opensearch_batch.core.storage.dead_letters import MAX_REASON_CHARS, most_common_reasons, write_summary
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.storage.s3 import S3Objects
 
@@ -27,7 +27,7 @@ def log_counts(
     objects: Objects | None = None,
     *dead_letters: str | None,
 ) -> None:
-    """Log counts as a table, below it the commonest reasons of the dead letters at these locations.
+    """Log counts as a table, below it the most common reasons of the dead letters at these locations.
 
     The table is no part of the work: an error of the store becomes a line of it.
     """
@@ -41,12 +41,12 @@ def log_counts(
     if objects is None or not locations:
         return
     try:
-        reasons = commonest_reasons(objects, locations)
+        reasons = most_common_reasons(objects, locations)
     except BatchError as error:
         log.info("    reasons not read: %s", error)
     else:
         for letter, count in reasons:
-            log.info("    %12s  %s", f"{count:,}", letter.reason[:MAX_REASON])
+            log.info("    %12s  %s", f"{count:,}", letter.reason[:MAX_REASON_CHARS])
     for location in locations:
         log.info("  dead letters in %s", location)
 

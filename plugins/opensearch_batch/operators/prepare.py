@@ -179,7 +179,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             require_conditional_writes(store, layout.conditional_writes())
         # Before the listing: a run that lists later sees at least what this run sees.
         listed_at = time.time()
-        self._replays = layout.has_letters_of_prepare(self.source)
+        self._replays = layout.is_prepare_dead_letters(self.source)
         if self._replays:
             self._read_letters()
         listing = self._list(store, layout)
@@ -202,8 +202,10 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         if manifest.dead_letters:
             self.dead_letters_url = dead_letters_url(store, manifest.dead_letters)
         log_counts(self.log, manifest.source, manifest.counts, store, manifest.dead_letters)
-        counts, most = manifest.counts, ALL if self._replays else self.max_dead_letters
-        refuse_dead_letters(store, counts.dead_letters, read=counts.read, most=most, locations=[manifest.dead_letters])
+        counts, max_share = manifest.counts, ALL if self._replays else self.max_dead_letters
+        refuse_dead_letters(
+            store, counts.dead_letters, read=counts.read, max_share=max_share, locations=[manifest.dead_letters]
+        )
         refuse_too_many(len(manifest.shards), "the source", "shards", "shard.max_records of the pipeline")
         if self.index_body is not None:
             create_missing_index(OpenSearchMLHook(self.opensearch_conn_id).cluster, self.index, self.index_body)

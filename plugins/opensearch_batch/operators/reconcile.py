@@ -87,10 +87,12 @@ class ReconcileOperator(BaseOperator):
             self.log.warning("%s", text)
             send(self.alerts, Alert(run.dag_id, run.run_id, event, text))
 
-    def _refuse_dead_letters(self, account: RunAccount, store: Objects, most: str | None) -> None:
+    def _refuse_dead_letters(self, account: RunAccount, store: Objects, max_share: str | None) -> None:
         """Fail a run with too many dead letters, when everything else is done: a replay continues from there."""
-        counts, most = account.counts, most or self.max_dead_letters
-        refuse_dead_letters(store, counts.dead_letters, read=counts.read, most=most, locations=account.dead_letters)
+        counts, max_share = account.counts, max_share or self.max_dead_letters
+        refuse_dead_letters(
+            store, counts.dead_letters, read=counts.read, max_share=max_share, locations=account.dead_letters
+        )
 
 
 class OpenSearchReconcileOperator(ReconcileOperator):
@@ -151,7 +153,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         if self.retention_days is not None:
             self._clean_up(store, layout, self.retention_days)
         # Some records of a replay may fail again; those that are written count.
-        self._refuse_dead_letters(account, store, ALL if layout.has_letters_of_prepare(manifest.source) else None)
+        self._refuse_dead_letters(account, store, ALL if layout.is_prepare_dead_letters(manifest.source) else None)
         return account
 
     def _clean_up(self, store: Stores, layout: Layout, retention_days: int) -> None:

@@ -12,7 +12,7 @@ from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ingest.account import REPLAY_FILE, ReplayRequest
 from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.storage.dead_letters import PART, commonest_reasons, write_summary
+from opensearch_batch.core.storage.dead_letters import PART, most_common_reasons, write_summary
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.aws import object_storage
@@ -79,7 +79,7 @@ class OpenSearchReplayOperator(BaseOperator):
         if not report.queue.endswith(PART):
             write_summary(store, report.queue)
         if report.read and report.dead_letters == report.read:
-            (first, *_) = commonest_reasons(store, [self.dead_letters])
+            (first, *_) = most_common_reasons(store, [self.dead_letters])
             raise FatalError(
                 f"{self.dead_letters}: the replay wrote none of {report.read:,} dead letters: {first[0].reason}; "
                 "correct the index, the field map or the letters, and replay again"

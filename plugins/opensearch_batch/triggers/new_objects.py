@@ -129,7 +129,7 @@ class NewObjectsTrigger(BaseEventTrigger):
         return shared_client("sqs", self.aws_conn_id, lambda: aws_client("sqs", self.aws_conn_id))
 
     def _is_ours(self, uri: str) -> bool:
-        return SourceUri(self.uri, self.include, self.exclude).names(uri)
+        return SourceUri(self.uri, self.include, self.exclude).contains(uri)
 
 
 def uris_of(message: str) -> Iterator[str]:

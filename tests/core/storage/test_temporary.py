@@ -16,7 +16,7 @@ from opensearch_batch.core.formats.parquet import Parquet
 from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.rows import RowLimit
 
-FULL = "no space for temporary files .*; free some there, or set TMPDIR to a folder on a larger disk, and run again"
+FULL = "no space for temporary files .*; free some space there, or set TMPDIR to a folder on a larger disk"
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequen
         if listed is None:
             raise ConfigError(f"line {number} is not a line of `aws s3 ls --recursive`: {line!r}")
         listed_uri = f"s3://{bucket}/{listed['key']}"
-        if not listed_uri.endswith("/") and source.names(listed_uri):
+        if not listed_uri.endswith("/") and source.contains(listed_uri):
             objects.append(ObjectInfo(listed_uri, int(listed["size"]), ""))
     if not objects:
         raise ConfigError(f"the listing has no object of {uri}; list that bucket with --recursive")

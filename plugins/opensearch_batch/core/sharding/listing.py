@@ -47,7 +47,7 @@ def find_documents(
         ConfigError: the source overlaps with the work prefix, so each run would read the files of the last one.
         NoDocuments: the source has no objects.
     """
-    if layout.has_letters_of_prepare(source):
+    if layout.is_prepare_dead_letters(source):
         prefix = f"{source.rstrip('/')}/"
         listing = Listing(prefix, tuple(item for item in objects.list(prefix) if item.uri.endswith(PART)))
     else:
@@ -61,7 +61,7 @@ def find_documents(
 
 def refuse_overlap(source: str, work_prefix: str) -> None:
     """Raise ConfigError if a source may read what is written below the work prefix."""
-    if SourceUri(source).meets(work_prefix):
+    if SourceUri(source).overlaps(work_prefix):
         raise ConfigError(f"source {source} and work {work_prefix} overlap; use separate prefixes")
 
 

@@ -1,1 +1,1 @@
-"""Stores of objects, plain or compressed: S3, files of this machine, and others by the scheme of the URI."""
+"""Object stores (S3, local files, AI services), and what this package keeps in them: JSON documents, dead letters."""

@@ -39,45 +39,45 @@ class Stores:
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
         """Yield the objects below a prefix."""
-        return self._of(uri).list(uri, include=include, exclude=exclude)
+        return self._store(uri).list(uri, include=include, exclude=exclude)
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return the metadata of an object."""
-        return self._of(uri).head(uri)
+        return self._store(uri).head(uri)
 
     def read(self, uri: str) -> Stored | None:
         """Return the content of a small object."""
-        return self._of(uri).read(uri)
+        return self._store(uri).read(uri)
 
     def write(self, uri: str, content: bytes) -> None:
         """Write an object."""
-        self._of(uri).write(uri, content)
+        self._store(uri).write(uri, content)
 
     def create(self, uri: str, content: bytes) -> bool:
         """Write an object if it is absent."""
-        return self._of(uri).create(uri, content)
+        return self._store(uri).create(uri, content)
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
         """Write an object if it still has this ETag."""
-        return self._of(uri).replace(uri, content, etag=etag)
+        return self._store(uri).replace(uri, content, etag=etag)
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
         """Write an object from an open file."""
-        self._of(uri).upload(uri, content)
+        self._store(uri).upload(uri, content)
 
     def delete(self, uri: str) -> None:
         """Delete an object if it exists."""
-        self._of(uri).delete(uri)
+        self._store(uri).delete(uri)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        """Open an object for streaming; raise ConfigError for a compression that its store does not support."""
+        """Open an object for streaming; raise ConfigError for a compression that the store does not support."""
         if compression is None:
-            return self._of(uri).open(uri, etag=etag)
+            return self._store(uri).open(uri, etag=etag)
         if not self._schemes[self._scheme(uri)].compressed:
             raise ConfigError(f"{uri}: only S3 objects and local files can be decompressed")
-        return cast("CompressedObjects", self._of(uri)).open(uri, etag=etag, compression=compression)
+        return cast("CompressedObjects", self._store(uri)).open(uri, etag=etag, compression=compression)
 
-    def _of(self, uri: str) -> Objects:
+    def _store(self, uri: str) -> Objects:
         scheme = self._scheme(uri)
         if scheme not in self._stores:
             try:
@@ -89,8 +89,8 @@ class Stores:
     def _scheme(self, uri: str) -> str:
         scheme, separator, _ = uri.partition("://")
         if not separator:
-            ids = ((name, each.bare_id) for name, each in self._schemes.items() if each.bare_id)
-            scheme = next((name for name, pattern in ids if re.fullmatch(pattern, uri)), LOCAL)
+            patterns = ((name, entry.bare_id) for name, entry in self._schemes.items() if entry.bare_id)
+            scheme = next((name for name, pattern in patterns if re.fullmatch(pattern, uri)), LOCAL)
         if scheme in self._schemes:
             return scheme
         if scheme == LOCAL:

@@ -14,8 +14,8 @@ from opensearch_batch.core.storage.raw_stream import RawStream
 from opensearch_batch.core.types.object_info import Compression
 
 COMPRESSED = (".gz", ".zst")
-_Damage = tuple[type[Exception], ...]
-_Decompress = Callable[[IO[bytes]], tuple[io.BufferedIOBase, _Damage]]
+_DamageErrors = tuple[type[Exception], ...]
+_Decompress = Callable[[IO[bytes]], tuple[io.BufferedIOBase, _DamageErrors]]
 _EXTENSIONS: dict[str, Compression] = {".gz": "gzip", ".zst": "zstd"}
 # The extensions that Data Prepper's ``automatic`` recognizes.
 _AUTOMATIC: dict[str, Compression] = {**_EXTENSIONS, ".zstd": "zstd", ".snappy": "snappy"}
@@ -35,17 +35,17 @@ def decompressed(stream: IO[bytes], uri: str, compression: Compression | None = 
     return io.BufferedReader(_Checked(content, stream, uri, damage), READ_BUFFER_BYTES)
 
 
-def _gzip(stream: IO[bytes]) -> tuple[io.BufferedIOBase, _Damage]:
+def _gzip(stream: IO[bytes]) -> tuple[io.BufferedIOBase, _DamageErrors]:
     return gzip.GzipFile(fileobj=stream), (EOFError, gzip.BadGzipFile, zlib.error)
 
 
-def _zstd(stream: IO[bytes]) -> tuple[io.BufferedIOBase, _Damage]:
+def _zstd(stream: IO[bytes]) -> tuple[io.BufferedIOBase, _DamageErrors]:
     from backports import zstd
 
     return zstd.ZstdFile(stream), (EOFError, zstd.ZstdError)
 
 
-def _snappy(stream: IO[bytes]) -> tuple[io.BufferedIOBase, _Damage]:
+def _snappy(stream: IO[bytes]) -> tuple[io.BufferedIOBase, _DamageErrors]:
     from opensearch_batch.core.storage.snappy import DamagedError, SnappyReader
 
     return io.BufferedReader(SnappyReader(stream), READ_BUFFER_BYTES), (DamagedError,)
@@ -57,12 +57,12 @@ _DECOMPRESS: dict[str, _Decompress] = {"gzip": _gzip, "zstd": _zstd, "snappy": _
 class _Checked(RawStream):
     """A decompressed stream whose errors name the object."""
 
-    def __init__(self, content: io.BufferedIOBase, compressed: IO[bytes], uri: str, damage: _Damage) -> None:
+    def __init__(self, content: io.BufferedIOBase, compressed: IO[bytes], uri: str, damage: _DamageErrors) -> None:
         self._content, self._compressed, self._uri, self._damage = content, compressed, uri, damage
 
     def chunk(self, size: int) -> bytes:
         try:
-            # One step of decompression at most, so that the content before the damage is returned.
+            # `read1` decompresses one step at most, so the content before the damage is still returned.
             return self._content.read1(size)
         except self._damage as error:
             raise FatalError(

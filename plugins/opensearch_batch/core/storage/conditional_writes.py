@@ -1,15 +1,16 @@
-"""Refuses a store that ignores conditional writes: two runs would both win, and both pay."""
+"""Refuses a store that ignores conditional writes: there, two runs could submit and pay for the same job."""
 
 from __future__ import annotations
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.storage.objects import Objects
 
-OTHER_ETAG = "0" * 32
-_PROVEN = b"This store implements If-None-Match and If-Match; opensearch-batch tested it with this object.\n"
+# No object has this ETag, so a write with ``If-Match`` must fail.
+UNUSED_ETAG = "0" * 32
+_PROOF = b"This store implements If-None-Match and If-Match; opensearch-batch tested it with this object.\n"
 REMEDY = (
-    "so two runs could both submit, and pay for, the same job. Give a work_prefix on Amazon S3, or on another store "
-    "that implements conditional writes; a newer version of yours may"
+    "so two runs could submit, and pay for, the same job. Set work_prefix to a location on Amazon S3, or on another "
+    "store that implements conditional writes; a newer version of this store may implement them"
 )
 
 
@@ -25,11 +26,11 @@ def require_conditional_writes(objects: Objects, uri: str) -> None:
     """
     if objects.head(uri) is not None:
         return
-    # If-Match first: a process that dies between the two tests leaves no object that says both were passed.
-    if objects.replace(uri, _PROVEN, etag=OTHER_ETAG):
+    # If-Match first: if the process dies between the two tests, no object claims that the store passed both.
+    if objects.replace(uri, _PROOF, etag=UNUSED_ETAG):
         _refuse(objects, uri, "If-Match")
-    # Of two processes that test at once, one creates the object; for the other one, that is the test.
-    if objects.create(uri, _PROVEN) and objects.create(uri, _PROVEN):
+    # If two processes test at the same time, only one creates the object, which also proves If-None-Match.
+    if objects.create(uri, _PROOF) and objects.create(uri, _PROOF):
         _refuse(objects, uri, "If-None-Match")
 
 

@@ -25,14 +25,14 @@ from opensearch_batch.core.types.counts import too_many_dead_letters
 SPOOL_BYTES = 1 << 20
 PART, SUMMARY = ".jsonl", "summary.txt"
 MAX_LETTER_BYTES = 512 << 20
-# Reasons are counted in the first letters only, so that a log line does not cost a long read.
-MAX_COUNTED, SHOWN_REASONS, MAX_REASON = 10_000, 3, 300
-# Parts of a reason that differ between records: numbers, and quoted values.
+# Only the reasons of the first letters are counted, so that a log line does not require a long read.
+MAX_COUNTED_LETTERS, SHOWN_REASONS, MAX_REASON_CHARS = 10_000, 3, 300
+# The parts of a reason that vary between records: numbers and quoted values.
 _VARYING = re.compile(r"""\d+|'[^']*'|"[^"]*\"""")
 
 
 class Origin(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Another row of a record that is joined from several sources: its source number, position and bytes."""
+    """A further row of a record that is joined from several sources: its source number, position and bytes."""
 
     number: int
     source: str
@@ -95,7 +95,7 @@ def as_bytes(letter: DeadLetter | Origin) -> bytes:
 
 
 class DeadLetters:
-    """Writes the dead letters of one stage below `prefix`, in numbered parts; without letters it writes nothing.
+    """Writes the dead letters of one stage below `prefix`, in numbered parts; writes nothing if there are no letters.
 
     Args:
         attempt: prefix of the parts' names, so that two attempts never write the same part; later attempts sort later.
@@ -200,15 +200,15 @@ def count_letters(objects: Objects, prefix: str) -> tuple[int, Counter[int]]:
     return count, rows
 
 
-def commonest_reasons(objects: Objects, prefixes: Sequence[str]) -> list[tuple[DeadLetter, int]]:
-    """Return the first dead letter of each of the three commonest reasons below prefixes, and their counts.
+def most_common_reasons(objects: Objects, prefixes: Sequence[str]) -> list[tuple[DeadLetter, int]]:
+    """Return the first dead letter of each of the three most common reasons below prefixes, and their counts.
 
-    Reasons that differ in numbers or quoted values only are one reason.
+    Reasons that differ only in numbers or quoted values count as one reason.
     """
     parts = chain.from_iterable(list_parts(objects, prefix) for prefix in prefixes)
     letters = chain.from_iterable(read_letters(objects, part) for part in parts)
     counts, first = Counter[str](), dict[str, DeadLetter]()
-    for letter in islice(letters, MAX_COUNTED):
+    for letter in islice(letters, MAX_COUNTED_LETTERS):
         kind = _VARYING.sub("", letter.reason)
         counts[kind] += 1
         first.setdefault(kind, letter)
@@ -216,35 +216,37 @@ def commonest_reasons(objects: Objects, prefixes: Sequence[str]) -> list[tuple[D
 
 
 def refuse_dead_letters(
-    objects: Objects, dead_letters: int, *, read: int, most: str, locations: Sequence[str | None]
+    objects: Objects, dead_letters: int, *, read: int, max_share: str, locations: Sequence[str | None]
 ) -> None:
-    """Raise FatalError if more than `most` of the records that were read, such as ``5%``, became dead letters."""
-    if not too_many_dead_letters(dead_letters, read=read, max_share=most):
+    """Raise FatalError if the dead letters exceed a share of the records that were read, such as ``5%``."""
+    if not too_many_dead_letters(dead_letters, read=read, max_share=max_share):
         return
     prefixes = [location for location in locations if location]
-    reasons = [f"{count:,} x {letter.reason[:MAX_REASON]}" for letter, count in commonest_reasons(objects, prefixes)]
+    reasons = [
+        f"{count:,} x {letter.reason[:MAX_REASON_CHARS]}" for letter, count in most_common_reasons(objects, prefixes)
+    ]
     raise FatalError(
-        f"{dead_letters:,} of {read:,} records are dead letters, and max_dead_letters is {most}: {'; '.join(reasons)}. "
-        f"Correct their cause and replay them, or raise max_dead_letters; they are in {', '.join(prefixes)}"
+        f"{dead_letters:,} of {read:,} records are dead letters, and max_dead_letters is {max_share}: "
+        f"{'; '.join(reasons)}. Correct their cause and replay them, or raise max_dead_letters; they are in {', '.join(prefixes)}"
     )
 
 
 def write_summary(objects: Objects, prefix: str) -> str:
-    """Write a text for people beside dead letters: their commonest reasons, each with an example; return its location.
+    """Write a text file beside the parts: the most common reasons, each with an example; return its location.
 
-    The parts are JSON Lines with whole records, which a browser downloads.
+    A browser displays this file. It only downloads the parts, which are JSON Lines with whole records.
     """
     lines = [
         f"Dead letters in {prefix}",
-        f"The commonest reasons of the first {MAX_COUNTED:,}, each with its first record:",
+        f"The most common reasons of the first {MAX_COUNTED_LETTERS:,}, each with its first record:",
     ]
-    for letter, count in commonest_reasons(objects, [prefix]):
+    for letter, count in most_common_reasons(objects, [prefix]):
         record = letter.record if letter.record is not None else f"base64 {letter.record_base64}"
         lines += [
             "",
-            f"{count:,} x {letter.reason[:MAX_REASON]}",
+            f"{count:,} x {letter.reason[:MAX_REASON_CHARS]}",
             f"    {letter.source} line {letter.line}",
-            f"    {record[:MAX_REASON]}",
+            f"    {record[:MAX_REASON_CHARS]}",
         ]
     uri = f"{prefix.rstrip('/')}/{SUMMARY}"
     objects.write(uri, "\n".join([*lines, ""]).encode())
@@ -252,5 +254,5 @@ def write_summary(objects: Objects, prefix: str) -> str:
 
 
 def list_parts(objects: Objects, prefix: str) -> list[str]:
-    """Return the parts below a prefix in order; a prefix may be a single part."""
+    """Return the URIs of the parts below a prefix, in order; the prefix may also be the URI of one part."""
     return [item.uri for item in objects.list(prefix) if item.uri.endswith(PART)]

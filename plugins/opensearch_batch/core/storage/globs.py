@@ -1,9 +1,9 @@
-"""Globs of object names, and the objects that a source URI names.
+"""Matches object names with globs, and decides which objects belong to a source URI.
 
-``*`` and ``?`` do not match a ``/``, ``**`` does; ``**/`` also matches no folder at all; brackets are literal. A glob
-comes from a request, so matching takes time in proportion to the lengths of glob and name: it follows all ways
-through the glob at once and never goes back. `fnmatch` matches ``*`` across ``/``, and any translation to `re` goes
-back exponentially often for some globs.
+``*`` and ``?`` do not match ``/``; ``**`` does. ``**/`` also matches the empty string. Brackets are literal.
+A glob may come from a user's request, so the matching time is bounded by the product of the lengths of glob and name:
+the matcher tracks all possible positions in the glob at once and does not backtrack. `fnmatch` lets ``*`` match ``/``,
+and a translation to `re` backtracks exponentially for some globs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from opensearch_batch.core.errors import ConfigError
 
 MAX_GLOB_CHARS = 1024
-# Steps that one glob remembers; names of one source repeat nearly all of theirs.
-MAX_KNOWN_STEPS = 10_000
+# The maximum size of a glob's cache of steps; the names of one source share nearly all of their steps.
+MAX_CACHED_STEPS = 10_000
 _WILDCARD = re.compile(r"[*?]")
 _ANY, _IN_FOLDER, _ONE = "**", "*", "?"
 Positions = frozenset[int]
@@ -26,70 +26,70 @@ class Glob:
     """A compiled glob.
 
     Raises:
-        ConfigError: it is longer than any object's name.
+        ConfigError: the glob is longer than the name of an object can be.
     """
 
     def __init__(self, text: str) -> None:
         if len(text) > MAX_GLOB_CHARS:
             raise ConfigError(f"{text[:80]}…: a glob has at most {MAX_GLOB_CHARS} characters")
         self._tokens: list[str] = []
-        self._folders: set[int] = set()
+        self._optional_folders: set[int] = set()
         for part in re.findall(r"\*\*/|\*\*|.", text, re.DOTALL):
             if part == "**/":
-                self._folders.add(len(self._tokens))
+                self._optional_folders.add(len(self._tokens))
                 self._tokens += [_ANY, "/"]
             else:
                 self._tokens.append(part)
-        self._known: dict[tuple[Positions, str], Positions] = {}
+        self._cache: dict[tuple[Positions, str], Positions] = {}
 
     def matches(self, name: str) -> bool:
         """Return whether the whole name matches."""
-        positions = frozenset(self._entered(0))
+        positions = frozenset(self._reachable(0))
         for char in name:
             key = (positions, char)
-            after = self._known.get(key)
+            after = self._cache.get(key)
             if after is None:
-                if len(self._known) >= MAX_KNOWN_STEPS:
-                    self._known.clear()
-                after = self._known[key] = self._step(positions, char)
+                if len(self._cache) >= MAX_CACHED_STEPS:
+                    self._cache.clear()
+                after = self._cache[key] = self._step(positions, char)
             positions = after
         return len(self._tokens) in positions
 
     def _step(self, positions: Positions, char: str) -> Positions:
-        """Return the positions in the glob that are reached by one more character."""
+        """Return the positions in the glob after one more character of the name."""
         reached: set[int] = set()
-        for at in positions:
-            token = self._tokens[at] if at < len(self._tokens) else ""
+        for position in positions:
+            token = self._tokens[position] if position < len(self._tokens) else ""
             if token == _ANY or (token == _IN_FOLDER and char != "/"):
-                reached.add(at)
-                reached |= self._entered(at + 1)
+                reached.add(position)
+                reached |= self._reachable(position + 1)
             elif token == char or (token == _ONE and char != "/"):
-                reached |= self._entered(at + 1)
+                reached |= self._reachable(position + 1)
         return frozenset(reached)
 
-    def _entered(self, at: int) -> set[int]:
-        """Return a position, and those behind it that need no character."""
+    def _reachable(self, start: int) -> set[int]:
+        """Return a position, and the later positions that can be reached from it without a character."""
         reached: set[int] = set()
-        waiting = [at]
+        waiting = [start]
         while waiting:
-            at = waiting.pop()
-            if at in reached:
+            position = waiting.pop()
+            if position in reached:
                 continue
-            reached.add(at)
-            if at in self._folders:
-                waiting.append(at + 2)
-            if at < len(self._tokens) and self._tokens[at] in (_ANY, _IN_FOLDER):
-                waiting.append(at + 1)
+            reached.add(position)
+            if position in self._optional_folders:
+                waiting.append(position + 2)
+            if position < len(self._tokens) and self._tokens[position] in (_ANY, _IN_FOLDER):
+                waiting.append(position + 1)
         return reached
 
 
 class SourceUri:
-    """The objects that a source names: one object, those below a prefix that ends in ``/``, or those a glob matches.
+    """Decides which objects belong to a source URI: one object, a prefix that ends in ``/``, or a glob.
 
     Args:
         uri: the source.
-        include: globs, one of which the name below the prefix must match; all names if there are none.
-        exclude: globs, none of which it may match.
+        include: if not empty, the name of an object below the prefix must match one of these globs.
+        exclude: the name must match none of these globs.
     """
 
     def __init__(self, uri: str, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
@@ -101,22 +101,22 @@ class SourceUri:
         self._include, self._exclude = include, exclude
 
     @property
-    def below(self) -> int:
-        """Where the names that `include` and `exclude` see start: behind the last folder of the prefix."""
+    def name_offset(self) -> int:
+        """The offset, in an object's URI, of the name below the prefix: after the last ``/`` of the prefix."""
         return self.prefix.rfind("/") + 1
 
-    def names(self, uri: str) -> bool:
+    def contains(self, uri: str) -> bool:
         """Return whether an object belongs to the source."""
-        if not is_selected(uri[self.below :], self._include, self._exclude):
+        if not is_selected(uri[self.name_offset :], self._include, self._exclude):
             return False
         if self.is_glob:
             return _compiled(self.uri).matches(uri)
         return uri == self.uri if self.is_object else uri.startswith(self.prefix)
 
-    def meets(self, folder: str) -> bool:
+    def overlaps(self, folder: str) -> bool:
         """Return whether an object below a folder may belong to the source."""
-        there = f"{folder.rstrip('/')}/"
-        return self.prefix.startswith(there) or (not self.is_object and there.startswith(self.prefix))
+        prefix = f"{folder.rstrip('/')}/"
+        return self.prefix.startswith(prefix) or (not self.is_object and prefix.startswith(self.prefix))
 
 
 @functools.lru_cache(maxsize=256)

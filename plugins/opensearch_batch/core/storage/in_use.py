@@ -19,6 +19,6 @@ class LastUse(msgspec.Struct, frozen=True):
 def mark_in_use(objects: Objects, folder: str, *, now: float) -> None:
     """Record that an unfinished run uses the job in this folder.
 
-    It overwrites without reading, because the last finished use is in another file (`used.json`).
+    The write may overwrite an earlier mark: the last use by a successful run is stored in another file (`used.json`).
     """
     save(objects, f"{folder}/{IN_USE}", LastUse(now))

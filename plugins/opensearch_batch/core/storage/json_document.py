@@ -79,7 +79,7 @@ class JsonDocument(Generic[T]):
         return self._objects.create(self.uri, self._encode(value))
 
     def swap(self, value: T, *, etag: str | None) -> bool:
-        """Write the value if the document still has this ETag (None: is absent); return False if it has changed."""
+        """Write the value if the document still has this ETag (None: if it is absent); return False if it changed."""
         if etag is None:
             return self.create(value)
         return self._objects.replace(self.uri, self._encode(value), etag=etag)
@@ -100,7 +100,7 @@ class JsonDocument(Generic[T]):
             value = change(None if found is None else found.value)
             if value is None or self.swap(value, etag=None if found is None else found.etag):
                 return value
-        raise RetriableError(f"{self.uri}: other runs changed it at every attempt; run again")
+        raise RetriableError(f"{self.uri}: other runs changed this document at every attempt; run again")
 
     def _encode(self, value: T) -> bytes:
         content = msgspec.json.encode(value)
@@ -129,7 +129,7 @@ def load_manifest(objects: Objects, uri: str, kind: type[T]) -> T:
 
 
 def read_all(objects: Objects, prefix: str, kind: type[T]) -> Iterator[tuple[JsonDocument[T], T]]:
-    """Yield the documents below a prefix with their values, in key order; those deleted meanwhile are skipped."""
+    """Yield the documents below a prefix with their values, in key order; skip documents that are deleted meanwhile."""
     for item in list(objects.list(prefix)):
         document = JsonDocument(objects, item.uri, kind)
         if (value := document.read()) is not None:

@@ -10,7 +10,7 @@ from opensearch_batch.core.types.manifest import SourceRange
 
 
 class Layout:
-    """The paths of one pipeline below the work prefix."""
+    """The paths of one pipeline below the work prefix, which must be an ``s3://`` URI."""
 
     def __init__(self, work_prefix: str, pipeline: str) -> None:
         split_uri(work_prefix)
@@ -43,7 +43,7 @@ class Layout:
         return f"{self._folder}/done/{work_item}.json"
 
     def output_writer(self, folder: str = "") -> str:
-        """Return the path that records the job that writes to a folder, for all pipelines; for ``""`` the prefix."""
+        """Return the path of the record of the job that writes to an output folder; for ``""``, their common prefix."""
         return f"{self.root}/outputs/{folder.removeprefix('s3://').strip('/')}{'/job.json' if folder else ''}"
 
     def sink(self, number: int, work_item: str) -> str:
@@ -51,7 +51,7 @@ class Layout:
         return f"{self._folder}/written/{number}/{work_item}"
 
     def retention(self) -> str:
-        """Return the folder of the jobs that successful runs used, by time."""
+        """Return the folder of the lists of jobs that successful runs used, named by time."""
         return f"{self._folder}/retention/"
 
     def outbox(self) -> str:
@@ -79,10 +79,9 @@ class Layout:
         name = stage if shard_id is None else f"{stage}-{shard_id}"
         return f"{self.run(run_key)}/dead_letters/{name}/"
 
-    def has_letters_of_prepare(self, source: str) -> bool:
-        """Return whether a source is the folder of the dead letters of `prepare`, of any run of this pipeline."""
-        own = f"{self.root}/{self.pipeline}/"
-        return source.startswith(own) and f"{source.rstrip('/')}/".endswith("/dead_letters/prepare/")
+    def is_prepare_dead_letters(self, source: str) -> bool:
+        """Return whether a source is the folder of dead letters that `prepare` wrote in a run of this pipeline."""
+        return source.startswith(f"{self._folder}/") and f"{source.rstrip('/')}/".endswith("/dead_letters/prepare/")
 
     def ingest_report(self, run_key: str, shard_id: str) -> str:
         """Return the path of the report of `ingest` for one shard of a run."""
@@ -95,8 +94,8 @@ class Layout:
     def range_key(self, index: str, source_ranges: Sequence[SourceRange]) -> str:
         """Return the key of a shard's records in an index, the same in all runs of the pipeline.
 
-        It depends on the shard's start in the source and not on its content: newer content of the same range replaces
-        the older content, and changes in earlier objects do not affect it.
+        The key depends on where the shard starts in the source, not on its content. So newer content of a range
+        replaces older content, and changes in earlier objects do not change the key.
         """
         first = source_ranges[0]
         return digest(index, first.source, str(first.first_line))

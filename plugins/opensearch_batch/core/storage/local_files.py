@@ -34,12 +34,12 @@ class LocalFiles:
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
         """Yield the files below a folder or with a prefix, sorted by name."""
-        named, _, start = uri.rpartition("/")
+        parent, _, name_start = uri.rpartition("/")
         with _errors(uri):
-            folder = self._path(f"{named}/" if named or uri.startswith("/") else ".")
+            folder = self._path(f"{parent}/" if parent or uri.startswith("/") else ".")
             for name, path in sorted((path.relative_to(folder).as_posix(), path) for path in _files(folder)):
-                if name.startswith(start) and is_selected(name, include, exclude):
-                    yield _info(uri[: len(uri) - len(start)] + name, path)
+                if name.startswith(name_start) and is_selected(name, include, exclude):
+                    yield _info(uri[: len(uri) - len(name_start)] + name, path)
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return the metadata of a file, None if it is absent; raise ConfigError if it is a folder."""
@@ -60,12 +60,12 @@ class LocalFiles:
                 return None
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write a file, over an existing one too."""
+        """Write a file; overwrite an existing one."""
         self.upload(uri, io.BytesIO(content))
 
     def create(self, uri: str, content: bytes) -> bool:
-        """Write a file if it is absent; False if it exists."""
-        with _errors(uri), self._beside(uri, io.BytesIO(content)) as (temporary, path):
+        """Write a file if it is absent; return False if it exists."""
+        with _errors(uri), self._temporary_file(uri, io.BytesIO(content)) as (temporary, path):
             try:
                 os.link(temporary, path)
             except FileExistsError:
@@ -73,7 +73,7 @@ class LocalFiles:
             return True
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
-        """Write a file if it still has this ETag; False if it changed."""
+        """Write a file if it still has this ETag; return False if it changed."""
         if self.head(uri) is None:
             return False
         with _errors(uri), _locked(self._path(uri).parent):
@@ -85,7 +85,7 @@ class LocalFiles:
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
         """Write a file of any size; a reader sees the whole old file or the whole new one."""
-        with _errors(uri), self._beside(uri, content) as (temporary, path):
+        with _errors(uri), self._temporary_file(uri, content) as (temporary, path):
             temporary.replace(path)
 
     def delete(self, uri: str) -> None:
@@ -94,7 +94,7 @@ class LocalFiles:
             self._path(uri).unlink(missing_ok=True)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        """Open a file for streaming, decompressed as `compression` says, by default by its name's extension.
+        """Open a file for streaming, decompressed as `compression`; by default, its extension decides.
 
         Raises:
             ConfigError: the file is missing, or access is denied.
@@ -111,11 +111,11 @@ class LocalFiles:
         return self._folder / uri.removeprefix(SCHEME)
 
     @contextmanager
-    def _beside(self, uri: str, content: IO[bytes]) -> Iterator[tuple[Path, Path]]:
-        """Write a temporary file in the folder of the final one and sync it to disk; remove it at the end."""
+    def _temporary_file(self, uri: str, content: IO[bytes]) -> Iterator[tuple[Path, Path]]:
+        """Write a temporary file in the folder of `uri`, sync it to disk, yield both paths; delete it at the end."""
         path = self._path(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not with tempfile, whose files only this user can read.
+        # `tempfile` is not used, because only the current user could read its files.
         temporary = path.parent / f".{secrets.token_hex(8)}{NEW}"
         with temporary.open("xb") as file:
             try:
@@ -128,26 +128,26 @@ class LocalFiles:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, without those of this module; raise for a folder that cannot be read."""
-    for parent, _, names in os.walk(folder, onerror=_unless_absent):
+    """Yield the files below a folder, without this module's own files; raise if a folder cannot be read."""
+    for parent, _, names in os.walk(folder, onerror=_raise_unless_absent):
         for name in names:
             is_own = name == LOCK or (name.startswith(".") and name.endswith(NEW))
             if not is_own and (path := Path(parent, name)).is_file():
                 yield path
 
 
-def _unless_absent(error: OSError) -> None:
+def _raise_unless_absent(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
 def _info(uri: str, path: Path) -> ObjectInfo:
-    found = path.stat()
-    return ObjectInfo(uri, found.st_size, _etag(found))
+    status = path.stat()
+    return ObjectInfo(uri, status.st_size, _etag(status))
 
 
-def _etag(found: os.stat_result) -> str:
-    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ino}"
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The interface of an object store, the objects of a source, and the lines of a stream.
 
 A write that must happen once is a conditional write (`create`, `replace`), never a check followed by a write.
-`by_uri` chooses the store for a URI; `s3`, `local_files` and some AI services implement one.
+`by_uri` chooses the store for a URI; `s3`, `local_files` and some AI services implement stores.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Objects(Protocol):
         """Write an object; overwrite an existing one."""
 
     def create(self, uri: str, content: bytes) -> bool:
-        """Write an object if it is absent; False if it exists."""
+        """Write an object if it is absent; return False if it exists."""
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
-        """Write an object if it still has this ETag; False if it changed."""
+        """Write an object if it still has this ETag; return False if it changed."""
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
         """Write an object of any size from an open file, in parts."""
@@ -70,14 +70,14 @@ class Objects(Protocol):
         """Delete an object if it exists."""
 
     def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed by its name's extension; with `etag`, only that version."""
+        """Open an object for streaming, decompressed by its extension; with `etag`, only that version."""
 
 
 class CompressedObjects(Objects, Protocol):
     """A store whose objects can be opened with a given compression."""
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed as `compression` says, by default by its name's extension."""
+        """Open an object for streaming, decompressed as `compression`; by default, its extension decides."""
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -94,25 +94,26 @@ def list_objects(
 ) -> list[ObjectInfo]:
     """Return the objects of a source in key order, as `SourceUri` selects them; there may be none.
 
-    This package's own folders are skipped, unless they are part of the prefix. Raises ConfigError for a prefix without
-    its ``/``.
+    This package's own folders are skipped, unless they are part of the prefix. ConfigError is raised for a prefix that
+    lacks its final ``/``.
     """
     source = SourceUri(uri, include, exclude)
     if source.is_object:
         found = objects.head(uri)
         if found is None and next(iter(objects.list(f"{uri}/")), None):
             raise ConfigError(f"{uri}: no such object; a prefix ends in a slash: write {uri}/")
-        return [found] if found and source.names(uri) else []
-    own = [f"/{folder}" for folder in OWN_FOLDERS]
+        return [found] if found and source.contains(uri) else []
+    own_folders = [f"/{folder}" for folder in OWN_FOLDERS]
     return [
         item
         for item in objects.list(source.prefix)
-        if not any(folder in f"/{item.uri[source.below :]}" for folder in own) and source.names(item.uri)
+        if not any(folder in f"/{item.uri[source.name_offset :]}" for folder in own_folders)
+        and source.contains(item.uri)
     ]
 
 
 def find_objects(objects: Objects, uri: str) -> list[ObjectInfo]:
-    """Return the objects of a source as `list_objects`; raise ConfigError if there are none."""
+    """Return the objects of a source like `list_objects`; raise ConfigError if there are none."""
     listed = list_objects(objects, uri)
     if listed:
         return listed

@@ -8,13 +8,13 @@ from typing import Any
 
 
 class RawStream(io.RawIOBase):
-    """A raw stream, readable by `io.BufferedReader`; a subclass only returns the next chunk."""
+    """A raw stream, readable by `io.BufferedReader`; a subclass only implements `chunk`."""
 
     _rest = memoryview(b"")
 
     @abstractmethod
     def chunk(self, size: int) -> bytes:
-        """Return the next bytes, of any number, best about `size`; ``b""`` at the end."""
+        """Return the next bytes, preferably about `size`; ``b""`` only at the end."""
 
     def readable(self) -> bool:
         """Return True."""

@@ -1,7 +1,7 @@
-"""Object store on S3, or on any server that implements its protocol including conditional writes.
+"""Object store on S3, or on any server that implements the S3 API including conditional writes.
 
-It uses a configured boto3 client, so this module handles no credentials. An interrupted download resumes at the byte
-where it stopped.
+The caller configures the boto3 client, so this module handles no credentials. An interrupted download resumes at
+the byte where it stopped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 if TYPE_CHECKING:
     from botocore.client import BaseClient
 
-# Gets an object from a byte on, optionally of one ETag; returns its body and its ETag.
+# Gets an object from a byte offset on, if an ETag is given only that version; returns its body and its ETag.
 _Get = Callable[[str, int, str | None], tuple[Any, str]]
 _NONE: frozenset[str] = frozenset()
 TEXT = ".txt"
@@ -36,11 +36,11 @@ _REFUSED = {
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"),
 }
 NOT_IMPLEMENTED, SERVER_ERROR = 501, 500
-_BUSY = {
-    "400": "to a HEAD request, without a reason; it may be KMS that throttles, or a skewed clock",
+_BUSY_CAUSES = {
+    "400": "to a HEAD request, without a reason; KMS may be throttling, or a clock may be skewed",
     "RequestTimeTooSkewed": "because the clock of this machine is wrong; correct it",
 }
-# Metadata of objects that were written conditionally: which write made them.
+# Metadata key of conditionally written objects; the value identifies the write.
 WRITE_MARK = "opensearch-batch-write"
 # Pauses between consecutive attempts that receive no data; after the last one the download fails.
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -62,16 +62,17 @@ class S3Objects:
     ) -> None:
         self._client: Any = client
         self._sleep = sleep
-        # botocore's types know only handlers that return nothing; this one returns a pause.
+        # botocore's type stubs allow only handlers that return None; this one returns a delay.
         retries: Any = BusyRetries(clock, sleep)
-        # By its id the client gets one handler, however many stores share it.
+        # The `unique_id` registers one handler per client, even if several stores share the client.
         self._client.meta.events.register("needs-retry.s3", retries, unique_id="opensearch-batch")
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
-        """Yield the objects below a prefix in key order; globs apply to the part of the key after the prefix.
+        """Yield the objects below a prefix in key order; globs match the part of the key after the prefix's last ``/``.
 
-        For a single object, or a prefix that ends within a name, they apply to the last part of the key.
-        Raises ConfigError if the bucket is missing or access is denied, RetriableError if the store does not answer.
+        Raises:
+            ConfigError: the bucket is missing, or access is denied.
+            RetriableError: the store does not answer.
         """
         bucket, prefix = split_uri(uri)
         folder = prefix.rpartition("/")[0]
@@ -99,18 +100,18 @@ class S3Objects:
             return Stored(found["Body"].read(), found["ETag"].strip('"')) if found else None
 
     def write(self, uri: str, content: bytes) -> None:
-        """Write an object, over an existing one too."""
-        # A browser shows a text, and downloads an object without a type.
-        shown: dict[str, Any] = {"ContentType": "text/plain; charset=utf-8"} if uri.endswith(TEXT) else {}
+        """Write an object; overwrite an existing one."""
+        # A browser displays plain text; it downloads an object without a content type.
+        headers: dict[str, Any] = {"ContentType": "text/plain; charset=utf-8"} if uri.endswith(TEXT) else {}
         with self._errors(uri):
-            self._call(self._client.put_object, uri, Body=content, **shown)
+            self._call(self._client.put_object, uri, Body=content, **headers)
 
     def create(self, uri: str, content: bytes) -> bool:
-        """Write an object if it is absent (``If-None-Match: *``); False if it exists."""
+        """Write an object if it is absent (``If-None-Match: *``); return False if it exists."""
         return self._put_if(uri, content, IfNoneMatch="*")
 
     def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
-        """Write an object if it still has this ETag (``If-Match``); False if it changed."""
+        """Write an object if it still has this ETag (``If-Match``); return False if it changed."""
         return self._put_if(uri, content, IfMatch=etag)
 
     def upload(self, uri: str, content: IO[bytes]) -> None:
@@ -125,7 +126,7 @@ class S3Objects:
             self._call(self._client.delete_object, uri)
 
     def open(self, uri: str, *, etag: str | None = None, compression: Compression | None = None) -> IO[bytes]:
-        """Open an object for streaming, decompressed as `compression` says, by default by its name's extension.
+        """Open an object for streaming, decompressed as `compression`; by default, its extension decides.
 
         Raises:
             ConfigError: the object is missing, or access is denied.
@@ -163,11 +164,11 @@ class S3Objects:
         return found["Body"], found["ETag"].strip('"')
 
     def _put_if(self, uri: str, content: bytes, **condition: str) -> bool:
-        """Write an object under a condition; False if another writer's object is there.
+        """Write an object under a condition; return False if the condition does not hold.
 
-        The client sends a write again whose answer was lost, and the store then refuses it because of its own first
-        write. So each write is marked, and the mark of the stored object decides. Equal content would not be enough:
-        two writers may write the same.
+        If a response is lost, the client sends the write again, and the store refuses it because the first write
+        succeeded. So each write has a mark, and the mark of the stored object shows whose write succeeded. To compare
+        the content is not enough: two writers may write equal content.
         """
         mark = secrets.token_hex(16)
         with self._errors(uri):
@@ -228,7 +229,7 @@ def _explain(error: Any, uri: str, endpoint: str) -> Exception:  # noqa: ANN401 
     if code in _REFUSED:
         return ConfigError(f"{uri}: {endpoint} refuses the credentials of the AWS connection ({code})")
     if is_busy(code, status, "HEAD" if error.operation_name == "HeadObject" else ""):
-        return _Busy(f"{uri}: S3 at {endpoint} answered {status} {code} {_BUSY.get(code, '')}".rstrip())
+        return _Busy(f"{uri}: S3 at {endpoint} answered {status} {code} {_BUSY_CAUSES.get(code, '')}".rstrip())
     kind = RetriableError if status >= SERVER_ERROR else FatalError
     return kind(f"{uri}: S3 at {endpoint} answered {status} {code}")
 
@@ -239,7 +240,7 @@ class _Body(RawStream):
     def __init__(self, get: _Get, uri: str, start: tuple[Any, str], sleep: Callable[[float], None]) -> None:
         self._get, self._uri, self._sleep = get, uri, sleep
         self._body, self._etag = start
-        self._at = self._failures = 0
+        self._offset = self._failures = 0
 
     def chunk(self, size: int) -> bytes:
         from botocore.exceptions import BotoCoreError
@@ -254,7 +255,7 @@ class _Body(RawStream):
                 break
         if chunk:
             self._failures = 0
-        self._at += len(chunk)
+        self._offset += len(chunk)
         return chunk
 
     def _resume(self, error: Exception) -> None:
@@ -263,13 +264,13 @@ class _Body(RawStream):
         while True:
             if self._failures == len(PAUSES_S):
                 raise RetriableError(
-                    f"{self._uri}: the download was interrupted {len(PAUSES_S) + 1} times at byte {self._at} "
+                    f"{self._uri}: the download was interrupted {len(PAUSES_S) + 1} times at byte {self._offset} "
                     f"({type(error).__name__}); run again when the store answers"
                 ) from error
             self._sleep(PAUSES_S[self._failures])
             self._failures += 1
             try:
-                self._body, _ = self._get(self._uri, self._at, self._etag)
+                self._body, _ = self._get(self._uri, self._offset, self._etag)
             except _Busy:
                 raise
             except RetriableError:

@@ -21,7 +21,7 @@ def s3_client(
     """Return a boto3 S3 client; boto3's default configuration provides missing values.
 
     Raises:
-        ConfigError: half of a key pair is missing, or region or endpoint are invalid; the message omits their values.
+        ConfigError: half of a key pair is missing, or the region or endpoint is invalid; the message omits the values.
     """
     import boto3
     from botocore.exceptions import BotoCoreError

@@ -1,7 +1,7 @@
-"""Retries of S3 requests beyond boto3's own, which end after about two seconds.
+"""Retries S3 requests for longer than boto3, whose own retries end after about two seconds.
 
-Throttling, a conflicting request, a clock that is being corrected, and a HEAD that fails without a reason pass in
-minutes. They are retried for as long as the cluster's; other errors only by boto3.
+Throttling, a conflicting request, a skewed clock, and a HEAD that fails without a reason usually pass within minutes.
+These errors are retried for five minutes, as long as bulk requests to the cluster; other errors are retried by boto3.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _SINCE = "opensearch_batch_since"
 
 
 class BusyRetries(msgspec.Struct, frozen=True):
-    """A handler of botocore's event ``needs-retry``: it sleeps before the next attempt, until the window is over.
+    """A handler of botocore's event ``needs-retry``: it sleeps before the next attempt, until `RETRY_WINDOW_S` is over.
 
     Args:
-        clock: seconds.
-        sleep: sleeps.
+        clock: returns the time in seconds.
+        sleep: waits that many seconds.
     """
 
     clock: Callable[[], float]
@@ -39,7 +39,7 @@ class BusyRetries(msgspec.Struct, frozen=True):
     def __call__(
         self, *, response: tuple[Any, dict[str, Any]] | None, attempts: int, request_dict: dict[str, Any], **_: object
     ) -> float | None:
-        """Return 0 to send the request again at once, None not to."""
+        """Return 0 to send the request again at once, None to leave the decision to boto3."""
         if response is None:
             return None
         method, status = request_dict["method"], response[0].status_code
@@ -56,7 +56,7 @@ class BusyRetries(msgspec.Struct, frozen=True):
 def is_busy(code: str, status: int, method: str) -> bool:
     """Return whether the same request may succeed within minutes.
 
-    The answer to a HEAD has no body, so its 400 may be any of these, like KMS throttling or a skewed clock.
+    The response to a HEAD has no body and thus no error code, so its 400 may mean KMS throttling or a skewed clock.
     """
     if status in BUSY_STATUSES or code in BUSY_CODES or "throttl" in code.lower():
         return True

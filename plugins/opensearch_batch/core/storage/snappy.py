@@ -3,7 +3,7 @@
 The layout is that of snappy-java (SnappyOutputStream, SnappyInputStream), not Google's framing format: a header of 16
 bytes (magic bytes, version, lowest compatible version), then for each block the length of its compressed bytes and
 these bytes. Numbers are big-endian. Concatenated streams repeat the header.
-cramjam and python-snappy read only Google's framing, so this module is hand-written; pyarrow does the compression.
+cramjam and python-snappy do not read this layout, so this module is hand-written; pyarrow compresses the blocks.
 """
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def _input_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
                 f"globs match the names of objects, and {suffix!r} contains a folder",
             )
     uri, own_root = input_uri(compiled), compiled.layout.root
-    if SourceUri(uri).meets(own_root):
+    if SourceUri(uri).overlaps(own_root):
         text = f"inputs {uri} and this package's files {own_root}/ overlap"
         yield keys, f"{text}; change include_prefix or work_prefix"
 
