@@ -16,9 +16,9 @@ def get_provider_info() -> dict[str, Any]:
     name = "OpenSearch Batch"
     stages = ["prepare", "batch_predict", "repair", "ingest", "reconcile", "publish", "batch_ingestion", "replay"]
 
-    def of(package: str, modules: list[str]) -> list[dict[str, Any]]:
+    def integration(package: str, modules: list[str]) -> list[dict[str, Any]]:
         return [
-            {"integration-name": name, "python-modules": [f"opensearch_batch.{package}.{each}" for each in modules]}
+            {"integration-name": name, "python-modules": [f"opensearch_batch.{package}.{module}" for module in modules]}
         ]
 
     return {
@@ -26,8 +26,8 @@ def get_provider_info() -> dict[str, Any]:
         "name": name,
         "description": "Offline inference and field-mapped batch ingestion for OpenSearch.",
         "versions": [__version__],
-        "operators": of("operators", stages),
-        "sensors": of("sensors", ["ml_task"]),
-        "triggers": of("triggers", ["ml_task", "repair", "submission", "new_objects"]),
-        "hooks": of("hooks", ["opensearch", "aws", "ai_services"]),
+        "operators": integration("operators", stages),
+        "sensors": integration("sensors", ["ml_task"]),
+        "triggers": integration("triggers", ["ml_task", "repair", "submission", "new_objects"]),
+        "hooks": integration("hooks", ["opensearch", "aws", "ai_services"]),
     }

@@ -9,7 +9,7 @@ from opensearch_batch.cli import main
 
 
 def run() -> int:
-    """Run the command of this process's arguments and return its exit code."""
+    """Run the command in this process's arguments and return its exit code."""
     # Loaded modules live as long as the process, so full collections need not traverse them.
     gc.freeze()
     return main(sys.argv[1:])

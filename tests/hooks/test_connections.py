@@ -16,7 +16,7 @@ from include.local_stack import opensearch_security
 from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.hooks.ai_services import connector_credential
 from opensearch_batch.hooks.aws import aws_credential, object_storage
-from opensearch_batch.hooks.connections import requested_conn_ids
+from opensearch_batch.hooks.connections import refuse_unlisted_conn_ids
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from tests.serving import Exchange, Server
 
@@ -146,13 +146,13 @@ def test_a_connection_of_another_type_is_refused(monkeypatch: pytest.MonkeyPatch
 
 def test_a_request_names_only_connections_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever may start a run does not get the keys of every connection; Airflow's configuration has the list."""
-    requested_conn_ids("opensearch_default", "aws_default", "openai_default")
+    refuse_unlisted_conn_ids("opensearch_default", "aws_default", "openai_default")
     with pytest.raises(ConfigError, match=r"'admin_cluster' may not be named by a request; allowed are opensearch_def"):
-        requested_conn_ids("aws_default", "admin_cluster")
+        refuse_unlisted_conn_ids("aws_default", "admin_cluster")
     monkeypatch.setenv("AIRFLOW__OPENSEARCH_BATCH__REQUEST_CONNECTIONS", "admin_cluster")
-    requested_conn_ids("admin_cluster")
+    refuse_unlisted_conn_ids("admin_cluster")
     with pytest.raises(ConfigError, match="'aws_default' may not be named"):
-        requested_conn_ids("aws_default")
+        refuse_unlisted_conn_ids("aws_default")
 
 
 def test_a_password_is_not_sent_unencrypted_by_accident(monkeypatch: pytest.MonkeyPatch) -> None:

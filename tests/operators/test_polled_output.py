@@ -16,7 +16,7 @@ from opensearch_batch.operators.base import polled_output
 from tests.core.memory_objects import MemoryObjects
 
 FOLDER = "s3://work/jobs/key"
-OTHER_JOB = "is not of this shard's job s3://work/jobs/key: poll was marked as success by hand"
+OTHER_JOB = "does not belong to this shard's job s3://work/jobs/key: poll was marked as success by hand"
 
 
 def job(task: str | None, file: str = "", *, service: str = "openai", end: str = "COMPLETED") -> JobRecord:

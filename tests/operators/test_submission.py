@@ -70,7 +70,7 @@ def test_an_error_ends_the_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch, erro
         tries.append(1)
         raise error
 
-    monkeypatch.setattr(SubmissionTrigger, "_take", refuse)
+    monkeypatch.setattr(SubmissionTrigger, "_try_acquire", refuse)
     monkeypatch.setattr(trigger, "SLOT_INTERVAL_S", 0.01)
     monkeypatch.setattr(trigger, "PATIENCE_S", 0.1)
     waiting = SubmissionTrigger(
@@ -151,7 +151,7 @@ class Leaked:
         waiting = SubmissionTrigger(
             holder="s3://work/jobs/k", slots=self.folder, max_slots=1, stalled_after_s=7 * 86_400, **HANDLE
         )
-        return waiting._take()  # noqa: SLF001 - what the trigger repeats
+        return waiting._try_acquire()  # noqa: SLF001 - what the trigger repeats
 
 
 @pytest.fixture

@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 def client_of(
     service: str, *, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = None, region: str = ""
 ) -> ServiceClient:
-    """Return the client of an AI service; of AWS's in a region: the connector's, which may not be the connection's.
+    """Return the client of an AI service.
+
+    Args:
+        service: the service's name.
+        aws_conn_id: the object storage, and the credentials of AWS services.
+        ai_conn_id: the connection with the service's key; the service's default connection if None.
+        region: for AWS services, the region of the connector; that of the AWS connection if empty.
 
     Raises:
-        ConfigError: its connection is missing or has no key.
+        ConfigError: the service's connection is missing or has no key.
     """
     entry = service_of(service)
     return entry.client(_api(entry, aws_conn_id, ai_conn_id, region), object_storage(aws_conn_id))
@@ -31,7 +37,7 @@ def client_of(
 def outputs_store(
     *, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = None, services: Iterable[str] | None = None
 ) -> Stores:
-    """Return the store of everything a pipeline reads: on S3, and at AI services (all if None)."""
+    """Return the store of everything that a pipeline reads: objects on S3, and files at AI services (None: all)."""
     return stores(
         {"s3": Scheme(lambda: object_storage(aws_conn_id), compressed=True)},
         lambda entry: _api(entry, aws_conn_id, ai_conn_id),
@@ -42,25 +48,25 @@ def outputs_store(
 def connector_credential(
     service: str, *, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = None, role_arn: str | None = None
 ) -> tuple[str, Mapping[str, str | None]]:
-    """Return the id of the connection with the key of a service's connector, and the connector's ``credential``."""
+    """Return the id of the connection that holds a connector's key, and the ``credential`` of the connector."""
     kind = service_of(service).connection
     if isinstance(kind, AwsConnection):
         return aws_conn_id, aws_credential(aws_conn_id, role_arn=role_arn)
     conn_id = ai_conn_id or kind.conn_id
-    return conn_id, {kind.credential_member: _key(conn_id)[0]}
+    return conn_id, {kind.credential_member: _key_and_url(conn_id)[0]}
 
 
 def _api(entry: AiService, aws_conn_id: str, ai_conn_id: str | None, region: str = "") -> Api:
-    """Return the client library's object for a service's API."""
+    """Return the API client of a service, from the service's own Python package."""
     kind = entry.connection
     if isinstance(kind, AwsConnection):
         return aws_client(kind.api, aws_conn_id, region=region)
-    return kind.api(*_key(ai_conn_id or kind.conn_id))
+    return kind.api(*_key_and_url(ai_conn_id or kind.conn_id))
 
 
-def _key(conn_id: str) -> tuple[str, str | None]:
-    """Return a connection's key, and the API's URL, None if the connection has no host."""
+def _key_and_url(conn_id: str) -> tuple[str, str | None]:
+    """Return a connection's key and the URL of its API; the URL is None if the connection has no host."""
     conn = connection(conn_id, "http")
     if not conn.password:
-        raise ConfigError(f"connection {conn_id}: no password; put the service's key there")
+        raise ConfigError(f"connection {conn_id}: no password; set the service's API key as the password")
     return conn.password, base_url(conn)

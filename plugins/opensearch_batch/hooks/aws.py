@@ -1,4 +1,4 @@
-"""Clients of AWS's services, from an Airflow connection of apache-airflow-providers-amazon."""
+"""Clients of AWS services, from an Airflow connection of apache-airflow-providers-amazon."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def aws_client(name: str, aws_conn_id: str = AWS_CONN_ID, *, region: str = "") -
 def aws_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None = None) -> Mapping[str, str | None]:
     """Return the ``credential`` of an ML Commons connector.
 
-    Amazon OpenSearch Service takes a role; open-source ML Commons requires keys and gets the AWS connection's.
+    Amazon OpenSearch Service accepts a role. Open-source ML Commons requires keys, which come from the AWS connection.
     """
     if role_arn:
         return {"roleArn": role_arn}
     connection(aws_conn_id, "aws")
     credentials = aws_hook(aws_conn_id).get_credentials()
-    # Airflow masks what a connection holds, but not the keys of an assumed role.
+    # Airflow masks the secrets of a connection, but not the keys of an assumed role.
     for secret in (credentials.secret_key, credentials.token):
         if secret:
             mask_secret(secret)
@@ -58,7 +58,7 @@ def aws_credential(aws_conn_id: str = AWS_CONN_ID, *, role_arn: str | None = Non
 
 
 def aws_hook(aws_conn_id: str, client_type: str = "sts", *, region: str = "") -> AwsBaseHook:
-    """Return the hook of Airflow's Amazon provider, which resolves connections of a Data Prepper file too."""
+    """Return the Amazon provider's hook, extended to resolve connections that a Data Prepper file describes."""
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
     class Hook(AwsBaseHook):
@@ -70,10 +70,10 @@ def aws_hook(aws_conn_id: str, client_type: str = "sts", *, region: str = "") ->
 
 
 def _expect_owners(client: BaseClient, owners: dict[str, str | None]) -> None:
-    """Add the expected owner of its bucket to each request, so that S3 refuses a bucket whose owner changed."""
+    """Set `ExpectedBucketOwner` in each request, so that S3 refuses a bucket that belongs to another account."""
 
-    def expect(params: dict[str, Any], **_: object) -> None:
+    def add_owner(params: dict[str, Any], **_: object) -> None:
         if owner := owners.get(params.get("Bucket", "")):
             params.setdefault("ExpectedBucketOwner", owner)
 
-    client.meta.events.register("provide-client-params.s3", expect)
+    client.meta.events.register("provide-client-params.s3", add_owner)

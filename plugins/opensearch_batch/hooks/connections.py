@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 OPENSEARCH_CONN_ID = "opensearch_default"
 AWS_CONN_ID = "aws_default"
-# The connections that a request may name unless Airflow's configuration lists others.
+# Default of the option `request_connections`: the connections that a request may name.
 REQUEST_CONNECTIONS = "opensearch_default, aws_default, openai_default"
 
 
@@ -23,7 +23,8 @@ def connection(conn_id: str, conn_type: str) -> Connection:
     """Return the connection of an id.
 
     Raises:
-        ConfigError: it is no id, Airflow stores none of this id and type, or the file does not describe it.
+        ConfigError: the id is invalid, Airflow stores no connection with this id and type, or the file does not
+            describe the connection.
     """
     if is_in_file(conn_id):
         from opensearch_batch.hooks.file_connections import connection_at
@@ -32,11 +33,11 @@ def connection(conn_id: str, conn_type: str) -> Connection:
     return stored_connection(conn_id, conn_type)
 
 
-def requested_conn_ids(*conn_ids: str) -> None:
+def refuse_unlisted_conn_ids(*conn_ids: str) -> None:
     """Raise ConfigError unless a request may name these connections.
 
-    Whoever may start a run would else use the keys of every connection that Airflow stores. The list is the option
-    ``request_connections`` in the section ``opensearch_batch`` of Airflow's configuration.
+    Without this check, every user who may start a run could use every connection that Airflow stores. The allowed
+    connections are the option ``request_connections`` in the section ``opensearch_batch`` of Airflow's configuration.
     """
     listed = conf.get("opensearch_batch", "request_connections", fallback=REQUEST_CONNECTIONS)
     allowed = [conn_id.strip() for conn_id in (listed or "").split(",")]
@@ -49,7 +50,7 @@ def requested_conn_ids(*conn_ids: str) -> None:
 
 
 def base_url(conn: Connection) -> str | None:
-    """Return the URL of an HTTP API that a connection names, with its path; None if the connection has no host."""
+    """Return the base URL of an HTTP connection, with its path; None if the connection has no host."""
     if not conn.host:
         return None
     host = conn.host if "://" in conn.host else f"{conn.schema or 'https'}://{conn.host}"

@@ -30,9 +30,9 @@ def connection_at(conn_id: str) -> Connection:
     Raises:
         ConfigError: the file changed since the run began and has no such block.
     """
-    name, _, keys = conn_id.rpartition("#")
+    file_name, _, keys = conn_id.rpartition("#")
     pipeline_name, *rest = keys.split("/")
-    path = Path(name)
+    path = Path(file_name)
     file = _read(path, path.stat().st_mtime_ns) if path.is_file() else DataPrepperFile(path)
     pipeline = next((each for each in file.pipelines if each.name == pipeline_name), None)
     if pipeline is None:
@@ -49,7 +49,7 @@ def connection_at(conn_id: str) -> Connection:
 
 
 @lru_cache(maxsize=32)
-def _read(path: Path, changed_at: int) -> DataPrepperFile:  # noqa: ARG001 - the key: a changed file is read again
+def _read(path: Path, changed_at: int) -> DataPrepperFile:  # noqa: ARG001 - part of the cache key: a changed file is read again
     return DataPrepperFile(path)
 
 
@@ -80,7 +80,7 @@ class _Connections:
         return conn
 
     def _block(self, keys: list[str]) -> Aws | S3Dlq:
-        """Return the block that names region and role."""
+        """Return the block with the region and the role."""
         match keys:
             case ["source"]:
                 return self._pipeline.source.aws
@@ -100,7 +100,7 @@ class _Connections:
         return self._pipeline.sinks[int(number)][1]
 
     def _aws(self, aws: Aws | S3Dlq | None) -> Connection:
-        """Return the stored AWS connection with region and role of a block."""
+        """Return the stored AWS connection with the region and the role of a block."""
         # Without a stored connection, boto3 searches its usual credential sources.
         base = find_stored_connection(self._file.settings.connections.aws, "aws")
         extra = {} if base is None else dict(base.extra_dejson)
@@ -117,14 +117,14 @@ class _Connections:
         return conn
 
     def _model(self) -> Connection:
-        named = self._file.settings.connections.model_opensearch or self._file.settings.connections.opensearch
-        if named:
-            return stored_connection(named, "opensearch")
+        conn_id = self._file.settings.connections.model_opensearch or self._file.settings.connections.opensearch
+        if conn_id:
+            return stored_connection(conn_id, "opensearch")
         return self._signed(self._ml.host, self._ml.aws, (MODEL, "aws"), "es")
 
     def _opensearch(self, sink: OpenSearchSink, number: str) -> Connection:
-        if named := self._file.settings.connections.opensearch:
-            return stored_connection(named, "opensearch")
+        if conn_id := self._file.settings.connections.opensearch:
+            return stored_connection(conn_id, "opensearch")
         if sink.aws is not None:
             service = "aoss" if sink.aws.serverless else "es"
             return self._signed(sink.hosts[0], sink.aws, ("sink", number, "aws"), service, sink.path_prefix)

@@ -1,6 +1,7 @@
-"""Handle of a batch job: reads its record, records its end, polls and stops it at the service and at ML Commons.
+"""Handle of a batch job: reads the job's record, records its end, and polls and stops the job.
 
-Every method blocks, so triggers call them in threads. The clients are shared by all handles of a process.
+Polls and stops go to ML Commons or to the AI service. Every method blocks, so triggers call the methods in threads.
+All handles of a process share their clients.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ from opensearch_batch.hooks.shared_clients import shared_client
 from opensearch_batch.services.registry import adapter_of
 
 log = logging.getLogger(__name__)
-# The arguments of a `JobHandle` that all jobs of a stage share; operators and triggers have them under these names.
+# The arguments of a `JobHandle` that all jobs of a stage share; operators and triggers have attributes of these names.
 HANDLE_ARGUMENTS = ("service", "opensearch_conn_id", "aws_conn_id", "ai_conn_id")
 
 
 class JobResult(msgspec.Struct, frozen=True):
     """How a job ended: the XCom of `poll`.
 
-    `outputs` are the locations of the job's output rows; a job that ended badly may have written some. `counts` are
-    those of the service, if it counts. `ml_task_id` (`task_id` in the XCom) is null for a job that ML Commons does not
-    know.
+    `outputs` are the locations of the job's output rows; a job that ended badly may have written some. `counts` are the
+    service's counts of records, empty if it reports none. `ml_task_id` (`task_id` in the XCom) is null for a job that
+    ML Commons does not know.
     """
 
     ml_task_id: str | None = msgspec.field(name="task_id")
@@ -53,24 +54,24 @@ class JobResult(msgspec.Struct, frozen=True):
         """Return the answers of the job whose record is in this folder.
 
         Raises:
-            ConfigError: this is the result of another job. A task that starts from its trigger keeps the XCom of its
-                last run until it ends, so `poll` has an old one if a person clears it and then marks it as success.
+            ConfigError: the result belongs to another job. A task that starts from its trigger keeps its previous XCom
+                until it ends, so `poll` has an outdated XCom if a user clears it and then marks it as success.
         """
         record = JobRecords(objects, folder).read()
-        if record is None or not self._is_of(record, service):
+        if record is None or not self._belongs_to(record, service):
             raise ConfigError(
-                f"the result of poll (task {self.ml_task_id}) is not of this shard's job {folder}: poll was marked as "
-                "success by hand after a clear; clear batch_predict"
+                f"the result of poll (task {self.ml_task_id}) does not belong to this shard's job {folder}: poll was "
+                "marked as success by hand after a clear; clear batch_predict"
             )
         return JobOutput(self.outputs, None, folder, self.ml_task_id)
 
-    def _is_of(self, record: JobRecord, service: str) -> bool:
+    def _belongs_to(self, record: JobRecord, service: str) -> bool:
         if self.ml_task_id == record.ml_task_id:
             return set(self.outputs) <= set(adapter_of(service).outputs(record, record.remote_job))
-        # Another run with force submitted the job again, after this run's wait for it.
-        past = [each for each in record.history if self.ml_task_id and each["ml_task_id"] == self.ml_task_id]
-        ends = {self.state, *((each["end"] or {}).get("state") for each in past)}
-        return bool(past) and ends.isdisjoint(BAD_ENDS)
+        # Another run submitted the job again (`force`) after this run's wait had ended.
+        earlier = [each for each in record.history if self.ml_task_id and each["ml_task_id"] == self.ml_task_id]
+        states = {self.state, *((each["end"] or {}).get("state") for each in earlier)}
+        return bool(earlier) and states.isdisjoint(BAD_ENDS)
 
 
 class JobHandle(msgspec.Struct, frozen=True):
@@ -83,7 +84,7 @@ class JobHandle(msgspec.Struct, frozen=True):
     ai_conn_id: str | None
 
     def record(self) -> JobRecord:
-        """Return its record.
+        """Return the job's record.
 
         Raises:
             ConfigError: there is no record, or the job was not submitted yet.
@@ -132,9 +133,9 @@ class JobHandle(msgspec.Struct, frozen=True):
         return end
 
     def conclude_if_unattended(self) -> End | None:
-        """Ask for the status of a job for which no run waits, and record its end, if it has ended; return that.
+        """If no run waits for the job and it has ended, record its end and return it; otherwise return None.
 
-        Without this, a job whose `poll` was stopped would never get an end, and hold its slot forever.
+        Nothing else records the end of a job whose `poll` was stopped, so it would keep its slot forever.
         """
         record = JobRecords(self._objects(), self.folder).read()
         if record is None or record.status != "submitted" or self._waiters().is_awaited():
@@ -164,7 +165,7 @@ class JobHandle(msgspec.Struct, frozen=True):
             return end
         stored = JobRecords(self._objects(), self.folder).read()
         if stored and stored.submission == record.submission and stored.end is not None:
-            # The input was compared when the end was recorded first; a later change did not affect the job.
+            # The input was checked when the end was first recorded; a later change did not affect the job.
             return stored.end
         return checked_end(self._objects(), record, end)
 
@@ -190,8 +191,8 @@ class JobHandle(msgspec.Struct, frozen=True):
         except BatchError as error:
             log.warning("could not refresh the waiter heartbeat; another run may cancel this job: %s", error)
 
-    def other_waiters(self, waiter: Waiter) -> list[Waiter]:
-        """Remove a waiter; return those that remain."""
+    def remove_and_list_remaining(self, waiter: Waiter) -> list[Waiter]:
+        """Remove a waiter; return the remaining ones."""
         return self._waiters().remaining_without(waiter)
 
     def remove_waiter(self, waiter: Waiter) -> None:
@@ -205,7 +206,7 @@ class JobHandle(msgspec.Struct, frozen=True):
         outputs = adapter_of(self.service).outputs(record, record.remote_job)
         if end.state not in BAD_ENDS:
             return outputs
-        # Services with files of their own name only files that exist; an S3 location is where the output would be.
+        # A service that stores files reports only those that exist. An S3 location is computed and may not exist.
         return [uri for uri in outputs if not uri.startswith("s3://") or self._exists(uri)]
 
     def _exists(self, uri: str) -> bool:
@@ -230,11 +231,11 @@ class JobHandle(msgspec.Struct, frozen=True):
 
 
 def conclude_unattended(slots: Slots, arguments: Mapping[str, Any]) -> None:
-    """Record the ends of the jobs that hold slots although no run waits for them any more; that frees the slots.
+    """Record the ends of ended jobs that hold slots and for which no run waits; this frees the slots.
 
     Args:
-        slots: the slots.
-        arguments: the HANDLE_ARGUMENTS of their jobs.
+        slots: the slots to check.
+        arguments: the HANDLE_ARGUMENTS of the jobs.
     """
     for uri, slot in slots.held():
         if time.time() < slot.at + GRACE_S:
@@ -242,10 +243,10 @@ def conclude_unattended(slots: Slots, arguments: Mapping[str, Any]) -> None:
         try:
             end = JobHandle(slot.holder, **arguments).conclude_if_unattended()
         except BatchError as error:
-            log.warning("%s is held by %s, whose status is unknown: %s", uri, slot.holder, error)
+            log.warning("slot %s is held by job %s, whose status is unknown: %s", uri, slot.holder, error)
         else:
             if end is not None:
-                log.info("%s is free: its job %s ended %s", uri, slot.holder, end.state)
+                log.info("slot %s is free: job %s ended %s", uri, slot.holder, end.state)
 
 
 def shared_ml_commons(opensearch_conn_id: str) -> MLCommons:

@@ -27,13 +27,13 @@ class OpenSearchMLHook(BaseHook):
 
     Host, port, login and password as usual; in the extra: `use_ssl`, `verify_certs` (default true), `ca_certs`
     (a file), `ssl_assert_hostname`, `url_prefix`, and for Amazon OpenSearch Service `aws_conn_id`, `region_name` and
-    `service` (``es`` or ``aoss``), which sign each request with SigV4 in place of a password.
+    `service` (``es`` or ``aoss``): with `aws_conn_id`, requests are signed with SigV4 and need no password.
 
     Args:
         opensearch_conn_id: the connection.
 
     Raises:
-        ConfigError: the connection is missing or cannot make a client.
+        ConfigError: the connection is missing, or no client can be created from it.
     """
 
     conn_name_attr = "opensearch_conn_id"
@@ -59,7 +59,7 @@ class OpenSearchMLHook(BaseHook):
             if "use_ssl" not in extra:
                 raise ConfigError(
                     f"connection {self.opensearch_conn_id}: the password would be sent unencrypted; write "
-                    '{"use_ssl": true} in the extra, or {"use_ssl": false} if that is meant'
+                    '{"use_ssl": true} in the extra, or {"use_ssl": false} to allow that'
                 )
             self.log.warning("connection %s sends its password unencrypted (use_ssl is false)", self.opensearch_conn_id)
         try:
@@ -75,12 +75,12 @@ class OpenSearchMLHook(BaseHook):
 
     @cached_property
     def cluster(self) -> Cluster:
-        """The cluster."""
+        """The connection's cluster."""
         return Cluster(self.get_conn(), f"{self.opensearch_conn_id} ({self._connection.host}:{self._connection.port})")
 
     @cached_property
     def ml(self) -> MLCommons:
-        """Its ML Commons plugin: connectors, models, batch jobs and tasks."""
+        """The cluster's ML Commons plugin: connectors, models, batch jobs and tasks."""
         return MLCommons(self.cluster)
 
 

@@ -21,7 +21,7 @@ class SharedClients:
     """Clients by key. One thread creates the client of a key while others wait for it; errors are not cached.
 
     Args:
-        clock: seconds.
+        clock: returns the current time in seconds.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +30,7 @@ class SharedClients:
             key=lambda key, make: key,  # noqa: ARG005 - `make` is not part of the key
             condition=threading.Condition(),
         )
-        def get(key: Hashable, make: Callable[[], object]) -> object:  # noqa: ARG001 - the cache's key
+        def get(key: Hashable, make: Callable[[], object]) -> object:  # noqa: ARG001 - `key` is only the cache's key
             return make()
 
         self._get = get
@@ -47,7 +47,8 @@ def shared_client(kind: str, conn_id: str, make: Callable[[], T]) -> T:
     """Return the client of a connection that all triggers of this process share.
 
     Raises:
-        RetriableError: Airflow could not resolve the connection now; this must not end thousands of waits.
+        RetriableError: an unexpected error, such as Airflow not resolving the connection; thousands of waits must not
+            end because of it.
     """
     try:
         return _clients.get((kind, conn_id), make)

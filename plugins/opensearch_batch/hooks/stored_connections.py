@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 CONN_ID = re.compile(r"[\w.-]+")
-# Types of connections that hold what another type holds.
-ALIKE = {"http": ("http", "generic")}
+# Connection types that are accepted in place of a type.
+ACCEPTED_TYPES = {"http": ("http", "generic")}
 
 
 def find_stored_connection(conn_id: str, conn_type: str) -> Connection | None:
-    """Return a connection, None if Airflow stores none of this id.
+    """Return the connection with this id, None if Airflow stores none.
 
     Raises:
-        ConfigError: it is no id, or its connection has another type.
+        ConfigError: the id is invalid, or the connection has another type.
     """
     if not CONN_ID.fullmatch(conn_id):
         raise ConfigError(f"{conn_id!r} is not a connection id; it has only letters, digits, _, . and -")
@@ -31,17 +31,17 @@ def find_stored_connection(conn_id: str, conn_type: str) -> Connection | None:
         conn = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
         return None
-    types = ALIKE.get(conn_type, (conn_type,))
+    types = ACCEPTED_TYPES.get(conn_type, (conn_type,))
     if conn.conn_type not in types:
         raise ConfigError(f"connection {conn_id}: its type is {conn.conn_type}, not {' or '.join(types)}")
     return conn
 
 
 def stored_connection(conn_id: str, conn_type: str) -> Connection:
-    """Return a connection.
+    """Return the connection with this id.
 
     Raises:
-        ConfigError: it is no id, or Airflow stores none of this id and type.
+        ConfigError: the id is invalid, or Airflow stores no connection with this id and type.
     """
     conn = find_stored_connection(conn_id, conn_type)
     if conn is None:

@@ -21,7 +21,7 @@ from opensearch_batch.core.storage.layout import Layout
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.hooks.ai_services import outputs_store
-from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID, requested_conn_ids
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID, refuse_unlisted_conn_ids
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import final_errors_fail_the_task, is_forced, layout_of, run_key_of, summary
 from opensearch_batch.operators.log_tables import log_counts
@@ -46,7 +46,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
     last two are locations. A retried or cleared task does not write again what it had finished, and repeating
     the request writes nothing.
 
-    The connections must be among those that a request may name (`requested_conn_ids`).
+    The connections must be among those that a request may name (`refuse_unlisted_conn_ids`).
 
     Args:
         request: the body of a request; the run's own conf, or its params, if None.
@@ -86,7 +86,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the request."""
-        requested_conn_ids(self.opensearch_conn_id, self.aws_conn_id, self.openai_conn_id)
+        refuse_unlisted_conn_ids(self.opensearch_conn_id, self.aws_conn_id, self.openai_conn_id)
         body = self.request or request_of(context["dag_run"].conf or {}, context["params"])
         batch = remote_only(body)
         layout = layout_of(batch.work_prefix or self.work_prefix, context)

@@ -16,7 +16,7 @@ from opensearch_batch.core.storage.dead_letters import PART, most_common_reasons
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.aws import object_storage
-from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID, requested_conn_ids
+from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID, refuse_unlisted_conn_ids
 from opensearch_batch.hooks.opensearch import OpenSearchMLHook
 from opensearch_batch.operators.base import final_errors_fail_the_task, refuse_unknown_conf
 from opensearch_batch.operators.log_tables import log_counts
@@ -62,7 +62,7 @@ class OpenSearchReplayOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Ingest the dead letters."""
         refuse_unknown_conf(self, context)
-        requested_conn_ids(self.opensearch_conn_id, self.aws_conn_id)
+        refuse_unlisted_conn_ids(self.opensearch_conn_id, self.aws_conn_id)
         field_map, store = self.field_map or context["params"].get("field_map"), object_storage(self.aws_conn_id)
         report = replay(
             self.dead_letters,

@@ -41,7 +41,7 @@ SHARED_ARGUMENTS = (
     "ai_conn_id",
 )
 # Airflow calls on_kill for a clear too; only these states mean that a user ended the wait.
-ENDED_BY_A_PERSON = frozenset({"failed", "success", "skipped", "removed"})
+ENDED_BY_USER = frozenset({"failed", "success", "skipped", "removed"})
 MAX_NAMES = 3
 # A poller belongs to an event loop; a triggerer has one loop, `dag.test` one for each trigger.
 _pollers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, StatusPoller]] = WeakKeyDictionary()
@@ -52,7 +52,8 @@ class MLTaskTrigger(BaseTrigger):
 
     Args:
         job: the folder of the job's record.
-        ml_task_id: the ML Commons task; empty, as Airflow renders a template to text, if ML Commons has none.
+        ml_task_id: the ML Commons task; None or empty if there is none (Airflow renders a template to text, never to
+            None).
         service, poll_every_s, poll_at_most_s, deadline_s, opensearch_conn_id, aws_conn_id, ai_conn_id: as in `poll`.
     """
 
@@ -81,14 +82,14 @@ class MLTaskTrigger(BaseTrigger):
         accept(opensearch_conn_id, aws_conn_id, ai_conn_id)
         self.ai_conn_id = ai_conn_id
         self._polled: JobRecord | None = None
-        self._is_warned = False
+        self._has_warned = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
         return TRIGGER, {name: getattr(self, name) for name in ("job", "ml_task_id", *SHARED_ARGUMENTS)}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait for the end; yield success or failure of the task itself."""
+        """Wait for the job's end; yield the event that marks the task itself as success or failed."""
         try:
             record = await self._load_record()
             record = record if record.end else await self._wait(record)
@@ -107,24 +108,24 @@ class MLTaskTrigger(BaseTrigger):
             yield TaskSuccessEvent(xcoms=xcoms)
 
     async def on_kill(self) -> None:
-        """Cancel the job if a user ended the wait and no other run waits for it; after a clear, keep it running.
+        """Cancel the job if a user ended the wait and no other run waits for the job.
 
-        The next attempt then reattaches. One thread does all of it: the triggerer (3.3.2) cancels this coroutine again
-        a second later, and a thread continues.
+        After a clear, the job continues and the next attempt reattaches to it. All work runs in one thread, because the
+        triggerer (3.3.2) cancels this coroutine again after a second, and a thread continues.
         """
         await asyncio.to_thread(self._cancel_unless_awaited)
 
     def _cancel_unless_awaited(self) -> None:
         state = self._state_of_task()
-        if state not in ENDED_BY_A_PERSON:
+        if state not in ENDED_BY_USER:
             self.log.info("the task was cleared (its state is %s): the job continues", state)
             return
         handle = self._handle()
         record, waiter = handle.record(), self._waiter(self.ml_task_id)
-        if others := handle.other_waiters(waiter) if waiter else []:
+        if others := handle.remove_and_list_remaining(waiter) if waiter else []:
             self.log.info("job %s continues, because other runs wait for it: %s", record.name, _names_of(others))
         elif self.ml_task_id and record.ml_task_id != self.ml_task_id:
-            # A run with force submitted the job again; only the task of this wait is cancelled.
+            # Another run submitted the job again (`force`); cancel only the ML Commons task of this wait.
             handle.cancel(self.ml_task_id)
         elif record.end is None:
             end = End("CANCELLED", time.time(), f"cancelled, because the task was marked {state}")
@@ -142,27 +143,27 @@ class MLTaskTrigger(BaseTrigger):
             await asyncio.sleep(policy.pause_s(now=time.time()))
 
     async def _wait(self, record: JobRecord) -> JobRecord:
-        """Wait for the end as a registered waiter; return the record with the end."""
+        """Wait for the job's end as a registered waiter; return the record with the end."""
         waiter = self._waiter(record.ml_task_id)
-        beside = [asyncio.create_task(self._refresh(waiter)), asyncio.create_task(self._log_progress(record))]
+        background_tasks = [asyncio.create_task(self._refresh(waiter)), asyncio.create_task(self._log_progress(record))]
         try:
-            record = await self._until_ended(record)
+            record = await self._poll_until_ended(record)
         except asyncio.CancelledError:
-            # Another triggerer or attempt continues the wait, or a user ended it: then `on_kill` removes the waiter.
+            # The waiter stays: another triggerer or attempt continues the wait, or `on_kill` removes the waiter.
             waiter = None
             raise
         finally:
-            for task in beside:
+            for task in background_tasks:
                 task.cancel()
             if waiter:
                 await asyncio.to_thread(self._handle().remove_waiter, waiter)
         return record
 
-    async def _until_ended(self, record: JobRecord) -> JobRecord:
-        """Poll, decide, pause, until the decision is an end; return the record with it."""
+    async def _poll_until_ended(self, record: JobRecord) -> JobRecord:
+        """Poll, decide and pause until the job has an end; return the record with the end."""
         adapter = adapter_of(self.service)
         policy, poll_at = self._poll_policy(record.intended_at), time.time()
-        # No line is logged here for each poll; see `StatusPoller.log_turn`.
+        # Polls are not logged here; `_log_progress` logs the job once a minute.
         while True:
             is_running = False
             step: Decision
@@ -186,15 +187,15 @@ class MLTaskTrigger(BaseTrigger):
             poll_at = policy.next_poll_at(now=time.time(), jitter=random.random())  # noqa: S311 - jitter, no secret
 
     async def _conclude(self, record: JobRecord, policy: PollPolicy, end: End, *, cancel: bool) -> JobRecord:
-        """Record the end and return the record with it; a job running at its deadline is cancelled first.
+        """Record the end and return the record with the end; a job that runs at its deadline is cancelled first.
 
         Raises:
-            FatalError: the deadline passed, but other runs wait for the job with a later one, or none.
+            FatalError: the deadline passed, but other runs wait for the job with a later deadline, or without one.
         """
         handle, waiter = self._handle(), self._waiter(record.ml_task_id)
         while True:
             try:
-                if cancel and waiter and (others := await asyncio.to_thread(handle.other_waiters, waiter)):
+                if cancel and waiter and (others := await asyncio.to_thread(handle.remove_and_list_remaining, waiter)):
                     raise FatalError(
                         f"{end.reason}; job {record.name} continues, because other runs wait for it: "
                         f"{_names_of(others)}"
@@ -207,15 +208,15 @@ class MLTaskTrigger(BaseTrigger):
                 return msgspec.structs.replace(record, end=recorded)
 
     async def _poll(self, record: JobRecord, policy: PollPolicy, poll_at: float) -> RemoteStatus:
-        """Return the job's status at `poll_at`.
+        """Poll the job's status at the time `poll_at`.
 
-        Without an ML Commons task, or if ML Commons refuses to return its status, the service itself is polled with the
-        connection's own key: the connector may have an old key, or a status action that ML Commons cannot execute, and
-        ML Commons answers "not found" when it cannot load the model.
+        If the job has no ML Commons task, or ML Commons does not return its status, the service itself is polled with
+        the key of the Airflow connection. ML Commons fails if the connector has an old key or a status action that ML
+        Commons cannot execute; it answers "not found" if it cannot load the model.
 
         Raises:
             NotFound: neither ML Commons nor the service knows the job.
-            RetriableError: the service refuses too. A client has the connection's old key for minutes after a change.
+            RetriableError: the service refuses too; a shared client keeps an old key for minutes after a change.
         """
         handle, refused = self._handle(), None
         poll = partial(status_poller(self.opensearch_conn_id).poll, poll_at=poll_at, deadline_at=policy.deadline_at)
@@ -224,10 +225,10 @@ class MLTaskTrigger(BaseTrigger):
                 return await poll(partial(handle.task_status, record.ml_task_id))
             except (ConfigError, FatalError) as error:
                 refused = error
-                # Once: a log that fills up while Airflow hands over triggers stops the triggerer.
-                if not self._is_warned:
+                # Warn once: a log that fills up while Airflow hands over triggers stops the triggerer.
+                if not self._has_warned:
                     self.log.warning("%s; polling the service itself", error)
-                self._is_warned = True
+                self._has_warned = True
         try:
             return await poll(partial(handle.status, record))
         except NotFound as error:
@@ -252,7 +253,7 @@ class MLTaskTrigger(BaseTrigger):
         return step
 
     async def _log_progress(self, record: JobRecord) -> None:
-        """Log a line a minute about the job until cancelled."""
+        """Log the job's progress once a minute until cancelled."""
         while True:
             await status_poller(self.opensearch_conn_id).log_turn()
             record = self._polled or record
@@ -297,6 +298,6 @@ def status_poller(opensearch_conn_id: str) -> StatusPoller:
 
 
 def _names_of(waiters: Sequence[Waiter]) -> str:
-    """Name the first few waiters for a log line."""
+    """Return the first few waiters as text for a log line."""
     more = len(waiters) - MAX_NAMES
     return ", ".join(map(str, waiters[:MAX_NAMES])) + (f" and {more} more" if more > 0 else "")

@@ -1,8 +1,8 @@
 """Trigger that fires when objects of a source are added or changed: it lists the source, or reads its bucket's events.
 
-The listing is compared with what a run last prepared. While they differ the trigger fires again from time to time, so
-no change is lost while the DAG is paused or a process dies. A queue only triggers the listing; its messages are deleted
-when a run has prepared their objects. At worst a run starts twice, and the second finds the work done.
+The trigger compares the listing with the objects that a run last prepared. While they differ, it fires again from time
+to time, so that no change is lost while the DAG is paused or if a process dies. The messages of a queue only cause a
+listing; they are deleted when a run has prepared their objects. At worst a second run starts and finds the work done.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from opensearch_batch.hooks.job_handle import shared_object_storage
 from opensearch_batch.hooks.shared_clients import shared_client
 
 TRIGGER = "opensearch_batch.triggers.new_objects.NewObjectsTrigger"
-# When to fire again: soon if no run has begun, later if a run is in progress or has failed.
+# Seconds until the trigger fires again for the same objects: fewer if no run has begun than if one runs or has failed.
 REPEAT_AFTER_S = {"new": 60.0, "started": 3600.0}
 # The maximum number of messages in one response of SQS.
 MAX_MESSAGES = 10
@@ -36,12 +36,12 @@ MAX_RESPONSES = 100
 class NewObjectsTrigger(BaseEventTrigger):
     """Fires when the objects of a source differ from those that a run last prepared.
 
-    The event names the source. The run prepares all of its objects; those that are done cost nothing.
+    The event names the source. The run prepares all of its objects; objects that are done cost nothing.
 
     Args:
         uri: an S3 prefix that ends in ``/``, an object, or a glob.
         work_prefix: the pipeline's work prefix.
-        pipeline: its name.
+        pipeline: the pipeline's name.
         include: globs, as in `prepare`.
         exclude: globs, as in `prepare`.
         aws_conn_id: the object storage, and the queue.
@@ -78,7 +78,7 @@ class NewObjectsTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll forever; an error is logged and retried at the next poll."""
-        fired, fired_at, is_first = "", 0.0, True
+        fired_state, fired_at, is_first = "", 0.0, True
         while True:
             try:
                 change, state = await asyncio.to_thread(self._poll, always=is_first)
@@ -87,20 +87,22 @@ class NewObjectsTrigger(BaseEventTrigger):
                 change, state = "unchanged", ""
             else:
                 is_first = False
-            if change != "unchanged" and (state != fired or time.monotonic() >= fired_at + REPEAT_AFTER_S[change]):
-                fired, fired_at = state, time.monotonic()
+            if change != "unchanged" and (
+                state != fired_state or time.monotonic() >= fired_at + REPEAT_AFTER_S[change]
+            ):
+                fired_state, fired_at = state, time.monotonic()
                 yield TriggerEvent({"uri": self.uri})  # type: ignore[no-untyped-call] # Airflow's own
             await asyncio.sleep(self.poll_every_s)
 
     def _poll(self, *, always: bool) -> tuple[SourceChange, str]:
-        """Return whether a run prepared the present state of the source, and a digest of that state.
+        """Return whether a run has prepared the current state of the source, and a digest of that state.
 
-        With a queue, the source is listed only if there are messages about it, or with `always`: objects that are older
-        than the queue have no message.
+        With a queue, the source is listed only if there are messages about it, or if `always` is set: objects that are
+        older than the queue have no message.
         """
         messages = self._receive() if self.sqs else []
-        is_ours = any(self._is_ours(uri) for message in messages for uri in uris_of(message["Body"]))
-        if self.sqs and not is_ours and not always:
+        is_about_source = any(self._is_in_source(uri) for message in messages for uri in uris_of(message["Body"]))
+        if self.sqs and not is_about_source and not always:
             self._delete(messages)
             return "unchanged", ""
         store = shared_object_storage(self.aws_conn_id)
@@ -128,14 +130,14 @@ class NewObjectsTrigger(BaseEventTrigger):
     def _queue(self) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
         return shared_client("sqs", self.aws_conn_id, lambda: aws_client("sqs", self.aws_conn_id))
 
-    def _is_ours(self, uri: str) -> bool:
+    def _is_in_source(self, uri: str) -> bool:
         return SourceUri(self.uri, self.include, self.exclude).contains(uri)
 
 
 def uris_of(message: str) -> Iterator[str]:
     """Yield the objects that an S3 event names, directly or through SNS or EventBridge.
 
-    Source: Amazon S3, "Event message structure"; keys in it are URL-encoded, those of EventBridge are not.
+    Source: Amazon S3, "Event message structure". Object keys are URL-encoded in S3 events, not in EventBridge events.
     """
     try:
         body = json.loads(message)

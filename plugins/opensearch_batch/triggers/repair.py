@@ -22,7 +22,7 @@ class RepairTrigger(MLTaskTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the end, which is stored in the job's record; the event says whether the wait was abandoned."""
         async for event in super().run():
-            # A failure without a result ends the wait, not the job: the cluster did not respond for too long.
+            # A failure without an XCom is one of the wait, not of the job: for example, the cluster did not respond.
             given_up = isinstance(event, TaskFailedEvent) and not event.xcoms
             yield TriggerEvent({"given_up": given_up})  # type: ignore[no-untyped-call] # Airflow's own
             return

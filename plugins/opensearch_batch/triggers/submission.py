@@ -21,7 +21,7 @@ from opensearch_batch.hooks.job_handle import HANDLE_ARGUMENTS, conclude_unatten
 
 TRIGGER = "opensearch_batch.triggers.submission.SubmissionTrigger"
 SLOT_INTERVAL_S = 10.0
-# How often the trigger asks for the jobs of old holders, and logs who they are.
+# Interval at which the trigger polls the jobs that hold slots, and logs them.
 HOLDERS_INTERVAL_S = 600.0
 # If several tasks of a triggerer wait for the same slots, one polls the slots and the others queue.
 _queues: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -34,9 +34,10 @@ def job_slots(store: Objects, folder: str, max_slots: int) -> Slots:
         record = JobRecords(store, slot.holder).read()
         if record is None or record.status == "intent":
             return None
-        end = record.end
+        if record.end is None:
+            return True
         # A job that ended before it acquired the slot is about to be submitted again.
-        return True if end is None else None if end.at < slot.at else False
+        return None if record.end.at < slot.at else False
 
     return Slots(store, folder, max_slots=max_slots, is_in_flight=is_in_flight, clock=time.time)
 
@@ -49,12 +50,12 @@ class SubmissionTrigger(BaseTrigger):
     Args:
         holder: the folder of the job that needs a slot.
         slots: the folder of the slots; None to wait `pause_s` seconds.
-        max_slots: how many there are.
-        pause_s: seconds to wait.
+        max_slots: number of slots.
+        pause_s: seconds to wait if `slots` is None.
         since: epoch seconds at which the service first throttled.
-        stalled_after_s: end the wait when no slot was acquired for so long; the task then fails.
+        stalled_after_s: end the wait when no job acquired a slot for this time; the task then fails.
         reason: why the task waits, for the log.
-        service, opensearch_conn_id, aws_conn_id, ai_conn_id: ask for the jobs of other holders.
+        service, opensearch_conn_id, aws_conn_id, ai_conn_id: used to poll the jobs that hold slots.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class SubmissionTrigger(BaseTrigger):
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
         self.ai_conn_id = ai_conn_id
-        self._ask_at = 0.0
+        self._poll_holders_at = 0.0
         accept(opensearch_conn_id, aws_conn_id, ai_conn_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -99,15 +100,15 @@ class SubmissionTrigger(BaseTrigger):
             await asyncio.sleep(self.pause_s)
         else:
             async with _queues[self.slots]:
-                await self._take_slot()
+                await self._acquire_slot()
         yield TriggerEvent({"since": self.since})  # type: ignore[no-untyped-call] # Airflow's own
 
-    async def _take_slot(self) -> None:
-        """Wait for a slot; return early if all are stalled, or on a final or lasting error, which the task reports."""
+    async def _acquire_slot(self) -> None:
+        """Wait for a slot; return early if the slots are stalled, or after an error that the task then reports."""
         failing_since = None
         while True:
             try:
-                if await asyncio.to_thread(self._take):
+                if await asyncio.to_thread(self._try_acquire):
                     return
                 failing_since = None
             except BatchError as error:
@@ -117,14 +118,14 @@ class SubmissionTrigger(BaseTrigger):
                     return
             await asyncio.sleep(SLOT_INTERVAL_S)
 
-    def _take(self) -> bool:
-        """Take a slot; return whether the wait is over."""
+    def _try_acquire(self) -> bool:
+        """Try to acquire a slot; return whether the wait is over."""
         slots = job_slots(shared_object_storage(self.aws_conn_id), str(self.slots), self.max_slots)
         if slots.acquire(self.holder):
             return True
-        if time.monotonic() < self._ask_at:
+        if time.monotonic() < self._poll_holders_at:
             return False
-        self._ask_at = time.monotonic() + HOLDERS_INTERVAL_S
+        self._poll_holders_at = time.monotonic() + HOLDERS_INTERVAL_S
         conclude_unattended(slots, {name: getattr(self, name) for name in HANDLE_ARGUMENTS})
         self.log.info("still waiting: %s", slots.holders())
         return slots.acquire(self.holder) or slots.are_stalled(self.stalled_after_s)

@@ -40,7 +40,7 @@ def test_a_source_names_what_it_reads(objects: MemoryObjects, source: str, found
     listed = [item.uri.removeprefix("s3://bkt/") for item in list_source(objects, f"s3://bkt/{source}").objects]
     assert listed == found
     trigger = NewObjectsTrigger(uri=f"s3://bkt/{source}", work_prefix="s3://w", pipeline="p")
-    assert [name for name in NAMES if trigger._is_ours(f"s3://bkt/{name}")] == found  # noqa: SLF001 - the trigger's own rule
+    assert [name for name in NAMES if trigger._is_in_source(f"s3://bkt/{name}")] == found  # noqa: SLF001 - the trigger's own rule
     lines = "".join(f"2026-11-01 02:00:00 1 {name}\n" for name in NAMES)
     if found:
         counted = read_listing(lines, f"s3://bkt/{source}", include=[], exclude=[])
