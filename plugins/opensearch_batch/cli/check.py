@@ -13,7 +13,7 @@ from rich.console import Console
 from opensearch_batch.cli.command import REFUSED, Account, Command, runs
 from opensearch_batch.core.data_prepper.check import check_pipelines
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.pipeline.check import Checked
+from opensearch_batch.core.pipeline.check import CheckResult
 from opensearch_batch.core.pipeline.estimate import Estimate
 from opensearch_batch.core.pipeline.file import pipeline_files
 from opensearch_batch.core.types.counts import DONE
@@ -25,7 +25,7 @@ FOLDER = Path("include/pipelines")
 class CheckAccount(Account, frozen=True, kw_only=True):
     """Result for each file; the state is REFUSED if any has a mistake."""
 
-    pipelines: list[Checked] = msgspec.field(default_factory=list)
+    pipelines: list[CheckResult] = msgspec.field(default_factory=list)
     tests: int = 0
     mistakes: int = 0
 
@@ -100,7 +100,7 @@ def _pipeline_files(paths: list[Path]) -> list[Path]:
     return files
 
 
-def _lines_of(checked: Checked) -> Iterator[str]:
+def _lines_of(checked: CheckResult) -> Iterator[str]:
     """Yield the lines printed for a file without mistakes."""
     for pipeline in checked.pipelines:
         path = " -> ".join(part for part in (pipeline.source, pipeline.service, pipeline.index) if part)

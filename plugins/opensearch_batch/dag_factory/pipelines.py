@@ -15,7 +15,7 @@ from airflow.sdk import DAG, XComArg, task_group
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
-from opensearch_batch.core.pipeline.spec import ModelOf
+from opensearch_batch.core.pipeline.spec import ModelSpec
 from opensearch_batch.dag_factory.forms import form_of, of_service, source_of, task_defaults
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
 from opensearch_batch.notifications.alerts import failure_notifier
@@ -260,7 +260,7 @@ class _Stages:
         bodies |= {name: self._file.body("batch_predict", "instead", name, "connector") for name in predict.instead}
         return {name: without_credential(body) for name, body in bodies.items()}
 
-    def _of_model(self, value: Callable[[ModelOf], T]) -> T | str:
+    def _of_model(self, value: Callable[[ModelSpec], T]) -> T | str:
         return self._by_service({name: value(model) for name, model in self._spec.batch_predict.models.items()})
 
     def _by_service(self, values: dict[str, T]) -> T | str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from opensearch_batch.core.pipeline.check import Checked, check_pipeline
+from opensearch_batch.core.pipeline.check import CheckResult, check_pipeline
 from opensearch_batch.services.registry import adapter_of
 from tests.command_line import ROOT
 
@@ -44,7 +44,7 @@ BODY: dict[str, Any] = {
 }
 
 
-def checked(folder: Path, text: str, body: Any = None) -> Checked:
+def checked(folder: Path, text: str, body: Any = None) -> CheckResult:
     """Check a pipeline beside the project's connectors."""
     shutil.copytree(ROOT / "include" / "connectors", folder / "connectors")
     for name in ("pipelines", "indexes"):
@@ -69,8 +69,8 @@ def test_a_good_pipeline_has_no_mistake(tmp_path: Path) -> None:
             "books.yaml:16 ingest.field_map.lemma: no sample record has $.lema, and the index body has no such field",
         ),
         ("embedding: prediction", "embedding: $.text", "16 ingest.field_map.embedding: a vector in the index body"),
-        ("    embedding: prediction\n", "", "ingest.field_map: no field is a prediction, which each run pays for"),
-        ("documents/books/", "documents/{{ ds }}/", "2 source.uri: {{ ds }} is the date of a scheduled run, and there"),
+        ("    embedding: prediction\n", "", "ingest.field_map: no field is a prediction, but each run pays"),
+        ("documents/books/", "documents/{{ ds }}/", "2 source.uri: {{ ds }} is the date of a scheduled run, but the"),
         ("s3://documents/", "s3://My_Documents/", "2 source.uri: 'My_Documents' cannot be a bucket"),
         ("s3://opensearch-batch", "s3://ob", "3 work_prefix: 'ob' cannot be a bucket"),
         ("  values: {model_name: text-embedding-3-small}\n", "", "add values: {model_name: ...}"),

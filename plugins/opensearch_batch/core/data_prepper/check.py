@@ -15,7 +15,7 @@ from opensearch_batch.core.data_prepper.lint import lint
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.event_items import ACTIONS, ID_OPTIONAL
 from opensearch_batch.core.jobs.contract import AdapterOf
-from opensearch_batch.core.pipeline.check import Checked, PipelineSummary, check_pipeline
+from opensearch_batch.core.pipeline.check import CheckResult, PipelineSummary, check_pipeline
 
 _SEARCH_ONLY = "only search collections accept an id; remove document_id if this is another type of collection"
 _NO_ID = (
@@ -25,10 +25,10 @@ _NO_ID = (
 )
 
 
-def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str | None = None) -> list[Checked]:
+def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str | None = None) -> list[CheckResult]:
     """Check files. A pipeline name in a Data Prepper file must not be the name of a pipeline in another file."""
-    results = list[Checked]()
-    checked_by_name: dict[str, Checked] = {}
+    results = list[CheckResult]()
+    checked_by_name: dict[str, CheckResult] = {}
     for path in paths:
         checked = check_data_prepper(path) if is_data_prepper(path) else check_pipeline(path, adapter_of, listing)
         line_of = {pipeline.pipeline: pipeline.line for pipeline in checked.pipelines} or {path.stem: 1}
@@ -44,15 +44,15 @@ def check_pipelines(paths: Sequence[Path], adapter_of: AdapterOf, listing: str |
     return results
 
 
-def check_data_prepper(path: Path) -> Checked:
+def check_data_prepper(path: Path) -> CheckResult:
     """Check a Data Prepper file; mistakes are returned, not raised."""
     try:
         file = DataPrepperFile(path)
         findings = lint(file)
         remarks = sorted((*file.remarks, *_serverless_remarks(file)))
     except ConfigError as error:
-        return Checked(str(path), mistakes=[str(error)])
-    return Checked(
+        return CheckResult(str(path), mistakes=[str(error)])
+    return CheckResult(
         str(path),
         pipelines=[_summary(CompiledPipeline(file, pipeline)) for pipeline in file.pipelines],
         remarks=[f"{path}:{line} {remark}" for line, remark in remarks],

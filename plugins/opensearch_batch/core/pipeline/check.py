@@ -1,4 +1,4 @@
-"""Offline check of a pipeline file: mistakes, test results, and the estimated shards and jobs."""
+"""Checks a pipeline file offline: finds mistakes, runs its tests, and estimates its shards and jobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from opensearch_batch.core.pipeline import lint
 from opensearch_batch.core.pipeline.estimate import Estimate, estimate, read_listing
 from opensearch_batch.core.pipeline.file import PipelineFile
 from opensearch_batch.core.pipeline.rules import any_date
-from opensearch_batch.core.pipeline.spec import ModelOf
+from opensearch_batch.core.pipeline.spec import ModelSpec
 from opensearch_batch.core.pipeline.spec_tests import SpecRun, differences
 
 
@@ -43,11 +43,12 @@ class PipelineSummary(msgspec.Struct, frozen=True):
     index: str
 
 
-class Checked(msgspec.Struct, frozen=True):
-    """Result of checking one file: `mistakes` name file and line; `plan` is the estimate, if a listing was passed.
+class CheckResult(msgspec.Struct, frozen=True):
+    """Result of checking one file.
 
-    A Data Prepper file has `pipelines` instead of source, service and index. `remarks`, and the `findings` on such a
-    file, are not mistakes.
+    Each of the `mistakes` names file and line. `plan` is the estimate, if a listing was passed. A Data Prepper file has
+    `pipelines` instead of source, service and index. `remarks`, and the `findings` on a Data Prepper file, are not
+    mistakes.
     """
 
     file: str
@@ -62,20 +63,20 @@ class Checked(msgspec.Struct, frozen=True):
     findings: list[Finding] = []
 
 
-def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None) -> Checked:
+def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None) -> CheckResult:
     """Check one file; mistakes are returned, not raised."""
     try:
         file = PipelineFile(path, adapter_of)
     except ConfigError as error:
-        return Checked(str(path), mistakes=str(error).splitlines())
+        return CheckResult(str(path), mistakes=str(error).splitlines())
     spec = file.spec
-    checked = Checked(str(path), spec.source.uri, spec.batch_predict.service, spec.ingest.index, len(spec.tests))
+    checked = CheckResult(str(path), spec.source.uri, spec.batch_predict.service, spec.ingest.index, len(spec.tests))
     try:
         adapter, index_body = adapter_of(spec.batch_predict.service), file.body("ingest", "index_body")
         mistakes = [str(file.error(keys, text)) for keys, text in lint.mistakes(spec, adapter, index_body)]
         for name, model in spec.batch_predict.models.items():
-            mistakes += _mistakes(file, adapter_of(name), model)
-        plan = _plan(file, adapter_of(spec.batch_predict.service).limits, listing) if listing is not None else None
+            mistakes += _model_mistakes(file, adapter_of(name), model)
+        plan = _estimate(file, adapter_of(spec.batch_predict.service).limits, listing) if listing is not None else None
     except BatchError as error:
         return msgspec.structs.replace(checked, mistakes=[_located(file, error)])
     has_id = spec.ingest.processors is not None or "_id" in spec.field_map
@@ -83,7 +84,7 @@ def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None
     return msgspec.structs.replace(checked, mistakes=mistakes, plan=plan, remarks=remarks)
 
 
-def _mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf) -> Iterator[str]:
+def _model_mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelSpec) -> Iterator[str]:
     spec = file.spec
     keys = ("batch_predict",) if model is spec.batch_predict else ("batch_predict", "instead", adapter.name)
     index_body = file.body("ingest", "index_body")
@@ -101,16 +102,16 @@ def _mistakes(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf) -> It
         if dimension is not None and vector.name in run.fields and vector.dimension != dimension:
             cause = f"{dimension}, but field {vector.name} of {spec.ingest.index_body} has dimension {vector.dimension}"
             yield str(file.error(("batch_predict", "dimension"), cause))
-    for at, test in enumerate(spec.tests):
+    for number, test in enumerate(spec.tests):
         try:
             mismatches = list(differences(spec, test, run.run(test)))
         except BatchError as error:
             mismatches = [str(error)]
         for mismatch in mismatches:
-            yield str(file.error(("tests", at), f"{test.name} ({adapter.name}): {mismatch}"))
+            yield str(file.error(("tests", number), f"{test.name} ({adapter.name}): {mismatch}"))
 
 
-def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf, keys: tuple[str, ...]) -> dict[str, Any]:
+def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelSpec, keys: tuple[str, ...]) -> dict[str, Any]:
     """Return the parameters of a job; a model without a connector file gets example parameters."""
     connector = file.body(*keys, "connector")
     if connector is None:
@@ -120,14 +121,14 @@ def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelOf, key
     return {**body.get("parameters", {}), **model.parameters}
 
 
-def _plan(file: PipelineFile, limits: Limits, listing: str) -> Estimate:
+def _estimate(file: PipelineFile, limits: Limits, listing: str) -> Estimate:
     spec = file.spec
-    # A prefix with a date matches the objects of all dates.
+    # The URI with globs for its dates matches the objects of all dates.
     uri = any_date(spec.source.uri)
     listed = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
-    sizes = limits.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))
-    samples = [len(msgspec.json.encode(record)) + 1 for test in spec.tests for record in test.records]
-    return estimate(listed, sizes, record_bytes=sum(samples) / len(samples) if samples else None)
+    shard_limits = limits.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))
+    sample_bytes = [len(msgspec.json.encode(record)) + 1 for test in spec.tests for record in test.records]
+    return estimate(listed, shard_limits, record_bytes=sum(sample_bytes) / len(sample_bytes) if sample_bytes else None)
 
 
 def _located(file: PipelineFile, error: BatchError, keys: tuple[str, ...] = ()) -> str:

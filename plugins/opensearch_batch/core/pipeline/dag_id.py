@@ -1,4 +1,4 @@
-"""Checks whether a pipeline name is a valid DAG id, so that the error names file and remedy.
+"""Checks whether a pipeline name is a valid DAG id. Airflow's own error would name neither file nor remedy.
 
 Source: `validate_key` of Airflow's Task SDK (3.x), which accepts letters of any alphabet.
 """
@@ -18,7 +18,7 @@ def is_dag_id(name: str) -> bool:
 
 
 def invalid_reason(name: str) -> str | None:
-    """Return why a name is not a valid DAG id, and a remedy; None if the name is valid."""
+    """Return the reason why a name is not a valid DAG id, and a remedy; None if the name is valid."""
     if is_dag_id(name):
         return None
     suggestion = _FORBIDDEN.sub("-", name).strip("-")

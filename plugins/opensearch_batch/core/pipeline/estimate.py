@@ -1,6 +1,7 @@
 """Estimates the shards and jobs of a source from the names and sizes of its objects.
 
-Shards are cut as in `cut`; the number of records per object is estimated from the size of the sample records.
+Shards are cut as in `core.sharding.cut`. The number of records per object is estimated from the average size of the
+sample records.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _LISTED = re.compile(r"\s*\d{4}-\d{2}-\d{2}\s+\d{2}:\d{2}:\d{2}\s+(?P<size>\d+)\
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """Estimated size of a run; `records` is None without sample records, `compressed` counts compressed objects."""
+    """Estimated size of a run; `records` is None without sample records; `compressed` counts compressed objects."""
 
     objects: int
     bytes: int
@@ -54,11 +55,11 @@ def read_listing(text: str, uri: str, *, include: Sequence[str], exclude: Sequen
 
 
 def estimate(objects: Sequence[ObjectInfo], limits: ShardLimits, *, record_bytes: float | None) -> Estimate:
-    """Return the estimate for these objects.
+    """Return the estimated size of a run over objects.
 
     Args:
         objects: the objects, in key order.
-        limits: maximum size of a shard.
+        limits: the limits of a shard.
         record_bytes: average size of a record; None if unknown.
     """
     shards, records, size_bytes, all_records = 0, 0.0, 0.0, 0.0

@@ -1,6 +1,6 @@
 """Reads a pipeline file. Every error names file, line, cause and remedy: ``books.yaml:14 ingest.index: …``.
 
-`rules` checks what the types cannot express.
+`core.pipeline.rules` checks what the types cannot express.
 """
 
 from __future__ import annotations
@@ -56,15 +56,15 @@ class PipelineFile:
         if (reason := invalid_reason(self.name)) is not None:
             raise self.error((), f"the file name is the DAG id, and it is not valid: {reason}")
         self.spec = self._read()
-        wrong: dict[str, ConfigError] = {}
+        errors: dict[str, ConfigError] = {}
         for keys, check in rules(self.spec, adapter_of):
             try:
                 check()
             except ConfigError as error:
-                # Two rules may find one mistake.
-                wrong.setdefault(str(error), self.error(keys, str(error)))
-        if wrong:
-            raise _all(wrong.values())
+                # Two rules may report the same mistake.
+                errors.setdefault(str(error), self.error(keys, str(error)))
+        if errors:
+            raise _combined(errors.values())
 
     @property
     def name(self) -> str:
@@ -72,7 +72,7 @@ class PipelineFile:
         return self.path.stem
 
     def body(self, *keys: str) -> dict[str, Any] | None:
-        """Return the connector or index body that the value at `keys` names, None if the value is not set.
+        """Return the content of the connector or index body file that the value at `keys` names; None without a value.
 
         Raises:
             ConfigError: the file does not exist, or is not valid JSON.
@@ -86,7 +86,7 @@ class PipelineFile:
             return None
         path = folder / f"{value}.json"
         if not path.is_file():
-            known = [found.stem for found in folder.glob("*.json")]
+            known = [file.stem for file in folder.glob("*.json")]
             raise self.error(keys, f"no file {path}; known: {', '.join(known)}.{did_you_mean(value, known)}")
         try:
             body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -95,11 +95,11 @@ class PipelineFile:
         return body
 
     def error(self, keys: Sequence[str | int], cause: str) -> ConfigError:
-        """Return an error located at a key."""
+        """Return an error with the location of the value at a path of keys."""
         return self._file.error(keys, cause)
 
     def _read(self) -> PipelineSpec:
-        """Return the spec. Scalars of its processors are resolved as in a Data Prepper file, unlike in YAML 1.1."""
+        """Return the spec. Scalars in processors are resolved as in a Data Prepper file, all others as in YAML 1.1."""
         spec = self._converted()
         if spec.ingest.processors is None:
             return spec
@@ -109,30 +109,33 @@ class PipelineFile:
         return replace(spec, ingest=replace(spec.ingest, processors=processors))
 
     def _converted(self) -> PipelineSpec:
-        """Return the spec; raise all mistakes at once: msgspec stops at one, so its value is removed for the next."""
-        value, wrong = self._file.value(), dict[Keys, ConfigError]()
+        """Return the spec, or raise one error for all mistakes.
+
+        msgspec stops at the first mistake; this method then removes the invalid value and converts the file again.
+        """
+        value, errors = self._file.value(), dict[Keys, ConfigError]()
         while True:
             try:
                 spec = msgspec.convert(value, PipelineSpec)
             except msgspec.ValidationError as error:
                 keys, located = self._located(str(error))
-                # What was removed is missing now, which is not another mistake.
-                is_new = wrong.setdefault(keys, located) is located
+                # A removed value is missing in the next round, which is not a new mistake.
+                is_new = errors.setdefault(keys, located) is located
                 if not is_new or not _remove(value, keys):
-                    raise _all(wrong.values()) from error
+                    raise _combined(errors.values()) from error
             else:
-                if wrong:
-                    raise _all(wrong.values())
+                if errors:
+                    raise _combined(errors.values())
                 return spec
 
     def _located(self, message: str) -> tuple[Keys, ConfigError]:
-        """Return the keys of the value that is wrong or missing, and an error with line and remedy, for msgspec's."""
+        """Convert msgspec's message to the keys of the invalid or missing value, and an error with line and remedy."""
         cause, keys = split_message(message)
         field = field_at(PipelineSpec, keys)
-        line = keys
+        located_keys = keys
         if unknown := UNKNOWN_KEY.search(cause):
             struct = struct_at(PipelineSpec, keys)
-            line = keys = (*keys, unknown["key"])
+            located_keys = keys = (*keys, unknown["key"])
             cause = unknown_key(unknown["key"], struct.__struct_fields__ if struct else ())
         elif (missing := MISSING_KEY.search(cause)) and (field := field_at(PipelineSpec, (*keys, missing["key"]))):
             keys = (*keys, missing["key"])
@@ -141,21 +144,21 @@ class PipelineFile:
             cause = not_one_of(wrong["value"], choices(field.type))
         elif field and (example := example_line(field)):
             cause = f"{cause}; write {example}"
-        return keys, self.error(line, cause)
+        return keys, self.error(located_keys, cause)
 
 
-def _all(errors: Iterable[ConfigError]) -> ConfigError:
-    """Return one error with a line for each."""
+def _combined(errors: Iterable[ConfigError]) -> ConfigError:
+    """Return one error whose message has the message of each error on its own line."""
     return ConfigError("\n".join(map(str, errors)))
 
 
 def _remove(value: object, keys: Keys) -> bool:
-    """Remove the value at keys; return False if there is none."""
+    """Remove the value at a path of keys; return False if the path does not exist."""
     for key in keys[:-1]:
         value = _member(value, key)
     if not keys or _member(value, keys[-1]) is _ABSENT:
         return False
-    del value[keys[-1]]  # type: ignore[attr-defined] # a dict or a list: it has the member
+    del value[keys[-1]]  # type: ignore[attr-defined] # a dict or a list that has the member
     return True
 
 
@@ -169,6 +172,6 @@ def load(path: Path, adapter_of: AdapterOf) -> PipelineSpec:
     """Read a pipeline file.
 
     Raises:
-        ConfigError: as `PipelineFile`.
+        ConfigError: as in `PipelineFile`.
     """
     return PipelineFile(path, adapter_of).spec

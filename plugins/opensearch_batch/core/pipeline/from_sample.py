@@ -1,7 +1,7 @@
-"""Drafts a pipeline file, an index body and a test from sample records: a start that passes `check`, to be edited.
+"""Drafts a pipeline file with a test, and an index body, from sample records. `opensearch-batch check` accepts them.
 
-The model's input is the longest text, the id is the first field whose name says so and whose values differ, and every
-other value becomes a field of the index.
+The model's input is the path with the longest texts. The id is the first field with the name of an id and a different
+value in each record. Every other value becomes a field of the index.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from opensearch_batch.core.errors import ConfigError, did_you_mean
 
 VECTOR = "embedding"
 ID_NAMES = ("_id", "id", "uuid", "guid", "key", "doc_id", "document_id")
-# A string with more words than this is searched as text, not compared as a keyword.
+# A field whose longest value has more words than this is mapped as text, not as keyword.
 KEYWORD_WORDS, TEST_RECORDS, TEST_CHARS = 4, 2, 200
 VECTOR_METHOD = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
 _NAME = re.compile(r"\w+")
 
 
 class DraftSettings(msgspec.Struct, frozen=True):
-    """What the sample does not show: name, source, AI service, its values and the dimension of its vectors."""
+    """Settings that the sample does not determine.
+
+    `values` replace the placeholders of the connector. `input` is the path of the model's input, None for the longest
+    text of the sample.
+    """
 
     name: str
     source: str
@@ -37,7 +41,7 @@ class DraftSettings(msgspec.Struct, frozen=True):
 
 
 class PipelineDraft(msgspec.Struct, frozen=True):
-    """The files, and what was chosen; `skipped` are paths that became no field."""
+    """The text of both files, and the chosen paths. The values at the `skipped` paths do not become fields."""
 
     pipeline: str
     index_body: str
@@ -48,35 +52,38 @@ class PipelineDraft(msgspec.Struct, frozen=True):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes each value in full: a person reads the file, and anchors would puzzle."""
+    """Writes repeated values in full instead of YAML anchors and aliases."""
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's signature
         return True
 
 
 def draft_pipeline(records: Sequence[Mapping[str, Any]], settings: DraftSettings) -> PipelineDraft:
-    """PipelineDraft the files of a pipeline.
+    """Draft the files of a pipeline.
 
     Raises:
-        ConfigError: no record has a text, or not at the path that was given.
+        ConfigError: no record has a string, or none has one at `settings.input`.
     """
     values = _values_by_path(records)
-    texts = [path for path, found in values.items() if all(isinstance(value, str) for value in found)]
-    given = settings.input
-    if given is not None and given not in texts:
-        known = ", ".join(texts) or "none"
-        raise ConfigError(f"--input: no text at {given} in the sample; texts: {known}.{did_you_mean(given, texts)}")
+    texts = [path for path, at_path in values.items() if all(isinstance(value, str) for value in at_path)]
+    if settings.input is not None and settings.input not in texts:
+        hint = did_you_mean(settings.input, texts)
+        raise ConfigError(
+            f"--input: no text at {settings.input} in the sample; texts: {', '.join(texts) or 'none'}.{hint}"
+        )
     if not texts:
-        raise ConfigError(f"no field of the sample holds a text; fields: {', '.join(values) or 'none'}")
-    chosen = given or max(texts, key=lambda path: sum(map(len, values[path])))
+        raise ConfigError(f"no field of the sample is a text; fields: {', '.join(values) or 'none'}")
+    input_path = settings.input or max(texts, key=lambda path: sum(map(len, values[path])))
     id_path = _id_of(values, len(records))
-    types = {path: "text" if path == chosen else _type_of(found) for path, found in values.items() if path != id_path}
+    types = {
+        path: "text" if path == input_path else _type_of(at_path) for path, at_path in values.items() if path != id_path
+    }
     names = _names([path for path, kind in types.items() if kind])
     field_map = {**({"_id": id_path} if id_path else {}), **{name: path for path, name in names.items()}}
     return PipelineDraft(
-        _pipeline(settings, chosen, {**field_map, VECTOR: "prediction"}, _test(records, field_map)),
+        _pipeline(settings, input_path, {**field_map, VECTOR: "prediction"}, _test(records, field_map)),
         _index_body(settings.dimension, {name: str(types[path]) for path, name in names.items()}),
-        chosen,
+        input_path,
         id_path,
         field_map,
         [path for path, kind in types.items() if not kind],
@@ -91,13 +98,13 @@ def _values_by_path(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]
             values.setdefault(path, [])
             if value is not None:
                 values[path].append(value)
-    return {path: found for path, found in values.items() if found}
+    return {path: at_path for path, at_path in values.items() if at_path}
 
 
-def _walk(record: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
-    """Yield each value with its path; members of objects one by one."""
+def _walk(record: Mapping[str, Any], parent: str) -> Iterator[tuple[str, Any]]:
+    """Yield each value that is not an object, with its path; skip names that a path cannot contain."""
     for name, value in record.items():
-        path = f"{above}.{name}"
+        path = f"{parent}.{name}"
         if not _NAME.fullmatch(name):
             continue
         if isinstance(value, dict):
@@ -107,28 +114,29 @@ def _walk(record: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any]]:
 
 
 def _id_of(values: Mapping[str, list[Any]], records: int) -> str | None:
-    """Return the path of the id: present in all records, a string or a whole number, and different in each."""
+    """Return the path of the id: a top-level string or integer that every record has and no two records share."""
     fitting = [
         path
-        for path, found in values.items()
+        for path, at_path in values.items()
         if path.count(".") == 1
-        and len(found) == records
-        and all(isinstance(value, str | int) and not isinstance(value, bool) for value in found)
-        and len(set(found)) == records
+        and len(at_path) == records
+        and all(isinstance(value, str | int) and not isinstance(value, bool) for value in at_path)
+        and len(set(at_path)) == records
     ]
     named = [f"$.{name}" for name in ID_NAMES if f"$.{name}" in fitting]
     named += [path for path in fitting if path.lower().endswith("id")]
     return named[0] if named else None
 
 
-def _type_of(found: Sequence[Any]) -> str | None:
-    """Return the type of an index field for values; None if they have no common one."""
-    if all(isinstance(value, list) for value in found):
-        members = [member for value in found for member in value]
-        return _type_of(members) if members and not any(isinstance(each, list | dict) for each in members) else None
-    kinds = {type(value) for value in found}
+def _type_of(values: Sequence[Any]) -> str | None:
+    """Return the type of an index field for values; None if no type fits all of them."""
+    if all(isinstance(value, list) for value in values):
+        elements = [element for value in values for element in value]
+        is_flat = not any(isinstance(element, list | dict) for element in elements)
+        return _type_of(elements) if elements and is_flat else None
+    kinds = {type(value) for value in values}
     if kinds == {str}:
-        return "text" if max(len(value.split()) for value in found) > KEYWORD_WORDS else "keyword"
+        return "text" if max(len(value.split()) for value in values) > KEYWORD_WORDS else "keyword"
     if kinds == {bool}:
         return "boolean"
     if kinds == {int}:
@@ -137,7 +145,7 @@ def _type_of(found: Sequence[Any]) -> str | None:
 
 
 def _names(paths: Sequence[str]) -> dict[str, str]:
-    """Return a field name for each path: its last name, or all its names if that one is taken."""
+    """Return a field name for each path: the last name of the path, or all of its names if the last one is taken."""
     names: dict[str, str] = {}
     for path in paths:
         name = path.rpartition(".")[2]
@@ -157,22 +165,22 @@ def _index_body(dimension: int, types: Mapping[str, str]) -> str:
 
 
 def _test(records: Sequence[Mapping[str, Any]], field_map: Mapping[str, str]) -> dict[str, Any]:
-    """Return a test with the shortest of the records that have the most fields."""
+    """Return a test with the records that have the most fields, and of these the shortest."""
 
     def rank(record: object) -> tuple[int, int]:
-        return -sum(_at(record, path) is not None for path in field_map.values()), len(str(record))
+        return -sum(_value_at(record, path) is not None for path in field_map.values()), len(str(record))
 
-    chosen = sorted((_shortened(record) for record in records), key=rank)[:TEST_RECORDS]
+    selected = sorted((_shortened(record) for record in records), key=rank)[:TEST_RECORDS]
     documents = []
-    for record in chosen:
-        document = {name: _at(record, path) for name, path in field_map.items()}
+    for record in selected:
+        document = {name: _value_at(record, path) for name, path in field_map.items()}
         if "_id" in document:
             document["_id"] = str(document["_id"])
         documents.append({**document, VECTOR: [0.6, 0.8]})
     return {
         "name": "each record becomes a document with its vector",
-        "records": chosen,
-        "predictions": [[0.6, 0.8]] * len(chosen),
+        "records": selected,
+        "predictions": [[0.6, 0.8]] * len(selected),
         "documents": documents,
     }
 
@@ -185,14 +193,14 @@ def _shortened(value: object) -> object:
     return value[:TEST_CHARS] if isinstance(value, str) else value
 
 
-def _at(record: object, path: str) -> object:
+def _value_at(record: object, path: str) -> object:
     value = record
     for name in path.split(".")[1:]:
         value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
-def _pipeline(settings: DraftSettings, chosen: str, field_map: Mapping[str, str], test: Mapping[str, Any]) -> str:
+def _pipeline(settings: DraftSettings, input_path: str, field_map: Mapping[str, str], test: Mapping[str, Any]) -> str:
     """Return the YAML of the pipeline file."""
     source = {"uri": settings.source}
     parts = {
@@ -202,7 +210,7 @@ def _pipeline(settings: DraftSettings, chosen: str, field_map: Mapping[str, str]
             "service": settings.service,
             "connector": settings.service,
             "values": dict(settings.values),
-            "input": chosen,
+            "input": input_path,
             "dimension": settings.dimension,
         },
         "ingest": {
@@ -213,5 +221,5 @@ def _pipeline(settings: DraftSettings, chosen: str, field_map: Mapping[str, str]
         "tests": [dict(test)],
     }
     text = yaml.dump(parts, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
-    hint = f"# Drafted from a sample. Correct `values`, which are those of an example for {settings.service}.\n"
+    hint = f"# Drafted from a sample. Replace `values`: they are an example for {settings.service}.\n"
     return f"{hint}description: {settings.name}, drafted from a sample.\n{text}"

@@ -15,9 +15,9 @@ from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.transform.json_path import PlainPath, is_plain
 
-NO_ID = "no id: the place of a record identifies it, so a record that moves is indexed twice; write id: $.id"
-# The field types of OpenSearch 2.17 to 3.x and of its own plugins.
-TYPES = frozenset(
+NO_ID = "no id: object and line identify a record, so a record that moves is indexed twice; write id: $.id"
+# The field types of OpenSearch 2.17 to 3.x and of the plugins that its project publishes.
+FIELD_TYPES = frozenset(
     re.findall(
         r"\w+",
         """
@@ -29,25 +29,25 @@ TYPES = frozenset(
         """,
     )
 )
-NUMBERS = frozenset({"byte", "short", "integer", "long", "half_float", "float", "double", "scaled_float"})
+NUMERIC_TYPES = frozenset({"byte", "short", "integer", "long", "half_float", "float", "double", "scaled_float"})
 ENGINES = ("lucene", "faiss", "nmslib")
-MEMBERS = ("settings", "mappings", "aliases")
+BODY_MEMBERS = ("settings", "mappings", "aliases")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
 def mistakes(
     spec: PipelineSpec, adapter: ServiceAdapter, index_body: Mapping[str, Any] | None
 ) -> Iterator[tuple[Keys, str]]:
-    """Yield the mistakes of a pipeline, each with the key that it is about."""
-    yield from _of_locations(spec)
+    """Yield the mistakes of a pipeline, each with the keys of the value to correct."""
+    yield from _location_mistakes(spec)
     for text in body_mistakes(index_body or {}):
         yield ("ingest", "index_body"), f"{spec.ingest.index_body}.json: {text}"
     if spec.ingest.processors is None:
         types = None if index_body is None else mapped_types(index_body)
-        yield from _of_field_map(spec, adapter, types)
+        yield from _field_map_mistakes(spec, adapter, types)
 
 
-def _of_locations(spec: PipelineSpec) -> Iterator[tuple[Keys, str]]:
+def _location_mistakes(spec: PipelineSpec) -> Iterator[tuple[Keys, str]]:
     locations: dict[Keys, str | None] = {
         ("source", "uri"): spec.source.uri,
         ("work_prefix",): spec.work_prefix,
@@ -58,39 +58,42 @@ def _of_locations(spec: PipelineSpec) -> Iterator[tuple[Keys, str]]:
             yield keys, f"{bucket!r} cannot be a bucket: write 3 to 63 lower-case letters, digits, hyphens and dots"
     dated = [name for name in variables_of(spec.source.uri) if name in ("ds", "ds_nodash")]
     if dated and not (spec.when.cron or spec.when.partitions):
-        cause = f"{{{{ {dated[0]} }}}} is the date of a scheduled run, and there is no schedule"
+        cause = f"{{{{ {dated[0]} }}}} is the date of a scheduled run, but the pipeline has no schedule"
         yield ("source", "uri"), f'{cause}; write schedule: "0 2 * * *", or remove the date'
 
 
-def _of_field_map(
+def _field_map_mistakes(
     spec: PipelineSpec, adapter: ServiceAdapter, types: Mapping[str, str] | None
 ) -> Iterator[tuple[Keys, str]]:
     """Yield the mistakes of a field map.
 
     Args:
         spec: the pipeline; the records of its tests are the samples.
-        adapter: that of its service.
-        types: the types of the fields in the index body, None without a body.
+        adapter: the adapter of its service.
+        types: the types of the fields in the index body; None without a body.
     """
     paths = {name: path for name, path in spec.field_map.items() if isinstance(path, str)}
     predicted = {name for name, path in paths.items() if reads_prediction(path, adapter)}
     if not predicted and not any(reads_prediction(str(path), adapter) for path in spec.ingest.ingest_fields):
-        yield ("ingest", "field_map"), "no field is a prediction, which each run pays for; write embedding: prediction"
+        yield (
+            ("ingest", "field_map"),
+            "no field is a prediction, but each run pays for predictions; write embedding: prediction",
+        )
     records = [record for test in spec.tests for record in test.records]
     for name, path in paths.items():
         keys: Keys = ("ingest", "field_map", name) if name in spec.ingest.field_map else ("id",)
         kind = (types or {}).get(name)
         if name in predicted:
-            if kind in NUMBERS:
+            if kind in NUMERIC_TYPES:
                 yield keys, f"mapped as {kind} in the index body, so its vectors cannot be searched; write knn_vector"
             continue
         values = [PlainPath.parse(path).look_up(record) for record in records] if is_plain(path) else []
         is_text = path in spec.batch_predict.inputs or any(isinstance(value, str) for value in values)
         if kind == "knn_vector" and is_text:
             yield keys, f"a vector in the index body, but {path} is a text; write {name}: prediction"
-        is_nowhere = bool(values) and all(value is None for value in values)
-        if is_nowhere and types is not None and name not in types and name != "_id":
-            known = sorted({each for record in records for each in _paths(record, "$")})
+        is_absent = bool(values) and all(value is None for value in values)
+        if is_absent and types is not None and name not in types and name != "_id":
+            known = sorted({sample_path for record in records for sample_path in _paths(record, "$")})
             cause = f"no sample record has {path}, and the index body has no such field"
             yield keys, f"{cause}; correct the path, or add the field to the body.{did_you_mean(path, known)}"
 
@@ -98,12 +101,12 @@ def _of_field_map(
 def body_mistakes(body: Mapping[str, Any]) -> Iterator[str]:
     """Yield the mistakes of an index body that OpenSearch would refuse, or that would make vectors unsearchable."""
     for name in body:
-        if name not in MEMBERS:
-            yield f"unknown member {name!r}; known: {', '.join(MEMBERS)}.{did_you_mean(name, MEMBERS)}"
+        if name not in BODY_MEMBERS:
+            yield f"unknown member {name!r}; known: {', '.join(BODY_MEMBERS)}.{did_you_mean(name, BODY_MEMBERS)}"
     types = mapped_types(body)
     for name, kind in types.items():
-        if kind not in TYPES:
-            yield f"field {name}: unknown type {kind!r}.{did_you_mean(kind, TYPES)}"
+        if kind not in FIELD_TYPES:
+            yield f"field {name}: unknown type {kind!r}.{did_you_mean(kind, FIELD_TYPES)}"
     if "knn_vector" in types.values() and not _is_knn(body.get("settings")):
         yield 'vectors are searched only with settings: {"index.knn": true}; add it'
     for name, field in _fields(body):
@@ -115,7 +118,7 @@ def body_mistakes(body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def mapped_types(body: Mapping[str, Any]) -> dict[str, str]:
-    """Return the type of each field of an index body, nested ones by dotted name."""
+    """Return the type of each field of an index body; the names of nested fields are dotted."""
     return {name: str(field.get("type", "object")) for name, field in _fields(body)}
 
 
@@ -128,19 +131,19 @@ def _is_knn(settings: object) -> bool:
 
 
 def _fields(body: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    # `mapping` is a mistake of its own; its fields are those that the user meant.
-    return _below(body.get("mappings", body.get("mapping")), "")
+    # `body_mistakes` reports `mapping` as an unknown member; its fields are checked nevertheless.
+    return _nested_fields(body.get("mappings", body.get("mapping")), "")
 
 
-def _below(mappings: object, above: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _nested_fields(mappings: object, parent: str) -> Iterator[tuple[str, dict[str, Any]]]:
     properties = mappings.get("properties") if isinstance(mappings, dict) else None
     for name, field in (properties if isinstance(properties, dict) else {}).items():
         if isinstance(field, dict):
-            yield f"{above}{name}", field
-            yield from _below(field, f"{above}{name}.")
+            yield f"{parent}{name}", field
+            yield from _nested_fields(field, f"{parent}{name}.")
 
 
-def _paths(record: object, above: str) -> Iterator[str]:
+def _paths(record: object, parent: str) -> Iterator[str]:
     for name, value in record.items() if isinstance(record, dict) else ():
-        yield f"{above}.{name}"
-        yield from _paths(value, f"{above}.{name}")
+        yield f"{parent}.{name}"
+        yield from _paths(value, f"{parent}.{name}")

@@ -10,7 +10,7 @@ from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.errors import ConfigError, did_you_mean
 from opensearch_batch.core.ingest.request import check_index_name, check_on_missing
 from opensearch_batch.core.jobs.contract import AdapterOf
-from opensearch_batch.core.pipeline.spec import ModelOf, PipelineSpec
+from opensearch_batch.core.pipeline.spec import ModelSpec, PipelineSpec
 from opensearch_batch.core.pipeline.spec_schedule import Schedule
 from opensearch_batch.core.sharding.listing import refuse_overlap
 from opensearch_batch.core.storage.globs import SourceUri
@@ -41,17 +41,17 @@ def variables_of(uri: str) -> list[str]:
 
 def template_of(uri: str, timezone: str) -> str:
     """Return a source URI with its variables as Airflow expressions; dates are those of the schedule's time zone."""
-    return _TEMPLATE.sub(lambda found: f"{{{{ {TEMPLATES[found[1]].format(timezone=timezone)} }}}}", uri)
+    return _TEMPLATE.sub(lambda match: f"{{{{ {TEMPLATES[match[1]].format(timezone=timezone)} }}}}", uri)
 
 
 def any_date(uri: str) -> str:
     """Return a glob for the sources of all runs."""
-    dated = _TEMPLATE.sub("*", uri)
-    return f"{dated}**" if dated != uri and dated.endswith("/") else dated
+    glob = _TEMPLATE.sub("*", uri)
+    return f"{glob}**" if glob != uri and glob.endswith("/") else glob
 
 
 def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
-    """Yield the checks, each with the key that its error names."""
+    """Yield the checks, each with the keys that its error names."""
     yield ("source", "uri"), lambda: _check_uri(spec.source.uri)
     if not is_template(spec.source.uri):
         yield ("source", "uri"), lambda: refuse_overlap(spec.source.uri, spec.work_prefix)
@@ -67,9 +67,11 @@ def rules(spec: PipelineSpec, adapter_of: AdapterOf) -> Iterator[Rule]:
         yield ("batch_predict", "input"), lambda path=path: PlainPath.parse(path)  # type: ignore[misc] # as above
     yield ("ingest", "index"), lambda: check_index_name(spec.ingest.index)
     yield from _document_rules(spec)
-    for at, test in enumerate(spec.tests):
+    for number, test in enumerate(spec.tests):
         both_or_none = (test.predictions is None) == (test.outputs is None)
-        yield from refuse_if(wrong=both_or_none, keys=("tests", at), cause="set exactly one of predictions and outputs")
+        yield from refuse_if(
+            wrong=both_or_none, keys=("tests", number), cause="set exactly one of predictions and outputs"
+        )
 
 
 def _document_rules(spec: PipelineSpec) -> Iterator[Rule]:
@@ -121,7 +123,7 @@ def _check_uri(uri: str) -> None:
         raise ConfigError(f"{uri!r}: invalid template; write variables as {{{{ ds }}}}")
     if SourceUri(uri).is_object and "." not in _TEMPLATE.sub("", uri.rpartition("/")[2]):
         raise ConfigError(
-            f"{uri!r}: a prefix ends in a slash: write {uri}/; an object without an extension is read by its prefix "
+            f"{uri!r}: a prefix ends in a slash: write {uri}/; for an object without an extension, write its prefix "
             "and include"
         )
 
@@ -165,7 +167,7 @@ def _check_timezone(name: str) -> None:
         raise ConfigError(f"timezone: unknown time zone {name!r}; write one like Europe/Vienna") from error
 
 
-def _check_model(name: str, model: ModelOf, adapter_of: AdapterOf) -> None:
+def _check_model(name: str, model: ModelSpec, adapter_of: AdapterOf) -> None:
     adapter_of(name)
     if sum(value is not None for value in (model.model_id, model.stack, model.connector)) != 1:
         raise ConfigError("set exactly one of model_id, stack and connector")

@@ -19,7 +19,7 @@ from opensearch_batch.core.ingest.request import (
     OnUnmatched,
     OpType,
 )
-from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, Path, Percent, Seconds, about
+from opensearch_batch.core.pipeline.spec_base import S3_PREFIX, Count, JsonPath, Percent, Seconds, about
 from opensearch_batch.core.pipeline.spec_schedule import Schedule
 from opensearch_batch.core.transform.field_map import ANY_FIELD, OnMissing
 from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS
@@ -70,7 +70,7 @@ class SourceSpec(SpecStruct, frozen=True):
     ] = "fail"
 
 
-class ModelOf(SpecStruct, frozen=True):
+class ModelSpec(SpecStruct, frozen=True):
     """The model of a service; exactly one of `model_id`, `stack` and `connector`."""
 
     model_id: Annotated[str | None, about("ID of a model registered with ML Commons.", "2CkEl5MBZ-PyHUSg2ZGD")] = None
@@ -90,16 +90,16 @@ class ModelOf(SpecStruct, frozen=True):
     parameters: Annotated[dict[str, Any], about("Parameters of each job; they override those of the connector.")] = {}
 
 
-class BatchPredict(ModelOf, frozen=True, kw_only=True):
+class BatchPredict(ModelSpec, frozen=True, kw_only=True):
     """The model, its input in a record, and how jobs are submitted and polled."""
 
-    service: Annotated[str, about("The AI service: {services}.", "sagemaker")]
+    service: Annotated[str, about("AI service: {services}.", "sagemaker")]
     input: Annotated[
-        Path | list[Path] | None,
+        JsonPath | list[JsonPath] | None,
         about("JSON path of the model input in a record; with a list of paths, one prediction for each.", "$.text"),
     ] = None
     instead: Annotated[
-        dict[str, ModelOf],
+        dict[str, ModelSpec],
         about(
             "Alternative services that the trigger form offers, each with its model.",
             {"openai": {"connector": "openai", "values": {"model_name": "text-embedding-3-small"}}},
@@ -112,7 +112,7 @@ class BatchPredict(ModelOf, frozen=True, kw_only=True):
     max_jobs_in_flight: Annotated[
         Count | None, about("Maximum number of unfinished jobs per pipeline and model, across all runs.", 10)
     ] = None
-    retry_time_window_s: Annotated[Seconds, about("How long to retry a submission while the service throttles.")] = (
+    retry_time_window_s: Annotated[Seconds, about("How long to retry a submission while the service throttles it.")] = (
         600.0
     )
     retry_interval_s: Annotated[Seconds, about("Interval between retries of a throttled submission.")] = 60.0
@@ -121,9 +121,9 @@ class BatchPredict(ModelOf, frozen=True, kw_only=True):
     ] = 2
     poll_every_s: Annotated[Seconds, about("First polling interval of a job; it grows with the job's age.")] = 30.0
     poll_at_most_s: Annotated[Seconds, about("Longest polling interval.")] = 300.0
-    deadline_s: Annotated[Seconds, about("Time after its submission when an unfinished job is cancelled.", 86400)] = (
-        DEADLINE_S
-    )
+    deadline_s: Annotated[
+        Seconds, about("Time after its submission at which an unfinished job is cancelled.", 86400)
+    ] = DEADLINE_S
 
     @property
     def inputs(self) -> list[str]:
@@ -133,7 +133,7 @@ class BatchPredict(ModelOf, frozen=True, kw_only=True):
         return [self.input] if isinstance(self.input, str) else self.input
 
     @property
-    def models(self) -> dict[str, ModelOf]:
+    def models(self) -> dict[str, ModelSpec]:
         """The model of each service, the default service first."""
         return {self.service: self, **self.instead}
 
@@ -173,7 +173,9 @@ class IngestSpec(SpecStruct, frozen=True):
             "/title != null",
         ),
     ] = None
-    ingest_fields: Annotated[list[str], about("Paths of fields to keep under their own name.", ["$.title"])] = []
+    ingest_fields: Annotated[
+        list[str], about("JSON paths in a record; each is indexed as a field with the path's last name.", ["$.title"])
+    ] = []
     index_body: Annotated[
         str | None,
         about(
@@ -271,7 +273,7 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
     ] = None
     source: SourceSpec
     id: Annotated[
-        Path | None,
+        JsonPath | None,
         about(
             "JSON path of the document id in a record; shorthand for `_id` in the field map. With `processors`, the "
             "path in their result; a document without an id gets one derived from the record's origin.",
@@ -294,9 +296,12 @@ class PipelineSpec(SpecStruct, frozen=True, kw_only=True):
     ] = 30
     max_dead_letters: Annotated[
         Percent,
-        about("Share of records that may become dead letters. With more, a run fails: before jobs, if possible.", "5%"),
+        about(
+            "Share of records that may become dead letters. With more, the run fails, if possible before any job.",
+            "5%",
+        ),
     ] = MAX_DEAD_LETTERS
-    task_timeout_s: Annotated[Seconds, about("Longest time that a task works; it is then retried.", 86400)] = 86_400.0
+    task_timeout_s: Annotated[Seconds, about("Maximum run time of a task; Airflow then retries it.", 86400)] = 86_400.0
     connections: Connections = Connections()
     owner: Annotated[str, about("Shown in Airflow's UI.", "search-team")] = "airflow"
     tags: Annotated[list[str], about("Tags of the DAG, in addition to `opensearch` and the service.", ["books"])] = []

@@ -1,4 +1,4 @@
-"""Types and descriptions of single values in `spec`."""
+"""Types of single values in a pipeline file, and the descriptions of keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from opensearch_batch.core.types.counts import PERCENT
 
-Path = Annotated[str, Meta(min_length=1)]
+JsonPath = Annotated[str, Meta(min_length=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 Percent = Annotated[str, Meta(pattern=PERCENT)]
@@ -16,5 +16,5 @@ S3_PREFIX = "^s3://[^/]"
 
 
 def about(text: str, example: object = None) -> Meta:
-    """Describe a key; error messages show `example` when its value is invalid."""
+    """Return the description of a key; error messages show `example` if the value of the key is invalid."""
     return Meta(description=text, examples=None if example is None else [example])

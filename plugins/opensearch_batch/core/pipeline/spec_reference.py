@@ -24,7 +24,7 @@ validate a file that starts with this line:
 
 [pipelines.md](pipelines.md) explains how the keys work together.
 """
-_WORDS = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null", Any: "any"}
+_TYPE_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null", Any: "any"}
 
 
 def schema(services: Sequence[str]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _type(kind: Annotation) -> str:
         return f"list of {_type(inner[0])}"
     if origin is dict:
         return f"object of {_type(inner[1])}"
-    return _WORDS.get(kind, "object")
+    return _TYPE_NAMES.get(kind, "object")
 
 
 def _default(field: msgspec.structs.FieldInfo) -> str:

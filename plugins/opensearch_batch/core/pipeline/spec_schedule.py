@@ -13,12 +13,12 @@ class NewObjects(Struct, frozen=True, forbid_unknown_fields=True):
     """Starts a run when objects are added to the source or change."""
 
     poll_every_s: Annotated[
-        Seconds, about("Interval between listings of the source, and so the maximum delay of a run.", 60)
+        Seconds, about("Interval between listings of the source, or between reads of the queue.", 60)
     ] = 60.0
     sqs: Annotated[
         str | None,
         about(
-            "URL of the SQS queue that receives the bucket's event notifications; replaces listing.",
+            "URL of the SQS queue that receives the bucket's event notifications; used instead of listings.",
             "https://sqs.us-east-1.amazonaws.com/123456789012/documents",
         ),
     ] = None

@@ -1,6 +1,7 @@
-"""Runs the tests in a pipeline file offline: prepare, simulated output rows, field map or processors.
+"""Runs the tests in a pipeline file offline, without a cluster or a service.
 
-No cluster or service is called. The resulting documents are compared with the expected ones.
+The records are prepared as in a run, output rows are simulated from the predictions, and the field map or the
+processors make documents. These are compared with the expected documents.
 """
 
 from __future__ import annotations
@@ -39,30 +40,30 @@ WORK = "s3://work"
 SHOWN_CHARS = 200
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """Result of a test: documents, and reasons of dead letters."""
+class SpecTestResult(msgspec.Struct, frozen=True):
+    """Result of a test: the documents, and the reasons of the dead letters."""
 
     documents: list[dict[str, Any]]
     reasons: list[str]
 
 
-def differences(spec: PipelineSpec, test: SpecTest, outcome: Outcome) -> Iterator[str]:
-    """Yield the differences between a test's outcome and its expectation."""
-    documents = outcome.documents
+def differences(spec: PipelineSpec, test: SpecTest, result: SpecTestResult) -> Iterator[str]:
+    """Yield the differences between the result of a test and its expected documents and dead letters."""
+    documents = result.documents
     if len(documents) != len(test.documents):
         yield f"{len(documents)} documents, expected {len(test.documents)}"
-    for at, (expected, document) in enumerate(zip(test.documents, documents, strict=False)):
-        # Generated ids are not compared; after processors a document may or may not have an id.
-        named = "_id" in spec.field_map and spec.ingest.processors is None
-        ignored = set() if named or "_id" in expected else {"_id"}
+    for number, (expected, document) in enumerate(zip(test.documents, documents, strict=False)):
+        # Generated ids are not compared. With processors, some documents may have an id and others a generated id.
+        has_id = "_id" in spec.field_map and spec.ingest.processors is None
+        ignored = set() if has_id or "_id" in expected else {"_id"}
         for name in sorted({*expected, *document} - ignored):
             if expected.get(name, ...) != document.get(name, ...):
-                yield f"documents[{at}].{name}: {_shown(document, name)}, expected {_shown(expected, name)}"
-    if len(outcome.reasons) != len(test.dead_letters):
-        yield f"{len(outcome.reasons)} dead letters, expected {len(test.dead_letters)}: {'; '.join(outcome.reasons)}"
-    for at, (expected_reason, reason) in enumerate(zip(test.dead_letters, outcome.reasons, strict=False)):
+                yield f"documents[{number}].{name}: {_excerpt(document, name)}, expected {_excerpt(expected, name)}"
+    if len(result.reasons) != len(test.dead_letters):
+        yield f"{len(result.reasons)} dead letters, expected {len(test.dead_letters)}: {'; '.join(result.reasons)}"
+    for number, (expected_reason, reason) in enumerate(zip(test.dead_letters, result.reasons, strict=False)):
         if expected_reason not in reason:
-            yield f"dead_letters[{at}]: {reason!r}, expected {expected_reason!r}"
+            yield f"dead_letters[{number}]: {reason!r}, expected {expected_reason!r}"
 
 
 class SpecRun:
@@ -101,10 +102,10 @@ class SpecRun:
 
     @property
     def fields(self) -> list[str]:
-        """The index fields that the pipeline is known to write."""
+        """The index fields that the pipeline writes, as far as they are known."""
         return written_fields(self._request, self._adapter, self._parameters, self._spec.batch_predict.inputs)
 
-    def run(self, test: SpecTest) -> Outcome:
+    def run(self, test: SpecTest) -> SpecTestResult:
         """Run a test.
 
         Raises:
@@ -116,15 +117,15 @@ class SpecRun:
             objects.write(f"{SAMPLES}records.jsonl", lines)
             prepared, reasons = self._prepare(objects)
             if not prepared:
-                return Outcome([], reasons)
-            output = self._answer(objects, test, prepared[0])
+                return SpecTestResult([], reasons)
+            output = self._write_output(objects, test, prepared[0])
             return self._map(objects, prepared[0], output, reasons)
 
     def _prepare(self, objects: LocalFiles) -> tuple[list[PreparedShard], list[str]]:
         adapter, inputs = self._adapter, self._spec.batch_predict.inputs
         limits = adapter.limits
         with DeadLetters(objects, f"{WORK}/dead_letters/") as dead:
-            stage = ShardWriter(
+            writer = ShardWriter(
                 objects,
                 Layout(WORK, "tests"),
                 limits=ShardLimits(limits.max_records, limits.max_bytes, limits.max_record_bytes),
@@ -134,7 +135,7 @@ class SpecRun:
                 dead=dead,
             )
             try:
-                prepared, _ = stage.run(list_source(objects, SAMPLES), source_format="jsonl")
+                prepared, _ = writer.run(list_source(objects, SAMPLES), source_format="jsonl")
             except FatalError:
                 if not dead.count:
                     raise
@@ -142,13 +143,13 @@ class SpecRun:
         parts = list_parts(objects, dead.prefix)
         return prepared, [letter.reason for part in parts for letter in read_letters(objects, part)]
 
-    def _answer(self, objects: LocalFiles, test: SpecTest, prepared: PreparedShard) -> str:
-        """Write simulated output rows; return their URI."""
-        positions = [one.first_line + at for one in prepared.source_ranges for at in range(one.records)]
+    def _write_output(self, objects: LocalFiles, test: SpecTest, prepared: PreparedShard) -> str:
+        """Write simulated output rows; return the URI of the object."""
+        lines = [each.first_line + offset for each in prepared.source_ranges for offset in range(each.records)]
         answers = test.outputs if test.outputs is not None else test.predictions or []
         if len(answers) != len(test.records):
             raise FatalError(f"{len(test.records)} records, but {len(answers)} predictions; write one for each record")
-        selected = [answers[line - 1] for line in positions]
+        selected = [answers[line - 1] for line in lines]
         with objects.open(prepared.shard.input) as stream:
             inputs = [msgspec.json.decode(line) for line in stream]
         if test.outputs is None:
@@ -176,12 +177,12 @@ class SpecRun:
         name = self._adapter.id_member
         return {name: line[name]} if name else {}
 
-    def _map(self, objects: LocalFiles, prepared: PreparedShard, output: str, reasons: list[str]) -> Outcome:
+    def _map(self, objects: LocalFiles, prepared: PreparedShard, output: str, reasons: list[str]) -> SpecTestResult:
         answers = self._adapter.answers(self._parameters)
         rows = ShardRows(objects, self._adapter, answers, prepared, [JobOutput([output])])
         entries = list(self._documents(rows.sources(), rows.reading))
         documents = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
-        return Outcome(documents, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])
+        return SpecTestResult(documents, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])
 
     def _documents(self, sources: Sequence[Source], reading: Reading) -> DocumentStream:
         if self._request.processors is not None:
@@ -193,7 +194,7 @@ class SpecRun:
 
 
 def _put(row: object, steps: Sequence[str | int], value: object) -> object:
-    """Return a row with a value at a path; missing parents are created."""
+    """Return a row in which the path has the value; missing parents are created."""
     if not steps:
         return value
     first, rest = steps[0], steps[1:]
@@ -207,6 +208,6 @@ def _put(row: object, steps: Sequence[str | int], value: object) -> object:
     return row
 
 
-def _shown(document: dict[str, Any], name: str) -> str:
+def _excerpt(document: dict[str, Any], name: str) -> str:
     text = msgspec.json.encode(document[name]).decode() if name in document else "absent"
     return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
