@@ -33,7 +33,7 @@ class Address(msgspec.Struct, frozen=True):
 class Tls(msgspec.Struct, frozen=True):
     """How to verify a cluster's certificate: with the CA file `ca_certs`, or None for the system's CAs.
 
-    `assert_hostname` False does not compare the certificate's name with the host name.
+    With `assert_hostname` False, the certificate's name may differ from the host name.
     """
 
     ca_certs: str | None = None
@@ -57,7 +57,7 @@ def address_of(url: str) -> Address:
     """Return the address in a URL.
 
     Raises:
-        ConfigError: it is not an http or https URL, or contains a password, which the message never repeats.
+        ConfigError: the URL is not http or https, or contains a user or password; the message never shows them.
     """
     # Any @ is refused: urlsplit finds no user in a URL without a scheme or with a / in the password.
     if "@" in url:
@@ -85,7 +85,7 @@ def opensearch_client(
     """Return an opensearch-py client that does not retry; raise ConfigError if the CA file does not exist."""
     from opensearchpy import OpenSearch, Urllib3HttpConnection
 
-    # The client logs every request.
+    # By default, opensearch-py logs every request.
     logging.getLogger("opensearch").setLevel(logging.ERROR)
     port = address.port or (HTTPS_PORT if address.use_ssl else NODE_PORT)
     return OpenSearch(
@@ -95,7 +95,7 @@ def opensearch_client(
         timeout=timeout_s,
         max_retries=0,
         pool_maxsize=pool_size,
-        # Not requests, where REQUESTS_CA_BUNDLE overrides ca_certs.
+        # With `requests`, the environment variable REQUESTS_CA_BUNDLE would override ca_certs.
         connection_class=Urllib3HttpConnection,
         **(_tls(tls or Tls()) if address.use_ssl else {}),
         **_auth(user, password, signing),

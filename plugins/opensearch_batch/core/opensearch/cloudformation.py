@@ -18,8 +18,8 @@ _NOT_LETTERS = re.compile(r"[^a-z]")
 def model_of_stack(client: Any, stack: str) -> str:  # noqa: ANN401 - boto3 makes its clients at run time
     """Return the model id in the outputs of a stack, given by name or ARN, through a boto3 client for cloudformation.
 
-    Spelling variants of the output's name are found: ``model_id``, ``ModelId``, ``BatchInferenceModelId``. If there are
-    several, those with ``batch`` in the name take precedence.
+    Spelling variants of the output's name are accepted: ``model_id``, ``ModelId``, ``BatchInferenceModelId``. If
+    several outputs match, those with ``batch`` in the name take precedence.
 
     Raises:
         ConfigError: the stack does not exist or is not complete, or its outputs have no model id or several.
@@ -28,16 +28,15 @@ def model_of_stack(client: Any, stack: str) -> str:  # noqa: ANN401 - boto3 make
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        (found,) = client.describe_stacks(StackName=stack)["Stacks"]
+        (description,) = client.describe_stacks(StackName=stack)["Stacks"]
     except ClientError as error:
         raise ConfigError(f"CloudFormation stack {stack!r}: {error}; correct batch_predict.stack or region") from error
     except BotoCoreError as error:
         raise RetriableError(f"CloudFormation does not answer: {error}") from error
-    if not str(found["StackStatus"]).endswith("_COMPLETE") or "ROLLBACK" in found["StackStatus"]:
-        raise ConfigError(
-            f"CloudFormation stack {stack!r} is {found['StackStatus']}; wait until it is complete, or create it again"
-        )
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", [])}
+    status = str(description["StackStatus"])
+    if not status.endswith("_COMPLETE") or "ROLLBACK" in status:
+        raise ConfigError(f"CloudFormation stack {stack!r} is {status}; wait until it is complete, or create it again")
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in description.get("Outputs", [])}
     models = {name: value for name, value in outputs.items() if _letters(name).endswith(MODEL)}
     candidates = {name: value for name, value in models.items() if "batch" in _letters(name)} or models
     if len(set(candidates.values())) != 1:

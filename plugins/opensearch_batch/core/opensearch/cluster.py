@@ -1,6 +1,6 @@
 """Calls an OpenSearch cluster; a failed call raises an error with cause, location and remedy.
 
-It uses a configured opensearch-py client, so this module handles no credentials, TLS or signing.
+The caller configures the opensearch-py client, so this module handles no credentials, TLS or signing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 UNAUTHORIZED, FORBIDDEN, NOT_FOUND, REQUEST_TIMEOUT, CONFLICT = 401, 403, 404, 408, 409
 TOO_LARGE, TOO_MANY, SERVER_ERROR = 413, 429, 500
 RETRY_STATUSES = frozenset({TOO_MANY, 502, 503, 504})
-REMOTE = "Error from remote service: "
+REMOTE_ERROR_PREFIX = "Error from remote service: "
 # ML Commons 3.x returns this with status 400 when a service throttles, without the service's response.
 THROTTLED_TYPE = "remote_connector_throttling_exception"
 _MEANINGS: Mapping[int, tuple[type[BatchError], str]] = {
@@ -86,7 +86,7 @@ class Cluster:
             headers = {"content-type": "application/x-ndjson"}
             if compress:
                 headers["content-encoding"] = "gzip"
-                # opensearch-py compresses with the slowest level.
+                # opensearch-py would compress at the slowest level.
                 body = gzip.compress(body, compresslevel=1, mtime=0)
         with self._errors(f"{method} {path}"):
             return self.client.transport.perform_request(
@@ -128,7 +128,7 @@ class Cluster:
             raise self._explain(error, request) from error
         except os_errors.OpenSearchException as error:
             raise RetriableError(
-                f"OpenSearch {self.name}: {request}: the response is not one of OpenSearch ({error})"
+                f"OpenSearch {self.name}: {request}: the response is not an OpenSearch response ({error})"
             ) from error
 
     def _explain(self, error: Any, request: str) -> BatchError:  # noqa: ANN401 - opensearch-py's errors are untyped
@@ -136,14 +136,14 @@ class Cluster:
         location = f"OpenSearch {self.name}: {request}"
         if type_of(error.info) == THROTTLED_TYPE or status == TOO_MANY:
             return Throttled(f"{location}: answered {status}: {reason}")
-        if reason.startswith(REMOTE):
+        if reason.startswith(REMOTE_ERROR_PREFIX):
             return RemoteError(f"{location}: {reason} ({status})", status=status, code=remote_code(reason))
         if status in _MEANINGS:
             kind, meaning = _MEANINGS[status]
-            meant = kind(f"{location}: {meaning.format(reason=reason)}")
-            if isinstance(meant, NotFound):
-                meant.type = type_of(error.info)
-            return meant
+            explained = kind(f"{location}: {meaning.format(reason=reason)}")
+            if isinstance(explained, NotFound):
+                explained.type = type_of(error.info)
+            return explained
         kind = RetriableError if status >= SERVER_ERROR or status == REQUEST_TIMEOUT else ConfigError
         return kind(f"{location}: answered {status}: {reason}")
 
@@ -189,25 +189,25 @@ def reason_of(info: object) -> str:
 def remote_code(reason: str) -> str:
     """Return the error code in an AI service's response as ML Commons quotes it, ``""`` if it has none."""
     try:
-        answer = msgspec.json.decode(reason.removeprefix(REMOTE))
+        answer = msgspec.json.decode(reason.removeprefix(REMOTE_ERROR_PREFIX))
     except msgspec.DecodeError:
         return ""
-    found = answer.get("__type") or answer.get("error") if isinstance(answer, dict) else None
-    if isinstance(found, dict):
-        found = found.get("code") or found.get("type")
-    return str(found or "").rpartition("#")[2]
+    code = answer.get("__type") or answer.get("error") if isinstance(answer, dict) else None
+    if isinstance(code, dict):
+        code = code.get("code") or code.get("type")
+    return str(code or "").rpartition("#")[2]
 
 
 def vector_fields(mappings: Mapping[str, Any], prefix: str = "") -> tuple[VectorField, ...]:
     """Return the ``knn_vector`` fields of a mapping that have a dimension, nested ones by dotted name."""
-    found: list[VectorField] = []
+    vectors: list[VectorField] = []
     for name, field in mappings.get("properties", {}).items():
         if field.get("type") == "knn_vector" and "dimension" in field:
             space = field.get("space_type") or field.get("method", {}).get("space_type")
             data_type = field.get("data_type", "float")
-            found.append(VectorField(prefix + name, int(field["dimension"]), data_type, space == "cosinesimil"))
-        found += vector_fields(field, f"{prefix}{name}.")
-    return tuple(found)
+            vectors.append(VectorField(prefix + name, int(field["dimension"]), data_type, space == "cosinesimil"))
+        vectors += vector_fields(field, f"{prefix}{name}.")
+    return tuple(vectors)
 
 
 def check_dimension(index: Index, fields: list[str], dimension: int) -> None:

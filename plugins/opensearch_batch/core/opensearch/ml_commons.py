@@ -26,8 +26,8 @@ _PLACEHOLDER = re.compile(r"<([\w-]+)>")
 SUBMIT_TIMEOUT_S = 45.0
 LIVE_STATES = frozenset({"CREATED", "RUNNING"})
 DEPLOYED_STATES = frozenset({"DEPLOYING", "DEPLOYED", "PARTIALLY_DEPLOYED"})
-COMPARED = ("name", "version", "protocol", "parameters", "actions")
-# A query that comes between the undeployment of a model and the update of its connector deploys the model again.
+COMPARED_MEMBERS = ("name", "version", "protocol", "parameters", "actions")
+# An update is repeated if a query between the undeployment and the update has deployed the model again.
 UPDATE_ATTEMPTS, UPDATE_PAUSE_S = 10, 0.5
 KEY_MARK = " (key "
 HASH_ROUNDS, HASH_BYTES = 100_000, 8
@@ -68,9 +68,9 @@ class MLCommons:
     def ensure_model(self, name: str, connector: Mapping[str, Any], *, conn_id: str = "") -> Model:
         """Return the deployed model of a connector body; create connector and model if they are missing.
 
-        A stored connector is used if its name, its content and the connection of its credential are equal. The
-        credential cannot be read back, so its hash is part of the description: a changed one is replaced in place, and
-        the tasks of jobs that run can still be polled. A second connector would strand them.
+        A stored connector is used if its name, its content and the connection of its credential are equal. ML Commons
+        never returns the credential, so the description contains its hash. A changed credential is replaced in the
+        stored connector; with a second connector, the tasks of running jobs would keep the old credential.
 
         Args:
             name: the model's name.
@@ -83,7 +83,7 @@ class MLCommons:
             connector_id = str(self._cluster.call("POST", f"{ML}/connectors/_create", body)["connector_id"])
         elif self._cluster.call("GET", f"{ML}/connectors/{connector_id}").get("description") != body["description"]:
             self._replace_credential(connector_id, body)
-        # A deployed one first: ML Commons may hold several of a name.
+        # A deployed model takes precedence: ML Commons may store several models of one name.
         models = [model for model in self._models(connector_id) if model["name"] == name]
         found = min(models, key=lambda model: (model["model_state"] not in DEPLOYED_STATES, model["id"]), default=None)
         model_id = found["id"] if found else self._register(name, connector_id)
@@ -113,8 +113,8 @@ class MLCommons:
 
     def task(self, ml_task_id: str) -> dict[str, Any]:
         """Return a task; for a batch job ML Commons asks the AI service, whose response is in `remote_job`."""
-        found: dict[str, Any] = self._cluster.call("GET", f"{ML}/tasks/{ml_task_id}")
-        return found
+        task: dict[str, Any] = self._cluster.call("GET", f"{ML}/tasks/{ml_task_id}")
+        return task
 
     def task_url(self, ml_task_id: str) -> str:
         """Return the URL that shows a task in a browser, without credentials."""
@@ -139,34 +139,34 @@ class MLCommons:
         The task's state decides whether this succeeded, not the response: 3.6.0 answers 400 ("Unsupported response
         type") to SageMaker's empty response although the job is stopping. Only 2.17.0 has ``_cancel_batch``.
         """
-        refused: BatchError | None = None
+        first_error: BatchError | None = None
         for route in ("_cancel", "_cancel_batch"):
             try:
                 self._cluster.call("POST", f"{ML}/tasks/{ml_task_id}/{route}")
             except (ConfigError, RemoteError) as error:
-                refused = refused or error
+                first_error = first_error or error
                 if self.task(ml_task_id)["state"] not in LIVE_STATES:
                     return
             else:
                 return
-        if refused is not None:
-            raise refused
+        if first_error is not None:
+            raise first_error
 
     def _find_connector(self, body: Mapping[str, Any]) -> str | None:
-        """Return the stored connector that equals `body` but for the values of its credential."""
+        """Return the id of the stored connector that equals `body` except for the values of the credential."""
         query = {"size": SEARCH_SIZE, "query": {"match_phrase": {"name": body["name"]}}}
         hits = [
             hit
             for hit in self._search("connectors", query)
-            if all(_normalized(hit["_source"].get(key)) == _normalized(body.get(key)) for key in COMPARED)
+            if all(_normalized(hit["_source"].get(key)) == _normalized(body.get(key)) for key in COMPARED_MEMBERS)
             and _without_key(hit["_source"].get("description")) == _without_key(body["description"])
         ]
         return min((str(hit["_id"]) for hit in hits), default=None)
 
     def _replace_credential(self, connector_id: str, body: Mapping[str, Any]) -> None:
-        """Replace a connector's credential; ML Commons refuses that while a model of the connector is deployed.
+        """Replace a connector's credential, which ML Commons refuses while a model of the connector is deployed.
 
-        A deployed model keeps the connector that it was deployed with.
+        So the models are undeployed first. A model keeps the connector that it was deployed with.
         """
         models = self._models(connector_id)
         change = {key: body[key] for key in ("credential", "description")}
@@ -216,7 +216,7 @@ class MLCommons:
 
 
 def fill(body: Mapping[str, Any], values: Mapping[str, str], location: str) -> dict[str, Any]:
-    """Return a connector body with values for its placeholders (``<region>``); raise ConfigError if one has none."""
+    """Return a connector body with values for its placeholders (``<region>``); raise ConfigError if one is missing."""
     return {key: _fill(value, values, f"{location} {key}") for key, value in body.items()}
 
 
@@ -229,24 +229,24 @@ def _fill(value: Any, values: Mapping[str, str], location: str) -> Any:  # noqa:
         return value
     for name, text in values.items():
         value = value.replace(f"<{name}>", text)
-    if left := _PLACEHOLDER.search(value):
-        given = f" (given: {', '.join(values)}).{did_you_mean(left[1], values)}" if values else ""
-        raise ConfigError(f"{location}: no value for {left[0]}; add values: {{{left[1]}: ...}}{given}")
+    if missing := _PLACEHOLDER.search(value):
+        given = f" (given: {', '.join(values)}).{did_you_mean(missing[1], values)}" if values else ""
+        raise ConfigError(f"{location}: no value for {missing[0]}; add values: {{{missing[1]}: ...}}{given}")
     return value
 
 
 def _description(connector: Mapping[str, Any], conn_id: str) -> str:
-    """Return a connector's description, with the connection of its credential, and a hash of that.
+    """Return a connector's description, followed by the connection, the member names and a hash of its credential.
 
-    The members of the credential are named too: an update merges them with those that are stored, so a session token
-    would stay beside a new key.
+    The member names distinguish connectors: an update would keep stored members that the new credential lacks, such as
+    a session token.
     """
     credential = connector.get("credential", {})
     values = msgspec.json.encode(credential, order="deterministic")
-    # Slow, because whoever may read connectors sees it, and a key may be short.
+    # A slow hash: every user who may read connectors sees it, and a key may be short.
     hashed = hashlib.pbkdf2_hmac("sha256", values, str(connector["name"]).encode(), HASH_ROUNDS, HASH_BYTES).hex()
-    of_connection = f"{conn_id}: " if conn_id else ""
-    return f"{connector.get('description', '')} ({of_connection}{', '.join(sorted(credential))}){KEY_MARK}{hashed})"
+    connection = f"{conn_id}: " if conn_id else ""
+    return f"{connector.get('description', '')} ({connection}{', '.join(sorted(credential))}){KEY_MARK}{hashed})"
 
 
 def _without_key(description: object) -> str:

@@ -1,4 +1,4 @@
-"""Asks an index a question: by vectors (neural), by words (text), and by both (hybrid)."""
+"""Searches an index for a question in three ways: by vector (neural), by words (text), and by both (hybrid)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.opensearch.cluster import Cluster
 
-# Lucene looks at k candidates in each segment; with as few as are shown, near ones would be missed.
+# The `k` of the neural query. Lucene collects k candidates per segment; a k as small as the page would miss near ones.
 CANDIDATES = 50
 NORMALIZE = {"normalization-processor": {"normalization": {"technique": "min_max"}}}
 
@@ -65,26 +65,26 @@ def ask(cluster: Cluster, question: Question, *, size: int) -> list[Answer]:
     return answers
 
 
-def fields_to_ask(cluster: Cluster, index: str, written: Mapping[str, Any], text_path: str | None) -> tuple[str, str]:
+def fields_to_ask(cluster: Cluster, index: str, field_map: Mapping[str, Any], text_path: str | None) -> tuple[str, str]:
     """Return the vector field and the text field of an index that a pipeline writes.
 
     Args:
         cluster: the cluster of the index.
-        index: its name.
-        written: the pipeline's field map, empty if it has none.
+        index: the name of the index.
+        field_map: the pipeline's field map, empty if the pipeline has none.
         text_path: the path of the model's input in a record.
 
     Raises:
-        ConfigError: there is no such index, or it has no vector or no text.
+        ConfigError: the index does not exist, or has no vector field or no text field.
     """
     stored = cluster.index(index)
     if stored is None:
         raise ConfigError(f"no index {index!r}; run the pipeline first")
     vectors = [vector.name for vector in stored.vectors]
-    vector = next((name for name in vectors if name in written), next(iter(vectors), None))
+    vector = next((name for name in vectors if name in field_map), next(iter(vectors), None))
     types = {name: field.get("type") for name, field in stored.mappings.get("properties", {}).items()}
     texts = [name for name, kind in types.items() if kind == "text"]
-    source = [name for name in texts if text_path is not None and written.get(name) == text_path]
+    source = [name for name in texts if text_path is not None and field_map.get(name) == text_path]
     text = next(iter(source + texts), None)
     if vector is None or text is None:
         raise ConfigError(f"index {index!r} has no {'knn_vector' if vector is None else 'text'} field")

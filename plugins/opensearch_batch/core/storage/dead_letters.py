@@ -227,7 +227,8 @@ def refuse_dead_letters(
     ]
     raise FatalError(
         f"{dead_letters:,} of {read:,} records are dead letters, and max_dead_letters is {max_share}: "
-        f"{'; '.join(reasons)}. Correct their cause and replay them, or raise max_dead_letters; they are in {', '.join(prefixes)}"
+        f"{'; '.join(reasons)}. Correct their cause and replay them, or raise max_dead_letters; "
+        f"they are in {', '.join(prefixes)}"
     )
 
 
