@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.prediction_map import holds_record
 from opensearch_batch.core.pipeline.estimate import estimate, read_listing
-from opensearch_batch.core.sharding.cut import HALF, ShardLimits, ends_with
+from opensearch_batch.core.sharding.cut import MIN_FILL, ShardLimits, ends_after
 from opensearch_batch.core.sharding.listing import NoDocuments, find_documents
 from opensearch_batch.core.sharding.shard_writer import ShardWriter
 from opensearch_batch.core.storage.dead_letters import DeadLetters
@@ -145,9 +145,9 @@ def test_nothing_to_read_is_an_error_of_its_own(lake: Lake) -> None:
 def test_a_shard_ends_with_a_chosen_object_from_half_on() -> None:
     """Never before it is half full; with an object of a quarter or more, always from there on."""
     uris = [f"s3://b/{number}" for number in range(2000)]
-    assert not any(ends_with(uri, fill=HALF - 0.01, share=0.3) for uri in uris)
-    assert all(ends_with(uri, fill=HALF, share=0.25) for uri in uris)
-    assert 60 < sum(ends_with(uri, fill=0.9, share=0.01) for uri in uris) < 100
+    assert not any(ends_after(uri, fill=MIN_FILL - 0.01, share=0.3) for uri in uris)
+    assert all(ends_after(uri, fill=MIN_FILL, share=0.25) for uri in uris)
+    assert 60 < sum(ends_after(uri, fill=0.9, share=0.01) for uri in uris) < 100
 
 
 LISTING = """\

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.sharding.cut import ShardLimits, ends_with
+from opensearch_batch.core.sharding.cut import ShardLimits, ends_after
 from opensearch_batch.core.storage.compression import COMPRESSED
 from opensearch_batch.core.storage.globs import SourceUri
 from opensearch_batch.core.storage.objects import split_uri
@@ -76,7 +76,7 @@ def estimate(objects: Sequence[ObjectInfo], limits: ShardLimits, *, record_bytes
             if not full
             else (rest * item_records, rest * item.size_bytes)
         )
-        if ends_with(item.uri, fill=limits.fill(records, size_bytes), share=share) and size_bytes:
+        if ends_after(item.uri, fill=limits.fill(records, size_bytes), share=share) and size_bytes:
             shards, records, size_bytes = shards + 1, 0.0, 0.0
     return Estimate(
         len(objects),

@@ -1,6 +1,6 @@
-"""Reads JSON Lines in blocks: regular lines are decoded in C, digested and written together.
+"""Reads JSON Lines in blocks: regular lines, which hold one complete record each, are processed together.
 
-A block with an irregular line is halved, so that only a few lines around it are read one by one.
+A block with an irregular line is halved, so that only a few lines around the irregular one are read one by one.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from opensearch_batch.core.types.record_ids import RECORD_LINE
 from opensearch_batch.core.types.rows import RowLimit, SourceEntry
 
 BLOCK_BYTES = 1 << 20
-# Blocks of at most this many lines are not halved.
+# A block of at most this many lines is not halved.
 MIN_LINES = 32
 _LF, _OPEN, _CLOSE = b"\n{}"
 
 
 class Block(msgspec.Struct, frozen=True, gc=False):
-    """Complete lines of a source, each a record: `line` is the number of the first, `count` the number of lines.
+    """Consecutive lines of a source, one record each: `line` is the number of the first line, `count` their number.
 
-    `inputs` are the model's inputs of each record; empty if the record itself is the service-ready line.
+    `inputs` has the model's inputs of each record; it is empty if the record itself is the service-ready line.
     """
 
     content: bytes
@@ -43,10 +43,10 @@ class Block(msgspec.Struct, frozen=True, gc=False):
         """Return the first records of the block: at most `count`, with service-ready lines of at most `size_bytes`."""
         if self.inputs:
             sizes = list(accumulate(self.form.size_bytes(self.inputs)))
-            return self._cut(max(0, min(count, bisect_right(sizes, size_bytes))))
+            return self._first_records(max(0, min(count, bisect_right(sizes, size_bytes))))
         if count >= self.count and size_bytes >= len(self.content):
             return self
-        fits = self._cut(max(0, min(count, self.count)))
+        fits = self._first_records(max(0, min(count, self.count)))
         if len(fits.content) <= size_bytes:
             return fits
         end = self.content.rfind(b"\n", 0, max(0, size_bytes)) + 1
@@ -70,7 +70,7 @@ class Block(msgspec.Struct, frozen=True, gc=False):
         """Return the lines that store the records beside the shard."""
         return b"".join([RECORD_LINE % pair for pair in enumerate(self.content.split(b"\n")[:-1], first)])
 
-    def _cut(self, count: int) -> Block:
+    def _first_records(self, count: int) -> Block:
         if count >= self.count:
             return self
         end = len(self.content) - len(self.content.split(b"\n", count)[-1])
@@ -87,12 +87,12 @@ class Blocks:
 
     def __init__(self, form: LineForm, limit: RowLimit) -> None:
         self._form = form
-        self._inputs = form.reader()
+        self._read_inputs = form.reader()
         self._limit = limit
 
     def read(self, stream: IO[bytes], source: str) -> Iterator[Block | SourceEntry]:
         """Yield the lines of a stream, in blocks if possible, else one by one."""
-        if self._inputs is None or ends_in_cr(stream):
+        if self._read_inputs is None or ends_in_cr(stream):
             yield from self._by_line(lines(stream, max_line_bytes=self._limit.max_bytes), source)
             return
         line, offset, rest = 1, 0, b""
@@ -114,34 +114,34 @@ class Blocks:
         yield from self._by_line(tail, source)
 
     def _block(self, content: bytes, source: str, line: int, offset: int, count: int) -> Iterator[Block | SourceEntry]:
-        if (inputs := self._read(content, count)) is not None:
-            kept = () if self._form.pieces is None else inputs
-            yield Block(content, source, line, count, self._form, kept)
+        if (inputs := self._inputs_of(content, count)) is not None:
+            needed = () if self._form.pieces is None else inputs
+            yield Block(content, source, line, count, self._form, needed)
         elif count <= MIN_LINES:
-            of_block = lf_lines(io.BytesIO(content), max_line_bytes=self._limit.max_bytes, number=line, offset=offset)
-            yield from self._by_line(of_block, source)
+            single = lf_lines(io.BytesIO(content), max_line_bytes=self._limit.max_bytes, number=line, offset=offset)
+            yield from self._by_line(single, source)
         else:
             half = count // 2
             end = len(content) - len(content.split(b"\n", half)[-1])
             yield from self._block(content[:end], source, line, offset, half)
             yield from self._block(content[end:], source, line + half, offset + end, count - half)
 
-    def _read(self, content: bytes, count: int) -> Sequence[msgspec.Raw | bytes] | None:
+    def _inputs_of(self, content: bytes, count: int) -> Sequence[msgspec.Raw | bytes] | None:
         """Return the inputs of the records, or None if a line is irregular."""
-        if self._inputs is None or not _has_one_object_per_line(content, self._limit.max_bytes):
+        if self._read_inputs is None or not _lines_look_like_objects(content, self._limit.max_bytes):
             return None
-        inputs = self._inputs(content)
+        inputs = self._read_inputs(content)
         return inputs if inputs is not None and len(inputs) == count else None
 
-    def _by_line(self, read: Iterable[Line], source: str) -> Iterator[SourceEntry]:
-        for line in read:
+    def _by_line(self, source_lines: Iterable[Line], source: str) -> Iterator[SourceEntry]:
+        for line in source_lines:
             yield entry_of(line, 0, source, self._limit)
 
 
-def _has_one_object_per_line(content: bytes, max_record_bytes: int) -> bool:
-    """Return whether each line starts and ends like an object and none is too long.
+def _lines_look_like_objects(content: bytes, max_record_bytes: int) -> bool:
+    """Return whether each line starts and ends like an object, and no line is too long.
 
-    The decoder reads values and ignores lines. If it finds as many values as lines, each line has one.
+    The decoder ignores line ends. If it then finds as many values as there are lines, each line holds one value.
     """
     import numpy as np
 

@@ -1,9 +1,9 @@
-"""Cuts records into shards, which end when they are full and after selected objects, so a change moves few cuts.
+"""Cuts records into shards so that a change in the source moves few cuts.
 
 The job of an unchanged shard is reused. If shards ended only when full, one new object would shift every later cut, and
 all later jobs would be paid for again. So a shard that is at least half full also ends after an object that is selected
-by its name and size; after an object as large as a shard, a shard ends if it is a tenth full. At such a cut the shards
-realign.
+by its name and size; after an object as large as a shard, a shard ends if it is a tenth full. After such a cut, the
+shards are the same as before the change.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from opensearch_batch.core.types.rows import Row, RowLimit
 
 IN_MEMORY_BYTES = 32 << 20
 BLOCK_BYTES = 256 << 10
-# A shard that is half full may end after an object; on average it gains another quarter before it ends.
-HALF, QUARTER = 0.5, 0.25
-TENTH = 0.1
+# The fill level from which a shard may end after an object, and how much it then still grows on average.
+MIN_FILL, MEAN_EXTRA_FILL = 0.5, 0.25
+# The fill level from which a shard ends after an object as large as a full shard.
+MIN_FILL_AFTER_LARGE = 0.1
 
 
 class ShardLimits(msgspec.Struct, frozen=True):
@@ -46,7 +47,7 @@ class ShardLimits(msgspec.Struct, frozen=True):
         return max(records / self.max_records, size_bytes / self.max_bytes)
 
 
-def ends_with(uri: str, *, fill: float, share: float) -> bool:
+def ends_after(uri: str, *, fill: float, share: float) -> bool:
     """Return whether a shard ends after an object.
 
     Args:
@@ -55,10 +56,10 @@ def ends_with(uri: str, *, fill: float, share: float) -> bool:
         share: the size of the object, as a share of a full shard.
     """
     if share >= 1:
-        return fill >= TENTH
-    # A number in [0, 1) that depends only on the name.
+        return fill >= MIN_FILL_AFTER_LARGE
+    # A number in [0, 1) that depends only on the URI.
     number = int.from_bytes(hashlib.sha256(uri.encode()).digest()[:4]) / (1 << 32)
-    return fill >= HALF and number < share / QUARTER
+    return fill >= MIN_FILL and number < share / MEAN_EXTRA_FILL
 
 
 class Lines:
@@ -117,14 +118,14 @@ class Lines:
 
 
 class Draft:
-    """A shard that is being filled: its input, its records if they are kept, and their source ranges.
+    """A shard that is being filled: its input, its kept records if any, and the source ranges of its records.
 
-    `first` contains the first records, which move to the previous shard if this one has too few records for a job.
+    `first` contains the first records, which move to the previous shard if this shard has too few records for a job.
     """
 
     def __init__(self, *, keep_first: int, keeps_records: bool) -> None:
         self.input = Lines()
-        self.source = Lines() if keeps_records else None
+        self.kept_records = Lines() if keeps_records else None
         self.records = 0
         self.first: list[Row] = []
         self._keep_first = keep_first if keep_first > 1 else 0
@@ -143,8 +144,8 @@ class Draft:
     def add(self, record: Row, line: bytes) -> None:
         """Add a record with its line for the service."""
         self.input.add(line, b"\n")
-        if self.source is not None:
-            self.source.add(RECORD_LINE % (self.records, record.content))
+        if self.kept_records is not None:
+            self.kept_records.add(RECORD_LINE % (self.records, record.content))
         if self.records < self._keep_first:
             self.first.append(record)
         self.records += 1
@@ -154,8 +155,8 @@ class Draft:
         """Add a block's records; return the bytes of their lines."""
         lines = block.service_lines(self.records)
         self.input.add(lines)
-        if self.source is not None:
-            self.source.add(block.records(self.records))
+        if self.kept_records is not None:
+            self.kept_records.add(block.records(self.records))
         self.records += block.count
         self._extend_ranges(block.source, block.line, block.count)
         return len(lines)
@@ -167,7 +168,7 @@ class Draft:
 
     def close(self) -> None:
         """Close the temporary files."""
-        for lines in (self.input, self.source):
+        for lines in (self.input, self.kept_records):
             if lines is not None:
                 lines.close()
 
@@ -207,11 +208,11 @@ class Cutter:
     def add(self, record: Row, line: bytes) -> None:
         """Add a record that fits into the current draft."""
         self.draft.add(record, line)
-        self._count(1, len(line) + 1)
+        self._count_in_object(1, len(line) + 1)
 
     def add_block(self, block: Block) -> None:
         """Add records that fit into the current draft."""
-        self._count(block.count, self.draft.add_block(block))
+        self._count_in_object(block.count, self.draft.add_block(block))
 
     def end_object(self, uri: str) -> Iterator[Draft]:
         """End the current object; also end the draft if a shard ends after this object."""
@@ -221,7 +222,7 @@ class Cutter:
         if draft.records < limits.min_records:
             return
         fill = limits.fill(draft.records, draft.input.size_bytes)
-        if ends_with(uri, fill=fill, share=limits.fill(records, size_bytes)):
+        if ends_after(uri, fill=fill, share=limits.fill(records, size_bytes)):
             yield from self.cut()
 
     def rest(self) -> tuple[Draft | None, Draft]:
@@ -238,6 +239,6 @@ class Cutter:
     def _new(self) -> Draft:
         return Draft(keep_first=self._limits.min_records, keeps_records=self._keeps_records)
 
-    def _count(self, records: int, size_bytes: int) -> None:
+    def _count_in_object(self, records: int, size_bytes: int) -> None:
         before_records, before_bytes = self._object
         self._object = (before_records + records, before_bytes + size_bytes)

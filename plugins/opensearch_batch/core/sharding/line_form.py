@@ -16,7 +16,7 @@ from opensearch_batch.core.formats.json_text import check_text
 from opensearch_batch.core.transform.json_path import PlainPath
 from opensearch_batch.core.types.record_ids import ID_FORMAT, record_id
 
-# No template of a user contains these placeholders: JSON escapes control characters in strings and has none elsewhere.
+# A user's template cannot contain these placeholders: JSON allows control characters only as escapes in strings.
 ID, INPUTS = "\x01id\x01", b"\x01inputs\x01"
 _ID = msgspec.json.encode(ID)
 
@@ -53,42 +53,42 @@ class LineForm(msgspec.Struct, frozen=True):
         return b"".join((before, first, between, second, after))
 
     def lines(self, first: int, inputs: Sequence[msgspec.Raw | bytes]) -> bytes:
-        """Return the lines of records, with line ends, from position `first`; the inputs of each are joined."""
+        """Return the lines of records, with line ends, from position `first`; `inputs` has one joined item per record."""
         before, between, after = (piece.replace(b"%", b"%%") for piece in self.pieces or (b"", b"", b""))
         name = b'"%b"' % ID_FORMAT
         if self.id_first:
             form = b"".join((before, name, between, b"%b", after, b"\n"))
             return b"".join([form % pair for pair in enumerate(inputs, first)])
         form = b"".join((before, b"%b", between, name, after, b"\n"))
-        return b"".join([form % (each, at) for at, each in enumerate(inputs, first)])
+        return b"".join([form % (joined, position) for position, joined in enumerate(inputs, first)])
 
     def size_bytes(self, inputs: Sequence[msgspec.Raw | bytes]) -> list[int]:
         """Return the sizes of the lines, line ends included."""
         fixed = len(self.line(b"", record_id(0), [])) + 1
-        return [fixed + len(each) for each in inputs]
+        return [fixed + len(joined) for joined in inputs]
 
     def reader(self) -> Callable[[bytes], list[msgspec.Raw | bytes] | None] | None:
-        """Return a function from complete lines to the inputs of their records; None if a path has several steps.
+        """Return a function from complete lines to the inputs of their records; None unless each path is one member.
 
-        The function returns None unless it is certain that every record has its inputs.
+        The function returns None if a record may lack one of its inputs.
         """
         names = [PlainPath.parse(path).steps for path in self.paths]
         if not names or any(len(steps) != 1 or not isinstance(steps[0], str) for steps in names):
             return None
         keys = [str(steps[0]) for steps in names]
-        read, texts = _columns(keys, msgspec.Raw), _columns(keys, str) if self.texts else None
+        read_raw, read_texts = _columns(keys, msgspec.Raw), _columns(keys, str) if self.texts else None
         absent = (msgspec.Raw(), msgspec.Raw(b"null"))
 
         def inputs(block: bytes) -> list[msgspec.Raw | bytes] | None:
             try:
-                values = read(check_text(block))
-                if texts is not None and not all(all(map(str.strip, column)) for column in texts(block)):
+                columns = read_raw(check_text(block))
+                if read_texts is not None and not all(all(map(str.strip, column)) for column in read_texts(block)):
                     return None
             except (RecordRejected, msgspec.DecodeError):
                 return None
-            if any(each in column for column in values for each in absent):
+            if any(value in column for column in columns for value in absent):
                 return None
-            return values[0] if len(values) == 1 else [b",".join(row) for row in zip(*values, strict=True)]
+            return columns[0] if len(columns) == 1 else [b",".join(row) for row in zip(*columns, strict=True)]
 
         return inputs
 

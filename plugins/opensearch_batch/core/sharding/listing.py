@@ -44,7 +44,7 @@ def find_documents(
     """Return the objects of a source, which may be dead letters of `prepare`.
 
     Raises:
-        ConfigError: the source overlaps with the work prefix, so each run would read the files of the last one.
+        ConfigError: the source overlaps with the work prefix, so each run would read the files of the previous run.
         NoDocuments: the source has no objects.
     """
     if layout.is_prepare_dead_letters(source):
@@ -62,7 +62,7 @@ def find_documents(
 def refuse_overlap(source: str, work_prefix: str) -> None:
     """Raise ConfigError if a source may read what is written below the work prefix."""
     if SourceUri(source).overlaps(work_prefix):
-        raise ConfigError(f"source {source} and work {work_prefix} overlap; use separate prefixes")
+        raise ConfigError(f"source {source} and work prefix {work_prefix} overlap; use separate prefixes")
 
 
 def _match(source: str) -> str:
@@ -70,7 +70,7 @@ def _match(source: str) -> str:
     return "match this glob" if named.is_glob else "of this name" if named.is_object else "below this prefix"
 
 
-class _Prepared(msgspec.Struct, frozen=True):
+class _SourceState(msgspec.Struct, frozen=True):
     digest: str
     done: bool
 
@@ -79,8 +79,8 @@ SourceChange = Literal["unchanged", "new", "started"]
 
 
 def record_source_state(objects: Objects, layout: Layout, listing: Listing, *, done: bool) -> None:
-    """Record that a run prepares the listed state, or has prepared it, so that no other run starts for that state."""
-    save(objects, layout.source_state(listing.source), _Prepared(listing.digest, done))
+    """Record that a run prepares the listed state (`done`: has prepared it), so that no other run starts for it."""
+    save(objects, layout.source_state(listing.source), _SourceState(listing.digest, done))
 
 
 def source_change(objects: Objects, layout: Layout, listing: Listing) -> SourceChange:
@@ -91,7 +91,7 @@ def source_change(objects: Objects, layout: Layout, listing: Listing) -> SourceC
     """
     if not listing.objects:
         return "unchanged"
-    recorded = JsonDocument(objects, layout.source_state(listing.source), _Prepared).read()
+    recorded = JsonDocument(objects, layout.source_state(listing.source), _SourceState).read()
     if recorded is None or recorded.digest != listing.digest:
         return "new"
     return "unchanged" if recorded.done else "started"

@@ -1,7 +1,7 @@
-"""Cuts a source into shards and writes them. The same source gives the same shards, byte for byte, in every run.
+"""Cuts a source into shards and writes them. Every run cuts the same source into the same shards, byte for byte.
 
 A shard is stored under its job key, which is derived from its content, so a shard that an earlier run uploaded (and
-paid for) is found and not written again. A line that is not a record becomes a dead letter; no line is dropped.
+paid for) is not written again. A line that is not a record becomes a dead letter; no line is dropped.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class ShardWriter:
 
     Args:
         objects: the store of the source and the work prefix.
-        layout: the locations below the work prefix.
+        layout: builds the paths below the work prefix.
         limits: the limits of a shard.
         request_line: turns a record and its id in the shard into its service-ready line, or rejects it.
         form: the template of the same lines, which creates many lines at once; None if the service has no template.
         keeps_records: whether the records are stored beside the shard, because the service's rows do not contain them.
         job_key: computes the job key from the content digest of a shard.
         dead: the dead letters of lines that are not records.
-        writes: False for a dry run, which counts and names everything and writes nothing.
+        writes: False for a dry run, which returns the same shards and counts, but writes nothing.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class ShardWriter:
         return shards, counts
 
     def _cut(self, items: Sequence[ObjectInfo], source_format: Format | None, limit: int | None) -> Iterator[Draft]:
-        """Yield shards. A last shard with too few records for the service is merged into the previous shard."""
+        """Yield the drafts of the shards; a last draft with too few records for a job is merged into the previous one."""
         self._cutter = Cutter(self._limits, keeps_records=self._keeps_records)
         try:
             for item in items:
@@ -112,7 +112,7 @@ class ShardWriter:
                 if self._records == limit:
                     break
                 yield from self._cutter.end_object(item.uri)
-            yield from self._last()
+            yield from self._last_drafts()
         finally:
             self._cutter.close()
 
@@ -166,15 +166,15 @@ class ShardWriter:
             self._records += part.count
             block = block.after(part)
 
-    def _last(self) -> Iterator[Draft]:
-        full, draft = self._cutter.rest()
-        if full is not None:
+    def _last_drafts(self) -> Iterator[Draft]:
+        previous, draft = self._cutter.rest()
+        if previous is not None:
             if draft.records < self._limits.min_records:
                 for record in draft.first:
-                    full.add(record, self._request_line(record.content, record_id(full.records)))
-                yield full
+                    previous.add(record, self._request_line(record.content, record_id(previous.records)))
+                yield previous
                 return
-            yield full
+            yield previous
         if 0 < draft.records < self._limits.min_records:
             raise ConfigError(
                 f"the source has {draft.records} records, but a job of the service needs at least "
@@ -197,13 +197,13 @@ class ShardWriter:
             # Before the upload, so that the retention of another run does not delete a shard that this run reuses.
             mark_in_use(self._objects, folder, now=time.time())
         self._put(uri, draft.input)
-        source = ""
-        if draft.source is not None:
+        records_uri = ""
+        if draft.kept_records is not None:
             # The digest in the name prevents overwriting the records of another run that has the same input.
-            source = f"{folder}/source-{draft.source.digest()[:16]}.jsonl"
-            self._put(source, draft.source)
+            records_uri = f"{folder}/source-{draft.kept_records.digest()[:16]}.jsonl"
+            self._put(records_uri, draft.kept_records)
         draft.close()
-        shard = Shard(f"{number:04d}", uri, key, draft.records, draft.input.size_bytes, source)
+        shard = Shard(f"{number:04d}", uri, key, draft.records, draft.input.size_bytes, records_uri)
         return PreparedShard(shard, draft.source_ranges())
 
     def _put(self, uri: str, lines: Lines) -> None:
