@@ -53,7 +53,7 @@ class LineForm(msgspec.Struct, frozen=True):
         return b"".join((before, first, between, second, after))
 
     def lines(self, first: int, inputs: Sequence[msgspec.Raw | bytes]) -> bytes:
-        """Return the lines of records, with line ends, from position `first`; `inputs` has one joined item per record."""
+        """Return the lines of records, with line ends, from position `first`; `inputs` has one item per record."""
         before, between, after = (piece.replace(b"%", b"%%") for piece in self.pieces or (b"", b"", b""))
         name = b'"%b"' % ID_FORMAT
         if self.id_first:

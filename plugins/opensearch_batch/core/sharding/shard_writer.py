@@ -101,7 +101,7 @@ class ShardWriter:
         return shards, counts
 
     def _cut(self, items: Sequence[ObjectInfo], source_format: Format | None, limit: int | None) -> Iterator[Draft]:
-        """Yield the drafts of the shards; a last draft with too few records for a job is merged into the previous one."""
+        """Yield the drafts of the shards; a last one with too few records is merged into the previous one."""
         self._cutter = Cutter(self._limits, keeps_records=self._keeps_records)
         try:
             for item in items:
