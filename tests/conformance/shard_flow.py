@@ -226,7 +226,7 @@ class ShardFlow:
             layout=self.work_prefix,
             manifest=self.manifest,
             adapter=self.adapter,
-            answers=self.adapter.answers(parameters),
+            row_matching=self.adapter.row_matching(parameters),
             request=over_sources(request, self.adapter, parameters, self.inputs),
         ).run(shard, account.job_outputs)
 

@@ -143,7 +143,7 @@ class Runs:
             layout=self.work_prefix,
             manifest=manifest,
             adapter=self._service,
-            answers=self._service.answers(PARAMETERS),
+            row_matching=self._service.row_matching(PARAMETERS),
             request=over_sources(request, self._service, PARAMETERS, INPUTS),
         ).run(prepared.shard, [self._answered(prepared)], force=force)
 

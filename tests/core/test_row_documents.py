@@ -196,7 +196,7 @@ class Run:
             layout=self.work_prefix,
             manifest=self.manifest,
             adapter=adapter_of("sagemaker"),
-            answers="beside_record",
+            row_matching="beside_record",
             request=IngestRequest(self.index, {}, processors=PROCESSORS, when=when),
         ).run(self.shard, self.answered)
 

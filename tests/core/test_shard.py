@@ -79,7 +79,7 @@ class Run:
             layout=self.work_prefix,
             manifest=manifest,
             adapter=adapter_of("sagemaker"),
-            answers="beside_record",
+            row_matching="beside_record",
             request=IngestRequest(self.index, field_map or FIELD_MAP),
         ).run(self.shard, [JobOutput([self.output], None, self.work_prefix.job(self.shard.job), "t")], force=force)
 

@@ -36,7 +36,7 @@ def record(entry: AiService, **more: Any) -> JobRecord:
 def answer(entry: AiService) -> bytes:
     """A row that answers the record, made of what the adapter says of its rows."""
     adapter, parameters = entry.adapter, entry.adapter.example_parameters
-    row: dict[str, Any] = msgspec.json.decode(RECORD) if adapter.answers(parameters) == "beside_record" else {}
+    row: dict[str, Any] = msgspec.json.decode(RECORD) if adapter.row_matching(parameters) == "beside_record" else {}
     *names, last = adapter.prediction_path(parameters, INPUTS).removeprefix("$.").split(".")
     inner = row
     for name in names:

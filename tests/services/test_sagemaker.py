@@ -110,7 +110,7 @@ def test_rows_without_their_records_are_known_by_position(parameters: dict[str, 
     processing = '{"InputFilter":"$.text","JoinSource":"None","OutputFilter":"$"}'
     bare = {**parameters, "DataProcessing": processing}
     SageMakerAdapter().check(bare, ["$.text"])
-    assert [SageMakerAdapter().answers(each) for each in (parameters, bare)] == ["beside_record", "by_position"]
+    assert [SageMakerAdapter().row_matching(each) for each in (parameters, bare)] == ["beside_record", "by_position"]
     assert SageMakerAdapter().prediction_path(bare, ["$.text"], 0) == "$"
     assert SageMakerAdapter().row(b"[1,2]") == PredictionRow(None)
 

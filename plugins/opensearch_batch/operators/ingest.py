@@ -160,7 +160,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
             layout=layout,
             manifest=manifest,
             adapter=adapter,
-            answers=adapter.answers(manifest.parameters),
+            row_matching=adapter.row_matching(manifest.parameters),
             request=over_sources(self.request(), adapter, manifest.parameters, manifest.inputs),
             dead_letters=self.dead_letters,
         ).run(shard, job_outputs_of(store, repaired, polled), force=is_forced(context))

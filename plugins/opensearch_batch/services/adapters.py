@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from opensearch_batch.core.jobs.contract import Answers, RequestLine
+from opensearch_batch.core.jobs.contract import RequestLine, RowMatching
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.types.job import State
@@ -33,7 +33,7 @@ class BaseAdapter(ABC):
         """Return the model's name."""
         return str(parameters[self.model_parameter])
 
-    def answers(self, parameters: Mapping[str, Any]) -> Answers:  # noqa: ARG002 - the same for all parameters
+    def row_matching(self, parameters: Mapping[str, Any]) -> RowMatching:  # noqa: ARG002 - the same for all parameters
         """Return ``by_id``."""
         return "by_id"
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from opensearch_batch.core.errors import ConfigError, NotFound, RecordRejected
 from opensearch_batch.core.formats.json_text import check_json
-from opensearch_batch.core.jobs.contract import Answers, ErrorCodes, Limits, PredictionRow, RequestLine
+from opensearch_batch.core.jobs.contract import ErrorCodes, Limits, PredictionRow, RequestLine, RowMatching
 from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.transform.json_path import PlainPath
@@ -86,7 +86,7 @@ class SageMakerAdapter(BaseAdapter):
             **{name: target.get(name) for name in ("Accept", "AssembleWith")},
         }
 
-    def answers(self, parameters: Mapping[str, Any]) -> Answers:
+    def row_matching(self, parameters: Mapping[str, Any]) -> RowMatching:
         """Return ``beside_record`` for JoinSource Input, else ``by_position``."""
         joined = nested_object(parameters, "DataProcessing").get("JoinSource") == "Input"
         return "beside_record" if joined else "by_position"
@@ -115,7 +115,7 @@ class SageMakerAdapter(BaseAdapter):
     ) -> str:
         """Return the path of the output, or of one of its elements if there are several inputs."""
         check_number(inputs, number)
-        whole = "$.SageMakerOutput" if self.answers(parameters) == "beside_record" else "$"
+        whole = "$.SageMakerOutput" if self.row_matching(parameters) == "beside_record" else "$"
         return whole if number is None or len(inputs) == 1 else f"{whole}[{number}]"
 
     def batch_predict_parameters(

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
-from opensearch_batch.core.jobs.contract import Answers
+from opensearch_batch.core.jobs.contract import RowMatching
 from opensearch_batch.core.jobs.output_rows import JobOutput, LatestRows, OutputRows
 from opensearch_batch.core.jobs.repair import FailedRecords, find_failed, job_outputs_of, repair_shard
 from opensearch_batch.core.storage.layout import Layout
@@ -26,11 +26,11 @@ RECORDS = 6
 class Jobs:
     """A shard of six records, and what jobs answered to it."""
 
-    def __init__(self, store: S3Objects, bucket: str, name: str, answers: Answers) -> None:
+    def __init__(self, store: S3Objects, bucket: str, name: str, row_matching: RowMatching) -> None:
         self.store, self.name = store, name
         self.work_prefix = Layout(f"s3://{bucket}/kept", "p")
-        self.rows = OutputRows(store, adapter_of(name), answers)
-        self.holds_record = answers == "beside_record"
+        self.rows = OutputRows(store, adapter_of(name), row_matching)
+        self.holds_record = row_matching == "beside_record"
         self.shard = Shard("0000", f"s3://{bucket}/kept/jobs/k/input.jsonl", "k", RECORDS, 1)
         store.write(self.shard.input, b"".join(b'{"line":%d}\n' % at for at in range(RECORDS)))
         self._written = 0
@@ -94,10 +94,10 @@ def test_a_record_that_no_later_job_answered_keeps_its_first_error(jobs: Jobs) -
     assert [json.loads(row).get("error") for row in jobs.read(first, second)] == [None, "too long"]
 
 
-@pytest.mark.parametrize("answers", ["beside_record", "by_position"])
-def test_rows_without_ids_are_known_by_their_place(store: S3Objects, bucket: str, answers: Answers) -> None:
+@pytest.mark.parametrize("row_matching", ["beside_record", "by_position"])
+def test_rows_without_ids_are_known_by_their_place(store: S3Objects, bucket: str, row_matching: RowMatching) -> None:
     """Of a smaller job, by the place of the records it was asked about."""
-    jobs = Jobs(store, bucket, "sagemaker", answers)
+    jobs = Jobs(store, bucket, "sagemaker", row_matching)
     error = b'{"SageMakerInferenceError":"busy"}'
     good = [b'{"line":%d,"SageMakerOutput":[1]}' % at for at in range(RECORDS)]
     first = jobs.answer([good[0], error, b"", good[2], good[3], error, good[5]])

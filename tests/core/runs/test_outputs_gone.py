@@ -81,7 +81,7 @@ class Jobs:
                 layout=self.work_prefix,
                 manifest=Manifest("p", "r", "s3://d/", "sagemaker", "m", PrepareCounts(2, 2), prepared),
                 adapter=SAGEMAKER,
-                answers="beside_record",
+                row_matching="beside_record",
                 request=IngestRequest("i", field_map or FIELD_MAP),
             )
             .run(self.shard, answered)

@@ -28,7 +28,7 @@ _FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|
 
 def holds_record(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> bool:
     """Return whether an output row holds its whole record, so that nothing is joined."""
-    return adapter.answers(parameters) == "beside_record"
+    return adapter.row_matching(parameters) == "beside_record"
 
 
 def check_passthrough(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory
 from opensearch_batch.core.ingest.prediction_map import RECORDS
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
-from opensearch_batch.core.jobs.contract import Answers, ServiceAdapter
+from opensearch_batch.core.jobs.contract import RowMatching, ServiceAdapter
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import (
     JOINED_ERRORS,
@@ -52,7 +52,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
         layout: names the locations.
         manifest: the run's manifest, which has the origin of each record.
         adapter: reads its service's rows.
-        answers: how rows are matched with their records.
+        row_matching: how rows are matched with their records.
         request: what to write, with the paths of `over_sources`. By default, a row without a mapped vector becomes a
             dead letter (see `on_missing`), and so does a record without output (see `on_unmatched`). With processors,
             only a row that is a service's error does.
@@ -64,7 +64,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
     layout: Layout
     manifest: Manifest
     adapter: ServiceAdapter
-    answers: Answers
+    row_matching: RowMatching
     request: IngestRequest
     dead_letters: str | None = None
 
@@ -82,7 +82,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
         own = f"{self.layout.job(shard.job)}/"
         if not all(uri.startswith(own) for uri in job_outputs[0].uris if uri.startswith(self.layout.root)):
             raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
-        rows = ShardRows(self.objects, self.adapter, self.answers, prepared, job_outputs)
+        rows = ShardRows(self.objects, self.adapter, self.row_matching, prepared, job_outputs)
         try:
             report = self._ingest(prepared, rows, request).run(rows.sources(), force=force)
         except OutputUnusable as error:
@@ -167,7 +167,7 @@ class ShardRows:
     Args:
         objects: the store of both.
         adapter: reads its service's rows.
-        answers: how rows are matched with their records.
+        row_matching: how rows are matched with their records.
         prepared: the shard, with the origin of its records.
         job_outputs: the outputs of its jobs, in their order.
     """
@@ -176,7 +176,7 @@ class ShardRows:
         self,
         objects: Objects,
         adapter: ServiceAdapter,
-        answers: Answers,
+        row_matching: RowMatching,
         prepared: PreparedShard,
         job_outputs: Sequence[JobOutput],
     ) -> None:
@@ -184,8 +184,8 @@ class ShardRows:
         self._objects = objects
         self._adapter = adapter
         self._prepared = prepared
-        self._holds_record = answers == "beside_record"
-        self._rows = OutputRows(objects, adapter, answers)
+        self._holds_record = row_matching == "beside_record"
+        self._rows = OutputRows(objects, adapter, row_matching)
         self._last = LatestRows(self._rows, job_outputs, holds_record=self._holds_record)
         # The position of each range's first record in the shard.
         self._starts = list(accumulate((each.records for each in prepared.source_ranges), initial=0))

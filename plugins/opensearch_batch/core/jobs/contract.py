@@ -27,7 +27,7 @@ from opensearch_batch.core.sharding.line_form import LineForm
 from opensearch_batch.core.types.job import JobRecord
 
 RequestLine = Callable[[bytes, str], bytes]
-Answers = Literal["beside_record", "by_id", "by_position"]
+RowMatching = Literal["beside_record", "by_id", "by_position"]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -123,7 +123,7 @@ class ServiceAdapter(Protocol):
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters that shape predictions: no names, locations or machine sizes."""
 
-    def answers(self, parameters: Mapping[str, Any]) -> Answers:
+    def row_matching(self, parameters: Mapping[str, Any]) -> RowMatching:
         """Return how an output row is matched with its record.
 
         beside_record: the row contains the whole record. by_id: it has the record's id. by_position: neither, but rows

@@ -17,7 +17,7 @@ import msgspec
 
 from opensearch_batch.core.errors import FatalError, OutputUnusable
 from opensearch_batch.core.formats.reading import read_rows
-from opensearch_batch.core.jobs.contract import Answers, PredictionRow, ServiceAdapter
+from opensearch_batch.core.jobs.contract import PredictionRow, RowMatching, ServiceAdapter
 from opensearch_batch.core.storage.json_document import UNDECODABLE, JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.object_info import ObjectInfo
@@ -139,12 +139,12 @@ class OutputRows(msgspec.Struct, frozen=True):
     Args:
         objects: the store.
         adapter: reads the rows of its service.
-        answers: how a row names its record.
+        row_matching: how rows are matched with their records.
     """
 
     objects: Objects
     adapter: ServiceAdapter
-    answers: Answers
+    row_matching: RowMatching
 
     def source(self, job_outputs: Sequence[JobOutput]) -> Source:
         """Return the objects of all outputs, in the order of the jobs; deleted ones count if an ingest has read them.
@@ -221,12 +221,12 @@ class OutputRows(msgspec.Struct, frozen=True):
     def check_count(self, job_output: JobOutput, rows: int, records: int) -> None:
         """Raise OutputUnusable if rows have no ids and their number differs from the number of records of the job."""
         expected = records if job_output.positions is None else len(job_output.positions)
-        if self.answers != "by_id" and rows != expected:
+        if self.row_matching != "by_id" and rows != expected:
             uris = ", ".join(job_output.uris)
             raise job_output.unusable(f"{uris}: {rows} rows for {expected} records, and no row names its record")
 
     def _position(self, prediction: PredictionRow, at: int, job_output: JobOutput) -> int | None:
-        if self.answers == "by_id":
+        if self.row_matching == "by_id":
             return position_of(prediction.record_id)
         if job_output.positions is None:
             return at

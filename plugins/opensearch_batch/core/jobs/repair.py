@@ -75,7 +75,7 @@ class Repair:
         self._adapter = adapter
         self._job_key = job_keys(adapter, parameters, inputs)
         self._rounds = rounds
-        self._rows = OutputRows(objects, adapter, adapter.answers(parameters))
+        self._rows = OutputRows(objects, adapter, adapter.row_matching(parameters))
 
     def run(
         self, first: JobOutput, submit: Callable[[Shard], JobRecord | Pending]

@@ -178,8 +178,8 @@ class SpecRun:
         return {name: line[name]} if name else {}
 
     def _map(self, objects: LocalFiles, prepared: PreparedShard, output: str, reasons: list[str]) -> SpecTestResult:
-        answers = self._adapter.answers(self._parameters)
-        rows = ShardRows(objects, self._adapter, answers, prepared, [JobOutput([output])])
+        row_matching = self._adapter.row_matching(self._parameters)
+        rows = ShardRows(objects, self._adapter, row_matching, prepared, [JobOutput([output])])
         entries = list(self._documents(rows.sources(), rows.reading))
         documents = [{"_id": entry.id, **fields_of(entry)} for entry in entries if isinstance(entry, Item)]
         return SpecTestResult(documents, reasons + [entry.reason for entry in entries if isinstance(entry, Rejected)])
