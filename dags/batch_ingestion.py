@@ -12,7 +12,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, Param
 
 from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, PERCENT
-from opensearch_batch.operators.batch_ingestion import WORK, OpenSearchBatchIngestionOperator
+from opensearch_batch.operators.batch_ingestion import DEFAULT_WORK_PREFIX, OpenSearchBatchIngestionOperator
 
 NO_CREDENTIAL = (
     "no credential is taken: Airflow would store it. Name the Airflow connections that hold the keys: "
@@ -118,7 +118,7 @@ with DAG(
             description="Share of rows that may become dead letters; with more, the run fails.",
         ),
         "work_prefix": Param(
-            WORK,
+            DEFAULT_WORK_PREFIX,
             type="string",
             pattern=S3_PREFIX,
             section=WRITING,

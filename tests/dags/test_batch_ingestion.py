@@ -27,7 +27,7 @@ from opensearch_batch.operators.batch_ingestion import (
     DATA_SOURCE_FIELDS,
     SETTINGS,
     OpenSearchBatchIngestionOperator,
-    remote_only,
+    parse_remote_request,
     request_of,
 )
 from tests.documented_requests import DOCUMENTED_MULTIPLE, DOCUMENTED_SINGLE
@@ -56,7 +56,7 @@ def test_a_documented_request_is_a_valid_conf(body: dict[str, Any]) -> None:
     """A documented request is accepted unchanged; no default of the form is added."""
     params = checked(body)
     assert request_of(body, params) == body
-    assert remote_only(request_of(body, params)) == parse_request(body)
+    assert parse_remote_request(request_of(body, params)) == parse_request(body)
 
 
 @pytest.mark.parametrize("missing", ["index_name", "field_map", "data_source"])
@@ -69,7 +69,7 @@ def test_what_a_conf_leaves_out_is_not_taken_from_the_example(missing: str) -> N
 def test_a_run_without_conf_ingests_the_example() -> None:
     """The form's defaults are a valid request; settings alone do not change it."""
     example = request_of({}, checked({}))
-    assert remote_only(example).sources == ["s3://documents/passages/"]
+    assert parse_remote_request(example).sources == ["s3://documents/passages/"]
     assert request_of({"force": True, "work_prefix": "s3://elsewhere"}, checked({"force": True})) == example
 
 
@@ -104,7 +104,7 @@ def test_every_field_of_the_form_belongs_to_a_request_or_to_the_run() -> None:
 def test_the_confs_in_the_documents_are_valid() -> None:
     """Each body that a page shows is valid for its DAG."""
     conf = conf_in(DOCUMENT)
-    assert remote_only(request_of(conf, checked(conf))).ingest.index == "my-nlp-index"
+    assert parse_remote_request(request_of(conf, checked(conf))).ingest.index == "my-nlp-index"
     conf = conf_in(ROOT / "docs" / "how_to" / "replay_dead_letters.md")
     assert checked(conf, replay_dag.params)["field_map"] == {"_id": "$.id", "year": "$.published"}
 
@@ -174,9 +174,9 @@ def test_a_request_of_ones_own_dag_is_held_to_the_same() -> None:
         OpenSearchBatchIngestionOperator(task_id="t", request={**DOCUMENTED_SINGLE, "credential": KEYS})
     assert "one-secret" not in str(error.value)
     with pytest.raises(ConfigError, match="would read the worker's own files"):
-        remote_only({**DOCUMENTED_SINGLE, "data_source": {"type": "local", "source": ["rows.jsonl"]}})
+        parse_remote_request({**DOCUMENTED_SINGLE, "data_source": {"type": "local", "source": ["rows.jsonl"]}})
     with pytest.raises(ConfigError, match="is not an S3 location"):
-        remote_only({**DOCUMENTED_SINGLE, "dead_letters": "letters/"})
+        parse_remote_request({**DOCUMENTED_SINGLE, "dead_letters": "letters/"})
 
 
 def test_a_replay_needs_a_queue() -> None:
@@ -216,7 +216,7 @@ SECRET = "AKIA-unseen"
 def test_the_value_of_an_unknown_key_is_not_echoed(conf: dict[str, Any]) -> None:
     """Neither by Airflow's answer nor by the task's log."""
     try:
-        remote_only(request_of(conf, checked(conf)))
+        parse_remote_request(request_of(conf, checked(conf)))
     except (ParamValidationError, ConfigError) as error:
         assert SECRET not in str(error)  # noqa: PT017 - either of two errors, at either of two steps
     else:

@@ -424,7 +424,11 @@ def test_writes_of_an_attempt_that_died_update_the_asset(
 
 @pytest.mark.parametrize(
     ("conf", "hint"),
-    [({"sourc": "s3://my-secret/"}, "'source'"), ({"dry_rum": True}, "'dry_run'"), ({"x": 1}, "Its keys are source,")],
+    [
+        ({"sourc": "s3://my-secret/"}, "'source'"),
+        ({"dry_rum": True}, "'dry_run'"),
+        ({"x": 1}, "Its parameters are source,"),
+    ],
 )
 def test_a_misspelled_key_of_a_conf_starts_nothing(conf: dict[str, Any], hint: str) -> None:
     """Airflow ignores a key that it does not know: the run would pay for the defaults. Its value is not quoted."""

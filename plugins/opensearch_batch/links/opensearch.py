@@ -37,7 +37,7 @@ class IndexLink(_Link):
 
 
 class DeadLettersLink(_Link):
-    """The summary of the dead letters, a text: in Amazon's console, or at another store."""
+    """The summary of the dead letters as text: in the AWS console, or at an S3-compatible store."""
 
     name = "Dead letters"
     attribute = "dead_letters_url"

@@ -1,4 +1,4 @@
-"""Alerts by mail and by POST when a run fails, leaves dead letters or writes nothing, sent by the providers' notifiers.
+"""Alerts by mail and by POST when a run fails, leaves dead letters or writes nothing; Airflow's providers send them.
 
 An alert that cannot be sent fails neither the run nor the other alert, and no log shows an address or a key.
 """
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """One alert: `event` is ``failed``, ``dead_letters``, ``unrouted``, or ``gone`` of a Data Prepper pipeline."""
+    """One alert; `event` is ``failed``, ``dead_letters``, ``unrouted``, or ``gone`` (deleted outputs of a scan)."""
 
     pipeline: str
     run_id: str
@@ -32,7 +32,7 @@ class Alert(msgspec.Struct, frozen=True):
 
 
 class FailureNotifier(BaseNotifier):
-    """Sends the alert ``failed``; to be used as `on_failure_callback` of a DAG.
+    """Sends the alert ``failed``, as `on_failure_callback` of a DAG.
 
     Args:
         alerts: the recipients.
@@ -49,7 +49,7 @@ class FailureNotifier(BaseNotifier):
 
 
 def failure_notifier(alerts: Alerts) -> FailureNotifier | None:
-    """Return the notifier of failed runs, None without recipients."""
+    """Return the notifier of failed runs, None if there are no recipients."""
     return FailureNotifier(alerts) if alerts.email or alerts.webhook else None
 
 

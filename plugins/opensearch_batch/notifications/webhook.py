@@ -19,12 +19,12 @@ def _drop(*_: object) -> NoReturn:
     raise structlog.DropEvent
 
 
-# Hook and notifier log the URL, and the hook the server's response: this logger writes nothing.
+# Drops every line: the hook and the notifier log the URL, and the hook also logs the server's response.
 _SILENT = structlog.wrap_logger(None, processors=[_drop])
 
 
 class WebhookHook(HttpHook):
-    """Sends to the connection's URL as `base_url` reads it: by HTTPS unless its schema is http."""
+    """Sends to the URL that `base_url` reads from the connection: HTTPS, unless the connection's schema is http."""
 
     _log = _SILENT
 

@@ -26,7 +26,7 @@ from opensearch_batch.hooks.job_handle import JobResult
 
 log = logging.getLogger(__name__)
 
-# What Airflow shows in place of the number of a mapped task.
+# `map_index_template`: what Airflow shows instead of the index of a mapped task.
 SHARD_NAME = "shard {{ task.shard['id'] }}, {{ task.shard['records'] }} records"
 FINAL_STATES = frozenset({"success", "failed"})
 
@@ -35,16 +35,16 @@ FINAL_STATES = frozenset({"success", "failed"})
 def final_errors_fail_the_task() -> Iterator[None]:
     """Log an error of this package as one line, and raise it without its causes.
 
-    An error that a retry cannot fix is raised as AirflowFailException. Airflow logs the traceback of what is raised, of
-    each cause too, which would bury the message.
+    An error that a retry cannot fix is raised as AirflowFailException. Airflow logs the tracebacks of the raised
+    exception and of its causes, which would hide the message.
     """
     try:
         yield
     except BatchError as error:
         log.error("%s", error)  # noqa: TRY400 - the message is complete; the traceback is for debugging
         log.debug("traceback of the error above", exc_info=error)
-        kind = AirflowFailException if isinstance(error, ConfigError | FatalError) else RetriableError
-        raise kind(str(error)) from None
+        error_class = AirflowFailException if isinstance(error, ConfigError | FatalError) else RetriableError
+        raise error_class(str(error)) from None
 
 
 class PipelineOperator(BaseOperator):
@@ -54,7 +54,7 @@ class PipelineOperator(BaseOperator):
         work_prefix: S3 prefix for everything the pipeline writes.
         service: the AI service, such as ``sagemaker``.
         opensearch_conn_id: the cluster.
-        aws_conn_id: the object storage, and the credential of a connector to a service of AWS.
+        aws_conn_id: the object storage, and the credential of a connector to an AWS service.
         ai_conn_id: the connection with the AI service's key; the service's default connection if None.
     """
 
@@ -81,10 +81,10 @@ class DocumentsOperator(PipelineOperator):
 
     Args:
         index: the index that `ingest` writes.
-        field_map: field name -> ``$.path`` in a record, ``prediction[0]``, or a path in the service's own rows; ``_id``
-            names the document id.
-        ingest_fields: paths kept under their own last name.
-        processors: Data Prepper's processors, instead of a field map: they process a row that holds its record.
+        field_map: field name -> ``$.path`` in a record, ``prediction[0]``, or a path in the service's output rows;
+            ``_id`` is the document id.
+        ingest_fields: paths of further fields, each named by the last part of its path.
+        processors: Data Prepper processors instead of a field map; they process output rows that contain their records.
         routing: the path of a document's routing value.
     """
 
@@ -107,7 +107,7 @@ class DocumentsOperator(PipelineOperator):
         self.settings: dict[str, Any] = {}
 
     def request(self) -> IngestRequest:
-        """Return the request that makes the documents; its index is a template until the task runs."""
+        """Return the ingest request; its index is a template until Airflow renders it."""
         return IngestRequest(
             self.index,
             dict(self.field_map),
@@ -119,26 +119,26 @@ class DocumentsOperator(PipelineOperator):
 
 
 def run_key_of(context: Context) -> str:
-    """Return the run key: partition key, else logical date, else run id, so that a cleared run keeps its files."""
+    """Return the run key: from partition key, else logical date, else run id. A cleared run keeps it, and so its files."""
     run = context["dag_run"]
     named = getattr(run, "partition_key", None) or run.logical_date or run.run_id
     return run_key(run.dag_id, str(named))
 
 
 def layout_of(work_prefix: str, context: Context) -> Layout:
-    """Return the locations of this DAG below a work prefix."""
+    """Return the locations of this DAG's files below a work prefix."""
     return Layout(work_prefix, context["dag_run"].dag_id)
 
 
 def refuse_unknown_conf(operator: BaseOperator, context: Context) -> None:
-    """Raise ConfigError for a key of the run's conf that no param of the DAG has; Airflow ignores it.
+    """Raise ConfigError if the run's conf has a key that is not a param of the DAG; Airflow ignores such a key.
 
-    A misspelled key would start a run on the defaults, and pay for it. The error quotes the key, not its value.
+    A misspelled key would start a paid run with the default values. The error quotes the key, not its value.
     """
-    known = list(operator.params)
+    params = list(operator.params)
     for name in context["dag_run"].conf or {}:
-        if name not in known:
-            hint = did_you_mean(name, known) or f" Its keys are {', '.join(known)}."
+        if name not in params:
+            hint = did_you_mean(name, params) or f" Its parameters are {', '.join(params)}."
             raise ConfigError(f"conf: this DAG has no parameter {name!r}, so nothing was started.{hint}")
 
 
@@ -153,9 +153,10 @@ def is_forced(context: Context) -> bool:
 
 
 def resubmit_request(context: Context, retries: int | None) -> ResubmitRequest:
-    """Return which new submission a user requested: a clear raises the task's max_tries, a retry does not.
+    """Return the new submission that a user requested by a clear or by ``force``, if any.
 
-    The run id identifies the request (Airflow 3.3): two runs that a user starts may share partition key or date.
+    A clear raises the task's max_tries, a retry does not (Airflow 3.3). The run id identifies the request, because two
+    manual runs may have the same partition key or logical date.
     """
     dag_run, max_tries = context["dag_run"], context["ti"].max_tries
     run = run_key(dag_run.dag_id, dag_run.run_id)
@@ -164,7 +165,7 @@ def resubmit_request(context: Context, retries: int | None) -> ResubmitRequest:
 
 
 def run_is_over(context: Context) -> Callable[[str], bool]:
-    """Return a function that returns whether a run of this DAG, given by its id, ended or was deleted."""
+    """Return a function from a run id to whether this run of the DAG has ended or was deleted."""
     ti = context["ti"]
 
     def is_over(run_id: str) -> bool:
@@ -179,18 +180,18 @@ def run_is_over(context: Context) -> Callable[[str], bool]:
 
 
 def polled_output(context: Context, poll: str, *, objects: Objects, folder: str, service: str) -> JobOutput:
-    """Read the XCom of `poll`; one that a trigger pushed is JSON-encoded a second time (Airflow 3.3.2).
+    """Return the job's output from the XCom of `poll`; Airflow 3.3.2 JSON-encodes an XCom from a trigger twice.
 
     Args:
-        context: of a task with the same map index.
-        poll: the task id.
+        context: the context of a task with the same map index.
+        poll: the task id of the stage `poll`.
         objects: the store of the work prefix.
         folder: the folder of the record of the shard's job.
-        service: its AI service.
+        service: the AI service of the job.
 
     Raises:
-        ConfigError: there is none, or it is of another job, because a user marked `poll` as success, which cancels
-            its job.
+        ConfigError: the XCom is missing or belongs to another job, because a user marked `poll` as success, which
+            cancels its job.
     """
     ti = context["ti"]
     value = ti.xcom_pull(task_ids=poll, map_indexes=ti.map_index)
@@ -206,19 +207,19 @@ def refuse_too_many(count: int, what: str, things: str, setting: str) -> None:
     if count > limit:
         raise ConfigError(
             f"{what} makes {count} {things}, and Airflow maps over at most {limit} ([core] max_map_length); raise "
-            f"{setting}, or that setting"
+            f"{setting} or max_map_length"
         )
 
 
 def rendered(value: Mapping[str, Any] | str | None) -> dict[str, Any]:
-    """Return an argument that a template may have rendered to JSON text."""
+    """Return an argument as a dict; a template may have rendered it to JSON text."""
     if isinstance(value, str):
         value = json.loads(value) if value else None
     return dict(value or {})
 
 
 def summary(report: IngestReport, uri: str) -> dict[str, Any]:
-    """Return the XCom of a report: sums and locations; the counts of each source stay in the report."""
+    """Return the XCom of a report: the report without the counts of each source."""
     counts = msgspec.to_builtins(report.counts)
     del counts["sources"]
     return {

@@ -31,7 +31,7 @@ from opensearch_batch.services.registry import row_errors
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
 
-WORK = "s3://opensearch-batch"
+DEFAULT_WORK_PREFIX = "s3://opensearch-batch"
 # Members of a run's conf that are not part of the request.
 SETTINGS = frozenset({"opensearch_conn_id", "aws_conn_id", "openai_conn_id", "work_prefix", "force"})
 # Members of the request's `data_source` that are separate fields of the form.
@@ -43,17 +43,18 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
     """Run a `_batch_ingestion` request.
 
     Returns ``{index, state, counts: {read, indexed, unchanged, dead_letters, joined, …}, report, dead_letters}``; the
-    last two are locations. A retried or cleared task does not write again what it had finished, and repeating
-    the request writes nothing.
+    last two are locations. A retried or cleared task resumes after the last checkpoint, and repeating the
+    request writes nothing.
 
     The connections must be among those that a request may name (`refuse_unlisted_conn_ids`).
 
     Args:
-        request: the body of a request; the run's own conf, or its params, if None.
+        request: the body of the request; if None, the run's conf, or the run's params if the conf has no request.
         work_prefix: S3 prefix for everything this task writes.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage, of the sources and of `work_prefix`.
-        openai_conn_id: connection of type ``http`` or ``generic``: OpenAI's key as password; as host, another API URL.
+        openai_conn_id: connection of type ``http`` or ``generic`` with OpenAI's key as password, and an optional API
+            URL as host.
 
     Raises:
         ConfigError: `request` holds a credential; raised when the DAG is parsed.
@@ -68,7 +69,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         self,
         *,
         request: Mapping[str, Any] | None = None,
-        work_prefix: str = WORK,
+        work_prefix: str = DEFAULT_WORK_PREFIX,
         opensearch_conn_id: str = OPENSEARCH_CONN_ID,
         aws_conn_id: str = AWS_CONN_ID,
         openai_conn_id: str = CONN_ID,
@@ -88,7 +89,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         """Run the request."""
         refuse_unlisted_conn_ids(self.opensearch_conn_id, self.aws_conn_id, self.openai_conn_id)
         body = self.request or request_of(context["dag_run"].conf or {}, context["params"])
-        batch = remote_only(body)
+        batch = parse_remote_request(body)
         layout = layout_of(batch.work_prefix or self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.openai_conn_id, services=["openai"])
         require_conditional_writes(store, layout.conditional_writes())
@@ -99,23 +100,23 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
             work_prefix=f"{layout.root}/{layout.pipeline}/ingested",
             row_errors=row_errors(),
             force=is_forced(context),
-            on_progress=_logs_progress(self.log),
+            on_progress=_progress_logger(self.log),
         )
         uri = _report_uri(layout, context)
         save(store, uri, report)
         for remark in report.remarks:
             self.log.warning(remark)
-        returned = summary(report, uri)
+        xcom = summary(report, uri)
         log_counts(self.log, f"into {report.index}", report.counts, store, report.dead_letters)
         self.log.info("%s; report %s", report.state, uri)
         counts, max_share = report.counts, batch.max_dead_letters
         refuse_dead_letters(
             store, counts.dead_letters, read=counts.read, max_share=max_share, locations=[report.dead_letters]
         )
-        return returned
+        return xcom
 
 
-def _logs_progress(log: Logger) -> Callable[[IngestCounts, int], None]:
+def _progress_logger(log: Logger) -> Callable[[IngestCounts, int], None]:
     """Return a function that logs the progress of a long ingest."""
     next_log = LOG_EVERY_ROWS
 
@@ -131,11 +132,11 @@ def _logs_progress(log: Logger) -> Callable[[IngestCounts, int], None]:
 def request_of(conf: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """Return the request of a run: its conf, or its params if the conf has no member of a request.
 
-    The params' defaults are an example and must not complete a request in the conf; the form sends all members.
-    ``type`` and ``source`` are the members of `data_source`.
+    The defaults of the params are an example, so they must not complete a request in the conf. The form sends all
+    members; its fields ``type`` and ``source`` are the members of `data_source`.
     """
-    given = {name: value for name, value in conf.items() if name not in SETTINGS and value is not None}
-    body = given or {name: value for name, value in params.items() if name not in SETTINGS and value is not None}
+    from_conf = {name: value for name, value in conf.items() if name not in SETTINGS and value is not None}
+    body = from_conf or {name: value for name, value in params.items() if name not in SETTINGS and value is not None}
     fields = {name: body.pop(name) for name in DATA_SOURCE_FIELDS if name in body}
     return {**body, **({"data_source": fields} if fields and "data_source" not in body else {})}
 
@@ -149,11 +150,11 @@ def refuse_credential(body: Mapping[str, Any]) -> None:
         )
 
 
-def remote_only(body: Mapping[str, Any]) -> BatchIngestion:
-    """Parse a request that uses neither local files nor a credential of its own.
+def parse_remote_request(body: Mapping[str, Any]) -> BatchIngestion:
+    """Parse a request that must use neither local files nor a credential.
 
     Raises:
-        ConfigError: it does, or it is invalid.
+        ConfigError: the request uses one of them, or is invalid.
     """
     refuse_credential(body)
     batch = parse_request(body)

@@ -1,4 +1,4 @@
-"""Stage batch_predict: submits the batch job of a shard through ML Commons and returns its task id."""
+"""Stage batch_predict: submits the batch job of a shard through ML Commons and returns the ML Commons task id."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class OpenSearchBatchPredictOperator(JobOperator):
     """Submit one shard's batch job, at most once, or find the job that was submitted before.
 
     Returns ``{task_id, job, output}``: the ML Commons task (null if only the service knows the job), the folder of the
-    job's record, the output prefix. An automatic retry or a second run reattaches; after a bad end only clearing this
-    task (which a backfill that reprocesses does too), or a run with the param ``force``, submits again.
+    job's record, the output prefix. An automatic retry or a second run reattaches to the job. After a bad end, only a
+    clear of this task (a reprocessing backfill clears it too) or a run with the param ``force`` submits again.
 
     The arguments are those of `JobOperator`.
 
@@ -46,7 +46,7 @@ class OpenSearchBatchPredictOperator(JobOperator):
 
     @final_errors_fail_the_task()
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Continue after a wait; the event holds when the service first throttled."""
+        """Submit or reattach, after a wait too; the event holds the time when the service first throttled."""
         shard, layout = msgspec.convert(self.shard, Shard), layout_of(self.work_prefix, context)
         result = self.submit(shard, layout, resubmit_request(context, self.retries), since=event.get("since"))
         if isinstance(result, SubmissionTrigger):
@@ -60,7 +60,7 @@ class OpenSearchBatchPredictOperator(JobOperator):
         if record.ml_task_id:
             self.ml_task_url = OpenSearchMLHook(self.opensearch_conn_id).ml.task_url(record.ml_task_id)
         self.log.info("%s: job %s, task %s", decision, record.name, record.ml_task_id)
-        self._submitted(record, folder, context)
+        self._on_submitted(record, folder, context)
         return {"task_id": record.ml_task_id, "job": folder, "output": record.output}
 
     def _register_waiter(self, record: JobRecord, folder: str, context: Context) -> None:
@@ -69,17 +69,17 @@ class OpenSearchBatchPredictOperator(JobOperator):
             handle = JobHandle(folder, self.service, self.opensearch_conn_id, self.aws_conn_id, self.ai_conn_id)
             handle.register_waiter(waiter_of(context["ti"], record.ml_task_id))
 
-    def _submitted(self, record: JobRecord, folder: str, context: Context) -> None:
-        """Extend in a subclass: called with a job that is submitted."""
+    def _on_submitted(self, record: JobRecord, folder: str, context: Context) -> None:
+        """Override in a subclass: called with a job after its submission."""
 
 
 class OpenSearchScanBatchPredictOperator(OpenSearchBatchPredictOperator):
     """Submit one job of a Data Prepper scan, and record which job writes into its output folder.
 
-    The output folder is the user's choice and may be below a prefix that this or another pipeline scans.
+    The user chooses the output folder; it may be below a prefix that this or another pipeline scans.
     """
 
-    def _submitted(self, record: JobRecord, folder: str, context: Context) -> None:
+    def _on_submitted(self, record: JobRecord, folder: str, context: Context) -> None:
         from opensearch_batch.core.data_prepper.scan_state import ScanStateFile
 
         scan_state = ScanStateFile(object_storage(self.aws_conn_id), layout_of(self.work_prefix, context))

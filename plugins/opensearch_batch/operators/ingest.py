@@ -50,19 +50,19 @@ if TYPE_CHECKING:
 
 
 class IngestOperator(BaseOperator):
-    """Base of the `ingest` stages: logs the reports of an ingest, and fills in the links."""
+    """Base of the `ingest` stages: logs the reports of an ingest, and sets the links."""
 
     operator_extra_links = (IndexLink(), DeadLettersLink())
     ui_color = "#e6f4ea"
 
-    def _show(
+    def _log_reports(
         self,
         what: str,
         reports: Sequence[IngestReport],
         cluster: Callable[[int], Cluster],
         store: Callable[[], S3Objects],
     ) -> None:
-        """Log the reports, one for each sink; link the first index and the first dead letters."""
+        """Log the reports, one for each sink; set the links to the first index and the first dead letters."""
         number = next((number for number, report in enumerate(reports) if report.index), None)
         if number is not None:
             self.index_url = cluster(number).search_url(reports[number].index)
@@ -80,27 +80,28 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
     """Ingest one shard's predictions.
 
     Returns ``{counts: {read, indexed, unchanged, dead_letters, …}, report, dead_letters}``; the last two are locations.
-    A source that is in the index already is counted as unchanged and not written again.
+    A source whose documents are in the index already is counted as unchanged and not written again.
 
     Args:
         shard: the shard that `prepare` returned.
-        when: with processors, the condition for a row to be written.
-        poll: the task id of that stage; its XCom (of the same map index) names the outputs.
-        repair: the task id of that stage; its XCom names the account of further jobs, if there were any.
-        op_type: ``index`` replaces a document, ``create`` keeps an existing one, ``upsert`` adds to it.
-        on_missing: by field name and ``*``, what happens if a record lacks a mapped path. The default is a dead letter
-            for a vector, null for anything else.
+        when: with processors, the condition that a row must meet to be written.
+        poll: the task id of `poll`; its XCom (of the same map index) names the outputs.
+        repair: the task id of `repair`; its XCom names the account of further jobs, if there were any.
+        op_type: ``index`` replaces a document, ``create`` keeps an existing one, ``upsert`` updates its fields.
+        on_missing: by field name, or ``*`` for all fields, what happens if a record lacks a mapped path. The default is
+            a dead letter for a vector, null for anything else.
         on_unmatched: what happens to a record without a prediction.
         ingest_pipeline: an ingest pipeline of the cluster.
         load: index settings during the load.
         dead_letters: S3 prefix for dead letters; below `work_prefix` if None.
-        max_body_bytes: size of a bulk body.
-        max_in_flight: number of concurrent bulk requests.
+        max_body_bytes: maximum size of a bulk body.
+        max_in_flight: maximum number of concurrent bulk requests.
         compress: whether bulk bodies are compressed.
         kwargs: the arguments of `DocumentsOperator`, and of `PipelineOperator`.
 
     Raises:
-        AirflowFailException: the index is missing or does not fit, or the output lacks a row for a record.
+        AirflowFailException: the index is missing or does not fit the documents, or the output lacks a row for a
+            record.
         RetriableError: a server did not respond; the retry writes the same ids.
     """
 
@@ -152,8 +153,8 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
         polled = polled_output(context, self.poll, objects=store, folder=layout.job(shard.job), service=self.service)
         cluster = OpenSearchMLHook(self.opensearch_conn_id).cluster
         manifest = load_manifest(store, layout.manifest(run_key), Manifest)
-        # Before the ingest: if this attempt dies after its writes, the next one counts their documents as unchanged.
-        note = add_event(store, layout, shard.id, PendingEvent(context["dag_run"].run_id, self.index))
+        # Before the ingest: if this attempt dies after its writes, the next one finds them unchanged and adds no event.
+        event_uri = add_event(store, layout, shard.id, PendingEvent(context["dag_run"].run_id, self.index))
         report = ShardIngest(
             store,
             cluster,
@@ -164,26 +165,27 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
             request=over_sources(self.request(), adapter, manifest.parameters, manifest.inputs),
             dead_letters=self.dead_letters,
         ).run(shard, job_outputs_of(store, repaired, polled), force=is_forced(context))
-        if note is not None and not report.counts.indexed:
-            store.delete(note)
-        self._show(f"shard {shard.id}", [report], lambda _: cluster, lambda: object_storage(self.aws_conn_id))
+        if event_uri is not None and not report.counts.indexed:
+            store.delete(event_uri)
+        self._log_reports(f"shard {shard.id}", [report], lambda _: cluster, lambda: object_storage(self.aws_conn_id))
         return summary(report, layout.ingest_report(run_key, shard.id))
 
 
 class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
     """Ingest one work item of a Data Prepper scan into every sink.
 
-    Returns ``{sinks: [{index, counts, report, dead_letters}, …]}``. Skipped if there is nothing to read: this pipeline
-    does not read the job's output, or the output is deleted or outdated. Rows that were written before are counted as
-    unchanged.
+    Returns ``{sinks: [{index, counts, report, dead_letters}, …]}``. The task is skipped if there is nothing to read:
+    the pipeline does not read the job's output, or the output is deleted or outdated. Rows that were written before are
+    counted as unchanged.
 
     Args:
         work_item: the shard of a job that `prepare` returned, or the id of a work item without a job.
-        poll: the task id of that stage; its XCom (of the same map index) names the outputs. None if there is no job.
+        poll: the task id of `poll`; its XCom (of the same map index) names the outputs. None if there is no job.
         kwargs: the arguments of `ScanOperator`.
 
     Raises:
-        AirflowFailException: an index does not fit, an output is missing, an object changed since the scan.
+        AirflowFailException: an index does not fit the documents, an output is missing, or an object changed since
+            the scan.
         RetriableError: a server did not respond; the retry continues where this attempt stopped.
     """
 
@@ -216,7 +218,7 @@ class OpenSearchScanIngestOperator(ScanOperator, IngestOperator):
             self.log.warning("work item %s: %s", work_item.id, remark)
         if not result.reports:
             raise AirflowSkipException("; ".join(result.remarks))
-        self._show(f"work item {work_item.id}", result.reports, self._cluster, lambda: store)
+        self._log_reports(f"work item {work_item.id}", result.reports, self._cluster, lambda: store)
         return {
             "sinks": [
                 summary(report, compiled.layout.ingest_report(run_key, f"{work_item.id}-{number}"))

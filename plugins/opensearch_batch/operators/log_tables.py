@@ -1,4 +1,4 @@
-"""Tables of counts in a task's log, one line a row, so that a log viewer needs no wide lines."""
+"""Logs tables of counts, one log line for each row, so that no line is wide."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from opensearch_batch.core.storage.s3 import S3Objects
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
 
-# Shown even if 0; other counts are shown if they are not.
+# Counts that are shown even if they are 0.
 ALWAYS = frozenset({"read", "indexed", "nulls", "filtered", "dead_letters"})
-LAST = "dead_letters"
+LAST_ROW = "dead_letters"
 
 
 def log_counts(
@@ -29,11 +29,11 @@ def log_counts(
 ) -> None:
     """Log counts as a table, below it the most common reasons of the dead letters at these locations.
 
-    The table is no part of the work: an error of the store becomes a line of it.
+    An error of the store is logged and does not fail the task.
     """
     log.info("%s", title)
     rows = {name: count for name, count in msgspec.structs.asdict(counts).items() if isinstance(count, int)}
-    rows |= {LAST: rows.pop(LAST)} if LAST in rows else {}
+    rows |= {LAST_ROW: rows.pop(LAST_ROW)} if LAST_ROW in rows else {}
     for name, count in rows.items():
         if count or name in ALWAYS:
             log.info("  %-14s%12s", name.replace("_", " "), f"{count:,}")
@@ -43,7 +43,7 @@ def log_counts(
     try:
         reasons = most_common_reasons(objects, locations)
     except BatchError as error:
-        log.info("    reasons not read: %s", error)
+        log.info("    could not read the reasons: %s", error)
     else:
         for letter, count in reasons:
             log.info("    %12s  %s", f"{count:,}", letter.reason[:MAX_REASON_CHARS])

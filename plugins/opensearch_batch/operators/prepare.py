@@ -68,7 +68,7 @@ class PrepareOperator(BaseOperator):
         raise NotImplementedError
 
     def _push(self, context: Context, uri: str, manifest: Manifest | ScanManifest, **more: object) -> None:
-        """Push the XCom `run`, which later stages read: the last step, because it also means success."""
+        """Push the XCom `run`, which later stages read; call this last, because the XCom also means success."""
         context["ti"].xcom_push(key="run", value={"manifest": uri, "model_id": manifest.model_id, **more})
 
 
@@ -84,23 +84,25 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         model_id: a model registered with ML Commons; without it, `stack` or `connector` is needed.
         stack: a CloudFormation stack whose outputs name the model.
         connector: the body of a connector, from which connector and model are created if missing. `values` replace its
-            placeholders; its credential comes from the AWS connection, or is the role ``role_arn`` of `values`.
+            placeholders. Its credential comes from the connection of the AWS or AI service, or is the role ``role_arn``
+            of `values`.
         values: values for the connector's placeholders.
         parameters: override the connector's parameters in every job.
-        inputs: the paths in a record that the model reads, one prediction each; the connector's own choice if none.
+        inputs: the paths in a record that the model reads, one prediction for each; the connector decides if empty.
         dimension: length of the model's vectors.
         index_body: settings and mappings to create the index with, if it is missing.
         include: globs; the name of an object below the prefix must match one of them.
-        exclude: globs; it must match none of them.
-        source_format: ``jsonl``, ``json``, ``csv`` or ``parquet``; by the file extensions if None.
-        passthrough: the objects are service-ready inputs; each becomes a shard unchanged, where it is.
-        watched: for `new_objects`, the ``index`` and ``service`` of the runs it starts. A run with these values and
-            without a limit stores the state of the source that it prepared; any other run does not.
+        exclude: globs; the name of an object must match none of them.
+        source_format: ``jsonl``, ``json``, ``csv`` or ``parquet``; from the file extension if None.
+        passthrough: the objects are service-ready inputs; each is submitted as one shard, unchanged and not copied.
+        watched: the ``index`` and ``service`` of the runs that the schedule `new_objects` starts. A run with these
+            values and without a limit stores the state of the source that it prepared; any other run does not.
         on_empty: if there are no documents, ``skip`` returns no shards and ``fail`` fails.
-        max_dead_letters: the share of records that may be dead letters, such as ``5%``; with more, nothing is paid for.
+        max_dead_letters: the share of records that may be dead letters, such as ``5%``; with more, the task fails
+            before a job is paid for.
         limit: maximum number of records, from the first object on; all if empty.
-        max_records: records of a shard.
-        max_bytes: bytes of a shard.
+        max_records: maximum number of records in a shard.
+        max_bytes: maximum size of a shard.
         kwargs: the arguments of `DocumentsOperator`, which are checked against the index, and of `PipelineOperator`.
 
     Raises:
@@ -154,7 +156,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         self.source = source
         self.model_id = model_id
         self.stack = stack
-        # Airflow stores templated fields, so a credential in a connector's file must not be among them.
+        # Airflow stores template fields, so they must not contain the credential of a connector's file.
         self.connector = connector if isinstance(connector, str) else without_credential(connector)
         self.values = values
         self.parameters = parameters
@@ -177,32 +179,32 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         store = object_storage(self.aws_conn_id)
         if not dry_run:
             require_conditional_writes(store, layout.conditional_writes())
-        # Before the listing: a run that lists later sees at least what this run sees.
+        # Taken before the listing, so that a run with a later time lists at least the objects that this run lists.
         listed_at = time.time()
-        self._replays = layout.is_prepare_dead_letters(self.source)
-        if self._replays:
-            self._read_letters()
+        self._is_replay = layout.is_prepare_dead_letters(self.source)
+        if self._is_replay:
+            self._read_dead_letters()
         listing = self._list(store, layout)
         if listing is None:
             return []
-        is_recorded = self._is_watched_run(dry_run=dry_run)
-        if is_recorded:
+        records_source_state = self._is_watched_run(dry_run=dry_run)
+        if records_source_state:
             record_source_state(store, layout, listing, done=False)
         samples: list[DeadLetter] | None = [] if dry_run else None
         manifest = msgspec.structs.replace(
             self._cut(store, layout, listing, context, samples), run_version=self._run_version(listed_at)
         )
         if samples is not None:
-            planned = RunPlan.of(store, layout, manifest)
+            plan = RunPlan.of(store, layout, manifest)
             nulls = null_lines(store, listing, self.field_map, source_format=self.source_format)
-            for line in (*planned.lines(), *dead_letter_lines(samples), *nulls):
+            for line in (*plan.lines(), *dead_letter_lines(samples), *nulls):
                 self.log.info("dry run: %s", line)
-            context["ti"].xcom_push(key="plan", value=msgspec.to_builtins(planned))
+            context["ti"].xcom_push(key="plan", value=msgspec.to_builtins(plan))
             return []
         if manifest.dead_letters:
             self.dead_letters_url = dead_letters_url(store, manifest.dead_letters)
         log_counts(self.log, manifest.source, manifest.counts, store, manifest.dead_letters)
-        counts, max_share = manifest.counts, ALL if self._replays else self.max_dead_letters
+        counts, max_share = manifest.counts, ALL if self._is_replay else self.max_dead_letters
         refuse_dead_letters(
             store, counts.dead_letters, read=counts.read, max_share=max_share, locations=[manifest.dead_letters]
         )
@@ -212,17 +214,17 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         uri = layout.manifest(manifest.run_key)
         save(store, uri, manifest)
         record_source_ranges(store, layout, manifest, index=self.index)
-        if is_recorded:
+        if records_source_state:
             record_source_state(store, layout, listing, done=True)
         self._push(context, uri, manifest)
         self.log.info("%d shards; manifest %s", len(manifest.shards), uri)
         return [prepared.shard for prepared in manifest.shards]
 
-    def _read_letters(self) -> None:
-        """Read dead letters of an earlier run instead of a source's objects.
+    def _read_dead_letters(self) -> None:
+        """Read the source as dead letters of an earlier run.
 
         Raises:
-            ConfigError: the pipeline submits objects as they are, so none of them became a dead letter.
+            ConfigError: the pipeline submits objects unchanged, so it has no dead letters of `prepare`.
         """
         if self.passthrough:
             raise ConfigError(f"{self.source}: a pipeline with prepare: false has no dead letters to replay")
@@ -240,13 +242,13 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
 
     def _is_watched_run(self, *, dry_run: bool) -> bool:
         """Whether this run has the values of the runs that `new_objects` starts."""
-        if self.watched is None or dry_run or self.limit or self._replays:
+        if self.watched is None or dry_run or self.limit or self._is_replay:
             return False
         return (self.index, self.service) == (self.watched["index"], self.watched["service"])
 
     def _run_version(self, listed_at: float) -> RunVersion | None:
-        """Return the version of the run; None for one that does not read all records: with a limit, or a replay."""
-        if self.limit or self._replays:
+        """Return the version of the run; None for a run that does not read all records: with a limit, or a replay."""
+        if self.limit or self._is_replay:
             return None
         return RunVersion(listed_at, digest(self.source, *self.include, "", *self.exclude))
 
@@ -284,12 +286,12 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         return msgspec.structs.replace(manifest, model_id=model.id, vectors=vectors)
 
     def _check_index(self, adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> list[VectorField]:
-        """Check that what the job will predict fits the index; return the vector fields that are written."""
-        mapped = over_sources(self.request(), adapter, parameters, self.inputs)
+        """Check that the predictions fit the index; return the vector fields that `ingest` writes."""
+        request = over_sources(self.request(), adapter, parameters, self.inputs)
         return check_index(
             OpenSearchMLHook(self.opensearch_conn_id).cluster,
-            mapped,
-            written_fields(mapped, adapter, parameters, self.inputs),
+            request,
+            written_fields(request, adapter, parameters, self.inputs),
             index_body=self.index_body,
             dimension=self.dimension,
         )
@@ -304,7 +306,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
             return ml.model(model_id)
         connector, values = rendered(self.connector), rendered(self.values)
         if not connector:
-            raise ConfigError("no model; give model_id, the stack that made the model, or a connector")
+            raise ConfigError("no model; give model_id, the stack that created the model, or a connector")
         body = fill(connector, values, "connector")
         check_connector(adapter_of(self.service), body)
         if dry_run:

@@ -17,10 +17,10 @@ class OpenSearchPublishOperator(BaseOperator):
     """Update the assets in `outlets`, if this run, or a failed one before it, wrote to the index.
 
     Args:
-        index: the index that was written; no asset is updated if a run's form named another than the outlets.
-        reconcile: the task id of that stage; its XCom counts what was written.
-        work_prefix: prefix of the outbox, where `ingest` records writes whose asset event is not emitted yet; None
-            without an outbox.
+        index: the index that was written; no asset is updated if a run's form named an index that is no outlet.
+        reconcile: the task id of `reconcile`; its XCom counts what was written.
+        work_prefix: prefix of the outbox, where `ingest` records writes whose asset event is not emitted yet;
+            None if there is no outbox.
         aws_conn_id: the object storage of the outbox.
 
     Raises:
@@ -48,27 +48,27 @@ class OpenSearchPublishOperator(BaseOperator):
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> None:
-        """Succeed, which updates the assets, or be skipped."""
+        """Succeed, so that Airflow updates the assets, or skip."""
         counts = context["ti"].xcom_pull(task_ids=self.reconcile)["counts"]
-        notes = self._notes(context)
-        if not counts["indexed"] and not notes:
+        events = self._events(context)
+        if not counts["indexed"] and not events:
             raise AirflowSkipException("nothing was written, so no asset is updated")
         is_outlet = any(asset.uri.endswith(f"/{self.index}") for asset in self.outlets)
         if is_outlet:
             for asset in self.outlets:
                 context["outlet_events"][asset].extra = {"indexed": counts["indexed"]}
-        for uri in notes:
+        for uri in events:
             object_storage(self.aws_conn_id).delete(uri)
         if not is_outlet:
             raise AirflowSkipException(f"no outlet is the asset of index {self.index}, so no asset is updated")
 
-    def _notes(self, context: Context) -> list[str]:
+    def _events(self, context: Context) -> list[str]:
         """Return the outbox entries for the index; entries of another run only if that run has ended."""
         if self.work_prefix is None:
             return []
         run_id, is_over = context["dag_run"].run_id, run_is_over(context)
         return [
             uri
-            for uri, note in pending_events(object_storage(self.aws_conn_id), layout_of(self.work_prefix, context))
-            if note.index == self.index and (note.run_id == run_id or is_over(note.run_id))
+            for uri, event in pending_events(object_storage(self.aws_conn_id), layout_of(self.work_prefix, context))
+            if event.index == self.index and (event.run_id == run_id or is_over(event.run_id))
         ]

@@ -46,7 +46,7 @@ class ReconcileOperator(BaseOperator):
 
     Args:
         alerts: the recipients.
-        prepare: the task id of that stage; its XCom ``run`` names the manifest.
+        prepare: the task id of `prepare`; its XCom ``run`` names the manifest.
         max_dead_letters: the share of records that may be dead letters, such as ``5%``; with more, the run fails.
     """
 
@@ -68,7 +68,7 @@ class ReconcileOperator(BaseOperator):
 
     @final_errors_fail_the_task()
     def execute(self, context: Context) -> dict[str, Any]:
-        """Add up, send alerts, clean up."""
+        """Add up the counts, send alerts, remove expired files."""
         account = self._reconcile(context["ti"].xcom_pull(task_ids=self.prepare, key="run"), context)
         return {"counts": msgspec.to_builtins(account.counts), "dead_letters": account.dead_letters}
 
@@ -88,7 +88,7 @@ class ReconcileOperator(BaseOperator):
             send(self.alerts, Alert(run.dag_id, run.run_id, event, text))
 
     def _refuse_dead_letters(self, account: RunAccount, store: Objects, max_share: str | None) -> None:
-        """Fail a run with too many dead letters, when everything else is done: a replay continues from there."""
+        """Fail a run with too many dead letters; called last, so that only a replay is left to do."""
         counts, max_share = account.counts, max_share or self.max_dead_letters
         refuse_dead_letters(
             store, counts.dead_letters, read=counts.read, max_share=max_share, locations=account.dead_letters
@@ -96,12 +96,11 @@ class ReconcileOperator(BaseOperator):
 
 
 class OpenSearchReconcileOperator(ReconcileOperator):
-    """Account for a whole run. Skipped if `prepare` returned no shards.
+    """Account for a whole run. The task is skipped if `prepare` returned no shards.
 
-    Returns ``{counts: {read, indexed, unchanged, filtered, dead_letters, shards, unrouted, dropped,
-    superseded},
-    dead_letters}``, the latter a list of locations. Inputs, outputs and uploaded files are removed `retention_days`
-    after the last run that used them.
+    Returns ``{counts: {read, indexed, unchanged, filtered, dead_letters, shards, unrouted, dropped, superseded},
+    dead_letters}``; `dead_letters` is a list of locations. Inputs, outputs and uploaded files are removed
+    `retention_days` after the last run that used them.
 
     Args:
         work_prefix: the same as in `prepare`.
@@ -109,7 +108,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         opensearch_conn_id: the cluster of the index.
         retention_days: how long files are kept; None keeps them forever.
         alerts: the recipients of alerts about dead letters, and about a run in which every record is unrouted.
-        prepare: the task id of that stage.
+        prepare: the task id of `prepare`.
         aws_conn_id: the object storage.
         ai_conn_id: the connection with the AI service's key; the service's default connection if None.
 
@@ -166,7 +165,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
             self.log.warning("could not remove all expired files: %s", error)
             return
         if removed:
-            self.log.info("removed the files of %d jobs, last used %s days ago or earlier", removed, retention_days)
+            self.log.info("removed the files of %d jobs that no run used for %s days", removed, retention_days)
 
     def _unstage(self, record: JobRecord) -> None:
         if record.staged:
@@ -175,7 +174,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
 
 
 class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
-    """Account for the run of a scan, also if work items failed. Skipped if the scan found nothing to do.
+    """Account for the run of a scan, also if work items failed. The task is skipped if the scan found nothing to do.
 
     Returns ``{counts: {read, indexed, unchanged, filtered, dead_letters, unrouted, dropped}, dead_letters}``.
 
@@ -184,7 +183,8 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
         kwargs: the arguments of `ScanOperator` and `ReconcileOperator`.
 
     Raises:
-        AirflowFailException: a work item is not done; the message names the reasons.
+        AirflowFailException: a work item is not done (the message names the reasons), or too many rows are dead
+            letters.
         RetriableError: a server did not respond.
     """
 

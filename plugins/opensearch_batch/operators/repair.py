@@ -1,4 +1,4 @@
-"""Stage repair: submits the records that a job failed on again, a few times, and waits without a worker.
+"""Stage repair: submits the failed records of a job again, a few times, and waits without a worker slot.
 
 Records that still fail become dead letters of `ingest`, with the service's reason.
 """
@@ -34,13 +34,14 @@ from opensearch_batch.triggers.submission import SubmissionTrigger
 
 
 class OpenSearchRepairOperator(JobOperator):
-    """Submit the records that a job failed on again, at most `rounds` times.
+    """Submit the failed records of a job again, at most `rounds` times.
 
-    Returns the location of its account, ``{job_outputs, ml_task_ids, failed, reason}``. Skipped if nothing failed.
+    Returns the location of the account, ``{job_outputs, ml_task_ids, failed, reason}``. The task is skipped if no
+    record failed.
 
     Args:
         rounds: maximum number of further jobs; 0 for none.
-        poll: the task id of that stage; its XCom (of the same map index) names the outputs.
+        poll: the task id of `poll`; its XCom (of the same map index) names the outputs.
         poll_every_s, poll_at_most_s: as in `poll`.
         kwargs: the arguments of `JobOperator`.
 
@@ -72,7 +73,7 @@ class OpenSearchRepairOperator(JobOperator):
 
     @final_errors_fail_the_task()
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> str:
-        """Continue after a wait. What earlier attempts did is read from the store, so no paid round is repeated."""
+        """Run the rounds. The store holds the rounds of earlier attempts, so none is paid for again."""
         layout = layout_of(self.work_prefix, context)
         store: Objects = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.ai_conn_id)
         shard, run_key = msgspec.convert(self.shard, Shard), run_key_of(context)

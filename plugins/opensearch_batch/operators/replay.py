@@ -30,13 +30,14 @@ class OpenSearchReplayOperator(BaseOperator):
     that remain.
 
     Args:
-        dead_letters: location of the queue, as `dead_letters` of a report.
+        dead_letters: location of the queue, from `dead_letters` of a report.
         field_map: a corrected field map; the run's param `field_map` if None.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage of the queue.
 
     Raises:
-        AirflowFailException: the queue does not exist, field map or index are wrong, or no letter could be written.
+        AirflowFailException: the queue does not exist, the field map or the index is wrong, or no dead letter could be
+            written.
         RetriableError: a server did not respond; the retry writes the same ids.
     """
 
@@ -74,22 +75,22 @@ class OpenSearchReplayOperator(BaseOperator):
                 "%d read, %d indexed, %d dead letters", report.read, report.indexed, report.dead_letters
             ),
         )
-        left = report.queue if report.dead_letters else None
-        log_counts(self.log, f"replay of {report.queue} into {report.index}", report, store, left)
+        remaining = report.queue if report.dead_letters else None
+        log_counts(self.log, f"replay of {report.queue} into {report.index}", report, store, remaining)
         if not report.queue.endswith(PART):
             write_summary(store, report.queue)
         if report.read and report.dead_letters == report.read:
             (first, *_) = most_common_reasons(store, [self.dead_letters])
             raise FatalError(
                 f"{self.dead_letters}: the replay wrote none of {report.read:,} dead letters: {first[0].reason}; "
-                "correct the index, the field map or the letters, and replay again"
+                "correct the index, the field map or the dead letters, and replay again"
             )
-        returned: dict[str, Any] = msgspec.to_builtins(report)
-        return returned
+        xcom: dict[str, Any] = msgspec.to_builtins(report)
+        return xcom
 
 
 def _request_with(store: Objects, queue: str, field_map: Mapping[str, Any]) -> IngestRequest:
-    """Return the request of a queue with another field map.
+    """Return the stored request of a queue, with this field map instead of its own.
 
     Raises:
         ConfigError: the queue is missing.

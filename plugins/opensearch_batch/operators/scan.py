@@ -1,4 +1,4 @@
-"""Stages of a Data Prepper pipeline: their base, and the scan of its source, which is their `prepare`."""
+"""Base of the stages of a Data Prepper pipeline, and their `prepare`, which scans the source."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 
 
-# The XCom `run` of a scan that found nothing to do; without that XCom the stage failed.
+# The XCom `run` of a scan that found nothing to do; if the XCom is missing, `prepare` failed.
 NO_WORK: dict[str, Any] = {"manifest": None, "model_id": "", "rows": []}
 
 
 class ScanOperator(BaseOperator):
-    """Base of the stages of a Data Prepper pipeline: file and name identify everything else.
+    """Base of the stages of a Data Prepper pipeline; the file contains all other settings.
 
     Args:
         file: the pipeline's file.
-        pipeline: its name there.
+        pipeline: the pipeline's name in the file.
     """
 
     def __init__(self, *, file: str, pipeline: str, **kwargs: Any) -> None:  # noqa: ANN401 - BaseOperator's own arguments
@@ -49,17 +49,17 @@ class ScanOperator(BaseOperator):
         self.pipeline = pipeline
 
     def _compiled(self) -> CompiledPipeline:
-        """Read the pipeline from its file, as it is now."""
+        """Compile the pipeline from the current content of its file."""
         from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 
         return CompiledPipeline.load(Path(self.file), self.pipeline)
 
     def _store(self, *keys: str | int) -> S3Objects:
-        """Return the object storage of a block of the file; without keys, the source's."""
+        """Return the object storage that a block of the file names; without keys, that of the source."""
         return object_storage(self._conn_id(*(keys or (SOURCE,))))
 
     def _hook(self, *keys: str | int) -> OpenSearchMLHook:
-        """Return the cluster of a block of the file."""
+        """Return the hook for the cluster that a block of the file names."""
         return OpenSearchMLHook(self._conn_id(*keys))
 
     def _cluster(self, number: int) -> Cluster:
@@ -67,12 +67,12 @@ class ScanOperator(BaseOperator):
         return self._hook("sink", number).cluster
 
     def _work_item_ingest(self, compiled: CompiledPipeline, run_key: str, at: datetime) -> WorkItemIngest:
-        """Return the ingest of this run's work items into the sinks."""
+        """Return the object that ingests this run's work items into the sinks."""
         from opensearch_batch.core.data_prepper.work_item_ingest import WorkItemIngest
 
-        target = partial(self._store, "sink")
+        sink_store = partial(self._store, "sink")
         return WorkItemIngest(
-            compiled, self._store(), self._cluster, target, row_errors=row_errors(), run_key=run_key, at=at
+            compiled, self._store(), self._cluster, sink_store, row_errors=row_errors(), run_key=run_key, at=at
         )
 
     def _conn_id(self, *keys: str | int) -> str:
@@ -83,7 +83,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
     """Scan the source of a Data Prepper pipeline.
 
     Returns a list of shards, one for each job, and pushes the XCom ``run``: ``{manifest, model_id, rows}``. `rows` are
-    the work items that need no job. A run with the param ``dry_run`` claims no work items.
+    the ids of the work items that need no job. A run with the param ``dry_run`` claims no work items.
     The arguments are those of `ScanOperator`.
 
     Raises:
@@ -130,7 +130,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         uri = compiled.layout.manifest(run_key)
         save(store, uri, manifest)
         self._push(context, uri, manifest, rows=rows)
-        self.log.info("%d jobs, %d work items of rows; manifest %s", len(shards), len(rows), uri)
+        self.log.info("%d jobs, %d work items without a job; manifest %s", len(shards), len(rows), uri)
         return shards
 
     def _skip_beyond_count(self, compiled: CompiledPipeline, store: S3Objects, context: Context) -> None:
@@ -144,10 +144,10 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         scans = ScanStateFile(store, compiled.layout).read().scans
         if scans >= limit:
             context["ti"].xcom_push(key="run", value=NO_WORK)
-            raise AirflowSkipException(f"{scans} scans are done, which is scheduling.count; pause the pipeline")
+            raise AirflowSkipException(f"all {limit} scans of scheduling.count are done; pause the DAG")
 
     def _check_indexes(self, compiled: CompiledPipeline, run_key: str, at: datetime) -> str:
-        """Check the indexes that exist; return a digest of the processing that work items get."""
+        """Check the indexes that exist; return a digest of how work items are processed."""
         from opensearch_batch.core.ingest.sinks.index_target import refuse_plain_vectors
 
         ingest = self._work_item_ingest(compiled, run_key, at)
@@ -162,11 +162,11 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
 
 
 class OpenSearchScanRowsOperator(BaseOperator):
-    """Return the ids of the work items that need no job, as Airflow only maps over the return value of a task."""
+    """Return the ids of the work items that need no job: Airflow only maps over the return value of a task."""
 
     ui_color = "#e8f0fe"
 
     def execute(self, context: Context) -> list[str]:
-        """Return them from the XCom of `prepare`."""
+        """Return the ids from the XCom of `prepare`."""
         run = context["ti"].xcom_pull(task_ids="prepare", key="run")
         return list(run["rows"]) if run else []

@@ -1,7 +1,8 @@
 """Base of `batch_predict` and `repair`: submits the job of a shard. A task that has to wait is deferred.
 
-It waits for a slot (`max_jobs_in_flight`), which the trigger acquires, so each freed slot wakes one task. While the
-service or ML Commons throttles, it waits `retry_interval_s` before each retry, until `retry_time_window_s` is over.
+The task waits for a slot (`max_jobs_in_flight`), which the trigger acquires, so each freed slot wakes one task. While
+the service or ML Commons throttles, the task waits `retry_interval_s` before each retry, until `retry_time_window_s` is
+over.
 """
 
 from __future__ import annotations
@@ -33,17 +34,17 @@ from opensearch_batch.triggers.submission import SubmissionTrigger, job_slots
 
 
 class JobOperator(PipelineOperator):
-    """A stage that submits jobs: only `batch_predict` and `repair` do, so only they incur costs.
+    """Base of the stages that submit jobs, `batch_predict` and `repair`; only these stages incur costs.
 
     Args:
-        shard: one of the shards `prepare` returned.
+        shard: one of the shards that `prepare` returned.
         model_id: the model registered with ML Commons.
         parameters: override the connector's parameters.
         inputs: the paths in a record that the model reads, as in `prepare`.
         max_jobs_in_flight: limit for this pipeline and model, over all runs, or None for no limit.
         retry_time_window_s: how long to retry while the service throttles before the task fails.
         retry_interval_s: pause between two attempts, plus or minus a quarter.
-        deadline_s: as in `poll`; if no slot becomes free for an hour longer, the task fails.
+        deadline_s: as in `poll`; the task fails if no slot becomes free for this time plus one hour.
         kwargs: the arguments of `PipelineOperator`.
     """
 
@@ -96,8 +97,8 @@ class JobOperator(PipelineOperator):
         shared: dict[str, Any] = {"holder": folder} | {name: getattr(self, name) for name in HANDLE_ARGUMENTS}
         mark_in_use(store, folder, now=time.time())
         job_records = JobRecords(store, folder)
-        pays = decide(job_records.read(), request) in {"submit", "resubmit", "recover"}
-        if pays and slots and not self._acquire(slots, folder):
+        may_pay = decide(job_records.read(), request) in {"submit", "resubmit", "recover"}
+        if may_pay and slots and not self._acquire(slots, folder):
             return SubmissionTrigger(
                 slots=slots_folder,
                 max_slots=limit or 0,
@@ -133,7 +134,7 @@ class JobOperator(PipelineOperator):
             raise
 
     def _acquire(self, slots: Slots, folder: str) -> bool:
-        """Acquire a slot; return False if the task must wait for one, raise FatalError if waiting is hopeless."""
+        """Acquire a slot; return False if the task must wait for one; raise FatalError if the slots are stalled."""
         stalled_after_s = self.deadline_s + STALL_MARGIN_S
         if slots.acquire(folder):
             return True

@@ -1,7 +1,7 @@
 """Sensor that waits for a batch job in the triggerer, without a worker.
 
-The task starts from its trigger and ends inside it (tested with Airflow 3.3.2: `start_from_trigger`, with one scalar
-template for each trigger argument).
+The task starts and ends in its trigger (`start_from_trigger`, tested with Airflow 3.3.2; each templated argument of the
+trigger is one scalar).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
     another run waits for it. Clearing the task reattaches to the running job.
 
     Args:
-        batch_predict: the task id of that stage; its XCom (of the same map index) names the job.
+        batch_predict: the task id of `batch_predict`; its XCom (of the same map index) names the job.
         service: the AI service.
-        poll_every_s: first interval; it grows to a tenth of the job's age.
-        poll_at_most_s: longest interval.
-        deadline_s: seconds after its submission at which a job is cancelled.
+        poll_every_s: first interval between polls; intervals grow to a tenth of the job's age.
+        poll_at_most_s: longest interval between polls.
+        deadline_s: seconds after its submission when a running job is cancelled.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage.
         ai_conn_id: the connection with the AI service's key; the service's default connection if None.
@@ -54,10 +54,11 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         ai_conn_id: str | None = None,
         **kwargs: Any,  # noqa: ANN401 - BaseOperator's own arguments
     ) -> None:
-        # A TaskFailedEvent with retries left loses its XCom and polls an ended job again; the trigger retries itself.
-        # At its execution_timeout Airflow fails a wait without cancelling its job, so the job's deadline comes first.
-        ends = LONGEST_WAIT if deadline_s is None else timedelta(seconds=deadline_s) + GRACE
-        super().__init__(**{**kwargs, "retries": 0, "execution_timeout": ends})
+        # No retries: a TaskFailedEvent with retries left loses its XCom, and a retry would poll an ended job again; the
+        # trigger retries errors. At the execution_timeout Airflow fails the task without cancelling its job, so it is
+        # later than the job's deadline.
+        timeout = LONGEST_WAIT if deadline_s is None else timedelta(seconds=deadline_s) + GRACE
+        super().__init__(**{**kwargs, "retries": 0, "execution_timeout": timeout})
         self.service = service
         self.batch_predict = batch_predict
         submitted = f"ti.xcom_pull(task_ids='{batch_predict}', map_indexes=ti.map_index)"
