@@ -119,7 +119,7 @@ class DocumentsOperator(PipelineOperator):
 
 
 def run_key_of(context: Context) -> str:
-    """Return the run key: from partition key, else logical date, else run id. A cleared run keeps it, and so its files."""
+    """Return the run key: from partition key, else logical date, else run id. A cleared run keeps its key and files."""
     run = context["dag_run"]
     named = getattr(run, "partition_key", None) or run.logical_date or run.run_id
     return run_key(run.dag_id, str(named))
