@@ -260,8 +260,8 @@ REFUSED = [
     ([(SINK, f"{SINK}        exclude_keys: [a]\n")], "exclude_keys: the document is the row after"),
     ([(SINK, f"{SINK}        document_root_key: a\n")], "document_root_key: the document is the row after"),
     ([(SINK, f"{SINK}        tags_target_key: a\n")], "tags_target_key: the document is the row after"),
-    ([(SINK, f"{SINK}        document_id: a-${{id}}\n")], "document_id: 'a-${id}' is more than one key"),
-    ([(SINK, f"{SINK}        routing: ${{length(/a)}}\n")], "routing: '${length(/a)}' is more than one key"),
+    ([(SINK, f"{SINK}        document_id: a-${{id}}\n")], "document_id: 'a-${id}' is not one key"),
+    ([(SINK, f"{SINK}        routing: ${{length(/a)}}\n")], "routing: '${length(/a)}' is not one key"),
     (
         [(SINK_ROUTES, "        routes: [one, two]\n"),
          (ROUTES, "  routes:\n    - one: /a == 1\n    - two: length(/b) == 1\n")],
@@ -277,7 +277,7 @@ REFUSED = [
     ([("        ml_when: /bucket", "        input_key: name\n        ml_when: /bucket")], "input_key: the listed obj"),
     ([("        ml_when: /bucket", "        retry_time_window: 0s\n        ml_when: /bucket")], "file retries while"),
     ([('/bucket == "documents"', "/key != null")], "ml_when: a pipeline file selects objects by prefix and name"),
-    ([('/bucket == "documents"', '/bucket == "others"')], "ml_when: it does not hold for bucket documents"),
+    ([('/bucket == "documents"', '/bucket == "others"')], "ml_when: the condition does not hold for bucket documents"),
     (
         [("  processor:\n", "  processor:\n    - drop_events: {drop_when: /a == 1}\n")],
         "processor[0].drop_events: processors before ml_inference",
@@ -297,8 +297,8 @@ REFUSED = [
     ([(INPUTS, "                  - opensearch-batch\n")], "overlap; change include_prefix or work_prefix"),
     ([("                  - .manifest\n", "                  - a/b.txt\n")], "exclude_suffix[0]: globs match"),
     ([("        scheduling:\n", "        range: P1D\n        scheduling:\n")], "bucket: a pipeline file selects"),
-    ([("ndjson:\n          include_empty_objects: false", "json: {}")], "codec: the outputs of jobs are read as"),
-    ([("compression: none", "compression: gzip")], "compression: the outputs of jobs are read without"),
+    ([("ndjson:\n          include_empty_objects: false", "json: {}")], "codec: a pipeline file reads the outputs of jobs"),
+    ([("compression: none", "compression: gzip")], "compression: a pipeline file reads the outputs of jobs without"),
     (
         [("delete_s3_objects_on_read: false", "delete_s3_objects_on_read: true")],
         "delete_s3_objects_on_read: a pipeline file does not delete",

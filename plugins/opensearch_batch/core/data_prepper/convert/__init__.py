@@ -68,7 +68,7 @@ class _Conversion:
 
     def __init__(self, compiled: CompiledPipeline, sink: OpenSearchSink, number: int, names: list[str]) -> None:
         self._compiled, self._sink, self._number, self._names = compiled, sink, number, names
-        self._own = compiled.file.settings
+        self._settings = compiled.file.settings
 
     def converted(self) -> Converted:
         members = _without_empty(
@@ -83,30 +83,30 @@ class _Conversion:
                 **self._airflow_settings(),
             }
         )
-        # None is a setting here: no files are removed.
+        # `_without_empty` would remove null, which here means that no files are removed.
         members["retention_days"] = None
         notes = ConversionNotes(self._compiled, self._sink, self._number, self._names)
         return Converted(self._names[self._number], commented(members, notes.by_key()) + notes.omitted_options())
 
     def _schedule(self) -> dict[str, Any] | None:
         scheduling = self._compiled.source.scheduling
-        return None if scheduling is None else {"new_objects": {"poll_every_s": _number(scheduling.interval)}}
+        return None if scheduling is None else {"new_objects": {"poll_every_s": _plain_number(scheduling.interval)}}
 
     def _source(self) -> dict[str, Any]:
         exclude = [f"*{glob.escape(suffix)}" for suffix in input_bucket(self._compiled).exclude_suffix]
         return {"uri": input_uri(self._compiled), "exclude": exclude, "prepare": False, "on_empty": "skip"}
 
     def _batch_predict(self) -> dict[str, Any]:
-        ml, own = self._ml, self._own
-        settings: dict[str, Any] = {
-            "max_jobs_in_flight": own.max_jobs_in_flight,
-            "retry_time_window_s": _number(ml.retry_time_window),
-            "retry_interval_s": _number(ml.retry_interval),
+        ml, settings = self._ml, self._settings
+        members: dict[str, Any] = {
+            "max_jobs_in_flight": settings.max_jobs_in_flight,
+            "retry_time_window_s": _plain_number(ml.retry_time_window),
+            "retry_interval_s": _plain_number(ml.retry_interval),
             "repair_rounds": 0,
-            "poll_every_s": _number(own.poll_every_s),
-            "deadline_s": _number(own.deadline_s),
+            "poll_every_s": _plain_number(settings.poll_every_s),
+            "deadline_s": _plain_number(settings.deadline_s),
         }
-        return {"service": ml.service_name, "model_id": ml.model_id, **_changed(BatchPredict, settings)}
+        return {"service": ml.service_name, "model_id": ml.model_id, **_changed(BatchPredict, members)}
 
     def _ingest(self) -> dict[str, Any]:
         sink = self._sink
@@ -122,9 +122,9 @@ class _Conversion:
         }
 
     def _airflow_settings(self) -> dict[str, Any]:
-        alerts = {name: value for name, value in msgspec.to_builtins(self._own.alerts).items() if value}
-        owner = None if self._own.owner == "airflow" else self._own.owner
-        return {"owner": owner, "tags": list(self._own.tags), "alerts": alerts}
+        alerts = {name: value for name, value in msgspec.to_builtins(self._settings.alerts).items() if value}
+        owner = None if self._settings.owner == "airflow" else self._settings.owner
+        return {"owner": owner, "tags": list(self._settings.tags), "alerts": alerts}
 
     @property
     def _ml(self) -> MlInference:
@@ -136,7 +136,7 @@ class _Conversion:
         """The node of the processors without ml_inference."""
         *keys, _ = self._compiled.pipeline.processors[0][0][:-1]
         node = YamlFile(self._compiled.file.path, aliases=False).node(keys)
-        node.value = [each for each in node.value if each.value[0][0].value != "ml_inference"]
+        node.value = [element for element in node.value if element.value[0][0].value != "ml_inference"]
         return node
 
 
@@ -148,10 +148,10 @@ def dead_letters_of(sink: OpenSearchSink) -> str | None:
     return f"s3://{sink.dlq.bucket}/{prefix}/" if prefix else f"s3://{sink.dlq.bucket}/"
 
 
-def _changed(kind: type[msgspec.Struct], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that differ from the defaults."""
+def _changed(kind: type[msgspec.Struct], members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members that differ from the defaults of a struct."""
     defaults = {field.name: field.default for field in msgspec.structs.fields(kind)}
-    return {name: value for name, value in settings.items() if value != defaults[name]}
+    return {name: value for name, value in members.items() if value != defaults[name]}
 
 
 def _without_empty(members: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,5 +160,5 @@ def _without_empty(members: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in inner.items() if value is not None and value not in ({}, [])}
 
 
-def _number(value: float) -> int | float:
+def _plain_number(value: float) -> int | float:
     return int(value) if value == int(value) else float(value)

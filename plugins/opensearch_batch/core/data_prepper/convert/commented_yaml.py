@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from opensearch_batch.core.config.yaml_file import Keys, Node
 
 WIDTH = 118
-# A comment that starts with this is a command. It is not wrapped, so that it can be copied.
+# A comment with this prefix is a command. Commands are not wrapped, so that users can copy them.
 COMMAND = "  "
 # A line width at which PyYAML folds no value.
 _NO_FOLDING = 1 << 20

@@ -20,15 +20,15 @@ OPENSEARCH, SIGNER = "opensearch_default", "aws_opensearch"
 
 def connections_of(compiled: CompiledPipeline) -> dict[str, str]:
     """Return the connection ids of a converted pipeline."""
-    own = compiled.file.settings.connections
-    return {"opensearch": own.opensearch or OPENSEARCH, "aws": own.aws}
+    connections = compiled.file.settings.connections
+    return {"opensearch": connections.opensearch or OPENSEARCH, "aws": connections.aws}
 
 
 def connection_notes(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator[str]:
     """Yield comments with the commands that create the connections."""
-    named = compiled.file.settings.connections.opensearch
-    if named:
-        yield f"Airflow connections provide hosts and roles; the file names {named}. Create the other connection:"
+    conn_id = compiled.file.settings.connections.opensearch
+    if conn_id:
+        yield f"Airflow connections provide hosts and roles; the file names {conn_id}. Create the other connection:"
     else:
         yield "Airflow connections provide hosts, users and roles. Create them once:"
     aws = connections_of(compiled)["aws"]
@@ -38,7 +38,7 @@ def connection_notes(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterat
     if owner and owner.isdigit() and len(owner) == ACCOUNT_DIGITS:
         extra["bucket_owners"] = {bucket: owner}
     yield _command(aws, "aws", extra)
-    if not named:
+    if not conn_id:
         yield from _cluster_commands(compiled, sink, aws)
 
 
@@ -48,19 +48,19 @@ def _cluster_commands(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str
     extra: dict[str, Any] = {"use_ssl": address.use_ssl}
     if prefix := (sink.path_prefix or address.url_prefix).strip("/"):
         extra["url_prefix"] = prefix
-    at = ["--conn-host", address.host, "--conn-port", str(port)]
+    arguments = ["--conn-host", address.host, "--conn-port", str(port)]
     if sink.aws is None:
         extra |= {"verify_certs": False} if sink.insecure else {}
         extra |= {"ca_certs": sink.cert} if sink.cert and not sink.insecure else {}
         if sink.credentials.username is not None:
-            at += ["--conn-login", "USER", "--conn-password", "PASSWORD"]
-        yield _command(OPENSEARCH, "opensearch", extra, *at)
+            arguments += ["--conn-login", "USER", "--conn-password", "PASSWORD"]
+        yield _command(OPENSEARCH, "opensearch", extra, *arguments)
         return
     signer, notes = _signer(compiled, sink, aws)
     yield from notes
     service = "aoss" if sink.aws.serverless else "es"
     extra |= {"aws_conn_id": signer, "region_name": sink.aws.region, "service": service}
-    yield _command(OPENSEARCH, "opensearch", extra, *at)
+    yield _command(OPENSEARCH, "opensearch", extra, *arguments)
 
 
 def _signer(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> tuple[str, list[str]]:
@@ -72,8 +72,10 @@ def _signer(compiled: CompiledPipeline, sink: OpenSearchSink, aws: str) -> tuple
     first = next(iter(roles.values()))
     notes = [_command(SIGNER, "aws", _aws_extra(first))]
     if len(roles) > 1:
-        both = f"The file uses different roles for model and index ({' and '.join(map(str, roles))})"
-        notes.insert(0, f"{both}; here one connection uses both, so its role needs the permissions of both roles.")
+        text = f"The file uses different roles for model and index ({' and '.join(map(str, roles))})"
+        notes.insert(
+            0, f"{text}; here one connection is used for both, so its role needs the permissions of both roles."
+        )
     return SIGNER, notes
 
 

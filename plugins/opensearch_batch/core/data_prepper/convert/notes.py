@@ -48,7 +48,7 @@ _MANIFESTS = (
 )
 _IDS = (
     "Without document_id Data Prepper duplicates rows that it reads again, and OpenSearch rejects a row with an _id. "
-    "Here the _id is the document's id; without it, the id is derived from the location of the record."
+    "Here the _id is the id of the document; without an _id, the id is derived from the location of the record."
 )
 _ROUTES = "The routes of the sink. A row that matches no route is counted as unrouted; Data Prepper drops it silently."
 
@@ -67,11 +67,11 @@ class ConversionNotes:
         self._compiled, self._sink, self._number, self._names = compiled, sink, number, names
         name = compiled.pipeline.name
         this_sink, any_sink = f"{name}.sink[{number}]", f"{name}.sink["
-        self._found: list[Finding] = [
-            found
-            for found in lint(compiled.file)
-            if found.location.startswith(f"{name}.")
-            and (found.location.startswith(this_sink) or not found.location.startswith(any_sink))
+        self._findings: list[Finding] = [
+            finding
+            for finding in lint(compiled.file)
+            if finding.location.startswith(f"{name}.")
+            and (finding.location.startswith(this_sink) or not finding.location.startswith(any_sink))
         ]
 
     def by_key(self) -> dict[Keys, list[str]]:
@@ -85,10 +85,10 @@ class ConversionNotes:
 
     def omitted_options(self) -> str:
         """Return the remarks on options without effect, as comments."""
-        pipelines, own = self._compiled.file.pipelines, self._compiled.pipeline
-        others = tuple(f"{pipeline.name}." for pipeline in pipelines if pipeline.name != own.name)
+        pipelines, name = self._compiled.file.pipelines, self._compiled.pipeline.name
+        others = tuple(f"{pipeline.name}." for pipeline in pipelines if pipeline.name != name)
         remarks = [
-            f"line {line}, {text.removeprefix(f'{own.name}.')}"
+            f"line {line}, {text.removeprefix(f'{name}.')}"
             for line, text in self._compiled.file.remarks
             if not text.startswith(others)
         ]
@@ -96,7 +96,7 @@ class ConversionNotes:
 
     def _finding_notes(self, rule: int) -> list[str]:
         name = self._compiled.file.path.name
-        return [f"{name}:{found.line}: {found.text}." for found in self._found if found.rule == rule]
+        return [f"{name}:{finding.line}: {finding.text}." for finding in self._findings if finding.rule == rule]
 
     def _file_notes(self) -> Iterator[Note]:
         name, file = self._names[self._number], self._compiled.file
@@ -122,7 +122,7 @@ class ConversionNotes:
             yield ("schedule",), _SCANS
             if scheduling.count is not None:
                 yield ("schedule",), f"Data Prepper stops after {scheduling.count} scans; here a user pauses the DAG."
-        if any(found.rule == MANIFESTS for found in self._found):
+        if any(finding.rule == MANIFESTS for finding in self._findings):
             yield ("source", "exclude"), _MANIFESTS
         text = (
             f"Each object is submitted unchanged as the input of one job. Data Prepper submits up to "

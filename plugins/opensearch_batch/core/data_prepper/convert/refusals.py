@@ -1,4 +1,4 @@
-"""Finds options that a pipeline file cannot express, and refuses to convert them; the Data Prepper file still runs."""
+"""Refuses to convert options that a pipeline file cannot express. The Data Prepper file itself still runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def input_bucket(compiled: CompiledPipeline) -> Bucket:
 
 
 def input_uri(compiled: CompiledPipeline) -> str:
-    """Return the source with the inputs of jobs; Data Prepper's prefixes may end within a name."""
+    """Return the URI of the inputs of jobs. Data Prepper's prefixes may end within a name, so ``**`` is appended."""
     bucket = input_bucket(compiled)
     uri = f"s3://{bucket.name}/{next(iter(bucket.include_prefix), '')}"
     return uri if uri.endswith("/") else f"{uri}**"
@@ -46,13 +46,16 @@ def _refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     yield from _processor_refusals(compiled)
     yield from _source_refusals(compiled)
     for keys, sink in compiled.pipeline.sinks:
-        below = keys[len(compiled.pipeline.keys) :]
+        sink_keys = keys[len(compiled.pipeline.keys) :]
         if isinstance(sink, OpenSearchSink):
-            yield from (((*below, *inner), cause) for inner, cause in _sink_refusals(compiled, sink))
+            yield from (((*sink_keys, *inner), cause) for inner, cause in _sink_refusals(compiled, sink))
             if not sink.sends_ids:
-                yield (*below, "aws", "serverless"), "a pipeline file sends an id with each document; write document_id"
+                yield (
+                    (*sink_keys, "aws", "serverless"),
+                    "a pipeline file sends an id with each document; write document_id",
+                )
         else:
-            yield below, "a pipeline file writes to an index only, not to s3"
+            yield sink_keys, "a pipeline file writes to an index only, not to s3"
 
 
 def _processor_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
@@ -71,9 +74,12 @@ def _processor_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
             f"output rows of {ml.service_name} do not contain their records, which the processors need",
         )
     if before:
-        yield before[0][0], "processors before ml_inference select the inputs of jobs; move this one after it"
+        yield (
+            before[0][0],
+            "processors before ml_inference select the inputs of jobs; move this processor after ml_inference",
+        )
     if ml.input_key not in (None, "key", "/key"):
-        yield (*keys, "input_key"), "the listed objects are the inputs of the jobs"
+        yield (*keys, "input_key"), "a pipeline file submits the listed objects themselves; remove input_key"
     if ml.retry_time_window <= 0:
         yield (*keys, "retry_time_window"), "a pipeline file retries while the service throttles; write a longer time"
     if ml.ml_when is not None:
@@ -88,16 +94,16 @@ def _condition_refusals(compiled: CompiledPipeline, text: str) -> Iterator[str]:
     holds = compile_condition(text)
     for bucket in compiled.source.buckets:
         if bucket.selection == "metadata_only" and not holds(Event({"bucket": bucket.name})):
-            yield f"it does not hold for bucket {bucket.name}, so no job is submitted for its objects; correct it"
+            yield f"the condition does not hold for bucket {bucket.name}, so its objects are not submitted; correct it"
 
 
 def _source_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     source, s3 = compiled.source, ("source", "s3")
     yield from _input_refusals(compiled)
     if not isinstance(source.codec, NdjsonInput):
-        yield (*s3, "codec"), "the outputs of jobs are read as ndjson"
+        yield (*s3, "codec"), "a pipeline file reads the outputs of jobs as ndjson"
     if source.compression not in ("none", "automatic"):
-        yield (*s3, "compression"), "the outputs of jobs are read without decompression"
+        yield (*s3, "compression"), "a pipeline file reads the outputs of jobs without decompression"
     if source.delete_s3_objects_on_read:
         yield (*s3, "delete_s3_objects_on_read"), "a pipeline file does not delete source objects"
     yield from _output_refusals(compiled)
@@ -166,13 +172,16 @@ def _sink_refusals(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator
     except ConfigError as error:
         yield ("routes",), str(error)
     if not _is_one_cluster(compiled, sink):
-        yield ("hosts", 0), "a pipeline file uses the model of the cluster it writes to, and this is another cluster"
+        yield (
+            ("hosts", 0),
+            "a pipeline file uses the model of the sink's cluster, and host of ml_inference is another cluster",
+        )
 
 
 def _is_one_cluster(compiled: CompiledPipeline, sink: OpenSearchSink) -> bool:
-    own, ml = compiled.file.settings.connections, compiled.ml
-    sink_cluster = own.opensearch or _address(sink.hosts[0], sink.path_prefix)
-    model_cluster = own.model_opensearch or own.opensearch or (ml and _address(ml.host, None))
+    connections, ml = compiled.file.settings.connections, compiled.ml
+    sink_cluster = connections.opensearch or _address(sink.hosts[0], sink.path_prefix)
+    model_cluster = connections.model_opensearch or connections.opensearch or (ml and _address(ml.host, None))
     return sink_cluster == model_cluster
 
 

@@ -19,30 +19,30 @@ _NAME = re.compile(r"[A-Za-z0-9_~/-]+")
 _ARITHMETIC = frozenset("+-*/%")
 
 
-def one_condition(routes: Sequence[tuple[str, str]], wanted: Sequence[str]) -> str | None:
+def one_condition(routes: Sequence[tuple[str, str]], sink_routes: Sequence[str]) -> str | None:
     """Return the condition for the rows of a sink, or None if it receives all rows.
 
     Args:
         routes: the pipeline's routes, each with name and condition.
-        wanted: the names of the sink's routes.
+        sink_routes: the names of the sink's routes.
 
     Raises:
         ConfigError: the routes cannot be combined.
     """
-    if not wanted or (DEFAULT_ROUTE in wanted and not routes):
+    if not sink_routes or (DEFAULT_ROUTE in sink_routes and not routes):
         return None
-    taken = [text for name, text in routes if name in wanted]
-    if DEFAULT_ROUTE not in wanted and len(taken) == 1:
-        return taken[0]
+    conditions = [text for name, text in routes if name in sink_routes]
+    if DEFAULT_ROUTE not in sink_routes and len(conditions) == 1:
+        return conditions[0]
     for name, text in routes:
         if not is_decided(grammar.parse(text)):
             raise ConfigError(
                 f"the condition of {name} fails for some rows, so it cannot be combined with others; give the sink one "
                 "route"
             )
-    if DEFAULT_ROUTE in wanted:
-        taken.append(f"not ({_any_of([text for _, text in routes])})")
-    return _any_of(taken)
+    if DEFAULT_ROUTE in sink_routes:
+        conditions.append(f"not ({_any_of([text for _, text in routes])})")
+    return _any_of(conditions)
 
 
 def _any_of(conditions: Sequence[str]) -> str:
@@ -77,11 +77,11 @@ def path_of(text: str | None) -> str | None:
     """
     if text is None:
         return None
-    found = _FORMAT.fullmatch(text)
-    key = _key(found[1]) if found else None
+    placeholder = _FORMAT.fullmatch(text)
+    key = _key(placeholder[1]) if placeholder else None
     if not key:
         raise ConfigError(
-            f"{text!r} is more than one key; id and routing of a pipeline file are one path, like ${{/id}}"
+            f"{text!r} is not one key; id and routing of a pipeline file are one path, so write one key, like ${{/id}}"
         )
     return "$" + "".join(_step(name) for name in key)
 

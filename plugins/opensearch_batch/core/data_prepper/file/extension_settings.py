@@ -14,7 +14,7 @@ from opensearch_batch.core.types.job import DEADLINE_S
 
 
 class ExtensionConnections(Options, frozen=True, kw_only=True):
-    """Ids of Airflow connections. Without an id, tasks use the hosts and roles in the file."""
+    """Ids of Airflow connections. Without the id of a cluster's connection, tasks use hosts and roles in the file."""
 
     aws: Annotated[str, Meta(min_length=1), about("S3, SageMaker and Bedrock.", "aws_default")] = "aws_default"
     opensearch: Annotated[str, Meta(min_length=1), about("The cluster of the sink.", "opensearch_default")] | None = (

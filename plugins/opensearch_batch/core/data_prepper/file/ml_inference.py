@@ -32,7 +32,7 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
     """Options of ml_inference. If `dlq` has no region or role, it inherits them from `aws`."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "aws_sigv4": "Data Prepper ignores it and always signs; here the connection of the cluster decides",
+        "aws_sigv4": "Data Prepper signs all requests; here the Airflow connection configures signing",
         "tags_on_failure": "inputs of a failed job are not events; the run fails, and dlq receives the inputs",
     }
 

@@ -33,7 +33,7 @@ from opensearch_batch.core.transform.flow import DEFAULT_ROUTE
 from opensearch_batch.core.transform.processors import PROCESSORS
 from opensearch_batch.core.transform.processors.unavailable import OTHER_PROCESSORS
 
-OWN = "opensearch_batch"
+SETTINGS = "opensearch_batch"
 EXTENSION, OLD_EXTENSION, VERSION = "extension", "pipeline_configurations", "version"
 _VERSION = re.compile(r"(\d{1,9})(?:\.(\d{1,9}))?", re.ASCII)
 # The latest supported version; as in Data Prepper, a later version is an error.
@@ -47,7 +47,7 @@ _AT_MOST_ONE = {
     "ml_inference": "write a pipeline for each model, with the same source",
     "s3_enrich": "write all keys in its keys_to_merge",
 }
-_OWN_NAMES = frozenset(field.name for field in msgspec.structs.fields(ExtensionSettings))
+_SETTING_NAMES = frozenset(field.name for field in msgspec.structs.fields(ExtensionSettings))
 # Unsupported plugins of Data Prepper, with the names in its DataPrepperPlugin annotations.
 _OTHER_SOURCES = dict.fromkeys(
     (
@@ -71,7 +71,7 @@ _SINK = Plugin("sink", {"opensearch": OpenSearchSink, "s3": S3Sink}, _OTHER_SINK
 
 
 class _Parts(Options, frozen=True, kw_only=True):
-    """The sections of a pipeline; each is read separately."""
+    """The sections of a pipeline, whose contents are read separately."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "workers": "Airflow tasks do the work, and pools limit them",
@@ -134,16 +134,16 @@ class DataPrepperFile:
         if is_null(node):
             return None
         text: str = self._reader.value(node, str, (VERSION,))
-        if (found := _VERSION.fullmatch(text)) is None:
+        if (version := _VERSION.fullmatch(text)) is None:
             raise self.error((VERSION,), "not a version of Data Prepper; write version: '2'")
-        if (int(found[1]), int(found[2] or 0)) > (_MAJOR, _MINOR):
+        if (int(version[1]), int(version[2] or 0)) > (_MAJOR, _MINOR):
             cause = f"{text} is later than {_MAJOR}.{_MINOR}, the latest supported version; write version: '2'"
             raise self.error((VERSION,), cause)
         return text
 
     def _extension(self, key: str, node: Node) -> None:
         for name, inner in self._reader.members(node, (key,)).items():
-            if name == OWN:
+            if name == SETTINGS:
                 self.settings = self._reader.options(inner, ExtensionSettings, (key, name))
             else:
                 self._reader.remark(
@@ -151,13 +151,13 @@ class DataPrepperFile:
                 )
 
     def _refuse_misplaced(self, nodes: Mapping[str, Node]) -> None:
-        """Raise ConfigError if a top-level key is not a pipeline."""
+        """Raise ConfigError if a top-level key is not the name of a pipeline."""
         for name, node in nodes.items():
             if name in _PARTS and not _keys_below(node) & _SOURCE_AND_SINK:
                 cause = "expected the name of a pipeline; write one, like books:, and indent"
                 raise self.error((name,), f"{cause} source, processor, routes and sink below it")
-            if name in _OWN_NAMES and not _keys_below(node) & _SOURCE_AND_SINK:
-                raise self.error((name,), f"not a pipeline; write this setting below {EXTENSION}.{OWN}")
+            if name in _SETTING_NAMES and not _keys_below(node) & _SOURCE_AND_SINK:
+                raise self.error((name,), f"not a pipeline; write this setting below {EXTENSION}.{SETTINGS}")
             if is_null(node) or not node.value:
                 raise self.error((name,), "the pipeline is empty; write source and sink below its name")
             if node.id != "mapping":
@@ -227,12 +227,12 @@ class DataPrepperFile:
                     keys, f"a pipeline has at most one {kind}; the first is in line {line}; {_AT_MOST_ONE[kind]}"
                 )
             first[kind] = keys
-        known = [*(name for name, _ in pipeline.routes), DEFAULT_ROUTE]
+        route_names = [*(name for name, _ in pipeline.routes), DEFAULT_ROUTE]
         for keys, sink in pipeline.sinks:
-            for at, name in enumerate(sink.routes):
-                if name not in known:
-                    hint = did_you_mean(name, known)
-                    raise self.error((*keys, "routes", at), f"unknown route; known: {', '.join(known)}.{hint}")
+            for index, name in enumerate(sink.routes):
+                if name not in route_names:
+                    hint = did_you_mean(name, route_names)
+                    raise self.error((*keys, "routes", index), f"unknown route; known: {', '.join(route_names)}.{hint}")
             if isinstance(sink, OpenSearchSink) and self.settings.connections.opensearch is None:
                 self._check_credentials(keys, sink)
 
@@ -251,9 +251,9 @@ class DataPrepperFile:
 def is_data_prepper(path: Path) -> bool:
     """Return whether a file is for Data Prepper, by its content; False if it is not valid YAML.
 
-    True if the file has a top-level key of Data Prepper, or a key with source and sink below it. Otherwise False if it
-    has a required key of this package's pipeline files. Otherwise the result depends on how similar its keys are to the
-    keys of those files.
+    True if the file has a top-level key of Data Prepper, or a key with source and sink below it. Otherwise False if the
+    file has a required key of this package's pipeline files. Otherwise the result depends on how similar the keys of
+    the file are to the keys of those pipeline files.
     """
     try:
         tree = YamlFile(path).tree

@@ -1,4 +1,4 @@
-"""Options of s3_enrich, which copies members of an input record to its output row.
+"""Options of s3_enrich, which copies members of an input record to the output row of the record.
 
 Source: Data Prepper's S3EnrichProcessorConfig (2.17); only its README mentions ``correlation_key``.
 """
@@ -70,7 +70,7 @@ class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):
     tags_on_failure: tuple[str, ...] = ()
 
     def record_object_of(self, item: ObjectInfo) -> str:
-        """Return the record object for the output of another pipeline's job; its name is derived as in Data Prepper."""
+        """Return the URI of the record object for an output of another pipeline's job, derived as in Data Prepper."""
         name = item.uri.rpartition("/")[2]
         match = re.fullmatch(self.s3_object_name_pattern, name)
         prefix = self.bucket.filter.include_prefix if self.bucket.filter else None

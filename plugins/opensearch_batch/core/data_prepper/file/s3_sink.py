@@ -45,7 +45,7 @@ class ObjectKey(Options, frozen=True, kw_only=True):
 
 
 class Threshold(Options, frozen=True, kw_only=True):
-    """The maximum size of an object, in events (0 for no limit) and in bytes."""
+    """The maximum number of events (0 for no limit) and bytes of an object."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "event_collect_timeout": "a run ends, so it does not wait for more events"

@@ -100,7 +100,7 @@ class SinkAction(Options, frozen=True, kw_only=True):
 
 
 class Authentication(Options, frozen=True, kw_only=True):
-    """Credentials of requests that are not signed."""
+    """User name and password for requests that are not signed."""
 
     REFUSED: ClassVar[Mapping[str, str]] = {
         "client_certificate": f"client certificates are not supported; {_BY_CONNECTION}",
@@ -122,7 +122,7 @@ def _check_template(text: str) -> None:
 
 
 class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
-    """Options of the opensearch sink; the values of deprecated options are moved to the current options."""
+    """Options of the opensearch sink. Values of deprecated options are moved to the options that replace them."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "flush_timeout": "a bulk request is sent when it is full, and at the end of the rows",
@@ -181,12 +181,12 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
     routing_field: str | None = None
 
     def __post_init__(self) -> None:
-        changed = {"action": _action(self.action), **self._replaced()}
-        for name, value in changed.items():
+        normalized = {"action": _action(self.action), **self._replaced()}
+        for name, value in normalized.items():
             msgspec.structs.force_setattr(self, name, value)
         if self.index_type is None:
-            kind = "management_disabled" if self.is_serverless else "custom"
-            msgspec.structs.force_setattr(self, "index_type", kind)
+            index_type = "management_disabled" if self.is_serverless else "custom"
+            msgspec.structs.force_setattr(self, "index_type", index_type)
         if self.is_serverless:
             msgspec.structs.force_setattr(self, "template_type", "index-template")
         if self.dlq is not None:
@@ -208,7 +208,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
 
     @property
     def credentials(self) -> Authentication:
-        """The credentials of requests that are not signed."""
+        """The user name and password for requests that are not signed."""
         return self.authentication or Authentication(username=self.username, password=self.password)
 
     @property
@@ -251,7 +251,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
                 yield (name,), "has no effect without aws_sigv4: true"
 
     def _replaced(self) -> dict[str, object]:
-        """Return current options with the values of deprecated ones; a rule reports an error if both are present."""
+        """Return the replacements of deprecated options, with their values; a rule refuses both options together."""
         new: dict[str, object] = {}
         if self.aws is None and self.aws_sigv4:
             new["aws"] = OpenSearchAws(
@@ -270,21 +270,23 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
 
     def _refused_values(self) -> Iterator[Rule]:
         for name in ("aws_region", *_DEPRECATED):
-            both = self.aws is not None and getattr(self, name)
+            conflicts = self.aws is not None and getattr(self, name)
             yield from refuse_if(
-                wrong=bool(both), keys=(name,), cause="deprecated, and cannot be combined with aws; remove it"
+                wrong=bool(conflicts), keys=(name,), cause="deprecated, and cannot be combined with aws; remove it"
             )
         for name in ("document_id", "routing"):
-            both = getattr(self, f"{name}_field") is not None
+            remains = getattr(self, f"{name}_field") is not None
             yield from refuse_if(
-                wrong=both, keys=(f"{name}_field",), cause=f"deprecated, and cannot be combined with {name}; remove it"
+                wrong=remains,
+                keys=(f"{name}_field",),
+                cause=f"deprecated, and cannot be combined with {name}; remove it",
             )
-        both = self.authentication is not None and (self.username or self.password) is not None
+        two_credentials = self.authentication is not None and (self.username or self.password) is not None
         refused = {
             "distribution_version": self.distribution_version == "es6",
             "index_type": self.index_type not in ("custom", "management_disabled"),
             "bulk_size": self.bulk_size == 0,
-            "authentication": both,
+            "authentication": two_credentials,
         }
         for name, wrong in refused.items():
             yield from refuse_if(wrong=wrong, keys=(name,), cause=_REFUSED_VALUES[name])

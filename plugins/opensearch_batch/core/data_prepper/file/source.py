@@ -33,7 +33,7 @@ class KeyFilter(Options, frozen=True, kw_only=True):
 
 
 class ProcessingCondition(Options, frozen=True, kw_only=True):
-    """A condition on another object in the same folder; objects are not read until the condition holds."""
+    """A condition on an object; the other objects in its folder are not read until the condition holds."""
 
     object_name: Annotated[str, Meta(min_length=1, examples=["manifest.json.out"])]
     when: Annotated[Condition, Meta(examples=["/processedRecordCount == /totalRecordCount"])]
@@ -65,7 +65,7 @@ class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
 
 
 class BucketOptions(TimesOptions, frozen=True, kw_only=True):
-    """A bucket as written in the file, but without ``s3://`` in `name`."""
+    """The options of a bucket; `name` is stored without ``s3://``."""
 
     name: BucketName
     data_selection: Selection = "data_and_metadata"
@@ -93,7 +93,7 @@ class ScanOptions(TimesOptions, frozen=True, kw_only=True):
     """The buckets of a scan, and their default modification times."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "acknowledgment_timeout": "a task ends when its objects are read, and Airflow retries failed tasks"
+        "acknowledgment_timeout": "a task ends after it has read its objects, and Airflow retries failed tasks"
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
         "folder_partitions": "work is divided by objects, not by folders; remove it"
@@ -125,7 +125,7 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
     processing_conditions: tuple[ProcessingCondition, ...] = ()
 
     def area(self, now: datetime) -> Area:
-        """Return the area that a scan at this time reads."""
+        """Return the area that a scan reads at the time `now`."""
         since, until = self.start_time, self.end_time
         if self.range is not None:
             since = datetime.fromtimestamp(now.timestamp() - self.range, UTC)
@@ -181,7 +181,7 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
             yield from refuse_if(
                 wrong=bool(self.filters) and each.bucket.filter is not None,
                 keys=("scan", "buckets", at, "bucket", "filter"),
-                cause="cannot be combined with filters of the source; keep one of them",
+                cause="cannot be combined with filters of the source; keep one of the two",
             )
         for bucket in self.filters:
             yield from refuse_if(

@@ -41,7 +41,7 @@ class Aws(Options, frozen=True, kw_only=True):
 
 
 class OwnedBuckets(CheckedOptions, frozen=True, kw_only=True):
-    """Options with the accounts that must own the buckets. S3 rejects a request for a bucket of another account.
+    """Options for the accounts that must own the buckets. S3 rejects a request for a bucket of another account.
 
     Source: Data Prepper's BucketOwnerProvider (2.17).
     """
@@ -67,7 +67,7 @@ class MlAws(Aws, frozen=True, kw_only=True):
 
 
 class OpenSearchAws(Aws, frozen=True, kw_only=True):
-    """AWS options of a cluster with signed requests."""
+    """AWS options of a cluster that requires signed requests."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "resource_name": "it applies to semantic_enrichment, which is not supported"
@@ -84,7 +84,7 @@ class OpenSearchAws(Aws, frozen=True, kw_only=True):
 
 
 class S3Dlq(Options, frozen=True, kw_only=True):
-    """A dead letter queue in S3; `bucket` has no ``s3://``."""
+    """A dead letter queue in S3; `bucket` is stored without ``s3://``."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "force_path_style": "the Airflow connection configures the addressing style",
@@ -103,7 +103,7 @@ class S3Dlq(Options, frozen=True, kw_only=True):
         msgspec.structs.force_setattr(self, "bucket", bucket_name(self.bucket))
 
     def inheriting(self, aws: Aws) -> S3Dlq:
-        """Return a copy that takes a missing region or role from an ``aws`` block."""
+        """Return a copy with a missing region or role replaced from an ``aws`` block."""
         return msgspec.structs.replace(
             self, region=self.region or aws.region, sts_role_arn=self.sts_role_arn or aws.sts_role_arn
         )

@@ -99,7 +99,7 @@ class ParquetInput(Options, frozen=True, kw_only=True):
 
 
 def _with_extension(kind: type[Options]) -> type[Options]:
-    """Return a codec's options for s3_enrich, which needs the extension to derive the names of record objects."""
+    """Return codec options with `extension`, from which s3_enrich derives the names of record objects."""
     no_effect = {name: text for name, text in kind.NO_EFFECT.items() if name != "extension"}
     return msgspec.defstruct(  # type: ignore[return-value] # a subclass of `kind`
         f"{kind.__name__}WithExtension",
