@@ -297,7 +297,7 @@ REFUSED = [
     ([(INPUTS, "                  - opensearch-batch\n")], "overlap; change include_prefix or work_prefix"),
     ([("                  - .manifest\n", "                  - a/b.txt\n")], "exclude_suffix[0]: globs match"),
     ([("        scheduling:\n", "        range: P1D\n        scheduling:\n")], "bucket: a pipeline file selects"),
-    ([("ndjson:\n          include_empty_objects: false", "json: {}")], "codec: a pipeline file reads the outputs of jobs"),
+    ([("ndjson:\n          include_empty_objects: false", "json: {}")], "codec: a pipeline file reads the outputs"),
     ([("compression: none", "compression: gzip")], "compression: a pipeline file reads the outputs of jobs without"),
     (
         [("delete_s3_objects_on_read: false", "delete_s3_objects_on_read: true")],

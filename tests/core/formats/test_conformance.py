@@ -289,10 +289,12 @@ def test_damaged_parquet_is_an_error(name: str, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["pipeline, CSV", "Data Prepper, csv"])
-@pytest.mark.parametrize(("content", "why"), [(b"a,a\n1,2\n", "it names a column twice: a, a"), (b'"a', "not CSV: .*")])
+@pytest.mark.parametrize(
+    ("content", "why"), [(b"a,a\n1,2\n", "a column name occurs twice: a, a"), (b'"a', "not CSV: .*")]
+)
 def test_a_header_that_names_no_columns_is_an_error(name: str, content: bytes, why: str) -> None:
     """Without it no row has names."""
-    with pytest.raises(FatalError, match=rf"a: the header \(the first line\): {why}; correct it"):
+    with pytest.raises(FatalError, match=rf"a: invalid header \(first line\): {why}; correct it"):
         entries(content, CASES[name].format)
 
 

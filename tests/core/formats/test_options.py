@@ -127,7 +127,7 @@ def test_csv(codec: Csv, content: bytes, expected: list[tuple[int, Any] | None])
 def test_an_empty_header_is_an_error() -> None:
     """It names no columns; a pipeline's CSV may begin with blank lines."""
     with pytest.raises(
-        FatalError, match=r"a: the header \(the first line\): it is empty; correct it, or write detect_he"
+        FatalError, match=r"a: invalid header \(first line\): no column has a name; correct it, or write detect_he"
     ):
         entries(b"\na\n", Csv())
     assert told(entries(b"\na\nx\n", PIPELINE_CSV)) == [None, (3, {"a": "x"})]
@@ -266,7 +266,7 @@ def test_parquet_columns_of_the_same_name_are_refused() -> None:
     file = io.BytesIO()
     parquet.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), file)
     for read in (Parquet(), BY_NAME["parquet"]):
-        with pytest.raises(FatalError, match="a: it has several columns named a; rename them"):
+        with pytest.raises(FatalError, match="a: several columns are named a; rename them"):
             entries(file.getvalue(), read)
 
 

@@ -137,9 +137,9 @@ def missing_keys(text: str, has: Callable[[Key], bool]) -> list[Key]:
 def _outcomes(node: grammar.Node, absent: set[Key]) -> Outcomes:
     """Return the possible results of a condition for rows without the absent keys."""
     if isinstance(node, grammar.Parenthesized):
-        return _outcomes(node.of, absent)
+        return _outcomes(node.operand, absent)
     if isinstance(node, grammar.Inverted):
-        return {each is False for each in _outcomes(node.of, absent)}
+        return {each is False for each in _outcomes(node.operand, absent)}
     if isinstance(node, grammar.Chain) and node.rest[0][0] in _JOINS:
         outcomes = _outcomes(node.first, absent)
         for sign, operand in node.rest:

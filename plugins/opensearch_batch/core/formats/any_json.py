@@ -1,4 +1,4 @@
-"""JSON in any layout, recognized by the first bytes of each object: JSON Lines, an array, or objects over lines."""
+"""Reads JSON Lines, a JSON array, or JSON objects that span several lines. The first bytes show the layout."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ARRAY, _OBJECT = b"[", b"{"
 
 
 class AnyJson(msgspec.Struct, frozen=True):
-    """JSON Lines, read by `lines`; or the elements of an array; or objects of which one may take several lines."""
+    """Reads JSON Lines with `lines`, the elements of an array, or objects that may span several lines."""
 
     lines: JsonLines | RawLines
 
@@ -30,7 +30,7 @@ class AnyJson(msgspec.Struct, frozen=True):
         """Yield the objects.
 
         Raises:
-            ConfigError: an array is too large to be read whole.
+            ConfigError: an array is too large to be read into memory.
             FatalError: an array is not one JSON document.
         """
         layout = layout_of(stream)
@@ -44,18 +44,18 @@ class AnyJson(msgspec.Struct, frozen=True):
 
 
 def layout_of(stream: IO[bytes]) -> Layout:
-    """Return the layout of a stream without reading from it; lines if the start does not tell."""
+    """Return the layout of a stream without consuming bytes; ``lines`` if the first bytes do not show the layout."""
     start = stream.peek(READ_BUFFER_BYTES) if hasattr(stream, "peek") else b""
     if start.startswith(_BOM):
         return "objects"
-    first, newline, rest = start.lstrip().partition(b"\n")
-    following, inside = rest.lstrip()[:1], (first[1:] + rest).lstrip()[:1]
-    if first.startswith(_ARRAY):
-        is_line = inside not in (b"", _OBJECT, b"]") or (following != b"" and _is_value(first))
-        return "lines" if is_line else "array"
-    # A value that takes several lines does not go on with the start of an object.
-    is_open = first.startswith(_OBJECT) and newline != b"" and following not in (b"", _OBJECT)
-    return "objects" if is_open and not _is_value(first) else "lines"
+    line, newline, rest = start.lstrip().partition(b"\n")
+    next_line_start, first_element_start = rest.lstrip()[:1], (line[1:] + rest).lstrip()[:1]
+    if line.startswith(_ARRAY):
+        is_row = first_element_start not in (b"", _OBJECT, b"]") or (next_line_start != b"" and _is_value(line))
+        return "lines" if is_row else "array"
+    # If an object spans several lines, its second line does not start with another object.
+    may_continue = line.startswith(_OBJECT) and newline != b"" and next_line_start not in (b"", _OBJECT)
+    return "objects" if may_continue and not _is_value(line) else "lines"
 
 
 def _is_value(line: bytes) -> bool:

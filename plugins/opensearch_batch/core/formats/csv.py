@@ -58,7 +58,7 @@ class Csv(msgspec.Struct, frozen=True):
         """Yield each row as a JSON object whose values are strings.
 
         Raises:
-            FatalError: the header is empty, or has the same column name twice.
+            FatalError: the header is empty or not CSV, or has the same column name twice.
         """
         newline, raw = ("", stream) if self.verbatim else ("\n", with_lf(stream))
         with io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline) as text:
@@ -85,11 +85,11 @@ class Csv(msgspec.Struct, frozen=True):
     def _header(self, values: list[str], reason: str | None, uri: str) -> list[str]:
         names = values if self.verbatim else [name.strip() for name in values]
         if reason is None and len(set(names)) < len(names):
-            reason = f"it names a column twice: {', '.join(names)}"
+            reason = f"a column name occurs twice: {', '.join(names)}"
         if reason is None and not any(names):
-            reason = "it is empty"
+            reason = "no column has a name"
         if reason is not None:
-            raise FatalError(f"{uri}: the header (the first line): {reason}; {self.header_remedy}")
+            raise FatalError(f"{uri}: invalid header (first line): {reason}; {self.header_remedy}")
         return names
 
     def _columns(self, first: str) -> list[str]:

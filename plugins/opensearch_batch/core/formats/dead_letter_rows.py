@@ -1,4 +1,4 @@
-"""Dead letters of `prepare` as rows: the record of each letter, which a person may have corrected, at its origin."""
+"""Reads dead letters of `prepare` as rows. A user may have corrected the records in them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from opensearch_batch.core.types.rows import Blank, Rejected, Row, RowLimit, Sou
 
 
 class DeadLetterRows(msgspec.Struct, frozen=True):
-    """The record of each dead letter, which must be one JSON object."""
+    """Reads the record of each dead letter, which must be one JSON object."""
 
     def read(self, stream: IO[bytes], source: int, uri: str, limit: RowLimit) -> Iterator[SourceEntry]:
-        """Yield the records, each at the position of the source object that it came from."""
+        """Yield the records with their original positions in the source objects."""
         for line in lines(stream, max_line_bytes=MAX_LETTER_BYTES):
             if not line.content.strip():
                 yield Blank(source)

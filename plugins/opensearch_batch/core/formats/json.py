@@ -45,15 +45,15 @@ class Json(msgspec.Struct, frozen=True):
                 f"{uri}: the JSON document is larger than {MAX_JSON_BYTES >> 20} MiB, the maximum that is read into "
                 "memory; split it, or write one object per line and read it as JSON Lines (ndjson)"
             )
-        at = 0
+        number = 0
         try:
-            for at, (element, reason) in enumerate(_Document(self, content).rows() if content.strip() else (), 1):
-                row = Row(source, uri, at, 0, element)
+            for number, (element, reason) in enumerate(_Document(self, content).rows() if content.strip() else (), 1):
+                row = Row(source, uri, number, 0, element)
                 yield limit.check(row) if reason is None else Rejected((row,), reason)
         except (RecordRejected, msgspec.DecodeError, RecursionError) as error:
             why = TOO_DEEP if isinstance(error, RecursionError) else error
             raise FatalError(f"{uri}: not one JSON document: {why}; correct it, or read it as JSON Lines") from error
-        if not at:
+        if not number:
             yield Blank(source)
 
 
@@ -88,7 +88,7 @@ class JsonFile(StreamedFile):
 
 
 class _Document:
-    """The rows of a JSON document.
+    """Finds the rows of a JSON document.
 
     Raises:
         RecordRejected, msgspec.DecodeError, RecursionError: the content is not JSON.
@@ -114,7 +114,7 @@ class _Document:
                 yield _row(element, self._included)
 
     def _walk(self, node: msgspec.Raw) -> None:
-        """Collect the arrays in an object, or in the objects of an array, without searching the collected arrays."""
+        """Collect the arrays in an object, or in the objects of an array; collected arrays are not searched."""
         if memoryview(node)[0] == _ARRAY:
             for element in elements(node):
                 self._walk(element)

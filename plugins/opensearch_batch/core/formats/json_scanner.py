@@ -39,36 +39,36 @@ class Scanner:
         self._include_empty_objects = include_empty_objects
         self._lines: list[Line] = []
         self._size_bytes = 0
-        self._found: list[SourceEntry] = []
+        self._entries: list[SourceEntry] = []
         # The value that is not closed yet: its line and offset, its text so far, and the number of open brackets.
         self._start: tuple[int, int] | None = None
         self._parts: list[bytes] = []
         self._depth = 0
-        # The open array at the root: the line where it starts, and whether the last token was an element.
+        # The array at the root that is not closed yet: its first line, and whether the last token was an element.
         self._array: tuple[Row | None, bool] = (None, False)
         self._array_before: tuple[Row | None, bool] = self._array
         self._invalid: Line | None = None
 
     @property
-    def busy(self) -> bool:
+    def is_in_value(self) -> bool:
         """Whether the next line may be part of a value or array that started on an earlier line."""
         return self._start is not None or self._array[0] is not None or self._invalid is not None
 
-    def take(self, line: Line) -> Iterator[SourceEntry]:
+    def scan(self, line: Line) -> Iterator[SourceEntry]:
         """Scan a line; yield the entries that end on it."""
         if line.number == 1 and line.content.startswith(_BOM):
             line = Line(1, line.content.removeprefix(_BOM), line.cut, len(_BOM))
-        yield from self._take(deque([line]))
+        yield from self._scan_all(deque([line]))
 
     def end(self) -> Iterator[SourceEntry]:
         """Yield the remaining entries after the last line; a value that is not closed is rejected."""
         while self._lines:
-            rejected, again = self._reject("not JSON: the value that starts on this line is not closed")
+            rejected, remaining = self._reject("not JSON: the value that starts on this line is not closed")
             yield rejected
-            yield from self._take(deque(again))
-        yield from self._unended_array()
+            yield from self._scan_all(deque(remaining))
+        yield from self._unclosed_array()
 
-    def _take(self, waiting: deque[Line]) -> Iterator[SourceEntry]:
+    def _scan_all(self, waiting: deque[Line]) -> Iterator[SourceEntry]:
         while waiting:
             line = waiting.popleft()
             if self._invalid is not None and _indent(line) > _indent(self._invalid):
@@ -79,22 +79,22 @@ class Scanner:
             try:
                 entries = self._feed(line)
             except RecordRejected as error:
-                rejected, again = self._reject(str(error))
+                rejected, remaining = self._reject(str(error))
                 entries = [rejected]
-                waiting.extendleft(reversed(again))
+                waiting.extendleft(reversed(remaining))
             yield from entries
 
     def _reject(self, reason: str) -> tuple[Rejected, list[Line]]:
         """Reject the first line in memory; return the rejection and the other lines."""
-        first, *again = self._lines
+        first, *remaining = self._lines
         self._invalid = first if self._start is not None else None
         self._array = self._array_before
         self._start, self._parts, self._depth = None, [], 0
         self._clear()
-        return Rejected((self._row(first),), reason), again
+        return Rejected((self._row(first),), reason), remaining
 
     def _clear(self) -> None:
-        self._lines, self._size_bytes, self._found = [], 0, []
+        self._lines, self._size_bytes, self._entries = [], 0, []
 
     def _feed(self, line: Line) -> list[SourceEntry]:
         """Return the entries that end on a line; there are none while a value is not closed."""
@@ -107,14 +107,14 @@ class Scanner:
         self._size_bytes += len(line.content)
         if line.cut or self._size_bytes > self._limit.max_bytes:
             raise RecordRejected(self._limit.reason)
-        self._scan(line)
+        self._scan_tokens(line)
         if self._start is not None:
             return []
-        found = self._found or [Blank(self._source)]
+        entries = self._entries or [Blank(self._source)]
         self._clear()
-        return found
+        return entries
 
-    def _scan(self, line: Line) -> None:
+    def _scan_tokens(self, line: Line) -> None:
         content, at = line.content, 0
         while True:
             if self._start is None:
@@ -126,7 +126,7 @@ class Scanner:
                     self._at_root(content[at : at + 1], line)
                     at += 1
                     continue
-                self._found += self._unended_array() if self._array[1] else ()
+                self._entries += self._unclosed_array() if self._array[1] else ()
                 self._start = (line.number, line.offset + at)
             end = self._close(content, at)
             self._parts.append(content[at:end])
@@ -146,7 +146,7 @@ class Scanner:
         else:
             raise RecordRejected("neither a JSON object nor an array of objects")
 
-    def _unended_array(self) -> Iterator[Rejected]:
+    def _unclosed_array(self) -> Iterator[Rejected]:
         array, _ = self._array
         self._array = (None, False)
         if array is not None:
@@ -170,9 +170,9 @@ class Scanner:
     def _complete(self) -> None:
         text = self._parts[0] if len(self._parts) == 1 else compact(b"\n".join(self._parts))
         if _is_empty(text) and not self._include_empty_objects:
-            self._found.append(Blank(self._source))
+            self._entries.append(Blank(self._source))
         elif self._start is not None:
-            self._found.append(Row(self._source, self._uri, *self._start, text))
+            self._entries.append(Row(self._source, self._uri, *self._start, text))
         self._start, self._parts = None, []
         self._array = (self._array[0], self._array[0] is not None)
 
@@ -181,7 +181,7 @@ class Scanner:
 
 
 def _may_continue(first: Line, last: Line, line: Line) -> bool:
-    """Return whether a line may continue the value; a line with more indentation than the first always may."""
+    """Return whether a line may continue the value; always True for a line with more indentation than the first."""
     ends_value = last.content.rstrip()[-1:] in _VALUE_ENDS
     return not ends_value or line.content.lstrip()[:1] in _CONTINUATIONS or _indent(line) > _indent(first)
 

@@ -1,4 +1,4 @@
-"""Checks and edits JSON text without decoding its values, so that they keep their original bytes."""
+"""Checks and edits JSON text without decoding its values, so that the values keep their original bytes."""
 
 from __future__ import annotations
 
@@ -81,17 +81,17 @@ def compact(value: bytes) -> bytes:
 
 
 def number_text_decoder() -> msgspec.json.Decoder[Any]:
-    """Return a JSON decoder whose floats keep their original text; `encode_number_text` writes it back."""
+    """Return a JSON decoder whose floats keep their original text, which `encode_number_text` writes."""
     return msgspec.json.Decoder(float_hook=_NumberText)
 
 
 def encode_number_text(value: object) -> bytes:
-    """Return the JSON text of a value decoded with `number_text_decoder`, with the original text of each float."""
+    """Encode a value that `number_text_decoder` decoded, with the original text of each float."""
     return msgspec.json.encode(value, enc_hook=_NumberText.raw)
 
 
 class _NumberText(float):
-    """A float that keeps its original text: filters compare the number, and the index receives the text."""
+    """A float with its original text: filters of JSONPaths compare the number, and the index receives the text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

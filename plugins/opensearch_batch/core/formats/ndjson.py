@@ -24,9 +24,9 @@ from opensearch_batch.core.types.rows import Blank, Row, RowLimit, SourceEntry
 
 _OPEN, _CLOSE, _SPACE = b"{} "
 _ENDS = (b"}\n", b"}\r\n")
-_SEVERAL = re.compile(rb"\}[ \t\r]*\{")
-# A second object on a line, with the line end, has at least this length. Searches for the end of the first object
-# therefore skip as many bytes at the end of the line.
+_SECOND_OBJECT = re.compile(rb"\}[ \t\r]*\{")
+# The minimum length of a second object on a line, with the line end. A search for the end of the first object can
+# therefore stop this many bytes before the end of the line.
 _MIN_OBJECT_BYTES = len(b"{}\n")
 _MAX_SEARCHES = 8
 
@@ -41,7 +41,7 @@ class Ndjson(msgspec.Struct, frozen=True):
         scanner = Scanner(source, uri, limit, include_empty_objects=self.include_empty_objects)
         if ends_in_cr(stream):
             for line in lines(stream, max_line_bytes=limit.max_bytes):
-                yield from scanner.take(line) if line.content.strip() else (Blank(source),)
+                yield from scanner.scan(line) if line.content.strip() else (Blank(source),)
         else:
             yield from _by_line(stream, source, uri, scanner, limit.max_bytes)
         yield from scanner.end()
@@ -70,19 +70,19 @@ def _by_line(stream: IO[bytes], source: int, uri: str, scanner: Scanner, max_byt
 
     The largest sources are read here, so this function reads the stream itself and inlines function calls.
     """
-    readline, busy, held, at, offset = stream.readline, False, None, 0, 0
+    readline, in_value, held, number, offset = stream.readline, False, None, 0, 0
     while raw := readline(max_bytes + len(b"\r\n")):
-        at += 1
+        number += 1
         # The quote shows that the object is not empty.
-        if raw.startswith(b'{"') and raw.endswith(_ENDS) and not busy:
+        if raw.startswith(b'{"') and raw.endswith(_ENDS) and not in_value:
             end = raw.find(b"}", 2, -_MIN_OBJECT_BYTES)
-            if end < 0 or not _several(raw, end):
+            if end < 0 or not _may_have_second_object(raw, end):
                 if held is not None:
                     yield held
-                held = Row(source, uri, at, offset, raw[:-1] if raw[-2] == _CLOSE else raw[:-2])
+                held = Row(source, uri, number, offset, raw[:-1] if raw[-2] == _CLOSE else raw[:-2])
                 offset += len(raw)
                 continue
-        line = _line(raw, at, offset, max_bytes)
+        line = _line(raw, number, offset, max_bytes)
         offset += len(raw)
         if line.cut and not raw.endswith(b"\n"):
             offset += skip_line(stream)
@@ -90,20 +90,20 @@ def _by_line(stream: IO[bytes], source: int, uri: str, scanner: Scanner, max_byt
             yield Blank(source)
             continue
         if held is not None:
-            yield from scanner.take(Line(held.line, held.content, offset=held.offset))
+            yield from scanner.scan(Line(held.line, held.content, offset=held.offset))
             held = None
-        yield from scanner.take(line)
-        busy = scanner.busy
+        yield from scanner.scan(line)
+        in_value = scanner.is_in_value
     if held is not None:
         yield held
 
 
-def _line(raw: bytes, at: int, offset: int, max_bytes: int) -> Line:
+def _line(raw: bytes, number: int, offset: int, max_bytes: int) -> Line:
     content = raw[:-2] if raw.endswith(b"\r\n") else raw[:-1] if raw.endswith(b"\n") else raw
-    return Line(at, content, len(content) > max_bytes, offset)
+    return Line(number, content, len(content) > max_bytes, offset)
 
 
-def _several(raw: bytes, at: int) -> bool:
+def _may_have_second_object(raw: bytes, at: int) -> bool:
     """Return whether a line may contain a second root object.
 
     Args:
@@ -117,4 +117,4 @@ def _several(raw: bytes, at: int) -> bool:
         at = raw.find(b"}", at + 1, -_MIN_OBJECT_BYTES)
         if at < 0:
             return False
-    return _SEVERAL.search(raw, at) is not None
+    return _SECOND_OBJECT.search(raw, at) is not None

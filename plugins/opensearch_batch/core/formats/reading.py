@@ -44,13 +44,11 @@ BY_NAME: dict[Format, RowFormat] = {
     "dead_letters": DeadLetterRows(),
 }
 _EXTENSIONS: dict[str, Format] = {".csv": "csv", ".parquet": "parquet"}
-
-
 ANY_JSON = AnyJson(JsonLines())
 
 
 def format_of(uri: str, configured: Format | None) -> RowFormat:
-    """Return the format of an object: the configured one, else by file extension, else JSON by its first bytes."""
+    """Return the format of an object: the configured one, else by file extension, else `ANY_JSON`."""
     if configured is not None:
         return BY_NAME[configured]
     name = uri
@@ -87,5 +85,5 @@ def reader(row_format: RowFormat, compression: Compression | None = None, limit:
 
 
 read_rows = reader(RawLines())
-# The same for a user's own objects, which may have another layout.
+# For objects that users write, whose JSON may have any layout.
 read_any_rows = reader(AnyJson(RawLines()))

@@ -139,7 +139,7 @@ class EventDocuments(SourceRows):
                 continue
             try:
                 event = Event.of(row.content) if number == INPUT else self._event(row)
-                if number != INPUT and enrich.before.run(event) == DROPPED:
+                if number != INPUT and enrich.flow_before.run(event) == DROPPED:
                     yield Filtered((number,), "dropped", len(row.content))
                     continue
                 record = row.uri if number == INPUT else self._records.get(row.uri, "")
@@ -161,7 +161,7 @@ class EventDocuments(SourceRows):
             rows = (row, *inputs) if at == 0 else (row,)
             try:
                 event = self._event(row)
-                enrich.before.run(event)
+                enrich.flow_before.run(event)
                 enrich.merge(event, record)
                 yield self._routed(event, rows)
             except RecordRejected as error:

@@ -1,7 +1,7 @@
 """The s3_enrich processor: joins each output row of a job with the input record that has the same key value.
 
-Data Prepper derives the name of the input from the name of the output and keeps the input in memory. This module
-streams both through a join.
+Data Prepper derives the name of the input object from the name of the output object and keeps the input in memory. This
+package joins both as streams.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Enrich:
     """Merges members of a record into the event of its output row.
 
     Args:
-        before: the processors before s3_enrich.
-        correlation: the key whose value a row and its record have in common.
+        flow_before: the processors before s3_enrich.
+        correlation: the key whose value is the same in a row and its record.
         merged: the keys to copy from the record.
         condition: a function that returns whether to enrich an event.
         tags_on_failure: tags for an event that has no record, or to which the members cannot be copied.
@@ -31,14 +31,14 @@ class Enrich:
 
     def __init__(
         self,
-        before: Flow,
+        flow_before: Flow,
         *,
         correlation: Key,
         merged: Sequence[Key],
         condition: Callable[[Event], bool] = lambda event: True,  # noqa: ARG005 - all events
         tags_on_failure: Sequence[str] = (),
     ) -> None:
-        self.before = before
+        self.flow_before = flow_before
         self._correlation = correlation
         self._merged = merged
         self._condition = condition

@@ -100,7 +100,7 @@ class FieldMap:
         self._heads = [(b"{%b:" % name, b",%b:" % name) for name in names]
         self._slot_of = [slots[0][1] for slots in self._slots]
         self._checked = [(at, check) for at, check in enumerate(self._checks) if check]
-        # The text of a document without absent fields; the values replace every second element.
+        # The pieces of a document without absent fields; `_complete` replaces every second piece with a value.
         self._frame: list[Text] = [text for first, further in self._heads for text in (further, b"")] + [b"}"]
         self._frame[0] = self._heads[0][0]
         for source, paths in enumerate(self._paths_of):
@@ -128,8 +128,8 @@ class FieldMap:
         Raises:
             RecordRejected: the id is missing or invalid.
         """
-        at = self._id_at.get(source)
-        return None if at is None else document_id(values[at])
+        slot = self._id_slot_of.get(source)
+        return None if slot is None else document_id(values[slot])
 
     def document(self, parts: Sequence[Part], *, partial: bool = False) -> Document:
         """Return the document that consists of the values of one row, or of all rows with the same key.
@@ -149,10 +149,10 @@ class FieldMap:
         nulls = 0
         pieces: list[Text] = []
         for at, ((first, further), check) in enumerate(zip(self._heads, self._checks, strict=True)):
-            value, given = self._value(at, parts)
+            value, has_row = self._value(at, parts)
             text = bytes(value) if check and value is not None else None
             if value is None or text == b"null":
-                if given or value is not None:
+                if has_row or value is not None:
                     nulls += value is None
                     value = None if partial and value is None else self._replacement(at, value)
                 if value is None:
@@ -181,16 +181,16 @@ class FieldMap:
         Raises:
             RecordRejected: a vector does not fit the index.
         """
-        given = [values[slot] for slot in self._slot_of]
-        if None in given:
+        texts = [values[slot] for slot in self._slot_of]
+        if None in texts:
             return None
         for at, check in self._checked:
-            text = bytes(given[at])  # type: ignore[arg-type] # no value is None
+            text = bytes(texts[at])  # type: ignore[arg-type] # no value is None
             if text == b"null":
                 return None
             check(text)
         pieces = self._frame.copy()
-        pieces[1::2] = given  # type: ignore[assignment] # no value is None
+        pieces[1::2] = texts  # type: ignore[assignment] # no value is None
         return tuple(pieces)
 
     def reads(self, source: int, name: str) -> bool:
@@ -214,23 +214,23 @@ class FieldMap:
         self._slots = [slots_of(location, paths) for location, paths in fields]
         self._paths_of = [[path for _, path in mapped] for mapped in named]
         keys = [SourcePath(source, path) for source, path in enumerate(self.id_paths) if path is not None]
-        self._id_at = dict(slots_of(f"field_map.{ID_FIELD}", keys))
+        self._id_slot_of = dict(slots_of(f"field_map.{ID_FIELD}", keys))
         self._route_slots = slots_of("routing", routes)
         self._document_id_slots = slots_of(f"field_map.{ID_FIELD}", ids)
         self._readers = [RowReader(paths) for paths in named]
 
     def _value(self, at: int, parts: Sequence[Part]) -> tuple[Text | None, bool]:
         """Return the value of a field, and whether there is a row from one of the sources of the field."""
-        found: Text | None = None
-        given = False
+        merged: Text | None = None
+        has_row = False
         for part in parts:
             for source, slot in self._slots[at]:
                 if source == part.source:
-                    given = True
+                    has_row = True
                     value = part.values[slot]
                     if value is not None:
-                        found = value if found is None else merge(bytes(found), bytes(value))
-        return found, given
+                        merged = value if merged is None else merge(bytes(merged), bytes(value))
+        return merged, has_row
 
     def _replacement(self, at: int, value: Text | None) -> bytes | None:
         """Return the value to index for a missing value, or None to omit the field.
@@ -265,13 +265,13 @@ def _first(parts: Sequence[Part], slots: Sequence[tuple[int, int]]) -> Text | No
     return None
 
 
-def document_id(given: Text | None, *, what: str = "id") -> str:
+def document_id(json_text: Text | None, *, what: str = "id") -> str:
     """Convert a JSON value to a document id: the characters of a string, or the JSON text of another scalar.
 
     Raises:
         RecordRejected: the value is absent, null, empty, too long for OpenSearch, or an array or object.
     """
-    value = b"null" if given is None else bytes(given)
+    value = b"null" if json_text is None else bytes(json_text)
     if value == b"null":
         raise RecordRejected(f"the {what} is missing or null")
     first = value[:1]
@@ -288,12 +288,12 @@ def document_id(given: Text | None, *, what: str = "id") -> str:
 
 
 def merge(older: bytes, newer: bytes) -> bytes:
-    """Merge two JSON values as OpenSearch merges a partial document.
+    """Merge two JSON values, as OpenSearch merges a partial document into a document.
 
     Objects are merged member by member; any other newer value replaces the older value.
 
     Raises:
-        RecordRejected: the values are nested too deeply, or have a number of thousands of digits.
+        RecordRejected: the values are nested too deeply, or contain a number with too many digits.
     """
     if older.lstrip()[:1] != b"{" or newer.lstrip()[:1] != b"{":
         return newer

@@ -52,12 +52,12 @@ class Flow:
                 # As in Data Prepper, the event keeps the changes that the processor made before the error.
                 self._count_failure(f"{name}: {error}")
         matched = False
-        taken = self._always
+        selected = self._always
         for condition, sinks in self._routes:
             if condition(event):
                 matched = True
-                taken |= sinks
-        return taken if matched else taken | self._default
+                selected |= sinks
+        return selected if matched else selected | self._default
 
     def _count_failure(self, reason: str) -> None:
         if reason in self.failures or len(self.failures) < MAX_REASONS:

@@ -30,7 +30,7 @@ _FUNCTIONS: Mapping[str, Callable[[list[Any]], int | float]] = {
 def jsonpath_reader(name: str, path: str) -> Callable[[object, bytes], bytes | None]:
     """Return a function that evaluates a path with jsonpath-ng.
 
-    The result is a list of matches, or one value if the path can match only one.
+    The function returns the JSON text of a list of matches, or of one value if the path can match only one value.
 
     Raises:
         ConfigError: the path is not a JSONPath.
@@ -42,28 +42,28 @@ def jsonpath_reader(name: str, path: str) -> Callable[[object, bytes], bytes | N
     try:
         compiled = parse(path[: function.start()] if function else path)
     except (JSONPathError, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-        # The parser lets errors of its own code through.
+        # For some strings, the parser raises errors of other types than JSONPathError.
         raise ConfigError(f"{name}: {path!r} is not a JSONPath ({error}); write it like $.content[0]") from error
     _refuse_unbounded(name, path, compiled)
-    decode, one = number_text_decoder().decode, _matches_one(compiled)
+    decode, matches_one = number_text_decoder().decode, _matches_one(compiled)
 
-    def found(row: bytes) -> bytes | None:
+    def evaluate(row: bytes) -> bytes | None:
         matches = [match.value for match in compiled.find(decode(row))]
         if function:
             return _apply(function[1], matches)
-        if not one:
+        if not matches_one:
             return encode_number_text(matches)
         return encode_number_text(matches[0]) if matches else None
 
-    def value(tops: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
+    def read(decoded: object, row: bytes) -> bytes | None:  # noqa: ARG001 - one signature
         try:
-            return found(row)
+            return evaluate(row)
         except RecursionError:
             raise
-        except Exception as error:  # noqa: BLE001 - the library lets any error of comparing or computing values through
+        except Exception as error:  # noqa: BLE001 - jsonpath-ng does not wrap errors of comparisons and functions
             raise RecordRejected(f"{name}: {path} cannot be evaluated on this row: {error}") from None
 
-    return value
+    return read
 
 
 def _apply(function: str, matches: list[Any]) -> bytes | None:
@@ -78,7 +78,7 @@ def _apply(function: str, matches: list[Any]) -> bytes | None:
 
 
 def _matches_one(path: object) -> bool:
-    """Return whether a compiled path consists only of names and single indexes, so it matches at most one value."""
+    """Return whether a compiled path consists only of names and single indexes, and so matches at most one value."""
     from jsonpath_ng import Child, Fields, Index, Root
 
     if isinstance(path, Child):
@@ -91,10 +91,10 @@ def _matches_one(path: object) -> bool:
 
 
 def _refuse_unbounded(name: str, path: str, compiled: object) -> None:
-    """Raise ConfigError for a path whose time or memory does not follow the size of a row.
+    """Raise ConfigError for a path whose time or memory is not bounded by the size of a row.
 
-    Python's regular expressions go back exponentially often for some texts, arithmetic multiplies strings, and each
-    ``..`` multiplies the matches by the depth of the row.
+    Python's regular expressions backtrack exponentially for some strings, arithmetic can multiply strings, and each
+    ``..`` multiplies the number of matches by the depth of the row.
     """
     from jsonpath_ng import Descendants
     from jsonpath_ng.ext.arithmetic import Operation

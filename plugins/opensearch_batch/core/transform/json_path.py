@@ -109,7 +109,7 @@ class RowReader:
             tree.getter(steps) if steps else jsonpath_reader(name, path)
             for (name, path), steps in zip(paths, plain, strict=True)
         ]
-        # If the types in a row differ from the types in the paths, plain paths are read from the row itself.
+        # If a value in a row has another type than the paths expect, plain paths are read one by one from the row.
         self._from_row = [
             _row_reader(steps) if steps else read for steps, read in zip(plain, self._from_decoded, strict=True)
         ]
@@ -130,7 +130,7 @@ class RowReader:
         try:
             decoded = self._decode(row)
         except msgspec.ValidationError:
-            # The type of a value differs from the type in the paths, as in an error row.
+            # A value has another type than the paths expect, as in a row with an error.
             return self._values_one_by_one(row)
         except msgspec.DecodeError as error:
             raise RecordRejected(f"not JSON: {error}") from None
@@ -143,7 +143,7 @@ class RowReader:
 
 
 class _Node:
-    """A node in the tree of all paths; `wanted` is true if a path ends here."""
+    """A node in the tree of all paths; `wanted` is true if a path ends at the node."""
 
     def __init__(self) -> None:
         self.wanted = False
@@ -168,7 +168,7 @@ class _Node:
 
     @property
     def is_leaf(self) -> bool:
-        """Whether the value is not decoded: a path ends here, or the paths expect both a list and an object."""
+        """Whether the value is not decoded: a path ends at the node, or the paths expect both a list and an object."""
         return self.wanted or bool(self.names and self.element)
 
     def struct(self) -> type[msgspec.Struct]:
@@ -191,30 +191,30 @@ class _Node:
 
     def getter(self, steps: tuple[Step, ...]) -> Callable[[object, bytes], Text | None]:
         """Return a function that reads the text of the value at a path from the decoded row."""
-        node, taken = self, list[Step]()
+        node, decoded_steps = self, list[Step]()
         for step in steps:
             if node.is_leaf and node is not self:
                 break
             if isinstance(step, str):
-                taken.append(f"f{list(node.names).index(step)}")
+                decoded_steps.append(f"f{list(node.names).index(step)}")
                 node = node.names[step]
             else:
-                taken.append(step)
+                decoded_steps.append(step)
                 node = node.element or node
-        extractors = [_extractor(step) for step in steps[len(taken) :]]
-        return _decoded_reader(tuple(taken), extractors)
+        extractors = [_extractor(step) for step in steps[len(decoded_steps) :]]
+        return _decoded_reader(tuple(decoded_steps), extractors)
 
 
-def _decoded_reader(taken: tuple[Step, ...], extractors: list[Extractor]) -> Callable[[object, bytes], Text | None]:
-    """Return a function that follows steps in the decoded row, and then applies extractors to the text there."""
-    first, rest = taken[0], taken[1:]
+def _decoded_reader(steps: tuple[Step, ...], extractors: list[Extractor]) -> Callable[[object, bytes], Text | None]:
+    """Return a function that follows steps in the decoded row, and applies extractors to the text at the last step."""
+    first, rest = steps[0], steps[1:]
     if not rest and not extractors:
         return lambda decoded, row: getattr(decoded, first) or None  # type: ignore[arg-type] # noqa: ARG005
 
     if len(rest) == 1 and isinstance(rest[0], int) and not extractors:
         return _element_reader(first, rest[0])
 
-    def take(decoded: object, row: bytes) -> Text | None:  # noqa: ARG001 - one signature
+    def read(decoded: object, row: bytes) -> Text | None:  # noqa: ARG001 - one signature
         value = getattr(decoded, first)  # type: ignore[arg-type]
         for step in rest:
             if value is None:
@@ -227,13 +227,13 @@ def _decoded_reader(taken: tuple[Step, ...], extractors: list[Extractor]) -> Cal
                 return None
         return _extract(bytes(value), extractors) if extractors and value else value or None
 
-    return take
+    return read
 
 
 def _element_reader(first: Step, index: int) -> Callable[[object, bytes], Text | None]:
     """Return a function that reads one element of a top-level list, the most frequent kind of path."""
 
-    def take(decoded: object, row: bytes) -> Text | None:  # noqa: ARG001 - one signature
+    def read(decoded: object, row: bytes) -> Text | None:  # noqa: ARG001 - one signature
         values = getattr(decoded, first)  # type: ignore[arg-type]
         try:
             value: msgspec.Raw = values[index]
@@ -242,7 +242,7 @@ def _element_reader(first: Step, index: int) -> Callable[[object, bytes], Text |
             return None
         return value
 
-    return take
+    return read
 
 
 def _row_reader(steps: tuple[Step, ...]) -> Callable[[object, bytes], bytes | None]:

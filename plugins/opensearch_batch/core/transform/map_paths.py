@@ -28,7 +28,7 @@ def last_name(path: str) -> str:
 
 
 def paths_of(location: str, paths: object, sources: int) -> list[SourcePath]:
-    """Return the paths of a field; of several paths for the same source, the last is used, as in ML Commons."""
+    """Return the paths of a field, at most one for each source; as in ML Commons, the last path of a source is used."""
     listed = paths if isinstance(paths, list) and paths else [paths]
     last = {path.source: path for path in (_path(location, path, sources) for path in listed)}
     return [last[source] for source in sorted(last)]

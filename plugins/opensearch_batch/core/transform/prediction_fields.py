@@ -17,7 +17,7 @@ def prediction_fields(processors: Iterable[tuple[str, Any]], members: Container[
     for name, options in processors:
         if name in ("copy_values", "rename_keys"):
             for entry in options.entries or ():
-                read = (entry.from_key or "").removeprefix("/").split("/")[0]
-                if read in members or read in fields:
+                source = (entry.from_key or "").removeprefix("/").split("/")[0]
+                if source in members or source in fields:
                     fields.add(entry.to_key.removeprefix("/"))
     return sorted(fields)

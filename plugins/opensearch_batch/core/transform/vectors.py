@@ -26,7 +26,7 @@ def vector_check(field: VectorField) -> Callable[[bytes], None]:
     The function raises VectorRejected unless the value is a flat array of finite numbers with the dimension of the
     field. With cosine similarity, k-NN also refuses zero vectors (lucene and faiss, `space_type: cosinesimil`).
     """
-    # Imported here, so that parsing a DAG file does not import it. numpy counts commas fastest (docs/decisions/008).
+    # Imported here, so that parsing a DAG file does not import numpy, which counts commas fastest (docs/decisions/008).
     import numpy as np
 
     comma, of_bytes, one_byte, nonzero = np.uint8(ord(",")), np.frombuffer, np.uint8, np.count_nonzero
@@ -37,9 +37,9 @@ def vector_check(field: VectorField) -> Callable[[bytes], None]:
         if value.rfind(b"[") != 0 or b'"' in value or b"{" in value:
             raise VectorRejected(f"{field.name} is not a flat array of numbers")
         commas = int(nonzero(of_bytes(value, one_byte) == comma))
-        found = commas + 1 if len(value) > SHORT_BYTES or value.strip(b"[] \t") else 0
-        if found != expected:
-            raise VectorRejected(f"{field.name} has {found} values; the index expects {expected}")
+        size = commas + 1 if len(value) > SHORT_BYTES or value.strip(b"[] \t") else 0
+        if size != expected:
+            raise VectorRejected(f"{field.name} has {size} values; the index expects {expected}")
         if (b"e" in value or b"E" in value) and _has_positive_exponent(value):
             _as_float32(field, value)
         if cosine and not not_zero(value) and not any(_as_float32(field, value)):

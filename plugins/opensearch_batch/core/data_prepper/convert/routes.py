@@ -52,7 +52,7 @@ def _any_of(conditions: Sequence[str]) -> str:
 def is_decided(node: grammar.Node) -> bool:
     """Return whether a condition is true or false for every row."""
     if isinstance(node, (grammar.Parenthesized, grammar.Inverted)):
-        return is_decided(node.of)
+        return is_decided(node.operand)
     if isinstance(node, grammar.Chain):
         operands = [node.first, *(operand for _, operand in node.rest)]
         if any(sign in ("and", "or") for sign, _ in node.rest):

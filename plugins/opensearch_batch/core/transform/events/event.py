@@ -110,8 +110,8 @@ class Event:
     def around_array(cls, row: bytes) -> Event:
         """Read an event without parsing a long array of numbers, such as a vector, which is most of a row.
 
-        The array is only checked not to contain strings. If it is invalid JSON, OpenSearch rejects the document, and
-        a processor that reads the array raises RecordRejected.
+        The only check of the array is that it contains no strings. If the array is invalid JSON, OpenSearch rejects
+        the document, and a processor that reads the array raises RecordRejected.
 
         Raises:
             RecordRejected: the rest of the row is not a JSON object (RFC 8259, UTF-8).
@@ -139,22 +139,22 @@ class Event:
             self._read_array()
         node: Node = self.fields
         holder: Any = None
-        at: Any = None
+        name_in_holder: Any = None
         for name in key:
             if node is ARRAY_NODE:
                 node = self._array_node()
             if type(node) is msgspec.Raw:
                 node = _parse_level(node)
                 if holder is not None:
-                    holder[at] = node
+                    holder[name_in_holder] = node
             if type(node) is dict:
-                holder, at = node, name
+                holder, name_in_holder = node, name
                 node = node.get(name, MISSING)
             elif type(node) is list:
                 index = _index(name)
                 if index is None or index >= len(node):
                     return MISSING
-                holder, at = node, index
+                holder, name_in_holder = node, index
                 node = node[index]
             else:
                 return MISSING
@@ -235,8 +235,8 @@ class Event:
         text = _encode(fields)
         if self.array is None:
             return (text,)
-        before, found, after = text.partition(PLACEHOLDER)
-        if not found:
+        before, placeholder, after = text.partition(PLACEHOLDER)
+        if not placeholder:
             return (text,)
         row, start, end = self.array
         array = row[start:end]
@@ -246,7 +246,7 @@ class Event:
         """Put the text of the unparsed array into the fields."""
         if self.array is not None:
             node = self._array_node()
-            self.fields.update({name: node for name, each in self.fields.items() if each is ARRAY_NODE})
+            self.fields.update({name: node for name, value in self.fields.items() if value is ARRAY_NODE})
             self.array = None
 
     def _array_node(self) -> Node:

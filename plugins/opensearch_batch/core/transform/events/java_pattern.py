@@ -27,12 +27,12 @@ def compile_java_pattern(text: str) -> re.Pattern[str]:
     any_char = "." if _DOT_IS_ANY.search(text) else _ANY_OF_LINE
 
     def translated(part: re.Match[str]) -> str:
-        found = part[0]
-        if found == ".":
+        element = part[0]
+        if element == ".":
             return any_char
-        if found.startswith("["):
-            _check_class(text, found)
-        return "(?P<" if found == "(?<" else found
+        if element.startswith("["):
+            _check_class(text, element)
+        return "(?P<" if element == "(?<" else element
 
     try:
         # Without flags, Java's \\w, \\d and \\s match ASCII only.
@@ -41,11 +41,11 @@ def compile_java_pattern(text: str) -> re.Pattern[str]:
         raise ConfigError(f"the pattern {text!r} is not supported: {error}; write a simpler one") from None
 
 
-def _check_class(text: str, found: str) -> None:
+def _check_class(text: str, character_class: str) -> None:
     # Python warns about these characters and interprets them differently from Java.
-    for part in _IN_CLASS.finditer(found, 1):
+    for part in _IN_CLASS.finditer(character_class, 1):
         if part[0][0] != "\\":
             raise ConfigError(
-                f"the class {found!r} in the pattern {text!r} contains {part[0]!r}, which Python and Java interpret "
-                "differently; write one simple class, with a backslash before this character"
+                f"the class {character_class!r} in the pattern {text!r} contains {part[0]!r}, which Python and Java "
+                "interpret differently; write one simple class, with a backslash before this character"
             )

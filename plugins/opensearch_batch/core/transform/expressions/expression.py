@@ -89,7 +89,7 @@ def compile_condition(text: str | None) -> Condition:
 
 
 class _Compiler:
-    """Compiles a syntax tree and collects its keys; with `in_call`, the node is an argument of a function."""
+    """Compiles a syntax tree and collects its keys; `in_call` is true for the argument of a function."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -97,25 +97,25 @@ class _Compiler:
 
     def compile(self, node: grammar.Node, *, in_call: bool = False) -> Evaluate:
         if isinstance(node, grammar.Parenthesized):
-            return self.compile(node.of, in_call=in_call)
+            return self.compile(node.operand, in_call=in_call)
         if isinstance(node, grammar.Literal):
             return _fails(f"{node.value} has more than 64 bits") if node.too_large else _constant(node.value)
         if isinstance(node, grammar.Members):
             return _members(node)
-        return self._call(node) if isinstance(node, grammar.Call) else self._of_operands(node, in_call=in_call)
+        return self._call(node) if isinstance(node, grammar.Call) else self._compile_operands(node, in_call=in_call)
 
-    def _of_operands(self, node: _WithOperands, *, in_call: bool) -> Evaluate:
+    def _compile_operands(self, node: _WithOperands, *, in_call: bool) -> Evaluate:
         if isinstance(node, grammar.Pointer):
             return self._pointer(node, in_call=in_call)
         if isinstance(node, grammar.TypeOf):
             return self._type_of(node, in_call=in_call)
         if isinstance(node, grammar.Chain):
             return self._chain(node, in_call=in_call)
-        of = self.compile(node.of, in_call=in_call)
+        operand = self.compile(node.operand, in_call=in_call)
         if isinstance(node, grammar.Negative):
-            return lambda event: java.negate(of(event))
+            return lambda event: java.negate(operand(event))
         # As in Data Prepper, `not` returns false for a value that is not a boolean.
-        return lambda event: of(event) is False
+        return lambda event: operand(event) is False
 
     def _with_key(self, pointer: grammar.Pointer, function_of: Callable[[Key], Evaluate]) -> Evaluate:
         """Return `function_of(key)`, or a function that raises EvaluationError if the key is invalid."""

@@ -83,13 +83,13 @@ class Call(msgspec.Struct, frozen=True):
 class Negative(msgspec.Struct, frozen=True):
     """An arithmetic negation."""
 
-    of: Node
+    operand: Node
 
 
 class Inverted(msgspec.Struct, frozen=True):
     """A logical negation with ``not``."""
 
-    of: Node
+    operand: Node
 
 
 class TypeOf(msgspec.Struct, frozen=True):
@@ -100,17 +100,17 @@ class TypeOf(msgspec.Struct, frozen=True):
 
 
 class Chain(msgspec.Struct, frozen=True):
-    """Operands and operators of equal precedence, evaluated from left to right; with `joins`, a concatenation."""
+    """Operands and operators of equal precedence, evaluated from left to right; `concatenates` is true for strings."""
 
     first: Node
     rest: tuple[tuple[str, Node], ...]
-    joins: bool = False
+    concatenates: bool = False
 
 
 class Parenthesized(msgspec.Struct, frozen=True):
     """An expression in parentheses."""
 
-    of: Node
+    operand: Node
 
 
 Node = Literal | Pointer | Members | Call | Negative | Inverted | TypeOf | Chain | Parenthesized
@@ -207,7 +207,7 @@ def _grammar() -> ParserElement:
     expression <<= _chain(equality, _spaced("and|or"), equality).add_parse_action(_condition)
     whole: ParserElement = pp.StringStart() + expression + pp.StringEnd()
     whole.parse_with_tabs()
-    # Otherwise the first parse would do this, but two threads may parse concurrently.
+    # pyparsing streamlines a grammar in the first parse, which is not safe if two threads parse concurrently.
     whole.streamline()
     return whole
 
@@ -247,7 +247,7 @@ def _literals() -> ParserElement:
 
 
 def _unquoted(text: str) -> str:
-    """Remove up to three quotes from each end, also an escaped quote, as Data Prepper does."""
+    """Remove up to three quotes, even escaped ones, from each end, as Data Prepper does."""
     return re.sub(r'^"{1,3}|"{1,3}\Z', "", text)
 
 
@@ -265,7 +265,7 @@ def _call(tokens: ParseResults) -> Call:
 
 
 def _parenthesized(source: str, offset: int, tokens: ParseResults) -> Parenthesized:
-    _reject_joins(source, offset, tokens[1:2])
+    _reject_concatenation(source, offset, tokens[1:2])
     return Parenthesized(tokens[1])
 
 
@@ -277,39 +277,39 @@ def _negative(source: str, offset: int, tokens: ParseResults) -> Negative:
 
 def _condition(source: str, offset: int, tokens: ParseResults) -> Node:
     if len(tokens) > 1:
-        _reject_joins(source, offset, tokens[::2])
-    return _chained(tokens, joins=False)
+        _reject_concatenation(source, offset, tokens[::2])
+    return _chained(tokens, concatenates=False)
 
 
 def _arithmetic(source: str, offset: int, tokens: ParseResults) -> Node:
-    joins = len(tokens) > 1 and not all(map(_is_arithmetic, tokens[::2]))
-    if joins and not (set(tokens[1::2]) == {"+"} and all(map(_is_joinable, tokens[::2]))):
+    concatenates = len(tokens) > 1 and not all(map(_is_arithmetic, tokens[::2]))
+    if concatenates and not (set(tokens[1::2]) == {"+"} and all(map(_is_concatenable, tokens[::2]))):
         raise _unexpected(source, offset)
-    return _chained(tokens, joins=joins)
+    return _chained(tokens, concatenates=concatenates)
 
 
-def _chained(tokens: ParseResults, *, joins: bool) -> Node:
+def _chained(tokens: ParseResults, *, concatenates: bool) -> Node:
     """Return a chain of operands and operators, or a single operand itself."""
     first: Node = tokens[0]
-    return Chain(first, tuple(zip(tokens[1::2], tokens[2::2], strict=True)), joins) if len(tokens) > 1 else first
+    return Chain(first, tuple(zip(tokens[1::2], tokens[2::2], strict=True)), concatenates) if len(tokens) > 1 else first
 
 
 def _is_arithmetic(node: Node) -> bool:
     if isinstance(node, Parenthesized):
-        return _is_arithmetic(node.of)
+        return _is_arithmetic(node.operand)
     if isinstance(node, Literal):
         return node.too_large or type(node.value) in (int, float)
     if isinstance(node, Chain):
-        return node.rest[0][0] in "+-*/%" and not node.joins
+        return node.rest[0][0] in "+-*/%" and not node.concatenates
     return isinstance(node, Pointer | Call | Negative)
 
 
-def _is_joinable(node: Node) -> bool:
+def _is_concatenable(node: Node) -> bool:
     return isinstance(node, Pointer | Call) or (isinstance(node, Literal) and type(node.value) is str)
 
 
-def _reject_joins(source: str, offset: int, nodes: list[Node]) -> None:
-    if any(isinstance(node, Chain) and node.joins for node in nodes):
+def _reject_concatenation(source: str, offset: int, nodes: list[Node]) -> None:
+    if any(isinstance(node, Chain) and node.concatenates for node in nodes):
         raise _unexpected(source, offset)
 
 
