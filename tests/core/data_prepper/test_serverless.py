@@ -15,7 +15,7 @@ from opensearch_batch.core.data_prepper.file.sinks import OpenSearchSink
 from opensearch_batch.core.data_prepper.scan import WorkItem
 from opensearch_batch.core.data_prepper.sink_settings import index_item_factory, index_sink
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.documents import Reading, own_position
+from opensearch_batch.core.ingest.documents import Reading, row_position
 from opensearch_batch.core.ingest.engine import Ingest, Locations
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.local_files import LocalFiles
@@ -54,7 +54,7 @@ class Collection:
         options = compiled.pipeline.sinks[0][1]
         assert isinstance(options, OpenSearchSink)
         sink = index_sink(options, AT, self.files, self._scripted.cluster)
-        items = index_item_factory(options, AT, sink.ensure_index, own_position)
+        items = index_item_factory(options, AT, sink.ensure_index, row_position)
         reading = Reading(self.files, compiled.read())
         documents = compiled.documents(0, work_item, items, reading, records={})
         ingest = Ingest(self.files, sink, documents, locations=Locations.of("work", "work/own"))

@@ -109,7 +109,7 @@ def test_bodies_keep_order_size_and_unique_ids(plan: list[Any], limit: int) -> N
     ]
     cut = list(bodies(entries, max_body_bytes=lambda: limit))
     assert [entry for body in cut for entry in body.items] == [entry for entry in entries if isinstance(entry, Item)]
-    assert sum(len(body.passing) for body in cut) == sum(not isinstance(entry, Item) for entry in entries)
+    assert sum(len(body.other_entries) for body in cut) == sum(not isinstance(entry, Item) for entry in entries)
     for body in cut:
         assert len({entry.id for entry in body.items}) == len(body.items)
         assert sum(len(entry.lines) for entry in body.items) <= limit or len(body.items) == 1
@@ -218,7 +218,7 @@ def test_entries_that_are_no_documents_are_passed_along(scripted: Scripted) -> N
     """They are returned with the verdicts of the documents around them."""
     entries = [Blank("a"), item(0), Blank("b"), item(1), Blank("c")]
     written = list(BulkWriter(scripted.cluster, IngestRequest("i", {}, max_body_bytes=1)).write(entries))
-    assert [[entry.name for entry in body.body.passing] for body in written] == [["a", "b"], ["c"]]
+    assert [[entry.name for entry in body.body.other_entries] for body in written] == [["a", "b"], ["c"]]
     assert indexed(written) == 2
 
 

@@ -40,7 +40,7 @@ AN_INDEX_LIKE = 'write {"mappings": {"properties": {"title": {"type": "text"}}}}
 NO_BUCKET = "is not a bucket name (letters, digits, dots and hyphens); write it as s3://bucket/key"
 BUCKET_ONLY = "names only a bucket; write s3://bucket/key, or s3://bucket/prefix/ for several"
 NO_JSONPATH = "is not a JSONPath (Parse error near the end of string!); write it like $.content[0]"
-POSITIVE = "expected a whole number >= 1"
+POSITIVE = "expected an integer >= 1"
 
 
 def data(kind: Any, *sources: Any) -> dict[str, Any]:
@@ -79,21 +79,21 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"credential": {"openai_key": "k"}}, "credential.openai_key: no such member. Did you mean 'openAI_key'?"),
     ({"connector_id": "x"}, "connector_id: a connector's credential stays in ML Commons; name a connection instead"),
     # what has another type
-    ({"index_name": 5}, 'index_name: expected a text, got a whole number; write "my-index"'),
-    ({"data_source": S3}, f"data_source: expected an object, got a text; {AN_OBJECT_LIKE}"),
+    ({"index_name": 5}, 'index_name: expected a string, got an integer; write "my-index"'),
+    ({"data_source": S3}, f"data_source: expected an object, got a string; {AN_OBJECT_LIKE}"),
     (
         {"data_source": {"type": "s3", "source": S3}},
-        'data_source.source: expected a list, got a text; write ["s3://bucket/key"]',
+        'data_source.source: expected an array, got a string; write ["s3://bucket/key"]',
     ),
-    (data("s3", S3, 7), 'data_source.source[1]: expected a text, got a whole number; write ["s3://bucket/key"]'),
-    ({"field_map": ["$.a"]}, 'field_map: expected an object, got a list; write {"title": "$.title", "_id": "$.id"}'),
-    ({"ingest_fields": ["$.a", {}]}, 'ingest_fields[1]: expected a text or null, got an object; write ["$.title"]'),
-    ({"index_body": "x"}, f"index_body: expected an object or null, got a text; {AN_INDEX_LIKE}"),
-    ({"compress": "yes"}, "compress: expected true or false, got a text"),
-    ({"max_in_flight": 1.5}, "max_in_flight: expected a whole number, got a number"),
+    (data("s3", S3, 7), 'data_source.source[1]: expected a string, got an integer; write ["s3://bucket/key"]'),
+    ({"field_map": ["$.a"]}, 'field_map: expected an object, got an array; write {"title": "$.title", "_id": "$.id"}'),
+    ({"ingest_fields": ["$.a", {}]}, 'ingest_fields[1]: expected a string or null, got an object; write ["$.title"]'),
+    ({"index_body": "x"}, f"index_body: expected an object or null, got a string; {AN_INDEX_LIKE}"),
+    ({"compress": "yes"}, "compress: expected true or false, got a string"),
+    ({"max_in_flight": 1.5}, "max_in_flight: expected an integer, got a number"),
     # what would fill the memory, or never end
-    ({"max_body_bytes": 10**12}, "max_body_bytes: expected a whole number <= 100000000"),
-    ({"max_in_flight": 10**6}, "max_in_flight: expected a whole number <= 64"),
+    ({"max_body_bytes": 10**12}, "max_body_bytes: expected an integer <= 100000000"),
+    ({"max_in_flight": 10**6}, "max_in_flight: expected an integer <= 64"),
     (
         {"field_map": {"a": "$.a[?(@.b =~ '(x+)+$')]"}},
         "field_map.a: \"$.a[?(@.b =~ '(x+)+$')]\": regular expressions and arithmetic are not supported in a path",
@@ -179,20 +179,20 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     # settings and sizes
     (
         {"load": "fast"},
-        'load: expected an object or null, got a text; write {"refresh_interval": "-1", "number_of_replicas": 0}',
+        'load: expected an object or null, got a string; write {"refresh_interval": "-1", "number_of_replicas": 0}',
     ),
-    ({"load": {"number_of_replicas": -1}}, "load.number_of_replicas: expected a whole number >= 0"),
+    ({"load": {"number_of_replicas": -1}}, "load.number_of_replicas: expected an integer >= 0"),
     (
         {"load": {"refresh_interval": "soon"}},
-        'load.refresh_interval: expected a text; write "-1", or a time like "30s"',
+        'load.refresh_interval: expected a string; write "-1", or a time like "30s"',
     ),
     (
         {"load": {"refresh_interval": "in 5s"}},
-        'load.refresh_interval: expected a text; write "-1", or a time like "30s"',
+        'load.refresh_interval: expected a string; write "-1", or a time like "30s"',
     ),
     (
         {"load": {"refresh_interval": -1}},
-        'load.refresh_interval: expected a text or null, got a whole number; write "-1", or a time like "30s"',
+        'load.refresh_interval: expected a string or null, got an integer; write "-1", or a time like "30s"',
     ),
     ({"max_body_bytes": 0}, f"max_body_bytes: {POSITIVE}"),
     ({"max_body_bytes": -5}, f"max_body_bytes: {POSITIVE}"),
@@ -229,11 +229,11 @@ def test_the_mistake_of_a_name_comes_before_what_is_missing_for_it() -> None:
 @pytest.mark.parametrize(
     ("credential", "message"),
     [
-        ("s3cr3t-value", "credential: expected an object or null, got a text; write {"),
-        (["s3cr3t-value"], "credential: expected an object or null, got a list; write {"),
-        ({"access_key": ["s3cr3t-value"]}, "credential.access_key: expected a text or null, got a list"),
+        ("s3cr3t-value", "credential: expected an object or null, got a string; write {"),
+        (["s3cr3t-value"], "credential: expected an object or null, got an array; write {"),
+        ({"access_key": ["s3cr3t-value"]}, "credential.access_key: expected a string or null, got an array"),
         ({"acess_key": "s3cr3t-value"}, "credential.acess_key: no such member. Did you mean 'access_key'?"),
-        ({"secret_key": {"s3cr3t-value": 1}}, "credential.secret_key: expected a text or null, got an object"),
+        ({"secret_key": {"s3cr3t-value": 1}}, "credential.secret_key: expected a string or null, got an object"),
     ],
 )
 def test_a_wrong_credential_is_named_and_never_shown(credential: Any, message: str) -> None:

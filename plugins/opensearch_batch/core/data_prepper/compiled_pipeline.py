@@ -185,7 +185,7 @@ class CompiledPipeline:
         options = EventOptions(
             items,
             number,
-            prepare=self._metadata_writer() if work_item.with_metadata else None,
+            add_metadata=self._metadata_writer() if work_item.with_metadata else None,
             enrich=self.enrich(),
             records=records,
             passes_arrays=isinstance(self.pipeline.sinks[number][1], OpenSearchSink),

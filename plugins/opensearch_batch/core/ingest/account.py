@@ -36,12 +36,12 @@ class RowAccount:
 
     Args:
         objects: where dead letters and progress are written.
-        file: the progress of this ingest.
-        queue: where the dead letters go.
+        file: the file with the progress of this ingest.
+        queue: the prefix of the dead letters.
         fingerprint: identifies the work.
         before: the progress of an earlier attempt that this one continues.
         origin_of: returns the URI and line of the source document of a row.
-        replay: stored beside the dead letters.
+        replay: what a replay needs; stored beside the dead letters.
     """
 
     def __init__(
@@ -62,12 +62,12 @@ class RowAccount:
         self._origin_of = origin_of
         self._replay = replay
         self._objects = objects
-        then = before.counts
-        self._totals = Counter({name: getattr(then, name) for name in _TOTALS})
-        self._tally = _SourceTally(replay.sources, then.sources)
+        earlier = before.counts
+        self._totals = Counter({name: getattr(earlier, name) for name in _TOTALS})
+        self._tally = _SourceTally(replay.sources, earlier.sources)
         self._vectors_rejected, self._vector_reason = before.vectors_rejected, before.vector_reason
         self.settled = before.settled
-        self.dead = DeadLetters(objects, queue, attempt=file.attempt, parts=before.parts, count=then.dead_letters)
+        self.dead = DeadLetters(objects, queue, attempt=file.attempt, parts=before.parts, count=earlier.dead_letters)
 
     def begin(self) -> None:
         """Record the start, which fences off earlier attempts, and remove the dead letters that they did not count.
@@ -84,17 +84,17 @@ class RowAccount:
         items: list[MappedRows] = [item.context for item in written.body.items]
         nulls = sum([mapped.nulls for mapped in items])
         unmatched = joined = 0
-        if self._tally.alone:
+        if self._tally.is_single:
             late = sum([mapped.late for mapped in items])
-            self._tally.rows_alone(read=len(items), late=late, dead=len(written.refused))
+            self._tally.rows_of_single_source(read=len(items), late=late, dead=len(written.refused))
         else:
-            refused = {id(each.item.context) for each in written.refused}
+            refused = {id(refusal.item.context) for refusal in written.refused}
             for mapped in items:
                 joined += len(mapped.rows) - 1
                 unmatched += self._tally.rows(mapped.rows, late=mapped.late, dead=id(mapped) in refused)
-        for each in written.refused:
-            mapped = each.item.context
-            self._keep(mapped.rows, each.cause, id=each.item.id or None, status=each.status, late=mapped.late)
+        for refusal in written.refused:
+            mapped, id_or_none = refusal.item.context, refusal.item.id or None
+            self._add_dead_letter(mapped.rows, refusal.cause, id=id_or_none, status=refusal.status, late=mapped.late)
         self._totals.update(
             indexed=written.indexed,
             unchanged=written.unchanged,
@@ -103,9 +103,9 @@ class RowAccount:
             nulls=nulls,
             unmatched=unmatched,
         )
-        for entry in written.body.passing:
-            self._pass(entry)
-        self.settled += len(written.body.items) + len(written.body.passing)
+        for entry in written.body.other_entries:
+            self._count_entry(entry)
+        self.settled += len(written.body.items) + len(written.body.other_entries)
 
     def counts(self) -> IngestCounts:
         """Return the counts so far."""
@@ -122,7 +122,7 @@ class RowAccount:
         """Write the dead letters, then the progress that counts them.
 
         Raises:
-            RetriableError: another run of the same request took over, dead letters included.
+            RetriableError: another run of the same request took over the progress and the dead letters.
         """
         parts = self.dead.write()
         if parts == 1:
@@ -137,7 +137,7 @@ class RowAccount:
         )
 
     def refuse_if_no_vector_fits(self, index: str) -> None:
-        """Raise ConfigError if no row has a vector that fits: the index or the field map is wrong, not the rows."""
+        """Raise ConfigError if no row has a vector that fits the index: the index or the field map is wrong."""
         read = self.counts().read
         if read and self._vectors_rejected == read:
             raise ConfigError(
@@ -158,7 +158,7 @@ class RowAccount:
             vector_reason=self._vector_reason,
         )
 
-    def _pass(self, entry: Rejected | Blank | Unchanged | Filtered) -> None:
+    def _count_entry(self, entry: Rejected | Blank | Unchanged | Filtered) -> None:
         if isinstance(entry, Blank):
             self._tally.blank(entry.source)
             return
@@ -173,7 +173,7 @@ class RowAccount:
             self._totals["nulls"] += entry.mapped.nulls
         else:
             rows, late, has_id = entry.rows, entry.late, entry.id is not None
-            self._keep(rows, entry.reason, id=entry.id, late=late)
+            self._add_dead_letter(rows, entry.reason, id=entry.id, late=late)
             if entry.vector:
                 self._vectors_rejected += len(rows)
                 self._vector_reason = self._vector_reason or entry.reason
@@ -181,7 +181,7 @@ class RowAccount:
         self._totals["unmatched"] += self._tally.rows(rows, late=late, dead=is_dead, has_id=has_id)
         self._totals["joined"] += len(rows) - 1
 
-    def _keep(
+    def _add_dead_letter(
         self,
         rows: Sequence[Row],
         reason: str,
@@ -229,7 +229,7 @@ class _SourceTally:
             counts.update({name: getattr(earlier, name) for name in counts})
 
     def rows(self, rows: Sequence[Row], *, late: bool, dead: bool, has_id: bool = True) -> bool:
-        """Count the rows of one document or dead letter; return whether some source has no row with its id."""
+        """Count the rows of one document or dead letter; return whether another source has no row with the same id."""
         seen: set[int] = set()
         for row in rows:
             counts = self._sources[row.source]
@@ -244,11 +244,11 @@ class _SourceTally:
         return unmatched
 
     @property
-    def alone(self) -> bool:
+    def is_single(self) -> bool:
         """Whether there is only one source, so each document has one row."""
         return len(self._names) == 1
 
-    def rows_alone(self, *, read: int, late: int, dead: int) -> None:
+    def rows_of_single_source(self, *, read: int, late: int, dead: int) -> None:
         """Count rows of the only source."""
         counts = self._sources[0]
         counts["read"] += read
@@ -256,7 +256,7 @@ class _SourceTally:
         counts["duplicates"] += late
 
     def filtered(self, sources: Sequence[int]) -> None:
-        """Count rows that the pipeline's own rules keep out of the sink."""
+        """Count rows that routes or processors exclude from the sink."""
         for source in sources:
             self._sources[source]["read"] += 1
 
@@ -265,12 +265,12 @@ class _SourceTally:
         self._sources[source]["blank"] += 1
 
     def counts(self) -> list[SourceCounts]:
-        """Return what was counted, source by source."""
+        """Return the counts of each source."""
         return [SourceCounts(name, **counts) for name, counts in zip(self._names, self._sources, strict=True)]
 
 
 def in_progress(uri: str) -> RetriableError:
-    """Return the error for an attempt that found another one in progress."""
+    """Return the error for an attempt during which another run of the same request is in progress."""
     return RetriableError(f"{uri}: another run of this request is in progress; run again when it has ended")
 
 

@@ -1,4 +1,4 @@
-"""Parses a `_batch_ingestion` request as documented; an invalid one is refused before anything is read or written.
+"""Parses a `_batch_ingestion` request. An invalid request is refused before anything is read or written.
 
 Every error names its location in the request and the remedy. Members beyond the documented ones: `op_type`,
 `on_missing`, `on_unmatched`, `index_body`, `ingest_pipeline`, `routing`, `load`, `dead_letters`,
@@ -39,7 +39,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]+")
 
 
 class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"openai_key": "openAI_key"}):
-    """The `credential` of the request; its representation shows no values."""
+    """The `credential` of the request; `repr` does not show its values."""
 
     region: str | None = None
     access_key: str | None = None
@@ -48,17 +48,17 @@ class Credential(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     openai_key: str | None = None
 
     def __repr__(self) -> str:
-        """Return the type only."""
+        """Return the name of the type without values."""
         return "Credential(…)"
 
     @property
     def token(self) -> str | None:
-        """The session token; None when it holds the region, as in requests for OpenSearch 2.19."""
+        """The session token; None if `session_token` is the region, as in requests for OpenSearch 2.19."""
         return None if self.session_token and _REGION.fullmatch(self.session_token) else self.session_token
 
 
 class BatchIngestion(msgspec.Struct, frozen=True):
-    """A whole request: what to write, the sources, and where this package's files go."""
+    """A parsed request: what to write, the sources, and the locations of this package's files."""
 
     ingest: IngestRequest
     type: SourceType
@@ -97,7 +97,7 @@ class _Body(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compress: bool = False
 
 
-# Members that are members of an `IngestRequest` too.
+# The members that `IngestRequest` has too, with the same values.
 _SAME_MEMBERS = set(_Body.__struct_fields__).intersection(IngestRequest.__struct_fields__) - {"on_missing"}
 # An example of each member, for messages.
 _EXAMPLES: Mapping[str, str] = MappingProxyType(
@@ -119,30 +119,30 @@ _EXAMPLES: Mapping[str, str] = MappingProxyType(
 _CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"op_type": get_args(OpType), "on_missing": get_args(OnMissing), "on_unmatched": get_args(OnUnmatched)}
 )
-_PARTS: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
+_STRUCTS: Mapping[str, type[msgspec.Struct]] = MappingProxyType(
     {"": _Body, "data_source": _DataSource, "credential": Credential, "load": LoadSettings}
 )
-_WORDS = MappingProxyType(
+_TYPE_NAMES = MappingProxyType(
     {
-        "str": "a text",
-        "int": "a whole number",
+        "str": "a string",
+        "int": "an integer",
         "float": "a number",
         "bool": "true or false",
-        "array": "a list",
+        "array": "an array",
         "object": "an object",
     }
 )
 
 
 def parse_request(content: bytes | Mapping[str, Any], location: str = "request") -> BatchIngestion:
-    """Read and check a request.
+    """Parse and check a request.
 
     Args:
-        content: its JSON text, or the decoded object.
-        location: starts messages; a file's name, for example.
+        content: the request as JSON text, or the decoded object.
+        location: the beginning of error messages, such as the name of the file.
 
     Raises:
-        ConfigError: it is not JSON, has an unknown or wrong member, or its field map cannot work.
+        ConfigError: the request is not JSON, has an unknown or invalid member, or its field map is invalid.
     """
     raw = _decode(content, location)
     _refuse_unknown(raw, location)
@@ -150,7 +150,7 @@ def parse_request(content: bytes | Mapping[str, Any], location: str = "request")
         body = msgspec.convert(raw, _Body)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{location}: {_explain(error)}") from None
-    kind = _source_type(body, location)
+    source_type = _source_type(body, location)
     try:
         check_index_name(body.index_name)
     except ConfigError as error:
@@ -167,10 +167,10 @@ def parse_request(content: bytes | Mapping[str, Any], location: str = "request")
         check_on_missing(missing, fields)
     except ConfigError as error:
         raise ConfigError(f"{location}: on_missing.{error}") from error
-    credential = body.credential and _as_documented(body.credential)
+    credential = body.credential and _unswapped(body.credential)
     return BatchIngestion(
         ingest,
-        kind,
+        source_type,
         body.data_source.source,
         credential,
         body.dead_letters,
@@ -203,37 +203,37 @@ def _refuse_unknown(raw: Mapping[str, Any], location: str) -> None:
 
 
 def _no_such_member(part: str, name: str) -> str:
-    members = [field.encode_name for field in msgspec.structs.fields(_PARTS[part])]
+    members = [field.encode_name for field in msgspec.structs.fields(_STRUCTS[part])]
     hint = did_you_mean(name, members) or f" The members are {', '.join(members)}."
     return f"{part and f'{part}.'}{name}: no such member.{hint}"
 
 
 def _explain(error: msgspec.ValidationError) -> str:
-    """Turn msgspec's ``… - at `$.a[0]` `` into ``a[0]: …; write …``; values of a credential are never part of it."""
-    text, _, at = str(error).partition(" - at `")
-    where = at.rstrip("`").removeprefix("$").removeprefix(".").replace("[...]", "")
-    named = text.partition("`")[2].rstrip("`")
-    below = f"{where}.{named}" if where else named
+    """Convert msgspec's ``… - at `$.a[0]` `` to ``a[0]: …; write …``. The result has no values of a credential."""
+    text, _, path = str(error).partition(" - at `")
+    location = path.rstrip("`").removeprefix("$").removeprefix(".").replace("[...]", "")
+    name = text.partition("`")[2].rstrip("`")
+    member = f"{location}.{name}" if location else name
     if text.startswith("Object missing required field"):
-        return f"{below} is missing; write {_EXAMPLES[below]}"
+        return f"{member} is missing; write {_EXAMPLES[member]}"
     if text.startswith("Object contains unknown field"):
-        return _no_such_member(where, named)
+        return _no_such_member(location, name)
     if text.startswith("Invalid enum value"):
-        wrong, choices = text.partition("'")[2].rstrip("'"), _CHOICES[where]
-        return f"{where}: {wrong!r} is not one of {', '.join(choices)}.{did_you_mean(wrong, choices)}"
-    plain = re.sub(r"`([a-z |]+)`", lambda types: _in_words(types[1]), text.partition(" matching")[0])
-    example = _EXAMPLES.get(re.sub(r"\[\d+\]$", "", where))
-    return f"{where}: {plain[0].lower()}{plain[1:]}" + (f"; write {example}" if example else "")
+        wrong, choices = text.partition("'")[2].rstrip("'"), _CHOICES[location]
+        return f"{location}: {wrong!r} is not one of {', '.join(choices)}.{did_you_mean(wrong, choices)}"
+    plain = re.sub(r"`([a-z |]+)`", lambda match: _type_names(match[1]), text.partition(" matching")[0])
+    example = _EXAMPLES.get(re.sub(r"\[\d+\]$", "", location))
+    return f"{location}: {plain[0].lower()}{plain[1:]}" + (f"; write {example}" if example else "")
 
 
-def _in_words(types: str) -> str:
-    return " or ".join(_WORDS.get(name, name) for name in types.split(" | "))
+def _type_names(types: str) -> str:
+    return " or ".join(_TYPE_NAMES.get(name, name) for name in types.split(" | "))
 
 
-def _as_documented(credential: Credential) -> Credential:
-    """Return a credential with region and session token in their own members.
+def _unswapped(credential: Credential) -> Credential:
+    """Return a credential with region and session token in the documented members.
 
-    OpenSearch 2.19 swaps the two, so requests written for it are swapped as well.
+    OpenSearch 2.19 reads each of the two from the other's member, so requests for it have them swapped.
     """
     token, region = credential.session_token, credential.region
     if not token or not _REGION.fullmatch(token):
@@ -252,24 +252,24 @@ def _source_type(body: _Body, location: str) -> SourceType:
         )
     if not body.data_source.source:
         raise ConfigError(f"{location}: data_source.source is empty; name at least one source")
-    for at, source in enumerate(body.data_source.source):
-        where = f"{location}: data_source.source[{at}]: {source!r}"
+    for number, source in enumerate(body.data_source.source):
+        subject = f"{location}: data_source.source[{number}]: {source!r}"
         if kind == "s3":
-            _check_s3(source, where)
+            _check_s3(source, subject)
         if kind == "openai" and ("/" in source or not source.strip()):
-            raise ConfigError(f"{where} is not a file id; write it as OpenAI shows it, file-…")
+            raise ConfigError(f"{subject} is not a file id; write it as OpenAI shows it, file-…")
         if kind == "local" and (not source or source.startswith("s3://")):
-            raise ConfigError(f"{where} is not the path of a file, folder/ or glob; for S3 give type s3")
+            raise ConfigError(f"{subject} is not the path of a file, folder/ or glob; for S3 give type s3")
     return cast("SourceType", kind)
 
 
-def _check_s3(source: str, where: str) -> None:
+def _check_s3(source: str, subject: str) -> None:
     if not source.startswith("s3://"):
-        raise ConfigError(f"{where} is not an S3 location; write it as s3://bucket/key")
+        raise ConfigError(f"{subject} is not an S3 location; write it as s3://bucket/key")
     bucket, _, key = source.removeprefix("s3://").partition("/")
     if not _BUCKET.fullmatch(bucket):
         raise ConfigError(
-            f"{where}: {bucket!r} is not a bucket name (letters, digits, dots and hyphens); write it as s3://bucket/key"
+            f"{subject}: {bucket!r} is not a bucket name (letters, digits, dots and hyphens); write it as s3://bucket/key"
         )
     if not key:
-        raise ConfigError(f"{where} names only a bucket; write s3://bucket/key, or s3://bucket/prefix/ for several")
+        raise ConfigError(f"{subject} names only a bucket; write s3://bucket/key, or s3://bucket/prefix/ for several")

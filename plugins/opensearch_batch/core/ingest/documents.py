@@ -26,27 +26,27 @@ OriginOf = Callable[[Row], tuple[str, int]]
 T = TypeVar("T")
 
 
-def own_position(row: Row) -> tuple[str, int]:
-    """Return the URI and line of a row itself."""
+def row_position(row: Row) -> tuple[str, int]:
+    """Return the URI of a row's object and the row's line in it."""
     return row.uri, row.line
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """How rows are read, joined and traced back.
+    """How rows are read and joined, and how their origin is found.
 
     Args:
         objects: the store of the sources.
         read: yields the rows of a source.
-        row_errors: finds AI services' errors in rows.
+        row_errors: detects errors of AI services in rows.
         origin_of: returns the URI and line of the user's document that a row comes from, for dead letters.
         memory_bytes: maximum size of rows in memory that wait for rows of other sources.
-        folder: where rows beyond that are spilled; the system's temporary folder if None.
+        folder: where rows beyond `memory_bytes` are spilled; the system's temporary folder if None.
     """
 
     objects: Objects
     read: Read = read_rows
     row_errors: RowErrors = NO_ERRORS
-    origin_of: OriginOf = own_position
+    origin_of: OriginOf = row_position
     memory_bytes: int = MEMORY_BYTES
     folder: Path | None = None
 
@@ -77,12 +77,12 @@ class DocumentFactory(Protocol):
         """Return the documents of the sources.
 
         Args:
-            sources: what is read.
+            sources: the sources to read.
             vectors: the vector fields that documents must fit.
             resumes: whether an earlier attempt wrote a part of the documents.
 
         Raises:
-            ConfigError: the sources do not fit one another.
+            ConfigError: the sources cannot be joined.
         """
 
     def remark(self, counts: IngestCounts) -> str | None:
@@ -103,9 +103,9 @@ class SourceRows:
                 self.read_bytes += len(row.content)
             yield row
 
-    def _joined(self, keyed: Callable[[int], Iterator[KeyedRow | T]]) -> Iterator[Group | T]:
-        """Yield the rows of all sources in groups by key; `keyed` reads a source by its number."""
-        streams = [Stream(keyed(number), source.size_bytes) for number, source in enumerate(self._sources)]
+    def _joined(self, read_keyed: Callable[[int], Iterator[KeyedRow | T]]) -> Iterator[Group | T]:
+        """Yield the rows of all sources in groups by key; `read_keyed` reads the source with a number."""
+        streams = [Stream(read_keyed(number), source.size_bytes) for number, source in enumerate(self._sources)]
         # A spill file has no name, so the system removes it even if this process is killed.
         folder = self._reading.folder or Path(tempfile.gettempdir())
         return join(streams, folder=folder, memory_bytes=self._reading.memory_bytes)

@@ -1,7 +1,8 @@
 """The ingest engine: sources -> documents -> sink -> account -> progress -> report, for every sink.
 
 Every row becomes part of a document, or of a dead letter with its reason. Progress is recorded only after every entry
-before it has a verdict; entries settled before a crash are skipped by their number, and repeated work writes nothing.
+before it has a verdict. The next attempt after a crash skips the entries that were settled. Work that is recorded as
+done is not repeated.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ COLLECT_AFTER = 100_000
 
 
 class Locations(msgspec.Struct, frozen=True):
-    """Prefixes of an ingest's own files (progress and dead letters), and of files that ingests share."""
+    """Prefixes of an ingest's progress (`prefix`), of its dead letters, and of files that all ingests share."""
 
     work_prefix: str
     prefix: str
@@ -61,7 +62,7 @@ class Ingest:
         documents: creates the documents.
         locations: the locations of this package's files.
         check: raises if the counts are inconsistent; called before the work is recorded as done.
-        identity: further parts of the work's fingerprint, in addition to sources, documents and sink.
+        identity: parts of the work's fingerprint in addition to sources, documents and sink.
         run_version: version of the run; documents of a newer run are not overwritten. None without a version.
         records: number of records of the first source, for the report if a newer run has superseded this one.
         on_progress: called with the counts so far and the bytes read.
@@ -75,7 +76,7 @@ class Ingest:
         documents: DocumentFactory,
         *,
         locations: Locations,
-        check: Callable[[IngestCounts], None] = lambda counts: None,  # noqa: ARG005 - any counts are right
+        check: Callable[[IngestCounts], None] = lambda counts: None,  # noqa: ARG005 - accepts any counts
         identity: Sequence[str] = (),
         run_version: RunVersion | None = None,
         records: int = 0,
@@ -192,15 +193,17 @@ class Ingest:
 
     def _unchanged(self, before: Progress) -> IngestReport:
         """Return the report of work that was finished before: all documents count as unchanged."""
-        then = before.counts
-        left, rows = count_letters(self._objects, before.dead_letters) if before.parts else (0, {})
-        unchanged = then.indexed + then.unchanged + then.dead_letters - left
+        earlier = before.counts
+        remaining, rows = count_letters(self._objects, before.dead_letters) if before.parts else (0, {})
+        unchanged = earlier.indexed + earlier.unchanged + earlier.dead_letters - remaining
         sources = [
             msgspec.structs.replace(source, dead_letters=rows.get(number, 0))
-            for number, source in enumerate(then.sources)
+            for number, source in enumerate(earlier.sources)
         ]
-        counts = msgspec.structs.replace(then, indexed=0, unchanged=unchanged, dead_letters=left, sources=sources)
-        return self._report(counts, before.dead_letters if left else None, [])
+        counts = msgspec.structs.replace(
+            earlier, indexed=0, unchanged=unchanged, dead_letters=remaining, sources=sources
+        )
+        return self._report(counts, before.dead_letters if remaining else None, [])
 
     def _superseded(self, sources: Sequence[Source]) -> IngestReport:
         """Return the report of work that a newer run has superseded; nothing was read or written."""
@@ -223,7 +226,7 @@ class Ingest:
 
 
 def refuse_duplicates(sources: Iterable[Source]) -> None:
-    """Raise ConfigError if two sources have the same object: each of its rows would be joined with itself."""
+    """Raise ConfigError if two sources have the same object: the join would join each row of the object with itself."""
     seen: dict[str, str] = {}
     for source in sources:
         for item in source.objects:

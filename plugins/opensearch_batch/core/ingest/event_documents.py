@@ -25,9 +25,9 @@ from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Blank, Filtered, KeyedRow, MappedRows, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
-# An array, or the placeholder of a long one.
-_ARRAYS = b"[-"
-Prepare = Callable[[Event, Row], None]
+# The first bytes of an array, and of the placeholder of a long array.
+_ARRAY_STARTS = b"[-"
+MetadataWriter = Callable[[Event, Row], None]
 
 
 class EventOptions(msgspec.Struct, frozen=True):
@@ -35,16 +35,16 @@ class EventOptions(msgspec.Struct, frozen=True):
 
     Args:
         items: creates what the sink writes for an event.
-        sink: the index of the sink in the flow.
-        prepare: adds to an event what it needs to know about its row, or None.
+        sink: the position of the sink in the flow.
+        add_metadata: adds the bucket and key of a row's object to its event; None to add nothing.
         enrich: the join with the inputs of jobs, or None.
-        records: output object -> the input object whose records its rows are joined with.
+        records: maps the URI of each output object to the URI of its job's input object.
         passes_arrays: leave the validation of long arrays of numbers to the index.
     """
 
     items: ItemFactory
     sink: int = 0
-    prepare: Prepare | None = None
+    add_metadata: MetadataWriter | None = None
     enrich: Enrich | None = None
     records: Mapping[str, str] = {}
     passes_arrays: bool = False
@@ -57,20 +57,20 @@ class EventDocuments(SourceRows):
         flow: the processors and routes.
         options: how documents are made.
         sources: what to read; with `enrich`, the inputs of jobs and then their outputs.
-        reading: how rows are read; each holds one JSON object.
+        reading: how rows are read; each row is one JSON object.
     """
 
     def __init__(self, flow: Flow, options: EventOptions, sources: Sequence[Source], reading: Reading) -> None:
         super().__init__(sources, reading)
         self._flow = flow
         self._item = options.items.item
-        self._bit = 1 << options.sink
-        self._prepare = options.prepare
+        self._sink_bit = 1 << options.sink
+        self._add_metadata = options.add_metadata
         self._enrich = options.enrich
         self._records = options.records
         # Different input objects may have the same keys, so a key includes the number of its object.
         self._numbers = {uri: str(at) for at, uri in enumerate(dict.fromkeys(options.records.values()))}
-        self._open = Event.around_array if options.passes_arrays else Event.of
+        self._parse = Event.around_array if options.passes_arrays else Event.of
         self._row_errors = reading.row_errors if reading.row_errors.members else None
 
     def __iter__(self) -> Iterator[Entry]:
@@ -95,31 +95,31 @@ class EventDocuments(SourceRows):
         """Read a row.
 
         Raises:
-            RecordRejected: it is not a JSON object, is an error of the AI service, or cannot hold its object's name.
+            RecordRejected: the row is not a JSON object, is an error of the AI service, or its metadata does not fit.
         """
-        event = self._open(row.content)
+        event = self._parse(row.content)
         errors = self._row_errors
         if errors is not None and _may_be_error(event.fields, errors) and (reason := errors.find(row.content)):
             raise RecordRejected(reason)
-        if self._prepare is not None:
+        if self._add_metadata is not None:
             try:
-                self._prepare(event, row)
+                self._add_metadata(event, row)
             except EventError as error:
                 raise RecordRejected(f"the name of its object cannot be added: {error}") from None
         return event
 
     def _routed(self, event: Event, rows: tuple[Row, ...]) -> Entry:
         try:
-            taken = self._flow.run(event)
-            if taken > 0 and taken & self._bit:
+            routed = self._flow.run(event)
+            if routed > 0 and routed & self._sink_bit:
                 return self._item(event, rows[0], MappedRows(rows))
         except RecursionError:
             raise RecordRejected(TOO_DEEP) from None
         size_bytes = sum(len(row.content) for row in rows)
         sources = tuple(row.source for row in rows)
-        if taken == DROPPED:
+        if routed == DROPPED:
             return Filtered(sources, "dropped", size_bytes)
-        return Filtered(sources, "unrouted" if taken == UNROUTED else "elsewhere", size_bytes)
+        return Filtered(sources, "unrouted" if routed == UNROUTED else "elsewhere", size_bytes)
 
     def _enriched(self, enrich: Enrich) -> Iterator[Entry]:
         def keyed(number: int) -> Iterator[KeyedRow | Rejected | Blank | Filtered]:
@@ -148,17 +148,17 @@ class EventDocuments(SourceRows):
                 yield Rejected((row,), str(error))
 
     def _of_group(self, group: Group, enrich: Enrich) -> Iterator[Entry]:
-        """Yield the entries of one key: an event for each output row, the first one with the input."""
+        """Yield the entries of one key: an event for each output row. The first entry also counts the input rows."""
         inputs = [keyed.row for keyed in group.rows if keyed.row.source == INPUT]
         outputs = [keyed.row for keyed in group.rows if keyed.row.source != INPUT]
         key = group.key.rpartition("\n")[0]
         if not outputs:
-            reason = "a record with this key came before" if group.late else "no output row has this key"
+            reason = "an earlier record has this key" if group.late else "no output row has this key"
             yield from (Rejected((row,), f"{reason} ({key!r})", key) for row in inputs)
             return
         record = Event.of(inputs[-1].content) if inputs else None
-        for at, row in enumerate(outputs):
-            rows = (row, *inputs) if at == 0 else (row,)
+        for number, row in enumerate(outputs):
+            rows = (row, *inputs) if number == 0 else (row,)
             try:
                 event = self._event(row)
                 enrich.flow_before.run(event)
@@ -169,12 +169,12 @@ class EventDocuments(SourceRows):
 
 
 class EventDocumentFactory:
-    """Makes documents of one sink for an ingest.
+    """Makes the documents of one sink for an ingest.
 
     Args:
         flow: creates a new flow, which counts the failures of one ingest.
         options: how documents are made.
-        identity: everything in the pipeline and the sink that affects the documents.
+        identity: the options of the pipeline and the sink that affect the documents.
         reading: how rows are read.
         remedy: what to do about rows that no sink takes.
     """
@@ -196,7 +196,7 @@ class EventDocumentFactory:
         self._remedy = remedy
 
     def check(self, sources: Sequence[Source]) -> None:
-        """Accept any sources: the options were checked with the pipeline's file."""
+        """Accept any sources: the options were checked when the pipeline file was read."""
 
     def documents(
         self,
@@ -223,6 +223,6 @@ def _may_be_error(fields: dict[str, Any], errors: RowErrors) -> bool:
     for name in errors.members:
         if name in fields:
             value = fields[name]
-            if not (type(value) is msgspec.Raw and memoryview(value)[0] in _ARRAYS):
+            if not (type(value) is msgspec.Raw and memoryview(value)[0] in _ARRAY_STARTS):
                 return True
     return False

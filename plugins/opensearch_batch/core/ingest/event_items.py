@@ -15,7 +15,7 @@ from typing import Any, Protocol, get_args
 import msgspec
 
 from opensearch_batch.core.errors import RecordRejected
-from opensearch_batch.core.ingest.documents import OriginOf, own_position
+from opensearch_batch.core.ingest.documents import OriginOf, row_position
 from opensearch_batch.core.ingest.request import Action
 from opensearch_batch.core.ingest.sinks.base import Item
 from opensearch_batch.core.ingest.sinks.bulk import lines_of
@@ -73,7 +73,7 @@ class ItemFactory(Protocol):
         """Return the item of an event that was made from `row`; the caller does not use the event afterwards.
 
         Raises:
-            RecordRejected: the sink cannot write it.
+            RecordRejected: the sink cannot write the event.
         """
 
 
@@ -101,7 +101,7 @@ class IndexItemFactory:
         index: EventFormatter | None = None,
         shape: Shape | None = None,
         ensure_index: Callable[[str], None] = lambda name: None,  # noqa: ARG005 - the index exists
-        origin_of: OriginOf = own_position,
+        origin_of: OriginOf = row_position,
     ) -> None:
         self._id_of = id_of
         self._sends_ids = sends_ids
@@ -127,22 +127,22 @@ class IndexItemFactory:
             if self._routing is not None:
                 routing = self._routing(event) or None
             action = self._action if self._is_fixed else self._action_of(event)
-            name = self._name(event, row) if self._sends_ids else _empty_id(action)  # type: ignore[arg-type] # a fixed action is not a format
+            item_id = self._id(event, row) if self._sends_ids else _empty_id(action)  # type: ignore[arg-type] # a fixed action is not a format
         except EventError as error:
             raise RecordRejected(str(error)) from None
         if action == "delete":
-            return Item(name, lines_of(name, op_type="delete", routing=routing, index=index), context)
+            return Item(item_id, lines_of(item_id, op_type="delete", routing=routing, index=index), context)
         fields = event.fields if self._shape is None else dict(self._shape.document(event))
         # OpenSearch rejects a document with an _id in its body.
         fields.pop(ID_FIELD, None)
-        lines = lines_of(name, *event.pieces(fields), op_type=action, routing=routing, index=index)  # type: ignore[arg-type] # a fixed action is not a format
-        return Item(name, lines, context)
+        lines = lines_of(item_id, *event.pieces(fields), op_type=action, routing=routing, index=index)  # type: ignore[arg-type] # a fixed action is not a format
+        return Item(item_id, lines, context)
 
-    def _name(self, event: Event, row: Row) -> str:
+    def _id(self, event: Event, row: Row) -> str:
         if self._id_of is not None:
-            if name := self._id_of(event):
-                return document_id(_encode(name))
-        elif (own := event.fields.get(ID_FIELD)) is not None and (text := text_of(own)) is not None:
+            if configured_id := self._id_of(event):
+                return document_id(_encode(configured_id))
+        elif (event_id := event.fields.get(ID_FIELD)) is not None and (text := text_of(event_id)) is not None:
             # Fast path: most ids are short ASCII strings without escapes, which need no decoding.
             if len(text) <= _SHORT_BYTES and _PLAIN.fullmatch(text):
                 return text[1:-1].decode()
@@ -176,7 +176,7 @@ class ObjectItemFactory:
         """Return the item of an event.
 
         Raises:
-            RecordRejected: the event lacks a key of its bucket, and there is no default.
+            RecordRejected: the event lacks a key that `bucket` needs, and there is no default bucket.
         """
         try:
             bucket = self._bucket(event)
@@ -187,7 +187,7 @@ class ObjectItemFactory:
         return Item(f"s3://{bucket}/{self._folder(event)}", (_encode(self._shape.document(event)),), context)
 
     def _folder(self, event: Event) -> str:
-        """Return the folder; as in Data Prepper, keys that the event lacks are left out."""
+        """Return the folder. As in Data Prepper, only the fixed parts of `prefix` are used if the event lacks a key."""
         try:
             return self._prefix(event)
         except EventError:
@@ -214,15 +214,15 @@ def _empty_id(action: Action) -> str:
 
 
 def _filtered(fields: dict[str, Node], path: str, keys: Sequence[str], *, retain: bool) -> dict[str, Node]:
-    """Return the members that keys name (`retain`), or all others, also in nested objects and arrays."""
+    """Return the members that `keys` name if `retain` is true, else all others; nested members likewise."""
     kept: dict[str, Node] = {}
     for name, node in fields.items():
-        here = f"{path}/{name}" if path else name
-        if here in keys:
+        member_path = f"{path}/{name}" if path else name
+        if member_path in keys:
             if retain:
                 kept[name] = node
-        elif any(key.startswith(f"{here}/") for key in keys):
-            kept[name] = _below(node, here, keys, retain=retain)
+        elif any(key.startswith(f"{member_path}/") for key in keys):
+            kept[name] = _below(node, member_path, keys, retain=retain)
         elif not retain:
             kept[name] = node
     return kept

@@ -177,11 +177,11 @@ def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocu
     read = indexed = unchanged = filtered = kept = 0
     with Spool(SPOOL_BYTES) as left:
         for written in writer.write(entries()):
-            read += len(written.body.items) + len(written.body.passing)
+            read += len(written.body.items) + len(written.body.other_entries)
             indexed += written.indexed
             unchanged += written.unchanged
             filtered += written.filtered
-            letters = [entry.letter for entry in written.body.passing]
+            letters = [entry.letter for entry in written.body.other_entries]
             letters += [_with(each.item.context, each.cause, each.status) for each in written.refused]
             kept += len(letters)
             left.writelines(msgspec.json.encode(letter) + b"\n" for letter in letters)

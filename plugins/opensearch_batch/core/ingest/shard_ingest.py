@@ -15,7 +15,7 @@ import msgspec
 
 from opensearch_batch.core.errors import ConfigError, FatalError, OutputUnusable
 from opensearch_batch.core.formats.reading import read_rows
-from opensearch_batch.core.ingest.documents import DocumentFactory, Reading, own_position
+from opensearch_batch.core.ingest.documents import DocumentFactory, Reading, row_position
 from opensearch_batch.core.ingest.engine import Ingest, Locations
 from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory
 from opensearch_batch.core.ingest.prediction_map import RECORDS
@@ -220,7 +220,7 @@ class ShardRows:
         """Return the line of the user's source that a row's record came from, the row's own position if unknown."""
         position = self._last.position(row)
         if position is None or not 0 <= position < self._starts[-1]:
-            return own_position(row)
+            return row_position(row)
         at = bisect_right(self._starts, position) - 1
         source_range = self._prepared.source_ranges[at]
         return source_range.source, source_range.first_line + position - self._starts[at]

@@ -57,11 +57,11 @@ class Refused(NamedTuple):
 
 
 class Body:
-    """Items that are sent together, and the other entries that are settled with them (`passing`)."""
+    """Items that are sent together, and the other entries that are settled with them (`other_entries`)."""
 
     def __init__(self) -> None:
         self.items: list[Item] = []
-        self.passing: list[Any] = []
+        self.other_entries: list[Any] = []
         self.ids: set[str] = set()
         self.size_bytes = 0
 

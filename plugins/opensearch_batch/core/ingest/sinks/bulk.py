@@ -125,12 +125,12 @@ def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iter
                 body = Body()
             body.add(entry, size_bytes)
         else:
-            body.passing.append(entry)
+            body.other_entries.append(entry)
             body.size_bytes += entry.size_bytes
             if body.size_bytes > max_body_bytes():
                 yield body
                 body = Body()
-    if body.items or body.passing:
+    if body.items or body.other_entries:
         yield body
 
 

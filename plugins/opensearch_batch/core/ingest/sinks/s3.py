@@ -213,7 +213,7 @@ class ObjectSink:
         body, refused = Body(), list[Refused]()
         for entry in entries:
             self._add(entry, body, refused)
-            if len(body.items) + len(body.passing) >= ENTRIES_A_BODY:
+            if len(body.items) + len(body.other_entries) >= ENTRIES_A_BODY:
                 yield WrittenBody(body, len(body.items) - len(refused), 0, refused)
                 body, refused = Body(), []
         yield WrittenBody(body, len(body.items) - len(refused), 0, refused)
@@ -224,7 +224,7 @@ class ObjectSink:
 
     def _add(self, entry: Entry, body: Body, refused: list[Refused]) -> None:
         if not isinstance(entry, Item):
-            body.passing.append(entry)
+            body.other_entries.append(entry)
             return
         body.add(entry, entry.size_bytes)
         try:
