@@ -14,7 +14,7 @@ from airflow.sdk import DAG, Connection
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 
-from opensearch_batch.dag_factory.pipelines import is_surely_ours, pipelines
+from opensearch_batch.dag_factory.pipelines import is_surely_pipeline_file, pipelines
 from opensearch_batch.hooks import file_connections
 from opensearch_batch.hooks.connections import connection
 from opensearch_batch.hooks.file_conn_ids import file_conn_id
@@ -110,15 +110,15 @@ def test_a_pipeline_may_be_called_as_a_key_of_ours(tmp_path: Path, name: str, ve
 
 def test_a_file_of_ours_is_recognized_without_the_data_prepper_parser(tmp_path: Path) -> None:
     """The parser of Data Prepper files is not loaded for a file that is surely ours."""
-    assert all(is_surely_ours(path) for path in (INCLUDE / "pipelines").glob("passages*.yaml"))
-    assert not is_surely_ours(SAMPLE)
+    assert all(is_surely_pipeline_file(path) for path in (INCLUDE / "pipelines").glob("passages*.yaml"))
+    assert not is_surely_pipeline_file(SAMPLE)
     text = (INCLUDE / "pipelines" / "passages.yaml").read_text()
     for name in ("connectors", "indexes"):
         shutil.copytree(INCLUDE / name, tmp_path / name)
     path = tmp_path / "pipelines" / "books.yaml"
     path.parent.mkdir()
     path.write_text(f"{text}\n# where is the sink: here\n")
-    assert not is_surely_ours(path)
+    assert not is_surely_pipeline_file(path)
     assert [dag.dag_id for dag in pipelines(path.parent).dags] == ["books"]
 
 
@@ -156,7 +156,7 @@ def test_an_unexpected_error_in_a_file_affects_no_other_file(tmp_path: Path) -> 
     found = pipelines(tmp_path)
     assert [dag.dag_id for dag in found.dags] == [NAME]
     (error,) = map(str, found.refused)
-    assert error.startswith(f"{tmp_path / 'a.yaml'}:1 cannot build a DAG of this file (ValueError in ")
+    assert error.startswith(f"{tmp_path / 'a.yaml'}:1 cannot build a DAG from this file (ValueError in ")
     assert "s3cr3t" not in error
 
 

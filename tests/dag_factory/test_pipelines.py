@@ -19,7 +19,7 @@ from airflow.serialization.serialized_objects import DagSerialization
 
 from opensearch_batch.core.pipeline.spec import PipelineSpec
 from opensearch_batch.dag_factory import pipelines as pipelines_module
-from opensearch_batch.dag_factory.forms import form_of, of_service, source_of
+from opensearch_batch.dag_factory.forms import form_of, source_of, value_for_service
 from opensearch_batch.dag_factory.pipelines import pipeline_dag
 from opensearch_batch.triggers.new_objects import NewObjectsTrigger, uris_of
 
@@ -236,9 +236,9 @@ def test_a_partitions_key_is_airflows_own() -> None:
 
 def test_what_depends_on_the_service_is_chosen_by_the_form() -> None:
     """Equal values stay as they are; others become a template by service, objects as JSON."""
-    assert of_service("a", {"a": {"x": 1}}) == {"x": 1}
+    assert value_for_service("a", {"a": {"x": 1}}) == {"x": 1}
     values: dict[str, Any] = {"a": {"x": "it's {{ no }} \\ template"}, "b": None}
-    template = jinja2.Template(of_service("a", values))
+    template = jinja2.Template(value_for_service("a", values))
     assert json.loads(template.render(params={"service": "a"})) == values["a"]
     assert template.render(params={"service": "b"}) == ""
 

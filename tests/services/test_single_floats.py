@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensearch_batch.services.cohere.single_floats import change_of, shortest
+from opensearch_batch.services.cohere.single_floats import shortener, shortest
 from tests.stored import present
 
 SINGLE = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -79,7 +79,7 @@ LONG = 0.10000000149011612
 )  # fmt: skip
 def test_only_what_has_32_bits_is_changed(schema: object, value: object, changed: object) -> None:
     """Wherever it stands in a row, and whatever else a union may hold."""
-    assert present(change_of(schema))(value) == changed
+    assert present(shortener(schema))(value) == changed
 
 
 @pytest.mark.parametrize(
@@ -96,4 +96,4 @@ def test_only_what_has_32_bits_is_changed(schema: object, value: object, changed
 )
 def test_a_type_without_32_bits_or_of_two_minds_is_left_alone(schema: object) -> None:
     """It costs nothing then."""
-    assert change_of(schema) is None
+    assert shortener(schema) is None

@@ -1,4 +1,4 @@
-"""Builds a DAG of each pipeline of a Data Prepper file: prepare; batch_predict, poll, ingest for each job; reconcile.
+"""Builds a DAG from each pipeline of a Data Prepper file: prepare; batch_predict, poll, ingest for each job; reconcile.
 
 Rows that need no job are ingested in parallel. The file is used unchanged, with its own scan schedule.
 """
@@ -33,7 +33,7 @@ WORK_ITEM_NAME = SHARD_NAME.replace("task.shard", "task.work_item")
 
 
 def data_prepper_dags(path: Path) -> list[DAG]:
-    """Return the DAGs of a file; a pipeline's name is its DAG's id.
+    """Return the DAGs of a file; the DAG id is the pipeline's name.
 
     Raises:
         ConfigError: the file uses something that is not supported.
@@ -57,7 +57,9 @@ def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
         tags=["opensearch", "data-prepper", *([compiled.ml.service_name] if compiled.ml else []), *file.settings.tags],
         params={
             "dry_run": switch("Log the new objects and what a run would do with them; claim none, submit nothing."),
-            "force": switch("Process every object, new or not: submit (and pay for) new jobs, write every row again."),
+            "force": switch(
+                "Process all objects, not only new ones: submit (and pay for) new jobs, write every row again."
+            ),
         },
         default_args=task_defaults(file.settings.owner, file.settings.task_timeout_s),
         on_failure_callback=failure_notifier(file.settings.alerts),
@@ -83,50 +85,50 @@ def _doc(compiled: CompiledPipeline) -> str:
 
 
 def _lay_out(compiled: CompiledPipeline) -> None:
-    origin: dict[str, Any] = {"file": str(compiled.file.path), "pipeline": compiled.pipeline.name}
-    prepare = OpenSearchScanPrepareOperator(task_id="prepare", **origin)
+    pipeline_arguments: dict[str, Any] = {"file": str(compiled.file.path), "pipeline": compiled.pipeline.name}
+    prepare = OpenSearchScanPrepareOperator(task_id="prepare", **pipeline_arguments)
     reconcile = OpenSearchScanReconcileOperator(
         task_id="reconcile",
         alerts=compiled.file.settings.alerts,
-        # Runs after a failed job too, because the other work items are done.
+        # Runs after a failed job too, to account for the other work items.
         trigger_rule="all_done",
-        **origin,
+        **pipeline_arguments,
     )
-    if followed := _assets(compiled):
+    if indexes := _indexes_and_assets(compiled):
         reconcile >> OpenSearchPublishOperator(
-            task_id="publish", index=followed[0][0], outlets=[a for _, a in followed]
+            task_id="publish", index=indexes[0][0], outlets=[asset for _, asset in indexes]
         )
     if compiled.ml is not None:
 
         @task_group(group_id="shard", prefix_group_id=False)
         def shard(shard: XComArg) -> None:
-            _shard_stages(compiled, shard, origin)
+            _shard_stages(compiled, shard, pipeline_arguments)
 
         shard.expand(shard=prepare.output) >> reconcile
     rows = OpenSearchScanRowsOperator(task_id="rows")
     prepare >> rows
     ingest_rows = OpenSearchScanIngestOperator.partial(
-        task_id="ingest_rows", map_index_template="{{ task.work_item }}", **origin
+        task_id="ingest_rows", map_index_template="{{ task.work_item }}", **pipeline_arguments
     )
     ingest_rows.expand(work_item=rows.output) >> reconcile
 
 
-def _assets(compiled: CompiledPipeline) -> list[tuple[str, Asset]]:
-    """Return the indexes with a fixed name, and their assets, which other DAGs can follow."""
+def _indexes_and_assets(compiled: CompiledPipeline) -> list[tuple[str, Asset]]:
+    """Return the indexes with a fixed name, and their assets, which can schedule other DAGs."""
     fixed = [sink for _, sink in compiled.pipeline.sinks if isinstance(sink, OpenSearchSink) and "{" not in sink.index]
     conn_id = compiled.file.settings.connections.opensearch
     return [(sink.index, index_asset(conn_id or address_of(sink.hosts[0]).host, sink.index)) for sink in fixed]
 
 
-def _shard_stages(compiled: CompiledPipeline, shard: XComArg, origin: dict[str, Any]) -> None:
+def _shard_stages(compiled: CompiledPipeline, shard: XComArg, pipeline_arguments: dict[str, Any]) -> None:
     ml, path, name, settings = compiled.ml, compiled.file.path, compiled.pipeline.name, compiled.file.settings
-    assert ml is not None  # noqa: S101 - only ml_inference makes jobs
+    assert ml is not None  # noqa: S101 - only ml_inference submits jobs
     shared: dict[str, Any] = {
         "service": ml.service_name,
         "opensearch_conn_id": file_conn_id(path, name, MODEL),
         "aws_conn_id": file_conn_id(path, name, SOURCE),
     }
-    submitted = OpenSearchScanBatchPredictOperator(
+    batch_predict = OpenSearchScanBatchPredictOperator(
         task_id="batch_predict",
         shard=shard,
         map_index_template=SHARD_NAME,
@@ -138,13 +140,13 @@ def _shard_stages(compiled: CompiledPipeline, shard: XComArg, origin: dict[str, 
         deadline_s=settings.deadline_s,
         **shared,
     )
-    ended = OpenSearchMLTaskSensor(
+    poll = OpenSearchMLTaskSensor(
         task_id="poll", poll_every_s=settings.poll_every_s, deadline_s=settings.deadline_s, **shared
     )
     (
-        submitted
-        >> ended
+        batch_predict
+        >> poll
         >> OpenSearchScanIngestOperator(
-            task_id="ingest", work_item=shard, poll="poll", map_index_template=WORK_ITEM_NAME, **origin
+            task_id="ingest", work_item=shard, poll="poll", map_index_template=WORK_ITEM_NAME, **pipeline_arguments
         )
     )

@@ -1,6 +1,6 @@
-"""The form of a manual run: the pipeline's values, typed, which Airflow validates before it creates the run.
+"""The form of a manual run: typed fields, which Airflow validates, with the pipeline's values as defaults.
 
-A scheduled run has the same values.
+A scheduled run has the default values.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
         "source": Param(
             uri,
             type="string",
-            # Only the default is a template; what a user enters is not rendered.
+            # Only the default is a template; the input of a user is not rendered.
             pattern=rf"^(s3://[^/{{}}][^{{}}]*|{re.escape(uri)})$",
             description_md=(
-                "An S3 prefix with its last slash, `s3://bucket/prefix/`, a glob, or one object; or the location of "
-                f"dead letters of `prepare`, to replay them.{dated}"
+                "An S3 prefix that ends in `/`, a glob, or one object; or the location of dead letters of `prepare`, "
+                f"to replay them.{dated}"
             ),
         ),
         "index": Param(
@@ -53,20 +53,21 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
             type=["null", "integer"],
             minimum=1,
             section=RUN,
-            description="For a trial: how many records to take, from the first object on; all if empty.",
+            description="For a trial: how many records to read, from the first object on; all if empty.",
         ),
         "dry_run": switch(
-            "Check everything and log which shards and jobs there would be; write nothing, submit nothing.",
+            "Check everything and log the shards and jobs of such a run; write nothing, submit nothing.",
             section=RUN,
         ),
         "force": switch(
-            "Submit (and pay for) new batch jobs and write every document again, even if done before.", section=RUN
+            "Submit (and pay for) new batch jobs and write every document again, even if an earlier run did.",
+            section=RUN,
         ),
     }
 
 
 def task_defaults(owner: str, task_timeout_s: float) -> dict[str, Any]:
-    """Return the default arguments of the tasks; one that hangs is stopped, and continues in its retry."""
+    """Return the default arguments of the tasks; a task that hangs is stopped at its timeout and retried."""
     return {
         "owner": owner,
         "retries": 2,
@@ -76,31 +77,31 @@ def task_defaults(owner: str, task_timeout_s: float) -> dict[str, Any]:
 
 
 def switch(description: str, section: str | None = None) -> Param:
-    """Return a field that is off by default."""
+    """Return a boolean field that is off by default."""
     more: dict[str, Any] = {"section": section} if section else {}
     return Param(default=False, type="boolean", description=description, **more)
 
 
 def source_of(spec: PipelineSpec) -> str:
-    """Return the template of the source: the form's text, or the pipeline's own, rendered."""
+    """Return the template of the source: the form's text; if it is the default, the pipeline's URI, rendered."""
     uri = spec.source.uri
     if not is_template(uri):
         return "{{ params.source }}"
-    own, entered = template_of(uri, spec.when.timezone), "{{ params.source }}"
-    return f"{{% if params.source == {_quoted(uri)} %}}{own}{{% else %}}{entered}{{% endif %}}"
+    default, entered = template_of(uri, spec.when.timezone), "{{ params.source }}"
+    return f"{{% if params.source == {_quoted(uri)} %}}{default}{{% else %}}{entered}{{% endif %}}"
 
 
-def of_service(own: str, values: Mapping[str, T]) -> T | str:
-    """Return the value for the service that the form names: the value itself if all are equal, else a template.
+def value_for_service(default: str, values: Mapping[str, T]) -> T | str:
+    """Return the value for the service in the form: the value itself if all services have the same, else a template.
 
-    Objects become JSON strings in the template, which `operators.base.rendered` parses.
+    The template contains objects as JSON strings, which `operators.base.rendered` parses.
 
     Args:
-        own: the pipeline's own service.
-        values: by service.
+        default: the pipeline's default service.
+        values: the values, by service.
     """
-    if all(value == values[own] for value in values.values()):
-        return values[own]
+    if all(value == values[default] for value in values.values()):
+        return values[default]
     texts = {
         name: value if isinstance(value, str) else json.dumps(value) if value else "" for name, value in values.items()
     }

@@ -1,4 +1,4 @@
-"""Builds a DAG of a pipeline file: prepare; batch_predict, poll, repair, ingest for each shard; reconcile; publish.
+"""Builds a DAG from a pipeline file: prepare; batch_predict, poll, repair, ingest for each shard; reconcile; publish.
 
 Airflow parses DAG files every few seconds, so only the spec is loaded here.
 """
@@ -16,7 +16,7 @@ from airflow.sdk import DAG, XComArg, task_group
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.file import PipelineFile, pipeline_files
 from opensearch_batch.core.pipeline.spec import ModelSpec
-from opensearch_batch.dag_factory.forms import form_of, of_service, source_of, task_defaults
+from opensearch_batch.dag_factory.forms import form_of, source_of, task_defaults, value_for_service
 from opensearch_batch.dag_factory.schedules import index_asset, schedule_of
 from opensearch_batch.notifications.alerts import failure_notifier
 from opensearch_batch.operators.base import SHARD_NAME
@@ -29,11 +29,12 @@ from opensearch_batch.operators.repair import OpenSearchRepairOperator
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 from opensearch_batch.services.registry import adapter_of
 
-# Keys that no Data Prepper file has; and keys at least one of which every Data Prepper file has.
-_OURS = re.compile(rb"^(?:work_prefix|batch_predict|ingest)\s*:", re.MULTILINE)
-_MAYBE_DATA_PREPPER = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
-# DAGs of files beside the pipelines'.
-OWN_DAGS = ("batch_ingestion", "replay", "example_by_hand")
+# No Data Prepper file has one of these keys.
+_PIPELINE_FILE_KEY = re.compile(rb"^(?:work_prefix|batch_predict|ingest)\s*:", re.MULTILINE)
+# Every Data Prepper file has at least one of these keys.
+_DATA_PREPPER_KEY = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
+# DAGs that files in dags/ define without a pipeline file.
+DAGS_WITHOUT_PIPELINE = ("batch_ingestion", "replay", "example_by_hand")
 T = TypeVar("T")
 
 
@@ -48,21 +49,21 @@ def pipelines(folder: Path) -> Pipelines:
     """Return the DAGs of all files in a folder; an error in one file does not affect the others."""
     result = Pipelines([], [])
     files = pipeline_files(folder)
-    found: dict[str, list[tuple[Path, DAG]]] = {}
+    dags_by_id: dict[str, list[tuple[Path, DAG]]] = {}
     for path in files:
         try:
             for dag in _dags(path):
-                found.setdefault(dag.dag_id, []).append((path, dag))
+                dags_by_id.setdefault(dag.dag_id, []).append((path, dag))
         except ConfigError as error:
             result.refused.append(error)
         except Exception as error:  # noqa: BLE001 - no error in one file may affect the others
             result.refused.append(_unexpected(path, error))
-    for dag_id, made in found.items():
-        # The DAG of a file's own name is that file's, even while the file has a mistake and makes none. Of other files
-        # none gets it: a DAG that runs would else become another one.
-        owners = [path for path in files if path.stem == dag_id] or [path for path, _ in made]
-        for path, dag in made:
-            others = [each for each in (*owners, *_own_dags(dag_id)) if each != path]
+    for dag_id, candidates in dags_by_id.items():
+        # A DAG id belongs to the file of the same name, even while that file has a mistake and defines no DAG. Another
+        # file must not define the DAG, because a running DAG would then change its pipeline.
+        owners = [path for path in files if path.stem == dag_id] or [path for path, _ in candidates]
+        for path, dag in candidates:
+            others = [each for each in (*owners, *_dag_file(dag_id)) if each != path]
             if not others:
                 result.dags.append(dag)
                 continue
@@ -71,24 +72,24 @@ def pipelines(folder: Path) -> Pipelines:
     return result
 
 
-def _own_dags(dag_id: str) -> list[Path]:
-    """Return the DAG file of this package with this DAG."""
-    return [Path("dags") / f"{dag_id}.py"] if dag_id in OWN_DAGS else []
+def _dag_file(dag_id: str) -> list[Path]:
+    """Return the file in dags/ that defines this DAG without a pipeline file, if any."""
+    return [Path("dags") / f"{dag_id}.py"] if dag_id in DAGS_WITHOUT_PIPELINE else []
 
 
 def _unexpected(path: Path, error: Exception) -> ConfigError:
-    """Return an error without the text of the original one, which may quote a secret of the file."""
+    """Return a ConfigError without the text of the original error, which may quote a secret of the file."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     location = f"{type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}"
     return ConfigError(
-        f"{path}:1 cannot build a DAG of this file ({location}); "
+        f"{path}:1 cannot build a DAG from this file ({location}); "
         f"run opensearch-batch check {path}, then correct or remove the file"
     )
 
 
 def _dags(path: Path) -> list[DAG]:
     """Return the DAGs of a file; the parser of Data Prepper files is loaded only if the file may be one."""
-    if is_surely_ours(path):
+    if is_surely_pipeline_file(path):
         return [pipeline_dag(path)]
     from opensearch_batch.core.data_prepper.file.pipelines import is_data_prepper
     from opensearch_batch.dag_factory.data_prepper import data_prepper_dags
@@ -96,17 +97,17 @@ def _dags(path: Path) -> list[DAG]:
     return data_prepper_dags(path) if is_data_prepper(path) else [pipeline_dag(path)]
 
 
-def is_surely_ours(path: Path) -> bool:
+def is_surely_pipeline_file(path: Path) -> bool:
     """Whether a file cannot be a Data Prepper file; an unreadable file counts as a pipeline file of this package."""
     try:
         content = path.read_bytes()
     except OSError:
         return True
-    return _OURS.search(content) is not None and _MAYBE_DATA_PREPPER.search(content) is None
+    return _PIPELINE_FILE_KEY.search(content) is not None and _DATA_PREPPER_KEY.search(content) is None
 
 
 def pipeline_dag(path: Path) -> DAG:
-    """Return the DAG of one pipeline file; the file's stem is the DAG's id.
+    """Return the DAG of one pipeline file; the DAG id is the file name without its extension.
 
     Raises:
         ConfigError: the file, or a file it names, is invalid.
@@ -116,7 +117,7 @@ def pipeline_dag(path: Path) -> DAG:
     schedule = schedule_of(file.name, spec)
     with DAG(
         dag_id=file.name,
-        # The DAG file registers it, by assigning it to a global.
+        # The DAG file registers the DAG by assigning it to a global variable.
         auto_register=False,
         description=spec.description,
         schedule=schedule,
@@ -139,14 +140,14 @@ def _doc(file: PipelineFile) -> str:
         spec.description,
         f"From `{spec.source.uri}` through {spec.batch_predict.service} into the index `{spec.ingest.index}`.",
         f"File: `{file.path.name}`. Files of its runs: `{spec.work_prefix.rstrip('/')}/{file.name}/`.",
-        # Airflow makes a new version of the DAG when its docs change, so every version shows the file it was made of.
+        # Airflow creates a new DAG version when doc_md changes, so every version shows the file that it was built from.
         f"~~~~yaml\n{file.path.read_text(encoding='utf-8').rstrip()}\n~~~~",
     ]
     return "\n\n".join(line for line in lines if line)
 
 
 class _Stages:
-    """The stages of one pipeline, in the DAG that is being built."""
+    """Creates the stages of one pipeline in the current DAG."""
 
     def __init__(self, file: PipelineFile) -> None:
         self._file, self._spec = file, file.spec
@@ -158,14 +159,14 @@ class _Stages:
             "aws_conn_id": spec.connections.aws,
             "ai_conn_id": spec.connections.ai,
         }
-        self._terms: dict[str, Any] = {
+        self._job_arguments: dict[str, Any] = {
             "model_id": MODEL_ID,
             "parameters": self._of_model(lambda model: model.parameters),
             **_fields(predict, "inputs", "max_jobs_in_flight", "retry_time_window_s", "retry_interval_s"),
             "deadline_s": predict.deadline_s,
         }
-        self._polling = _fields(predict, "poll_every_s", "poll_at_most_s")
-        self._documents: dict[str, Any] = {
+        self._poll_arguments = _fields(predict, "poll_every_s", "poll_at_most_s")
+        self._document_arguments: dict[str, Any] = {
             "index": "{{ params.index }}",
             "field_map": spec.field_map,
             **_fields(spec.ingest, "ingest_fields", "processors", "routing"),
@@ -204,13 +205,13 @@ class _Stages:
 
     def _prepare(self) -> OpenSearchPrepareOperator:
         spec = self._spec
-        own = {"index": spec.ingest.index, "service": spec.batch_predict.service}
+        watched = {"index": spec.ingest.index, "service": spec.batch_predict.service}
         return OpenSearchPrepareOperator(
             task_id="prepare",
             source=source_of(spec),
             source_format=spec.source.format,
             passthrough=not spec.source.prepare,
-            watched=own if spec.when.new_objects else None,
+            watched=watched if spec.when.new_objects else None,
             limit="{{ params.max_records or '' }}",
             index_body=self._file.body("ingest", "index_body"),
             model_id=self._of_model(lambda model: model.model_id),
@@ -223,36 +224,40 @@ class _Stages:
             max_dead_letters=spec.max_dead_letters,
             **_fields(spec.source, "include", "exclude", "on_empty"),
             **_fields(spec.shard, "max_records", "max_bytes"),
-            **self._documents,
+            **self._document_arguments,
             **self._shared,
         )
 
     def _shard_stages(self, shard: XComArg) -> None:
-        named: dict[str, Any] = {"shard": shard, "map_index_template": SHARD_NAME}
-        without_work = {name: value for name, value in self._shared.items() if name != "work_prefix"}
-        submitted = OpenSearchBatchPredictOperator(task_id="batch_predict", **named, **self._terms, **self._shared)
+        shard_arguments: dict[str, Any] = {"shard": shard, "map_index_template": SHARD_NAME}
+        without_work_prefix = {name: value for name, value in self._shared.items() if name != "work_prefix"}
+        batch_predict = OpenSearchBatchPredictOperator(
+            task_id="batch_predict", **shard_arguments, **self._job_arguments, **self._shared
+        )
         deadline_s = self._spec.batch_predict.deadline_s
-        ended = OpenSearchMLTaskSensor(task_id="poll", deadline_s=deadline_s, **self._polling, **without_work)
-        repaired = OpenSearchRepairOperator(
+        poll = OpenSearchMLTaskSensor(
+            task_id="poll", deadline_s=deadline_s, **self._poll_arguments, **without_work_prefix
+        )
+        repair = OpenSearchRepairOperator(
             task_id="repair",
-            **named,
+            **shard_arguments,
             rounds=self._spec.batch_predict.repair_rounds,
-            **self._terms,
-            **self._polling,
+            **self._job_arguments,
+            **self._poll_arguments,
             **self._shared,
         )
-        ingested = OpenSearchBatchIngestOperator(
+        ingest = OpenSearchBatchIngestOperator(
             task_id="ingest",
-            **named,
-            # repair may be skipped; a failed poll still ends the shard.
+            **shard_arguments,
+            # repair may be skipped; if poll fails, ingest does not run.
             trigger_rule="none_failed",
             on_missing=self._spec.on_missing,
             **_fields(self._spec.ingest, "when", "op_type", "on_unmatched", "ingest_pipeline", "load", "dead_letters"),
             **_fields(self._spec.ingest, "max_body_bytes", "max_in_flight", "compress"),
-            **self._documents,
+            **self._document_arguments,
             **self._shared,
         )
-        submitted >> ended >> repaired >> ingested
+        batch_predict >> poll >> repair >> ingest
 
     def _connectors(self) -> dict[str, Any]:
         predict = self._spec.batch_predict
@@ -264,7 +269,7 @@ class _Stages:
         return self._by_service({name: value(model) for name, model in self._spec.batch_predict.models.items()})
 
     def _by_service(self, values: dict[str, T]) -> T | str:
-        return of_service(self._spec.batch_predict.service, values)
+        return value_for_service(self._spec.batch_predict.service, values)
 
 
 def _fields(settings: object, *names: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from opensearch_batch.triggers.new_objects import NewObjectsTrigger
 
 # A run has the partition and date of the period that ends when the run starts: a nightly run reads yesterday.
 PERIOD_BEFORE = -1
-# For a scheme of a provider, Airflow would load all providers to find its normalizer, boto3 included.
-OWN_SCHEME = "x-"
+# Prefix of asset schemes: for a scheme such as s3, Airflow would import all providers to find its normalizer.
+SCHEME_PREFIX = "x-"
 
 
 def schedule_of(
@@ -31,8 +31,8 @@ def schedule_of(
 
 
 def index_asset(opensearch_conn_id: str, index: str) -> Asset:
-    """Return the asset of an index, which other DAGs can follow."""
-    return Asset(f"{OWN_SCHEME}opensearch://{opensearch_conn_id}/{index}")
+    """Return the asset of an index, which can schedule other DAGs."""
+    return Asset(f"{SCHEME_PREFIX}opensearch://{opensearch_conn_id}/{index}")
 
 
 def _watched_source(name: str, spec: PipelineSpec, new: NewObjects) -> Asset:
@@ -47,6 +47,6 @@ def _watched_source(name: str, spec: PipelineSpec, new: NewObjects) -> Asset:
         poll_every_s=new.poll_every_s,
         sqs=new.sqs,
     )
-    # With a name, because another pipeline may watch the same prefix with other globs.
+    # The asset has a name, because another pipeline may watch the same prefix with other globs.
     watcher = AssetWatcher(name=f"{name} objects", trigger=trigger)
-    return Asset(name=f"{name} source", uri=f"{OWN_SCHEME}{spec.source.uri}", watchers=[watcher])
+    return Asset(name=f"{name} source", uri=f"{SCHEME_PREFIX}{spec.source.uri}", watchers=[watcher])

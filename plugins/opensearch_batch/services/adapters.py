@@ -19,7 +19,7 @@ class BaseAdapter(ABC):
     """Base of a `ServiceAdapter`; by default models read strings, and each row contains the id of its record."""
 
     model_parameter: ClassVar[str] = "model"
-    # Any connector, unless the service has a URL of its own.
+    # Empty accepts a connector with any URL.
     batch_path: str = ""
     name: str
     # All states that the service documents.
@@ -27,7 +27,7 @@ class BaseAdapter(ABC):
 
     @abstractmethod
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return the form of a line; or None if only `request_line` can create it."""
+        """Return the form of a line; None if only `request_line` can create the line."""
 
     def model(self, parameters: Mapping[str, Any]) -> str:
         """Return the model's name."""
@@ -46,7 +46,7 @@ class BaseAdapter(ABC):
         return lambda record, record_id: form.line(record, record_id, read(record))
 
     def status_of(self, status: object, reason: str = "") -> JobStatus:
-        """Map a service's status to a job status; a job without one runs, because ML Commons has not asked yet."""
+        """Map a service's status to a job status; None counts as running: ML Commons has not polled the job yet."""
         if status is None:
             return JobStatus("RUNNING", reason)
         if (state := self.states.get(str(status))) is None:

@@ -23,7 +23,7 @@ _COULD_NOT_FIND = "Could not find requested job"
 def aws_job_name(prefix: str, folder: str, submission: int) -> str:
     """Return a job's name: at most 63 letters, digits and hyphens.
 
-    Names are unique per account and region, so it contains a digest of the folder with its work prefix.
+    The name must be unique per account and region, so it contains a digest of the folder, work prefix included.
     """
     tail = f"-{digest(folder)}-{submission}"
     head = "".join(c if c.isascii() and c.isalnum() else "-" for c in prefix)[: MAX_NAME_CHARS - len(tail)]

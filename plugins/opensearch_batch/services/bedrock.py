@@ -139,8 +139,8 @@ class BedrockAdapter(BaseAdapter):
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
         """Compare jobName; a task that ML Commons has not refreshed yet has only the ARN."""
-        known = record.remote_job.get("jobArn")
-        return remote_job.get("jobName") == record.name or (known is not None and remote_job.get("jobArn") == known)
+        arn = record.remote_job.get("jobArn")
+        return remote_job.get("jobName") == record.name or (arn is not None and remote_job.get("jobArn") == arn)
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
         """Read status; a task that ML Commons has not refreshed yet has none and is running."""
@@ -157,7 +157,7 @@ class BedrockAdapter(BaseAdapter):
 
 
 def _body(model: str, extra: dict[str, Any]) -> dict[str, Any]:
-    """Return the `modelInput` of a model, with a placeholder for its inputs; raise ConfigError if it is unknown."""
+    """Return a model's `modelInput` with a placeholder for the inputs; raise ConfigError if the format is unknown."""
     family, texts = _family(model), msgspec.Raw(INPUTS)
     if family == TITAN_EMBED or _is_template(extra):
         return {**extra, "inputText": texts}
@@ -213,10 +213,10 @@ class BedrockClient(AwsJobClient):
             self.api.stop_model_invocation_job(jobIdentifier=self._arn(record))
 
     def _arn(self, record: JobRecord) -> str:
-        known = record.remote_job.get("jobArn") or (self.find(record) or {}).get("jobArn")
-        if known is None:
+        arn = record.remote_job.get("jobArn") or (self.find(record) or {}).get("jobArn")
+        if arn is None:
             raise NotFound(f"Bedrock has no job {record.name}")
-        return str(known)
+        return str(arn)
 
 
 SERVICE = AiService(

@@ -21,7 +21,7 @@ class JobClient(ABC):
     status_member: ClassVar[str] = "status"
     live: ClassVar[frozenset[str]]
 
-    def stage(self, uri: str, name: str) -> dict[str, str]:  # noqa: ARG002 - the protocol's
+    def stage(self, uri: str, name: str) -> dict[str, str]:  # noqa: ARG002 - the protocol's parameters
         """Return ``{}``: the service reads the shard from S3."""
         return {}
 
@@ -51,15 +51,15 @@ class JobClient(ABC):
 
 
 def remote_id(record: JobRecord, member: str) -> str:
-    """Return the job's id, which is this member of its remote job; raise NotFound if it has none yet."""
-    if (known := record.remote_job.get(member)) is None:
+    """Return the job's id from a member of its remote job; raise NotFound if the id is not known yet."""
+    if (job_id := record.remote_job.get(member)) is None:
         raise NotFound(f"job {record.name}: no {member} is known")
-    return str(known)
+    return str(job_id)
 
 
 @contextmanager
 def local_copy(objects: Objects, uri: str) -> Iterator[IO[bytes]]:
-    """Open a copy of an object for an upload: small ones in memory."""
+    """Open a copy of an object for an upload; a small copy is held in memory."""
     with Spool() as spool:
         with objects.open(uri) as stream:
             shutil.copyfileobj(stream, spool, 1 << 20)

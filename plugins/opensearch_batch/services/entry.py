@@ -16,7 +16,7 @@ Api: TypeAlias = Any
 
 
 class AwsConnection(msgspec.Struct, frozen=True):
-    """A service of AWS: credentials are in the AWS connection; `api` is the name of its boto3 client."""
+    """An AWS service: its credentials are in the AWS connection; `api` is the name of its boto3 client."""
 
     api: str
 
@@ -39,7 +39,7 @@ class Storage(msgspec.Struct, frozen=True):
     """Files stored at the service, read by URI.
 
     Args:
-        scheme: of their URIs, ``openai`` for ``openai://…``.
+        scheme: the scheme of the URIs, ``openai`` for ``openai://…``.
         open: creates the store from the API client; `ServiceFiles` is a base class for stores.
         bare_id: a regular expression for ids that may be written without the scheme.
     """

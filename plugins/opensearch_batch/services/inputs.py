@@ -11,7 +11,7 @@ from opensearch_batch.core.transform.json_path import PlainPath
 
 
 def inputs_reader(paths: Sequence[str]) -> Callable[[bytes], list[bytes]]:
-    """Return a function from a record to the JSON texts at these paths; it rejects records with a missing or null one.
+    """Return a function that reads the JSON texts at these paths; it rejects records where one is missing or null.
 
     Raises:
         ConfigError: a path contains anything but names and indexes.

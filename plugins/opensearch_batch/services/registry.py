@@ -1,8 +1,8 @@
 """Finds AI services by name: built-in ones, and those that other distributions register.
 
 A distribution registers an `AiService` as an entry point of the group ``opensearch_batch.services``, under the
-service's name. Entry points are read only for a name that is not built in and to list all services, so that parsing
-DAG files does not read them.
+service's name. Entry points are read only to find a name that is not built in and to list all services, so that
+parsing DAG files does not read them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "opensearch_batch.services"
-# Each is a sibling module or package that defines SERVICE. They are not entry points, because a copy of the package in
-# Airflow's plugins folder has none.
+# Each name is that of a sibling module or package that defines SERVICE. These services are not entry points, because a
+# copy of the package in Airflow's plugins folder has no entry points.
 BUILT_IN = ("sagemaker", "bedrock", "openai", "cohere")
 
 
@@ -49,13 +49,13 @@ def names() -> list[str]:
 
 
 def row_errors() -> RowErrors:
-    """Return the `RowErrors` that finds the errors of any AI service in a row."""
-    found = list(dict.fromkeys(each for name in names() if (each := service_of(name).row_errors)))
-    if len(found) == 1:
-        return found[0]
+    """Return one `RowErrors` for all AI services: it finds the error of any of them in a row."""
+    distinct = list(dict.fromkeys(each for name in names() if (each := service_of(name).row_errors)))
+    if len(distinct) == 1:
+        return distinct[0]
     return RowErrors(
-        lambda row: next((reason for each in found if (reason := each.find(row))), None),
-        frozenset().union(*(each.members for each in found)),
+        lambda row: next((reason for each in distinct if (reason := each.find(row))), None),
+        frozenset().union(*(each.members for each in distinct)),
     )
 
 
@@ -87,13 +87,13 @@ def _registered() -> dict[str, list[EntryPoint]]:
 @cache
 def _loaded(name: str) -> AiService:
     point, *others = _registered()[name]
-    where = f"AI service {name} (entry point {point.value})"
+    subject = f"AI service {name} (entry point {point.value})"
     if other := next((each.value for each in others if each.value != point.value), None):
-        raise ConfigError(f"{where}: {other} registers the same name; uninstall one of the two distributions")
+        raise ConfigError(f"{subject}: {other} registers the same name; uninstall one of the two distributions")
     try:
         entry = point.load()
     except Exception as error:
-        raise ConfigError(f"{where} cannot be loaded: {error!r}; fix or uninstall its distribution") from error
+        raise ConfigError(f"{subject} cannot be loaded: {error!r}; fix or uninstall its distribution") from error
     if not isinstance(entry, AiService) or entry.name != name:
-        raise ConfigError(f"{where} is not an AiService of this name; fix or uninstall its distribution")
+        raise ConfigError(f"{subject} is not an AiService of this name; fix or uninstall its distribution")
     return entry

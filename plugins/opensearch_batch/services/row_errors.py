@@ -57,7 +57,7 @@ def row_error(row: bytes) -> str | None:
     return None
 
 
-# Without OpenAI's members: only processors use them, and they never process rows of OpenAI.
+# OpenAI's members are missing: only processors use the members, and they never process rows of OpenAI.
 ROW_ERRORS = RowErrors(row_error, frozenset({"error", "SageMakerInferenceError", "SageMakerOutput"}))
 
 

@@ -2,7 +2,8 @@
 
 With ``JoinSource: Input`` an output row is the record plus ``SageMakerOutput``, so no join is needed. Without it a row
 is only the prediction, which belongs to the record at the same position. An InputFilter selects one value for the
-model, so several inputs of a record are copied into one more member of it, `model_inputs`.
+model, so several inputs of a record are copied into an additional member, `model_inputs`.
+
 Source: the SageMaker API reference (CreateTransformJob) and the connector of "Using an OpenSearch Ingestion pipeline
 with machine learning offline batch inference".
 """
@@ -75,7 +76,7 @@ class SageMakerAdapter(BaseAdapter):
             PlainPath.parse(path)
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that affect the rows; names, locations and machines do not."""
+        """Return the parameters that affect the rows; names, locations and instances do not."""
         source, target = nested_object(parameters, "TransformInput"), nested_object(parameters, "TransformOutput")
         return {
             "DataProcessing": nested_object(parameters, "DataProcessing"),
@@ -92,7 +93,7 @@ class SageMakerAdapter(BaseAdapter):
         return "beside_record" if joined else "by_position"
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
-        """Return the function that checks a record, which is its own line: SageMaker applies the InputFilter to it.
+        """Return the function that checks a record and returns it as the line; SageMaker applies the InputFilter.
 
         A record without the model's input is rejected, because it would make SageMaker fail the whole job.
         """
@@ -106,7 +107,7 @@ class SageMakerAdapter(BaseAdapter):
         return line
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return the form of a record that is its own line; None for several inputs, which add a member to it."""
+        """Return the form of a line that is the record; None for several inputs, which add a member to the record."""
         paths = inputs or [_input_filter(parameters)]
         return LineForm(tuple(paths)) if len(paths) == 1 else None
 
@@ -115,8 +116,8 @@ class SageMakerAdapter(BaseAdapter):
     ) -> str:
         """Return the path of the output, or of one of its elements if there are several inputs."""
         check_number(inputs, number)
-        whole = "$.SageMakerOutput" if self.row_matching(parameters) == "beside_record" else "$"
-        return whole if number is None or len(inputs) == 1 else f"{whole}[{number}]"
+        output_path = "$.SageMakerOutput" if self.row_matching(parameters) == "beside_record" else "$"
+        return output_path if number is None or len(inputs) == 1 else f"{output_path}[{number}]"
 
     def batch_predict_parameters(
         self, record: JobRecord, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
@@ -126,14 +127,14 @@ class SageMakerAdapter(BaseAdapter):
         An input that is a manifest gets the parameters that Data Prepper 2.17 sends for one.
         """
         if record.input.endswith(MANIFEST):
-            return _of_manifest(record)
+            return _manifest_parameters(record)
         data_source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": record.input}}
-        own: dict[str, Any] = {}
+        overrides: dict[str, Any] = {}
         if inputs:
             path = inputs[0] if len(inputs) == 1 else f"$.{MODEL_INPUTS}"
-            own["DataProcessing"] = {**nested_object(parameters, "DataProcessing"), "InputFilter": path}
+            overrides["DataProcessing"] = {**nested_object(parameters, "DataProcessing"), "InputFilter": path}
         return {
-            **own,
+            **overrides,
             "TransformJobName": record.name,
             "TransformInput": {**nested_object(parameters, "TransformInput"), "DataSource": data_source},
             "TransformOutput": {**nested_object(parameters, "TransformOutput"), "S3OutputPath": record.output},
@@ -163,7 +164,7 @@ class SageMakerAdapter(BaseAdapter):
         return PredictionRow(None, sagemaker_error(row))
 
 
-def _of_manifest(record: JobRecord) -> dict[str, Any]:
+def _manifest_parameters(record: JobRecord) -> dict[str, Any]:
     data_source = {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": record.input}}
     return {
         "TransformInput": {"ContentType": "application/json", "DataSource": data_source, "SplitType": "Line"},

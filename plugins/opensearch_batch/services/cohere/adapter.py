@@ -1,4 +1,4 @@
-"""Cohere's Embed Jobs: for an uploaded dataset of texts, a dataset of the texts with their embeddings.
+"""Cohere's Embed Jobs: from an uploaded dataset of texts, a job creates a dataset of the texts with their embeddings.
 
 A row has one text, so a record has one input: several inputs would need several rows. The record's id is a field that
 the job copies to its output. A row has no member for an error: a failed row has no embeddings.
@@ -119,12 +119,12 @@ class CohereAdapter(BaseAdapter):
     def row(self, row: bytes) -> PredictionRow:
         """Read the record's id; a row without embeddings is an error."""
         try:
-            found = msgspec.json.decode(row, type=_Row)
+            decoded = msgspec.json.decode(row, type=_Row)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return PredictionRow(None, "the row is not a valid JSON object")
-        values = [] if found.embeddings is None else msgspec.structs.astuple(found.embeddings)
+        values = [] if decoded.embeddings is None else msgspec.structs.astuple(decoded.embeddings)
         has_any = any(bytes(value) not in (b"", b"null") for value in values)
-        return PredictionRow(found.record_id, None if has_any else NO_EMBEDDINGS)
+        return PredictionRow(decoded.record_id, None if has_any else NO_EMBEDDINGS)
 
 
 def _embedding_type(parameters: Mapping[str, Any]) -> str:

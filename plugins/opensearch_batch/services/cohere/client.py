@@ -1,4 +1,4 @@
-"""Client for Cohere's datasets and embed jobs: each shard is uploaded as a dataset, and its job is found by that."""
+"""Client for Cohere's datasets and embed jobs: each shard is uploaded as a dataset, which identifies its job."""
 
 from __future__ import annotations
 
@@ -103,17 +103,19 @@ class CohereClient(JobClient):
         with cohere_errors(f"embed job {job_id} at Cohere"):
             self._api.embed_jobs.cancel(id=job_id)
 
-    def _wait_until_valid(self, dataset: str, uri: str) -> None:
+    def _wait_until_valid(self, dataset_id: str, uri: str) -> None:
         deadline = self._clock() + VALIDATION_TIMEOUT_S
         while True:
-            with cohere_errors(f"dataset {dataset} at Cohere"):
-                found = self._api.datasets.get(id=dataset).dataset
-            if found.validation_status == "validated":
+            with cohere_errors(f"dataset {dataset_id} at Cohere"):
+                dataset = self._api.datasets.get(id=dataset_id).dataset
+            if dataset.validation_status == "validated":
                 return
-            if found.validation_status in {"failed", "skipped"}:
-                raise ConfigError(f"{uri}: Cohere rejected the dataset: {found.validation_error}")
+            if dataset.validation_status in {"failed", "skipped"}:
+                raise ConfigError(f"{uri}: Cohere rejected the dataset: {dataset.validation_error}")
             if self._clock() >= deadline:
-                raise RetriableError(f"dataset {dataset}: Cohere did not validate it in {VALIDATION_TIMEOUT_S:.0f} s")
+                raise RetriableError(
+                    f"dataset {dataset_id}: Cohere did not validate it in {VALIDATION_TIMEOUT_S:.0f} s"
+                )
             self._sleep(VALIDATION_POLL_S)
 
 

@@ -12,7 +12,7 @@ from opensearch_batch.core.errors import ConfigError, NotFound, OutputUnusable, 
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.services.cohere.adapter import SCHEME
 from opensearch_batch.services.cohere.client import cohere_errors
-from opensearch_batch.services.cohere.single_floats import change_of
+from opensearch_batch.services.cohere.single_floats import shortener
 from opensearch_batch.services.files import ServiceFiles, stream_of
 
 if TYPE_CHECKING:
@@ -32,27 +32,27 @@ class CohereDatasets(ServiceFiles):
 
     def head(self, uri: str) -> ObjectInfo | None:
         """Return size and ETag of a dataset, None if it is absent; the ETag is its id, as datasets never change."""
-        found = self._dataset(uri)
-        if found is None:
+        dataset = self._dataset(uri)
+        if dataset is None:
             return None
-        size_bytes = sum(int(getattr(part, "size_bytes", None) or 0) for part in found.dataset_parts or [])
-        return ObjectInfo(uri, size_bytes, str(found.id))
+        size_bytes = sum(int(getattr(part, "size_bytes", None) or 0) for part in dataset.dataset_parts or [])
+        return ObjectInfo(uri, size_bytes, str(dataset.id))
 
     def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:  # noqa: ARG002 - a dataset never changes
-        """Open a dataset's rows for streaming, one JSON object per line.
+        """Open a dataset's rows as a stream, one JSON object per line.
 
         Raises:
             ConfigError: the dataset does not exist, or Cohere refuses the key.
-            RetriableError: Cohere does not answer, also while reading; or the dataset is not ready yet.
-            OutputUnusable: the dataset has failed; or a part is damaged, while reading.
+            RetriableError: the dataset is not ready yet; or Cohere does not answer, also during the read.
+            OutputUnusable: the dataset has failed; or, during the read, a part is damaged.
         """
-        found = self._dataset(uri)
-        if found is None:
+        dataset = self._dataset(uri)
+        if dataset is None:
             raise ConfigError(f"{uri}: Cohere has no such dataset; correct the id, or give the key of its account")
-        parts = [str(part.url) for part in found.dataset_parts or []]
+        parts = [str(part.url) for part in dataset.dataset_parts or []]
         if not parts:
             # A dataset that is not ready must not be read as an empty one.
-            if (status := str(found.validation_status)) in {"failed", "skipped"}:
+            if (status := str(dataset.validation_status)) in {"failed", "skipped"}:
                 raise OutputUnusable(f"{uri}: Cohere reports the dataset as {status}")
             raise RetriableError(f"{uri}: the dataset has no parts yet ({status}); run again later")
         rows = _lines(uri, parts)
@@ -61,10 +61,10 @@ class CohereDatasets(ServiceFiles):
     def _dataset(self, uri: str) -> Dataset | None:
         try:
             with cohere_errors(uri):
-                found: Dataset = self._api.datasets.get(id=self.id_of(uri)).dataset
+                dataset: Dataset = self._api.datasets.get(id=self.id_of(uri)).dataset
         except NotFound:
             return None
-        return found
+        return dataset
 
     def delete(self, uri: str) -> None:
         """Delete a dataset if it exists."""
@@ -98,9 +98,9 @@ def _avro_lines(uri: str, part: Any) -> Generator[bytes]:  # noqa: ANN401 - a re
     encode = msgspec.json.Encoder().encode
     try:
         reader = fastavro.reader(part)
-        short = change_of(reader.writer_schema)
+        shorten = shortener(reader.writer_schema)
         for row in reader:
-            yield encode(row if short is None else short(row)) + b"\n"
+            yield encode(row if shorten is None else shorten(row)) + b"\n"
     except HTTPError:
         raise
     except Exception as error:  # noqa: BLE001 - fastavro raises exceptions of any type for damaged data

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Nine digits identify every 32-bit float. Six digits cover the numbers that need fewer.
+# Nine digits identify every 32-bit float. Six digits cover numbers that need fewer: their last digits are 0.
 DIGITS = (9, 8, 7, 6)
-# In this range, the power of ten that scales nine digits to an integer is exact in 64 bits.
-LEAST, MOST = 1e-12, 1e6
+# For absolute values in this range, the power of ten that scales nine digits to an integer is exact in 64 bits.
+RANGE_START, RANGE_END = 1e-12, 1e6
 
-Change = Callable[[Any], Any]
+Shortener = Callable[[Any], Any]
 
 
 def shortest(numbers: Sequence[float]) -> list[float]:
@@ -21,59 +21,60 @@ def shortest(numbers: Sequence[float]) -> list[float]:
     import numpy as np
 
     given = np.array(numbers, dtype=np.float64)
-    single, size = given.astype(np.float32), np.abs(given)
-    usual = (size >= LEAST) & (size < MOST)
-    magnitude = np.floor(np.log10(np.where(usual, size, 1.0)))
+    single, absolute = given.astype(np.float32), np.abs(given)
+    in_range = (absolute >= RANGE_START) & (absolute < RANGE_END)
+    magnitude = np.floor(np.log10(np.where(in_range, absolute, 1.0)))
     rounded = given
     for digits in DIGITS:
         scale = 10.0 ** (digits - 1 - magnitude)
         # An integer divided by an exact power of ten is the 64-bit float nearest to that decimal.
-        decimal = np.rint(np.where(usual, given, 0.0) * scale) / scale
-        rounded = np.where(usual & (decimal.astype(np.float32) == single), decimal, rounded)
-    rare = np.isfinite(size) & (size != 0) & ~usual
-    rounded[rare] = single[rare].astype(str).astype(np.float64)
+        decimal = np.rint(np.where(in_range, given, 0.0) * scale) / scale
+        rounded = np.where(in_range & (decimal.astype(np.float32) == single), decimal, rounded)
+    out_of_range = np.isfinite(absolute) & (absolute != 0) & ~in_range
+    rounded[out_of_range] = single[out_of_range].astype(str).astype(np.float64)
     return list(rounded.tolist())
 
 
-def change_of(schema: Any) -> Change | None:  # noqa: ANN401 - an Avro schema is a name, a list or an object
-    """Return the function that shortens the 32-bit floats in a value of this Avro schema, None if it has none.
+def shortener(schema: Any) -> Shortener | None:  # noqa: ANN401 - an Avro schema is a name, a list or an object
+    """Return a function that shortens the 32-bit floats in values of an Avro schema; None if it has no 32-bit floats.
 
-    References to named types, and unions with several changed types, are not supported: their numbers stay long.
+    References to named types, and unions of several types with floats, are not supported: their numbers are not
+    shortened.
     """
     if isinstance(schema, list):
-        changes = [change for each in schema if (change := change_of(each)) is not None]
-        return changes[0] if len(changes) == 1 else None
+        shorteners = [shorten for each in schema if (shorten := shortener(each)) is not None]
+        return shorteners[0] if len(shorteners) == 1 else None
     if not isinstance(schema, dict):
-        return _one if schema == "float" else None
+        return _shorten_one if schema == "float" else None
     kind = schema["type"]
     if kind == "array":
         return _of_array(schema["items"])
     if kind == "record":
-        return _of_record({field["name"]: change_of(field["type"]) for field in schema["fields"]})
-    return change_of(kind)
+        return _of_record({field["name"]: shortener(field["type"]) for field in schema["fields"]})
+    return shortener(kind)
 
 
-def _one(value: Any) -> Any:  # noqa: ANN401 - a union may have another type
+def _shorten_one(value: Any) -> Any:  # noqa: ANN401 - a union may have another type
     return shortest([value])[0] if isinstance(value, float) else value
 
 
-def _of_array(items: Any) -> Change | None:  # noqa: ANN401 - an Avro schema
+def _of_array(items: Any) -> Shortener | None:  # noqa: ANN401 - an Avro schema
     if items == "float":
         return lambda value: shortest(value) if isinstance(value, list) else value
-    change = change_of(items)
-    if change is None:
+    shorten = shortener(items)
+    if shorten is None:
         return None
-    return lambda value: [change(item) for item in value] if isinstance(value, list) else value
+    return lambda value: [shorten(item) for item in value] if isinstance(value, list) else value
 
 
-def _of_record(members: dict[str, Change | None]) -> Change | None:
-    changes = {name: change for name, change in members.items() if change is not None}
-    if not changes:
+def _of_record(members: dict[str, Shortener | None]) -> Shortener | None:
+    shorteners = {name: shorten for name, shorten in members.items() if shorten is not None}
+    if not shorteners:
         return None
 
-    def change(value: Any) -> Any:  # noqa: ANN401 - a record, unless a union has another type
+    def shorten(value: Any) -> Any:  # noqa: ANN401 - a record, unless a union has another type
         if not isinstance(value, dict):
             return value
-        return value | {name: each(value[name]) for name, each in changes.items() if name in value}
+        return value | {name: each(value[name]) for name, each in shorteners.items() if name in value}
 
-    return change
+    return shorten

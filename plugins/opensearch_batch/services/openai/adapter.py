@@ -1,7 +1,8 @@
-"""OpenAI's Batch API: for an uploaded file of requests, a file of responses and a file of errors, by custom_id.
+"""OpenAI's Batch API: from an uploaded file of requests, a batch creates a file of responses and a file of errors.
 
-Rows are in any order. An expired batch keeps its responses, which are paid for: if it has an output file, it counts as
-completed, and `repair` submits the remaining records again. A cancelled batch counts as cancelled in any case.
+Rows are in any order; `custom_id` names the request. An expired batch keeps its responses, which are paid for: if it
+has an output file, it counts as completed, and `repair` submits the remaining records again. A cancelled batch counts
+as cancelled in any case.
 
 Source: OpenAI's API reference (Batch, Files), and the connector of "Batch predict" in the OpenSearch documentation.
 """
@@ -132,8 +133,8 @@ def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _reason(remote_job: Mapping[str, Any]) -> str:
     errors = remote_job.get("errors")
-    found = errors.get("data") if isinstance(errors, dict) else None
-    texts = [str(error.get("message")) for error in found or [] if isinstance(error, dict)]
+    entries = errors.get("data") if isinstance(errors, dict) else None
+    texts = [str(error.get("message")) for error in entries or [] if isinstance(error, dict)]
     return "; ".join(texts[:3])
 
 

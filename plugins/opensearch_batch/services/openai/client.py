@@ -1,4 +1,4 @@
-"""Client for OpenAI's files and batches: each shard is uploaded as a file, and its batch is found by that file."""
+"""Client for OpenAI's files and batches: each shard is uploaded as a file, which identifies its batch."""
 
 from __future__ import annotations
 

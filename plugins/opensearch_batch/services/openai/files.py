@@ -1,4 +1,4 @@
-"""Files at OpenAI: inputs and outputs of batches. They are read, and deleted by retention."""
+"""Files at OpenAI: inputs and outputs of batches. Retention deletes them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class OpenAIFiles(ServiceFiles):
 
         Raises:
             ConfigError: the file does not exist, or OpenAI refuses the key.
-            RetriableError: OpenAI does not answer; also while reading.
+            RetriableError: OpenAI does not answer, also during the read.
         """
         try:
             with openai_errors(uri):
