@@ -49,7 +49,7 @@ class BedrockAdapter(BaseAdapter):
         ),
         exists=frozenset({"ConflictException"}),
         # Bedrock sends error codes only in the header x-amzn-ErrorType.
-        words={
+        phrases={
             "quota": "ServiceQuotaExceededException",
             "too many requests": "ThrottlingException",
             "throttl": "ThrottlingException",

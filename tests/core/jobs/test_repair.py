@@ -140,7 +140,7 @@ def test_a_smaller_job_has_the_lines_of_the_failed_records(jobs: Jobs) -> None:
 @pytest.mark.parametrize("positions", [[1, 6], [7]])
 def test_an_input_that_changed_is_not_asked_again(jobs: Jobs, positions: list[int]) -> None:
     """Its lines are no longer the records that failed."""
-    with pytest.raises(OutputUnusable, match="its 6 lines are not the 6 that were prepared"):
+    with pytest.raises(OutputUnusable, match="its 6 lines do not match the 6 prepared records"):
         repair_shard(jobs.store, jobs.work_prefix, jobs.shard, FailedRecords(positions), job_key=str, number=1)
 
 

@@ -228,7 +228,7 @@ def test_outputs_that_were_removed_are_known_and_cannot_be_read(runs: Runs) -> N
     runs.clean("p", now=NOW + KEEP_S + 1)
     assert rows.source(answered) == before
     with pytest.raises(FatalError, match=r"removed on 20\d\d-.*retention_days.*force pays"):
-        list(rows.of(answered[0]))
+        list(rows.read(answered[0]))
 
 
 def test_of_a_repaired_shard_no_job_is_blamed_for_what_was_removed(runs: Runs) -> None:

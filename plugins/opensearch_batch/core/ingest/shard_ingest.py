@@ -24,7 +24,7 @@ from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.jobs.contract import RowMatching, ServiceAdapter
 from opensearch_batch.core.jobs.job_records import CLEAR_TO_PAY, invalidate_output
 from opensearch_batch.core.jobs.output_rows import (
-    JOINED_ERRORS,
+    WRAPPED_ERRORS,
     JobOutput,
     LatestRows,
     OutputRows,
@@ -213,7 +213,7 @@ class ShardRows:
         if self._holds_record:
             errors = RowErrors(lambda row: self._adapter.row(row).error, self._adapter.error_members)
         else:
-            errors = JOINED_ERRORS
+            errors = WRAPPED_ERRORS
         return Reading(self._objects, self.read, errors, self.origin_of)
 
     def origin_of(self, row: Row) -> tuple[str, int]:

@@ -1,7 +1,7 @@
 """The interfaces to an AI service: everything that differs between services.
 
 A `ServiceAdapter` contains the rules of a service and does no I/O. A `ServiceClient` calls the service's API directly:
-it uploads files to services that store their own input, and finds and stops jobs that ML Commons does not know.
+it uploads files to services that store their input themselves, and finds and stops jobs that ML Commons does not know.
 """
 
 from __future__ import annotations
@@ -50,12 +50,13 @@ class Limits(msgspec.Struct, frozen=True):
 
     def of_shard(self, max_records: int, max_bytes: int, *, inputs: int) -> ShardLimits:
         """Return the limits of a shard: the given ones, lowered to the limits of a job."""
-        # The last shard also gets the rest of the records if they are too few for a job.
-        room = self.min_records - 1
+        # The last shard also gets the remaining records if they are too few for a job.
+        reserve = self.min_records - 1
         return ShardLimits(
-            min(max_records, self.records_at_most(inputs) - room),
+            min(max_records, self.records_at_most(inputs) - reserve),
             min(
-                max_bytes, self.max_bytes - room * min(self.max_record_bytes, self.max_bytes // (10 * self.min_records))
+                max_bytes,
+                self.max_bytes - reserve * min(self.max_record_bytes, self.max_bytes // (10 * self.min_records)),
             ),
             self.max_record_bytes,
             self.min_records,
@@ -63,29 +64,29 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class ErrorCodes(msgspec.Struct, frozen=True):
-    """Meanings of a service's error codes; any other code is a refusal, or with status 5xx a temporary failure.
+    """Meanings of a service's error codes. Any other code is a temporary failure with status 5xx, else a refusal.
 
     Args:
         throttle: the service throttles; so does status 429 with any code that is not in `refuse`.
         exists: the job's name is taken.
         refuse: no later attempt succeeds, although the status is 429.
-        words: maps phrases in an error's text to codes, for a service that sends its codes in a header, because ML
-            Commons does not pass headers on.
+        phrases: maps phrases in an error's text to codes, for a service that sends its codes in a header, because ML
+            Commons does not return headers.
     """
 
     throttle: frozenset[str]
     exists: frozenset[str] = frozenset()
     refuse: frozenset[str] = frozenset()
-    words: dict[str, str] = {}
+    phrases: dict[str, str] = {}
 
     def code_of(self, error: RemoteError) -> str:
-        """Return the code of an error, ``""`` when it has none."""
+        """Return the code of an error, ``""`` if it has none."""
         text = str(error).lower()
-        return error.code or next((code for words, code in self.words.items() if words in text), "")
+        return error.code or next((code for phrase, code in self.phrases.items() if phrase in text), "")
 
 
 class PredictionRow(msgspec.Struct, frozen=True):
-    """One output row: the id of its record (None if rows are in the order of the records), and its error, if any."""
+    """One output row: the id of its record (None if the order of the rows identifies it), and its error, if any."""
 
     record_id: str | None
     error: str | None = None
@@ -95,12 +96,12 @@ class ServiceAdapter(Protocol):
     """What differs between AI services. Adapters have no state and do no I/O.
 
     `parameters` are the connector's, overridden by the pipeline's. `inputs` are the paths in a record that the model
-    reads, one prediction each; if there are none, the connector names the input.
+    reads, with one prediction for each; if there are none, the connector names the input.
 
     Attributes:
-        output_members: names at the top of an output row; a path that starts with one reads the output.
+        output_members: top-level names of an output row; a path that starts with one of them reads the output.
         error_members: each error row has at least one of these members, as in `RowErrors`.
-        id_member: the member with the id of a row's record; None if rows have none.
+        id_member: the member with the id of a row's record; None if rows have no id.
         example_parameters: parameters of a valid job, for a check without a cluster.
         batch_path: end of the URL that a connector calls to submit a job.
     """
@@ -121,12 +122,12 @@ class ServiceAdapter(Protocol):
         """Return the model's name, for the job key."""
 
     def identity(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters that shape predictions: no names, locations or machine sizes."""
+        """Return the parameters that affect predictions, without names, locations and machine sizes."""
 
     def row_matching(self, parameters: Mapping[str, Any]) -> RowMatching:
         """Return how an output row is matched with its record.
 
-        beside_record: the row contains the whole record. by_id: it has the record's id. by_position: neither, but rows
+        beside_record: the row contains the whole record. by_id: the row has the record's id. by_position: the rows
         have the order of the records.
         """
 
@@ -137,7 +138,7 @@ class ServiceAdapter(Protocol):
         """
 
     def line_form(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> LineForm | None:
-        """Return the form of the lines of `request_line`, to convert whole blocks at once; None if there is none."""
+        """Return the form of the lines of `request_line`, to convert whole blocks at once; None if it has none."""
 
     def prediction_path(
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
@@ -154,13 +155,13 @@ class ServiceAdapter(Protocol):
     def batch_predict_parameters(
         self, record: JobRecord, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """Return the ``parameters`` of ``_batch_predict``: those of the connector that this job overrides."""
+        """Return the ``parameters`` of ``_batch_predict`` that this job sets in place of the connector's."""
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
         """Return whether a `remote_job` from ML Commons or the service is this job."""
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
-        """Return the job's status. Compare whole state names: ``incomplete`` is not complete."""
+        """Return the job's status. Compare whole names of states: ``incomplete`` contains ``complete``."""
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
         """Return the locations of an ended job's rows, including error rows.
@@ -177,17 +178,17 @@ AdapterOf = Callable[[str], ServiceAdapter]
 
 
 class ServiceClient(Protocol):
-    """Calls a service's API. On the happy path only `stage` is called, and only for services that keep files.
+    """Calls a service's API. On the happy path only `stage` is called, and only for services that store input files.
 
     All methods raise RetriableError when the service does not answer or fails, Throttled when it throttles, and
     ConfigError when it refuses the key or the call.
     """
 
     def stage(self, uri: str, name: str) -> dict[str, str]:
-        """Upload a shard's file, if the service keeps files; return its identifiers there, ``{}`` for no upload."""
+        """Upload a shard's file if the service stores input files; return the identifiers of the upload, or ``{}``."""
 
     def unstage(self, staged: Mapping[str, str]) -> None:
-        """Delete what `stage` uploaded, if it is there."""
+        """Delete the file that `stage` uploaded, if it exists."""
 
     def find(self, record: JobRecord) -> dict[str, Any] | None:
         """Return the `remote_job` of an orphan (an accepted job whose response was lost), None if there is none."""
@@ -217,7 +218,7 @@ def check_connector(adapter: ServiceAdapter, connector: Mapping[str, Any]) -> No
         url = str(action.get("url", "")).partition("?")[0]
         if action.get("action_type") == "batch_predict" and not url.endswith(adapter.batch_path):
             raise ConfigError(
-                f"connector {connector.get('name', '')!r} submits jobs to {url}, which is not {adapter.name}: its URL "
+                f"connector {connector.get('name', '')!r} submits jobs to {url}, but a URL of {adapter.name} "
                 f"ends in {adapter.batch_path}; change service or connector"
             )
 

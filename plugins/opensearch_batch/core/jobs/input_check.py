@@ -1,7 +1,7 @@
 """Checks that a job's input, if it is the user's own object, has not changed since prepare read it.
 
 The job key is a digest of the content that prepare read, but the service reads the object when the job starts. So the
-ETag is compared before the paid call and at the job's end: predictions of another version must not be stored under
+ETag is compared before the paid call and at the job's end: predictions for another version must not be stored under
 the key.
 """
 

@@ -7,7 +7,7 @@ attempts one submits and the other reattaches:
 
     intent      written before the paid call; an attempt may have submitted the job
     submitted   written after it, with ML Commons' task id, or with the service's own response if ML Commons has no task
-    ended       written when a poll saw the job's end
+    ended       written when a poll finds that the job has ended
 
 A bad end stays until a user clears batch_predict or runs with `force`; each such request adds one submission.
 """
@@ -34,8 +34,9 @@ SubmitDecision = Literal["submit", "resubmit", "recover", "reattach", "reuse", "
 def decide(record: JobRecord | None, request: ResubmitRequest) -> SubmitDecision:
     """Decide what an attempt to submit does, given the stored record.
 
-    submit: there was no submission yet. resubmit: a user requested another. recover: only an intent, so search for
-    its orphan. reattach: the job runs. reuse: the job completed. refuse: it ended badly.
+    submit: there was no submission, or the service refused it. resubmit: a user requested another one. recover: the
+    record is only an intent, so search for an orphan. reattach: the job runs. reuse: the job completed. refuse: the
+    job ended badly.
     """
     if record is None or record.refused is not None:
         return "submit"
@@ -49,7 +50,7 @@ def decide(record: JobRecord | None, request: ResubmitRequest) -> SubmitDecision
 
 
 def job_key(service: str, model: str, parameters: Mapping[str, Any], content_digest: str) -> str:
-    """Return the key of a batch job: service, model, the parameters that change predictions, the shard's content."""
+    """Return the key of a batch job: service, model, parameters that affect predictions, shard content."""
     encoded = msgspec.json.encode(parameters, order="deterministic").decode()
     return digest(service, model, encoded, content_digest)
 
@@ -57,7 +58,7 @@ def job_key(service: str, model: str, parameters: Mapping[str, Any], content_dig
 def next_submission(old: JobRecord, new: JobRecord, request: ResubmitRequest) -> JobRecord:
     """Return `new` as the submission after `old`; earlier submissions stay in its history."""
     past = {"submission": old.submission, "name": old.name, "ml_task_id": old.ml_task_id, "end": old.end}
-    # The files of its output, which retention deletes.
+    # Names the output files of some services, which retention deletes.
     past["remote_job"] = old.remote_job
     history = [*old.history, msgspec.to_builtins(past)]
     consumed = consumed_requests(old.consumed_requests, request)
@@ -65,7 +66,7 @@ def next_submission(old: JobRecord, new: JobRecord, request: ResubmitRequest) ->
 
 
 def consumed_requests(before: list[str], request: ResubmitRequest) -> list[str]:
-    """Return the resubmit requests that are consumed once this attempt submits."""
+    """Return the keys of the resubmit requests that are consumed when this attempt submits."""
     return [*before, *(key for key in (request.clear, request.force) if key and key not in before)]
 
 
@@ -77,15 +78,15 @@ class JobRecords:
         self._document = JsonDocument(objects, self.uri, JobRecord, remedy=_RESTORE)
 
     def load(self) -> Version[JobRecord] | None:
-        """Return the record with the ETag that a change of it needs, None when there is none."""
+        """Return the record with its ETag, which `write` needs; None if there is no record."""
         return self._document.load()
 
     def read(self) -> JobRecord | None:
-        """Return the record, None when there is none."""
+        """Return the record, None if there is none."""
         return self._document.read()
 
     def write(self, record: JobRecord, *, over: str | None) -> bool:
-        """Write the record over the version with ETag `over` (None: where there is none); False if it changed."""
+        """Replace the version with ETag `over`, or create the record if `over` is None; return False if it changed."""
         return self._document.swap(record, etag=over)
 
     def end(self, submission: int, end: End, remote_job: Mapping[str, Any] | None = None) -> None:
@@ -107,7 +108,7 @@ class JobRecords:
 
 
 def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) -> bool:
-    """Record that the completed job of an error is UNUSABLE; return whether its record is still of that job."""
+    """Record that the completed job that caused an error is UNUSABLE; return False if its record is of another job."""
     record = JobRecords(objects, error.job).read() if error.job else None
     if record is None or record.ml_task_id != error.ml_task_id:
         return False
@@ -116,22 +117,22 @@ def invalidate_output(objects: Objects, error: OutputUnusable, *, now: float) ->
 
 
 def progress_message(record: JobRecord, state: State, *, now: float) -> str:
-    """Return a log line about a running job: its state, the service's own word for it, its age and counts."""
-    words = [str(value) for name, value in record.remote_job.items() if name.lower().endswith("status")]
-    own = f" ({words[0]})" if words else ""
+    """Return a log line about a running job: its state, the service's name of the state, its age and counts."""
+    statuses = [str(value) for name, value in record.remote_job.items() if name.lower().endswith("status")]
+    remote_state = f" ({statuses[0]})" if statuses else ""
     minutes, seconds = divmod(int(now - record.intended_at), 60)
     counts = ", ".join(f"{count:,} {name}" for name, count in service_counts(record.remote_job).items())
     submitted = f"submitted {minutes:,} min {seconds} s ago{counts and '; '}{counts}"
-    return f"job {record.name} (task {record.ml_task_id}): {state}{own}, {submitted}"
+    return f"job {record.name} (task {record.ml_task_id}): {state}{remote_state}, {submitted}"
 
 
 def service_counts(remote_job: Mapping[str, Any]) -> dict[str, int]:
-    """Return the service's own counts of records, empty if it does not count."""
+    """Return the service's counts of records, empty if the service does not report counts."""
     return {name: int(count) for name, count in (remote_job.get("request_counts") or {}).items()}
 
 
 def bad_end_message(record: JobRecord) -> str:
-    """Return an error message: how a job ended, and the remedy."""
+    """Return the error message for a job that ended badly: its end, and the remedy."""
     end = record.end
     if end is None:
         return f"job {record.name} has not ended"

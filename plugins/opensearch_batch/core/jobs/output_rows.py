@@ -1,6 +1,7 @@
-"""Reads the output rows of a shard's jobs, and finds the record of each; the row of the latest job counts.
+"""Reads the output rows of a shard's jobs, and matches each row with its record.
 
-A shard has one job, and further ones for the records that failed in it (`repair`).
+A shard has one job, and repair jobs for the records that failed in it. If several jobs return a row for a record, the
+row of the latest job counts.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from opensearch_batch.core.types.record_ids import OUTPUT, RECORD_ID, position_o
 from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 
-# No shard has more records; a larger position, from an id of another system, must not allocate memory.
+# No shard has more records. A larger position, which an id of another system may have, must not allocate memory.
 MAX_POSITION = 10_000_000
 
 
 class JobOutput(msgspec.Struct, frozen=True):
     """The output of one job: the locations of its rows, and the positions of its records in the shard (None: all).
 
-    `job` is the folder of the job's record, `ml_task_id` its ML Commons task.
+    `job` is the folder of the job's record, `ml_task_id` the job's ML Commons task.
     """
 
     uris: list[str]
@@ -60,7 +61,7 @@ class RemovedOutputs(msgspec.Struct, frozen=True):
 
 
 class KnownOutputs(msgspec.Struct, frozen=True):
-    """Outputs that an ingest read, which may be deleted by now, and when retention removed them (None: it did not)."""
+    """Outputs that an ingest read, and when retention removed them (None: not removed by retention)."""
 
     used: UsedJobs
     removed_at: float | None = None
@@ -75,7 +76,7 @@ def list_output(objects: Objects, uri: str) -> list[ObjectInfo]:
 
 
 def removed_uri(folder: str) -> str:
-    """Return the location of the record of outputs that retention removed, in the job's folder."""
+    """Return the location, in a job's folder, of the record of outputs that retention removed."""
     return f"{folder}/removed.json"
 
 
@@ -85,27 +86,28 @@ def read_removed(objects: Objects, folder: str) -> RemovedOutputs | None:
 
 
 def read_known_outputs(objects: Objects, first: JobOutput) -> KnownOutputs | None:
-    """Return the recorded outputs of a shard, given that of its own job; None if no ingest has read them.
+    """Return the recorded outputs of a shard's jobs; None if no ingest has read them.
 
-    Pipelines that share the job may run different numbers of repairs; the record with the most jobs is returned.
+    `first` is the output of the shard's own job. Pipelines that share this job may run different numbers of repairs;
+    the record with the most jobs is returned.
     """
     if not first.job:
         return None
-    found = []
+    recorded = []
     if removed := read_removed(objects, first.job):
-        found.append(KnownOutputs(removed.used, removed.at))
-    if read := _read_outputs(objects, first.job).read():
-        found.append(KnownOutputs(read))
-    # The record may be of another submission, which has other outputs.
-    fits = [known for known in found if known.used.job_outputs[0].uris == first.uris]
-    return max(fits, key=lambda known: len(known.used.job_outputs), default=None)
+        recorded.append(KnownOutputs(removed.used, removed.at))
+    if read := _read_outputs_document(objects, first.job).read():
+        recorded.append(KnownOutputs(read))
+    # A record may belong to another submission of the job, which has other outputs.
+    matching = [known for known in recorded if known.used.job_outputs[0].uris == first.uris]
+    return max(matching, key=lambda known: len(known.used.job_outputs), default=None)
 
 
 def record_outputs_read(objects: Objects, used: UsedJobs) -> None:
-    """Record that an ingest read these outputs completely: if they are deleted later, the work still counts as done."""
+    """Record that an ingest read these outputs completely, so that it counts as done even if they are deleted."""
     if not used.job_outputs[0].job:
         return
-    document = _read_outputs(objects, used.job_outputs[0].job)
+    document = _read_outputs_document(objects, used.job_outputs[0].job)
     recorded = document.read()
     if (
         recorded is None
@@ -115,13 +117,13 @@ def record_outputs_read(objects: Objects, used: UsedJobs) -> None:
         document.write(used)
 
 
-def _read_outputs(objects: Objects, folder: str) -> JsonDocument[UsedJobs]:
-    """Return the document, in the job's folder, of the outputs that an ingest read completely."""
+def _read_outputs_document(objects: Objects, folder: str) -> JsonDocument[UsedJobs]:
+    """Return the document, in a job's folder, that records the outputs that an ingest read completely."""
     return JsonDocument(objects, f"{folder}/read.json", UsedJobs)
 
 
 class OutputRow(msgspec.Struct, frozen=True):
-    """One row, the position of its record in the shard (None: unknown), and the error if it is not a prediction.
+    """One row, the position of its record in the shard (None: unknown), and its error if it has no prediction.
 
     `repeated` marks a row whose record has an earlier row of the same job; the first one counts.
     """
@@ -147,33 +149,34 @@ class OutputRows(msgspec.Struct, frozen=True):
     row_matching: RowMatching
 
     def source(self, job_outputs: Sequence[JobOutput]) -> Source:
-        """Return the objects of all outputs, in the order of the jobs; deleted ones count if an ingest has read them.
+        """Return the objects of all outputs, in the order of the jobs; include deleted objects that an ingest has read.
 
         Raises:
-            OutputUnusable: an output is deleted, and no ingest has read it.
+            OutputUnusable: an output was deleted, and no ingest has read it.
         """
-        found: list[ObjectInfo] = []
-        for job_output, uri in ((each, uri) for each in job_outputs for uri in each.uris):
-            listed = list_output(self.objects, uri) or self._known(job_outputs[0], uri)
-            if not listed:
-                raise job_output.unusable(f"{uri}: the job's output was deleted")
-            found += listed
-        return Source("output", tuple(found))
+        items: list[ObjectInfo] = []
+        for job_output in job_outputs:
+            for uri in job_output.uris:
+                listed = list_output(self.objects, uri) or self._recorded_objects(job_outputs[0], uri)
+                if not listed:
+                    raise job_output.unusable(f"{uri}: the job's output was deleted")
+                items += listed
+        return Source("output", tuple(items))
 
-    def _known(self, first: JobOutput, uri: str) -> list[ObjectInfo]:
-        """Return the objects of an output as an ingest read them; the shard's first job has the record of all."""
+    def _recorded_objects(self, first: JobOutput, uri: str) -> list[ObjectInfo]:
+        """Return the objects of an output that an ingest recorded in the folder of the shard's first job."""
         known = read_known_outputs(self.objects, first)
         return [item for item in known.used.objects if item.uri.startswith(uri)] if known else []
 
-    def exist(self, job_outputs: Sequence[JobOutput]) -> bool:
+    def all_exist(self, job_outputs: Sequence[JobOutput]) -> bool:
         """Return whether all outputs exist."""
-        return all(list_output(self.objects, uri) for each in job_outputs for uri in each.uris)
+        return all(list_output(self.objects, uri) for job_output in job_outputs for uri in job_output.uris)
 
     def used(self, job_outputs: Sequence[JobOutput]) -> UsedJobs:
-        """Return what an ingest of all outputs uses."""
+        """Return the outputs with their objects."""
         return UsedJobs(list(job_outputs), list(self.source(job_outputs).objects))
 
-    def of(
+    def read(
         self, job_output: JobOutput, number: int = 0, *, first: JobOutput | None = None
     ) -> Iterator[OutputRow | Blank]:
         """Yield the rows of one output.
@@ -184,29 +187,29 @@ class OutputRows(msgspec.Struct, frozen=True):
             first: the output of the shard's own job, if `job_output` is that of a repair job.
 
         Raises:
-            OutputUnusable: an object is deleted, and no ingest has read it.
+            OutputUnusable: an object was deleted, and no ingest has read it.
             FatalError: an object was deleted after an ingest had read it.
         """
         listed = [list_output(self.objects, uri) for uri in job_output.uris]
         if not all(listed):
-            self._refuse_known(first or job_output)
+            self._refuse_if_ingested(first or job_output)
             raise job_output.unusable(f"{', '.join(job_output.uris)}: the job's output was deleted")
         source = Source("output", tuple(chain.from_iterable(listed)))
-        at, seen = 0, bytearray()
+        index, seen = 0, bytearray()
         for entry in read_rows(self.objects, number, source):
             if isinstance(entry, Blank):
                 yield entry
                 continue
             if isinstance(entry, Rejected):
-                position = self._position(PredictionRow(None), at, job_output)
+                position = self._position(PredictionRow(None), index, job_output)
                 yield OutputRow(entry.rows[0], position, entry.reason, entry)
             else:
                 prediction = self.adapter.row(entry.content)
-                position = self._position(prediction, at, job_output)
-                yield OutputRow(entry, position, prediction.error, repeated=_add(seen, position))
-            at += 1
+                position = self._position(prediction, index, job_output)
+                yield OutputRow(entry, position, prediction.error, repeated=_add_position(seen, position))
+            index += 1
 
-    def _refuse_known(self, first: JobOutput) -> None:
+    def _refuse_if_ingested(self, first: JobOutput) -> None:
         known = read_known_outputs(self.objects, first)
         if known is None:
             return
@@ -219,39 +222,39 @@ class OutputRows(msgspec.Struct, frozen=True):
         )
 
     def check_count(self, job_output: JobOutput, rows: int, records: int) -> None:
-        """Raise OutputUnusable if rows have no ids and their number differs from the number of records of the job."""
+        """Raise OutputUnusable if rows have no ids, and their number differs from the job's number of records."""
         expected = records if job_output.positions is None else len(job_output.positions)
         if self.row_matching != "by_id" and rows != expected:
             uris = ", ".join(job_output.uris)
             raise job_output.unusable(f"{uris}: {rows} rows for {expected} records, and no row names its record")
 
-    def _position(self, prediction: PredictionRow, at: int, job_output: JobOutput) -> int | None:
+    def _position(self, prediction: PredictionRow, index: int, job_output: JobOutput) -> int | None:
         if self.row_matching == "by_id":
             return position_of(prediction.record_id)
         if job_output.positions is None:
-            return at
-        return job_output.positions[at] if at < len(job_output.positions) else None
+            return index
+        return job_output.positions[index] if index < len(job_output.positions) else None
 
 
 class LatestRows:
     """Reads the rows that count: those whose record has no row in a later job of the shard.
 
-    A row that does not hold its record is returned as ``{"record_id": …, "output": …}``, an error
-    as ``{"record_id": …, "error": …, "row": …}``, which no path of a field map matches.
+    If rows do not hold their records, a row is wrapped as ``{"record_id": …, "output": …}``, and an error row
+    as ``{"record_id": …, "error": …, "row": …}``, in which no path of a field map finds a value.
     """
 
     def __init__(self, rows: OutputRows, job_outputs: Sequence[JobOutput], *, holds_record: bool) -> None:
         self._rows = rows
         self._job_outputs = job_outputs
         self._holds_record = holds_record
-        # By URI: a line, and the difference between line and position from that line on.
+        # For each URI: pairs of a line and a shift. From this line on, a row's position is its line plus the shift.
         self._shifts: dict[str, list[tuple[int, int]]] = {}
 
     def read(self, number: int) -> Iterator[Row | Blank | Rejected]:
         """Yield the rows in the order of the jobs."""
         for job, job_output in enumerate(self._job_outputs):
-            later = set[int]().union(*self._repaired[job + 1 :])
-            for entry in self._rows.of(job_output, number, first=self._job_outputs[0]):
+            later = set[int]().union(*self._repaired_positions[job + 1 :])
+            for entry in self._rows.read(job_output, number, first=self._job_outputs[0]):
                 if isinstance(entry, Blank):
                     yield entry
                 elif entry.position not in later and not entry.repeated:
@@ -259,7 +262,7 @@ class LatestRows:
                     yield entry.rejected or self._wrapped(entry)
 
     @cached_property
-    def _repaired(self) -> list[set[int]]:
+    def _repaired_positions(self) -> list[set[int]]:
         return [self._positions(job_output) for job_output in self._job_outputs]
 
     def position(self, row: Row) -> int | None:
@@ -267,8 +270,8 @@ class LatestRows:
         if not self._holds_record:
             return position_of(_decode_wrapped(row.content).record_id)
         shifts = self._shifts.get(row.uri, [])
-        at = bisect_right(shifts, row.line, key=itemgetter(0)) - 1
-        return row.line + shifts[at][1] if at >= 0 else None
+        index = bisect_right(shifts, row.line, key=itemgetter(0)) - 1
+        return row.line + shifts[index][1] if index >= 0 else None
 
     def _add_shift(self, entry: OutputRow) -> None:
         if self._holds_record and entry.position is not None:
@@ -289,16 +292,16 @@ class LatestRows:
         return msgspec.structs.replace(row, content=msgspec.json.encode(members))
 
     def _positions(self, job_output: JobOutput) -> set[int]:
-        """Return the positions that a repair job predicted; an empty set for the first job, which is never later."""
+        """Return the positions of a repair job's rows; an empty set for the first job, which repairs nothing."""
         if job_output.positions is None:
             return set()
-        found = self._rows.of(job_output, first=self._job_outputs[0])
-        rows = (row for row in found if isinstance(row, OutputRow))
+        entries = self._rows.read(job_output, first=self._job_outputs[0])
+        rows = (row for row in entries if isinstance(row, OutputRow))
         return {row.position for row in rows if row.position is not None}
 
 
-def _add(seen: bytearray, position: int | None) -> bool:
-    """Add a position to a set of one byte each; return whether it was in it."""
+def _add_position(seen: bytearray, position: int | None) -> bool:
+    """Mark a position in an array with one byte per position; return whether it was marked before."""
     if position is None or position > MAX_POSITION:
         return False
     if position >= len(seen):
@@ -308,7 +311,7 @@ def _add(seen: bytearray, position: int | None) -> bool:
 
 
 class _WrappedRow(msgspec.Struct):
-    """The members of a row that `LatestRows` wrapped which name its record and its error."""
+    """The record id and the error in a row that `LatestRows` wrapped."""
 
     record_id: str | None = None
     error: str | None = None
@@ -321,10 +324,10 @@ def _decode_wrapped(row: bytes) -> _WrappedRow:
         return _WrappedRow()
 
 
-def _joined_error(row: bytes) -> str | None:
+def _wrapped_error(row: bytes) -> str | None:
     """Return the service's error in a row that `LatestRows` wrapped, or None for any other row."""
     wrapped = _decode_wrapped(row)
     return None if wrapped.record_id is None else wrapped.error or None
 
 
-JOINED_ERRORS = RowErrors(_joined_error, frozenset({"error"}))
+WRAPPED_ERRORS = RowErrors(_wrapped_error, frozenset({"error"}))

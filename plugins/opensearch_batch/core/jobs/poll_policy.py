@@ -39,7 +39,7 @@ class PollPolicy(msgspec.Struct, frozen=True):
     failing_since: float | None = None
 
     def on_status(self, status: JobStatus, *, now: float) -> Decision:
-        """Return how the wait continues, or how the job ended; an end that is seen after the deadline counts too."""
+        """Return how the wait continues, or how the job ended; an end that is found after the deadline counts too."""
         if status.state != "RUNNING":
             return End(status.state, now, status.reason)
         if self.deadline_at is not None and now >= self.deadline_at:
@@ -49,7 +49,7 @@ class PollPolicy(msgspec.Struct, frozen=True):
     def on_error(self, *, now: float) -> PollPolicy | None:
         """Return how the wait continues after a poll that failed, None when polls have failed for `patience_s`."""
         since = self.failing_since if self.failing_since is not None else now
-        # After the deadline too: while polls fail, the job cannot be cancelled either.
+        # This holds after the deadline too: while polls fail, the job cannot be cancelled either.
         if now - since >= self.patience_s:
             return None
         return msgspec.structs.replace(self, failing_since=since)
@@ -69,5 +69,5 @@ class PollPolicy(msgspec.Struct, frozen=True):
         return at if self.deadline_at is None or self.deadline_at <= now else min(at, self.deadline_at)
 
 
-# A wait continues by a policy, or its job has ended.
+# The wait continues with this policy, or the job has ended.
 Decision: TypeAlias = PollPolicy | End

@@ -1,6 +1,6 @@
 """Repair: submits the records that failed in a job again, in a smaller job, without paying for the others again.
 
-The smaller job is like any other: its key is a digest of its content, so a second run finds it and does not pay again.
+The smaller job has a job key like any other job, so a second run finds it and does not pay again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FailedRecords(msgspec.Struct, frozen=True):
 
 
 class RepairAccount(msgspec.Struct, frozen=True):
-    """The outputs of a shard's jobs, first and repairs; `failed` counts the records without a prediction."""
+    """The outputs of a shard's first job and of its repair jobs; `failed` counts the records without a prediction."""
 
     job_outputs: list[JobOutput]
     ml_task_ids: list[str | None] = []
@@ -50,10 +50,10 @@ class Repair:
 
     Args:
         objects: the store.
-        layout: names the locations.
+        layout: builds the paths below the work prefix.
         shard: the shard.
         adapter: the adapter of the AI service.
-        parameters: those of connector and pipeline together.
+        parameters: the connector's parameters, overridden by the pipeline's.
         inputs: the paths that the model reads.
         rounds: the maximum number of further jobs.
     """
@@ -80,14 +80,14 @@ class Repair:
     def run(
         self, first: JobOutput, submit: Callable[[Shard], JobRecord | Pending]
     ) -> RepairAccount | JobRecord | Pending:
-        """Run rounds until one has to wait.
+        """Run rounds until one has to wait, or no further round is needed.
 
         Args:
             first: the output of the shard's own job.
-            submit: submits a smaller job, or finds it; or returns what the caller has to wait for first.
+            submit: submits or finds a smaller job; or returns an object that says what the caller must wait for first.
 
         Returns:
-            The account; or the record of a job that has not ended; or what `submit` returned instead of a record.
+            The account; or the record of a job that has not ended; or the object that `submit` returned instead.
 
         Raises:
             OutputUnusable: the output was deleted before an ingest read it, or does not have a row for each record, or
@@ -104,9 +104,9 @@ class Repair:
     def _run(
         self, first: JobOutput, submit: Callable[[Shard], JobRecord | Pending]
     ) -> RepairAccount | JobRecord | Pending:
-        if deleted := self._deleted(first):
-            # The rows of repair jobs may be deleted too, so no failed record can be found.
-            return RepairAccount(deleted, [each.ml_task_id for each in deleted])
+        if deleted := self._deleted_outputs(first):
+            # The rows of repair jobs may be deleted too, so the failed records cannot be determined.
+            return RepairAccount(deleted, [job_output.ml_task_id for job_output in deleted])
         job_outputs, ml_task_ids = [first], [first.ml_task_id]
         failed, reason = find_failed(self._rows, self._shard, job_outputs), ""
         for number in range(1, self._rounds + 1):
@@ -130,14 +130,14 @@ class Repair:
             failed = find_failed(self._rows, self._shard, job_outputs)
         return RepairAccount(job_outputs, ml_task_ids, len(failed.positions), reason)
 
-    def _deleted(self, first: JobOutput) -> list[JobOutput]:
+    def _deleted_outputs(self, first: JobOutput) -> list[JobOutput]:
         """Return the outputs that an ingest read if some of them have been deleted since, else an empty list."""
         known = read_known_outputs(self._objects, first)
         if known is None:
             return []
-        # Another pipeline that shares the job may run more repairs.
+        # Another pipeline that shares the job may run more rounds.
         job_outputs = known.used.job_outputs[: 1 + self._rounds]
-        return [] if known.removed_at is None and self._rows.exist(job_outputs) else job_outputs
+        return [] if known.removed_at is None and self._rows.all_exist(job_outputs) else job_outputs
 
     def _too_few(self, failed: FailedRecords) -> str:
         min_records = self._adapter.limits.min_records
@@ -150,13 +150,13 @@ def find_failed(rows: OutputRows, shard: Shard, job_outputs: Sequence[JobOutput]
     """Return the records of a shard that no job has predicted.
 
     Raises:
-        OutputUnusable: an output was deleted, or rows that name no record are too few or too many.
+        OutputUnusable: an output was deleted, or its rows have no ids and are too few or too many.
     """
     missing = bytearray(b"\x01") * shard.records
     example = ""
     for job_output in job_outputs:
         count = 0
-        for row in rows.of(job_output):
+        for row in rows.read(job_output):
             if not isinstance(row, OutputRow):
                 continue
             count += 1
@@ -188,15 +188,15 @@ def repair_shard(
 
     Args:
         objects: the store.
-        layout: names the locations.
+        layout: builds the paths below the work prefix.
         shard: the shard.
         failed: the records to submit again.
         job_key: computes the job key from a content digest.
         number: the round, counted from 1.
 
     Raises:
-        OutputUnusable: the shard's input is not the one that was prepared.
-        FatalError: the user's own input changed since.
+        OutputUnusable: the lines of the shard's input are not the prepared records.
+        FatalError: the user's own input changed after `prepare`.
     """
     positions, digest, size_bytes, at = iter([*failed.positions, -1]), hashlib.sha256(), 0, 0
     with (
@@ -211,23 +211,23 @@ def repair_shard(
                 size_bytes += spool.write(content)
                 position = next(positions)
         if position != -1 or at + 1 != shard.records:
-            raise OutputUnusable(f"{shard.input}: its {at + 1} lines are not the {shard.records} that were prepared")
-        # The key includes job and round; otherwise it could equal the key of the job that failed.
+            raise OutputUnusable(f"{shard.input}: its {at + 1} lines do not match the {shard.records} prepared records")
+        # The key includes the shard's job and the round; otherwise it could equal the key of the job that failed.
         key = job_key(f"{digest.hexdigest()} {shard.job} {number}")
         uri = f"{layout.job(key)}/input.jsonl"
-        present = objects.head(uri)
-        if present is None or present.size_bytes != size_bytes:
+        stored = objects.head(uri)
+        if stored is None or stored.size_bytes != size_bytes:
             spool.seek(0)
             objects.upload(uri, spool)
     return Shard(f"{shard.id}-repair-{number}", uri, key, len(failed.positions), size_bytes)
 
 
 def job_outputs_of(objects: Objects, account: str | None, first: JobOutput) -> list[JobOutput]:
-    """Return the outputs of a shard's jobs: those of repair's account, else that of its own job.
+    """Return the outputs of a shard's jobs: those in the account of `repair`, or only `first` if there is no account.
 
     Raises:
         OutputUnusable: the account was deleted.
-        ConfigError: it is that of another job, because a person cleared repair and then marked it as success.
+        ConfigError: the account is of another job, because a user cleared `repair` and then marked it as success.
     """
     if account is None:
         return [first]

@@ -14,9 +14,9 @@ from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 
 FREE = ""
-# How long a holder keeps its slot before its job is submitted: it uploads the input and calls the service.
+# How long a holder keeps its slot while its job is not submitted yet: the task uploads the input and calls the service.
 GRACE_S = 900.0
-# How much longer than its deadline a job may hold its slot: for the upload, the throttling, and the polls after it.
+# How much longer than its deadline a job may hold its slot: the upload, throttled calls and the last polls take time.
 STALL_MARGIN_S = 3600.0
 
 
@@ -33,7 +33,7 @@ class Slots:
     Args:
         objects: the store.
         folder: the folder of the slots.
-        max_slots: how many there are.
+        max_slots: the number of slots.
         is_in_flight: returns whether the job of a slot's holder is in flight; None if it is not submitted yet.
         clock: epoch seconds.
     """
@@ -53,17 +53,17 @@ class Slots:
         self._clock = clock
 
     def acquire(self, holder: str) -> bool:
-        """Acquire a slot for a job, or renew the one it holds; False if other jobs hold all."""
+        """Acquire a slot for a job, or renew the slot that it holds; return False if other jobs hold all slots."""
         slots = [(slot, slot.load()) for slot in self._slots]
-        mine = Slot(holder, self._clock())
+        acquired = Slot(holder, self._clock())
         for slot, found in slots:
-            # Renewed, so that no other job takes it over while its holder is about to submit.
-            if found and found.value.holder == holder and slot.swap(mine, etag=found.etag):
+            # Renew the slot, so that no other job takes it over while this job is about to be submitted.
+            if found and found.value.holder == holder and slot.swap(acquired, etag=found.etag):
                 return True
         for slot, found in slots:
             if found and self._is_held(found.value):
                 continue
-            if slot.swap(mine, etag=found and found.etag):
+            if slot.swap(acquired, etag=found and found.etag):
                 return True
         return False
 
@@ -75,17 +75,17 @@ class Slots:
                 slot.swap(Slot(), etag=found.etag)
 
     def held(self) -> list[tuple[str, Slot]]:
-        """Return the slots that are held: their locations and holders."""
+        """Return the locations and contents of the slots that are held."""
         found = ((slot.uri, slot.read()) for slot in self._slots)
         return [(uri, slot) for uri, slot in found if slot is not None and self._is_held(slot)]
 
     def are_stalled(self, after_s: float) -> bool:
-        """Return whether all slots are held, and none was acquired within the last `after_s` seconds."""
+        """Return whether all slots are held, and none was acquired or renewed within the last `after_s` seconds."""
         held = self.held()
         return len(held) == len(self._slots) and max(slot.at for _, slot in held) <= self._clock() - after_s
 
     def holders(self) -> str:
-        """Name the slots that are held, with their holders, for a message."""
+        """Return a text that names the slots that are held and their holders."""
         return "; ".join(f"{uri} is held by {slot.holder}" for uri, slot in self.held())
 
     def _is_held(self, slot: Slot) -> bool:

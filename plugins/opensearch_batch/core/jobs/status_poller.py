@@ -1,7 +1,7 @@
 """Polls batch jobs for all waits of a process, a few at a time, so that thousands of waits do not flood an AI service.
 
-Each poll requests the status of one job (docs/decisions/010). A poll that is still queued at its deadline uses a lane
-of its own, so a deadline is exact even if many polls are queued before it.
+Each poll requests the status of one job (docs/decisions/010). A poll that is still queued at its deadline uses a
+separate lane, so it runs on time even if many polls are queued before it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from opensearch_batch.core.opensearch.ml_commons import MLCommons
 
 # An AI service throttles status calls above a few per second, and a process has few threads.
 MAX_POLLS, POLLS_PER_S = 4, 6.0
-# Airflow's supervisor (3.3.2) does not read logs while it hands over triggers: when they logged two lines each, and at
-# once, it and the triggerer deadlocked after about 280 triggers. At this rate it takes minutes to fill the socket.
+# Airflow's supervisor (3.3.2) does not read logs while it sends triggers to the triggerer. When about 280 triggers
+# logged two lines each at once, both processes deadlocked. At this rate, it takes minutes to fill the log socket.
 LOG_EVERY_S, LINES_PER_S = 60.0, 5.0
 
 RemoteStatus = dict[str, Any]
 
 
 class StatusPoller:
-    """Runs polls in threads: at most `max_polls` at once, one more at a deadline, and `polls_per_s` in all.
+    """Runs polls in threads: at most `max_polls` at once plus one at its deadline, and at most `polls_per_s` started.
 
     Args:
         clock: epoch seconds.
@@ -51,7 +51,7 @@ class StatusPoller:
         Args:
             fetch: requests the job's status.
             poll_at: when the poll is due, in epoch seconds.
-            deadline_at: epoch seconds from which the poll no longer queues behind others, or None.
+            deadline_at: epoch seconds from which the poll uses the separate lane, or None.
         """
         await asyncio.sleep(max(0.0, poll_at - self._clock()))
         lane = await self._enter(deadline_at)
@@ -63,7 +63,7 @@ class StatusPoller:
             lane.release()
 
     async def log_turn(self) -> None:
-        """Return when a wait may log a line: a minute later, or later still if many waits log."""
+        """Sleep until a wait may log its next line: a minute, or longer if many waits log."""
         await asyncio.sleep(LOG_EVERY_S)
         async with self._log:
             await asyncio.sleep(1 / LINES_PER_S)
@@ -84,7 +84,7 @@ def remote_status(ml: MLCommons, ml_task_id: str, adapter: ServiceAdapter) -> Re
 
     Raises:
         NotFound: ML Commons does not know the task, or cannot load its model.
-        Throttled, RetriableError, ConfigError: by the error codes of the service.
+        Throttled, RetriableError, ConfigError: as `explain` converts an error of the service.
     """
     try:
         return ml.task(ml_task_id).get("remote_job") or {}

@@ -1,9 +1,9 @@
 """Submits a job with at most one paid call: intent, call, record, each a conditional write.
 
 An attempt that finds only an intent searches for an orphan before it submits: among ML Commons' tasks, then at the
-service. Its author may be stalled and not dead, so the grace is no fence. What fences the late call off: the job's name
-stays, so that a service that knows a job by its name or token refuses a second one; a file that was uploaded for the
-late call is deleted, without which the service refuses it.
+service. The attempt that wrote the intent may only be stalled, and may call the service after the grace period. Two
+rules fence off this late call: the job keeps its name, so a service that identifies jobs by name or token refuses a
+second one; and the file that was uploaded for the late call is deleted, so a service that needs it refuses the call.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Submitter(Protocol):
     """The calls that `Submission` makes."""
 
     def stage(self, record: JobRecord) -> dict[str, str]:
-        """Upload the shard's file, if the service keeps files; return its identifiers there. This is not paid for."""
+        """Upload the shard's file if the service stores input files; return the identifiers of the upload."""
 
     def unstage(self, record: JobRecord) -> None:
-        """Delete what was staged."""
+        """Delete the file that `stage` uploaded."""
 
     def submit(self, record: JobRecord) -> Accepted:
         """Submit the job: the paid call."""
@@ -58,8 +58,8 @@ class Submission(msgspec.Struct, frozen=True):
     """Submits the job of one job key, or finds the submitted job, with at most one paid call.
 
     Args:
-        job_records: the job's record.
-        submitter: submits, and finds orphans.
+        job_records: the record of the job key.
+        submitter: submits jobs, and finds orphans.
         clock: epoch seconds.
         sleep: waits that many seconds.
         intent_grace_s: how old an intent of another attempt must be to count as abandoned; longer than a paid call
@@ -78,38 +78,38 @@ class Submission(msgspec.Struct, frozen=True):
         """Submit once, or find what was submitted; return the decision and the record ("refuse" for a bad end).
 
         Args:
-            draft: creates the record of a submission.
-            request: what a user requested of this run.
+            draft: creates the record of the submission with this number.
+            request: the user's request to submit again, if any.
 
         Raises:
             Throttled: the service throttles; nothing was submitted.
-            RetriableError: the cluster or the store did not respond; the intent stays, and a retry finds it.
+            RetriableError: the cluster or the store did not respond; the intent stays, and a retry recovers it.
         """
         while True:
-            found = self.job_records.load()
-            record = found.value if found else None
+            stored = self.job_records.load()
+            record = stored.value if stored else None
             decision = decide(record, request)
             if decision in {"reattach", "reuse", "refuse"} and record is not None:
                 return decision, record
-            done = self._act(decision, found, draft, request)
-            if done is not None:
-                return decision, done
+            submitted = self._act(decision, stored, draft, request)
+            if submitted is not None:
+                return decision, submitted
 
     def _act(
         self,
         decision: SubmitDecision,
-        found: Version[JobRecord] | None,
+        stored: Version[JobRecord] | None,
         draft: Callable[[int], JobRecord],
         request: ResubmitRequest,
     ) -> JobRecord | None:
         """Do one step; return None if another attempt changed the record, so that the caller reads it again."""
-        if found is None:
+        if stored is None:
             first = msgspec.structs.replace(draft(1), consumed_requests=consumed_requests([], request))
             return self._intend(first, over=None)
-        old, etag = found
+        old, etag = stored
         if decision == "resubmit":
             return self._intend(next_submission(old, draft(old.submission + 1), request), over=etag)
-        # A new draft, so that a corrected model or connector is used; the name stays, even if another pipeline drafts.
+        # A new draft uses a corrected model or connector; it keeps the job's name, even if another pipeline drafted it.
         fresh = msgspec.structs.replace(
             draft(old.submission),
             name=old.name,
@@ -127,13 +127,13 @@ class Submission(msgspec.Struct, frozen=True):
         if record.restage:
             self.submitter.unstage(record)
         staged = record.staged if is_staged else self.submitter.stage(record)
-        # After the upload, which may be slow: the age of the intent counts from the paid call.
+        # Set after the upload, which may be slow: the age of the intent counts from the paid call.
         record = msgspec.structs.replace(record, staged=staged, restage=False, intended_at=self.clock())
         if not self.job_records.write(record, over=over):
             if not is_staged:
                 self.submitter.unstage(record)
             return None
-        # This process may have stalled since the write.
+        # This process may have stalled since the write, and another attempt may have taken over.
         if self._own_intent(record) is None:
             return None
         try:
@@ -148,7 +148,7 @@ class Submission(msgspec.Struct, frozen=True):
             return self._accept(record, orphan)
         except (ConfigError, NotFound) as error:
             if self._update(record, refused=str(error), restage=True) is None:
-                # Another attempt took over the intent and deleted the file of this call.
+                # Another attempt took over the intent, and deleted the file of this call.
                 return None
             raise
 
@@ -167,7 +167,7 @@ class Submission(msgspec.Struct, frozen=True):
             return None
         else:
             orphan = self.submitter.find(record) or self._fence(record)
-            # The late call may win by its name: then the job reads and writes what the call named.
+            # If the late call arrives first, the job of this name reads and writes the locations of that call.
             fresh = msgspec.structs.replace(
                 fresh, input=record.input, output=record.output, input_etag=record.input_etag, staged={}
             )
@@ -180,25 +180,25 @@ class Submission(msgspec.Struct, frozen=True):
         self.submitter.unstage(record)
         return self.submitter.find(record)
 
-    def _update(self, record: JobRecord, **known: Any) -> JobRecord | None:  # noqa: ANN401 - fields of JobRecord
-        """Record the result of the paid call; after a lost race the caller reads the record again."""
-        found = self._own_intent(record)
-        if found is None:
+    def _update(self, record: JobRecord, **changes: Any) -> JobRecord | None:  # noqa: ANN401 - fields of JobRecord
+        """Record the result of the paid call; return None after a lost race: the caller reads it again."""
+        intent = self._own_intent(record)
+        if intent is None:
             return None
-        updated = msgspec.structs.replace(record, **known)
-        return updated if self.job_records.write(updated, over=found.etag) else None
+        updated = msgspec.structs.replace(record, **changes)
+        return updated if self.job_records.write(updated, over=intent.etag) else None
 
     def _own_intent(self, record: JobRecord) -> Version[JobRecord] | None:
         """Return the stored intent of this record, None if another attempt took it over."""
-        found = self.job_records.load()
-        if found is None or found.value.submission != record.submission:
+        stored = self.job_records.load()
+        if stored is None or stored.value.submission != record.submission:
             raise RetriableError(f"{self.job_records.uri} was removed while its job {record.name} was being submitted")
-        is_own = found.value.status == "intent" and found.value.intended_at == record.intended_at
-        return found if is_own else None
+        is_own = stored.value.status == "intent" and stored.value.intended_at == record.intended_at
+        return stored if is_own else None
 
 
 class MLCommonsSubmitter(msgspec.Struct, frozen=True):
-    """Submits jobs through ML Commons, and uploads files that the service keeps itself.
+    """Submits jobs through ML Commons, and uploads the input files that a service stores itself.
 
     Args:
         ml: ML Commons.
@@ -218,22 +218,22 @@ class MLCommonsSubmitter(msgspec.Struct, frozen=True):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The parameters of connector and pipeline together."""
+        """The connector's parameters, overridden by the pipeline's."""
         return {**self.model.parameters, **self.overrides}
 
     def stage(self, record: JobRecord) -> dict[str, str]:
-        """Upload the shard's file, if the service keeps files itself."""
+        """Upload the shard's file if the service stores input files; return the identifiers of the upload."""
         return self.client.stage(record.input, record.name)
 
     def unstage(self, record: JobRecord) -> None:
-        """Delete the uploaded file."""
+        """Delete the file that `stage` uploaded."""
         self.client.unstage(record.staged)
 
     def submit(self, record: JobRecord) -> Accepted:
         """Submit the job: the paid call."""
-        own = self.adapter.batch_predict_parameters(record, self.parameters, self.inputs)
+        of_job = self.adapter.batch_predict_parameters(record, self.parameters, self.inputs)
         try:
-            return self.ml.batch_predict(record.model_id, {**self.overrides, **own})
+            return self.ml.batch_predict(record.model_id, {**self.overrides, **of_job})
         except RemoteError as error:
             raise explain(self.adapter, error) from error
 

@@ -1,8 +1,9 @@
-"""Waiters of a job: the runs that wait for it. A run that ends its wait cancels the job only if no other run waits.
+"""The waiters of a job: the runs that wait for it. A run that ends its wait cancels the job if no other run waits.
 
 Each waiter is an object below ``<job folder>/waiters/``, written when the wait begins and refreshed while it continues;
-one that is not refreshed belongs to a process that died. A run first removes its own object and then lists the others,
-so if two runs end their waits at the same time, at least one of them finds no other waiter and cancels the job.
+an object that is no longer refreshed belongs to a process that died. A run first removes its own object and then lists
+the others, so if two runs end their waits at the same time, at least one of them finds no other waiter and cancels the
+job.
 """
 
 from __future__ import annotations
