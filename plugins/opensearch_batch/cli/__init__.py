@@ -1,6 +1,6 @@
-"""Command line: ingest and checks without Airflow. Every command prints an account and returns an exit code.
+"""Command line: ingest and checks without Airflow. Every command except `schema` prints an account.
 
-Each command is one module with one function, registered here.
+Each command is one function in its own module, registered here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from opensearch_batch.cli.schema import schema
 from opensearch_batch.cli.search import SearchAccount, search
 
 PROGRAM = "opensearch-batch"
-# The account of each command, which invalid arguments print too, with the same members.
+# The account type of each command; after invalid arguments, too, an account of this type is printed.
 ACCOUNTS: dict[str, type[Account]] = {
     "ingest": IngestAccount,
     "replay": ReplayAccount,
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         return int(program.main(args=list(arguments), prog_name=PROGRAM, standalone_mode=False) or 0)
     except typer.TyperException as error:
         name = next((word for word in arguments if word in ACCOUNTS), "")
-        # Without arguments the help has been shown already, and that is the message.
+        # Without arguments, typer shows the help and raises an error without a message.
         message = error.format_message() or "no command"
         account = ACCOUNTS.get(name, IngestAccount)
         return usage_error(message, account, as_json="--json" in arguments, hint=f"{PROGRAM} {name}".strip())

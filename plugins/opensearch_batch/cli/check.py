@@ -10,7 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from opensearch_batch.cli.command import REFUSED, Account, Command, runs
+from opensearch_batch.cli.command import REFUSED, Account, Command, typer_command
 from opensearch_batch.core.data_prepper.check import check_pipelines
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.pipeline.check import CheckResult
@@ -23,14 +23,14 @@ FOLDER = Path("include/pipelines")
 
 
 class CheckAccount(Account, frozen=True, kw_only=True):
-    """Result for each file; the state is REFUSED if any has a mistake."""
+    """Result for each file; the state is REFUSED if any file has a mistake."""
 
     pipelines: list[CheckResult] = msgspec.field(default_factory=list)
     tests: int = 0
     mistakes: int = 0
 
 
-@runs
+@typer_command
 def check(
     *,
     files: Annotated[

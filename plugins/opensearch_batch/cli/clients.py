@@ -1,6 +1,6 @@
-"""Makes clients from options, environment variables and the request's `credential`. No secret is an option.
+"""Creates clients from options, environment variables and the request's `credential`.
 
-Every user of a machine can read the command lines of its processes.
+No option contains a secret, because every user of a machine can read the command lines of its processes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ INSTEAD_OF_PASSWORD = f"set {PASSWORD} in the environment, and pass --user NAME 
 
 
 class ClientFactory(msgspec.Struct, frozen=True):
-    """Makes the clients of one command from its options, which are the fields."""
+    """Creates the clients of one command; the fields are the command's options."""
 
     opensearch_url: Annotated[
         str | None,
@@ -94,26 +94,26 @@ class ClientFactory(msgspec.Struct, frozen=True):
         return Cluster(client, url)
 
     def stores(self, credential: Credential | None = None) -> Stores:
-        """Return the stores of sources and results; each client is made on first use.
+        """Return the stores of sources and results; each client is created on first use.
 
         Raises:
-            ConfigError: a URL contains a password or is invalid, even if no data are read from it.
+            ConfigError: a URL contains a password or is invalid, even a URL from which nothing is read.
         """
-        own = credential or Credential()
+        keys = credential or Credential()
         s3_keys = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment"
         s3_url = self.s3_endpoint and _without_password("--s3-endpoint", self.s3_endpoint, s3_keys)
         openai_url = self.openai_base_url and _without_password(
             "--openai-base-url", self.openai_base_url, "set OPENAI_API_KEY in the environment"
         )
         schemes = {
-            "s3": Scheme(lambda: _s3(own, s3_url), compressed=True),
+            "s3": Scheme(lambda: _s3(keys, s3_url), compressed=True),
             LOCAL: Scheme(LocalFiles, compressed=True),
         }
-        # A request's credential has no key of another AI service.
-        return stores(schemes, lambda _: openai_api(own.openai_key, openai_url), services=["openai"])
+        # OpenAI is the only AI service whose key a request can contain.
+        return stores(schemes, lambda _: openai_api(keys.openai_key, openai_url), services=["openai"])
 
     def as_arguments(self) -> list[str]:
-        """Return the options that recreate the same clients; none of them is a secret."""
+        """Return the command-line options that recreate these clients; none of them contains a secret."""
         arguments: list[str] = []
         for name, value in msgspec.structs.asdict(self).items():
             option = f"--{name.replace('_', '-')}"
@@ -154,15 +154,15 @@ class ClientCommand(Command[A]):
         return self._clients.cluster(self.secrets)
 
 
-def _s3(own: Credential, endpoint: str | None) -> Objects:
+def _s3(keys: Credential, endpoint: str | None) -> Objects:
     from opensearch_batch.core.storage.s3 import S3Objects
 
     client: Any = s3_client(
         endpoint=endpoint,
-        region=own.region,
-        access_key=own.access_key,
-        secret_key=own.secret_key,
-        session_token=own.token,
+        region=keys.region,
+        access_key=keys.access_key,
+        secret_key=keys.secret_key,
+        session_token=keys.token,
     )
     return S3Objects(client)
 

@@ -37,7 +37,7 @@ A = TypeVar("A", bound=Account)
 class Command(Generic[A]):
     """Base of the commands. `account` is the result so far, so that an error does not lose it.
 
-    Subclasses define `execute`, `show` and `when_stopped`.
+    Subclasses define `execute`, `show` and `when_stopped`, which ends the message after Ctrl-C.
     """
 
     when_stopped = "run the same command again"
@@ -51,7 +51,7 @@ class Command(Generic[A]):
         raise NotImplementedError
 
     def show(self, console: Console) -> None:
-        """Print the account for people."""
+        """Print the account as text."""
         raise NotImplementedError
 
     def update(self, **members: Any) -> None:  # noqa: ANN401 - members of the account
@@ -70,22 +70,22 @@ class Output(msgspec.Struct, frozen=True):
     ] = False
 
 
-def runs(make: Callable[..., Command[Any]]) -> Callable[..., int]:
-    """Return the function for typer that runs the command `make` returns.
+def typer_command(make: Callable[..., Command[Any]]) -> Callable[..., int]:
+    """Decorator: return a function for typer that runs the command that `make` returns.
 
-    A parameter of `make` that is a struct becomes one option for each field; the options of `Output` are added.
+    A parameter of `make` whose type is a struct becomes one option for each field; the options of `Output` are added.
     """
     signature = inspect.signature(make, eval_str=True)
-    output = inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, annotation=Output)
-    parameters = [*signature.parameters.values(), output]
+    output_parameter = inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, annotation=Output)
+    parameters = [*signature.parameters.values(), output_parameter]
     groups = {each.name: each.annotation for each in parameters if isinstance(each.annotation, type(Output))}
 
     @functools.wraps(make)
     def run_command(**values: Any) -> int:  # noqa: ANN401 - values of any option
         for name, group in groups.items():
             values[name] = group(**{field: values.pop(field) for field in group.__struct_fields__})
-        shown = values.pop("output")
-        return run(make(**values), shown)
+        output = values.pop("output")
+        return run(make(**values), output)
 
     options = [option for each in parameters for option in _options_of(each, groups.get(each.name))]
     run_command.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined] # read by typer
@@ -107,7 +107,7 @@ def run(command: Command[Any], output: Output) -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
         command.update(state=FAILED, error=f"stopped: {command.when_stopped}")
-    except Exception as error:  # noqa: BLE001 - the account is printed after any error
+    except Exception as error:  # noqa: BLE001 - any error is printed in the account
         state = REFUSED if isinstance(error, ConfigError) else FAILED
         command.update(state=state, error=command.secrets.hide(_one_line(error)))
         if output.debug:
@@ -142,6 +142,6 @@ def _write_json(account: Account) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """Return the text of an error on one line; of an unexpected error, with its type."""
+    """Return the text of an error on one line, with its type if the error is not one of this package."""
     text = " ".join(str(error).split())
     return text if type(error).__module__.startswith("opensearch_batch.") else f"{type(error).__name__}: {text}"

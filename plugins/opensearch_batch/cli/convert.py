@@ -10,9 +10,9 @@ import msgspec
 import typer
 from rich.console import Console
 
-from opensearch_batch.cli.command import REFUSED, Account, Command, runs
+from opensearch_batch.cli.command import REFUSED, Account, Command, typer_command
 from opensearch_batch.core.data_prepper.convert import Converted
-from opensearch_batch.core.data_prepper.convert import convert as converted
+from opensearch_batch.core.data_prepper.convert import convert as convert_pipeline
 from opensearch_batch.core.data_prepper.file.pipelines import DataPrepperFile, is_data_prepper
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.types.counts import DONE
@@ -27,7 +27,7 @@ class ConvertAccount(Account, frozen=True, kw_only=True):
     refused: list[str] = msgspec.field(default_factory=list)
 
 
-@runs
+@typer_command
 def convert(
     *, file: Annotated[Path, typer.Argument(metavar="FILE", help="Data Prepper pipeline file.")]
 ) -> Command[ConvertAccount]:
@@ -54,7 +54,7 @@ class Convert(Command[ConvertAccount]):
         results, refused = list[Converted](), list[str]()
         for pipeline in file.pipelines:
             try:
-                results += converted(file, pipeline)
+                results += convert_pipeline(file, pipeline)
             except ConfigError as error:
                 refused.append(str(error))
         self.update(state=REFUSED if refused else DONE, pipelines=results, refused=refused)

@@ -20,7 +20,7 @@ from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
 SHOWN = 3
-# Rows or bytes read from each source, whichever comes first.
+# Reading a source stops at this number of rows or bytes, whichever comes first.
 MAX_ROWS, MAX_BYTES = 1_000, 16 << 20
 # So large that the first rows are always joined in memory, without a spill file.
 MEMORY_BYTES = 1 << 40
@@ -29,7 +29,7 @@ MAX_NUMBERS, FIRST_NUMBERS = 8, 3
 
 
 class DocumentShown(msgspec.Struct, frozen=True):
-    """One document as it would be sent, with vectors shortened; `partial` if some source has no row for it."""
+    """One document as it would be sent, with vectors shortened; `partial` if a source has no row for it."""
 
     id: str
     source: Any
@@ -45,7 +45,7 @@ class RejectedShown(msgspec.Struct, frozen=True):
 
 
 class FirstRowsAccount(Account, frozen=True, kw_only=True):
-    """Result for the first rows; `whole` if there are no further rows."""
+    """Result for the first rows; `whole` is true if there are no further rows."""
 
     whole: bool = False
     rows: int = 0
@@ -57,7 +57,7 @@ class FirstRowsAccount(Account, frozen=True, kw_only=True):
 
 
 class FirstRows:
-    """Reads the first rows of each source; `whole` if there were no further rows."""
+    """Reads the first rows of each source; `whole` is true if there were no further rows."""
 
     def __init__(self) -> None:
         self.whole = True
@@ -81,7 +81,7 @@ def process_first_rows(
     vectors: Sequence[VectorField],
     row_errors: RowErrors,
 ) -> FirstRowsAccount:
-    """Make the documents of the first rows.
+    """Create the documents of the first rows.
 
     Raises:
         ConfigError: the field map is invalid; or `on_unmatched` is ``fail``, all rows were read, and one is unmatched.
@@ -106,7 +106,7 @@ def process_first_rows(
 def _result(entries: Sequence[Entry], *, sources: int, whole: bool) -> FirstRowsAccount:
     items = [entry for entry in entries if isinstance(entry, Item)]
     rejected = [entry for entry in entries if isinstance(entry, Rejected)]
-    # A late row is merged into a document that is counted already.
+    # A late row is merged into a document that was counted before.
     new = [item for item in items if not item.context.late]
     partial = {id(item) for item in new if len({row.source for row in item.context.rows}) < sources}
     # Complete documents show more of the field map.

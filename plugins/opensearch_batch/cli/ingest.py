@@ -1,4 +1,4 @@
-"""ingest: runs a `_batch_ingestion` request. Repeating it writes nothing; an interrupted one resumes."""
+"""ingest: runs a `_batch_ingestion` request. A repeated request writes nothing, an interrupted one resumes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from opensearch_batch.cli.clients import ClientCommand, ClientFactory
-from opensearch_batch.cli.command import Command, runs
+from opensearch_batch.cli.command import Command, typer_command
 from opensearch_batch.cli.preview import Preview
 from opensearch_batch.cli.progress_display import bytes_to_read, is_terminal, progress_bar
 from opensearch_batch.cli.request_file import RequestFile, absolute, default_work_prefix, read_request
@@ -52,11 +52,13 @@ class Settings(msgspec.Struct, frozen=True):
     )
     spill_folder: Annotated[
         Path | None,
-        typer.Option(exists=True, file_okay=False, help="Folder for rows beyond that. Default: a temporary folder."),
+        typer.Option(
+            exists=True, file_okay=False, help="Folder for rows that exceed --memory-mb. Default: a temporary folder."
+        ),
     ] = None
 
 
-@runs
+@typer_command
 def ingest(
     *,
     request: Annotated[str, typer.Argument(metavar="REQUEST.json", help="Request file, or - for stdin.")],
@@ -96,7 +98,7 @@ class Ingestion(ClientCommand[IngestAccount]):
             if settings.work_prefix
             else batch.work_prefix or default_work_prefix(batch)
         )
-        # This lists the sources a second time, for the progress bar only.
+        # `ingest_request` lists the sources again; this listing is only for the progress bar.
         total_bytes = bytes_to_read(find_sources(batch, objects)) if is_terminal() else None
         with progress_bar(batch.ingest.index, total_bytes) as show:
 
@@ -119,15 +121,15 @@ class Ingestion(ClientCommand[IngestAccount]):
         self.update(state=report.state, dead_letters_location=report.dead_letters, remarks=report.remarks)
 
     def _count(self, counts: IngestCounts) -> None:
-        # Requests have no routes, filters or run versions, so the account lacks their counts.
+        # A request has no routes, processors or run version, so the account has no counts for them.
         shown = set(IngestCounts.__struct_fields__) & set(IngestAccount.__struct_fields__)
         self.update(**{name: getattr(counts, name) for name in shown})
 
     def _arguments_of_replay(self, file: RequestFile) -> list[str]:
-        """Return the replay options: the request too, if reading the dead letters needs its credential."""
-        own = file.batch.credential
-        again = ["--request", file.name] if own and own.secret_key else []
-        return [*again, *self._clients.as_arguments()]
+        """Return the options of a replay; they include the request if its credential is needed for the dead letters."""
+        credential = file.batch.credential
+        request = ["--request", file.name] if credential and credential.secret_key else []
+        return [*request, *self._clients.as_arguments()]
 
     def show(self, console: Console) -> None:
         """Print the counts and the next step."""

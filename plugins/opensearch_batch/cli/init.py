@@ -10,7 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 
-from opensearch_batch.cli.command import Account, Command, runs
+from opensearch_batch.cli.command import Account, Command, typer_command
 from opensearch_batch.core.data_prepper.check import check_pipelines
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.formats.reading import format_of, reader
@@ -41,7 +41,7 @@ EXAMPLES: dict[str, tuple[dict[str, str], int]] = {
 
 
 class InitAccount(Account, frozen=True, kw_only=True):
-    """The files that were written, and what was chosen for them."""
+    """The files that were written, and the choices in them."""
 
     files: list[str] = msgspec.field(default_factory=list)
     input: str = ""
@@ -51,7 +51,7 @@ class InitAccount(Account, frozen=True, kw_only=True):
     records: int = 0
 
 
-@runs
+@typer_command
 def init(
     *,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the pipeline and of its DAG.")],
@@ -62,15 +62,17 @@ def init(
     service: Annotated[str, typer.Option(help="The AI service.")] = "openai",
     dimension: Annotated[int | None, typer.Option(min=1, help="Length of the model's vectors.")] = None,
     input_path: Annotated[
-        str | None, typer.Option("--input", help="Path of the model's input, like $.text; the longest text if absent.")
+        str | None, typer.Option("--input", help="Path of the model's input, like $.text. Default: the longest text.")
     ] = None,
     source: Annotated[str | None, typer.Option(help="Where the documents are. Default: s3://documents/NAME/.")] = None,
     work_prefix: Annotated[
-        str, typer.Option(help="S3 prefix of everything that is written.")
+        str, typer.Option(help="S3 prefix for everything that the pipeline writes.")
     ] = "s3://opensearch-batch",
-    folder: Annotated[Path, typer.Option(file_okay=False, help="Folder of pipelines/ and indexes/.")] = FOLDER,
+    folder: Annotated[
+        Path, typer.Option(file_okay=False, help="Folder that contains pipelines/ and indexes/.")
+    ] = FOLDER,
 ) -> Command[InitAccount]:
-    """Write a pipeline, its test and an index body from sample records, as a start.
+    """Write a first version of a pipeline, its test and an index body, from sample records.
 
     Example: opensearch-batch init books --sample books.jsonl
     """
@@ -101,8 +103,8 @@ class Init(Command[InitAccount]):
     def execute(self) -> None:
         """Read the sample, draft the files, check them, write them."""
         settings = self._settings
-        if (why := invalid_reason(settings.name)) is not None:
-            raise ConfigError(f"NAME: {settings.name!r} is the DAG id, and it is not valid: {why}")
+        if (reason := invalid_reason(settings.name)) is not None:
+            raise ConfigError(f"NAME: {settings.name!r} is not valid as a DAG id: {reason}")
         if settings.service not in names():
             raise ConfigError(f"--service: no service {settings.service!r}; known: {', '.join(names())}")
         if not settings.dimension:
@@ -119,7 +121,7 @@ class Init(Command[InitAccount]):
         self._account_for(draft, [pipeline, index_body], len(records))
         (checked,) = check_pipelines([pipeline], adapter_of, None)
         if checked.mistakes:
-            raise ConfigError(f"wrote {pipeline} and {index_body}, to be corrected: {'; '.join(checked.mistakes)}")
+            raise ConfigError(f"{pipeline} and {index_body} are written; correct them: {'; '.join(checked.mistakes)}")
 
     def _account_for(self, draft: PipelineDraft, files: list[Path], records: int) -> None:
         self.update(
@@ -133,12 +135,14 @@ class Init(Command[InitAccount]):
         )
 
     def show(self, console: Console) -> None:
-        """Print what was chosen, and what comes next."""
+        """Print the choices and the next steps."""
         account, settings = self.account, self._settings
         console.print(f"{account.records} records of {self._sample} read; written:")
         for file in account.files:
             console.print(f"  {file}")
-        console.print(f"model input {account.input}; document id {account.id or 'made of the origin of each record'}")
+        console.print(
+            f"model input {account.input}; document id {account.id or 'derived from the origin of each record'}"
+        )
         if account.skipped:
             console.print(f"no field for {', '.join(account.skipped)}: values of different or nested types")
         pipeline = account.files[0]

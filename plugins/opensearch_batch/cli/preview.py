@@ -1,4 +1,4 @@
-"""Dry run of a request: checks index and objects and processes the first rows. Writes nothing."""
+"""Dry run of a request: checks the index and the objects, processes the first rows, writes nothing."""
 
 from __future__ import annotations
 
@@ -72,8 +72,10 @@ class Preview(ClientCommand[PreviewAccount]):
         self.update(index_found=index is not None)
         if index is not None:
             return index.vectors
-        how = "from index_body" if request.index_body else "with dynamic mappings, which map vectors as plain numbers"
-        self._remark(f"index {request.index} does not exist; it will be created {how}")
+        mappings = (
+            "from index_body" if request.index_body else "with dynamic mappings, which map vectors as plain numbers"
+        )
+        self._remark(f"index {request.index} does not exist; it will be created {mappings}")
         return planned
 
     def _remark(self, remark: str) -> None:

@@ -1,4 +1,4 @@
-"""Shows progress on a terminal; a log file or a pipe gets none."""
+"""Shows progress if stderr is a terminal, not in a log file or a pipe."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def progress_bar(
     if not is_terminal():
         yield lambda counts, read_bytes: None  # noqa: ARG005 - nothing is shown
         return
-    # Loading and drawing take longer than a small request, so they are done on a terminal only.
+    # Importing and drawing take longer than a small request, so both are done on a terminal only.
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

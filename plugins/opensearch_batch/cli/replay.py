@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 
 from opensearch_batch.cli.clients import ClientCommand, ClientFactory
-from opensearch_batch.cli.command import Command, runs
+from opensearch_batch.cli.command import Command, typer_command
 from opensearch_batch.cli.progress_display import progress_bar
 from opensearch_batch.cli.request_file import absolute, read_request
 from opensearch_batch.cli.tables import IndexAccount, show_dead_letters
-from opensearch_batch.core.ingest import replay as core
+from opensearch_batch.core.ingest import replay as core_replay
 from opensearch_batch.core.types.counts import DONE, DONE_WITH_DEAD_LETTERS
 from opensearch_batch.services.registry import row_errors
 
@@ -25,7 +25,7 @@ class ReplayAccount(IndexAccount, frozen=True, kw_only=True):
     queue: str | None = None
 
 
-@runs
+@typer_command
 def replay(
     *,
     queue: Annotated[str, typer.Argument(metavar="QUEUE", help="Location of the dead letters, as reported.")],
@@ -57,11 +57,11 @@ class Replay(ClientCommand[ReplayAccount]):
         cluster = self._cluster()
         with progress_bar("replay") as show:
 
-            def show_progress(report: core.ReplayReport) -> None:
+            def show_progress(report: core_replay.ReplayReport) -> None:
                 self._count(report)
                 show(report, 0)
 
-            report = core.replay(
+            report = core_replay.replay(
                 self.account.queue or "",
                 objects,
                 cluster,
@@ -72,7 +72,7 @@ class Replay(ClientCommand[ReplayAccount]):
         self._count(report)
         self.update(state=DONE_WITH_DEAD_LETTERS if report.dead_letters else DONE)
 
-    def _count(self, report: core.ReplayReport) -> None:
+    def _count(self, report: core_replay.ReplayReport) -> None:
         location = report.queue if report.dead_letters else None
         self.update(**msgspec.structs.asdict(report), dead_letters_location=location)
 
@@ -81,5 +81,5 @@ class Replay(ClientCommand[ReplayAccount]):
         account = self.account
         account.show(console)
         if account.dead_letters_location:
-            again = ["--request", self._request] if self._request else []
-            show_dead_letters(console, account.dead_letters_location, [*again, *self._clients.as_arguments()])
+            request = ["--request", self._request] if self._request else []
+            show_dead_letters(console, account.dead_letters_location, [*request, *self._clients.as_arguments()])

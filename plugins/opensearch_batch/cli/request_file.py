@@ -1,6 +1,6 @@
-"""Reads a request file. Relative paths are resolved against the folder of the file, not the current one.
+"""Reads a request file. Relative paths are resolved against the folder of the file, not the current folder.
 
-A request thus names the same sources from any folder, and running it again is recognised.
+So a request names the same sources from every current folder, and a repeated request is recognized.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def _absolute(batch: BatchIngestion, folder: Path) -> BatchIngestion:
 
 
 def _refuse_placeholders(batch: BatchIngestion, location: str) -> None:
-    own = msgspec.structs.asdict(batch.credential or Credential())
-    given = {f"credential.{name}": value for name, value in own.items() if value}
-    given |= {f"data_source.source[{at}]": source for at, source in enumerate(batch.sources)}
-    for name, value in given.items():
+    credential = msgspec.structs.asdict(batch.credential or Credential())
+    values = {f"credential.{name}": value for name, value in credential.items() if value}
+    values |= {f"data_source.source[{number}]": source for number, source in enumerate(batch.sources)}
+    for name, value in values.items():
         if re.search(r"<you[^<>]*>", value):
             raise ConfigError(f"{location}: {name} is a placeholder of the documentation; replace it, or remove it")

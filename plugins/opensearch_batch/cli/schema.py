@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from opensearch_batch.core.pipeline.spec_reference import page
-from opensearch_batch.core.pipeline.spec_reference import schema as of_pipelines
+from opensearch_batch.core.pipeline.spec_reference import schema as pipeline_schema
 from opensearch_batch.services.registry import names
 
 
@@ -19,7 +19,7 @@ def schema(
     text = (
         page(names())
         if markdown
-        else msgspec.json.format(msgspec.json.encode(of_pipelines(names())), indent=1).decode()
+        else msgspec.json.format(msgspec.json.encode(pipeline_schema(names())), indent=1).decode()
     )
     typer.echo(text, nl=not text.endswith("\n"))
     return 0

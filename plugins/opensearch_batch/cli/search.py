@@ -1,4 +1,4 @@
-"""search: asks a pipeline's index a question, by a neural, a text and a hybrid query."""
+"""search: searches a pipeline's index for a question, by a neural, a text and a hybrid query."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from opensearch_batch.cli.clients import ClientCommand, ClientFactory
-from opensearch_batch.cli.command import Account, Command, runs
+from opensearch_batch.cli.command import Account, Command, typer_command
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.opensearch.ml_commons import MLCommons, fill
 from opensearch_batch.core.opensearch.questions import Answer, Question, ask, fields_to_ask
@@ -23,23 +23,23 @@ SHOWN_CHARS = 100
 
 
 class SearchAccount(Account, frozen=True, kw_only=True):
-    """What each kind of query found."""
+    """The answers of each kind of query."""
 
     index: str = ""
     model_id: str = ""
     answers: list[Answer] = msgspec.field(default_factory=list)
 
 
-@runs
+@typer_command
 def search(
     *,
     pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help=f"Pipeline file, or its name in {FOLDER}/.")],
-    question: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
-    index: Annotated[str | None, typer.Option(help="Another index than the pipeline's.")] = None,
-    size: Annotated[int, typer.Option(min=1, max=1000, help="Number of documents for each query.")] = 3,
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="Text to search for.")],
+    index: Annotated[str | None, typer.Option(help="Index to search. Default: the pipeline's.")] = None,
+    size: Annotated[int, typer.Option(min=1, max=1000, help="Number of documents that each query returns.")] = 3,
     clients: ClientFactory,
 ) -> Command[SearchAccount]:
-    """Ask a pipeline's index a question: neural, text and hybrid.
+    """Search a pipeline's index for a question, by a neural, a text and a hybrid query.
 
     Example: opensearch-batch search books "who rules the waves" --opensearch-url http://127.0.0.1:9200
     """
@@ -59,7 +59,7 @@ class Search(ClientCommand[SearchAccount]):
         self._size = size
 
     def execute(self) -> None:
-        """Find the index's fields and the model, then ask."""
+        """Find the index's fields and the model, then send the queries."""
         path = Path(self._pipeline)
         if not path.suffix:
             path = FOLDER / f"{path.name}.yaml"
@@ -76,10 +76,12 @@ class Search(ClientCommand[SearchAccount]):
             raise ConfigError("; ".join(dict.fromkeys(failed)))
 
     def _model_of(self, file: PipelineFile, ml_commons: MLCommons) -> str:
-        """Return the model that `prepare` made of the pipeline's connector."""
+        """Return the id of the model that `prepare` created from the pipeline's connector."""
         connector = file.body("batch_predict", "connector")
         if connector is None:
-            raise ConfigError("the pipeline's model is named by a stack; ask with a pipeline that has its model_id")
+            raise ConfigError(
+                "the pipeline names its model by a CloudFormation stack; set batch_predict.model_id to search"
+            )
         name = str(fill({"name": connector["name"]}, file.spec.batch_predict.values, "connector")["name"])
         return ml_commons.deployed_model(name)
 

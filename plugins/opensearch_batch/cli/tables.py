@@ -27,7 +27,7 @@ class IndexAccount(Account, frozen=True, kw_only=True):
     dead_letters_location: str | None = None
 
     def show(self, console: Console, *more: str) -> None:
-        """Print state, duration and counts; of `more`, those that are not 0."""
+        """Print state, duration and counts; the counts in `more` only if they are not 0."""
         console.print(f"{self.index}: {self.state} in {self.seconds:.1f} s")
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column()
