@@ -146,7 +146,7 @@ class CompiledPipeline:
         return digest(json.dumps([sinks, buckets], sort_keys=True), *uuids)
 
     def read(self) -> Read:
-        """Return the function that reads the rows, and the inputs that they are joined with."""
+        """Return the function that reads the rows and, for s3_enrich, the input records."""
         rows = reader(self.source.codec.format(), self.source.compression)
         if self.enrich_options is None:
             return rows

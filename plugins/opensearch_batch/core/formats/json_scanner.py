@@ -31,7 +31,7 @@ class Scanner:
 
     The scanner keeps the lines in memory while the value that starts on the first line is not closed. If this value is
     invalid, the scanner rejects the first line, and the following lines with more indentation, which are parts of the
-    same value. It scans the other lines again.
+    same value. The scanner scans the other lines again.
     """
 
     def __init__(self, source: int, uri: str, limit: RowLimit, *, include_empty_objects: bool) -> None:

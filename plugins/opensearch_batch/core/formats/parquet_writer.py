@@ -67,7 +67,7 @@ class ParquetFile:
         self._events = Spool(SPOOL_BYTES)
 
     @property
-    def waiting_bytes(self) -> int:
+    def buffered_bytes(self) -> int:
         """The number of buffered bytes."""
         return self._events.tell()
 
@@ -212,25 +212,26 @@ def _kind_of(value: Any, name: str) -> Kind:  # noqa: ANN401 - any JSON
     return "long" if kind == "integer" and abs(value) > _EXACT else kind
 
 
-def _common_kind(one: Kind, other: Kind, name: str) -> Kind:
+def _common_kind(earlier: Kind, later: Kind, name: str) -> Kind:
     """Return the kind that can represent the values of both kinds.
 
     Raises:
         RecordRejected: there is no such kind.
     """
-    if one is None or other is None or one == other:
-        return other if one is None else one
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return {key: _common_kind(one.get(key), other.get(key), f"{name}/{key}") for key in {**one, **other}}
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        return (_common_kind(one[0], other[0], name),)
-    if isinstance(one, str) and isinstance(other, str):
-        wider = _WIDER.get((one, other)) or _WIDER.get((other, one))
+    if earlier is None or later is None or earlier == later:
+        return later if earlier is None else earlier
+    if isinstance(earlier, Mapping) and isinstance(later, Mapping):
+        keys = {**earlier, **later}
+        return {key: _common_kind(earlier.get(key), later.get(key), f"{name}/{key}") for key in keys}
+    if isinstance(earlier, tuple) and isinstance(later, tuple):
+        return (_common_kind(earlier[0], later[0], name),)
+    if isinstance(earlier, str) and isinstance(later, str):
+        wider = _WIDER.get((earlier, later)) or _WIDER.get((later, earlier))
         if wider is not None:
             return wider
     raise RecordRejected(
-        f"codec parquet: {name} is {_name_of(other)} in this event and {_name_of(one)} in earlier events; use one "
-        "type, or exclude it with exclude_keys"
+        f"codec parquet: {name} has values of the types {_name_of(earlier)} and {_name_of(later)}; use one type, or "
+        "exclude the key with exclude_keys"
     )
 
 

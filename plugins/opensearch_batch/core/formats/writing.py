@@ -19,7 +19,7 @@ class EventFile(Protocol):
     """Writes the events of one object."""
 
     @property
-    def waiting_bytes(self) -> int:
+    def buffered_bytes(self) -> int:
         """The number of buffered bytes."""
 
     def add(self, event: bytes) -> None:
@@ -50,7 +50,7 @@ class Encoding(Protocol):
 class StreamedFile:
     """Base class of writers that compress and write each event without buffering it."""
 
-    waiting_bytes = 0
+    buffered_bytes = 0
 
     def __init__(self, file: IO[bytes], compression: OutputCompression) -> None:
         self._compressor: Any = None

@@ -17,7 +17,7 @@ Processor = Callable[[Event], bool]
 Condition = Callable[[Event], bool]
 DEFAULT_ROUTE = "_default"
 UNROUTED, DROPPED = 0, -1
-# Bounds the memory for reasons, which may contain text of a record.
+# Maximum number of different failure reasons in memory; a reason may contain text of a record.
 MAX_REASONS = 100
 
 

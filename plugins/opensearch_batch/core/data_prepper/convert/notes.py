@@ -27,11 +27,11 @@ _NOTES: dict[Keys, str] = {
     "Input.",
     ("batch_predict", "repair_rounds"): "As in Data Prepper, failed records are not sent again. Without this line, "
     "failed records are sent again and paid for again.",
-    _PROCESSORS: "Unchanged. They process only output rows of jobs; Data Prepper also sends bucket, key, time and "
-    "length of each input through them.",
+    _PROCESSORS: "The processors are unchanged. Here they process only output rows of jobs; Data Prepper also sends "
+    "bucket, key, time and length of each input through them.",
     (
         "id",
-    ): "The document_id of the sink. A number is used as the row writes it; Data Prepper formats it as Java does.",
+    ): "The document_id of the sink. Here a number keeps its text from the row; Data Prepper formats it as Java does.",
     (
         "ingest",
         "dead_letters",
@@ -40,8 +40,8 @@ _NOTES: dict[Keys, str] = {
     "removed.",
 }
 _SCANS = (
-    "Data Prepper scans at this interval. Here the source is listed at this interval, and a change starts a run: an "
-    "unchanged object costs nothing, a changed one is processed again."
+    "Data Prepper scans at this interval. Here the source is listed at this interval, and a new or changed object "
+    "starts a run. Unchanged objects are not processed again."
 )
 _MANIFESTS = (
     "Data Prepper writes manifests among the inputs. This pipeline does not; the glob excludes existing manifests."
@@ -102,9 +102,9 @@ class ConversionNotes:
         name, file = self._names[self._number], self._compiled.file
         line = file.line(self._compiled.pipeline.keys)
         text = (
-            f"Converted from {self._compiled.pipeline.name} in {file.path.name}:{line}. Save it as "
+            f"Converted from {self._compiled.pipeline.name} in {file.path.name}:{line}. Save this file as "
             f"include/pipelines/{name}.yaml, because the file name is the DAG id, and remove {file.path.name} "
-            "there, because both DAGs would do the same work."
+            "from that folder, because both DAGs would do the same work."
         )
         yield (), text
         if len(self._names) > 1:
@@ -132,7 +132,7 @@ class ConversionNotes:
         yield ("source", "prepare"), text
         text = (
             f"This package's files, and the outputs of jobs, which Data Prepper writes to {self._ml.output_path}. An "
-            "output is read only after its job has ended; other objects there are not read."
+            "output is read only after its job has ended; other objects below that prefix are not read."
         )
         yield ("work_prefix",), text
 

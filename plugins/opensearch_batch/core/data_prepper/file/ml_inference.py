@@ -54,7 +54,7 @@ class MlInference(CheckedOptions, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "dlq", self.dlq.inheriting(self.aws))
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the option that its error names."""
+        """Yield the checks, each with the keys of the option that its error refers to."""
         yield from refuse_if(
             wrong=self.action_type == "predict",
             keys=("action_type",),

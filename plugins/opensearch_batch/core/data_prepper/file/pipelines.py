@@ -87,7 +87,7 @@ class _Parts(Options, frozen=True, kw_only=True):
 
 
 class DataPrepperPipeline(msgspec.Struct, frozen=True, kw_only=True):
-    """One pipeline of a file. `keys` is its location in the file; each processor and sink also has its location."""
+    """One pipeline of a file. `keys` is the location of the pipeline; processors and sinks follow their locations."""
 
     name: str
     keys: Keys

@@ -62,7 +62,7 @@ class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
     tags_target_key: EventKey | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the option that its error names."""
+        """Yield the checks, each with the keys of the option that its error refers to."""
         yield from refuse_if(
             wrong=bool(self.include_keys and self.exclude_keys),
             keys=("exclude_keys",),
@@ -217,7 +217,7 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         return None if self.bulk_size < 0 else self.bulk_size * MIB
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the option that its error names."""
+        """Yield the checks, each with the keys of the option that its error refers to."""
         yield from super().rules()
         yield from self._refused_values()
         for at, host in enumerate(self.hosts):
@@ -241,8 +241,8 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
             "password": (self.aws, "aws is set, so requests are signed"),
             "authentication": (self.aws, "aws is set, so requests are signed"),
         }
-        for name, (other, why) in no_effect.items():
-            if other is not None and getattr(self, name) is not None:
+        for name, (overriding, why) in no_effect.items():
+            if overriding is not None and getattr(self, name) is not None:
                 yield (name,), f"has no effect: {why}"
         for at in range(1, len(self.hosts)):
             yield ("hosts", at), "has no effect: only the first host is used"

@@ -56,7 +56,7 @@ class TimesOptions(CheckedOptions, frozen=True, kw_only=True):
         return (self.start_time, self.end_time, self.range) != (None, None, None)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the option that its error names."""
+        """Yield the checks, each with the keys of the option that its error refers to."""
         yield from refuse_if(
             wrong=self.range is not None and (self.start_time, self.end_time) != (None, None),
             keys=("range",),
@@ -103,7 +103,7 @@ class ScanOptions(TimesOptions, frozen=True, kw_only=True):
     scheduling: Scheduling | None = None
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the option that its error names."""
+        """Yield the checks, each with the keys of the option that its error refers to."""
         yield from super().rules()
         yield from refuse_if(
             wrong=self.scheduling is not None and self.end_time is not None,
@@ -141,8 +141,8 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
         "records_to_accumulate": "rows are streamed",
         "buffer_timeout": "there is no buffer",
         "backoff_time": "a scan runs on schedule, and does not wait for objects",
-        "data_selection": "it applies to queues; write data_selection at each bucket",
-        "on_error": "it applies to queues",
+        "data_selection": "the option applies only to queues; write data_selection at each bucket",
+        "on_error": "the option applies only to queues",
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
         "sqs": _QUEUE,
@@ -168,24 +168,24 @@ class S3Source(OwnedBuckets, frozen=True, kw_only=True):
     @property
     def buckets(self) -> tuple[Bucket, ...]:
         """The buckets in order, with all defaults applied."""
-        return tuple(self._bucket(each.bucket) for each in self.scan.buckets)
+        return tuple(self._bucket(element.bucket) for element in self.scan.buckets)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the option that its error names."""
+        """Yield the checks, each with the keys of the option that its error refers to."""
         yield from refuse_if(
             wrong=self.delete_s3_objects_on_read and not self.acknowledgments,
             keys=("delete_s3_objects_on_read",),
             cause="deletion requires acknowledgments; write acknowledgments: true",
         )
-        for at, each in enumerate(self.scan.buckets):
+        for number, element in enumerate(self.scan.buckets):
             yield from refuse_if(
-                wrong=bool(self.filters) and each.bucket.filter is not None,
-                keys=("scan", "buckets", at, "bucket", "filter"),
+                wrong=bool(self.filters) and element.bucket.filter is not None,
+                keys=("scan", "buckets", number, "bucket", "filter"),
                 cause="cannot be combined with filters of the source; keep one of the two",
             )
         for bucket in self.filters:
             yield from refuse_if(
-                wrong=bucket not in {each.bucket.name for each in self.scan.buckets},
+                wrong=bucket not in {element.bucket.name for element in self.scan.buckets},
                 keys=("filters", bucket),
                 cause="no bucket of the scan has this name; write the name of a bucket of the scan",
             )

@@ -62,7 +62,7 @@ class MlAws(Aws, frozen=True, kw_only=True):
     """AWS options of ml_inference."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "job_sts_role_arn": "it applies to built-in models; the connector of the model names the role of the job"
+        "job_sts_role_arn": "the option applies only to built-in models; the connector of the model names the role"
     }
 
 
@@ -70,12 +70,12 @@ class OpenSearchAws(Aws, frozen=True, kw_only=True):
     """AWS options of a cluster that requires signed requests."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
-        "resource_name": "it applies to semantic_enrichment, which is not supported"
+        "resource_name": "the option applies only to semantic_enrichment, which is not supported"
     }
     REFUSED: ClassVar[Mapping[str, str]] = {
         **NO_HEADERS,
         "serverless_options": "network policies are not changed; allow this network in the policy of the collection",
-        "semantic_enrichment": "it creates the index through the AWS control plane; create the index "
+        "semantic_enrichment": "indexes are not created through the AWS control plane; create the index "
         "beforehand, or with template_content",
     }
 

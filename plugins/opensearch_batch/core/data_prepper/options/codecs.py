@@ -82,7 +82,7 @@ class CsvInput(CheckedOptions, frozen=True, kw_only=True):
         return Csv(self.delimiter, self.quote_character, self.header or (), self.detect_header)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the option that its error names."""
+        """Yield the checks, each with the keys of the option that its error refers to."""
         yield from refuse_if(
             wrong=self.delimiter == self.quote_character,
             keys=("quote_character",),
@@ -148,7 +148,7 @@ class CsvOutput(Options, frozen=True, kw_only=True):
 
 
 class ParquetOutput(CheckedOptions, frozen=True, kw_only=True):
-    """Parquet rows, with an Avro schema or one inferred from the first rows."""
+    """Parquet rows, with an Avro schema or a schema that is inferred from all events of an object."""
 
     schema: str | None = None
     auto_schema: bool = False
@@ -158,7 +158,7 @@ class ParquetOutput(CheckedOptions, frozen=True, kw_only=True):
         return ParquetEncoding(self.schema)
 
     def rules(self) -> Iterator[Rule]:
-        """Yield the checks, each with the option that its error names."""
+        """Yield the checks, each with the keys of the option that its error refers to."""
         yield from refuse_if(
             wrong=(self.schema is not None) == self.auto_schema,
             cause="set exactly one of schema and auto_schema: true",

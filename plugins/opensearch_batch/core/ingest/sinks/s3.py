@@ -159,7 +159,7 @@ class _Part:
     @property
     def size_bytes(self) -> int:
         """Size of the object so far, without the few bytes that a compressor still buffers."""
-        return self._spool.tell() + self._file.waiting_bytes
+        return self._spool.tell() + self._file.buffered_bytes
 
     def add(self, event: bytes) -> None:
         self._file.add(event)

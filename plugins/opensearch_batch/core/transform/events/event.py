@@ -293,13 +293,13 @@ def frozen(node: Node) -> Node:
 
 def elements_of(node: Node) -> list[Node] | None:
     """Return the elements of an array, or None for any other value."""
-    node = _open(node)
+    node = _parse_if_raw(node)
     return node if type(node) is list else None
 
 
 def members_of(node: Node) -> dict[str, Node] | None:
     """Return the members of an object, or None for any other value."""
-    node = _open(node)
+    node = _parse_if_raw(node)
     return node if type(node) is dict else None
 
 
@@ -324,17 +324,17 @@ def _child(holder: dict[str, Node] | list[Node], name: str) -> Node:
             raise EventError(f"the array has no element {name}")
         if at == len(holder):
             holder.append({})
-        opened = _open(holder[at])
+        opened = _parse_if_raw(holder[at])
         holder[at] = opened if type(opened) is dict else {}
         return holder[at]
-    opened = _open(holder.get(name, {}))
+    opened = _parse_if_raw(holder.get(name, {}))
     if type(opened) not in (dict, list):
         raise EventError(f"{name} is not an object, so it cannot contain a key")
     holder[name] = opened
     return opened
 
 
-def _open(node: Node) -> Node:
+def _parse_if_raw(node: Node) -> Node:
     return _parse_level(node) if type(node) is msgspec.Raw else node
 
 

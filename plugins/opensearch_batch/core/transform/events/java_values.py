@@ -45,7 +45,7 @@ class Double(float):
 _KINDS: dict[type, int] = {Long: _LONG, float: _FLOAT, Double: _DOUBLE}
 
 
-def single(number: float) -> float:
+def to_float32(number: float) -> float:
     """Return a number rounded to a 32-bit float."""
     return c_float(number).value
 
@@ -57,13 +57,13 @@ def operand(value: object) -> object:
         EvaluationError: the value is an integer of more than 64 bits.
     """
     if type(value) is float:
-        return single(value)
+        return to_float32(value)
     if type(value) is int and not LONG_MIN <= value <= LONG_MAX:
         raise EvaluationError(f"{value} has more than 64 bits, which operators do not support")
     return value
 
 
-def plain(value: Operand) -> object:
+def json_value(value: Operand) -> object:
     """Convert the result of an expression to a JSON value; a 32-bit float gets its shortest decimal form."""
     kind = type(value)
     if kind is float:
@@ -72,11 +72,11 @@ def plain(value: Operand) -> object:
         return float(value)
     if kind is Long:
         return int(value)
-    return [plain(member) for _, member in value] if kind is frozenset else value
+    return [json_value(member) for _, member in value] if kind is frozenset else value
 
 
-def tagged(value: Operand) -> tuple[object, object]:
-    """Return a value with its type, as a set member that differs from equal values of other types."""
+def with_type(value: Operand) -> tuple[object, object]:
+    """Return the type and the value, so that set members of different types differ even if their values are equal."""
     kind = _kind(value)
     return (kind or type(value), value)
 
@@ -85,12 +85,12 @@ def equal(left: Operand, right: Operand) -> bool:
     """Return whether two values are equal; values of different types are unequal, except numbers."""
     if left is None or right is None:
         return left is right
-    one, other = _kind(left), _kind(right)
-    if not one or not other:
+    kinds = _kind(left), _kind(right)
+    if _NONE in kinds:
         return _same(left, right)
-    if _FLOAT in (one, other):
-        return single(left) == single(right)
-    if _DOUBLE in (one, other):
+    if _FLOAT in kinds:
+        return to_float32(left) == to_float32(right)
+    if _DOUBLE in kinds:
         return float(left) == float(right)
     return bool(left == right)
 
@@ -104,13 +104,13 @@ def ordering(compare: Callable[[Operand, Operand], object], *, inclusive: bool) 
     """Return a comparison of two numbers; the comparison is false if an operand is not a number."""
 
     def ordered(left: Operand, right: Operand) -> bool:
-        one, other = _kind(left), _kind(right)
-        if not one or not other:
+        kinds = _kind(left), _kind(right)
+        if _NONE in kinds:
             return False
-        if _DOUBLE in (one, other) and not (one == _FLOAT and inclusive):
+        if _DOUBLE in kinds and not (kinds[0] == _FLOAT and inclusive):
             return bool(compare(float(left), float(right)))
-        if _FLOAT in (one, other):
-            return bool(compare(single(left), single(right)))
+        if _FLOAT in kinds:
+            return bool(compare(to_float32(left), to_float32(right)))
         return bool(compare(left, right))
 
     return ordered
@@ -124,7 +124,7 @@ def arithmetic(operation: Callable[[Operand, Operand], Operand]) -> Callable[[Op
         if _DOUBLE in kinds:
             return Double(operation(float(left), float(right)))
         if _FLOAT in kinds:
-            return single(operation(single(left), single(right)))
+            return to_float32(operation(to_float32(left), to_float32(right)))
         return _wrapped(operation(int(left), int(right)), LONG_BITS if _LONG in kinds else INT_BITS)
 
     return calculate
@@ -142,7 +142,7 @@ def divide(left: Operand, right: Operand) -> Operand:
     """Divide two numbers; division by zero returns infinity, or NaN for 0 / 0."""
     kinds = _kinds(left, right)
     if _FLOAT in kinds and _DOUBLE not in kinds:
-        return single(_quotient(single(left), single(right)))
+        return to_float32(_quotient(to_float32(left), to_float32(right)))
     return Double(_quotient(float(left), float(right)))
 
 
@@ -190,10 +190,10 @@ def _kind(value: Operand) -> int:
 
 
 def _kinds(left: Operand, right: Operand) -> tuple[int, int]:
-    one, other = _kind(left), _kind(right)
-    if not one or not other:
+    kinds = _kind(left), _kind(right)
+    if _NONE in kinds:
         raise EvaluationError("arithmetic requires numbers")
-    return one, other
+    return kinds
 
 
 def _same(left: Operand, right: Operand) -> bool:
@@ -227,7 +227,7 @@ def _shortest(number: float) -> float:
     """
     for digits in _FLOAT_DIGITS:
         short = float(f"{number:.{digits}g}")
-        if single(short) == number:
+        if to_float32(short) == number:
             return short
     return number
 

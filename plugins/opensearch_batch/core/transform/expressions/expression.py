@@ -41,7 +41,7 @@ class Expression(msgspec.Struct, frozen=True):
         Raises:
             EvaluationError: the expression has no value for the event.
         """
-        return java.plain(self.evaluate(event))
+        return java.json_value(self.evaluate(event))
 
 
 def compile_expression(text: str) -> Expression:
@@ -237,4 +237,4 @@ def _members(node: grammar.Members) -> Evaluate:
     kinds = {int if type(value) is float else type(value) for value in values}
     if len(kinds) > 1 or type(None) in kinds:
         return _fails("the members of a set must be all strings, all numbers or all booleans")
-    return _constant(frozenset(map(java.tagged, values)))
+    return _constant(frozenset(map(java.with_type, values)))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.transform.events.java_values import LONG_MAX, single
+from opensearch_batch.core.transform.events.java_values import LONG_MAX, to_float32
 
 if TYPE_CHECKING:
     from pyparsing import ParserElement, ParseResults
@@ -239,7 +239,7 @@ def _literals() -> ParserElement:
 
     constants = {"true": Literal(value=True), "false": Literal(value=False), "null": Literal(None)}
     return (
-        pp.Regex(_FLOAT).add_parse_action(lambda tokens: Literal(single(float(tokens[0]))))
+        pp.Regex(_FLOAT).add_parse_action(lambda tokens: Literal(to_float32(float(tokens[0]))))
         | pp.Regex(_WHOLE + _END).add_parse_action(lambda tokens: _whole(tokens[0]))
         | pp.Regex(f"(?:true|false|null){_END}").add_parse_action(lambda tokens: constants[tokens[0]])
         | _strings()

@@ -75,7 +75,7 @@ def _matches(left: object, right: object) -> bool | None:
 
 
 def _is_in(left: object, right: object) -> bool:
-    return isinstance(right, frozenset) and type(left) not in (list, dict) and java.tagged(left) in right
+    return isinstance(right, frozenset) and type(left) not in (list, dict) and java.with_type(left) in right
 
 
 OPERATORS: Mapping[str, Binary] = {

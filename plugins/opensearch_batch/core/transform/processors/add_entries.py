@@ -141,7 +141,7 @@ def _formatted(option: str, text: str) -> Value:
     keys = [base.source_key(option, name) for name in names]
 
     def value(event: Event) -> Node:
-        values = ["" if (value := base.plain(event.find(key))) is None else text_of(value) for key in keys]
+        values = ["" if (value := base.decoded(event.find(key))) is None else text_of(value) for key in keys]
         return "".join(part for pair in zip(texts, [*values, ""], strict=True) for part in pair)
 
     return value
@@ -179,7 +179,7 @@ def _to_event(location: str, entry: AddEntry, value: Value) -> base.Step:
 
 def _to_metadata(entry: AddEntry, name: str, value: Value) -> base.Step:
     def add(event: Event) -> None:
-        new, metadata = base.plain(value(event)), event.metadata
+        new, metadata = base.decoded(value(event)), event.metadata
         if entry.overwrite_if_key_exists or name not in metadata:
             metadata[name] = new
         elif entry.append_if_key_exists:

@@ -160,7 +160,7 @@ def keys_read(texts: Iterable[str | None], *expressions: str | None) -> set[Key]
     return keys_named(texts).union(*(expression.keys for expression in compiled if expression is not None))
 
 
-def plain(node: Node) -> object:
+def decoded(node: Node) -> object:
     """Return the decoded value of a node, or None if the node is missing.
 
     Raises:

@@ -28,7 +28,7 @@ def converter(wanted: Type, scale: int = 0) -> Convert:
     return (lambda value: _to_big_decimal(value, scale)) if wanted == "big_decimal" else _CONVERTERS[wanted]
 
 
-def whole(text: str, bits: int) -> int:
+def parse_integer(text: str, bits: int) -> int:
     """Parse a signed integer of at most `bits` bits.
 
     Raises:
@@ -39,7 +39,7 @@ def whole(text: str, bits: int) -> int:
     return number
 
 
-def double(text: str) -> float:
+def parse_double(text: str) -> float:
     """Parse a double; as in Java, surrounding whitespace and a suffix f or d are allowed.
 
     Raises:
@@ -58,7 +58,7 @@ def _fits(number: int, bits: int) -> bool:
 
 def _to_integer(value: object) -> int:
     if isinstance(value, str):
-        return whole(value, INT_BITS)
+        return parse_integer(value, INT_BITS)
     # As in Data Prepper, a double or an integer of more than 32 bits is an error, not truncated.
     if isinstance(value, int) and _fits(value, INT_BITS):
         return int(value)
@@ -67,7 +67,7 @@ def _to_integer(value: object) -> int:
 
 def _to_long(value: object) -> int:
     if isinstance(value, str):
-        return whole(value, LONG_BITS)
+        return parse_integer(value, LONG_BITS)
     if isinstance(value, float):
         return max(LONG_MIN, min(int(value), LONG_MAX))
     if isinstance(value, int) and _fits(value, LONG_BITS):
@@ -77,7 +77,7 @@ def _to_long(value: object) -> int:
 
 def _to_double(value: object) -> float:
     if isinstance(value, str):
-        return double(value)
+        return parse_double(value)
     if isinstance(value, int | float):
         try:
             return float(value)

@@ -25,7 +25,7 @@ from opensearch_batch.core.transform.events.event import (
 )
 from opensearch_batch.core.transform.events.java_values import LONG_BITS, text_of
 from opensearch_batch.core.transform.processors import base
-from opensearch_batch.core.transform.processors.conversions import Convert, Type, converter, double, whole
+from opensearch_batch.core.transform.processors.conversions import Convert, Type, converter, parse_double, parse_integer
 from opensearch_batch.core.transform.processors.java_time import ReadTime, time_reader
 
 _COERCIBLE_FIRST_BYTES = b'"{['
@@ -101,7 +101,7 @@ class ConvertType(base.ProcessorOptions, frozen=True, kw_only=True):
 
 def _convert_at(event: Event, key: Key, convert: Convert, nulls: frozenset[str]) -> None:
     """Convert a value, or every element of a list; if one element fails, the list remains unchanged."""
-    value = base.plain(event.find(key))
+    value = base.decoded(event.find(key))
     if value is None:
         return
     if nulls and text_of(value) in nulls:
@@ -135,7 +135,7 @@ def _in_elements(key: Key, name: str, convert: Convert, tags: frozenset[str]) ->
 def _convert_member(members: dict[str, Node], name: str, convert: Convert) -> str:
     """Convert a member; return the cause of the failure, or an empty string."""
     try:
-        value = base.plain(members.get(name))
+        value = base.decoded(members.get(name))
         if value is not None:
             members[name] = convert(value)
     except (ValueError, EventError) as error:
@@ -176,7 +176,7 @@ def _coerced(node: Node, times: Sequence[ReadTime]) -> Node:
             for index, element in enumerate(elements):
                 elements[index] = _coerced(element, times)
         return elements
-    value = base.plain(node)
+    value = base.decoded(node)
     return _coerced_text(value, times) if isinstance(value, str) else node
 
 
@@ -195,5 +195,5 @@ def _coerced_text(text: str, times: Sequence[ReadTime]) -> Node:
                 return read(text)
         return text
     if "." in lowered or "e" in lowered:
-        return double(lowered)
-    return whole(text, LONG_BITS) if text.startswith(_NUMBER_STARTS) else text
+        return parse_double(lowered)
+    return parse_integer(text, LONG_BITS) if text.startswith(_NUMBER_STARTS) else text

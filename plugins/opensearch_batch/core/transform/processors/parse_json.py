@@ -111,7 +111,7 @@ class ParseJson(base.ProcessorOptions, frozen=True, kw_only=True):
 
 
 def _text_at(event: Event, key: Key) -> str | None:
-    value = base.plain(event.find(key))
+    value = base.decoded(event.find(key))
     if isinstance(value, dict | list):
         raise EventError(f"/{'/'.join(key)} is an {'object' if isinstance(value, dict) else 'array'}, not a string")
     return None if value is None else text_of(value)
@@ -135,7 +135,7 @@ def _shallow(members: Members, depth: int) -> Members:
     shallow = dict(members)
     for name, node in members.items():
         if (inner := members_of(node)) is not None:
-            shallow[name] = _shallow(inner, depth - 1) if depth > 1 else _encode(base.plain(inner)).decode()
+            shallow[name] = _shallow(inner, depth - 1) if depth > 1 else _encode(base.decoded(inner)).decode()
     return shallow
 
 
