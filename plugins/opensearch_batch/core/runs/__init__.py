@@ -1,1 +1,1 @@
-"""Runs: plan, accounts, retention, and the outbox of asset events."""
+"""Runs: preparation, plan, accounts, retention, source ranges, and the outbox of asset events."""

@@ -1,8 +1,9 @@
 """Outbox of index writes whose asset event has not been emitted yet.
 
-A count of what one attempt wrote is not enough. If an attempt dies after its last document, the retry finds all
-documents indexed. If a run fails after its ingest, the next run finds nothing to do. So ingest adds an entry before it
-writes, and `publish` deletes it after it has emitted the event. An event may be emitted twice, but is never lost.
+The counts of one attempt do not show whether an event is due. If an attempt dies after its last document, the retry
+finds all documents indexed. If a run fails after its ingest, the next run finds nothing to do. So `ingest` adds an
+entry before it writes, and `publish` deletes the entry after it has emitted the event. An event may be emitted twice,
+but is never lost.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class PendingEvent(msgspec.Struct, frozen=True):
 
 
 def add_event(objects: Objects, layout: Layout, shard_id: str, event: PendingEvent) -> str | None:
-    """Add an entry before a shard is written; return its location, None if an earlier attempt added it."""
+    """Add an entry before a shard is written; return the entry's location, None if an earlier attempt added it."""
     uri = f"{layout.outbox()}{digest(event.run_id, shard_id, event.index)}.json"
     return uri if JsonDocument(objects, uri, PendingEvent).create(event) else None
 

@@ -24,7 +24,7 @@ SAMPLE_ROWS, SHOWN_CHARS = 1_000, 200
 
 
 class RunPlan(msgspec.Struct, frozen=True):
-    """Shards and jobs of a source: `jobs` must be paid for; `done`, `running` and `failed` ones exist already."""
+    """The shards and jobs of a source: `jobs` must be paid for; `done`, `running` and `failed` jobs exist already."""
 
     source: str
     counts: PrepareCounts
@@ -73,9 +73,9 @@ def dead_letter_lines(letters: Sequence[DeadLetter]) -> Iterator[str]:
 def null_lines(
     objects: Objects, listing: Listing, field_map: Mapping[str, Any], *, source_format: Format | None
 ) -> Iterator[str]:
-    """Yield a line for each field of a field map that is null in some of the first records, with the first of those.
+    """Yield a line for each field of a field map that is null in at least one of the first records.
 
-    Only plain paths in a record are looked up; a path that is not one, and a prediction, has no line.
+    The line names the first such record. Only plain paths into the record are checked, not other paths or predictions.
     """
     paths = {name: PlainPath.parse(path) for name, path in field_map.items() if is_plain(path)}
     read, nulls = 0, dict[str, list[str]]()
@@ -91,7 +91,7 @@ def null_lines(
 
 
 def _rows(objects: Objects, listing: Listing, source_format: Format | None) -> Iterator[Row]:
-    """Yield the records of a listing; what is broken is a dead letter, and shown as one."""
+    """Yield the records of a listing; skip invalid rows, which the dry run shows as dead letters."""
     for item in listing.objects:
         read = reader(format_of(item.uri, source_format))
         for row in read(objects, 0, Source(item.uri, (item,))):

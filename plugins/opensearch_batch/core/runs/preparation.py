@@ -44,20 +44,20 @@ def check_index(
     index_body: Mapping[str, Any] | None,
     dimension: int | None,
 ) -> list[VectorField]:
-    """Check that the index, or the body that it will be created with, fits what `ingest` will write; change nothing.
+    """Check that the index, or the body of a new index, fits what `ingest` will write; change nothing.
 
     Args:
         cluster: the cluster of the index.
         request: what `ingest` will write, as returned by `over_sources`.
-        fields: the fields that it writes.
+        fields: the fields that `ingest` writes.
         index_body: settings and mappings for a new index.
-        dimension: length of the model's vectors, if known.
+        dimension: the length of the model's vectors, if known.
 
     Returns:
         The vector fields that `ingest` will write.
 
     Raises:
-        ConfigError: the index is missing and has no body, or does not fit.
+        ConfigError: the index is missing and there is no body, or the index does not fit.
     """
     from opensearch_batch.core.ingest.sinks.index_target import refuse_plain_vectors, refuse_unwritable
 
@@ -76,7 +76,7 @@ def check_index(
 
 
 def create_missing_index(cluster: Cluster, name: str, index_body: Mapping[str, Any]) -> None:
-    """Create an index of a body if it is missing: the last step of `prepare`, so that a refused run leaves none."""
+    """Create an index if it is missing. This is the last step of `prepare`, so that a refused run leaves no index."""
     if cluster.index(name) is None:
         cluster.create_index(name, index_body)
 
@@ -93,12 +93,12 @@ def cut_source(
     options: CutOptions,
     samples: list[DeadLetter] | None = None,
 ) -> Manifest:
-    """Cut a source into shards and return the manifest, without model, vectors and version.
+    """Cut a source into shards and return the manifest, without model id, vector fields and run version.
 
-    With `samples` it is a dry run: nothing is written, and the first dead letters are appended to `samples`.
+    `samples` makes this a dry run: nothing is written, and the first dead letters are appended to `samples`.
 
     Raises:
-        ConfigError: the service does not accept such shards.
+        ConfigError: the service does not accept these shards.
         FatalError: the source holds no usable record (the dead letters are written).
     """
     limits = adapter.limits.of_shard(options.max_records, options.max_bytes, inputs=len(inputs))

@@ -1,12 +1,12 @@
-"""Retention: deletes inputs, outputs and uploaded files, which are users' data, some time after their last use.
+"""Retention: deletes inputs, outputs and uploaded files, which contain users' data, some time after their last use.
 
 Files are deleted `keep_s` after the last successful run that used them, but not while a run has them in use
 (``in_use.json``) or their job is in flight. The job's record is kept, so the job is not paid for again. The record of
 its outputs is kept too (``removed.json``), so that a later run recognises its work as done. A run that needs the rows
 again must pay for the job again, with `force`.
 
-Only files below the work prefix's own ``jobs/``, and files of a service that a job's record names, are deleted: a note
-that names anything else was not written by this package.
+Only files below the work prefix's own ``jobs/``, and files of a service that a job's record names, are deleted: this
+package does not write a record of use that names other files.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from opensearch_batch.core.types.manifest import Manifest
 log = logging.getLogger(__name__)
 USED = "used.json"
 KEPT_NAMES = ("job.json", "read.json", "removed.json", IN_USE, USED)
-# The time of use for a pipeline without retention: the last second that datetime can represent.
-FOR_EVER = 253_402_300_799.0
+# The last use of files that a pipeline without retention keeps: the last second that datetime can represent.
+NEVER_EXPIRES = 253_402_300_799.0
 _STAMP = "%Y%m%dT%H%M%S"
 
 
@@ -43,7 +43,7 @@ class RunUse(msgspec.Struct, frozen=True):
 
 
 def record_use(objects: Objects, layout: Layout, manifest: Manifest, *, now: float, for_ever: bool = False) -> None:
-    """Record what a successful run used, and when, for its retention; `for_ever` keeps the files."""
+    """Record which jobs a successful run used, and when; `for_ever` exempts their files from retention."""
     uris = [layout.used_jobs(manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
     jobs = [used for uri in uris if (used := JsonDocument(objects, uri, UsedJobs).read()) is not None]
     if not for_ever:
@@ -51,7 +51,7 @@ def record_use(objects: Objects, layout: Layout, manifest: Manifest, *, now: flo
         save(objects, f"{layout.retention()}{stamp}-{manifest.run_key}.json", RunUse(now, jobs))
     for folder in _folders(jobs):
         # Another pipeline may share the job, and keep its files longer.
-        used_at = max(FOR_EVER if for_ever else now, _last_use(objects, folder, USED))
+        used_at = max(NEVER_EXPIRES if for_ever else now, _last_use(objects, folder, USED))
         save(objects, f"{folder}/{USED}", LastUse(used_at))
 
 
@@ -60,19 +60,19 @@ def delete_expired(
 ) -> int:
     """Delete files that no successful run has used for `keep_s`; return the number of jobs whose files were deleted.
 
-    The next run retries what failed or was in use.
+    Files in use are left for the retention of a later run.
 
     Args:
         objects: the store.
-        layout: names the locations.
+        layout: builds the paths below the work prefix.
         keep_s: how long files are kept.
         now: epoch seconds.
-        unstage: deletes what was uploaded to a job's service.
+        unstage: deletes the files of a job that were uploaded to its service.
     """
     deleted, since = 0, now - keep_s
-    for document, use in _notes(objects, layout):
+    for document, use in _run_uses(objects, layout):
         if use.at > since:
-            # The documents are listed by time.
+            # The records of use are listed by time.
             break
         in_use = []
         for job in use.jobs:
@@ -91,8 +91,8 @@ def delete_expired(
     return deleted
 
 
-def _notes(objects: Objects, layout: Layout) -> Iterator[tuple[JsonDocument[RunUse], RunUse]]:
-    """Yield the notes of runs, by time; one that cannot be read, or that names foreign folders, is skipped."""
+def _run_uses(objects: Objects, layout: Layout) -> Iterator[tuple[JsonDocument[RunUse], RunUse]]:
+    """Yield the records of use by time; skip those that cannot be read, or that name folders of another prefix."""
     for item in list(objects.list(layout.retention())):
         document = JsonDocument(objects, item.uri, RunUse)
         try:
@@ -103,7 +103,7 @@ def _notes(objects: Objects, layout: Layout) -> Iterator[tuple[JsonDocument[RunU
         if use is None:
             continue
         if foreign := [folder for folder in _folders(use.jobs) if not _is_own(layout, folder)]:
-            log.warning("skipped %s: %s is no job of this work prefix", item.uri, foreign[0])
+            log.warning("skipped %s: %s is not a job of this work prefix", item.uri, foreign[0])
         else:
             yield document, use
 
@@ -114,7 +114,7 @@ def _is_own(layout: Layout, folder: str) -> bool:
 
 
 def _is_recorded(uri: str, folders: Sequence[str], records: Sequence[JobRecord]) -> bool:
-    """Return whether an output is in a folder of its jobs, or is a service's file that a job's record names."""
+    """Return whether an output is in one of the job folders, or is a service's file that a job's record names."""
     if any(uri.startswith(f"{folder}/") for folder in folders):
         return "/../" not in uri
     responses = [record.remote_job for record in records]
@@ -134,7 +134,7 @@ def _is_in_use(objects: Objects, folder: str, *, since: float) -> bool:
 
 
 def _delete(objects: Objects, used: UsedJobs, *, now: float, unstage: Callable[[JobRecord], None]) -> int:
-    """Delete the files of a shard's jobs."""
+    """Delete the files of a shard's jobs; return the number of jobs."""
     folders = list(_folders([used]))
     # Recorded first: after a crash in between, the output must count as removed, not as lost.
     save(objects, removed_uri(folders[0]), RemovedOutputs(now, used))

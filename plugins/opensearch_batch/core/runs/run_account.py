@@ -1,4 +1,4 @@
-"""The account of a run: the sum of its ingest reports. Every record read is accounted for, or the run fails."""
+"""The account of a run: the sum of its ingest reports. A run fails unless every record read is accounted for."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _WRITTEN = ("indexed", "unchanged", "filtered", "nulls", "dead_letters")
 class RunCounts(msgspec.Struct, frozen=True):
     """Records `read`, documents `indexed` and `unchanged`, their absent fields (`nulls`), `dead_letters` of all stages.
 
-    Records with the same id become one document; a record that goes to several sinks is written to each. `filtered`
-    documents were dropped by an ingest pipeline of the index. Of the records that a pipeline's own rules keep out of
-    its sinks, `unrouted` ones matched no route or `when`, and `dropped` ones were dropped by a processor.
+    Records with the same id become one document; a record that goes to several sinks is written to each of them. An
+    ingest pipeline of the index dropped the `filtered` documents. The `unrouted` records matched no route or `when`. A
+    processor of the pipeline dropped the `dropped` records.
     """
 
     read: int = 0
@@ -39,7 +39,7 @@ class RunCounts(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, total: Counter[str]) -> Self:
-        """Return the counts of this type."""
+        """Return the totals that this type counts."""
         return cls(**{name: total[name] for name in cls.__struct_fields__})
 
 
@@ -60,11 +60,11 @@ class RunAccount(msgspec.Struct, frozen=True):
 
     @property
     def all_unrouted(self) -> bool:
-        """Whether every record that was read was kept out of all sinks."""
+        """Whether records were read, and all of them are unrouted."""
         return 0 < self.counts.read == self.counts.unrouted
 
     def alerts(self) -> Iterator[tuple[str, str]]:
-        """Yield the alerts about a run: event and text."""
+        """Yield the event and the text of each alert about a run."""
         if self.counts.dead_letters:
             letters = ", ".join(self.dead_letters)
             yield "dead_letters", f"{self.counts.dead_letters} dead letters of {self.counts.read} records: {letters}"
@@ -77,7 +77,7 @@ class ShardRunAccount(RunAccount, frozen=True, kw_only=True):
     counts: ShardRunCounts
 
     def alerts(self) -> Iterator[tuple[str, str]]:
-        """Yield the alerts about a run that ended well: event and text."""
+        """Yield the event and the text of each alert about a successful run."""
         yield from super().alerts()
         # Some unrouted records are normal: `when` excludes them on purpose.
         if self.all_unrouted:
@@ -86,7 +86,7 @@ class ShardRunAccount(RunAccount, frozen=True, kw_only=True):
 
 
 def add_up(items: Iterable[Iterable[IngestReport]]) -> tuple[Counter[str], list[str]]:
-    """Add up the reports of all sinks of all items; return the counts, and the locations of dead letters."""
+    """Add up the reports of the sinks of all items; return the counts, and the locations of the dead letters."""
     total, dead_letters = Counter[str](), list[str]()
     for reports in items:
         for number, report in enumerate(reports):
@@ -104,9 +104,9 @@ def reconcile(objects: Objects, layout: Layout, manifest: Manifest) -> ShardRunA
     """
     reports = [_report(objects, layout, manifest.run_key, prepared.shard.id) for prepared in manifest.shards]
     prepared, (total, dead_letters) = manifest.counts, add_up([report] for report in reports)
-    verdicts = sum(report.counts.sources[0].read for report in reports) + prepared.dead_letters
-    if verdicts != prepared.read:
-        raise FatalError(f"{manifest.source}: read {prepared.read} records, but {verdicts} are accounted for")
+    accounted = sum(report.counts.sources[0].read for report in reports) + prepared.dead_letters
+    if accounted != prepared.read:
+        raise FatalError(f"{manifest.source}: read {prepared.read} records, but {accounted} are accounted for")
     total["read"], total["shards"] = prepared.read, len(reports)
     total["dead_letters"] += prepared.dead_letters
     return ShardRunAccount(

@@ -1,7 +1,7 @@
 """Fences off source ranges that a source no longer has, because shard boundaries moved or objects changed.
 
-Ingest records its progress by source range. If a source returns to an earlier state, the progress of its old ranges
-still says done, although the index has newer records of the same objects. So each run records its ranges, and the next
+Ingest records its progress by source range. If a source returns to an earlier state, the progress of its old ranges is
+still `done`, although the index has newer records of the same objects. So each run records its ranges, and the next
 `prepare` fences off the ranges that have disappeared, and repeats the ingest of the ranges that share an object with
 them. No job is paid for again.
 
@@ -40,7 +40,8 @@ class RunRanges(msgspec.Struct, frozen=True):
     def of(cls, layout: Layout, manifest: Manifest, run_version: RunVersion, index: str) -> RunRanges:
         """Return the ranges of a run's shards."""
         ranges = {
-            layout.range_key(index, each.source_ranges): _object_keys(each.source_ranges) for each in manifest.shards
+            layout.range_key(index, prepared.source_ranges): _object_keys(prepared.source_ranges)
+            for prepared in manifest.shards
         }
         return cls(run_version, ranges)
 
@@ -69,29 +70,30 @@ class RunRanges(msgspec.Struct, frozen=True):
 
 
 def record_source_ranges(objects: Objects, layout: Layout, manifest: Manifest, *, index: str) -> None:
-    """Record the ranges of a run; fence off the ranges of the last run that this one does not have.
+    """Record the ranges of a run; fence off the ranges of the previous run that this run does not have.
 
-    `prepare` calls this after it wrote the manifest; a retry may repeat it. If a newer run has already recorded its
-    ranges, this run fences off its own ranges that the newer run does not have. A run without a version does nothing.
+    `prepare` calls this function after it has written the manifest; a retry may repeat the call. If a newer run has
+    already recorded its ranges, this run fences off its own ranges that the newer run does not have. Nothing happens
+    for a run without a version.
     """
     run_version = manifest.run_version
     if run_version is None:
         return
     current = RunRanges.of(layout, manifest, run_version, index)
 
-    def newest(stored: RunRanges | None) -> RunRanges | None:
+    def replace_older(stored: RunRanges | None) -> RunRanges | None:
         last = stored or RunRanges(run_version, {})
         if run_version.is_before(last.run_version):
             _fence_off(objects, layout, current, last)
             return None
         _fence_off(objects, layout, last, current)
         if affected := last.affected_in(current):
-            for key in set(affected).intersection(_with_rows(objects, layout, manifest, index)):
+            for key in set(affected).intersection(_keys_with_rows(objects, layout, manifest, index)):
                 fence_off(objects, layout.progress(key), run_version)
         return current
 
     uri = layout.source_ranges(index, run_version.scope)
-    JsonDocument(objects, uri, RunRanges, indent=-1).update(newest)
+    JsonDocument(objects, uri, RunRanges, indent=-1).update(replace_older)
 
 
 def _fence_off(objects: Objects, layout: Layout, older: RunRanges, newer: RunRanges) -> None:
@@ -100,22 +102,22 @@ def _fence_off(objects: Objects, layout: Layout, older: RunRanges, newer: RunRan
         fenced = fence_off(objects, layout.progress(key), newer.run_version)
         if fenced is None or not fenced.dead_letters or not older.is_covered_by(newer, key):
             continue
-        # Deleted after the progress was fenced off, so that an attempt in progress withdraws its own letters. Letters
-        # of an attempt that begins later sort after this one and are kept.
+        # Delete only after the fence, so that an attempt in progress withdraws its own letters. The letters of an
+        # attempt that begins later sort after the fenced attempt and are kept.
         with DeadLetters(objects, fenced.dead_letters, attempt=fenced.attempt) as dead:
             dead.clear()
 
 
-def _with_rows(objects: Objects, layout: Layout, manifest: Manifest, index: str) -> Iterator[str]:
+def _keys_with_rows(objects: Objects, layout: Layout, manifest: Manifest, index: str) -> Iterator[str]:
     """Yield the keys of ranges whose output rows still exist; the others could be ingested only with a new paid job."""
-    for each in manifest.shards:
-        folder = layout.job(each.shard.job)
+    for prepared in manifest.shards:
+        folder = layout.job(prepared.shard.job)
         removed = read_removed(objects, folder)
         record = JobRecords(objects, folder).read() if removed else None
         end = record.end if record else None
         if removed is None or (end is not None and end.at > removed.at):
-            yield layout.range_key(index, each.source_ranges)
+            yield layout.range_key(index, prepared.source_ranges)
 
 
 def _object_keys(source_ranges: Sequence[SourceRange]) -> list[str]:
-    return list(dict.fromkeys(digest(each.source)[:NAME_HEX_DIGITS] for each in source_ranges))
+    return list(dict.fromkeys(digest(part.source)[:NAME_HEX_DIGITS] for part in source_ranges))
