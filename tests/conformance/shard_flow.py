@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from opensearch_batch.core.errors import FatalError, RetriableError
-from opensearch_batch.core.ingest.prediction_map import holds_record, over_sources
+from opensearch_batch.core.ingest.prediction_map import holds_record, with_source_paths
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.contract import job_keys
@@ -227,7 +227,7 @@ class ShardFlow:
             manifest=self.manifest,
             adapter=self.adapter,
             row_matching=self.adapter.row_matching(parameters),
-            request=over_sources(request, self.adapter, parameters, self.inputs),
+            request=with_source_paths(request, self.adapter, parameters, self.inputs),
         ).run(shard, account.job_outputs)
 
     def run(self, *, rounds: int = 2) -> IngestReport:

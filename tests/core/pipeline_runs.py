@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from opensearch_batch.core.ingest.prediction_map import over_sources
+from opensearch_batch.core.ingest.prediction_map import with_source_paths
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.contract import job_keys
@@ -144,7 +144,7 @@ class Runs:
             manifest=manifest,
             adapter=self._service,
             row_matching=self._service.row_matching(PARAMETERS),
-            request=over_sources(request, self._service, PARAMETERS, INPUTS),
+            request=with_source_paths(request, self._service, PARAMETERS, INPUTS),
         ).run(prepared.shard, [self._answered(prepared)], force=force)
 
     def run(self, key: str, *, size: int = 500, source: str = "") -> list[IngestCounts]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from opensearch_batch.core.errors import ConfigError, RecordRejected
-from opensearch_batch.core.ingest.prediction_map import over_sources
+from opensearch_batch.core.ingest.prediction_map import with_source_paths
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.transform.field_map import Part
 from opensearch_batch.services.registry import adapter_of
@@ -29,7 +29,7 @@ ROWS: dict[str, tuple[dict[str, Any], list[str], Any]] = {
 
 def document(name: str, parameters: dict[str, Any], inputs: list[str], row: Any, **request: Any) -> dict[str, Any]:
     """Map one record and the row that answers it, as an ingest does."""
-    mapped = over_sources(
+    mapped = with_source_paths(
         IngestRequest("i", request.pop("field_map", FIELD_MAP), **request), adapter_of(name), parameters, inputs
     )
     sources = [row]
@@ -79,7 +79,7 @@ def test_a_service_specific_path_reads_the_services_row(name: str, path: str, va
 def test_ingest_fields_and_routing_read_the_record() -> None:
     """Kept under their own last name, as in a request."""
     request = IngestRequest("i", {"v": "prediction"}, ["$.meta.tags"], routing="$.id")
-    mapped = over_sources(request, adapter_of("openai"), {}, ONE)
+    mapped = with_source_paths(request, adapter_of("openai"), {}, ONE)
     assert mapped.field_map == {
         "v": "source[1].$.output.response.body.data[0].embedding",
         "tags": "source[0].$.record.meta.tags",
@@ -89,7 +89,7 @@ def test_ingest_fields_and_routing_read_the_record() -> None:
 
 def test_a_document_without_an_id_is_a_dead_letter_and_not_named_by_its_place() -> None:
     """The field map says where the id is, so a record that lacks it is wrong."""
-    mapped = over_sources(IngestRequest("i", FIELD_MAP), adapter_of("openai"), {}, ONE)
+    mapped = with_source_paths(IngestRequest("i", FIELD_MAP), adapter_of("openai"), {}, ONE)
     field_map = compile_map(mapped, sources=2)
     parts = [Part(0, field_map.read(0, b'{"record_id":"r","record":{"text":"x"}}'))]
     with pytest.raises(RecordRejected, match="the id is missing or null"):
@@ -106,4 +106,4 @@ def test_a_document_without_an_id_is_a_dead_letter_and_not_named_by_its_place() 
 def test_what_nobody_gives_is_refused(field_map: dict[str, Any], message: str) -> None:
     """Before anything is paid."""
     with pytest.raises(ConfigError, match=message):
-        over_sources(IngestRequest("i", field_map), adapter_of("openai"), {}, ONE)
+        with_source_paths(IngestRequest("i", field_map), adapter_of("openai"), {}, ONE)

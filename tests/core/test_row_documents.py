@@ -125,7 +125,10 @@ def test_a_row_has_to_hold_its_record(tmp_path: Path) -> None:
     batch_predict = "batch_predict: {service: sagemaker, model_id: abc, parameters: {DataProcessing: {}}}"
     text = GOOD.replace("batch_predict: {service: sagemaker, model_id: abc}", batch_predict)
     (mistake,) = check_pipeline(spec_file(tmp_path, text.replace(", prepare: false", "")), adapter_of).mistakes
-    assert "books.yaml:4 batch_predict: ingest.processors: rows of sagemaker do not hold their records" in mistake
+    assert (
+        "books.yaml:4 batch_predict: ingest.processors: output rows of sagemaker do not contain their records"
+        in mistake
+    )
 
 
 def test_options_are_read_as_data_prepper_reads_them(tmp_path: Path) -> None:

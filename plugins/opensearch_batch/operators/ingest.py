@@ -9,7 +9,7 @@ import msgspec
 from airflow.sdk import BaseOperator, Context, XComArg
 from airflow.sdk.exceptions import AirflowSkipException
 
-from opensearch_batch.core.ingest.prediction_map import over_sources
+from opensearch_batch.core.ingest.prediction_map import with_source_paths
 from opensearch_batch.core.ingest.request import (
     MAX_BODY_BYTES,
     MAX_IN_FLIGHT,
@@ -162,7 +162,7 @@ class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
             manifest=manifest,
             adapter=adapter,
             row_matching=adapter.row_matching(manifest.parameters),
-            request=over_sources(self.request(), adapter, manifest.parameters, manifest.inputs),
+            request=with_source_paths(self.request(), adapter, manifest.parameters, manifest.inputs),
             dead_letters=self.dead_letters,
         ).run(shard, job_outputs_of(store, repaired, polled), force=is_forced(context))
         if event_uri is not None and not report.counts.indexed:

@@ -10,7 +10,7 @@ import msgspec
 from airflow.sdk import BaseOperator, Context
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.prediction_map import over_sources, written_fields
+from opensearch_batch.core.ingest.prediction_map import with_source_paths, written_fields
 from opensearch_batch.core.jobs.contract import ServiceAdapter, check_connector
 from opensearch_batch.core.opensearch.cloudformation import model_of_stack
 from opensearch_batch.core.opensearch.ml_commons import Model, fill
@@ -287,7 +287,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
 
     def _check_index(self, adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> list[VectorField]:
         """Check that the predictions fit the index; return the vector fields that `ingest` writes."""
-        request = over_sources(self.request(), adapter, parameters, self.inputs)
+        request = with_source_paths(self.request(), adapter, parameters, self.inputs)
         return check_index(
             OpenSearchMLHook(self.opensearch_conn_id).cluster,
             request,

@@ -18,13 +18,16 @@ from opensearch_batch.core.types.rows import KeyedRow
 
 MEMORY_BYTES = 64 << 20
 ROW_BYTES = 512  # memory of a waiting row in addition to its content: objects, key, entry in the table
-FIRST_SHARE = 4  # sources that fit into this part of the bound together are read whole first
+FIRST_SHARE = 4  # sources are read completely first if together they fit in this fraction (1/4) of the memory bound
 
 T = TypeVar("T")
 
 
 class Group(msgspec.Struct, frozen=True, gc=False):
-    """The rows of one key, by source and then in reading order; `late` ones came after the key's group was yielded."""
+    """The rows of one key, by source and then in reading order.
+
+    `late` means that the rows were read after the group of their key had been yielded.
+    """
 
     key: str
     rows: tuple[KeyedRow, ...]
@@ -32,35 +35,36 @@ class Group(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stream(msgspec.Struct, Generic[T], frozen=True):
-    """The rows of one source, once; `size_bytes` is about their size, None if unknown."""
+    """An iterator over the rows of one source; `size_bytes` is their approximate size, None if unknown."""
 
     rows: Iterator[KeyedRow | T]
     size_bytes: int | None
 
 
 def join(streams: Sequence[Stream[T]], *, folder: Path, memory_bytes: int = MEMORY_BYTES) -> Iterator[Group | T]:
-    """Yield the rows of a key as a group once every stream has yielded one or ended; pass on other entries.
+    """Yield the rows of a key as a group once every stream has yielded a row of the key or ended.
 
-    A key has one group that is not late. The same streams and the same bound give the same order.
+    Entries that are not rows are passed on. Each key has exactly one group that is not late. The same streams and the
+    same memory bound give the same order.
 
     Args:
-        streams: one for each source.
+        streams: one stream for each source.
         folder: where a temporary file is created when the waiting rows exceed the memory bound.
         memory_bytes: maximum size of waiting rows in memory; the table of keys needs another 25 bytes per key.
 
     Raises:
-        ConfigError: a file is needed and cannot be made in `folder`.
+        ConfigError: a temporary file is needed and cannot be created in `folder`.
         RetriableError: the disk is full.
     """
-    run = _Join(streams, memory_bytes)
-    yield from run.side_by_side()
-    if run.live:
-        with Spill(folder, needed_bytes=run.needed_bytes()) as spill:
-            yield from run.against_spilled(spill)
+    state = _Join(streams, memory_bytes)
+    yield from state.side_by_side()
+    if state.live:
+        with Spill(folder, needed_bytes=state.needed_bytes()) as spill:
+            yield from state.against_spilled(spill)
 
 
-class _Source(Generic[T]):
-    """One stream and its progress: `front` is the newest waiting key that the stream has reached."""
+class _StreamState(Generic[T]):
+    """A stream and its progress; `front` is the highest number of a waiting key that the stream has reached."""
 
     def __init__(self, position: int, stream: Stream[T]) -> None:
         self.bit = 1 << position
@@ -76,7 +80,7 @@ class _Source(Generic[T]):
 
 
 class _Waiting:
-    """The rows of a key that lacks sources; `number` counts the keys as they were first seen."""
+    """The waiting rows of a key. `bits` are the streams that have yielded a row; `number` counts the keys."""
 
     __slots__ = ("bits", "key", "number", "rows", "size_bytes")
 
@@ -88,10 +92,10 @@ class _Waiting:
 
 
 class _Join(Generic[T]):
-    """The state of one join; `live` are the streams that have not ended."""
+    """The state of one join. `live` are the streams that have not ended."""
 
     def __init__(self, streams: Sequence[Stream[T]], memory_bytes: int) -> None:
-        self.live = [_Source(position, stream) for position, stream in enumerate(streams)]
+        self.live = [_StreamState(position, stream) for position, stream in enumerate(streams)]
         self._all = (1 << len(streams)) - 1
         self._ended = 0
         self._memory_bytes = memory_bytes
@@ -102,7 +106,7 @@ class _Join(Generic[T]):
     def side_by_side(self) -> Iterator[Group | T]:
         """Read the streams side by side until all have ended, or until the waiting rows exceed the memory bound."""
         first = self._small()
-        # Rows wait for a stream: with one stream left, no more can wait.
+        # Rows wait only for live streams: when one stream is left, its rows complete their groups.
         while self.live and self._waiting_bytes <= self._memory_bytes:
             source = self._next(first)
             try:
@@ -112,11 +116,11 @@ class _Join(Generic[T]):
                 continue
             if not isinstance(item, KeyedRow):
                 yield item
-            elif group := self._take(source, item):
+            elif group := self._add(source, item):
                 yield group
 
     def against_spilled(self, spill: Spill) -> Iterator[Group | T]:
-        """Spill all streams but the biggest, and read that one against them."""
+        """Spill all streams but the biggest, and join the rows of the biggest with the spilled rows."""
         biggest = self._biggest()
         self._spill_waiting(spill)
         for source in self.live:
@@ -125,36 +129,38 @@ class _Join(Generic[T]):
         spill.finish()
         for item in biggest.rows:
             yield self._look_up(item, spill) if isinstance(item, KeyedRow) else item
-        yield from self._rest(spill)
+        yield from self._unclaimed(spill)
 
     def needed_bytes(self) -> int:
-        """Return the size of what will be spilled, as far as it is known."""
+        """Return the size of the rows that will be spilled, as far as it is known."""
         biggest = self._biggest()
         waiting = sum(len(keyed.row.content) for waiting in self._waiting.values() for keyed in waiting.rows)
         return waiting + sum(source.left_bytes() for source in self.live if source is not biggest)
 
-    def _small(self) -> list[_Source[T]]:
+    def _small(self) -> list[_StreamState[T]]:
         """Return the streams that are read first, the smallest first."""
-        known = sorted((source.size_bytes, source.bit, source) for source in self.live if source.size_bytes is not None)
+        by_size = sorted(
+            (source.size_bytes, source.bit, source) for source in self.live if source.size_bytes is not None
+        )
         room = self._memory_bytes // FIRST_SHARE
-        first: list[_Source[T]] = []
-        for size_bytes, _, source in known:
+        first: list[_StreamState[T]] = []
+        for size_bytes, _, source in by_size:
             room -= size_bytes
             if room < 0:
                 break
             first.append(source)
         return first
 
-    def _next(self, first: list[_Source[T]]) -> _Source[T]:
+    def _next(self, first: list[_StreamState[T]]) -> _StreamState[T]:
         """Return the stream to read: a small one, else the one that is furthest behind."""
         while first:
-            # A stream that is bigger than announced must not take all the memory.
+            # A stream that is bigger than its announced size must not use all the memory.
             if first[0] in self.live and self._waiting_bytes <= self._memory_bytes // 2:
                 return first[0]
             first.pop(0)
         return min(self.live, key=_front)
 
-    def _take(self, source: _Source[T], keyed: KeyedRow) -> Group | None:
+    def _add(self, source: _StreamState[T], keyed: KeyedRow) -> Group | None:
         """Return the group that a row completes; otherwise keep the row waiting."""
         content_bytes = len(keyed.row.content)
         source.seen_rows += 1
@@ -184,7 +190,7 @@ class _Join(Generic[T]):
         self._keys.claim(waiting.key)
         return _group(key, waiting.rows)
 
-    def _end(self, source: _Source[T]) -> Iterator[Group]:
+    def _end(self, source: _StreamState[T]) -> Iterator[Group]:
         """Record that a stream ended; yield the groups that waited only for it."""
         self.live.remove(source)
         self._ended |= source.bit
@@ -192,11 +198,11 @@ class _Join(Generic[T]):
         for key in complete:
             yield self._complete(key)
 
-    def _biggest(self) -> _Source[T]:
+    def _biggest(self) -> _StreamState[T]:
         """Return the stream that is most expensive to spill: by its remaining bytes, or its rows' length if unknown."""
         if all(source.size_bytes is not None for source in self.live):
-            return max(self.live, key=_Source.left_bytes)
-        return max(self.live, key=_Source.row_bytes)
+            return max(self.live, key=_StreamState.left_bytes)
+        return max(self.live, key=_StreamState.row_bytes)
 
     def _spill_waiting(self, spill: Spill) -> None:
         for waiting in self._waiting.values():
@@ -206,7 +212,7 @@ class _Join(Generic[T]):
         self._waiting.clear()
         self._waiting_bytes = 0
 
-    def _spill_stream(self, source: _Source[T], spill: Spill) -> Iterator[Group | T]:
+    def _spill_stream(self, source: _StreamState[T], spill: Spill) -> Iterator[Group | T]:
         keys = self._keys
         for item in source.rows:
             if not isinstance(item, KeyedRow):
@@ -226,7 +232,7 @@ class _Join(Generic[T]):
         self._stored -= len(offsets)
         return _group(keyed.key, [*map(spill.read, offsets), keyed])
 
-    def _rest(self, spill: Spill) -> Iterator[Group]:
+    def _unclaimed(self, spill: Spill) -> Iterator[Group]:
         """Yield the spilled groups that no row of the biggest stream claimed, in the order of their first rows."""
         for key in spill.walk():
             if not self._stored:
@@ -237,7 +243,7 @@ class _Join(Generic[T]):
                 yield _group(key, [spill.read(offset) for offset in offsets])
 
 
-_front: Callable[[_Source[Any]], int] = attrgetter("front")
+_front: Callable[[_StreamState[Any]], int] = attrgetter("front")
 _source: Callable[[KeyedRow], int] = attrgetter("row.source")
 
 

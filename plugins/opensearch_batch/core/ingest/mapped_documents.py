@@ -26,8 +26,8 @@ class MappedDocuments(SourceRows):
 
     Args:
         request: what to write.
-        field_map: its compiled map.
-        sources: what to read, in the order in which the map counts them.
+        field_map: the compiled field map of the request.
+        sources: the sources to read; `source[N]` in the field map is number N.
         reading: how rows are read. `origin_of` also identifies a document without an id.
     """
 
@@ -39,8 +39,8 @@ class MappedDocuments(SourceRows):
         self._map = field_map
         self._row_error = reading.row_errors.find
         self._origin_of = reading.origin_of
-        self._strict = request.on_unmatched == "dead_letter" and len(sources) > 1
-        self._refused = KeyTable()
+        self._needs_all_sources = request.on_unmatched == "dead_letter" and len(sources) > 1
+        self._refused_keys = KeyTable()
 
     def __iter__(self) -> Iterator[Entry]:
         """Yield the documents, and rows that are rejected or blank."""
@@ -51,7 +51,7 @@ class MappedDocuments(SourceRows):
             yield self.entry(entry) if isinstance(entry, Group) else entry
 
     def keyed(self, row: Row) -> KeyedRow:
-        """Read a row's values and its id.
+        """Extract the values of a row and its id.
 
         Raises:
             RecordRejected: the row is not a JSON object, or has no id.
@@ -62,7 +62,7 @@ class MappedDocuments(SourceRows):
     def refuse_unmatched(self) -> None:
         """Raise ConfigError for the first id that some source lacks, before anything is written."""
         for entry in self._groups():
-            if isinstance(entry, Group) and not entry.late and (absent := self._without(entry)):
+            if isinstance(entry, Group) and not entry.late and (absent := self._absent_sources(entry)):
                 row = entry.rows[0].row
                 raise ConfigError(
                     f"id {entry.key!r} ({row.uri} line {row.line}) has no row in {absent}; nothing was written. "
@@ -73,29 +73,29 @@ class MappedDocuments(SourceRows):
         """Make the document of a group of rows, or reject them."""
         rows = tuple(keyed.row for keyed in group.rows)
         try:
-            self._refuse(group)
+            self._refuse_group(group)
             entry = self._document(group.key, rows, [self._part(keyed) for keyed in group.rows], late=group.late)
         except RecordRejected as error:
             entry = self._rejected(group.key, rows, error, late=group.late)
-        if self._strict and group.key and not group.late and isinstance(entry, Rejected):
-            self._refused.claim(digest_of(group.key))
+        if self._needs_all_sources and group.key and not group.late and isinstance(entry, Rejected):
+            self._refused_keys.claim(digest_of(group.key))
         return entry
 
     def _document(self, key: str, rows: tuple[Row, ...], parts: Sequence[Part], *, late: bool) -> Item | Rejected:
         document = self._map.document(parts, partial=late)
         if document.nulls and (reason := self._error_in(rows)):
             return Rejected(rows, reason, key or None, late)
-        name = self._map.id_of(parts, key) or digest(*map(str, self._origin_of(rows[0])))
+        document_id = self._map.id_of(parts, key) or digest(*map(str, self._origin_of(rows[0])))
         op_type = "upsert" if late else self._request.op_type
-        lines = lines_of(name, *document.pieces, op_type=op_type, routing=document.routing)
-        return Item(name, lines, MappedRows(rows, document.nulls, late))
+        lines = lines_of(document_id, *document.pieces, op_type=op_type, routing=document.routing)
+        return Item(document_id, lines, MappedRows(rows, document.nulls, late))
 
     def _rejected(self, key: str, rows: tuple[Row, ...], error: RecordRejected, *, late: bool) -> Rejected:
         cause = self._error_in(rows) or str(error)
         return Rejected(rows, cause, key or None, late, isinstance(error, VectorRejected))
 
     def _unjoined(self) -> Iterator[Entry]:
-        """Make the documents of one source row by row, remembering only which ids were seen."""
+        """Make the documents of one source row by row; only the ids seen so far are kept in memory."""
         seen, has_ids, keeps_first = SeenKeys(), self._map.joins, self._request.op_type == "create"
         for row in self._rows(0):
             if not isinstance(row, Row):
@@ -108,7 +108,7 @@ class MappedDocuments(SourceRows):
                     key = self._map.key(0, values) or ""
                     late = not seen.add(digest_of(key))
                     if late and keeps_first:
-                        raise _came_before(key)
+                        raise _duplicate_id(key)
                 yield self._document(key, (row,), (Part(0, values),), late=late)
             except RecordRejected as error:
                 yield self._rejected(key, (row,), error, late=late)
@@ -130,16 +130,18 @@ class MappedDocuments(SourceRows):
         row = keyed.row
         return Part(row.source, keyed.values if keyed.values is not None else self._map.read(row.source, row.content))
 
-    def _refuse(self, group: Group) -> None:
+    def _refuse_group(self, group: Group) -> None:
         if group.late:
             if self._request.op_type == "create":
-                raise _came_before(group.key)
-            if self._strict and self._refused.is_claimed(digest_of(group.key)):
-                raise RecordRejected(f"earlier rows with id {group.key!r} became a dead letter; these belong to them")
-        elif self._strict and (absent := self._without(group)):
+                raise _duplicate_id(group.key)
+            if self._needs_all_sources and self._refused_keys.is_claimed(digest_of(group.key)):
+                raise RecordRejected(
+                    f"earlier rows with id {group.key!r} became a dead letter, so these rows have no document"
+                )
+        elif self._needs_all_sources and (absent := self._absent_sources(group)):
             raise RecordRejected(f"no row with id {group.key!r} in {absent}")
 
-    def _without(self, group: Group) -> str:
+    def _absent_sources(self, group: Group) -> str:
         """Return the names of the sources that have no row in a group."""
         present = {keyed.row.source for keyed in group.rows}
         return ", ".join(
@@ -147,7 +149,7 @@ class MappedDocuments(SourceRows):
         )
 
     def _error_in(self, rows: Sequence[Row]) -> str | None:
-        """Return the AI service's reason, unless the map reads the errors itself."""
+        """Return the AI service's error in one of the rows, or None; skip sources whose errors the field map reads."""
         for row in rows:
             reason = None if self._map.reads(row.source, "error") else self._row_error(row.content)
             if reason:
@@ -155,7 +157,7 @@ class MappedDocuments(SourceRows):
         return None
 
 
-def _came_before(key: str) -> RecordRejected:
+def _duplicate_id(key: str) -> RecordRejected:
     return RecordRejected(f"a row with id {key!r} came before; op_type create keeps the first")
 
 
@@ -189,7 +191,7 @@ class MappedDocumentFactory:
 
     def check(self, sources: Sequence[Source]) -> None:
         """Raise ConfigError if the map does not fit this number of sources."""
-        self._fields = len(compile_map(self._request, sources=len(sources)).fields)
+        self._field_count = len(compile_map(self._request, sources=len(sources)).fields)
 
     def documents(
         self, sources: Sequence[Source], *, vectors: Sequence[VectorField], resumes: bool = False
@@ -203,6 +205,6 @@ class MappedDocumentFactory:
     def remark(self, counts: IngestCounts) -> str | None:
         """Return a remark when no row has a value at any mapped path."""
         documents = counts.indexed + counts.unchanged + counts.filtered
-        if documents and counts.nulls == documents * self._fields:
+        if documents and counts.nulls == documents * self._field_count:
             return "no row has a value at any mapped path: all fields are null; check the paths and the sources"
         return None

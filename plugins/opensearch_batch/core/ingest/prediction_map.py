@@ -1,10 +1,10 @@
-"""Compiles a pipeline's field map, which refers to records and predictions, to one over the sources of an ingest.
+"""Converts a pipeline's field map, which reads records and predictions, to a field map over the sources of an ingest.
 
-``$.title`` reads the record, and ``prediction[0]`` the prediction for its first input, with any service. A path
-that starts with a member of the service's rows (``$.SageMakerOutput[0]``, ``$.modelOutput.embedding``) reads those.
+With any service, ``$.title`` reads the record and ``prediction[0]`` the prediction for the first input. A path that
+starts with a member of the service's output rows (``$.SageMakerOutput[0]``, ``$.modelOutput.embedding``) reads the row.
 
-If an output row holds its whole record, the output is the only source. Otherwise there are two, joined by the record's
-id in the shard: ``{"record_id": …, "record": …}`` and ``{"record_id": …, "output": …}``.
+If an output row contains its whole record, the output is the only source. Otherwise records and output are two sources,
+joined by the record's id in the shard: ``{"record_id": …, "record": …}`` and ``{"record_id": …, "output": …}``.
 """
 
 from __future__ import annotations
@@ -27,69 +27,69 @@ _FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|
 
 
 def holds_record(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> bool:
-    """Return whether an output row holds its whole record, so that nothing is joined."""
+    """Return whether an output row contains its whole record, so that no join is needed."""
     return adapter.row_matching(parameters) == "beside_record"
 
 
 def check_passthrough(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> None:
-    """Raise ConfigError if inputs cannot be passed through, because predictions could not be joined with records."""
+    """Raise ConfigError if `prepare: false` is impossible because output rows do not contain their records."""
     if not holds_record(adapter, parameters):
         raise ConfigError(
-            f"prepare: false: rows of {adapter.name} do not hold their records here, so only prepare can join them; "
-            "let it make the inputs, or use SageMaker with DataProcessing.JoinSource Input"
+            f"prepare: false: output rows of {adapter.name} do not contain their records with these parameters; remove "
+            "prepare: false, or use SageMaker with DataProcessing.JoinSource Input"
         )
 
 
 def check_processors(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> None:
-    """Raise ConfigError if output rows do not hold their records, which processors need."""
+    """Raise ConfigError if output rows do not contain their records, which processors need."""
     if not holds_record(adapter, parameters):
         raise ConfigError(
-            f"ingest.processors: rows of {adapter.name} do not hold their records here, so processors would not find "
-            "them; write field_map, or use SageMaker with DataProcessing.JoinSource Input"
+            f"ingest.processors: output rows of {adapter.name} do not contain their records with these parameters; "
+            "write field_map, or use SageMaker with DataProcessing.JoinSource Input"
         )
 
 
 def reads_prediction(path: str, adapter: ServiceAdapter) -> bool:
-    """Return whether a path of a field map reads a prediction, not the record."""
+    """Return whether a path in a field map reads a prediction instead of the record."""
     return _PREDICTION.fullmatch(path) is not None or _first_name(path) in adapter.output_members
 
 
-def over_sources(
+def with_source_paths(
     request: IngestRequest, adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> IngestRequest:
-    """Return a pipeline's request with paths over the sources of an ingest.
+    """Return a pipeline's request with paths in the sources of an ingest.
 
     Args:
-        request: its field map, ``ingest_fields`` and routing refer to records and predictions.
-        adapter: that of the service whose output is read.
-        parameters: of connector and pipeline together.
-        inputs: the paths that the model reads.
+        request: a request whose field map, ``ingest_fields`` and routing read records and predictions.
+        adapter: the adapter of the service whose output is read.
+        parameters: the parameters of the connector, overridden by those of the pipeline.
+        inputs: the paths of the model's inputs.
 
     Raises:
         ConfigError: a path is invalid or names a prediction that the service does not return, or the request has
-            processors and rows do not hold their records.
+            processors and output rows do not contain their records.
     """
     if request.processors is not None:
         check_processors(adapter, parameters)
         return request
     joins = not holds_record(adapter, parameters)
 
-    def path(location: str, written: Any) -> str:  # noqa: ANN401 - what a user wrote
-        if not isinstance(written, str) or not written.strip():
-            raise ConfigError(f"{location}: expected a path like $.text or prediction[0], got {written!r}")
-        if predicted := _PREDICTION.fullmatch(written):
-            number = None if predicted["number"] is None else int(predicted["number"])
-            own = adapter.prediction_path(parameters, inputs, number)
-            return _in_output(own + predicted["rest"], joins=joins)
-        if _first_name(written) in adapter.output_members:
-            return _in_output(written, joins=joins)
-        return f"source[{RECORDS}].{_below(RECORD, written)}" if joins else written
+    def source_path(location: str, path: Any) -> str:  # noqa: ANN401 - any value in a field map
+        if not isinstance(path, str) or not path.strip():
+            raise ConfigError(f"{location}: expected a path like $.text or prediction[0], got {path!r}")
+        if match := _PREDICTION.fullmatch(path):
+            number = None if match["number"] is None else int(match["number"])
+            prediction_path = adapter.prediction_path(parameters, inputs, number)
+            return _in_output(prediction_path + match["rest"], joins=joins)
+        if _first_name(path) in adapter.output_members:
+            return _in_output(path, joins=joins)
+        return f"source[{RECORDS}].{_below_member(RECORD, path)}" if joins else path
 
     return msgspec.structs.replace(
         request,
-        field_map=_fields(request, path),
+        field_map=_fields(request, source_path),
         ingest_fields=[],
-        routing=None if request.routing is None else path("routing", request.routing),
+        routing=None if request.routing is None else source_path("routing", request.routing),
         joined_by=[f"$.{RECORD_ID}"] * 2 if joins else [],
     )
 
@@ -97,13 +97,13 @@ def over_sources(
 def written_fields(
     mapped: IngestRequest, adapter: ServiceAdapter, parameters: Mapping[str, Any], inputs: Sequence[str] = ()
 ) -> list[str]:
-    """Return the fields that a request over sources writes; with processors, those they copy predictions to.
+    """Return the fields that a request writes; with processors, the fields to which they copy predictions.
 
     Args:
-        mapped: the result of `over_sources`.
-        adapter: that of the service.
-        parameters: of connector and pipeline together.
-        inputs: the paths that the model reads.
+        mapped: the result of `with_source_paths`.
+        adapter: the adapter of the service.
+        parameters: the parameters of the connector, overridden by those of the pipeline.
+        inputs: the paths of the model's inputs.
     """
     if mapped.processors is not None:
         from opensearch_batch.core.ingest.row_documents import vector_fields_of
@@ -113,25 +113,25 @@ def written_fields(
     return compile_map(mapped, sources=2 if mapped.joined_by else 1).fields
 
 
-def _fields(request: IngestRequest, path: Callable[[str, Any], str]) -> dict[str, Any]:
-    fields: dict[str, Any] = {name: path(f"field_map.{name}", written) for name, written in request.field_map.items()}
-    for at, kept in enumerate(request.ingest_fields):
-        if kept is not None:
-            # They override field_map, as in a `_batch_ingestion` request.
-            fields[last_name(kept)] = path(f"ingest_fields[{at}]", kept)
+def _fields(request: IngestRequest, source_path: Callable[[str, Any], str]) -> dict[str, Any]:
+    fields: dict[str, Any] = {name: source_path(f"field_map.{name}", path) for name, path in request.field_map.items()}
+    for number, path in enumerate(request.ingest_fields):
+        if path is not None:
+            # `ingest_fields` override `field_map`, as in a `_batch_ingestion` request.
+            fields[last_name(path)] = source_path(f"ingest_fields[{number}]", path)
     return fields
 
 
 def _first_name(path: str) -> str | None:
-    first = _FIRST_NAME.match(path)
-    return first and (first["quoted"] or first["plain"])
+    match = _FIRST_NAME.match(path)
+    return match and (match["quoted"] or match["plain"])
 
 
 def _in_output(path: str, *, joins: bool) -> str:
-    return f"source[{OUTPUTS}].{_below(OUTPUT, path)}" if joins else path
+    return f"source[{OUTPUTS}].{_below_member(OUTPUT, path)}" if joins else path
 
 
-def _below(member: str, path: str) -> str:
+def _below_member(member: str, path: str) -> str:
     """Convert a path that starts at the root to a path that starts at a member."""
     path = path.strip()
     if path.startswith("$"):

@@ -1,9 +1,9 @@
 """Progress of an ingest, stored beside the data. It counts an entry only when all entries before it have a verdict.
 
-Each pair of target and sources has one document with one writer: the attempt that began last. An attempt that finds
-`done` writes nothing; one that follows a crash continues at `settled`. If the fingerprint differs (other bytes, another
-map, another index), the work starts again, unless a run that listed its source later has written the document: older
-work never overwrites newer work.
+Each pair of target and sources has one progress file with one writer: the attempt that began last. If the file says
+`done`, the attempt writes nothing; after a crash, it continues at `settled`. If the fingerprint differs (other source
+objects, field map or index), the work starts again, unless a run that listed its source later has written the file:
+older work never overwrites newer work.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from opensearch_batch.core.types.counts import IngestCounts, RunVersion
 
 
 class Stamp(msgspec.Struct, frozen=True):
-    """The attempt that wrote a progress, its work (`fingerprint`) and run, and the location of its dead letters."""
+    """The part of a progress that all versions of this package can read.
+
+    It identifies the attempt that wrote the progress, its work (`fingerprint`), its run and its dead letters.
+    """
 
     fingerprint: str = ""
     dead_letters: str = ""
@@ -27,10 +30,11 @@ class Stamp(msgspec.Struct, frozen=True):
 
 
 class Progress(Stamp, frozen=True, kw_only=True):
-    """The number of `settled` entries of the deterministic stream, with their counts.
+    """The number of `settled` entries, which are read in a fixed order, and their counts.
 
-    `attempt` wrote it last; `parts` is the number of parts of dead letters that count, by the attempt that wrote them.
-    `run_version` is that of the newest run with this work. A progress without a fingerprint only fences off older runs.
+    `attempt` is the attempt that wrote the progress last. `parts` is the number of dead letter files that count, by the
+    attempt that wrote them. `run_version` is the version of the newest run with this work. A progress without a
+    fingerprint only fences off older runs.
     """
 
     done: bool
@@ -55,15 +59,15 @@ class ProgressFile:
         self._document = _document(objects, uri)
         self._run_version = run_version
         self._etag: str | None = None
-        self.attempt = _after("")
+        self.attempt = _next_attempt("")
 
     def load(self, fingerprint: str) -> Progress | None:
-        """Return the progress of exactly this work, None if there is none."""
-        found = self._document.load()
-        if found is None:
+        """Return the progress of the work with this fingerprint, or None if there is none."""
+        loaded = self._document.load()
+        if loaded is None:
             return None
-        stamp, stored = found.value, found.value.run_version
-        self._etag, self.attempt = found.etag, _after(stamp.attempt)
+        stamp, stored = loaded.value, loaded.value.run_version
+        self._etag, self.attempt = loaded.etag, _next_attempt(stamp.attempt)
         if stamp.fingerprint == fingerprint and stored is not None and not stored.is_before(self._run_version):
             # Both runs did the same work, so it counts as work of the newer run.
             self._run_version = stored
@@ -80,15 +84,16 @@ class ProgressFile:
 
     def save(self, progress: Progress) -> bool:
         """Record the progress; return False if a later attempt took over."""
-        found = self._document.load()
-        if found is None:
+        loaded = self._document.load()
+        if loaded is None:
             return self._put(progress, None)
-        stamp = found.value
+        stamp = loaded.value
         if stamp.attempt == self.attempt:
-            return self._put(progress, found.etag)
+            return self._put(progress, loaded.etag)
         newer = stamp.run_version
         if newer is not None and self._is_older_than(newer) and stamp.fingerprint not in ("", progress.fingerprint):
-            # Bodies sent since the last record may have overwritten the newer run's documents: it is not done.
+            # Bodies sent since the last checkpoint may have overwritten the newer run's documents, so its work is not
+            # done.
             _fence_off(self._document, newer)
         return False
 
@@ -101,10 +106,11 @@ class ProgressFile:
 
 
 def fence_off(objects: Objects, uri: str, run_version: RunVersion) -> Stamp | None:
-    """Mark the work as not done, with the version of this run; return the new stamp, None if a newer run wrote it.
+    """Mark the work as not done, with the version of this run.
 
-    This fences off older runs, including one in progress; the run itself and newer ones start again. The progress of a
-    newer run is not changed. The stamp names the dead letters that became obsolete, if they belong to the run's scope.
+    This fences off older runs, including one in progress. This run and newer runs start the work again. The returned
+    stamp names the dead letters that became obsolete, if they belong to the scope of this run. If a newer run wrote the
+    progress, it is not changed and the result is None.
     """
     return _fence_off(_document(objects, uri), run_version)
 
@@ -118,7 +124,7 @@ def _fence_off(document: JsonDocument[Stamp], run_version: RunVersion) -> Stamp 
         return Progress(
             "",
             stamp.dead_letters if same_scope else "",
-            _after(stamp.attempt),
+            _next_attempt(stamp.attempt),
             run_version,
             done=False,
             settled=0,
@@ -140,6 +146,6 @@ def _stamp_in(content: bytes) -> Stamp:
         return Stamp()
 
 
-def _after(attempt: str) -> str:
+def _next_attempt(attempt: str) -> str:
     number = attempt.partition("-")[0]
     return f"{int(number or 0) + 1:06d}-{secrets.token_hex(4)}"

@@ -1,8 +1,8 @@
-"""Replay: sends dead letters again after a fix. Those that succeed leave the queue; the others get their new reason.
+"""Replay: sends dead letters again after a fix. Indexed letters leave the queue; the others get their new reason.
 
-A dead letter contains its rows, which are mapped again with the current field map. Rows edited in the queue take effect
-too; processors are those of the original run. A part of the queue is replaced only after all of its
-letters have verdicts; a replay after a crash sends the same ids again.
+A dead letter contains its rows. They are mapped with the current field map, or processed with the processors of the
+original run. A user may edit them in the queue. A part of the queue is replaced only after all of its letters have
+verdicts; a replay after a crash sends the same ids again.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class ReplayReport(msgspec.Struct, frozen=True):
     dead_letters: int = 0
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """A letter that stays in the queue without being sent, with its new reason."""
+class KeptLetter(msgspec.Struct, frozen=True):
+    """A dead letter that stays in the queue because it was not sent, with its new reason."""
 
     letter: DeadLetter
     size_bytes: int
@@ -75,11 +75,11 @@ def replay(
         objects: the store of the queue.
         cluster: the cluster of the index.
         request: what to write; the request in the queue's own ``request.json`` if None.
-        row_errors: finds AI services' errors in rows.
+        row_errors: detects errors of AI services in rows.
         on_progress: called after each part.
 
     Raises:
-        ConfigError: there is no such queue, it holds letters of another stage, or the index or the map is wrong.
+        ConfigError: the queue does not exist or has letters of another stage, or index or field map are wrong.
         RetriableError: a server did not respond.
     """
     prefix = f"{queue.rstrip('/')}/"
@@ -90,13 +90,13 @@ def replay(
     if request is not None and stored.request.processors is not None:
         raise ConfigError(
             f"{prefix}: these rows went through processors, which a field map cannot replace; replay them without "
-            "one, or correct processors in the pipeline's file and run it again: its jobs are not paid for again"
+            "field map, or correct the processors in the pipeline file and run the pipeline again; no job is paid again"
         )
     request = request or stored.request
     if not request.field_map and request.processors is None:
         raise ConfigError(
-            f"{prefix}: a replay cannot apply the processors of the pipeline of these rows; correct the objects "
-            "or the pipeline, and its next run reads them again"
+            f"{prefix}: a replay cannot apply the processors of a Data Prepper pipeline; correct the objects "
+            "or the pipeline, and the next run reads the objects again"
         )
     index = cluster.index(request.index)
     if index is None:
@@ -158,36 +158,38 @@ class _LetterDocuments:
             return self._documents.entry(Group(keyed[0].key, keyed, letter.late))
         entry = self._documents.entry(rows[0])
         if isinstance(entry, Filtered):
-            # A row that was corrected by hand stays visible in the queue.
-            return Rejected(rows, f"{entry.why} by the pipeline's own rules")
+            # The letter stays in the queue, because a user may have edited its rows.
+            return Rejected(rows, f"{entry.why} by the routes or processors of the pipeline")
         return entry if isinstance(entry, (Item, Rejected)) else Rejected(rows, "the row is empty")
 
 
 def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocuments) -> dict[str, int]:
     """Send the letters of one part, keep those that fail, and return the counts."""
 
-    def entries() -> Iterator[Item | Kept]:
+    def entries() -> Iterator[Item | KeptLetter]:
         for letter in read_letters(objects, uri):
             entry = documents.entry(letter)
             if isinstance(entry, Item):
                 yield Item(entry.id, (entry.lines,), letter)
             else:
-                yield Kept(_with(letter, entry.reason, 0), entry.size_bytes)
+                yield KeptLetter(_with_reason(letter, entry.reason, 0), entry.size_bytes)
 
     read = indexed = unchanged = filtered = kept = 0
-    with Spool(SPOOL_BYTES) as left:
+    with Spool(SPOOL_BYTES) as remaining:
         for written in writer.write(entries()):
             read += len(written.body.items) + len(written.body.other_entries)
             indexed += written.indexed
             unchanged += written.unchanged
             filtered += written.filtered
             letters = [entry.letter for entry in written.body.other_entries]
-            letters += [_with(each.item.context, each.cause, each.status) for each in written.refused]
+            letters += [
+                _with_reason(refusal.item.context, refusal.cause, refusal.status) for refusal in written.refused
+            ]
             kept += len(letters)
-            left.writelines(msgspec.json.encode(letter) + b"\n" for letter in letters)
+            remaining.writelines(msgspec.json.encode(letter) + b"\n" for letter in letters)
         if kept:
-            left.seek(0)
-            objects.upload(uri, left)
+            remaining.seek(0)
+            objects.upload(uri, remaining)
         else:
             objects.delete(uri)
     return {"read": read, "indexed": indexed, "unchanged": unchanged, "filtered": filtered, "dead_letters": kept}
@@ -200,5 +202,5 @@ def _rows(letter: DeadLetter) -> tuple[Row, ...]:
     return (first, *others)
 
 
-def _with(letter: DeadLetter, reason: str, status: int) -> DeadLetter:
+def _with_reason(letter: DeadLetter, reason: str, status: int) -> DeadLetter:
     return msgspec.structs.replace(letter, reason=reason, status=status)

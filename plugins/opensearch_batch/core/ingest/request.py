@@ -1,4 +1,4 @@
-"""An ingest request: what to write to which index, and how. Frozen; checked before anything is read or written."""
+"""An ingest request: what to write to which index, and how. It is checked before anything is read or written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OpType = Literal["index", "create", "upsert"]
 # The operations of a field map, and two more for the actions of a Data Prepper pipeline.
 Action = Literal["index", "create", "upsert", "update", "delete"]
 OnUnmatched = Literal["index_partial", "dead_letter", "fail"]
-# The size of bodies that a node indexes fastest from few connections, by `python -m benchmarks body_sizes`.
+# The body size with the highest throughput over few connections, as measured by `python -m benchmarks body_sizes`.
 MAX_BODY_BYTES = 2_000_000
 MAX_IN_FLIGHT = 8
 # A node accepts bodies of 100 MB by default, and a worker keeps all bodies in flight in memory.
@@ -43,11 +43,12 @@ class LoadSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class IngestRequest(msgspec.Struct, frozen=True):
     """What to write to which index.
 
-    `on_missing` is the policy for a mapped path that a row lacks (``null``, ``omit``, ``dead_letter``), by field name
-    or for all fields; `on_unmatched`, for a key that some source lacks. `joined_by` has one path for each source, by
-    which rows are joined instead of the document's id.
+    `on_missing` is the policy for rows that lack a mapped path (``null``, ``omit``, ``dead_letter``), by field name or
+    for all fields. `on_unmatched` is the policy for ids that a source lacks. `joined_by` has the path of the join key
+    in each source; if it is empty, rows are joined by document id.
 
-    With `processors`, their output is the document, if `when` holds for it; only ``_id`` of the field map is used.
+    With `processors`, the output of the processors is the document if it matches the condition `when`; only ``_id`` of
+    the field map is used.
     """
 
     index: str
@@ -82,7 +83,7 @@ def compile_map(request: IngestRequest, *, sources: int, vectors: Sequence[Vecto
     """Compile a request's field map.
 
     Raises:
-        ConfigError: it cannot work.
+        ConfigError: the field map is invalid.
     """
     return FieldMap(
         request.field_map,

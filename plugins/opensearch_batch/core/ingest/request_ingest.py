@@ -1,4 +1,4 @@
-"""Ingest of a `_batch_ingestion` request."""
+"""Runs the ingest of a `_batch_ingestion` request."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def ingest_request(
         batch: the request.
         objects: the store of its sources and of the work prefix.
         cluster: the cluster of its index.
-        work_prefix: where progress and dead letters go; nothing else should be stored there.
-        row_errors: finds AI services' errors in rows.
+        work_prefix: the prefix of progress and dead letters; nothing else should be stored there.
+        row_errors: detects errors of AI services in rows.
         force: write everything again, even if it was written before.
         memory_bytes: maximum size of rows in memory that wait for rows of other sources.
-        folder: where rows beyond that are spilled; the system's temporary folder if None.
+        folder: where rows beyond `memory_bytes` are spilled; the system's temporary folder if None.
         on_progress: called with the counts so far and the bytes read.
 
     Raises:
-        ConfigError: the request cannot work: a source is missing, for example.
+        ConfigError: the request cannot be executed, for example because a source does not exist.
         RetriableError: a server did not respond; the same call continues where this one stopped.
         FatalError: a source is damaged, or changed during the ingest.
     """

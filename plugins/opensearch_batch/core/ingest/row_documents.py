@@ -1,4 +1,4 @@
-"""Documents by the processors of a pipeline file, which change the row that holds a record, as in Data Prepper.
+"""Makes documents with the processors of a pipeline file, which change output rows that contain their records.
 
 Options are read as in a Data Prepper file, so processors can be copied from one file to the other. A row for which
 `when` does not hold is counted as filtered.
@@ -33,35 +33,35 @@ from opensearch_batch.core.types.rows import Source
 
 Processors = Sequence[Mapping[str, Any]]
 WHEN = "when"
-_NOT_HERE = {
+_UNSUPPORTED = {
     "ml_inference": "batch_predict of this file submits the jobs; remove it",
-    "s3_enrich": "a row holds its record already; remove it",
+    "s3_enrich": "output rows already contain their records; remove it",
 }
-_PROCESSOR = Plugin("processor", PROCESSORS, {**OTHER_PROCESSORS, **_NOT_HERE})
+_PROCESSOR = Plugin("processor", PROCESSORS, {**OTHER_PROCESSORS, **_UNSUPPORTED})
 
 
 def read_processors(file: YamlFile, keys: Keys) -> list[dict[str, Any]]:
-    """Return the processors at a location in a file, their options as plain values with all defaults.
+    """Return the processors at a location in a file; their options are plain values, including all defaults.
 
     Raises:
-        ConfigError: a processor is unknown or has wrong options; the message names file, line and option.
+        ConfigError: a processor is unknown or has invalid options; the message names file, line and option.
     """
     reader = Reader(file)
     processors = []
-    for at, node in enumerate(reader.elements(file.node(keys), keys)):
-        location, options = reader.plugin(node, _PROCESSOR, (*keys, at))
+    for number, node in enumerate(reader.elements(file.node(keys), keys)):
+        location, options = reader.plugin(node, _PROCESSOR, (*keys, number))
         reader.check_compiles(node.value[0][1], location, options)
         processors.append({str(location[-1]): msgspec.to_builtins(options)})
     return processors
 
 
 def options_of(processors: Processors) -> list[tuple[str, ProcessorOptions]]:
-    """Return processors by name and options.
+    """Return the name and the options of each processor.
 
     Raises:
-        ConfigError: one is unknown, or has wrong options.
+        ConfigError: a processor is unknown or has invalid options.
     """
-    return [_options(f"processors[{at}]", configured) for at, configured in enumerate(processors)]
+    return [_options(f"processors[{number}]", configured) for number, configured in enumerate(processors)]
 
 
 def _options(location: str, configured: Mapping[str, Any]) -> tuple[str, ProcessorOptions]:
@@ -75,31 +75,31 @@ def _options(location: str, configured: Mapping[str, Any]) -> tuple[str, Process
 
 
 def vector_fields_of(processors: Processors, members: Container[str]) -> list[str]:
-    """Return the fields to which processors copy predictions; `members` are those that hold predictions in a row."""
+    """Return the fields to which processors copy predictions; `members` are the members of a row with predictions."""
     return prediction_fields(options_of(processors), members)
 
 
-def member_at(path: str, what: str) -> EventFormatter:
+def member_at(path: str, option: str) -> EventFormatter:
     """Return a function that reads the string at a path of an event, or ``""`` if it is absent or null.
 
-    The function raises RecordRejected for an array or object. `what` names the text in errors.
+    The function raises RecordRejected for an array or object. `option` names the string in errors.
 
     Raises:
         ConfigError: the path does not name a member of an event.
     """
-    key = _key(path, what)
+    key = _key(path, option)
 
     def text(event: Event) -> str:
         value = text_of(event.find(key))
-        return "" if value is None or value == b'""' else document_id(value, what=what)
+        return "" if value is None or value == b'""' else document_id(value, what=option)
 
     return text
 
 
-def _key(path: str, what: str) -> Key:
+def _key(path: str, option: str) -> Key:
     steps = PlainPath.parse(path).steps
     if not steps or any(isinstance(step, int) and step < 0 for step in steps):
-        raise ConfigError(f"{what} {path!r} does not name a member of a row; write names and indexes, like $.meta.id")
+        raise ConfigError(f"{option} {path!r} does not name a member of a row; write names and indexes, like $.meta.id")
     return tuple(map(str, steps))
 
 
@@ -127,12 +127,12 @@ def _options_of(request: IngestRequest, reading: Reading, *, passes_arrays: bool
 
 
 def row_documents(request: IngestRequest, sources: Sequence[Source], reading: Reading) -> EventDocuments:
-    """Return the documents of sources, as an event stream without an ingest."""
+    """Return the documents of sources for a test or a replay, which run without an ingest."""
     return EventDocuments(row_flow(request), _options_of(request, reading, passes_arrays=False), sources, reading)
 
 
 def row_document_factory(request: IngestRequest, reading: Reading) -> EventDocumentFactory:
-    """Return the factory of the documents of an ingest."""
+    """Return the factory that makes the documents of an ingest."""
     return EventDocumentFactory(
         lambda: row_flow(request),
         _options_of(request, reading, passes_arrays=True),
@@ -145,5 +145,5 @@ def row_document_factory(request: IngestRequest, reading: Reading) -> EventDocum
             request.routing,
         ],
         reading=reading,
-        remedy="when does not hold for them; correct it if they should be written",
+        remedy="when does not hold for them; correct the condition if they should be indexed",
     )

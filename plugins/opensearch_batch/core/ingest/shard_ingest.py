@@ -1,7 +1,7 @@
-"""Ingest of one shard: the output of its jobs, joined with its records, into the index that prepare checked.
+"""Ingests one shard: joins the output of its jobs with its records and writes the documents to the index.
 
-Every record becomes a document or a dead letter, even if no job predicted it. A dead letter names the line of the
-user's source that the record came from.
+Every record becomes a document or a dead letter, even if it has no prediction. A dead letter names the line of the
+user's source from which the record was read.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class ShardIngest(msgspec.Struct, frozen=True):
     Args:
         objects: the store of outputs and work prefix.
         cluster: the cluster of the index.
-        layout: names the locations.
+        layout: the locations of this package's files.
         manifest: the run's manifest, which has the origin of each record.
-        adapter: reads its service's rows.
-        row_matching: how rows are matched with their records.
-        request: what to write, with the paths of `over_sources`. By default, a row without a mapped vector becomes a
+        adapter: the adapter of the AI service.
+        row_matching: how output rows are matched with their records.
+        request: what to write, as returned by `with_source_paths`. By default, a row without a mapped vector becomes a
             dead letter (see `on_missing`), and so does a record without output (see `on_unmatched`). With processors,
-            only a row that is a service's error does.
-        dead_letters: a prefix for them; below `work_prefix` if None.
+            only a row that is an error of the service does.
+        dead_letters: the prefix of the dead letters; below the work prefix if None.
     """
 
     objects: Objects
@@ -72,15 +72,15 @@ class ShardIngest(msgspec.Struct, frozen=True):
         """Index the rows of all jobs, write the report, and return it.
 
         Raises:
-            ConfigError: the index is missing, or its vectors have another dimension than all predictions.
+            ConfigError: the index does not exist, or no prediction has the dimension of its vector field.
             FatalError: an output is missing, or has fewer rows than records although rows contain their records.
             RetriableError: a server did not respond.
         """
         request = self._checked_request()
         prepared = PreparedShard(shard, self.manifest.origin(shard))
-        # Outputs that are stored at the service have no such prefix.
-        own = f"{self.layout.job(shard.job)}/"
-        if not all(uri.startswith(own) for uri in job_outputs[0].uris if uri.startswith(self.layout.root)):
+        # Outputs that are stored at the service are not below the work prefix.
+        job_prefix = f"{self.layout.job(shard.job)}/"
+        if not all(uri.startswith(job_prefix) for uri in job_outputs[0].uris if uri.startswith(self.layout.root)):
             raise FatalError(f"shard {shard.id}: the output belongs to another job; clear batch_predict")
         rows = ShardRows(self.objects, self.adapter, self.row_matching, prepared, job_outputs)
         try:
@@ -105,8 +105,8 @@ class ShardIngest(msgspec.Struct, frozen=True):
                 raise rows.job_outputs[0].unusable(f"shard {shard.id}: {rows_read} rows for {shard.records} records")
 
         range_key = self.layout.range_key(request.index, prepared.source_ranges)
-        # Pipelines and shards may share a prefix for dead letters; each clears only its own.
-        own = f"{self.layout.pipeline}/{range_key}/"
+        # Pipelines and shards may share a prefix for dead letters; each ingest clears only its own folder.
+        folder = f"{self.layout.pipeline}/{range_key}/"
         return Ingest(
             self.objects,
             IndexSink(self.objects, self.cluster, request, infers_vectors=request.processors is not None),
@@ -114,7 +114,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
             locations=Locations.of(
                 self.layout.root,
                 self.layout.ingested(range_key),
-                self.dead_letters and f"{self.dead_letters.rstrip('/')}/{own}",
+                self.dead_letters and f"{self.dead_letters.rstrip('/')}/{folder}",
             ),
             check=check,
             identity=[msgspec.json.encode([prepared.source_ranges, list(rows.job_outputs)]).decode()],
@@ -123,7 +123,7 @@ class ShardIngest(msgspec.Struct, frozen=True):
         )
 
     def _checked_request(self) -> IngestRequest:
-        """Check the index again; return the request that turns a row without its vector into a dead letter.
+        """Check the index again; return the request with the policy for rows without a vector.
 
         Raises:
             ConfigError: the index was deleted, or lacks a vector field that it had when prepare checked it.
@@ -138,11 +138,11 @@ class ShardIngest(msgspec.Struct, frozen=True):
                     f"index {name}: field {vector.name} is no longer a vector of {vector.dimension} values; "
                     "delete the index and clear prepare to create it again"
                 )
-        return strict_about(index.vectors, self.request)
+        return with_strict_vectors(index.vectors, self.request)
 
 
 def document_factory(request: IngestRequest, reading: Reading) -> DocumentFactory:
-    """Return the factory of documents, which applies processors or a field map."""
+    """Return the factory that makes documents with the processors or the field map of a request."""
     if request.processors is None:
         return MappedDocumentFactory(request, reading)
     from opensearch_batch.core.ingest.row_documents import row_document_factory
@@ -150,7 +150,7 @@ def document_factory(request: IngestRequest, reading: Reading) -> DocumentFactor
     return row_document_factory(request, reading)
 
 
-def strict_about(vectors: Sequence[VectorField], request: IngestRequest) -> IngestRequest:
+def with_strict_vectors(vectors: Sequence[VectorField], request: IngestRequest) -> IngestRequest:
     """Return a request that turns a row without a vector into a dead letter, unless `on_missing` says otherwise.
 
     A request with processors is returned as it is.
@@ -165,11 +165,11 @@ class ShardRows:
     """The rows of one shard: the output of its jobs, and its records if output rows do not contain them.
 
     Args:
-        objects: the store of both.
-        adapter: reads its service's rows.
-        row_matching: how rows are matched with their records.
+        objects: the store of outputs and records.
+        adapter: the adapter of the AI service.
+        row_matching: how output rows are matched with their records.
         prepared: the shard, with the origin of its records.
-        job_outputs: the outputs of its jobs, in their order.
+        job_outputs: the outputs of the shard's jobs, in the order of the jobs.
     """
 
     def __init__(
@@ -186,12 +186,12 @@ class ShardRows:
         self._prepared = prepared
         self._holds_record = row_matching == "beside_record"
         self._rows = OutputRows(objects, adapter, row_matching)
-        self._last = LatestRows(self._rows, job_outputs, holds_record=self._holds_record)
+        self._latest_rows = LatestRows(self._rows, job_outputs, holds_record=self._holds_record)
         # The position of each range's first record in the shard.
         self._starts = list(accumulate((each.records for each in prepared.source_ranges), initial=0))
 
     def sources(self) -> list[Source]:
-        """Return the sources of an ingest: the output, or records and output."""
+        """Return the sources of the ingest: the output, or records and output."""
         output = self._rows.source(self.job_outputs)
         if self._holds_record:
             return [output]
@@ -205,7 +205,7 @@ class ShardRows:
         """Yield the rows of one source."""
         if number == RECORDS and not self._holds_record:
             return read_rows(objects, number, source)
-        return self._last.read(number)
+        return self._latest_rows.read(number)
 
     @property
     def reading(self) -> Reading:
@@ -217,10 +217,10 @@ class ShardRows:
         return Reading(self._objects, self.read, errors, self.origin_of)
 
     def origin_of(self, row: Row) -> tuple[str, int]:
-        """Return the line of the user's source that a row's record came from, the row's own position if unknown."""
-        position = self._last.position(row)
+        """Return the line of the user's source from which a row's record was read, or else the row's position."""
+        position = self._latest_rows.position(row)
         if position is None or not 0 <= position < self._starts[-1]:
             return row_position(row)
-        at = bisect_right(self._starts, position) - 1
-        source_range = self._prepared.source_ranges[at]
-        return source_range.source, source_range.first_line + position - self._starts[at]
+        number = bisect_right(self._starts, position) - 1
+        source_range = self._prepared.source_ranges[number]
+        return source_range.source, source_range.first_line + position - self._starts[number]

@@ -48,8 +48,8 @@ class KeyTable:
         bucket = self._buckets[key[0] << 8 | key[1]]
         if bucket is None:
             return False
-        at = _find(bucket, key[_BUCKET_BYTES:])
-        return at >= 0 and bucket[at + _REST_BYTES : at + _ENTRY_BYTES] == _CLAIMED
+        entry = _find(bucket, key[_BUCKET_BYTES:])
+        return entry >= 0 and bucket[entry + _REST_BYTES : entry + _ENTRY_BYTES] == _CLAIMED
 
     def add(self, key: bytes, offset: int) -> None:
         """Add the offset of a row whose key (its digest) was not claimed."""
@@ -58,16 +58,16 @@ class KeyTable:
     def claim(self, key: bytes) -> list[int] | None:
         """Claim a key (its digest); return its offsets in the order they were added, None if it was claimed before."""
         bucket, rest = _bucket(self._buckets, key), key[_BUCKET_BYTES:]
-        first = at = _find(bucket, rest)
+        first = entry = _find(bucket, rest)
         if first < 0:
             bucket += rest + _CLAIMED
             return []
-        if bucket[at + _REST_BYTES : at + _ENTRY_BYTES] == _CLAIMED:
+        if bucket[entry + _REST_BYTES : entry + _ENTRY_BYTES] == _CLAIMED:
             return None
         offsets = []
-        while at >= 0:
-            offsets.append(int.from_bytes(bucket[at + _REST_BYTES : at + _ENTRY_BYTES], "big"))
-            at = _find(bucket, rest, at + _ENTRY_BYTES)
+        while entry >= 0:
+            offsets.append(int.from_bytes(bucket[entry + _REST_BYTES : entry + _ENTRY_BYTES], "big"))
+            entry = _find(bucket, rest, entry + _ENTRY_BYTES)
         # The key's other entries remain: a search finds the first one.
         bucket[first + _REST_BYTES : first + _ENTRY_BYTES] = _CLAIMED
         return offsets
@@ -101,21 +101,21 @@ def _bucket(buckets: list[bytearray | None], key: bytes) -> bytearray:
 
 def _find(bucket: bytearray, rest: bytes, start: int = 0, *, entry_bytes: int = _ENTRY_BYTES) -> int:
     """Return the offset of a digest's entry, -1 if there is none; a match inside an entry does not count."""
-    at = bucket.find(rest, start)
-    while at > 0 and at % entry_bytes:
-        at = bucket.find(rest, at + 1)
-    return at
+    offset = bucket.find(rest, start)
+    while offset > 0 and offset % entry_bytes:
+        offset = bucket.find(rest, offset + 1)
+    return offset
 
 
 class Spill:
-    """Rows in one file below `folder`: first all are added, then any is read by its offset.
+    """A temporary file of rows. All rows are added first; then each row can be read by its offset.
 
     Args:
-        folder: where the file is created.
+        folder: the folder in which the file is created.
         needed_bytes: the expected size of the file, for error messages.
 
     Raises:
-        ConfigError: no file can be created there.
+        ConfigError: the file cannot be created in `folder`.
     """
 
     def __init__(self, folder: Path, *, needed_bytes: int) -> None:
@@ -152,7 +152,7 @@ class Spill:
         return offset
 
     def finish(self) -> None:
-        """Write the remaining rows; from here on rows can be read.
+        """Write the remaining rows, so that all rows can be read.
 
         Raises:
             RetriableError: the disk is full.

@@ -16,9 +16,9 @@ import msgspec
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ingest.documents import DocumentStream, Reading
 from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
-from opensearch_batch.core.ingest.prediction_map import holds_record, over_sources, written_fields
+from opensearch_batch.core.ingest.prediction_map import holds_record, with_source_paths, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
-from opensearch_batch.core.ingest.shard_ingest import ShardRows, strict_about
+from opensearch_batch.core.ingest.shard_ingest import ShardRows, with_strict_vectors
 from opensearch_batch.core.ingest.sinks.base import Item
 from opensearch_batch.core.ingest.sinks.bulk import fields_of
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
@@ -97,8 +97,8 @@ class SpecRun:
             processors=spec.ingest.processors,
             when=spec.ingest.when,
         )
-        mapped = over_sources(request, adapter, parameters, spec.batch_predict.inputs)
-        self._request = strict_about(vector_fields((index_body or {}).get("mappings", {})), mapped)
+        mapped = with_source_paths(request, adapter, parameters, spec.batch_predict.inputs)
+        self._request = with_strict_vectors(vector_fields((index_body or {}).get("mappings", {})), mapped)
 
     @property
     def fields(self) -> list[str]:

@@ -48,7 +48,7 @@ def check_index(
 
     Args:
         cluster: the cluster of the index.
-        request: what `ingest` will write, as returned by `over_sources`.
+        request: what `ingest` will write, as returned by `with_source_paths`.
         fields: the fields that `ingest` writes.
         index_body: settings and mappings for a new index.
         dimension: the length of the model's vectors, if known.
