@@ -46,7 +46,7 @@ Pending = TypeVar("Pending")
 
 
 class Repair:
-    """The rounds of one shard's repair; all state is stored, so its task may resume at any point.
+    """The rounds of one shard's repair; all state is stored, so an interrupted task can resume at any point.
 
     Args:
         objects: the store.
@@ -55,7 +55,7 @@ class Repair:
         adapter: the adapter of the AI service.
         parameters: the connector's parameters, overridden by the pipeline's.
         inputs: the paths that the model reads.
-        rounds: the maximum number of further jobs.
+        rounds: the maximum number of repair jobs.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ class Slots:
         objects: the store.
         folder: the folder of the slots.
         max_slots: the number of slots.
-        is_in_flight: returns whether the job of a slot's holder is in flight; None if it is not submitted yet.
+        is_in_flight: returns whether the job of a slot's holder is in flight; None if the job is not submitted yet.
         clock: epoch seconds.
     """
 
@@ -56,28 +56,28 @@ class Slots:
         """Acquire a slot for a job, or renew the slot that it holds; return False if other jobs hold all slots."""
         slots = [(slot, slot.load()) for slot in self._slots]
         acquired = Slot(holder, self._clock())
-        for slot, found in slots:
+        for slot, stored in slots:
             # Renew the slot, so that no other job takes it over while this job is about to be submitted.
-            if found and found.value.holder == holder and slot.swap(acquired, etag=found.etag):
+            if stored and stored.value.holder == holder and slot.swap(acquired, etag=stored.etag):
                 return True
-        for slot, found in slots:
-            if found and self._is_held(found.value):
+        for slot, stored in slots:
+            if stored and self._is_held(stored.value):
                 continue
-            if slot.swap(acquired, etag=found and found.etag):
+            if slot.swap(acquired, etag=stored and stored.etag):
                 return True
         return False
 
     def release(self, holder: str) -> None:
         """Release the slot of a job, if it holds one."""
         for slot in self._slots:
-            found = slot.load()
-            if found and found.value.holder == holder:
-                slot.swap(Slot(), etag=found.etag)
+            stored = slot.load()
+            if stored and stored.value.holder == holder:
+                slot.swap(Slot(), etag=stored.etag)
 
     def held(self) -> list[tuple[str, Slot]]:
         """Return the locations and contents of the slots that are held."""
-        found = ((slot.uri, slot.read()) for slot in self._slots)
-        return [(uri, slot) for uri, slot in found if slot is not None and self._is_held(slot)]
+        slots = ((document.uri, document.read()) for document in self._slots)
+        return [(uri, slot) for uri, slot in slots if slot is not None and self._is_held(slot)]
 
     def are_stalled(self, after_s: float) -> bool:
         """Return whether all slots are held, and none was acquired or renewed within the last `after_s` seconds."""

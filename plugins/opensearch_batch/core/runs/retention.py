@@ -5,8 +5,8 @@ Files are deleted `keep_s` after the last successful run that used them, but not
 its outputs is kept too (``removed.json``), so that a later run recognises its work as done. A run that needs the rows
 again must pay for the job again, with `force`.
 
-Only files below the work prefix's own ``jobs/``, and files of a service that a job's record names, are deleted. A record
-of use that names other files was not written by this package, and these files are kept.
+Only files below the work prefix's own ``jobs/``, and files of a service that a job's record names, are deleted. If a
+record of use names other files, this package did not write it, and the files are kept.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class NoDocuments(ConfigError):
 
 
 def list_source(objects: Objects, source: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Listing:
-    """Return the objects of a source; it may be empty."""
+    """Return the objects of a source; the listing may be empty."""
     return Listing(source, tuple(list_objects(objects, source, include=include, exclude=exclude)))
 
 
@@ -60,14 +60,14 @@ def find_documents(
 
 
 def refuse_overlap(source: str, work_prefix: str) -> None:
-    """Raise ConfigError if a source may read what is written below the work prefix."""
+    """Raise ConfigError if a source may contain objects below the work prefix."""
     if SourceUri(source).overlaps(work_prefix):
         raise ConfigError(f"source {source} and work prefix {work_prefix} overlap; use separate prefixes")
 
 
 def _match(source: str) -> str:
-    named = SourceUri(source)
-    return "match this glob" if named.is_glob else "of this name" if named.is_object else "below this prefix"
+    uri = SourceUri(source)
+    return "match this glob" if uri.is_glob else "of this name" if uri.is_object else "below this prefix"
 
 
 class _SourceState(msgspec.Struct, frozen=True):

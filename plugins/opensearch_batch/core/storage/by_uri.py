@@ -12,7 +12,7 @@ from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.storage.objects import CompressedObjects, Objects, Stored
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 
-# The scheme of local paths, where it may be omitted.
+# The scheme of local files; a local path may omit it.
 LOCAL = "file"
 
 

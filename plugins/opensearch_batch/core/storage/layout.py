@@ -1,4 +1,4 @@
-"""Defines every path below the work prefix; no other module builds such paths."""
+"""Defines the layout below the work prefix; other modules only name files inside the folders that it returns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Layout:
         return f"{self._folder}/slots/{digest(service, model_id)}"
 
     def source_state(self, source: str) -> str:
-        """Return the path of the state of a watched source that `prepare` last processed."""
+        """Return the path of the record of a watched source's state at its last `prepare`."""
         return f"{self._folder}/source_states/{digest(source)}.json"
 
     def scan_state(self) -> str:
@@ -43,7 +43,10 @@ class Layout:
         return f"{self._folder}/done/{work_item}.json"
 
     def output_writer(self, folder: str = "") -> str:
-        """Return the path of the record of the job that writes to an output folder; for ``""``, their common prefix."""
+        """Return the path of the record of the job that writes to an output folder.
+
+        All pipelines share these records. For ``""``, return their common prefix.
+        """
         return f"{self.root}/outputs/{folder.removeprefix('s3://').strip('/')}{'/job.json' if folder else ''}"
 
     def sink(self, number: int, work_item: str) -> str:

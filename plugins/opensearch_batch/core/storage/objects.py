@@ -137,7 +137,7 @@ def _nearest(objects: Objects, uri: str) -> str:
 def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
     r"""Return the lines of a stream; memory is bounded by `max_line_bytes`.
 
-    Lines end in ``\n`` or ``\r\n``, or in ``\r`` if the start of the stream has no ``\n``; the last may have no end.
+    Lines end in ``\n`` or ``\r\n``, or in ``\r`` if the start of the stream has no ``\n``; the last line may have no end.
     """
     return lf_lines(with_lf(stream), max_line_bytes=max_line_bytes)
 
@@ -152,7 +152,7 @@ def lf_lines(stream: IO[bytes], *, max_line_bytes: int, number: int = 1, offset:
     number -= 1
     while raw := stream.readline(max_line_bytes + len(b"\r\n")):
         number += 1
-        # One slice: a long line is not copied twice.
+        # A single slice, so that a long line is not copied twice.
         content = raw[:-2] if raw.endswith(b"\r\n") else raw[:-1] if raw.endswith((b"\n", b"\r")) else raw
         cut = len(content) > max_line_bytes
         yield Line(number, content, cut, offset)
@@ -162,7 +162,7 @@ def lf_lines(stream: IO[bytes], *, max_line_bytes: int, number: int = 1, offset:
 
 
 def skip_line(stream: IO[bytes]) -> int:
-    """Read to the end of a line with bounded memory; return the number of bytes."""
+    """Read to the end of a line with bounded memory; return the number of bytes read."""
     skipped = 0
     while rest := stream.readline(READ_BUFFER_BYTES):
         skipped += len(rest)

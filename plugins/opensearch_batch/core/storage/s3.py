@@ -137,7 +137,7 @@ class S3Objects:
         return decompressed(io.BufferedReader(body, READ_BUFFER_BYTES), uri, compression)
 
     def browse_url(self, uri: str) -> str:
-        """Return the URL that shows an object in a browser: in the AWS console, or at another store."""
+        """Return the URL that shows an object in a browser: in the AWS console, or at another store's endpoint."""
         bucket, key = split_uri(uri)
         endpoint, path = str(self._client.meta.endpoint_url), quote(key)
         if endpoint.endswith((".amazonaws.com", ".amazonaws.com.cn")):
@@ -259,7 +259,7 @@ class _Body(RawStream):
         return chunk
 
     def _resume(self, error: Exception) -> None:
-        """Get the rest of the same version, or give up."""
+        """Get the rest of the same version; raise RetriableError after the last attempt."""
         self._body.close()
         while True:
             if self._failures == len(PAUSES_S):
