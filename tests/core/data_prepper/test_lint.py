@@ -78,7 +78,7 @@ def test_no_finding_names_its_number() -> None:
 @pytest.mark.parametrize(
     ("rule", "changes", "part", "told"),
     [
-        (1, [], "- ml-ingest-route: /ch", "no processor adds /title, and rows are not known to have it. A row without"),
+        (1, [], "- ml-ingest-route: /ch", "no processor adds /title, and no codec or AI service is known to add it."),
         (1, [(ROUTE, "/text != null")], "- ml-ingest-route: /text", "a processor removes /text. A row"),
         (
             1,
@@ -145,7 +145,7 @@ def test_no_finding_names_its_number() -> None:
             10,
             [("123456789012:role/Admin", "role/Admin-of-account")],
             "sts_role_arn",
-            "is not a role, so it cannot be assumed",
+            "is not the ARN of a role, so no role can be assumed",
         ),
         (
             11,

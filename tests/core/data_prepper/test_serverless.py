@@ -55,7 +55,7 @@ class Collection:
         assert isinstance(options, OpenSearchSink)
         sink = index_sink(options, AT, self.files, self._scripted.cluster)
         items = index_item_factory(options, AT, sink.ensure_index, row_position)
-        reading = Reading(self.files, compiled.read())
+        reading = Reading(self.files, compiled.row_reader())
         documents = compiled.documents(0, work_item, items, reading, records={})
         ingest = Ingest(self.files, sink, documents, locations=Locations.of("work", "work/own"))
         return ingest.run([Source("rows", work_item.objects)])

@@ -74,10 +74,12 @@ def _id_remarks(sink: OpenSearchSink) -> Iterator[tuple[Keys, str]]:
         yield ("document_id",), _SEARCH_ONLY
         return
     yield ("aws", "serverless"), _NO_ID
-    actions: list[tuple[Keys, str]] = [(("actions", at, "type"), each.type) for at, each in enumerate(sink.actions)]
+    actions: list[tuple[Keys, str]] = [
+        (("actions", number, "type"), action.type) for number, action in enumerate(sink.actions)
+    ]
     for inner, action in actions or [(("action",), sink.action)]:
         if action in ACTIONS - ID_OPTIONAL:
-            yield inner, f"{action} needs an id, so each such row becomes a dead letter; write document_id"
+            yield inner, f"{action} needs an id, so each row with this action becomes a dead letter; write document_id"
 
 
 def _summary(compiled: CompiledPipeline) -> PipelineSummary:

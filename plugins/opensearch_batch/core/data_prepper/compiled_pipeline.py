@@ -145,7 +145,7 @@ class CompiledPipeline:
         buckets = msgspec.to_builtins(self.source.buckets if self.ml else (), enc_hook=str)
         return digest(json.dumps([sinks, buckets], sort_keys=True), *uuids)
 
-    def read(self) -> Read:
+    def row_reader(self) -> Read:
         """Return the function that reads the rows and, for s3_enrich, the input records."""
         rows = reader(self.source.codec.format(), self.source.compression)
         if self.enrich_options is None:
@@ -171,19 +171,25 @@ class CompiledPipeline:
         )
 
     def documents(
-        self, number: int, work_item: WorkItem, items: ItemFactory, reading: Reading, *, records: Mapping[str, str]
+        self,
+        number: int,
+        work_item: WorkItem,
+        item_factory: ItemFactory,
+        reading: Reading,
+        *,
+        records: Mapping[str, str],
     ) -> EventDocumentFactory:
         """Return the factory of the documents of a work item for a sink.
 
         Args:
             number: the number of the sink.
             work_item: the work item.
-            items: creates the item that the sink writes for an event.
+            item_factory: creates the item that the sink writes for an event.
             reading: reads the rows.
             records: the URI of the record object for each object with rows, for s3_enrich.
         """
         options = EventOptions(
-            items,
+            item_factory,
             number,
             add_metadata=self._metadata_writer() if work_item.with_metadata else None,
             enrich=self.enrich(),

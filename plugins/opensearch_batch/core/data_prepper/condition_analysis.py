@@ -1,7 +1,7 @@
 """Finds keys that no codec, service or processor produces, and conditions that can never hold without them.
 
 A key is known if a processor reads or adds it, or if the codec or the AI service adds it. A condition is evaluated with
-null for unknown keys, as Data Prepper's expressions do (2.17), and with any value for known ones.
+null for unknown keys, as Data Prepper's expressions do (2.17), and with any value for known keys.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def missing_keys(text: str, has: Callable[[Key], bool]) -> list[Key]:
     """Return the unknown keys that prevent a condition from ever holding.
 
     Args:
-        text: the condition, known to compile.
-        has: whether rows are known to have a key.
+        text: a valid condition.
+        has: returns whether a row may have a key.
     """
     tree = grammar.parse(text)
     absent = {key for key in _keys(tree) if not has(key)}
@@ -176,9 +176,9 @@ def _keys(part: object) -> Iterator[Key]:
         if key is not None:
             yield key
     elif isinstance(part, grammar.Call):
-        yield from _keys(tuple(each for each in part.arguments if not getattr(each, "quoted", False)))
+        yield from _keys(tuple(argument for argument in part.arguments if not getattr(argument, "quoted", False)))
     elif isinstance(part, tuple):
-        for each in part:
-            yield from _keys(each)
+        for element in part:
+            yield from _keys(element)
     elif isinstance(part, msgspec.Struct):
         yield from _keys(msgspec.structs.astuple(part))

@@ -120,7 +120,7 @@ class _Lint:
             yield self._finding(1, keys, text)
 
     def _metadata(self) -> Iterator[Finding]:
-        """Find sinks to which Data Prepper writes input metadata, or would write it without their routes."""
+        """Find sinks to which Data Prepper writes metadata of inputs, or would write it without the routes."""
         bucket = next(bucket for _, bucket in self._buckets if bucket.selection == "metadata_only")
         prefix = next(iter(bucket.include_prefix), "")
         sinks = self._compiled.flow().run(input_event(ObjectInfo(f"s3://{bucket.name}/{prefix}input", 1, "", 1.0)))
@@ -161,7 +161,7 @@ class _Lint:
                 text = f"Data Prepper writes manifests among the inputs. Here they are below {root}"
                 number = bucket.exclude_suffix.index(MANIFEST)
                 yield self._finding(
-                    5, (*keys, "exclude_suffix", number), f"{text}, so this suffix is not needed; it may stay"
+                    5, (*keys, "exclude_suffix", number), f"{text}, so only existing manifests need this suffix"
                 )
             elif bucket.selection == "metadata_only" and ml is not None and ml.service_name == "sagemaker":
                 text = "Data Prepper writes manifests among the inputs, and its next scan reads them as inputs"
@@ -208,12 +208,12 @@ class _Lint:
                 written = [(*keys, *names, "sts_role_arn"), (*keys, "aws_sts_role_arn")]
                 where = next((each for each in written if node_at(self._tree, each) is not None), None)
                 if role is not None and where is not None and _ROLE.fullmatch(role) is None:
-                    text = "is not a role, so it cannot be assumed, here as in Data Prepper; write"
+                    text = "is not the ARN of a role, so no role can be assumed, here or in Data Prepper; write"
                     yield self._finding(10, where, f"{role!r} {text} arn:aws:iam::<12 digits>:role/<name>")
             if isinstance(options, MlInference) and options.dlq and options.dlq.sts_role_arn is None:
-                text = "Data Prepper does not start without a role for this dlq. Here the Airflow connection"
+                text = "Data Prepper does not start without a role for this dlq. Here the credentials of the connection"
                 conn = self._file.settings.connections.aws
-                yield self._finding(11, (*keys, "dlq", "s3"), f"{text} {conn} writes with its own credentials")
+                yield self._finding(11, (*keys, "dlq", "s3"), f"{text} {conn} are used")
 
     def _ids(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
         if sink.document_id is not None:
@@ -284,4 +284,8 @@ def _never_holds(condition: str, buckets: list[str]) -> str | None:
 
 def _why_missing(key: Key, *, removed: bool) -> str:
     name = f"/{'/'.join(key)}"
-    return f"a processor removes {name}" if removed else f"no processor adds {name}, and rows are not known to have it"
+    return (
+        f"a processor removes {name}"
+        if removed
+        else f"no processor adds {name}, and no codec or AI service is known to add it"
+    )

@@ -25,7 +25,7 @@ MAX_BYTES, MAX_OBJECTS = 256 << 20, 200
 
 
 class Area(msgspec.Struct, frozen=True):
-    """Objects that a scan reads: prefixes of a bucket (all of it if there are none), and modification times."""
+    """Selects the objects that a scan reads: by bucket, prefixes (no prefix selects all), suffixes and times."""
 
     bucket: str
     selection: Selection = "data_and_metadata"
@@ -139,19 +139,19 @@ def plan_scan(
     is_done: Callable[[WorkItem], bool],
     is_over: Callable[[str], bool],
 ) -> ScanPlan:
-    """Return the work items of this run: new ones, and those that an earlier run did not finish.
+    """Return the work items of this run: new work items, and work items that an earlier run did not finish.
 
     Args:
         state: the state after earlier scans.
         listed: the listed objects, without outputs of running jobs.
-        run: this run.
+        run: the key of this run.
         at: the time of the scan.
         processing_digest: digest of the routes, processors and sinks, and of the indexes of the sinks.
         objects_per_job: maximum number of inputs of a job.
         is_done: whether a work item is done for this digest; called only if the state does not record the item as done.
         is_over: whether another run has ended.
     """
-    existing = {(each.item.uri, each.item.etag) for each in listed}
+    existing = {(entry.item.uri, entry.item.etag) for entry in listed}
     kept, resumed, dissolved = list[Claim](), list[WorkItem](), set[str]()
     for claim in state.claims:
         work_item = claim.work_item
@@ -169,11 +169,11 @@ def plan_scan(
             dissolved |= {item.uri for item in work_item.objects}
     claimed = {(item.uri, item.etag) for claim in kept for item in claim.work_item.objects}
     fresh = [
-        each
-        for each in listed
-        if each.item.uri in dissolved
-        or state.newest.get(each.item.uri) != each.item.etag
-        or (each.item.uri, each.item.etag) not in claimed
+        entry
+        for entry in listed
+        if entry.item.uri in dissolved
+        or state.newest.get(entry.item.uri) != entry.item.etag
+        or (entry.item.uri, entry.item.etag) not in claimed
     ]
     new = [*_job_items(fresh, objects_per_job, at), *_data_items(fresh, at)]
     # An object that returns to an earlier version may produce the same work item again.
@@ -220,12 +220,12 @@ def _data_items(listed: Sequence[ListedObject], at: datetime) -> Iterator[WorkIt
 def _batches(listed: Iterable[ListedObject], max_objects: int, max_bytes: float = inf) -> Iterator[list[ListedObject]]:
     """Yield batches in order; an object that does not fit into a batch starts the next one."""
     batch, size_bytes = list[ListedObject](), 0
-    for each in listed:
-        size_bytes += each.item.size_bytes
+    for entry in listed:
+        size_bytes += entry.item.size_bytes
         if batch and (len(batch) == max_objects or size_bytes > max_bytes):
             yield batch
-            batch, size_bytes = [], each.item.size_bytes
-        batch.append(each)
+            batch, size_bytes = [], entry.item.size_bytes
+        batch.append(entry)
     if batch:
         yield batch
 

@@ -21,7 +21,7 @@ from opensearch_batch.core.types.job import BAD_ENDS
 class UnfinishedWorkItem(msgspec.Struct, frozen=True):
     """A work item that is not done, with the reason from the record of its job.
 
-    `failed`: its job ended in a bad state or was refused, and only a user can resolve that.
+    `failed` is true if the job ended in a bad state or was refused, which only a user can resolve.
     """
 
     work_item: WorkItem

@@ -1,6 +1,7 @@
 """Prepares a run of a Data Prepper pipeline: turns a scan into work items, and writes the manifest of each job.
 
-The manifest is below the work prefix; Data Prepper writes it among the inputs, where the next scan finds it.
+Manifests are written below the work prefix. Data Prepper writes them among the inputs, where its next scan reads them
+as inputs.
 Source: Data Prepper's SageMakerBatchJobCreator and BedrockBatchJobCreator (2.17).
 """
 
@@ -96,7 +97,7 @@ class Scan:
     def plan(self, *, force: bool = False, writes: bool = True) -> tuple[list[WorkItem], ScanCounts]:
         """Return the work items of this run; with `force` also the work items that are done.
 
-        With `writes` the claims are recorded, so that no other run claims the same objects.
+        With `writes`, the scan records the claims, so that no other run claims the same objects.
         """
         claimable, not_for_jobs, held_back = self._claimable()
 
@@ -159,17 +160,17 @@ class Scan:
         writers = Writers(self._objects, self._layout)
         conditions = _Conditions(self._objects, self._compiled, self._at)
         claimable, not_for_jobs, held_back = list[ListedObject](), 0, 0
-        for each in listed:
-            if each.selection == "metadata_only":
-                job_input = self._compiled.job_input(each)
+        for entry in listed:
+            if entry.selection == "metadata_only":
+                job_input = self._compiled.job_input(entry)
                 if job_input is None:
                     not_for_jobs += 1
                 else:
-                    claimable.append(msgspec.structs.replace(each, input=job_input))
-            elif writers.must_skip(each.item.uri) or conditions.must_skip(each):
+                    claimable.append(msgspec.structs.replace(entry, input=job_input))
+            elif writers.must_skip(entry.item.uri) or conditions.must_skip(entry):
                 held_back += 1
             else:
-                claimable.append(each)
+                claimable.append(entry)
         return claimable, not_for_jobs, held_back
 
 

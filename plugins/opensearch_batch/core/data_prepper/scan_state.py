@@ -1,6 +1,7 @@
 """Stores the state of scans: claims of work items, marks of completed work items, and the job that writes to a folder.
 
-Claims change by conditional writes of one object, so if two scans are concurrent, one reads the claims of the other.
+Claims are stored in one object and changed by conditional writes, so the later of two concurrent scans reads the claims
+of the earlier scan.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class Writers:
         self._results: dict[str, bool] = {}
 
     def must_skip(self, uri: str) -> bool:
-        """Return whether the scan must skip an object: its own job ingests it, or another job may still write it."""
+        """Return whether the scan must skip an object: a job of this pipeline, or a job without success, writes it."""
         folder = uri.removeprefix("s3://")
         while folder := folder.rpartition("/")[0]:
             if file := self._files.get(folder):

@@ -176,12 +176,12 @@ class WorkItemIngest:
 
     def _write(self, number: int, work_item: WorkItem, selection: _Selection, *, force: bool) -> IngestReport:
         """Write the rows to one sink; store and return the report."""
-        sink, items = self._sink(number, work_item, selection.origins)
-        reading = Reading(self._objects, self._compiled.read(), self._row_errors)
+        sink, item_factory = self._sink(number, work_item, selection.origins)
+        reading = Reading(self._objects, self._compiled.row_reader(), self._row_errors)
         report = Ingest(
             self._objects,
             sink,
-            self._compiled.documents(number, work_item, items, reading, records=selection.origins.records),
+            self._compiled.documents(number, work_item, item_factory, reading, records=selection.origins.records),
             locations=Locations.of(self._layout.root, self._layout.sink(number, work_item.id)),
             # Without the time, an object that returns to an earlier version would count as written, although a later
             # version has overwritten its documents.
