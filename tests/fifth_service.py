@@ -25,7 +25,7 @@ from opensearch_batch.services.adapters import BaseAdapter
 from opensearch_batch.services.clients import JobClient, local_copy
 from opensearch_batch.services.entry import AiService, KeyConnection, Storage
 from opensearch_batch.services.files import ServiceFiles
-from opensearch_batch.services.inputs import check_number, need_inputs
+from opensearch_batch.services.inputs import check_input_number, need_inputs
 
 NAME, KEY = "acme", "acme-secret"
 
@@ -114,7 +114,7 @@ class AcmeAdapter(BaseAdapter):
         number: int | None = None,
     ) -> str:
         """Return the vector's path."""
-        check_number(inputs, number)
+        check_input_number(inputs, number)
         return "$.vector"
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:

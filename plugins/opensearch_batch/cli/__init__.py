@@ -21,7 +21,7 @@ from opensearch_batch.cli.schema import schema
 from opensearch_batch.cli.search import SearchAccount, search
 
 PROGRAM = "opensearch-batch"
-# The account type of each command; after invalid arguments, too, an account of this type is printed.
+# The account type of each command; an account of this type is also printed after invalid arguments.
 ACCOUNTS: dict[str, type[Account]] = {
     "ingest": IngestAccount,
     "replay": ReplayAccount,

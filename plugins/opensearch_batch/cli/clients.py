@@ -171,7 +171,7 @@ def _without_password(option: str, url: str, instead: str) -> str:
     """Return a URL that contains no password.
 
     Raises:
-        ConfigError: it contains one, or is not a server URL.
+        ConfigError: the URL contains a password, or is not a server URL.
     """
     try:
         address_of(url)

@@ -156,7 +156,7 @@ def _records(sample: Path) -> list[dict[str, Any]]:
     """Return the first records of a sample.
 
     Raises:
-        ConfigError: none of its rows is an object.
+        ConfigError: no row of the sample is a JSON object.
     """
     uri, objects = str(sample), LocalFiles()
     item = objects.head(uri)

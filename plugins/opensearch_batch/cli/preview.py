@@ -82,7 +82,7 @@ class Preview(ClientCommand[PreviewAccount]):
         self.update(remarks=[*self.account.remarks, remark])
 
     def show(self, console: Console) -> None:
-        """Print what would be done."""
+        """Print what the request would write."""
         account = self.account
         console.print(f"{account.index}: dry run, nothing was written")
         for source in account.sources:

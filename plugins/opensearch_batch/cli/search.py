@@ -1,4 +1,4 @@
-"""search: searches a pipeline's index for a question, by a neural, a text and a hybrid query."""
+"""search: sends a question to a pipeline's index, as a neural, a text and a hybrid query."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOWN_CHARS = 100
 
 
 class SearchAccount(Account, frozen=True, kw_only=True):
-    """The answers of each kind of query."""
+    """Result of a search; `answers` has one answer for each kind of query."""
 
     index: str = ""
     model_id: str = ""
@@ -39,7 +39,7 @@ def search(
     size: Annotated[int, typer.Option(min=1, max=1000, help="Number of documents that each query returns.")] = 3,
     clients: ClientFactory,
 ) -> Command[SearchAccount]:
-    """Search a pipeline's index for a question, by a neural, a text and a hybrid query.
+    """Search a pipeline's index for a question, with a neural, a text and a hybrid query.
 
     Example: opensearch-batch search books "who rules the waves" --opensearch-url http://127.0.0.1:9200
     """

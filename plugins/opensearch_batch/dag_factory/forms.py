@@ -24,7 +24,7 @@ RUN = "This run"
 def form_of(spec: PipelineSpec) -> dict[str, Param]:
     """Return the fields of the form, with the pipeline's values as defaults."""
     uri = spec.source.uri
-    dated = " The default is rendered with the run's date or partition." if is_template(uri) else ""
+    render_note = " The default is rendered with the run's date or partition." if is_template(uri) else ""
     return {
         "source": Param(
             uri,
@@ -33,7 +33,7 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
             pattern=rf"^(s3://[^/{{}}][^{{}}]*|{re.escape(uri)})$",
             description_md=(
                 "An S3 prefix that ends in `/`, a glob, or one object; or the location of dead letters of `prepare`, "
-                f"to replay them.{dated}"
+                f"to replay them.{render_note}"
             ),
         ),
         "index": Param(
@@ -56,7 +56,7 @@ def form_of(spec: PipelineSpec) -> dict[str, Param]:
             description="For a trial: how many records to read, from the first object on; all if empty.",
         ),
         "dry_run": switch(
-            "Check everything and log the shards and jobs of such a run; write nothing, submit nothing.",
+            "Check everything and log the shards and jobs that a run would create; write nothing, submit nothing.",
             section=RUN,
         ),
         "force": switch(

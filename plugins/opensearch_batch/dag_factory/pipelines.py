@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Pipelines(NamedTuple):
-    """The DAGs of a folder's files, and an error for each file without one."""
+    """The DAGs of a folder's files, and the errors of the files whose DAG is refused."""
 
     dags: list[DAG]
     refused: list[ConfigError]
@@ -161,7 +161,7 @@ class _Stages:
         }
         self._job_arguments: dict[str, Any] = {
             "model_id": MODEL_ID,
-            "parameters": self._of_model(lambda model: model.parameters),
+            "parameters": self._model_setting(lambda model: model.parameters),
             **_fields(predict, "inputs", "max_jobs_in_flight", "retry_time_window_s", "retry_interval_s"),
             "deadline_s": predict.deadline_s,
         }
@@ -214,11 +214,11 @@ class _Stages:
             watched=watched if spec.when.new_objects else None,
             limit="{{ params.max_records or '' }}",
             index_body=self._file.body("ingest", "index_body"),
-            model_id=self._of_model(lambda model: model.model_id),
-            stack=self._of_model(lambda model: model.stack),
-            connector=self._by_service(self._connectors()),
-            values=self._of_model(lambda model: model.values),
-            parameters=self._of_model(lambda model: model.parameters),
+            model_id=self._model_setting(lambda model: model.model_id),
+            stack=self._model_setting(lambda model: model.stack),
+            connector=self._for_service(self._connectors()),
+            values=self._model_setting(lambda model: model.values),
+            parameters=self._model_setting(lambda model: model.parameters),
             inputs=spec.batch_predict.inputs,
             dimension=spec.batch_predict.dimension,
             max_dead_letters=spec.max_dead_letters,
@@ -265,10 +265,10 @@ class _Stages:
         bodies |= {name: self._file.body("batch_predict", "instead", name, "connector") for name in predict.instead}
         return {name: without_credential(body) for name, body in bodies.items()}
 
-    def _of_model(self, value: Callable[[ModelSpec], T]) -> T | str:
-        return self._by_service({name: value(model) for name, model in self._spec.batch_predict.models.items()})
+    def _model_setting(self, value: Callable[[ModelSpec], T]) -> T | str:
+        return self._for_service({name: value(model) for name, model in self._spec.batch_predict.models.items()})
 
-    def _by_service(self, values: dict[str, T]) -> T | str:
+    def _for_service(self, values: dict[str, T]) -> T | str:
         return value_for_service(self._spec.batch_predict.service, values)
 
 

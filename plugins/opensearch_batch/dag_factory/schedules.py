@@ -35,8 +35,8 @@ def index_asset(opensearch_conn_id: str, index: str) -> Asset:
     return Asset(f"{SCHEME_PREFIX}opensearch://{opensearch_conn_id}/{index}")
 
 
-def _watched_source(name: str, spec: PipelineSpec, new: NewObjects) -> Asset:
-    """Return the source as an asset with an event whenever its objects change."""
+def _watched_source(name: str, spec: PipelineSpec, settings: NewObjects) -> Asset:
+    """Return the source as an asset; its watcher emits an event when objects of the source change."""
     trigger = NewObjectsTrigger(
         uri=spec.source.uri,
         work_prefix=spec.work_prefix,
@@ -44,8 +44,8 @@ def _watched_source(name: str, spec: PipelineSpec, new: NewObjects) -> Asset:
         include=spec.source.include,
         exclude=spec.source.exclude,
         aws_conn_id=spec.connections.aws,
-        poll_every_s=new.poll_every_s,
-        sqs=new.sqs,
+        poll_every_s=settings.poll_every_s,
+        sqs=settings.sqs,
     )
     # The asset has a name, because another pipeline may watch the same prefix with other globs.
     watcher = AssetWatcher(name=f"{name} objects", trigger=trigger)

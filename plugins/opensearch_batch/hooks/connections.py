@@ -20,7 +20,7 @@ REQUEST_CONNECTIONS = "opensearch_default, aws_default, openai_default"
 
 
 def connection(conn_id: str, conn_type: str) -> Connection:
-    """Return the connection of an id.
+    """Return the connection with this id.
 
     Raises:
         ConfigError: the id is invalid, Airflow stores no connection with this id and type, or the file does not

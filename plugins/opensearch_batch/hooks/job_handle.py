@@ -51,7 +51,7 @@ class JobResult(msgspec.Struct, frozen=True):
     counts: dict[str, int] = {}
 
     def job_output(self, objects: Objects, folder: str, service: str) -> JobOutput:
-        """Return the answers of the job whose record is in this folder.
+        """Return the output of the job whose record is in this folder.
 
         Raises:
             ConfigError: the result belongs to another job. A task that starts from its trigger keeps its previous XCom

@@ -47,8 +47,7 @@ def shared_client(kind: str, conn_id: str, make: Callable[[], T]) -> T:
     """Return the client of a connection that all triggers of this process share.
 
     Raises:
-        RetriableError: an unexpected error, such as Airflow not resolving the connection; thousands of waits must not
-            end because of it.
+        RetriableError: the client could not be created for an unexpected reason, which must not end thousands of waits.
     """
     try:
         return _clients.get((kind, conn_id), make)

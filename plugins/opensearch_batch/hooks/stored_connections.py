@@ -26,7 +26,7 @@ def find_stored_connection(conn_id: str, conn_type: str) -> Connection | None:
         ConfigError: the id is invalid, or the connection has another type.
     """
     if not CONN_ID.fullmatch(conn_id):
-        raise ConfigError(f"{conn_id!r} is not a connection id; it has only letters, digits, _, . and -")
+        raise ConfigError(f"{conn_id!r} is not a connection id; an id has only letters, digits, _, . and -")
     try:
         conn = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:

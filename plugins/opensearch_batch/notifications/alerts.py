@@ -65,7 +65,7 @@ def send(alerts: Alerts, alert: Alert) -> None:
             # `notify`, because calling the notifier would render the alert, which may quote a record, as a template.
             notifier().notify({})
         except Exception as error:  # noqa: BLE001 - a mail server or a connection may fail in any way
-            # A trace would show addresses and keys.
+            # A traceback would show addresses and keys.
             log.error("could not send the alert %r: %s", alert.subject, type(error).__name__)  # noqa: TRY400 - as above
 
 

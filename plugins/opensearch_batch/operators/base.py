@@ -83,7 +83,7 @@ class DocumentsOperator(PipelineOperator):
         index: the index that `ingest` writes.
         field_map: field name -> ``$.path`` in a record, ``prediction[0]``, or a path in the service's output rows;
             ``_id`` is the document id.
-        ingest_fields: paths of further fields, each named by the last part of its path.
+        ingest_fields: paths of further fields, each key_source by the last part of its path.
         processors: Data Prepper processors instead of a field map; they process output rows that contain their records.
         routing: the path of a document's routing value.
     """
@@ -121,8 +121,8 @@ class DocumentsOperator(PipelineOperator):
 def run_key_of(context: Context) -> str:
     """Return the run key: from partition key, else logical date, else run id. A cleared run keeps its key and files."""
     run = context["dag_run"]
-    named = getattr(run, "partition_key", None) or run.logical_date or run.run_id
-    return run_key(run.dag_id, str(named))
+    key_source = getattr(run, "partition_key", None) or run.logical_date or run.run_id
+    return run_key(run.dag_id, str(key_source))
 
 
 def layout_of(work_prefix: str, context: Context) -> Layout:

@@ -42,9 +42,9 @@ LOG_EVERY_ROWS = 100_000
 class OpenSearchBatchIngestionOperator(BaseOperator):
     """Run a `_batch_ingestion` request.
 
-    Returns ``{index, state, counts: {read, indexed, unchanged, dead_letters, joined, …}, report, dead_letters}``; the
-    last two are locations. A retried or cleared task resumes after the last checkpoint, and repeating the
-    request writes nothing.
+    Returns ``{index, state, counts: {read, indexed, unchanged, dead_letters, joined, …}, report, dead_letters}``;
+    `report` and `dead_letters` are locations. A retried or cleared task resumes after the last checkpoint, and
+    repeating the request writes nothing.
 
     The connections must be among those that a request may name (`refuse_unlisted_conn_ids`).
 

@@ -79,7 +79,8 @@ class IngestOperator(BaseOperator):
 class OpenSearchBatchIngestOperator(DocumentsOperator, IngestOperator):
     """Ingest one shard's predictions.
 
-    Returns ``{counts: {read, indexed, unchanged, dead_letters, …}, report, dead_letters}``; the last two are locations.
+    Returns ``{counts: {read, indexed, unchanged, dead_letters, …}, report, dead_letters}``; `report` and
+    `dead_letters` are locations.
     A source whose documents are in the index already is counted as unchanged and not written again.
 
     Args:

@@ -45,8 +45,8 @@ def log_counts(
     except BatchError as error:
         log.info("    could not read the reasons: %s", error)
     else:
-        for letter, count in reasons:
-            log.info("    %12s  %s", f"{count:,}", letter.reason[:MAX_REASON_CHARS])
+        for dead_letter, count in reasons:
+            log.info("    %12s  %s", f"{count:,}", dead_letter.reason[:MAX_REASON_CHARS])
     for location in locations:
         log.info("  dead letters in %s", location)
 

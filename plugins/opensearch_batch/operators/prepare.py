@@ -76,8 +76,8 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
     """Check model and index, cut the source into shards, write the manifest.
 
     Returns a list of shards, each ``{id, input, job, records, bytes}``, and pushes the XCom ``run``: ``{manifest,
-    model_id}``. A run with the param ``dry_run`` writes nothing, logs which shards and jobs there would be, pushes that
-    as the XCom ``plan``, and returns no shards.
+    model_id}``. A run with the param ``dry_run`` writes nothing, logs the shards and jobs that it would create, pushes
+    them as the XCom ``plan``, and returns no shards.
 
     Args:
         source: an S3 prefix that ends in ``/``, an object, or a glob.
@@ -106,7 +106,7 @@ class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):
         kwargs: the arguments of `DocumentsOperator`, which are checked against the index, and of `PipelineOperator`.
 
     Raises:
-        AirflowFailException: something has to be corrected; nothing was paid for.
+        AirflowFailException: the configuration or the source has an error; nothing was paid for.
         RetriableError: a server did not respond.
     """
 

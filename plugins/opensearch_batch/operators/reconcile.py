@@ -151,7 +151,7 @@ class OpenSearchReconcileOperator(ReconcileOperator):
         record_use(store, layout, manifest, now=time.time(), for_ever=self.retention_days is None)
         if self.retention_days is not None:
             self._clean_up(store, layout, self.retention_days)
-        # Some records of a replay may fail again; those that are written count.
+        # A replay may leave any share of dead letters: each record that it writes is a success.
         self._refuse_dead_letters(account, store, ALL if layout.is_prepare_dead_letters(manifest.source) else None)
         return account
 
@@ -179,7 +179,7 @@ class OpenSearchScanReconcileOperator(ScanOperator, ReconcileOperator):
     Returns ``{counts: {read, indexed, unchanged, filtered, dead_letters, unrouted, dropped}, dead_letters}``.
 
     Args:
-        alerts: the recipients of alerts about dead letters, rows that no sink takes, and deleted outputs.
+        alerts: the recipients of alerts about dead letters, unrouted rows, and deleted outputs.
         kwargs: the arguments of `ScanOperator` and `ReconcileOperator`.
 
     Raises:

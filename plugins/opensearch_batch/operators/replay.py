@@ -26,8 +26,8 @@ from opensearch_batch.services.registry import row_errors
 class OpenSearchReplayOperator(BaseOperator):
     """Ingest the dead letters of a queue again.
 
-    Returns ``{queue, index, read, indexed, unchanged, filtered, dead_letters}``; the last is the number of those
-    that remain.
+    Returns ``{queue, index, read, indexed, unchanged, filtered, dead_letters}``; `dead_letters` is the
+    number of dead letters that remain.
 
     Args:
         dead_letters: location of the queue, from `dead_letters` of a report.

@@ -87,7 +87,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
     The arguments are those of `ScanOperator`.
 
     Raises:
-        AirflowFailException: something has to be corrected; nothing was paid for.
+        AirflowFailException: the configuration or the source has an error; nothing was paid for.
         RetriableError: a server did not respond.
     """
 

@@ -76,13 +76,13 @@ class JobOperator(PipelineOperator):
     def submit(
         self, shard: Shard, layout: Layout, request: ResubmitRequest, *, since: float | None = None
     ) -> tuple[SubmitDecision, JobRecord] | SubmissionTrigger:
-        """Submit the shard's job, or return the job that was submitted before, or the trigger to wait with.
+        """Submit the shard's job, or return the job that was submitted before, or the trigger of the wait.
 
         The decision is "refuse" for a job that ended badly, unless a user requested another submission.
 
         Args:
             shard: the shard.
-            layout: names the locations.
+            layout: the locations below the work prefix.
             request: which new submission a user requested.
             since: epoch seconds at which the service first throttled, from the trigger's event.
 
@@ -114,7 +114,9 @@ class JobOperator(PipelineOperator):
             check=lambda record: check_input(store, record),
         )
         try:
-            return submission.run(lambda number: self._draft(shard, layout, number, submitter.model.region), request)
+            return submission.run(
+                lambda number: self._new_record(shard, layout, number, submitter.model.region), request
+            )
         except Throttled as error:
             since = since or time.time()
             if time.time() - since < self.retry_time_window_s:
@@ -160,7 +162,8 @@ class JobOperator(PipelineOperator):
             inputs=tuple(self.inputs),
         )
 
-    def _draft(self, shard: Shard, layout: Layout, number: int, region: str) -> JobRecord:
+    def _new_record(self, shard: Shard, layout: Layout, number: int, region: str) -> JobRecord:
+        """Return the job record of a submission that has not started."""
         folder, adapter = layout.job(shard.job), adapter_of(self.service)
         name = adapter.job_name(layout.pipeline, folder, number)
         return JobRecord(

@@ -31,7 +31,7 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         service: the AI service.
         poll_every_s: first interval between polls; intervals grow to a tenth of the job's age.
         poll_at_most_s: longest interval between polls.
-        deadline_s: seconds after its submission when a running job is cancelled.
+        deadline_s: seconds after the submission when a job that still runs is cancelled.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage.
         ai_conn_id: the connection with the AI service's key; the service's default connection if None.

@@ -22,7 +22,7 @@ from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.aws import AwsJobClient, aws_job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
-from opensearch_batch.services.inputs import check_number, need_inputs, texts_reader
+from opensearch_batch.services.inputs import check_input_number, need_inputs, texts_reader
 from opensearch_batch.services.parameters import need_parameters, nested_object
 from opensearch_batch.services.row_errors import ROW_ERRORS, prediction_row
 
@@ -91,7 +91,7 @@ class BedrockAdapter(BaseAdapter):
         return {"region": parameters.get("region")}
 
     def request_line(self, parameters: Mapping[str, Any], inputs: Sequence[str] = ()) -> RequestLine:
-        """Return the function that makes ``{"recordId", "modelInput"}``."""
+        """Return the function that creates ``{"recordId", "modelInput"}``."""
         if not _is_template(_extra(parameters)):
             return super().request_line(parameters, inputs)
         read, template = texts_reader(inputs), msgspec.json.encode(_extra(parameters))
@@ -114,7 +114,7 @@ class BedrockAdapter(BaseAdapter):
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
         """Return the path of the prediction in `modelOutput`; the whole `modelOutput` for an unknown model family."""
-        check_number(inputs, number)
+        check_input_number(inputs, number)
         paths = {
             TITAN_EMBED: "$.modelOutput.embedding",
             COHERE_EMBED: f"$.modelOutput.embeddings[{number or 0}]",
@@ -143,7 +143,7 @@ class BedrockAdapter(BaseAdapter):
         return remote_job.get("jobName") == record.name or (arn is not None and remote_job.get("jobArn") == arn)
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
-        """Read status; a task that ML Commons has not refreshed yet has none and is running."""
+        """Read `status`; a task without one counts as running: ML Commons has not refreshed it yet."""
         return self.status_of(remote_job.get("status"), str(remote_job.get("message") or ""))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:
@@ -184,6 +184,7 @@ def _is_template(extra: dict[str, Any]) -> bool:
 
 
 def _extra(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `parameters.model_input`: a template, or members that are added to each `modelInput`."""
     return nested_object(parameters, MODEL_INPUT, default={})
 
 

@@ -57,8 +57,8 @@ class AiService(msgspec.Struct, frozen=True, kw_only=True):
         client: creates the service's client from the API client and the store of the shards.
         connection: where the credentials are, and how the API client is created.
         storage: files at the service; None if all are on S3.
-        row_errors: finds the service's errors in rows of unknown services; None if its rows contain no errors, or none
-            that can be distinguished from other rows.
+        row_errors: finds the service's errors in rows whose service is unknown; None if the service writes no errors
+            into rows, or none that can be distinguished from other rows.
     """
 
     adapter: ServiceAdapter

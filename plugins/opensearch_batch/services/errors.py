@@ -1,4 +1,4 @@
-"""Converts HTTP errors of OpenAI and Cohere. The services' own messages may quote the API key, so they are dropped."""
+"""Converts HTTP errors of OpenAI and Cohere. Messages of the services are dropped: they may quote the API key."""
 
 from __future__ import annotations
 

@@ -38,16 +38,16 @@ class ServiceFiles(ABC):
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:  # noqa: ARG002 - ids have no folders
         """Yield the file if it exists."""
-        if self.id_of(uri) and (found := self.head(uri)):
-            yield found
+        if self.id_of(uri) and (info := self.head(uri)):
+            yield info
 
     def read(self, uri: str) -> Stored | None:
         """Return the content of a file, None if it is absent."""
-        found = self.head(uri)
-        if found is None:
+        info = self.head(uri)
+        if info is None:
             return None
         with self.open(uri) as stream:
-            return Stored(stream.read(), found.etag)
+            return Stored(stream.read(), info.etag)
 
     def _refuse(self, uri: str, *_: object, **__: object) -> NoReturn:
         raise ConfigError(f"{uri}: {self.title} are read-only; give an S3 URI or a local path")

@@ -54,15 +54,15 @@ def with_member(record: bytes, name: str, value: bytes) -> bytes:
     return b"%b%b%b:%b}" % (opened, comma, msgspec.json.encode(name), value)
 
 
-def check_number(inputs: Sequence[str], number: int | None) -> None:
+def check_input_number(inputs: Sequence[str], number: int | None) -> None:
     """Raise ConfigError unless the pipeline has an input of this number (None: the only one)."""
     if not inputs:
         return
     if number is None and len(inputs) > 1:
         raise ConfigError(f"prediction: a record has {len(inputs)} inputs; add the number of one, like prediction[0]")
     if number is not None and number >= len(inputs):
-        one = "1 input" if len(inputs) == 1 else f"{len(inputs)} inputs"
-        raise ConfigError(f"prediction[{number}]: a record has {one}; the last is prediction[{len(inputs) - 1}]")
+        count = "1 input" if len(inputs) == 1 else f"{len(inputs)} inputs"
+        raise ConfigError(f"prediction[{number}]: a record has {count}; the last is prediction[{len(inputs) - 1}]")
 
 
 def need_inputs(service: str, inputs: Sequence[str], *, most: int | None = None, remedy: str = "map one") -> None:

@@ -77,11 +77,11 @@ def _registered() -> dict[str, list[EntryPoint]]:
     """Return the entry points of other distributions, by the service's name; those with a built-in name are ignored."""
     from importlib.metadata import entry_points
 
-    found: dict[str, list[EntryPoint]] = {}
+    by_name: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
         if point.name not in BUILT_IN:
-            found.setdefault(point.name, []).append(point)
-    return found
+            by_name.setdefault(point.name, []).append(point)
+    return by_name
 
 
 @cache

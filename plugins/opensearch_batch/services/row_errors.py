@@ -1,4 +1,4 @@
-"""Reads the errors that AI services write instead of predictions, in the service's own words."""
+"""Reads the errors that AI services write instead of predictions, with the text of the service."""
 
 from __future__ import annotations
 
@@ -38,20 +38,21 @@ class _Response(msgspec.Struct):
 def row_error(row: bytes) -> str | None:
     """Return the service's reason if a row contains an error instead of a prediction, else None.
 
-    Callers have many rows and do not know their service, so one pass recognizes the errors of all services here.
+    Callers do not know the service of a row, so this function recognizes the errors of all services in one pass.
     SageMaker: ``SageMakerInferenceError``, or an ``error`` as its output. OpenAI: ``error``, or a response with status
     400 or higher. Bedrock: ``error`` next to a ``recordId``. Shard rows joined with their records: ``error`` next to a
     `record_id`.
     """
-    found = _decoded(row, _Row)
-    if found is None:
+    decoded = _decoded(row, _Row)
+    if decoded is None:
         return None
-    if reason := _sagemaker(found):
+    if reason := _sagemaker(decoded):
         return reason
     # Some services write an empty error into successful rows.
-    if found.error and not found.custom_id is found.recordId is found.record_id is None:
-        return _text(found.error)
-    response = _decoded(bytes(found.response), _Response)
+    ids = (decoded.custom_id, decoded.recordId, decoded.record_id)
+    if decoded.error and any(record_id is not None for record_id in ids):
+        return _text(decoded.error)
+    response = _decoded(bytes(decoded.response), _Response)
     if response is not None and response.status_code >= BAD_REQUEST:
         return f"{response.status_code}: {_reason(bytes(response.body))}"
     return None
@@ -76,9 +77,9 @@ def _id_decoder(id_member: str) -> msgspec.json.Decoder[msgspec.Struct]:
 
 
 def sagemaker_error(row: bytes) -> str | None:
-    """Return SageMaker's reason only: the rest of the row is the user's record, which may have its own ``error``."""
-    found = _decoded(row, _Row)
-    return None if found is None else _sagemaker(found)
+    """Return the reason in SageMaker's members; other members are the record's, which may have its own ``error``."""
+    decoded = _decoded(row, _Row)
+    return None if decoded is None else _sagemaker(decoded)
 
 
 def _sagemaker(row: _Row) -> str | None:
@@ -92,10 +93,10 @@ def _sagemaker(row: _Row) -> str | None:
 
 def _reason(body: bytes) -> str:
     """Return the error in a response's body, else the whole body."""
-    found = _decoded(body, Any)
-    if isinstance(found, dict) and found.get("error"):
-        found = found["error"]
-    return _text(found) if found else body.decode(errors="replace").removeprefix("null") or "no reason given"
+    decoded = _decoded(body, Any)
+    if isinstance(decoded, dict) and decoded.get("error"):
+        decoded = decoded["error"]
+    return _text(decoded) if decoded else body.decode(errors="replace").removeprefix("null") or "no reason given"
 
 
 def _decoded(text: bytes, kind: Any) -> Any:  # noqa: ANN401 - one of the structs above

@@ -24,7 +24,7 @@ from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.adapters import MIB, BaseAdapter
 from opensearch_batch.services.aws import AwsJobClient, aws_job_name, plain
 from opensearch_batch.services.entry import AiService, AwsConnection
-from opensearch_batch.services.inputs import check_number, inputs_reader, with_member
+from opensearch_batch.services.inputs import check_input_number, inputs_reader, with_member
 from opensearch_batch.services.parameters import need_parameters, nested, nested_object
 from opensearch_batch.services.row_errors import ROW_ERRORS, sagemaker_error
 
@@ -115,7 +115,7 @@ class SageMakerAdapter(BaseAdapter):
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
         """Return the path of the output, or of one of its elements if there are several inputs."""
-        check_number(inputs, number)
+        check_input_number(inputs, number)
         output_path = "$.SageMakerOutput" if self.row_matching(parameters) == "beside_record" else "$"
         return output_path if number is None or len(inputs) == 1 else f"{output_path}[{number}]"
 
@@ -146,11 +146,11 @@ class SageMakerAdapter(BaseAdapter):
         return record.name in (remote_job.get("TransformJobName"), arn.rpartition("/")[2])
 
     def job_status(self, remote_job: Mapping[str, Any]) -> JobStatus:
-        """Read TransformJobStatus; a task that ML Commons has not refreshed yet has none and is running."""
+        """Read TransformJobStatus; a task without one counts as running: ML Commons has not refreshed it yet."""
         return self.status_of(remote_job.get("TransformJobStatus"), str(remote_job.get("FailureReason") or ""))
 
     def outputs(self, record: JobRecord, remote_job: Mapping[str, Any]) -> list[str]:  # noqa: ARG002 - the names are known
-        """Return the object that SageMaker writes for the shard, or for a manifest the prefix of all its objects."""
+        """Return the object that SageMaker writes for the shard; for a manifest, the prefix of all output objects."""
         if record.input.endswith(MANIFEST):
             return [f"{record.output.rstrip('/')}/"]
         return [f"{record.output.rstrip('/')}/{record.input.rpartition('/')[2]}.out"]

@@ -22,7 +22,7 @@ from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.core.types.record_ids import RECORD_ID
 from opensearch_batch.services.adapters import MIB, BaseAdapter
-from opensearch_batch.services.inputs import check_number, need_inputs
+from opensearch_batch.services.inputs import check_input_number, need_inputs
 from opensearch_batch.services.parameters import need_parameters, nested
 
 DATASET = "dataset_id"
@@ -80,7 +80,7 @@ class CohereAdapter(BaseAdapter):
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
         """Return the path of the embedding, which depends on the job's embedding type."""
-        check_number(inputs, number)
+        check_input_number(inputs, number)
         return f"$.embeddings.{_embedding_type(parameters)}"
 
     def job_name(self, prefix: str, folder: str, submission: int) -> str:

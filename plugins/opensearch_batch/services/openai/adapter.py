@@ -21,7 +21,7 @@ from opensearch_batch.core.jobs.poll_policy import JobStatus
 from opensearch_batch.core.sharding.line_form import ID, INPUTS, LineForm
 from opensearch_batch.core.types.job import JobRecord, State
 from opensearch_batch.services.adapters import MIB, BaseAdapter
-from opensearch_batch.services.inputs import check_number, need_inputs
+from opensearch_batch.services.inputs import check_input_number, need_inputs
 from opensearch_batch.services.parameters import need_parameters, nested_object
 from opensearch_batch.services.row_errors import prediction_row
 
@@ -78,7 +78,7 @@ class OpenAIAdapter(BaseAdapter):
         self, parameters: Mapping[str, Any], inputs: Sequence[str] = (), number: int | None = None
     ) -> str:
         """Return the path of the prediction in the response's body."""
-        check_number(inputs, number)
+        check_input_number(inputs, number)
         if _endpoint(parameters) == EMBEDDINGS:
             return f"$.response.body.data[{number or 0}].embedding"
         return "$.response.body.choices[0].message.content"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from openai import OpenAI
 
 PAGE = 100
-# Tolerates clock differences: a batch is created after the intent to submit it, by OpenAI's clock.
+# A batch is created after the intent to submit it, but OpenAI's clock may be behind by this much.
 CLOCK_SKEW_S = 3600.0
 
 
@@ -33,7 +33,7 @@ def openai_errors(what: str) -> Iterator[None]:
         yield
     except openai.APIStatusError as error:
         if error.code in OpenAIAdapter.errors.refuse:
-            raise ConfigError(f"{what}: OpenAI answered {error.code}; raise the account's budget there") from None
+            raise ConfigError(f"{what}: OpenAI answered {error.code}; raise the account's budget at OpenAI") from None
         raise error_of(what, "OpenAI", error.status_code) from None
     except openai.APIConnectionError:
         raise RetriableError(f"{what}: OpenAI does not answer; run again later") from None
