@@ -97,7 +97,7 @@ def test_no_finding_names_its_number() -> None:
         (2, [(ROUTE, "/bucket != null")], "- opensearch:", "Here they are never written"),
         (3, [], "- opensearch:", "which OpenSearch rejects. Here it becomes the id of the document"),
         (3, [(INDEX, f"{INDEX}        include_keys: [_id, chapter]\n")], "- opensearch:", "which OpenSearch rejects"),
-        (5, [], "- .manifest", "Here they are below s3://documents/opensearch-batch, so this suffix is not needed"),
+        (5, [], "- .manifest", "Here they are below s3://documents/opensearch-batch, so only existing"),
         (
             5,
             [("- .manifest", "- .tmp")],
@@ -114,7 +114,7 @@ def test_no_finding_names_its_number() -> None:
             7,
             [],
             "- bucket:\n              name: documents\n              data_selection: data_only",
-            "after the end of their job",
+            "after its job has ended, also if",
         ),
         (
             8,
@@ -151,7 +151,7 @@ def test_no_finding_names_its_number() -> None:
             11,
             [(ML_ROLE, ""), (DLQ_ROLE, "")],
             "s3:\n            region",
-            "Here the Airflow connection aws_default writes",
+            "Here the credentials of the Airflow connection aws_default",
         ),
         (
             12,

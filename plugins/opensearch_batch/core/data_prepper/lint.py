@@ -211,9 +211,9 @@ class _Lint:
                     text = "is not the ARN of a role, so no role can be assumed, here or in Data Prepper; write"
                     yield self._finding(10, where, f"{role!r} {text} arn:aws:iam::<12 digits>:role/<name>")
             if isinstance(options, MlInference) and options.dlq and options.dlq.sts_role_arn is None:
-                text = "Data Prepper does not start without a role for this dlq. Here the credentials of the connection"
+                text = "Data Prepper does not start without a role for this dlq. Here the credentials of the Airflow"
                 conn = self._file.settings.connections.aws
-                yield self._finding(11, (*keys, "dlq", "s3"), f"{text} {conn} are used")
+                yield self._finding(11, (*keys, "dlq", "s3"), f"{text} connection {conn} are used")
 
     def _ids(self, keys: Keys, sink: OpenSearchSink) -> Iterator[Finding]:
         if sink.document_id is not None:
