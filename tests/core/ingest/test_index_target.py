@@ -26,7 +26,12 @@ BODY: dict[str, Any] = {"settings": {"index": {"uuid": "u"}}, "mappings": {}}
             [(404, {})],
             "no ingest pipeline 'own'",
         ),
-        ({".ds-i-000001": {**BODY, "data_stream": "i"}}, {}, [], "i is a data stream, which takes op_type create only"),
+        (
+            {".ds-i-000001": {**BODY, "data_stream": "i"}},
+            {},
+            [],
+            "i is a data stream, which accepts only op_type",
+        ),
         ({".ds-i-000001": {**BODY, "data_stream": "i"}}, {"op_type": "create"}, [], ""),
         ({"i": BODY}, {"ingest_pipeline": "add"}, [(200, {"add": {}})], ""),
         ({"i": BODY}, {"ingest_pipeline": "add"}, [(403, {"error": {"reason": "no permissions"}})], ""),

@@ -1,1 +1,1 @@
-"""Ingest: rows are joined, become documents, are written to a sink, and are accounted for."""
+"""Ingest: joins rows, makes documents, writes them to a sink, and counts every row."""

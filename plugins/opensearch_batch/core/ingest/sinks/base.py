@@ -20,9 +20,9 @@ from opensearch_batch.core.types.vector_field import VectorField
 class Item(msgspec.Struct, frozen=True, gc=False):
     """One document for a sink; the sink returns `context` unchanged, so the caller can identify the document.
 
-    For an index, `id` is the document's id (empty if the index makes one) and the pieces are its lines in a bulk body.
-    For S3, `id` is the folder of its object and the only piece is its text. A vector is a piece of its own, so it is
-    copied once, from its row to the body.
+    For an index, `id` is the document's id (empty if OpenSearch generates it), and the pieces are the document's lines
+    in a bulk body. For S3, `id` is the folder of the object, and the only piece is the document's text. A vector is a
+    separate piece, so that it is copied only once, from its row to the body.
     """
 
     id: str
@@ -31,7 +31,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def lines(self) -> bytes:
-        """All pieces."""
+        """All pieces, joined."""
         return b"".join(self.pieces)
 
     @property
@@ -44,7 +44,7 @@ Entry = Item | Rejected | Blank | Filtered
 
 
 class Refused(NamedTuple):
-    """An item that the sink cannot write, and why; `status` is the HTTP status of the index, or 0 without one."""
+    """An item that the sink did not write, and the reason; `status` is the HTTP status of the index, or 0."""
 
     item: Item
     status: int
@@ -52,12 +52,12 @@ class Refused(NamedTuple):
 
     @property
     def cause(self) -> str:
-        """The reason, and the index's status if it refused the item."""
+        """The reason, with the HTTP status if the index refused the item."""
         return f"refused by the index ({self.status}): {self.reason}" if self.status else self.reason
 
 
 class Body:
-    """Items that are sent together, and the other entries that are settled with them (`other_entries`)."""
+    """Items that are sent together, and `other_entries`, which are not sent but settled together with the items."""
 
     def __init__(self) -> None:
         self.items: list[Item] = []
@@ -66,7 +66,7 @@ class Body:
         self.size_bytes = 0
 
     def add(self, item: Item, size_bytes: int) -> None:
-        """Add an item of this size."""
+        """Add an item with its size."""
         self.items.append(item)
         if item.id:
             self.ids.add(item.id)
@@ -90,12 +90,12 @@ class Attempt(msgspec.Struct, frozen=True):
     """One attempt to write the sources.
 
     Args:
-        id: names the attempt; later ones sort later.
+        id: identifies the attempt; ids sort in the order of the attempts.
         work_prefix: the prefix of files that ingests share.
         prefix: the prefix of this ingest's own files.
         content: digest of the sources and the options.
-        sources: what is read.
-        resumes: whether an earlier attempt wrote a part, and this one continues after it.
+        sources: the sources to read.
+        resumes: whether this attempt continues an interrupted attempt.
     """
 
     id: str
@@ -107,7 +107,7 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Sink(Protocol):
-    """Where an ingest writes.
+    """The target of an ingest.
 
     `name` is the target's name in reports. `request` is stored for a replay of dead letters. `can_resume` is True if
     items with a verdict are durable, so that progress can be recorded before the end and an interrupted attempt can be
@@ -120,20 +120,20 @@ class Sink(Protocol):
 
     @property
     def identity(self) -> Sequence[str]:
-        """After `open`, what identifies the target; part of the work's fingerprint."""
+        """The identity of the target, available after `open`; part of the work's fingerprint."""
 
     @property
     def vectors(self) -> Sequence[VectorField]:
-        """After `open`, the vector fields that documents must fit."""
+        """The vector fields that documents must fit, available after `open`."""
 
     def open(self, sample: Callable[[], Iterable[Entry]]) -> str | None:
         """Check the target, and create it if it is absent; return a remark for the user.
 
         Args:
-            sample: creates the first documents, so that a new target is created to fit them.
+            sample: makes the first documents; a new target is created with fields that fit them.
 
         Raises:
-            ConfigError: the target cannot be created, or does not fit.
+            ConfigError: the target cannot be created, or does not match the request.
         """
 
     def during(self, attempt: Attempt) -> AbstractContextManager[None]:
@@ -143,9 +143,9 @@ class Sink(Protocol):
         """Write items, yielding the verdicts of body after body, in the order of the entries.
 
         Raises:
-            ConfigError: the target is missing or refuses writes.
+            ConfigError: the target does not exist or refuses writes.
             RetriableError: a server did not respond.
         """
 
     def finish(self) -> None:
-        """Complete what was written; called when every entry has a verdict, before the work is recorded as done."""
+        """Complete the target; called when every entry has a verdict, before the work is recorded as done."""

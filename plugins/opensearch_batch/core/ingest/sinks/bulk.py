@@ -1,7 +1,7 @@
 """Bulk writer: every document gets a verdict, in the order of the documents.
 
-Bodies are cut by bytes, several are in flight, and two bodies in flight never have the same id. Documents that a busy
-index rejects are retried without the others; those that it refuses are returned with its reason; none is dropped.
+Bodies are limited by bytes. Several bodies are in flight, but never two with the same id. Only documents that a busy
+index rejected are sent again. Documents that the index refuses are returned with the reason; none is dropped.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ FORBIDDEN = frozenset({401, 403})
 TOO_LARGE = 413
 INDEX_MISSING, BLOCKED = "index_not_found_exception", "cluster_block_exception"
 DISK_FULL = "; a disk of the cluster is full (flood stage): free space there, and OpenSearch lifts the block by itself"
-# How much of an unexpected answer a message shows.
+# Maximum number of bytes of an unexpected response in an error message.
 SHOWN_BYTES = 200
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
-# Only what a verdict needs is returned; the full response repeats index and id of every document.
+# The response contains only these members; a full response repeats index and id of every document.
 _ERROR = "items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
-# An update that changes nothing and one that an ingest pipeline dropped differ only by the sequence number.
+# An update that changes nothing returns a sequence number; an update that an ingest pipeline dropped does not.
 _VERDICT = f"errors,items.*.status,items.*.result,items.update._seq_no,{_ERROR}"
-# A document that an ingest pipeline dropped, or an update that changes nothing; a delete of a missing document.
+# `noop`: an ingest pipeline dropped the document, or the update changes nothing. `not_found`: a delete without target.
 _NOOP, _NOT_FOUND = "noop", "not_found"
 _ID = b'"_id":'
 # The bytes before and after the id and the routing, and after the document.
-_AROUND: dict[Action, tuple[bytes, bytes, bytes]] = {
+_ACTION_BYTES: dict[Action, tuple[bytes, bytes, bytes]] = {
     "index": (b'{"index":{' + _ID, b"}}\n", b"\n"),
     "create": (b'{"create":{' + _ID, b"}}\n", b"\n"),
     "upsert": (b'{"update":{' + _ID, b',"retry_on_conflict":3}}\n{"doc":', b',"doc_as_upsert":true}\n'),
@@ -83,19 +83,19 @@ def lines_of(
 ) -> tuple[Text, ...]:
     """Return the lines of one document in a bulk body, in pieces like `source`; a delete has one line.
 
-    If `id` is empty, the index makes one. `index` overrides the index of the bulk request.
+    If `id` is empty, OpenSearch generates one. `index` overrides the index of the bulk request.
     """
-    before, after, end = _AROUND[op_type]
+    before, after, end = _ACTION_BYTES[op_type]
     if not id:
         optional = {"routing": routing, "_index": index}
         members = msgspec.json.encode({key: value for key, value in optional.items() if value is not None})
         return (before.removesuffix(_ID) + members[1:-1] + after, *source, end)
-    name = msgspec.json.encode(id)
+    address = msgspec.json.encode(id)
     if routing is not None:
-        name += b',"routing":' + msgspec.json.encode(routing)
+        address += b',"routing":' + msgspec.json.encode(routing)
     if index is not None:
-        name += b',"_index":' + msgspec.json.encode(index)
-    return (before + name + after, *source, end)
+        address += b',"_index":' + msgspec.json.encode(index)
+    return (before + address + after, *source, end)
 
 
 def has_document(item: Item) -> bool:
@@ -104,17 +104,17 @@ def has_document(item: Item) -> bool:
 
 
 def fields_of(item: Item) -> Any:  # noqa: ANN401 - a document
-    """Return a document's fields; an upsert holds them as its ``doc``."""
+    """Return a document's fields; in an update they are the member ``doc``."""
     action, _, rest = item.lines.partition(b"\n")
     body = msgspec.json.decode(rest)
     return body["doc"] if action.startswith(b'{"update"') else body
 
 
 def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iterator[Body]:
-    """Cut documents into bodies of at most `max_body_bytes`; a larger document gets a body of its own.
+    """Group documents in bodies of at most `max_body_bytes`; a body with a larger document has no other document.
 
-    No body contains an id twice. Entries that are not an `Item` are passed along and count with their `size_bytes`, so
-    a source without documents makes progress too.
+    No body contains an id twice. Entries that are not an `Item` are added to `other_entries` and count with their
+    `size_bytes`, so that a source without documents makes progress too.
     """
     body = Body()
     for entry in entries:
@@ -138,7 +138,7 @@ class BulkWriter:
     """Writes documents to the index of a request, or to the indexes that documents name if the request names none.
 
     Args:
-        cluster: where the index is.
+        cluster: the cluster of the index.
         request: the index, the ingest pipeline, and how to send bodies. `max_body_bytes` is lowered permanently when
             the server rejects a body as too large (413); `ConcurrencyLimit` finds the best number of bodies in flight,
             at most `max_in_flight`.
@@ -190,15 +190,15 @@ class BulkWriter:
                     future.cancel()
 
     def _has_room(self, in_flight: deque[tuple[Body, Future[_Verdict]]], body: Body) -> bool:
-        unanswered = [other for other, future in in_flight if not future.done()]
-        if len(in_flight) >= 2 * self._max_in_flight or len(unanswered) >= self.concurrency.limit:
+        pending = [other for other, future in in_flight if not future.done()]
+        if len(in_flight) >= 2 * self._max_in_flight or len(pending) >= self.concurrency.limit:
             return False
-        return all(body.ids.isdisjoint(other.ids) for other in unanswered)
+        return all(body.ids.isdisjoint(other.ids) for other in pending)
 
     def _settled(
         self, in_flight: deque[tuple[Body, Future[_Verdict]]], *, until: Callable[[], bool]
     ) -> Iterator[WrittenBody]:
-        """Yield the verdicts at the head of the queue, waiting for more until a condition holds."""
+        """Yield the verdicts at the head of the queue, and wait for more until the condition `until` holds."""
         while True:
             while in_flight and in_flight[0][1].done():
                 body, future = in_flight.popleft()
@@ -218,7 +218,7 @@ class BulkWriter:
         return verdict
 
     def _write_items(self, items: Sequence[Item], verdict: _Verdict) -> None:
-        """Send until every item has its verdict; halve a body that is too large for the server."""
+        """Send items until each has a verdict; halve a body that is too large for the server."""
         give_up_at, pause_s = self._clock() + self._retry_window_s, FIRST_PAUSE_S
         while items:
             try:
@@ -264,11 +264,13 @@ class BulkWriter:
         except NotFound as error:
             if error.type == INDEX_MISSING:
                 raise index_deleted(self._index) from error
-            raise RetriableError(f"{error}; a bulk request has no such answer: check the proxy before it") from error
+            raise RetriableError(
+                f"{error}; OpenSearch does not answer a bulk request so: check the proxy in front of it"
+            ) from error
         results, has_errors = self._results(response, len(items))
         retried: list[Item] = []
-        words = {each.get("result") for result in results for each in result.values()}
-        if not has_errors and words.isdisjoint((_NOOP, _NOT_FOUND)):
+        outcomes = {outcome.get("result") for result in results for outcome in result.values()}
+        if not has_errors and outcomes.isdisjoint((_NOOP, _NOT_FOUND)):
             verdict.indexed += len(items)
             return retried
         for item, result in zip(items, results, strict=True):
@@ -278,27 +280,27 @@ class BulkWriter:
     def _results(self, response: object, sent: int) -> tuple[list[dict[str, Any]], bool]:
         """Return the items of a response and whether some are errors; raise RetriableError for any other JSON.
 
-        A proxy may answer in place of the index: then nothing is known of the documents, so all are sent again.
+        A proxy may respond instead of OpenSearch. All documents are then sent again: their verdicts are unknown.
         """
         try:
-            found = msgspec.convert(response, _Response)
+            converted = msgspec.convert(response, _Response)
         except msgspec.ValidationError as error:
             shown = msgspec.json.encode(response)[:SHOWN_BYTES].decode(errors="replace")
             raise RetriableError(
-                f"index {self._index}: the answer to a bulk request is not one of OpenSearch ({error}): {shown}"
+                f"index {self._index}: the response to a bulk request is not from OpenSearch ({error}): {shown}"
             ) from error
-        if len(found.items) != sent:
-            raise RetriableError(f"index {self._index}: {sent} documents were sent, {len(found.items)} returned")
-        return cast("dict[str, Any]", response)["items"], found.errors
+        if len(converted.items) != sent:
+            raise RetriableError(f"index {self._index}: {sent} documents were sent, {len(converted.items)} returned")
+        return cast("dict[str, Any]", response)["items"], converted.errors
 
     def _record(self, item: Item, response: dict[str, Any], verdict: _Verdict, retried: list[Item]) -> None:
         ((action, result),) = response.items()
         status = result["status"]
         if "error" not in result:
-            word = result.get("result")
-            if word == _NOOP and "_seq_no" not in result:
+            outcome = result.get("result")
+            if outcome == _NOOP and "_seq_no" not in result:
                 verdict.filtered += 1
-            elif word in (_NOOP, _NOT_FOUND):
+            elif outcome in (_NOOP, _NOT_FOUND):
                 verdict.unchanged += 1
             else:
                 verdict.indexed += 1
@@ -312,7 +314,7 @@ class BulkWriter:
         elif status in FORBIDDEN:
             raise ConfigError(
                 f"index {self._index} refuses writes ({status}): {_reason(result['error'])}; "
-                "lift its block, or give the connection's user this permission"
+                "remove the block of the index, or grant the connection's user this permission"
             )
         else:
             verdict.refused.append(Refused(item, status, _reason(result.get("error", {}))))
@@ -321,8 +323,8 @@ class BulkWriter:
 def index_deleted(name: str) -> ConfigError:
     """Return the error for an index that was deleted, or recreated, between two bulk requests."""
     return ConfigError(
-        f"index {name} was deleted while it was being written; delete the index that replaced it, "
-        "create it again, and run ingest again"
+        f"index {name} was deleted while it was being written; delete the index that a bulk request may have created "
+        "in its place, create the index again, and run ingest again"
     )
 
 

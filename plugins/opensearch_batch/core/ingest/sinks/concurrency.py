@@ -1,9 +1,9 @@
-"""Number of bodies in flight: raised while that increases throughput, halved when the index is busy."""
+"""Limits the number of bodies in flight: raises it while throughput increases, halves it when the index is busy."""
 
 from __future__ import annotations
 
 FIRST_LIMIT = 2
-# The minimum speed-up that justifies a higher limit; smaller ones are noise from merges and garbage collection.
+# The minimum speed-up that justifies a higher limit; merges and garbage collection cause smaller differences.
 GAIN = 1.08
 BODIES_A_SAMPLE = 6
 # Number of samples after a decrease before a higher limit is tried again.
@@ -11,7 +11,7 @@ SAMPLES_OF_REST = 12
 
 
 class ConcurrencyLimit:
-    """Finds the best number of bodies in flight by trying; pure, the caller passes the time.
+    """Finds the best number of bodies in flight by trying. The caller passes the time.
 
     Args:
         maximum: the highest limit.

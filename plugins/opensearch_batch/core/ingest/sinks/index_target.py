@@ -9,7 +9,7 @@ from opensearch_batch.core.errors import ConfigError, NotFound
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.opensearch.cluster import Cluster, Index
 
-# Members of a mapping that must be equal: another value means other search results or refused documents.
+# Members of a mapping that must be equal; a different value changes search results or makes the index refuse documents.
 _COMPARED = ("type", "dimension", "data_type", "space_type")
 
 
@@ -17,7 +17,7 @@ def open_target(cluster: Cluster, request: IngestRequest) -> tuple[Index, str | 
     """Return the index to write to, created if it is absent, and a remark if it was created without a body.
 
     Raises:
-        ConfigError: it cannot be created, or it exists with other mappings than `index_body`.
+        ConfigError: the index cannot be created, or it exists with other mappings than `index_body`.
     """
     index, remark = check_target(cluster, request), None
     if index is None:
@@ -34,10 +34,10 @@ def open_target(cluster: Cluster, request: IngestRequest) -> tuple[Index, str | 
 
 
 def check_target(cluster: Cluster, request: IngestRequest) -> Index | None:
-    """Return the index to write to, None if it is absent; change nothing.
+    """Return the index to write to, or None if it is absent, without a change to the cluster.
 
     Raises:
-        ConfigError: it exists with other mappings than `index_body`.
+        ConfigError: the index exists with other mappings than `index_body`.
     """
     index = cluster.index(request.index)
     refuse_unwritable(cluster, request, index)
@@ -52,9 +52,9 @@ def check_target(cluster: Cluster, request: IngestRequest) -> Index | None:
 
 
 def refuse_unwritable(cluster: Cluster, request: IngestRequest, index: Index | None) -> None:
-    """Raise ConfigError for what would refuse every document: an absent ingest pipeline, or a data stream.
+    """Raise ConfigError if every write would fail: the ingest pipeline is absent, or a data stream refuses `op_type`.
 
-    A user who may not read ingest pipelines writes without this check.
+    Without permission to read ingest pipelines, their existence is not checked.
     """
     settings = {} if index is None else index.settings
     for name in (request.ingest_pipeline, settings.get("default_pipeline"), settings.get("final_pipeline")):
@@ -70,7 +70,7 @@ def refuse_unwritable(cluster: Cluster, request: IngestRequest, index: Index | N
                 pass
     if index is not None and index.is_data_stream and request.op_type != "create":
         raise ConfigError(
-            f"{request.index} is a data stream, which takes op_type create only; give op_type create, or an index"
+            f"{request.index} is a data stream, which accepts only op_type create; set op_type create, or name an index"
         )
 
 
@@ -93,7 +93,7 @@ def refuse_plain_vectors(
     fields: Sequence[str],
     remedy: str = "delete the index (it is created again with knn_vector), or name another",
 ) -> None:
-    """Raise ConfigError if a field for predictions is mapped, but not as a vector."""
+    """Raise ConfigError if one of the fields for predictions is mapped with another type than `knn_vector`."""
     vectors = {vector.name for vector in index.vectors}
     properties = index.mappings.get("properties", {})
     for name in fields:

@@ -17,7 +17,7 @@ from opensearch_batch.core.types.identity import digest
 
 
 class Load(msgspec.Struct, frozen=True):
-    """The settings of an index `before` its current loads, and the attempts that load it, by ingest prefix."""
+    """The settings of an index before its current loads; `holders` are the attempts that load it, by ingest prefix."""
 
     before: dict[str, Any] = {}
     holders: dict[str, str] = {}
@@ -34,14 +34,14 @@ def during_load(
 ) -> Iterator[None]:
     """Change an index's settings while an attempt writes to it, and restore them.
 
-    The original settings are recorded below the work prefix until the last of several concurrent loads has ended. So a
-    load that is killed does not leave its settings behind: the next attempt of its ingest restores them.
+    The original settings are stored below the work prefix until the last of several concurrent loads has ended. If a
+    load is killed, the next attempt of its ingest restores them.
     """
     wanted = {} if settings is None else {k: v for k, v in msgspec.to_builtins(settings).items() if v is not None}
     if not wanted:
         yield
         return
-    own = attempt.prefix, attempt.id
+    holder = attempt.prefix, attempt.id
 
     def enter(load: Load | None) -> Load:
         load = load or Load()
@@ -53,7 +53,7 @@ def during_load(
     def leave(load: Load | None) -> Load:
         load = load or Load()
         # A later attempt of the same ingest may have replaced this one.
-        return Load(load.before, {prefix: by for prefix, by in load.holders.items() if (prefix, by) != own})
+        return Load(load.before, {prefix: by for prefix, by in load.holders.items() if (prefix, by) != holder})
 
     document = JsonDocument(objects, f"{attempt.work_prefix}/loads/{digest(index.uuid)}.json", Load)
     document.update(enter)
@@ -61,10 +61,10 @@ def during_load(
         _put(cluster, index, wanted)
         yield
     finally:
-        left = document.update(leave)
-        if left and left.before and not left.holders:
-            _put(cluster, index, left.before)
-            # Emptied only if no other load has begun since.
+        load = document.update(leave)
+        if load and load.before and not load.holders:
+            _put(cluster, index, load.before)
+            # The document is emptied only if no other load has begun since.
             stored = document.load()
             if stored and not stored.value.holders:
                 document.swap(Load(), etag=stored.etag)

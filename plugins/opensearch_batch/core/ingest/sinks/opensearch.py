@@ -1,6 +1,6 @@
 """The OpenSearch sink: an index, or the indexes that documents name.
 
-An interrupted attempt is continued: documents that the index has already are compared and not written again.
+An attempt that resumes does not write documents again that the index already contains.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.vector_field import VectorField
 
-# An interrupted attempt may have sent larger bodies than the request asks for now.
+# The interrupted attempt may have been configured with larger bodies than this one.
 DEFAULT_IN_FLIGHT_BYTES = MAX_IN_FLIGHT * MAX_BODY_BYTES
 SAMPLED_ENTRIES = 100
 # Without a mapping, a flat array of at least this many numbers counts as a vector.
@@ -35,12 +35,13 @@ class IndexSink:
     """Writes documents to the index of a request, or to the indexes that documents name if the request names none.
 
     Args:
-        objects: where the settings that an index had before a load are recorded.
-        cluster: where the index is.
-        request: the index, what it is created with, and how it is written.
+        objects: the store of the settings that an index had before a load.
+        cluster: the cluster of the index.
+        request: the index, its body if it must be created, and how to write.
         name: the target's name in reports; the index's name if None.
-        infers_vectors: create an index without mappings with vector fields for the arrays of the first document.
-        refreshes: refresh what was written at the end.
+        infers_vectors: if the request has no mappings, create the index with vector fields for the vectors of the first
+            document.
+        refreshes: refresh the written indexes at the end.
     """
 
     can_resume = True
@@ -79,7 +80,7 @@ class IndexSink:
         """Look up the index, or create it; return a remark on how it was created.
 
         Raises:
-            ConfigError: it cannot be created, or it has other mappings than the request's body.
+            ConfigError: the index cannot be created, or has other mappings than the request's `index_body`.
         """
         if not self.request.index:
             return None
@@ -115,7 +116,7 @@ class IndexSink:
             yield
 
     def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:
-        """Write documents by bulk requests; after an interruption, skip those that the index has already."""
+        """Write documents by bulk requests; after an interruption, skip documents that the index already contains."""
         request = self.request
         rest: Iterable[Any] = entries
         if attempt.resumes:
@@ -124,10 +125,10 @@ class IndexSink:
         return BulkWriter(self._cluster, request).write(rest)
 
     def finish(self) -> None:
-        """Refresh what was written.
+        """Refresh the written indexes.
 
         Raises:
-            ConfigError: the index was deleted during the ingest; a bulk request may have created another one.
+            ConfigError: the index was deleted during the ingest; a bulk request may have created it again.
         """
         if self._refreshes:
             for name in [self._index.name] if self._index.name else self._named:
@@ -139,7 +140,7 @@ class IndexSink:
 
 
 def _dimensions(sample: Iterable[Entry]) -> dict[str, int]:
-    """Return the vectors of the first document, by field."""
+    """Return the number of values in each vector of the first document, by field."""
     for entry in islice(sample, SAMPLED_ENTRIES):
         if isinstance(entry, Item) and has_document(entry):
             return {name: len(value) for name, value in fields_of(entry).items() if is_vector(value)}
@@ -150,11 +151,11 @@ def is_vector(value: object) -> bool:
     """Return whether a value looks like a vector: a flat array of many numbers, not all of them integers."""
     if not isinstance(value, list) or len(value) < LEAST_DIMENSION:
         return False
-    return all(type(each) in (int, float) for each in value) and any(type(each) is float for each in value)
+    return all(type(number) in (int, float) for number in value) and any(type(number) is float for number in value)
 
 
 def with_vectors(body: dict[str, Any], dimensions: dict[str, int]) -> dict[str, Any]:
-    """Return the body of an index with these vector fields added, for the engine that every node has."""
+    """Return the body of an index with vector fields, for the Lucene engine, which every node has."""
     method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
     fields = {name: {"type": "knn_vector", "dimension": size, "method": method} for name, size in dimensions.items()}
     return {**body, "settings": {**body.get("settings", {}), "index.knn": True}, "mappings": {"properties": fields}}

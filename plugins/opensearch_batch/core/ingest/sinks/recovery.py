@@ -1,9 +1,9 @@
-"""Recovery after an interruption: documents that the index has already are not written again.
+"""Recovery after an interruption: documents that the index already contains are not written again.
 
-Only the documents after the last recorded progress are uncertain. They are fetched (`_mget`) and compared, until more
-bytes in a row are absent than can have been in flight. A document whose id the index made cannot be fetched, so it is
-written again. A document that follows a rewritten document with the same id is written again too, because the rewritten
-one would overwrite it. docs/decisions/007 explains why versions are not used.
+The interrupted attempt may have written documents after its last recorded progress. They are fetched (`_mget`) and
+compared, until more consecutive bytes are absent than can have been in flight. A document whose id OpenSearch generated
+cannot be fetched, so it is written again. If a document is written again, later documents with its id are too.
+docs/decisions/007 explains why versions are not used.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ Address = tuple[tuple[str, str], ...]
 def skip_indexed(
     entries: Iterable[Entry], cluster: Cluster, index: Index, *, in_flight_bytes: int
 ) -> Iterator[Entry | Unchanged]:
-    """Yield the entries, with `Unchanged` in place of each document that the index has already.
+    """Yield the entries, with `Unchanged` instead of each document that the index already contains.
 
     Args:
-        entries: what follows the recorded progress, in the order of the interrupted attempt.
-        cluster: where the index is.
-        index: the index, with its vectors.
-        in_flight_bytes: the maximum that the interrupted attempt can have had in flight.
+        entries: the entries after the recorded progress, in the order of the interrupted attempt.
+        cluster: the cluster of the index.
+        index: the index, with its vector fields.
+        in_flight_bytes: the maximum size of the bodies that the interrupted attempt had in flight.
     """
     stream = iter(entries)
     absent_bytes = 0
     sent = set[Address]()
     while absent_bytes < in_flight_bytes:
-        batch = _take(stream)
+        batch = _next_batch(stream)
         if not batch:
             return
-        equal = _equal_ones(batch, cluster, index)
-        for at, entry in enumerate(batch):
+        indexed = _indexed_positions(batch, cluster, index)
+        for position, entry in enumerate(batch):
             address = _address_of(entry)
-            if at in equal and isinstance(entry, Item) and address not in sent:
+            if position in indexed and isinstance(entry, Item) and address not in sent:
                 yield Unchanged(entry.context)
             else:
                 if address is not None:
                     sent.add(address)
                 yield entry
-        absent_bytes = 0 if equal else absent_bytes + sum(entry.size_bytes for entry in batch)
+        absent_bytes = 0 if indexed else absent_bytes + sum(entry.size_bytes for entry in batch)
     yield from stream
 
 
-def _take(stream: Iterator[Entry]) -> list[Entry]:
+def _next_batch(stream: Iterator[Entry]) -> list[Entry]:
     batch: list[Entry] = []
     size = 0
     for entry in stream:
@@ -66,23 +66,26 @@ def _take(stream: Iterator[Entry]) -> list[Entry]:
     return batch
 
 
-def _equal_ones(batch: list[Entry], cluster: Cluster, index: Index) -> set[int]:
-    """Return the positions of the documents that the index has already."""
+def _indexed_positions(batch: list[Entry], cluster: Cluster, index: Index) -> set[int]:
+    """Return the positions in the batch of the documents that the index already contains."""
     items = {
-        at: entry for at, entry in enumerate(batch) if isinstance(entry, Item) and entry.id and has_document(entry)
+        position: entry
+        for position, entry in enumerate(batch)
+        if isinstance(entry, Item) and entry.id and has_document(entry)
     }
     if not items:
         return set()
-    wanted = [_address(item) for item in items.values()]
+    addresses = [_address(item) for item in items.values()]
     path = f"/{index.name}/_mget" if index.name else "/_mget"
-    response = cluster.call("POST", path, {"docs": wanted}, timeout_s=120.0)
+    response = cluster.call("POST", path, {"docs": addresses}, timeout_s=120.0)
     for document in response["docs"]:
         if "error" in document:
             raise _unreadable(document, index.name)
     return {
-        at
-        for (at, item), document in zip(items.items(), response["docs"], strict=True)
-        if document.get("_source") is not None and _text(document["_source"], index) == _text(_sent(item), index)
+        position
+        for (position, item), document in zip(items.items(), response["docs"], strict=True)
+        if document.get("_source") is not None
+        and _comparable(document["_source"], index) == _comparable(_document(item), index)
     }
 
 
@@ -90,15 +93,15 @@ def _unreadable(document: dict[str, Any], index: str) -> BatchError:
     """Return the error for an unreadable document; treating it as absent would write it again."""
     cause = f"index {index}: a document of the interrupted attempt cannot be read: {reason_of(document)}"
     if type_of(document) == FORBIDDEN_TYPE:
-        return ConfigError(f"{cause}; give the connection's user this permission")
+        return ConfigError(f"{cause}; grant the connection's user this permission")
     return RetriableError(f"{cause}; run again when the index is available")
 
 
-def _sent(item: Item) -> Any:  # noqa: ANN401 - any JSON
+def _document(item: Item) -> Any:  # noqa: ANN401 - any JSON
     return json.loads(item.lines.split(b"\n", 1)[1])
 
 
-def _text(source: Any, index: Index) -> str:  # noqa: ANN401 - any JSON
+def _comparable(source: Any, index: Index) -> str:  # noqa: ANN401 - any JSON
     """Return a string that is equal only for equal documents; in Python, True equals 1."""
     for vector in index.vectors:
         _round(source, vector.name.split("."))
@@ -107,15 +110,15 @@ def _text(source: Any, index: Index) -> str:  # noqa: ANN401 - any JSON
 
 def _round(node: Any, path: list[str]) -> None:  # noqa: ANN401 - any JSON
     """Round the vectors at a path to 32 bits, like an index that derives `_source` from its stored vectors."""
-    for each in node if isinstance(node, list) else [node]:
-        if not isinstance(each, dict):
+    for parent in node if isinstance(node, list) else [node]:
+        if not isinstance(parent, dict):
             continue
         for members in range(1, len(path) + 1):
             name, rest = ".".join(path[:members]), path[members:]
-            if rest and name in each:
-                _round(each[name], rest)
-            elif name in each and isinstance(each[name], list):
-                each[name] = array("f", each[name]).tolist()
+            if rest and name in parent:
+                _round(parent[name], rest)
+            elif name in parent and isinstance(parent[name], list):
+                parent[name] = array("f", parent[name]).tolist()
 
 
 def _address_of(entry: Entry) -> Address | None:

@@ -1,8 +1,8 @@
-"""The S3 sink: each event goes to the open object of its folder, which is cut by number of events and bytes.
+"""The S3 sink: writes each event to the open object of its folder; objects are limited by number of events and bytes.
 
-An object's name is a digest of what its events came from and of its part number, so a retry writes the same objects
-and no others; Data Prepper's names have nanoseconds and a random number instead. Objects stay open until the last item,
-so there is nothing to continue after an interruption: an attempt starts again.
+An object's name contains a digest of the source of its events and of its part number, so a retry writes the same
+objects; Data Prepper's names contain nanoseconds and a random number instead. Objects stay open until the last item, so
+the attempt after an interruption starts from the beginning.
 Source: S3SinkService, ThresholdCheck, ObjectKey and KeyGenerator of Data Prepper's s3 sink (2.17).
 """
 
@@ -31,7 +31,7 @@ from opensearch_batch.core.types.vector_field import VectorField
 ENTRIES_A_BODY = 1_000
 MAX_OBJECT_BYTES = 50 << 20
 NAME = "events"
-# Buffered bytes of each object in memory, and the maximum of open objects; beyond it, the largest one is written.
+# Bytes of each object in memory, and the maximum number of open objects. One more object closes the largest.
 SPOOL_BYTES = 256 << 10
 MAX_OPEN = 128
 _DIGEST_BYTES = 16
@@ -40,7 +40,7 @@ _DIGEST_BYTES = 16
 class ObjectSettings(msgspec.Struct, frozen=True):
     """How objects are named, encoded and cut.
 
-    `name_prefix` starts the names. An object is written when it has `event_count` events (0: any number), or more than
+    The names begin with `name_prefix`. An object is written when it has `event_count` events (0: no limit), or more than
     `max_object_bytes` compressed bytes.
 
     Raises:
@@ -79,8 +79,8 @@ class S3Writer:
     Args:
         objects: the store.
         settings: how objects are named, encoded and cut.
-        source: identifies what the events come from, and this writer among those of the same source.
-        at: the time in the names.
+        source: identifies the source of the events, and this writer among the writers of this source.
+        at: the time in the names of the objects.
     """
 
     def __init__(self, objects: Objects, settings: ObjectSettings, *, source: str, at: datetime) -> None:
@@ -95,11 +95,11 @@ class S3Writer:
 
         Args:
             event: the text.
-            folder: the folder of its object: ``s3://``, the bucket and the path prefix.
-            name: starts the object's name.
+            folder: the folder of the object: ``s3://``, the bucket and the path prefix.
+            name: the beginning of the object's name.
 
         Raises:
-            RecordRejected: the format cannot hold it; nothing of it is written.
+            RecordRejected: the format cannot represent the event; no part of it is written.
         """
         group = (folder.rstrip("/"), name)
         if group not in self._open and len(self._open) == MAX_OPEN:
@@ -199,7 +199,7 @@ class ObjectSink:
         self._settings = settings
 
     def open(self, sample: Callable[[], Iterable[Entry]]) -> None:
-        """Do nothing: the bucket of an object is known only with its first event."""
+        """Do nothing: the bucket is known only when the first event is written."""
 
     @contextmanager
     def during(self, attempt: Attempt) -> Iterator[None]:
@@ -234,6 +234,6 @@ class ObjectSink:
 
 
 def _newest(sources: Sequence[Source]) -> datetime:
-    """Return the time for object names: that of the newest source object, so that a retry uses the same names."""
+    """Return the modification time of the newest source object; a retry then uses the same names."""
     newest = max((item.modified for source in sources for item in source.objects), default=0.0)
     return datetime.fromtimestamp(newest, UTC)
