@@ -12,7 +12,7 @@ from opensearch_batch.core.errors import ConfigError, FatalError
 from opensearch_batch.core.ingest.account import REPLAY_FILE, ReplayRequest
 from opensearch_batch.core.ingest.replay import replay
 from opensearch_batch.core.ingest.request import IngestRequest
-from opensearch_batch.core.storage.dead_letters import PART, most_common_reasons, write_summary
+from opensearch_batch.core.storage.dead_letters import PART_SUFFIX, most_common_reasons, write_summary
 from opensearch_batch.core.storage.json_document import JsonDocument
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.hooks.aws import object_storage
@@ -77,7 +77,7 @@ class OpenSearchReplayOperator(BaseOperator):
         )
         remaining = report.queue if report.dead_letters else None
         log_counts(self.log, f"replay of {report.queue} into {report.index}", report, store, remaining)
-        if not report.queue.endswith(PART):
+        if not report.queue.endswith(PART_SUFFIX):
             write_summary(store, report.queue)
         if report.read and report.dead_letters == report.read:
             (first, *_) = most_common_reasons(store, [self.dead_letters])

@@ -1,7 +1,7 @@
 """Polls batch jobs for all waits of a process, a few at a time, so that thousands of waits do not flood an AI service.
 
-Each poll requests the status of one job (docs/decisions/010). A poll that is still queued at its deadline uses a
-separate lane, so it runs on time even if many polls are queued before it.
+Each poll requests the status of one job (docs/decisions/010). Polls queue for a few lanes. A poll that is still queued
+at its deadline uses a separate lane, so it runs on time even if many polls are queued before it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RemoteStatus = dict[str, Any]
 
 
 class StatusPoller:
-    """Runs polls in threads: at most `max_polls` at once plus one at its deadline, and at most `polls_per_s` started.
+    """Runs polls in threads: at most `max_polls` at once, plus one at its deadline; starts at most `polls_per_s`.
 
     Args:
         clock: epoch seconds.

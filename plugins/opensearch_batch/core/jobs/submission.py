@@ -167,7 +167,7 @@ class Submission(msgspec.Struct, frozen=True):
             return None
         else:
             orphan = self.submitter.find(record) or self._fence(record)
-            # If the late call arrives first, the job of this name reads and writes the locations of that call.
+            # The late call may arrive first: the job of this name then reads and writes the locations of that call.
             fresh = msgspec.structs.replace(
                 fresh, input=record.input, output=record.output, input_etag=record.input_etag, staged={}
             )
@@ -181,7 +181,7 @@ class Submission(msgspec.Struct, frozen=True):
         return self.submitter.find(record)
 
     def _update(self, record: JobRecord, **changes: Any) -> JobRecord | None:  # noqa: ANN401 - fields of JobRecord
-        """Record the result of the paid call; return None after a lost race: the caller reads it again."""
+        """Record the result of the paid call; return None if another attempt has changed the record."""
         intent = self._own_intent(record)
         if intent is None:
             return None

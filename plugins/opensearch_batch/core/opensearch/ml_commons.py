@@ -54,13 +54,13 @@ class MLCommons:
     def model(self, model_id: str) -> Model:
         """Return a registered model; raise ConfigError if it does not exist or is not remote."""
         try:
-            found = self._cluster.call("GET", f"{ML}/models/{model_id}")
+            model = self._cluster.call("GET", f"{ML}/models/{model_id}")
         except NotFound as error:
             cause = f"no model {model_id!r}; register it, or correct model_id"
             raise ConfigError(f"OpenSearch {self._cluster.name}: {cause}") from error
-        connector = found.get("connector")
-        if connector is None and "connector_id" in found:
-            connector = self._cluster.call("GET", f"{ML}/connectors/{found['connector_id']}")
+        connector = model.get("connector")
+        if connector is None and "connector_id" in model:
+            connector = self._cluster.call("GET", f"{ML}/connectors/{model['connector_id']}")
         if connector is None:
             raise ConfigError(f"model {model_id!r} is not remote; batch jobs need a model with a connector")
         return Model(model_id, connector.get("parameters", {}))
@@ -85,9 +85,9 @@ class MLCommons:
             self._replace_credential(connector_id, body)
         # A deployed model takes precedence: ML Commons may store several models of one name.
         models = [model for model in self._models(connector_id) if model["name"] == name]
-        found = min(models, key=lambda model: (model["model_state"] not in DEPLOYED_STATES, model["id"]), default=None)
-        model_id = found["id"] if found else self._register(name, connector_id)
-        if found and found["model_state"] not in DEPLOYED_STATES:
+        stored = min(models, key=lambda model: (model["model_state"] not in DEPLOYED_STATES, model["id"]), default=None)
+        model_id = stored["id"] if stored else self._register(name, connector_id)
+        if stored and stored["model_state"] not in DEPLOYED_STATES:
             self._deploy(model_id)
         return Model(model_id, dict(connector.get("parameters", {})))
 

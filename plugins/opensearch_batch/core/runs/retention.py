@@ -75,15 +75,15 @@ def delete_expired(
             # The records of use are listed by time.
             break
         in_use = []
-        for job in use.jobs:
-            folders = list(_folders([job]))
+        for used in use.jobs:
+            folders = list(_folders([used]))
             if any(_last_use(objects, folder, USED) > since for folder in folders):
                 # The latest use decides when the files expire.
                 continue
             if any(_is_in_use(objects, folder, since=since) for folder in folders):
-                in_use.append(job)
+                in_use.append(used)
             else:
-                deleted += _delete(objects, job, now=now, unstage=unstage)
+                deleted += _delete(objects, used, now=now, unstage=unstage)
         if not in_use:
             objects.delete(document.uri)
         elif len(in_use) < len(use.jobs):

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.storage.dead_letters import PART
+from opensearch_batch.core.storage.dead_letters import PART_SUFFIX
 from opensearch_batch.core.storage.globs import SourceUri
 from opensearch_batch.core.storage.json_document import JsonDocument, save
 from opensearch_batch.core.storage.layout import Layout
@@ -49,7 +49,7 @@ def find_documents(
     """
     if layout.is_prepare_dead_letters(source):
         prefix = f"{source.rstrip('/')}/"
-        listing = Listing(prefix, tuple(item for item in objects.list(prefix) if item.uri.endswith(PART)))
+        listing = Listing(prefix, tuple(item for item in objects.list(prefix) if item.uri.endswith(PART_SUFFIX)))
     else:
         refuse_overlap(source, layout.root)
         listing = list_source(objects, source, include=include, exclude=exclude)

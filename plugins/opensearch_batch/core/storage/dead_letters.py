@@ -23,7 +23,7 @@ from opensearch_batch.core.storage.temporary import Spool
 from opensearch_batch.core.types.counts import too_many_dead_letters
 
 SPOOL_BYTES = 1 << 20
-PART, SUMMARY = ".jsonl", "summary.txt"
+PART_SUFFIX, SUMMARY = ".jsonl", "summary.txt"
 MAX_LETTER_BYTES = 512 << 20
 # Only the reasons of the first letters are counted, so that a log line does not require a long read.
 MAX_COUNTED_LETTERS, SHOWN_REASONS, MAX_REASON_CHARS = 10_000, 3, 300
@@ -70,8 +70,8 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def dead_letter(content: bytes, *, stage: str, reason: str, source: str, line: int, offset: int = 0) -> DeadLetter:
     """Return the dead letter for the bytes of a record."""
-    text, coded = as_text(content)
-    return DeadLetter(stage, reason, source, line, text, coded, offset=offset)
+    text, encoded = as_text(content)
+    return DeadLetter(stage, reason, source, line, text, encoded, offset=offset)
 
 
 def as_text(content: bytes) -> tuple[str | None, str | None]:
@@ -132,9 +132,9 @@ class DeadLetters:
         return self.prefix if self.count else None
 
     def write(self) -> int:
-        """Write the letters added since the last call as a new part; return the number of parts, 0 if none is new.
+        """Write the letters added since the last call as a new part; return the number of all parts, 0 if none is new.
 
-        Call it before the stage records its counts.
+        Call this method before the stage records its counts.
         """
         if not self._spooled:
             return 0
@@ -164,7 +164,7 @@ class DeadLetters:
                 self._objects.delete(uri)
 
     def _part(self, attempt: str, number: int) -> str:
-        return f"{self.prefix}{attempt and f'{attempt}-'}{number:05d}{PART}"
+        return f"{self.prefix}{attempt and f'{attempt}-'}{number:05d}{PART_SUFFIX}"
 
     def close(self) -> None:
         """Discard the letters that were not written."""
@@ -256,4 +256,4 @@ def write_summary(objects: Objects, prefix: str) -> str:
 
 def list_parts(objects: Objects, prefix: str) -> list[str]:
     """Return the URIs of the parts below a prefix, in order; the prefix may also be the URI of one part."""
-    return [item.uri for item in objects.list(prefix) if item.uri.endswith(PART)]
+    return [item.uri for item in objects.list(prefix) if item.uri.endswith(PART_SUFFIX)]

@@ -33,7 +33,7 @@ class LocalFiles:
         self._folder = folder or Path.cwd()
 
     def list(self, uri: str, *, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> Iterator[ObjectInfo]:
-        """Yield the files below a folder or with a prefix, sorted by name."""
+        """Yield the files whose URI starts with `uri`, sorted by name."""
         parent, _, name_start = uri.rpartition("/")
         with _errors(uri):
             folder = self._path(f"{parent}/" if parent or uri.startswith("/") else ".")

@@ -137,7 +137,8 @@ def _nearest(objects: Objects, uri: str) -> str:
 def lines(stream: IO[bytes], *, max_line_bytes: int) -> Iterator[Line]:
     r"""Return the lines of a stream; memory is bounded by `max_line_bytes`.
 
-    Lines end in ``\n`` or ``\r\n``, or in ``\r`` if the start of the stream has no ``\n``; the last line may have no end.
+    Lines end in ``\n`` or ``\r\n``, or in ``\r`` if the start of the stream has no ``\n``. The end of the last line is
+    optional.
     """
     return lf_lines(with_lf(stream), max_line_bytes=max_line_bytes)
 
