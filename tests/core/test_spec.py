@@ -53,7 +53,7 @@ def test_the_shortest_pipeline_has_its_defaults(tmp_path: Path) -> None:
         ("documents/in/", "documents/in", r"books.yaml:2 source.uri: .* ends in a slash: write s3://documents/in/;"),
         ("documents/in/", "documents/dt={{ ds }}", r"books.yaml:2 source.uri: .* a prefix ends in a slash"),
         ("s3://documents/in/", "s3://documents", r"yaml:2 source.uri: .* write s3://documents/ to read all"),
-        ("s3://documents/in/", "s3://work/in/", r"yaml:2 source.uri: source s3://work/in/ and work s3://work over"),
+        ("s3://documents/in/", "s3://work/in/", r"yaml:2 source.uri: source s3://work/in/ and work prefix s3://work"),
         ("uri: s3://documents/in/", "uri: /documents", r"books.yaml:2 source.uri: '/documents' is not an S3 location"),
         (
             "model_id: abc", "dimension: 4",

@@ -102,7 +102,7 @@ def test_a_store_that_ignores_conditions_is_refused(
     proxy.on("PUT ", 1, ignores(header), times=100)
     uri = Layout(f"s3://{bucket}/work", "p").conditional_writes()
     for _ in range(2):
-        with pytest.raises(ConfigError, match=f"{uri}: the store ignores {header}, .*pay for.* Give a work_prefix on"):
+        with pytest.raises(ConfigError, match=f"{uri}: the store ignores {header}, .*pay for.* Set work_prefix to a"):
             require_conditional_writes(behind, uri)
     assert store.head(uri) is None
 
