@@ -78,7 +78,11 @@ def typer_command(make: Callable[..., Command[Any]]) -> Callable[..., int]:
     signature = inspect.signature(make, eval_str=True)
     output_parameter = inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, annotation=Output)
     parameters = [*signature.parameters.values(), output_parameter]
-    groups = {each.name: each.annotation for each in parameters if isinstance(each.annotation, type(Output))}
+    groups = {
+        parameter.name: parameter.annotation
+        for parameter in parameters
+        if isinstance(parameter.annotation, type(Output))
+    }
 
     @functools.wraps(make)
     def run_command(**values: Any) -> int:  # noqa: ANN401 - values of any option
@@ -87,7 +91,7 @@ def typer_command(make: Callable[..., Command[Any]]) -> Callable[..., int]:
         output = values.pop("output")
         return run(make(**values), output)
 
-    options = [option for each in parameters for option in _options_of(each, groups.get(each.name))]
+    options = [option for parameter in parameters for option in _options_of(parameter, groups.get(parameter.name))]
     run_command.__signature__ = signature.replace(parameters=options)  # type: ignore[attr-defined] # read by typer
     return run_command
 

@@ -66,7 +66,7 @@ def init(
     ] = None,
     source: Annotated[str | None, typer.Option(help="Where the documents are. Default: s3://documents/NAME/.")] = None,
     work_prefix: Annotated[
-        str, typer.Option(help="S3 prefix for everything that the pipeline writes.")
+        str, typer.Option(help="S3 prefix for all files that the pipeline writes.")
     ] = "s3://opensearch-batch",
     folder: Annotated[
         Path, typer.Option(file_okay=False, help="Folder that contains pipelines/ and indexes/.")

@@ -78,8 +78,8 @@ def task_defaults(owner: str, task_timeout_s: float) -> dict[str, Any]:
 
 def switch(description: str, section: str | None = None) -> Param:
     """Return a boolean field that is off by default."""
-    more: dict[str, Any] = {"section": section} if section else {}
-    return Param(default=False, type="boolean", description=description, **more)
+    arguments: dict[str, Any] = {"section": section} if section else {}
+    return Param(default=False, type="boolean", description=description, **arguments)
 
 
 def source_of(spec: PipelineSpec) -> str:

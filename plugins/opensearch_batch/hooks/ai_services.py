@@ -49,19 +49,19 @@ def connector_credential(
     service: str, *, aws_conn_id: str = AWS_CONN_ID, ai_conn_id: str | None = None, role_arn: str | None = None
 ) -> tuple[str, Mapping[str, str | None]]:
     """Return the id of the connection that holds a connector's key, and the ``credential`` of the connector."""
-    kind = service_of(service).connection
-    if isinstance(kind, AwsConnection):
+    settings = service_of(service).connection
+    if isinstance(settings, AwsConnection):
         return aws_conn_id, aws_credential(aws_conn_id, role_arn=role_arn)
-    conn_id = ai_conn_id or kind.conn_id
-    return conn_id, {kind.credential_member: _key_and_url(conn_id)[0]}
+    conn_id = ai_conn_id or settings.conn_id
+    return conn_id, {settings.credential_member: _key_and_url(conn_id)[0]}
 
 
 def _api(entry: AiService, aws_conn_id: str, ai_conn_id: str | None, region: str = "") -> Api:
     """Return the API client of a service, from the service's own Python package."""
-    kind = entry.connection
-    if isinstance(kind, AwsConnection):
-        return aws_client(kind.api, aws_conn_id, region=region)
-    return kind.api(*_key_and_url(ai_conn_id or kind.conn_id))
+    settings = entry.connection
+    if isinstance(settings, AwsConnection):
+        return aws_client(settings.api, aws_conn_id, region=region)
+    return settings.api(*_key_and_url(ai_conn_id or settings.conn_id))
 
 
 def _key_and_url(conn_id: str) -> tuple[str, str | None]:

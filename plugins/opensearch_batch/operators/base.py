@@ -51,7 +51,7 @@ class PipelineOperator(BaseOperator):
     """Base of the stages that use the AI service of a pipeline.
 
     Args:
-        work_prefix: S3 prefix for everything the pipeline writes.
+        work_prefix: S3 prefix for all files that the pipeline writes.
         service: the AI service, such as ``sagemaker``.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage, and the credential of a connector to an AWS service.
@@ -83,7 +83,7 @@ class DocumentsOperator(PipelineOperator):
         index: the index that `ingest` writes.
         field_map: field name -> ``$.path`` in a record, ``prediction[0]``, or a path in the service's output rows;
             ``_id`` is the document id.
-        ingest_fields: paths of further fields, each key_source by the last part of its path.
+        ingest_fields: paths of further fields, each named by the last part of its path.
         processors: Data Prepper processors instead of a field map; they process output rows that contain their records.
         routing: the path of a document's routing value.
     """
@@ -201,12 +201,12 @@ def polled_output(context: Context, poll: str, *, objects: Objects, folder: str,
     return result.job_output(objects, folder, service)
 
 
-def refuse_too_many(count: int, what: str, things: str, setting: str) -> None:
+def refuse_too_many(count: int, subject: str, things: str, setting: str) -> None:
     """Raise ConfigError if `count` exceeds `[core] max_map_length`; Airflow's own error names no remedy."""
     limit = conf.getint("core", "max_map_length")
     if count > limit:
         raise ConfigError(
-            f"{what} makes {count} {things}, and Airflow maps over at most {limit} ([core] max_map_length); raise "
+            f"{subject} makes {count} {things}, and Airflow maps over at most {limit} ([core] max_map_length); raise "
             f"{setting} or max_map_length"
         )
 

@@ -50,7 +50,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
 
     Args:
         request: the body of the request; if None, the run's conf, or the run's params if the conf has no request.
-        work_prefix: S3 prefix for everything this task writes.
+        work_prefix: S3 prefix for all files that this task writes.
         opensearch_conn_id: the cluster.
         aws_conn_id: the object storage, of the sources and of `work_prefix`.
         openai_conn_id: connection of type ``http`` or ``generic`` with OpenAI's key as password, and an optional API

@@ -67,9 +67,9 @@ class PrepareOperator(BaseOperator):
         """Implement in a subclass: return the shards of this run, none in a dry run."""
         raise NotImplementedError
 
-    def _push(self, context: Context, uri: str, manifest: Manifest | ScanManifest, **more: object) -> None:
+    def _push(self, context: Context, uri: str, manifest: Manifest | ScanManifest, **members: object) -> None:
         """Push the XCom `run`, which later stages read; call this last, because the XCom also means success."""
-        context["ti"].xcom_push(key="run", value={"manifest": uri, "model_id": manifest.model_id, **more})
+        context["ti"].xcom_push(key="run", value={"manifest": uri, "model_id": manifest.model_id, **members})
 
 
 class OpenSearchPrepareOperator(DocumentsOperator, PrepareOperator):

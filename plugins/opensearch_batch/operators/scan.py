@@ -95,7 +95,7 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         from opensearch_batch.core.data_prepper.compiled_pipeline import now
         from opensearch_batch.core.data_prepper.scan_prepare import Scan, ScanManifest
 
-        compiled, at = self._compiled(), now()
+        compiled, scanned_at = self._compiled(), now()
         dry_run, force, run_key, store = is_dry_run(context), is_forced(context), run_key_of(context), self._store()
         self._skip_beyond_count(compiled, store, context)
         if not dry_run:
@@ -104,8 +104,8 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
             compiled,
             store,
             run=context["dag_run"].run_id,
-            at=at,
-            processing_digest=self._check_indexes(compiled, run_key, at),
+            at=scanned_at,
+            processing_digest=self._check_indexes(compiled, run_key, scanned_at),
             is_over=run_is_over(context),
         )
         work_items, counts = scan.plan(force=force, writes=not dry_run)
@@ -126,7 +126,9 @@ class OpenSearchScanPrepareOperator(ScanOperator, PrepareOperator):
         refuse_too_many(max(len(shards), len(rows)), "the scan", "tasks", "max_batch_size of ml_inference")
         for job in ended_badly:
             self.log.warning("%s: the job of these inputs ended badly; clear its batch_predict to pay for another", job)
-        manifest = ScanManifest(compiled.pipeline.name, run_key, at, counts, work_items, shards, model_id, ended_badly)
+        manifest = ScanManifest(
+            compiled.pipeline.name, run_key, scanned_at, counts, work_items, shards, model_id, ended_badly
+        )
         uri = compiled.layout.manifest(run_key)
         save(store, uri, manifest)
         self._push(context, uri, manifest, rows=rows)

@@ -127,7 +127,7 @@ class JobOperator(PipelineOperator):
             raise FatalError(
                 f"{error}; throttled for {self.retry_time_window_s:.0f} s (retry_time_window_s). Raise the limit that "
                 "throttles (plugins.ml_commons.max_batch_inference_tasks, or the service's quota), set "
-                "max_jobs_in_flight below it, and clear batch_predict"
+                f"max_jobs_in_flight below it, and clear {self.task_id}"
             ) from error
         except (ConfigError, FatalError):
             # The job was refused; after any other error it may be in flight and keeps its slot.
@@ -147,7 +147,7 @@ class JobOperator(PipelineOperator):
             return True
         raise FatalError(
             f"no slot (max_jobs_in_flight) became free for {stalled_after_s / 3600:.0f} h; {slots.holders()}. Stop "
-            "these jobs at the service and delete their slots, then clear batch_predict"
+            f"these jobs at the service and delete their slots, then clear {self.task_id}"
         )
 
     def _submitter(self) -> MLCommonsSubmitter:

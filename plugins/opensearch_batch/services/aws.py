@@ -76,6 +76,6 @@ def aws_errors(what: str, throttle_codes: frozenset[str]) -> Iterator[None]:
 
 def plain(response: Mapping[str, Any]) -> dict[str, Any]:
     """Return a boto3 response as JSON values: without its metadata, and times as text."""
-    kept = {key: value for key, value in response.items() if key != "ResponseMetadata"}
-    decoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(kept))
+    members = {key: value for key, value in response.items() if key != "ResponseMetadata"}
+    decoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(members))
     return decoded

@@ -113,7 +113,7 @@ class NewObjectsTrigger(BaseEventTrigger):
         return change, listing.digest
 
     def _receive(self) -> list[dict[str, Any]]:
-        """Return all messages of the queue, so that a burst of uploads starts one run."""
+        """Return up to 1,000 messages of the queue, so that a burst of uploads starts one run."""
         messages: list[dict[str, Any]] = []
         for _ in range(MAX_RESPONSES):
             response = self._queue().receive_message(QueueUrl=self.sqs, MaxNumberOfMessages=MAX_MESSAGES)

@@ -98,8 +98,8 @@ class CohereAdapter(BaseAdapter):
 
     def is_job(self, record: JobRecord, remote_job: Mapping[str, Any]) -> bool:
         """Compare the dataset; a task that ML Commons has not refreshed yet has only the id."""
-        known = record.remote_job.get("job_id")
-        if known is not None and remote_job.get("job_id") == known:
+        job_id = record.remote_job.get("job_id")
+        if job_id is not None and remote_job.get("job_id") == job_id:
             return True
         staged = record.staged.get(DATASET)
         return staged is not None and remote_job.get("input_dataset_id") == staged

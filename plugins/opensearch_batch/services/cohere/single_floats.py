@@ -20,15 +20,15 @@ def shortest(numbers: Sequence[float]) -> list[float]:
     """Return the 64-bit floats with the shortest decimal texts that parse to the same 32-bit floats."""
     import numpy as np
 
-    given = np.array(numbers, dtype=np.float64)
-    single, absolute = given.astype(np.float32), np.abs(given)
+    doubles = np.array(numbers, dtype=np.float64)
+    single, absolute = doubles.astype(np.float32), np.abs(doubles)
     in_range = (absolute >= RANGE_START) & (absolute < RANGE_END)
     magnitude = np.floor(np.log10(np.where(in_range, absolute, 1.0)))
-    rounded = given
+    rounded = doubles
     for digits in DIGITS:
         scale = 10.0 ** (digits - 1 - magnitude)
         # An integer divided by an exact power of ten is the 64-bit float nearest to that decimal.
-        decimal = np.rint(np.where(in_range, given, 0.0) * scale) / scale
+        decimal = np.rint(np.where(in_range, doubles, 0.0) * scale) / scale
         rounded = np.where(in_range & (decimal.astype(np.float32) == single), decimal, rounded)
     out_of_range = np.isfinite(absolute) & (absolute != 0) & ~in_range
     rounded[out_of_range] = single[out_of_range].astype(str).astype(np.float64)

@@ -30,10 +30,10 @@ class OpenAIFiles(ServiceFiles):
         """Return size and ETag of a file, None if it is absent."""
         try:
             with openai_errors(uri):
-                found = self._api.files.retrieve(self.id_of(uri))
+                file = self._api.files.retrieve(self.id_of(uri))
         except NotFound:
             return None
-        return ObjectInfo(uri, found.bytes or 0, f"{found.id}-{found.bytes}-{found.created_at}")
+        return ObjectInfo(uri, file.bytes or 0, f"{file.id}-{file.bytes}-{file.created_at}")
 
     def open(self, uri: str, *, etag: str | None = None) -> IO[bytes]:  # noqa: ARG002 - a file never changes under its id
         """Open a file for streaming.
