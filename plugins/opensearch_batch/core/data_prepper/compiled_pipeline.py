@@ -91,7 +91,9 @@ class CompiledPipeline:
         if self.ml is None:
             return None
         buckets = self.source.buckets
-        areas = [Area(each.name, each.selection, each.include_prefix, each.exclude_suffix) for each in buckets]
+        areas = [
+            Area(bucket.name, bucket.selection, bucket.include_prefix, bucket.exclude_suffix) for bucket in buckets
+        ]
         area = area_of(areas, ObjectInfo(f"{self.ml.output_path.rstrip('/')}/job/input.out", 1, ""))
         return None if area is None else areas.index(area)
 

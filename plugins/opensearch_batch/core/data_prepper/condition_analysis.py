@@ -140,9 +140,9 @@ def _outcomes(node: grammar.Node, absent: set[Key]) -> Outcomes:
         return _outcomes(node.operand, absent)
     if isinstance(node, grammar.Inverted):
         return {each is False for each in _outcomes(node.operand, absent)}
-    if isinstance(node, grammar.Chain) and node.rest[0][0] in _JOINS:
+    if isinstance(node, grammar.Chain) and node.operations[0][0] in _JOINS:
         outcomes = _outcomes(node.first, absent)
-        for sign, operand in node.rest:
+        for sign, operand in node.operations:
             others = _outcomes(operand, absent)
             results = (OPERATORS[sign](left, right) for left in outcomes for right in others)
             outcomes = {result is True for result in results}
@@ -157,10 +157,10 @@ def _outcomes_without_keys(node: grammar.Node) -> Outcomes:
         return {None}
     if isinstance(node, grammar.TypeOf):
         return {False}
-    if not isinstance(node, grammar.Chain) or len(node.rest) > 1:
+    if not isinstance(node, grammar.Chain) or len(node.operations) > 1:
         # A function may fail.
         return {False, None} if isinstance(node, grammar.Call) else _ANY
-    sign, second = node.rest[0]
+    sign, second = node.operations[0]
     if sign in ("==", "!="):
         all_null = all(
             isinstance(operand, grammar.Pointer) or operand == grammar.Literal(None) for operand in (node.first, second)

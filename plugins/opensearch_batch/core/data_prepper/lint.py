@@ -86,14 +86,14 @@ class _Lint:
         ml, buckets = self._compiled.ml, [bucket for _, bucket in self._buckets if bucket.selection == "metadata_only"]
         if ml is None:
             return
-        at, keys = next(
-            (at, keys) for at, (keys, name, _) in enumerate(self._pipeline.processors) if name == "ml_inference"
+        number, keys = next(
+            (number, keys) for number, (keys, name, _) in enumerate(self._pipeline.processors) if name == "ml_inference"
         )
         if not buckets:
             text = "no bucket has data_selection: metadata_only, so no object is an input and no job is submitted"
             yield self._finding(None, keys, f"{text}; write this option at the bucket of the inputs")
         elif ml.ml_when is not None and all(
-            isinstance(options, DropEvents) for _, _, options in self._pipeline.processors[:at]
+            isinstance(options, DropEvents) for _, _, options in self._pipeline.processors[:number]
         ):
             cause = _never_holds(ml.ml_when, list(dict.fromkeys(bucket.name for bucket in buckets)))
             if cause is not None:
@@ -107,8 +107,8 @@ class _Lint:
             return
         name = "route" if node_at(self._tree, (*self._pipeline.keys, "route")) is not None else "routes"
         routes = [
-            ((*self._pipeline.keys, name, at, route), missing_keys(text, row.has))
-            for at, (route, text) in enumerate(self._pipeline.routes)
+            ((*self._pipeline.keys, name, number, route), missing_keys(text, row.has))
+            for number, (route, text) in enumerate(self._pipeline.routes)
             if any(route in routes for routes in sink_routes)
         ]
         for keys, missing in routes if all(missing for _, missing in routes) else ():

@@ -152,7 +152,7 @@ def plan_scan(
         is_over: whether another run has ended.
     """
     existing = {(entry.item.uri, entry.item.etag) for entry in listed}
-    kept, resumed, dissolved = list[Claim](), list[WorkItem](), set[str]()
+    kept, resumed, released = list[Claim](), list[WorkItem](), set[str]()
     for claim in state.claims:
         work_item = claim.work_item
         gone = not any((item.uri, item.etag) in existing for item in work_item.objects)
@@ -166,12 +166,12 @@ def plan_scan(
             kept.append(Claim(work_item, run=run))
             resumed.append(work_item)
         else:
-            dissolved |= {item.uri for item in work_item.objects}
+            released |= {item.uri for item in work_item.objects}
     claimed = {(item.uri, item.etag) for claim in kept for item in claim.work_item.objects}
     fresh = [
         entry
         for entry in listed
-        if entry.item.uri in dissolved
+        if entry.item.uri in released
         or state.newest.get(entry.item.uri) != entry.item.etag
         or (entry.item.uri, entry.item.etag) not in claimed
     ]
@@ -197,14 +197,14 @@ def _newest(state: ScanState, kept: Sequence[Claim], listed: Sequence[ListedObje
 
 def _job_items(listed: Iterable[ListedObject], objects_per_job: int, at: datetime) -> Iterator[WorkItem]:
     """Group inputs in listing order. Each job has inputs of one bucket, because its manifest names one bucket."""
-    inputs = (each for each in listed if each.selection == "metadata_only")
-    for _, of_bucket in groupby(inputs, key=lambda each: each.item.uri.split("/", 3)[2]):
+    inputs = (entry for entry in listed if entry.selection == "metadata_only")
+    for _, of_bucket in groupby(inputs, key=lambda entry: entry.item.uri.split("/", 3)[2]):
         for batch in _batches(of_bucket, objects_per_job):
             # The listed objects identify a job, together with its inputs if input_key names other objects.
-            others = [each.input for each in batch if each.input != each.item.uri]
-            id_ = digest("job", *(f"{each.item.uri} {each.item.etag}" for each in batch), *others)
+            others = [entry.input for entry in batch if entry.input != entry.item.uri]
+            id_ = digest("job", *(f"{entry.item.uri} {entry.item.etag}" for entry in batch), *others)
             yield WorkItem(
-                id_, "job", tuple(each.item for each in batch), at, inputs=tuple(each.input for each in batch)
+                id_, "job", tuple(entry.item for entry in batch), at, inputs=tuple(entry.input for entry in batch)
             )
 
 

@@ -257,15 +257,15 @@ class WorkItemIngest:
         output = Source("output", current)
         if self._compiled.enrich_options is None:
             return _Selection([output], Origins(inputs), remarks, gone)
-        wanted = [uri for uri in work_item.inputs if uri not in outdated]
-        unchanged = self._unchanged_inputs(work_item, wanted)
-        remarks += _unjoined(len(unchanged), len(wanted))
+        joined = [uri for uri in work_item.inputs if uri not in outdated]
+        unchanged = self._unchanged_inputs(work_item, joined)
+        remarks += _unjoined(len(unchanged), len(joined))
         return _Selection([Source("inputs", tuple(unchanged)), output], Origins(inputs, inputs), remarks, gone)
 
-    def _unchanged_inputs(self, work_item: WorkItem, wanted: Sequence[str]) -> list[ObjectInfo]:
-        """Return the inputs that have not changed since their job read them."""
+    def _unchanged_inputs(self, work_item: WorkItem, uris: Sequence[str]) -> list[ObjectInfo]:
+        """Return the inputs with these URIs that have not changed since the scan."""
         etags = {item.uri: item.etag for item in work_item.objects}
-        inputs = (self._objects.head(uri) for uri in dict.fromkeys(wanted))
+        inputs = (self._objects.head(uri) for uri in dict.fromkeys(uris))
         return [item for item in inputs if item is not None and etags.get(item.uri, item.etag) == item.etag]
 
     def _reads(self, output: ObjectInfo) -> bool:

@@ -115,25 +115,25 @@ class Scanner:
         return entries
 
     def _scan_tokens(self, line: Line) -> None:
-        content, at = line.content, 0
+        content, position = line.content, 0
         while True:
             if self._start is None:
-                spaces = _SPACES.match(content, at)
-                at = spaces.end() if spaces else at
-                if at == len(content):
+                spaces = _SPACES.match(content, position)
+                position = spaces.end() if spaces else position
+                if position == len(content):
                     return
-                if content[at] != _OPEN:
-                    self._at_root(content[at : at + 1], line)
-                    at += 1
+                if content[position] != _OPEN:
+                    self._at_root(content[position : position + 1], line)
+                    position += 1
                     continue
                 self._entries += self._unclosed_array() if self._array[1] else ()
-                self._start = (line.number, line.offset + at)
-            end = self._close(content, at)
-            self._parts.append(content[at:end])
+                self._start = (line.number, line.offset + position)
+            end = self._close(content, position)
+            self._parts.append(content[position:end])
             if self._depth:
                 return
             self._complete()
-            at = end
+            position = end
 
     def _at_root(self, mark: bytes, line: Line) -> None:
         array, after_element = self._array
@@ -152,9 +152,9 @@ class Scanner:
         if array is not None:
             yield Rejected((array,), "the array that starts on this line is not closed; its objects were read")
 
-    def _close(self, content: bytes, at: int) -> int:
+    def _close(self, content: bytes, position: int) -> int:
         """Return the position after the end of the current value in a line, or the length of the line."""
-        for token in _TOKEN.finditer(content, at):
+        for token in _TOKEN.finditer(content, position):
             mark = content[token.start()]
             if mark == _QUOTE:
                 if token.end() - token.start() == 1:

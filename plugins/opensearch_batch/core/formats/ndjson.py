@@ -103,18 +103,18 @@ def _line(raw: bytes, number: int, offset: int, max_bytes: int) -> Line:
     return Line(number, content, len(content) > max_bytes, offset)
 
 
-def _may_have_second_object(raw: bytes, at: int) -> bool:
+def _may_have_second_object(raw: bytes, position: int) -> bool:
     """Return whether a line may contain a second root object.
 
     Args:
         raw: the line.
-        at: the position of the first closing bracket in the line.
+        position: the position of the first closing bracket in the line.
     """
     for _ in range(_MAX_SEARCHES):
         # White space may precede a second object.
-        if raw[at + 1] == _OPEN or raw[at + 1] <= _SPACE:
+        if raw[position + 1] == _OPEN or raw[position + 1] <= _SPACE:
             return True
-        at = raw.find(b"}", at + 1, -_MIN_OBJECT_BYTES)
-        if at < 0:
+        position = raw.find(b"}", position + 1, -_MIN_OBJECT_BYTES)
+        if position < 0:
             return False
-    return _SECOND_OBJECT.search(raw, at) is not None
+    return _SECOND_OBJECT.search(raw, position) is not None

@@ -148,13 +148,13 @@ class FieldMap:
             return Document(whole, 0, self._routing(parts))
         nulls = 0
         pieces: list[Text] = []
-        for at, ((first, further), check) in enumerate(zip(self._heads, self._checks, strict=True)):
-            value, has_row = self._value(at, parts)
+        for position, ((first, further), check) in enumerate(zip(self._heads, self._checks, strict=True)):
+            value, has_row = self._value(position, parts)
             text = bytes(value) if check and value is not None else None
             if value is None or text == b"null":
                 if has_row or value is not None:
                     nulls += value is None
-                    value = None if partial and value is None else self._replacement(at, value)
+                    value = None if partial and value is None else self._replacement(position, value)
                 if value is None:
                     continue
             elif check and text is not None:
@@ -184,8 +184,8 @@ class FieldMap:
         texts = [values[slot] for slot in self._slot_of]
         if None in texts:
             return None
-        for at, check in self._checked:
-            text = bytes(texts[at])  # type: ignore[arg-type] # no value is None
+        for position, check in self._checked:
+            text = bytes(texts[position])  # type: ignore[arg-type] # no value is None
             if text == b"null":
                 return None
             check(text)
@@ -219,12 +219,12 @@ class FieldMap:
         self._document_id_slots = slots_of(f"field_map.{ID_FIELD}", ids)
         self._readers = [RowReader(paths) for paths in named]
 
-    def _value(self, at: int, parts: Sequence[Part]) -> tuple[Text | None, bool]:
+    def _value(self, position: int, parts: Sequence[Part]) -> tuple[Text | None, bool]:
         """Return the value of a field, and whether there is a row from one of the sources of the field."""
         merged: Text | None = None
         has_row = False
         for part in parts:
-            for source, slot in self._slots[at]:
+            for source, slot in self._slots[position]:
                 if source == part.source:
                     has_row = True
                     value = part.values[slot]
@@ -232,17 +232,17 @@ class FieldMap:
                         merged = value if merged is None else merge(bytes(merged), bytes(value))
         return merged, has_row
 
-    def _replacement(self, at: int, value: Text | None) -> bytes | None:
+    def _replacement(self, position: int, value: Text | None) -> bytes | None:
         """Return the value to index for a missing value, or None to omit the field.
 
         Raises:
             RecordRejected: the field is required.
         """
-        policy = self._missing[at]
+        policy = self._missing[position]
         if policy == "dead_letter":
-            if self._checks[at]:
-                raise VectorRejected(f"no prediction: {self.fields[at]} is missing or null")
-            raise RecordRejected(f"{self.fields[at]} is missing")
+            if self._checks[position]:
+                raise VectorRejected(f"no prediction: {self.fields[position]} is missing or null")
+            raise RecordRejected(f"{self.fields[position]} is missing")
         if policy == "omit" and value is None:
             return None
         return b"null"

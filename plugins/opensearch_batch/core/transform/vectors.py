@@ -54,11 +54,11 @@ def _has_positive_exponent(value: bytes) -> bool:
     The index checks numbers of 39 or more digits without exponent.
     """
     for letter in (b"e", b"E"):
-        at = value.find(letter)
-        while at >= 0:
-            if value[at + 1 : at + 2] != b"-":
+        position = value.find(letter)
+        while position >= 0:
+            if value[position + 1 : position + 2] != b"-":
                 return True
-            at = value.find(letter, at + 1)
+            position = value.find(letter, position + 1)
     return False
 
 

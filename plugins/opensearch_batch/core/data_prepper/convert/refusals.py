@@ -112,8 +112,8 @@ def _source_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
 def _input_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     source, s3 = compiled.source, ("source", "s3")
     inputs = [
-        ((*s3, "scan", "buckets", at, "bucket"), bucket)
-        for at, bucket in enumerate(source.buckets)
+        ((*s3, "scan", "buckets", number, "bucket"), bucket)
+        for number, bucket in enumerate(source.buckets)
         if bucket.selection == "metadata_only"
     ]
     if not inputs:
@@ -126,10 +126,10 @@ def _input_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
         yield (*keys, "filter", "include_prefix", 1), "a pipeline file has one source; write a file for each prefix"
     if (bucket.start_time, bucket.end_time, bucket.range) != (None, None, None):
         yield keys, "a pipeline file selects objects by prefix and name, not by start_time, end_time or range"
-    for at, suffix in enumerate(bucket.exclude_suffix):
+    for number, suffix in enumerate(bucket.exclude_suffix):
         if "/" in suffix:
             yield (
-                (*keys, "filter", "exclude_suffix", at),
+                (*keys, "filter", "exclude_suffix", number),
                 f"globs match the names of objects, and {suffix!r} contains a folder",
             )
     uri, own_root = input_uri(compiled), compiled.layout.root
@@ -146,10 +146,10 @@ def _output_refusals(compiled: CompiledPipeline) -> Iterator[Refusal]:
     output, number = f"{ml.output_path.rstrip('/')}/", compiled.output_bucket_number()
     if number is None or compiled.source.buckets[number].selection == "metadata_only":
         yield buckets, f"no bucket reads the outputs of jobs in {ml.output_path}, so nothing is ingested"
-    for at, bucket in enumerate(compiled.source.buckets):
+    for bucket_number, bucket in enumerate(compiled.source.buckets):
         roots = [f"s3://{bucket.name}/{prefix}" for prefix in bucket.include_prefix or ("",)]
         if bucket.selection != "metadata_only" and not all(output.startswith(root) for root in roots):
-            yield (*buckets, at, "bucket"), "a pipeline file ingests the outputs of its own jobs only"
+            yield (*buckets, bucket_number, "bucket"), "a pipeline file ingests the outputs of its own jobs only"
 
 
 def _sink_refusals(compiled: CompiledPipeline, sink: OpenSearchSink) -> Iterator[Refusal]:

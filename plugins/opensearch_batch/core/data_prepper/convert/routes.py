@@ -54,10 +54,10 @@ def is_decided(node: grammar.Node) -> bool:
     if isinstance(node, (grammar.Parenthesized, grammar.Inverted)):
         return is_decided(node.operand)
     if isinstance(node, grammar.Chain):
-        operands = [node.first, *(operand for _, operand in node.rest)]
-        if any(sign in ("and", "or") for sign, _ in node.rest):
+        operands = [node.first, *(operand for _, operand in node.operations)]
+        if any(sign in ("and", "or") for sign, _ in node.operations):
             return all(is_decided(operand) for operand in operands)
-        return all(sign not in _ARITHMETIC and _has_value(operand) for sign, operand in node.rest) and _has_value(
+        return all(sign not in _ARITHMETIC and _has_value(operand) for sign, operand in node.operations) and _has_value(
             node.first
         )
     return isinstance(node, grammar.TypeOf) or (isinstance(node, grammar.Literal) and isinstance(node.value, bool))

@@ -69,9 +69,11 @@ class SinkOptions(CheckedOptions, frozen=True, kw_only=True):
             cause="cannot be combined with include_keys; keep one of them",
         )
         for name in ("include_keys", "exclude_keys"):
-            for at, key in enumerate(getattr(self, name)):
+            for number, key in enumerate(getattr(self, name)):
                 yield from refuse_if(
-                    wrong="/" in key, keys=(name, at), cause=f"{key!r} contains a /; only top-level keys are supported"
+                    wrong="/" in key,
+                    keys=(name, number),
+                    cause=f"{key!r} contains a /; only top-level keys are supported",
                 )
 
 
@@ -220,10 +222,10 @@ class OpenSearchSink(SinkOptions, frozen=True, kw_only=True):
         """Yield the checks, each with the keys of the option that its error refers to."""
         yield from super().rules()
         yield from self._refused_values()
-        for at, host in enumerate(self.hosts):
+        for number, host in enumerate(self.hosts):
             yield from refuse_if(
                 wrong="@" in host,
-                keys=("hosts", at),
+                keys=("hosts", number),
                 cause="a host must not contain credentials; write username and password",
             )
         yield ("index",), self._check_index

@@ -56,13 +56,13 @@ def compile_date_pattern(text: str) -> Formatter:
         ConfigError: the pattern has an unsupported letter or character.
     """
     parts: list[Formatter] = []
-    at = 0
-    while at < len(text):
-        part = _PART.match(text, at)
+    position = 0
+    while position < len(text):
+        part = _PART.match(text, position)
         if part is None:
-            raise _unsupported(text, text[at:])
+            raise _unsupported(text, text[position:])
         parts.append(_letters(text, part[2]) if part[2] else _quoted(part))
-        at = part.end()
+        position = part.end()
     return lambda time: "".join(part(time) for part in parts)
 
 

@@ -262,16 +262,16 @@ def _long_array(row: bytes) -> tuple[int, int]:
     closing bracket remains, which makes the rest of the row invalid, so the caller parses the whole row.
     """
     for mark in _MARKS:
-        at = row.find(mark)
+        position = row.find(mark)
         for _ in range(_ARRAYS_TRIED):
-            if at < 0:
+            if position < 0:
                 break
-            start = at + len(mark) - 1
+            start = position + len(mark) - 1
             end = row.find(b"]", start) + 1
             if end - start > LONG_BYTES:
-                plain = row[at - 1] != _BACKSLASH and row[start + 1] != _ARRAY and row.find(b'"', start, end) < 0
+                plain = row[position - 1] != _BACKSLASH and row[start + 1] != _ARRAY and row.find(b'"', start, end) < 0
                 return (start, end) if plain and (row.isascii() or row[start:end].isascii()) else (-1, -1)
-            at = row.find(mark, start)
+            position = row.find(mark, start)
     return -1, -1
 
 
@@ -319,14 +319,14 @@ def _child(holder: dict[str, Node] | list[Node], name: str) -> Node:
     An array grows by at most one element. An element that is not an object is replaced with an object.
     """
     if isinstance(holder, list):
-        at = _index(name)
-        if at is None or at > len(holder):
+        index = _index(name)
+        if index is None or index > len(holder):
             raise EventError(f"the array has no element {name}")
-        if at == len(holder):
+        if index == len(holder):
             holder.append({})
-        opened = _parse_if_raw(holder[at])
-        holder[at] = opened if type(opened) is dict else {}
-        return holder[at]
+        opened = _parse_if_raw(holder[index])
+        holder[index] = opened if type(opened) is dict else {}
+        return holder[index]
     opened = _parse_if_raw(holder.get(name, {}))
     if type(opened) not in (dict, list):
         raise EventError(f"{name} is not an object, so it cannot contain a key")

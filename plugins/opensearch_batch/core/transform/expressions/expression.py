@@ -166,12 +166,12 @@ class _Compiler:
         return self._with_key(node.pointer, partial(_type_test, wanted=node.type))
 
     def _chain(self, chain: grammar.Chain, *, in_call: bool) -> Evaluate:
-        if len(chain.rest) == 1 and not in_call:
+        if len(chain.operations) == 1 and not in_call:
             null_test = self._null_test(chain)
             if null_test is not None:
                 return null_test
         first = self.compile(chain.first, in_call=in_call)
-        steps = [self._step(sign, operand, in_call=in_call) for sign, operand in chain.rest]
+        steps = [self._step(sign, operand, in_call=in_call) for sign, operand in chain.operations]
         if len(steps) == 1:
             binary, second = steps[0]
             return lambda event: binary(first(event), second(event))
@@ -192,7 +192,7 @@ class _Compiler:
 
     def _null_test(self, chain: grammar.Chain) -> Evaluate | None:
         """Compile a comparison of a key with null, without decoding the value; return None for any other chain."""
-        sign, second = chain.rest[0]
+        sign, second = chain.operations[0]
         pointer, other = (chain.first, second) if isinstance(chain.first, grammar.Pointer) else (second, chain.first)
         if not isinstance(pointer, grammar.Pointer) or other != grammar.Literal(None) or sign not in ("==", "!="):
             return None

@@ -100,10 +100,10 @@ class TypeOf(msgspec.Struct, frozen=True):
 
 
 class Chain(msgspec.Struct, frozen=True):
-    """Operands and operators of equal precedence, evaluated from left to right; `concatenates` is true for strings."""
+    """An operand, then operators of equal precedence with their right operands; `concatenates` is true for strings."""
 
     first: Node
-    rest: tuple[tuple[str, Node], ...]
+    operations: tuple[tuple[str, Node], ...]
     concatenates: bool = False
 
 
@@ -300,7 +300,7 @@ def _is_arithmetic(node: Node) -> bool:
     if isinstance(node, Literal):
         return node.too_large or type(node.value) in (int, float)
     if isinstance(node, Chain):
-        return node.rest[0][0] in "+-*/%" and not node.concatenates
+        return node.operations[0][0] in "+-*/%" and not node.concatenates
     return isinstance(node, Pointer | Call | Negative)
 
 

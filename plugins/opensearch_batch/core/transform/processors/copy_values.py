@@ -71,7 +71,9 @@ class CopyValues(base.ProcessorOptions, frozen=True, kw_only=True):
             # Conditions are evaluated on the event, not on the element.
             names = [(entry.from_key, entry.to_key) for entry, holds in conditions if holds(event)]
             objects = [base.object_of(element, "from_list") for element in elements]
-            event.put(target, [{to: frozen(each[name]) for name, to in names if name in each} for each in objects])
+            event.put(
+                target, [{to: frozen(element[name]) for name, to in names if name in element} for element in objects]
+            )
 
         return copy
 
