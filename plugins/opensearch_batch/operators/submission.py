@@ -114,9 +114,7 @@ class JobOperator(PipelineOperator):
             check=lambda record: check_input(store, record),
         )
         try:
-            return submission.run(
-                lambda number: self._new_record(shard, layout, number, submitter.model.region), request
-            )
+            return submission.run(lambda number: self._record(shard, layout, number, submitter.model.region), request)
         except Throttled as error:
             since = since or time.time()
             if time.time() - since < self.retry_time_window_s:
@@ -162,7 +160,7 @@ class JobOperator(PipelineOperator):
             inputs=tuple(self.inputs),
         )
 
-    def _new_record(self, shard: Shard, layout: Layout, number: int, region: str) -> JobRecord:
+    def _record(self, shard: Shard, layout: Layout, number: int, region: str) -> JobRecord:
         """Return the job record of a submission that has not started."""
         folder, adapter = layout.job(shard.job), adapter_of(self.service)
         name = adapter.job_name(layout.pipeline, folder, number)
