@@ -16,7 +16,7 @@ from opensearch_batch.core.errors import ConfigError, RetriableError
 from opensearch_batch.core.ingest.request import IngestRequest, OpType
 from opensearch_batch.core.ingest.sinks.base import Item, WrittenBody
 from opensearch_batch.core.ingest.sinks.bulk import BulkWriter, bodies, lines_of
-from opensearch_batch.core.ingest.sinks.concurrency import SAMPLES_OF_REST, ConcurrencyLimit
+from opensearch_batch.core.ingest.sinks.concurrency import SAMPLES_BEFORE_RETRY, ConcurrencyLimit
 from tests.lab import Lab
 from tests.scripted import Answer, Scripted, accept
 from tests.waiting import WAIT_S
@@ -339,7 +339,7 @@ def test_the_limit_grows_while_throughput_does() -> None:
         limits.append(limit.limit)
     assert 4 in limits
     assert max(limits) == 5
-    assert limits.count(4) > 10 * limits.count(5) / SAMPLES_OF_REST
+    assert limits.count(4) > 10 * limits.count(5) / SAMPLES_BEFORE_RETRY
 
 
 def test_the_limit_is_halved_when_the_index_is_busy() -> None:

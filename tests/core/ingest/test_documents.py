@@ -341,7 +341,7 @@ def test_create_keeps_the_first_row_of_an_id() -> None:
     run = Run([[row_of(1, {"v": 1}), row_of("1", {"v": 2})]], op_type="create")
     assert run.index == {"1": {"v0": 1, "o": None}}
     (dead,) = (entry for entry in run.entries if isinstance(entry, Rejected))
-    assert dead.reason == "a row with id '1' came before; op_type create keeps the first"
+    assert dead.reason == "an earlier row has id '1'; op_type create keeps the first row"
 
 
 def test_fail_names_the_first_id_that_a_source_lacks(tmp_path: Path) -> None:

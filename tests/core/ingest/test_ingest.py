@@ -87,7 +87,7 @@ def test_of_rows_with_the_same_id_create_keeps_the_first(lake: Lake) -> None:
     (letter,) = lake.letters(report)
     assert (letter.line, letter.reason, letter.late) == (
         2,
-        "a row with id '1' came before; op_type create keeps the first",
+        "an earlier row has id '1'; op_type create keeps the first row",
         True,
     )
 

@@ -159,7 +159,7 @@ def test_entries_that_are_no_documents_keep_their_order(lab: Lab, index: str) ->
 @pytest.mark.parametrize(
     ("kind", "error", "remedy"),
     [
-        ("security_exception", ConfigError, "give the connection's user this permission"),
+        ("security_exception", ConfigError, "grant the connection's user this permission"),
         ("no_shard_available_action_exception", RetriableError, "run again when the index is available"),
     ],
 )

@@ -64,7 +64,7 @@ class Ingest:
         check: raises if the counts are inconsistent; called before the work is recorded as done.
         identity: parts of the work's fingerprint in addition to sources, documents and sink.
         run_version: version of the run; documents of a newer run are not overwritten. None without a version.
-        records: number of records of the first source, for the report if a newer run has superseded this one.
+        records: number of records of the first source, for the report if a newer run has superseded this run.
         on_progress: called with the counts so far and the bytes read.
         clock: seconds; injected by tests.
     """

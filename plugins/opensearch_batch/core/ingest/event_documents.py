@@ -1,7 +1,7 @@
-"""Makes documents from events: rows become events, processors change them, and routes decide which sinks take them.
+"""Makes documents from events: rows become events, processors change the events, and routes select their sinks.
 
-Every row becomes a document or a dead letter, or is counted as filtered. The order of the entries depends only on the
-sources, so an interrupted ingest can be continued.
+Every row becomes part of a document or a dead letter, or is counted as unrouted, dropped or elsewhere. The order of the
+entries depends only on the sources, so an interrupted ingest can be continued.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class EventDocuments(SourceRows):
         self._enrich = options.enrich
         self._records = options.records
         # Different input objects may have the same keys, so a key includes the number of its object.
-        self._numbers = {uri: str(at) for at, uri in enumerate(dict.fromkeys(options.records.values()))}
+        self._numbers = {uri: str(number) for number, uri in enumerate(dict.fromkeys(options.records.values()))}
         self._parse = Event.around_array if options.passes_arrays else Event.of
         self._row_errors = reading.row_errors if reading.row_errors.members else None
 
@@ -87,7 +87,7 @@ class EventDocuments(SourceRows):
         """Return the entry of a row that is not joined."""
         self.read_bytes += len(row.content)
         try:
-            return self._routed(self._event(row), (row,))
+            return self._routed_entry(self._event(row), (row,))
         except RecordRejected as error:
             return Rejected((row,), str(error))
 
@@ -108,7 +108,7 @@ class EventDocuments(SourceRows):
                 raise RecordRejected(f"the name of its object cannot be added: {error}") from None
         return event
 
-    def _routed(self, event: Event, rows: tuple[Row, ...]) -> Entry:
+    def _routed_entry(self, event: Event, rows: tuple[Row, ...]) -> Entry:
         try:
             routed = self._flow.run(event)
             if routed > 0 and routed & self._sink_bit:
@@ -128,7 +128,7 @@ class EventDocuments(SourceRows):
         entries: Iterator[Group | Rejected | Blank | Filtered] = self._joined(keyed)
         for entry in entries:
             if isinstance(entry, Group):
-                yield from self._of_group(entry, enrich)
+                yield from self._group_entries(entry, enrich)
             else:
                 yield entry
 
@@ -147,7 +147,7 @@ class EventDocuments(SourceRows):
             except RecordRejected as error:
                 yield Rejected((row,), str(error))
 
-    def _of_group(self, group: Group, enrich: Enrich) -> Iterator[Entry]:
+    def _group_entries(self, group: Group, enrich: Enrich) -> Iterator[Entry]:
         """Yield the entries of one key: an event for each output row. The first entry also counts the input rows."""
         inputs = [keyed.row for keyed in group.rows if keyed.row.source == INPUT]
         outputs = [keyed.row for keyed in group.rows if keyed.row.source != INPUT]
@@ -163,7 +163,7 @@ class EventDocuments(SourceRows):
                 event = self._event(row)
                 enrich.flow_before.run(event)
                 enrich.merge(event, record)
-                yield self._routed(event, rows)
+                yield self._routed_entry(event, rows)
             except RecordRejected as error:
                 yield Rejected(rows, str(error), key)
 

@@ -81,7 +81,7 @@ class IndexItemFactory:
     """Makes the items of an index.
 
     Args:
-        id_of: returns the document's id; None for the event's own ``_id``, or a digest of the row's origin.
+        id_of: returns the document's id; None for the ``_id`` of the event, or else a digest of the row's origin.
         sends_ids: whether documents are sent with an id; otherwise OpenSearch generates one.
         routing: returns the document's routing value; None for documents without routing.
         action: what to do with the document.

@@ -158,7 +158,7 @@ class MappedDocuments(SourceRows):
 
 
 def _duplicate_id(key: str) -> RecordRejected:
-    return RecordRejected(f"a row with id {key!r} came before; op_type create keeps the first")
+    return RecordRejected(f"an earlier row has id {key!r}; op_type create keeps the first row")
 
 
 class MappedDocumentFactory:

@@ -21,6 +21,7 @@ from opensearch_batch.core.jobs.contract import ServiceAdapter
 from opensearch_batch.core.transform.map_paths import last_name
 from opensearch_batch.core.types.record_ids import OUTPUT, RECORD, RECORD_ID
 
+# The positions of the two sources.
 RECORDS, OUTPUTS = 0, 1
 _PREDICTION = re.compile(r"\s*prediction(?:\[(?P<number>\d+)\])?(?P<rest>(?:[.\[].*)?)\s*")
 _FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|(?P<plain>[^.\[\s$]+))")

@@ -74,7 +74,7 @@ def replay(
         queue: the prefix of the dead letters, as in a report.
         objects: the store of the queue.
         cluster: the cluster of the index.
-        request: what to write; the request in the queue's own ``request.json`` if None.
+        request: what to write; the request that is stored in the queue (``request.json``) if None.
         row_errors: detects errors of AI services in rows.
         on_progress: called after each part.
 

@@ -13,7 +13,7 @@ from opensearch_batch.core.transform.field_map import ANY_FIELD, FieldMap, OnMis
 from opensearch_batch.core.types.vector_field import VectorField
 
 OpType = Literal["index", "create", "upsert"]
-# The operations of a field map, and two more for the actions of a Data Prepper pipeline.
+# The values of `OpType`, and two more actions of Data Prepper pipelines.
 Action = Literal["index", "create", "upsert", "update", "delete"]
 OnUnmatched = Literal["index_partial", "dead_letter", "fail"]
 # The body size with the highest throughput over few connections, as measured by `python -m benchmarks body_sizes`.

@@ -59,7 +59,7 @@ def ingest_request(
             batch.ingest,
             Reading(objects, read_any_rows, row_errors, memory_bytes=memory_bytes, folder=folder),
         ),
-        # Requests may share a location for dead letters; each clears only its own.
+        # Requests may share a location for dead letters; each ingest clears only its own folder.
         locations=Locations.of(
             work_prefix,
             f"{work_prefix.rstrip('/')}/{name}",

@@ -1,7 +1,7 @@
 """Makes documents with the processors of a pipeline file, which change output rows that contain their records.
 
 Options are read as in a Data Prepper file, so processors can be copied from one file to the other. A row for which
-`when` does not hold is counted as filtered.
+`when` does not hold is counted as unrouted.
 """
 
 from __future__ import annotations
@@ -104,10 +104,10 @@ def _key(path: str, option: str) -> Key:
 
 
 def row_flow(request: IngestRequest) -> Flow:
-    """Return the processors and the condition of a request.
+    """Return the flow of a request: its processors, and a route with its condition.
 
     Raises:
-        ConfigError: one of them cannot be compiled.
+        ConfigError: a processor or the condition cannot be compiled.
     """
     steps = [(name, options.compile()) for name, options in options_of(request.processors or ())]
     if request.when is None:

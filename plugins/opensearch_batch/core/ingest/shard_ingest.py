@@ -151,9 +151,9 @@ def document_factory(request: IngestRequest, reading: Reading) -> DocumentFactor
 
 
 def with_strict_vectors(vectors: Sequence[VectorField], request: IngestRequest) -> IngestRequest:
-    """Return a request that turns a row without a vector into a dead letter, unless `on_missing` says otherwise.
+    """Return a request that turns a row without a vector into a dead letter, unless `on_missing` has another policy.
 
-    A request with processors is returned as it is.
+    A request with processors is returned unchanged.
     """
     if ANY_FIELD in request.on_missing or request.processors is not None:
         return request

@@ -37,7 +37,8 @@ def digest(key: str) -> bytes:
 class KeyTable:
     """The keys of spilled rows with the rows' offsets, and the keys that were claimed: 21 to 29 bytes per key.
 
-    The start of a digest selects a bucket, which holds the rest; one search in some hundred bytes finds it.
+    The first two bytes of a digest select a bucket, which contains the other bytes: one lookup searches a few hundred
+    bytes.
     """
 
     def __init__(self) -> None:

@@ -1,1 +1,1 @@
-"""Sinks: where an ingest writes items. A sink has one class here; the engine knows only the interface in `base`."""
+"""Sinks: the targets of an ingest, one class each. The engine uses only the interface in `base`."""

@@ -1,4 +1,4 @@
-"""The interface between the engine and a sink: items go in, verdicts come out in the order of the items.
+"""The interface between the engine and a sink. The sink returns a verdict for each item, in the order of the items.
 
 A sink never drops an item: each one is written, found unchanged, filtered, or refused with a reason.
 """

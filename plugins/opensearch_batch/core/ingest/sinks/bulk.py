@@ -34,9 +34,9 @@ DISK_FULL = "; a disk of the cluster is full (flood stage): free space there, an
 SHOWN_BYTES = 200
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 20.0
 # The response contains only these members; a full response repeats index and id of every document.
-_ERROR = "items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+_ERROR_FILTER = "items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 # An update that changes nothing returns a sequence number; an update that an ingest pipeline dropped does not.
-_VERDICT = f"errors,items.*.status,items.*.result,items.update._seq_no,{_ERROR}"
+_RESPONSE_FILTER = f"errors,items.*.status,items.*.result,items.update._seq_no,{_ERROR_FILTER}"
 # `noop`: an ingest pipeline dropped the document, or the update changes nothing. `not_found`: a delete without target.
 _NOOP, _NOT_FOUND = "noop", "not_found"
 _ID = b'"_id":'
@@ -64,7 +64,7 @@ class _Response(msgspec.Struct):
     items: list[dict[str, _Result]]
 
 
-class _Verdict:
+class _BodyVerdicts:
     """The verdicts of a body so far."""
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class BulkWriter:
     ) -> None:
         self._cluster = cluster
         self._index = request.index
-        self._params = {"filter_path": _VERDICT}
+        self._params = {"filter_path": _RESPONSE_FILTER}
         if request.ingest_pipeline:
             self._params["pipeline"] = request.ingest_pipeline
         self._max_body_bytes = request.max_body_bytes
@@ -176,7 +176,7 @@ class BulkWriter:
             ConfigError: the index is missing or blocked, or the user has no permission to write.
             RetriableError: the cluster was unreachable or busy for the whole retry window.
         """
-        in_flight: deque[tuple[Body, Future[_Verdict]]] = deque()
+        in_flight: deque[tuple[Body, Future[_BodyVerdicts]]] = deque()
         self._stopped.clear()
         with ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="bulk") as pool:
             try:
@@ -189,14 +189,14 @@ class BulkWriter:
                 for _, future in in_flight:
                     future.cancel()
 
-    def _has_room(self, in_flight: deque[tuple[Body, Future[_Verdict]]], body: Body) -> bool:
+    def _has_room(self, in_flight: deque[tuple[Body, Future[_BodyVerdicts]]], body: Body) -> bool:
         pending = [other for other, future in in_flight if not future.done()]
         if len(in_flight) >= 2 * self._max_in_flight or len(pending) >= self.concurrency.limit:
             return False
         return all(body.ids.isdisjoint(other.ids) for other in pending)
 
     def _settled(
-        self, in_flight: deque[tuple[Body, Future[_Verdict]]], *, until: Callable[[], bool]
+        self, in_flight: deque[tuple[Body, Future[_BodyVerdicts]]], *, until: Callable[[], bool]
     ) -> Iterator[WrittenBody]:
         """Yield the verdicts at the head of the queue, and wait for more until the condition `until` holds."""
         while True:
@@ -212,12 +212,12 @@ class BulkWriter:
                 return
             wait([future for _, future in in_flight if not future.done()], return_when=FIRST_COMPLETED)
 
-    def _write_body(self, body: Body) -> _Verdict:
-        verdict = _Verdict()
+    def _write_body(self, body: Body) -> _BodyVerdicts:
+        verdict = _BodyVerdicts()
         self._write_items(body.items, verdict)
         return verdict
 
-    def _write_items(self, items: Sequence[Item], verdict: _Verdict) -> None:
+    def _write_items(self, items: Sequence[Item], verdict: _BodyVerdicts) -> None:
         """Send items until each has a verdict; halve a body that is too large for the server."""
         give_up_at, pause_s = self._clock() + self._retry_window_s, FIRST_PAUSE_S
         while items:
@@ -241,7 +241,7 @@ class BulkWriter:
                 self._sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter, no secret
                 pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
 
-    def _halve(self, items: Sequence[Item], verdict: _Verdict, error: BatchError) -> None:
+    def _halve(self, items: Sequence[Item], verdict: _BodyVerdicts, error: BatchError) -> None:
         if len(items) == 1:
             verdict.refused.append(Refused(items[0], TOO_LARGE, f"larger than the server accepts: {error}"))
             return
@@ -250,7 +250,7 @@ class BulkWriter:
         self._write_items(items[:half], verdict)
         self._write_items(items[half:], verdict)
 
-    def _send(self, items: Sequence[Item], verdict: _Verdict) -> list[Item]:
+    def _send(self, items: Sequence[Item], verdict: _BodyVerdicts) -> list[Item]:
         """Send items once, record their verdicts, and return those to retry."""
         try:
             response = self._cluster.call(
@@ -293,7 +293,7 @@ class BulkWriter:
             raise RetriableError(f"index {self._index}: {sent} documents were sent, {len(converted.items)} returned")
         return cast("dict[str, Any]", response)["items"], converted.errors
 
-    def _record(self, item: Item, response: dict[str, Any], verdict: _Verdict, retried: list[Item]) -> None:
+    def _record(self, item: Item, response: dict[str, Any], verdict: _BodyVerdicts, retried: list[Item]) -> None:
         ((action, result),) = response.items()
         status = result["status"]
         if "error" not in result:

@@ -37,28 +37,29 @@ def during_load(
     The original settings are stored below the work prefix until the last of several concurrent loads has ended. If a
     load is killed, the next attempt of its ingest restores them.
     """
-    wanted = {} if settings is None else {k: v for k, v in msgspec.to_builtins(settings).items() if v is not None}
-    if not wanted:
+    options = {} if settings is None else msgspec.to_builtins(settings)
+    changes = {name: value for name, value in options.items() if value is not None}
+    if not changes:
         yield
         return
     holder = attempt.prefix, attempt.id
 
     def enter(load: Load | None) -> Load:
         load = load or Load()
-        # Read for each conditional write, so that no load mistakes the settings of another load for the original ones.
+        # Read for each conditional write: the settings of a load that has just ended are not the original ones.
         stored = (cluster.index(index.name) or index).settings
-        before = {name: stored.get(name) for name in wanted} | load.before
+        before = {name: stored.get(name) for name in changes} | load.before
         return Load(before, {**load.holders, attempt.prefix: attempt.id})
 
     def leave(load: Load | None) -> Load:
         load = load or Load()
-        # A later attempt of the same ingest may have replaced this one.
-        return Load(load.before, {prefix: by for prefix, by in load.holders.items() if (prefix, by) != holder})
+        # A later attempt of the same ingest may have replaced this attempt.
+        return Load(load.before, dict(other for other in load.holders.items() if other != holder))
 
     document = JsonDocument(objects, f"{attempt.work_prefix}/loads/{digest(index.uuid)}.json", Load)
     document.update(enter)
     try:
-        _put(cluster, index, wanted)
+        _put(cluster, index, changes)
         yield
     finally:
         load = document.update(leave)
@@ -71,7 +72,7 @@ def during_load(
 
 
 def _put(cluster: Cluster, index: Index, settings: Mapping[str, Any]) -> None:
-    now = cluster.index(index.name)
-    # The writer reports a deleted index; an index that replaced it keeps its own settings.
-    if now is not None and now.uuid == index.uuid:
+    current = cluster.index(index.name)
+    # The writer reports a deleted index. The settings of an index that replaced it are not changed.
+    if current is not None and current.uuid == index.uuid:
         cluster.call("PUT", f"/{index.name}/_settings", {"index": dict(settings)})

@@ -23,11 +23,11 @@ from opensearch_batch.core.opensearch.cluster import Cluster, Index
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.vector_field import VectorField
 
-# The interrupted attempt may have been configured with larger bodies than this one.
+# The interrupted attempt may have been configured with larger bodies than this attempt.
 DEFAULT_IN_FLIGHT_BYTES = MAX_IN_FLIGHT * MAX_BODY_BYTES
 SAMPLED_ENTRIES = 100
 # Without a mapping, a flat array of at least this many numbers counts as a vector.
-LEAST_DIMENSION = 16
+MIN_DIMENSION = 16
 _NO_INDEX = Index("", "", (), {}, {})
 
 
@@ -134,8 +134,8 @@ class IndexSink:
             for name in [self._index.name] if self._index.name else self._named:
                 self._cluster.refresh(name)
         if self._index.name:
-            now = self._cluster.index(self._index.name)
-            if now is None or now.uuid != self._index.uuid:
+            current = self._cluster.index(self._index.name)
+            if current is None or current.uuid != self._index.uuid:
                 raise index_deleted(self._index.name)
 
 
@@ -149,7 +149,7 @@ def _dimensions(sample: Iterable[Entry]) -> dict[str, int]:
 
 def is_vector(value: object) -> bool:
     """Return whether a value looks like a vector: a flat array of many numbers, not all of them integers."""
-    if not isinstance(value, list) or len(value) < LEAST_DIMENSION:
+    if not isinstance(value, list) or len(value) < MIN_DIMENSION:
         return False
     return all(type(number) in (int, float) for number in value) and any(type(number) is float for number in value)
 

@@ -28,7 +28,7 @@ from opensearch_batch.core.types.object_info import OutputCompression
 from opensearch_batch.core.types.rows import Source
 from opensearch_batch.core.types.vector_field import VectorField
 
-ENTRIES_A_BODY = 1_000
+ENTRIES_PER_BODY = 1_000
 MAX_OBJECT_BYTES = 50 << 20
 NAME = "events"
 # Bytes of each object in memory, and the maximum number of open objects. One more object closes the largest.
@@ -40,8 +40,8 @@ _DIGEST_BYTES = 16
 class ObjectSettings(msgspec.Struct, frozen=True):
     """How objects are named, encoded and cut.
 
-    The names begin with `name_prefix`. An object is written when it has `event_count` events (0: no limit), or more than
-    `max_object_bytes` compressed bytes.
+    The names begin with `name_prefix`. An object is written when it has `event_count` events (0: no limit) or more
+    than `max_object_bytes` compressed bytes.
 
     Raises:
         ConfigError: the schema of the encoding cannot be written.
@@ -133,8 +133,8 @@ class S3Writer:
     def _uri(self, folder: str, name: str, number: int) -> str:
         parts = "\n".join((self._source, folder, name, str(number))).encode()
         digest = hashlib.blake2b(parts, digest_size=_DIGEST_BYTES).hexdigest()
-        at = f"{self._at.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
-        return f"{folder}/{name}-{at}-{digest}.{self._settings.extension}"
+        timestamp = f"{self._at.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
+        return f"{folder}/{name}-{timestamp}-{digest}.{self._settings.extension}"
 
     def __enter__(self) -> Self:
         return self
@@ -213,7 +213,7 @@ class ObjectSink:
         body, refused = Body(), list[Refused]()
         for entry in entries:
             self._add(entry, body, refused)
-            if len(body.items) + len(body.other_entries) >= ENTRIES_A_BODY:
+            if len(body.items) + len(body.other_entries) >= ENTRIES_PER_BODY:
                 yield WrittenBody(body, len(body.items) - len(refused), 0, refused)
                 body, refused = Body(), []
         yield WrittenBody(body, len(body.items) - len(refused), 0, refused)
