@@ -30,18 +30,18 @@ def test_an_event_is_the_same_whether_its_array_was_passed_by_or_read(
     """Whatever stands around the array, before or behind it, nested or in texts."""
     for ascii_only in (True, False):
         text = json.dumps(row, separators=separators, ensure_ascii=ascii_only).encode()
-        event = Event.around_array(text)
+        event = Event.with_unparsed_array(text)
         assert json.loads(event.to_json()) == row
         assert event.value(()) == row
         for name, value in row.items():
-            assert Event.around_array(text).value((name,)) == value
+            assert Event.with_unparsed_array(text).value((name,)) == value
 
 
 def test_the_array_is_passed_by_where_it_can_be() -> None:
     """In a row as SageMaker writes it, with texts and an object before it."""
     for space in ("", " "):
         row = f'{{"_id":"1","metadata":{{"a":1}},"v":{space}{TEXT},"w":2}}'.encode()
-        event = Event.around_array(row)
+        event = Event.with_unparsed_array(row)
         assert event.array is not None
         assert json.loads(event.to_json()) == json.loads(row)
 
@@ -51,7 +51,7 @@ def test_the_array_is_passed_by_where_it_can_be() -> None:
 )
 def test_what_is_copied_of_it_is_what_was_there(key: str, to: str) -> None:
     """A copy is the array, or what stands in it, and both are written."""
-    event = Event.around_array(f'{{"v":{TEXT}}}'.encode())
+    event = Event.with_unparsed_array(f'{{"v":{TEXT}}}'.encode())
     node = event.fields["v"] if key == "v" else event.find(key_of(key))
     event.put(key_of(to), node)
     expected = VECTOR if key == "v" else VECTOR[3]
@@ -63,14 +63,14 @@ def test_what_is_copied_of_it_is_what_was_there(key: str, to: str) -> None:
 
 def test_an_array_that_is_deleted_is_gone() -> None:
     """Nothing of it is written, and nothing stands in for it."""
-    event = Event.around_array(f'{{"v":{TEXT},"n":1}}'.encode())
+    event = Event.with_unparsed_array(f'{{"v":{TEXT},"n":1}}'.encode())
     event.delete(("v",))
     assert event.to_json() == b'{"n":1}'
 
 
 def test_a_condition_sees_that_something_is_there() -> None:
     """An array is not null, though nobody reads it."""
-    event = Event.around_array(f'{{"v":{TEXT}}}'.encode())
+    event = Event.with_unparsed_array(f'{{"v":{TEXT}}}'.encode())
     assert not event.is_null(("v",))
     assert event.array is not None
     assert event.has(("v",))
@@ -96,18 +96,18 @@ def test_a_row_that_is_no_object_is_refused_as_ever(row: str) -> None:
     with pytest.raises(RecordRejected, match=REFUSED):
         Event.of(content)
     with pytest.raises(RecordRejected, match=REFUSED):
-        Event.around_array(content)
+        Event.with_unparsed_array(content)
 
 
 def test_a_row_with_the_very_text_that_stands_in_is_read_right() -> None:
     """Its own number is no array."""
     row = f'{{"x":{{"v":{TEXT}}},"v":{PLACEHOLDER.decode()},"w":1}}'.encode()
-    assert Event.of(row).value(("w",)) == Event.around_array(row).value(("w",)) == 1
+    assert Event.of(row).value(("w",)) == Event.with_unparsed_array(row).value(("w",)) == 1
 
 
 @pytest.mark.parametrize("number", ["-0.00e-00", "-0", "-0.000000000000000000e-00"])
 def test_a_number_is_never_taken_for_the_array(number: str) -> None:
     """Members that hold odd zeros keep them, and texts with them too."""
-    event = Event.around_array(f'{{"a":{number},"v":{TEXT},"b":"{number}"}}'.encode())
+    event = Event.with_unparsed_array(f'{{"a":{number},"v":{TEXT},"b":"{number}"}}'.encode())
     assert event.array is not None
     assert event.to_json() == f'{{"a":{number},"v":{TEXT},"b":"{number}"}}'.encode()

@@ -169,17 +169,17 @@ class _Lint:
 
     def _outputs(self) -> Iterator[Finding]:
         """Find outputs of jobs that no bucket reads, and buckets that read outputs without conditions."""
-        ml, reading = self._compiled.ml, list[int]()
+        ml, output_buckets = self._compiled.ml, list[int]()
         if ml is not None:
             number = self._compiled.output_bucket_number()
             if number is None or self._pipeline.source.buckets[number].selection == "metadata_only":
                 yield self._unread_outputs(ml.output_path, among_inputs=number is not None)
             else:
-                reading = [number]
-        if not reading and KnownRow(self._pipeline).reads_predictions:
-            reading = [at for at, bucket in self._buckets if bucket.selection != "metadata_only"]
+                output_buckets = [number]
+        if not output_buckets and KnownRow(self._pipeline).reads_predictions:
+            output_buckets = [at for at, bucket in self._buckets if bucket.selection != "metadata_only"]
         for at, bucket in self._buckets:
-            if at in reading and not bucket.processing_conditions:
+            if at in output_buckets and not bucket.processing_conditions:
                 text = (
                     "Data Prepper reads an output as soon as it exists, perhaps before its job has ended. Here an "
                     "output is read after its job has ended, also if another pipeline with the same work prefix "

@@ -70,7 +70,7 @@ class EventDocuments(SourceRows):
         self._records = options.records
         # Different input objects may have the same keys, so a key includes the number of its object.
         self._numbers = {uri: str(number) for number, uri in enumerate(dict.fromkeys(options.records.values()))}
-        self._parse = Event.around_array if options.passes_arrays else Event.of
+        self._parse = Event.with_unparsed_array if options.passes_arrays else Event.of
         self._row_errors = reading.row_errors if reading.row_errors.members else None
 
     def __iter__(self) -> Iterator[Entry]:

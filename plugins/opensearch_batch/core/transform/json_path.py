@@ -143,10 +143,10 @@ class RowReader:
 
 
 class _Node:
-    """A node in the tree of all paths; `wanted` is true if a path ends at the node."""
+    """A node in the tree of all paths; `ends_path` is true if a path ends at the node."""
 
     def __init__(self) -> None:
-        self.wanted = False
+        self.ends_path = False
         self.names: dict[str, _Node] = {}
         self.element: _Node | None = None
 
@@ -159,7 +159,7 @@ class _Node:
 
     def add(self, steps: tuple[Step, ...]) -> None:
         if not steps:
-            self.wanted = True
+            self.ends_path = True
         elif isinstance(steps[0], str):
             self.names.setdefault(steps[0], _Node()).add(steps[1:])
         else:
@@ -169,7 +169,7 @@ class _Node:
     @property
     def is_leaf(self) -> bool:
         """Whether the value is not decoded: a path ends at the node, or the paths expect both a list and an object."""
-        return self.wanted or bool(self.names and self.element)
+        return self.ends_path or bool(self.names and self.element)
 
     def struct(self) -> type[msgspec.Struct]:
         nodes = list(self.names.values())

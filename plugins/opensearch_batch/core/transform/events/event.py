@@ -24,7 +24,7 @@ MISSING: Any = object()
 MAX_KEY_CHARS = 2048
 _KEY = re.compile(r"[A-Za-z0-9._~@/\[\]()$ -]*")
 _NULL, _OBJECT, _ARRAY = ord("n"), ord("{"), ord("[")
-# `Event.around_array` does not parse longer arrays. It finds them by a mark: the end of a name and the bracket.
+# `Event.with_unparsed_array` does not parse longer arrays, and finds them by a mark: the end of a name and a bracket.
 LONG_BYTES = 512
 _MARKS, _ARRAYS_TRIED, _BACKSLASH = (b'":[', b'": ['), 4, ord("\\")
 # The placeholder of the unparsed array, a random number that no row contains; and the node of this array.
@@ -107,7 +107,7 @@ class Event:
             raise RecordRejected(TOO_DEEP) from None
 
     @classmethod
-    def around_array(cls, row: bytes) -> Event:
+    def with_unparsed_array(cls, row: bytes) -> Event:
         """Read an event without parsing a long array of numbers, such as a vector, which is most of a row.
 
         The only check of the array is that it contains no strings. If the array is invalid JSON, OpenSearch rejects

@@ -1,6 +1,6 @@
 """Compiles java.util.regex patterns for Python's re; rejects patterns that would match differently.
 
-Hand-written, because no library is known that translates these patterns.
+Hand-written, because no known library translates these patterns.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def compile_java_pattern(text: str) -> re.Pattern[str]:
         # Without flags, Java's \\w, \\d and \\s match ASCII only.
         return re.compile(_PART.sub(translated, text), re.ASCII)
     except (re.error, ValueError, OverflowError, RecursionError) as error:
-        raise ConfigError(f"the pattern {text!r} is not supported: {error}; write a simpler one") from None
+        raise ConfigError(f"the pattern {text!r} is not supported: {error}; write a simpler pattern") from None
 
 
 def _check_class(text: str, character_class: str) -> None:

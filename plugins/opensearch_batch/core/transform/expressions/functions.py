@@ -23,7 +23,7 @@ from opensearch_batch.core.transform.events.date_pattern import compile_date_pat
 from opensearch_batch.core.transform.events.event import MISSING, Event, Key, elements_of, members_of, value_of
 from opensearch_batch.core.transform.events.java_values import EvaluationError, operand, text_of
 
-# Metadata key of the event type. getMetadata cannot read this key, because it removes a leading slash.
+# Metadata key of the event type. getMetadata removes a leading slash, so it cannot read this key.
 EVENT_TYPE = "/eventType"
 DEFAULT_EVENT_TYPE = "LOG"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -104,7 +104,7 @@ def _get_metadata(event: Event, arguments: Arguments) -> object:
     return operand(value)
 
 
-def _test(holds: Callable[[str, str], bool]) -> Function:
+def _string_test(holds: Callable[[str, str], bool]) -> Function:
     """Return a function that tests two strings; the test is false if a key has no value."""
 
     def test(event: Event, arguments: Arguments) -> bool:
@@ -224,7 +224,7 @@ def _to_json_string(event: Event, arguments: Arguments) -> str:
 
 
 def _substring(part_of: PartOf) -> Function:
-    """Return a function that returns a part of a string; without a delimiter, it returns the whole string."""
+    """Return a function that returns a part of a string, or the whole string if the delimiter is empty or missing."""
 
     def substring(event: Event, arguments: Arguments) -> str | None:
         texts: list[str | None] = []
@@ -243,19 +243,21 @@ def _substring(part_of: PartOf) -> Function:
 
 def _exactly(arguments: Arguments, count: int) -> Arguments:
     if len(arguments) != count:
-        raise EvaluationError(f"the function requires {count} arguments, not {len(arguments)}")
+        raise EvaluationError(
+            f"the function requires {count} argument{'' if count == 1 else 's'}, not {len(arguments)}"
+        )
     return arguments
 
 
 def _key(argument: object) -> Key:
     if type(argument) is not KeyArgument:
-        raise EvaluationError("the function requires a key without quotes as this argument")
+        raise EvaluationError("an argument of the function must be a key without quotes")
     return argument.key
 
 
 def _text(value: object) -> str:
     if type(value) is not str:
-        raise EvaluationError("the function requires a string as this argument")
+        raise EvaluationError("an argument of the function must be a string")
     return value
 
 
@@ -263,10 +265,10 @@ FUNCTIONS: Mapping[str, Function] = {
     "length": _length,
     "hasTags": _has_tags,
     "getMetadata": _get_metadata,
-    "contains": _test(operator.contains),
+    "contains": _string_test(operator.contains),
     "cidrContains": _cidr_contains,
     "join": _join,
-    "startsWith": _test(str.startswith),
+    "startsWith": _string_test(str.startswith),
     "getEventType": _get_event_type,
     "formatDateTime": _format_date_time,
     "now": _now,
