@@ -1,6 +1,6 @@
-"""Runs a `_batch_ingestion` request, entered in the form or given as a run's conf.
+"""Runs a `_batch_ingestion` request from the form or from a run's conf.
 
-The body of `POST /_plugins/_ml/_batch_ingestion` is a valid conf, except for its `credential`: keys come from Airflow
+The body of `POST /_plugins/_ml/_batch_ingestion` is a valid conf without its `credential`: keys come from Airflow
 connections. Do not pass a key to `airflow dags trigger --conf` either: Airflow's audit log keeps the command line, and
 `ps` shows it. Airflow validates a request against the schemas below before it creates the run.
 """
@@ -15,17 +15,17 @@ from opensearch_batch.core.types.counts import MAX_DEAD_LETTERS, PERCENT
 from opensearch_batch.operators.batch_ingestion import DEFAULT_WORK_PREFIX, OpenSearchBatchIngestionOperator
 
 NO_CREDENTIAL = (
-    "no credential is taken: Airflow would store it. Name the Airflow connections that hold the keys: "
+    "no credential is accepted: Airflow would store it. Name the Airflow connections that hold the keys: "
     "aws_conn_id for S3, openai_conn_id for OpenAI"
 )
-# Airflow quotes the descriptions of the schemas when it refuses a run.
-REMOTE = "A DAG reads from S3 and from OpenAI; files of the worker's own machine are not read."
+# Airflow's error for an invalid conf quotes the descriptions of the schemas.
+REMOTE = "The DAG reads from S3 and OpenAI; it does not read files of the worker's machine."
 SOURCE = {"type": "string", "pattern": "^(s3://.+|[^/\\\\]+)$", "description": REMOTE}
 S3_PREFIX = "^s3://[^/]+"
 CONN_ID = r"^[\w.-]+$"
 PATHS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 ON_MISSING = ["null", "omit", "dead_letter"]
-INDEX, WRITING, RUN = "Index", "Rows that do not fit, and locations", "Connections and run"
+INDEX, WRITING, RUN = "Index", "Invalid rows and locations", "Connections and run"
 CREDENTIAL = "Credential: leave empty"
 WHOLE = "data_source as the API's JSON"
 
@@ -52,8 +52,8 @@ with DAG(
             minItems=1,
             title="data_source.source",
             description=(
-                "One per line: s3://bucket/key, s3://bucket/prefix/, s3://bucket/*.jsonl.gz, or a file id of OpenAI, "
-                "file-… Several are joined by _id; a path names its source: source[0].$.…"
+                "One per line: s3://bucket/key, s3://bucket/prefix/, s3://bucket/*.jsonl.gz, or the id of an OpenAI "
+                "file, file-…. Several sources are joined by _id; a path then names its source: source[0].$.…"
             ),
         ),
         "field_map": Param(
@@ -66,7 +66,7 @@ with DAG(
             None,
             type=["null", "array"],
             items={"type": "string"},
-            description="Paths kept under their own last name, one per line: $.id becomes the field id.",
+            description="Further paths, one per line; the field gets the path's last name: $.id becomes id.",
         ),
         "index_body": Param(
             None,
@@ -79,7 +79,7 @@ with DAG(
             type="string",
             enum=["index", "create", "upsert"],
             section=INDEX,
-            description_md="`index` replaces a document, `create` keeps an existing one, `upsert` adds to it.",
+            description_md="`index` replaces a document, `create` keeps an existing one, `upsert` updates its fields.",
         ),
         "load": Param(
             None,
@@ -94,21 +94,21 @@ with DAG(
             examples=ON_MISSING,
             additionalProperties={"enum": ON_MISSING},
             section=WRITING,
-            description_md="If a row lacks a mapped path: `null`, `omit` or `dead_letter`; as JSON also by field.",
+            description_md="If a row lacks a mapped path: `null`, `omit` or `dead_letter`; or an object with one per field.",
         ),
         "on_unmatched": Param(
             "index_partial",
             type="string",
             enum=["index_partial", "dead_letter", "fail"],
             section=WRITING,
-            description="With several sources: what happens to a key that one of them lacks.",
+            description="With several sources: what to do with an _id that one of them lacks.",
         ),
         "dead_letters": Param(
             None,
             type=["null", "string"],
             pattern=S3_PREFIX,
             section=WRITING,
-            description="S3 prefix for dead letters; below work if empty.",
+            description="S3 prefix for dead letters; below work_prefix if empty.",
         ),
         "max_dead_letters": Param(
             MAX_DEAD_LETTERS,
@@ -141,7 +141,7 @@ with DAG(
             default=False,
             type="boolean",
             section=RUN,
-            description="Write every document again, even if done before.",
+            description="Write every document again, even if an earlier run wrote it.",
         ),
         "credential": Param(
             None,

@@ -27,7 +27,7 @@ FIELD_MAP = {"_id": "$._id", "text": "$.text", "embedding": "prediction"}
 
 with DAG(
     dag_id="example_by_hand",
-    description="prepare, batch_predict, poll, repair, ingest, reconcile, publish, built of the public operators.",
+    description="prepare, batch_predict, poll, repair, ingest, reconcile, publish, built from the public operators.",
     schedule=None,
     catchup=False,
     tags=["opensearch", "sagemaker", "example"],
@@ -61,7 +61,7 @@ with DAG(
 
     @task_group(group_id="shard", prefix_group_id=False)
     def shard(shard: XComArg) -> None:
-        """Predict one shard, wait, ingest; other shards do not wait for this one."""
+        """Predict one shard, wait, repair, ingest; other shards do not wait for this shard."""
         of_shard: dict[str, Any] = {
             "shard": shard,
             "map_index_template": SHARD_NAME,

@@ -1,6 +1,6 @@
-"""Ingests the dead letters of a run again, after a fix of the index, of the field map, or of the letters themselves.
+"""Ingests the dead letters of a run again, after a fix of the index, of the field map, or of the dead letters.
 
-A letter that succeeds leaves the queue; one that fails stays, with its new reason.
+A dead letter that is indexed is removed from the queue; one that fails again remains, with its new reason.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ with DAG(
         "queue": Param(
             type="string",
             pattern="^s3://[^/]+/.+",
-            description_md="Location of the dead letters: `dead_letters` of the task's return value, or of its report.",
+            description_md="Location of the dead letters: `dead_letters` of an ingest task's return value or report.",
         ),
         "field_map": Param(
             None,
             type=["null", "object"],
             additionalProperties={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-            description="A corrected field map; if empty, the original one.",
+            description="A corrected field map; if empty, the field map of the failed run.",
         ),
         "opensearch_conn_id": Param("opensearch_default", type="string", pattern=CONN_ID, description="The cluster."),
         "aws_conn_id": Param("aws_default", type="string", pattern=CONN_ID, description="Keys and endpoint of S3."),

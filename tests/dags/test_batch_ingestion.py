@@ -130,7 +130,7 @@ def test_the_audit_of_both_stacks_masks_what_the_document_says() -> None:
 def test_a_credential_is_refused_and_not_repeated() -> None:
     """The refusal says where keys belong; none of the credential's values is in it."""
     said = refused({**DOCUMENTED_SINGLE, "credential": KEYS})
-    assert said.startswith("Invalid input for param credential: 'no credential is taken")
+    assert said.startswith("Invalid input for param credential: 'no credential is accepted")
     assert "aws_conn_id for S3, openai_conn_id for OpenAI" in said
     assert not [value for value in KEYS.values() if value in said]
 

@@ -158,7 +158,7 @@ def test_a_credential_is_refused_before_a_run_exists_and_kept_nowhere(runs: Runs
     credential = {name: f"{name}-{uuid.uuid4().hex}" for name in names}
     before = runs.airflow.call("GET", "dags/batch_ingestion/dagRuns")["total_entries"]
     answer = runs.refused("batch_ingestion", {**runs.request("s3://b/rows.jsonl"), "credential": credential})
-    assert answer.startswith("Invalid input for param credential: 'no credential is taken: Airflow would store it.")
+    assert answer.startswith("Invalid input for param credential: 'no credential is accepted: Airflow would store it.")
     assert "aws_conn_id for S3, openai_conn_id for OpenAI" in answer
     assert runs.airflow.call("GET", "dags/batch_ingestion/dagRuns")["total_entries"] == before
     for secret in credential.values():

@@ -65,7 +65,7 @@ def _dag(file: DataPrepperFile, pipeline: DataPrepperPipeline) -> DAG:
         on_failure_callback=failure_notifier(file.settings.alerts),
         doc_md=_doc(compiled),
     ) as dag:
-        _lay_out(compiled)
+        _create_tasks(compiled)
     return dag
 
 
@@ -84,7 +84,7 @@ def _doc(compiled: CompiledPipeline) -> str:
     return f"From {read}{through} into {into}.\n\n{files}"
 
 
-def _lay_out(compiled: CompiledPipeline) -> None:
+def _create_tasks(compiled: CompiledPipeline) -> None:
     pipeline_arguments: dict[str, Any] = {"file": str(compiled.file.path), "pipeline": compiled.pipeline.name}
     prepare = OpenSearchScanPrepareOperator(task_id="prepare", **pipeline_arguments)
     reconcile = OpenSearchScanReconcileOperator(

@@ -130,7 +130,7 @@ def pipeline_dag(path: Path) -> DAG:
         on_failure_callback=failure_notifier(spec.alerts),
         doc_md=_doc(file),
     ) as dag:
-        _Stages(file).lay_out()
+        _Stages(file).create_tasks()
     return dag
 
 
@@ -172,7 +172,7 @@ class _Stages:
             **_fields(spec.ingest, "ingest_fields", "processors", "routing"),
         }
 
-    def lay_out(self) -> None:
+    def create_tasks(self) -> None:
         """Create the tasks."""
         prepare = self._prepare()
 

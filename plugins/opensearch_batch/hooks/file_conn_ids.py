@@ -19,7 +19,7 @@ def file_conn_id(path: Path, pipeline: str, *keys: str | int) -> str:
     return conn_id
 
 
-def accept(*conn_ids: str | None) -> None:
+def accept_conn_ids(*conn_ids: str | None) -> None:
     """Accept the connection ids of a trigger: they are not templated, so they come from the DAG and not from a user."""
     _accepted.update(conn_id for conn_id in conn_ids if conn_id and "#" in conn_id)
 

@@ -22,7 +22,7 @@ from opensearch_batch.core.jobs.poll_policy import Decision, PollPolicy
 from opensearch_batch.core.jobs.status_poller import RemoteStatus, StatusPoller
 from opensearch_batch.core.jobs.waiters import Waiter, pause_s
 from opensearch_batch.core.types.job import BAD_ENDS, End, JobRecord
-from opensearch_batch.hooks.file_conn_ids import accept
+from opensearch_batch.hooks.file_conn_ids import accept_conn_ids
 from opensearch_batch.hooks.job_handle import JobHandle
 from opensearch_batch.services.registry import adapter_of
 
@@ -79,7 +79,7 @@ class MLTaskTrigger(BaseTrigger):
         self.deadline_s = deadline_s
         self.opensearch_conn_id = opensearch_conn_id
         self.aws_conn_id = aws_conn_id
-        accept(opensearch_conn_id, aws_conn_id, ai_conn_id)
+        accept_conn_ids(opensearch_conn_id, aws_conn_id, ai_conn_id)
         self.ai_conn_id = ai_conn_id
         self._polled: JobRecord | None = None
         self._has_warned = False

@@ -16,7 +16,7 @@ from opensearch_batch.core.jobs.poll_policy import PATIENCE_S
 from opensearch_batch.core.jobs.slots import Slot, Slots
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.job import DEADLINE_S
-from opensearch_batch.hooks.file_conn_ids import accept
+from opensearch_batch.hooks.file_conn_ids import accept_conn_ids
 from opensearch_batch.hooks.job_handle import HANDLE_ARGUMENTS, conclude_unattended, shared_object_storage
 
 TRIGGER = "opensearch_batch.triggers.submission.SubmissionTrigger"
@@ -86,7 +86,7 @@ class SubmissionTrigger(BaseTrigger):
         self.aws_conn_id = aws_conn_id
         self.ai_conn_id = ai_conn_id
         self._poll_holders_at = 0.0
-        accept(opensearch_conn_id, aws_conn_id, ai_conn_id)
+        accept_conn_ids(opensearch_conn_id, aws_conn_id, ai_conn_id)
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and arguments."""
