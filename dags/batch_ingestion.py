@@ -94,7 +94,7 @@ with DAG(
             examples=ON_MISSING,
             additionalProperties={"enum": ON_MISSING},
             section=WRITING,
-            description_md="If a row lacks a mapped path: `null`, `omit` or `dead_letter`, or an object of these by field.",
+            description_md="If a row lacks a path: `null`, `omit` or `dead_letter`, or an object of these by field.",
         ),
         "on_unmatched": Param(
             "index_partial",
