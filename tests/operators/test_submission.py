@@ -160,7 +160,7 @@ def leaked(submits: tuple[OpenSearchBatchPredictOperator, LocalFiles], monkeypat
     made = Leaked(submits[1], held_for_s=1000.0)
     monkeypatch.setattr(trigger, "shared_object_storage", lambda _: made.store)
     monkeypatch.setattr(JobHandle, "_objects", lambda _: made.store)
-    monkeypatch.setattr(JobHandle, "_client", lambda _: made)
+    monkeypatch.setattr(JobHandle, "_client", lambda *_: made)
     return made
 
 
