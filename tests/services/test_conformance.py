@@ -120,8 +120,9 @@ def test_a_job_key_is_of_model_and_content(entry: AiService) -> None:
 def test_a_job_of_which_nothing_is_known_runs_on_and_is_nobodys(entry: AiService) -> None:
     """ML Commons keeps a task before it knows anything of its job."""
     adapter = entry.adapter
-    for remote_job in ({}, {"status": "incomplete", "state": "incomplete", "TransformJobStatus": "incomplete"}):
-        assert adapter.job_status(remote_job).state == "RUNNING"
+    other = {"status": "incomplete", "state": "incomplete", "TransformJobStatus": "incomplete"}
+    for remote_job, state in (({}, "RUNNING"), (other, "UNKNOWN")):
+        assert adapter.job_status(remote_job).state == state
         assert not adapter.is_job(record(entry), remote_job)
         assert isinstance(adapter.outputs(record(entry), remote_job), list)
 

@@ -34,11 +34,15 @@ CONNECTOR = {
     "credential": {"acme_key": "<key>"},
     "actions": [{"action_type": "batch_predict", "method": "POST", "url": "https://acme/jobs"}],
 }
-INDEX_BODY = {"mappings": {"properties": {"text": {"type": "text"}, "vector": {"type": "knn_vector", "dimension": 2}}}}
+INDEX_BODY = {
+    "settings": {"index.knn": True},
+    "mappings": {"properties": {"text": {"type": "text"}, "vector": {"type": "knn_vector", "dimension": 2}}},
+}
 PIPELINE = """
 source: {{uri: "s3://{bucket}/in/"}}
 id: $.id
 work_prefix: s3://{bucket}/work
+max_dead_letters: 50%
 batch_predict: {{service: acme, connector: acme, values: {{model: m}}, input: $.text, dimension: 2, poll_every_s: 0.1}}
 ingest: {{index: books, index_body: books, field_map: {{text: $.text, vector: prediction}}}}
 connections: {{opensearch: os_{name}, aws: aws_{name}}}

@@ -11,20 +11,6 @@ from tests.core.memory_objects import MemoryObjects
 URI = "s3://w/progress.json"
 
 
-class AnswerLost(MemoryObjects):
-    """A store whose client retries a write that was applied, and then finds its own version in the way."""
-
-    def create(self, uri: str, content: bytes) -> bool:
-        """Write, and return the answer to the second request."""
-        super().create(uri, content)
-        return False
-
-    def replace(self, uri: str, content: bytes, *, etag: str) -> bool:
-        """Write, and return the answer to the second request."""
-        super().replace(uri, content, etag=etag)
-        return False
-
-
 def progress(of: ProgressFile, *, settled: int = 0, done: bool = False) -> Progress:
     """Return the progress of an attempt."""
     return Progress("f", "s3://w/dead/", of.attempt, done=done, settled=settled, counts=IngestCounts())
@@ -48,19 +34,6 @@ def test_of_two_attempts_that_begin_one_goes_on(*, is_new: bool) -> None:
     assert one.begin(progress(one))
     assert not two.begin(progress(two))
     assert opened(objects).load("f") == progress(one)
-
-
-@pytest.mark.parametrize("is_new", [True, False])
-def test_a_write_whose_answer_was_lost_is_ones_own(*, is_new: bool) -> None:
-    """Otherwise an attempt would give up for a rival that does not exist."""
-    objects = AnswerLost()
-    if not is_new:
-        earlier = opened(objects)
-        assert earlier.begin(progress(earlier))
-    mine = opened(objects)
-    assert mine.begin(progress(mine))
-    assert mine.save(progress(mine, settled=1))
-    assert opened(objects).load("f") == progress(mine, settled=1)
 
 
 def test_who_was_taken_over_saves_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -52,7 +53,7 @@ class Runs:
             "openai",
             "m",
             f"{folder}/input.jsonl",
-            "o",
+            f"{folder}/output/1/",
             0.0,
             staged={"f": key},
             ml_task_id="t",
@@ -107,11 +108,20 @@ def test_files_go_after_their_time_and_the_job_stays_known(runs: Runs) -> None:
     assert runs.clean("p", now=NOW + 2 * KEEP_S) == 0
 
 
-@pytest.mark.parametrize("uri", ["openai://file-1", "cohere://dataset-1", "s3://elsewhere/out/input.jsonl.out"])
-def test_outputs_outside_the_folder_of_their_job_go_too(runs: Runs, uri: str) -> None:
+@pytest.mark.parametrize(
+    ("uri", "recorded"),
+    [
+        ("openai://file-1", {"remote_job": {"output_file_id": "file-1"}}),
+        ("cohere://dataset-1", {"remote_job": {"output_dataset_id": "dataset-1"}}),
+        ("s3://elsewhere/out/input.jsonl.out", {"output": "s3://elsewhere/out/input.jsonl.out"}),
+    ],
+)
+def test_outputs_outside_the_folder_of_their_job_go_too(runs: Runs, uri: str, recorded: dict[str, Any]) -> None:
     """The service keeps them, or the user has chosen their place; what lies beside them stays."""
     runs.objects = objects = MemoryObjects()
     answered = msgspec.structs.replace(runs.job("a"), uris=[uri])
+    record, etag = present(JobRecords(objects, answered.job).load())
+    assert JobRecords(objects, answered.job).write(msgspec.structs.replace(record, **recorded), over=etag)
     for name in (uri, f"{uri}-of-another-job"):
         objects.write(name, b'{"custom_id":"r0000000000"}\n')
     runs.use("p", "r", [answered], at=NOW)

@@ -108,7 +108,17 @@ def test_a_run_that_routes_nothing_is_told(unrouted: int, *, alerts: bool) -> No
     assert found.all_unrouted == alerts
 
 
-VERDICTS = ("indexed", "unchanged", "dead_letters", "joined", "unrouted", "dropped", "elsewhere", "superseded")
+VERDICTS = (
+    "indexed",
+    "unchanged",
+    "dead_letters",
+    "joined",
+    "filtered",
+    "unrouted",
+    "dropped",
+    "elsewhere",
+    "superseded",
+)
 
 
 @pytest.mark.parametrize("verdict", VERDICTS)
@@ -117,7 +127,7 @@ def test_each_verdict_of_a_row_counts_once(verdict: str) -> None:
     counts = msgspec.structs.replace(IngestCounts(read=2), **{verdict: 2})
     counts.reconcile("i")
     for read in (1, 3):
-        with pytest.raises(FatalError, match=f"i: read {read} rows, but 2 have a verdict"):
+        with pytest.raises(FatalError, match=f"i: read {read} rows, but the outcomes of 2 rows were counted"):
             msgspec.structs.replace(counts, read=read).reconcile("i")
 
 
@@ -126,5 +136,5 @@ def test_a_prepare_that_does_not_add_up_fails(read: int, records: int, letters: 
     """Each line is a record or a dead letter."""
     PrepareCounts(records + letters, records, letters).reconcile("s")
     verdicts = records + letters
-    with pytest.raises(FatalError, match=f"s: read {read} lines, but {verdicts} are a record or a dead letter"):
+    with pytest.raises(FatalError, match=f"s: read {read} lines, but counted {verdicts} records and dead letters"):
         PrepareCounts(read, records, letters).reconcile("s")

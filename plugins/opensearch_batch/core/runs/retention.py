@@ -5,8 +5,8 @@ Files are deleted `keep_s` after the last successful run that used them, but not
 its outputs is kept too (``removed.json``), so that a later run recognises its work as done. A run that needs the rows
 again must pay for the job again, with `force`.
 
-Only files below the work prefix's own ``jobs/``, and files of a service that a job's record names, are deleted. If a
-record of use names other files, this package did not write it, and the files are kept.
+Only files below the work prefix's own ``jobs/``, and outputs that their job's record names, are deleted. If a record of
+use names other files, this package did not write it, and the files are kept.
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def _is_own(layout: Layout, folder: str) -> bool:
 
 
 def _is_recorded(uri: str, folders: Sequence[str], records: Sequence[JobRecord]) -> bool:
-    """Return whether an output is in one of the job folders, or is a service's file that a job's record names."""
-    if any(uri.startswith(f"{folder}/") for folder in folders):
+    """Return whether an output is in a folder or location of its jobs, or is a service's file that a record names."""
+    if uri.startswith((*(f"{folder}/" for folder in folders), *(record.output for record in records if record.output))):
         return "/../" not in uri
     responses = [record.remote_job for record in records]
     responses += [past.get("remote_job") or {} for record in records for past in record.history]
