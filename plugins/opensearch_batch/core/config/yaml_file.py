@@ -123,7 +123,7 @@ class YamlFile:
             raise self._yaml_error(error) from None
 
     def _refuse_deep(self, events: Iterator[yaml.Event]) -> None:
-        """Raise ConfigError if the file is nested so deeply that libyaml would crash the process."""
+        """Raise ConfigError if the nesting exceeds `MAX_DEPTH`; very deep nesting makes libyaml crash the process."""
         import yaml
 
         depth = 0

@@ -104,7 +104,7 @@ class SourceRows:
             yield row
 
     def _joined(self, read_keyed: Callable[[int], Iterator[KeyedRow | T]]) -> Iterator[Group | T]:
-        """Yield the rows of all sources in groups by key; `read_keyed` reads the source with a number."""
+        """Yield the rows of all sources in groups by key; `read_keyed` reads a source by its position."""
         streams = [Stream(read_keyed(number), source.size_bytes) for number, source in enumerate(self._sources)]
         # A spill file has no name, so the system removes it even if this process is killed.
         folder = self._reading.folder or Path(tempfile.gettempdir())

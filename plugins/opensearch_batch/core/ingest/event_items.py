@@ -70,7 +70,7 @@ class ItemFactory(Protocol):
     """Converts an event to the item that a sink writes."""
 
     def item(self, event: Event, row: Row, context: Any) -> Item:  # noqa: ANN401 - identifies the item for the caller
-        """Return the item of an event that was made from `row`; the caller does not use the event afterwards.
+        """Return the item of an event that was parsed from `row`. The method may change the event.
 
         Raises:
             RecordRejected: the sink cannot write the event.
@@ -88,7 +88,7 @@ class IndexItemFactory:
         index: returns the name of the index; None for the index of the request.
         shape: which part of an event is the document.
         ensure_index: called with the index that an event names, before a document is written there.
-        origin_of: returns the origin of a row; a document without any other id gets an id derived from it.
+        origin_of: returns the origin of a row; a document without any other id gets an id derived from the origin.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Join of rows by key: every row is yielded once, in an order that depends only on the rows and the memory bound.
 
-Sources in about the same order are read side by side. When more rows wait than the bound allows, all sources but the
-biggest are spilled to disk, and the biggest is read against them.
+Sources in about the same order are read side by side. When the waiting rows exceed the memory bound, all sources but
+the biggest are spilled to disk, and the rows of the biggest are joined with the spilled rows.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class _StreamState(Generic[T]):
 
 
 class _Waiting:
-    """The waiting rows of a key. `bits` are the streams that have yielded a row; `number` counts the keys."""
+    """The waiting rows of a key. `bits` are the streams that have yielded one; `number` is the rank of the key."""
 
     __slots__ = ("bits", "key", "number", "rows", "size_bytes")
 
@@ -199,7 +199,7 @@ class _Join(Generic[T]):
             yield self._complete(key)
 
     def _biggest(self) -> _StreamState[T]:
-        """Return the stream that is most expensive to spill: by its remaining bytes, or its rows' length if unknown."""
+        """Return the stream with the most remaining bytes, or with the longest rows if a size is unknown."""
         if all(source.size_bytes is not None for source in self.live):
             return max(self.live, key=_StreamState.left_bytes)
         return max(self.live, key=_StreamState.row_bytes)

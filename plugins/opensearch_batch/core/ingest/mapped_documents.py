@@ -27,7 +27,7 @@ class MappedDocuments(SourceRows):
     Args:
         request: what to write.
         field_map: the compiled field map of the request.
-        sources: the sources to read; `source[N]` in the field map is number N.
+        sources: the sources to read; `source[N]` in the field map is the source at position N.
         reading: how rows are read. `origin_of` also identifies a document without an id.
     """
 

@@ -1,9 +1,9 @@
 """Progress of an ingest, stored beside the data. It counts an entry only when all entries before it have a verdict.
 
-Each pair of target and sources has one progress file with one writer: the attempt that began last. If the file says
-`done`, the attempt writes nothing; after a crash, it continues at `settled`. If the fingerprint differs (other source
-objects, field map or index), the work starts again, unless a run that listed its source later has written the file:
-older work never overwrites newer work.
+Each pair of target and sources has one progress file with one writer: the attempt that began last. If `done` is set
+in the file, the attempt writes nothing; after a crash, it continues at `settled`. If the fingerprint differs (other
+source objects, field map or index), the work starts again, unless a run that listed its source later has written the
+file: older work never overwrites newer work.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _fence_off(document: JsonDocument[Stamp], run_version: RunVersion) -> Stamp 
 
 
 def _document(objects: Objects, uri: str) -> JsonDocument[Stamp]:
-    """Return the document. If another version of this package wrote it, only the stamp is read."""
+    """Return the progress file. If another version of this package wrote it, only the stamp is read."""
     return JsonDocument(objects, uri, Progress, fallback=_stamp_in)
 
 

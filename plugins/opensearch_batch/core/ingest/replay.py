@@ -79,7 +79,7 @@ def replay(
         on_progress: called after each part.
 
     Raises:
-        ConfigError: the queue does not exist or has letters of another stage, or index or field map are wrong.
+        ConfigError: the queue does not exist, it has letters of another stage, or index or field map are invalid.
         RetriableError: a server did not respond.
     """
     prefix = f"{queue.rstrip('/')}/"
@@ -145,7 +145,7 @@ class _LetterDocuments:
             self._documents = row_documents(request, sources, reading)
 
     def entry(self, letter: DeadLetter) -> Item | Rejected:
-        """Return the document of a letter's rows, or the reason why there is none."""
+        """Return the document of a letter's rows, or their rejection."""
         self._origin = (letter.source, letter.line)
         rows = _rows(letter)
         if unknown := [row.source for row in rows if not 0 <= row.source < self._sources]:

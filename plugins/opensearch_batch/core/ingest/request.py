@@ -97,7 +97,7 @@ def compile_map(request: IngestRequest, *, sources: int, vectors: Sequence[Vecto
 
 
 def check_index_name(name: str) -> None:
-    """Raise ConfigError unless an index may have this name."""
+    """Raise ConfigError if the name is not a valid index name."""
     if name == name.lower() and _can_be_index(name):
         return
     hint = f" Did you mean {name.lower()!r}?" if _can_be_index(name.lower()) else ""

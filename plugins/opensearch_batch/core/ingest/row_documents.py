@@ -75,7 +75,7 @@ def _options(location: str, configured: Mapping[str, Any]) -> tuple[str, Process
 
 
 def vector_fields_of(processors: Processors, members: Container[str]) -> list[str]:
-    """Return the fields to which processors copy predictions; `members` are the members of a row with predictions."""
+    """Return the fields to which processors copy predictions; `members` contain the predictions of a row."""
     return prediction_fields(options_of(processors), members)
 
 

@@ -123,7 +123,7 @@ def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelSpec, k
 
 def _estimate(file: PipelineFile, limits: Limits, listing: str) -> Estimate:
     spec = file.spec
-    # The URI with globs for its dates matches the objects of all dates.
+    # Globs replace the dates in the URI, so that it matches the objects of all dates.
     uri = any_date(spec.source.uri)
     listed = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
     shard_limits = limits.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))

@@ -148,7 +148,7 @@ class PipelineFile:
 
 
 def _combined(errors: Iterable[ConfigError]) -> ConfigError:
-    """Return one error whose message has the message of each error on its own line."""
+    """Return one error with the messages of all errors, one per line."""
     return ConfigError("\n".join(map(str, errors)))
 
 

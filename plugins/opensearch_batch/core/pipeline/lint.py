@@ -1,4 +1,4 @@
-"""Finds typical mistakes that types and rules let pass: in locations, field map and index body of a pipeline file."""
+"""Finds typical mistakes in locations, field map and index body that the types and rules of a pipeline file accept."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def variables_of(uri: str) -> list[str]:
 
 
 def template_of(uri: str, timezone: str) -> str:
-    """Return a source URI with its variables as Airflow expressions; dates are those of the schedule's time zone."""
+    """Return a source URI with its variables as Airflow expressions; dates are in the schedule's time zone."""
     return _TEMPLATE.sub(lambda match: f"{{{{ {TEMPLATES[match[1]].format(timezone=timezone)} }}}}", uri)
 
 

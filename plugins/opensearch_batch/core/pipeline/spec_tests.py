@@ -1,7 +1,7 @@
 """Runs the tests in a pipeline file offline, without a cluster or a service.
 
 The records are prepared as in a run, output rows are simulated from the predictions, and the field map or the
-processors make documents. These are compared with the expected documents.
+processors make documents, which are compared with the expected documents.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from opensearch_batch.core.opensearch.cluster import CONFLICT, RETRY_STATUSES, C
 from opensearch_batch.core.transform.json_path import Text
 
 RETRY_WINDOW_S = 300.0
-# The index refuses all writes; no document is wrong, so none becomes a dead letter.
+# With these statuses the index refuses every write, so no document becomes a dead letter.
 FORBIDDEN = frozenset({401, 403})
 TOO_LARGE = 413
 INDEX_MISSING, BLOCKED = "index_not_found_exception", "cluster_block_exception"
@@ -40,7 +40,7 @@ _RESPONSE_FILTER = f"errors,items.*.status,items.*.result,items.update._seq_no,{
 # `noop`: an ingest pipeline dropped the document, or the update changes nothing. `not_found`: a delete without target.
 _NOOP, _NOT_FOUND = "noop", "not_found"
 _ID = b'"_id":'
-# The bytes before and after the id and the routing, and after the document.
+# For each action: the bytes before the id and the routing, after them, and after the document.
 _ACTION_BYTES: dict[Action, tuple[bytes, bytes, bytes]] = {
     "index": (b'{"index":{' + _ID, b"}}\n", b"\n"),
     "create": (b'{"create":{' + _ID, b"}}\n", b"\n"),
@@ -111,7 +111,7 @@ def fields_of(item: Item) -> Any:  # noqa: ANN401 - a document
 
 
 def bodies(entries: Iterable[Any], *, max_body_bytes: Callable[[], int]) -> Iterator[Body]:
-    """Group documents in bodies of at most `max_body_bytes`; a body with a larger document has no other document.
+    """Group documents in bodies of at most `max_body_bytes`; a larger document is the only one in its body.
 
     No body contains an id twice. Entries that are not an `Item` are added to `other_entries` and count with their
     `size_bytes`, so that a source without documents makes progress too.

@@ -31,14 +31,14 @@ from opensearch_batch.core.types.vector_field import VectorField
 ENTRIES_PER_BODY = 1_000
 MAX_OBJECT_BYTES = 50 << 20
 NAME = "events"
-# Bytes of each object in memory, and the maximum number of open objects. One more object closes the largest.
+# Bytes of each object in memory, and the maximum number of open objects. To open one more, the largest is written.
 SPOOL_BYTES = 256 << 10
 MAX_OPEN = 128
 _DIGEST_BYTES = 16
 
 
 class ObjectSettings(msgspec.Struct, frozen=True):
-    """How objects are named, encoded and cut.
+    """How objects are named, encoded and limited.
 
     The names begin with `name_prefix`. An object is written when it has `event_count` events (0: no limit) or more
     than `max_object_bytes` compressed bytes.
@@ -78,7 +78,7 @@ class S3Writer:
 
     Args:
         objects: the store.
-        settings: how objects are named, encoded and cut.
+        settings: how objects are named, encoded and limited.
         source: identifies the source of the events, and this writer among the writers of this source.
         at: the time in the names of the objects.
     """
@@ -184,7 +184,7 @@ class ObjectSink:
 
     Args:
         objects: the store.
-        settings: how objects are named, encoded and cut.
+        settings: how objects are named, encoded and limited.
         name: the target's name in reports.
     """
 
