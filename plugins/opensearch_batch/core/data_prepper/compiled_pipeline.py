@@ -39,7 +39,7 @@ from opensearch_batch.core.types.identity import digest
 from opensearch_batch.core.types.object_info import ObjectInfo
 from opensearch_batch.core.types.rows import Row, Source, SourceEntry
 
-OWN_FOLDER = "opensearch-batch"
+DEFAULT_FOLDER = "opensearch-batch"
 
 
 class CompiledPipeline:
@@ -79,7 +79,7 @@ class CompiledPipeline:
         prefix = self.file.settings.work_prefix
         if prefix is None:
             bucket = split_uri(self.ml.output_path)[0] if self.ml else self.source.buckets[0].name
-            prefix = f"s3://{bucket}/{OWN_FOLDER}"
+            prefix = f"s3://{bucket}/{DEFAULT_FOLDER}"
         return Layout(prefix, self.pipeline.name)
 
     def areas(self, now: datetime) -> list[Area]:

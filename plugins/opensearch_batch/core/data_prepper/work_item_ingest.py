@@ -39,7 +39,7 @@ from opensearch_batch.core.types.row_errors import RowErrors
 from opensearch_batch.core.types.rows import Row, Source
 
 # SageMaker and Bedrock write ``<job folder>/<input key>.out``.
-OUT = ".out"
+OUTPUT_SUFFIX = ".out"
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 UNREAD = "no bucket of the scan contains the outputs of the job; another pipeline reads them"
 GONE = (
@@ -78,7 +78,7 @@ def input_of(output: str, inputs: Sequence[str]) -> str | None:
     """
     if len(inputs) == 1:
         return inputs[0]
-    name = output.removesuffix(OUT)
+    name = output.removesuffix(OUTPUT_SUFFIX)
     by_key = [uri for uri in inputs if name.endswith(f"/{split_uri(uri)[1]}")]
     if by_key:
         return max(by_key, key=len)
@@ -86,8 +86,8 @@ def input_of(output: str, inputs: Sequence[str]) -> str | None:
     return by_name[0] if len(by_name) == 1 else None
 
 
-class _Selection(msgspec.Struct, frozen=True):
-    """The sources of a work item; the last one has the rows. `gone` is the number of outputs that no longer exist."""
+class _SelectedSources(msgspec.Struct, frozen=True):
+    """The sources to ingest; the last source has the rows. `gone` is the number of outputs that no longer exist."""
 
     sources: list[Source] = []
     origins: Origins = Origins()
@@ -142,17 +142,17 @@ class WorkItemIngest:
             FatalError: outputs are missing, or an object changed since the scan.
             RetriableError: a server is not available.
         """
-        selection = self._select_rows(work_item) if job_output is None else self._select_outputs(work_item, job_output)
+        selected = self._select_rows(work_item) if job_output is None else self._select_outputs(work_item, job_output)
         reports, indexes = list[IngestReport](), self.indexes(work_item.at)
-        if selection.sources:
+        if selected.sources:
             for number in range(len(self._compiled.pipeline.sinks)):
-                reports.append(self._write(number, work_item, selection, force=force))
+                reports.append(self._write(number, work_item, selected, force=force))
                 # Read directly after the write: an index recreated during later writes does not contain these rows.
                 indexes[number] = self._index(number, work_item.at)
-        read = list(selection.sources[-1].objects) if selection.sources else []
-        done = Done(work_item.at, self.processing_digest(indexes), self._run_key, read, selection.gone)
+        read = list(selected.sources[-1].objects) if selected.sources else []
+        done = Done(work_item.at, self.processing_digest(indexes), self._run_key, read, selected.gone)
         self._state_file.mark_done(work_item, done)
-        return WorkItemResult(reports, selection.remarks)
+        return WorkItemResult(reports, selected.remarks)
 
     def indexes(self, at: datetime) -> list[Index | None]:
         """Return the index of each sink at a time; None for an absent index, a name with keys, or an s3 sink."""
@@ -174,19 +174,19 @@ class WorkItemIngest:
             ]
         )
 
-    def _write(self, number: int, work_item: WorkItem, selection: _Selection, *, force: bool) -> IngestReport:
+    def _write(self, number: int, work_item: WorkItem, selected: _SelectedSources, *, force: bool) -> IngestReport:
         """Write the rows to one sink; store and return the report."""
-        sink, item_factory = self._sink(number, work_item, selection.origins)
+        sink, item_factory = self._sink(number, work_item, selected.origins)
         reading = Reading(self._objects, self._compiled.row_reader(), self._row_errors)
         report = Ingest(
             self._objects,
             sink,
-            self._compiled.documents(number, work_item, item_factory, reading, records=selection.origins.records),
+            self._compiled.documents(number, work_item, item_factory, reading, records=selected.origins.records),
             locations=Locations.of(self._layout.root, self._layout.sink(number, work_item.id)),
             # Without the time, an object that returns to an earlier version would count as written, although a later
             # version has overwritten its documents.
             identity=(work_item.at.isoformat(),),
-        ).run(selection.sources, force=force)
+        ).run(selected.sources, force=force)
         dlq = self._compiled.dlq(number)
         if dlq is not None and report.dead_letters:
             write_dlq(
@@ -209,7 +209,7 @@ class WorkItemIngest:
             return sink, index_item_factory(options, work_item.at, sink.ensure_index, origins.origin_of)
         return object_sink(options, self._store(number, "aws")), object_item_factory(options, work_item.at)
 
-    def _select_rows(self, work_item: WorkItem) -> _Selection:
+    def _select_rows(self, work_item: WorkItem) -> _SelectedSources:
         """Return the sources of a work item without a job: its objects, and the record objects for the join.
 
         Raises:
@@ -217,7 +217,7 @@ class WorkItemIngest:
         """
         rows = Source("objects", work_item.objects)
         if self._compiled.enrich_options is None:
-            return _Selection([rows])
+            return _SelectedSources([rows])
         records = {item.uri: self._compiled.enrich_options.record_object_of(item) for item in work_item.objects}
         names = list(dict.fromkeys(records.values()))
         inputs = [item for uri in names if (item := self._objects.head(uri)) is not None]
@@ -226,11 +226,11 @@ class WorkItemIngest:
                 f"no record object exists for any of {len(work_item.objects)} objects; {work_item.objects[0].uri} "
                 f"needs {names[0]}; correct s3_object_name_pattern or include_prefix of s3_enrich"
             )
-        return _Selection(
+        return _SelectedSources(
             [Source("inputs", tuple(inputs)), rows], Origins(records=records), _unjoined(len(inputs), len(names))
         )
 
-    def _select_outputs(self, work_item: WorkItem, job_output: JobOutput) -> _Selection:
+    def _select_outputs(self, work_item: WorkItem, job_output: JobOutput) -> _SelectedSources:
         """Return the job outputs that this pipeline reads, except those whose input has changed, and records to join.
 
         Raises:
@@ -239,10 +239,10 @@ class WorkItemIngest:
         outputs = self._list_outputs(work_item, job_output)
         gone = max(len(work_item.inputs) - len(outputs), 0)
         if not outputs:
-            return _Selection(remarks=[GONE], gone=gone)
+            return _SelectedSources(remarks=[GONE], gone=gone)
         read = [item for item in outputs if self._reads(item)]
         if not read:
-            return _Selection(remarks=[UNREAD])
+            return _SelectedSources(remarks=[UNREAD])
         inputs = {item.uri: uri for item in read if (uri := input_of(item.uri, work_item.inputs))}
         state = self._state_file.read()
         outdated = {
@@ -253,14 +253,14 @@ class WorkItemIngest:
         if gone:
             remarks.append(GONE)
         if not current:
-            return _Selection(remarks=remarks, gone=gone)
+            return _SelectedSources(remarks=remarks, gone=gone)
         output = Source("output", current)
         if self._compiled.enrich_options is None:
-            return _Selection([output], Origins(inputs), remarks, gone)
+            return _SelectedSources([output], Origins(inputs), remarks, gone)
         joined = [uri for uri in work_item.inputs if uri not in outdated]
         unchanged = self._unchanged_inputs(work_item, joined)
         remarks += _unjoined(len(unchanged), len(joined))
-        return _Selection([Source("inputs", tuple(unchanged)), output], Origins(inputs, inputs), remarks, gone)
+        return _SelectedSources([Source("inputs", tuple(unchanged)), output], Origins(inputs, inputs), remarks, gone)
 
     def _unchanged_inputs(self, work_item: WorkItem, uris: Sequence[str]) -> list[ObjectInfo]:
         """Return the inputs with these URIs that have not changed since the scan."""
@@ -286,7 +286,10 @@ class WorkItemIngest:
             OutputUnusable: there are fewer outputs than inputs; the job record then has the state UNUSABLE.
         """
         outputs = [
-            item for uri in job_output.uris for item in list_output(self._objects, uri) if item.uri.endswith(OUT)
+            item
+            for uri in job_output.uris
+            for item in list_output(self._objects, uri)
+            if item.uri.endswith(OUTPUT_SUFFIX)
         ]
         # Outputs that an earlier run read may have been removed since.
         if len(outputs) >= len(work_item.inputs) or self._state_file.done(work_item):

@@ -29,7 +29,7 @@ from opensearch_batch.core.pipeline.spec import BatchPredict
 
 
 class Converted(msgspec.Struct, frozen=True):
-    """A pipeline file; it must be saved with `name` as its file name, plus ``.yaml``."""
+    """A converted pipeline file, which must be saved as ``<name>.yaml``."""
 
     name: str
     text: str

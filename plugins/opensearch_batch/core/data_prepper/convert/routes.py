@@ -64,7 +64,7 @@ def is_decided(node: grammar.Node) -> bool:
 
 
 def _has_value(node: grammar.Node) -> bool:
-    if isinstance(node, (grammar.Pointer, grammar.Members)):
+    if isinstance(node, (grammar.Pointer, grammar.LiteralSet)):
         return True
     return is_decided(node) or (isinstance(node, grammar.Literal) and not node.too_large)
 

@@ -14,7 +14,7 @@ from msgspec import Meta
 from opensearch_batch.core.config.option_types import CheckedOptions, Rule, ValueCheck, between, refuse_if
 from opensearch_batch.core.config.options import Duration
 from opensearch_batch.core.data_prepper.options.aws import Dlq, MlAws
-from opensearch_batch.core.data_prepper.options.texts import Condition, EventKey
+from opensearch_batch.core.data_prepper.options.expressions import Condition, EventKey
 from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.transform.events.event import Event
 from opensearch_batch.core.types.object_info import ObjectInfo

@@ -16,7 +16,7 @@ from opensearch_batch.core.config.option_types import BucketName, ValueCheck, bu
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.data_prepper.options.aws import OwnedBuckets
 from opensearch_batch.core.data_prepper.options.codecs import RECORDS_EXTENSION, RecordsCodec
-from opensearch_batch.core.data_prepper.options.texts import Condition, EventKey
+from opensearch_batch.core.data_prepper.options.expressions import Condition, EventKey
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
 

@@ -24,7 +24,7 @@ from opensearch_batch.core.config.options import Duration, Options
 from opensearch_batch.core.data_prepper.file.sinks import NO_FORWARD, SinkOptions
 from opensearch_batch.core.data_prepper.options.aws import Aws
 from opensearch_batch.core.data_prepper.options.codecs import OutputCodec
-from opensearch_batch.core.data_prepper.options.texts import Format, check_format
+from opensearch_batch.core.data_prepper.options.expressions import Format, check_format
 from opensearch_batch.core.types.object_info import OutputCompression
 
 _CLIENT = "the Airflow connection configures the S3 client"

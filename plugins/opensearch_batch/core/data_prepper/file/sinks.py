@@ -17,7 +17,7 @@ from opensearch_batch.core.config.option_types import CheckedOptions, Rule, Secr
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.config.yaml_file import Keys
 from opensearch_batch.core.data_prepper.options.aws import Dlq, ExternalId, OpenSearchAws, Region, RoleArn
-from opensearch_batch.core.data_prepper.options.texts import Condition, EventKey
+from opensearch_batch.core.data_prepper.options.expressions import Condition, EventKey
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.request import Action, check_index_name
 from opensearch_batch.core.transform.events.date_pattern import check_date_placeholders

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from opensearch_batch.core.config.option_types import AccountId, BucketName, CheckedOptions, Plugin, bucket_name
 from opensearch_batch.core.config.options import Options
-from opensearch_batch.core.data_prepper.options.texts import DatedPrefix
+from opensearch_batch.core.data_prepper.options.expressions import DatedPrefix
 
 Region = Annotated[str, Meta(min_length=1, examples=["us-east-1"])]
 RoleArn = Annotated[str, Meta(min_length=20, max_length=2048, examples=["arn:aws:iam::123456789012:role/pipeline"])]

@@ -258,8 +258,8 @@ class Event:
 def _long_array(row: bytes) -> tuple[int, int]:
     """Return the start and end of the first long array of numbers, or -1 and -1 if none is found with certainty.
 
-    If a backslash precedes the quote of a mark, the mark is inside a string and is not used. After nested arrays, a
-    closing bracket remains, which makes the rest of the row invalid, so the caller parses the whole row.
+    If a backslash precedes the quote of a mark, the mark is inside a string and is not used. If arrays are nested, the
+    search ends at the first closing bracket; the rest of the row is then invalid, so the caller parses the whole row.
     """
     for mark in _MARKS:
         position = row.find(mark)

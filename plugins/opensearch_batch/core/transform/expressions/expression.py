@@ -100,8 +100,8 @@ class _Compiler:
             return self.compile(node.operand, in_call=in_call)
         if isinstance(node, grammar.Literal):
             return _fails(f"{node.value} has more than 64 bits") if node.too_large else _constant(node.value)
-        if isinstance(node, grammar.Members):
-            return _members(node)
+        if isinstance(node, grammar.LiteralSet):
+            return _literal_set(node)
         return self._call(node) if isinstance(node, grammar.Call) else self._compile_operands(node, in_call=in_call)
 
     def _compile_operands(self, node: _WithOperands, *, in_call: bool) -> Evaluate:
@@ -230,7 +230,7 @@ def _type_test(key: Key, wanted: str) -> Evaluate:
     return is_of_type
 
 
-def _members(node: grammar.Members) -> Evaluate:
+def _literal_set(node: grammar.LiteralSet) -> Evaluate:
     values = [literal.value for literal in node.literals]
     if any(literal.too_large for literal in node.literals):
         return _fails("a member of the set has more than 64 bits")

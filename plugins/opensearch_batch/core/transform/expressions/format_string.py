@@ -21,7 +21,7 @@ from opensearch_batch.core.transform.expressions.expression import Expression, e
 
 PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 _UNCLOSED = re.compile(r"\$\{[^}]*\Z")
-Part = Callable[[Event], str]
+Renderer = Callable[[Event], str]
 
 
 class Format(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ class Format(msgspec.Struct, frozen=True):
 
     text: str
     keys: frozenset[Key]
-    parts: tuple[str | Part, ...]
+    parts: tuple[str | Renderer, ...]
 
     @property
     def is_constant(self) -> bool:
@@ -53,7 +53,7 @@ def compile_format(text: str) -> Format:
     """
     constants, placeholders = split_format(text)
     keys: set[Key] = set()
-    parts: list[str | Part] = []
+    parts: list[str | Renderer] = []
     for constant, name in zip(constants, [*placeholders, None], strict=True):
         parts += [constant] if name is None else [constant, _compile_part(text, name, keys)]
     return Format(text, frozenset(keys), tuple(part for part in parts if part != ""))
@@ -81,7 +81,7 @@ def dated(text: str, now: datetime) -> str:
     return DATE_PLACEHOLDER.sub(lambda match: compile_date_pattern(match[1])(moment), text)
 
 
-def _compile_part(text: str, name: str, keys: set[Key]) -> Part:
+def _compile_part(text: str, name: str, keys: set[Key]) -> Renderer:
     key, expression = key_or_none(name), expression_or_none(name)
     if expression is not None:
         keys |= expression.keys
@@ -94,7 +94,7 @@ def _compile_part(text: str, name: str, keys: set[Key]) -> Part:
     return lambda event: _evaluate(expression, event)
 
 
-def _key_part(name: str, key: Key, expression: Expression | None) -> Part:
+def _key_part(name: str, key: Key, expression: Expression | None) -> Renderer:
     def part(event: Event) -> str:
         try:
             value = event.value(key)

@@ -67,7 +67,7 @@ class Pointer(msgspec.Struct, frozen=True):
     quoted: bool = False
 
 
-class Members(msgspec.Struct, frozen=True):
+class LiteralSet(msgspec.Struct, frozen=True):
     """A set of constants."""
 
     literals: tuple[Literal, ...]
@@ -113,7 +113,7 @@ class Parenthesized(msgspec.Struct, frozen=True):
     operand: Node
 
 
-Node = Literal | Pointer | Members | Call | Negative | Inverted | TypeOf | Chain | Parenthesized
+Node = Literal | Pointer | LiteralSet | Call | Negative | Inverted | TypeOf | Chain | Parenthesized
 
 
 def parse(text: str) -> Node:
@@ -183,7 +183,7 @@ def _grammar() -> ParserElement:
     key = pointer | pp.Regex(_QUOTED_KEY).add_parse_action(lambda tokens: Pointer(tokens[0][1:-1], quoted=True))
     literal = _literals()
     string = _strings()
-    members = ("{" - literal + ("," - literal)[...] + "}").add_parse_action(_members)
+    members = ("{" - literal + ("," - literal)[...] + "}").add_parse_action(_literal_set)
     argument = expression + ("," - expression)[...]
     name = pp.Regex(rf"{_NAME}+(?=[ \t\r\n]*\()")
     call = (name + "(" - pp.Opt(argument) + ")").add_parse_action(_call)
@@ -256,8 +256,8 @@ def _whole(text: str) -> Literal:
     return Literal(int(text)) if fits else Literal(text, too_large=True)
 
 
-def _members(tokens: ParseResults) -> Members:
-    return Members(tuple(literal for literal in tokens if isinstance(literal, Literal)))
+def _literal_set(tokens: ParseResults) -> LiteralSet:
+    return LiteralSet(tuple(literal for literal in tokens if isinstance(literal, Literal)))
 
 
 def _call(tokens: ParseResults) -> Call:

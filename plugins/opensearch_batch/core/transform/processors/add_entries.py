@@ -158,7 +158,7 @@ def _key(location: str, text: str) -> Callable[[Event], str]:
 
 
 def _put(event: Event, text: str, entry: AddEntry, node: Node, *, exists: bool | None = None) -> None:
-    """Write a value to a key, or append it; keep an existing value if the entry allows neither."""
+    """Write a value to a key. An existing value is overwritten, extended or kept, as the entry configures."""
     key = key_or_none(text)
     if not key:
         raise EventError(f"{text[:80]!r} is not a valid key")

@@ -160,10 +160,10 @@ def _pointer(text: str) -> tuple[Key, str, str]:
 
 
 def _at_pointer(event: Event, members: Members, key: Key, text: str, end: str, *, at_top: bool) -> Members:
-    """Return the value at a pointer, by the last name of the pointer; return all members if there is no value.
+    """Return an object whose only member is the value at a pointer; return all members if there is no value.
 
-    If the value is written to the top level of the event, and the event already has a key with the last name, the name
-    is the whole pointer.
+    The last name of the pointer is the name of the member. At the top level of the event, the whole pointer is the name
+    if the event already has a key with the last name.
     """
     node = Event(members).find(key)
     if node is MISSING:

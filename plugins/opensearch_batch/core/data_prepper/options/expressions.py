@@ -1,4 +1,4 @@
-"""Types of options that refer to events: conditions, keys, formats, and prefixes with date patterns."""
+"""Types of options with expressions: conditions, event keys, format strings, and prefixes with date patterns."""
 
 from __future__ import annotations
 
