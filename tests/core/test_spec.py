@@ -182,7 +182,7 @@ def test_aliases_that_repeat_each_other_are_refused_at_once(tmp_path: Path) -> N
     """Written out, this file of a few hundred bytes has a billion values: a walk through it would never end."""
     bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
-    with pytest.raises(ConfigError, match=r"books.yaml:1 more than 100000 values, each alias .* counted"):
+    with pytest.raises(ConfigError, match=r"books.yaml:1 more than 100000 values, counting the values that aliases"):
         load(spec_file(tmp_path, bomb + GOOD), adapter_of)
     with pytest.raises(ConfigError, match="an alias contains itself"):
         load(spec_file(tmp_path, "source: &s {uri: *s}\n"), adapter_of)

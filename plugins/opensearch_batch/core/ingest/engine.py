@@ -99,7 +99,7 @@ class Ingest:
 
         Raises:
             ConfigError: the request, the target or the store is wrong.
-            RetriableError: a server did not respond, or another run took over; a later call continues or repeats the work.
+            RetriableError: a server did not respond, or another run took over; a later call continues the work.
             FatalError: a source is damaged, or changed during the ingest.
         """
         refuse_duplicates(sources)
