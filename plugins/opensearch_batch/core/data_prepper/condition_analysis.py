@@ -1,4 +1,4 @@
-"""Finds keys that no codec, service or processor produces, and conditions that can never hold without them.
+"""Finds keys that no codec, service or processor produces, and conditions that never hold without these keys.
 
 A key is known if a processor reads or adds it, or if the codec or the AI service adds it. A condition is evaluated with
 null for unknown keys, as Data Prepper's expressions do (2.17), and with any value for known keys.

@@ -1,4 +1,4 @@
-"""Creates the commands that add Airflow connections for the hosts and roles of a file; they contain no secrets."""
+"""Creates the commands that add Airflow connections for the hosts and roles of a file, without secrets."""
 
 from __future__ import annotations
 

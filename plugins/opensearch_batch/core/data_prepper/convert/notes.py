@@ -1,4 +1,4 @@
-"""Creates the comments in a converted pipeline file; they compare its behaviour with Data Prepper."""
+"""Creates the comments in a converted pipeline file, which compare the behaviour of the file with Data Prepper."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ PREDICTION_MEMBERS = ("SageMakerOutput", "modelOutput")
 
 
 class MlInference(CheckedOptions, frozen=True, kw_only=True):
-    """Options of ml_inference. If `dlq` has no region or role, it inherits them from `aws`."""
+    """Options of ml_inference. If `dlq` has no region or role, the value in `aws` applies."""
 
     NO_EFFECT: ClassVar[Mapping[str, str]] = {
         "aws_sigv4": "Data Prepper signs all requests; here the Airflow connection configures signing",

@@ -1,4 +1,4 @@
-"""Registry of the supported processors. A pipeline with any other processor is rejected before it reads events.
+"""Registry of the supported processors. A pipeline with any other processor is rejected when its file is read.
 
 Source: the plugin names of Data Prepper (2.17).
 """

@@ -69,7 +69,7 @@ def stop_on_failure(steps: list[Step]) -> Processor:
 
 
 def continue_on_failure(steps: list[Step]) -> Processor:
-    """Return a processor that runs every step, and raises the first failure after the last one."""
+    """Return a processor that runs every step, and raises the first failure after the last step."""
 
     def process(event: Event) -> bool:
         failure: EventError | None = None
@@ -155,7 +155,7 @@ def keys_named(texts: Iterable[str | None]) -> set[Key]:
 
 
 def keys_read(texts: Iterable[str | None], *expressions: str | None) -> set[Key]:
-    """Return keys and the keys that expressions read; skip invalid ones, which `compile` reports."""
+    """Return keys and the keys that expressions read; skip invalid keys and expressions, which `compile` reports."""
     compiled = [expression_or_none(text) for text in expressions if text is not None]
     return keys_named(texts).union(*(expression.keys for expression in compiled if expression is not None))
 

@@ -81,7 +81,7 @@ class ParseJson(base.ProcessorOptions, frozen=True, kw_only=True):
         return base.keys_read([self.source], self.parse_when)
 
     def adds(self) -> set[Key]:
-        """Return the destination; without one, the keys depend on the event."""
+        """Return the destination; without a destination, the added keys depend on the event."""
         return base.keys_named([self.destination])
 
     def _target(self, destination: str) -> Key:
