@@ -161,7 +161,7 @@ def test_inputs_go_as_they_are_only_where_rows_hold_their_records(folder: Path, 
     """Elsewhere only prepare could join them."""
     found = check_pipeline(write(folder, service, source={"prepare": False}), adapter_of).mistakes
     assert len(found) == mistakes
-    assert all("do not contain their records with these parameters; remove prepare: false" in mistake for mistake in found)
+    assert all("do not contain their records with these parameters; remove" in mistake for mistake in found)
 
 
 def test_every_service_of_the_form_is_tried(folder: Path) -> None:
