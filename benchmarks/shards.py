@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.client import Job, serve
-from opensearch_batch.core.ingest.prediction_map import holds_record
+from opensearch_batch.core.ingest.prediction_map import contains_record
 from opensearch_batch.core.jobs.contract import job_keys
 from opensearch_batch.core.sharding.cut import ShardLimits
 from opensearch_batch.core.sharding.listing import list_source
@@ -49,7 +49,7 @@ def work(job: Job) -> Callable[[], int]:
                 limits=ShardLimits(SHARD_RECORDS, SHARD_BYTES, adapter.limits.max_record_bytes),
                 request_line=adapter.request_line(parameters, INPUTS),
                 form=adapter.line_form(parameters, INPUTS),
-                keeps_records=not holds_record(adapter, parameters),
+                keeps_records=not contains_record(adapter, parameters),
                 job_key=job_keys(adapter, parameters, INPUTS),
                 dead=dead,
             ).run(list_source(objects, path.name))

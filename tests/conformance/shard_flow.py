@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from opensearch_batch.core.errors import FatalError, RetriableError
-from opensearch_batch.core.ingest.prediction_map import holds_record, with_source_paths
+from opensearch_batch.core.ingest.prediction_map import contains_record, with_source_paths
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.ingest.shard_ingest import ShardIngest
 from opensearch_batch.core.jobs.contract import job_keys
@@ -114,7 +114,7 @@ class ShardFlow:
                 self.work_prefix,
                 limits=ShardLimits(1000, 10_000_000, 1_000_000),
                 request_line=self.adapter.request_line(parameters, self.inputs),
-                keeps_records=not holds_record(self.adapter, parameters),
+                keeps_records=not contains_record(self.adapter, parameters),
                 job_key=job_keys(self.adapter, parameters, self.inputs),
                 dead=dead,
             ).run(find_documents(self.lab.objects, self.work_prefix, f"s3://{self.bucket}/in/"))

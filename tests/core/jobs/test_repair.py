@@ -30,7 +30,7 @@ class Jobs:
         self.store, self.name = store, name
         self.work_prefix = Layout(f"s3://{bucket}/kept", "p")
         self.rows = OutputRows(store, adapter_of(name), row_matching)
-        self.holds_record = row_matching == "beside_record"
+        self.contains_record = row_matching == "beside_record"
         self.shard = Shard("0000", f"s3://{bucket}/kept/jobs/k/input.jsonl", "k", RECORDS, 1)
         store.write(self.shard.input, b"".join(b'{"line":%d}\n' % at for at in range(RECORDS)))
         self._written = 0
@@ -48,7 +48,7 @@ class Jobs:
 
     def read(self, *answered: JobOutput) -> list[bytes]:
         """Return the rows an ingest reads."""
-        last = LatestRows(self.rows, answered, holds_record=self.holds_record)
+        last = LatestRows(self.rows, answered, contains_record=self.contains_record)
         return [entry.content for entry in last.read(1) if isinstance(entry, Row)]
 
 
@@ -106,7 +106,7 @@ def test_rows_without_ids_are_known_by_their_place(store: S3Objects, bucket: str
     assert jobs.failed(first, second) == [1]
     rows = jobs.read(first, second)
     assert len(rows) == RECORDS
-    if jobs.holds_record:
+    if jobs.contains_record:
         assert rows == [good[0], good[2], good[3], good[5], error, good[4]]
     else:
         ids = [json.loads(row)["record_id"] for row in rows]
@@ -119,7 +119,7 @@ def test_a_row_that_holds_its_record_is_placed_by_its_line(store: S3Objects, buc
     error = b'{"SageMakerInferenceError":"busy"}'
     good = [b'{"line":%d,"SageMakerOutput":[1]}' % at for at in range(RECORDS)]
     answered = [jobs.answer([good[0], b"", error, good[2], b"", error, good[4]]), jobs.answer([good[1], error], [1, 3])]
-    last = LatestRows(jobs.rows, answered, holds_record=True)
+    last = LatestRows(jobs.rows, answered, contains_record=True)
     placed = [(last.position(row), row.content) for row in last.read(0) if isinstance(row, Row)]
     assert placed == [(0, good[0]), (2, good[2]), (4, good[4]), (1, good[1]), (3, error)]
 

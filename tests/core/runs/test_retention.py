@@ -248,7 +248,7 @@ def test_of_a_repaired_shard_no_job_is_blamed_for_what_was_removed(runs: Runs) -
     runs.clean("p", now=NOW + KEEP_S + 1)
     rows = OutputRows(runs.objects, OPENAI, "by_id")
     with pytest.raises(FatalError, match="retention_days") as refused:
-        list(LatestRows(rows, [own, repair], holds_record=False).read(0))
+        list(LatestRows(rows, [own, repair], contains_record=False).read(0))
     assert not isinstance(refused.value, OutputUnusable)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.prediction_map import holds_record
+from opensearch_batch.core.ingest.prediction_map import contains_record
 from opensearch_batch.core.pipeline.estimate import estimate, read_listing
 from opensearch_batch.core.sharding.cut import MIN_FILL, ShardLimits, ends_after
 from opensearch_batch.core.sharding.listing import NoDocuments, find_documents
@@ -50,7 +50,7 @@ class Lake:
                 limits=limits,
                 request_line=adapter.request_line(adapter.example_parameters, ["$.text"]),
                 form=adapter.line_form(adapter.example_parameters, ["$.text"]) if fast else None,
-                keeps_records=not holds_record(adapter, adapter.example_parameters),
+                keeps_records=not contains_record(adapter, adapter.example_parameters),
                 job_key=lambda digest: digest[:16],
                 dead=dead,
             )

@@ -231,7 +231,9 @@ def refuse_duplicates(sources: Iterable[Source]) -> None:
     for source in sources:
         for item in source.objects:
             if item.uri in seen:
-                raise ConfigError(f"data_source.source: {item.uri} is in {seen[item.uri]} and in {source.name}")
+                raise ConfigError(
+                    f"data_source.source: {item.uri} is in {seen[item.uri]} and in {source.name}; remove it from one"
+                )
             seen[item.uri] = source.name
 
 

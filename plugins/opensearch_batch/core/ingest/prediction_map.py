@@ -27,14 +27,14 @@ _PREDICTION = re.compile(r"\s*prediction(?:\[(?P<number>\d+)\])?(?P<rest>(?:[.\[
 _FIRST_NAME = re.compile(r"\s*(?:\$\s*\.?)?(?:\[['\"](?P<quoted>[^'\"]+)['\"]\]|(?P<plain>[^.\[\s$]+))")
 
 
-def holds_record(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> bool:
+def contains_record(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> bool:
     """Return whether an output row contains its whole record, so that no join is needed."""
     return adapter.row_matching(parameters) == "beside_record"
 
 
 def check_passthrough(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> None:
     """Raise ConfigError if `prepare: false` is impossible because output rows do not contain their records."""
-    if not holds_record(adapter, parameters):
+    if not contains_record(adapter, parameters):
         raise ConfigError(
             f"prepare: false: output rows of {adapter.name} do not contain their records with these parameters; remove "
             "prepare: false, or use SageMaker with DataProcessing.JoinSource Input"
@@ -43,7 +43,7 @@ def check_passthrough(adapter: ServiceAdapter, parameters: Mapping[str, Any]) ->
 
 def check_processors(adapter: ServiceAdapter, parameters: Mapping[str, Any]) -> None:
     """Raise ConfigError if output rows do not contain their records, which processors need."""
-    if not holds_record(adapter, parameters):
+    if not contains_record(adapter, parameters):
         raise ConfigError(
             f"ingest.processors: output rows of {adapter.name} do not contain their records with these parameters; "
             "write field_map, or use SageMaker with DataProcessing.JoinSource Input"
@@ -73,7 +73,7 @@ def with_source_paths(
     if request.processors is not None:
         check_processors(adapter, parameters)
         return request
-    joins = not holds_record(adapter, parameters)
+    joins = not contains_record(adapter, parameters)
 
     def source_path(location: str, path: Any) -> str:  # noqa: ANN401 - any value in a field map
         if not isinstance(path, str) or not path.strip():

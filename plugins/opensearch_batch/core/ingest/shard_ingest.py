@@ -184,16 +184,16 @@ class ShardRows:
         self._objects = objects
         self._adapter = adapter
         self._prepared = prepared
-        self._holds_record = row_matching == "beside_record"
+        self._contains_record = row_matching == "beside_record"
         self._rows = OutputRows(objects, adapter, row_matching)
-        self._latest_rows = LatestRows(self._rows, job_outputs, holds_record=self._holds_record)
+        self._latest_rows = LatestRows(self._rows, job_outputs, contains_record=self._contains_record)
         # The position of each range's first record in the shard.
         self._starts = list(accumulate((each.records for each in prepared.source_ranges), initial=0))
 
     def sources(self) -> list[Source]:
         """Return the sources of the ingest: the output, or records and output."""
         output = self._rows.source(self.job_outputs)
-        if self._holds_record:
+        if self._contains_record:
             return [output]
         return [Source("records", tuple(find_objects(self._objects, self._prepared.shard.source))), output]
 
@@ -203,14 +203,14 @@ class ShardRows:
 
     def read(self, objects: Objects, number: int, source: Source) -> Iterator[Row | Blank | Rejected]:
         """Yield the rows of one source."""
-        if number == RECORDS and not self._holds_record:
+        if number == RECORDS and not self._contains_record:
             return read_rows(objects, number, source)
         return self._latest_rows.read(number)
 
     @property
     def reading(self) -> Reading:
         """How an ingest reads these rows."""
-        if self._holds_record:
+        if self._contains_record:
             errors = RowErrors(lambda row: self._adapter.row(row).error, self._adapter.error_members)
         else:
             errors = WRAPPED_ERRORS

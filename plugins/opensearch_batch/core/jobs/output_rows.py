@@ -243,10 +243,10 @@ class LatestRows:
     as ``{"record_id": …, "error": …, "row": …}``, in which no path of a field map finds a value.
     """
 
-    def __init__(self, rows: OutputRows, job_outputs: Sequence[JobOutput], *, holds_record: bool) -> None:
+    def __init__(self, rows: OutputRows, job_outputs: Sequence[JobOutput], *, contains_record: bool) -> None:
         self._rows = rows
         self._job_outputs = job_outputs
-        self._holds_record = holds_record
+        self._contains_record = contains_record
         # For each URI: pairs of a line and a shift. From this line on, a row's position is its line plus the shift.
         self._shifts: dict[str, list[tuple[int, int]]] = {}
 
@@ -267,21 +267,21 @@ class LatestRows:
 
     def position(self, row: Row) -> int | None:
         """Return the position of a row's record, None if it is unknown."""
-        if not self._holds_record:
+        if not self._contains_record:
             return position_of(_decode_wrapped(row.content).record_id)
         shifts = self._shifts.get(row.uri, [])
         index = bisect_right(shifts, row.line, key=itemgetter(0)) - 1
         return row.line + shifts[index][1] if index >= 0 else None
 
     def _add_shift(self, entry: OutputRow) -> None:
-        if self._holds_record and entry.position is not None:
+        if self._contains_record and entry.position is not None:
             shifts, shift = self._shifts.setdefault(entry.row.uri, []), entry.position - entry.row.line
             if not shifts or shifts[-1][1] != shift:
                 shifts.append((entry.row.line, shift))
 
     def _wrapped(self, entry: OutputRow) -> Row:
         row = entry.row
-        if self._holds_record:
+        if self._contains_record:
             return row
         name, content = None if entry.position is None else record_id(entry.position), msgspec.Raw(row.content)
         members: Mapping[str, Any] = (

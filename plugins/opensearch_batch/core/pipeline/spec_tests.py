@@ -16,7 +16,7 @@ import msgspec
 from opensearch_batch.core.errors import FatalError
 from opensearch_batch.core.ingest.documents import DocumentStream, Reading
 from opensearch_batch.core.ingest.mapped_documents import MappedDocuments
-from opensearch_batch.core.ingest.prediction_map import holds_record, with_source_paths, written_fields
+from opensearch_batch.core.ingest.prediction_map import contains_record, with_source_paths, written_fields
 from opensearch_batch.core.ingest.request import IngestRequest, compile_map
 from opensearch_batch.core.ingest.shard_ingest import ShardRows, with_strict_vectors
 from opensearch_batch.core.ingest.sinks.base import Item
@@ -130,7 +130,7 @@ class SpecRun:
                 Layout(WORK, "tests"),
                 limits=ShardLimits(limits.max_records, limits.max_bytes, limits.max_record_bytes),
                 request_line=adapter.request_line(self._parameters, inputs),
-                keeps_records=not holds_record(adapter, self._parameters),
+                keeps_records=not contains_record(adapter, self._parameters),
                 job_key=job_keys(adapter, self._parameters, inputs),
                 dead=dead,
             )
@@ -167,7 +167,7 @@ class SpecRun:
         values = [prediction] if len(inputs) <= 1 else prediction
         if not (isinstance(values, list) and len(values) == len(numbers)):
             raise FatalError(f"a record has {len(inputs)} inputs; write a list of {len(inputs)} predictions")
-        row: Any = dict(line) if holds_record(self._adapter, self._parameters) else {}
+        row: Any = dict(line) if contains_record(self._adapter, self._parameters) else {}
         for number, value in zip(numbers, values, strict=True):
             path = self._adapter.prediction_path(self._parameters, inputs, number)
             row = _put(row, PlainPath.parse(path).steps, value)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.core.ingest.prediction_map import check_passthrough, holds_record
+from opensearch_batch.core.ingest.prediction_map import check_passthrough, contains_record
 from opensearch_batch.core.ingest.request import IngestRequest
 from opensearch_batch.core.jobs.contract import ServiceAdapter, job_keys
 from opensearch_batch.core.opensearch.cluster import Cluster, Index, check_dimension, vector_fields
@@ -116,7 +116,7 @@ def cut_source(
                 limits=limits,
                 request_line=adapter.request_line(parameters, inputs),
                 form=adapter.line_form(parameters, inputs),
-                keeps_records=not holds_record(adapter, parameters),
+                keeps_records=not contains_record(adapter, parameters),
                 job_key=job_key,
                 dead=dead,
                 writes=samples is None,
