@@ -95,7 +95,7 @@ class EventDocuments(SourceRows):
         """Read a row.
 
         Raises:
-            RecordRejected: the row is not a JSON object, is an error of the AI service, or its metadata does not fit.
+            RecordRejected: the row is not a JSON object or is an error of the AI service, or adding metadata failed.
         """
         event = self._parse(row.content)
         errors = self._row_errors
