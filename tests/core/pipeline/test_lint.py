@@ -111,6 +111,16 @@ def test_no_id_is_a_remark(tmp_path: Path) -> None:
     assert "13 ingest.field_map: no id" in found.remarks[0]
 
 
+def test_a_field_beside_the_one_that_was_meant_is_a_remark(tmp_path: Path) -> None:
+    """OpenSearch would map it dynamically, and the field of the body would stay empty."""
+    found = checked(
+        tmp_path, GOOD.replace("    text: $.text\n", "    txet: $.text\n").replace("text: a cat, e", "txet: a cat, e")
+    )
+    assert found.mistakes == []
+    assert len(found.remarks) == 1
+    assert "15 ingest.field_map.txet: not a field of the index body. Did you mean 'text'?" in found.remarks[0]
+
+
 def test_all_mistakes_of_a_file_at_once(tmp_path: Path) -> None:
     """Of types and keys, and then of rules."""
     text = GOOD.replace("  dimension: 4", "  dimension: four\n  inptu: $.text").replace("retention", "")

@@ -79,8 +79,7 @@ def check_pipeline(path: Path, adapter_of: AdapterOf, listing: str | None = None
         plan = _estimate(file, adapter_of(spec.batch_predict.service).limits, listing) if listing is not None else None
     except BatchError as error:
         return msgspec.structs.replace(checked, mistakes=[_located(file, error)])
-    has_id = spec.ingest.processors is not None or "_id" in spec.field_map
-    remarks = [] if has_id else [str(file.error(("ingest", "field_map"), lint.NO_ID))]
+    remarks = [str(file.error(keys, text)) for keys, text in lint.remarks(spec, index_body)]
     return msgspec.structs.replace(checked, mistakes=mistakes, plan=plan, remarks=remarks)
 
 

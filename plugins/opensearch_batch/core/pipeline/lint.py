@@ -47,6 +47,19 @@ def mistakes(
         yield from _field_map_mistakes(spec, adapter, types)
 
 
+def remarks(spec: PipelineSpec, index_body: Mapping[str, Any] | None) -> Iterator[tuple[Keys, str]]:
+    """Yield what is probably, but not certainly, a mistake, as `mistakes` does."""
+    if spec.ingest.processors is not None:
+        return
+    if "_id" not in spec.field_map:
+        yield ("ingest", "field_map"), NO_ID
+    types = mapped_types(index_body or {})
+    unused = [name for name in types if name not in spec.field_map]
+    for name in spec.field_map:
+        if name not in types and name != "_id" and (hint := did_you_mean(name, unused)):
+            yield ("ingest", "field_map", name), f"not a field of the index body.{hint}"
+
+
 def _location_mistakes(spec: PipelineSpec) -> Iterator[tuple[Keys, str]]:
     locations: dict[Keys, str | None] = {
         ("source", "uri"): spec.source.uri,
