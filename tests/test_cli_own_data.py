@@ -23,7 +23,8 @@ from tests.serving import Exchange, Server
 
 TEXTS = ["Call me Ishmael, some years ago", "Emma Woodhouse, handsome, clever, and rich", "It was the best of times"]
 ROWS = [
-    {"id": number, "title": f"Book {number}", "text": text, "price": 1.5 * number} for number, text in enumerate(TEXTS)
+    {"id": number, "title": f"Book {number}", "text": text, "list-price": 1.5 * number}
+    for number, text in enumerate(TEXTS)
 ]
 
 
@@ -72,7 +73,7 @@ def test_a_drafted_pipeline_passes_the_check(
     assert main([*arguments, "--json"]) == 0
     drafted = json.loads(capsys.readouterr().out)
     assert (drafted["input"], drafted["id"], drafted["records"]) == ("$.text", "$.id", len(ROWS))
-    assert set(drafted["fields"]) == {"_id", "title", "text", "price"}
+    assert set(drafted["fields"]) == {"_id", "title", "text", "list-price"}
     assert main(["check", str(include / "pipelines" / "books.yaml"), "--json"]) == 0
     checked = json.loads(capsys.readouterr().out)
     assert (checked["tests"], checked["mistakes"]) == (1, 0)

@@ -16,7 +16,7 @@ from opensearch_batch.core.types.job import DEADLINE_S
 from opensearch_batch.hooks.connections import AWS_CONN_ID, OPENSEARCH_CONN_ID
 from opensearch_batch.triggers.ml_task import TRIGGER, MLTaskTrigger
 
-LONGEST_WAIT, GRACE = timedelta(days=30), timedelta(hours=1)
+GRACE = timedelta(hours=1)
 
 
 class OpenSearchMLTaskSensor(BaseSensorOperator):
@@ -57,7 +57,7 @@ class OpenSearchMLTaskSensor(BaseSensorOperator):
         # No retries: a TaskFailedEvent with retries left loses its XCom, and a retry would poll an ended job again; the
         # trigger retries errors. At the execution_timeout Airflow fails the task without cancelling its job, so it is
         # later than the job's deadline.
-        timeout = LONGEST_WAIT if deadline_s is None else timedelta(seconds=deadline_s) + GRACE
+        timeout = timedelta(seconds=deadline_s) + GRACE
         super().__init__(**{**kwargs, "retries": 0, "execution_timeout": timeout})
         self.service = service
         self.batch_predict = batch_predict

@@ -21,7 +21,7 @@ ID_NAMES = ("_id", "id", "uuid", "guid", "key", "doc_id", "document_id")
 # A field whose longest value has more words than this is mapped as text, not as keyword.
 KEYWORD_WORDS, TEST_RECORDS, TEST_CHARS = 4, 2, 200
 VECTOR_METHOD = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
-_NAME = re.compile(r"\w+")
+_NAME = re.compile(r"[\w-]+")
 
 
 class DraftSettings(msgspec.Struct, frozen=True):
