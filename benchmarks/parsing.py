@@ -26,7 +26,7 @@ def run(*, quick: bool = False) -> Outcome:  # noqa: ARG001 - it takes seconds
     with tempfile.TemporaryDirectory(prefix="parsing-") as name:
         # Airflow makes a home when it is imported.
         os.environ.setdefault("AIRFLOW_HOME", str(Path(name) / "airflow"))
-        from opensearch_batch.dag_factory.pipelines import pipelines
+        from opensearch_batch.dag_factory.pipelines import dags_of_folder
 
         folder = Path(name) / "include"
         for kind in ("connectors", "indexes"):
@@ -37,9 +37,9 @@ def run(*, quick: bool = False) -> Outcome:  # noqa: ARG001 - it takes seconds
             shutil.copy(sources[number % len(sources)], folder / "pipelines" / f"p{number:03d}.yaml")
 
         def read() -> int:
-            found = pipelines(folder / "pipelines")
-            if found.refused:
-                raise RuntimeError(str(found.refused[0]))
+            found = dags_of_folder(folder / "pipelines")
+            if found.errors:
+                raise RuntimeError(str(found.errors[0]))
             return len(found.dags)
 
         def by_hand() -> int:

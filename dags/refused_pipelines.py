@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from opensearch_batch.core.errors import ConfigError
-from opensearch_batch.dag_factory.pipelines import pipelines
+from opensearch_batch.dag_factory.pipelines import dags_of_folder
 
 PIPELINES = Path(__file__).resolve().parent.parent / "include" / "pipelines"
 
-if refused := pipelines(PIPELINES).refused:
-    raise ConfigError("\n".join(str(error) for error in refused))
+if errors := dags_of_folder(PIPELINES).errors:
+    raise ConfigError("\n".join(str(error) for error in errors))

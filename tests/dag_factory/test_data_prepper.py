@@ -14,7 +14,7 @@ from airflow.sdk import DAG, Connection
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 
-from opensearch_batch.dag_factory.pipelines import is_surely_pipeline_file, pipelines
+from opensearch_batch.dag_factory.pipelines import dags_of_folder, is_surely_pipeline_file
 from opensearch_batch.hooks import file_connections
 from opensearch_batch.hooks.connections import connection
 from opensearch_batch.hooks.file_conn_ids import file_conn_id
@@ -30,8 +30,8 @@ NAME = "sagemaker-batch-job-pipeline"
 def dag_of(folder: Path, text: str) -> DAG:
     """Return the one DAG of a file."""
     (folder / "books.yaml").write_text(text)
-    found = pipelines(folder)
-    assert found.refused == []
+    found = dags_of_folder(folder)
+    assert found.errors == []
     (dag,) = found.dags
     return dag
 
@@ -68,17 +68,17 @@ def test_both_kinds_of_pipelines_share_a_folder_and_names_are_unique(tmp_path: P
     shutil.copy(INCLUDE / "pipelines" / "passages.yaml", folder)
     for name in ("a.yaml", "b.yml"):
         shutil.copy(SAMPLE, folder / name)
-    found = pipelines(folder)
+    found = dags_of_folder(folder)
     assert [dag.dag_id for dag in found.dags] == ["passages"]
-    for error, one, other in zip(found.refused, ("a.yaml", "b.yml"), ("b.yml", "a.yaml"), strict=True):
-        assert str(error).startswith(f"{folder / one}:1 {NAME}: {folder / other} has a pipeline of the same name")
+    for error, one, other in zip(found.errors, ("a.yaml", "b.yml"), ("b.yml", "a.yaml"), strict=True):
+        assert str(error).startswith(f"{folder / one}:1 {NAME}: {folder / other} already uses this DAG id")
 
 
 def test_both_endings_of_yaml_are_read(tmp_path: Path) -> None:
     """Both endings of YAML are read; other files of the folder are not."""
     (tmp_path / "notes.txt").write_text("books")
     shutil.copy(SAMPLE, tmp_path / "books.yml")
-    (dag,) = pipelines(tmp_path).dags
+    (dag,) = dags_of_folder(tmp_path).dags
     task: Any = dag.task_dict["prepare"]
     assert task.file == str(tmp_path / "books.yml")
     conn_id = file_conn_id(tmp_path / "books.yml", NAME, "sink", 0)
@@ -119,13 +119,13 @@ def test_a_file_of_ours_is_recognized_without_the_data_prepper_parser(tmp_path: 
     path.parent.mkdir()
     path.write_text(f"{text}\n# where is the sink: here\n")
     assert not is_surely_pipeline_file(path)
-    assert [dag.dag_id for dag in pipelines(path.parent).dags] == ["books"]
+    assert [dag.dag_id for dag in dags_of_folder(path.parent).dags] == ["books"]
 
 
 def test_a_mistake_names_file_and_line(tmp_path: Path) -> None:
     """An error names file, line and the nearest valid name."""
     (tmp_path / "books.yaml").write_text(SAMPLE.read_text().replace("index: test", "indx: test"))
-    (error,) = pipelines(tmp_path).refused
+    (error,) = dags_of_folder(tmp_path).errors
     assert "books.yaml:74" in str(error)
     assert "Did you mean 'index'?" in str(error)
 
@@ -135,9 +135,9 @@ def test_a_name_that_is_no_dag_id_affects_no_other_pipeline(tmp_path: Path) -> N
     shutil.copy(SAMPLE, tmp_path / "good.yaml")
     (tmp_path / "a.yaml").write_text(SAMPLE.read_text().replace(f"{NAME}:", "my pipeline:"))
     shutil.copy(INCLUDE / "pipelines" / "passages.yaml", tmp_path / "our passages.yaml")
-    found = pipelines(tmp_path)
+    found = dags_of_folder(tmp_path)
     assert [dag.dag_id for dag in found.dags] == [NAME]
-    one, other = map(str, found.refused)
+    one, other = map(str, found.errors)
     assert one.startswith(f"{tmp_path / 'a.yaml'}:6 my pipeline: the pipeline name is the DAG id, ")
     assert one.endswith("; write my-pipeline")
     assert other.startswith(
@@ -153,9 +153,9 @@ def test_an_unexpected_error_in_a_file_affects_no_other_file(tmp_path: Path) -> 
     text = SAMPLE.read_text().replace(f"{NAME}:", "tagged:")
     text = text.replace("extension:\n", f"extension:\n  opensearch_batch: {{tags: [{tag}]}}\n")
     (tmp_path / "a.yaml").write_text(text)
-    found = pipelines(tmp_path)
+    found = dags_of_folder(tmp_path)
     assert [dag.dag_id for dag in found.dags] == [NAME]
-    (error,) = map(str, found.refused)
+    (error,) = map(str, found.errors)
     assert error.startswith(f"{tmp_path / 'a.yaml'}:1 cannot build a DAG from this file (ValueError in ")
     assert "s3cr3t" not in error
 

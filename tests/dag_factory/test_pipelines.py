@@ -105,13 +105,13 @@ def test_a_file_takes_no_dag_of_another(make: Make, tmp_path: Path, monkeypatch:
         return [pipeline_dag(path)] if names is None else [DAG(name, schedule=None) for name in names]
 
     monkeypatch.setattr(pipelines_module, "_dags", dags)
-    found = pipelines_module.pipelines(folder)
+    found = pipelines_module.dags_of_folder(folder)
     assert sorted(dag.dag_id for dag in found.dags) == (["own"] if broken else ["books", "own"])
-    refused = "\n".join(map(str, found.refused))
-    assert f"{folder}/a.yaml:1 books: {folder}/books.yaml has a pipeline of the same name; rename one" in refused
-    assert f"{folder}/b.yaml:1 shared: {folder}/c.yaml has" in refused
-    assert f"{folder}/c.yaml:1 shared: {folder}/b.yaml has" in refused
-    assert f"{folder}/replay.yaml:1 replay: dags/replay.py has" in refused
+    refused = "\n".join(map(str, found.errors))
+    assert f"{folder}/a.yaml:1 books: {folder}/books.yaml already uses this DAG id; rename this pipeline" in refused
+    assert f"{folder}/b.yaml:1 shared: {folder}/c.yaml already uses" in refused
+    assert f"{folder}/c.yaml:1 shared: {folder}/b.yaml already uses" in refused
+    assert f"{folder}/replay.yaml:1 replay: dags/replay.py already uses" in refused
 
 
 def test_owner_tags_and_description_come_from_the_file(make: Make) -> None:

@@ -1,6 +1,6 @@
 """Builds a DAG from a pipeline file: prepare; batch_predict, poll, repair, ingest for each shard; reconcile; publish.
 
-Airflow parses DAG files every few seconds, so only the spec is loaded here.
+Airflow parses DAG files again and again, so modules that only tasks need are not imported here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from opensearch_batch.operators.repair import OpenSearchRepairOperator
 from opensearch_batch.sensors.ml_task import OpenSearchMLTaskSensor
 from opensearch_batch.services.registry import adapter_of
 
-# No Data Prepper file has one of these keys.
+# Required keys of this package's pipeline files; a Data Prepper pipeline may also have the name `ingest`.
 _PIPELINE_FILE_KEY = re.compile(rb"^(?:work_prefix|batch_predict|ingest)\s*:", re.MULTILINE)
 # Every Data Prepper file has at least one of these keys.
 _DATA_PREPPER_KEY = re.compile(rb"\b(?:version|extension|pipeline_configurations|sink)[\"']?\s*:")
@@ -38,16 +38,16 @@ DAGS_WITHOUT_PIPELINE = ("batch_ingestion", "replay", "example_by_hand")
 T = TypeVar("T")
 
 
-class Pipelines(NamedTuple):
-    """The DAGs of a folder's files, and the errors of the files whose DAG is refused."""
+class FolderDags(NamedTuple):
+    """The DAGs of a folder's files, and the errors in these files."""
 
     dags: list[DAG]
-    refused: list[ConfigError]
+    errors: list[ConfigError]
 
 
-def pipelines(folder: Path) -> Pipelines:
+def dags_of_folder(folder: Path) -> FolderDags:
     """Return the DAGs of all files in a folder; an error in one file does not affect the others."""
-    result = Pipelines([], [])
+    result = FolderDags([], [])
     files = pipeline_files(folder)
     dags_by_id: dict[str, list[tuple[Path, DAG]]] = {}
     for path in files:
@@ -55,20 +55,20 @@ def pipelines(folder: Path) -> Pipelines:
             for dag in _dags(path):
                 dags_by_id.setdefault(dag.dag_id, []).append((path, dag))
         except ConfigError as error:
-            result.refused.append(error)
+            result.errors.append(error)
         except Exception as error:  # noqa: BLE001 - no error in one file may affect the others
-            result.refused.append(_unexpected(path, error))
+            result.errors.append(_unexpected(path, error))
     for dag_id, candidates in dags_by_id.items():
-        # A DAG id belongs to the file of the same name, even while that file has a mistake and defines no DAG. Another
-        # file must not define the DAG, because a running DAG would then change its pipeline.
-        owners = [path for path in files if path.stem == dag_id] or [path for path, _ in candidates]
+        # A DAG id belongs to the file of the same name, even while that file has a mistake and defines no DAG.
+        # Otherwise a mistake in that file would let another file take over its running DAG.
+        claimants = [path for path in files if path.stem == dag_id] or [path for path, _ in candidates]
         for path, dag in candidates:
-            others = [each for each in (*owners, *_dag_file(dag_id)) if each != path]
+            others = [each for each in (*claimants, *_dag_file(dag_id)) if each != path]
             if not others:
                 result.dags.append(dag)
                 continue
-            text = f"{path}:1 {dag_id}: {others[0]} has a pipeline of the same name; rename one"
-            result.refused.append(ConfigError(text))
+            text = f"{path}:1 {dag_id}: {others[0]} already uses this DAG id; rename this pipeline"
+            result.errors.append(ConfigError(text))
     return result
 
 
@@ -98,7 +98,10 @@ def _dags(path: Path) -> list[DAG]:
 
 
 def is_surely_pipeline_file(path: Path) -> bool:
-    """Whether a file cannot be a Data Prepper file; an unreadable file counts as a pipeline file of this package."""
+    """Return whether a file is certainly a pipeline file of this package; False if it may be a Data Prepper file.
+
+    An unreadable file counts as a pipeline file of this package.
+    """
     try:
         content = path.read_bytes()
     except OSError:
@@ -162,14 +165,14 @@ class _Stages:
         self._job_arguments: dict[str, Any] = {
             "model_id": MODEL_ID,
             "parameters": self._model_setting(lambda model: model.parameters),
-            **_fields(predict, "inputs", "max_jobs_in_flight", "retry_time_window_s", "retry_interval_s"),
+            **_settings_of(predict, "inputs", "max_jobs_in_flight", "retry_time_window_s", "retry_interval_s"),
             "deadline_s": predict.deadline_s,
         }
-        self._poll_arguments = _fields(predict, "poll_every_s", "poll_at_most_s")
+        self._poll_arguments = _settings_of(predict, "poll_every_s", "poll_at_most_s")
         self._document_arguments: dict[str, Any] = {
             "index": "{{ params.index }}",
             "field_map": spec.field_map,
-            **_fields(spec.ingest, "ingest_fields", "processors", "routing"),
+            **_settings_of(spec.ingest, "ingest_fields", "processors", "routing"),
         }
 
     def create_tasks(self) -> None:
@@ -222,8 +225,8 @@ class _Stages:
             inputs=spec.batch_predict.inputs,
             dimension=spec.batch_predict.dimension,
             max_dead_letters=spec.max_dead_letters,
-            **_fields(spec.source, "include", "exclude", "on_empty"),
-            **_fields(spec.shard, "max_records", "max_bytes"),
+            **_settings_of(spec.source, "include", "exclude", "on_empty"),
+            **_settings_of(spec.shard, "max_records", "max_bytes"),
             **self._document_arguments,
             **self._shared,
         )
@@ -252,8 +255,10 @@ class _Stages:
             # repair may be skipped; if poll fails, ingest does not run.
             trigger_rule="none_failed",
             on_missing=self._spec.on_missing,
-            **_fields(self._spec.ingest, "when", "op_type", "on_unmatched", "ingest_pipeline", "load", "dead_letters"),
-            **_fields(self._spec.ingest, "max_body_bytes", "max_in_flight", "compress"),
+            **_settings_of(
+                self._spec.ingest, "when", "op_type", "on_unmatched", "ingest_pipeline", "load", "dead_letters"
+            ),
+            **_settings_of(self._spec.ingest, "max_body_bytes", "max_in_flight", "compress"),
             **self._document_arguments,
             **self._shared,
         )
@@ -265,13 +270,13 @@ class _Stages:
         bodies |= {name: self._file.body("batch_predict", "instead", name, "connector") for name in predict.instead}
         return {name: without_credential(body) for name, body in bodies.items()}
 
-    def _model_setting(self, value: Callable[[ModelSpec], T]) -> T | str:
-        return self._for_service({name: value(model) for name, model in self._spec.batch_predict.models.items()})
+    def _model_setting(self, setting_of: Callable[[ModelSpec], T]) -> T | str:
+        return self._for_service({name: setting_of(model) for name, model in self._spec.batch_predict.models.items()})
 
     def _for_service(self, values: dict[str, T]) -> T | str:
         return value_for_service(self._spec.batch_predict.service, values)
 
 
-def _fields(settings: object, *names: str) -> dict[str, Any]:
+def _settings_of(settings: object, *names: str) -> dict[str, Any]:
     """Return settings of a pipeline file that an operator takes under the same names."""
     return {name: getattr(settings, name) for name in names}
