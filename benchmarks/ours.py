@@ -14,7 +14,7 @@ import numpy as np  # noqa: F401 - loaded before the clock starts, as the rivals
 from benchmarks.client import Job, serve
 from benchmarks.rows import request
 from opensearch_batch.core.ingest.batch_ingestion import parse_request
-from opensearch_batch.core.ingest.request_ingest import ingest_request
+from opensearch_batch.core.ingest.request_ingest import run_batch_ingestion
 from opensearch_batch.core.opensearch.client import address_of, opensearch_client
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.local_files import LocalFiles
@@ -29,7 +29,7 @@ def prepare(job: Job) -> Callable[[], int]:
 
     def write() -> int:
         with tempfile.TemporaryDirectory(prefix="ours-") as work:
-            report = ingest_request(batch, LocalFiles(), cluster, work_prefix=work, row_errors=errors)
+            report = run_batch_ingestion(batch, LocalFiles(), cluster, work_prefix=work, row_errors=errors)
         if report.state != DONE:
             raise RuntimeError(f"the request ended as {report.state}: {report.dead_letters}")
         return report.counts.indexed

@@ -15,7 +15,7 @@ import openai
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.batch_ingestion import parse_request
-from opensearch_batch.core.ingest.request_ingest import ingest_request
+from opensearch_batch.core.ingest.request_ingest import run_batch_ingestion
 from opensearch_batch.core.storage.by_uri import Scheme
 from opensearch_batch.core.types.counts import IngestCounts
 from opensearch_batch.services.registry import row_errors, stores
@@ -78,7 +78,7 @@ def run(case: Case, lab: Lab, **beyond: Any) -> Outcome:
         request = {**_uploaded(case, lab, client), **beyond}
         _prepare(case, lab, index)
         batch = parse_request(request, case.name)
-        report = ingest_request(
+        report = run_batch_ingestion(
             batch,
             objects,
             lab.cluster(),

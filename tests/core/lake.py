@@ -9,7 +9,7 @@ from typing import Any
 
 from opensearch_batch.core.ingest.batch_ingestion import parse_request
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
-from opensearch_batch.core.ingest.request_ingest import ingest_request
+from opensearch_batch.core.ingest.request_ingest import run_batch_ingestion
 from opensearch_batch.core.storage.dead_letters import DeadLetter
 from opensearch_batch.core.storage.objects import Objects
 from opensearch_batch.core.types.counts import IngestCounts, IngestReport
@@ -52,7 +52,7 @@ class Lake:
             "data_source": {"type": "s3", "source": self.sources},
             **more,
         }
-        return ingest_request(
+        return run_batch_ingestion(
             parse_request(request),
             self.objects,
             self.lab.cluster(),
@@ -60,7 +60,7 @@ class Lake:
             row_errors=row_errors(),
             force=force,
             memory_bytes=memory_bytes,
-            folder=folder,
+            spill_folder=folder,
             on_progress=on_progress,
         )
 

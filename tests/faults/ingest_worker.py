@@ -23,7 +23,7 @@ from opensearch_batch.core.ingest.documents import Reading
 from opensearch_batch.core.ingest.engine import CHECKPOINT_S, Ingest, Locations
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
 from opensearch_batch.core.ingest.mapped_documents import MappedDocumentFactory
-from opensearch_batch.core.ingest.request_ingest import find_sources, ingest_request
+from opensearch_batch.core.ingest.request_ingest import find_sources, run_batch_ingestion
 from opensearch_batch.core.ingest.sinks.opensearch import IndexSink
 from opensearch_batch.core.opensearch.cluster import Cluster
 from opensearch_batch.core.storage.objects import Objects
@@ -77,7 +77,7 @@ def ingest(task: Task) -> IngestReport:
     cluster = Cluster(OpenSearch(task.servers.opensearch, max_retries=0, timeout=WAIT_S, pool_maxsize=16), "node")
     if task.each_body:
         return _recording_each_body(task, S3Objects(s3), cluster)
-    return ingest_request(
+    return run_batch_ingestion(
         parse_request(task.request),
         S3Objects(s3),
         cluster,
@@ -85,7 +85,7 @@ def ingest(task: Task) -> IngestReport:
         row_errors=row_errors(),
         force=task.force,
         memory_bytes=task.memory_bytes,
-        folder=Path(task.folder) if task.folder else None,
+        spill_folder=Path(task.folder) if task.folder else None,
     )
 
 

@@ -16,7 +16,7 @@ from opensearch_batch.cli.progress_display import bytes_to_read, is_terminal, pr
 from opensearch_batch.cli.request_file import RequestFile, absolute, default_work_prefix, read_request
 from opensearch_batch.cli.tables import IndexAccount, show_dead_letters, sources_table
 from opensearch_batch.core.ingest.join import MEMORY_BYTES
-from opensearch_batch.core.ingest.request_ingest import find_sources, ingest_request
+from opensearch_batch.core.ingest.request_ingest import find_sources, run_batch_ingestion
 from opensearch_batch.core.types.counts import IngestCounts, SourceCounts
 from opensearch_batch.services.registry import row_errors
 
@@ -98,7 +98,7 @@ class Ingestion(ClientCommand[IngestAccount]):
             if settings.work_prefix
             else batch.work_prefix or default_work_prefix(batch)
         )
-        # `ingest_request` lists the sources again; this listing is only for the progress bar.
+        # `run_batch_ingestion` lists the sources again; this listing is only for the progress bar.
         total_bytes = bytes_to_read(find_sources(batch, objects)) if is_terminal() else None
         with progress_bar(batch.ingest.index, total_bytes) as show:
 
@@ -106,7 +106,7 @@ class Ingestion(ClientCommand[IngestAccount]):
                 self._count(counts)
                 show(counts, read_bytes)
 
-            report = ingest_request(
+            report = run_batch_ingestion(
                 batch,
                 objects,
                 cluster,
@@ -114,7 +114,7 @@ class Ingestion(ClientCommand[IngestAccount]):
                 row_errors=row_errors(),
                 force=settings.force,
                 memory_bytes=settings.memory_mb * MIB,
-                folder=settings.spill_folder,
+                spill_folder=settings.spill_folder,
                 on_progress=show_progress,
             )
         self._count(report.counts)

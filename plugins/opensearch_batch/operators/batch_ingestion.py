@@ -13,7 +13,7 @@ from airflow.sdk import BaseOperator, Context
 
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.ingest.batch_ingestion import BatchIngestion, parse_request
-from opensearch_batch.core.ingest.request_ingest import ingest_request
+from opensearch_batch.core.ingest.request_ingest import run_batch_ingestion
 from opensearch_batch.core.storage.conditional_writes import require_conditional_writes
 from opensearch_batch.core.storage.dead_letters import refuse_dead_letters
 from opensearch_batch.core.storage.json_document import save
@@ -93,7 +93,7 @@ class OpenSearchBatchIngestionOperator(BaseOperator):
         layout = layout_of(batch.work_prefix or self.work_prefix, context)
         store = outputs_store(aws_conn_id=self.aws_conn_id, ai_conn_id=self.openai_conn_id, services=["openai"])
         require_conditional_writes(store, layout.conditional_writes())
-        report = ingest_request(
+        report = run_batch_ingestion(
             batch,
             store,
             OpenSearchMLHook(self.opensearch_conn_id).cluster,

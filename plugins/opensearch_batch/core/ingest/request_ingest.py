@@ -20,7 +20,7 @@ from opensearch_batch.core.types.row_errors import NO_ERRORS, RowErrors
 from opensearch_batch.core.types.rows import Source
 
 
-def ingest_request(
+def run_batch_ingestion(
     batch: BatchIngestion,
     objects: Objects,
     cluster: Cluster,
@@ -29,7 +29,7 @@ def ingest_request(
     row_errors: RowErrors = NO_ERRORS,
     force: bool = False,
     memory_bytes: int = MEMORY_BYTES,
-    folder: Path | None = None,
+    spill_folder: Path | None = None,
     on_progress: Callable[[IngestCounts, int], None] = lambda counts, size: None,  # noqa: ARG005 - no progress is shown
 ) -> IngestReport:
     """Run a `_batch_ingestion` request.
@@ -38,11 +38,12 @@ def ingest_request(
         batch: the request.
         objects: the store of its sources and of the work prefix.
         cluster: the cluster of its index.
-        work_prefix: the prefix of progress and dead letters; nothing else should be stored there.
+        work_prefix: the prefix of progress, and of dead letters unless `batch.dead_letters` is set; nothing else should
+            be stored there.
         row_errors: detects errors of AI services in rows.
         force: write everything again, even if it was written before.
         memory_bytes: maximum size of rows in memory that wait for rows of other sources.
-        folder: where rows beyond `memory_bytes` are spilled; the system's temporary folder if None.
+        spill_folder: where rows beyond `memory_bytes` are spilled; the system's temporary folder if None.
         on_progress: called with the counts so far and the bytes read.
 
     Raises:
@@ -57,9 +58,10 @@ def ingest_request(
         IndexSink(objects, cluster, batch.ingest),
         MappedDocumentFactory(
             batch.ingest,
-            Reading(objects, read_any_rows, row_errors, memory_bytes=memory_bytes, folder=folder),
+            Reading(objects, read_any_rows, row_errors, memory_bytes=memory_bytes, folder=spill_folder),
         ),
-        # Requests may share a location for dead letters; each ingest clears only its own folder.
+        # Requests may share a location for dead letters; each gets its own folder there, because an ingest deletes old
+        # dead letters.
         locations=Locations.of(
             work_prefix,
             f"{work_prefix.rstrip('/')}/{name}",
@@ -76,5 +78,5 @@ def find_sources(batch: BatchIngestion, objects: Objects) -> list[Source]:
     Raises:
         ConfigError: a source is missing.
     """
-    prefix = "openai://" if batch.type == "openai" else ""
-    return [Source(source, tuple(find_objects(objects, f"{prefix}{source}"))) for source in batch.sources]
+    scheme = "openai://" if batch.type == "openai" else ""
+    return [Source(source, tuple(find_objects(objects, f"{scheme}{source}"))) for source in batch.sources]
