@@ -101,7 +101,7 @@ def _send(cluster: Cluster, items: Iterable[Item]) -> None:
 
     cut = bodies(items, max_body_bytes=lambda: MAX_BODY_BYTES)
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        for future in [pool.submit(send, b"".join(item.lines for item in body.items)) for body in cut]:
+        for future in [pool.submit(send, b"".join(item.content for item in body.items)) for body in cut]:
             future.result()
 
 

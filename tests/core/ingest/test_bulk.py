@@ -112,7 +112,7 @@ def test_bodies_keep_order_size_and_unique_ids(plan: list[Any], limit: int) -> N
     assert sum(len(body.other_entries) for body in cut) == sum(not isinstance(entry, Item) for entry in entries)
     for body in cut:
         assert len({entry.id for entry in body.items}) == len(body.items)
-        assert sum(len(entry.lines) for entry in body.items) <= limit or len(body.items) == 1
+        assert sum(len(entry.content) for entry in body.items) <= limit or len(body.items) == 1
 
 
 def test_what_is_busy_is_sent_again_alone(scripted: Scripted) -> None:
@@ -149,7 +149,7 @@ def test_what_stays_busy_is_given_up_as_retriable(scripted: Scripted) -> None:
 
 def test_a_body_that_is_too_large_is_halved_until_it_passes(scripted: Scripted) -> None:
     """A body that is too large is halved, later bodies are smaller, and a single document is refused."""
-    most = 4 * len(item(0).lines)
+    most = 4 * len(item(0).content)
 
     def limited(body: bytes) -> Answer:
         return accept(body) if len(body) <= most else (413, {"error": {"reason": "too large"}})
@@ -164,7 +164,7 @@ def test_a_body_that_is_too_large_is_halved_until_it_passes(scripted: Scripted) 
 
 def test_a_smaller_size_is_kept_for_the_bodies_that_follow(scripted: Scripted) -> None:
     """After one 413 no larger body is sent."""
-    size = len(item(0).lines)
+    size = len(item(0).content)
     scripted.answers = [(413, {"error": {"reason": "too large"}})]
     written = list(
         BulkWriter(scripted.cluster, IngestRequest("i", {}, max_body_bytes=8 * size, max_in_flight=1)).write(

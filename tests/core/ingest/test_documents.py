@@ -113,7 +113,7 @@ class Run:
         found: dict[str, Any] = {}
         for entry in self.entries:
             if isinstance(entry, Item):
-                action, body = (json.loads(line) for line in entry.lines.splitlines())
+                action, body = (json.loads(line) for line in entry.content.splitlines())
                 ((op_type, about),) = action.items()
                 if op_type == "update":
                     older = json.dumps(found.get(about["_id"], {})).encode()

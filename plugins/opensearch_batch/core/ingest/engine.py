@@ -61,8 +61,8 @@ class Ingest:
         sink: where documents are written.
         documents: creates the documents.
         locations: the locations of this package's files.
-        check: raises if the counts are inconsistent; called before the work is recorded as done.
-        identity: parts of the work's fingerprint in addition to sources, documents and sink.
+        check: raises if the counts are inconsistent; called before the ingest is recorded as done.
+        identity: parts of the ingest's fingerprint in addition to sources, documents and sink.
         run_version: version of the run; documents of a newer run are not overwritten. None without a version.
         records: number of records of the first source, for the report if a newer run has superseded this run.
         on_progress: called with the counts so far and the bytes read.
@@ -141,7 +141,7 @@ class Ingest:
                 account.attempt,
                 work_prefix=self._locations.work_prefix,
                 prefix=self._locations.prefix,
-                content=content,
+                content_digest=content,
                 sources=sources,
                 resumes=resumes,
             )

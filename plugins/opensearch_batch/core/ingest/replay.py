@@ -170,7 +170,7 @@ def _send(uri: str, objects: Objects, writer: BulkWriter, documents: _LetterDocu
         for letter in read_letters(objects, uri):
             entry = documents.entry(letter)
             if isinstance(entry, Item):
-                yield Item(entry.id, (entry.lines,), letter)
+                yield Item(entry.id, (entry.content,), letter)
             else:
                 yield KeptLetter(_with_reason(letter, entry.reason, 0), entry.size_bytes)
 

@@ -1,4 +1,4 @@
-"""The interface between the engine and a sink. The sink returns a verdict for each item, in the order of the items.
+"""The interface between the engine and a sink. The sink returns one `WrittenBody` for each body of items, in order.
 
 A sink never drops an item: each one is written, found unchanged, filtered, or refused with a reason.
 """
@@ -20,9 +20,10 @@ from opensearch_batch.core.types.vector_field import VectorField
 class Item(msgspec.Struct, frozen=True, gc=False):
     """One document for a sink; the sink returns `context` unchanged, so the caller can identify the document.
 
-    For an index, `id` is the document's id (empty if OpenSearch generates it), and the pieces are the document's lines
-    in a bulk body. For S3, `id` is the folder of the object, and the only piece is the document's text. A vector is a
-    separate piece, so that it is copied only once, from its row to the body.
+    For an index, `id` is the document's id (empty if OpenSearch generates it), and the pieces, joined, are the
+    document's lines in a bulk body. For S3, `id` is the folder of the object that the document is written to, and the
+    only piece is the document's text. A vector is a separate piece, so that it is copied only once, from its row to
+    the body.
     """
 
     id: str
@@ -30,7 +31,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     context: Any = None
 
     @property
-    def lines(self) -> bytes:
+    def content(self) -> bytes:
         """All pieces, joined."""
         return b"".join(self.pieces)
 
@@ -74,9 +75,10 @@ class Body:
 
 
 class WrittenBody(NamedTuple):
-    """The verdicts of one body: ``len(body.items) == indexed + unchanged + filtered + len(refused)``.
+    """The counts of the verdicts of one body, and the refused items.
 
-    An ingest pipeline of the index dropped the `filtered` items.
+    ``len(body.items) == indexed + unchanged + filtered + len(refused)``. An ingest pipeline of the index dropped
+    the `filtered` items.
     """
 
     body: Body
@@ -87,13 +89,13 @@ class WrittenBody(NamedTuple):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One attempt to write the sources.
+    """One attempt to write the documents of the sources.
 
     Args:
         id: identifies the attempt; ids sort in the order of the attempts.
-        work_prefix: the prefix of files that ingests share.
+        work_prefix: the prefix of the files that all ingests share.
         prefix: the prefix of this ingest's own files.
-        content: digest of the sources and the options.
+        content_digest: digest of the sources and the options.
         sources: the sources to read.
         resumes: whether this attempt continues an interrupted attempt.
     """
@@ -101,7 +103,7 @@ class Attempt(msgspec.Struct, frozen=True):
     id: str
     work_prefix: str
     prefix: str
-    content: str
+    content_digest: str
     sources: Sequence[Source]
     resumes: bool
 
@@ -120,7 +122,7 @@ class Sink(Protocol):
 
     @property
     def identity(self) -> Sequence[str]:
-        """The identity of the target, available after `open`; part of the work's fingerprint."""
+        """The identity of the target, available after `open`; part of the ingest's fingerprint."""
 
     @property
     def vectors(self) -> Sequence[VectorField]:
@@ -137,7 +139,7 @@ class Sink(Protocol):
         """
 
     def during(self, attempt: Attempt) -> AbstractContextManager[None]:
-        """Prepare the target for an attempt; at its end, restore the target and discard unfinished objects."""
+        """Prepare the target for an attempt; at its end, restore its settings and discard unfinished objects."""
 
     def write(self, entries: Iterable[Entry], attempt: Attempt) -> Iterator[WrittenBody]:
         """Write items, yielding the verdicts of body after body, in the order of the entries.
@@ -148,4 +150,7 @@ class Sink(Protocol):
         """
 
     def finish(self) -> None:
-        """Complete the target; called when every entry has a verdict, before the work is recorded as done."""
+        """Make all written documents visible: refresh the index, or write the open objects.
+
+        Called when every entry has a verdict, before the ingest is recorded as done.
+        """

@@ -105,7 +105,7 @@ def has_document(item: Item) -> bool:
 
 def fields_of(item: Item) -> Any:  # noqa: ANN401 - a document
     """Return a document's fields; in an update they are the member ``doc``."""
-    action, _, rest = item.lines.partition(b"\n")
+    action, _, rest = item.content.partition(b"\n")
     body = msgspec.json.decode(rest)
     return body["doc"] if action.startswith(b'{"update"') else body
 

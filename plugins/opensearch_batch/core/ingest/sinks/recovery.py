@@ -98,7 +98,7 @@ def _unreadable(document: dict[str, Any], index: str) -> BatchError:
 
 
 def _document(item: Item) -> Any:  # noqa: ANN401 - any JSON
-    return json.loads(item.lines.split(b"\n", 1)[1])
+    return json.loads(item.content.split(b"\n", 1)[1])
 
 
 def _comparable(source: Any, index: Index) -> str:  # noqa: ANN401 - any JSON

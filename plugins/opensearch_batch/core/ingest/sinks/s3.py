@@ -204,7 +204,7 @@ class ObjectSink:
     @contextmanager
     def during(self, attempt: Attempt) -> Iterator[None]:
         """Open a writer for the attempt; objects that it has not written at its end are discarded."""
-        source = f"{attempt.prefix} {attempt.content}"
+        source = f"{attempt.prefix} {attempt.content_digest}"
         with S3Writer(self._objects, self._settings, source=source, at=_newest(attempt.sources)) as self._writer:
             yield
 
