@@ -88,7 +88,7 @@ def test_the_tests_of_a_file_go_through_its_processors(tmp_path: Path) -> None:
         (
             "  when:",
             "  on_unmatched: fail\n  when:",
-            r"yaml:13 ingest.on_unmatched: cannot be combined with processors",
+            r"yaml:13 ingest.on_unmatched: with processors, on_unmatched is always dead_letter; remove it",
         ),
         ("  when:", "  routing: $\n  when:", r"yaml:13 ingest.routing: routing '\$' does not name a member"),
         ("id: $.meta.id", "id: $.meta[-1]", r"yaml:3 id: id '\$.meta\[-1\]' does not name a member"),
@@ -107,7 +107,7 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, me
         ("{index: passages}", r"yaml:4 ingest: field_map is missing; write field_map: .*, or processors"),
         (
             "{index: passages, field_map: {a: $.a}, when: /a == 1}",
-            r"yaml:4 ingest.when: when needs processors; add processors: \[\]",
+            r"yaml:4 ingest.when: when works only with processors; replace field_map with processors, or remove when",
         ),
     ],
 )

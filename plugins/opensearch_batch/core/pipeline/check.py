@@ -16,7 +16,7 @@ from opensearch_batch.core.opensearch.ml_commons import fill
 from opensearch_batch.core.pipeline import lint
 from opensearch_batch.core.pipeline.estimate import Estimate, estimate, read_listing
 from opensearch_batch.core.pipeline.file import PipelineFile
-from opensearch_batch.core.pipeline.rules import any_date
+from opensearch_batch.core.pipeline.rules import glob_over_runs
 from opensearch_batch.core.pipeline.spec import ModelSpec
 from opensearch_batch.core.pipeline.spec_tests import SpecRun, differences
 
@@ -123,7 +123,7 @@ def _parameters(file: PipelineFile, adapter: ServiceAdapter, model: ModelSpec, k
 def _estimate(file: PipelineFile, limits: Limits, listing: str) -> Estimate:
     spec = file.spec
     # Globs replace the dates in the URI, so that it matches the objects of all dates.
-    uri = any_date(spec.source.uri)
+    uri = glob_over_runs(spec.source.uri)
     listed = read_listing(listing, uri, include=spec.source.include, exclude=spec.source.exclude)
     shard_limits = limits.of_shard(spec.shard.max_records, spec.shard.max_bytes, inputs=len(spec.batch_predict.inputs))
     sample_bytes = [len(msgspec.json.encode(record)) + 1 for test in spec.tests for record in test.records]

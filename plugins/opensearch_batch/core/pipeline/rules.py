@@ -18,35 +18,36 @@ from opensearch_batch.core.storage.objects import split_uri
 from opensearch_batch.core.transform.field_map import FieldMap
 from opensearch_batch.core.transform.json_path import PlainPath
 
-# Template variables allowed in `source.uri`, and the Airflow expression of each; Airflow's own `ds` is a date in UTC.
-TEMPLATES = {
+# Template variables allowed in `source.uri`, and the Airflow expression of each. Airflow's own `ds` is not used,
+# because it is in UTC.
+VARIABLES = {
     "ds": "logical_date.in_timezone('{timezone}').strftime('%Y-%m-%d')",
     "ds_nodash": "logical_date.in_timezone('{timezone}').strftime('%Y%m%d')",
     "partition_key": "dag_run.partition_key",
 }
 PRESETS = ("@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly")
 _FIELD_MAP = 'field_map: {"title": "$.title", "embedding": "prediction"}'
-_TEMPLATE = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+_VARIABLE = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 
 
 def is_template(uri: str) -> bool:
     """Return whether a source URI depends on the run."""
-    return _TEMPLATE.search(uri) is not None
+    return _VARIABLE.search(uri) is not None
 
 
 def variables_of(uri: str) -> list[str]:
     """Return the names of the variables of a source URI."""
-    return _TEMPLATE.findall(uri)
+    return _VARIABLE.findall(uri)
 
 
 def template_of(uri: str, timezone: str) -> str:
     """Return a source URI with its variables as Airflow expressions; dates are in the schedule's time zone."""
-    return _TEMPLATE.sub(lambda match: f"{{{{ {TEMPLATES[match[1]].format(timezone=timezone)} }}}}", uri)
+    return _VARIABLE.sub(lambda match: f"{{{{ {VARIABLES[match[1]].format(timezone=timezone)} }}}}", uri)
 
 
-def any_date(uri: str) -> str:
-    """Return a glob for the sources of all runs."""
-    glob = _TEMPLATE.sub("*", uri)
+def glob_over_runs(uri: str) -> str:
+    """Return a source URI with each variable as a wildcard: a glob that matches the sources of all runs."""
+    glob = _VARIABLE.sub("*", uri)
     return f"{glob}**" if glob != uri and glob.endswith("/") else glob
 
 
@@ -79,16 +80,18 @@ def _document_rules(spec: PipelineSpec) -> Iterator[Rule]:
     if ingest.processors is None:
         if not (ingest.field_map or ingest.ingest_fields):
             yield ("ingest",), lambda: refuse(f"field_map is missing; write {_FIELD_MAP}, or processors")
-        yield ("ingest", "field_map"), lambda: _fields(spec)
-        yield ("ingest", "on_missing"), lambda: check_on_missing(spec.on_missing, _fields(spec))
+        yield ("ingest", "field_map"), lambda: _compile_field_map(spec)
+        yield ("ingest", "on_missing"), lambda: check_on_missing(spec.on_missing, _compile_field_map(spec).fields)
         if ingest.when is not None:
-            yield ("ingest", "when"), lambda: refuse("when needs processors; add processors: []")
+            cause = "when works only with processors; replace field_map with processors, or remove when"
+            yield ("ingest", "when"), lambda: refuse(cause)
         return
     for name in ("field_map", "ingest_fields", "on_missing"):
         if getattr(ingest, name):
             yield ("ingest", name), lambda: refuse("cannot be combined with processors; keep one of them")
     if ingest.on_unmatched != "dead_letter":
-        yield ("ingest", "on_unmatched"), lambda: refuse("cannot be combined with processors")
+        cause = "with processors, on_unmatched is always dead_letter; remove it"
+        yield ("ingest", "on_unmatched"), lambda: refuse(cause)
     yield ("ingest", "when"), lambda: _check_condition(ingest.when)
     yield ("ingest", "routing"), lambda: _check_member(ingest.routing, "routing")
     yield ("id",), lambda: _check_member(spec.id, "id")
@@ -107,29 +110,29 @@ def _check_member(path: str | None, option: str) -> None:
         member_at(path, option)
 
 
-def _fields(spec: PipelineSpec) -> list[str]:
-    return FieldMap(spec.field_map, spec.ingest.ingest_fields).fields
+def _compile_field_map(spec: PipelineSpec) -> FieldMap:
+    return FieldMap(spec.field_map, spec.ingest.ingest_fields)
 
 
 def _check_uri(uri: str) -> None:
     bucket, key = split_uri(uri)
     if not key:
         raise ConfigError(f"{uri!r} names only a bucket; write s3://{bucket}/ to read all of it")
-    for name in _TEMPLATE.findall(uri):
-        if name not in TEMPLATES:
-            known = ", ".join(f"{{{{ {each} }}}}" for each in TEMPLATES)
-            raise ConfigError(f"unknown variable {{{{ {name} }}}}; known: {known}.{did_you_mean(name, TEMPLATES)}")
-    if "{{" in _TEMPLATE.sub("", uri) or "{%" in uri:
+    for name in _VARIABLE.findall(uri):
+        if name not in VARIABLES:
+            known = ", ".join(f"{{{{ {each} }}}}" for each in VARIABLES)
+            raise ConfigError(f"unknown variable {{{{ {name} }}}}; known: {known}.{did_you_mean(name, VARIABLES)}")
+    if "{{" in _VARIABLE.sub("", uri) or "{%" in uri:
         raise ConfigError(f"{uri!r}: invalid template; write variables as {{{{ ds }}}}")
-    if SourceUri(uri).is_object and "." not in _TEMPLATE.sub("", uri.rpartition("/")[2]):
+    if SourceUri(uri).is_object and "." not in _VARIABLE.sub("", uri.rpartition("/")[2]):
         raise ConfigError(
-            f"{uri!r}: a prefix ends in a slash: write {uri}/; for an object without an extension, write its prefix "
-            "and include"
+            f"{uri!r}: a prefix ends in a slash: write {uri}/; to read an object without an extension, write its "
+            "prefix here and its name in source.include"
         )
 
 
 def _check_schedule(spec: PipelineSpec) -> None:
-    schedule, variables = spec.when, set(_TEMPLATE.findall(spec.source.uri))
+    schedule, variables = spec.when, set(_VARIABLE.findall(spec.source.uri))
     configured = [name for name in ("cron", "partitions", "assets", "new_objects") if getattr(schedule, name)]
     if len(configured) > 1 or (isinstance(spec.schedule, Schedule) and not configured):
         raise ConfigError(
