@@ -9,7 +9,7 @@ import pytest
 
 from opensearch_batch.core.data_prepper.compiled_pipeline import CompiledPipeline
 from opensearch_batch.core.data_prepper.file.ml_inference import BUILT_IN
-from opensearch_batch.core.data_prepper.options.codecs import RECORDS_CODECS
+from opensearch_batch.core.data_prepper.options.codecs import RECORD_OBJECT_CODECS
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.types.object_info import ObjectInfo
 from tests.core.data_prepper.data_prepper_files import line_of, option, read, with_options
@@ -41,7 +41,7 @@ OTHER = "arn:aws:iam::210987654321:role/letters"
         ("ml", "dlq: {s3: {bucket: letters, region: eu-west-1}}", "dlq.region", "eu-west-1"),
         ("enrich", "bucket: {name: s3://documents}", "bucket.name", "documents"),
         ("enrich", "bucket: {name: abc, filter: {include_prefix: a/}}", "bucket.filter.include_prefix", "a/"),
-        ("enrich", "codec: {parquet: {}}", "codec", RECORDS_CODECS["parquet"]()),
+        ("enrich", "codec: {parquet: {}}", "codec", RECORD_OBJECT_CODECS["parquet"]()),
         ("enrich", "compression: zstd", "compression", "zstd"),
         ("enrich", "s3_key_path: a", "s3_key_path", "a"),
         ("enrich", "s3_object_name_pattern: ^(a)$", "s3_object_name_pattern", "^(a)$"),

@@ -15,7 +15,7 @@ from msgspec import Meta
 from opensearch_batch.core.config.option_types import BucketName, ValueCheck, bucket_name
 from opensearch_batch.core.config.options import Options
 from opensearch_batch.core.data_prepper.options.aws import OwnedBuckets
-from opensearch_batch.core.data_prepper.options.codecs import RECORDS_EXTENSION, RecordsCodec
+from opensearch_batch.core.data_prepper.options.codecs import DEFAULT_RECORD_OBJECT_EXTENSION, RecordObjectCodec
 from opensearch_batch.core.data_prepper.options.expressions import Condition, EventKey
 from opensearch_batch.core.errors import ConfigError
 from opensearch_batch.core.types.object_info import Compression, ObjectInfo
@@ -58,7 +58,7 @@ class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):
     }
 
     bucket: EnrichBucket
-    codec: RecordsCodec
+    codec: RecordObjectCodec
     compression: Compression = "none"
     s3_key_path: Annotated[EventKey, Meta(min_length=1, examples=["s3/key"])]
     s3_object_name_pattern: Annotated[
@@ -74,5 +74,5 @@ class S3Enrich(OwnedBuckets, frozen=True, kw_only=True):
         name = item.uri.rpartition("/")[2]
         match = re.fullmatch(self.s3_object_name_pattern, name)
         prefix = self.bucket.filter.include_prefix if self.bucket.filter else None
-        extension = self.codec.extension if self.codec.extension.strip() else RECORDS_EXTENSION
+        extension = self.codec.extension if self.codec.extension.strip() else DEFAULT_RECORD_OBJECT_EXTENSION
         return f"s3://{self.bucket.name}/{prefix or ''}{f'{match[1]}.{extension}' if match and match[1] else name}"

@@ -24,16 +24,18 @@ from opensearch_batch.core.formats.reading import RowFormat
 Character = Annotated[str, Meta(min_length=1, max_length=1)]
 Header = Annotated[tuple[str, ...], Meta(min_length=1)]
 Name = Annotated[str, Meta(min_length=1, max_length=2048)]
-_NOT_READ = "write the objects with ndjson, newline, json, csv or parquet"
-_UNSUPPORTED = dict.fromkeys(("avro", "event_json", "multiline", "otel_logs", "otel_metrics", "otel_traces"), _NOT_READ)
-RECORDS_EXTENSION = "jsonl"
-_NOT_WRITTEN = "use ndjson, json, csv or parquet"
+_INPUT_REMEDY = "convert the objects to ndjson, newline, json, csv or parquet"
+_UNSUPPORTED_INPUTS = dict.fromkeys(
+    ("avro", "event_json", "multiline", "otel_logs", "otel_metrics", "otel_traces"), _INPUT_REMEDY
+)
+DEFAULT_RECORD_OBJECT_EXTENSION = "jsonl"
+_OUTPUT_REMEDY = "use ndjson, json, csv or parquet"
 
 
 class NdjsonInput(Options, frozen=True, kw_only=True):
     """One JSON object per line."""
 
-    NO_EFFECT: ClassVar[Mapping[str, str]] = {"extension": "the codec decides how objects are read, not their names"}
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {"extension": "objects are read by the codec, whatever their extension"}
 
     include_empty_objects: bool = False
 
@@ -56,7 +58,7 @@ class NewlineInput(Options, frozen=True, kw_only=True):
 class JsonInput(Options, frozen=True, kw_only=True):
     """Elements of JSON arrays."""
 
-    NO_EFFECT: ClassVar[Mapping[str, str]] = {"max_event_length": "one row limit applies to all codecs"}
+    NO_EFFECT: ClassVar[Mapping[str, str]] = {"max_event_length": "all codecs share the same maximum row size"}
     REFUSED: ClassVar[Mapping[str, str]] = {
         "include_keys_metadata": "rows have no metadata; write the keys in include_keys"
     }
@@ -103,7 +105,7 @@ def _with_extension(kind: type[Options]) -> type[Options]:
     no_effect = {name: text for name, text in kind.NO_EFFECT.items() if name != "extension"}
     return msgspec.defstruct(  # type: ignore[return-value] # a subclass of `kind`
         f"{kind.__name__}WithExtension",
-        [("extension", str, RECORDS_EXTENSION)],
+        [("extension", str, DEFAULT_RECORD_OBJECT_EXTENSION)],
         bases=(kind,),
         namespace={"NO_EFFECT": no_effect},
         frozen=True,
@@ -178,8 +180,8 @@ _OUTPUTS = {"ndjson": NdjsonOutput, "json": JsonOutput, "csv": CsvOutput, "parqu
 _EXAMPLE = Meta(examples=[{"ndjson": {}}])
 
 
-class RecordsOptions(Protocol):
-    """Codec options of s3_enrich."""
+class RecordObjectCodecOptions(Protocol):
+    """Options of the codec that reads s3_enrich's record objects."""
 
     @property
     def extension(self) -> str:
@@ -190,12 +192,16 @@ class RecordsOptions(Protocol):
 
 
 InputCodec = Annotated[
-    NdjsonInput | NewlineInput | JsonInput | CsvInput | ParquetInput, Plugin("codec", _INPUTS, _UNSUPPORTED), _EXAMPLE
+    NdjsonInput | NewlineInput | JsonInput | CsvInput | ParquetInput,
+    Plugin("codec", _INPUTS, _UNSUPPORTED_INPUTS),
+    _EXAMPLE,
 ]
-RECORDS_CODECS = {name: _with_extension(kind) for name, kind in _INPUTS.items()}
-RecordsCodec = Annotated[RecordsOptions, Plugin("codec", RECORDS_CODECS, _UNSUPPORTED), _EXAMPLE]
+RECORD_OBJECT_CODECS = {name: _with_extension(kind) for name, kind in _INPUTS.items()}
+RecordObjectCodec = Annotated[
+    RecordObjectCodecOptions, Plugin("codec", RECORD_OBJECT_CODECS, _UNSUPPORTED_INPUTS), _EXAMPLE
+]
 OutputCodec = Annotated[
     NdjsonOutput | JsonOutput | CsvOutput | ParquetOutput,
-    Plugin("codec", _OUTPUTS, dict.fromkeys(("avro", "event_json", "newline"), _NOT_WRITTEN)),
+    Plugin("codec", _OUTPUTS, dict.fromkeys(("avro", "event_json", "newline"), _OUTPUT_REMEDY)),
     _EXAMPLE,
 ]
