@@ -20,8 +20,8 @@ from opensearch_batch.core.types.rows import Blank, Rejected, Row, Source
 from opensearch_batch.core.types.vector_field import VectorField
 
 SHOWN = 3
-# Reading a source stops at this number of rows or bytes, whichever comes first.
-MAX_ROWS, MAX_BYTES = 1_000, 16 << 20
+# Reading a source stops at this number of entries or bytes, whichever comes first.
+MAX_ENTRIES, MAX_BYTES = 1_000, 16 << 20
 # So large that the first rows are always joined in memory, without a spill file.
 MEMORY_BYTES = 1 << 40
 # A longer array of numbers is shown as its first numbers and its length.
@@ -29,7 +29,7 @@ MAX_NUMBERS, FIRST_NUMBERS = 8, 3
 
 
 class DocumentShown(msgspec.Struct, frozen=True):
-    """One document as it would be sent, with vectors shortened; `partial` if a source has no row for it."""
+    """One document as it would be sent, with vectors shortened; `partial` if no row of some source was read for it."""
 
     id: str
     source: Any
@@ -65,8 +65,8 @@ class FirstRows:
     def __call__(self, objects: Objects, number: int, source: Source) -> Iterator[Row | Blank | Rejected]:
         """Yield the first rows of one source."""
         read_bytes = 0
-        for rows, entry in enumerate(read_any_rows(objects, number, source)):
-            if rows >= MAX_ROWS or read_bytes >= MAX_BYTES:
+        for entries_read, entry in enumerate(read_any_rows(objects, number, source)):
+            if entries_read >= MAX_ENTRIES or read_bytes >= MAX_BYTES:
                 self.whole = False
                 return
             read_bytes += len(entry.content) if isinstance(entry, Row) else entry.size_bytes
@@ -89,18 +89,18 @@ def process_first_rows(
     """
     field_map = compile_map(request, sources=len(sources), vectors=vectors)
 
-    def documents(request: IngestRequest, read: FirstRows) -> MappedDocuments:
-        reading = Reading(objects, read, row_errors, memory_bytes=MEMORY_BYTES)
-        return MappedDocuments(request, field_map, sources, reading)
+    def documents(variant: IngestRequest, reader: FirstRows) -> MappedDocuments:
+        reading = Reading(objects, reader, row_errors, memory_bytes=MEMORY_BYTES)
+        return MappedDocuments(variant, field_map, sources, reading)
 
     # If rows are left unread, an unmatched row may have its partner among them.
     lenient = msgspec.structs.replace(request, on_unmatched="index_partial")
-    entries = list(documents(lenient, read := FirstRows()))
-    if read.whole and request.on_unmatched == "fail" and len(sources) > 1:
+    entries = list(documents(lenient, reader := FirstRows()))
+    if reader.whole and request.on_unmatched == "fail" and len(sources) > 1:
         documents(request, FirstRows()).refuse_unmatched()
-    if read.whole and request.on_unmatched == "dead_letter":
+    if reader.whole and request.on_unmatched == "dead_letter":
         entries = list(documents(request, FirstRows()))
-    return _result(entries, sources=len(sources), whole=read.whole)
+    return _result(entries, sources=len(sources), whole=reader.whole)
 
 
 def _result(entries: Sequence[Entry], *, sources: int, whole: bool) -> FirstRowsAccount:
@@ -108,17 +108,19 @@ def _result(entries: Sequence[Entry], *, sources: int, whole: bool) -> FirstRows
     rejected = [entry for entry in entries if isinstance(entry, Rejected)]
     # A late row is merged into a document that was counted before.
     new = [item for item in items if not item.context.late]
-    partial = {id(item) for item in new if len({row.source for row in item.context.rows}) < sources}
-    # Complete documents show more of the field map.
-    first = sorted(new, key=lambda item: id(item) in partial)[:SHOWN]
+    partial_items = {id(item) for item in new if len({row.source for row in item.context.rows}) < sources}
+    # Complete documents are shown first, because they show more of the field map.
+    first = sorted(new, key=lambda item: id(item) in partial_items)[:SHOWN]
     return FirstRowsAccount(
         state=DRY_RUN,
         whole=whole,
         rows=sum(len(item.context.rows) for item in items) + sum(len(entry.rows) for entry in rejected),
         documents=len(new),
-        partial=len(partial),
+        partial=len(partial_items),
         dead_letters=len(rejected),
-        first_documents=[DocumentShown(item.id, shortened(fields_of(item)), id(item) in partial) for item in first],
+        first_documents=[
+            DocumentShown(item.id, shortened(fields_of(item)), id(item) in partial_items) for item in first
+        ],
         first_dead_letters=[RejectedShown(e.rows[0].uri, e.rows[0].line, e.reason) for e in rejected[:SHOWN]],
     )
 

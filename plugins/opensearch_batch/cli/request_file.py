@@ -1,6 +1,6 @@
-"""Reads a request file. Relative paths are resolved against the folder of the file, not the current folder.
+"""Reads a request file. Relative paths are resolved against its folder; for stdin, against the current folder.
 
-So a request names the same sources from every current folder, and a repeated request is recognized.
+So a file names the same sources whatever the current folder is, and a repeated request is recognized.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def read_request(name: str) -> RequestFile:
     """Read a request; ``-`` is stdin.
 
     Raises:
-        ConfigError: the file cannot be read, or the request is invalid or contains a placeholder of the documentation.
+        ConfigError: the file cannot be read, or the request is invalid or contains a placeholder from
+            OpenSearch's documentation.
     """
     if name == STDIN:
         location, content, folder = "stdin", sys.stdin.buffer.read(), Path.cwd()
@@ -39,11 +40,11 @@ def read_request(name: str) -> RequestFile:
         location, content, folder = name, _content(Path(name)), Path(name).resolve().parent
     batch = parse_request(content, location)
     _refuse_placeholders(batch, location)
-    return RequestFile(_absolute(batch, folder), name)
+    return RequestFile(_with_absolute_locations(batch, folder), name)
 
 
 def default_work_prefix(batch: BatchIngestion) -> str:
-    """Return the default work prefix, which is next to the first source."""
+    """Return the default work prefix: in the first source's bucket or folder; for openai, in the current folder."""
     first = batch.sources[0]
     if batch.type == "s3":
         return f"s3://{split_uri(first)[0]}/_opensearch_batch"
@@ -53,7 +54,7 @@ def default_work_prefix(batch: BatchIngestion) -> str:
 
 
 def absolute(location: str, folder: Path) -> str:
-    """Return an absolute path, and a URI unchanged; a trailing slash is kept."""
+    """Make a path absolute and keep its trailing slash; return a URI unchanged."""
     return location if "://" in location else os.path.join(folder, location)  # noqa: PTH118 - Path drops a last slash
 
 
@@ -64,7 +65,7 @@ def _content(file: Path) -> bytes:
         raise ConfigError(f"{file}: cannot read the request ({error.strerror}); pass a file, or - for stdin") from None
 
 
-def _absolute(batch: BatchIngestion, folder: Path) -> BatchIngestion:
+def _with_absolute_locations(batch: BatchIngestion, folder: Path) -> BatchIngestion:
     return msgspec.structs.replace(
         batch,
         sources=[absolute(source, folder) for source in batch.sources] if batch.type == "local" else batch.sources,
@@ -79,4 +80,4 @@ def _refuse_placeholders(batch: BatchIngestion, location: str) -> None:
     values |= {f"data_source.source[{number}]": source for number, source in enumerate(batch.sources)}
     for name, value in values.items():
         if re.search(r"<you[^<>]*>", value):
-            raise ConfigError(f"{location}: {name} is a placeholder of the documentation; replace it, or remove it")
+            raise ConfigError(f"{location}: {name} contains a placeholder from OpenSearch's documentation; replace it")

@@ -88,7 +88,7 @@ class Search(ClientCommand[SearchAccount]):
     def show(self, console: Console) -> None:
         """Print the documents that each query found."""
         for answer in self.account.answers:
-            console.print(f"{answer.query}: {self._question}")
+            console.print(f"{answer.kind}: {self._question}")
             for hit in answer.hits:
                 text = " ".join(hit.text.split())[:SHOWN_CHARS]
                 console.print(f"  {hit.score:.3f}  {hit.id}  {text}")

@@ -1,4 +1,4 @@
-"""Searches an index for a question in three ways: by vector (neural), by words (text), and by both (hybrid)."""
+"""Sends a question to an index as three queries: by vector (neural), by words (text), and by both (hybrid)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import msgspec
 from opensearch_batch.core.errors import BatchError, ConfigError
 from opensearch_batch.core.opensearch.cluster import Cluster
 
-# The `k` of the neural query. Lucene collects k candidates per segment; a k as small as the page would miss near ones.
+# The `k` of the neural query. Lucene collects k candidates in each of its segments; with k equal to the number of hits,
+# it would miss near documents.
 CANDIDATES = 50
 NORMALIZE = {"normalization-processor": {"normalization": {"technique": "min_max"}}}
 
@@ -26,7 +27,7 @@ class Hit(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """The hits of one kind of query, or why it failed."""
 
-    query: str
+    kind: str
     hits: list[Hit] = []
     error: str = ""
 
@@ -43,12 +44,12 @@ class Question(msgspec.Struct, frozen=True):
     def queries(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield each kind of query with the members of its search request."""
         embedded = {"query_text": self.text, "model_id": self.model_id, "k": CANDIDATES}
-        neural, text = {"neural": {self.vector_field: embedded}}, {"match": {self.text_field: self.text}}
+        neural, match = {"neural": {self.vector_field: embedded}}, {"match": {self.text_field: self.text}}
         yield "neural", {"query": neural}
-        yield "text", {"query": text}
-        # Scores of vectors and of words differ in scale, so both are normalized before they are added.
+        yield "text", {"query": match}
+        # Scores of vectors and of words differ in scale, so both are normalized before they are combined.
         pipeline = {"phase_results_processors": [NORMALIZE]}
-        yield "hybrid", {"query": {"hybrid": {"queries": [neural, text]}}, "search_pipeline": pipeline}
+        yield "hybrid", {"query": {"hybrid": {"queries": [neural, match]}}, "search_pipeline": pipeline}
 
 
 def ask(cluster: Cluster, question: Question, *, size: int) -> list[Answer]:
@@ -84,15 +85,15 @@ def fields_to_ask(cluster: Cluster, index: str, field_map: Mapping[str, Any], te
     vector = next((name for name in vectors if name in field_map), next(iter(vectors), None))
     types = {name: field.get("type") for name, field in stored.mappings.get("properties", {}).items()}
     texts = [name for name, kind in types.items() if kind == "text"]
-    source = [name for name in texts if text_path is not None and field_map.get(name) == text_path]
-    text = next(iter(source + texts), None)
+    embedded_texts = [name for name in texts if text_path is not None and field_map.get(name) == text_path]
+    text = next(iter(embedded_texts + texts), None)
     if vector is None or text is None:
         raise ConfigError(f"index {index!r} has no {'knn_vector' if vector is None else 'text'} field")
     return vector, text
 
 
 def _hit(hit: Mapping[str, Any], text_field: str) -> Hit:
-    text: Any = hit.get("_source", {})
+    value: Any = hit.get("_source", {})
     for name in text_field.split("."):
-        text = text.get(name, "") if isinstance(text, dict) else ""
-    return Hit(str(hit["_id"]), float(hit["_score"] or 0.0), str(text))
+        value = value.get(name, "") if isinstance(value, dict) else ""
+    return Hit(str(hit["_id"]), float(hit["_score"] or 0.0), str(value))
