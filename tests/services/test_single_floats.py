@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opensearch_batch.services.cohere.single_floats import shortener, shortest
+from opensearch_batch.services.cohere.single_floats import shortener, shortest_decimals
 from tests.stored import present
 
 SINGLE = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -24,7 +24,7 @@ def text(number: float) -> str:
 @given(st.lists(SINGLE, max_size=20))
 def test_the_text_is_the_shortest_that_stands_for_the_number(numbers: list[float]) -> None:
     """Read again it is the same 32 bits; numpy's own shortest text has no fewer signs."""
-    found = shortest(numbers)
+    found = shortest_decimals(numbers)
     assert struct.pack(f"{len(found)}f", *found) == struct.pack(f"{len(numbers)}f", *numbers)
     for number, made in zip(numbers, found, strict=True):
         assert text(made) == text(float(str(np.float32(number))))
@@ -45,12 +45,12 @@ def test_the_text_is_the_shortest_that_stands_for_the_number(numbers: list[float
 )
 def test_a_number_and_its_text(number: float, said: str) -> None:
     """Usual ones, and those at the ends of what 32 bits hold."""
-    assert text(shortest([number])[0]) == said
+    assert text(shortest_decimals([number])[0]) == said
 
 
 def test_what_is_no_number_stays_none() -> None:
     """Infinity and NaN pass through."""
-    assert str(shortest([float("inf"), float("-inf"), float("nan")])) == "[inf, -inf, nan]"
+    assert str(shortest_decimals([float("inf"), float("-inf"), float("nan")])) == "[inf, -inf, nan]"
 
 
 LONG = 0.10000000149011612

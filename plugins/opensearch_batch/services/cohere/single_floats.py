@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# Nine digits identify every 32-bit float. Six digits cover numbers that need fewer: their last digits are 0.
+# Nine digits identify every 32-bit float. Fewer than six digits are not tried: rounding to six gives the same number.
 DIGITS = (9, 8, 7, 6)
-# For absolute values in this range, the power of ten that scales nine digits to an integer is exact in 64 bits.
+# For absolute values in this range, `scale` is at most 1e20, and a 64-bit float holds powers of ten up to 1e22 exactly.
 RANGE_START, RANGE_END = 1e-12, 1e6
 
 Shortener = Callable[[Any], Any]
 
 
-def shortest(numbers: Sequence[float]) -> list[float]:
+def shortest_decimals(numbers: Sequence[float]) -> list[float]:
     """Return the 64-bit floats with the shortest decimal texts that parse to the same 32-bit floats."""
     import numpy as np
 
@@ -27,19 +27,19 @@ def shortest(numbers: Sequence[float]) -> list[float]:
     rounded = doubles
     for digits in DIGITS:
         scale = 10.0 ** (digits - 1 - magnitude)
-        # An integer divided by an exact power of ten is the 64-bit float nearest to that decimal.
+        # An integer divided by an exact power of ten is the 64-bit float nearest to the rounded decimal number.
         decimal = np.rint(np.where(in_range, doubles, 0.0) * scale) / scale
         rounded = np.where(in_range & (decimal.astype(np.float32) == single), decimal, rounded)
-    out_of_range = np.isfinite(absolute) & (absolute != 0) & ~in_range
-    rounded[out_of_range] = single[out_of_range].astype(str).astype(np.float64)
+    tiny_or_large = np.isfinite(absolute) & (absolute != 0) & ~in_range
+    rounded[tiny_or_large] = single[tiny_or_large].astype(str).astype(np.float64)
     return list(rounded.tolist())
 
 
 def shortener(schema: Any) -> Shortener | None:  # noqa: ANN401 - an Avro schema is a name, a list or an object
     """Return a function that shortens the 32-bit floats in values of an Avro schema; None if it has no 32-bit floats.
 
-    References to named types, and unions of several types with floats, are not supported: their numbers are not
-    shortened.
+    References to named types, and unions in which more than one type contains 32-bit floats, are not supported: their
+    numbers are not shortened.
     """
     if isinstance(schema, list):
         shorteners = [shorten for each in schema if (shorten := shortener(each)) is not None]
@@ -55,12 +55,12 @@ def shortener(schema: Any) -> Shortener | None:  # noqa: ANN401 - an Avro schema
 
 
 def _shorten_one(value: Any) -> Any:  # noqa: ANN401 - a union may have another type
-    return shortest([value])[0] if isinstance(value, float) else value
+    return shortest_decimals([value])[0] if isinstance(value, float) else value
 
 
 def _of_array(items: Any) -> Shortener | None:  # noqa: ANN401 - an Avro schema
     if items == "float":
-        return lambda value: shortest(value) if isinstance(value, list) else value
+        return lambda value: shortest_decimals(value) if isinstance(value, list) else value
     shorten = shortener(items)
     if shorten is None:
         return None
