@@ -1,4 +1,4 @@
-"""Names of the supported source formats."""
+"""Names of the source formats: four that users choose, and `dead_letters`, this package's own."""
 
 from __future__ import annotations
 
