@@ -90,7 +90,7 @@ def _document_rules(spec: PipelineSpec) -> Iterator[Rule]:
         if getattr(ingest, name):
             yield ("ingest", name), lambda: refuse("cannot be combined with processors; keep one of them")
     if ingest.on_unmatched != "dead_letter":
-        cause = "with processors, on_unmatched is always dead_letter; remove it"
+        cause = "with processors, a record without a prediction always becomes a dead letter; remove on_unmatched"
         yield ("ingest", "on_unmatched"), lambda: refuse(cause)
     yield ("ingest", "when"), lambda: _check_condition(ingest.when)
     yield ("ingest", "routing"), lambda: _check_member(ingest.routing, "routing")
