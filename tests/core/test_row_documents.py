@@ -88,7 +88,7 @@ def test_the_tests_of_a_file_go_through_its_processors(tmp_path: Path) -> None:
         (
             "  when:",
             "  on_unmatched: fail\n  when:",
-            r"yaml:13 ingest.on_unmatched: with processors, a record without a prediction always becomes a dead letter; remove on_unmatched",
+            r"yaml:13 ingest.on_unmatched: with processors, a record without a prediction always becomes a dead letter",
         ),
         ("  when:", "  routing: $\n  when:", r"yaml:13 ingest.routing: routing '\$' does not name a member"),
         ("id: $.meta.id", "id: $.meta[-1]", r"yaml:3 id: id '\$.meta\[-1\]' does not name a member"),
