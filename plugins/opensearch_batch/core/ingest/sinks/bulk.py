@@ -39,6 +39,7 @@ _ERROR_FILTER = "items.*.error.type,items.*.error.reason,items.*.error.caused_by
 _RESPONSE_FILTER = f"errors,items.*.status,items.*.result,items.update._seq_no,{_ERROR_FILTER}"
 # `noop`: an ingest pipeline dropped the document, or the update changes nothing. `not_found`: a delete without target.
 _NOOP, _NOT_FOUND = "noop", "not_found"
+_WRITTEN = frozenset({"created", "updated", "deleted"})
 _ID = b'"_id":'
 # For each action: the bytes before the id and the routing, after them, and after the document.
 _ACTION_BYTES: dict[Action, tuple[bytes, bytes, bytes]] = {
@@ -267,18 +268,17 @@ class BulkWriter:
             raise RetriableError(
                 f"{error}; OpenSearch does not answer a bulk request so: check the proxy in front of it"
             ) from error
-        results, has_errors = self._results(response, len(items))
         retried: list[Item] = []
-        outcomes = {outcome.get("result") for result in results for outcome in result.values()}
-        if not has_errors and outcomes.isdisjoint((_NOOP, _NOT_FOUND)):
+        if _all_written(response, len(items)):
             verdict.indexed += len(items)
             return retried
+        results = self._results(response, len(items))
         for item, result in zip(items, results, strict=True):
             self._record(item, result, verdict, retried)
         return retried
 
-    def _results(self, response: object, sent: int) -> tuple[list[dict[str, Any]], bool]:
-        """Return the items of a response and whether some are errors; raise RetriableError for any other JSON.
+    def _results(self, response: object, sent: int) -> list[dict[str, Any]]:
+        """Return the items of a response; raise RetriableError for any other JSON.
 
         A proxy may respond instead of OpenSearch. All documents are then sent again: their verdicts are unknown.
         """
@@ -291,7 +291,7 @@ class BulkWriter:
             ) from error
         if len(converted.items) != sent:
             raise RetriableError(f"index {self._index}: {sent} documents were sent, {len(converted.items)} returned")
-        return cast("dict[str, Any]", response)["items"], converted.errors
+        return cast("dict[str, Any]", response)["items"]
 
     def _record(self, item: Item, response: dict[str, Any], verdict: _BodyVerdicts, retried: list[Item]) -> None:
         ((action, result),) = response.items()
@@ -318,6 +318,15 @@ class BulkWriter:
             )
         else:
             verdict.refused.append(Refused(item, status, _reason(result.get("error", {}))))
+
+
+def _all_written(response: Any, sent: int) -> bool:  # noqa: ANN401 - any JSON
+    """Return whether a response says that each document was written; most do, and need no further check."""
+    try:
+        results = [outcome["result"] for result in response["items"] for outcome in result.values()]
+        return len(results) == sent and response["errors"] is False and _WRITTEN.issuperset(results)
+    except (AttributeError, KeyError, TypeError):
+        return False
 
 
 def index_deleted(name: str) -> ConfigError:
