@@ -291,7 +291,7 @@ class BulkWriter:
             ) from error
         if len(converted.items) != sent:
             raise RetriableError(f"index {self._index}: {sent} documents were sent, {len(converted.items)} returned")
-        return cast("dict[str, Any]", response)["items"]
+        return cast("dict[str, list[dict[str, Any]]]", response)["items"]
 
     def _record(self, item: Item, response: dict[str, Any], verdict: _BodyVerdicts, retried: list[Item]) -> None:
         ((action, result),) = response.items()
